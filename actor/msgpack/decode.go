@@ -1,0 +1,231 @@
+// Package msgpack turns the body of a request into a tree of Go values, under
+// limits, and tells apart what is no msgpack at all from what merely is no
+// request.
+//
+// It stands on the byte primitives of github.com/tinylib/msgp and adds what a
+// service that takes bodies from strangers needs: a container may not announce
+// more elements than there are bytes left to hold them, depth and number of
+// values are bounded, strings are UTF-8, and nothing may follow the one value.
+// Memory that a body costs is therefore bounded by its limits, whatever it
+// claims to hold.
+//
+// Source of the format: https://github.com/msgpack/msgpack/blob/master/spec.md
+package msgpack
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/tinylib/msgp/msgp"
+)
+
+// Limits bound what Decode accepts. Zero means "none allowed", so all three
+// have to be set.
+type Limits struct {
+	Bytes  int // length of a whole body
+	Depth  int // containers inside one another; a scalar alone has depth 0
+	Values int // scalars, containers and map keys, all together
+}
+
+// An Error says why a body is not one whole msgpack value within the limits.
+// It never quotes the body.
+type Error struct {
+	Offset int // where decoding stopped, in bytes from the start
+	Reason string
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("msgpack: %s at byte %d", e.Reason, e.Offset)
+}
+
+// Extension is a value of a msgpack extension type, timestamps among them. No
+// request has a use for one; it is carried so that it can be refused as a
+// wrong type rather than as broken msgpack.
+type Extension string
+
+// A Message is one decoded body.
+type Message struct {
+	// Tree is nil, bool, int64, uint64 (only above the range of int64),
+	// float64, string, []byte, Extension, []any or map[string]any. Where a map
+	// names a key twice, the last one counts.
+	Tree any
+
+	// Raw holds, where Tree is a map, the encoded value of each of its keys.
+	// The slices share the body's memory.
+	Raw map[string][]byte
+
+	// OddKeys is true when a map has a key that is not a string. Such keys are
+	// left out of Tree.
+	OddKeys bool
+
+	// NUL is true when a string, or a key, contains U+0000, which PostgreSQL
+	// cannot store.
+	NUL bool
+}
+
+// Decode reads body as one msgpack value. Every error is an *Error. The message
+// does not share memory with body, but for Raw.
+func Decode(body []byte, limits Limits) (Message, error) {
+	d := decoder{limits: limits, size: len(body)}
+	if len(body) > limits.Bytes {
+		return Message{}, &Error{Offset: limits.Bytes, Reason: fmt.Sprintf("body exceeds %d bytes", limits.Bytes)}
+	}
+	tree, rest, err := d.value(body, 0)
+	if err != nil {
+		return Message{}, err
+	}
+	if len(rest) > 0 {
+		return Message{}, d.fail(rest, "trailing bytes")
+	}
+	d.msg.Tree = tree
+	return d.msg, nil
+}
+
+type decoder struct {
+	limits Limits
+	size   int // of the body, for offsets in errors
+	values int // decoded so far
+	msg    Message
+}
+
+func (d *decoder) fail(rest []byte, reason string) error {
+	return &Error{Offset: d.size - len(rest), Reason: reason}
+}
+
+func (d *decoder) value(b []byte, depth int) (any, []byte, error) {
+	if d.values++; d.values > d.limits.Values {
+		return nil, nil, d.fail(b, fmt.Sprintf("more than %d values", d.limits.Values))
+	}
+	switch msgp.NextType(b) {
+	case msgp.NilType:
+		return nil, b[1:], nil
+	case msgp.MapType:
+		return d.mapping(b, depth)
+	case msgp.ArrayType:
+		return d.array(b, depth)
+	case msgp.StrType:
+		return d.str(b)
+	}
+	v, rest, err := scalar(b)
+	if err != nil {
+		return nil, nil, d.fail(b, err.Error())
+	}
+	return v, rest, nil
+}
+
+// scalar reads a value that holds no other ones and needs no checks beyond the
+// library's own.
+func scalar(b []byte) (v any, rest []byte, err error) {
+	switch msgp.NextType(b) {
+	case msgp.BoolType:
+		v, rest, err = msgp.ReadBoolBytes(b)
+	case msgp.IntType:
+		v, rest, err = msgp.ReadInt64Bytes(b)
+	case msgp.UintType:
+		var u uint64
+		u, rest, err = msgp.ReadUint64Bytes(b)
+		if v = u; u <= math.MaxInt64 {
+			v = int64(u)
+		}
+	case msgp.Float32Type:
+		var f float32
+		f, rest, err = msgp.ReadFloat32Bytes(b)
+		v = float64(f)
+	case msgp.Float64Type:
+		v, rest, err = msgp.ReadFloat64Bytes(b)
+	case msgp.BinType:
+		v, rest, err = msgp.ReadBytesBytes(b, nil)
+	case msgp.InvalidType:
+		if len(b) == 0 {
+			return nil, nil, msgp.ErrShortBytes
+		}
+		return nil, nil, msgp.InvalidPrefixError(b[0])
+	default:
+		if rest, err = msgp.Skip(b); err == nil {
+			v = Extension(b[:len(b)-len(rest)])
+		}
+	}
+	return v, rest, err
+}
+
+func (d *decoder) str(b []byte) (string, []byte, error) {
+	s, rest, err := msgp.ReadStringZC(b)
+	if err != nil {
+		return "", nil, d.fail(b, err.Error())
+	}
+	if !utf8.Valid(s) {
+		return "", nil, d.fail(b, "string is not UTF-8")
+	}
+	text := string(s)
+	if strings.IndexByte(text, 0) >= 0 {
+		d.msg.NUL = true
+	}
+	return text, rest, nil
+}
+
+func (d *decoder) array(b []byte, depth int) (any, []byte, error) {
+	n, rest, err := msgp.ReadArrayHeaderBytes(b)
+	if err != nil {
+		return nil, nil, d.fail(b, err.Error())
+	}
+	if err := d.enter(rest, depth, uint64(n)); err != nil {
+		return nil, nil, err
+	}
+	list := make([]any, n)
+	for i := range list {
+		if list[i], rest, err = d.value(rest, depth+1); err != nil {
+			return nil, nil, err
+		}
+	}
+	return list, rest, nil
+}
+
+func (d *decoder) mapping(b []byte, depth int) (any, []byte, error) {
+	n, rest, err := msgp.ReadMapHeaderBytes(b)
+	if err != nil {
+		return nil, nil, d.fail(b, err.Error())
+	}
+	if err := d.enter(rest, depth, 2*uint64(n)); err != nil {
+		return nil, nil, err
+	}
+	m := make(map[string]any, n)
+	if depth == 0 {
+		d.msg.Raw = make(map[string][]byte, n)
+	}
+	for range n {
+		var key, val any
+		if key, rest, err = d.value(rest, depth+1); err != nil {
+			return nil, nil, err
+		}
+		start := rest
+		if val, rest, err = d.value(rest, depth+1); err != nil {
+			return nil, nil, err
+		}
+		name, ok := key.(string)
+		if !ok {
+			d.msg.OddKeys = true
+			continue
+		}
+		m[name] = val
+		if depth == 0 {
+			d.msg.Raw[name] = start[:len(start)-len(rest)]
+		}
+	}
+	return m, rest, nil
+}
+
+// enter checks a container's announced size before anything is allocated for
+// it: each of its elements takes a byte at least.
+func (d *decoder) enter(rest []byte, depth int, elements uint64) error {
+	switch {
+	case depth >= d.limits.Depth:
+		return d.fail(rest, fmt.Sprintf("nested deeper than %d", d.limits.Depth))
+	case elements > uint64(len(rest)):
+		return d.fail(rest, "container longer than the body")
+	case elements > uint64(d.limits.Values-d.values):
+		return d.fail(rest, fmt.Sprintf("more than %d values", d.limits.Values))
+	}
+	return nil
+}
