@@ -1,0 +1,425 @@
+package actor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tinylib/msgp/msgp"
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"github.com/glotpod/ident/actor/jsonpatch"
+	"github.com/glotpod/ident/actor/msgpack"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var testLimits = msgpack.Limits{Bytes: 1 << 20, Depth: 32, Values: 100_000}
+
+func encode(t testing.TB, v any) []byte {
+	t.Helper()
+	b, err := msgp.AppendIntf(nil, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func parse(t testing.TB, operation string, args any) (Request, *Refusal) {
+	t.Helper()
+	return Parse(operation, encode(t, args), Identity{}, testLimits)
+}
+
+type m = map[string]any
+
+func validUser() m {
+	return m{"name": "Ada", "email": "ada@example.org", "github": m{"id": 7, "access_token": "t"}}
+}
+
+func with(base m, key string, value any) m {
+	base[key] = value
+	return base
+}
+
+func without(base m, key string) m {
+	delete(base, key)
+	return base
+}
+
+func TestParseRefusesMalformedRequestsWithTheCodeOfTheContract(t *testing.T) {
+	patch := func(ops any) m { return m{"user_id": 1, "ops": ops} }
+	for _, tc := range []struct {
+		operation string
+		args      any
+		code      Code
+	}{
+		{"get.more", m{}, OperationNotFound},
+		{"", m{}, OperationNotFound},
+		{"GET", m{}, OperationNotFound},
+
+		{"get", []any{}, BadRequest},
+		{"get", nil, BadRequest},
+		{"get", m{}, BadRequest},
+		{"get", m{"user_id": nil}, BadRequest},
+		{"get", m{"user_id": 1, "id": 1}, BadRequest},
+		{"get", m{"email": "a\x00b"}, BadRequest},
+
+		{"list", m{"page_size": 0}, BadRequest},
+		{"list", m{"page_size": 1001}, BadRequest},
+		{"list", m{"page_size": 1.5}, BadRequest},
+		{"list", m{"after_id": "1"}, BadRequest},
+		{"list", m{"name": 1}, BadRequest},
+		{"list", m{"more": 1}, BadRequest},
+
+		{"create", without(validUser(), "name"), BadRequest},
+		{"create", without(validUser(), "email"), BadRequest},
+		{"create", without(validUser(), "github"), BadRequest},
+		{"create", with(validUser(), "name", nil), BadRequest},
+		{"create", with(validUser(), "name", []byte("Ada")), BadRequest},
+		{"create", with(validUser(), "name", "A\x00"), BadRequest},
+		{"create", with(validUser(), "email", 1), BadRequest},
+		{"create", with(validUser(), "email", strings.Repeat("x", MaxEmailBytes+1)), BadRequest},
+		{"create", with(validUser(), "picture_url", nil), BadRequest},
+		{"create", with(validUser(), "id", "1"), BadRequest},
+		{"create", with(validUser(), "admin", true), BadRequest},
+		{"create", with(validUser(), "facebook", nil), BadRequest},
+		{"create", with(validUser(), "github", m{"id": 1}), BadRequest},
+		{"create", with(validUser(), "github", m{"id": "1", "access_token": "t"}), BadRequest},
+		{"create", with(validUser(), "github", m{"id": true, "access_token": "t"}), BadRequest},
+		{"create", with(validUser(), "github", m{"id": 1.0, "access_token": "t"}), BadRequest},
+		{"create", with(validUser(), "github", m{"id": uint64(1) << 63, "access_token": "t"}), BadRequest},
+		{"create", with(validUser(), "github", m{"id": 1, "access_token": "t", "x": 1}), BadRequest},
+		{"create", with(validUser(), "github", m{"id": 1, "token": "t"}), BadRequest},
+
+		{"patch", m{"ops": []any{}}, BadRequest},
+		{"patch", m{"user_id": 1}, BadRequest},
+		{"patch", m{"user_id": "1", "ops": []any{}}, BadRequest},
+		{"patch", m{"user_id": nil, "ops": []any{}}, BadRequest},
+		{"patch", with(patch([]any{}), "more", 1), BadRequest},
+		{"patch", patch(nil), BadRequest},
+		{"patch", patch(m{}), BadRequest},
+		{"patch", patch([]any{"x"}), BadRequest},
+		{"patch", patch([]any{m{"op": "frob", "path": "/name"}}), BadRequest},
+		{"patch", patch([]any{m{"op": "add", "path": "/name"}}), BadRequest},
+		{"patch", patch([]any{m{"op": "remove", "path": "name"}}), BadRequest},
+		{"patch", m{"user_id": 0, "ops": []any{}}, NotFound},
+		{"patch", m{"user_id": MaxUserID + 1, "ops": []any{}}, NotFound},
+		{"patch", m{"user_id": uint64(1) << 63, "ops": []any{}}, NotFound},
+
+		{"delete", m{}, BadRequest},
+		{"delete", m{"user_id": 1.5}, BadRequest},
+		{"delete", m{"user_id": -1}, NotFound},
+	} {
+		r, refusal := parse(t, tc.operation, tc.args)
+		if refusal == nil && r.Write != nil {
+			refusal = r.Write.Refused()
+		}
+		if refusal == nil || refusal.Code != tc.code {
+			t.Errorf("%s %v: %v, want %s", tc.operation, tc.args, refusal, tc.code)
+		}
+	}
+	if _, refusal := Parse("get", []byte("\x81"), Identity{}, testLimits); refusal == nil || refusal.Code != DecodeError {
+		t.Errorf("half a body: %v", refusal)
+	}
+}
+
+func TestGetWithAnArgumentThatIsNoUsersFindsNobody(t *testing.T) {
+	for _, args := range []m{
+		{"user_id": "abc"}, {"user_id": 10.38}, {"user_id": ""}, {"user_id": true}, {"user_id": 0}, {"user_id": -1},
+		{"user_id": int64(MaxUserID) + 1}, {"user_id": uint64(1) << 63}, {"github_id": "x"}, {"facebook_id": uint64(1) << 63},
+		{"email": 1}, {"email": []byte("a")}, {"user_id": 1, "email": 2},
+	} {
+		if r, refusal := parse(t, "get", args); refusal != nil || !r.Get.Nobody {
+			t.Errorf("%v: %+v, %v", args, r.Get, refusal)
+		}
+	}
+	r, refusal := parse(t, "get", m{"user_id": 1, "email": nil, "github_id": -5})
+	if refusal != nil || r.Get.Nobody || *r.Get.UserID != 1 || r.Get.Email != nil || *r.Get.GitHubID != -5 {
+		t.Errorf("%+v, %v", r.Get, refusal)
+	}
+}
+
+func TestIdentityIsTheMessageIDOrElseReplyToAndCorrelationIDTogether(t *testing.T) {
+	all := map[Identity]string{}
+	for _, p := range [][3]string{{"m", "", ""}, {"n", "", ""}, {"", "a", "bc"}, {"", "ab", "c"}, {"", "a", "b"}} {
+		id := IdentityOf(p[0], p[1], p[2])
+		if other, ok := all[id]; ok || id == (Identity{}) {
+			t.Errorf("%q has the identity of %q", p, other)
+		}
+		all[id] = fmt.Sprint(p)
+	}
+	if IdentityOf("m", "a", "b") != IdentityOf("m", "", "") {
+		t.Error("a message_id is not enough")
+	}
+	for _, p := range [][2]string{{"", ""}, {"queue", ""}, {"", "1"}} {
+		if IdentityOf("", p[0], p[1]) != (Identity{}) {
+			t.Errorf("%q identifies a request", p)
+		}
+	}
+}
+
+func TestPatchRefusalsHaveTheCodeOfTheContract(t *testing.T) {
+	stored := &User{ID: 3, Name: "Ada", Email: "a", GitHub: &Account{ID: 7, AccessToken: "t"}}
+	for _, tc := range []struct {
+		op   m
+		code Code
+	}{
+		{m{"op": "test", "path": "/name", "value": "Eve"}, PatchFailed},
+		{m{"op": "test", "path": "/picture_url", "value": "x"}, PatchFailed},
+		{m{"op": "remove", "path": "/picture_url"}, PatchFailed},
+		{m{"op": "replace", "path": "/facebook", "value": 1}, PatchFailed},
+		{m{"op": "replace", "path": "/path/doesnt/exist", "value": 1}, BadRequest},
+		{m{"op": "add", "path": "/path/doesnt/exist", "value": 1}, BadRequest},
+		{m{"op": "remove", "path": "/path/doesnt/exist"}, BadRequest},
+		{m{"op": "remove", "path": "/github"}, InvalidPatchResult},
+		{m{"op": "remove", "path": "/name"}, InvalidPatchResult},
+		{m{"op": "remove", "path": ""}, InvalidPatchResult},
+		{m{"op": "add", "path": "/admin", "value": true}, InvalidPatchResult},
+		{m{"op": "replace", "path": "/name", "value": 1}, InvalidPatchResult},
+		{m{"op": "replace", "path": "/name", "value": []byte("x")}, InvalidPatchResult},
+		{m{"op": "replace", "path": "/id", "value": "x"}, InvalidPatchResult},
+		{m{"op": "copy", "from": "", "path": "/github/me"}, InvalidPatchResult},
+		{m{"op": "replace", "path": "/id", "value": 99}, ""},
+		{m{"op": "remove", "path": "/id"}, ""},
+		{m{"op": "test", "path": "/id", "value": 3}, ""},
+		{m{"op": "move", "from": "/github", "path": "/facebook"}, ""},
+		{m{"op": "test", "path": "/github/access_token", "value": "t"}, ""},
+	} {
+		r, refusal := parse(t, "patch", m{"user_id": 3, "ops": []any{tc.op}})
+		if refusal != nil || r.Write.Refused() != nil {
+			t.Fatalf("%v: %v %v", tc.op, refusal, r.Write.Refused())
+		}
+		d := r.Write.Decide(stored, false)
+		var code Code
+		if d.Refusal != nil {
+			code = d.Refusal.Code
+		}
+		if code != tc.code {
+			t.Errorf("%v: %v, want %q", tc.op, d.Refusal, tc.code)
+		}
+		if d.Refusal == nil && d.Next.ID != 3 {
+			t.Errorf("%v changed the id to %d", tc.op, d.Next.ID)
+		}
+	}
+}
+
+func drawUser(t *rapid.T, label string) *User {
+	account := func(what string) *Account {
+		if rapid.Bool().Draw(t, what) {
+			return nil
+		}
+		return &Account{ID: rapid.Int64Range(1, 3).Draw(t, what+" id"), AccessToken: rapid.SampledFrom([]string{"", "s3cret-a", "s3cret-b"}).Draw(t, what+" token")}
+	}
+	u := &User{ID: 1, Name: rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, label+" name"), Email: rapid.SampledFrom([]string{"x", "y"}).Draw(t, label+" email"),
+		GitHub: account(label + " github"), Facebook: account(label + " facebook")}
+	if rapid.Bool().Draw(t, label+" picture") {
+		url := rapid.SampledFrom([]string{"", "p", "q"}).Draw(t, label+" url")
+		u.PictureURL = &url
+	}
+	return u
+}
+
+func TestTheDifferencePatchesTheUserBeforeIntoTheUserAfter(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		before, after := drawUser(t, "before"), drawUser(t, "after")
+		tokens := rapid.Bool().Draw(t, "tokens")
+		n := patched(before, after, tokens)
+		if !tokens && strings.Contains(string(n.Body), "s3cret") {
+			t.Fatalf("a token in %s", n.Body)
+		}
+		var body struct {
+			UserID int64 `json:"user_id"`
+			Ops    []any `json:"ops"`
+		}
+		if err := json.Unmarshal(n.Body, &body); err != nil || body.UserID != 1 || body.Ops == nil {
+			t.Fatalf("%s: %v", n.Body, err)
+		}
+		patch, err := jsonpatch.Parse(body.Ops)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := patch.Apply(viaJSON(t, before.tree(tokens)), patchLimit)
+		if want := viaJSON(t, after.tree(tokens)); err != nil || !reflect.DeepEqual(got, want) {
+			t.Fatalf("%s makes %v, want %v: %v", n.Body, got, want, err)
+		}
+	})
+}
+
+func viaJSON(t *rapid.T, v any) (tree any) {
+	b, err := json.Marshal(v)
+	if err == nil {
+		err = json.Unmarshal(b, &tree)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
+
+func TestWhatAUserIsWordedAsIsParsedAsThatUser(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		u := drawUser(t, "user")
+		msg, err := msgpack.Decode(AnswerUser(u), testLimits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := ParseUser(msg.Tree.(map[string]any)["result"])
+		if u.GitHub == nil && u.Facebook == nil {
+			if err == nil {
+				t.Fatal("a user without a service is valid")
+			}
+			return
+		}
+		got.ID = u.ID // ParseUser ignores ids
+		if err != nil || !reflect.DeepEqual(&got, u) {
+			t.Fatalf("%+v, %v; want %+v", got, err, u)
+		}
+	})
+}
+
+// slowStore commits by waiting, and notes when it began and ended whose write.
+type slowStore struct {
+	Store
+	mu     sync.Mutex
+	active map[int64]bool
+	order  []*Write
+	most   int
+	t      testing.TB
+}
+
+func (s *slowStore) Commit(ctx context.Context, w *Write) (Outcome, error) {
+	s.mu.Lock()
+	if s.active[w.UserID] {
+		s.t.Errorf("two writes to user %d at once", w.UserID)
+	}
+	s.active[w.UserID] = true
+	s.most = max(s.most, len(s.active))
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.active, w.UserID)
+		s.order = append(s.order, w)
+		s.mu.Unlock()
+	}()
+	select {
+	case <-time.After(time.Millisecond):
+		return Outcome{UserID: w.UserID}, nil
+	case <-ctx.Done():
+		return Outcome{}, ctx.Err()
+	}
+}
+
+func TestWritesToOneUserAreDoneInOrderAndToOthersMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &slowStore{active: map[int64]bool{}, t: t}
+		p := NewPartition(s, 100)
+		var done sync.WaitGroup
+		for i := range 1000 {
+			done.Add(1)
+			w := &Write{UserID: int64(i % 10), Digest: int64(i)}
+			if err := p.Deliver(Task{w, func(Outcome, error) { done.Done() }}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		done.Wait()
+		synctest.Wait()
+		if s.most != 10 || p.Active() != 0 {
+			t.Errorf("%d users at once, %d actors left", s.most, p.Active())
+		}
+		last := map[int64]int64{}
+		for _, w := range s.order {
+			if before, ok := last[w.UserID]; ok && w.Digest < before {
+				t.Fatalf("user %d: write %d after %d", w.UserID, w.Digest, before)
+			}
+			last[w.UserID] = w.Digest
+		}
+		p.Stop()
+	})
+}
+
+func TestAFullMailboxTakesNoMoreAndIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPartition(&slowStore{active: map[int64]bool{}, t: t}, 3)
+		deliver := func(user int64) error { return p.Deliver(Task{&Write{UserID: user}, func(Outcome, error) {}}) }
+		for range 4 { // one is being done
+			if err := deliver(1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := deliver(1); !errors.Is(err, ErrMailboxFull) {
+			t.Errorf("the fifth: %v", err)
+		}
+		if err := deliver(2); err != nil {
+			t.Errorf("another user: %v", err)
+		}
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if err := deliver(1); err != nil {
+			t.Errorf("when one is done: %v", err)
+		}
+		p.Stop()
+	})
+}
+
+func TestStopTellsEveryTaskOnceAndTakesNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPartition(&slowStore{active: map[int64]bool{}, t: t}, 100)
+		told := 0
+		var mu sync.Mutex
+		for i := range 100 {
+			p.Deliver(Task{&Write{UserID: int64(i % 3)}, func(_ Outcome, err error) {
+				mu.Lock()
+				defer mu.Unlock()
+				told++
+				if err == nil {
+					t.Error("done after the stop")
+				}
+			}})
+		}
+		p.Stop()
+		p.Stop()
+		if told != 100 {
+			t.Errorf("%d told", told)
+		}
+		if err := p.Deliver(Task{&Write{}, nil}); !errors.Is(err, ErrStopped) {
+			t.Error(err)
+		}
+	})
+}
+
+func BenchmarkMailbox(b *testing.B) {
+	p := NewPartition(instantStore{}, 1<<20)
+	var done sync.WaitGroup
+	b.ReportAllocs()
+	i := int64(0)
+	for b.Loop() {
+		i++
+		done.Add(1)
+		p.Deliver(Task{&Write{UserID: i % 1000}, func(Outcome, error) { done.Done() }})
+	}
+	done.Wait()
+	p.Stop()
+}
+
+type instantStore struct{ Store }
+
+func (instantStore) Commit(context.Context, *Write) (Outcome, error) { return Outcome{}, nil }
+
+func BenchmarkPatch(b *testing.B) {
+	body := encode(b, m{"user_id": 3, "ops": []any{m{"op": "replace", "path": "/name", "value": "Grace"}}})
+	stored := &User{ID: 3, Name: "Ada", Email: "a", GitHub: &Account{ID: 7, AccessToken: "t"}}
+	b.ReportAllocs()
+	for b.Loop() {
+		r, _ := Parse("patch", body, Identity{1}, testLimits)
+		r.Write.Decide(stored, false)
+		r.Write.Answer(Outcome{UserID: 3})
+	}
+}

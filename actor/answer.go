@@ -1,0 +1,47 @@
+package actor
+
+import "github.com/tinylib/msgp/msgp"
+
+// appendResult appends the head of {"result": …}; the result follows.
+func appendResult(b []byte) []byte {
+	return msgp.AppendString(msgp.AppendMapHeader(b, 1), "result")
+}
+
+// AnswerUser words the answer to a get.
+func AnswerUser(u *User) []byte {
+	return appendUser(appendResult(make([]byte, 0, 512)), u, true)
+}
+
+// AnswerPage words the answer to a list: users is one page, and nextAfterID is
+// what to ask for next, 0 if this is the last page. Access tokens are left out.
+func AnswerPage(users []User, nextAfterID int64) []byte {
+	b := appendResult(make([]byte, 0, 64+128*len(users)))
+	if nextAfterID > 0 {
+		b = msgp.AppendMapHeader(b, 2)
+		b = msgp.AppendInt64(msgp.AppendString(b, "next_after_id"), nextAfterID)
+	} else {
+		b = msgp.AppendMapHeader(b, 1)
+	}
+	b = msgp.AppendArrayHeader(msgp.AppendString(b, "users"), uint32(len(users)))
+	for i := range users {
+		b = appendUser(b, &users[i], false)
+	}
+	return b
+}
+
+// AnswerRefusal words the answer that says no.
+func AnswerRefusal(r *Refusal) []byte {
+	b := msgp.AppendMapHeader(make([]byte, 0, 64+len(r.Message)), 3)
+	b = msgp.AppendString(msgp.AppendString(b, "error"), string(r.Code))
+	b = msgp.AppendString(msgp.AppendString(b, "message"), r.Message)
+	return msgp.AppendBool(msgp.AppendString(b, "retryable"), r.Retryable)
+}
+
+func answerUserID(id int64) []byte {
+	b := msgp.AppendMapHeader(appendResult(make([]byte, 0, 32)), 1)
+	return msgp.AppendInt64(msgp.AppendString(b, "user_id"), id)
+}
+
+func answerRaw(result []byte) []byte {
+	return append(appendResult(make([]byte, 0, len(result)+16)), result...)
+}

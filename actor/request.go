@@ -1,0 +1,258 @@
+package actor
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+
+	"github.com/glotpod/ident/actor/jsonpatch"
+	"github.com/glotpod/ident/actor/msgpack"
+)
+
+// An Identity tells one request from all others, so that it is applied once
+// however often it comes. The zero Identity is none.
+type Identity [16]byte
+
+// IdentityOf derives a request's identity from its properties: message_id, or
+// else reply_to and correlation_id together. A request with neither has none.
+func IdentityOf(messageID, replyTo, correlationID string) Identity {
+	var text []byte
+	switch {
+	case messageID != "":
+		text = append([]byte{'m'}, messageID...)
+	case replyTo != "" && correlationID != "":
+		text = binary.BigEndian.AppendUint16([]byte{'r'}, uint16(len(replyTo)))
+		text = append(append(text, replyTo...), correlationID...)
+	default:
+		return Identity{}
+	}
+	sum := sha256.Sum256(text)
+	return Identity(sum[:16])
+}
+
+// A Request is one well-formed request: exactly one of its fields is set.
+type Request struct {
+	Get   *Lookup
+	List  *Page
+	Write *Write
+}
+
+// A Lookup says which user to get: all that is set must hold.
+type Lookup struct {
+	UserID     *int64
+	Email      *string
+	GitHubID   *int64
+	FacebookID *int64
+	Nobody     bool // an argument can be no user's
+}
+
+// A Page says which users to list.
+type Page struct {
+	AfterID int64
+	Size    int    // 1 to MaxPageSize
+	Name    string // words, each the beginning of a word of the user's name; "" for all users
+}
+
+const (
+	defaultPageSize = 100
+	MaxPageSize     = 1000
+)
+
+// Parse reads the request that asks for operation ("get", "create", …) with the
+// given body. It returns a refusal where there is nothing to be done. A write
+// that is malformed is a [Write] nonetheless, which refuses: the refusal has to
+// be kept under its identity. The identity is for a write alone.
+func Parse(operation string, body []byte, identity Identity, limits msgpack.Limits) (Request, *Refusal) {
+	var read func(args map[string]any) (Request, *Refusal)
+	var write func(w *Write, args map[string]any, raw map[string][]byte) *Refusal
+	switch operation {
+	case "get":
+		read = parseGet
+	case "list":
+		read = parseList
+	case "create":
+		write = parseCreate
+	case "patch":
+		write = parsePatch
+	case "delete":
+		write = parseDelete
+	default:
+		return Request{}, refuse(OperationNotFound, "no such operation")
+	}
+
+	msg, err := msgpack.Decode(body, limits)
+	var refusal *Refusal
+	args, isMap := msg.Tree.(map[string]any)
+	switch {
+	case err != nil:
+		refusal = refuse(DecodeError, "%s", err)
+	case !isMap:
+		refusal = refuse(BadRequest, "the body is not a map")
+	case msg.OddKeys:
+		refusal = refuse(BadRequest, "a key is not a string")
+	case msg.NUL:
+		refusal = refuse(BadRequest, "a string contains NUL")
+	}
+
+	if read != nil {
+		if refusal != nil {
+			return Request{}, refusal
+		}
+		return read(args)
+	}
+	w := &Write{Operation: operation, Identity: identity}
+	if err != nil {
+		w.Digest = msgpack.DigestRaw(operation, body)
+	} else {
+		w.Digest = msgpack.Digest(operation, msg.Tree)
+	}
+	if refusal == nil {
+		refusal = write(w, args, msg.Raw)
+	}
+	w.refused = refusal
+	return Request{Write: w}, nil
+}
+
+func parseGet(args map[string]any) (Request, *Refusal) {
+	var l Lookup
+	given := false
+	for key, v := range args {
+		switch key {
+		case "user_id", "email", "github_id", "facebook_id":
+		default:
+			return Request{}, refuse(BadRequest, "get takes user_id, email, github_id and facebook_id, and nothing else")
+		}
+		if v == nil {
+			continue
+		}
+		given = true
+		if key == "email" {
+			email, ok := v.(string)
+			l.Email, l.Nobody = &email, l.Nobody || !ok
+			continue
+		}
+		id, ok := v.(int64)
+		l.Nobody = l.Nobody || !ok
+		switch key {
+		case "user_id":
+			l.UserID, l.Nobody = &id, l.Nobody || !isUserID(id)
+		case "github_id":
+			l.GitHubID = &id
+		case "facebook_id":
+			l.FacebookID = &id
+		}
+	}
+	if !given {
+		return Request{}, refuse(BadRequest, "get takes at least one argument that is not nil")
+	}
+	return Request{Get: &l}, nil
+}
+
+func isUserID(id int64) bool { return id >= 1 && id <= MaxUserID }
+
+func parseList(args map[string]any) (Request, *Refusal) {
+	page := Page{Size: defaultPageSize}
+	for key, v := range args {
+		switch key {
+		case "after_id", "page_size", "name":
+		default:
+			return Request{}, refuse(BadRequest, "list takes after_id, page_size and name, and nothing else")
+		}
+		if v == nil {
+			continue
+		}
+		switch key {
+		case "after_id":
+			switch id := v.(type) {
+			case int64:
+				page.AfterID = min(max(id, 0), MaxUserID)
+			case uint64:
+				page.AfterID = MaxUserID
+			default:
+				return Request{}, wrongType("after_id", "an integer")
+			}
+		case "page_size":
+			size, ok := v.(int64)
+			if !ok || size < 1 || size > MaxPageSize {
+				return Request{}, wrongType("page_size", "an integer from 1 to 1000")
+			}
+			page.Size = int(size)
+		case "name":
+			name, ok := v.(string)
+			if !ok {
+				return Request{}, wrongType("name", "a string")
+			}
+			page.Name = name
+		}
+	}
+	return Request{List: &page}, nil
+}
+
+func parseCreate(w *Write, args map[string]any, _ map[string][]byte) *Refusal {
+	user, err := ParseUser(args)
+	if err != nil {
+		return asRefusal(err)
+	}
+	w.user = user
+	return nil
+}
+
+func parsePatch(w *Write, args map[string]any, raw map[string][]byte) *Refusal {
+	if refusal := parseUserID(w, args, "user_id", "ops"); refusal != nil {
+		return refusal
+	}
+	ops, ok := args["ops"]
+	if !ok {
+		return missing("ops")
+	}
+	patch, err := jsonpatch.Parse(ops)
+	if err != nil {
+		return refuse(BadRequest, "%s", err)
+	}
+	w.patch, w.ops = patch, raw["ops"]
+	return outOfRange(w)
+}
+
+func parseDelete(w *Write, args map[string]any, _ map[string][]byte) *Refusal {
+	if refusal := parseUserID(w, args, "user_id"); refusal != nil {
+		return refusal
+	}
+	return outOfRange(w)
+}
+
+// parseUserID reads the argument user_id, and sees to it that no argument is
+// there but the known ones. An id beyond the range of int64 becomes 0.
+func parseUserID(w *Write, args map[string]any, known ...string) *Refusal {
+	unknown := len(args)
+	for _, key := range known {
+		if _, ok := args[key]; ok {
+			unknown--
+		}
+	}
+	if unknown > 0 {
+		return refuse(BadRequest, "%s takes %v, and nothing else", w.Operation, known)
+	}
+	switch id := args["user_id"].(type) {
+	case nil:
+		return missing("user_id")
+	case int64:
+		w.UserID = id
+	case uint64:
+	default:
+		return wrongType("user_id", "an integer")
+	}
+	return nil
+}
+
+func outOfRange(w *Write) *Refusal {
+	if !isUserID(w.UserID) {
+		return NoSuchUser
+	}
+	return nil
+}
+
+func asRefusal(err error) *Refusal {
+	if r, ok := err.(*Refusal); ok {
+		return r
+	}
+	return Failed("the request could not be carried out")
+}

@@ -1,0 +1,173 @@
+package actor
+
+import (
+	"math"
+
+	"github.com/tinylib/msgp/msgp"
+)
+
+// A User is one user as callers see it.
+type User struct {
+	ID         int64 // 1 to MaxUserID
+	Name       string
+	Email      string
+	PictureURL *string // nil where there is none
+	GitHub     *Account
+	Facebook   *Account
+}
+
+// An Account is a user's account with another service.
+type Account struct {
+	ID          int64 // what the service calls the user by
+	AccessToken string
+}
+
+const (
+	// MaxUserID is the greatest id that the users table can hold.
+	MaxUserID = math.MaxInt32
+
+	// MaxEmailBytes is the longest email that the unique index over emails
+	// can hold whatever its text: a B-tree entry ends at 2,704 bytes.
+	MaxEmailBytes = 2600
+)
+
+// ParseUser reads a user from a decoded tree. An id, which has to be an
+// integer, is ignored. The error, a *Refusal with the code BadRequest, names
+// the first field that is wrong, and never its value.
+func ParseUser(tree any) (User, error) {
+	fields, ok := tree.(map[string]any)
+	if !ok {
+		return User{}, refuse(BadRequest, "a user is a map")
+	}
+	var u User
+	var hasName, hasEmail bool
+	for key, v := range fields {
+		var err error
+		switch key {
+		case "id":
+			if !isInteger(v) {
+				err = wrongType("id", "an integer")
+			}
+		case "name":
+			hasName = true
+			u.Name, err = text("name", v)
+		case "email":
+			hasEmail = true
+			if u.Email, err = text("email", v); err == nil && len(u.Email) > MaxEmailBytes {
+				err = refuse(BadRequest, "email is longer than %d bytes", MaxEmailBytes)
+			}
+		case "picture_url":
+			var url string
+			url, err = text("picture_url", v)
+			u.PictureURL = &url
+		case "github":
+			u.GitHub, err = parseAccount("github", v)
+		case "facebook":
+			u.Facebook, err = parseAccount("facebook", v)
+		default:
+			err = refuse(BadRequest, "a user has no field but id, name, email, picture_url, github and facebook")
+		}
+		if err != nil {
+			return User{}, err
+		}
+	}
+	switch {
+	case !hasName:
+		return User{}, missing("name")
+	case !hasEmail:
+		return User{}, missing("email")
+	case u.GitHub == nil && u.Facebook == nil:
+		return User{}, refuse(BadRequest, "a user has github or facebook or both")
+	}
+	return u, nil
+}
+
+func parseAccount(service string, v any) (*Account, error) {
+	fields, ok := v.(map[string]any)
+	if !ok {
+		return nil, wrongType(service, "a map")
+	}
+	if len(fields) != 2 {
+		return nil, refuse(BadRequest, "%s has id and access_token, and nothing else", service)
+	}
+	id, ok := fields["id"].(int64)
+	if !ok {
+		return nil, wrongType(service+".id", "a 64-bit integer")
+	}
+	token, err := text(service+".access_token", fields["access_token"])
+	if err != nil {
+		return nil, err
+	}
+	return &Account{ID: id, AccessToken: token}, nil
+}
+
+func text(field string, v any) (string, error) {
+	s, ok := v.(string)
+	if !ok {
+		return "", wrongType(field, "a string")
+	}
+	return s, nil
+}
+
+func isInteger(v any) bool {
+	switch v.(type) {
+	case int64, uint64:
+		return true
+	}
+	return false
+}
+
+// tree shows the user as get does, to a JSON Patch or, without access tokens,
+// to those who must not see them. The caller owns the tree.
+func (u *User) tree(tokens bool) map[string]any {
+	t := map[string]any{"id": u.ID, "name": u.Name, "email": u.Email}
+	if u.PictureURL != nil {
+		t["picture_url"] = *u.PictureURL
+	}
+	if u.GitHub != nil {
+		t["github"] = u.GitHub.tree(tokens)
+	}
+	if u.Facebook != nil {
+		t["facebook"] = u.Facebook.tree(tokens)
+	}
+	return t
+}
+
+func (a *Account) tree(tokens bool) map[string]any {
+	t := map[string]any{"id": a.ID}
+	if tokens {
+		t["access_token"] = a.AccessToken
+	}
+	return t
+}
+
+// appendUser appends u in msgpack.
+func appendUser(b []byte, u *User, tokens bool) []byte {
+	n := uint32(3)
+	for _, there := range []bool{u.PictureURL != nil, u.GitHub != nil, u.Facebook != nil} {
+		if there {
+			n++
+		}
+	}
+	b = msgp.AppendMapHeader(b, n)
+	b = msgp.AppendInt64(msgp.AppendString(b, "id"), u.ID)
+	b = msgp.AppendString(msgp.AppendString(b, "name"), u.Name)
+	b = msgp.AppendString(msgp.AppendString(b, "email"), u.Email)
+	if u.PictureURL != nil {
+		b = msgp.AppendString(msgp.AppendString(b, "picture_url"), *u.PictureURL)
+	}
+	b = appendAccount(b, "github", u.GitHub, tokens)
+	return appendAccount(b, "facebook", u.Facebook, tokens)
+}
+
+func appendAccount(b []byte, service string, a *Account, tokens bool) []byte {
+	if a == nil {
+		return b
+	}
+	b = msgp.AppendString(b, service)
+	if !tokens {
+		return msgp.AppendInt64(msgp.AppendString(msgp.AppendMapHeader(b, 1), "id"), a.ID)
+	}
+	b = msgp.AppendInt64(msgp.AppendString(msgp.AppendMapHeader(b, 2), "id"), a.ID)
+	return msgp.AppendString(msgp.AppendString(b, "access_token"), a.AccessToken)
+}

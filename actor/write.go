@@ -1,0 +1,120 @@
+package actor
+
+import (
+	"errors"
+
+	"github.com/glotpod/ident/actor/jsonpatch"
+)
+
+// A Write is a request that changes a user: create, patch or delete. It also
+// stands for one of these that is refused whatever is stored.
+type Write struct {
+	Operation string   // "create", "patch" or "delete"
+	UserID    int64    // of a create: 0 until an id was drawn for it
+	Identity  Identity // zero for a request that has none
+	Digest    int64    // of operation and arguments: another request has another one
+
+	// TraceParent is the W3C trace context that the request came with, "" for
+	// none. Its notification carries it on.
+	TraceParent string
+
+	user    User            // of a create, without its id
+	patch   jsonpatch.Patch // of a patch
+	ops     []byte          // of a patch: the operations in msgpack, as the caller gave them
+	refused *Refusal        // set: the request is malformed
+}
+
+// Refused is the refusal of a write that is malformed, or names no user who
+// can exist; nil for all others. Such a write belongs to no user.
+func (w *Write) Refused() *Refusal { return w.refused }
+
+// Creates says whether the write makes a new user, so that an id has to be
+// drawn for it.
+func (w *Write) Creates() bool { return w.refused == nil && w.Operation == "create" }
+
+// NeedsTokens says whether Decide wants to see the user's access tokens.
+func (w *Write) NeedsTokens() bool { return w.refused == nil && w.Operation == "patch" }
+
+// NewUser is the user whom a create makes, if nothing stands against it; nil
+// for all other writes. It is known before the transaction, unlike what Decide
+// says.
+func (w *Write) NewUser() *User {
+	if !w.Creates() {
+		return nil
+	}
+	u := w.user
+	u.ID = w.UserID
+	return &u
+}
+
+// A Decision is what a write does.
+type Decision struct {
+	Refusal *Refusal // set: nothing changes
+	Next    *User    // the user from now on; nil: gone
+	Notice  Notice   // what the world is told
+}
+
+// patchLimit bounds what applying a patch may cost: ample for one that replaces
+// each field of a user by the greatest value that fits into a request.
+var patchLimit = jsonpatch.Limit{Work: 4 << 20, Depth: 1000}
+
+// Decide says what the write makes of the user as stored now, nil if there is
+// none. It changes nothing and has no other inputs.
+func (w *Write) Decide(current *User, tokensInNotices bool) Decision {
+	if w.refused != nil {
+		return Decision{Refusal: w.refused}
+	}
+	if w.Operation == "create" {
+		if current != nil {
+			return Decision{Refusal: Failed("the new user's id is taken")}
+		}
+		next := w.NewUser()
+		return Decision{Next: next, Notice: created(next, tokensInNotices)}
+	}
+	if current == nil {
+		return Decision{Refusal: NoSuchUser}
+	}
+	if w.Operation == "delete" {
+		return Decision{Notice: deleted(current.ID)}
+	}
+	next, refusal := w.applyPatch(current)
+	if refusal != nil {
+		return Decision{Refusal: refusal}
+	}
+	return Decision{Next: next, Notice: patched(current, next, tokensInNotices)}
+}
+
+func (w *Write) applyPatch(current *User) (*User, *Refusal) {
+	tree, err := w.patch.Apply(current.tree(true), patchLimit)
+	var e *jsonpatch.Error
+	switch {
+	case errors.As(err, &e) && (e.Kind == jsonpatch.Conflict || e.Kind == jsonpatch.TestFailed):
+		return nil, refuse(PatchFailed, "%s", err)
+	case err != nil:
+		return nil, refuse(BadRequest, "%s", err)
+	}
+	next, err := ParseUser(tree)
+	if err != nil {
+		return nil, refuse(InvalidPatchResult, "%s", asRefusal(err).Message)
+	}
+	next.ID = current.ID
+	return &next, nil
+}
+
+// An Outcome is what became of a write.
+type Outcome struct {
+	Refusal *Refusal // nil: it is done
+	UserID  int64    // whom it was done to; of a create that came again, the user whom the first one made
+}
+
+// Answer words the answer to the write.
+func (w *Write) Answer(o Outcome) []byte {
+	switch {
+	case o.Refusal != nil:
+		return AnswerRefusal(o.Refusal)
+	case w.Operation == "patch":
+		return answerRaw(w.ops)
+	default:
+		return answerUserID(o.UserID)
+	}
+}
