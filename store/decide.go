@@ -1,0 +1,92 @@
+package store
+
+import (
+	"context"
+	"runtime/debug"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/actor"
+)
+
+// A decided write waits for nothing but the check for conflicts.
+type decided struct {
+	pending  *pending
+	before   *storedUser // nil: nobody
+	decision actor.Decision
+}
+
+// decide lets each write decide on the locked users, and plans the changes.
+// Where a patch gives a user another email or service id, it takes a round trip
+// to find out whose those are.
+func (g *group) decide(ctx context.Context, conn *pgx.Conn) error {
+	var all []decided
+	var wanted wanted
+	for _, p := range g.writes {
+		if row, ok := g.known[p.identity]; ok {
+			g.plan.repeat(p, row)
+			continue
+		}
+		before := g.stored[p.write.UserID]
+		var current *actor.User
+		if before != nil && p.write.Refused() == nil {
+			current = &before.user
+			if p.write.NeedsTokens() {
+				if err := g.store.unseal(before); err != nil {
+					g.store.logSealed(current.ID, err)
+					g.plan.fail(p, err)
+					continue
+				}
+			}
+		}
+		d := g.store.ask(p.write, current)
+		if d.Refusal == nil && d.Next != nil && current != nil {
+			wanted.add(current, d.Next)
+		}
+		all = append(all, decided{p, before, d})
+	}
+
+	batch := new(pgx.Batch)
+	if wanted.queue(batch, &g.taken); batch.Len() > 0 {
+		if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+			return err
+		}
+	}
+	for _, d := range all {
+		if next := d.decision.Next; d.decision.Refusal == nil && next != nil {
+			if what := g.taken.conflict(next); what != "" {
+				d.decision = actor.Decision{Refusal: &actor.Refusal{Code: actor.Conflict, Message: what}}
+			} else {
+				g.taken.claim(next)
+			}
+		}
+		if err := g.plan.add(g.store, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ask lets a write decide. A write that panics fails alone.
+func (s *Store) ask(w *actor.Write, current *actor.User) (d actor.Decision) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.log.Error("panic", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
+			d = actor.Decision{Refusal: actor.Failed("the request could not be carried out")}
+		}
+	}()
+	return w.Decide(current, s.reveal)
+}
+
+// unseal opens the access tokens of a stored user.
+func (s *Store) unseal(u *storedUser) error {
+	for service, sealed := range u.tokens {
+		token, err := s.keyring.open(sealed)
+		if err != nil {
+			return err
+		}
+		(*accountOf(&u.user, service)).AccessToken = string(token)
+	}
+	return nil
+}

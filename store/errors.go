@@ -1,0 +1,66 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// An errorClass says what may be done after a transaction that failed.
+type errorClass int
+
+const (
+	// failed: it was not committed and another try would fail as well.
+	failed errorClass = iota
+
+	// contended: it was not committed, since another transaction stood in the
+	// way, and another try may succeed.
+	contended
+
+	// unknown: the database is out of reach, or was lost on the way. The
+	// transaction may have been committed.
+	unknown
+)
+
+// classify is the only place that tells errors of the database apart.
+func classify(err error) errorClass {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		if lost(err) {
+			return unknown
+		}
+		return failed
+	}
+	switch pg.Code {
+	case "23505", // unique_violation: somebody else was faster
+		"23503", // foreign_key_violation: likewise
+		"40001", // serialization_failure
+		"40P01", // deadlock_detected
+		"55P03": // lock_not_available
+		return contended
+	case "57014": // query_canceled, by statement_timeout
+		return failed
+	case "25006", // read_only_sql_transaction: a standby, for now
+		"53300": // too_many_connections
+		return unknown
+	}
+	switch class := pg.Code[:2]; {
+	case class == "08", class == "57": // connection_exception, operator_intervention
+		return unknown
+	case pg.Severity == "FATAL", pg.Severity == "PANIC":
+		return unknown
+	}
+	return failed
+}
+
+// lost says whether err comes of a connection that broke or could not be made.
+func lost(err error) bool {
+	var network net.Error
+	var connect *pgconn.ConnectError
+	return errors.As(err, &network) || errors.As(err, &connect) || pgconn.SafeToRetry(err) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}

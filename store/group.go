@@ -1,0 +1,195 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/actor"
+)
+
+// A group is one try to commit the writes that share a transaction. Of each
+// user and each identity there is at most one write in it.
+type group struct {
+	store  *Store
+	writes []*pending
+	stored map[int64]*storedUser // the users of the writes, locked
+	known  map[actor.Identity]outcomeRow
+	taken  claims // emails and service ids that other users have
+	plan   plan
+}
+
+// A storedUser is a user's rows.
+type storedUser struct {
+	user   actor.User // without access tokens
+	tokens map[string][]byte
+}
+
+// An outcomeRow is what ident_requests holds of a request.
+type outcomeRow struct {
+	digest  int64
+	outcome actor.Outcome
+}
+
+// tryGroup commits a group of writes in one transaction and finishes those
+// that it could. It returns the ones that have to wait for another of the
+// group, whose user or identity they share. On an error, none is finished but
+// those whose failure is certain.
+func (s *Store) tryGroup(all []*pending) (again []*pending, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
+	defer cancel()
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reaching the database: %w", err)
+	}
+	defer conn.Release()
+	defer func() {
+		if err != nil {
+			rollback(conn.Conn())
+		}
+	}()
+
+	g := &group{store: s}
+	g.writes, again = distinct(all)
+	if err := g.lock(ctx, conn.Conn()); err != nil {
+		return nil, fmt.Errorf("locking the users: %w", err)
+	}
+	if err := g.decide(ctx, conn.Conn()); err != nil {
+		return nil, fmt.Errorf("checking for conflicts: %w", err)
+	}
+	if err := g.plan.commit(ctx, conn.Conn(), s); err != nil {
+		return nil, fmt.Errorf("committing: %w", err)
+	}
+	for _, d := range g.plan.finished {
+		d.pending.finish(d.outcome, d.err)
+	}
+	return again, nil
+}
+
+// rollback ends a transaction that failed, so that the pool can use the
+// connection again. Where that does not work, the pool drops the connection.
+func rollback(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if !conn.IsClosed() && conn.PgConn().TxStatus() != 'I' {
+		conn.Exec(ctx, "rollback")
+	}
+}
+
+// distinct divides writes into those that can share a transaction and the
+// rest, in order.
+func distinct(all []*pending) (first, rest []*pending) {
+	if len(all) == 1 {
+		return all, nil
+	}
+	users := make(map[int64]bool, len(all))
+	identities := make(map[actor.Identity]bool, len(all))
+	for _, p := range all {
+		user := p.write.UserID
+		if identities[p.identity] || user != 0 && users[user] {
+			rest = append(rest, p)
+			continue
+		}
+		identities[p.identity], users[user] = true, true
+		first = append(first, p)
+	}
+	return first, rest
+}
+
+// lock begins the transaction, locks the rows of the users, and reads all that
+// can be known to be needed: one round trip.
+func (g *group) lock(ctx context.Context, conn *pgx.Conn) error {
+	g.stored = make(map[int64]*storedUser, len(g.writes))
+	g.known = make(map[actor.Identity]outcomeRow)
+	var users []int64
+	var identities []uuid.UUID
+	var wanted wanted
+	for _, p := range g.writes {
+		if p.write.Identity != (actor.Identity{}) || p.unsure {
+			identities = append(identities, uuid.UUID(p.identity))
+		}
+		if p.write.Refused() != nil {
+			continue
+		}
+		if next := p.write.NewUser(); next != nil {
+			wanted.add(nil, next)
+		}
+		users = append(users, p.write.UserID)
+	}
+
+	batch := new(pgx.Batch)
+	batch.Queue("begin")
+	if len(users) > 0 {
+		// The order keeps two groups from locking each other out.
+		batch.Queue(`SELECT id, name, email_address, picture_url
+			FROM users WHERE id = ANY($1::int[]) ORDER BY id FOR UPDATE`, users).Query(g.readUsers)
+		batch.Queue(`SELECT user_id, sv_name::text, sv_id, access_token
+			FROM services WHERE sv_name IN ('fb', 'gh') AND user_id = ANY($1::int[])
+			ORDER BY user_id, sv_name FOR UPDATE`, users).Query(g.readServices)
+	}
+	if len(identities) > 0 {
+		batch.Queue(`SELECT identity, digest, user_id, code, message
+			FROM ident_requests WHERE identity = ANY($1::uuid[])`, identities).Query(g.readOutcomes)
+	}
+	wanted.queue(batch, &g.taken)
+	return conn.SendBatch(ctx, batch).Close()
+}
+
+func (g *group) readUsers(rows pgx.Rows) error {
+	for rows.Next() {
+		u := &storedUser{tokens: make(map[string][]byte, 2)}
+		if err := rows.Scan(&u.user.ID, &u.user.Name, &u.user.Email, &u.user.PictureURL); err != nil {
+			return err
+		}
+		g.stored[u.user.ID] = u
+	}
+	return rows.Err()
+}
+
+func (g *group) readServices(rows pgx.Rows) error {
+	for rows.Next() {
+		var user, id int64
+		var service string
+		var token []byte
+		if err := rows.Scan(&user, &service, &id, &token); err != nil {
+			return err
+		}
+		// A service whose user came to be between the two queries is left for
+		// the constraint to find.
+		if u := g.stored[user]; u != nil {
+			*accountOf(&u.user, service) = &actor.Account{ID: id}
+			u.tokens[service] = token
+		}
+	}
+	return rows.Err()
+}
+
+func (g *group) readOutcomes(rows pgx.Rows) error {
+	for rows.Next() {
+		var identity uuid.UUID
+		var row outcomeRow
+		var code, message *string
+		if err := rows.Scan(&identity, &row.digest, &row.outcome.UserID, &code, &message); err != nil {
+			return err
+		}
+		if code != nil {
+			row.outcome.Refusal = &actor.Refusal{Code: actor.Code(*code), Message: *message}
+		}
+		g.known[actor.Identity(identity)] = row
+	}
+	return rows.Err()
+}
+
+// services are the names of the services in the database.
+var services = [...]string{"gh", "fb"}
+
+// accountOf is where a user keeps the account with a service.
+func accountOf(u *actor.User, service string) **actor.Account {
+	if service == "gh" {
+		return &u.GitHub
+	}
+	return &u.Facebook
+}

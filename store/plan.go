@@ -1,0 +1,261 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/actor"
+)
+
+// A plan is what a group is going to write, column by column as the statements
+// take it, and what becomes of its writes when that is committed.
+type plan struct {
+	deletedServices struct {
+		users []int64
+		names []string
+	}
+	deletedUsers  []int64
+	updatedUsers  userColumns
+	insertedUsers userColumns
+	services      struct {
+		users  []int64
+		names  []string
+		ids    []int64
+		tokens [][]byte
+	}
+	requests struct {
+		identities []uuid.UUID
+		digests    []int64
+		users      []int64
+		codes      []*string
+		messages   []*string
+	}
+	notices struct {
+		users   []int64
+		ids     []uuid.UUID
+		keys    []string
+		bodies  [][]byte
+		sealeds []bool
+		traces  []string
+	}
+
+	told     []actor.Notification // one for each of notices, to be sent after the commit
+	stuck    []int64              // users whose notices may be left in the outbox by a try of unknown outcome
+	finished []finished
+}
+
+type userColumns struct {
+	ids      []int64
+	names    []string
+	emails   []string
+	pictures []*string
+}
+
+func (c *userColumns) add(u *actor.User) {
+	c.ids = append(c.ids, u.ID)
+	c.names = append(c.names, u.Name)
+	c.emails = append(c.emails, u.Email)
+	c.pictures = append(c.pictures, u.PictureURL)
+}
+
+// A finished write is told its outcome after the commit.
+type finished struct {
+	pending *pending
+	outcome actor.Outcome
+	err     error
+}
+
+// repeat plans nothing: the request was applied or refused before.
+func (pl *plan) repeat(p *pending, row outcomeRow) {
+	outcome := row.outcome
+	if row.digest != p.write.Digest {
+		outcome = actor.Outcome{Refusal: actor.ErrReused}
+	}
+	if p.unsure {
+		pl.stuck = append(pl.stuck, row.outcome.UserID)
+	}
+	pl.finished = append(pl.finished, finished{pending: p, outcome: outcome})
+}
+
+// fail plans nothing: the write cannot be done, and may be tried again.
+func (pl *plan) fail(p *pending, err error) {
+	pl.finished = append(pl.finished, finished{pending: p, err: err})
+}
+
+// add plans what a decision takes.
+func (pl *plan) add(s *Store, d decided) error {
+	w, refusal := d.pending.write, d.decision.Refusal
+	outcome := actor.Outcome{Refusal: refusal}
+	if refusal == nil {
+		outcome.UserID = w.UserID
+	}
+	pl.finished = append(pl.finished, finished{pending: d.pending, outcome: outcome})
+	if refusal != nil && (w.Identity == (actor.Identity{}) || refusal.Code == actor.InvocationFailed) {
+		return nil // nothing to keep it under, or nothing that is final
+	}
+	pl.record(d.pending, outcome)
+	if refusal != nil {
+		return nil
+	}
+	if err := pl.change(s, w.UserID, d.before, d.decision.Next); err != nil {
+		return err
+	}
+	return pl.tell(s, w, d.decision.Notice)
+}
+
+func (pl *plan) record(p *pending, o actor.Outcome) {
+	r := &pl.requests
+	r.identities = append(r.identities, uuid.UUID(p.identity))
+	r.digests = append(r.digests, p.write.Digest)
+	r.users = append(r.users, o.UserID)
+	var code, message *string
+	if o.Refusal != nil {
+		code, message = (*string)(&o.Refusal.Code), &o.Refusal.Message
+	}
+	r.codes = append(r.codes, code)
+	r.messages = append(r.messages, message)
+}
+
+// change plans to make next, nil for nobody, of before, likewise.
+func (pl *plan) change(s *Store, id int64, before *storedUser, next *actor.User) (err error) {
+	var had, has actor.User
+	if before != nil {
+		had = before.user
+	}
+	switch {
+	case next == nil:
+		pl.deletedUsers = append(pl.deletedUsers, id)
+	case before == nil:
+		has = *next
+		pl.insertedUsers.add(next)
+	default:
+		has = *next
+		if had.Name != has.Name || had.Email != has.Email || !equal(had.PictureURL, has.PictureURL) {
+			pl.updatedUsers.add(next)
+		}
+	}
+	for _, service := range services {
+		old, account := *accountOf(&had, service), *accountOf(&has, service)
+		switch {
+		case account == nil && old == nil, account != nil && old != nil && *account == *old:
+		case account == nil:
+			pl.deletedServices.users = append(pl.deletedServices.users, id)
+			pl.deletedServices.names = append(pl.deletedServices.names, service)
+		default:
+			sealed := []byte(nil)
+			if old != nil && old.AccessToken == account.AccessToken {
+				sealed = before.tokens[service]
+			} else if sealed, err = s.keyring.seal([]byte(account.AccessToken)); err != nil {
+				return fmt.Errorf("sealing an access token: %w", err)
+			}
+			pl.services.users = append(pl.services.users, id)
+			pl.services.names = append(pl.services.names, service)
+			pl.services.ids = append(pl.services.ids, account.ID)
+			pl.services.tokens = append(pl.services.tokens, sealed)
+		}
+	}
+	return nil
+}
+
+func equal(a, b *string) bool {
+	return a == b || a != nil && b != nil && *a == *b
+}
+
+// tell plans a notification.
+func (pl *plan) tell(s *Store, w *actor.Write, n actor.Notice) error {
+	body := n.Body
+	if n.Secret {
+		var err error
+		if body, err = s.keyring.seal(body); err != nil {
+			return fmt.Errorf("sealing a notification: %w", err)
+		}
+	}
+	told := actor.Notification{UserID: w.UserID, MessageID: uuid.New(), RoutingKey: n.RoutingKey, Body: n.Body, TraceParent: w.TraceParent}
+	c := &pl.notices
+	c.users = append(c.users, w.UserID)
+	c.ids = append(c.ids, told.MessageID)
+	c.keys = append(c.keys, n.RoutingKey)
+	c.bodies = append(c.bodies, body)
+	c.sealeds = append(c.sealeds, n.Secret)
+	c.traces = append(c.traces, w.TraceParent)
+	pl.told = append(pl.told, told)
+	return nil
+}
+
+// commit writes all that is planned and commits: one round trip. Afterwards
+// the notifications are on their way.
+func (pl *plan) commit(ctx context.Context, conn *pgx.Conn, s *Store) error {
+	batch := new(pgx.Batch)
+	if c := &pl.deletedServices; len(c.users) > 0 {
+		batch.Queue(`DELETE FROM services s
+			USING unnest($1::int[], $2::text[]::svc_type[]) AS d (user_id, sv_name)
+			WHERE s.user_id = d.user_id AND s.sv_name = d.sv_name`, c.users, c.names)
+	}
+	if len(pl.deletedUsers) > 0 {
+		batch.Queue("DELETE FROM users WHERE id = ANY($1::int[])", pl.deletedUsers)
+	}
+	if c := &pl.updatedUsers; len(c.ids) > 0 {
+		batch.Queue(`UPDATE users u
+			SET name = n.name, email_address = n.email, picture_url = n.picture
+			FROM unnest($1::int[], $2::text[], $3::text[], $4::text[]) AS n (id, name, email, picture)
+			WHERE u.id = n.id`, c.ids, c.names, c.emails, c.pictures)
+	}
+	if c := &pl.insertedUsers; len(c.ids) > 0 {
+		batch.Queue(`INSERT INTO users (id, name, email_address, picture_url)
+			SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::text[])`, c.ids, c.names, c.emails, c.pictures)
+	}
+	if c := &pl.services; len(c.users) > 0 {
+		batch.Queue(`INSERT INTO services (user_id, sv_name, sv_id, access_token)
+			SELECT * FROM unnest($1::int[], $2::text[]::svc_type[], $3::bigint[], $4::bytea[])
+			ON CONFLICT (sv_name, user_id) DO UPDATE
+			SET sv_id = excluded.sv_id, access_token = excluded.access_token`, c.users, c.names, c.ids, c.tokens)
+	}
+	if c := &pl.requests; len(c.identities) > 0 {
+		batch.Queue(`INSERT INTO ident_requests (slot, identity, digest, user_id, code, message)
+			SELECT slots.slot, r.* FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::text[], $5::text[]) AS r,
+			(SELECT ident_slot(now()) UNION SELECT ident_slot(now() - interval '10 minutes')) AS slots (slot)`,
+			c.identities, c.digests, c.users, c.codes, c.messages)
+	}
+	if c := &pl.notices; len(c.users) > 0 {
+		batch.Queue(`INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, traceparent)
+			SELECT n.user_id, n.message_id, n.routing_key, n.body, n.sealed, nullif(n.trace, '')
+			FROM unnest($1::int[], $2::uuid[], $3::text[], $4::bytea[], $5::boolean[], $6::text[])
+				AS n (user_id, message_id, routing_key, body, sealed, trace)
+			RETURNING id`, c.users, c.ids, c.keys, c.bodies, c.sealeds, c.traces).Query(pl.readNoticeIDs)
+	}
+	if len(pl.stuck) > 0 {
+		batch.Queue(selectOutbox+"WHERE user_id = ANY($1::int[]) ORDER BY id", pl.stuck).Query(func(rows pgx.Rows) error {
+			left, err := s.readOutbox(rows)
+			pl.told = append(pl.told, left...)
+			return err
+		})
+	}
+	delivered := s.outbox.takeDelivered()
+	if len(delivered) > 0 {
+		batch.Queue(deleteOutbox, delivered)
+	}
+	if batch.Len() == 0 {
+		// Nothing was locked for long and nothing is to be kept.
+		batch.Queue("rollback")
+	} else {
+		batch.Queue("commit")
+	}
+	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+		s.outbox.Delivered(delivered...)
+		return err
+	}
+	s.outbox.send(pl.told)
+	return nil
+}
+
+func (pl *plan) readNoticeIDs(rows pgx.Rows) error {
+	for i := 0; rows.Next(); i++ {
+		if err := rows.Scan(&pl.told[i].ID); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}

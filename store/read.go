@@ -1,0 +1,177 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/actor"
+)
+
+// selectUsers reads whole users, one a row.
+const selectUsers = `SELECT u.id, u.name, u.email_address, u.picture_url,
+       g.sv_id, g.access_token, f.sv_id, f.access_token
+  FROM users u
+  LEFT JOIN services g ON g.user_id = u.id AND g.sv_name = 'gh'
+  LEFT JOIN services f ON f.user_id = u.id AND f.sv_name = 'fb'
+ WHERE `
+
+// userRow is what selectUsers returns.
+type userRow struct {
+	user          actor.User
+	githubID      *int64
+	githubToken   []byte
+	facebookID    *int64
+	facebookToken []byte
+}
+
+func (r *userRow) targets() []any {
+	return []any{&r.user.ID, &r.user.Name, &r.user.Email, &r.user.PictureURL,
+		&r.githubID, &r.githubToken, &r.facebookID, &r.facebookToken}
+}
+
+// Find implements [actor.Store].
+func (s *Store) Find(ctx context.Context, l *actor.Lookup) (*actor.User, error) {
+	if l.Nobody {
+		return nil, nil
+	}
+	var where []string
+	var args []any
+	hold := func(column string, value any) {
+		args = append(args, value)
+		where = append(where, column+" = $"+strconv.Itoa(len(args)))
+	}
+	if l.UserID != nil {
+		hold("u.id", *l.UserID)
+	}
+	if l.Email != nil {
+		hold("u.email_address", *l.Email)
+	}
+	if l.GitHubID != nil {
+		hold("g.sv_id", *l.GitHubID)
+	}
+	if l.FacebookID != nil {
+		hold("f.sv_id", *l.FacebookID)
+	}
+	query := selectUsers + strings.Join(where, " AND ")
+
+	var row userRow
+	err := s.retry(ctx, func(ctx context.Context) error {
+		return s.pool.QueryRow(ctx, query, args...).Scan(row.targets()...)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, s.logged(ctx, "reading a user", err)
+	}
+	user := &row.user
+	if user.GitHub, err = s.account(row.githubID, row.githubToken); err == nil {
+		user.Facebook, err = s.account(row.facebookID, row.facebookToken)
+	}
+	if err != nil {
+		s.logSealed(user.ID, err)
+		return nil, err
+	}
+	return user, nil
+}
+
+// account returns what is stored of an account, nil if nothing is.
+func (s *Store) account(id *int64, sealed []byte) (*actor.Account, error) {
+	if id == nil {
+		return nil, nil
+	}
+	token, err := s.keyring.open(sealed)
+	if err != nil {
+		return nil, err
+	}
+	return &actor.Account{ID: *id, AccessToken: string(token)}, nil
+}
+
+// List implements [actor.Store].
+func (s *Store) List(ctx context.Context, page *actor.Page) ([]actor.User, int64, error) {
+	query, args := selectUsers+"u.id > $1", []any{page.AfterID, page.Size + 1}
+	if words := searchWords(page.Name); words != "" {
+		query += " AND ident_words(u.name) @@ to_tsquery('pg_catalog.simple', $3)"
+		args = append(args, words)
+	}
+	query += " ORDER BY u.id LIMIT $2"
+
+	var users []actor.User
+	err := s.retry(ctx, func(ctx context.Context) error {
+		rows, err := s.pool.Query(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		users, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (actor.User, error) {
+			var row userRow
+			err := r.Scan(row.targets()...)
+			row.user.GitHub, row.user.Facebook = tokenless(row.githubID), tokenless(row.facebookID)
+			return row.user, err
+		})
+		return err
+	})
+	if err != nil {
+		return nil, 0, s.logged(ctx, "listing users", err)
+	}
+	if len(users) <= page.Size {
+		return users, 0, nil
+	}
+	users = users[:page.Size]
+	return users, users[page.Size-1].ID, nil
+}
+
+func tokenless(id *int64) *actor.Account {
+	if id == nil {
+		return nil
+	}
+	return &actor.Account{ID: *id}
+}
+
+// searchWords makes a tsquery that asks for all words of text, each as the
+// beginning of one, divided as ident_words divides names. It is "" where there
+// are none.
+func searchWords(text string) string {
+	words := strings.FieldsFunc(text, func(r rune) bool {
+		return unicode.IsSpace(r) || r < unicode.MaxASCII && !unicode.IsLetter(r) && !unicode.IsDigit(r)
+	})
+	for i, word := range words {
+		words[i] = "'" + word + "':*"
+	}
+	return strings.Join(words, " & ")
+}
+
+// NewUserID implements [actor.Store].
+func (s *Store) NewUserID(ctx context.Context) (int64, error) {
+	var id int64
+	err := s.retry(ctx, func(ctx context.Context) error {
+		return s.pool.QueryRow(ctx, "SELECT nextval(pg_get_serial_sequence('users', 'id'))").Scan(&id)
+	})
+	if err != nil {
+		return 0, s.logged(ctx, "drawing a user id", err)
+	}
+	return id, nil
+}
+
+// logged logs an error, unless it is the caller who gave up, and wraps it.
+func (s *Store) logged(ctx context.Context, doing string, err error) error {
+	if ctx.Err() == nil {
+		s.log.Error("database", zap.String("doing", doing), zap.Error(err))
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+func (s *Store) logSealed(userID int64, err error) {
+	s.log.Error("access token cannot be read", zap.Int64("user_id", userID), zap.Error(err))
+}
+
+// quote quotes a value of a connection string.
+func quote(value string) string {
+	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
+}

@@ -1,0 +1,149 @@
+package store
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"go.uber.org/zap"
+)
+
+// Options say where the users are kept and how.
+type Options struct {
+	Host           string
+	Port           int
+	Database       string
+	User           string
+	Password       string
+	SSLMode        string // as libpq's
+	SSLRootCert    string // a file; "" for the system's
+	MaxConnections int    // at least 2
+	Name           string // of this instance, shown in pg_stat_activity
+
+	Keyring *Keyring
+
+	// TokensInNotices puts access tokens into notifications.
+	TokensInNotices bool
+
+	Log *zap.Logger
+}
+
+const (
+	connectTimeout = 5 * time.Second
+	// attemptTimeout bounds one try of one transaction or query, so that a
+	// database that has stopped answering is noticed.
+	attemptTimeout = 10 * time.Second
+)
+
+// A Store is a database of users. It is safe for concurrent use.
+type Store struct {
+	pool    *pgxpool.Pool
+	keyring *Keyring
+	log     *zap.Logger
+	reveal  bool // access tokens in notices
+
+	writes  chan *pending // to the committers
+	singles chan struct{} // holds a token for each write that is tried alone
+	ctx     context.Context
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	outbox outbox
+}
+
+// Open returns the store in a database, which has to have the schema that
+// Migrate makes: else the error is a *SchemaError. Close must be called.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	config, err := PoolConfig(o)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("opening the database: %w", err)
+	}
+	if err := CheckSchema(ctx, pool); err != nil {
+		pool.Close()
+		return nil, err
+	}
+	s := &Store{
+		pool:    pool,
+		keyring: o.Keyring,
+		log:     o.Log,
+		reveal:  o.TokensInNotices,
+		writes:  make(chan *pending, maxGroup),
+		singles: make(chan struct{}, max(1, o.MaxConnections/4)),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	for range min(2, o.MaxConnections/2) {
+		s.running.Go(s.commitGroups)
+	}
+	s.running.Go(s.sweepOutbox)
+	s.running.Go(s.emptySlots)
+	return s, nil
+}
+
+// PoolConfig translates options for pgx.
+func PoolConfig(o Options) (*pgxpool.Config, error) {
+	config, err := pgxpool.ParseConfig("sslmode=" + o.SSLMode + " sslrootcert=" + quote(o.SSLRootCert) + " host=" + quote(o.Host) +
+		" port=" + strconv.Itoa(o.Port) + " dbname=" + quote(o.Database) + " user=" + quote(o.User))
+	if err != nil {
+		return nil, fmt.Errorf("settings of the database: %w", err)
+	}
+	config.ConnConfig.Password = o.Password
+	config.ConnConfig.ConnectTimeout = connectTimeout
+	if config.ConnConfig.TLSConfig != nil {
+		config.ConnConfig.TLSConfig.MinVersion = tls.VersionTLS12
+	}
+	config.ConnConfig.RuntimeParams = map[string]string{
+		"application_name":                    "glotpod.ident/" + o.Name,
+		"statement_timeout":                   "15s",
+		"lock_timeout":                        "2s",
+		"idle_in_transaction_session_timeout": "30s",
+	}
+	config.MaxConns = int32(o.MaxConnections)
+	config.MinIdleConns = 1
+	return config, nil
+}
+
+// Ping says whether the database answers and can be written to.
+func (s *Store) Ping(ctx context.Context) error {
+	var readOnly bool
+	if err := s.pool.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&readOnly); err != nil {
+		return fmt.Errorf("reaching the database: %w", err)
+	}
+	if readOnly {
+		return fmt.Errorf("reaching the database: it is a standby")
+	}
+	return nil
+}
+
+// Close ends the store. Commits that are under way are finished or, where the
+// database is out of reach, given up.
+func (s *Store) Close() {
+	s.cancel()
+	s.running.Wait()
+	s.pool.Close()
+}
+
+// retry calls try until it succeeds, or fails for another reason than that the
+// database is out of reach, or ctx is done.
+func (s *Store) retry(ctx context.Context, try func(ctx context.Context) error) error {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+		err := try(attempt)
+		cancel()
+		if err == nil || classify(err) != unknown {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}

@@ -1,0 +1,492 @@
+package store_test
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/tinylib/msgp/msgp"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/actor/msgpack"
+	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/store"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+var limits = msgpack.Limits{Bytes: 1 << 20, Depth: 32, Values: 100_000}
+
+// A harness is a store in a database of its own, and a way to look behind it.
+type harness struct {
+	*store.Store
+	t    testing.TB
+	db   *pgx.Conn
+	opts store.Options
+}
+
+func options(t testing.TB, db *testenv.Database) store.Options {
+	return store.Options{
+		Host: db.Host, Port: db.Port, Database: db.Name, User: db.User, Password: db.Password,
+		SSLMode: "disable", MaxConnections: 10, Name: t.Name(),
+		Keyring: store.NewKeyring([32]byte{1, 2, 3}),
+		Log:     zaptest.NewLogger(t),
+	}
+}
+
+func connect(t testing.TB, url string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+func migrate(t testing.TB, conn *pgx.Conn) {
+	t.Helper()
+	if err := store.Migrate(t.Context(), conn, func(int, string) {}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func start(t testing.TB, change ...func(*store.Options)) *harness {
+	t.Helper()
+	db := testenv.Postgres(t)
+	h := &harness{t: t, db: connect(t, db.URL()), opts: options(t, db)}
+	migrate(t, h.db)
+	for _, c := range change {
+		c(&h.opts)
+	}
+	h.Store = h.open()
+	return h
+}
+
+// open opens the harness's database once more.
+func (h *harness) open() *store.Store {
+	h.t.Helper()
+	s, err := store.Open(h.t.Context(), h.opts)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(s.Close)
+	return s
+}
+
+// one queries a single value.
+func (h *harness) one(sql string, args ...any) (v any) {
+	h.t.Helper()
+	if err := h.db.QueryRow(h.t.Context(), sql, args...).Scan(&v); err != nil {
+		h.t.Fatalf("%s: %v", sql, err)
+	}
+	return v
+}
+
+func (h *harness) exec(sql string, args ...any) {
+	h.t.Helper()
+	if _, err := h.db.Exec(h.t.Context(), sql, args...); err != nil {
+		h.t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+type args = map[string]any
+
+func request(t testing.TB, operation, messageID string, a args) *actor.Write {
+	t.Helper()
+	body, err := msgp.AppendMapStrIntf(nil, a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, refusal := actor.Parse(operation, body, actor.IdentityOf(messageID, "", ""), limits)
+	if refusal != nil || r.Write == nil {
+		t.Fatalf("%s %v is no write: %v", operation, a, refusal)
+	}
+	return r.Write
+}
+
+func ada(n int) args {
+	return args{"name": fmt.Sprintf("Ada %d", n), "email": fmt.Sprintf("ada%d@example.org", n),
+		"github": args{"id": n, "access_token": fmt.Sprintf("token-%d", n)}}
+}
+
+func replace(path string, value any) []any {
+	return []any{args{"op": "replace", "path": path, "value": value}}
+}
+
+// do commits a write.
+func (h *harness) do(operation, messageID string, a args) actor.Outcome {
+	h.t.Helper()
+	w := request(h.t, operation, messageID, a)
+	if w.Creates() {
+		id, err := h.NewUserID(h.t.Context())
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		w.UserID = id
+	}
+	o, err := h.Commit(h.t.Context(), w)
+	if err != nil {
+		h.t.Fatalf("%s: %v", operation, err)
+	}
+	return o
+}
+
+func (h *harness) create(n int) int64 {
+	h.t.Helper()
+	o := h.do("create", rand.Text(), ada(n))
+	if o.Refusal != nil {
+		h.t.Fatal(o.Refusal)
+	}
+	return o.UserID
+}
+
+func (h *harness) get(id int64) *actor.User {
+	h.t.Helper()
+	u, err := h.Find(h.t.Context(), &actor.Lookup{UserID: &id})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return u
+}
+
+func wantCode(t testing.TB, o actor.Outcome, code actor.Code) {
+	t.Helper()
+	if o.Refusal == nil || o.Refusal.Code != code {
+		t.Fatalf("outcome %+v, want the refusal %s", o, code)
+	}
+}
+
+func TestWhatIsCreatedIsFoundByEachOfItsKeys(t *testing.T) {
+	h := start(t)
+	id := h.create(7)
+	h.create(8)
+	email, github := "ada7@example.org", int64(7)
+	for name, l := range map[string]actor.Lookup{
+		"id":     {UserID: &id},
+		"email":  {Email: &email},
+		"github": {GitHubID: &github},
+		"all":    {UserID: &id, Email: &email, GitHubID: &github},
+	} {
+		u, err := h.Find(t.Context(), &l)
+		if err != nil || u == nil || u.ID != id || u.Name != "Ada 7" || u.GitHub.AccessToken != "token-7" || u.Facebook != nil {
+			t.Errorf("by %s: %+v, %v", name, u, err)
+		}
+	}
+	other := int64(8)
+	if u, err := h.Find(t.Context(), &actor.Lookup{UserID: &id, GitHubID: &other}); u != nil || err != nil {
+		t.Errorf("keys of two users find %+v, %v", u, err)
+	}
+}
+
+func TestTokensAreSealedInTheDatabase(t *testing.T) {
+	h := start(t, func(o *store.Options) { o.TokensInNotices = true })
+	h.create(1)
+	for _, column := range []string{
+		"SELECT string_agg(encode(access_token, 'escape'), '') FROM services",
+		"SELECT string_agg(encode(body, 'escape'), '') FROM ident_outbox",
+	} {
+		if text := h.one(column).(string); len(text) < 100 || text[:6] != "gAAAAA" {
+			t.Errorf("%s: %q is no Fernet token", column, text)
+		}
+	}
+}
+
+func TestARequestThatComesAgainIsAppliedOnceAndAnsweredTheSame(t *testing.T) {
+	h := start(t)
+	first := h.do("create", "m1", ada(1))
+	for range 3 {
+		if again := h.do("create", "m1", ada(1)); again != first {
+			t.Errorf("again: %+v, first %+v", again, first)
+		}
+	}
+	patch := args{"user_id": first.UserID, "ops": []any{args{"op": "add", "path": "/picture_url", "value": "p"}, args{"op": "test", "path": "/name", "value": "Ada 1"}}}
+	h.do("patch", "m2", patch)
+	h.do("patch", "m3", args{"user_id": first.UserID, "ops": replace("/name", "Eve")})
+	if o := h.do("patch", "m2", patch); o.Refusal != nil {
+		t.Errorf("a repeated patch is tried anew: %v", o.Refusal)
+	}
+	if n := h.one("SELECT count(*) FROM users"); n != int64(1) {
+		t.Errorf("%v users", n)
+	}
+	if u := h.get(first.UserID); u.Name != "Eve" {
+		t.Errorf("a repeated patch changed the name to %q", u.Name)
+	}
+	if n := h.one("SELECT count(*) FROM ident_outbox"); n != int64(3) {
+		t.Errorf("%v notifications, want 3", n)
+	}
+}
+
+func TestARefusalIsGivenAgainThoughItsCauseIsGone(t *testing.T) {
+	h := start(t)
+	id := h.create(1)
+	wantCode(t, h.do("create", "m1", ada(1)), actor.Conflict)
+	wantCode(t, h.do("patch", "m2", args{"user_id": 99, "ops": []any{}}), actor.NotFound)
+	wantCode(t, h.do("patch", "m3", args{"user_id": id, "ops": replace("/picture_url", "x")}), actor.PatchFailed)
+	wantCode(t, h.do("patch", "m4", args{"user_id": id, "ops": 1}), actor.BadRequest)
+	h.exec("DELETE FROM services")
+	h.exec("DELETE FROM users")
+	h.exec("INSERT INTO users (id, name, email_address) VALUES (99, '', '')")
+	wantCode(t, h.do("create", "m1", ada(1)), actor.Conflict)
+	wantCode(t, h.do("patch", "m2", args{"user_id": 99, "ops": []any{}}), actor.NotFound)
+	wantCode(t, h.do("patch", "m3", args{"user_id": id, "ops": replace("/picture_url", "x")}), actor.PatchFailed)
+	wantCode(t, h.do("patch", "m4", args{"user_id": id, "ops": 1}), actor.BadRequest)
+}
+
+func TestOneIdentityWithAnotherRequestIsABadRequest(t *testing.T) {
+	h := start(t)
+	id := h.do("create", "m1", ada(1)).UserID
+	wantCode(t, h.do("create", "m1", ada(2)), actor.BadRequest)
+	wantCode(t, h.do("delete", "m1", args{"user_id": id}), actor.BadRequest)
+	if h.get(id) == nil {
+		t.Error("the user is gone")
+	}
+}
+
+func TestConcurrentRequestsOfOneIdentityAreOne(t *testing.T) {
+	h := start(t)
+	other := h.open()
+	var wg sync.WaitGroup
+	outcomes := make([]actor.Outcome, 20)
+	for i := range outcomes {
+		w := request(t, "create", "same", ada(1))
+		w.UserID = int64(i + 1)
+		s := []*store.Store{h.Store, other}[i%2]
+		wg.Go(func() {
+			var err error
+			if outcomes[i], err = s.Commit(t.Context(), w); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for _, o := range outcomes {
+		if o != outcomes[0] || o.Refusal != nil {
+			t.Errorf("outcomes %+v and %+v", o, outcomes[0])
+		}
+	}
+	if n := h.one("SELECT count(*) FROM users"); n != int64(1) {
+		t.Errorf("%v users", n)
+	}
+}
+
+func TestConcurrentClaimsOfOneEmailHaveOneWinner(t *testing.T) {
+	h := start(t)
+	other := h.open()
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	codes := map[string]int{}
+	for i := range 40 {
+		a := ada(i)
+		a["email"] = "one@example.org"
+		w := request(t, "create", fmt.Sprint("m", i), a)
+		w.UserID = int64(i + 1)
+		s := []*store.Store{h.Store, other}[i%2]
+		wg.Go(func() {
+			o, err := s.Commit(t.Context(), w)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if o.Refusal == nil {
+				codes["done"]++
+			} else {
+				codes[string(o.Refusal.Code)]++
+			}
+		})
+	}
+	wg.Wait()
+	if codes["done"] != 1 || codes["conflict"] != 39 {
+		t.Errorf("outcomes %v", codes)
+	}
+	if n := h.one("SELECT count(*) FROM services"); n != int64(1) {
+		t.Errorf("a refused create left services: %v", n)
+	}
+}
+
+func TestAPatchThatTakesAnothersServiceIDIsAConflictAndChangesNothing(t *testing.T) {
+	h := start(t)
+	a, b := h.create(1), h.create(2)
+	wantCode(t, h.do("patch", "", args{"user_id": a, "ops": []any{
+		args{"op": "replace", "path": "/name", "value": "changed"},
+		args{"op": "replace", "path": "/github/id", "value": 2}}}), actor.Conflict)
+	wantCode(t, h.do("patch", "", args{"user_id": a, "ops": replace("/email", "ada2@example.org")}), actor.Conflict)
+	if u := h.get(a); u.Name != "Ada 1" || u.GitHub.ID != 1 {
+		t.Errorf("%+v", u)
+	}
+	// The same service id with the other service is free.
+	if o := h.do("patch", "", args{"user_id": a, "ops": []any{args{"op": "add", "path": "/facebook", "value": args{"id": 2, "access_token": "t"}}}}); o.Refusal != nil {
+		t.Error(o.Refusal)
+	}
+	if u := h.get(b); u.GitHub.ID != 2 || h.get(a).Facebook.ID != 2 {
+		t.Errorf("%+v", u)
+	}
+}
+
+func TestForeignWritesAreNeverOverwrittenUnseen(t *testing.T) {
+	h := start(t)
+	id := h.create(1)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				h.do("patch", "", args{"user_id": id, "ops": replace("/name", fmt.Sprint("name ", i))})
+			}
+		}
+	})
+	foreign := connect(t, h.db.Config().ConnString())
+	for i := range 100 {
+		picture := fmt.Sprint("picture ", i)
+		if _, err := foreign.Exec(t.Context(), "UPDATE users SET picture_url = $1 WHERE id = $2", picture, id); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := foreign.Exec(t.Context(), "UPDATE services SET sv_id = $1 WHERE user_id = $2", 1000+i, id); err != nil {
+			t.Fatal(err)
+		}
+		if u := h.get(id); *u.PictureURL != picture || u.GitHub.ID != int64(1000+i) {
+			t.Fatalf("the foreign write %d is gone: %+v", i, u)
+		}
+	}
+	close(stop)
+	wg.Wait()
+}
+
+func TestDeleteRemovesTheUserAndItsServicesAlsoWhereNoKeyOpensItsToken(t *testing.T) {
+	h := start(t)
+	id := h.create(1)
+	h.exec("UPDATE services SET access_token = 'garbage'")
+	if _, err := h.Find(t.Context(), &actor.Lookup{UserID: &id}); err == nil {
+		t.Error("a token that no key opens was read")
+	}
+	w := request(t, "patch", "m", args{"user_id": id, "ops": []any{}})
+	if _, err := h.Commit(t.Context(), w); err == nil {
+		t.Error("a patch saw a token that no key opens")
+	}
+	if n := h.one("SELECT count(*) FROM ident_requests WHERE code = 'invocation_failed'"); n != int64(0) {
+		t.Error("a failure was kept as if it were final")
+	}
+	if o := h.do("delete", "", args{"user_id": id}); o.Refusal != nil || h.get(id) != nil {
+		t.Errorf("%+v", o)
+	}
+	if n := h.one("SELECT count(*) FROM services"); n != int64(0) {
+		t.Errorf("%v services left", n)
+	}
+}
+
+func TestListPagesByIDAndFiltersByTheBeginningsOfWords(t *testing.T) {
+	h := start(t)
+	names := []string{"Ada Lovelace", "ADELE Goldberg", "Grace Hopper", "José d'Ávila", "Jean-Luc Picard", "Ada-Marie Byron"}
+	for i, name := range names {
+		a := ada(i)
+		a["name"] = name
+		h.do("create", "", a)
+	}
+	for filter, want := range map[string][]string{
+		"":           names,
+		" ' & | ! ":  names,
+		"ad":         {"Ada Lovelace", "ADELE Goldberg", "Ada-Marie Byron"},
+		"AD lov":     {"Ada Lovelace"},
+		"lov ada":    {"Ada Lovelace"},
+		"ovelace":    nil,
+		"luc":        {"Jean-Luc Picard"},
+		"jean-luc":   {"Jean-Luc Picard"},
+		"josé":       {"José d'Ávila"},
+		"d'á":        {"José d'Ávila"},
+		"ada:*":      {"Ada Lovelace", "Ada-Marie Byron"},
+		`\' <-> hop`: {"Grace Hopper"},
+	} {
+		var got []string
+		page := &actor.Page{Size: 2, Name: filter}
+		for {
+			users, next, err := h.List(t.Context(), page)
+			if err != nil || len(users) > 2 || next != 0 && len(users) != 2 {
+				t.Fatalf("%q: %v, %v, %v", filter, users, next, err)
+			}
+			for _, u := range users {
+				got = append(got, u.Name)
+				if u.GitHub.AccessToken != "" {
+					t.Error("a token in a list")
+				}
+			}
+			if next == 0 {
+				break
+			}
+			page.AfterID = next
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("%q: %q, want %q", filter, got, want)
+		}
+	}
+}
+
+func TestNotificationsComeInEachUsersOrderAndStayUntilDelivered(t *testing.T) {
+	h := start(t)
+	seen := make(chan actor.Notification, 100)
+	h.SendTo(func(n actor.Notification) { seen <- n })
+	id := h.create(1)
+	for i := range 20 {
+		h.do("patch", "", args{"user_id": id, "ops": replace("/name", fmt.Sprint(i))})
+	}
+	h.SendTo(nil)
+	h.do("delete", "", args{"user_id": id})
+	stored, err := h.Undelivered(t.Context(), 0, 0, 100)
+	if err != nil || len(stored) != 22 || len(seen) != 21 {
+		t.Fatalf("%d stored, %d sent: %v", len(stored), len(seen), err)
+	}
+	var ids []int64
+	for i, n := range stored {
+		ids = append(ids, n.ID)
+		if i < 21 {
+			if s := <-seen; s.ID != n.ID || s.MessageID != n.MessageID || string(s.Body) != string(n.Body) {
+				t.Errorf("sent %+v, stored %+v", s, n)
+			}
+		}
+	}
+	if got := string(stored[1].Body); got != fmt.Sprintf(`{"ops":[{"op":"replace","path":"/name","value":"0"}],"user_id":%d}`, id) {
+		t.Error(got)
+	}
+	h.Delivered(ids[:21]...)
+	left, err := h.Undelivered(t.Context(), 0, 0, 100)
+	if err != nil || len(left) != 1 || left[0].RoutingKey != "notifications.user.delete" {
+		t.Errorf("%+v, %v", left, err)
+	}
+	if old, err := h.Undelivered(t.Context(), 0, time.Hour, 100); err != nil || len(old) != 0 {
+		t.Errorf("%v is an hour old: %v", old, err)
+	}
+}
+
+func TestAGroupWithAWriteThatCannotBeCommittedCommitsTheOthers(t *testing.T) {
+	h := start(t)
+	h.exec(`CREATE FUNCTION sour() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		IF NEW.name = 'sour' THEN RAISE EXCEPTION 'sour'; END IF; RETURN NEW; END $$`)
+	h.exec("CREATE TRIGGER sour BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION sour()")
+	var wg sync.WaitGroup
+	for i := range 50 {
+		a := ada(i)
+		if i == 25 {
+			a["name"] = "sour"
+		}
+		w := request(t, "create", fmt.Sprint("m", i), a)
+		w.UserID = int64(i + 1)
+		wg.Go(func() {
+			if _, err := h.Commit(t.Context(), w); (err != nil) != (i == 25) {
+				t.Errorf("create %d: %v", i, err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := h.one("SELECT count(*) FROM users"); n != int64(49) {
+		t.Errorf("%v users", n)
+	}
+}
