@@ -1,0 +1,112 @@
+package config
+
+import "time"
+
+// Config is the whole of the settings. It is safe to print: see [Hidden].
+type Config struct {
+	Database      Database
+	AMQP          AMQP
+	Cluster       Cluster
+	Actor         Actor
+	Limits        Limits
+	Notifications Notifications
+	HTTP          HTTP
+	Log           Log
+	Shutdown      Shutdown
+}
+
+// Database says where users are kept and how their access tokens are sealed.
+type Database struct {
+	// EncryptionKeys has at least one key. The first encrypts, all decrypt.
+	EncryptionKeys []Key
+	Postgres       Postgres
+}
+
+// Postgres says how to reach the database.
+type Postgres struct {
+	Host           string // a host name, an address, or the folder of a Unix socket
+	Port           int    // 1 to 65535
+	Database       string // never empty
+	User           string // never empty
+	Password       Secret // "" for none
+	SSLMode        string // as libpq names them: disable, allow, prefer, require, verify-ca, verify-full
+	SSLRootCert    string // a PEM file, "system" for the system's, or ""
+	MaxConnections int    // of this instance, 2 to 1000
+}
+
+// AMQP says how to reach RabbitMQ.
+type AMQP struct {
+	SSL           bool
+	Host          string
+	Port          int // 1 to 65535
+	Login         string
+	Password      Secret
+	LoginMethod   string // LoginAMQPlain, LoginPlain or LoginExternal
+	Insist        bool   // try again for a while when a connection fails or is lost
+	VHost         string // never empty
+	Heartbeat     time.Duration
+	SSLCA         string // a PEM file, or "" for the system's
+	SSLCert       string // a PEM file, or "" for no client certificate
+	SSLKey        string // a PEM file, given if SSLCert is
+	SSLServerName string // the name to verify, or "" for Host
+	Prefetch      int    // requests, 1 to 65535
+}
+
+// What [AMQP].LoginMethod can be: the names of SASL mechanisms.
+const (
+	LoginAMQPlain = "AMQPLAIN"
+	LoginPlain    = "PLAIN"
+	LoginExternal = "EXTERNAL" // by client certificate
+)
+
+// Cluster says what this instance is among its equals.
+type Cluster struct {
+	Instance   string // 1 to 63 of A–Z a–z 0–9 . _ -
+	Partitions int    // 1 to 16384, the same in all instances
+	QueueType  string // QueueQuorum or QueueClassic
+}
+
+// What [Cluster].QueueType can be.
+const (
+	QueueQuorum  = "quorum"
+	QueueClassic = "classic"
+)
+
+// Actor bounds what one user's actor holds.
+type Actor struct {
+	Mailbox int // requests, 1 to 65536
+}
+
+// Limits bounds what one request's body may hold.
+type Limits struct {
+	BodyBytes int // 1 KiB to 128 MiB
+	Depth     int // maps and arrays inside each other, 4 to 1000
+	Values    int // values in all, 100 to 10000000
+}
+
+// Notifications says what subscribers are told.
+type Notifications struct {
+	IncludeAccessTokens bool
+}
+
+// HTTP says where health and metrics are served.
+type HTTP struct {
+	Listen string // host:port, or "" for nowhere
+}
+
+// Log says what is logged, and how.
+type Log struct {
+	Level  string // "debug", "info", "warn" or "error"
+	Format string // LogJSON or LogConsole
+}
+
+// What [Log].Format can be.
+const (
+	LogJSON    = "json"
+	LogConsole = "console"
+)
+
+// Shutdown bounds an orderly end.
+type Shutdown struct {
+	Grace time.Duration // 1s to 10m
+}

@@ -1,0 +1,211 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// kind is a type of setting together with the field that a value goes to.
+type kind interface {
+	// String says what a value is; it completes "must be …".
+	String() string
+	// parse returns the value that TOML would hold for the text of an
+	// environment variable, or the text itself if it is none of this kind.
+	parse(text string) any
+	// put checks a value as TOML holds it and stores it. Its error shows no
+	// secret.
+	put(value any) error
+}
+
+// text is a string of which ok is true.
+type text struct {
+	into  *string
+	wants string
+	ok    func(string) bool
+}
+
+// anyText is text that may be empty.
+func anyText(into *string) text {
+	return text{into, "text", func(string) bool { return true }}
+}
+
+// filled is text that may not be empty.
+func filled(into *string) text {
+	return text{into, "text, and not empty", func(s string) bool { return s != "" }}
+}
+
+// oneOf is one of a few words.
+func oneOf(into *string, words ...string) text {
+	return text{into, "one of " + strings.Join(words, ", "), func(s string) bool { return slices.Contains(words, s) }}
+}
+
+func (t text) String() string { return t.wants }
+
+func (t text) parse(s string) any { return s }
+
+func (t text) put(value any) error {
+	s, err := plainText(value)
+	if err != nil {
+		return err
+	}
+	if !t.ok(s) {
+		return mismatch(t, value)
+	}
+	*t.into = s
+	return nil
+}
+
+// number is a whole number from min to max.
+type number struct {
+	into     *int
+	min, max int64
+}
+
+func (n number) String() string { return fmt.Sprintf("a whole number from %d to %d", n.min, n.max) }
+
+func (n number) parse(s string) any {
+	i, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return s
+	}
+	return i
+}
+
+func (n number) put(value any) error {
+	i, ok := value.(int64)
+	if !ok || i < n.min || i > n.max {
+		return mismatch(n, value)
+	}
+	*n.into = int(i)
+	return nil
+}
+
+// flag is true or false.
+type flag struct{ into *bool }
+
+func (f flag) String() string { return "true or false" }
+
+func (f flag) parse(s string) any {
+	switch s {
+	case "true":
+		return true
+	case "false":
+		return false
+	}
+	return s
+}
+
+func (f flag) put(value any) error {
+	b, ok := value.(bool)
+	if !ok {
+		return mismatch(f, value)
+	}
+	*f.into = b
+	return nil
+}
+
+// duration is a length of time from min to max, written as text with a unit.
+type duration struct {
+	into     *time.Duration
+	min, max time.Duration
+}
+
+func (d duration) String() string {
+	return fmt.Sprintf("a duration from %s to %s", short(d.min), short(d.max))
+}
+
+func (d duration) parse(s string) any { return s }
+
+func (d duration) put(value any) error {
+	s, _ := value.(string)
+	length, err := time.ParseDuration(s)
+	if err != nil {
+		return fmt.Errorf("%w; it is text with a unit, as in \"90s\"", mismatch(d, value))
+	}
+	if length < d.min || length > d.max {
+		return mismatch(d, value)
+	}
+	*d.into = length
+	return nil
+}
+
+// short writes a whole number of seconds without the units that are zero.
+func short(d time.Duration) string {
+	s := d.String()
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(s, zero) {
+			s = s[:len(s)-2]
+		}
+	}
+	return s
+}
+
+// fileSuffix is what the name of a secret's setting has in addition where it
+// names the secret's file.
+const fileSuffix = "_file"
+
+// fileOf is the path of a file that holds the secret whose setting has the same
+// name without fileSuffix. It has no field to go to: loader.openSecretFiles puts
+// the secret in its place.
+type fileOf struct{}
+
+func (f fileOf) String() string { return "the path of a file" }
+
+func (f fileOf) parse(s string) any { return s }
+
+func (f fileOf) put(value any) error {
+	_, err := plainText(value)
+	return err
+}
+
+// plainText returns value as the string that it must be.
+func plainText(value any) (string, error) {
+	s, ok := value.(string)
+	if !ok {
+		return "", fmt.Errorf("must be text, not %s", typeName(value))
+	}
+	if strings.ContainsRune(s, 0) {
+		return "", errors.New("must not contain a NUL")
+	}
+	return s, nil
+}
+
+// mismatch says that value is not what k wants. It is not for secrets.
+func mismatch(k kind, value any) error {
+	shown := typeName(value)
+	switch v := value.(type) {
+	case string:
+		if len(v) <= 64 && !strings.Contains(v, "\n") {
+			shown = fmt.Sprintf("the text %q", v)
+		}
+	case int64, bool:
+		shown = fmt.Sprint(v)
+	}
+	return fmt.Errorf("must be %s, not %s", k, shown)
+}
+
+// typeName says what TOML type value has.
+func typeName(value any) string {
+	switch v := value.(type) {
+	case string:
+		return fmt.Sprintf("a text of %d bytes", len(v))
+	case int64:
+		return "a whole number"
+	case float64:
+		return "a number with a fraction"
+	case bool:
+		return "true or false"
+	case time.Time:
+		return "a date or time"
+	case []any:
+		return "a list"
+	case map[string]any:
+		return "a table"
+	default:
+		return "a list of tables"
+	}
+}

@@ -1,0 +1,267 @@
+package config_test
+
+import (
+	"os"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/glotpod/ident/config"
+)
+
+// defaults is what holds where nothing but a key is given.
+func defaults(t *testing.T) *config.Config {
+	t.Helper()
+	key, err := config.ParseKey(keyText)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &config.Config{
+		Database: config.Database{
+			EncryptionKeys: []config.Key{key},
+			Postgres: config.Postgres{
+				Host:           "localhost",
+				Port:           5432,
+				Database:       "glotpod.ident",
+				User:           "glotpod.ident",
+				SSLMode:        "prefer",
+				MaxConnections: 10,
+			},
+		},
+		AMQP: config.AMQP{
+			Host:        "localhost",
+			Port:        5672,
+			Login:       "guest",
+			Password:    config.Hide("guest"),
+			LoginMethod: "AMQPLAIN",
+			VHost:       "/",
+			Heartbeat:   5 * time.Second,
+			Prefetch:    256,
+		},
+		Cluster:  config.Cluster{Instance: host, Partitions: 64, QueueType: "quorum"},
+		Actor:    config.Actor{Mailbox: 256},
+		Limits:   config.Limits{BodyBytes: 1048576, Depth: 32, Values: 100000},
+		HTTP:     config.HTTP{Listen: "127.0.0.1:8470"},
+		Log:      config.Log{Level: "info", Format: "json"},
+		Shutdown: config.Shutdown{Grace: 25 * time.Second},
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	want := defaults(t)
+	t.Run("no file", func(t *testing.T) {
+		got, err := config.Load([]string{keyVariable, "PATH=/bin", "GLOTPOD_IDENT_SERVICE_HOST=10.0.0.1", config.SettingsVariable + "="})
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+		}
+	})
+	for name, content := range map[string]string{
+		"empty file":      "",
+		"comment":         "# nothing here",
+		"byte order mark": "\xef\xbb\xbf[amqp]\r\nssl = false\r\n",
+		"empty sections":  "[amqp]\n[database.postgres]\n[http]\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := mustLoad(t, content, keyVariable); !reflect.DeepEqual(got, want) {
+				t.Errorf("got %+v\nwant %+v", got, want)
+			}
+		})
+	}
+}
+
+// everything gives each setting that can stand beside all others a value that
+// is not its default.
+const everything = `
+[database]
+encryption_key = "` + keyText + `"
+
+[database.postgres]
+host = "pg.example"
+port = 6432
+database = "ident"
+user = "ident"
+password = "pg password"
+sslmode = "verify-full"
+sslrootcert = "system"
+max_connections = 20
+
+[amqp]
+ssl = true
+host = "mq.example"
+login = "ident"
+password = "mq password"
+login_method = "PLAIN"
+insist = true
+vhost = "glotpod"
+heartbeat = "1m30s"
+ssl_server_name = "broker.example"
+prefetch = 0x40
+
+[cluster]
+instance = "ident-0"
+partitions = 16_384
+queue_type = "classic"
+
+[actor]
+mailbox = 1
+
+[limits]
+body_bytes = 134217728
+depth = 1000
+values = 2000
+
+
+[notifications]
+include_access_tokens = true
+
+[http]
+listen = ""
+
+[log]
+level = "debug"
+format = "console"
+
+[shutdown]
+grace = "10m"
+`
+
+func wantEverything(t *testing.T) *config.Config {
+	c := defaults(t)
+	c.Database.Postgres = config.Postgres{
+		Host:           "pg.example",
+		Port:           6432,
+		Database:       "ident",
+		User:           "ident",
+		Password:       config.Hide("pg password"),
+		SSLMode:        "verify-full",
+		SSLRootCert:    "system",
+		MaxConnections: 20,
+	}
+	c.AMQP = config.AMQP{
+		SSL:           true,
+		Host:          "mq.example",
+		Port:          5671,
+		Login:         "ident",
+		Password:      config.Hide("mq password"),
+		LoginMethod:   "PLAIN",
+		Insist:        true,
+		VHost:         "glotpod",
+		Heartbeat:     90 * time.Second,
+		SSLServerName: "broker.example",
+		Prefetch:      64,
+	}
+	c.Cluster = config.Cluster{Instance: "ident-0", Partitions: 16384, QueueType: "classic"}
+	c.Actor.Mailbox = 1
+	c.Limits = config.Limits{BodyBytes: 128 << 20, Depth: 1000, Values: 2000}
+	c.Notifications.IncludeAccessTokens = true
+	c.HTTP.Listen = ""
+	c.Log = config.Log{Level: "debug", Format: "console"}
+	c.Shutdown.Grace = 10 * time.Minute
+	return c
+}
+
+func TestFileGivesEverything(t *testing.T) {
+	if got, want := mustLoad(t, everything), wantEverything(t); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+}
+
+func TestEnvironmentGivesEverything(t *testing.T) {
+	got, err := config.Load([]string{
+		keyVariable,
+		"GLOTPOD_IDENT__DATABASE__POSTGRES__HOST=pg.example",
+		"GLOTPOD_IDENT__DATABASE__POSTGRES__PORT=6432",
+		"GLOTPOD_IDENT__DATABASE__POSTGRES__DATABASE=ident",
+		"GLOTPOD_IDENT__DATABASE__POSTGRES__USER=ident",
+		"GLOTPOD_IDENT__DATABASE__POSTGRES__PASSWORD=pg password",
+		"GLOTPOD_IDENT__DATABASE__POSTGRES__SSLMODE=verify-full",
+		"GLOTPOD_IDENT__DATABASE__POSTGRES__SSLROOTCERT=system",
+		"GLOTPOD_IDENT__DATABASE__POSTGRES__MAX_CONNECTIONS=20",
+		"GLOTPOD_IDENT__AMQP__SSL=true",
+		"GLOTPOD_IDENT__AMQP__HOST=mq.example",
+		"GLOTPOD_IDENT__AMQP__LOGIN=ident",
+		"GLOTPOD_IDENT__AMQP__PASSWORD=mq password",
+		"GLOTPOD_IDENT__AMQP__LOGIN_METHOD=PLAIN",
+		"GLOTPOD_IDENT__AMQP__INSIST=true",
+		"GLOTPOD_IDENT__AMQP__VHOST=glotpod",
+		"GLOTPOD_IDENT__AMQP__HEARTBEAT=1m30s",
+		"GLOTPOD_IDENT__AMQP__SSL_SERVER_NAME=broker.example",
+		"GLOTPOD_IDENT__AMQP__PREFETCH=64",
+		"GLOTPOD_IDENT__CLUSTER__INSTANCE=ident-0",
+		"GLOTPOD_IDENT__CLUSTER__PARTITIONS=16384",
+		"GLOTPOD_IDENT__CLUSTER__QUEUE_TYPE=classic",
+		"GLOTPOD_IDENT__ACTOR__MAILBOX=1",
+		"GLOTPOD_IDENT__LIMITS__BODY_BYTES=134217728",
+		"GLOTPOD_IDENT__LIMITS__DEPTH=1000",
+		"GLOTPOD_IDENT__LIMITS__VALUES=2000",
+		"GLOTPOD_IDENT__NOTIFICATIONS__INCLUDE_ACCESS_TOKENS=true",
+		"GLOTPOD_IDENT__HTTP__LISTEN=",
+		"GLOTPOD_IDENT__LOG__LEVEL=debug",
+		"GLOTPOD_IDENT__LOG__FORMAT=console",
+		"GLOTPOD_IDENT__SHUTDOWN__GRACE=10m",
+	})
+	if want := wantEverything(t); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+	}
+}
+
+func TestEnvironmentOverridesFile(t *testing.T) {
+	c := mustLoad(t, everything,
+		"GLOTPOD_IDENT__AMQP__SSL=true", // the last of two holds
+		"GLOTPOD_IDENT__AMQP__SSL=false",
+		"GLOTPOD_IDENT__AMQP__SSL_SERVER_NAME=",
+		"GLOTPOD_IDENT__AMQP__PASSWORD=",
+		"GLOTPOD_IDENT__AMQP__LOGIN=a=b",
+		"GLOTPOD_IDENT__DATABASE__POSTGRES__PORT=1")
+	want := wantEverything(t)
+	want.AMQP.SSL, want.AMQP.Port, want.AMQP.SSLServerName = false, 5672, ""
+	want.AMQP.Password, want.AMQP.Login = config.Secret{}, "a=b"
+	want.Database.Postgres.Port = 1
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got %+v\nwant %+v", c, want)
+	}
+}
+
+// A wrong value in the file does not matter where the environment replaces it.
+func TestEnvironmentReplacesWrongValue(t *testing.T) {
+	c := mustLoad(t, keyLine+`amqp.port = "abc"`, "GLOTPOD_IDENT__AMQP__PORT=5000")
+	if c.AMQP.Port != 5000 {
+		t.Errorf("port %d, want 5000", c.AMQP.Port)
+	}
+}
+
+func TestTOMLForms(t *testing.T) {
+	for name, content := range map[string]string{
+		"table":         "[amqp]\nport = 5000\n[database]\nencryption_key = '" + keyText + "'",
+		"dotted":        keyLine + "amqp.port = 5000",
+		"quoted parts":  keyLine + `"amqp".'port' = 5000`,
+		"inline table":  keyLine + "amqp = {port = 5000}",
+		"array":         "amqp.port = 5000\n[database]\nencryption_key = [\n\"" + keyText + "\"\n]",
+		"block of text": "amqp.port = 5000\n[database]\nencryption_key = \"\"\"\n  " + keyText + "\n\"\"\"",
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := mustLoad(t, content)
+			if c.AMQP.Port != 5000 || len(c.Database.EncryptionKeys) != 1 {
+				t.Errorf("got %+v", c)
+			}
+		})
+	}
+}
+
+func TestLoadClient(t *testing.T) {
+	path := write(t, "[database]\nencryption_key_file = '/nowhere'\npostgres.port = 'abc'\n[amqp]\nport = 5000")
+	c, err := config.LoadClient([]string{config.SettingsVariable + "=" + path, "GLOTPOD_IDENT__DATABASE__POSTGRES__SSLMODE=abc"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.AMQP.Port != 5000 || !reflect.DeepEqual(c.Database, config.Database{}) {
+		t.Errorf("got %+v", c)
+	}
+	if _, err := config.LoadClient([]string{"GLOTPOD_IDENT__DATABASE__ENCRYPTION_KEYS=x"}); err == nil {
+		t.Error("an unknown variable is taken")
+	}
+}

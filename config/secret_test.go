@@ -1,0 +1,141 @@
+package config_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/glotpod/ident/config"
+)
+
+const (
+	passwordVariable     = "GLOTPOD_IDENT__AMQP__PASSWORD="
+	passwordFileVariable = "GLOTPOD_IDENT__AMQP__PASSWORD_FILE="
+)
+
+func TestPasswordFile(t *testing.T) {
+	for content, want := range map[string]string{
+		"hunter2":     "hunter2",
+		"hunter2\n":   "hunter2",
+		"hunter2\r\n": "hunter2",
+		"hunter2\n\n": "hunter2\n",
+		"hunter2\r":   "hunter2\r",
+		" hunter2 ":   " hunter2 ",
+		"":            "",
+		"\n":          "",
+	} {
+		path := write(t, content)
+		fromFile := mustLoad(t, keyLine+"amqp.password_file = '"+path+"'")
+		if got := fromFile.AMQP.Password.Reveal(); got != want {
+			t.Errorf("settings file: %q in the file: got %q, want %q", content, got, want)
+		}
+		fromEnviron := mustLoad(t, keyLine, passwordFileVariable+path)
+		if got := fromEnviron.AMQP.Password.Reveal(); got != want {
+			t.Errorf("environment: %q in the file: got %q, want %q", content, got, want)
+		}
+	}
+}
+
+// The environment's form of a secret replaces either form of the settings file.
+func TestSecretPrecedence(t *testing.T) {
+	one, two := write(t, "one"), write(t, "two")
+	for _, test := range []struct {
+		name, content string
+		environ       []string
+		want          string
+	}{
+		{"file over text", "amqp.password = 'x'", []string{passwordFileVariable + two}, "two"},
+		{"text over file", "amqp.password_file = '" + one + "'", []string{passwordVariable + "y"}, "y"},
+		{"empty text over file", "amqp.password_file = '" + one + "'", []string{passwordVariable}, ""},
+		{"file over file", "amqp.password_file = '" + one + "'", []string{passwordFileVariable + two}, "two"},
+		{"no file over text", "amqp.password = 'x'", []string{passwordFileVariable}, "x"},
+		{"no file over file", "amqp.password_file = '" + one + "'", []string{passwordFileVariable}, "guest"},
+		{"no file beside text", "amqp.password = 'x'\namqp.password_file = ''", nil, "x"},
+		{"over both", "amqp.password = 'x'\namqp.password_file = '" + one + "'", []string{passwordVariable + "y"}, "y"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := mustLoad(t, keyLine+test.content, test.environ...)
+			if got := c.AMQP.Password.Reveal(); got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+func TestBothFormsOfASecret(t *testing.T) {
+	path := write(t, "one")
+	for name, load := range map[string]func() (*config.Config, error){
+		"settings file": func() (*config.Config, error) {
+			return loadFile(t, keyLine+"amqp.password = 'x'\namqp.password_file = '"+path+"'")
+		},
+		"environment": func() (*config.Config, error) {
+			return loadFile(t, keyLine, passwordVariable+"x", passwordFileVariable+path)
+		},
+		"environment, other order": func() (*config.Config, error) {
+			return loadFile(t, keyLine, passwordFileVariable+path, passwordVariable+"x")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := load()
+			all := faults(t, err)
+			if len(all) != 1 || all[0].Key != "amqp.password_file" || !strings.Contains(err.Error(), "cannot be given together with amqp.password") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestKeyLists(t *testing.T) {
+	one, two := config.GenerateKey(), config.GenerateKey()
+	for name, content := range map[string]string{
+		"list": "database.encryption_key = ['" + one + "', ' " + two + " ']",
+		"file": "database.encryption_key_file = '" + write(t, one+"\n"+two+"\n") + "'",
+		"CRLF": "database.encryption_key_file = '" + write(t, one+"\r\n"+two+"\r\n\r\n") + "'",
+	} {
+		t.Run(name, func(t *testing.T) { wantKeys(t, mustLoad(t, content), one, two) })
+	}
+	t.Run("variable", func(t *testing.T) {
+		wantKeys(t, mustLoad(t, keyLine, "GLOTPOD_IDENT__DATABASE__ENCRYPTION_KEY="+one+", "+two), one, two)
+	})
+	t.Run("file variable", func(t *testing.T) {
+		wantKeys(t, mustLoad(t, keyLine, "GLOTPOD_IDENT__DATABASE__ENCRYPTION_KEY_FILE="+write(t, one+"\n"+two)), one, two)
+	})
+}
+
+func wantKeys(t *testing.T, c *config.Config, texts ...string) {
+	t.Helper()
+	if len(c.Database.EncryptionKeys) != len(texts) {
+		t.Fatalf("%d keys, want %d", len(c.Database.EncryptionKeys), len(texts))
+	}
+	for i, text := range texts {
+		key, err := config.ParseKey(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Database.EncryptionKeys[i].Reveal() != key.Reveal() {
+			t.Errorf("key %d is another one", i+1)
+		}
+	}
+}
+
+func TestWrongKeys(t *testing.T) {
+	const wrong = "must be exactly 32 bytes in base64, base64url or base32; this text of "
+	file := write(t, keyText+"\n\n"+keyText)
+	for content, want := range map[string]string{
+		`encryption_key = ""`:                                "database.encryption_key: " + wrong + "0 bytes is not",
+		`encryption_key = "hunter2"`:                         "database.encryption_key: " + wrong + "7 bytes is not",
+		`encryption_key = 12345678`:                          "database.encryption_key: must be text, not a whole number",
+		`encryption_key = []`:                                "database.encryption_key: must have at least one key",
+		`encryption_key = {a = 1}`:                           "database.encryption_key: must be text, not a table",
+		`encryption_key = ["` + keyText + `", 1, "hunter"]`:  "database.encryption_key: key 2 of 3 must be text, not a whole number; key 3 of 3 " + wrong + "6 bytes is not",
+		`encryption_key = "` + keyText + `,` + keyText + `"`: "database.encryption_key: " + wrong + "89 bytes is not",
+		`encryption_key_file = "` + file + `"`:               file + ": database.encryption_key: key 2 of 3 " + wrong + "0 bytes is not",
+		`encryption_key_file = "/nowhere"`:                   "database.encryption_key_file: cannot read /nowhere: no such file or directory",
+	} {
+		t.Run(content, func(t *testing.T) {
+			_, err := loadFile(t, "[database]\n"+content)
+			if all := faults(t, err); len(all) != 1 || !strings.HasSuffix(err.Error(), want) {
+				t.Errorf("got  %v\nwant %s", err, want)
+			}
+		})
+	}
+}

@@ -1,0 +1,48 @@
+package config
+
+import (
+	"cmp"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+)
+
+// TLSConfig returns how to speak TLS with the broker, or nil if SSL is false.
+// It reads the files that a names at each call, so that a new connection uses
+// certificates that were renewed. The broker's certificate is always verified.
+func (a AMQP) TLSConfig() (*tls.Config, error) {
+	if !a.SSL {
+		return nil, nil
+	}
+	c := &tls.Config{ServerName: cmp.Or(a.SSLServerName, a.Host)}
+	if a.SSLCA != "" {
+		pool, err := certPool(a.SSLCA)
+		if err != nil {
+			return nil, &Error{Key: "amqp.ssl_ca", Err: err}
+		}
+		c.RootCAs = pool
+	}
+	if a.SSLCert != "" {
+		pair, err := tls.LoadX509KeyPair(a.SSLCert, a.SSLKey)
+		if err != nil {
+			return nil, &Error{Key: "amqp.ssl_cert", Err: err}
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
+
+// certPool returns the CA certificates in a PEM file.
+func certPool(path string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot be used: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, errors.New("has no certificate in PEM form: " + path)
+	}
+	return pool, nil
+}
