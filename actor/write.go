@@ -54,9 +54,9 @@ type Decision struct {
 	Notice  Notice   // what the world is told
 }
 
-// patchLimit bounds what applying a patch may cost: ample for one that replaces
-// each field of a user by the greatest value that fits into a request.
-var patchLimit = jsonpatch.Limit{Work: 4 << 20, Depth: 1000}
+// patchLimit bounds what applying a patch may cost: ample for a user whose
+// every field is as large as a request of the usual size can make it.
+var patchLimit = jsonpatch.Limit{Work: 16 << 20, Depth: 1000}
 
 // Decide says what the write makes of the user as stored now, nil if there is
 // none. It changes nothing and has no other inputs.

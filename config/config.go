@@ -79,9 +79,10 @@ type Actor struct {
 
 // Limits bounds what one request's body may hold.
 type Limits struct {
-	BodyBytes int // 1 KiB to 128 MiB
-	Depth     int // maps and arrays inside each other, 4 to 1000
-	Values    int // values in all, 100 to 10000000
+	BodyBytes     int // 1 KiB to 128 MiB
+	Depth         int // maps and arrays inside each other, 4 to 1000
+	Values        int // values in all, 100 to 10000000
+	InFlightBytes int // of all bodies together, 1 MiB to 16 GiB
 }
 
 // Notifications says what subscribers are told.

@@ -44,7 +44,7 @@ func defaults(t *testing.T) *config.Config {
 		},
 		Cluster:  config.Cluster{Instance: host, Partitions: 64, QueueType: "quorum"},
 		Actor:    config.Actor{Mailbox: 256},
-		Limits:   config.Limits{BodyBytes: 1048576, Depth: 32, Values: 100000},
+		Limits:   config.Limits{BodyBytes: 1048576, Depth: 32, Values: 100000, InFlightBytes: 64 << 20},
 		HTTP:     config.HTTP{Listen: "127.0.0.1:8470"},
 		Log:      config.Log{Level: "info", Format: "json"},
 		Shutdown: config.Shutdown{Grace: 25 * time.Second},
@@ -113,7 +113,7 @@ mailbox = 1
 body_bytes = 134217728
 depth = 1000
 values = 2000
-
+in_flight_bytes = 1048576
 
 [notifications]
 include_access_tokens = true
@@ -156,7 +156,7 @@ func wantEverything(t *testing.T) *config.Config {
 	}
 	c.Cluster = config.Cluster{Instance: "ident-0", Partitions: 16384, QueueType: "classic"}
 	c.Actor.Mailbox = 1
-	c.Limits = config.Limits{BodyBytes: 128 << 20, Depth: 1000, Values: 2000}
+	c.Limits = config.Limits{BodyBytes: 128 << 20, Depth: 1000, Values: 2000, InFlightBytes: 1 << 20}
 	c.Notifications.IncludeAccessTokens = true
 	c.HTTP.Listen = ""
 	c.Log = config.Log{Level: "debug", Format: "console"}
@@ -198,6 +198,7 @@ func TestEnvironmentGivesEverything(t *testing.T) {
 		"GLOTPOD_IDENT__LIMITS__BODY_BYTES=134217728",
 		"GLOTPOD_IDENT__LIMITS__DEPTH=1000",
 		"GLOTPOD_IDENT__LIMITS__VALUES=2000",
+		"GLOTPOD_IDENT__LIMITS__IN_FLIGHT_BYTES=1048576",
 		"GLOTPOD_IDENT__NOTIFICATIONS__INCLUDE_ACCESS_TOKENS=true",
 		"GLOTPOD_IDENT__HTTP__LISTEN=",
 		"GLOTPOD_IDENT__LOG__LEVEL=debug",

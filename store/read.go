@@ -14,15 +14,18 @@ import (
 	"github.com/glotpod/ident/actor"
 )
 
-// selectUsers reads whole users, one a row.
-const selectUsers = `SELECT u.id, u.name, u.email_address, u.picture_url,
-       g.sv_id, g.access_token, f.sv_id, f.access_token
-  FROM users u
-  LEFT JOIN services g ON g.user_id = u.id AND g.sv_name = 'gh'
-  LEFT JOIN services f ON f.user_id = u.id AND f.sv_name = 'fb'
- WHERE `
+// wholeUser and userJoins read a whole user u.
+const (
+	wholeUser = "u.id, u.name, u.email_address, u.picture_url, g.sv_id, g.access_token, f.sv_id, f.access_token"
+	userJoins = ` LEFT JOIN services g ON g.user_id = u.id AND g.sv_name = 'gh'
+		LEFT JOIN services f ON f.user_id = u.id AND f.sv_name = 'fb' `
+)
 
-// userRow is what selectUsers returns.
+// maxPageBytes bounds a page of list beside its size, so that its answer can be
+// sent. A page has one user at least.
+const maxPageBytes = 8 << 20
+
+// userRow is what wholeUser is read into.
 type userRow struct {
 	user          actor.User
 	githubID      *int64
@@ -59,7 +62,7 @@ func (s *Store) Find(ctx context.Context, l *actor.Lookup) (*actor.User, error) 
 	if l.FacebookID != nil {
 		hold("f.sv_id", *l.FacebookID)
 	}
-	query := selectUsers + strings.Join(where, " AND ")
+	query := "SELECT " + wholeUser + " FROM users u" + userJoins + "WHERE " + strings.Join(where, " AND ")
 
 	var row userRow
 	err := s.retry(ctx, func(ctx context.Context) error {
@@ -96,14 +99,24 @@ func (s *Store) account(id *int64, sealed []byte) (*actor.Account, error) {
 
 // List implements [actor.Store].
 func (s *Store) List(ctx context.Context, page *actor.Page) ([]actor.User, int64, error) {
-	query, args := selectUsers+"u.id > $1", []any{page.AfterID, page.Size + 1}
+	filter, args := "", []any{page.AfterID, page.Size, maxPageBytes}
 	if words := searchWords(page.Name); words != "" {
-		query += " AND ident_words(u.name) @@ to_tsquery('pg_catalog.simple', $3)"
+		filter = " AND ident_words(name) @@ to_tsquery('pg_catalog.simple', $4)"
 		args = append(args, words)
 	}
-	query += " ORDER BY u.id LIMIT $2"
+	query := `WITH page AS (
+			SELECT id, row_number() OVER w AS position,
+				sum(octet_length(name) + coalesce(octet_length(picture_url), 0)) OVER w AS bytes
+			FROM users WHERE id > $1` + filter + `
+			WINDOW w AS (ORDER BY id ROWS UNBOUNDED PRECEDING) ORDER BY id LIMIT $2 + 1
+		), shown AS (
+			SELECT id, (SELECT count(*) FROM page) AS found
+			FROM page WHERE position = 1 OR position <= $2 AND bytes <= $3
+		)
+		SELECT shown.found, ` + wholeUser + " FROM shown JOIN users u USING (id)" + userJoins + "ORDER BY u.id"
 
 	var users []actor.User
+	var found int
 	err := s.retry(ctx, func(ctx context.Context) error {
 		rows, err := s.pool.Query(ctx, query, args...)
 		if err != nil {
@@ -111,7 +124,7 @@ func (s *Store) List(ctx context.Context, page *actor.Page) ([]actor.User, int64
 		}
 		users, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (actor.User, error) {
 			var row userRow
-			err := r.Scan(row.targets()...)
+			err := r.Scan(append([]any{&found}, row.targets()...)...)
 			row.user.GitHub, row.user.Facebook = tokenless(row.githubID), tokenless(row.facebookID)
 			return row.user, err
 		})
@@ -120,11 +133,10 @@ func (s *Store) List(ctx context.Context, page *actor.Page) ([]actor.User, int64
 	if err != nil {
 		return nil, 0, s.logged(ctx, "listing users", err)
 	}
-	if len(users) <= page.Size {
+	if len(users) == found {
 		return users, 0, nil
 	}
-	users = users[:page.Size]
-	return users, users[page.Size-1].ID, nil
+	return users, users[len(users)-1].ID, nil
 }
 
 func tokenless(id *int64) *actor.Account {

@@ -3,11 +3,13 @@ package store
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/zap"
 )
@@ -37,11 +39,14 @@ const (
 	// attemptTimeout bounds one try of one transaction or query, so that a
 	// database that has stopped answering is noticed.
 	attemptTimeout = 10 * time.Second
+	// readTimeout bounds all tries of one read.
+	readTimeout = 30 * time.Second
 )
 
 // A Store is a database of users. It is safe for concurrent use.
 type Store struct {
 	pool    *pgxpool.Pool
+	pinger  *pgx.Conn // of Ping alone; nil before the first
 	keyring *Keyring
 	log     *zap.Logger
 	reveal  bool // access tokens in notices
@@ -79,7 +84,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		singles: make(chan struct{}, max(1, o.MaxConnections/4)),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	for range min(2, o.MaxConnections/2) {
+	for range max(1, min(2, o.MaxConnections/4)) {
 		s.running.Go(s.commitGroups)
 	}
 	s.running.Go(s.sweepOutbox)
@@ -105,19 +110,26 @@ func PoolConfig(o Options) (*pgxpool.Config, error) {
 		"lock_timeout":                        "2s",
 		"idle_in_transaction_session_timeout": "30s",
 	}
-	config.MaxConns = int32(o.MaxConnections)
+	config.MaxConns = int32(o.MaxConnections - 1) // and the one of Ping
 	config.MinIdleConns = 1
 	return config, nil
 }
 
-// Ping says whether the database answers and can be written to.
-func (s *Store) Ping(ctx context.Context) error {
-	var readOnly bool
-	if err := s.pool.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&readOnly); err != nil {
+// Ping says whether the database answers and can be written to. It uses a
+// connection of its own, which the load on the others does not hold up. One
+// goroutine at a time may call it.
+func (s *Store) Ping(ctx context.Context) (err error) {
+	if s.pinger == nil || s.pinger.IsClosed() {
+		if s.pinger, err = pgx.ConnectConfig(ctx, s.pool.Config().ConnConfig); err != nil {
+			return fmt.Errorf("reaching the database: %w", err)
+		}
+	}
+	var standby bool
+	if err := s.pinger.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&standby); err != nil {
 		return fmt.Errorf("reaching the database: %w", err)
 	}
-	if readOnly {
-		return fmt.Errorf("reaching the database: it is a standby")
+	if standby {
+		return errors.New("reaching the database: it is a standby")
 	}
 	return nil
 }
@@ -127,12 +139,17 @@ func (s *Store) Ping(ctx context.Context) error {
 func (s *Store) Close() {
 	s.cancel()
 	s.running.Wait()
+	if s.pinger != nil {
+		s.pinger.Close(context.Background())
+	}
 	s.pool.Close()
 }
 
 // retry calls try until it succeeds, or fails for another reason than that the
-// database is out of reach, or ctx is done.
+// database is out of reach, or ctx is done, or readTimeout is over.
 func (s *Store) retry(ctx context.Context, try func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 		err := try(attempt)
@@ -142,7 +159,7 @@ func (s *Store) retry(ctx context.Context, try func(ctx context.Context) error) 
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return err
 		case <-time.After(pause):
 		}
 	}

@@ -430,6 +430,32 @@ func TestListPagesByIDAndFiltersByTheBeginningsOfWords(t *testing.T) {
 	}
 }
 
+func TestAPageOfHugeUsersEndsEarlyAndIsContinued(t *testing.T) {
+	h := start(t)
+	for i := range 20 {
+		h.exec("INSERT INTO users (id, name, email_address) VALUES ($1, repeat('x', 1000000), $2)", i+1, fmt.Sprint(i))
+	}
+	page, seen := &actor.Page{Size: 1000}, 0
+	for pages := 1; ; pages++ {
+		users, next, err := h.List(t.Context(), page)
+		if err != nil || len(users) == 0 {
+			t.Fatal(users, err)
+		}
+		for _, u := range users {
+			if seen++; u.ID != int64(seen) {
+				t.Fatalf("user %d at place %d", u.ID, seen)
+			}
+		}
+		if next == 0 {
+			if seen != 20 || pages != 3 {
+				t.Errorf("%d users on %d pages", seen, pages)
+			}
+			return
+		}
+		page.AfterID = next
+	}
+}
+
 func TestNotificationsComeInEachUsersOrderAndStayUntilDelivered(t *testing.T) {
 	h := start(t)
 	seen := make(chan actor.Notification, 100)
