@@ -58,36 +58,9 @@ func (s *Store) Commit(ctx context.Context, w *actor.Write) (actor.Outcome, erro
 
 func (p *pending) finish(o actor.Outcome, err error) { p.result <- result{o, err} }
 
-// commitGroups commits what waits, a group at a time, until the store closes.
+// commitGroups commits what waits, until the store closes.
 func (s *Store) commitGroups() {
-	for {
-		select {
-		case p := <-s.writes:
-			s.commitGroup(s.fillGroup([]*pending{p}))
-		case <-s.ctx.Done():
-			for { // nobody must wait for ever
-				select {
-				case p := <-s.writes:
-					p.finish(actor.Outcome{}, errClosed)
-				default:
-					return
-				}
-			}
-		}
-	}
-}
-
-// fillGroup adds what waits already.
-func (s *Store) fillGroup(group []*pending) []*pending {
-	for len(group) < maxGroup {
-		select {
-		case p := <-s.writes:
-			group = append(group, p)
-		default:
-			return group
-		}
-	}
-	return group
+	gather(s.ctx, s.writes, maxGroup, s.commitGroup, func(p *pending) { p.finish(actor.Outcome{}, errClosed) })
 }
 
 // commitGroup sees to it that each write of the group is finished, here or, in

@@ -14,6 +14,7 @@ import (
 type decided struct {
 	pending  *pending
 	before   *storedUser // nil: nobody
+	current  *actor.User // before, with access tokens if the write needs them
 	decision actor.Decision
 }
 
@@ -33,8 +34,9 @@ func (g *group) decide(ctx context.Context, conn *pgx.Conn) error {
 		if before != nil && p.write.Refused() == nil {
 			current = &before.user
 			if p.write.NeedsTokens() {
-				if err := g.store.unseal(before); err != nil {
-					g.store.logSealed(current.ID, err)
+				var err error
+				if current, err = g.store.unseal(before); err != nil {
+					g.store.logSealed(before.user.ID, err)
 					g.plan.fail(p, err)
 					continue
 				}
@@ -44,7 +46,7 @@ func (g *group) decide(ctx context.Context, conn *pgx.Conn) error {
 		if d.Refusal == nil && d.Next != nil && current != nil {
 			wanted.add(current, d.Next)
 		}
-		all = append(all, decided{p, before, d})
+		all = append(all, decided{p, before, current, d})
 	}
 
 	batch := new(pgx.Batch)
@@ -79,14 +81,19 @@ func (s *Store) ask(w *actor.Write, current *actor.User) (d actor.Decision) {
 	return w.Decide(current, s.reveal)
 }
 
-// unseal opens the access tokens of a stored user.
-func (s *Store) unseal(u *storedUser) error {
-	for service, sealed := range u.tokens {
-		token, err := s.keyring.open(sealed)
-		if err != nil {
-			return err
+// unseal returns a stored user with its access tokens.
+func (s *Store) unseal(stored *storedUser) (*actor.User, error) {
+	user := stored.user
+	for i, service := range services {
+		account := accountOf(&user, service)
+		if *account == nil {
+			continue
 		}
-		(*accountOf(&u.user, service)).AccessToken = string(token)
+		token, err := s.keyring.open(stored.tokens[i])
+		if err != nil {
+			return nil, err
+		}
+		*account = &actor.Account{ID: (*account).ID, AccessToken: string(token)}
 	}
-	return nil
+	return &user, nil
 }

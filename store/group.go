@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -22,10 +23,15 @@ type group struct {
 	plan   plan
 }
 
-// A storedUser is a user's rows.
+// A storedUser is a user's rows. It is not changed once it was read.
 type storedUser struct {
-	user   actor.User // without access tokens
-	tokens map[string][]byte
+	user   actor.User            // without access tokens
+	tokens [len(services)][]byte // sealed
+}
+
+func (u *storedUser) setAccount(service string, id int64, token []byte) {
+	*accountOf(&u.user, service) = &actor.Account{ID: id}
+	u.tokens[slices.Index(services[:], service)] = token
 }
 
 // An outcomeRow is what ident_requests holds of a request.
@@ -140,7 +146,7 @@ func (g *group) lock(ctx context.Context, conn *pgx.Conn) error {
 
 func (g *group) readUsers(rows pgx.Rows) error {
 	for rows.Next() {
-		u := &storedUser{tokens: make(map[string][]byte, 2)}
+		u := new(storedUser)
 		if err := rows.Scan(&u.user.ID, &u.user.Name, &u.user.Email, &u.user.PictureURL); err != nil {
 			return err
 		}
@@ -160,8 +166,7 @@ func (g *group) readServices(rows pgx.Rows) error {
 		// A service whose user came to be between the two queries is left for
 		// the constraint to find.
 		if u := g.stored[user]; u != nil {
-			*accountOf(&u.user, service) = &actor.Account{ID: id}
-			u.tokens[service] = token
+			u.setAccount(service, id, token)
 		}
 	}
 	return rows.Err()

@@ -100,7 +100,7 @@ func (pl *plan) add(s *Store, d decided) error {
 	if refusal != nil {
 		return nil
 	}
-	if err := pl.change(s, w.UserID, d.before, d.decision.Next); err != nil {
+	if err := pl.change(s, d); err != nil {
 		return err
 	}
 	return pl.tell(s, w, d.decision.Notice)
@@ -119,25 +119,27 @@ func (pl *plan) record(p *pending, o actor.Outcome) {
 	r.messages = append(r.messages, message)
 }
 
-// change plans to make next, nil for nobody, of before, likewise.
-func (pl *plan) change(s *Store, id int64, before *storedUser, next *actor.User) (err error) {
+// change plans the difference that a decision makes to the user's rows.
+func (pl *plan) change(s *Store, d decided) (err error) {
+	id, next := d.pending.write.UserID, d.decision.Next
 	var had, has actor.User
-	if before != nil {
-		had = before.user
+	if d.current != nil {
+		had = *d.current
+	}
+	if next != nil {
+		has = *next
 	}
 	switch {
 	case next == nil:
 		pl.deletedUsers = append(pl.deletedUsers, id)
-	case before == nil:
-		has = *next
+	case d.current == nil:
 		pl.insertedUsers.add(next)
 	default:
-		has = *next
 		if had.Name != has.Name || had.Email != has.Email || !equal(had.PictureURL, has.PictureURL) {
 			pl.updatedUsers.add(next)
 		}
 	}
-	for _, service := range services {
+	for i, service := range services {
 		old, account := *accountOf(&had, service), *accountOf(&has, service)
 		switch {
 		case account == nil && old == nil, account != nil && old != nil && *account == *old:
@@ -147,7 +149,7 @@ func (pl *plan) change(s *Store, id int64, before *storedUser, next *actor.User)
 		default:
 			sealed := []byte(nil)
 			if old != nil && old.AccessToken == account.AccessToken {
-				sealed = before.tokens[service]
+				sealed = d.before.tokens[i]
 			} else if sealed, err = s.keyring.seal([]byte(account.AccessToken)); err != nil {
 				return fmt.Errorf("sealing an access token: %w", err)
 			}

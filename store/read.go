@@ -2,9 +2,7 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"unicode"
 
@@ -37,64 +35,6 @@ type userRow struct {
 func (r *userRow) targets() []any {
 	return []any{&r.user.ID, &r.user.Name, &r.user.Email, &r.user.PictureURL,
 		&r.githubID, &r.githubToken, &r.facebookID, &r.facebookToken}
-}
-
-// Find implements [actor.Store].
-func (s *Store) Find(ctx context.Context, l *actor.Lookup) (*actor.User, error) {
-	if l.Nobody {
-		return nil, nil
-	}
-	var where []string
-	var args []any
-	hold := func(column string, value any) {
-		args = append(args, value)
-		where = append(where, column+" = $"+strconv.Itoa(len(args)))
-	}
-	if l.UserID != nil {
-		hold("u.id", *l.UserID)
-	}
-	if l.Email != nil {
-		hold("u.email_address", *l.Email)
-	}
-	if l.GitHubID != nil {
-		hold("g.sv_id", *l.GitHubID)
-	}
-	if l.FacebookID != nil {
-		hold("f.sv_id", *l.FacebookID)
-	}
-	query := "SELECT " + wholeUser + " FROM users u" + userJoins + "WHERE " + strings.Join(where, " AND ")
-
-	var row userRow
-	err := s.retry(ctx, func(ctx context.Context) error {
-		return s.pool.QueryRow(ctx, query, args...).Scan(row.targets()...)
-	})
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, s.logged(ctx, "reading a user", err)
-	}
-	user := &row.user
-	if user.GitHub, err = s.account(row.githubID, row.githubToken); err == nil {
-		user.Facebook, err = s.account(row.facebookID, row.facebookToken)
-	}
-	if err != nil {
-		s.logSealed(user.ID, err)
-		return nil, err
-	}
-	return user, nil
-}
-
-// account returns what is stored of an account, nil if nothing is.
-func (s *Store) account(id *int64, sealed []byte) (*actor.Account, error) {
-	if id == nil {
-		return nil, nil
-	}
-	token, err := s.keyring.open(sealed)
-	if err != nil {
-		return nil, err
-	}
-	return &actor.Account{ID: *id, AccessToken: string(token)}, nil
 }
 
 // List implements [actor.Store].

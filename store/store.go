@@ -51,6 +51,7 @@ type Store struct {
 	log     *zap.Logger
 	reveal  bool // access tokens in notices
 
+	finds   chan *find    // to the finders
 	writes  chan *pending // to the committers
 	singles chan struct{} // holds a token for each write that is tried alone
 	ctx     context.Context
@@ -80,12 +81,14 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		keyring: o.Keyring,
 		log:     o.Log,
 		reveal:  o.TokensInNotices,
+		finds:   make(chan *find, maxFinds),
 		writes:  make(chan *pending, maxGroup),
 		singles: make(chan struct{}, max(1, o.MaxConnections/4)),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for range max(1, min(2, o.MaxConnections/4)) {
 		s.running.Go(s.commitGroups)
+		s.running.Go(s.findGroups)
 	}
 	s.running.Go(s.sweepOutbox)
 	s.running.Go(s.emptySlots)

@@ -1,0 +1,163 @@
+package store
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/actor"
+)
+
+// maxFinds is the greatest number of look-ups that share a round trip.
+const maxFinds = 64
+
+// A find is a look-up that waits for its turn.
+type find struct {
+	lookup *actor.Lookup
+	found  *storedUser // nil: nobody
+	done   chan error
+}
+
+// Find implements [actor.Store].
+func (s *Store) Find(ctx context.Context, l *actor.Lookup) (*actor.User, error) {
+	if l.Nobody {
+		return nil, nil
+	}
+	var found *storedUser
+	err := s.retry(ctx, func(ctx context.Context) (err error) {
+		found, err = s.find(ctx, l)
+		return err
+	})
+	if err != nil {
+		return nil, s.logged(ctx, "reading a user", err)
+	}
+	if found == nil {
+		return nil, nil
+	}
+	user, err := s.unseal(found)
+	if err != nil {
+		s.logSealed(found.user.ID, err)
+		return nil, err
+	}
+	return user, nil
+}
+
+func (s *Store) find(ctx context.Context, l *actor.Lookup) (*storedUser, error) {
+	f := &find{lookup: l, done: make(chan error, 1)}
+	select {
+	case s.finds <- f:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-s.ctx.Done():
+		return nil, errClosed
+	}
+	select {
+	case err := <-f.done:
+		return f.found, err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// findGroups does the look-ups that wait, until the store closes.
+func (s *Store) findGroups() {
+	gather(s.ctx, s.finds, maxFinds, s.findGroup, func(f *find) { f.done <- errClosed })
+}
+
+// findGroup does look-ups in one round trip.
+func (s *Store) findGroup(group []*find) {
+	ctx, cancel := context.WithTimeout(s.ctx, attemptTimeout)
+	defer cancel()
+	users, err := s.readFinds(ctx, group)
+	for _, f := range group {
+		for _, u := range users {
+			if matches(&u.user, f.lookup) {
+				f.found = u
+				break
+			}
+		}
+		f.done <- err
+	}
+}
+
+// matches says whether all that l asks for holds of u.
+func matches(u *actor.User, l *actor.Lookup) bool {
+	has := func(a *actor.Account, id *int64) bool { return id == nil || a != nil && a.ID == *id }
+	return (l.UserID == nil || u.ID == *l.UserID) && (l.Email == nil || u.Email == *l.Email) &&
+		has(u.GitHub, l.GitHubID) && has(u.Facebook, l.FacebookID)
+}
+
+// What finds users by one key each. A user has a row for each account, or one
+// row without any.
+const (
+	findUsers = `SELECT u.id, u.name, u.email_address, u.picture_url, s.sv_name::text, s.sv_id, s.access_token
+		FROM users u LEFT JOIN services s ON s.user_id = u.id WHERE `
+	findByID      = findUsers + "u.id = ANY($1::int[])"
+	findByEmail   = findUsers + "u.email_address = ANY($1::text[])"
+	findByService = findUsers + `u.id = ANY(ARRAY(
+		SELECT user_id FROM services WHERE sv_name = $2::text::svc_type AND sv_id = ANY($1::bigint[])))`
+)
+
+// readFinds reads each user whom a look-up of the group may mean: by the first
+// of its keys alone, there is at most one.
+func (s *Store) readFinds(ctx context.Context, group []*find) ([]*storedUser, error) {
+	var ids, githubs, facebooks []int64
+	var emails []string
+	for _, f := range group {
+		switch l := f.lookup; {
+		case l.UserID != nil:
+			ids = append(ids, *l.UserID)
+		case l.Email != nil:
+			emails = append(emails, *l.Email)
+		case l.GitHubID != nil:
+			githubs = append(githubs, *l.GitHubID)
+		case l.FacebookID != nil:
+			facebooks = append(facebooks, *l.FacebookID)
+		}
+	}
+
+	var users []*storedUser
+	read := func(rows pgx.Rows) error { return readUsers(rows, &users) }
+	batch := new(pgx.Batch)
+	if len(ids) > 0 {
+		batch.Queue(findByID, ids).Query(read)
+	}
+	if len(emails) > 0 {
+		batch.Queue(findByEmail, emails).Query(read)
+	}
+	if len(githubs) > 0 {
+		batch.Queue(findByService, githubs, "gh").Query(read)
+	}
+	if len(facebooks) > 0 {
+		batch.Queue(findByService, facebooks, "fb").Query(read)
+	}
+	if batch.Len() == 0 {
+		return nil, errors.New("a look-up without a key")
+	}
+	return users, s.pool.SendBatch(ctx, batch).Close()
+}
+
+// readUsers adds the users whom the rows of findUsers show.
+func readUsers(rows pgx.Rows, users *[]*storedUser) error {
+	byID := make(map[int64]*storedUser)
+	for rows.Next() {
+		var row actor.User
+		var service *string
+		var id *int64
+		var token []byte
+		if err := rows.Scan(&row.ID, &row.Name, &row.Email, &row.PictureURL, &service, &id, &token); err != nil {
+			return err
+		}
+		u := byID[row.ID]
+		if u == nil {
+			u = &storedUser{user: row}
+			byID[row.ID] = u
+			*users = append(*users, u)
+		}
+		if service != nil {
+			u.setAccount(*service, *id, token)
+		}
+	}
+	return rows.Err()
+}
