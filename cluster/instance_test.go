@@ -1,0 +1,228 @@
+package cluster_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/tinylib/msgp/msgp"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/actor/msgpack"
+	"github.com/glotpod/ident/cluster"
+	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/store"
+)
+
+func TestMain(m *testing.M) { testenv.Main(m) }
+
+var limits = msgpack.Limits{Bytes: 1 << 20, Depth: 32, Values: 100_000}
+
+// A setup is a broker and a database for instances to meet at.
+type setup struct {
+	t       testing.TB
+	vhost   *testenv.Broker
+	channel *amqp.Channel
+	db      *pgx.Conn
+	store   *store.Store
+	options cluster.Options
+}
+
+func newSetup(t testing.TB) *setup {
+	t.Helper()
+	vhost, database := testenv.RabbitMQ(t), testenv.Postgres(t)
+	db, err := pgx.Connect(t.Context(), database.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close(context.Background()) })
+	if err := store.Migrate(t.Context(), db, func(int, string) {}); err != nil {
+		t.Fatal(err)
+	}
+	log := zaptest.NewLogger(t)
+	users, err := store.Open(t.Context(), store.Options{
+		Host: database.Host, Port: database.Port, Database: database.Name, User: database.User, Password: database.Password,
+		SSLMode: "disable", MaxConnections: 10, Keyring: store.NewKeyring([32]byte{1}), Log: log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(users.Close)
+	conn, err := amqp.Dial(vhost.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	channel, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &setup{t: t, vhost: vhost, channel: channel, db: db, store: users, options: cluster.Options{
+		Store: users,
+		Broker: broker.Options{
+			Host: vhost.Host, Port: vhost.Port, VHost: vhost.VHost, Login: vhost.User, Password: vhost.Password,
+			LoginMethod: broker.AMQPlain, Heartbeat: 5 * time.Second, MaxBody: limits.Bytes, ConnectionName: t.Name(),
+		},
+		Prefetch: 64, Mailbox: 64, Limits: limits, InFlight: 64 << 20, Grace: 20 * time.Second, Log: log,
+	}}
+}
+
+// run runs an instance until the returned function is called, which returns how
+// it ended.
+func (s *setup) run() (stop func() error) {
+	s.t.Helper()
+	ctx, cancel := context.WithCancel(s.t.Context())
+	instance := cluster.New(s.options)
+	ended := make(chan error, 1)
+	go func() { ended <- instance.Run(ctx) }()
+	stop = sync.OnceValue(func() error { cancel(); return <-ended })
+	s.t.Cleanup(func() { stop() })
+	s.until("the instance is ready", func() bool { return instance.Ready() == nil })
+	return stop
+}
+
+// until waits until something holds, for as long as a slow machine may take.
+func (s *setup) until(what string, holds func() bool) {
+	s.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// subscribe makes a queue that is bound to all notifications.
+func (s *setup) subscribe(arguments amqp.Table) {
+	s.t.Helper()
+	q, err := s.channel.QueueDeclare("subscriber", false, false, false, false, arguments)
+	if err == nil {
+		err = s.channel.QueueBind(q.Name, "notifications.#", "amq.topic", false, nil)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *setup) consume() <-chan amqp.Delivery {
+	s.t.Helper()
+	deliveries, err := s.channel.Consume("subscriber", "", true, false, false, false, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return deliveries
+}
+
+func (s *setup) next(deliveries <-chan amqp.Delivery) amqp.Delivery {
+	s.t.Helper()
+	select {
+	case d := <-deliveries:
+		return d
+	case <-time.After(30 * time.Second):
+		s.t.Fatal("no notification came")
+		return amqp.Delivery{}
+	}
+}
+
+// commit applies a create to the store behind the instance's back.
+func (s *setup) commit(id int64) {
+	s.t.Helper()
+	body, _ := msgp.AppendMapStrIntf(nil, map[string]any{"name": "Ada", "email": fmt.Sprint(id), "github": map[string]any{"id": id, "access_token": "t"}})
+	r, refusal := actor.Parse("create", body, actor.Identity{}, limits)
+	if refusal != nil {
+		s.t.Fatal(refusal)
+	}
+	r.Write.UserID = id
+	if o, err := s.store.Commit(s.t.Context(), r.Write); err != nil || o.Refusal != nil {
+		s.t.Fatal(o, err)
+	}
+}
+
+func (s *setup) stored() (n int) {
+	s.t.Helper()
+	if err := s.db.QueryRow(s.t.Context(), "SELECT count(*) FROM ident_outbox").Scan(&n); err != nil {
+		s.t.Fatal(err)
+	}
+	return n
+}
+
+func TestNotificationsThatWereNeverSentAreSentInOrderAtTheStartAndForgotten(t *testing.T) {
+	s := newSetup(t)
+	s.subscribe(nil)
+	const n = 1200 // more than two pages of the outbox
+	for id := range int64(n) {
+		s.commit(id + 1)
+	}
+	if s.stored() != n {
+		t.Fatalf("%d stored", s.stored())
+	}
+	stop := s.run()
+	deliveries := s.consume()
+	for id := range int64(n) {
+		d := s.next(deliveries)
+		want := fmt.Sprintf(`{"email":"%d","github":{"id":%d},"id":%d,"name":"Ada"}`, id+1, id+1, id+1)
+		if string(d.Body) != want || d.RoutingKey != "notifications.user.create" || d.DeliveryMode != amqp.Persistent || d.MessageId == "" {
+			t.Fatalf("notification %d: %s %s", id, d.RoutingKey, d.Body)
+		}
+	}
+	s.until("the outbox is empty", func() bool { return s.stored() == 0 })
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestANotificationThatASubscribersQueueRefusesIsSentUntilItIsTaken(t *testing.T) {
+	s := newSetup(t)
+	s.subscribe(amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"})
+	s.run()
+	for id := range int64(3) {
+		s.commit(id + 1)
+	}
+	s.until("one waits and two are refused", func() bool { return s.stored() == 2 })
+	deliveries := s.consume()
+	for range 3 {
+		s.next(deliveries)
+	}
+	s.until("the outbox is empty", func() bool { return s.stored() == 0 })
+}
+
+func TestANotificationWhoseCommitNobodyLearnedOfIsSent(t *testing.T) {
+	s := newSetup(t)
+	s.subscribe(nil)
+	s.run()
+	if _, err := s.db.Exec(t.Context(), `INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, committed_at)
+		VALUES (1, gen_random_uuid(), 'notifications.user.delete', '{"user_id":1}', false, now() - interval '1 minute')`); err != nil {
+		t.Fatal(err)
+	}
+	if d := s.next(s.consume()); string(d.Body) != `{"user_id":1}` {
+		t.Errorf("%s", d.Body)
+	}
+	s.until("the outbox is empty", func() bool { return s.stored() == 0 })
+}
+
+func TestAnInstanceWhoseQueueIsDeletedEndsOrInsistsAndDeclaresItAgain(t *testing.T) {
+	s := newSetup(t)
+	s.options.Insist = true
+	s.run()
+	if _, err := s.channel.QueueDelete("glotpod.rpc/ident", false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	s.until("the queue is consumed again", func() bool {
+		conn, err := amqp.Dial(s.vhost.URL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		channel, err := conn.Channel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, err := channel.QueueDeclarePassive("glotpod.rpc/ident", true, false, false, false, nil)
+		return err == nil && q.Consumers == 1
+	})
+}
