@@ -1,0 +1,60 @@
+# What there is to do here: make help
+
+GO ?= go
+PACKAGES ?= ./...
+TESTFLAGS ?=
+FUZZTIME ?= 30s
+BENCHTIME ?= 1s
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help dev build test check fmt fuzz bench clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
+		while IFS='|' read -r target what; do printf '  make %-7s %s\n' "$$target" "$$what"; done
+
+dev: ## run an instance with a broker and a database of its own, until Ctrl-C
+	@deploy/install-dependencies.sh
+	@$(MAKE) --no-print-directory build
+	@bin/glotpod-ident dev
+
+build: ## build bin/glotpod-ident
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/glotpod-ident ./cmd/glotpod-ident
+
+test: ## check the source, and run all tests (TESTFLAGS='-run Patch', PACKAGES=./store)
+	@deploy/install-dependencies.sh test
+	@$(MAKE) --no-print-directory check bin/with-servers
+	bin/with-servers $(GO) test -race $(TESTFLAGS) $(PACKAGES)
+
+check: ## check the source's format, and vet it
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || \
+		{ echo "not formatted (make fmt does that): $$unformatted" >&2; exit 1; }
+	$(GO) vet ./...
+
+fmt: ## format the source
+	gofmt -w .
+
+fuzz: ## fuzz each target for FUZZTIME
+	@deploy/install-dependencies.sh
+	@grep -rl '^func Fuzz' --include='*_test.go' . | xargs -n 1 dirname | sort -u | while read -r package; do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			echo "$$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package </dev/null || exit 1; \
+		done || exit 1; \
+	done
+
+bench: ## run the benchmarks (PACKAGES=./store, BENCHTIME=5s)
+	@deploy/install-dependencies.sh
+	@$(MAKE) --no-print-directory bin/with-servers
+	bin/with-servers $(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(PACKAGES)
+
+clean: ## remove what was built
+	rm -rf bin
+
+# It runs a command with a private broker and database for the tests in it.
+.PHONY: bin/with-servers
+bin/with-servers:
+	@$(GO) build -o $@ ./deploy/testenv/run

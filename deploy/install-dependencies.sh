@@ -1,0 +1,111 @@
+#!/bin/sh
+# Installs what is missing of RabbitMQ and PostgreSQL, and with the argument
+# "test" of a C compiler too, which Go's race detector needs. Checks that Go is
+# recent enough, but does not install it. Does nothing when all is there.
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+
+fail() {
+	printf '%s\n' "$@" >&2
+	exit 1
+}
+
+check_go() {
+	wanted=$(sed -n 's/^go \([0-9]*\.[0-9]*\).*/\1/p' "$root/go.mod")
+	command -v go >/dev/null ||
+		fail "Go $wanted or later is needed, and there is no go on the PATH. See https://go.dev/doc/install"
+	# Asked in the module's folder, a go command that can fetch the version that
+	# go.mod wants does so.
+	found=$(cd "$root" && go env GOVERSION 2>&1) || fail "$found"
+	number=$(printf '%s\n' "$found" | sed -n 's/.*go\([0-9]*\.[0-9]*\).*/\1/p')
+	if [ "${number%.*}" -lt "${wanted%.*}" ] ||
+		{ [ "${number%.*}" -eq "${wanted%.*}" ] && [ "${number#*.}" -lt "${wanted#*.}" ]; }; then
+		fail "Go $wanted or later is needed, and this is $found. See https://go.dev/doc/install"
+	fi
+}
+
+# The places are those where deploy/private looks for the programs.
+have_rabbitmq() {
+	exists /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server \
+		/usr/local/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server \
+		/opt/rabbitmq/sbin/rabbitmq-server \
+		/opt/homebrew/opt/rabbitmq/sbin/rabbitmq-server \
+		/usr/local/opt/rabbitmq/sbin/rabbitmq-server ||
+		command -v rabbitmq-server >/dev/null
+}
+
+have_postgres() {
+	exists /usr/lib/postgresql/*/bin/initdb \
+		/usr/pgsql-*/bin/initdb \
+		/opt/homebrew/opt/postgresql*/bin/initdb \
+		/usr/local/opt/postgresql*/bin/initdb \
+		/usr/local/pgsql/bin/initdb ||
+		command -v initdb >/dev/null
+}
+
+# On macOS the race detector does without a C compiler. Elsewhere it takes one
+# that finds the C library's headers.
+have_compiler() {
+	[ "$(uname)" = Darwin ] ||
+		echo '#include <stdlib.h>' | ${CC:-gcc} -fsyntax-only -x c - 2>/dev/null
+}
+
+exists() {
+	for file in "$@"; do
+		[ -x "$file" ] && return 0
+	done
+	return 1
+}
+
+# install_packages runs as root, in a process of its own if that takes sudo.
+install_packages() {
+	# The packages would start servers for the whole machine, which nothing here
+	# uses. Debian's way to forbid that is this file. It forbids only as long as
+	# this script runs, should it ever be left behind.
+	policy=/usr/sbin/policy-rc.d
+	if [ ! -e $policy ]; then
+		trap 'rm -f $policy' EXIT
+		trap 'exit 1' HUP INT TERM
+		printf '#!/bin/sh\nkill -0 %d 2>/dev/null && exit 101\nexit 0\n' $$ >$policy
+		chmod 755 $policy
+	fi
+	export DEBIAN_FRONTEND=noninteractive
+	apt-get -q update </dev/null
+	apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@" </dev/null
+}
+
+if [ "${1-}" = install-packages ]; then
+	shift
+	install_packages "$@"
+	exit
+fi
+
+check_go
+packages=
+have_rabbitmq || packages="$packages rabbitmq-server"
+have_postgres || packages="$packages postgresql"
+if [ "${1-}" = test ]; then
+	have_compiler || packages="$packages gcc libc6-dev"
+fi
+[ -n "$packages" ] || exit 0
+
+if ! command -v apt-get >/dev/null; then
+	fail "Missing, by the names of Debian's packages:$packages." \
+		"Install them and try again, for example by" \
+		"  macOS:   brew install rabbitmq postgresql" \
+		"  Fedora:  sudo dnf install rabbitmq-server postgresql-server gcc" \
+		"  Arch:    sudo pacman -S rabbitmq postgresql gcc"
+elif [ "$(id -u)" -eq 0 ]; then
+	as_root=
+elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+	as_root='sudo -n'
+elif command -v sudo >/dev/null && [ -t 0 ]; then
+	as_root=sudo
+else
+	fail "Missing:$packages. Install it as root and try again:" \
+		"  apt-get update && apt-get install -y --no-install-recommends$packages"
+fi
+echo "Installing$packages." >&2
+# shellcheck disable=SC2086 # these are lists of words
+$as_root sh "$0" install-packages $packages

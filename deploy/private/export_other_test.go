@@ -1,0 +1,10 @@
+//go:build unix && !linux
+
+package private
+
+import "syscall"
+
+func pids([]relative) []int { return nil }
+
+// Alive reports whether the process runs.
+func Alive(pid int) bool { return syscall.Kill(pid, 0) == nil }

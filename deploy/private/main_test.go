@@ -1,0 +1,135 @@
+package private_test
+
+import (
+	"errors"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/glotpod/ident/deploy/private"
+	"github.com/glotpod/ident/deploy/testenv"
+)
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(victimVariable); dir != "" {
+		victim(dir)
+		return
+	}
+	testenv.Main(m)
+}
+
+// awaitGone fails the test unless all the processes are gone, or very soon will
+// be.
+func awaitGone(t *testing.T, pids []int) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		left := running(pids)
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("processes %v are still there", left)
+		}
+	}
+}
+
+// running returns those of the processes that run.
+func running(pids []int) (left []int) {
+	for _, pid := range pids {
+		if private.Alive(pid) {
+			left = append(left, pid)
+		}
+	}
+	return left
+}
+
+// ownDir makes a folder which PostgreSQL's user can reach.
+func ownDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "glotpod-ident-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestFreePortsAreDifferentAndFree(t *testing.T) {
+	ports, err := private.FreePorts(20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[int]bool)
+	for _, port := range ports {
+		if seen[port] {
+			t.Errorf("port %d comes twice", port)
+		}
+		seen[port] = true
+	}
+	if private.AnyTaken(ports) {
+		t.Error("a port is taken")
+	}
+}
+
+func TestStartIsTriedOnOtherPortsWhenOneWasTaken(t *testing.T) {
+	var tried [][]int
+	err := private.OnFreePorts(2, func(ports []int) error {
+		tried = append(tried, ports)
+		if len(tried) == 3 {
+			return nil
+		}
+		listen(t, ports[1])
+		return errors.New("taken")
+	})
+	if err != nil || len(tried) != 3 {
+		t.Errorf("tried %v, which gave the error %v", tried, err)
+	}
+}
+
+func TestStartIsNotTriedAgainForAnotherReason(t *testing.T) {
+	cause := errors.New("another reason")
+	tries := 0
+	err := private.OnFreePorts(2, func([]int) error {
+		tries++
+		return cause
+	})
+	if !errors.Is(err, cause) || tries != 1 {
+		t.Errorf("%d tries gave the error %v", tries, err)
+	}
+}
+
+func TestMissingProgramsAreReportedWithWhatToInstall(t *testing.T) {
+	defer private.HideInstallations()()
+	t.Setenv("PATH", t.TempDir())
+	_, err := private.StartPostgres(t.Context(), private.PostgresOptions{Dir: t.TempDir()})
+	checkNotInstalled(t, err)
+	_, err = private.StartRabbitMQ(t.Context(), private.RabbitMQOptions{Dir: t.TempDir()})
+	checkNotInstalled(t, err)
+}
+
+func checkNotInstalled(t *testing.T, err error) {
+	t.Helper()
+	if !errors.Is(err, private.ErrNotInstalled) || !strings.Contains(err.Error(), "apt-get install rabbitmq-server postgresql") {
+		t.Errorf("got the error %v", err)
+	}
+}
+
+func listen(t *testing.T, port int) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}

@@ -1,0 +1,149 @@
+package private
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// orphansTimeout bounds how long a start waits for what a server that was killed
+// has left running. Such processes keep the data locked until they notice that
+// the server is gone, which they do at once or at the end of a statement.
+const orphansTimeout = 20 * time.Second
+
+// PostgresOptions say how to run a PostgreSQL server.
+type PostgresOptions struct {
+	// Dir is the server's folder, which is made if need be. It holds the data,
+	// the superuser's password and the log, postgres.log. When the program runs
+	// as root, the folder is given to the system's user postgres, as PostgreSQL
+	// refuses to run as root; that user must be able to reach it.
+	Dir string
+
+	// Durable makes the data survive a crash of the machine. Without it, as
+	// tests want it, data survives only a crash of the server.
+	Durable bool
+}
+
+// Postgres is a private PostgreSQL server. Its exported fields do not change.
+type Postgres struct {
+	Host     string
+	Port     int
+	User     string // a superuser
+	Password string
+
+	server
+}
+
+// StartPostgres starts a server on a free port and returns when it answers. Dir
+// is filled on the first start; later ones find its data, user and password
+// again. Once ctx is cancelled, a start that is under way fails; a server that
+// has been started is not affected.
+func StartPostgres(ctx context.Context, o PostgresOptions) (*Postgres, error) {
+	programs, err := findPostgres()
+	if err != nil {
+		return nil, err
+	}
+	folder, err := openPostgresFolder(ctx, programs, o)
+	if err != nil {
+		return nil, fmt.Errorf("prepare %s for PostgreSQL: %w", o.Dir, err)
+	}
+	var p *Postgres
+	err = onFreePorts(1, func(ports []int) error {
+		p = newPostgres(programs, folder, o.Durable, ports[0])
+		return p.start(ctx)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// URL returns what a client needs to connect to one of the server's databases.
+func (p *Postgres) URL(database string) string {
+	u := url.URL{
+		Scheme:   "postgres",
+		User:     url.UserPassword(p.User, p.Password),
+		Host:     address(p.Port),
+		Path:     "/" + database,
+		RawQuery: "sslmode=disable",
+	}
+	return u.String()
+}
+
+func newPostgres(programs string, folder *postgresFolder, durable bool, port int) *Postgres {
+	p := &Postgres{Host: loopback, Port: port, User: superuser, Password: folder.password}
+	p.server = server{
+		name: "PostgreSQL",
+		log:  folder.log,
+		quit: syscall.SIGINT, // disconnects clients, then shuts down in order
+		done: make(chan struct{}),
+	}
+	launch := func() (*Process, error) {
+		cmd := folder.command(filepath.Join(programs, "postgres"), postgresArguments(folder.data, port, durable)...)
+		// Upon SIGQUIT, PostgreSQL ends at once and leaves no shared memory.
+		return launchLogged(cmd, p.log, syscall.SIGQUIT)
+	}
+	p.boot = func(ctx context.Context) ([]*Process, error) {
+		crashed := folder.crashed()
+		for begin := time.Now(); ; {
+			main, err := launch()
+			if err != nil {
+				return nil, err
+			}
+			err = ready(ctx, main, p.probe)
+			if crashed && main.ended() && !anyTaken([]int{port}) && time.Since(begin) < orphansTimeout {
+				continue
+			}
+			return []*Process{main}, err
+		}
+	}
+	return p
+}
+
+// probe succeeds when a client can log in.
+func (p *Postgres) probe(ctx context.Context) error {
+	conn, err := pgconn.Connect(ctx, p.URL("postgres"))
+	if err != nil {
+		return err
+	}
+	return conn.Close(ctx)
+}
+
+func postgresArguments(data string, port int, durable bool) []string {
+	settings := []string{
+		"listen_addresses=" + loopback,
+		"port=" + strconv.Itoa(port),
+		"unix_socket_directories=",
+		"logging_collector=off", // the log is this process's standard error
+		"max_connections=200",
+	}
+	if !durable {
+		settings = append(settings, "fsync=off", "full_page_writes=off", "log_checkpoints=off")
+	}
+	args := []string{"-D", data}
+	for _, s := range settings {
+		args = append(args, "-c", s)
+	}
+	return args
+}
+
+// command makes a command that runs as the folder's user, in the folder, and
+// that sees nothing of this program's environment but where programs are.
+func (f *postgresFolder) command(program string, args ...string) *exec.Cmd {
+	cmd := exec.Command(program, args...)
+	cmd.Dir = f.dir
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	if f.user != nil {
+		cmd.SysProcAttr.Credential = f.user
+	}
+	return cmd
+}

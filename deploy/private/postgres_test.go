@@ -1,0 +1,188 @@
+package private_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/deploy/private"
+	"github.com/glotpod/ident/deploy/testenv"
+)
+
+func TestPostgresKeepsItsDataAndLeavesNoProcess(t *testing.T) {
+	t.Parallel()
+	dir := ownDir(t)
+	start := func() *private.Postgres {
+		t.Helper()
+		return testenv.OwnPostgres(t, private.PostgresOptions{Dir: filepath.Join(dir, "postgres"), Durable: true})
+	}
+	p := start()
+	conn := connect(t, p)
+	if _, err := conn.Exec(t.Context(), "CREATE TABLE kept (x int)"); err != nil {
+		t.Fatal(err)
+	}
+	insert(t, conn, 1)
+
+	pids := p.Processes()
+	p.Kill()
+	if left := running(pids); len(left) > 0 {
+		t.Errorf("Kill left the processes %v of %v", left, pids)
+	}
+	if err := conn.Ping(t.Context()); err == nil {
+		t.Error("a client's connection outlived Kill")
+	}
+	port := p.Port
+	if err := p.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if p.Port != port {
+		t.Errorf("Restart moved the server from port %d to %d", port, p.Port)
+	}
+	insert(t, connect(t, p), 2)
+
+	pids = p.Processes()
+	for range 2 {
+		if err := p.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left := running(pids); len(left) > 0 {
+		t.Errorf("Stop left the processes %v of %v", left, pids)
+	}
+
+	var sum int
+	if err := connect(t, start()).QueryRow(t.Context(), "SELECT sum(x) FROM kept").Scan(&sum); err != nil {
+		t.Fatal(err)
+	}
+	if sum != 3 {
+		t.Errorf("the rows add up to %d, want 3", sum)
+	}
+}
+
+func TestPostgresIsToBeReachedByPasswordOnly(t *testing.T) {
+	t.Parallel()
+	p := testenv.OwnPostgres(t, private.PostgresOptions{})
+	p.Password = "wrong"
+	if _, err := pgx.Connect(t.Context(), p.URL("postgres")); err == nil {
+		t.Error("a wrong password was accepted")
+	}
+}
+
+func TestPostgresThatDiesIsNoticedAndCanBeRestarted(t *testing.T) {
+	t.Parallel()
+	p := testenv.OwnPostgres(t, private.PostgresOptions{})
+	if err := p.Err(); err != nil {
+		t.Errorf("a server that runs has died by %v", err)
+	}
+	if err := syscall.Kill(p.Processes()[0], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-p.Done()
+	if err := p.Err(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Errorf("the server was said to have died by %v", err)
+	}
+	if err := p.Stop(); err != nil {
+		t.Error(err)
+	}
+	if err := p.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	connect(t, p)
+}
+
+func TestPostgresMayBeStoppedKilledAndRestartedAtOnce(t *testing.T) {
+	t.Parallel()
+	p := testenv.OwnPostgres(t, private.PostgresOptions{})
+	var wg sync.WaitGroup
+	for i := range 9 {
+		wg.Go(func() {
+			var err error
+			switch i % 3 {
+			case 0:
+				err = p.Stop()
+			case 1:
+				p.Kill()
+			case 2:
+				err = p.Restart(t.Context())
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	select {
+	case <-p.Done():
+		t.Errorf("an end that was asked for is said to be none: %v", p.Err())
+	default:
+	}
+}
+
+func TestPostgresSaysThatItsPortIsTaken(t *testing.T) {
+	t.Parallel()
+	p := testenv.OwnPostgres(t, private.PostgresOptions{})
+	p.Kill()
+	other := listen(t, p.Port)
+	if err := p.Restart(t.Context()); err == nil || !strings.Contains(err.Error(), "Address already in use") {
+		t.Errorf("Restart on a port that is taken: %v", err)
+	}
+	other.Close()
+	if err := p.Restart(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPostgresCreationThatWasInterruptedIsDoneAgain(t *testing.T) {
+	t.Parallel()
+	dir := ownDir(t)
+	cause := errors.New("interrupted")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(cause)
+	if _, err := private.StartPostgres(ctx, private.PostgresOptions{Dir: dir}); !errors.Is(err, cause) {
+		t.Errorf("a start that is cancelled: %v", err)
+	}
+	// Wherever that was interrupted, something is there now.
+	if err := os.MkdirAll(filepath.Join(dir, "data.new", "base"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	testenv.OwnPostgres(t, private.PostgresOptions{Dir: dir})
+}
+
+func TestPostgresNamesTheFolderThatItsUserMayNotEnter(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root has to run PostgreSQL as another user")
+	}
+	t.Parallel()
+	closed := filepath.Join(ownDir(t), "closed")
+	if err := os.Mkdir(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := private.StartPostgres(t.Context(), private.PostgresOptions{Dir: filepath.Join(closed, "a", "b")})
+	if err == nil || !strings.Contains(err.Error(), "chmod o+x "+closed) {
+		t.Errorf("got the error %v", err)
+	}
+}
+
+func connect(t *testing.T, p *private.Postgres) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), p.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+func insert(t *testing.T, conn *pgx.Conn, x int) {
+	t.Helper()
+	if _, err := conn.Exec(t.Context(), "INSERT INTO kept VALUES ($1)", x); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,101 @@
+package private
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+)
+
+// ErrNotInstalled is matched by the error of a start for which the server's
+// programs are missing. That error's text says what to install.
+var ErrNotInstalled = errors.New("not installed")
+
+// installHint ends every error about missing programs.
+const installHint = "install RabbitMQ and PostgreSQL: on Debian or Ubuntu by `apt-get install rabbitmq-server postgresql`, on macOS by `brew install rabbitmq postgresql`"
+
+func notInstalled(what string) error {
+	return fmt.Errorf("%s: %w (%s)", what, ErrNotInstalled, installHint)
+}
+
+// Where packages put the programs, by preference. Of several versions that one
+// pattern finds, the one that sorts last is taken.
+var (
+	postgresFolders = []string{
+		"/usr/lib/postgresql/*/bin", // Debian
+		"/usr/pgsql-*/bin",          // PostgreSQL's own rpm
+		"/opt/homebrew/opt/postgresql*/bin",
+		"/usr/local/opt/postgresql*/bin",
+		"/usr/local/pgsql/bin",
+	}
+	// Debian's command on the PATH is a wrapper that becomes another user, and
+	// loses the environment by that: the script behind it comes first.
+	rabbitmqFolders = []string{
+		"/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin",
+		"/usr/local/lib/rabbitmq/lib/rabbitmq_server-*/sbin",
+		"/opt/rabbitmq/sbin",
+		"/opt/homebrew/opt/rabbitmq/sbin",
+		"/usr/local/opt/rabbitmq/sbin",
+	}
+	erlangFolders = []string{
+		"/usr/lib/erlang/bin",
+		"/usr/lib64/erlang/bin",
+		"/usr/local/lib/erlang/bin",
+		"/opt/homebrew/bin",
+	}
+)
+
+// findPostgres returns the folder that holds both initdb and postgres. One on
+// the PATH is preferred: whoever put it there chose a version.
+func findPostgres() (string, error) {
+	if initdb, err := exec.LookPath("initdb"); err == nil {
+		if folder := filepath.Dir(initdb); executable(filepath.Join(folder, "postgres")) {
+			return folder, nil
+		}
+	}
+	if folder, ok := findIn(postgresFolders, "initdb", "postgres"); ok {
+		return folder, nil
+	}
+	return "", notInstalled("PostgreSQL's initdb and postgres")
+}
+
+// findRabbitMQ returns the script rabbitmq-server and the program epmd.
+func findRabbitMQ() (server, epmd string, err error) {
+	if folder, ok := findIn(rabbitmqFolders, "rabbitmq-server"); ok {
+		server = filepath.Join(folder, "rabbitmq-server")
+	} else if server, err = exec.LookPath("rabbitmq-server"); err != nil {
+		return "", "", notInstalled("rabbitmq-server")
+	}
+	if epmd, err = exec.LookPath("epmd"); err == nil {
+		return server, epmd, nil
+	}
+	if folder, ok := findIn(erlangFolders, "epmd", "erl"); ok {
+		return server, filepath.Join(folder, "epmd"), nil
+	}
+	return "", "", notInstalled("Erlang's epmd")
+}
+
+// findIn returns the first folder that holds all the programs.
+func findIn(patterns []string, programs ...string) (folder string, ok bool) {
+	for _, pattern := range patterns {
+		folders, err := filepath.Glob(pattern)
+		if err != nil {
+			continue
+		}
+		for _, folder := range slices.Backward(folders) {
+			if !slices.ContainsFunc(programs, func(p string) bool {
+				return !executable(filepath.Join(folder, p))
+			}) {
+				return folder, true
+			}
+		}
+	}
+	return "", false
+}
+
+func executable(file string) bool {
+	info, err := os.Stat(file)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
+}

@@ -1,0 +1,105 @@
+package private
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// A rabbitmqFolder holds everything that a broker reads or writes.
+type rabbitmqFolder struct{ dir string }
+
+func openRabbitMQFolder(dir string) (*rabbitmqFolder, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	f := &rabbitmqFolder{dir}
+	if err := os.Remove(f.log()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return f, nil
+}
+
+func (f *rabbitmqFolder) path(name string) string { return filepath.Join(f.dir, name) }
+func (f *rabbitmqFolder) log() string             { return f.path("rabbitmq.log") }
+
+// environment is all that the broker and Erlang's port mapper see. It names a
+// place in the folder for every file that they would else look for elsewhere.
+func (f *rabbitmqFolder) environment(erlang string, ports rabbitmqPorts) []string {
+	return []string{
+		"PATH=" + os.Getenv("PATH") + string(filepath.ListSeparator) + erlang,
+		"LANG=C.UTF-8",
+		"HOME=" + f.dir, // of the Erlang cookie
+
+		"ERL_EPMD_ADDRESS=" + loopback,
+		"ERL_EPMD_PORT=" + strconv.Itoa(ports.epmd),
+		"RABBITMQ_DIST_PORT=" + strconv.Itoa(ports.erlang),
+		// The data belongs to the node's name. It need not differ from that of
+		// another private broker, which has another port mapper.
+		"RABBITMQ_NODENAME=ident@localhost",
+
+		"RABBITMQ_MNESIA_BASE=" + f.path("data"),
+		"RABBITMQ_LOG_BASE=" + f.path("log"),
+		"RABBITMQ_CONFIG_FILE=" + f.path("rabbitmq.conf"),
+		"RABBITMQ_ADVANCED_CONFIG_FILE=" + f.path("advanced.config"),
+		"RABBITMQ_CONF_ENV_FILE=" + f.path("rabbitmq-env.conf"),
+		"RABBITMQ_ENABLED_PLUGINS_FILE=" + f.path("enabled_plugins"),
+		"RABBITMQ_PID_FILE=" + f.path("pid"),
+
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=+S 2:2 -kernel inet_dist_use_interface {127,0,0,1}",
+		// The script then becomes the broker instead of waiting for it, so that
+		// a signal reaches the broker.
+		"RUNNING_UNDER_SYSTEMD=true",
+	}
+}
+
+// configure writes the broker's settings.
+func (f *rabbitmqFolder) configure(ports rabbitmqPorts, o RabbitMQOptions) error {
+	var b strings.Builder
+	set := func(key string, value any) { fmt.Fprintf(&b, "%s = %v\n", key, value) }
+
+	set("listeners.tcp.1", address(ports.amqp))
+	set("management.tcp.ip", loopback)
+	set("management.tcp.port", ports.management)
+	set("auth_mechanisms.1", "PLAIN")
+	set("auth_mechanisms.2", "AMQPLAIN")
+	if t := o.TLS; t != nil {
+		set("auth_mechanisms.3", "EXTERNAL")
+		set("listeners.ssl.1", address(ports.tls))
+		for key, file := range map[string]string{"cacertfile": t.CAFile, "certfile": t.CertFile, "keyfile": t.KeyFile} {
+			file, err := filepath.Abs(file)
+			if err != nil {
+				return err
+			}
+			set("ssl_options."+key, file)
+		}
+		set("ssl_options.verify", "verify_peer")
+		set("ssl_options.fail_if_no_peer_cert", t.RequireCert)
+		set("ssl_cert_login_from", "common_name")
+	}
+	// A fairly full disk is no reason for a private broker to block publishers.
+	set("disk_free_limit.absolute", "50MB")
+	set("management_agent.disable_metrics_collector", !o.Metrics)
+	set("log.file", false)
+	set("log.console", true)
+	set("log.console.level", "warning")
+	set("log.console.use_colors", "off")
+
+	for name, text := range map[string]string{
+		"rabbitmq.conf":   b.String(),
+		"enabled_plugins": "[rabbitmq_auth_mechanism_ssl,rabbitmq_consistent_hash_exchange,rabbitmq_management].\n",
+	} {
+		if err := os.WriteFile(f.path(name), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,197 @@
+package private_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/glotpod/ident/deploy/private"
+	"github.com/glotpod/ident/deploy/testenv"
+)
+
+func TestRabbitMQKeepsItsDataAndLeavesNoProcess(t *testing.T) {
+	t.Parallel()
+	dir := ownDir(t)
+	start := func() *private.RabbitMQ {
+		t.Helper()
+		return testenv.OwnRabbitMQ(t, private.RabbitMQOptions{Dir: dir})
+	}
+	r := start()
+	if err := r.Management.CreateVHost(t.Context(), "a/b c"); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, open(t, r), "one")
+	pids := r.Processes()
+	for range 2 {
+		if err := r.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left := running(pids); len(left) > 0 {
+		t.Errorf("Stop left the processes %v of %v", left, pids)
+	}
+
+	r = start()
+	conn := open(t, r)
+	publish(t, conn, "two")
+	pids = r.Processes()
+	r.Kill()
+	if left := running(pids); len(left) > 0 {
+		t.Errorf("Kill left the processes %v of %v", left, pids)
+	}
+	if err := <-conn.NotifyClose(make(chan *amqp.Error, 1)); err == nil && !conn.IsClosed() {
+		t.Error("a client's connection outlived Kill")
+	}
+	port := r.Port
+	if err := r.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if r.Port != port {
+		t.Errorf("Restart moved the broker from port %d to %d", port, r.Port)
+	}
+	ch := channel(t, open(t, r))
+	for _, want := range []string{"one", "two"} {
+		d, ok, err := ch.Get(queue, true)
+		if err != nil || !ok || string(d.Body) != want {
+			t.Errorf("got the message %q, %v, %v, want %q", d.Body, ok, err, want)
+		}
+	}
+}
+
+func TestRabbitMQKnowsUsersByPasswordAndByCertificate(t *testing.T) {
+	t.Parallel()
+	authority := testenv.NewAuthority(t)
+	brokerCert, brokerKey := authority.Issue(t, "broker")
+	r := testenv.OwnRabbitMQ(t, private.RabbitMQOptions{
+		TLS: &private.TLS{CAFile: authority.CAFile, CertFile: brokerCert, KeyFile: brokerKey},
+	})
+	for user, password := range map[string]string{"by password": "secret", "by certificate": ""} {
+		if err := r.Management.CreateUser(t.Context(), user, password); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Management.Permit(t.Context(), user, "/", ".*", ".*", ".*"); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	pem, err := os.ReadFile(authority.CAFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusted := x509.NewCertPool()
+	trusted.AppendCertsFromPEM(pem)
+	own, err := tls.LoadX509KeyPair(authority.Issue(t, "by certificate"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := tls.LoadX509KeyPair(testenv.NewAuthority(t).Issue(t, "by certificate"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bySecret := &amqp.PlainAuth{Username: "by password", Password: "secret"}
+	for _, c := range []struct {
+		name string
+		port int
+		tls  *tls.Config
+		auth amqp.Authentication
+		ok   bool
+	}{
+		{"PLAIN", r.Port, nil, bySecret, true},
+		{"AMQPLAIN", r.Port, nil, &amqp.AMQPlainAuth{Username: "by password", Password: "secret"}, true},
+		{"wrong password", r.Port, nil, &amqp.PlainAuth{Username: "by password", Password: "no"}, false},
+		{"empty password", r.Port, nil, &amqp.PlainAuth{Username: "by certificate", Password: ""}, false},
+		{"PLAIN over TLS", r.TLSPort, &tls.Config{RootCAs: trusted}, bySecret, true},
+		{"EXTERNAL", r.TLSPort, &tls.Config{RootCAs: trusted, Certificates: []tls.Certificate{own}}, &amqp.ExternalAuth{}, true},
+		{"EXTERNAL without a certificate", r.TLSPort, &tls.Config{RootCAs: trusted}, &amqp.ExternalAuth{}, false},
+		{"a stranger's certificate", r.TLSPort, &tls.Config{RootCAs: trusted, Certificates: []tls.Certificate{stranger}}, &amqp.ExternalAuth{}, false},
+	} {
+		scheme := "amqp"
+		if c.tls != nil {
+			scheme = "amqps"
+		}
+		conn, err := amqp.DialConfig(fmt.Sprintf("%s://%s:%d/", scheme, r.Host, c.port),
+			amqp.Config{SASL: []amqp.Authentication{c.auth}, TLSClientConfig: c.tls})
+		if (err == nil) != c.ok {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if err == nil {
+			conn.Close()
+		}
+	}
+}
+
+func TestRabbitMQStartThatIsCancelledLeavesNothing(t *testing.T) {
+	t.Parallel()
+	cause := errors.New("interrupted")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer time.AfterFunc(time.Second, func() { cancel(cause) }).Stop()
+	// That its folder can be removed at the end says that nothing writes there.
+	if _, err := private.StartRabbitMQ(ctx, private.RabbitMQOptions{Dir: ownDir(t)}); !errors.Is(err, cause) {
+		t.Errorf("a start that is cancelled: %v", err)
+	}
+}
+
+func TestRabbitMQThatCannotStartSaysWhy(t *testing.T) {
+	t.Parallel()
+	dir := ownDir(t)
+	if err := os.MkdirAll(filepath.Join(dir, "data"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "data", "ident@localhost"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := private.StartRabbitMQ(t.Context(), private.RabbitMQOptions{Dir: dir})
+	if err == nil || !strings.Contains(err.Error(), "the end of "+filepath.Join(dir, "rabbitmq.log")) {
+		t.Errorf("a broker whose data folder is none: %v", err)
+	}
+}
+
+const queue = "kept"
+
+func open(t *testing.T, r *private.RabbitMQ) *amqp.Connection {
+	t.Helper()
+	conn, err := amqp.Dial(r.URL("a/b c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+func channel(t *testing.T, conn *amqp.Connection) *amqp.Channel {
+	t.Helper()
+	ch, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ch
+}
+
+// publish puts a message into the queue and returns when the broker keeps it.
+func publish(t *testing.T, conn *amqp.Connection, body string) {
+	t.Helper()
+	ch := channel(t, conn)
+	if _, err := ch.QueueDeclare(queue, true, false, false, false, amqp.Table{"x-queue-type": "quorum"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.Confirm(false); err != nil {
+		t.Fatal(err)
+	}
+	confirmation, err := ch.PublishWithDeferredConfirmWithContext(t.Context(), "", queue, true, false,
+		amqp.Publishing{DeliveryMode: amqp.Persistent, Body: []byte(body)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := confirmation.WaitContext(t.Context()); err != nil || !ok {
+		t.Fatalf("the broker did not take the message: %v, %v", ok, err)
+	}
+}

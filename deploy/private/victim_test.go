@@ -1,0 +1,61 @@
+package private_test
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/glotpod/ident/deploy/private"
+)
+
+// victimVariable makes this test binary play a program that starts servers in
+// the folder that the variable names, and then gets killed.
+const victimVariable = "GLOTPOD_IDENT_TEST_VICTIM"
+
+func victim(dir string) {
+	ctx := context.Background()
+	p, err := private.StartPostgres(ctx, private.PostgresOptions{Dir: filepath.Join(dir, "postgres")})
+	if err != nil {
+		panic(err)
+	}
+	r, err := private.StartRabbitMQ(ctx, private.RabbitMQOptions{Dir: filepath.Join(dir, "rabbitmq")})
+	if err != nil {
+		panic(err)
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(append(p.Processes(), r.Processes()...)); err != nil {
+		panic(err)
+	}
+	select {}
+}
+
+func TestServersDieWithAProgramThatIsKilled(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux can tie a child's life to its parent's")
+	}
+	t.Parallel()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), victimVariable+"="+ownDir(t))
+	cmd.Stderr = t.Output()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pids []int
+	decodeErr := json.NewDecoder(out).Decode(&pids)
+	cmd.Process.Kill()
+	cmd.Wait()
+	if decodeErr != nil {
+		t.Fatal(decodeErr)
+	}
+	if len(pids) < 3 {
+		t.Fatalf("the program had started only %v", pids)
+	}
+	awaitGone(t, pids)
+}

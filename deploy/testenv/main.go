@@ -1,0 +1,111 @@
+package testenv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/glotpod/ident/deploy/private"
+)
+
+// Main runs a package's tests and exits. It ends the servers that were started
+// for this package, and fails if a goroutine is left that no option excuses.
+func Main(m *testing.M, options ...goleak.Option) {
+	shared.open()
+	status := m.Run()
+	err := shared.close()
+	if err == nil && status == 0 {
+		err = goleak.Find(options...)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		status = max(status, 1)
+	}
+	os.Exit(status)
+}
+
+// shared are the servers that the tests of this process share.
+var shared pool
+
+// A pool finds each server in the environment, or else starts it when it is
+// first asked for.
+type pool struct {
+	mu       sync.Mutex // guards the following fields; held while a server starts
+	opened   bool       // between open and close
+	given    *Servers   // those that the environment describes, nil for none
+	err      error      // why they cannot be used
+	dir      string     // of those that were started here, "" for none yet
+	postgres *private.Postgres
+	rabbitmq *private.RabbitMQ
+}
+
+func (p *pool) open() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.opened = true
+	p.given, p.err = fromEnvironment()
+}
+
+// close ends what was started here.
+func (p *pool) close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.opened = false
+	if p.dir == "" {
+		return nil
+	}
+	if p.postgres != nil {
+		p.postgres.Kill()
+	}
+	if p.rabbitmq != nil {
+		p.rabbitmq.Kill()
+	}
+	return os.RemoveAll(p.dir)
+}
+
+func (p *pool) getPostgres(ctx context.Context) (*private.Postgres, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.prepareLocked(); err != nil {
+		return nil, err
+	}
+	if p.given != nil {
+		return p.given.Postgres, nil
+	}
+	if p.postgres == nil {
+		p.postgres, p.err = private.StartPostgres(ctx, postgresOptions(p.dir))
+	}
+	return p.postgres, p.err
+}
+
+func (p *pool) getRabbitMQ(ctx context.Context) (*private.RabbitMQ, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.prepareLocked(); err != nil {
+		return nil, err
+	}
+	if p.given != nil {
+		return p.given.RabbitMQ, nil
+	}
+	if p.rabbitmq == nil {
+		p.rabbitmq, p.err = private.StartRabbitMQ(ctx, rabbitmqOptions(p.dir))
+	}
+	return p.rabbitmq, p.err
+}
+
+// prepareLocked makes sure that a server can be found or started. An error stays: what
+// failed for one test is not tried again for each of the others.
+func (p *pool) prepareLocked() error {
+	if !p.opened {
+		return errors.New("this package's TestMain does not call testenv.Main")
+	}
+	if p.err == nil && p.given == nil && p.dir == "" {
+		p.dir, p.err = tempDir()
+	}
+	return p.err
+}

@@ -1,0 +1,103 @@
+package testenv
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/glotpod/ident/deploy/private"
+)
+
+// variable names the environment variable that describes the shared servers.
+const variable = "GLOTPOD_IDENT_TESTENV"
+
+// Servers are a broker and a database server for the tests of several packages.
+type Servers struct {
+	Postgres *private.Postgres
+	RabbitMQ *private.RabbitMQ
+
+	dir string
+}
+
+// Start starts both servers in a new temporary folder.
+func Start(ctx context.Context) (*Servers, error) {
+	dir, err := tempDir()
+	if err != nil {
+		return nil, err
+	}
+	s := &Servers{dir: dir}
+	starts, ctx := errgroup.WithContext(ctx)
+	starts.Go(func() (err error) {
+		s.Postgres, err = private.StartPostgres(ctx, postgresOptions(dir))
+		return err
+	})
+	starts.Go(func() (err error) {
+		s.RabbitMQ, err = private.StartRabbitMQ(ctx, rabbitmqOptions(dir))
+		return err
+	})
+	if err := starts.Wait(); err != nil {
+		return nil, errors.Join(err, s.Stop())
+	}
+	return s, nil
+}
+
+// Stop ends both servers and removes their folder.
+func (s *Servers) Stop() error {
+	if s.Postgres != nil {
+		s.Postgres.Kill()
+	}
+	if s.RabbitMQ != nil {
+		s.RabbitMQ.Kill()
+	}
+	return os.RemoveAll(s.dir)
+}
+
+// Environ returns the environment variable, as in "NAME=value", by which the
+// tests of other processes find the servers.
+func (s *Servers) Environ() (string, error) {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return "", err
+	}
+	return variable + "=" + string(text), nil
+}
+
+// fromEnvironment returns the servers that the environment describes, nil if
+// there are none. They can be used, but not stopped.
+func fromEnvironment() (*Servers, error) {
+	text := os.Getenv(variable)
+	if text == "" {
+		return nil, nil
+	}
+	var s Servers
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		return nil, fmt.Errorf("read %s: %w", variable, err)
+	}
+	if s.Postgres == nil || s.RabbitMQ == nil {
+		return nil, fmt.Errorf("read %s: a server is missing", variable)
+	}
+	return &s, nil
+}
+
+func postgresOptions(dir string) private.PostgresOptions {
+	return private.PostgresOptions{Dir: filepath.Join(dir, "postgres")}
+}
+
+func rabbitmqOptions(dir string) private.RabbitMQOptions {
+	return private.RabbitMQOptions{Dir: filepath.Join(dir, "rabbitmq")}
+}
+
+// tempDir makes a temporary folder that other users may pass through, as
+// PostgreSQL's user has to when tests run as root.
+func tempDir() (string, error) {
+	dir, err := os.MkdirTemp("", "glotpod-ident-test-")
+	if err != nil {
+		return "", err
+	}
+	return dir, os.Chmod(dir, 0o711)
+}
