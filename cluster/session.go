@@ -14,14 +14,6 @@ import (
 	"github.com/glotpod/ident/cluster/broker"
 )
 
-// Names that callers and subscribers know.
-const (
-	requestExchange = "amq.topic"
-	requestQueue    = "glotpod.rpc/ident"
-	requestKeys     = "rpc.user.#"
-	requestPrefix   = "rpc.user."
-)
-
 const consumerTag = "ident"
 
 // A session is what an instance does over one connection.
@@ -72,27 +64,26 @@ func openSession(ctx context.Context, o Options) (_ *session, err error) {
 	if err := s.notifier.catchUp(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.consume(); err != nil {
+	if err := s.consume(ctx); err != nil {
 		return nil, err
 	}
 	s.partition = actor.NewPartition(o.Store, o.Mailbox)
 	return s, nil
 }
 
-// consume declares the shared queue as it has always been declared, and
-// consumes it.
-func (s *session) consume() (err error) {
+// consume declares what requests come by, and consumes the shared queue.
+func (s *session) consume(ctx context.Context) (err error) {
 	if s.requests, err = s.conn.Channel(); err != nil {
 		return fmt.Errorf("opening a channel: %w", err)
 	}
 	if err := s.requests.Qos(s.o.Prefetch, 0, false); err != nil {
 		return fmt.Errorf("setting the prefetch count: %w", err)
 	}
-	if _, err := s.requests.QueueDeclare(requestQueue, true, false, false, false, nil); err != nil {
-		return fmt.Errorf("declaring the queue %s: %w", requestQueue, err)
+	if err := declareShared(s.requests); err != nil {
+		return err
 	}
-	if err := s.requests.QueueBind(requestQueue, requestKeys, requestExchange, false, nil); err != nil {
-		return fmt.Errorf("binding the queue %s: %w", requestQueue, err)
+	if err := declareDirect(ctx, s.conn, s.o); err != nil {
+		return err
 	}
 	if s.deliveries, err = s.requests.Consume(requestQueue, consumerTag, false, false, false, false, nil); err != nil {
 		return fmt.Errorf("consuming the queue %s: %w", requestQueue, err)

@@ -1,0 +1,281 @@
+package broker
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/glotpod/ident/deploy/testenv"
+)
+
+// works fails unless a message goes to the broker and back over conn.
+func works(t *testing.T, conn *amqp.Connection) {
+	t.Helper()
+	queue, deliveries := consume(t, conn, 1)
+	err := mustChannel(t, conn).Publish("", queue, false, false, amqp.Publishing{Body: []byte("x")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := receive(t, deliveries); string(d.Body) != "x" {
+		t.Errorf("body %q", d.Body)
+	}
+}
+
+func TestLogInByPassword(t *testing.T) {
+	b := testenv.RabbitMQ(t)
+	for _, login := range []string{AMQPlain, Plain} {
+		t.Run(login, func(t *testing.T) {
+			o := optionsFor(b)
+			o.LoginMethod = login
+			works(t, mustDial(t, o))
+		})
+	}
+}
+
+func TestARefusalIsFinalAndKeepsThePassword(t *testing.T) {
+	b := testenv.RabbitMQ(t)
+	const password = "correct horse battery staple"
+	createUser(t, b, "nobody", password)
+	for _, c := range []struct {
+		name   string
+		change func(*Options)
+		says   string
+	}{
+		{"wrong password", func(o *Options) { o.Password = password }, "Login was refused"},
+		{"wrong password by PLAIN", func(o *Options) { o.Password, o.LoginMethod = password, Plain }, "Login was refused"},
+		{"unknown user", func(o *Options) { o.Login, o.Password = "noone", password }, "Login was refused"},
+		{"no virtual host", func(o *Options) { o.VHost = "nowhere" }, "not found"},
+		{"no permission", func(o *Options) { o.Login, o.Password = "nobody", password }, "refused for user"},
+		{"no such mechanism here", func(o *Options) {
+			o.LoginMethod, o.TLS = External, func() (*tls.Config, error) { return nil, nil }
+		}, "SASL"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := optionsFor(b)
+			c.change(&o)
+			_, err := Dial(testContext(t), o)
+			if err == nil || !Refused(err) {
+				t.Fatalf("error %v, refused: %v", err, Refused(err))
+			}
+			for _, text := range []string{err.Error(), fmt.Sprintf("%+v %#v", err, err), fmt.Sprintf("%v %+v %#v", o, o, o)} {
+				if strings.Contains(text, o.Password) {
+					t.Errorf("the password is in %s", text)
+				}
+			}
+			if !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), string(LoggingIn)) {
+				t.Errorf("error %q does not say %q", err, c.says)
+			}
+		})
+	}
+}
+
+func TestWrongOptionsAreRefusedBeforeAnythingIsSent(t *testing.T) {
+	good := Options{Host: "broker.invalid", Port: 5672, VHost: "/", LoginMethod: Plain, Login: "u", Password: "p", Heartbeat: time.Second}
+	if err := good.check(); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*Options){
+		"host":         func(o *Options) { o.Host = "" },
+		"port":         func(o *Options) { o.Port = 0 },
+		"large port":   func(o *Options) { o.Port = 65536 },
+		"login method": func(o *Options) { o.LoginMethod = "ANONYMOUS" },
+		"no TLS":       func(o *Options) { o.LoginMethod = External },
+		"login":        func(o *Options) { o.Login = "a\x00b" },
+		"password":     func(o *Options) { o.Password = "secret\x00" },
+		"virtual host": func(o *Options) { o.VHost = strings.Repeat("x", 256) },
+		"heartbeat":    func(o *Options) { o.Heartbeat = 999 * time.Millisecond },
+		"body limit":   func(o *Options) { o.MaxBody = -1 },
+		"certificate":  func(o *Options) { o.TLS = func() (*tls.Config, error) { return nil, errors.New("no such file") } },
+		"no verification": func(o *Options) {
+			o.TLS = func() (*tls.Config, error) { return &tls.Config{InsecureSkipVerify: true}, nil }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := good
+			change(&o)
+			_, err := Dial(testContext(t), o)
+			if dialErr, ok := errors.AsType[*DialError](err); !ok || dialErr.Stage != Preparing || !Refused(err) {
+				t.Errorf("error %v, refused: %v", err, Refused(err))
+			}
+		})
+	}
+}
+
+func TestABrokerThatIsNotThereMayComeBack(t *testing.T) {
+	o := optionsAt(t, "127.0.0.1:1")
+	_, err := Dial(testContext(t), o)
+	if err == nil || Refused(err) {
+		t.Errorf("error %v, refused: %v", err, Refused(err))
+	}
+	if dialErr, ok := errors.AsType[*DialError](err); !ok || dialErr.Stage != Connecting || dialErr.Address != "127.0.0.1:1" {
+		t.Errorf("error %#v", err)
+	}
+}
+
+// A peer may stop talking at any point.
+func TestNoSilenceOutlastsTheContext(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		tls   bool
+		turns []turn
+		stage Stage
+	}{
+		{"from the start", false, nil, LoggingIn},
+		{"instead of TLS", true, nil, Securing},
+		{"after start", false, logIn[:1], LoggingIn},
+		{"after tune", false, logIn[:2], LoggingIn},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			o := optionsAt(t, listen(t, func(conn net.Conn) {
+				if !c.tls && c.turns != nil {
+					playBroker(conn, c.turns)
+				}
+				io.Copy(io.Discard, conn)
+			}))
+			if c.tls {
+				o.TLS = func() (*tls.Config, error) { return &tls.Config{}, nil }
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+			defer cancel()
+			start := time.Now()
+			_, err := Dial(ctx, o)
+			if !errors.Is(err, context.DeadlineExceeded) || Refused(err) {
+				t.Errorf("error %v, refused: %v", err, Refused(err))
+			}
+			if dialErr, ok := errors.AsType[*DialError](err); !ok || dialErr.Stage != c.stage {
+				t.Errorf("error %v, want it in stage %q", err, c.stage)
+			}
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("took %v", took)
+			}
+		})
+	}
+}
+
+func TestACancelledDialIsNoRefusal(t *testing.T) {
+	for _, withTLS := range []bool{false, true} {
+		accepted := make(chan struct{})
+		o := optionsAt(t, listen(t, func(conn net.Conn) {
+			close(accepted)
+			io.Copy(io.Discard, conn)
+		}))
+		if withTLS {
+			o.TLS = func() (*tls.Config, error) { return &tls.Config{}, nil }
+		}
+		ctx, cancel := context.WithCancel(testContext(t))
+		go func() {
+			<-accepted
+			cancel()
+		}()
+		if _, err := Dial(ctx, o); !errors.Is(err, context.Canceled) || Refused(err) {
+			t.Errorf("error %v, refused: %v", err, Refused(err))
+		}
+	}
+}
+
+func TestABrokerThatHangsUpDuringLogInMayComeBack(t *testing.T) {
+	for name, turns := range map[string][]turn{
+		"at once":     nil,
+		"after start": logIn[:1],
+		"after tune":  logIn[:2],
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := optionsAt(t, listen(t, func(conn net.Conn) { playBroker(conn, turns) }))
+			if _, err := Dial(testContext(t), o); err == nil || Refused(err) {
+				t.Errorf("error %v, refused: %v", err, Refused(err))
+			}
+		})
+	}
+}
+
+func TestAPeerThatIsNoBrokerIsToldFromOne(t *testing.T) {
+	o := optionsAt(t, listen(t, func(conn net.Conn) {
+		conn.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
+		io.Copy(io.Discard, conn)
+	}))
+	if _, err := Dial(testContext(t), o); !errors.Is(err, ErrNotAMQP) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestTheBrokersOperatorSeesWhoIsConnected(t *testing.T) {
+	seen := make(chan string, 1)
+	o := optionsAt(t, listen(t, func(conn net.Conn) {
+		if err := playBroker(conn, logIn[:1]); err != nil {
+			return
+		}
+		startOK := make([]byte, 4096)
+		n, _ := conn.Read(startOK)
+		seen <- string(startOK[:n])
+	}))
+	o.ConnectionName, o.Version = "instance-7", "1.2.3"
+	Dial(testContext(t), o)
+	startOK := <-seen
+	for _, want := range []string{
+		"product\x53\x00\x00\x00\x0dglotpod.ident", "version\x53\x00\x00\x00\x051.2.3", "connection_name\x53\x00\x00\x00\x0ainstance-7",
+		"authentication_failure_closet\x01", "consumer_cancel_notifyt\x01", "basic.nackt\x01", "connection.blockedt\x01", "publisher_confirmst\x01",
+	} {
+		if !strings.Contains(startOK, want) {
+			t.Errorf("%q is missing in %q", want, startOK)
+		}
+	}
+}
+
+// createUser makes a user without any permission, for as long as the test runs.
+func createUser(t *testing.T, b *testenv.Broker, name, password string) {
+	t.Helper()
+	if err := b.Management.CreateUser(t.Context(), name, password); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := b.Management.DeleteUser(ctx, name); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// listen accepts connections until the test ends, has each served, and closes it.
+func listen(t *testing.T, serve func(net.Conn)) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serve(conn)
+			conn.Close()
+		}
+	}()
+	t.Cleanup(func() {
+		l.Close()
+		<-ended
+	})
+	return l.Addr().String()
+}
+
+func optionsAt(t *testing.T, address string) Options {
+	t.Helper()
+	a, err := net.ResolveTCPAddr("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Options{Host: a.IP.String(), Port: a.Port, VHost: "/", LoginMethod: Plain, Login: "user", Password: "secret", Heartbeat: time.Second}
+}
