@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/cluster"
+	"github.com/glotpod/ident/config"
+	"github.com/glotpod/ident/store"
+)
+
+func runMigrate(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	flags := newFlags("migrate", stderr, "[--check]",
+		"Brings the database's schema up to date: an empty database, an older one, or\none that the Python service filled. What is up to date is left alone.")
+	check := flags.Bool("check", false, "change nothing; end with status 78 where there is something to be done")
+	if status, done := flags.parse(args, 0); done {
+		return status
+	}
+	c, err := config.Load(os.Environ())
+	if err != nil {
+		return fail(stderr, err)
+	}
+	if err := migrate(ctx, c, *check, stdout); err != nil {
+		return fail(stderr, err)
+	}
+	return exitOK
+}
+
+func migrate(ctx context.Context, c *config.Config, check bool, stdout io.Writer) error {
+	pool, err := store.PoolConfig(storeOptions(c, zap.NewNop()))
+	if err != nil {
+		return err
+	}
+	conn, err := pgx.ConnectConfig(ctx, pool.ConnConfig)
+	if err != nil {
+		return fmt.Errorf("%w: %w", cluster.ErrUnreachable, err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if check {
+		if err := store.CheckSchema(ctx, conn); err != nil {
+			return err
+		}
+	} else {
+		err := store.Migrate(ctx, conn, func(version int, name string) {
+			fmt.Fprintf(stdout, "applied migration %d: %s\n", version, name)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(stdout, "the schema is up to date: version %d\n", store.SchemaVersion())
+	return nil
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/actor/msgpack"
+	"github.com/glotpod/ident/cluster"
+	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/config"
+	"github.com/glotpod/ident/store"
+)
+
+func runServe(ctx context.Context, args []string, _, stderr io.Writer) int {
+	flags := newFlags("serve", stderr, "", "Runs an instance until it is asked to stop (SIGTERM, SIGINT).")
+	if status, done := flags.parse(args, 0); done {
+		return status
+	}
+	c, err := config.Load(os.Environ())
+	if err != nil {
+		return fail(stderr, err)
+	}
+	log := newLogger(c.Log, stderr)
+	defer log.Sync()
+	if err := serve(ctx, c, log); err != nil {
+		log.Error("ended", zap.Error(err), zap.Int("status", statusOf(err)))
+		return statusOf(err)
+	}
+	log.Info("ended")
+	return exitOK
+}
+
+// serve runs an instance until ctx is done, which is no error.
+func serve(ctx context.Context, c *config.Config, log *zap.Logger) error {
+	log.Info("starting", zap.String("version", version), zap.String("instance", c.Cluster.Instance))
+	health, err := listenHTTP(c.HTTP.Listen, log)
+	if err != nil {
+		return err
+	}
+	defer health.close()
+
+	users, err := openStore(ctx, c, log)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	defer users.Close()
+
+	requests := brokerOptions(c, log, "serve")
+	requests.MaxBody = c.Limits.BodyBytes
+	instance := cluster.New(cluster.Options{
+		Store:    users,
+		Broker:   requests,
+		Prefetch: c.AMQP.Prefetch,
+		Mailbox:  c.Actor.Mailbox,
+		Limits:   msgpack.Limits{Bytes: c.Limits.BodyBytes, Depth: c.Limits.Depth, Values: c.Limits.Values},
+		InFlight: int64(c.Limits.InFlightBytes),
+		Insist:   c.AMQP.Insist,
+		Grace:    c.Shutdown.Grace,
+		Log:      log,
+	})
+	health.readyWhen(instance.Ready)
+	return instance.Run(ctx)
+}
+
+// openStore opens the database, as patiently as the settings say.
+func openStore(ctx context.Context, c *config.Config, log *zap.Logger) (users *store.Store, err error) {
+	patience := cluster.Patience{Insist: c.AMQP.Insist}
+	var final error // one that patience does not mend
+	err = patience.Retry(ctx, func(err error) {
+		log.Warn("database out of reach", zap.Error(err))
+	}, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+		defer cancel()
+		var err error
+		users, err = store.Open(ctx, storeOptions(c, log))
+		var schema *store.SchemaError
+		if errors.As(err, &schema) {
+			final = err
+			return nil
+		}
+		return err
+	})
+	if final != nil {
+		return nil, final
+	}
+	return users, err
+}
+
+const connectTimeout = 8 * time.Second
+
+func storeOptions(c *config.Config, log *zap.Logger) store.Options {
+	pg := c.Database.Postgres
+	keys := make([][32]byte, len(c.Database.EncryptionKeys))
+	for i, key := range c.Database.EncryptionKeys {
+		keys[i] = key.Reveal()
+	}
+	return store.Options{
+		Host:            pg.Host,
+		Port:            pg.Port,
+		Database:        pg.Database,
+		User:            pg.User,
+		Password:        pg.Password.Reveal(),
+		SSLMode:         pg.SSLMode,
+		SSLRootCert:     pg.SSLRootCert,
+		MaxConnections:  pg.MaxConnections,
+		Name:            c.Cluster.Instance,
+		Keyring:         store.NewKeyring(keys...),
+		TokensInNotices: c.Notifications.IncludeAccessTokens,
+		Log:             log,
+	}
+}
+
+// brokerOptions says how to reach RabbitMQ. purpose tells the connections of one
+// instance apart.
+func brokerOptions(c *config.Config, log *zap.Logger, purpose string) broker.Options {
+	return broker.Options{
+		Host:           c.AMQP.Host,
+		Port:           c.AMQP.Port,
+		VHost:          c.AMQP.VHost,
+		LoginMethod:    c.AMQP.LoginMethod,
+		Login:          c.AMQP.Login,
+		Password:       c.AMQP.Password.Reveal(),
+		TLS:            c.AMQP.TLSConfig,
+		Heartbeat:      c.AMQP.Heartbeat,
+		ConnectionName: fmt.Sprintf("%s/%s", c.Cluster.Instance, purpose),
+		Version:        version,
+		OnFiltered: func(f broker.Filtered) {
+			log.Warn("message changed before it was read", zap.String("why", string(f.Reason)))
+		},
+	}
+}
