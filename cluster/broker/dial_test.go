@@ -35,7 +35,11 @@ func TestLogInByPassword(t *testing.T) {
 		t.Run(login, func(t *testing.T) {
 			o := optionsFor(b)
 			o.LoginMethod = login
-			works(t, mustDial(t, o))
+			conn := mustDial(t, o)
+			works(t, conn)
+			if text := fmt.Sprintf("%v %+v %#v", conn.Config, conn.Config, conn.Config); strings.Contains(text, o.Password) {
+				t.Errorf("the password is in %s", text)
+			}
 		})
 	}
 }

@@ -17,9 +17,9 @@
 //     name, and with some versions to a true one whose node has gone.
 //
 // What it leaves to others: when to connect again, and what to declare, consume
-// and publish. Two things about publishing are worth knowing there. The library
-// closes the connection over a short string of more than 255 bytes, and
-// RabbitMQ does over a header frame larger than the negotiated frame. So a
-// caller's headers are not for carrying on as they came; moreover, RabbitMQ
-// would obey a CC or BCC among them, to a forged direct reply-to name too.
+// and publish. Some ways to publish end the connection, too: the library ends it
+// over a short string of more than 255 bytes, RabbitMQ over a header frame that
+// is larger than agreed. A caller's headers should therefore not be carried on as
+// they came; what is more, on the default exchange RabbitMQ obeys a CC or BCC
+// among them, to a forged direct reply-to name as well.
 package broker

@@ -144,3 +144,16 @@ func FuzzReplyTo(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkCheckReplyTo(b *testing.B) {
+	for _, replyTo := range []string{"amq.gen-JzTY20BRgKO-HjmUJj0wLg", realDirectNames["RabbitMQ 3.10.8, Erlang 25"]} {
+		b.Run(replyTo[:len(directQueue)], func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := CheckReplyTo(replyTo); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
