@@ -87,8 +87,6 @@ func Parse(operation string, body []byte, identity Identity, limits msgpack.Limi
 		refusal = refuse(DecodeError, "%s", err)
 	case !isMap:
 		refusal = refuse(BadRequest, "the body is not a map")
-	case msg.OddKeys:
-		refusal = refuse(BadRequest, "a key is not a string")
 	case msg.NUL:
 		refusal = refuse(BadRequest, "a string contains NUL")
 	}

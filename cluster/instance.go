@@ -20,6 +20,10 @@ type Store interface {
 	// Ping says whether the database can be read and written.
 	Ping(ctx context.Context) error
 
+	// Abort breaks off all that is under way. The store is good for nothing
+	// afterwards.
+	Abort()
+
 	// SendTo has each notification handed to sink after its commit, in each
 	// user's order; with nil, they stay stored.
 	SendTo(sink func(actor.Notification))
@@ -53,7 +57,7 @@ const (
 	// pingEvery and pingTimeout bound how long the loss of the database goes
 	// unnoticed while nobody asks for anything.
 	pingEvery   = time.Second
-	pingTimeout = 6 * time.Second
+	pingTimeout = 5 * time.Second
 )
 
 // An Instance takes requests from RabbitMQ, carries them out, and answers them.
@@ -144,6 +148,7 @@ func (i *Instance) watchDatabase(ctx context.Context) error {
 		}
 		if err != nil {
 			i.stored.Store(false)
+			i.o.Store.Abort()
 			return err
 		}
 		i.stored.Store(true)

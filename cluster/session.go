@@ -183,6 +183,7 @@ func (s *session) drain() {
 		s.o.Log.Warn("connection lost while draining", zap.Error(lostError(cause)))
 	}
 	s.cancel()
+	s.o.Store.Abort()
 	s.conn.CloseDeadline(time.Now().Add(time.Second)) // ends the consumer, too
 	<-finished
 }

@@ -45,7 +45,7 @@ type outcomeRow struct {
 // group, whose user or identity they share. On an error, none is finished but
 // those whose failure is certain.
 func (s *Store) tryGroup(all []*pending) (again []*pending, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
+	ctx, cancel := context.WithTimeout(s.work, attemptTimeout)
 	defer cancel()
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {

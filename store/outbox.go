@@ -127,7 +127,7 @@ func (s *Store) sweepOutbox() {
 		case <-s.ctx.Done():
 			open = false
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
+		ctx, cancel := context.WithTimeout(s.work, attemptTimeout)
 		if err := s.deleteDelivered(ctx); err != nil {
 			s.log.Warn("outbox not emptied", zap.Error(err))
 		}

@@ -39,6 +39,8 @@ const (
 	// attemptTimeout bounds one try of one transaction or query, so that a
 	// database that has stopped answering is noticed.
 	attemptTimeout = 10 * time.Second
+	// closeTimeout bounds how long connections may take to be closed.
+	closeTimeout = 2 * time.Second
 	// readTimeout bounds all tries of one read.
 	readTimeout = 30 * time.Second
 )
@@ -54,9 +56,12 @@ type Store struct {
 	finds   chan *find    // to the finders
 	writes  chan *pending // to the committers
 	singles chan struct{} // holds a token for each write that is tried alone
-	ctx     context.Context
-	cancel  context.CancelFunc
 	running sync.WaitGroup
+
+	ctx   context.Context // done when the store closes: nothing new is begun
+	close context.CancelFunc
+	work  context.Context // done when the store is aborted: nothing is finished
+	abort context.CancelFunc
 
 	outbox outbox
 }
@@ -85,7 +90,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		writes:  make(chan *pending, maxGroup),
 		singles: make(chan struct{}, max(1, o.MaxConnections/4)),
 	}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.work, s.abort = context.WithCancel(context.Background())
+	s.ctx, s.close = context.WithCancel(s.work)
 	for range max(1, min(2, o.MaxConnections/4)) {
 		s.running.Go(s.commitGroups)
 		s.running.Go(s.findGroups)
@@ -137,15 +143,31 @@ func (s *Store) Ping(ctx context.Context) (err error) {
 	return nil
 }
 
-// Close ends the store. Commits that are under way are finished or, where the
-// database is out of reach, given up.
+// Abort breaks off all that is under way: who waits for it is told an error, and
+// does not know whether it was done. Afterwards the store is good for nothing
+// but to be closed.
+func (s *Store) Abort() { s.abort() }
+
+// Close ends the store. What is under way is finished, unless the store was
+// aborted or the database is out of reach. Nobody may be using Ping.
 func (s *Store) Close() {
-	s.cancel()
+	s.close()
 	s.running.Wait()
-	if s.pinger != nil {
-		s.pinger.Close(context.Background())
+	s.abort()
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		if s.pinger != nil {
+			ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+			defer cancel()
+			s.pinger.Close(ctx)
+		}
+		s.pool.Close()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(closeTimeout): // a database that is silent does not say farewell
 	}
-	s.pool.Close()
 }
 
 // retry calls try until it succeeds, or fails for another reason than that the

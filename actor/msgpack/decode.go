@@ -40,25 +40,21 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("msgpack: %s at byte %d", e.Reason, e.Offset)
 }
 
-// Extension is a value of a msgpack extension type, timestamps among them. No
-// request has a use for one; it is carried so that it can be refused as a
-// wrong type rather than as broken msgpack.
-type Extension string
+// Opaque is a value that no request has a use for, encoded: one of an extension
+// type, such as a timestamp, or a map with a key that is not a string. It is
+// carried so that it can be refused as a wrong type, not as broken msgpack.
+type Opaque string
 
 // A Message is one decoded body.
 type Message struct {
 	// Tree is nil, bool, int64, uint64 (only above the range of int64),
-	// float64, string, []byte, Extension, []any or map[string]any. Where a map
+	// float64, string, []byte, Opaque, []any or map[string]any. Where a map
 	// names a key twice, the last one counts.
 	Tree any
 
 	// Raw holds, where Tree is a map, the encoded value of each of its keys.
 	// The slices share the body's memory.
 	Raw map[string][]byte
-
-	// OddKeys is true when a map has a key that is not a string. Such keys are
-	// left out of Tree.
-	OddKeys bool
 
 	// NUL is true when a string, or a key, contains U+0000, which PostgreSQL
 	// cannot store.
@@ -144,7 +140,7 @@ func scalar(b []byte) (v any, rest []byte, err error) {
 		return nil, nil, msgp.InvalidPrefixError(b[0])
 	default:
 		if rest, err = msgp.Skip(b); err == nil {
-			v = Extension(b[:len(b)-len(rest)])
+			v = Opaque(b[:len(b)-len(rest)])
 		}
 	}
 	return v, rest, err
@@ -191,6 +187,7 @@ func (d *decoder) mapping(b []byte, depth int) (any, []byte, error) {
 		return nil, nil, err
 	}
 	m := make(map[string]any, n)
+	odd := false
 	if depth == 0 {
 		d.msg.Raw = make(map[string][]byte, n)
 	}
@@ -205,13 +202,16 @@ func (d *decoder) mapping(b []byte, depth int) (any, []byte, error) {
 		}
 		name, ok := key.(string)
 		if !ok {
-			d.msg.OddKeys = true
+			odd = true
 			continue
 		}
 		m[name] = val
 		if depth == 0 {
 			d.msg.Raw[name] = start[:len(start)-len(rest)]
 		}
+	}
+	if odd {
+		return Opaque(b[:len(b)-len(rest)]), rest, nil
 	}
 	return m, rest, nil
 }

@@ -46,7 +46,7 @@ func appendCanonical(b []byte, v any) []byte {
 		return msgp.AppendString(b, v)
 	case []byte:
 		return msgp.AppendBytes(b, v)
-	case Extension:
+	case Opaque:
 		return append(b, v...)
 	case []any:
 		b = msgp.AppendArrayHeader(b, uint32(len(v)))

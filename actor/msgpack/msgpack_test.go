@@ -31,8 +31,8 @@ func TestDecodeReadsEveryType(t *testing.T) {
 		"str8":              {"\xd9\x02hi", "hi"},
 		"str16":             {"\xda\x00\x02hi", "hi"},
 		"bin":               {"\xc4\x02hi", []byte("hi")},
-		"fixext":            {"\xd4\x05x", Extension("\xd4\x05x")},
-		"timestamp":         {"\xd6\xff\x00\x00\x00\x01", Extension("\xd6\xff\x00\x00\x00\x01")},
+		"fixext":            {"\xd4\x05x", Opaque("\xd4\x05x")},
+		"timestamp":         {"\xd6\xff\x00\x00\x00\x01", Opaque("\xd6\xff\x00\x00\x00\x01")},
 		"array":             {"\x92\x01\xc0", []any{int64(1), nil}},
 		"map":               {"\x81\xa1a\x01", map[string]any{"a": int64(1)}},
 		"map16":             {"\xde\x00\x01\xa1a\x01", map[string]any{"a": int64(1)}},
@@ -80,14 +80,22 @@ func TestDecodeRefusesWhatIsNotOneWholeValue(t *testing.T) {
 	}
 }
 
-func TestDecodeReportsKeysThatAreNoStringsAndNUL(t *testing.T) {
-	odd, err := Decode([]byte("\x82\x01\x02\xa1a\x03"), limits)
-	if err != nil || !odd.OddKeys || !reflect.DeepEqual(odd.Tree, map[string]any{"a": int64(3)}) {
-		t.Errorf("integer key: %+v, %v", odd, err)
+func TestAMapWithAKeyThatIsNoStringIsOpaque(t *testing.T) {
+	for body, want := range map[string]any{
+		"\x82\x01\x02\xa1a\x03":      Opaque("\x82\x01\x02\xa1a\x03"),
+		"\x81\xa1a\x81\xc4\x01b\xc0": map[string]any{"a": Opaque("\x81\xc4\x01b\xc0")},
+	} {
+		if got, err := Decode([]byte(body), limits); err != nil || !reflect.DeepEqual(got.Tree, want) {
+			t.Errorf("%q: %#v, %v", body, got.Tree, err)
+		}
 	}
-	nul, err := Decode([]byte("\x81\xa1a\xa2b\x00"), limits)
-	if err != nil || !nul.NUL || nul.OddKeys {
-		t.Errorf("NUL: %+v, %v", nul, err)
+}
+
+func TestNULIsReported(t *testing.T) {
+	for body, want := range map[string]bool{"\x81\xa1a\xa2b\x00": true, "\x81\xa2a\x00\xc0": true, "\x81\xa1a\x00": false} {
+		if got, err := Decode([]byte(body), limits); err != nil || got.NUL != want {
+			t.Errorf("%q: %v, %v", body, got.NUL, err)
+		}
 	}
 }
 

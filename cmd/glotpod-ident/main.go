@@ -106,7 +106,11 @@ reach, 1 for other failures, 2 for wrong arguments.
 `)
 }
 
-func runVersion(_ context.Context, _ []string, stdout, _ io.Writer) int {
+func runVersion(_ context.Context, args []string, stdout, stderr io.Writer) int {
+	flags := newFlags("version", stderr, "", "Prints the program's version.")
+	if status, done := flags.parse(args, 0); done {
+		return status
+	}
 	build := ""
 	if info, ok := debug.ReadBuildInfo(); ok {
 		build = " " + info.GoVersion
