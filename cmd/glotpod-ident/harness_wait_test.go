@@ -1,0 +1,25 @@
+package main_test
+
+import (
+	"testing"
+	"time"
+)
+
+const (
+	// patience is far beyond what a slow machine needs: what has not happened
+	// by then never will.
+	patience = 40 * time.Second
+
+	// giveUp is how soon the program ends when it cannot go on.
+	giveUp = 10 * time.Second
+)
+
+// eventually waits until a condition holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
