@@ -36,13 +36,14 @@ func (s *Store) emptySlots() {
 // two days old and more. In the first and the last hour of a day nothing is
 // done, so that no transaction can see another day than this one.
 func (s *Store) emptyNextSlot(ctx context.Context) error {
-	var hour, slot int
-	err := s.pool.QueryRow(ctx, `SELECT extract(hour FROM now() AT TIME ZONE 'UTC')::int,
-		ident_slot(now() + interval '1 day')`).Scan(&hour, &slot)
+	var midnight bool
+	var slot int
+	err := s.pool.QueryRow(ctx, `SELECT ident_slot(now() - interval '1 hour') <> ident_slot(now() + interval '1 hour'),
+		ident_slot(now() + interval '1 day')`).Scan(&midnight, &slot)
 	if err != nil {
 		return fmt.Errorf("reading the day: %w", err)
 	}
-	if hour == 0 || hour == 23 {
+	if midnight {
 		return nil
 	}
 	table := fmt.Sprintf("ident_requests_%d", slot)

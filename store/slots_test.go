@@ -1,0 +1,72 @@
+package store_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/glotpod/ident/actor"
+)
+
+// setClock makes the database's days those of another clock, which shows a time
+// of an imagined day now.
+func (h *harness) setClock(day int, hour time.Duration) {
+	h.t.Helper()
+	imagined := time.Date(2030, 1, day, 0, 0, 0, 0, time.UTC).Add(hour)
+	h.exec("CREATE TABLE IF NOT EXISTS clock (ahead interval)")
+	h.exec("TRUNCATE clock")
+	h.exec("INSERT INTO clock SELECT $1 - now()", imagined)
+	h.exec(`CREATE OR REPLACE FUNCTION ident_slot(at timestamptz) RETURNS smallint LANGUAGE sql STABLE
+		RETURN (floor(extract(epoch FROM at + (SELECT ahead FROM clock)) / 86400)::bigint % 3)::smallint`)
+}
+
+func (h *harness) emptySlot() {
+	h.t.Helper()
+	if err := h.EmptyNextSlot(h.t.Context()); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func TestARequestIsRememberedForADayAndForgottenAfterTwo(t *testing.T) {
+	h := start(t)
+	h.setClock(1, 22*time.Hour+59*time.Minute)
+	first := h.do("create", "m1", ada(1))
+	for _, later := range []struct {
+		day  int
+		hour time.Duration
+	}{{1, 23 * time.Hour}, {2, time.Minute}, {2, 12 * time.Hour}, {2, 23 * time.Hour}, {3, 30 * time.Minute}} {
+		h.setClock(later.day, later.hour)
+		h.emptySlot()
+		if again := h.do("create", "m1", ada(1)); again != first {
+			t.Errorf("on day %d at %v: %+v, first %+v", later.day, later.hour, again, first)
+		}
+	}
+	h.setClock(3, 2*time.Hour)
+	kept := h.do("delete", "m2", args{"user_id": 99})
+	h.emptySlot()
+	wantCode(t, h.do("create", "m1", ada(1)), actor.Conflict)
+	if again := h.do("delete", "m2", args{"user_id": 99}); again.Refusal.Code != kept.Refusal.Code {
+		t.Errorf("today's request: %+v", again)
+	}
+}
+
+func TestTwoTransactionsThatSeeDifferentDaysMeetInOneIndex(t *testing.T) {
+	h := start(t)
+	h.setClock(1, 23*time.Hour+59*time.Minute)
+	h.do("create", "m1", ada(1))
+	// What a transaction does that began before it could see the first one.
+	h.setClock(2, time.Minute)
+	_, err := h.db.Exec(t.Context(), `INSERT INTO ident_requests (identity, slot, digest, user_id)
+		SELECT identity, ident_slot(now() - interval '10 minutes'), 0, 0 FROM ident_requests`)
+	if err == nil {
+		t.Error("one request was recorded twice")
+	}
+	h.do("create", "m2", ada(2))
+	if n := h.one("SELECT count(*) FROM ident_requests WHERE user_id = 2"); n != int64(2) {
+		t.Errorf("after midnight a request is recorded in %v slots, want yesterday's and today's", n)
+	}
+	h.setClock(2, 11*time.Minute)
+	h.do("create", "m3", ada(3))
+	if n := h.one("SELECT count(*) FROM ident_requests WHERE user_id = 3"); n != int64(1) {
+		t.Errorf("later, a request is recorded in %v slots", n)
+	}
+}
