@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -40,9 +41,13 @@ func (r *userRow) targets() []any {
 // List implements [actor.Store].
 func (s *Store) List(ctx context.Context, page *actor.Page) ([]actor.User, int64, error) {
 	filter, args := "", []any{page.AfterID, page.Size, maxPageBytes}
-	if words := searchWords(page.Name); words != "" {
+	words := searchWords(page.Name)
+	if len(words) > maxSearchWords {
+		return nil, 0, nil
+	}
+	if len(words) > 0 {
 		filter = " AND ident_words(name) @@ to_tsquery('pg_catalog.simple', $4)"
-		args = append(args, words)
+		args = append(args, strings.Join(words, " & "))
 	}
 	query := `WITH page AS (
 			SELECT id, row_number() OVER w AS position,
@@ -86,17 +91,22 @@ func tokenless(id *int64) *actor.Account {
 	return &actor.Account{ID: *id}
 }
 
-// searchWords makes a tsquery that asks for all words of text, each as the
-// beginning of one, divided as ident_words divides names. It is "" where there
-// are none.
-func searchWords(text string) string {
-	words := strings.FieldsFunc(text, func(r rune) bool {
+// maxSearchWords is how many words can each be the beginning of a word of one
+// name, of which 1,000 characters count.
+const maxSearchWords = 1000
+
+// searchWords makes operands of a tsquery: each word of text once, as the
+// beginning of one, divided as ident_words divides names.
+func searchWords(text string) []string {
+	words := strings.FieldsFunc(strings.ToLower(text), func(r rune) bool {
 		return unicode.IsSpace(r) || r < unicode.MaxASCII && !unicode.IsLetter(r) && !unicode.IsDigit(r)
 	})
+	slices.Sort(words)
+	words = slices.Compact(words)
 	for i, word := range words {
 		words[i] = "'" + word + "':*"
 	}
-	return strings.Join(words, " & ")
+	return words
 }
 
 // NewUserID implements [actor.Store].
