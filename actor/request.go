@@ -97,7 +97,7 @@ func Parse(operation string, body []byte, identity Identity, limits msgpack.Limi
 		}
 		return read(args)
 	}
-	w := &Write{Operation: operation, Identity: identity}
+	w := &Write{Operation: operation, Identity: identity, Size: len(body)}
 	if err != nil {
 		w.Digest = msgpack.DigestRaw(operation, body)
 	} else {

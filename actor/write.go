@@ -13,6 +13,7 @@ type Write struct {
 	UserID    int64    // of a create: 0 until an id was drawn for it
 	Identity  Identity // zero for a request that has none
 	Digest    int64    // of operation and arguments: another request has another one
+	Size      int      // of the request's body, in bytes
 
 	// TraceParent is the W3C trace context that the request came with, "" for
 	// none. Its notification carries it on.

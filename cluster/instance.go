@@ -28,6 +28,10 @@ type Store interface {
 	// user's order; with nil, they stay stored.
 	SendTo(sink func(actor.Notification))
 
+	// Settle waits until every commit that is under way, be it of a process
+	// that has ended meanwhile, is done.
+	Settle(ctx context.Context) error
+
 	// Undelivered returns stored notifications that were committed at least
 	// age ago, by id from afterID on.
 	Undelivered(ctx context.Context, afterID int64, age time.Duration, limit int) ([]actor.Notification, error)

@@ -8,6 +8,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/glotpod/ident/actor"
 )
@@ -16,6 +17,9 @@ const (
 	// unconfirmedLimit is how many notifications are sent ahead of the
 	// broker's confirmations. Then commits wait.
 	unconfirmedLimit = 1024
+
+	// unconfirmedBytes bounds the same in bytes.
+	unconfirmedBytes = 16 << 20
 
 	catchUpPage = 500
 
@@ -38,11 +42,14 @@ type notifier struct {
 	log     *zap.Logger
 
 	queue    chan actor.Notification
-	flushing chan struct{} // closed when no more will be given
-	done     chan struct{} // closed when run has ended
+	bytes    *semaphore.Weighted // of what is in pending
+	flushing chan struct{}       // closed when no more will be given
 
-	mu      sync.Mutex // guards the following field
-	pending map[int64]bool
+	ctx    context.Context // done when run has ended
+	cancel context.CancelFunc
+
+	mu      sync.Mutex      // guards the following field
+	pending map[int64]int64 // of each notification that is on its way, its bytes
 }
 
 // sent is a notification that the broker has not confirmed yet.
@@ -59,21 +66,26 @@ func openNotifier(conn *amqp.Connection, store Store, log *zap.Logger) (*notifie
 	if err := channel.Confirm(false); err != nil {
 		return nil, fmt.Errorf("asking for confirmations: %w", err)
 	}
-	return &notifier{
+	n := &notifier{
 		channel:  channel,
 		closed:   channel.NotifyClose(make(chan *amqp.Error, 1)),
 		store:    store,
 		log:      log,
 		queue:    make(chan actor.Notification, unconfirmedLimit),
+		bytes:    semaphore.NewWeighted(unconfirmedBytes),
 		flushing: make(chan struct{}),
-		done:     make(chan struct{}),
-		pending:  make(map[int64]bool),
-	}, nil
+		pending:  make(map[int64]int64),
+	}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	return n, nil
 }
 
 // catchUp sends what former sessions left in the outbox. It is to be called
 // before run, and while nothing is committed.
 func (n *notifier) catchUp(ctx context.Context) error {
+	if err := n.store.Settle(ctx); err != nil {
+		return err
+	}
 	var last int64
 	for {
 		page, err := n.store.Undelivered(ctx, last, 0, catchUpPage)
@@ -104,27 +116,40 @@ func (n *notifier) catchUp(ctx context.Context) error {
 // while too many are unconfirmed; when the notifier has ended, it leaves the
 // notification to the outbox.
 func (n *notifier) send(x actor.Notification) {
-	n.setPending(x.ID, true)
+	if n.begin(n.ctx, x) != nil {
+		return
+	}
 	select {
 	case n.queue <- x:
-	case <-n.done:
+	case <-n.ctx.Done():
 	}
 }
 
-func (n *notifier) setPending(id int64, pending bool) {
+// begin notes that x is on its way, when there is room for it.
+func (n *notifier) begin(ctx context.Context, x actor.Notification) error {
+	size := min(int64(len(x.Body)), unconfirmedBytes)
+	if err := n.bytes.Acquire(ctx, size); err != nil {
+		return err
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if pending {
-		n.pending[id] = true
-	} else {
-		delete(n.pending, id)
-	}
+	n.pending[x.ID] += size // it may be on its way twice
+	return nil
+}
+
+// end notes that x has arrived.
+func (n *notifier) end(x actor.Notification) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.bytes.Release(n.pending[x.ID])
+	delete(n.pending, x.ID)
 }
 
 func (n *notifier) isPending(id int64) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.pending[id]
+	_, pending := n.pending[id]
+	return pending
 }
 
 // run sends what it is given until ctx is done, the channel is lost, or all is
@@ -132,7 +157,7 @@ func (n *notifier) isPending(id int64) bool {
 func (n *notifier) run(ctx context.Context) {
 	unconfirmed := make(chan sent, unconfirmedLimit)
 	var confirming sync.WaitGroup
-	defer close(n.done)
+	defer n.cancel()
 	defer confirming.Wait()
 	defer close(unconfirmed)
 	confirming.Go(func() { n.confirmAll(ctx, unconfirmed) })
@@ -181,7 +206,7 @@ func (n *notifier) run(ctx context.Context) {
 func (n *notifier) flush(ctx context.Context) {
 	close(n.flushing)
 	select {
-	case <-n.done:
+	case <-n.ctx.Done():
 	case <-ctx.Done():
 	}
 }
@@ -240,7 +265,7 @@ func (n *notifier) confirm(ctx context.Context, s sent) error {
 			return err
 		}
 	}
-	n.setPending(s.ID, false)
+	n.end(s.Notification)
 	return nil
 }
 
@@ -255,8 +280,7 @@ func (n *notifier) overdue(ctx context.Context) []actor.Notification {
 	}
 	var overdue []actor.Notification
 	for _, x := range stored {
-		if x.Body != nil && !n.isPending(x.ID) {
-			n.setPending(x.ID, true)
+		if x.Body != nil && !n.isPending(x.ID) && n.begin(ctx, x) == nil {
 			overdue = append(overdue, x)
 		}
 	}

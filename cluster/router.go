@@ -47,14 +47,17 @@ func (s *session) route(d amqp.Delivery) {
 }
 
 // operationOf returns what follows "rpc.user." in the routing key or, where the
-// request did not come by such a key, in its type. It is "" for neither.
+// request came the direct way, in its type. It is "" where nothing does.
 func operationOf(d *amqp.Delivery) string {
-	for _, name := range []string{d.RoutingKey, d.Type} {
-		if operation, ok := strings.CutPrefix(name, requestPrefix); ok {
-			return operation
-		}
+	name := d.RoutingKey
+	if d.Exchange == directExchange {
+		name = d.Type
 	}
-	return ""
+	operation, ok := strings.CutPrefix(name, requestPrefix)
+	if !ok {
+		return ""
+	}
+	return operation
 }
 
 // spawn runs f beside the router.

@@ -44,7 +44,7 @@ func defaults(t *testing.T) *config.Config {
 		},
 		Cluster:  config.Cluster{Instance: host, Partitions: 64, QueueType: "quorum"},
 		Actor:    config.Actor{Mailbox: 256},
-		Limits:   config.Limits{BodyBytes: 1048576, Depth: 32, Values: 100000, InFlightBytes: 64 << 20},
+		Limits:   config.Limits{BodyBytes: 1048576, Depth: 32, Values: 100000, InFlightBytes: 32 << 20},
 		HTTP:     config.HTTP{Listen: "127.0.0.1:8470"},
 		Log:      config.Log{Level: "info", Format: "json"},
 		Shutdown: config.Shutdown{Grace: 25 * time.Second},

@@ -105,7 +105,7 @@ func (c *Config) settings() []setting {
 			help: "How deep maps and arrays in a request's body may nest."},
 		{name: "limits.values", initial: "100000", kind: number{&c.Limits.Values, 100, 10_000_000},
 			help: "The most values in a request's body."},
-		{name: "limits.in_flight_bytes", initial: "67108864", kind: number{&c.Limits.InFlightBytes, 1 << 20, 16 << 30},
+		{name: "limits.in_flight_bytes", initial: "33554432", kind: number{&c.Limits.InFlightBytes, 1 << 20, 16 << 30},
 			help: "The most bytes in the bodies of all requests that are being carried out at a time. To hold one in memory takes some ten times its bytes at worst."},
 
 		{name: "notifications.include_access_tokens", initial: "false", kind: flag{&c.Notifications.IncludeAccessTokens},

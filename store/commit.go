@@ -15,15 +15,21 @@ import (
 // group gains little, and holds the locks of its users for longer.
 const maxGroup = 128
 
-// maxTries bounds how often a write is tried that meets contention each time.
-const maxTries = 10
+// maxGroupBytes bounds the requests of a group in bytes, but for the last one:
+// a transaction has to be done in a fraction of attemptTimeout.
+const maxGroupBytes = 256 << 10
+
+// patience is how long a write is tried that other transactions stand in the
+// way of. In between it holds no connection.
+const patience = 20 * time.Second
 
 // A pending write waits to be committed.
 type pending struct {
 	write    *actor.Write
 	identity actor.Identity // the write's, or one made up where it has none
 	ctx      context.Context
-	tries    int
+	since    time.Time // of its first try, as far as others stood in its way
+	pause    time.Duration
 	unsure   bool // a try ended without telling whether it was committed
 	result   chan result
 }
@@ -33,7 +39,10 @@ type result struct {
 	err     error
 }
 
-var errClosed = errors.New("the store is closed")
+var (
+	errClosed = errors.New("the store is closed")
+	errBusy   = errors.New("other transactions stood in the way for too long")
+)
 
 // Commit implements [actor.Store]. Once a try is under way, it is waited for
 // even when ctx is done.
@@ -60,11 +69,18 @@ func (p *pending) finish(o actor.Outcome, err error) { p.result <- result{o, err
 
 // commitGroups commits what waits, until the store closes.
 func (s *Store) commitGroups() {
-	gather(s.ctx, s.writes, maxGroup, s.commitGroup, func(p *pending) { p.finish(actor.Outcome{}, errClosed) })
+	gatherer[*pending]{
+		in:     s.writes,
+		most:   maxGroup,
+		weigh:  func(p *pending) int { return p.write.Size },
+		weight: maxGroupBytes,
+		do:     s.commitGroup,
+		drop:   func(p *pending) { p.finish(actor.Outcome{}, errClosed) },
+	}.run(s.ctx)
 }
 
-// commitGroup sees to it that each write of the group is finished, here or, in
-// a transaction of its own, by another goroutine.
+// commitGroup sees to it that each write of the group is finished, now or
+// later, by another goroutine.
 func (s *Store) commitGroup(group []*pending) {
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		group = s.abandon(group)
@@ -77,25 +93,66 @@ func (s *Store) commitGroup(group []*pending) {
 			continue
 		}
 		class := classify(err)
-		switch {
-		case class == unknown:
+		if class == unknown {
 			s.log.Warn("database out of reach, trying again", zap.Int("writes", len(group)), zap.Error(err))
 			for _, p := range group {
 				p.unsure = true
 			}
+		}
+		switch {
 		case len(group) > 1:
-			s.commitSingly(group)
+			// The one that cannot be committed, or not in time, is to hold up
+			// no other.
+			for _, p := range group {
+				s.commitAlone(p)
+			}
 			return
-		case class == contended && group[0].tries < maxTries:
-			group[0].tries++
-		default:
-			w := group[0].write
-			s.log.Error("write failed", zap.String("operation", w.Operation), zap.Int64("user_id", w.UserID), zap.Error(err))
-			group[0].finish(actor.Outcome{}, err)
+		case class == contended:
+			s.postpone(group[0])
+			return
+		case class == failed:
+			s.giveUp(group[0], err)
 			return
 		}
 		s.sleep(pause)
 	}
+}
+
+// commitAlone commits a write in a transaction of its own, beside the groups.
+func (s *Store) commitAlone(p *pending) {
+	s.running.Go(func() {
+		s.singles <- struct{}{}
+		defer func() { <-s.singles }()
+		s.commitGroup([]*pending{p})
+	})
+}
+
+// postpone has a write tried again later, since another transaction stands in
+// its way, and gives it up when that has lasted too long.
+func (s *Store) postpone(p *pending) {
+	if p.since.IsZero() {
+		p.since, p.pause = time.Now(), 5*time.Millisecond
+	}
+	if time.Since(p.since) > patience {
+		s.giveUp(p, errBusy)
+		return
+	}
+	p.pause = min(2*p.pause, 250*time.Millisecond)
+	s.running.Go(func() {
+		s.sleep(p.pause)
+		select {
+		case s.writes <- p:
+		case <-p.ctx.Done():
+			p.finish(actor.Outcome{}, p.ctx.Err())
+		case <-s.ctx.Done():
+			p.finish(actor.Outcome{}, errClosed)
+		}
+	})
+}
+
+func (s *Store) giveUp(p *pending, err error) {
+	s.log.Error("write failed", zap.String("operation", p.write.Operation), zap.Int64("user_id", p.write.UserID), zap.Error(err))
+	p.finish(actor.Outcome{}, err)
 }
 
 // abandon finishes the writes that nobody waits for any more, all of them when
@@ -113,18 +170,6 @@ func (s *Store) abandon(group []*pending) []*pending {
 		}
 	}
 	return kept
-}
-
-// commitSingly commits each write of a group that failed in a transaction of
-// its own, so that the one which cannot be committed holds up no other.
-func (s *Store) commitSingly(group []*pending) {
-	for _, p := range group {
-		s.singles <- struct{}{}
-		s.running.Go(func() {
-			defer func() { <-s.singles }()
-			s.commitGroup([]*pending{p})
-		})
-	}
 }
 
 // sleep waits for d, or until the store closes.

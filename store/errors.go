@@ -41,11 +41,11 @@ func classify(err error) errorClass {
 		"40P01", // deadlock_detected
 		"55P03": // lock_not_available
 		return contended
-	case "57014": // query_canceled, by statement_timeout
-		return failed
-	case "25006", // read_only_sql_transaction: a standby, for now
+	case readOnlyCode, // a standby, for now
 		"53300": // too_many_connections
 		return unknown
+	case "57014": // query_canceled, by statement_timeout
+		return failed
 	}
 	switch class := pg.Code[:2]; {
 	case class == "08", class == "57": // connection_exception, operator_intervention
@@ -54,6 +54,15 @@ func classify(err error) errorClass {
 		return unknown
 	}
 	return failed
+}
+
+// readOnlyCode is read_only_sql_transaction.
+const readOnlyCode = "25006"
+
+// isReadOnly says that the connection cannot write.
+func isReadOnly(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == readOnlyCode
 }
 
 // lost says whether err comes of a connection that broke or could not be made.

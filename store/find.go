@@ -62,7 +62,12 @@ func (s *Store) find(ctx context.Context, l *actor.Lookup) (*storedUser, error) 
 
 // findGroups does the look-ups that wait, until the store closes.
 func (s *Store) findGroups() {
-	gather(s.ctx, s.finds, maxFinds, s.findGroup, func(f *find) { f.done <- errClosed })
+	gatherer[*find]{
+		in:   s.finds,
+		most: maxFinds,
+		do:   s.findGroup,
+		drop: func(f *find) { f.done <- errClosed },
+	}.run(s.ctx)
 }
 
 // findGroup does look-ups in one round trip.

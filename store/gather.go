@@ -2,33 +2,52 @@ package store
 
 import "context"
 
-// gather has work that comes one by one done in groups. While one group is
+// A gatherer has work that comes one by one done in groups. While one group is
 // being done the next one fills, so a group is as large as the load makes it,
-// and nothing waits for the sake of a larger one. It returns when ctx is done;
-// then drop is called for what still waits.
-func gather[T any](ctx context.Context, in <-chan T, most int, do func([]T), drop func(T)) {
+// and nothing waits for the sake of a larger one.
+type gatherer[T any] struct {
+	in     <-chan T
+	most   int         // in a group
+	weigh  func(T) int // nil: everything weighs nothing
+	weight int         // of a group, but for its last one
+	do     func([]T)
+	drop   func(T) // for what still waits at the end
+}
+
+// run works until ctx is done.
+func (g gatherer[T]) run(ctx context.Context) {
 	for {
 		select {
-		case first := <-in:
-			do(fill([]T{first}, in, most))
+		case first := <-g.in:
+			g.do(g.fill(first))
 		case <-ctx.Done():
-			for _, rest := range fill(nil, in, cap(in)) {
-				drop(rest)
+			for {
+				select {
+				case rest := <-g.in:
+					g.drop(rest)
+				default:
+					return
+				}
 			}
-			return
 		}
 	}
 }
 
-// fill adds to group what can be had without waiting.
-func fill[T any](group []T, in <-chan T, most int) []T {
-	for len(group) < most {
+// fill makes a group of first and what can be had without waiting.
+func (g gatherer[T]) fill(first T) []T {
+	group, weight := []T{first}, 0
+	for next := first; ; {
+		if g.weigh != nil {
+			weight += g.weigh(next)
+		}
+		if len(group) == g.most || weight > g.weight {
+			return group
+		}
 		select {
-		case next := <-in:
+		case next = <-g.in:
 			group = append(group, next)
 		default:
 			return group
 		}
 	}
-	return group
 }

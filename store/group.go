@@ -17,7 +17,8 @@ import (
 type group struct {
 	store  *Store
 	writes []*pending
-	stored map[int64]*storedUser // the users of the writes, locked
+	rows   map[int64]int         // of each of the writes' users, there when the locking began
+	stored map[int64]*storedUser // those users' rows that could be locked
 	known  map[actor.Identity]outcomeRow
 	taken  claims // emails and service ids that other users have
 	plan   plan
@@ -27,6 +28,20 @@ type group struct {
 type storedUser struct {
 	user   actor.User            // without access tokens
 	tokens [len(services)][]byte // sealed
+}
+
+// rows is how many rows a user has; nobody has none.
+func (u *storedUser) rows() int {
+	if u == nil {
+		return 0
+	}
+	n := 1
+	for _, service := range services {
+		if *accountOf(&u.user, service) != nil {
+			n++
+		}
+	}
+	return n
 }
 
 func (u *storedUser) setAccount(service string, id int64, token []byte) {
@@ -54,7 +69,7 @@ func (s *Store) tryGroup(all []*pending) (again []*pending, err error) {
 	defer conn.Release()
 	defer func() {
 		if err != nil {
-			rollback(conn.Conn())
+			s.rollback(conn.Conn(), err)
 		}
 	}()
 
@@ -63,6 +78,7 @@ func (s *Store) tryGroup(all []*pending) (again []*pending, err error) {
 	if err := g.lock(ctx, conn.Conn()); err != nil {
 		return nil, fmt.Errorf("locking the users: %w", err)
 	}
+	busy := g.setAsideBusy()
 	if err := g.decide(ctx, conn.Conn()); err != nil {
 		return nil, fmt.Errorf("checking for conflicts: %w", err)
 	}
@@ -72,15 +88,24 @@ func (s *Store) tryGroup(all []*pending) (again []*pending, err error) {
 	for _, d := range g.plan.finished {
 		d.pending.finish(d.outcome, d.err)
 	}
+	for _, p := range busy {
+		s.postpone(p)
+	}
 	return again, nil
 }
 
 // rollback ends a transaction that failed, so that the pool can use the
-// connection again. Where that does not work, the pool drops the connection.
-func rollback(conn *pgx.Conn) {
+// connection again. Where that does not work, or the connection cannot write,
+// the pool drops the connection.
+func (s *Store) rollback(conn *pgx.Conn, cause error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if !conn.IsClosed() && conn.PgConn().TxStatus() != 'I' {
+	switch {
+	case conn.IsClosed():
+	case isReadOnly(cause):
+		s.readOnly.Store(true)
+		conn.Close(ctx)
+	case conn.PgConn().TxStatus() != 'I':
 		conn.Exec(ctx, "rollback")
 	}
 }
@@ -108,6 +133,7 @@ func distinct(all []*pending) (first, rest []*pending) {
 // lock begins the transaction, locks the rows of the users, and reads all that
 // can be known to be needed: one round trip.
 func (g *group) lock(ctx context.Context, conn *pgx.Conn) error {
+	g.rows = make(map[int64]int, len(g.writes))
 	g.stored = make(map[int64]*storedUser, len(g.writes))
 	g.known = make(map[actor.Identity]outcomeRow)
 	var users []int64
@@ -128,13 +154,16 @@ func (g *group) lock(ctx context.Context, conn *pgx.Conn) error {
 
 	batch := new(pgx.Batch)
 	batch.Queue("begin")
+	batch.Queue("SELECT pg_advisory_xact_lock_shared($1)", commitLock)
 	if len(users) > 0 {
-		// The order keeps two groups from locking each other out.
+		// A row that another transaction has locked is not waited for: that
+		// would hold up all the other users of the group.
+		batch.Queue(`SELECT id FROM users WHERE id = ANY($1::int[])
+			UNION ALL SELECT user_id FROM services WHERE user_id = ANY($1::int[])`, users).Query(g.countRows)
 		batch.Queue(`SELECT id, name, email_address, picture_url
-			FROM users WHERE id = ANY($1::int[]) ORDER BY id FOR UPDATE`, users).Query(g.readUsers)
+			FROM users WHERE id = ANY($1::int[]) FOR UPDATE SKIP LOCKED`, users).Query(g.readUsers)
 		batch.Queue(`SELECT user_id, sv_name::text, sv_id, access_token
-			FROM services WHERE sv_name IN ('fb', 'gh') AND user_id = ANY($1::int[])
-			ORDER BY user_id, sv_name FOR UPDATE`, users).Query(g.readServices)
+			FROM services WHERE user_id = ANY($1::int[]) FOR UPDATE SKIP LOCKED`, users).Query(g.readServices)
 	}
 	if len(identities) > 0 {
 		batch.Queue(`SELECT identity, digest, user_id, code, message
@@ -142,6 +171,33 @@ func (g *group) lock(ctx context.Context, conn *pgx.Conn) error {
 	}
 	wanted.queue(batch, &g.taken)
 	return conn.SendBatch(ctx, batch).Close()
+}
+
+func (g *group) countRows(rows pgx.Rows) error {
+	for rows.Next() {
+		var user int64
+		if err := rows.Scan(&user); err != nil {
+			return err
+		}
+		g.rows[user]++
+	}
+	return rows.Err()
+}
+
+// setAsideBusy takes those writes out of the group whose users' rows are not all
+// locked by this transaction, because another one has locked or changed them.
+func (g *group) setAsideBusy() (busy []*pending) {
+	var free []*pending
+	for _, p := range g.writes {
+		user := p.write.UserID
+		if _, known := g.known[p.identity]; !known && p.write.Refused() == nil && g.rows[user] != g.stored[user].rows() {
+			busy = append(busy, p)
+		} else {
+			free = append(free, p)
+		}
+	}
+	g.writes = free
+	return busy
 }
 
 func (g *group) readUsers(rows pgx.Rows) error {
@@ -163,8 +219,6 @@ func (g *group) readServices(rows pgx.Rows) error {
 		if err := rows.Scan(&user, &service, &id, &token); err != nil {
 			return err
 		}
-		// A service whose user came to be between the two queries is left for
-		// the constraint to find.
 		if u := g.stored[user]; u != nil {
 			u.setAccount(service, id, token)
 		}

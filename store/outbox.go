@@ -20,8 +20,8 @@ type outbox struct {
 }
 
 const (
-	selectOutbox = "SELECT id, user_id, message_id, routing_key, coalesce(traceparent, ''), body, sealed FROM ident_outbox "
-	deleteOutbox = "DELETE FROM ident_outbox WHERE id = ANY($1::bigint[])"
+	outboxColumns = "SELECT id, user_id, message_id, routing_key, coalesce(traceparent, ''), body, sealed FROM "
+	deleteOutbox  = "DELETE FROM ident_outbox WHERE id = ANY($1::bigint[])"
 
 	// sweepEvery is how long a notification that was delivered may stay
 	// stored, when no commit takes it along.
@@ -49,18 +49,20 @@ func (o *outbox) send(notifications []actor.Notification) {
 	}
 }
 
-// Undelivered returns up to limit notifications that are in the database and
-// were committed at least age ago, by id from afterID on. Without commits under
-// way, and with age 0, these are all that were not delivered. One that no key
-// opens has no body.
+// Undelivered returns up to limit notifications, fewer if they are large, that
+// are in the database and were committed at least age ago, by id from afterID
+// on. Without commits under way, and with age 0, what one call after another
+// returns is all that was not delivered. One that no key opens has no body.
 func (s *Store) Undelivered(ctx context.Context, afterID int64, age time.Duration, limit int) ([]actor.Notification, error) {
 	var all []actor.Notification
 	err := s.retry(ctx, func(ctx context.Context) error {
 		if err := s.deleteDelivered(ctx); err != nil {
 			return err
 		}
-		rows, err := s.pool.Query(ctx, selectOutbox+"WHERE id > $1 AND committed_at <= now() - $2::interval ORDER BY id LIMIT $3",
-			afterID, age, limit)
+		rows, err := s.pool.Query(ctx, outboxColumns+`(
+				SELECT *, sum(octet_length(body)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS bytes FROM ident_outbox
+				WHERE id > $1 AND committed_at <= now() - $2::interval ORDER BY id LIMIT $3) AS page
+			WHERE bytes - octet_length(body) < $4 ORDER BY id`, afterID, age, limit, maxPageBytes)
 		if err != nil {
 			return err
 		}
@@ -71,6 +73,28 @@ func (s *Store) Undelivered(ctx context.Context, afterID int64, age time.Duratio
 		return nil, s.logged(ctx, "reading the outbox", err)
 	}
 	return all, nil
+}
+
+// commitLock is the key of the advisory lock that each commit shares: "idento" in
+// ASCII.
+const commitLock = 0x6964656e746f
+
+// Settle waits until every commit that is under way, be it of a process that has
+// ended meanwhile, is done. Commits that begin later wait for it.
+func (s *Store) Settle(ctx context.Context) error {
+	for {
+		_, err := s.pool.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", commitLock)
+		switch {
+		case err == nil:
+			return nil
+		case classify(err) == failed || ctx.Err() != nil:
+			return s.logged(ctx, "waiting for commits", err)
+		}
+		s.sleep(100 * time.Millisecond)
+		if s.ctx.Err() != nil {
+			return errClosed
+		}
+	}
 }
 
 func (s *Store) readOutbox(rows pgx.Rows) ([]actor.Notification, error) {

@@ -229,7 +229,7 @@ func (pl *plan) commit(ctx context.Context, conn *pgx.Conn, s *Store) error {
 			RETURNING id`, c.users, c.ids, c.keys, c.bodies, c.sealeds, c.traces).Query(pl.readNoticeIDs)
 	}
 	if len(pl.stuck) > 0 {
-		batch.Queue(selectOutbox+"WHERE user_id = ANY($1::int[]) ORDER BY id", pl.stuck).Query(func(rows pgx.Rows) error {
+		batch.Queue(outboxColumns+"ident_outbox WHERE user_id = ANY($1::int[]) ORDER BY id", pl.stuck).Query(func(rows pgx.Rows) error {
 			left, err := s.readOutbox(rows)
 			pl.told = append(pl.told, left...)
 			return err

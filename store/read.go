@@ -22,7 +22,7 @@ const (
 
 // maxPageBytes bounds a page of list beside its size, so that its answer can be
 // sent. A page has one user at least.
-const maxPageBytes = 8 << 20
+const maxPageBytes = 4 << 20
 
 // userRow is what wholeUser is read into.
 type userRow struct {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -63,7 +64,8 @@ type Store struct {
 	work  context.Context // done when the store is aborted: nothing is finished
 	abort context.CancelFunc
 
-	outbox outbox
+	outbox   outbox
+	readOnly atomic.Bool // a write found so since the last Ping
 }
 
 // Open returns the store in a database, which has to have the schema that
@@ -128,17 +130,20 @@ func PoolConfig(o Options) (*pgxpool.Config, error) {
 // connection of its own, which the load on the others does not hold up. One
 // goroutine at a time may call it.
 func (s *Store) Ping(ctx context.Context) (err error) {
+	if s.readOnly.Swap(false) && s.pinger != nil {
+		s.pinger.Close(ctx) // what a new connection may do counts
+	}
 	if s.pinger == nil || s.pinger.IsClosed() {
 		if s.pinger, err = pgx.ConnectConfig(ctx, s.pool.Config().ConnConfig); err != nil {
 			return fmt.Errorf("reaching the database: %w", err)
 		}
 	}
-	var standby bool
-	if err := s.pinger.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&standby); err != nil {
+	var readOnly bool
+	if err := s.pinger.QueryRow(ctx, "SELECT current_setting('transaction_read_only')::boolean").Scan(&readOnly); err != nil {
 		return fmt.Errorf("reaching the database: %w", err)
 	}
-	if standby {
-		return errors.New("reaching the database: it is a standby")
+	if readOnly {
+		return errors.New("reaching the database: it can be read only")
 	}
 	return nil
 }
@@ -179,7 +184,7 @@ func (s *Store) retry(ctx context.Context, try func(ctx context.Context) error) 
 		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 		err := try(attempt)
 		cancel()
-		if err == nil || classify(err) != unknown {
+		if err == nil || classify(err) == failed {
 			return err
 		}
 		select {

@@ -447,7 +447,7 @@ func TestAPageOfHugeUsersEndsEarlyAndIsContinued(t *testing.T) {
 			}
 		}
 		if next == 0 {
-			if seen != 20 || pages != 3 {
+			if seen != 20 || pages != 5 {
 				t.Errorf("%d users on %d pages", seen, pages)
 			}
 			return
