@@ -17,7 +17,7 @@ const (
 )
 
 // A Refusal is an answer that says no. Its message is for people and holds
-// nothing of what the caller sent. All refusals but InvocationFailed are final:
+// no value of what the caller sent or what is stored. All refusals but InvocationFailed are final:
 // they are kept under the request's identity and given again.
 type Refusal struct {
 	Code      Code

@@ -57,7 +57,7 @@ type Decision struct {
 
 // patchLimit bounds what applying a patch may cost: ample for a user whose
 // every field is as large as a request of the usual size can make it.
-var patchLimit = jsonpatch.Limit{Work: 16 << 20, Depth: 1000}
+var patchLimit = jsonpatch.Limit{Work: 4 << 20, Depth: 1000}
 
 // Decide says what the write makes of the user as stored now, nil if there is
 // none. It changes nothing and has no other inputs.

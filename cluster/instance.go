@@ -58,6 +58,10 @@ type Options struct {
 const (
 	connectTimeout = 8 * time.Second
 
+	// steadyAfter is how long a session has to last for its end to be a first
+	// failure, and not one more in a row.
+	steadyAfter = 30 * time.Second
+
 	// pingEvery and pingTimeout bound how long the loss of the database goes
 	// unnoticed while nobody asks for anything.
 	pingEvery   = time.Second
@@ -104,7 +108,11 @@ func (i *Instance) Run(ctx context.Context) error {
 
 	patience := Patience{Insist: i.o.Insist}
 	for {
-		err := i.serve(ctx, patience.Succeeded)
+		begun := time.Now()
+		err := i.serve(ctx)
+		if time.Since(begun) > steadyAfter {
+			patience.Succeeded()
+		}
 		if ctx.Err() != nil {
 			if err := context.Cause(ctx); errors.Is(err, ErrUnreachable) {
 				return err
@@ -119,13 +127,13 @@ func (i *Instance) Run(ctx context.Context) error {
 }
 
 // serve runs one session.
-func (i *Instance) serve(ctx context.Context, succeeded func()) error {
+func (i *Instance) serve(ctx context.Context) error {
 	s, err := openSession(ctx, i.o)
 	if err != nil {
 		return err
 	}
-	succeeded()
 	i.serving.Store(true)
+	defer context.AfterFunc(ctx, func() { i.serving.Store(false) })()
 	i.o.Log.Info("serving")
 	err = s.run(ctx)
 	i.serving.Store(false)

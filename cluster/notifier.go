@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -23,18 +24,23 @@ const (
 
 	catchUpPage = 500
 
+	// refusedEvery is how often notifications are tried again that a
+	// subscriber's queue has refused.
+	refusedEvery = 2 * time.Second
+
 	// A notification that has been stored for longer than overdueAge, and is
 	// not on its way, was committed without this process learning of it.
 	overdueEvery = 10 * time.Second
 	overdueAge   = 20 * time.Second
-
-	// nackPause is how long to wait before sending a notification again that a
-	// subscriber's queue has refused.
-	nackPause = time.Second
 )
 
 // A notifier sends notifications over a channel of its own, in the order in
 // which they are given to it, and has those forgotten that the broker confirms.
+//
+// The broker refuses one on behalf of a subscriber's queue that takes no more.
+// Then it, and all later ones of its user, are left to the outbox, and sent from
+// there in order until they are taken; some of the later ones may be on their
+// way already, and come again. Nobody else waits for that.
 type notifier struct {
 	channel *amqp.Channel
 	closed  chan *amqp.Error // the channel's end
@@ -48,8 +54,9 @@ type notifier struct {
 	ctx    context.Context // done when run has ended
 	cancel context.CancelFunc
 
-	mu      sync.Mutex      // guards the following field
+	mu      sync.Mutex      // guards the following fields
 	pending map[int64]int64 // of each notification that is on its way, its bytes
+	refused map[int64]bool  // users whose notifications are left to the outbox
 }
 
 // sent is a notification that the broker has not confirmed yet.
@@ -75,6 +82,7 @@ func openNotifier(conn *amqp.Connection, store Store, log *zap.Logger) (*notifie
 		bytes:    semaphore.NewWeighted(unconfirmedBytes),
 		flushing: make(chan struct{}),
 		pending:  make(map[int64]int64),
+		refused:  make(map[int64]bool),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	return n, nil
@@ -162,9 +170,14 @@ func (n *notifier) run(ctx context.Context) {
 	defer close(unconfirmed)
 	confirming.Go(func() { n.confirmAll(ctx, unconfirmed) })
 
-	overdue := time.NewTicker(overdueEvery)
+	refused, overdue := time.NewTicker(refusedEvery), time.NewTicker(overdueEvery)
+	defer refused.Stop()
 	defer overdue.Stop()
 	publish := func(x actor.Notification) bool {
+		if n.isRefused(x.UserID) {
+			n.end(x)
+			return true
+		}
 		s, err := n.publish(x)
 		if err != nil {
 			return false // the channel is closed, and the session learns of it
@@ -182,11 +195,13 @@ func (n *notifier) run(ctx context.Context) {
 			if !publish(x) {
 				return
 			}
+		case <-refused.C:
+			if n.retryRefused(ctx) != nil {
+				return
+			}
 		case <-overdue.C:
-			for _, x := range n.overdue(ctx) {
-				if !publish(x) {
-					return
-				}
+			if _, err := n.sweep(ctx, overdueAge, func(int64) bool { return true }); err != nil {
+				return
 			}
 		case <-n.flushing:
 			for len(n.queue) > 0 {
@@ -238,51 +253,120 @@ func (n *notifier) confirmAll(ctx context.Context, unconfirmed <-chan sent) {
 	}
 }
 
-// confirm waits until the broker has the notification. One that it refuses, on
-// behalf of a subscriber's queue that takes no more, is sent again until it
-// does not.
+// confirm waits for the broker's word on a notification.
 func (n *notifier) confirm(ctx context.Context, s sent) error {
-	for s.confirmation != nil {
-		acked, err := s.confirmation.WaitContext(ctx)
-		if err != nil {
-			return err
-		}
-		if acked {
-			n.store.Delivered(s.ID)
-			break
-		}
-		if n.channel.IsClosed() {
-			return amqp.ErrClosed
-		}
-		n.log.Warn("a subscriber's queue refused a notification; sending it again",
-			zap.Int64("id", s.ID), zap.Int64("user_id", s.UserID))
-		select {
-		case <-time.After(nackPause):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if s, err = n.publish(s.Notification); err != nil {
-			return err
-		}
+	defer n.end(s.Notification)
+	if s.confirmation == nil {
+		return nil
 	}
-	n.end(s.Notification)
+	taken, err := n.await(ctx, s)
+	if err != nil {
+		return err
+	}
+	if taken && !n.isRefused(s.UserID) {
+		n.store.Delivered(s.ID)
+	}
 	return nil
 }
 
-// overdue returns notifications that are stored and were never sent: their
-// commit had an outcome that this process, or one before it, did not learn.
-func (n *notifier) overdue(ctx context.Context) []actor.Notification {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	stored, err := n.store.Undelivered(ctx, 0, overdueAge, catchUpPage)
-	if err != nil {
-		return nil // the database is out of reach: later
+// await waits for the broker's word. Where that is no, the user is refused from
+// now on.
+func (n *notifier) await(ctx context.Context, s sent) (taken bool, err error) {
+	taken, err = s.confirmation.WaitContext(ctx)
+	switch {
+	case err != nil:
+		return false, err
+	case !taken && n.channel.IsClosed():
+		return false, amqp.ErrClosed
+	case !taken && !n.isRefused(s.UserID):
+		n.setRefused(s.UserID, true)
+		n.log.Warn("a subscriber's queue refuses notifications; this user's are held back",
+			zap.Int64("id", s.ID), zap.Int64("user_id", s.UserID))
 	}
-	var overdue []actor.Notification
-	for _, x := range stored {
-		if x.Body != nil && !n.isPending(x.ID) && n.begin(ctx, x) == nil {
-			overdue = append(overdue, x)
+	return taken, nil
+}
+
+func (n *notifier) setRefused(user int64, refused bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if refused {
+		n.refused[user] = true
+	} else {
+		delete(n.refused, user)
+	}
+}
+
+func (n *notifier) isRefused(user int64) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.refused[user]
+}
+
+// retryRefused sends what is held back. A user of whom nothing is, any more, is
+// refused no longer.
+func (n *notifier) retryRefused(ctx context.Context) error {
+	n.mu.Lock()
+	refused := maps.Clone(n.refused)
+	n.mu.Unlock()
+	if len(refused) == 0 {
+		return nil
+	}
+	seen, err := n.sweep(ctx, 0, func(user int64) bool { return refused[user] })
+	if err != nil || seen == nil {
+		return err
+	}
+	for user := range refused {
+		if !seen[user] {
+			n.setRefused(user, false)
 		}
 	}
-	return overdue
+	return nil
+}
+
+// sweep sends notifications from the outbox that are of certain users, of a
+// certain age, and not on their way, one at a time, such that none of a user
+// overtakes another. It returns the users of whom there were any, nil where it
+// could not read all of the outbox. An error is about the channel.
+func (n *notifier) sweep(ctx context.Context, age time.Duration, of func(user int64) bool) (seen map[int64]bool, err error) {
+	seen = make(map[int64]bool)
+	again := make(map[int64]bool) // who was refused again
+	var last int64
+	for {
+		page, err := n.stored(ctx, last, age)
+		if err != nil {
+			return nil, nil // the database is out of reach: later
+		}
+		if len(page) == 0 {
+			return seen, nil
+		}
+		for _, x := range page {
+			last = x.ID
+			if x.Body == nil || !of(x.UserID) {
+				continue
+			}
+			seen[x.UserID] = true
+			if again[x.UserID] || n.isPending(x.ID) {
+				continue
+			}
+			s, err := n.publish(x)
+			if err != nil {
+				return nil, err
+			}
+			taken, err := n.await(ctx, s)
+			if err != nil {
+				return nil, err
+			}
+			if taken {
+				n.store.Delivered(x.ID)
+			} else {
+				again[x.UserID] = true
+			}
+		}
+	}
+}
+
+func (n *notifier) stored(ctx context.Context, last int64, age time.Duration) ([]actor.Notification, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	return n.store.Undelivered(ctx, last, age, catchUpPage)
 }

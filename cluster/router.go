@@ -35,7 +35,7 @@ func (s *session) route(d amqp.Delivery) {
 		actor.IdentityOf(d.MessageId, d.ReplyTo, d.CorrelationId), s.o.Limits)
 	switch {
 	case refusal != nil:
-		c.answer(actor.AnswerRefusal(refusal))
+		c.spawn(func() { c.answer(actor.AnswerRefusal(refusal)) })
 	case request.Get != nil:
 		c.spawn(func() { c.get(request.Get) })
 	case request.List != nil:
@@ -110,7 +110,7 @@ func (c *call) write(w *actor.Write) {
 	}
 	deliver := func() {
 		if err := c.partition.Deliver(actor.Task{Write: w, Done: done}); err != nil {
-			c.fail(err)
+			c.spawn(func() { c.fail(err) })
 		}
 	}
 	switch {

@@ -51,6 +51,8 @@ func openSession(ctx context.Context, o Options) (_ *session, err error) {
 		budget:  newBudget(o.InFlight),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	// A broker that takes nothing in blocks who sends, whatever ctx says.
+	defer context.AfterFunc(ctx, func() { conn.CloseDeadline(time.Now()) })()
 	defer func() {
 		if err != nil {
 			s.cancel()
@@ -103,6 +105,8 @@ func (s *session) run(ctx context.Context) error {
 	err := s.takeRequests(ctx)
 	if err == nil && !errors.Is(context.Cause(ctx), ErrUnreachable) {
 		s.drain()
+	} else {
+		s.conn.CloseDeadline(time.Now().Add(time.Second))
 	}
 	// From here on nobody waits for anything: what is still under way was not
 	// acknowledged, and comes again.

@@ -61,8 +61,17 @@ func (s *Store) Commit(ctx context.Context, w *actor.Write) (actor.Outcome, erro
 	case <-s.ctx.Done():
 		return actor.Outcome{}, errClosed
 	}
-	r := <-p.result
-	return r.outcome, r.err
+	select {
+	case r := <-p.result:
+		return r.outcome, r.err
+	case <-s.stopped: // perhaps without having seen p
+	}
+	select {
+	case r := <-p.result:
+		return r.outcome, r.err
+	default:
+		return actor.Outcome{}, errClosed
+	}
 }
 
 func (p *pending) finish(o actor.Outcome, err error) { p.result <- result{o, err} }
@@ -110,7 +119,7 @@ func (s *Store) commitGroup(group []*pending) {
 		case class == contended:
 			s.postpone(group[0])
 			return
-		case class == failed:
+		case class == failed && !group[0].unsure:
 			s.giveUp(group[0], err)
 			return
 		}
@@ -133,7 +142,7 @@ func (s *Store) postpone(p *pending) {
 	if p.since.IsZero() {
 		p.since, p.pause = time.Now(), 5*time.Millisecond
 	}
-	if time.Since(p.since) > patience {
+	if time.Since(p.since) > patience && !p.unsure {
 		s.giveUp(p, errBusy)
 		return
 	}

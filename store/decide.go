@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"runtime/debug"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
@@ -18,13 +19,18 @@ type decided struct {
 	decision actor.Decision
 }
 
-// decide lets each write decide on the locked users, and plans the changes.
+// decide lets each write decide on the locked users, and plans the changes. It
+// returns the writes that it did not come to before the deadline.
 // Where a patch gives a user another email or service id, it takes a round trip
 // to find out whose those are.
-func (g *group) decide(ctx context.Context, conn *pgx.Conn) error {
+func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) (late []*pending, err error) {
 	var all []decided
 	var wanted wanted
-	for _, p := range g.writes {
+	for i, p := range g.writes {
+		if i > 0 && time.Now().After(deadline) {
+			late = g.writes[i:]
+			break
+		}
 		if row, ok := g.known[p.identity]; ok {
 			g.plan.repeat(p, row)
 			continue
@@ -52,7 +58,7 @@ func (g *group) decide(ctx context.Context, conn *pgx.Conn) error {
 	batch := new(pgx.Batch)
 	if wanted.queue(batch, &g.taken); batch.Len() > 0 {
 		if err := conn.SendBatch(ctx, batch).Close(); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	for _, d := range all {
@@ -64,10 +70,10 @@ func (g *group) decide(ctx context.Context, conn *pgx.Conn) error {
 			}
 		}
 		if err := g.plan.add(g.store, d); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return late, nil
 }
 
 // ask lets a write decide. A write that panics fails alone.

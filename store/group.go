@@ -55,10 +55,14 @@ type outcomeRow struct {
 	outcome actor.Outcome
 }
 
+// decideFor bounds how long the writes of a group may take to decide, while rows
+// are locked, but for the last one that does.
+const decideFor = 500 * time.Millisecond
+
 // tryGroup commits a group of writes in one transaction and finishes those
 // that it could. It returns the ones that have to wait for another of the
-// group, whose user or identity they share. On an error, none is finished but
-// those whose failure is certain.
+// group: whose user or identity they share, or who took too long. On an error,
+// none is finished.
 func (s *Store) tryGroup(all []*pending) (again []*pending, err error) {
 	ctx, cancel := context.WithTimeout(s.work, attemptTimeout)
 	defer cancel()
@@ -79,9 +83,12 @@ func (s *Store) tryGroup(all []*pending) (again []*pending, err error) {
 		return nil, fmt.Errorf("locking the users: %w", err)
 	}
 	busy := g.setAsideBusy()
-	if err := g.decide(ctx, conn.Conn()); err != nil {
+	begun := time.Now()
+	late, err := g.decide(ctx, conn.Conn(), begun.Add(decideFor))
+	if err != nil {
 		return nil, fmt.Errorf("checking for conflicts: %w", err)
 	}
+	again = append(late, again...)
 	if err := g.plan.commit(ctx, conn.Conn(), s); err != nil {
 		return nil, fmt.Errorf("committing: %w", err)
 	}

@@ -67,11 +67,15 @@ func (e *SchemaError) Error() string {
 }
 
 // Migrate brings the schema of the database to SchemaVersion, all of it or, on
-// an error, nothing of it. It reports each migration that it applies. Where
-// another Migrate is under way, it waits for that one. A schema that is newer
+// an error, nothing of it. It reports each migration that it is about to
+// apply. Where another Migrate is under way, it waits for that one. A schema that is newer
 // is a *SchemaError.
 func Migrate(ctx context.Context, conn *pgx.Conn, report func(version int, name string)) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		// A large table takes its time, and so may whoever has it locked.
+		if _, err := tx.Exec(ctx, "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL client_min_messages = warning"); err != nil {
+			return fmt.Errorf("lifting the time limits: %w", err)
+		}
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", migrationLock); err != nil {
 			return fmt.Errorf("locking the schema: %w", err)
 		}
@@ -79,7 +83,7 @@ func Migrate(ctx context.Context, conn *pgx.Conn, report func(version int, name 
 			version    int PRIMARY KEY,
 			name       text NOT NULL,
 			applied_at timestamptz NOT NULL DEFAULT now())`
-		if _, err := tx.Exec(ctx, "SET LOCAL client_min_messages = warning; "+versions); err != nil {
+		if _, err := tx.Exec(ctx, versions); err != nil {
 			return fmt.Errorf("creating ident_migrations: %w", err)
 		}
 		err := CheckSchema(ctx, tx)
@@ -88,13 +92,13 @@ func Migrate(ctx context.Context, conn *pgx.Conn, report func(version int, name 
 			return err
 		}
 		for _, m := range migrations[older.Have:] {
+			report(m.version, m.name)
 			if _, err := tx.Exec(ctx, m.sql); err != nil {
 				return fmt.Errorf("migration %d (%s): %w", m.version, m.name, err)
 			}
 			if _, err := tx.Exec(ctx, "INSERT INTO ident_migrations (version, name) VALUES ($1, $2)", m.version, m.name); err != nil {
 				return fmt.Errorf("recording migration %d: %w", m.version, err)
 			}
-			report(m.version, m.name)
 		}
 		return nil
 	})

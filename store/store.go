@@ -58,6 +58,7 @@ type Store struct {
 	writes  chan *pending // to the committers
 	singles chan struct{} // holds a token for each write that is tried alone
 	running sync.WaitGroup
+	stopped chan struct{} // closed when nobody commits any more
 
 	ctx   context.Context // done when the store closes: nothing new is begun
 	close context.CancelFunc
@@ -88,6 +89,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		keyring: o.Keyring,
 		log:     o.Log,
 		reveal:  o.TokensInNotices,
+		stopped: make(chan struct{}),
 		finds:   make(chan *find, maxFinds),
 		writes:  make(chan *pending, maxGroup),
 		singles: make(chan struct{}, max(1, o.MaxConnections/4)),
@@ -100,6 +102,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s.running.Go(s.sweepOutbox)
 	s.running.Go(s.emptySlots)
+	go func() {
+		<-s.ctx.Done()
+		s.running.Wait()
+		close(s.stopped)
+	}()
 	return s, nil
 }
 
@@ -157,7 +164,7 @@ func (s *Store) Abort() { s.abort() }
 // aborted or the database is out of reach. Nobody may be using Ping.
 func (s *Store) Close() {
 	s.close()
-	s.running.Wait()
+	<-s.stopped
 	s.abort()
 	closed := make(chan struct{})
 	go func() {

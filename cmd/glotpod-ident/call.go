@@ -65,7 +65,7 @@ func runCall(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	defer cancel()
 	answer, err := call(ctx, c, words[0], *messageID, request)
 	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, cluster.ErrNoService):
+	case !errors.Is(err, cluster.ErrUnreachable) && errors.Is(err, context.DeadlineExceeded), errors.Is(err, cluster.ErrNoService):
 		fmt.Fprintf(stderr, "glotpod-ident call: %v\n", err)
 		return exitNoAnswer
 	case err != nil:

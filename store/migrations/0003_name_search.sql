@@ -7,3 +7,6 @@ CREATE FUNCTION ident_words(name text) RETURNS tsvector
         pg_catalog.regexp_replace(pg_catalog.left(name, 1000), '[!-/:-@[-`{-~]+', ' ', 'g'));
 
 CREATE INDEX users_name_words ON users USING gin (ident_words(name));
+
+-- Without statistics of these words, the index would not be used.
+ANALYZE users;
