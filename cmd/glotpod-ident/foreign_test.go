@@ -148,7 +148,7 @@ func TestUncommittedForeignWritesAreWaitedFor(t *testing.T) {
 	s.exec(t, "UPDATE users SET name = 's3cret theirs' WHERE id = $1", u["id"])
 	patch := c.request("patch", patchOf(u, op("test", "/name", "s3cret theirs"), op("add", "/picture_url", "s3cret")))
 	c.send(t, patch)
-	waiting()
+	c.create(t, newUser()) // others are served, after the patch was tried
 	s.exec(t, "COMMIT")
 	c.await(t, patch).result(t)
 }

@@ -12,7 +12,7 @@ var serial atomic.Int64
 // newUser returns a user who exists nowhere, with the given services.
 func newUser(services ...string) dict {
 	n := serial.Add(1)
-	u := dict{"name": fmt.Sprintf("s3cret Ada %d", n), "email": fmt.Sprintf("s3cret-new-%d@secret.example", n)}
+	u := dict{"name": fmt.Sprintf("s3cret Ada %d", n), "email": fmt.Sprintf("s3cret-user-%d@secret.example", n)}
 	if len(services) == 0 {
 		services = []string{"github"}
 	}

@@ -47,7 +47,7 @@ func migrate(ctx context.Context, c *config.Config, check bool, stdout io.Writer
 		}
 	} else {
 		err := store.Migrate(ctx, conn, func(version int, name string) {
-			fmt.Fprintf(stdout, "migration %d: %s\n", version, name)
+			fmt.Fprintf(stdout, "applying migration %d: %s\n", version, name)
 		})
 		if err != nil {
 			return err

@@ -218,7 +218,7 @@ func TestMigratesThatRunAtOnceTakeTurns(t *testing.T) {
 		if status := p.await(t, patience); status != 0 {
 			t.Errorf("a migrate ended with %d: %s", status, p.stderr.String())
 		}
-		if strings.Contains(p.stdout.String(), "applied") {
+		if strings.Contains(p.stdout.String(), "applying") {
 			applied++
 		}
 	}
