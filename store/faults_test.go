@@ -1,0 +1,90 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/actor"
+)
+
+func TestRowsThatOthersHaveLockedHoldUpNobodyElse(t *testing.T) {
+	h := start(t)
+	var ids []int64
+	for i := range 20 {
+		ids = append(ids, h.create(i))
+	}
+	foreign := connect(t, h.db.Config().ConnString())
+	locked, err := foreign.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer locked.Rollback(context.Background())
+	if _, err := locked.Exec(t.Context(), "UPDATE users SET picture_url = 'theirs' WHERE id = ANY($1)", ids[:10]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := locked.Exec(t.Context(), "UPDATE services SET sv_id = sv_id + 100 WHERE user_id = $1", ids[10]); err != nil {
+		t.Fatal(err)
+	}
+
+	var waiting sync.WaitGroup
+	rename := func(id int64) actor.Outcome {
+		return h.do("patch", "", args{"user_id": id, "ops": replace("/name", "ours")})
+	}
+	for _, id := range ids[:11] {
+		waiting.Go(func() {
+			if o := rename(id); o.Refusal != nil {
+				t.Error(o.Refusal)
+			}
+		})
+	}
+	for range 20 { // all of this while the others wait
+		for _, id := range ids[11:] {
+			if o := rename(id); o.Refusal != nil {
+				t.Fatal(o.Refusal)
+			}
+		}
+	}
+	if u := h.get(ids[0]); u.Name == "ours" {
+		t.Error("a locked row was written")
+	}
+	if err := locked.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	waiting.Wait()
+	for i, id := range ids[:11] {
+		u := h.get(id)
+		if i < 10 && (u.PictureURL == nil || *u.PictureURL != "theirs") || i == 10 && u.GitHub.ID != 110 || u.Name != "ours" {
+			t.Errorf("user %d is %+v", id, u)
+		}
+	}
+}
+
+func TestAbortEndsEveryCommitHoweverManyWait(t *testing.T) {
+	h := start(t)
+	foreign := connect(t, h.db.Config().ConnString())
+	err := pgx.BeginFunc(t.Context(), foreign, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(t.Context(), "LOCK TABLE users"); err != nil {
+			return err
+		}
+		var committing sync.WaitGroup
+		for i := range 1000 {
+			w := request(t, "create", fmt.Sprint(i), ada(i))
+			w.UserID = int64(i + 1)
+			committing.Go(func() {
+				if _, err := h.Commit(context.Background(), w); err == nil {
+					t.Error("committed over a lock")
+				}
+			})
+		}
+		h.Abort()
+		committing.Wait()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
