@@ -1,0 +1,54 @@
+package ownership
+
+import "time"
+
+// hurry sends the next message as soon as Spacing allows.
+func (c *Core) hurry() {
+	c.sendBy(0)
+}
+
+// sendBy sends the next message after wait at the latest, though not sooner
+// than Spacing allows.
+func (c *Core) sendBy(wait time.Duration) {
+	due := c.now.Add(wait)
+	if earliest := c.sentAt.Add(c.cfg.Spacing); due.Before(earliest) {
+		due = earliest
+	}
+	if due.Before(c.sendAt) {
+		c.sendAt = due
+	}
+}
+
+// broadcast tells the others how things are here, and what is new.
+func (c *Core) broadcast() {
+	c.seq++
+	msg := c.news
+	msg.From, msg.Seq, msg.State = c.self, c.seq, c.state
+	msg.Parameters = c.cfg.parameters()
+	msg.Wants = c.wants()
+	c.do(Broadcast{Message: msg})
+
+	c.news = Message{}
+	c.sentAt = c.now
+	c.sendAt = c.now.Add(c.jitter(c.cfg.Heartbeat))
+}
+
+// wants returns the leases that others are asked to give up, at most Window of
+// each. It is part of each message, so a wish that was lost is heard next time.
+func (c *Core) wants() []Lease {
+	var leases []Lease
+	asked := make(map[Member]int)
+	c.wantsMore = false
+	for p := range c.partitions {
+		part := &c.partitions[p]
+		switch {
+		case !part.asks():
+		case asked[part.holder] == c.cfg.Window:
+			c.wantsMore = true
+		default:
+			asked[part.holder]++
+			leases = append(leases, Lease{Partition: p, Epoch: part.epoch, Holder: part.holder})
+		}
+	}
+	return leases
+}

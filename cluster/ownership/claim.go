@@ -1,0 +1,206 @@
+package ownership
+
+import "time"
+
+// align brings a partition in line with the ring and the members as they are
+// now. It may be called at any time.
+func (c *Core) align(p int) {
+	part := &c.partitions[p]
+	switch {
+	case part.phase == idle && c.ours(p):
+		c.claim(p, Lease{})
+	case part.phase == waiting && !c.ours(p):
+		c.transition(p, idle)
+	case part.asks():
+		if c.over(part.holder) {
+			c.claim(p, Lease{Partition: p, Epoch: part.epoch, Holder: part.holder})
+		}
+	case part.phase == waiting && !c.now.Before(part.retryAt):
+		c.claim(p, Lease{})
+	case part.phase == owned && !c.ours(p):
+		c.giveUp(p)
+	}
+}
+
+// claim asks the epoch table for the partition: for a free one, or for the
+// lease of a holder that is over.
+//
+// Invariant: the epoch to depose comes from an answer of the epoch table, never
+// from what was held here before. So it is somebody else's, or one of our own
+// under which nothing runs.
+func (c *Core) claim(p int, depose Lease) {
+	part := &c.partitions[p]
+	c.transition(p, claiming)
+	c.attempts++
+	part.attempt, part.deposed = c.attempts, depose.Holder
+	c.do(Claim{Partition: p, Attempt: part.attempt, Depose: depose.Epoch, By: c.self})
+}
+
+// isAnswer reports whether the partition waits for the answer to this attempt.
+func (c *Core) isAnswer(p int, attempt uint64) bool {
+	return c.partitions[p].phase == claiming && c.partitions[p].attempt == attempt
+}
+
+// won is the answer to a claim that succeeded. If it comes too late to be of
+// use, what was won is given back.
+func (c *Core) won(e Claimed) {
+	c.databaseAnswered()
+	if !c.isAnswer(e.Partition, e.Attempt) {
+		c.do(Release{Partition: e.Partition, Epoch: e.Epoch})
+		return
+	}
+	if !c.ours(e.Partition) {
+		c.transition(e.Partition, idle)
+		c.do(Release{Partition: e.Partition, Epoch: e.Epoch})
+		return
+	}
+	part := &c.partitions[e.Partition]
+	if part.deposed.Name != "" && part.deposed.Name != c.self.Name {
+		c.news.Taken = append(c.news.Taken, Lease{Partition: e.Partition, Epoch: e.Epoch, Holder: c.self})
+		c.hurry()
+	}
+	part.epoch = e.Epoch
+	c.transition(e.Partition, starting)
+	c.do(Consume{Partition: e.Partition, Epoch: e.Epoch})
+}
+
+// refused is the answer to a claim that another's lease stands against. It is
+// the epoch table's word, so it is the time to find out whether that other is
+// alive.
+func (c *Core) refused(e ClaimRefused) {
+	p := e.Row.Partition
+	c.databaseAnswered()
+	if !c.isAnswer(p, e.Attempt) {
+		return
+	}
+	switch {
+	case !c.ours(p):
+		c.transition(p, idle)
+	case e.Row.Released:
+		c.claim(p, Lease{})
+	case c.supersedes(e.Row.Holder):
+		c.stop(Superseded, "the epoch table names "+e.Row.Holder.String())
+	case c.over(e.Row.Holder):
+		c.claim(p, e.Row.Lease)
+	default:
+		c.ask(p, e.Row.Lease)
+	}
+}
+
+// ask asks the holder of a lease to give it up.
+func (c *Core) ask(p int, lease Lease) {
+	part := &c.partitions[p]
+	c.transition(p, waiting)
+	part.epoch, part.holder = lease.Epoch, lease.Holder
+	c.hurry()
+}
+
+// claimFailed is no answer to a claim: it is tried again.
+func (c *Core) claimFailed(e ClaimFailed) {
+	if c.unansweredSince.IsZero() {
+		c.unansweredSince = c.now
+	}
+	switch {
+	case !c.isAnswer(e.Partition, e.Attempt):
+	case c.ours(e.Partition):
+		c.backOff(e.Partition)
+	default:
+		c.transition(e.Partition, idle)
+	}
+}
+
+// databaseAnswered says that the database is in reach. If it was not for a
+// while, what waits for that need not wait any longer.
+func (c *Core) databaseAnswered() {
+	since := c.unansweredSince
+	c.unansweredSince = time.Time{}
+	if since.IsZero() || c.now.Sub(since) < c.cfg.Heartbeat {
+		return
+	}
+	for p := range c.partitions {
+		if part := &c.partitions[p]; part.phase == waiting && !part.asks() {
+			part.retryAt = c.now
+			c.align(p)
+		}
+	}
+}
+
+// backOff tries again: at once where the partition was served for long, else
+// the later the more often in a row it was called for.
+func (c *Core) backOff(p int) {
+	part := &c.partitions[p]
+	longest := maxBackoff * c.cfg.Heartbeat
+	var delay time.Duration
+	if part.phase == owned && c.now.Sub(part.since) >= longest {
+		part.setbacks = 0
+	} else {
+		delay = c.jitter(min(c.cfg.Heartbeat/looksPerHeartbeat<<part.setbacks, longest))
+		part.setbacks = min(part.setbacks+1, 10)
+	}
+	c.transition(p, waiting)
+	part.holder, part.retryAt = Member{}, c.now.Add(delay)
+	c.align(p)
+}
+
+// consuming says that the consumer has been started.
+func (c *Core) consuming(e Consuming) {
+	part := &c.partitions[e.Partition]
+	if part.phase != starting || part.epoch != e.Epoch {
+		return
+	}
+	c.transition(e.Partition, owned)
+	c.align(e.Partition)
+}
+
+// learn takes in what a message says of leases.
+func (c *Core) learn(msg *Message) {
+	for _, lease := range msg.Released {
+		if !c.exists(lease.Partition) {
+			continue
+		}
+		if part := &c.partitions[lease.Partition]; part.asks() && lease.Epoch >= part.epoch {
+			c.claim(lease.Partition, Lease{})
+			if c.wantsMore {
+				c.hurry()
+			}
+		}
+	}
+	for _, lease := range msg.Taken {
+		if c.exists(lease.Partition) {
+			c.outdated(lease)
+		}
+	}
+}
+
+// outdated lets go of a partition that is held under a lesser epoch than the
+// one of lease.
+func (c *Core) outdated(lease Lease) {
+	part := &c.partitions[lease.Partition]
+	if part.phase.held() && part.epoch < lease.Epoch {
+		c.lose(lease.Partition)
+	}
+}
+
+func (c *Core) exists(p int) bool { return 0 <= p && p < len(c.partitions) }
+
+// surveyed compares what is believed with the epoch table, which may have
+// changed since it was read: for messages that were lost, and for leases that
+// nobody knows of.
+func (c *Core) surveyed(rows []Row) {
+	for _, row := range rows {
+		if !c.exists(row.Partition) {
+			continue
+		}
+		part := &c.partitions[row.Partition]
+		switch {
+		case part.phase.held():
+			c.outdated(row.Lease)
+		case part.asks() && row.Epoch >= part.epoch:
+			if row.Released || row.Epoch != part.epoch {
+				c.claim(row.Partition, Lease{})
+			}
+		case part.phase == idle && row.Holder == c.self && !row.Released:
+			c.do(Release{Partition: row.Partition, Epoch: row.Epoch})
+		}
+	}
+}

@@ -1,0 +1,117 @@
+package ownership
+
+// A Command is something to be done, returned by [Core.Step]. Commands are
+// given without waiting for the answers to earlier ones; those about the same
+// partition are to be carried out in their order.
+type Command interface{ command() }
+
+type (
+	// Broadcast publishes a message to the membership exchange.
+	Broadcast struct{ Message Message }
+
+	// Probe asks the broker whether the member's exclusive queue is there.
+	Probe struct{ Member Member }
+
+	// Claim makes By the owner of a partition under the next epoch, if the row
+	// is released or its epoch is Depose: one conditional update. A Depose of 0
+	// deposes nobody. It is answered by [Claimed], [ClaimRefused] or
+	// [ClaimFailed] with the same Attempt.
+	Claim struct {
+		Partition int
+		Attempt   uint64
+		Depose    int64
+		By        Member
+	}
+
+	// Consume opens a channel for the partition and consumes its queue; each
+	// write from it carries Epoch. It is answered by [Consuming] or [Lost].
+	Consume struct {
+		Partition int
+		Epoch     int64
+	}
+
+	// HandOver cancels the consumer, finishes and acknowledges what had been
+	// delivered, closes the channel and releases the epoch, trying again until
+	// the database has said that it is released or over. It is answered by
+	// [HandedOver], or by [Lost] if that becomes impossible.
+	HandOver struct {
+		Partition int
+		Epoch     int64
+	}
+
+	// Abandon closes the channel at once, so that the broker delivers what was
+	// not acknowledged to the next owner. It is not answered.
+	Abandon struct {
+		Partition int
+		Epoch     int64
+	}
+
+	// Release marks the partition's row released if it still has Epoch. It is
+	// about a row that nothing here works under, and is answered by [Released]
+	// if the database is in reach.
+	Release struct {
+		Partition int
+		Epoch     int64
+	}
+
+	// Survey reads the epoch table. It is answered by [Surveyed] if the
+	// database is in reach.
+	Survey struct{}
+
+	// Refuse says that Member does not count here and why. It is to be logged,
+	// and is given once for each incarnation.
+	Refuse struct {
+		Member Member
+		Why    string
+	}
+
+	// Reconnect asks for a new session. The one there was counts as
+	// disconnected.
+	Reconnect struct{ Why string }
+
+	// Become says that the instance is in another state. Left is the last
+	// command of all; when it comes, what was said before is to be sent out,
+	// and the process may end.
+	Become struct{ State State }
+
+	// Stop says that the process must end, and is the last command of all. Its
+	// partitions have been abandoned.
+	Stop struct {
+		Reason StopReason
+		Why    string
+	}
+)
+
+// A StopReason is why an instance must end.
+type StopReason uint8
+
+const (
+	// Superseded: a newer process has this instance's name.
+	Superseded StopReason = iota + 1
+	// Disagrees: the cluster has other parameters.
+	Disagrees
+)
+
+func (r StopReason) String() string {
+	switch r {
+	case Superseded:
+		return "superseded"
+	case Disagrees:
+		return "disagrees"
+	default:
+		return "unknown"
+	}
+}
+
+func (Broadcast) command() {}
+func (Probe) command()     {}
+func (Claim) command()     {}
+func (Consume) command()   {}
+func (HandOver) command()  {}
+func (Abandon) command()   {}
+func (Release) command()   {}
+func (Survey) command()    {}
+func (Refuse) command()    {}
+func (Reconnect) command() {}
+func (Become) command()    {}
+func (Stop) command()      {}

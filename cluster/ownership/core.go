@@ -1,0 +1,203 @@
+package ownership
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// A Core decides for one instance. It is a pure function of the events that it
+// is given: it does nothing by itself and knows no clock. It is not safe for
+// concurrent use.
+//
+// Between two events the following hold:
+//   - unless it joins, owners is what Assign makes of ring;
+//   - a partition that waits for a holder waits for one that is alive;
+//   - without a session all partitions are idle;
+//   - answers to claims, consumers and hand-overs of an earlier session change
+//     nothing, except that what they won is released.
+type Core struct {
+	cfg    Config
+	assign func(names []string) []string // sorted and distinct names to each partition's owner
+	random *rand.Rand
+
+	now     time.Time // of the latest event
+	state   State
+	drained bool // by request, until that is taken back
+	leaving bool // by request
+
+	partitions      []partition
+	busy            int       // partitions that are not idle
+	attempts        uint64    // claims so far
+	unansweredSince time.Time // claims fail; zero if the latest was answered
+
+	session
+	commands []Command // of this step
+}
+
+// New returns the core of an instance that is not connected yet.
+func New(cfg Config) (*Core, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	return &Core{
+		cfg:        cfg,
+		assign:     newTable(cfg.Partitions).assign,
+		random:     rand.New(rand.NewPCG(cfg.Seed, uint64(cfg.Start))),
+		partitions: make([]partition, cfg.Partitions),
+		session:    session{owners: make([]string, cfg.Partitions)},
+	}, nil
+}
+
+// Step takes an event that is being looked at now, and returns what is to be
+// done. It never waits for anything: answers are events.
+func (c *Core) Step(now time.Time, e Event) []Command {
+	if c.state == Left || c.state == Stopped {
+		return nil
+	}
+	c.pass(now)
+	c.handle(e)
+	c.elapse()
+	commands := c.commands
+	c.commands = nil
+	return commands
+}
+
+// Wake says when the next [Tick] is due, and the zero time if none is.
+func (c *Core) Wake() time.Time {
+	if !c.connected() {
+		return time.Time{}
+	}
+	wake := c.lookAt
+	if c.sendAt.Before(wake) {
+		wake = c.sendAt
+	}
+	if c.state == Joining && c.readyAt.Before(wake) {
+		wake = c.readyAt
+	}
+	if !c.settleAt.IsZero() && c.settleAt.Before(wake) {
+		wake = c.settleAt
+	}
+	return wake
+}
+
+func (c *Core) handle(e Event) {
+	switch e := e.(type) {
+	case Connected:
+		c.connect(e.Session)
+	case Disconnected:
+		c.disconnect()
+	case DrainRequested:
+		c.request(true, c.leaving)
+	case UndrainRequested:
+		c.request(false, c.leaving)
+	case LeaveRequested:
+		c.request(c.drained, true)
+	case Claimed:
+		c.won(e)
+	case Released:
+		c.freed(e)
+	default:
+		if c.connected() {
+			c.handleConnected(e)
+		}
+	}
+}
+
+// handleConnected handles what has no meaning outside a session.
+func (c *Core) handleConnected(e Event) {
+	switch e := e.(type) {
+	case Received:
+		c.hear(&e.Message)
+	case Gone:
+		if c.bury(e.Member) {
+			c.news.Gone = append(c.news.Gone, e.Member)
+			c.hurry()
+		}
+	case ClaimRefused:
+		c.refused(e)
+	case ClaimFailed:
+		c.claimFailed(e)
+	case Consuming:
+		c.consuming(e)
+	case HandedOver:
+		c.handedOver(e)
+	case Lost:
+		c.lost(e)
+	case Surveyed:
+		c.surveyed(e.Rows)
+	}
+}
+
+// pass lets time pass until now. When more of it has passed than could between
+// two events, this process was away and has heard nobody meanwhile; nobody is
+// suspected for that. But the others may have suspected us, and have deposed
+// us: so what is held is given up and claimed anew, by what the epoch table
+// says and not by what is remembered.
+func (c *Core) pass(now time.Time) {
+	away := now.Sub(c.now)
+	if away < 0 {
+		return
+	}
+	c.now = now
+	if !c.connected() || away < 2*c.cfg.Heartbeat {
+		return
+	}
+	for _, m := range c.members {
+		m.heard = m.heard.Add(away)
+	}
+	if now.Sub(c.sentAt) >= c.cfg.SuspectAfter {
+		for p := range c.partitions {
+			if c.partitions[p].phase.held() {
+				c.lose(p)
+			}
+		}
+	}
+}
+
+// elapse does what is due.
+func (c *Core) elapse() {
+	if !c.connected() {
+		return
+	}
+	if !c.now.Before(c.lookAt) {
+		c.look()
+	}
+	if c.state == Joining && !c.now.Before(c.readyAt) {
+		c.become(Ready)
+	}
+	if !c.settleAt.IsZero() && !c.now.Before(c.settleAt) {
+		c.settle()
+	}
+	if c.state == Leaving && c.busy == 0 {
+		c.state = Left
+		c.broadcast()
+		c.do(Become{State: Left})
+		return
+	}
+	if !c.now.Before(c.sendAt) {
+		c.broadcast()
+	}
+}
+
+// look is what is done now and then without any event.
+func (c *Core) look() {
+	c.lookAt = c.now.Add(c.cfg.Heartbeat / looksPerHeartbeat)
+	c.watch()
+	for p := range c.partitions {
+		c.align(p)
+	}
+	c.probe()
+	if !c.now.Before(c.surveyAt) {
+		c.surveyAt = c.now.Add(c.jitter(heartbeatsPerSurvey * c.cfg.Heartbeat))
+		c.do(Survey{})
+	}
+}
+
+func (c *Core) do(command Command) {
+	c.commands = append(c.commands, command)
+}
+
+// jitter returns d, give or take a tenth.
+func (c *Core) jitter(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (0.9 + 0.2*c.random.Float64()))
+}

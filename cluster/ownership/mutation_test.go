@@ -1,0 +1,165 @@
+package ownership
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var mutate = flag.Bool("mutate", false, "check that the tests find deliberate mistakes; takes minutes")
+
+// Each mutation is a mistake that one could make.
+var mutations = []struct {
+	name, file, old, new string
+}{
+	{"an older incarnation replaces a newer one", "members.go",
+		"case -1:\n\t\t\treturn nil", "case -1:"},
+	{"a newer process under our name is ignored", "members.go",
+		"return who.Name == c.self.Name && who.Incarnation.Start > c.self.Incarnation.Start", "return false"},
+	{"the gone come back by a late message", "members.go",
+		"m != nil && m.gone && msg.From", "false && msg.From"},
+	{"the gone are not told so", "members.go",
+		"if m.denied {", "if false {"},
+	{"an older message counts", "members.go",
+		"newer := msg.Seq > m.seq", "newer := true"},
+	{"nobody is suspected", "members.go",
+		"if unheard >= c.cfg.SuspectAfter && m.alive() {", "if false {"},
+	{"nobody is forgotten", "members.go",
+		"if unheard >= forgetAfter*c.cfg.SuspectAfter {", "if false {"},
+	{"nobody is probed", "members.go",
+		"neighbours := neighboursProbed", "neighbours := 0"},
+	{"the doubtful are not probed", "members.go",
+		"range min(doubtfulProbed, len(doubtful))", "range 0"},
+	{"a stranger is deposed at once", "members.go",
+		"return m == nil || !m.alive()", "return m == nil || !m.alive() || m.state == Absent"},
+	{"other parameters are accepted", "members.go",
+		"why != \"\" {", "why == \"never\" {"},
+	{"time away counts as silence of the others", "core.go",
+		"m.heard = m.heard.Add(away)", "_ = m"},
+	{"what was held is kept after time away", "core.go",
+		"if now.Sub(c.sentAt) >= c.cfg.SuspectAfter {", "if false {"},
+	{"channels are kept when the connection is lost", "session.go",
+		"c.abandonAll()\n\tif c.leaving", "if c.leaving"},
+	{"a drain is forgotten with the connection", "session.go",
+		"if c.drained {", "if false {"},
+	{"the epoch table is not surveyed", "core.go",
+		"c.do(Survey{})", ""},
+	{"a member that drains counts", "members.go",
+		"m.alive() && m.state == Ready", "m.alive() && (m.state == Ready || m.state == Draining)"},
+	{"a member that joins counts", "members.go",
+		"m.alive() && m.state == Ready", "m.alive() && (m.state == Ready || m.state == Joining)"},
+	{"the ring follows each newcomer at once", "ring.go",
+		"c.settleAt = c.now.Add(c.cfg.Debounce)", "c.settleAt = c.now"},
+	{"the ring waits for newcomers without end", "ring.go",
+		"latest.Before(c.settleAt)", "false"},
+	{"the ring follows a death late", "ring.go",
+		"len(c.ring) == 0 && !c.othersJoin():\n\t\tc.settleAt = c.now", "len(c.ring) == 0 && !c.othersJoin():\n\t\tc.settleAt = c.now.Add(c.cfg.Debounce)"},
+	{"the first of a cluster takes all before the others come", "ring.go",
+		"len(c.ring) == 0 && !c.othersJoin()", "len(c.ring) == 0"},
+	{"any answer to a claim counts", "claim.go",
+		"return c.partitions[p].phase == claiming && c.partitions[p].attempt == attempt", "return c.partitions[p].phase == claiming"},
+	{"a claim won too late is not released", "claim.go",
+		"if !c.isAnswer(e.Partition, e.Attempt) {\n\t\tc.do(Release{Partition: e.Partition, Epoch: e.Epoch})", "if !c.isAnswer(e.Partition, e.Attempt) {"},
+	{"a claim won is consumed though the ring has changed", "claim.go",
+		"if !c.ours(e.Partition) {\n\t\tc.transition(e.Partition, idle)\n\t\tc.do(Release", "if false {\n\t\tc.transition(e.Partition, idle)\n\t\tc.do(Release"},
+	{"a live holder is deposed", "claim.go",
+		"case c.over(e.Row.Holder):", "case true:"},
+	{"a dead holder is not deposed", "claim.go",
+		"case c.over(e.Row.Holder):", "case false:"},
+	{"a failed claim is not tried again", "claim.go",
+		"part.phase == waiting && !c.now.Before(part.retryAt)", "false"},
+	{"the end of an outage is not noticed", "claim.go",
+		"c.now.Sub(since) < c.cfg.Heartbeat", "true"},
+	{"any answer is the end of an outage", "claim.go",
+		"c.now.Sub(since) < c.cfg.Heartbeat", "false"},
+	{"claims are tried again without a pause", "claim.go",
+		"part.setbacks = min(part.setbacks+1, 10)", "delay = 0"},
+	{"waiting claims do not hear that a lease is released", "claim.go",
+		"part.asks() && lease.Epoch >= part.epoch {", "part == nil {"},
+	{"the deposed do not hear of it", "claim.go",
+		"if part.phase.held() && part.epoch < lease.Epoch {", "if part == nil {"},
+	{"a lost partition is not abandoned", "handover.go",
+		"c.abandon(p)\n\tif c.ours(p)", "if c.ours(p)"},
+	{"partitions are handed over unasked", "handover.go",
+		"case c.state == Ready:\n\t\treturn", "case c.state == Ready:"},
+	{"partitions are never handed over", "handover.go",
+		"case owner != nil && owner.asksFor(p, part.epoch):", "case owner == nil && c.state == Joining:"},
+	{"a leaving instance waits for ever", "handover.go",
+		"c.now.Sub(c.lastAsked) < c.cfg.SuspectAfter", "true"},
+	{"the last instance waits for somebody to take over", "handover.go",
+		"case len(c.ring) > 0 &&", "case"},
+	{"a claim made anew is not what was asked for", "handover.go",
+		"l.Epoch <= epoch", "l.Epoch == epoch"},
+	{"unknown leases are not released when asked for", "handover.go",
+		"case part.phase == idle &&", "case false &&"},
+	{"nobody is told what was released", "handover.go",
+		"c.news.Released = append(c.news.Released, Lease{Partition: e.Partition, Epoch: e.Epoch, Holder: c.self})", ""},
+	{"all partitions are asked for at once", "broadcast.go",
+		"asked[part.holder] == c.cfg.Window", "false"},
+	{"the next partitions are asked for with the next heartbeat", "broadcast.go",
+		"c.wantsMore = true", ""},
+	{"each message goes out at once", "broadcast.go",
+		"due.Before(earliest)", "false"},
+	{"the table is another one", "table.go",
+		"ReplicationFactor: 100", "ReplicationFactor: 101"},
+}
+
+// Mistakes are found. So that this stays true, each is tried on the source as
+// it is.
+func TestMutations(t *testing.T) {
+	failed := regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
+	for _, m := range mutations {
+		source, err := os.ReadFile(m.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(source), m.old); n != 1 {
+			t.Errorf("%s: %d places in %s are %q", m.name, n, m.file, m.old)
+			continue
+		}
+		if !*mutate {
+			continue
+		}
+		mutant := strings.Replace(string(source), m.old, m.new, 1)
+		out, err := testMutant(t, m.file, mutant)
+		tests := failed.FindAllStringSubmatch(string(out), -1)
+		var by []string
+		for _, test := range tests {
+			by = append(by, test[1])
+		}
+		switch {
+		case err == nil:
+			t.Errorf("%s: not found", m.name)
+		case len(by) == 0 && !strings.Contains(string(out), "panic"):
+			t.Errorf("%s: the test itself failed: %s", m.name, out)
+		default:
+			t.Logf("%s: found by %s", m.name, strings.Join(by, ", "))
+		}
+	}
+}
+
+// testMutant runs the other tests with another text for a file.
+func testMutant(t *testing.T, file, text string) ([]byte, error) {
+	path, err := filepath.Abs(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	mutant, overlay := filepath.Join(dir, file), filepath.Join(dir, "overlay.json")
+	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{path: mutant}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string][]byte{mutant: []byte(text), overlay: replace} {
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-count=1", "-timeout=2m",
+		"-skip=^TestMutations$", "-overlay="+overlay, ".").CombinedOutput()
+}

@@ -1,0 +1,124 @@
+package ownership
+
+import (
+	"slices"
+	"time"
+)
+
+// A broker is a model of RabbitMQ: connections, each with an exclusive queue
+// that is bound to the membership exchange, and the partitions' queues.
+type broker struct {
+	w           *world
+	up          bool
+	connections []*connection // that it believes in
+	queues      [][]*channel  // consumers by partition; the first is served
+}
+
+// A connection is one session of an instance. Its two ends may disagree about
+// whether it is there.
+type connection struct {
+	owner  *instance
+	member Member
+	open   bool // as the broker sees it
+	used   bool // as the instance sees it
+}
+
+func newBroker(w *world) *broker {
+	return &broker{w: w, up: true, queues: make([][]*channel, w.setting.partitions)}
+}
+
+func (b *broker) connect(i *instance, member Member) *connection {
+	c := &connection{owner: i, member: member, open: true, used: true}
+	b.connections = append(b.connections, c)
+	return c
+}
+
+// drop forgets a connection, with its exclusive queue and its channels.
+func (b *broker) drop(c *connection) {
+	if !c.open {
+		return
+	}
+	c.open = false
+	b.connections = slices.DeleteFunc(b.connections, func(other *connection) bool { return other == c })
+	for p := range b.queues {
+		b.queues[p] = slices.DeleteFunc(b.queues[p], func(ch *channel) bool { return ch.connection == c })
+	}
+}
+
+// publish sends a message to all members' queues.
+func (b *broker) publish(from *connection, msg Message) {
+	b.w.after(b.w.hop(), func() {
+		if !from.open {
+			return
+		}
+		for _, to := range b.connections {
+			b.send(to, msg)
+		}
+	})
+}
+
+func (b *broker) send(to *connection, msg Message) {
+	n := b.w.network
+	copies := 1
+	if b.w.chance(n.lost) {
+		copies--
+	}
+	if b.w.chance(n.twice) {
+		copies++
+	}
+	for range copies {
+		arrive := func() {
+			if to.open {
+				to.owner.deliver(to, Received{Message: msg})
+			}
+		}
+		if b.w.chance(n.late) {
+			b.w.linger(b.w.between(0, 8*time.Second), arrive)
+		} else {
+			b.w.after(b.w.hop(), arrive)
+		}
+	}
+}
+
+// probe tells from whether the queue of a member is gone.
+func (b *broker) probe(from *connection, member Member) {
+	b.w.after(b.w.hop(), func() {
+		here := slices.ContainsFunc(b.connections, func(c *connection) bool { return c.member == member })
+		if !from.open || here {
+			return
+		}
+		b.w.after(b.w.hop(), func() { from.owner.deliver(from, Gone{Member: member}) })
+	})
+}
+
+// consume adds a consumer to its partition's queue, and reports whether it may.
+func (b *broker) consume(ch *channel) bool {
+	queue := b.queues[ch.partition]
+	if b.w.setting.exclusive && len(queue) > 0 {
+		return false
+	}
+	b.queues[ch.partition] = append(queue, ch)
+	return true
+}
+
+func (b *broker) cancel(ch *channel) {
+	b.queues[ch.partition] = slices.DeleteFunc(b.queues[ch.partition], func(other *channel) bool { return other == ch })
+}
+
+// served returns the consumer that a partition's messages go to.
+func (b *broker) served(p int) *channel {
+	if len(b.queues[p]) == 0 {
+		return nil
+	}
+	return b.queues[p][0]
+}
+
+// restart loses all connections. Nobody can connect before it is up again.
+func (b *broker) restart(down time.Duration) {
+	b.up = false
+	for _, c := range slices.Clone(b.connections) {
+		b.drop(c)
+		b.w.after(b.w.hop(), func() { c.owner.notice(c) })
+	}
+	b.w.linger(down, func() { b.up = true })
+}

@@ -1,0 +1,150 @@
+package ownership
+
+import "time"
+
+// A fence is how a write makes sure of its epoch.
+type fence uint8
+
+const (
+	forShare fence = iota // the row is locked until the write is committed
+	exists                // the row is looked at, and may change before the commit
+	noFence
+)
+
+// An epochTable is a model of the epochs in PostgreSQL, and of the writes that
+// they fence. A transaction that holds a row FOR SHARE keeps updates of the row
+// waiting.
+type epochTable struct {
+	w       *world
+	rows    []Row
+	shared  []time.Time // until when a write holds the row
+	written []int64     // the epoch of the latest write that was accepted
+
+	up      bool
+	awaited []statement // what hangs until it is up again
+	unsure  float64     // probability that an answer is lost
+	slow    float64     // probability that a statement is carried out late
+	lastOf  []string    // by partition, the name of the latest holder
+}
+
+func newEpochTable(w *world) *epochTable {
+	n := w.setting.partitions
+	t := &epochTable{w: w, up: true, rows: make([]Row, n), shared: make([]time.Time, n), written: make([]int64, n), lastOf: make([]string, n)}
+	for p := range t.rows {
+		t.rows[p] = Row{Lease: Lease{Partition: p}, Released: true}
+	}
+	return t
+}
+
+// A statement is carried out, and calls done when it is through.
+type statement func(done func())
+
+// submit carries out a statement, unless that fails, and then calls answer with
+// whether its outcome is known.
+func (t *epochTable) submit(s statement, answer func(known bool)) {
+	w := t.w
+	if w.chance(t.slow) {
+		// The client gives up waiting, the statement does not.
+		w.linger(w.between(0, 10*time.Second), func() { s(func() {}) })
+		w.linger(w.between(0, time.Second), func() { answer(false) })
+		return
+	}
+	w.after(w.hop(), func() {
+		switch {
+		case t.up:
+			s(func() {
+				known := !w.chance(t.unsure)
+				w.after(w.hop(), func() { answer(known) })
+			})
+		case w.chance(0.5): // refused
+			w.after(w.hop(), func() { answer(false) })
+		default: // hangs
+			t.awaited = append(t.awaited, s)
+			w.after(w.between(0, time.Second), func() { answer(false) })
+		}
+	})
+}
+
+// update changes a partition's row once no write holds it.
+func (t *epochTable) update(p int, change func(row *Row)) {
+	if t.w.now.Before(t.shared[p]) {
+		t.w.at(t.shared[p], func() { t.update(p, change) })
+		return
+	}
+	before := t.rows[p]
+	change(&t.rows[p])
+	if t.rows[p].Epoch < before.Epoch {
+		t.w.fail("the epoch of partition %d falls", p)
+	}
+}
+
+// claim is the update behind [Claim].
+func (t *epochTable) claim(c Claim, done func(won bool, row Row)) {
+	t.update(c.Partition, func(row *Row) {
+		if !row.Released && (c.Depose == 0 || row.Epoch != c.Depose) {
+			done(false, *row)
+			return
+		}
+		t.w.count.won++
+		if t.lastOf[c.Partition] != c.By.Name {
+			t.w.count.moved++
+			t.lastOf[c.Partition] = c.By.Name
+		}
+		row.Epoch, row.Holder, row.Released = row.Epoch+1, c.By, false
+		done(true, *row)
+	})
+}
+
+// release is the update behind [Release].
+func (t *epochTable) release(p int, epoch int64, done func()) {
+	t.update(p, func(row *Row) {
+		row.Released = row.Released || row.Epoch == epoch
+		done()
+	})
+}
+
+// write is a transaction of a partition's owner. It calls done with whether the
+// fence let it through.
+func (t *epochTable) write(by Member, p int, epoch int64, done func(accepted bool)) {
+	row := t.rows[p]
+	if t.w.setting.fence != noFence && (row.Epoch != epoch || row.Released) {
+		t.w.count.fenced++
+		done(false)
+		return
+	}
+	commit := t.w.now.Add(t.w.hop())
+	if t.w.setting.fence == forShare && t.shared[p].Before(commit) {
+		t.shared[p] = commit
+	}
+	t.w.at(commit, func() {
+		t.accept(by, p, epoch)
+		done(true)
+	})
+}
+
+// accept checks what is promised: writes to a partition come from its owner at
+// that time, and in the order of the epochs.
+func (t *epochTable) accept(by Member, p int, epoch int64) {
+	row := t.rows[p]
+	if row.Epoch != epoch || row.Released || row.Holder != by {
+		t.w.fail("partition %d took a write of %v under epoch %d, though epoch %d is of %v", p, by, epoch, row.Epoch, row.Holder)
+	}
+	if epoch < t.written[p] {
+		t.w.fail("partition %d took a write under epoch %d after one under %d", p, epoch, t.written[p])
+	}
+	t.written[p] = epoch
+	t.w.count.writes++
+}
+
+// outage makes the database unreachable for a while.
+func (t *epochTable) outage(d time.Duration) {
+	t.up = false
+	t.w.linger(d, func() {
+		t.up = true
+		awaited := t.awaited
+		t.awaited = nil
+		for _, s := range awaited {
+			s(func() {})
+		}
+	})
+}

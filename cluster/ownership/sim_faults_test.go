@@ -1,0 +1,112 @@
+package ownership
+
+import (
+	"fmt"
+	"time"
+)
+
+// A fault is something that happens to a world, be it wanted or not.
+type fault struct {
+	name   string
+	weight int
+	strike func(w *world)
+}
+
+var faults = []fault{
+	{"crash", 4, func(w *world) {
+		if i := w.one(isRunning); i != nil {
+			i.exit(2 * time.Millisecond)
+			if w.chance(0.7) {
+				w.linger(w.between(0, 5*time.Second), func() { w.launch(i.name) })
+			}
+		}
+	}},
+	{"freeze", 4, func(w *world) {
+		if i := w.one(isRunning); i != nil {
+			i.freeze(w.between(100*time.Millisecond, 12*time.Second), w.chance(0.2))
+		}
+	}},
+	{"cut", 3, func(w *world) {
+		if i := w.one(isRunning); i != nil {
+			i.cut()
+		}
+	}},
+	{"join", 2, func(w *world) { w.launch(fmt.Sprintf("n%02d", len(w.instances))) }},
+	{"twice", 1, func(w *world) {
+		if i := w.one(isRunning); i != nil {
+			w.launch(i.name)
+		}
+	}},
+	{"leave", 3, func(w *world) {
+		if i := w.one(isRunning); i != nil {
+			i.answer(LeaveRequested{})
+			if w.chance(0.7) {
+				w.linger(w.between(0, 5*time.Second), func() { w.launch(i.name) })
+			}
+		}
+	}},
+	{"drain", 2, func(w *world) {
+		if i := w.one(isRunning); i != nil {
+			i.answer(DrainRequested{})
+			w.linger(w.between(0, 8*time.Second), func() { i.answer(UndrainRequested{}) })
+		}
+	}},
+	{"database outage", 1, func(w *world) {
+		if w.epochs.up {
+			w.epochs.outage(w.between(100*time.Millisecond, 8*time.Second))
+		}
+	}},
+	{"broker restart", 1, func(w *world) {
+		if w.broker.up {
+			w.broker.restart(w.between(0, 5*time.Second))
+		}
+	}},
+	{"stranger's parameters", 1, func(w *world) {
+		name := fmt.Sprintf("n%02d", len(w.instances))
+		w.launch(name, func(cfg *Config) { cfg.QueueType = "classic" })
+	}},
+}
+
+func isRunning(i *instance) bool { return i.running }
+
+// afflict lets faults strike for a while, about one in each interval.
+func (w *world) afflict(d, interval time.Duration) {
+	total := 0
+	for _, f := range faults {
+		total += f.weight
+	}
+	for end := w.now.Add(d); w.now.Before(end); {
+		w.run(w.between(0, 2*interval))
+		n := w.random.IntN(total)
+		for _, f := range faults {
+			if n -= f.weight; n < 0 {
+				w.count.faults[f.name]++
+				f.strike(w)
+				break
+			}
+		}
+	}
+}
+
+// unreliable makes the network and the database what they seldom are.
+func (w *world) unreliable() {
+	w.network = network{
+		lost:  []float64{0, 0.02, 0.3}[w.random.IntN(3)],
+		late:  []float64{0, 0.02, 0.2}[w.random.IntN(3)],
+		twice: []float64{0, 0.02, 0.2}[w.random.IntN(3)],
+	}
+	w.epochs.unsure = []float64{0, 0.01, 0.1}[w.random.IntN(3)]
+	w.epochs.slow = []float64{0, 0.01, 0.05}[w.random.IntN(3)]
+}
+
+// calm ends the faults and waits until the last one is through.
+func (w *world) calm() {
+	w.network = network{}
+	w.epochs.unsure, w.epochs.slow = 0, 0
+	for w.now.Before(w.lingers) {
+		w.run(w.lingers.Sub(w.now))
+	}
+	if w.one((*instance).serving) == nil {
+		w.launch("last")
+	}
+}

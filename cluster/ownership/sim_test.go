@@ -1,0 +1,184 @@
+package ownership
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+var (
+	simSeed  = flag.Uint64("sim.seed", 0, "simulate this seed alone, and print what happens")
+	simRuns  = flag.Int("sim.runs", 50, "how many histories to simulate")
+	simLarge = flag.Bool("sim.large", false, "simulate 200 instances and 1,024 partitions through faults")
+)
+
+// settleLimit is how long it may take until all is as it should be, once the
+// last fault has ended: as long as it takes to survey the epoch table, since
+// what had become of it may have been told to nobody.
+const settleLimit = 15 * time.Second
+
+// history makes a world of a few instances out of a seed, has it go through all
+// kinds of faults, and checks that it finds its way back.
+func history(seed uint64, change func(*setting), trace func(string, ...any)) (w *world, settled time.Duration) {
+	w = newWorld(setting{seed: seed}, trace)
+	s := &w.setting
+	s.partitions = 1 + w.random.IntN(24)
+	s.exclusive = w.chance(0.3)
+	s.writeEvery = w.between(20*time.Millisecond, 400*time.Millisecond)
+	instances, interval := 1+w.random.IntN(8), w.between(300*time.Millisecond, 5*time.Second)
+	if w.chance(0.01) {
+		s.partitions, instances, interval = 100+w.random.IntN(200), 20+w.random.IntN(30), interval/5
+	}
+	if change != nil {
+		change(s)
+	}
+	w.open()
+	for n := range instances {
+		w.launch(fmt.Sprintf("n%02d", n))
+	}
+	if w.chance(0.7) {
+		w.unreliable()
+	}
+	w.afflict(40*time.Second, interval)
+	w.calm()
+	settled = w.settle(settleLimit)
+	w.rest(12)
+	return w, settled
+}
+
+// Whatever happens, no write is accepted but from the owner and in the order of
+// the epochs; and once faults have stopped, each partition is served by the one
+// whom the ring names, and nobody does more than send heartbeats.
+func TestHistories(t *testing.T) {
+	if *simSeed != 0 {
+		w, settled := history(*simSeed, nil, tracer(t))
+		t.Logf("settled %v after the last fault; %+v", settled, w.count)
+		report(t, "TestHistories", *simSeed, w)
+		return
+	}
+	var seed atomic.Uint64
+	var workers sync.WaitGroup
+	var mu sync.Mutex // guards the following variables
+	var total count
+	var longest, sum time.Duration
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for n := seed.Add(1); n <= uint64(*simRuns) && !t.Failed(); n = seed.Add(1) {
+				w, settled := history(n, nil, nil)
+				mu.Lock()
+				report(t, "TestHistories", n, w)
+				total.add(w.count)
+				longest, sum = max(longest, settled), sum+settled
+				mu.Unlock()
+			}
+		})
+	}
+	workers.Wait()
+	t.Logf("%d histories settled after %v on average and %v at most", *simRuns, sum/time.Duration(*simRuns), longest)
+	t.Log(total)
+}
+
+// A seed tells everything: what it makes happen, happens again.
+func TestHistoryReplays(t *testing.T) {
+	for seed := range uint64(5) {
+		var traces [2]strings.Builder
+		for i := range traces {
+			history(seed, nil, func(format string, args ...any) { fmt.Fprintf(&traces[i], format+"\n", args...) })
+		}
+		if traces[0].String() != traces[1].String() || traces[0].Len() == 0 {
+			t.Errorf("seed %d: two histories of %d and %d bytes differ", seed, traces[0].Len(), traces[1].Len())
+		}
+	}
+}
+
+// Hundreds of instances and a thousand partitions are no different.
+func TestLargeHistory(t *testing.T) {
+	instances, partitions, trouble := 40, 512, 4*time.Second
+	if *simLarge {
+		instances, partitions, trouble = 200, 1024, 30*time.Second
+	}
+	seed := max(*simSeed, 1)
+	w := newWorld(setting{seed: seed, partitions: partitions, writeEvery: time.Second}, nil)
+	w.open()
+	for n := range instances {
+		w.linger(w.between(0, time.Second), func() { w.launch(fmt.Sprintf("n%03d", n)) })
+	}
+	w.calm()
+	t.Logf("%d instances settled %v after they were started", instances, w.settle(settleLimit))
+	w.unreliable()
+	w.afflict(trouble, 200*time.Millisecond)
+	w.calm()
+	t.Logf("settled %v after the last fault", w.settle(settleLimit))
+	w.rest(3)
+	t.Log(w.count)
+	report(t, "TestLargeHistory", seed, w)
+}
+
+// What the simulation relies on it can tell from what is nearly as good: a
+// fence that looks at the epoch without locking it, or none.
+func TestFenceIsMissed(t *testing.T) {
+	for _, f := range []fence{exists, noFence} {
+		found := false
+		for seed := uint64(1); seed <= 100 && !found; seed++ {
+			w, _ := history(seed, func(s *setting) { s.fence = f }, nil)
+			found = slices.ContainsFunc(w.wrong, func(s string) bool { return strings.Contains(s, "took a write") })
+		}
+		if !found {
+			t.Errorf("no stale write was found with fence %d", f)
+		}
+	}
+}
+
+// report fails the test if anything was wrong in a world, and says how to see
+// it again.
+func report(t *testing.T, test string, seed uint64, w *world) {
+	if len(w.wrong) > 0 {
+		t.Errorf("seed %d:\n  %s\nagain: go test ./cluster/ownership -v -run '^%s$' -sim.seed=%d",
+			seed, strings.Join(w.wrong, "\n  "), test, seed)
+	}
+}
+
+func tracer(t *testing.T) func(string, ...any) {
+	return func(format string, args ...any) { fmt.Fprintf(t.Output(), format+"\n", args...) }
+}
+
+func (c *count) add(other count) {
+	c.steps += other.steps
+	c.messages += other.messages
+	c.probes += other.probes
+	c.claims += other.claims
+	c.refused += other.refused
+	c.surveys += other.surveys
+	c.refusals += other.refusals
+	c.stops += other.stops
+	c.won += other.won
+	c.moved += other.moved
+	c.handedOver += other.handedOver
+	c.abandoned += other.abandoned
+	c.writes += other.writes
+	c.fenced += other.fenced
+	for name, n := range other.faults {
+		if c.faults == nil {
+			c.faults = make(map[string]int)
+		}
+		c.faults[name] += n
+	}
+}
+
+func (c count) String() string {
+	var faults []string
+	for _, name := range slices.Sorted(maps.Keys(c.faults)) {
+		faults = append(faults, fmt.Sprintf("%d× %s", c.faults[name], name))
+	}
+	return fmt.Sprintf("%d events, %d messages, %d probes, %d surveys; claims: %d, %d refused, %d won, %d from another name; "+
+		"%d hand-overs, %d abandons; writes: %d, and %d fenced off; %d refusals, %d stops; faults: %s",
+		c.steps, c.messages, c.probes, c.surveys, c.claims, c.refused, c.won, c.moved,
+		c.handedOver, c.abandoned, c.writes, c.fenced, c.refusals, c.stops, strings.Join(faults, ", "))
+}

@@ -1,0 +1,202 @@
+package ownership
+
+import (
+	"container/heap"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A world is a deterministic model of everything around the cores: instances
+// that carry out their commands, a broker, an epoch table, and a network that
+// delays what passes between them. Time is what the model says it is. The same
+// seed gives the same history, to the last event.
+type world struct {
+	setting   setting
+	random    *rand.Rand
+	start     time.Time
+	now       time.Time
+	due       dueQueue
+	scheduled uint64
+	lingers   time.Time // when the last of the faults so far ends
+
+	broker    *broker
+	epochs    *epochTable
+	instances []*instance // all that ever were, in the order of their start
+	names     map[string]bool
+	tables    map[string][]string // by members, what table has assigned
+	table     *table
+
+	network network
+	count   count
+	trace   func(format string, args ...any) // nil: not wanted
+	wrong   []string                         // at most ten
+}
+
+// A setting is what stays the same in a world.
+type setting struct {
+	seed       uint64
+	partitions int
+	fence      fence
+	exclusive  bool // queues refuse a second consumer instead of making it wait
+	writeEvery time.Duration
+	fixed      bool // each hop takes exactly a millisecond
+}
+
+// A network says what happens to messages between members.
+type network struct {
+	lost, late, twice float64 // probabilities
+}
+
+// A count is what has been done so far, by all instances.
+type count struct {
+	steps, messages, probes, claims, refused, surveys, refusals, stops int
+	won                                                                int // claims that succeeded
+	moved                                                              int // of these: from another name
+	handedOver, abandoned                                              int
+	writes, fenced                                                     int // accepted and refused by the fence
+	faults                                                             map[string]int
+}
+
+func newWorld(s setting, trace func(format string, args ...any)) *world {
+	w := &world{
+		setting: s,
+		random:  rand.New(rand.NewPCG(s.seed, 0)),
+		start:   time.Unix(0, 0).UTC(),
+		names:   make(map[string]bool),
+		tables:  make(map[string][]string),
+		count:   count{faults: make(map[string]int)},
+		trace:   trace,
+	}
+	w.now = w.start
+	return w
+}
+
+// open makes what depends on the setting, which must not change afterwards.
+func (w *world) open() {
+	w.table = newTable(w.setting.partitions)
+	w.broker = newBroker(w)
+	w.epochs = newEpochTable(w)
+}
+
+// config is that of all instances of a world.
+func (w *world) config(name string, start int64) Config {
+	cfg := DefaultConfig()
+	cfg.Name, cfg.Start = name, start
+	cfg.Partitions, cfg.QueueType = w.setting.partitions, "quorum"
+	cfg.Seed = w.random.Uint64()
+	return cfg
+}
+
+// assign is what all cores assign with, so that each ring is computed once.
+func (w *world) assign(names []string) []string {
+	key := strings.Join(names, " ")
+	owners, ok := w.tables[key]
+	if !ok {
+		owners = w.table.assign(names)
+		w.tables[key] = owners
+	}
+	return owners
+}
+
+// fail notes that something is wrong.
+func (w *world) fail(format string, args ...any) {
+	if len(w.wrong) < 10 {
+		w.wrong = append(w.wrong, fmt.Sprintf("%8.3fs ", w.elapsed().Seconds())+fmt.Sprintf(format, args...))
+	}
+}
+
+func (w *world) elapsed() time.Duration { return w.now.Sub(w.start) }
+
+// An action is something that will happen.
+type action struct {
+	at  time.Duration // since the world's start
+	seq uint64        // orders those of the same time
+	do  func()
+}
+
+type dueQueue []*action
+
+func (q dueQueue) Len() int { return len(q) }
+func (q dueQueue) Less(i, j int) bool {
+	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].seq < q[j].seq
+}
+func (q dueQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *dueQueue) Push(a any)   { *q = append(*q, a.(*action)) }
+func (q *dueQueue) Pop() any {
+	last := len(*q) - 1
+	a := (*q)[last]
+	*q = slices.Delete(*q, last, last+1)
+	return a
+}
+
+// at has something happen at a time.
+func (w *world) at(t time.Time, do func()) {
+	w.scheduled++
+	heap.Push(&w.due, &action{at: t.Sub(w.start), seq: w.scheduled, do: do})
+}
+
+func (w *world) after(d time.Duration, do func()) { w.at(w.now.Add(d), do) }
+
+// linger is after for what belongs to a fault, which has not ended before.
+func (w *world) linger(d time.Duration, do func()) {
+	w.after(d, do)
+	if end := w.now.Add(d); end.After(w.lingers) {
+		w.lingers = end
+	}
+}
+
+// run lets d pass.
+func (w *world) run(d time.Duration) {
+	end := w.elapsed() + d
+	for len(w.due) > 0 && w.due[0].at <= end {
+		a := heap.Pop(&w.due).(*action)
+		w.now = w.start.Add(a.at)
+		a.do()
+	}
+	w.now = w.start.Add(end)
+}
+
+// chance reports true with a probability.
+func (w *world) chance(probability float64) bool {
+	return probability > 0 && w.random.Float64() < probability
+}
+
+// between returns a duration in a range.
+func (w *world) between(least, most time.Duration) time.Duration {
+	return least + time.Duration(w.random.Int64N(int64(most-least)+1))
+}
+
+// hop is how long it takes to get from one process to another.
+func (w *world) hop() time.Duration {
+	if w.setting.fixed {
+		return time.Millisecond
+	}
+	return w.between(200*time.Microsecond, 3*time.Millisecond)
+}
+
+// one returns one of the instances for which is holds, nil if there is none.
+func (w *world) one(is func(*instance) bool) *instance {
+	var found []*instance
+	for _, i := range w.instances {
+		if is(i) {
+			found = append(found, i)
+		}
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	return found[w.random.IntN(len(found))]
+}
+
+// find returns the youngest instance of a name.
+func (w *world) find(name string) *instance {
+	for _, i := range slices.Backward(w.instances) {
+		if i.name == name {
+			return i
+		}
+	}
+	return nil
+}

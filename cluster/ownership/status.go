@@ -1,0 +1,48 @@
+package ownership
+
+import (
+	"slices"
+	"time"
+)
+
+// A Status is a copy of what an instance knows, for people and for metrics.
+type Status struct {
+	Self       Member
+	State      State
+	Ring       []string          // the names that count, in order
+	Members    []MemberStatus    // the others, in the order of their names
+	Partitions []PartitionStatus // by partition
+}
+
+// A MemberStatus is what is known of another member.
+type MemberStatus struct {
+	Member
+	State State
+	Heard time.Time // the latest message
+	Alive bool
+}
+
+// A PartitionStatus is what an instance knows of a partition.
+type PartitionStatus struct {
+	Assigned string // by the ring; "" is nobody
+	Phase    string // here
+	Epoch    int64  // of the lease that is held here, else 0
+}
+
+// Status returns how things are.
+func (c *Core) Status() Status {
+	s := Status{Self: c.self, State: c.state, Ring: slices.Clone(c.ring)}
+	for _, name := range c.names() {
+		m := c.members[name]
+		s.Members = append(s.Members, MemberStatus{Member: m.Member, State: m.state, Heard: m.heard, Alive: m.alive()})
+	}
+	for p := range c.partitions {
+		part := &c.partitions[p]
+		status := PartitionStatus{Assigned: c.owners[p], Phase: part.phase.String()}
+		if part.phase.held() {
+			status.Epoch = part.epoch
+		}
+		s.Partitions = append(s.Partitions, status)
+	}
+	return s
+}

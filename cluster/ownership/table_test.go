@@ -1,0 +1,132 @@
+package ownership
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+func names(n int) []string {
+	var names []string
+	for i := range n {
+		names = append(names, fmt.Sprintf("ident-%d", i))
+	}
+	return names
+}
+
+// Processes of different builds have to agree on the table. If this fails,
+// either undo what has changed it or raise TableVersion, so that the two do not
+// work together.
+func TestTableIsTheSameEverywhere(t *testing.T) {
+	sum := fnv.New64a()
+	for _, partitions := range []int{1, 2, 7, 64, 1024} {
+		for _, members := range []int{1, 2, 3, 10, 30} {
+			fmt.Fprintln(sum, partitions, members, Assign(names(members), partitions))
+		}
+	}
+	const version, want = 1, uint64(0xbd2e438d5070daf2)
+	if got := sum.Sum64(); TableVersion != version || got != want {
+		t.Errorf("table version %d has the sum %#x; version %d had %#x", TableVersion, got, version, want)
+	}
+}
+
+// Any number of members can share any number of partitions: each partition has
+// an owner, and no owner more than a quarter above the average.
+func TestAssign(t *testing.T) {
+	for _, partitions := range []int{1, 2, 10, 64, 271} {
+		for _, n := range []int{1, 2, 3, 4, 7, 30} {
+			owners := Assign(names(n), partitions)
+			load := make(map[string]int)
+			for _, owner := range owners {
+				load[owner]++
+			}
+			most := (5*partitions + 4*n - 1) / (4 * n) // 1.25 of the average, rounded up
+			for owner, partitions := range load {
+				if !slices.Contains(names(n), owner) || partitions > most {
+					t.Errorf("%d partitions, %d members: %q has %d", len(owners), n, owner, partitions)
+				}
+			}
+			if len(owners) != partitions {
+				t.Errorf("%d owners for %d partitions", len(owners), partitions)
+			}
+		}
+	}
+	if got := Assign(nil, 3); !slices.Equal(got, []string{"", "", ""}) {
+		t.Errorf("without members: %q", got)
+	}
+	if got := Assign(names(2), 0); got != nil {
+		t.Errorf("without partitions: %q", got)
+	}
+	members := []string{"c", "a", "b", "a", "c"}
+	if got, want := Assign(members, 64), Assign([]string{"a", "b", "c"}, 64); !slices.Equal(got, want) {
+		t.Error("order and repetitions matter")
+	}
+	if !slices.Equal(members, []string{"c", "a", "b", "a", "c"}) {
+		t.Error("the arguments are changed")
+	}
+}
+
+// A table that has seen members come and go assigns as one that has not.
+func TestTableHasNoHistory(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 1))
+	const partitions = 100
+	table, all := newTable(partitions), names(12)
+	slices.Sort(all)
+	for range 50 {
+		var members []string
+		for _, name := range all {
+			if random.IntN(2) == 0 {
+				members = append(members, name)
+			}
+		}
+		if got, want := table.assign(members), Assign(members, partitions); !slices.Equal(got, want) {
+			t.Fatalf("%v: %v, not %v", members, got, want)
+		}
+	}
+}
+
+// A member that comes or goes moves about its share, and little between those
+// that stay.
+func TestTableMovesLittle(t *testing.T) {
+	const partitions = 1024
+	for _, n := range []int{2, 3, 5, 10, 30} {
+		var moved, aside, total int
+		before := Assign(names(n), partitions)
+		for left := range min(n, 5) {
+			gone := fmt.Sprintf("ident-%d", left)
+			after := Assign(slices.DeleteFunc(names(n), func(name string) bool { return name == gone }), partitions)
+			for p := range before {
+				total++
+				if before[p] != after[p] {
+					moved++
+					if before[p] != gone {
+						aside++
+					}
+				}
+			}
+		}
+		ideal, share := 1/float64(n), float64(moved)/float64(total)
+		t.Logf("%3d members: one of them leaves, and %4.1f %% move; the ideal is %4.1f %%; %.1f %% between others",
+			n, 100*share, 100*ideal, 100*float64(aside)/float64(total))
+		if share > 1.25*ideal+0.03 {
+			t.Errorf("%d members: %.1f %% of the partitions move", n, 100*share)
+		}
+	}
+}
+
+func BenchmarkTable(b *testing.B) {
+	for _, n := range []int{3, 10, 200} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			all := names(n)
+			slices.Sort(all)
+			table := newTable(1024)
+			table.assign(all)
+			for b.Loop() {
+				table.assign(all[1:])
+				table.assign(all)
+			}
+		})
+	}
+}
