@@ -13,30 +13,9 @@ import (
 	"github.com/glotpod/ident/actor"
 )
 
-// wholeUser and userJoins read a whole user u.
-const (
-	wholeUser = "u.id, u.name, u.email_address, u.picture_url, g.sv_id, g.access_token, f.sv_id, f.access_token"
-	userJoins = ` LEFT JOIN services g ON g.user_id = u.id AND g.sv_name = 'gh'
-		LEFT JOIN services f ON f.user_id = u.id AND f.sv_name = 'fb' `
-)
-
 // maxPageBytes bounds a page of list beside its size, so that its answer can be
 // sent. A page has one user at least.
 const maxPageBytes = 4 << 20
-
-// userRow is what wholeUser is read into.
-type userRow struct {
-	user          actor.User
-	githubID      *int64
-	githubToken   []byte
-	facebookID    *int64
-	facebookToken []byte
-}
-
-func (r *userRow) targets() []any {
-	return []any{&r.user.ID, &r.user.Name, &r.user.Email, &r.user.PictureURL,
-		&r.githubID, &r.githubToken, &r.facebookID, &r.facebookToken}
-}
 
 // List implements [actor.Store].
 func (s *Store) List(ctx context.Context, page *actor.Page) ([]actor.User, int64, error) {
@@ -58,7 +37,11 @@ func (s *Store) List(ctx context.Context, page *actor.Page) ([]actor.User, int64
 			SELECT id, (SELECT count(*) FROM page) AS found
 			FROM page WHERE position = 1 OR position <= $2 AND bytes <= $3
 		)
-		SELECT shown.found, ` + wholeUser + " FROM shown JOIN users u USING (id)" + userJoins + "ORDER BY u.id"
+		SELECT shown.found, u.id, u.name, u.email_address, u.picture_url, g.sv_id, f.sv_id
+		FROM shown JOIN users u USING (id)
+		LEFT JOIN services g ON g.user_id = u.id AND g.sv_name = 'gh'
+		LEFT JOIN services f ON f.user_id = u.id AND f.sv_name = 'fb'
+		ORDER BY u.id`
 
 	var users []actor.User
 	var found int
@@ -68,10 +51,11 @@ func (s *Store) List(ctx context.Context, page *actor.Page) ([]actor.User, int64
 			return err
 		}
 		users, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (actor.User, error) {
-			var row userRow
-			err := r.Scan(append([]any{&found}, row.targets()...)...)
-			row.user.GitHub, row.user.Facebook = tokenless(row.githubID), tokenless(row.facebookID)
-			return row.user, err
+			var u actor.User
+			var github, facebook *int64
+			err := r.Scan(&found, &u.ID, &u.Name, &u.Email, &u.PictureURL, &github, &facebook)
+			u.GitHub, u.Facebook = tokenless(github), tokenless(facebook)
+			return u, err
 		})
 		return err
 	})
