@@ -1,0 +1,221 @@
+package membership_test
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/glotpod/ident/cluster/membership"
+	"github.com/glotpod/ident/cluster/ownership"
+)
+
+func describe(who ownership.Member, others ...ownership.Member) func(*membership.Options) {
+	return func(o *membership.Options) {
+		o.Describe = func() membership.Report { return report(who, others...) }
+	}
+}
+
+// soon is a context that ends soon, for what is not going to happen.
+func soon(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// inTime is a context for what is going to happen.
+func inTime(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestAskingForTheStatusReturnsTheReportsOfAll(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a, b, c := member("a", 1, 1), member("b", 1, 1), member("c", 1, 1)
+	full := report(b, a, c)
+	full.Version, full.StartedAt = "1.2.3", time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	full.Parameters = membership.Parameters{Partitions: 8, TableVersion: 1, QueueType: "quorum"}
+	full.Partitions = []membership.PartitionHeld{{Partition: 7, Phase: "owned", Epoch: 3, RequestsPerSecond: 0.5}}
+	full.SharedRequestsPerSecond, full.WarmUsers = 12.25, 7
+	full.Counters = membership.Counters{Forwarded: 1, Misplaced: 2, Fenced: 3}
+	s.join(a, describe(a, b))
+	s.join(b, func(o *membership.Options) { o.Describe = func() membership.Report { return full } })
+	s.join(c, describe(c, a, b))
+	s.join(member("b", 0, 9), describe(member("b", 0, 9), a)) // a superseded one that runs still
+
+	reports, err := membership.AskStatus(inTime(t), s.connect().Connection)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []membership.Report{report(a, b), full, report(c, a, b)}; !reflect.DeepEqual(reports, want) {
+		t.Errorf("%+v", reports)
+	}
+}
+
+// Members that know nobody yet, as when they have just been started, do not pass
+// for all there are.
+func TestAskingForTheStatusFindsThoseWhoDoNotKnowOneAnother(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a, b := member("a", 1, 1), member("b", 1, 1)
+	s.join(a, nil)
+	s.join(b, func(o *membership.Options) {
+		o.Describe = func() membership.Report {
+			time.Sleep(20 * time.Millisecond) // it is the slower one
+			return report(b)
+		}
+	})
+	var reports []membership.Report
+	for range 20 { // it may be slower than it is given time for
+		var err error
+		if reports, err = membership.AskStatus(inTime(t), s.connect().Connection); err != nil {
+			t.Fatal(err)
+		}
+		if len(reports) == 2 {
+			return
+		}
+	}
+	t.Errorf("%v", reports)
+}
+
+func TestAskingForTheStatusNamesThoseWhoAreAliveAndDoNotAnswer(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a, b, c := member("a", 1, 1), member("b", 1, 1), member("c", 1, 1)
+	s.join(a, describe(a, b, c))
+	s.join(b, describe(b, a, c))
+	over := make(chan struct{})
+	defer close(over)
+	s.join(c, func(o *membership.Options) {
+		o.Describe = func() membership.Report { <-over; return report(c) }
+	})
+	reports, err := membership.AskStatus(soon(t), s.connect().Connection)
+	missing, ok := errors.AsType[*membership.MissingError](err)
+	if !ok || !reflect.DeepEqual(missing.Names, []string{"c"}) {
+		t.Errorf("%v", err)
+	}
+	if len(reports) != 2 {
+		t.Errorf("%v", reports)
+	}
+}
+
+func TestAskingForTheStatusStopsWaitingForWhoTurnsOutToBeDead(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a := member("a", 1, 1)
+	var asked atomic.Int32
+	s.join(a, func(o *membership.Options) {
+		o.Describe = func() membership.Report {
+			if asked.Add(1) == 1 {
+				return report(a, member("dead", 1, 1))
+			}
+			return report(a)
+		}
+	})
+	reports, err := membership.AskStatus(inTime(t), s.connect().Connection)
+	if err != nil || len(reports) != 1 || len(reports[0].Members) != 0 {
+		t.Errorf("%v %v", reports, err)
+	}
+}
+
+func TestAskingWhereNobodyIsSaysSoAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	if _, err := membership.AskStatus(inTime(t), s.connect().Connection); !errors.Is(err, membership.ErrNoInstance) {
+		t.Errorf("%v", err)
+	}
+	if err := membership.RequestDrain(inTime(t), s.connect().Connection, "a", true); !errors.Is(err, membership.ErrNoInstance) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAskingEndsWithItsContextOrConnection(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	over := make(chan struct{})
+	defer close(over)
+	s.join(member("a", 1, 1), func(o *membership.Options) {
+		o.Describe = func() membership.Report { <-over; return membership.Report{} }
+	})
+	if _, err := membership.AskStatus(soon(t), s.connect().Connection); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, membership.ErrNoInstance) {
+		t.Errorf("nobody answers: %v", err)
+	}
+	silent := s.connect()
+	silent.socket.stop()
+	if _, err := membership.AskStatus(soon(t), silent.Connection); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the broker is silent: %v", err)
+	}
+	cut := s.connect()
+	time.AfterFunc(50*time.Millisecond, cut.cut)
+	if _, err := membership.AskStatus(inTime(t), cut.Connection); err == nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, membership.ErrNoInstance) {
+		t.Errorf("the connection is cut: %v", err)
+	}
+}
+
+func TestADrainRequestReachesTheOneThatItNames(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a, b := s.join(member("a", 1, 1), nil), s.join(member("b", 1, 1), nil)
+	for _, yes := range []bool{true, false} {
+		if err := membership.RequestDrain(inTime(t), s.connect().Connection, "b", yes); err != nil {
+			t.Fatal(err)
+		}
+		if got := receive(t, b.drains); got != yes {
+			t.Errorf("drain: %v", got)
+		}
+	}
+	if err := membership.RequestDrain(soon(t), s.connect().Connection, "c", true); !errors.Is(err, membership.ErrNoInstance) {
+		t.Errorf("%v", err)
+	}
+	if len(a.drains) > 0 {
+		t.Error("another one was drained")
+	}
+}
+
+func TestAnswersThatAreNoneAreNotTakenForAny(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	channel := s.channel()
+	if err := membership.Declare(channel); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := channel.QueueDeclare("stranger", false, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := channel.QueueBind("stranger", "", membership.Exchange, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	requests, err := channel.Consume("stranger", "", true, false, false, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answering sync.WaitGroup
+	answering.Go(func() {
+		for d := range requests {
+			for kind, bodies := range map[string][]string{
+				"":       {`{"v":1}`},
+				"report": {``, `{"v":2}`, `{"v":1}`, `{"v":1,"report":{"format":1}}`, `{"v":1,"report":{"format":1,"name":"a","version":"\u001b[2J"}}`, `{"v":1,"report":{"format":1,"name":"a","partitions":[{"partition":1}]}}`},
+			} {
+				for _, body := range bodies {
+					channel.Publish("", d.ReplyTo, false, false, amqp.Publishing{Type: kind, CorrelationId: d.CorrelationId, Body: []byte(body)})
+				}
+			}
+			channel.Publish("", d.ReplyTo, false, false, amqp.Publishing{Type: "taken", CorrelationId: "another", Body: []byte(`{"v":1}`)})
+		}
+	})
+	defer answering.Wait()
+	defer channel.Close()
+	if reports, err := membership.AskStatus(soon(t), s.connect().Connection); !errors.Is(err, context.DeadlineExceeded) || reports != nil {
+		t.Errorf("%v %v", reports, err)
+	}
+	if err := membership.RequestDrain(soon(t), s.connect().Connection, "a", true); !errors.Is(err, membership.ErrNoInstance) {
+		t.Errorf("%v", err)
+	}
+}

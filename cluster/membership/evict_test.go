@@ -1,0 +1,91 @@
+package membership_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/glotpod/ident/cluster/membership"
+	"github.com/glotpod/ident/cluster/ownership"
+)
+
+// superseded gives a core the events of p until it stops, and ends p then.
+func superseded(t *testing.T, p *peer) {
+	cfg := ownership.DefaultConfig()
+	cfg.Name, cfg.Start, cfg.Partitions, cfg.QueueType = p.who.Name, p.who.Incarnation.Start, 4, "quorum"
+	core, err := ownership.New(cfg)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	core.Step(time.Now(), ownership.Connected{Session: p.who.Incarnation.Session})
+	for e := range p.events {
+		for _, command := range core.Step(time.Now(), e) {
+			if stop, ok := command.(ownership.Stop); ok {
+				if stop.Reason != ownership.Superseded {
+					t.Errorf("%v %s", stop.Reason, stop.Why)
+				}
+				p.link.Close()
+				return
+			}
+		}
+	}
+}
+
+func TestEvictingEndsEarlierInstancesOfTheName(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	ended := make(chan struct{}, 2)
+	var before []ownership.Member
+	for start := range int64(2) {
+		p := s.join(member("a", start+1, 1), nil)
+		before = append(before, p.who)
+		go func() {
+			superseded(t, p)
+			ended <- struct{}{}
+		}()
+	}
+	other := s.join(member("b", 1, 1), nil)
+	before = append(before, member("a", 1, 0)) // who is gone already
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	err := membership.Evict(ctx, s.connect().Connection, member("a", 3, 1), before, 20*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		receive(t, ended)
+	}
+	if len(other.events) > 0 {
+		t.Errorf("another instance has heard of it: %v", other.next())
+	}
+	if err := membership.Evict(ctx, s.connect().Connection, member("a", 3, 1), nil, time.Hour); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEvictingWaitsForWhoDoesNotEndAsLongAsItMay(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	p := s.join(member("a", 1, 1), nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	heard := make(chan struct{})
+	go func() {
+		defer close(heard)
+		for range 3 { // it is told again and again
+			p.next()
+		}
+		cancel()
+	}()
+	l := s.connect()
+	err := membership.Evict(ctx, l.Connection, member("a", 2, 1), []ownership.Member{p.who}, time.Millisecond)
+	<-heard
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	l.Close()
+	if err := membership.Evict(t.Context(), l.Connection, member("a", 2, 1), []ownership.Member{p.who}, time.Millisecond); err == nil {
+		t.Error("evicted over a closed connection")
+	}
+}

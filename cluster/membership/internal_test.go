@@ -1,0 +1,133 @@
+package membership
+
+import (
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/glotpod/ident/cluster/ownership"
+)
+
+func TestAComplaintIsLoggedOnceAMinuteWithHowOftenItWasNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logged := observer.New(zap.DebugLevel)
+		c := complaint{log: zap.New(core), message: "garbage"}
+		for range 150 {
+			c.make(errors.New("why"))
+			time.Sleep(time.Second)
+		}
+		var held []int64
+		for _, line := range logged.All() {
+			held = append(held, line.ContextMap()["more_since_last"].(int64))
+		}
+		if want := []int64{0, 59, 59}; !reflect.DeepEqual(held, want) {
+			t.Errorf("%v", held)
+		}
+	})
+}
+
+func TestWhatIsToBeSentIsBoundedAndTheNewestStays(t *testing.T) {
+	o := newOutbound()
+	thrown := 0
+	for range 5 * maxBroadcasts {
+		if !o.put(parcel{kind: broadcast, body: []byte("x")}) {
+			thrown++
+		}
+	}
+	if thrown != 4*maxBroadcasts || len(o.waiting) != maxBroadcasts || o.waiting[0].number != 4*maxBroadcasts+1 {
+		t.Errorf("%d thrown away, %d wait from %d on", thrown, len(o.waiting), o.waiting[0].number)
+	}
+	o = newOutbound()
+	for range 20 {
+		o.put(parcel{kind: broadcast, body: make([]byte, 1<<20)})
+	}
+	if len(o.waiting) != maxBroadcastBytes>>20 || o.bytes != maxBroadcastBytes {
+		t.Errorf("%d of 1 MiB wait, %d bytes", len(o.waiting), o.bytes)
+	}
+	for i := range int64(2 * maxProbes) {
+		o.put(parcel{kind: probe, key: QueueOf(ownership.Member{Incarnation: ownership.Incarnation{Start: i}})})
+		o.put(parcel{kind: reply})
+	}
+	if o.counts[probe] != maxProbes || o.counts[reply] != maxReplies || o.counts[broadcast] != 16 {
+		t.Errorf("%v wait", o.counts)
+	}
+}
+
+func TestOneQuestionAboutAMemberIsOpenAtATime(t *testing.T) {
+	o := newOutbound()
+	ask := func() int {
+		o.put(parcel{kind: probe, key: "a"})
+		return len(o.waiting)
+	}
+	if ask() != 1 || ask() != 1 {
+		t.Error("a second one waits")
+	}
+	o.next()
+	if ask() != 0 {
+		t.Error("a second one before the answer to the first")
+	}
+	o.confirm()
+	if ask() != 1 {
+		t.Error("none after the answer")
+	}
+}
+
+func TestWhatIsSentAheadIsBoundedAndSettledInOrder(t *testing.T) {
+	o := newOutbound()
+	for range maxUnconfirmed + 2 {
+		o.put(parcel{kind: broadcast})
+	}
+	for n := range maxUnconfirmed + 1 {
+		if _, ok := o.next(); ok != (n < maxUnconfirmed) {
+			t.Fatalf("parcel %d: %v", n+1, ok)
+		}
+	}
+	for n := range uint64(maxUnconfirmed + 2) {
+		if o.settled(n+1) || !o.settled(n) {
+			t.Fatalf("%d are confirmed", n)
+		}
+		o.next()
+		o.confirm()
+	}
+	if !o.settled(o.last) {
+		t.Error("not all are settled")
+	}
+}
+
+func TestNamesAreThoseThatTheSettingsAllow(t *testing.T) {
+	for _, name := range []string{"a", "web-1.example_X", strings.Repeat("9", 63)} {
+		if !IsName(name) {
+			t.Errorf("%q", name)
+		}
+	}
+	for _, name := range []string{"", "a/b", "ä", "a b", "a\n", strings.Repeat("9", 64)} {
+		if IsName(name) {
+			t.Errorf("%q", name)
+		}
+	}
+	longest := ownership.Member{Name: strings.Repeat("9", 63), Incarnation: ownership.Incarnation{Start: 1<<63 - 1, Session: 1<<63 - 1}}
+	if queue := QueueOf(longest); len(queue) > 255 {
+		t.Errorf("%s has %d bytes", queue, len(queue))
+	}
+}
+
+// The largest message that members send has to be taken in.
+func TestAMessageOfALargeClusterFits(t *testing.T) {
+	var all []ownership.Lease
+	var gone []ownership.Member
+	for p := range 1024 {
+		who := ownership.Member{Name: strings.Repeat("n", 63), Incarnation: ownership.Incarnation{Start: 1 << 40, Session: 1 << 20}}
+		all = append(all, ownership.Lease{Partition: p, Epoch: 1 << 40, Holder: who})
+		gone = append(gone, who)
+	}
+	body := encodeMessage(ownership.Message{From: gone[0], State: ownership.Ready, Wants: all, Released: all, Taken: all, Gone: gone})
+	if _, err := decodeMessage(body); err != nil {
+		t.Errorf("%d bytes: %v", len(body), err)
+	}
+}

@@ -1,0 +1,363 @@
+package membership_test
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/glotpod/ident/cluster/membership"
+	"github.com/glotpod/ident/cluster/ownership"
+)
+
+// message is one that uses every field.
+func message(from ownership.Member, seq int64) ownership.Message {
+	lease := func(p int) []ownership.Lease {
+		return []ownership.Lease{{Partition: p, Epoch: seq + 7, Holder: member("other", 1<<62, 3)}}
+	}
+	return ownership.Message{
+		From: from, Seq: seq, State: ownership.Draining,
+		Parameters: ownership.Parameters{Partitions: 64, Table: 1, QueueType: "quorum"},
+		Wants:      lease(0), Released: lease(1), Taken: append(lease(2), lease(3)...),
+		Gone: []ownership.Member{member("gone", 5, 6)},
+	}
+}
+
+func TestEachMemberHearsWhatIsBroadcastWholeAndInOrderItsSenderIncluded(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a, b := s.join(member("a", 1, 1), nil), s.join(member("b", 2, 1), nil)
+	const n = 2000
+	var broadcasting sync.WaitGroup
+	for _, p := range []*peer{a, b} {
+		broadcasting.Go(func() {
+			for seq := range int64(n) {
+				p.Broadcast(message(p.who, seq))
+				if seq%100 == 0 {
+					p.flush() // or else the oldest may be thrown away
+				}
+			}
+			p.flush()
+		})
+	}
+	broadcasting.Wait()
+	for _, p := range []*peer{a, b} {
+		heard := make(map[ownership.Member]int64)
+		for range 2 * n {
+			got := p.next().(ownership.Received).Message
+			if want := message(got.From, heard[got.From]); !reflect.DeepEqual(got, want) {
+				t.Fatalf("%v heard %v, not %v", p.who, got, want)
+			}
+			heard[got.From]++
+		}
+	}
+}
+
+func TestAProbeSaysNothingOfWhoIsThereAndFindsWhoseConnectionIsGone(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a, b := s.join(member("a", 1, 1), nil), s.join(member("b", 2, 1), nil)
+	for range 10 {
+		a.Probe(b.who)
+		a.Probe(a.who)
+		a.flush()
+	}
+	b.link.cut()
+	b.awaitLoss()
+	for found := false; !found; {
+		a.Probe(b.who) // the broker may not have noticed yet
+		a.flush()
+		select {
+		case e := <-a.events:
+			if e != (ownership.Gone{Member: b.who}) {
+				t.Fatalf("%v", e)
+			}
+			found = true
+		default:
+		}
+	}
+	a.Probe(member("b", 3, 1)) // who has never been
+	if e := a.next(); e != (ownership.Gone{Member: member("b", 3, 1)}) {
+		t.Errorf("%v", e)
+	}
+	if len(a.events) > 0 || len(b.events) > 0 {
+		t.Errorf("more has happened: %v", a.next())
+	}
+}
+
+func TestAMemberThatHasLeftIsGoneThoughItsConnectionStays(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a, b := s.join(member("a", 1, 1), nil), s.join(member("b", 2, 1), nil)
+	b.Close()
+	a.Probe(b.who)
+	if e := a.next(); e != (ownership.Gone{Member: b.who}) {
+		t.Errorf("%v", e)
+	}
+	if b.link.IsClosed() {
+		t.Error("its connection is closed")
+	}
+}
+
+func TestCallersNeverWaitThoughTheBrokerTakesNothingIn(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a, b := s.join(member("a", 1, 1), nil), s.join(member("b", 2, 1), nil)
+	resume := a.link.socket.stop()
+	const n = 3000
+	for seq := range int64(n) { // in this goroutine: if one waited, none would resume
+		a.Broadcast(message(a.who, seq))
+		a.Probe(b.who)
+		a.Probe(member("nobody", seq, 0))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := a.Flush(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("flushed: %v", err)
+	}
+	resume()
+	a.flush()
+	if lines := a.logged.FilterMessageSnippet("not sent").Len(); lines != 1 {
+		t.Errorf("%d log lines say that messages were not sent", lines)
+	}
+	// The newest have come, in order.
+	last, heard := int64(-1), 0
+	for last < n-1 {
+		msg := b.next().(ownership.Received).Message
+		if msg.Seq <= last {
+			t.Fatalf("%d came after %d", msg.Seq, last)
+		}
+		last = msg.Seq
+		heard++
+	}
+	if heard < 1000 || heard >= n {
+		t.Errorf("%d of %d have come", heard, n)
+	}
+}
+
+func TestCallersNeverWaitForAMemberThatDoesNotRead(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	heard := make(chan int64, 2000)
+	reads := make(chan struct{})
+	a := s.join(member("a", 1, 1), nil)
+	s.join(member("b", 2, 1), func(o *membership.Options) {
+		o.Event = func(e ownership.Event) {
+			<-reads
+			heard <- e.(ownership.Received).Message.Seq
+		}
+	})
+	const n = 1000
+	for seq := range int64(n) {
+		a.Broadcast(message(a.who, seq))
+		a.Probe(member("b", 2, 1))
+		if seq%100 == 0 {
+			a.flush()
+		}
+	}
+	a.flush()
+	close(reads)
+	for seq := range int64(n) {
+		if got := receive(t, heard); got != seq {
+			t.Fatalf("%d came, not %d", got, seq)
+		}
+	}
+}
+
+func TestAMembershipIsLostWithWhatItIsMadeOf(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		lose func(*peer)
+	}{
+		{"its connection is cut", func(p *peer) { p.link.cut() }},
+		{"its connection is closed", func(p *peer) { p.link.Close() }},
+		{"its queue is deleted", func(p *peer) { // which the owner's connection alone can do
+			channel, err := p.link.Channel()
+			if err == nil {
+				_, err = channel.QueueDelete(membership.QueueOf(p.who), false, false, false)
+			}
+			if err != nil {
+				p.t.Error(err)
+			}
+		}},
+		{"the exchange is deleted", func(p *peer) {
+			channel, err := p.link.Channel()
+			if err == nil {
+				err = channel.ExchangeDelete(membership.Exchange, false, false)
+			}
+			if err != nil {
+				p.t.Error(err)
+			}
+			p.Broadcast(message(p.who, 1))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			p := newSite(t).join(member("a", 1, 1), nil)
+			if p.Err() != nil {
+				t.Errorf("lost: %v", p.Err())
+			}
+			c.lose(p)
+			t.Log(p.awaitLoss())
+			p.Broadcast(message(p.who, 1))
+			p.Probe(p.who)
+			if err := p.Flush(t.Context()); err == nil {
+				t.Error("flushed over a lost membership")
+			}
+			p.Close()
+		})
+	}
+}
+
+func TestOneIncarnationJoinsOnce(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	p := s.join(member("a", 1, 1), nil)
+	other := s.connect()
+	_, err := membership.Join(t.Context(), other.Connection, membership.Options{Self: p.who, Log: zapTest(t)})
+	if refusal, ok := errors.AsType[*amqp.Error](err); !ok || refusal.Code != amqp.ResourceLocked {
+		t.Errorf("%v", err)
+	}
+	p.Broadcast(message(p.who, 1)) // the first one has not suffered
+	p.next()
+}
+
+func TestJoiningEndsWithItsContextThoughTheBrokerIsSilent(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	l := s.connect()
+	l.socket.stop()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := membership.Join(ctx, l.Connection, membership.Options{Self: member("a", 1, 1), Log: zapTest(t)}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestClosingWaitsForTheCallbacksThatAreUnderWay(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for what, cause := range map[string]func(*peer){
+		"Event, of what was heard": func(p *peer) { p.Broadcast(message(p.who, 1)) },
+		"Event, of who is gone":    func(p *peer) { p.Probe(member("nobody", 1, 1)) },
+		"Describe":                 func(p *peer) { membership.AskStatus(soon(t), s.connect().Connection) },
+	} {
+		entered, leave := make(chan struct{}, 10), make(chan struct{})
+		wait := func() {
+			entered <- struct{}{}
+			<-leave
+		}
+		p := s.join(member("a", 1, 1), func(o *membership.Options) {
+			o.Event = func(ownership.Event) { wait() }
+			o.Describe = func() membership.Report { wait(); return membership.Report{} }
+		})
+		cause(p)
+		receive(t, entered)
+		closed := make(chan struct{})
+		go func() {
+			p.Close()
+			close(closed)
+		}()
+		receive(t, p.Closed())
+		select {
+		case <-closed:
+			t.Errorf("closed while %s was under way", what)
+		case <-time.After(200 * time.Millisecond): // enough to return, if it does not wait
+		}
+		close(leave)
+		receive(t, closed)
+	}
+}
+
+func TestClosingFromManyGoroutinesUnderLoadCostsNoConnection(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for session := range int64(10) {
+		p := s.join(member("a", 1, session), func(o *membership.Options) { o.Event = func(ownership.Event) {} })
+		var busy sync.WaitGroup
+		for i := range int64(8) {
+			busy.Go(func() {
+				for seq := range int64(100) {
+					p.Broadcast(message(p.who, seq))
+					p.Probe(member("nobody", seq, i))
+				}
+				p.Close()
+			})
+		}
+		busy.Wait()
+		channel, err := p.link.Channel() // which the broker answers after what it got before
+		if err != nil {
+			t.Fatalf("closing has cost the connection: %v", err)
+		}
+		channel.Close()
+	}
+}
+
+func TestWhateverStrangersPublishCostsAMemberNothingButALine(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	p := s.join(member("a", 1, 1), nil)
+	channel := s.channel()
+	publish := func(kind, body, replyTo, correlation string) {
+		for _, to := range []struct{ exchange, key string }{{membership.Exchange, ""}, {"", membership.QueueOf(p.who)}} {
+			err := channel.Publish(to.exchange, to.key, false, false, amqp.Publishing{
+				Type: kind, Body: []byte(body), ReplyTo: replyTo, CorrelationId: correlation,
+				Headers: amqp.Table{"nested": amqp.Table{"x": []byte{0}}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	const from = `"from":{"name":"b","start":1,"session":1}`
+	for _, kind := range []string{"", "heartbeat", "probe", "status", "drain", "undrain", "report", "taken", strings.Repeat("x", 255)} {
+		for _, body := range []string{
+			"", "\x00", "null", "[]", "{}", `{"v":2}`, `{"v":1}`, `{"v":1,"from":{}}`, `{"v":"1"}`, `{"v":1}trailing`,
+			strings.Repeat("[", 1<<16), `{"v":1,` + from + `,"state":"absent"}`, `{"v":1,` + from + `,"state":"ready","wants":[{"partition":-1}]}`,
+			`{"v":1,` + from + `,"state":"ready","gone":[{"name":"` + strings.Repeat("n", 64) + `"}]}`,
+			`{"v":1,` + from + `,"state":"ready","parameters":{"partitions":9223372036854775807}}`,
+			`{"v":1,"instance":"` + strings.Repeat("x", 2<<20) + `"}`,
+		} {
+			publish(kind, body, "amq.rabbitmq.reply-to.nonsense", "")
+		}
+	}
+	for _, replyTo := range []string{"", "amq.rabbitmq.reply-to.nonsense", "glotpod.rpc/ident", "glotpod.ident.reply/\xff", "glotpod.ident.reply/" + strings.Repeat("x", 235)} {
+		publish("status", `{"v":1}`, replyTo, "")
+		publish("drain", `{"v":1,"instance":"a"}`, replyTo, "")
+	}
+	publish("status", `{"v":1}`, "glotpod.ident.reply/nobody", strings.Repeat("\xff", 255))
+	publish("status", `{"v":1}`, "glotpod.ident.reply/nobody", "fine") // is answered to nobody
+	publish("drain", `{"v":1,"instance":"b"}`, "glotpod.ident.reply/nobody", "")
+
+	publish("heartbeat", `{"v":2,`+from+`,"seq":6,"state":"ready"}`, "", "")
+
+	publish("heartbeat", `{"v":1,`+from+`,"seq":7,"state":"ready","unknown":[1]}`, "", "")
+	want := ownership.Received{Message: ownership.Message{From: member("b", 1, 1), Seq: 7, State: ownership.Ready}}
+	for range 2 {
+		if got := p.next(); !reflect.DeepEqual(got, ownership.Event(want)) {
+			t.Fatalf("%v", got)
+		}
+	}
+	p.Probe(member("b", 1, 1))
+	if e := p.next(); e != (ownership.Gone{Member: member("b", 1, 1)}) {
+		t.Errorf("%v", e)
+	}
+	if err := p.Err(); err != nil {
+		t.Error(err)
+	}
+	if len(p.drains) > 0 {
+		t.Error("the instance was drained")
+	}
+	if p.logged.Len() != 1 {
+		t.Errorf("%d log lines", p.logged.Len())
+	}
+	for _, line := range p.logged.All() {
+		t.Log(line.Message, line.ContextMap())
+	}
+}

@@ -1,0 +1,112 @@
+package membership
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/glotpod/ident/cluster/ownership"
+)
+
+// ReportFormat is the Format of a [Report]. It is raised when a field changes
+// its meaning or goes away, and not when one is added.
+const ReportFormat = 1
+
+// A Report is what a member says of itself when it is asked for its status.
+type Report struct {
+	Format int `json:"format"`
+	Identity
+	State      string     `json:"state"`
+	Version    string     `json:"version"` // of the program
+	StartedAt  time.Time  `json:"started_at"`
+	Parameters Parameters `json:"parameters"`
+
+	Members    []MemberSeen    `json:"members"`    // the others, by name
+	Partitions []PartitionHeld `json:"partitions"` // those that it holds, by number
+
+	SharedRequestsPerSecond float64  `json:"shared_requests_per_second"` // taken from the shared queue
+	WarmUsers               int      `json:"warm_users"`                 // kept in memory
+	Counters                Counters `json:"counters"`
+}
+
+// A MemberSeen is what a member knows of another one.
+type MemberSeen struct {
+	Identity
+	State string `json:"state"`
+	Alive bool   `json:"alive"`
+}
+
+// A PartitionHeld is a partition that a member holds a lease of.
+type PartitionHeld struct {
+	Partition         int     `json:"partition"`
+	Phase             string  `json:"phase"`
+	Epoch             int64   `json:"epoch"`
+	RequestsPerSecond float64 `json:"requests_per_second"`
+}
+
+// Counters count since the process has started.
+type Counters struct {
+	Forwarded int64 `json:"forwarded"` // requests taken from the shared queue that went on to a partition's
+	Misplaced int64 `json:"misplaced"` // requests that came by another partition's queue
+	Fenced    int64 `json:"fenced"`    // writes that were refused because their lease was over
+}
+
+// ReportOf returns a report that tells what s does: the identity, the state, the
+// members and the partitions. All else is left to the caller.
+func ReportOf(s ownership.Status) Report {
+	r := Report{
+		Format:     ReportFormat,
+		Identity:   IdentityOf(s.Self),
+		State:      s.State.String(),
+		Members:    []MemberSeen{},
+		Partitions: []PartitionHeld{},
+	}
+	for _, m := range s.Members {
+		r.Members = append(r.Members, MemberSeen{Identity: IdentityOf(m.Member), State: m.State.String(), Alive: m.Alive})
+	}
+	for p, status := range s.Partitions {
+		if status.Epoch != 0 {
+			r.Partitions = append(r.Partitions, PartitionHeld{Partition: p, Phase: status.Phase, Epoch: status.Epoch})
+		}
+	}
+	return r
+}
+
+// answer is the body of a report on the wire.
+type answer struct {
+	envelope
+	Report Report `json:"report"`
+}
+
+func encodeReport(r Report) []byte {
+	return encode(answer{envelope: envelope{V: wireVersion}, Report: r})
+}
+
+func decodeReport(body []byte) (Report, error) {
+	var a answer
+	if err := decode(body, &a); err != nil {
+		return Report{}, err
+	}
+	r := a.Report
+	if r.Format != ReportFormat {
+		return Report{}, fmt.Errorf("a report of format %d", r.Format)
+	}
+	if err := errors.Join(r.check(), r.Parameters.check()); err != nil {
+		return Report{}, err
+	}
+	if !isText(r.State) || !isText(r.Version) {
+		return Report{}, errors.New("a text that cannot be")
+	}
+	for _, m := range r.Members {
+		if m.check() != nil || !isText(m.State) {
+			return Report{}, errors.New("a member that cannot be")
+		}
+	}
+	for _, p := range r.Partitions {
+		if p.Partition < 0 || p.Partition >= r.Parameters.Partitions || !isText(p.Phase) || math.Signbit(p.RequestsPerSecond) {
+			return Report{}, errors.New("a partition that cannot be")
+		}
+	}
+	return r, nil
+}

@@ -1,0 +1,237 @@
+package membership
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/glotpod/ident/cluster/ownership"
+)
+
+// wireVersion is the "v" of all messages.
+const wireVersion = 1
+
+// The types of messages, told by the property of that name.
+const (
+	typeHeartbeat = "heartbeat" // an ownership.Message
+	typeProbe     = "probe"     // says nothing
+	typeStatus    = "status"    // asks for a Report
+	typeDrain     = "drain"     // a request
+	typeUndrain   = "undrain"   // a request
+	typeReport    = "report"    // answers status
+	typeTaken     = "taken"     // answers drain and undrain
+)
+
+// What is taken in. The limits are far above what members send.
+const (
+	maxBody       = 1 << 20
+	maxName       = 63
+	maxText       = 64
+	maxPartitions = 1 << 14 // also the most leases or members in one list
+)
+
+type (
+	// An envelope is what each message is.
+	envelope struct {
+		V int `json:"v"`
+	}
+
+	// A request is the body of status, drain and undrain.
+	request struct {
+		envelope
+		Instance string `json:"instance,omitempty"` // whom it is for; all, if it is status
+	}
+
+	// A heartbeat is an ownership.Message.
+	heartbeat struct {
+		envelope
+		From       Identity   `json:"from"`
+		Seq        int64      `json:"seq"`
+		State      string     `json:"state"`
+		Parameters Parameters `json:"parameters"`
+		Wants      []lease    `json:"wants,omitempty"`
+		Released   []lease    `json:"released,omitempty"`
+		Taken      []lease    `json:"taken,omitempty"`
+		Gone       []Identity `json:"gone,omitempty"`
+	}
+
+	lease struct {
+		Partition int      `json:"partition"`
+		Epoch     int64    `json:"epoch"`
+		Holder    Identity `json:"holder"`
+	}
+)
+
+// An Identity is an ownership.Member in JSON.
+type Identity struct {
+	Name    string `json:"name"`
+	Start   int64  `json:"start"`
+	Session int64  `json:"session"`
+}
+
+// IdentityOf returns m's identity.
+func IdentityOf(m ownership.Member) Identity {
+	return Identity{Name: m.Name, Start: m.Incarnation.Start, Session: m.Incarnation.Session}
+}
+
+// Member returns the member whose identity i is.
+func (i Identity) Member() ownership.Member {
+	return ownership.Member{Name: i.Name, Incarnation: ownership.Incarnation{Start: i.Start, Session: i.Session}}
+}
+
+func (i Identity) check() error {
+	if !IsName(i.Name) || i.Start < 0 || i.Session < 0 {
+		return errors.New("a member that cannot be")
+	}
+	return nil
+}
+
+// Parameters are ownership.Parameters in JSON.
+type Parameters struct {
+	Partitions   int    `json:"partitions"`
+	TableVersion int    `json:"table_version"`
+	QueueType    string `json:"queue_type"`
+}
+
+func (p Parameters) check() error {
+	if p.Partitions < 0 || p.Partitions > maxPartitions || !isText(p.QueueType) {
+		return errors.New("parameters that cannot be")
+	}
+	return nil
+}
+
+// IsName reports whether an instance can have this name: 1 to 63 of the
+// characters A–Z a–z 0–9 . _ -
+func IsName(name string) bool {
+	return name != "" && len(name) <= maxName && !strings.ContainsFunc(name, func(r rune) bool {
+		return !(r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-')
+	})
+}
+
+// isText reports whether s is short, and does no harm in a log or a terminal.
+func isText(s string) bool { return len(s) <= maxText && isPrintable(s) }
+
+func isPrintable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
+// states are those in which a member sends messages, by name.
+var states = func() map[string]ownership.State {
+	names := make(map[string]ownership.State)
+	for s := ownership.Joining; s <= ownership.Left; s++ {
+		names[s.String()] = s
+	}
+	return names
+}()
+
+// decode decodes a body of the version that we know.
+func decode(body []byte, into any) error {
+	if len(body) > maxBody {
+		return fmt.Errorf("more than %d bytes", maxBody)
+	}
+	var e envelope
+	if err := json.Unmarshal(body, &e); err != nil {
+		return fmt.Errorf("decoding the envelope: %w", err)
+	}
+	if e.V != wireVersion {
+		return fmt.Errorf("version %d", e.V)
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		return fmt.Errorf("decoding the body: %w", err)
+	}
+	return nil
+}
+
+// encode encodes what this package has made, which cannot fail.
+func encode(v any) []byte {
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return body
+}
+
+func encodeMessage(m ownership.Message) []byte {
+	h := heartbeat{
+		envelope:   envelope{V: wireVersion},
+		From:       IdentityOf(m.From),
+		Seq:        m.Seq,
+		State:      m.State.String(),
+		Parameters: Parameters{Partitions: m.Parameters.Partitions, TableVersion: m.Parameters.Table, QueueType: m.Parameters.QueueType},
+		Wants:      encodeLeases(m.Wants),
+		Released:   encodeLeases(m.Released),
+		Taken:      encodeLeases(m.Taken),
+	}
+	for _, who := range m.Gone {
+		h.Gone = append(h.Gone, IdentityOf(who))
+	}
+	return encode(h)
+}
+
+func encodeLeases(leases []ownership.Lease) []lease {
+	var all []lease
+	for _, l := range leases {
+		all = append(all, lease{Partition: l.Partition, Epoch: l.Epoch, Holder: IdentityOf(l.Holder)})
+	}
+	return all
+}
+
+// decodeMessage decodes a heartbeat. Whatever the body is, the message can be
+// given to an ownership.Core.
+func decodeMessage(body []byte) (ownership.Message, error) {
+	var h heartbeat
+	if err := decode(body, &h); err != nil {
+		return ownership.Message{}, err
+	}
+	state, known := states[h.State]
+	if !known {
+		return ownership.Message{}, errors.New("a state that cannot be")
+	}
+	if err := errors.Join(h.From.check(), h.Parameters.check()); err != nil {
+		return ownership.Message{}, err
+	}
+	m := ownership.Message{
+		From:       h.From.Member(),
+		Seq:        h.Seq,
+		State:      state,
+		Parameters: ownership.Parameters{Partitions: h.Parameters.Partitions, Table: h.Parameters.TableVersion, QueueType: h.Parameters.QueueType},
+	}
+	for _, list := range []struct {
+		from []lease
+		to   *[]ownership.Lease
+	}{{h.Wants, &m.Wants}, {h.Released, &m.Released}, {h.Taken, &m.Taken}} {
+		leases, err := decodeLeases(list.from)
+		if err != nil {
+			return ownership.Message{}, err
+		}
+		*list.to = leases
+	}
+	if len(h.Gone) > maxPartitions {
+		return ownership.Message{}, errors.New("too many members")
+	}
+	for _, who := range h.Gone {
+		if err := who.check(); err != nil {
+			return ownership.Message{}, err
+		}
+		m.Gone = append(m.Gone, who.Member())
+	}
+	return m, nil
+}
+
+func decodeLeases(leases []lease) ([]ownership.Lease, error) {
+	if len(leases) > maxPartitions {
+		return nil, errors.New("too many leases")
+	}
+	var all []ownership.Lease
+	for _, l := range leases {
+		if err := l.Holder.check(); err != nil {
+			return nil, err
+		}
+		if l.Partition < 0 || l.Partition >= maxPartitions || l.Epoch < 0 {
+			return nil, errors.New("a lease that cannot be")
+		}
+		all = append(all, ownership.Lease{Partition: l.Partition, Epoch: l.Epoch, Holder: l.Holder.Member()})
+	}
+	return all, nil
+}
