@@ -5,18 +5,21 @@ PACKAGES ?= ./...
 TESTFLAGS ?=
 FUZZTIME ?= 30s
 BENCHTIME ?= 1s
+RUNS ?= 20
+DURATION ?= 40s
+SEED ?=
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
 .DEFAULT_GOAL := help
 
-.PHONY: help dev build test check fmt fuzz bench clean
+.PHONY: help dev build test chaos check fmt fuzz bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
 		while IFS='|' read -r target what; do printf '  make %-7s %s\n' "$$target" "$$what"; done
 
-dev: ## run an instance with a broker and a database of its own, until Ctrl-C
+dev: ## run a cluster with a broker and a database of its own, until Ctrl-C
 	@deploy/install-dependencies.sh
 	@$(MAKE) --no-print-directory build
 	@bin/glotpod-ident dev
@@ -28,6 +31,17 @@ test: ## check the source, and run all tests (TESTFLAGS='-run Patch', PACKAGES=.
 	@deploy/install-dependencies.sh test
 	@$(MAKE) --no-print-directory check bin/with-servers
 	bin/with-servers $(GO) test -race $(TESTFLAGS) $(PACKAGES)
+
+chaos: ## let faults happen to a cluster, RUNS times for DURATION (SEED=1 draws them as that run did)
+	@deploy/install-dependencies.sh test
+	$(GO) test -race -c -o bin/chaos.test ./cmd/glotpod-ident
+	@for run in $$(seq $(RUNS)); do \
+		seed=$(SEED); seed=$${seed:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; \
+		echo "run $$run of $(RUNS), seed $$seed"; \
+		(cd cmd/glotpod-ident && GLOTPOD_IDENT_CHAOS_SEED=$$seed GLOTPOD_IDENT_CHAOS_DURATION=$(DURATION) \
+			../../bin/chaos.test -test.run '^TestChaosLoses' -test.v -test.timeout 1h) || \
+			{ echo "once more: make chaos RUNS=1 DURATION=$(DURATION) SEED=$$seed" >&2; exit 1; }; \
+	done
 
 check: ## check the source's format, and vet it
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || \

@@ -1,16 +1,11 @@
 package actor
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"reflect"
 	"strings"
-	"sync"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/tinylib/msgp/msgp"
 	"go.uber.org/goleak"
@@ -284,134 +279,6 @@ func TestWhatAUserIsWordedAsIsParsedAsThatUser(t *testing.T) {
 		}
 	})
 }
-
-// slowStore commits by waiting, and notes when it began and ended whose write.
-type slowStore struct {
-	Store
-	mu     sync.Mutex
-	active map[int64]bool
-	order  []*Write
-	most   int
-	t      testing.TB
-}
-
-func (s *slowStore) Commit(ctx context.Context, w *Write) (Outcome, error) {
-	s.mu.Lock()
-	if s.active[w.UserID] {
-		s.t.Errorf("two writes to user %d at once", w.UserID)
-	}
-	s.active[w.UserID] = true
-	s.most = max(s.most, len(s.active))
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.active, w.UserID)
-		s.order = append(s.order, w)
-		s.mu.Unlock()
-	}()
-	select {
-	case <-time.After(time.Millisecond):
-		return Outcome{UserID: w.UserID}, nil
-	case <-ctx.Done():
-		return Outcome{}, ctx.Err()
-	}
-}
-
-func TestWritesToOneUserAreDoneInOrderAndToOthersMeanwhile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := &slowStore{active: map[int64]bool{}, t: t}
-		p := NewPartition(s, 100)
-		var done sync.WaitGroup
-		for i := range 1000 {
-			done.Add(1)
-			w := &Write{UserID: int64(i % 10), Digest: int64(i)}
-			if err := p.Deliver(Task{w, func(Outcome, error) { done.Done() }}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		done.Wait()
-		synctest.Wait()
-		if s.most != 10 || p.Active() != 0 {
-			t.Errorf("%d users at once, %d actors left", s.most, p.Active())
-		}
-		last := map[int64]int64{}
-		for _, w := range s.order {
-			if before, ok := last[w.UserID]; ok && w.Digest < before {
-				t.Fatalf("user %d: write %d after %d", w.UserID, w.Digest, before)
-			}
-			last[w.UserID] = w.Digest
-		}
-		p.Stop()
-	})
-}
-
-func TestAFullMailboxTakesNoMoreAndIsTold(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := NewPartition(&slowStore{active: map[int64]bool{}, t: t}, 3)
-		deliver := func(user int64) error { return p.Deliver(Task{&Write{UserID: user}, func(Outcome, error) {}}) }
-		for range 4 { // one is being done
-			if err := deliver(1); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := deliver(1); !errors.Is(err, ErrMailboxFull) {
-			t.Errorf("the fifth: %v", err)
-		}
-		if err := deliver(2); err != nil {
-			t.Errorf("another user: %v", err)
-		}
-		time.Sleep(time.Millisecond)
-		synctest.Wait()
-		if err := deliver(1); err != nil {
-			t.Errorf("when one is done: %v", err)
-		}
-		p.Stop()
-	})
-}
-
-func TestStopTellsEveryTaskOnceAndTakesNoMore(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := NewPartition(&slowStore{active: map[int64]bool{}, t: t}, 100)
-		told := 0
-		var mu sync.Mutex
-		for i := range 100 {
-			p.Deliver(Task{&Write{UserID: int64(i % 3)}, func(_ Outcome, err error) {
-				mu.Lock()
-				defer mu.Unlock()
-				told++
-				if err == nil {
-					t.Error("done after the stop")
-				}
-			}})
-		}
-		p.Stop()
-		p.Stop()
-		if told != 100 {
-			t.Errorf("%d told", told)
-		}
-		if err := p.Deliver(Task{&Write{}, nil}); !errors.Is(err, ErrStopped) {
-			t.Error(err)
-		}
-	})
-}
-
-func BenchmarkMailbox(b *testing.B) {
-	p := NewPartition(instantStore{}, 1<<20)
-	var done sync.WaitGroup
-	b.ReportAllocs()
-	i := int64(0)
-	for b.Loop() {
-		i++
-		done.Add(1)
-		p.Deliver(Task{&Write{UserID: i % 1000}, func(Outcome, error) { done.Done() }})
-	}
-	done.Wait()
-	p.Stop()
-}
-
-type instantStore struct{ Store }
-
-func (instantStore) Commit(context.Context, *Write) (Outcome, error) { return Outcome{}, nil }
 
 func BenchmarkPatch(b *testing.B) {
 	body := encode(b, m{"user_id": 3, "ops": []any{m{"op": "replace", "path": "/name", "value": "Grace"}}})

@@ -1,11 +1,33 @@
 // Package actor says what a user is and what can be done to one, and does it:
 // it reads requests, decides what they make of a user, words the answers and
-// the notifications, and runs an actor for each user that somebody writes to.
+// the notifications, and runs an actor for each user who has work.
 //
-// An actor is a bounded mailbox and, while there is work in it, a goroutine. It
-// serialises the writes to its user: the next one starts when the one before
-// has been committed and answered, or has failed. Writes to different users run
-// side by side. Reads pass no actor; they see what is committed.
+// A [Partition] does the work of the users of one partition. A user's actor is a
+// bounded mailbox and, while there is work in it, a goroutine. It serialises what
+// concerns its user: the next write starts when the one before has been committed
+// and answered, or has failed, and a read that came after a write sees it. The
+// actors of different users run side by side.
+//
+// # Warm users
+//
+// A [Cache] keeps users in memory, worded as the answer to a get. It rests on
+// this: all writes to a user of a partition, from when the lease was claimed
+// until it ends, come through the one Partition, whose actor puts what it has
+// committed into the cache before it tells anybody. So a user who is warm is as
+// the last answered write has left him, as long as
+//
+//   - the lease is good. When the store says that it is over, or the partition is
+//     finished or stopped, nothing is answered from the cache any more. While an
+//     instance does not know yet that it has lost a lease, it must not be able to
+//     answer at all: that is left to package cluster.
+//   - no other program writes to the tables. When one does, somebody has to call
+//     [Cache.Trust] with false. What the store was asked before that moment is
+//     not kept after it.
+//
+// Where a write's outcome is not known for sure, the user is forgotten and read
+// again.
+//
+// # Decisions
 //
 // What a write does is a pure function of the user as stored ([Write.Decide]).
 // The [Store] calls it inside the transaction that has the user's rows locked,

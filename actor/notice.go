@@ -18,6 +18,7 @@ type Notice struct {
 type Notification struct {
 	ID          int64 // rises in the order of each user's changes
 	UserID      int64
+	Partition   int       // whose lease it was committed under; -1: not known
 	MessageID   uuid.UUID // the same each time that it is sent
 	RoutingKey  string
 	Body        []byte // JSON

@@ -4,112 +4,189 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 )
 
-// ErrMailboxFull says that as many writes wait for one user as may.
-var ErrMailboxFull = errors.New("actor: mailbox full")
+var (
+	// ErrMailboxFull says that as many tasks wait for one user as may.
+	ErrMailboxFull = errors.New("actor: mailbox full")
 
-// ErrStopped says that the partition takes no more work.
-var ErrStopped = errors.New("actor: partition stopped")
+	// ErrStopped says that the partition takes no more work, or that it was
+	// stopped before a task was done.
+	ErrStopped = errors.New("actor: partition stopped")
+)
 
-// A Task is a write and whom to tell what became of it.
-type Task struct {
-	Write *Write
-
-	// Done is called once, by the actor, when the write is committed or has
-	// failed. An error means that the partition stopped before: the write may
-	// or may not have been applied, and whoever takes the request next will
-	// find out by its identity.
-	Done func(Outcome, error)
+// PartitionOptions says what a partition works with.
+type PartitionOptions struct {
+	Store   Store
+	Lease   Lease  // what its writes are committed under
+	Mailbox int    // tasks that wait for one user, beside what is being done
+	Cache   *Cache // shared by all partitions of the instance; nil: every read goes to the store
+	Fenced  func() // called once, when the store says that the lease is over; must not block
 }
 
-// A Partition runs the actors of the users that it is given writes for. It is
-// safe for concurrent use.
+// A Partition runs the actors of the users of one partition, from when its
+// lease was claimed until the lease ends. It is safe for concurrent use.
+//
+// One user's tasks are done in the order in which Write and Get were called,
+// but that reads are not held up needlessly: see [Partition.Get].
 type Partition struct {
-	store   Store
-	mailbox int
+	o       PartitionOptions
+	ctx     context.Context // done when work is broken off; its cause says why
+	cancel  context.CancelCauseFunc
+	over    atomic.Bool   // no more work is taken, and nothing answered from the cache; set under mu
+	drained chan struct{} // closed when over and nothing is under way
+	fenced  sync.Once     // calls Fenced
 
-	ctx    context.Context // done when the partition stops
-	cancel context.CancelFunc
-	actors sync.WaitGroup
-
-	mu      sync.Mutex // guards the following fields
-	waiting map[int64][]Task
-	stopped bool
+	mu     sync.Mutex       // guards the following fields
+	actors map[int64]*actor // of the users who have one, by id
+	aside  int              // reads that are done beside the actors, at most Mailbox
 }
 
-// NewPartition returns a partition that writes to store. Up to mailbox tasks
-// wait for one user, not counting the one that is being done.
-func NewPartition(store Store, mailbox int) *Partition {
-	ctx, cancel := context.WithCancel(context.Background())
-	return &Partition{store: store, mailbox: mailbox, ctx: ctx, cancel: cancel, waiting: make(map[int64][]Task)}
+// NewPartition returns a partition that has no work. Its owner ends it with
+// Stop, or with Finish if that succeeds.
+func NewPartition(o PartitionOptions) *Partition {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	return &Partition{o: o, ctx: ctx, cancel: cancel, drained: make(chan struct{}), actors: make(map[int64]*actor)}
 }
 
-// Deliver puts t into the mailbox of its write's user. Tasks for one user are
-// done in the order of their delivery. Where it returns an error, ErrMailboxFull
-// or ErrStopped, t is not done and not told.
-func (p *Partition) Deliver(t Task) error {
+// Write puts w into the mailbox of its user. When it is committed or has failed,
+// done is called, once, by the user's actor, which waits for it to return. The
+// error is the store's; or ErrFenced, if the lease is over, or ErrStopped: then
+// a write that was under way may have been applied or not, and who takes the
+// request next finds out by its identity.
+//
+// Where Write itself returns an error, ErrMailboxFull or ErrStopped, nothing is
+// done and done is not called.
+func (p *Partition) Write(w *Write, done func(Outcome, error)) error {
+	t := task{write: w, wrote: done}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.stopped {
+	if p.over.Load() {
 		return ErrStopped
 	}
-	user := t.Write.UserID
-	waiting, active := p.waiting[user]
-	if len(waiting) >= p.mailbox {
+	a := p.actors[w.UserID]
+	switch {
+	case a == nil:
+		p.startLocked(w.UserID, t)
+	case len(a.waiting) >= p.o.Mailbox:
 		return ErrMailboxFull
+	default:
+		a.put(t)
 	}
-	if active {
-		p.waiting[user] = append(waiting, t)
-		return nil
-	}
-	p.waiting[user] = nil
-	p.actors.Go(func() { p.run(user, t) })
 	return nil
 }
 
-// run is a user's actor. It ends when there is nothing left to do.
-func (p *Partition) run(user int64, t Task) {
-	for more := true; more; t, more = p.next(user) {
-		if err := p.ctx.Err(); err != nil {
-			t.Done(Outcome{}, ErrStopped)
-			continue
-		}
-		t.Done(p.store.Commit(p.ctx, t.Write))
+// Get reads a user. What done is called with, once, is the whole answer, encoded:
+// it is shared and must not be changed. The errors are those of Write.
+//
+// While a write of the user is under way or waits, the read waits behind it.
+// Otherwise, if the user is warm, done is called before Get returns. If not, the
+// user's actor loads the user, for all reads that have come until then; but when
+// the cache is not trusted, or there is none, such reads go to the store beside
+// each other, up to Mailbox of them in the partition at a time.
+//
+// A read that finds the mailbox full goes to the store in the same way: it sees
+// every write that was answered, but perhaps not those that wait. If there are
+// too many of these as well, Get returns ErrMailboxFull.
+func (p *Partition) Get(userID int64, done func(answer []byte, err error)) error {
+	answer, err := p.get(userID, done)
+	if answer != nil {
+		done(answer, nil)
 	}
+	return err
 }
 
-// next takes the next task out of the user's mailbox. Where there is none, the
-// user is passive from now on.
-func (p *Partition) next(user int64) (Task, bool) {
+// get returns the answer, or sees to it that done is called with it.
+func (p *Partition) get(userID int64, done func([]byte, error)) (warm []byte, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	waiting := p.waiting[user]
-	if len(waiting) == 0 {
-		delete(p.waiting, user)
-		return Task{}, false
+	if p.over.Load() {
+		return nil, ErrStopped
 	}
-	t := waiting[0]
-	waiting[0] = Task{} // so that it is not kept
-	p.waiting[user] = waiting[1:]
-	return t, true
+	a := p.actors[userID]
+	unwritten := a == nil || a.writes == 0
+	trusted := p.o.Cache.trusted()
+	if unwritten && trusted {
+		if answer := p.o.Cache.get(p, userID); answer != nil {
+			return answer, nil
+		}
+	}
+	roomAside := p.aside < p.o.Mailbox
+	switch t := (task{read: done}); {
+	case unwritten && !trusted && roomAside:
+		p.startAsideLocked(userID, t)
+	case a == nil:
+		p.startLocked(userID, t)
+	case len(a.waiting) < p.o.Mailbox:
+		a.put(t)
+	case roomAside:
+		p.startAsideLocked(userID, t)
+	default:
+		return nil, ErrMailboxFull
+	}
+	return nil, nil
 }
 
-// Active says how many users have work that is under way or waits.
+// Active says how many users have an actor: work of theirs is under way or
+// waits.
 func (p *Partition) Active() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.waiting)
+	return len(p.actors)
+}
+
+// Finish takes no more work from now on, answers nothing more from the cache,
+// and waits until what the partition has is done: until every goroutine of its
+// own has ended. If ctx is done before, it returns ctx.Err(), and the work goes
+// on. It may be called more than once, but not by what a task calls.
+func (p *Partition) Finish(ctx context.Context) error {
+	p.end()
+	select {
+	case <-p.drained:
+		return nil
+	default:
+	}
+	select {
+	case <-p.drained:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Stop ends the partition without finishing its work: what is under way is
-// broken off, what waits is not begun, and all of it is told ErrStopped or the
-// store's error. It returns when every actor has ended. It may be called more
-// than once.
+// broken off, what waits is not begun, and each task is told ErrStopped if it was
+// not done yet. It returns when every goroutine of the partition has ended. It
+// may be called more than once, but not by what a task calls.
 func (p *Partition) Stop() {
+	p.end()
+	p.cancel(ErrStopped)
+	<-p.drained
+}
+
+// end takes no more work from now on.
+func (p *Partition) end() {
 	p.mu.Lock()
-	p.stopped = true
-	p.mu.Unlock()
-	p.cancel()
-	p.actors.Wait()
+	defer p.mu.Unlock()
+	if p.over.Swap(true) {
+		return
+	}
+	p.o.Cache.partitionEnded()
+	p.checkDrainedLocked()
+}
+
+// checkDrainedLocked is called whenever it may have become true that the
+// partition is over and nothing of it is under way. Nothing begins any more then.
+func (p *Partition) checkDrainedLocked() {
+	if p.over.Load() && len(p.actors) == 0 && p.aside == 0 {
+		close(p.drained)
+	}
+}
+
+// fence ends the partition, since its lease is over.
+func (p *Partition) fence() {
+	p.end()
+	p.cancel(ErrFenced)
+	p.fenced.Do(p.o.Fenced)
 }

@@ -45,6 +45,14 @@ type Lookup struct {
 	Nobody     bool // an argument can be no user's
 }
 
+// ByIDAlone returns the id of the user to get, if nothing else is asked for.
+func (l *Lookup) ByIDAlone() (id int64, ok bool) {
+	if l.UserID == nil || l.Email != nil || l.GitHubID != nil || l.FacebookID != nil || l.Nobody {
+		return 0, false
+	}
+	return *l.UserID, true
+}
+
 // A Page says which users to list.
 type Page struct {
 	AfterID int64

@@ -21,6 +21,7 @@ type Store interface {
 	// Commit applies w once: it locks the user, lets w decide, and commits the
 	// change, the notice and the outcome under w's identity; or, where a write
 	// of that identity was committed before, returns that one's outcome. It
-	// returns when the commit is durable.
-	Commit(ctx context.Context, w *Write) (Outcome, error)
+	// returns when the commit is durable. If the lease is over, it changes nothing
+	// and returns ErrFenced.
+	Commit(ctx context.Context, lease Lease, w *Write) (Outcome, error)
 }

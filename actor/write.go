@@ -106,6 +106,9 @@ func (w *Write) applyPatch(current *User) (*User, *Refusal) {
 type Outcome struct {
 	Refusal *Refusal // nil: it is done
 	UserID  int64    // whom it was done to; of a create that came again, the user whom the first one made
+
+	Applied bool  // by this very call, and not by an earlier one
+	After   *User // if it was applied: the user from now on, with access tokens; nil: gone
 }
 
 // Answer words the answer to the write.

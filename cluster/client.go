@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 
 	"github.com/google/uuid"
@@ -49,8 +50,21 @@ func NewClient(conn *amqp.Connection) (*Client, error) {
 // Call sends a request with the given body and message id, and returns the body
 // of the answer. With an empty message id, it makes one up.
 func (c *Client) Call(ctx context.Context, operation, messageID string, body []byte) ([]byte, error) {
-	if messageID == "" {
-		messageID = uuid.NewString()
+	return c.call(ctx, requestExchange, requestPrefix+operation, amqp.Publishing{MessageId: messageID, Body: body})
+}
+
+// CallDirect is Call for a request about one user, to whose partition it goes at
+// once. Requests about a user that are sent so, one after another, are carried
+// out in that order.
+func (c *Client) CallDirect(ctx context.Context, userID int64, operation, messageID string, body []byte) ([]byte, error) {
+	return c.call(ctx, directExchange, strconv.FormatInt(userID, 10), amqp.Publishing{
+		Type: requestPrefix + operation, MessageId: messageID, Body: body,
+	})
+}
+
+func (c *Client) call(ctx context.Context, exchange, key string, request amqp.Publishing) ([]byte, error) {
+	if request.MessageId == "" {
+		request.MessageId = uuid.NewString()
 	}
 	correlationID := uuid.NewString()
 	answer := make(chan reply, 1)
@@ -58,15 +72,11 @@ func (c *Client) Call(ctx context.Context, operation, messageID string, body []b
 		return nil, err
 	}
 	defer c.forget(correlationID)
-	err := c.channel.PublishWithContext(ctx, requestExchange, requestPrefix+operation, true, false, amqp.Publishing{
-		ReplyTo:       "amq.rabbitmq.reply-to",
-		CorrelationId: correlationID,
-		MessageId:     messageID,
-		ContentType:   "application/msgpack",
-		DeliveryMode:  amqp.Persistent,
-		Body:          body,
-	})
-	if err != nil {
+	request.ReplyTo = "amq.rabbitmq.reply-to"
+	request.CorrelationId = correlationID
+	request.ContentType = "application/msgpack"
+	request.DeliveryMode = amqp.Persistent
+	if err := c.channel.PublishWithContext(ctx, exchange, key, true, false, request); err != nil {
 		return nil, fmt.Errorf("sending the request: %w", err)
 	}
 	select {

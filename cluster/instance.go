@@ -3,6 +3,9 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -11,6 +14,7 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/actor/msgpack"
 	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/ownership"
 )
 
 // A Store is what an instance needs of the database.
@@ -28,16 +32,30 @@ type Store interface {
 	// user's order; with nil, they stay stored.
 	SendTo(sink func(actor.Notification))
 
-	// Settle waits until every commit that is under way, be it of a process
-	// that has ended meanwhile, is done.
-	Settle(ctx context.Context) error
-
-	// Undelivered returns stored notifications that were committed at least
-	// age ago, by id from afterID on.
-	Undelivered(ctx context.Context, afterID int64, age time.Duration, limit int) ([]actor.Notification, error)
+	// Undelivered returns stored notifications of some partitions that were
+	// committed at least age ago, by id from afterID on.
+	Undelivered(ctx context.Context, partitions []int, afterID int64, age time.Duration, limit int) ([]actor.Notification, error)
 
 	// Delivered says which notifications need not be stored any longer.
 	Delivered(ids ...int64)
+
+	// Claim makes claims, and returns for each an ownership.Claimed or an
+	// ownership.ClaimRefused. After an error, which were made is not known.
+	Claim(ctx context.Context, claims []ownership.Claim) ([]ownership.Event, error)
+
+	// Release ends leases, as far as they are not over.
+	Release(ctx context.Context, leases []ownership.Lease) error
+
+	// Survey returns who holds the partitions.
+	Survey(ctx context.Context) ([]ownership.Row, error)
+
+	// TryRebind runs rebind, unless another instance does, or it was done less
+	// than least ago.
+	TryRebind(ctx context.Context, least time.Duration, rebind func(context.Context) error) (done bool, err error)
+
+	// WatchForeign says until ctx is done whether what was read of users is
+	// sure to be changed by this cluster alone.
+	WatchForeign(ctx context.Context, trust func(bool))
 }
 
 // Options say how an instance serves.
@@ -45,12 +63,20 @@ type Options struct {
 	Store  Store
 	Broker broker.Options
 
-	Prefetch int // requests taken from the broker and not yet answered
-	Mailbox  int // writes that wait for one user
+	Name       string // unique among the instances that run
+	Start      int64  // greater than that of each earlier run under this name
+	Version    string // of the program, for people
+	Partitions int
+	QueueType  string   // of the partitions' queues: "quorum" or "classic"
+	Secret     [][]byte // known to the cluster's instances alone; the first seals
+
+	Prefetch int // requests taken from the shared queue and not yet answered
+	Mailbox  int // requests that wait for one user
 	Limits   msgpack.Limits
-	InFlight int64 // bytes of the bodies of requests that are being carried out
+	InFlight int64               // bytes of the bodies of requests that are being carried out
+	Warm     *actor.CacheOptions // bounds on the users who are kept in memory; nil: none are
 	Insist   bool
-	Grace    time.Duration // how long a drain may take
+	Grace    time.Duration // how long handing over and draining may take
 
 	Log *zap.Logger
 }
@@ -66,58 +92,94 @@ const (
 	// unnoticed while nobody asks for anything.
 	pingEvery   = time.Second
 	pingTimeout = 5 * time.Second
+
+	// outageLimit is how long the database may be out of reach until the
+	// instance leaves its partitions to those who can reach it.
+	outageLimit = 6 * time.Second
 )
 
-// An Instance takes requests from RabbitMQ, carries them out, and answers them.
+// An Instance is a member of the cluster: it takes requests from RabbitMQ,
+// carries them out or passes them on to whoever holds the user's partition, and
+// answers them.
 type Instance struct {
 	o       Options
+	started time.Time
 	serving atomic.Bool // requests are being taken
 	stored  atomic.Bool // the database answered last time
+	counts  counts
+
+	// Set by Run before the first session.
+	coordinator *coordinator
+	cache       *actor.Cache
+
+	session atomic.Pointer[session] // the present one
 }
 
 // New returns an instance that does nothing before Run.
-func New(o Options) *Instance { return &Instance{o: o} }
+func New(o Options) *Instance { return &Instance{o: o, started: time.Now()} }
 
 // Ready returns nil while the instance takes requests and can carry them out,
 // or else what keeps it from that.
 func (i *Instance) Ready() error {
 	switch {
 	case !i.serving.Load():
-		return errors.New("not connected to RabbitMQ")
+		return errors.New("not serving: connecting to RabbitMQ, or waiting for partitions")
 	case !i.stored.Load():
 		return errors.New("the database is out of reach")
 	}
 	return nil
 }
 
-// Run serves until ctx is done, then answers what was taken, and returns nil.
-// It returns an ErrUnreachable where RabbitMQ or the database is out of reach
-// for longer than the options allow.
+// Run serves until ctx is done, then hands over its partitions, answers what was
+// taken, and returns nil. It returns an ErrUnreachable where RabbitMQ or the
+// database is out of reach for longer than the options allow, a SetupError where
+// the broker is not set up for it, and a StoppedError where other instances do
+// not let it take part.
 func (i *Instance) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		if err := i.watchDatabase(ctx); err != nil {
+	if i.o.Warm != nil {
+		i.cache = actor.NewCache(*i.o.Warm)
+		defer i.cache.Close()
+	}
+	var err error
+	i.coordinator, err = newCoordinator(i.ownership(), i.o.Store, i.o.Log, func(reason ownership.StopReason, why string) {
+		stop(&StoppedError{reason, why})
+	})
+	if err != nil {
+		return err
+	}
+
+	background, end := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer end()
+	running.Go(func() { i.coordinator.run(background) })
+	running.Go(func() {
+		if err := i.watchDatabase(background); err != nil {
 			stop(err)
 		}
-	}()
-	defer func() { <-watched }()
-	defer stop(nil)
+	})
+	if i.cache != nil {
+		running.Go(func() { i.o.Store.WatchForeign(background, i.cache.Trust) })
+	}
 
 	patience := Patience{Insist: i.o.Insist}
-	for {
+	for number := int64(1); ; number++ {
 		begun := time.Now()
-		err := i.serve(ctx)
+		err := i.serve(ctx, number)
 		if time.Since(begun) > steadyAfter {
 			patience.Succeeded()
 		}
 		if ctx.Err() != nil {
-			if err := context.Cause(ctx); errors.Is(err, ErrUnreachable) {
-				return err
-			}
-			return nil
+			return failure(ctx)
+		}
+		var unfit *SetupError
+		if errors.As(err, &unfit) {
+			return err
+		}
+		if errors.Is(err, errOutage) {
+			continue // and wait for the database
 		}
 		i.o.Log.Warn("RabbitMQ out of reach", zap.Error(err), zap.Bool("insist", i.o.Insist))
 		if err := patience.Failed(ctx, err); err != nil && ctx.Err() == nil {
@@ -126,30 +188,78 @@ func (i *Instance) Run(ctx context.Context) error {
 	}
 }
 
-// serve runs one session.
-func (i *Instance) serve(ctx context.Context) error {
-	s, err := openSession(ctx, i.o)
+func (i *Instance) ownership() ownership.Config {
+	c := ownership.DefaultConfig()
+	c.Name, c.Start = i.o.Name, i.o.Start
+	c.Partitions, c.QueueType = i.o.Partitions, i.o.QueueType
+	c.Seed = rand.Uint64()
+	// The broker drops a frozen connection within three of its heartbeats. Who
+	// is silent for that long, and yet is believed dead, has lost its channels.
+	c.SuspectAfter = max(c.SuspectAfter, 3*i.o.Broker.Heartbeat+c.Heartbeat)
+	return c
+}
+
+// failure returns why the instance must end, nil if it was asked to.
+func failure(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	var stopped *StoppedError
+	if errors.Is(cause, ErrUnreachable) || errors.As(cause, &stopped) {
+		return cause
+	}
+	return nil
+}
+
+// serve runs one session, when the database is in reach.
+func (i *Instance) serve(ctx context.Context, number int64) error {
+	if !i.awaitDatabase(ctx) {
+		return nil
+	}
+	s, err := openSession(ctx, i, number)
 	if err != nil {
 		return err
 	}
-	i.serving.Store(true)
+	i.session.Store(s)
+	defer i.session.Store(nil)
+	defer i.serving.Store(false)
 	defer context.AfterFunc(ctx, func() { i.serving.Store(false) })()
-	i.o.Log.Info("serving")
-	err = s.run(ctx)
-	i.serving.Store(false)
-	return err
+	return s.run(ctx, func() {
+		i.serving.Store(ctx.Err() == nil)
+		i.o.Log.Info("serving")
+	})
 }
 
+const awaitEvery = 20 * time.Millisecond
+
+// awaitDatabase waits until the database is in reach, and returns false when ctx
+// is done.
+func (i *Instance) awaitDatabase(ctx context.Context) bool {
+	for !i.stored.Load() {
+		select {
+		case <-time.After(awaitEvery):
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return ctx.Err() == nil
+}
+
+var errOutage = fmt.Errorf("the database has been out of reach for more than %v", outageLimit)
+
 // watchDatabase looks after the database until ctx is done, or returns an
-// ErrUnreachable. An outage ends no session: reads fail, and writes wait.
+// ErrUnreachable. A short outage ends no session: reads fail, and writes wait.
+// In a longer one the partitions are left to instances that may reach it.
 func (i *Instance) watchDatabase(ctx context.Context) error {
 	patience := Patience{Insist: i.o.Insist}
 	ticker := time.NewTicker(pingEvery)
 	defer ticker.Stop()
 	for {
+		begun := time.Now()
 		err := patience.Retry(ctx, func(err error) {
 			i.stored.Store(false)
 			i.o.Log.Warn("database out of reach", zap.Error(err))
+			if s := i.session.Load(); s != nil && time.Since(begun) > outageLimit {
+				s.fail(errOutage)
+			}
 		}, func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 			defer cancel()

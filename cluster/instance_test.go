@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"sync"
 	"testing"
@@ -16,6 +17,8 @@ import (
 	"github.com/glotpod/ident/actor/msgpack"
 	"github.com/glotpod/ident/cluster"
 	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/deploy/testenv"
 	"github.com/glotpod/ident/store"
 )
@@ -69,14 +72,31 @@ func newSetup(t testing.TB) *setup {
 			Host: vhost.Host, Port: vhost.Port, VHost: vhost.VHost, Login: vhost.User, Password: vhost.Password,
 			LoginMethod: broker.AMQPlain, Heartbeat: 5 * time.Second, MaxBody: limits.Bytes, ConnectionName: t.Name(),
 		},
+		Name: "one", Partitions: 4, QueueType: "quorum", Secret: [][]byte{{1}},
 		Prefetch: 64, Mailbox: 64, Limits: limits, InFlight: 64 << 20, Grace: 20 * time.Second, Log: log,
+		Warm: &actor.CacheOptions{Users: 1000, Bytes: 1 << 20, Idle: time.Minute},
 	}}
+}
+
+// register makes the database a cluster's, and the options an instance's of it.
+func (s *setup) register() {
+	s.t.Helper()
+	err := s.store.Agree(s.t.Context(), ownership.Parameters{
+		Partitions: s.options.Partitions, Table: ownership.TableVersion, QueueType: s.options.QueueType,
+	})
+	if err == nil {
+		s.options.Start, err = s.store.NextStart(s.t.Context())
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // run runs an instance until the returned function is called, which returns how
 // it ended.
 func (s *setup) run() (stop func() error) {
 	s.t.Helper()
+	s.register()
 	ctx, cancel := context.WithCancel(s.t.Context())
 	instance := cluster.New(s.options)
 	ended := make(chan error, 1)
@@ -129,6 +149,32 @@ func (s *setup) next(deliveries <-chan amqp.Delivery) amqp.Delivery {
 	}
 }
 
+// lease returns a lease of a user's partition: that of whoever has it, or else of
+// an instance that died of it.
+func (s *setup) lease(user int64) actor.Lease {
+	s.t.Helper()
+	number := partition.Of(user, s.options.Partitions)
+	if s.options.Start == 0 {
+		s.register()
+	}
+	rows, err := s.store.Survey(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, row := range rows {
+		if row.Partition == number && !row.Released {
+			return actor.Lease{Partition: number, Epoch: row.Epoch}
+		}
+	}
+	events, err := s.store.Claim(s.t.Context(), []ownership.Claim{{
+		Partition: number, By: ownership.Member{Name: "dead", Incarnation: ownership.Incarnation{Start: 1, Session: 1}},
+	}})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return actor.Lease{Partition: number, Epoch: events[0].(ownership.Claimed).Epoch}
+}
+
 // commit applies a create to the store behind the instance's back.
 func (s *setup) commit(id int64) {
 	s.t.Helper()
@@ -138,7 +184,7 @@ func (s *setup) commit(id int64) {
 		s.t.Fatal(refusal)
 	}
 	r.Write.UserID = id
-	if o, err := s.store.Commit(s.t.Context(), r.Write); err != nil || o.Refusal != nil {
+	if o, err := s.store.Commit(s.t.Context(), s.lease(id), r.Write); err != nil || o.Refusal != nil {
 		s.t.Fatal(o, err)
 	}
 }
@@ -163,11 +209,24 @@ func TestNotificationsThatWereNeverSentAreSentInOrderAtTheStartAndForgotten(t *t
 	}
 	stop := s.run()
 	deliveries := s.consume()
-	for id := range int64(n) {
+	seen := make(map[int64]bool)
+	last := make(map[int]int64) // of each partition
+	for range n {
 		d := s.next(deliveries)
-		want := fmt.Sprintf(`{"email":"%d","github":{"id":%d},"id":%d,"name":"Ada"}`, id+1, id+1, id+1)
-		if string(d.Body) != want || d.RoutingKey != "notifications.user.create" || d.DeliveryMode != amqp.Persistent || d.MessageId == "" {
-			t.Fatalf("notification %d: %s %s", id, d.RoutingKey, d.Body)
+		var user struct {
+			ID   int64
+			Name string
+		}
+		if err := json.Unmarshal(d.Body, &user); err != nil {
+			t.Fatal(err)
+		}
+		number := partition.Of(user.ID, s.options.Partitions)
+		if seen[user.ID] || user.ID < last[number] {
+			t.Fatalf("%d after %d", user.ID, last[number])
+		}
+		seen[user.ID], last[number] = true, user.ID
+		if user.Name != "Ada" || d.RoutingKey != "notifications.user.create" || d.DeliveryMode != amqp.Persistent || d.MessageId == "" {
+			t.Fatalf("notification: %s %s", d.RoutingKey, d.Body)
 		}
 	}
 	s.until("the outbox is empty", func() bool { return s.stored() == 0 })

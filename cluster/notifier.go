@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 const (
@@ -36,6 +38,9 @@ const (
 
 // A notifier sends notifications over a channel of its own, in the order in
 // which they are given to it, and has those forgotten that the broker confirms.
+// What an earlier owner of a partition has left in the outbox is sent before the
+// partition is served, and what is on its way when a partition is handed over
+// arrives before: so each user's order is kept from one owner to the next.
 //
 // The broker refuses one on behalf of a subscriber's queue that takes no more.
 // Then it, and all later ones of its user, are left to the outbox, and sent from
@@ -47,16 +52,25 @@ type notifier struct {
 	store   Store
 	log     *zap.Logger
 
-	queue    chan actor.Notification
-	bytes    *semaphore.Weighted // of what is in pending
-	flushing chan struct{}       // closed when no more will be given
+	// held returns the partitions whose notifications are this instance's to
+	// send, and holds says whether one of them is.
+	held  func() []int
+	holds func(partition int) bool
+	of    func(user int64) (partition int)
+
+	queue     chan actor.Notification
+	catching  mailbox[catchUp]
+	bytes     *semaphore.Weighted // of what is in pending
+	finishing chan struct{}       // closed when no more will be given
 
 	ctx    context.Context // done when run has ended
 	cancel context.CancelFunc
 
-	mu      sync.Mutex      // guards the following fields
-	pending map[int64]int64 // of each notification that is on its way, its bytes
-	refused map[int64]bool  // users whose notifications are left to the outbox
+	mu      sync.Mutex            // guards the following fields
+	pending map[int64]int         // how often each notification is on its way
+	moving  map[int]int           // how many of each partition are
+	still   map[int]chan struct{} // closed when none of the partition is, any more
+	refused map[int64]bool        // users whose notifications are left to the outbox
 }
 
 // sent is a notification that the broker has not confirmed yet.
@@ -65,8 +79,15 @@ type sent struct {
 	confirmation *amqp.DeferredConfirmation
 }
 
-func openNotifier(conn *amqp.Connection, store Store, log *zap.Logger) (*notifier, error) {
-	channel, err := conn.Channel()
+// A catchUp is a partition whose notifications in the outbox are to be sent.
+type catchUp struct {
+	ctx       context.Context
+	partition int
+	done      chan error
+}
+
+func openNotifier(s *session) (*notifier, error) {
+	channel, err := s.conn.Channel()
 	if err != nil {
 		return nil, fmt.Errorf("opening a channel: %w", err)
 	}
@@ -74,29 +95,71 @@ func openNotifier(conn *amqp.Connection, store Store, log *zap.Logger) (*notifie
 		return nil, fmt.Errorf("asking for confirmations: %w", err)
 	}
 	n := &notifier{
-		channel:  channel,
-		closed:   channel.NotifyClose(make(chan *amqp.Error, 1)),
-		store:    store,
-		log:      log,
-		queue:    make(chan actor.Notification, unconfirmedLimit),
-		bytes:    semaphore.NewWeighted(unconfirmedBytes),
-		flushing: make(chan struct{}),
-		pending:  make(map[int64]int64),
-		refused:  make(map[int64]bool),
+		channel:   channel,
+		closed:    channel.NotifyClose(make(chan *amqp.Error, 1)),
+		store:     s.o.Store,
+		log:       s.o.Log,
+		held:      s.holding,
+		holds:     s.holds,
+		of:        func(user int64) int { return partition.Of(user, s.o.Partitions) },
+		queue:     make(chan actor.Notification, unconfirmedLimit),
+		catching:  newMailbox[catchUp](),
+		bytes:     semaphore.NewWeighted(unconfirmedBytes),
+		finishing: make(chan struct{}),
+		pending:   make(map[int64]int),
+		moving:    make(map[int]int),
+		still:     make(map[int]chan struct{}),
+		refused:   make(map[int64]bool),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	return n, nil
 }
 
-// catchUp sends what former sessions left in the outbox. It is to be called
-// before run, and while nothing is committed.
-func (n *notifier) catchUp(ctx context.Context) error {
-	if err := n.store.Settle(ctx); err != nil {
+// catchUp sends what earlier owners of a partition have left in the outbox. It
+// is to be called while run runs, and nothing is committed in the partition.
+func (n *notifier) catchUp(ctx context.Context, number int) error {
+	done := make(chan error, 1)
+	n.catching.put(catchUp{ctx, number, done})
+	select {
+	case err := <-done:
 		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-n.ctx.Done():
+		return amqp.ErrClosed
+	}
+}
+
+// catchUpAll does what catchUp asks for, for all partitions that wait at a time.
+func (n *notifier) catchUpAll(ctx context.Context) {
+	for n.catching.wait(ctx) {
+		var batch []catchUp
+		var partitions []int
+		for _, c := range n.catching.take() {
+			if c.ctx.Err() == nil {
+				batch, partitions = append(batch, c), append(partitions, c.partition)
+			}
+		}
+		if len(batch) == 0 {
+			continue
+		}
+		err := n.sendStored(ctx, partitions)
+		for _, c := range batch {
+			c.done <- err
+		}
+	}
+}
+
+// sendStored sends what the outbox has of some partitions.
+func (n *notifier) sendStored(ctx context.Context, partitions []int) error {
+	for _, p := range partitions {
+		if err := n.flush(ctx, p); err != nil { // of an earlier lease of ours
+			return err
+		}
 	}
 	var last int64
 	for {
-		page, err := n.store.Undelivered(ctx, last, 0, catchUpPage)
+		page, err := n.store.Undelivered(ctx, partitions, last, 0, catchUpPage)
 		if err != nil {
 			return err
 		}
@@ -106,6 +169,12 @@ func (n *notifier) catchUp(ctx context.Context) error {
 		var all []sent
 		for _, x := range page {
 			last = x.ID
+			if x.Partition < 0 && !slices.Contains(partitions, n.of(x.UserID)) {
+				continue
+			}
+			if err := n.begin(ctx, x); err != nil {
+				return err
+			}
 			s, err := n.publish(x)
 			if err != nil {
 				return err
@@ -133,42 +202,86 @@ func (n *notifier) send(x actor.Notification) {
 	}
 }
 
+func (n *notifier) partitionOf(x actor.Notification) int {
+	if x.Partition >= 0 {
+		return x.Partition
+	}
+	return n.of(x.UserID)
+}
+
+func bytesOf(x actor.Notification) int64 { return min(int64(len(x.Body)), unconfirmedBytes) }
+
 // begin notes that x is on its way, when there is room for it.
 func (n *notifier) begin(ctx context.Context, x actor.Notification) error {
-	size := min(int64(len(x.Body)), unconfirmedBytes)
-	if err := n.bytes.Acquire(ctx, size); err != nil {
+	if err := n.bytes.Acquire(ctx, bytesOf(x)); err != nil {
 		return err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.pending[x.ID] += size // it may be on its way twice
+	n.pending[x.ID]++ // it may be on its way twice
+	n.moving[n.partitionOf(x)]++
 	return nil
 }
 
 // end notes that x has arrived.
 func (n *notifier) end(x actor.Notification) {
+	n.bytes.Release(bytesOf(x))
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.bytes.Release(n.pending[x.ID])
-	delete(n.pending, x.ID)
+	if n.pending[x.ID]--; n.pending[x.ID] == 0 {
+		delete(n.pending, x.ID)
+	}
+	p := n.partitionOf(x)
+	if n.moving[p]--; n.moving[p] > 0 {
+		return
+	}
+	delete(n.moving, p)
+	if still := n.still[p]; still != nil {
+		close(still)
+		delete(n.still, p)
+	}
+}
+
+// flush waits until nothing of a partition is on its way.
+func (n *notifier) flush(ctx context.Context, number int) error {
+	n.mu.Lock()
+	if n.moving[number] == 0 {
+		n.mu.Unlock()
+		return nil
+	}
+	still := n.still[number]
+	if still == nil {
+		still = make(chan struct{})
+		n.still[number] = still
+	}
+	n.mu.Unlock()
+	select {
+	case <-still:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-n.ctx.Done():
+		return amqp.ErrClosed
+	}
 }
 
 func (n *notifier) isPending(id int64) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	_, pending := n.pending[id]
-	return pending
+	return n.pending[id] > 0
 }
 
 // run sends what it is given until ctx is done, the channel is lost, or all is
-// sent and confirmed after flush.
+// sent and confirmed after finish.
 func (n *notifier) run(ctx context.Context) {
 	unconfirmed := make(chan sent, unconfirmedLimit)
-	var confirming sync.WaitGroup
+	var confirming, catching sync.WaitGroup
+	defer catching.Wait()
 	defer n.cancel()
 	defer confirming.Wait()
 	defer close(unconfirmed)
 	confirming.Go(func() { n.confirmAll(ctx, unconfirmed) })
+	catching.Go(func() { n.catchUpAll(n.ctx) })
 
 	refused, overdue := time.NewTicker(refusedEvery), time.NewTicker(overdueEvery)
 	defer refused.Stop()
@@ -203,7 +316,7 @@ func (n *notifier) run(ctx context.Context) {
 			if _, err := n.sweep(ctx, overdueAge, func(int64) bool { return true }); err != nil {
 				return
 			}
-		case <-n.flushing:
+		case <-n.finishing:
 			for len(n.queue) > 0 {
 				if !publish(<-n.queue) {
 					return
@@ -216,10 +329,10 @@ func (n *notifier) run(ctx context.Context) {
 	}
 }
 
-// flush waits until all that was sent is confirmed, or ctx is done. Nothing may
+// finish waits until all that was sent is confirmed, or ctx is done. Nothing may
 // be sent any more.
-func (n *notifier) flush(ctx context.Context) {
-	close(n.flushing)
+func (n *notifier) finish(ctx context.Context) {
+	close(n.finishing)
 	select {
 	case <-n.ctx.Done():
 	case <-ctx.Done():
@@ -348,13 +461,12 @@ func (n *notifier) sweep(ctx context.Context, age time.Duration, of func(user in
 			if again[x.UserID] || n.isPending(x.ID) {
 				continue
 			}
-			s, err := n.publish(x)
+			taken, held, err := n.resend(ctx, x)
 			if err != nil {
 				return nil, err
 			}
-			taken, err := n.await(ctx, s)
-			if err != nil {
-				return nil, err
+			if !held {
+				continue
 			}
 			if taken {
 				n.store.Delivered(x.ID)
@@ -365,8 +477,26 @@ func (n *notifier) sweep(ctx context.Context, age time.Duration, of func(user in
 	}
 }
 
+// resend sends one notification from the outbox, if its partition is held, and
+// waits for the broker's word.
+func (n *notifier) resend(ctx context.Context, x actor.Notification) (taken, held bool, err error) {
+	if err := n.begin(ctx, x); err != nil {
+		return false, false, err
+	}
+	defer n.end(x)
+	if !n.holds(n.partitionOf(x)) { // asked after begin, lest flush misses x
+		return false, false, nil
+	}
+	s, err := n.publish(x)
+	if err != nil {
+		return false, true, err
+	}
+	taken, err = n.await(ctx, s)
+	return taken, true, err
+}
+
 func (n *notifier) stored(ctx context.Context, last int64, age time.Duration) ([]actor.Notification, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	return n.store.Undelivered(ctx, last, age, catchUpPage)
+	return n.store.Undelivered(ctx, n.held(), last, age, catchUpPage)
 }

@@ -1,82 +1,118 @@
 package cluster
 
 import (
+	"context"
 	"errors"
-	"runtime/debug"
-	"strings"
-	"sync"
-	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
-	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
-var errPanic = errors.New("panic")
-
-// A call is a request that was taken, on its way to its answer.
-type call struct {
-	*session
-	amqp.Delivery
-	ended sync.Once
+// take takes the requests of a line until that ends or ctx is done.
+func (s *session) take(ctx context.Context, l *line, of *holding) {
+	for d := range l.deliveries {
+		c := &call{session: s, Delivery: d, line: l}
+		if ctx.Err() != nil || s.bodies.Acquire(ctx, c.weight()) != nil {
+			return
+		}
+		l.calls.Add(1)
+		s.route(c, of)
+	}
 }
 
-// route sees to it that a request is carried out and answered. It does not wait
-// for that.
-func (s *session) route(d amqp.Delivery) {
-	c := &call{session: s, Delivery: d}
-	s.budget.take(int64(len(d.Body)))
-	s.inFlight.Add(1)
+// route sees to it that a request is carried out and answered, or passed on. It
+// does not wait for that. of is the partition whose queue it came by, nil for
+// the shared queue.
+//
+// What came by a partition's queue, and is about a user of that partition, is
+// handed to the partition's actors in order. What came by the shared queue goes
+// there too if this instance holds the user's partition; else a read is done
+// here, since the database has all that was answered, and a write is passed on.
+func (s *session) route(c *call, of *holding) {
 	defer c.guard()
-
-	request, refusal := actor.Parse(operationOf(&d), d.Body,
-		actor.IdentityOf(d.MessageId, d.ReplyTo, d.CorrelationId), s.o.Limits)
+	if of == nil {
+		s.taken.count()
+	} else {
+		of.taken.count()
+		s.checkPlace(&c.Delivery, of)
+	}
+	request, refusal := actor.Parse(c.operation(), c.Body,
+		actor.IdentityOf(c.MessageId, c.ReplyTo, c.CorrelationId), s.o.Limits)
 	switch {
 	case refusal != nil:
 		c.spawn(func() { c.answer(actor.AnswerRefusal(refusal)) })
 	case request.Get != nil:
-		c.spawn(func() { c.get(request.Get) })
+		c.get(request.Get, of)
 	case request.List != nil:
 		c.spawn(func() { c.list(request.List) })
 	default:
-		request.Write.TraceParent = traceParent(&d)
-		c.write(request.Write)
+		request.Write.TraceParent = traceParent(&c.Delivery)
+		c.write(request.Write, of)
 	}
 }
 
-// operationOf returns what follows "rpc.user." in the routing key or, where the
-// request came the direct way, in its type. It is "" where nothing does.
-func operationOf(d *amqp.Delivery) string {
-	name := d.RoutingKey
-	if d.Exchange == directExchange {
-		name = d.Type
+// checkPlace notes whether the exchange has brought a request to the queue that
+// it should bring it to.
+func (s *session) checkPlace(d *amqp.Delivery, of *holding) {
+	if d.Exchange == directExchange && partition.OfKey(d.RoutingKey, s.o.Partitions) != of.lease.Partition {
+		s.counts.misplaced.Add(1)
+		s.rebinder.wake()
 	}
-	operation, ok := strings.CutPrefix(name, requestPrefix)
-	if !ok {
-		return ""
-	}
-	return operation
 }
 
-// spawn runs f beside the router.
-func (c *call) spawn(f func()) {
-	go func() {
+// get reads a user.
+func (c *call) get(l *actor.Lookup, of *holding) {
+	if id, ok := l.ByIDAlone(); ok {
+		number := partition.Of(id, c.o.Partitions)
+		h := c.held(number)
+		switch {
+		case of != nil && of.lease.Partition == number:
+			h = of
+		case of != nil: // in order with the writes that came the same way
+			c.pass(number, 0)
+			return
+		}
+		if h != nil {
+			c.read(id, h, func() {
+				if h == of {
+					c.leave() // its line is being closed
+				} else {
+					c.spawn(func() { c.find(l) })
+				}
+			})
+			return
+		}
+	}
+	c.spawn(func() { c.find(l) })
+}
+
+// read has a partition read a user. If it stops before it calls elsewhere.
+func (c *call) read(id int64, h *holding, elsewhere func()) {
+	err := h.users.Get(id, func(answer []byte, err error) {
 		defer c.guard()
-		f()
-	}()
-}
-
-// guard, deferred, makes a panic cost no more than the request that caused it.
-func (c *call) guard() {
-	if r := recover(); r != nil {
-		c.o.Log.Error("panic", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
-		c.fail(errPanic)
+		if isStopped(err) {
+			elsewhere()
+			return
+		}
+		c.answerOr(answer, err)
+	})
+	switch {
+	case err == nil:
+	case isStopped(err):
+		elsewhere()
+	default:
+		c.spawn(func() { c.fail(err) })
 	}
 }
 
-func (c *call) get(l *actor.Lookup) {
+func isStopped(err error) bool {
+	return errors.Is(err, actor.ErrStopped) || errors.Is(err, actor.ErrFenced)
+}
+
+func (c *call) find(l *actor.Lookup) {
 	user, err := c.o.Store.Find(c.ctx, l)
 	switch {
 	case err != nil:
@@ -97,26 +133,25 @@ func (c *call) list(page *actor.Page) {
 	c.answer(actor.AnswerPage(users, next))
 }
 
-// write hands a write over to its user's actor. One that is refused whatever is
-// stored has no user.
-func (c *call) write(w *actor.Write) {
-	done := func(o actor.Outcome, err error) {
-		defer c.guard()
-		if err != nil {
-			c.fail(err)
-			return
-		}
-		c.answer(w.Answer(o))
-	}
-	deliver := func() {
-		if err := c.partition.Deliver(actor.Task{Write: w, Done: done}); err != nil {
-			c.spawn(func() { c.fail(err) })
-		}
-	}
+// write has a write carried out. One that is refused whatever is stored has no
+// user, and needs no partition.
+func (c *call) write(w *actor.Write, of *holding) {
 	switch {
 	case w.Refused() != nil:
-		c.spawn(func() { done(c.o.Store.Commit(c.ctx, w)) })
+		c.spawn(func() {
+			o, err := c.o.Store.Commit(c.ctx, actor.Lease{}, w)
+			if err != nil {
+				c.fail(err)
+				return
+			}
+			c.answer(w.Answer(o))
+		})
 	case w.Creates():
+		if id, ok := c.drawn(of); ok {
+			w.UserID = id
+			c.writeTo(partition.Of(id, c.o.Partitions), w, of)
+			return
+		}
 		c.spawn(func() {
 			id, err := c.o.Store.NewUserID(c.ctx)
 			if err != nil {
@@ -124,99 +159,128 @@ func (c *call) write(w *actor.Write) {
 				return
 			}
 			w.UserID = id
-			deliver()
+			c.writeTo(partition.Of(id, c.o.Partitions), w, nil)
 		})
 	default:
-		deliver()
+		c.writeTo(partition.Of(w.UserID, c.o.Partitions), w, of)
 	}
 }
 
-// fail answers a request that could not be carried out. When the session is
-// over it leaves the request to the broker, which gives it to somebody else.
-func (c *call) fail(err error) {
+// drawn returns the id that another instance has drawn for the user whom a
+// create makes.
+func (c *call) drawn(of *holding) (user int64, ok bool) {
+	if of == nil {
+		return 0, false
+	}
+	sealed, _ := c.Headers[userHeader].([]byte)
+	return secret(c.o.Secret).openUser(sealed, c.Body)
+}
+
+// writeTo hands a write to the actors of its user's partition, or passes it on
+// to that partition's queue.
+func (c *call) writeTo(number int, w *actor.Write, of *holding) {
+	own := of != nil && of.lease.Partition == number
+	h := of
+	if !own {
+		h = c.held(number)
+	}
+	user := int64(0)
+	if w.Creates() {
+		user = w.UserID
+	}
+	if h == nil {
+		c.pass(number, user)
+		return
+	}
+	elsewhere := func() {
+		if own {
+			c.leave() // its line is being closed
+		} else {
+			c.pass(number, user)
+		}
+	}
+	err := h.users.Write(w, func(o actor.Outcome, err error) {
+		defer c.guard()
+		switch {
+		case err == nil:
+			c.answer(w.Answer(o))
+		case isStopped(err):
+			elsewhere()
+		default:
+			c.fail(err)
+		}
+	})
 	switch {
-	case c.ctx.Err() != nil:
-		c.ended.Do(c.end)
-	case errors.Is(err, actor.ErrMailboxFull):
-		c.answer(actor.AnswerRefusal(actor.Failed("too many requests wait for this user")))
+	case err == nil:
+	case isStopped(err):
+		elsewhere()
 	default:
-		c.answer(actor.AnswerRefusal(actor.Failed("the request could not be carried out")))
+		c.spawn(func() { c.fail(err) })
 	}
 }
 
-// end gives back what a call holds.
-func (c *call) end() {
-	c.budget.give(int64(len(c.Body)))
-	c.inFlight.Done()
+// pass passes a request on to a partition's queue, and is done with it when the
+// broker has it.
+func (c *call) pass(number int, user int64) {
+	if c.ctx.Err() != nil {
+		c.leave()
+		return
+	}
+	c.counts.forwarded.Add(1)
+	if err := c.hops.pass(c, partitionQueue(number), user); err != nil {
+		c.leave() // the session ends
+	}
 }
 
-// answer sends the answer to a request, and then acknowledges it.
-func (c *call) answer(body []byte) {
-	c.ended.Do(func() {
-		defer c.end()
-		if c.ctx.Err() != nil {
+// finishHops ends the calls that were passed on.
+func (s *session) finishHops() {
+	for {
+		for _, x := range s.hops.done.take() {
+			s.passed(x)
+		}
+		select {
+		case <-s.hops.done.ready:
+		case <-s.hops.drained:
+			for _, x := range s.hops.done.take() {
+				x.call.leave()
+			}
 			return
 		}
-		if c.ReplyTo != "" {
-			switch err := c.reply(body); {
-			case errors.Is(err, broker.ErrReplyTo):
-				c.o.Log.Warn("answer dropped", zap.Error(err))
-			case err != nil:
-				c.putBack(err)
-				return
-			}
-		}
-		if err := c.Ack(false); err != nil && !errors.Is(err, amqp.ErrClosed) {
-			c.o.Log.Warn("request answered and not acknowledged; it comes again", zap.Error(err))
-		}
-	})
-}
-
-func (c *call) reply(body []byte) error {
-	if err := c.replies.Check(c.ctx, c.ReplyTo, c.Redelivered); err != nil {
-		return err
-	}
-	return c.requests.PublishWithContext(c.ctx, "", c.ReplyTo, false, false, amqp.Publishing{
-		CorrelationId: c.CorrelationId,
-		ContentType:   "application/msgpack",
-		Headers:       traceHeaders(traceParent(&c.Delivery)),
-		Body:          body,
-	})
-}
-
-// putBackAfter keeps a request that cannot be answered from coming again at once.
-const putBackAfter = time.Second
-
-// putBack gives a request that was carried out and could not be answered back
-// to the broker: when it comes again, it gets the same answer.
-func (c *call) putBack(err error) {
-	c.o.Log.Warn("request not answered; it comes again", zap.Error(err))
-	select {
-	case <-time.After(putBackAfter):
-		c.Nack(false, true) // fails only with the session, which has the same effect
-	case <-c.ctx.Done():
 	}
 }
 
-const traceHeader = "traceparent"
-
-// traceParent returns the W3C trace context that a request came with, "" if it
-// has none that is well-formed.
-func traceParent(d *amqp.Delivery) string {
-	parent, _ := d.Headers[traceHeader].(string)
-	if len(parent) < 55 || len(parent) > 255 || strings.ContainsFunc(parent, notInTrace) {
-		return ""
+func (s *session) passed(x *hop) {
+	c := x.call
+	switch {
+	case s.ctx.Err() != nil:
+		c.leave()
+	case x.taken:
+		c.ended.Do(func() {
+			defer c.end()
+			c.acknowledge()
+		})
+	case x.returned:
+		s.rebinder.declare()
+		fallthrough
+	default:
+		c.spawn(func() {
+			c.ended.Do(func() {
+				defer c.end()
+				c.putBack("request not passed on; it comes again", errNotTaken)
+			})
+		})
 	}
-	return parent
 }
 
-func notInTrace(r rune) bool {
-	return !(r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r == '-')
-}
+var errNotTaken = errors.New("the broker did not take it")
 
-func traceHeaders(parent string) amqp.Table {
-	if parent == "" {
-		return nil
-	}
-	return amqp.Table{traceHeader: parent}
+// held returns the partition of this number, nil unless it is held here and
+// takes requests.
+func (s *session) held(number int) *holding { return s.slots[number].held.Load() }
+
+// fenced ends a partition whose lease is over.
+func (s *session) fenced(lease actor.Lease) {
+	s.o.Log.Warn("partition lost", zap.Int("partition", lease.Partition), zap.Int64("epoch", lease.Epoch))
+	s.counts.fenced.Add(1)
+	s.lostLease(lease)
 }

@@ -9,34 +9,48 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/membership"
+	"github.com/glotpod/ident/cluster/ownership"
 )
 
 const consumerTag = "ident"
 
 // A session is what an instance does over one connection.
 type session struct {
-	o    Options
-	conn *amqp.Connection
-	lost chan *amqp.Error // the connection's end
+	o           Options
+	self        ownership.Member
+	coordinator *coordinator
+	cache       *actor.Cache // nil: none
+	conn        *amqp.Connection
 
-	requests   *amqp.Channel // requests, answers and acknowledgements
-	deliveries <-chan amqp.Delivery
-	replies    *broker.Replies
-	notifier   *notifier
-	partition  *actor.Partition
+	shared   *line
+	quiet    chan struct{} // closed when no more is taken from the shared queue
+	replies  *broker.Replies
+	notifier *notifier
+	hops     *hops
+	members  *membership.Membership
+	rebinder *rebinder
+	slots    []*slot // by partition
 
-	ctx      context.Context // done when the connection is lost, or the session is over
-	cancel   context.CancelFunc
-	inFlight sync.WaitGroup // requests that were taken and are neither answered nor given up
-	budget   budget         // of the bytes of their bodies
+	ctx     context.Context // done when the connection is lost, or the session is over
+	end     context.CancelCauseFunc
+	running sync.WaitGroup      // goroutines
+	bodies  *semaphore.Weighted // bytes of the bodies of requests that are being carried out
+
+	counts *counts
+	taken  meter // from the shared queue
 }
 
-// openSession connects and takes the first requests, after the notifications
-// of former sessions were sent. ctx bounds the opening alone.
-func openSession(ctx context.Context, o Options) (_ *session, err error) {
+var errOver = errors.New("the session is over")
+
+// openSession connects, declares what the cluster works with, and takes part in
+// the membership. ctx bounds the opening alone.
+func openSession(ctx context.Context, i *Instance, number int64) (_ *session, err error) {
+	o := i.o
 	dialing, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	conn, err := broker.Dial(dialing, o.Broker)
@@ -44,113 +58,124 @@ func openSession(ctx context.Context, o Options) (_ *session, err error) {
 		return nil, err
 	}
 	s := &session{
-		o:       o,
-		conn:    conn,
-		lost:    conn.NotifyClose(make(chan *amqp.Error, 1)),
-		replies: broker.NewReplies(conn, o.Broker),
-		budget:  newBudget(o.InFlight),
+		o:           o,
+		self:        ownership.Member{Name: o.Name, Incarnation: ownership.Incarnation{Start: o.Start, Session: number}},
+		coordinator: i.coordinator,
+		cache:       i.cache,
+		conn:        conn,
+		replies:     broker.NewReplies(conn, o.Broker),
+		slots:       make([]*slot, o.Partitions),
+		bodies:      semaphore.NewWeighted(o.InFlight),
+		counts:      &i.counts,
 	}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	for p := range s.slots {
+		s.slots[p] = new(slot)
+	}
+	s.ctx, s.end = context.WithCancelCause(context.Background())
 	// A broker that takes nothing in blocks who sends, whatever ctx says.
 	defer context.AfterFunc(ctx, func() { conn.CloseDeadline(time.Now()) })()
 	defer func() {
 		if err != nil {
-			s.cancel()
-			conn.CloseDeadline(time.Now().Add(time.Second))
+			s.fail(err)
+			s.close()
 		}
 	}()
+	s.watch(conn.NotifyClose(make(chan *amqp.Error, 1)))
+	blocked := conn.NotifyBlocked(make(chan amqp.Blocking, 1)) // ends with the connection
+	s.running.Go(func() {
+		for b := range blocked {
+			o.Log.Warn("RabbitMQ takes nothing in", zap.Bool("blocked", b.Active), zap.String("why", b.Reason))
+			s.coordinator.block(s, b.Active)
+		}
+	})
 
-	if s.notifier, err = openNotifier(conn, o.Store, o.Log); err != nil {
+	if err := declareShared(conn); err != nil {
 		return nil, err
 	}
-	if err := s.notifier.catchUp(ctx); err != nil {
+	if err := declareCluster(ctx, conn, o); err != nil {
 		return nil, err
 	}
-	if err := s.consume(ctx); err != nil {
+	s.rebinder = newRebinder(s)
+	if s.notifier, err = openNotifier(s); err != nil {
 		return nil, err
 	}
-	s.partition = actor.NewPartition(o.Store, o.Mailbox)
+	s.watch(s.notifier.closed)
+	if s.hops, err = openHops(conn, secret(o.Secret)); err != nil {
+		return nil, err
+	}
+	s.watch(s.hops.closing)
+	if err := s.join(ctx, i); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
-// consume declares what requests come by, and consumes the shared queue.
-func (s *session) consume(ctx context.Context) (err error) {
-	if s.requests, err = s.conn.Channel(); err != nil {
-		return fmt.Errorf("opening a channel: %w", err)
-	}
-	if err := s.requests.Qos(s.o.Prefetch, 0, false); err != nil {
-		return fmt.Errorf("setting the prefetch count: %w", err)
-	}
-	if err := declareShared(s.requests); err != nil {
+// evictTimeout is how long an instance waits for an older one of its name to
+// end, or for the broker to find that one dead.
+const evictTimeout = time.Minute
+
+// join becomes a member, after the broker has dropped the connections of
+// whatever ran under this name before: what such a one still answers must not
+// be older than what is written from here on.
+func (s *session) join(ctx context.Context, i *Instance) error {
+	rows, err := s.o.Store.Survey(ctx)
+	if err != nil {
 		return err
 	}
-	if err := declareDirect(ctx, s.conn, s.o); err != nil {
-		return err
+	var before []ownership.Member
+	seen := make(map[ownership.Member]bool)
+	for _, row := range rows {
+		who := row.Holder
+		if who.Name == s.self.Name && who.Incarnation.Compare(s.self.Incarnation) < 0 && !row.Released && !seen[who] {
+			seen[who] = true
+			before = append(before, who)
+		}
 	}
-	if s.deliveries, err = s.requests.Consume(requestQueue, consumerTag, false, false, false, false, nil); err != nil {
-		return fmt.Errorf("consuming the queue %s: %w", requestQueue, err)
+	if len(before) > 0 {
+		evicting, cancel := context.WithTimeout(ctx, evictTimeout)
+		defer cancel()
+		if err := membership.Evict(evicting, s.conn, s.self, before, ownership.DefaultConfig().Heartbeat/4); err != nil {
+			return fmt.Errorf("waiting for the instance that had this one's name before: %w", err)
+		}
 	}
+	s.members, err = membership.Join(ctx, s.conn, membership.Options{
+		Self:     s.self,
+		Describe: func() membership.Report { return s.report(i) },
+		Event:    s.coordinator.tell,
+		Drain: func(yes bool) {
+			if yes {
+				s.coordinator.tell(ownership.DrainRequested{})
+			} else {
+				s.coordinator.tell(ownership.UndrainRequested{})
+			}
+		},
+		Log: s.o.Log,
+	})
+	if err != nil {
+		return fmt.Errorf("joining the members: %w", err)
+	}
+	s.running.Go(func() {
+		select {
+		case <-s.members.Closed():
+			s.fail(fmt.Errorf("membership was lost: %w", s.members.Err()))
+		case <-s.ctx.Done():
+		}
+	})
 	return nil
 }
 
-var errConsumerCancelled = errors.New("the broker cancelled the consumer: the queue was deleted")
+// fail ends the session, unless it is over already.
+func (s *session) fail(why error) { s.end(why) }
 
-// run serves until ctx is done, then finishes what was taken; or until the
-// connection is lost, which is the error.
-func (s *session) run(ctx context.Context) error {
-	var sending sync.WaitGroup
-	sending.Go(func() { s.notifier.run(s.ctx) })
-	s.o.Store.SendTo(s.notifier.send)
-
-	err := s.takeRequests(ctx)
-	if err == nil && !errors.Is(context.Cause(ctx), ErrUnreachable) {
-		s.drain()
-	} else {
-		s.conn.CloseDeadline(time.Now().Add(time.Second))
-	}
-	// From here on nobody waits for anything: what is still under way was not
-	// acknowledged, and comes again.
-	s.cancel()
-	s.partition.Stop()
-	s.inFlight.Wait()
-	s.o.Store.SendTo(nil)
-	sending.Wait()
-	s.conn.CloseDeadline(time.Now().Add(time.Second))
-	return err
-}
-
-// takeRequests routes requests until ctx is done (nil) or the session is lost.
-func (s *session) takeRequests(ctx context.Context) error {
-	channelClosed := s.requests.NotifyClose(make(chan *amqp.Error, 1))
-	for {
-		deliveries := s.deliveries
-		if s.budget.spent() {
-			deliveries = nil // none, until there is room
-		}
+// watch ends the session when a channel or the connection is lost.
+func (s *session) watch(closed <-chan *amqp.Error) {
+	s.running.Go(func() {
 		select {
-		case <-s.budget.room:
-		case d, ok := <-deliveries:
-			if ok {
-				s.route(d)
-				continue
-			}
-			// The channel is gone, or the consumer alone.
-			select {
-			case cause := <-s.lost:
-				return lostError(cause)
-			case cause := <-channelClosed:
-				return lostError(cause)
-			case <-time.After(time.Second):
-				return errConsumerCancelled
-			}
-		case cause := <-s.lost:
-			return lostError(cause)
-		case cause := <-s.notifier.closed:
-			return lostError(cause)
-		case <-ctx.Done():
-			return nil
+		case cause := <-closed:
+			s.fail(lostError(cause))
+		case <-s.ctx.Done():
 		}
-	}
+	})
 }
 
 func lostError(cause *amqp.Error) error {
@@ -160,34 +185,153 @@ func lostError(cause *amqp.Error) error {
 	return fmt.Errorf("the connection was lost: %w", cause)
 }
 
-// drain takes no more requests and waits until those that were taken are
-// answered, and their notifications sent.
+// holds reports whether a partition's notifications are this session's to send.
+func (s *session) holds(partition int) bool {
+	h := s.slots[partition].live.Load()
+	return h != nil && h.ctx.Err() == nil && !h.finishing.Load()
+}
+
+// holding returns the partitions whose notifications are this session's to send.
+func (s *session) holding() []int {
+	partitions := []int{}
+	for p := range s.slots {
+		if s.holds(p) {
+			partitions = append(partitions, p)
+		}
+	}
+	return partitions
+}
+
+// run serves until ctx is done, then hands over and finishes what was taken; or
+// until the session is lost, which is the error.
+func (s *session) run(ctx context.Context, serving func()) error {
+	s.running.Go(func() { s.notifier.run(s.ctx) })
+	s.running.Go(s.finishHops)
+	s.running.Go(s.rebinder.run)
+	s.running.Go(s.measure)
+	s.o.Store.SendTo(s.notifier.send)
+	s.coordinator.attach(s, s.self.Incarnation.Session)
+
+	err := s.serve(ctx, serving)
+	if err == nil && failure(ctx) == nil {
+		s.drain()
+	}
+	s.close()
+	return err
+}
+
+const (
+	// settleFor is how long an instance waits for its first partitions before
+	// it takes requests for others.
+	settleFor   = 3 * time.Second
+	settleEvery = 10 * time.Millisecond
+)
+
+// serve takes requests from the shared queue until ctx is done (nil) or the
+// session is lost.
+func (s *session) serve(ctx context.Context, serving func()) (err error) {
+	for begun := time.Now(); !s.settled() && time.Since(begun) < settleFor; {
+		select {
+		case <-time.After(settleEvery):
+		case <-s.ctx.Done():
+			return context.Cause(s.ctx)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	if s.shared, err = openLine(s.conn, requestQueue, s.o.Prefetch, false); err != nil {
+		return err
+	}
+	s.quiet = make(chan struct{})
+	s.running.Go(func() {
+		defer close(s.quiet)
+		s.take(s.ctx, s.shared, nil)
+		if ctx.Err() == nil {
+			s.fail(errConsumerCancelled) // unless it has failed for another reason
+		}
+	})
+	serving()
+	select {
+	case <-s.ctx.Done():
+		return context.Cause(s.ctx)
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+var errConsumerCancelled = errors.New("the broker cancelled the consumer: the queue was deleted")
+
+// settled reports whether the instance counts in the ring, and has what that
+// gives to it.
+func (s *session) settled() bool {
+	if s.coordinator.is(ownership.Draining) {
+		return true
+	}
+	if !s.coordinator.is(ownership.Ready) {
+		return false
+	}
+	assigned := false
+	for _, p := range s.coordinator.look().Partitions {
+		assigned = assigned || p.Assigned != ""
+		if p.Assigned == s.self.Name && p.Phase != "owned" {
+			return false
+		}
+	}
+	return assigned
+}
+
+// drain hands the partitions over, takes no more requests, and waits until
+// those that were taken are answered, and their notifications sent.
 func (s *session) drain() {
 	s.o.Log.Info("draining")
 	deadline := time.After(s.o.Grace)
 	finished := make(chan struct{})
 	go func() {
 		defer close(finished)
-		if err := s.requests.Cancel(consumerTag, false); err != nil {
-			return // lost: what was taken comes again
+		// First what came by the shared queue, while the partitions are here:
+		// then none of it has to be passed on.
+		if s.shared != nil {
+			if s.shared.cancel() != nil {
+				return // lost: what was taken comes again
+			}
+			<-s.quiet
+			s.shared.calls.Wait()
 		}
-		for d := range s.deliveries { // what the broker sent before the cancel
-			s.budget.await(s.ctx)
-			s.route(d)
+		s.coordinator.tell(ownership.LeaveRequested{})
+		select {
+		case <-s.coordinator.left:
+		case <-s.ctx.Done():
+			return
 		}
-		s.inFlight.Wait()
-		s.notifier.flush(s.ctx)
+		s.notifier.finish(s.ctx)
+		s.members.Flush(s.ctx)
 	}()
 	select {
 	case <-finished:
 		return
 	case <-deadline:
 		s.o.Log.Warn("not all requests were answered in time; the broker gives them to others", zap.Duration("grace", s.o.Grace))
-	case cause := <-s.lost:
-		s.o.Log.Warn("connection lost while draining", zap.Error(lostError(cause)))
+	case <-s.ctx.Done():
+		s.o.Log.Warn("connection lost while draining", zap.Error(context.Cause(s.ctx)))
 	}
-	s.cancel()
+	s.fail(errOver)
 	s.o.Store.Abort()
-	s.conn.CloseDeadline(time.Now().Add(time.Second)) // ends the consumer, too
+	s.conn.CloseDeadline(time.Now().Add(time.Second)) // ends the consumers, too
 	<-finished
+}
+
+// close ends the session. What is still under way was not acknowledged, and
+// comes again; nobody waits for it.
+func (s *session) close() {
+	s.fail(errOver)
+	s.conn.CloseDeadline(time.Now().Add(time.Second))
+	s.coordinator.detach(s) // abandons the partitions
+	s.o.Store.SendTo(nil)
+	if s.members != nil {
+		s.members.Close()
+	}
+	s.running.Wait()
+	if s.shared != nil {
+		s.shared.calls.Wait()
+	}
 }

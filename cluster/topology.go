@@ -8,6 +8,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/glotpod/ident/cluster/broker"
 )
@@ -31,25 +32,170 @@ const unroutedExchange = directExchange + ".unrouted"
 // hashExchange is the type of the direct exchange, which a plugin provides.
 const hashExchange = "x-consistent-hash"
 
+const (
+	queueQuorum  = "quorum"
+	queueClassic = "classic"
+
+	// partitionShare is how many times fewer requests are taken from a
+	// partition's queue at a time than from the shared one.
+	partitionShare = 8
+
+	// neverDropped is after how many deliveries the broker may drop a message,
+	// which RabbitMQ 4 does after 20 unless it is told otherwise.
+	neverDropped = 1 << 30
+)
+
+// partitionQueue returns the name of a partition's queue.
+func partitionQueue(partition int) string {
+	return fmt.Sprintf("%s/%04d", requestQueue, partition)
+}
+
+// partitionArguments returns the arguments of the partitions' queues. A quorum
+// queue has one consumer at a time, and gives the next one what that one leaves;
+// a classic queue would lose its successor, so its consumer is exclusive.
+func partitionArguments(queueType string) amqp.Table {
+	if queueType == queueClassic {
+		return nil
+	}
+	return amqp.Table{
+		"x-queue-type":             queueQuorum,
+		"x-single-active-consumer": true,
+		"x-delivery-limit":         int32(neverDropped),
+	}
+}
+
+// A SetupError says that the broker is not set up as the service needs it, which
+// trying again does not mend.
+type SetupError struct {
+	What string
+	err  error
+}
+
+func (e *SetupError) Error() string { return e.What + ": " + e.err.Error() }
+
+func (e *SetupError) Unwrap() error { return e.err }
+
+// setup makes a SetupError of what only the broker's operator can mend.
+func setup(err error) error {
+	switch {
+	case isCode(err, amqp.AccessRefused):
+		return &SetupError{"the broker's user may not configure, write and read ^glotpod and amq.topic", err}
+	case isCode(err, amqp.PreconditionFailed):
+		return &SetupError{"the broker has something of the same name and another kind", err}
+	}
+	return err
+}
+
 // declareShared declares the shared queue, just as it has always been declared.
-func declareShared(channel *amqp.Channel) error {
+func declareShared(conn *amqp.Connection) error {
+	channel, err := conn.Channel()
+	if err != nil {
+		return fmt.Errorf("opening a channel: %w", err)
+	}
+	defer channel.Close()
 	if _, err := channel.QueueDeclare(requestQueue, true, false, false, false, nil); err != nil {
-		return fmt.Errorf("declaring the queue %s: %w", requestQueue, err)
+		return setup(fmt.Errorf("declaring the queue %s: %w", requestQueue, err))
 	}
 	if err := channel.QueueBind(requestQueue, requestKeys, requestExchange, false, nil); err != nil {
-		return fmt.Errorf("binding the queue %s: %w", requestQueue, err)
+		return setup(fmt.Errorf("binding the queue %s: %w", requestQueue, err))
 	}
 	return nil
 }
 
-// declareDirect sees to it that the direct way leads to the shared queue, which
-// has to be there. Where the broker lacks the plugin for it, or forbids it,
-// callers have the other way.
-func declareDirect(ctx context.Context, conn *amqp.Connection, o Options) error {
+// declareCluster declares the partitions' queues and what leads to them. Whoever
+// comes first does it; others find it done.
+func declareCluster(ctx context.Context, conn *amqp.Connection, o Options) error {
+	if err := declareQueues(conn, o); err != nil {
+		return setup(err)
+	}
+	direct, err := declareDirect(ctx, conn, o)
+	if err != nil || !direct {
+		return err
+	}
+	return setup(bindQueues(conn, o))
+}
+
+// declarers is how many channels declare queues at a time. The broker takes
+// some milliseconds for a new one.
+const declarers = 4
+
+// declareQueues declares the partitions' queues.
+func declareQueues(conn *amqp.Connection, o Options) error {
+	arguments := partitionArguments(o.QueueType)
+	var group errgroup.Group
+	for first := range min(declarers, o.Partitions) {
+		group.Go(func() error {
+			channel, err := conn.Channel()
+			if err != nil {
+				return fmt.Errorf("opening a channel: %w", err)
+			}
+			defer channel.Close()
+			for p := first; p < o.Partitions; p += declarers {
+				if _, err := channel.QueueDeclare(partitionQueue(p), true, false, false, false, arguments); err != nil {
+					return fmt.Errorf("declaring the queue %s: %w", partitionQueue(p), err)
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// weight is how many buckets of the exchange a partition's queue has, as the
+// routing key of its binding.
+const weight = "1"
+
+// bindQueues binds the partitions' queues in order. What is bound already stays
+// where it is, so that instances that do this at the same time do not disturb
+// one another: whoever binds a queue has bound all before it.
+func bindQueues(conn *amqp.Connection, o Options) error {
+	channel, err := conn.Channel()
+	if err != nil {
+		return fmt.Errorf("opening a channel: %w", err)
+	}
+	defer channel.Close()
+	for p := range o.Partitions {
+		if err := channel.QueueBind(partitionQueue(p), weight, directExchange, true, nil); err != nil {
+			return fmt.Errorf("binding the queue %s: %w", partitionQueue(p), err)
+		}
+	}
+	return complete(channel)
+}
+
+// complete waits until the broker has done what was sent on a channel without
+// waiting for it.
+func complete(channel *amqp.Channel) error {
+	if err := channel.ExchangeDeclarePassive(directExchange, hashExchange, true, false, false, false, nil); err != nil {
+		return fmt.Errorf("looking for the exchange %s: %w", directExchange, err)
+	}
+	return nil
+}
+
+// rebindQueues binds the partitions' queues anew, in order. Meanwhile requests
+// that come the direct way get into other queues than they should, or into the
+// shared one, and are passed on from there.
+func rebindQueues(conn *amqp.Connection, o Options) error {
+	channel, err := conn.Channel()
+	if err != nil {
+		return fmt.Errorf("opening a channel: %w", err)
+	}
+	defer channel.Close()
+	for p := range o.Partitions {
+		if err := channel.QueueUnbind(partitionQueue(p), weight, directExchange, nil); err != nil {
+			return fmt.Errorf("unbinding the queue %s: %w", partitionQueue(p), err)
+		}
+	}
+	return bindQueues(conn, o)
+}
+
+// declareDirect declares the direct exchange, and what it has no queue for leads
+// to the shared queue, which has to be there. Where the broker lacks the plugin
+// for it, or forbids it, callers have the other way, and it returns false.
+func declareDirect(ctx context.Context, conn *amqp.Connection, o Options) (bool, error) {
 	err := tryDirect(ctx, conn, o)
 	var refusal *amqp.Error
 	if !errors.As(err, &refusal) {
-		return err
+		return err == nil, err
 	}
 	var why string
 	switch refusal.Code {
@@ -58,15 +204,14 @@ func declareDirect(ctx context.Context, conn *amqp.Connection, o Options) error 
 	case amqp.AccessRefused:
 		why = "the broker's user may not configure, write and read ^glotpod"
 	default:
-		return err
+		return false, err
 	}
 	o.Log.Warn("requests come by "+requestExchange+" alone, and not by "+directExchange, zap.String("why", why), zap.Error(err))
-	return nil
+	return false, nil
 }
 
 // tryDirect declares the direct exchange. If it is there already, but leads to
-// nowhere, since somebody declared it without arguments, the shared queue is
-// bound to it.
+// nowhere else, since somebody declared it without arguments, it does as well.
 func tryDirect(ctx context.Context, conn *amqp.Connection, o Options) error {
 	channel, err := conn.Channel()
 	if err != nil {
@@ -89,14 +234,7 @@ func tryDirect(ctx context.Context, conn *amqp.Connection, o Options) error {
 	if err = declareHash(channel); !isCode(err, amqp.PreconditionFailed) {
 		return err
 	}
-	o.Log.Warn("the exchange "+directExchange+" was declared by somebody else; its requests come by the shared queue", zap.Error(err))
-	if channel, err = conn.Channel(); err != nil {
-		return fmt.Errorf("opening a channel: %w", err)
-	}
-	defer channel.Close()
-	if err := channel.QueueBind(requestQueue, "1", directExchange, false, nil); err != nil {
-		return fmt.Errorf("binding the queue %s: %w", requestQueue, err)
-	}
+	o.Log.Warn("the exchange "+directExchange+" was declared by somebody else; what it has no queue for is lost", zap.Error(err))
 	return nil
 }
 

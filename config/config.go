@@ -49,7 +49,7 @@ type AMQP struct {
 	SSLCert       string // a PEM file, or "" for no client certificate
 	SSLKey        string // a PEM file, given if SSLCert is
 	SSLServerName string // the name to verify, or "" for Host
-	Prefetch      int    // requests, 1 to 65535
+	Prefetch      int    // requests of the shared queue, 1 to 65535
 }
 
 // What [AMQP].LoginMethod can be: the names of SASL mechanisms.
@@ -62,8 +62,8 @@ const (
 // Cluster says what this instance is among its equals.
 type Cluster struct {
 	Instance   string // 1 to 63 of A–Z a–z 0–9 . _ -
-	Partitions int    // 1 to 16384, the same in all instances
-	QueueType  string // QueueQuorum or QueueClassic
+	Partitions int    // 1 to 1024, the same in all instances
+	QueueType  string // QueueQuorum or QueueClassic, the same in all instances
 }
 
 // What [Cluster].QueueType can be.
@@ -72,9 +72,14 @@ const (
 	QueueClassic = "classic"
 )
 
-// Actor bounds what one user's actor holds.
+// Actor bounds what one user's actor holds, and how many users are kept in
+// memory.
 type Actor struct {
-	Mailbox int // requests, 1 to 65536
+	Mailbox   int           // requests, 1 to 65536
+	ReadCache bool          // keep users in memory
+	WarmUsers int           // 1 to 100000000
+	WarmBytes int           // 1 MiB to 1 TiB
+	Idle      time.Duration // 1s to 24h
 }
 
 // Limits bounds what one request's body may hold.

@@ -45,7 +45,7 @@ func TestWrongFile(t *testing.T) {
 		{`amqp.prefetch = 0`, 2, "amqp.prefetch", "must be a whole number from 1 to 65535, not 0"},
 		{`database.postgres.port = 70000`, 2, "database.postgres.port", "must be a whole number from 1 to 65535, not 70000"},
 		{`database.postgres.max_connections = 1`, 2, "database.postgres.max_connections", "must be a whole number from 2 to 1000, not 1"},
-		{`cluster.partitions = 16385`, 2, "cluster.partitions", "must be a whole number from 1 to 16384, not 16385"},
+		{`cluster.partitions = 1025`, 2, "cluster.partitions", "must be a whole number from 1 to 1024, not 1025"},
 		{`actor.mailbox = 0`, 2, "actor.mailbox", "must be a whole number from 1 to 65536, not 0"},
 		{`limits.body_bytes = 1023`, 2, "limits.body_bytes", "must be a whole number from 1024 to 134217728, not 1023"},
 		{`limits.depth = 3`, 2, "limits.depth", "must be a whole number from 4 to 1000, not 3"},

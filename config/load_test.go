@@ -39,11 +39,11 @@ func defaults(t *testing.T) *config.Config {
 			Password:    config.Hide("guest"),
 			LoginMethod: "AMQPLAIN",
 			VHost:       "/",
-			Heartbeat:   5 * time.Second,
+			Heartbeat:   3 * time.Second,
 			Prefetch:    256,
 		},
 		Cluster:  config.Cluster{Instance: host, Partitions: 64, QueueType: "quorum"},
-		Actor:    config.Actor{Mailbox: 256},
+		Actor:    config.Actor{Mailbox: 256, ReadCache: true, WarmUsers: 100_000, WarmBytes: 64 << 20, Idle: 5 * time.Minute},
 		Limits:   config.Limits{BodyBytes: 1048576, Depth: 32, Values: 100000, InFlightBytes: 32 << 20},
 		HTTP:     config.HTTP{Listen: "127.0.0.1:8470"},
 		Log:      config.Log{Level: "info", Format: "json"},
@@ -103,11 +103,15 @@ prefetch = 0x40
 
 [cluster]
 instance = "ident-0"
-partitions = 16_384
+partitions = 1_024
 queue_type = "classic"
 
 [actor]
 mailbox = 1
+read_cache = false
+warm_users = 2
+warm_bytes = 1048576
+idle = "1s"
 
 [limits]
 body_bytes = 134217728
@@ -154,8 +158,8 @@ func wantEverything(t *testing.T) *config.Config {
 		SSLServerName: "broker.example",
 		Prefetch:      64,
 	}
-	c.Cluster = config.Cluster{Instance: "ident-0", Partitions: 16384, QueueType: "classic"}
-	c.Actor.Mailbox = 1
+	c.Cluster = config.Cluster{Instance: "ident-0", Partitions: 1024, QueueType: "classic"}
+	c.Actor = config.Actor{Mailbox: 1, WarmUsers: 2, WarmBytes: 1 << 20, Idle: time.Second}
 	c.Limits = config.Limits{BodyBytes: 128 << 20, Depth: 1000, Values: 2000, InFlightBytes: 1 << 20}
 	c.Notifications.IncludeAccessTokens = true
 	c.HTTP.Listen = ""
@@ -192,9 +196,13 @@ func TestEnvironmentGivesEverything(t *testing.T) {
 		"GLOTPOD_IDENT__AMQP__SSL_SERVER_NAME=broker.example",
 		"GLOTPOD_IDENT__AMQP__PREFETCH=64",
 		"GLOTPOD_IDENT__CLUSTER__INSTANCE=ident-0",
-		"GLOTPOD_IDENT__CLUSTER__PARTITIONS=16384",
+		"GLOTPOD_IDENT__CLUSTER__PARTITIONS=1024",
 		"GLOTPOD_IDENT__CLUSTER__QUEUE_TYPE=classic",
 		"GLOTPOD_IDENT__ACTOR__MAILBOX=1",
+		"GLOTPOD_IDENT__ACTOR__READ_CACHE=false",
+		"GLOTPOD_IDENT__ACTOR__WARM_USERS=2",
+		"GLOTPOD_IDENT__ACTOR__WARM_BYTES=1048576",
+		"GLOTPOD_IDENT__ACTOR__IDLE=1s",
 		"GLOTPOD_IDENT__LIMITS__BODY_BYTES=134217728",
 		"GLOTPOD_IDENT__LIMITS__DEPTH=1000",
 		"GLOTPOD_IDENT__LIMITS__VALUES=2000",

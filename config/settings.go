@@ -74,8 +74,8 @@ func (c *Config) settings() []setting {
 			help: "When RabbitMQ or Postgres cannot be reached or is lost: `false` ends the instance with status 129 at once, `true` tries again for up to 5 minutes first."},
 		{name: "amqp.vhost", initial: "/", kind: filled(&mq.VHost),
 			help: "The virtual host in the broker."},
-		{name: "amqp.heartbeat", initial: "5s", kind: duration{&mq.Heartbeat, time.Second, 5 * time.Minute},
-			help: "How often broker and instance show each other that they live. A connection that is silent for one and a half of these is lost."},
+		{name: "amqp.heartbeat", initial: "3s", kind: duration{&mq.Heartbeat, time.Second, 5 * time.Minute},
+			help: "How often broker and instance show each other that they live. A connection that is silent for one and a half of these is lost. An instance that is frozen is found by it too: its partitions go to others after about three of these."},
 		{name: "amqp.ssl_ca", kind: anyText(&mq.SSLCA), computed: "the system's",
 			help: "A PEM file with the CA certificates that the broker is verified against."},
 		{name: "amqp.ssl_cert", kind: anyText(&mq.SSLCert),
@@ -85,19 +85,27 @@ func (c *Config) settings() []setting {
 		{name: "amqp.ssl_server_name", kind: anyText(&mq.SSLServerName), computed: "`amqp.host`",
 			help: "The name that the broker's certificate must bear."},
 		{name: "amqp.prefetch", initial: "256", kind: number{&mq.Prefetch, 1, 65535},
-			help: "The most requests taken from the broker and not yet answered. The rest wait in the broker."},
+			help: "The most requests taken from the shared queue and not yet answered; of each partition's queue, an eighth of it. The rest wait in the broker."},
 
 		{name: "cluster.instance", computed: "the host name",
 			kind: text{&c.Cluster.Instance, "1 to 63 of the characters A–Z a–z 0–9 . _ -", instancePattern.MatchString},
 			help: "The name of this instance. No two that run at once share one."},
-		{name: "cluster.partitions", initial: "64", kind: number{&c.Cluster.Partitions, 1, 16384},
-			help: "Into how many partitions user ids fall, once instances form a cluster. Not used yet."},
+		{name: "cluster.partitions", initial: "64", kind: number{&c.Cluster.Partitions, 1, 1024},
+			help: "Into how many partitions user ids fall. All instances must agree; it is set for good when the first instance of a cluster starts."},
 		{name: "cluster.queue_type", initial: QueueQuorum,
 			kind: oneOf(&c.Cluster.QueueType, QueueQuorum, QueueClassic),
-			help: "The type of the partitions' queues, once instances form a cluster. Not used yet."},
+			help: "The type of the partitions' queues: `quorum` survives the loss of a broker node, `classic` is faster. All instances must agree; it is set for good when the first instance of a cluster starts."},
 
 		{name: "actor.mailbox", initial: "256", kind: number{&c.Actor.Mailbox, 1, 65536},
 			help: "The most requests that wait for one user."},
+		{name: "actor.read_cache", initial: "true", kind: flag{&c.Actor.ReadCache},
+			help: "Whether users are kept in memory, so that most reads need no database. What another program writes to the tables is noticed, and then they are read again; say `false` if even the moment until then is too long."},
+		{name: "actor.warm_users", initial: "100000", kind: number{&c.Actor.WarmUsers, 1, 100_000_000},
+			help: "The most users that this instance keeps in memory."},
+		{name: "actor.warm_bytes", initial: "67108864", kind: number{&c.Actor.WarmBytes, 1 << 20, 1 << 40},
+			help: "The most bytes that the users in memory take, each with 128 bytes beside its data. Those that were not asked for the longest go first."},
+		{name: "actor.idle", initial: "5m", kind: duration{&c.Actor.Idle, time.Second, 24 * time.Hour},
+			help: "How long a user is kept in memory who is not asked for."},
 
 		{name: "limits.body_bytes", initial: "1048576", kind: number{&c.Limits.BodyBytes, 1 << 10, 128 << 20},
 			help: "The most bytes in a request's body."},
@@ -106,7 +114,7 @@ func (c *Config) settings() []setting {
 		{name: "limits.values", initial: "100000", kind: number{&c.Limits.Values, 100, 10_000_000},
 			help: "The most values in a request's body."},
 		{name: "limits.in_flight_bytes", initial: "33554432", kind: number{&c.Limits.InFlightBytes, 1 << 20, 16 << 30},
-			help: "The most bytes in the bodies of all requests that are being carried out at a time, each of which takes some ten times its bytes of memory at worst. Beside them, up to `amqp.prefetch` bodies wait."},
+			help: "The most bytes in the bodies of all requests that are being carried out at a time, each of which takes some ten times its bytes of memory at worst. Beside them wait up to `amqp.prefetch` bodies, and of each partition's queue an eighth of it."},
 
 		{name: "notifications.include_access_tokens", initial: "false", kind: flag{&c.Notifications.IncludeAccessTokens},
 			help: "Whether notifications carry users' access tokens, in clear, to every subscriber."},
@@ -121,7 +129,7 @@ func (c *Config) settings() []setting {
 			help: "How log lines are written: for programs or for people."},
 
 		{name: "shutdown.grace", initial: "25s", kind: duration{&c.Shutdown.Grace, time.Second, 10 * time.Minute},
-			help: "How long an instance that was asked to stop may take to finish the requests that it has taken."},
+			help: "How long an instance that was asked to stop may take to finish the requests that it has taken, and to hand its partitions over."},
 	}
 }
 

@@ -26,6 +26,7 @@ const patience = 20 * time.Second
 // A pending write waits to be committed.
 type pending struct {
 	write    *actor.Write
+	lease    actor.Lease
 	identity actor.Identity // the write's, or one made up where it has none
 	ctx      context.Context
 	since    time.Time // of its first try, as far as others stood in its way
@@ -40,14 +41,20 @@ type result struct {
 }
 
 var (
-	errClosed = errors.New("the store is closed")
-	errBusy   = errors.New("other transactions stood in the way for too long")
+	errClosed  = errors.New("the store is closed")
+	errBusy    = errors.New("other transactions stood in the way for too long")
+	errNoLease = errors.New("a write to a user without a lease")
 )
 
 // Commit implements [actor.Store]. Once a try is under way, it is waited for
-// even when ctx is done.
-func (s *Store) Commit(ctx context.Context, w *actor.Write) (actor.Outcome, error) {
-	p := &pending{write: w, identity: w.Identity, ctx: ctx, result: make(chan result, 1)}
+// even when ctx is done. What is refused whatever is stored belongs to no user
+// and needs no lease.
+func (s *Store) Commit(ctx context.Context, lease actor.Lease, w *actor.Write) (actor.Outcome, error) {
+	p := &pending{write: w, lease: lease, identity: w.Identity, ctx: ctx, result: make(chan result, 1)}
+	if lease.Epoch == 0 && w.Refused() == nil {
+		s.giveUp(p, errNoLease)
+		return actor.Outcome{}, errNoLease
+	}
 	if p.identity == (actor.Identity{}) {
 		if w.Refused() != nil {
 			return actor.Outcome{Refusal: w.Refused()}, nil

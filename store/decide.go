@@ -32,7 +32,7 @@ func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) 
 			break
 		}
 		if row, ok := g.known[p.identity]; ok {
-			g.plan.repeat(p, row)
+			g.plan.repeat(p, row, g.good(p.lease))
 			continue
 		}
 		before := g.stored[p.write.UserID]
@@ -66,7 +66,7 @@ func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) 
 			if what := g.taken.conflict(next); what != "" {
 				d.decision = actor.Decision{Refusal: &actor.Refusal{Code: actor.Conflict, Message: what}}
 			} else {
-				g.taken.claim(next)
+				g.taken.take(next)
 			}
 		}
 		if err := g.plan.add(g.store, d); err != nil {

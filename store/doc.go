@@ -23,6 +23,59 @@
 // the write is tried again until it is known: its identity tells whether it was
 // applied.
 //
+// # Fencing
+//
+// Each write comes with a lease: a partition, and the epoch under which its
+// caller owns that. No write is committed under a lease that is over. Two
+// transactions make sure of that together:
+//
+//	a group of writes                        a claim
+//	lock its partitions, shared              lock its partitions, alone
+//	read their epochs                        read their rows
+//	set aside what has another one           raise the epochs
+//	write, commit                            commit
+//
+// The locks are advisory ones, held by the transaction and given back by the
+// server when that has ended, one way or the other. They are taken in ascending
+// order, so that nobody waits in a circle. The epochs are read by a statement
+// after the one that locks: at the isolation level READ COMMITTED, which both
+// transactions ask for, that statement sees all that was committed before it
+// began, and so before the lock was had. Hence a group and a claim of the same
+// partition come one after the other:
+//
+//   - If the group has its lock first, the claim waits until the group's
+//     transaction has ended in the server, be it that its connection is lost and
+//     the commit still on its way. The new holder therefore sees all that was
+//     written under earlier leases, users, outcomes and outbox, and nothing is
+//     added to it.
+//   - If the claim has it first, the group reads the epoch that the claim has
+//     committed, and its writes are refused with [actor.ErrFenced].
+//
+// So ErrFenced is certain also where an earlier try of the write ended without
+// an answer: that try had ended in the server before the lease was over, and
+// the write's identity, which is read after the epochs, tells what became of it.
+//
+// A release needs no lock. It changes no epoch, and a write that it overtakes is
+// one under the last lease, which the next claim waits for.
+//
+// Nothing less would do. Where the epoch is compared without a lock, a claim can
+// come between the comparison and the commit; so it can where the epoch's row is
+// locked FOR KEY SHARE, which an update of the epoch does not wait for. FOR SHARE
+// would do, but each group would write to the row and to the log, the claim could
+// wait for ever behind groups that overtake it, and nobody could tell who stands
+// in its way. Those who wait for an advisory lock are served in the order in
+// which they came.
+//
+// A process that is frozen or cut off in the middle of a transaction holds its
+// locks. A claim that deposes such a holder ends its connections, which
+// pg_locks names; otherwise the server does so soon
+// (idle_in_transaction_session_timeout).
+//
+// # Foreign writes
+//
+// Other programs may write to the users. Triggers tell of it, but for sessions
+// with our application name, and [Store.WatchForeign] listens.
+//
 // # Reading
 //
 // Reads go to the database each time, and so see every write that was answered.

@@ -42,6 +42,7 @@ func classify(err error) errorClass {
 		"55P03": // lock_not_available
 		return contended
 	case readOnlyCode, // a standby, for now
+		"25P03", // idle_in_transaction_session_timeout: we were away
 		"53300": // too_many_connections
 		return unknown
 	case "57014": // query_canceled, by statement_timeout
@@ -50,7 +51,7 @@ func classify(err error) errorClass {
 	switch class := pg.Code[:2]; {
 	case class == "08", class == "57": // connection_exception, operator_intervention
 		return unknown
-	case pg.Severity == "FATAL", pg.Severity == "PANIC":
+	case pg.SeverityUnlocalized == "FATAL", pg.SeverityUnlocalized == "PANIC":
 		return unknown
 	}
 	return failed

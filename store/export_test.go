@@ -4,3 +4,17 @@ import "context"
 
 // EmptyNextSlot is what is done every now and then.
 func (s *Store) EmptyNextSlot(ctx context.Context) error { return s.emptyNextSlot(ctx) }
+
+// MigrationSQL is what takes the schema from version-1 to version.
+func MigrationSQL(version int) string { return migrations[version-1].sql }
+
+// Unknown says whether err leaves open what became of a transaction.
+func Unknown(err error) bool { return classify(err) == unknown }
+
+// A Watcher is a watcher.
+type Watcher struct{ w watcher }
+
+func NewWatcher(trust func(bool)) *Watcher { return &Watcher{watcher{trust: trust}} }
+func (w *Watcher) Listening()              { w.w.listening() }
+func (w *Watcher) Foreign()                { w.w.wrote() }
+func (w *Watcher) Lost()                   { w.w.lost() }

@@ -17,10 +17,11 @@ import (
 type group struct {
 	store  *Store
 	writes []*pending
+	epochs map[int]int64         // of the writes' partitions, but for those that are released
 	rows   map[int64]int         // of each of the writes' users, there when the locking began
 	stored map[int64]*storedUser // those users' rows that could be locked
 	known  map[actor.Identity]outcomeRow
-	taken  claims // emails and service ids that other users have
+	taken  takenKeys // emails and service ids that other users have
 	plan   plan
 }
 
@@ -82,6 +83,7 @@ func (s *Store) tryGroup(all []*pending) (again []*pending, err error) {
 	if err := g.lock(ctx, conn.Conn()); err != nil {
 		return nil, fmt.Errorf("locking the users: %w", err)
 	}
+	g.setAsideFenced()
 	busy := g.setAsideBusy()
 	begun := time.Now()
 	late, err := g.decide(ctx, conn.Conn(), begun.Add(decideFor))
@@ -137,9 +139,10 @@ func distinct(all []*pending) (first, rest []*pending) {
 	return first, rest
 }
 
-// lock begins the transaction, locks the rows of the users, and reads all that
-// can be known to be needed: one round trip.
+// lock begins the transaction, locks the partitions and the rows of the users,
+// and reads all that can be known to be needed: one round trip.
 func (g *group) lock(ctx context.Context, conn *pgx.Conn) error {
+	g.epochs = make(map[int]int64)
 	g.rows = make(map[int64]int, len(g.writes))
 	g.stored = make(map[int64]*storedUser, len(g.writes))
 	g.known = make(map[actor.Identity]outcomeRow)
@@ -160,8 +163,9 @@ func (g *group) lock(ctx context.Context, conn *pgx.Conn) error {
 	}
 
 	batch := new(pgx.Batch)
-	batch.Queue("begin")
-	batch.Queue("SELECT pg_advisory_xact_lock_shared($1)", commitLock)
+	// The fence needs each statement to see what was committed before it.
+	batch.Queue("begin isolation level read committed")
+	g.queueFence(batch)
 	if len(users) > 0 {
 		// A row that another transaction has locked is not waited for: that
 		// would hold up all the other users of the group.

@@ -72,7 +72,7 @@ func TestTheStoreDoesWhatItsModelDoes(t *testing.T) {
 			}
 			w := request(t, operation, rand.Text(), a)
 			w.UserID = id
-			o, err := h.Commit(t.Context(), w)
+			o, err := h.Commit(t.Context(), h.lease, w)
 			if err != nil {
 				r.Fatal(err)
 			}

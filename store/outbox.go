@@ -16,11 +16,18 @@ import (
 type outbox struct {
 	mu        sync.Mutex // guards the following fields
 	sink      func(actor.Notification)
-	delivered []int64 // ids that are still stored
+	delivered []int64               // ids that are still stored
+	removals  map[*removal]struct{} // under way
+}
+
+// A removal is a try to delete what was delivered.
+type removal struct {
+	outbox *outbox
+	ids    []int64
 }
 
 const (
-	outboxColumns = "SELECT id, user_id, message_id, routing_key, coalesce(traceparent, ''), body, sealed FROM "
+	outboxColumns = "SELECT id, user_id, coalesce(partition, -1), message_id, routing_key, coalesce(traceparent, ''), body, sealed FROM "
 	deleteOutbox  = "DELETE FROM ident_outbox WHERE id = ANY($1::bigint[])"
 
 	// sweepEvery is how long a notification that was delivered may stay
@@ -49,11 +56,20 @@ func (o *outbox) send(notifications []actor.Notification) {
 	}
 }
 
-// Undelivered returns up to limit notifications, fewer if they are large, that
+// Undelivered returns up to limit notifications, fewer if they are large, of
+// these partitions, nil for all, and those of which no partition is known, that
 // are in the database and were committed at least age ago, by id from afterID
-// on. Without commits under way, and with age 0, what one call after another
-// returns is all that was not delivered. One that no key opens has no body.
-func (s *Store) Undelivered(ctx context.Context, afterID int64, age time.Duration, limit int) ([]actor.Notification, error) {
+// on. One that no key opens has no body.
+//
+// For whoever has claimed the partitions before, and has committed nothing to
+// them yet, what one call after another returns, with age 0, is all that was not
+// delivered: no earlier holder can add to it any more.
+func (s *Store) Undelivered(ctx context.Context, partitions []int, afterID int64, age time.Duration, limit int) ([]actor.Notification, error) {
+	filter, args := "", []any{afterID, age, limit, maxPageBytes}
+	if partitions != nil {
+		filter = " AND (partition IS NULL OR partition = ANY($5::int[]))"
+		args = append(args, partitions)
+	}
 	var all []actor.Notification
 	err := s.retry(ctx, func(ctx context.Context) error {
 		if err := s.deleteDelivered(ctx); err != nil {
@@ -61,8 +77,8 @@ func (s *Store) Undelivered(ctx context.Context, afterID int64, age time.Duratio
 		}
 		rows, err := s.pool.Query(ctx, outboxColumns+`(
 				SELECT *, sum(octet_length(body)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS bytes FROM ident_outbox
-				WHERE id > $1 AND committed_at <= now() - $2::interval ORDER BY id LIMIT $3) AS page
-			WHERE bytes - octet_length(body) < $4 ORDER BY id`, afterID, age, limit, maxPageBytes)
+				WHERE id > $1 AND committed_at <= now() - $2::interval`+filter+` ORDER BY id LIMIT $3) AS page
+			WHERE bytes - octet_length(body) < $4 ORDER BY id`, args...)
 		if err != nil {
 			return err
 		}
@@ -75,32 +91,10 @@ func (s *Store) Undelivered(ctx context.Context, afterID int64, age time.Duratio
 	return all, nil
 }
 
-// commitLock is the key of the advisory lock that each commit shares: "idento" in
-// ASCII.
-const commitLock = 0x6964656e746f
-
-// Settle waits until every commit that is under way, be it of a process that has
-// ended meanwhile, is done. Commits that begin later wait for it.
-func (s *Store) Settle(ctx context.Context) error {
-	for {
-		_, err := s.pool.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", commitLock)
-		switch {
-		case err == nil:
-			return nil
-		case classify(err) == failed || ctx.Err() != nil:
-			return s.logged(ctx, "waiting for commits", err)
-		}
-		s.sleep(100 * time.Millisecond)
-		if s.ctx.Err() != nil {
-			return errClosed
-		}
-	}
-}
-
 func (s *Store) readOutbox(rows pgx.Rows) ([]actor.Notification, error) {
 	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (n actor.Notification, err error) {
 		var sealed bool
-		if err = r.Scan(&n.ID, &n.UserID, &n.MessageID, &n.RoutingKey, &n.TraceParent, &n.Body, &sealed); err != nil || !sealed {
+		if err = r.Scan(&n.ID, &n.UserID, &n.Partition, &n.MessageID, &n.RoutingKey, &n.TraceParent, &n.Body, &sealed); err != nil || !sealed {
 			return n, err
 		}
 		if n.Body, err = s.keyring.open(n.Body); err != nil {
@@ -121,21 +115,54 @@ func (o *outbox) Delivered(ids ...int64) {
 	o.delivered = append(o.delivered, ids...)
 }
 
-func (o *outbox) takeDelivered() []int64 {
+// remove begins a removal of what was delivered and is not being removed yet.
+// Its done must be called.
+func (o *outbox) remove() *removal {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	ids := o.delivered
-	o.delivered = nil
-	return ids
+	return o.removeLocked()
 }
 
-func (s *Store) deleteDelivered(ctx context.Context) error {
-	ids := s.outbox.takeDelivered()
-	if len(ids) == 0 {
+func (o *outbox) removeLocked() *removal {
+	r := &removal{o, o.delivered}
+	o.delivered = nil
+	if o.removals == nil {
+		o.removals = make(map[*removal]struct{})
+	}
+	o.removals[r] = struct{}{}
+	return r
+}
+
+// removeAll is remove, of what others are removing as well.
+func (o *outbox) removeAll() *removal {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	r := o.removeLocked()
+	for other := range o.removals {
+		if other != r {
+			r.ids = append(r.ids, other.ids...)
+		}
+	}
+	return r
+}
+
+// done ends the removal. On an error it is left to the next one.
+func (r *removal) done(err error) {
+	r.outbox.mu.Lock()
+	defer r.outbox.mu.Unlock()
+	delete(r.outbox.removals, r)
+	if err != nil {
+		r.outbox.delivered = append(r.outbox.delivered, r.ids...)
+	}
+}
+
+func (s *Store) deleteDelivered(ctx context.Context) (err error) {
+	r := s.outbox.remove()
+	defer func() { r.done(err) }()
+	if len(r.ids) == 0 {
 		return nil
 	}
-	if _, err := s.pool.Exec(ctx, deleteOutbox, ids); err != nil {
-		s.outbox.Delivered(ids...)
+	if _, err := s.pool.Exec(ctx, deleteOutbox, r.ids); err != nil {
 		return fmt.Errorf("emptying the outbox: %w", err)
 	}
 	return nil

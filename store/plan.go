@@ -34,12 +34,13 @@ type plan struct {
 		messages   []*string
 	}
 	notices struct {
-		users   []int64
-		ids     []uuid.UUID
-		keys    []string
-		bodies  [][]byte
-		sealeds []bool
-		traces  []string
+		users      []int64
+		ids        []uuid.UUID
+		keys       []string
+		bodies     [][]byte
+		sealeds    []bool
+		traces     []string
+		partitions []int
 	}
 
 	told     []actor.Notification // one for each of notices, to be sent after the commit
@@ -68,14 +69,16 @@ type finished struct {
 	err     error
 }
 
-// repeat plans nothing: the request was applied or refused before.
-func (pl *plan) repeat(p *pending, row outcomeRow) {
+// repeat plans nothing: the request was applied or refused before. If that was
+// done by an earlier try, the notice has not been sent yet; where the lease is
+// over, its next holder sends it.
+func (pl *plan) repeat(p *pending, row outcomeRow, leased bool) {
 	outcome := row.outcome
 	if row.digest != p.write.Digest {
 		outcome = actor.Outcome{Refusal: actor.ErrReused}
 	}
-	if p.unsure {
-		pl.stuck = append(pl.stuck, row.outcome.UserID)
+	if p.unsure && leased && row.outcome.UserID == p.write.UserID {
+		pl.stuck = append(pl.stuck, p.write.UserID)
 	}
 	pl.finished = append(pl.finished, finished{pending: p, outcome: outcome})
 }
@@ -90,7 +93,7 @@ func (pl *plan) add(s *Store, d decided) error {
 	w, refusal := d.pending.write, d.decision.Refusal
 	outcome := actor.Outcome{Refusal: refusal}
 	if refusal == nil {
-		outcome.UserID = w.UserID
+		outcome = actor.Outcome{UserID: w.UserID, Applied: true, After: d.decision.Next}
 	}
 	pl.finished = append(pl.finished, finished{pending: d.pending, outcome: outcome})
 	if refusal != nil && (w.Identity == (actor.Identity{}) || refusal.Code == actor.InvocationFailed) {
@@ -103,7 +106,7 @@ func (pl *plan) add(s *Store, d decided) error {
 	if err := pl.change(s, d); err != nil {
 		return err
 	}
-	return pl.tell(s, w, d.decision.Notice)
+	return pl.tell(s, d.pending, d.decision.Notice)
 }
 
 func (pl *plan) record(p *pending, o actor.Outcome) {
@@ -167,15 +170,16 @@ func equal(a, b *string) bool {
 }
 
 // tell plans a notification.
-func (pl *plan) tell(s *Store, w *actor.Write, n actor.Notice) error {
-	body := n.Body
+func (pl *plan) tell(s *Store, p *pending, n actor.Notice) error {
+	w, body := p.write, n.Body
 	if n.Secret {
 		var err error
 		if body, err = s.keyring.seal(body); err != nil {
 			return fmt.Errorf("sealing a notification: %w", err)
 		}
 	}
-	told := actor.Notification{UserID: w.UserID, MessageID: uuid.New(), RoutingKey: n.RoutingKey, Body: n.Body, TraceParent: w.TraceParent}
+	told := actor.Notification{UserID: w.UserID, Partition: p.lease.Partition, MessageID: uuid.New(),
+		RoutingKey: n.RoutingKey, Body: n.Body, TraceParent: w.TraceParent}
 	c := &pl.notices
 	c.users = append(c.users, w.UserID)
 	c.ids = append(c.ids, told.MessageID)
@@ -183,6 +187,7 @@ func (pl *plan) tell(s *Store, w *actor.Write, n actor.Notice) error {
 	c.bodies = append(c.bodies, body)
 	c.sealeds = append(c.sealeds, n.Secret)
 	c.traces = append(c.traces, w.TraceParent)
+	c.partitions = append(c.partitions, p.lease.Partition)
 	pl.told = append(pl.told, told)
 	return nil
 }
@@ -222,11 +227,11 @@ func (pl *plan) commit(ctx context.Context, conn *pgx.Conn, s *Store) error {
 			c.identities, c.digests, c.users, c.codes, c.messages)
 	}
 	if c := &pl.notices; len(c.users) > 0 {
-		batch.Queue(`INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, traceparent)
-			SELECT n.user_id, n.message_id, n.routing_key, n.body, n.sealed, nullif(n.trace, '')
-			FROM unnest($1::int[], $2::uuid[], $3::text[], $4::bytea[], $5::boolean[], $6::text[])
-				AS n (user_id, message_id, routing_key, body, sealed, trace)
-			RETURNING id`, c.users, c.ids, c.keys, c.bodies, c.sealeds, c.traces).Query(pl.readNoticeIDs)
+		batch.Queue(`INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, traceparent, partition)
+			SELECT n.user_id, n.message_id, n.routing_key, n.body, n.sealed, nullif(n.trace, ''), n.partition
+			FROM unnest($1::int[], $2::uuid[], $3::text[], $4::bytea[], $5::boolean[], $6::text[], $7::int[])
+				AS n (user_id, message_id, routing_key, body, sealed, trace, partition)
+			RETURNING id`, c.users, c.ids, c.keys, c.bodies, c.sealeds, c.traces, c.partitions).Query(pl.readNoticeIDs)
 	}
 	if len(pl.stuck) > 0 {
 		batch.Queue(outboxColumns+"ident_outbox WHERE user_id = ANY($1::int[]) ORDER BY id", pl.stuck).Query(func(rows pgx.Rows) error {
@@ -235,9 +240,9 @@ func (pl *plan) commit(ctx context.Context, conn *pgx.Conn, s *Store) error {
 			return err
 		})
 	}
-	delivered := s.outbox.takeDelivered()
-	if len(delivered) > 0 {
-		batch.Queue(deleteOutbox, delivered)
+	removal := s.outbox.remove()
+	if len(removal.ids) > 0 {
+		batch.Queue(deleteOutbox, removal.ids)
 	}
 	if batch.Len() == 0 {
 		// Nothing was locked for long and nothing is to be kept.
@@ -245,8 +250,9 @@ func (pl *plan) commit(ctx context.Context, conn *pgx.Conn, s *Store) error {
 	} else {
 		batch.Queue("commit")
 	}
-	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
-		s.outbox.Delivered(delivered...)
+	err := conn.SendBatch(ctx, batch).Close()
+	removal.done(err)
+	if err != nil {
 		return err
 	}
 	s.outbox.send(pl.told)

@@ -93,18 +93,6 @@ func searchWords(text string) []string {
 	return words
 }
 
-// NewUserID implements [actor.Store].
-func (s *Store) NewUserID(ctx context.Context) (int64, error) {
-	var id int64
-	err := s.retry(ctx, func(ctx context.Context) error {
-		return s.pool.QueryRow(ctx, "SELECT nextval(pg_get_serial_sequence('users', 'id'))").Scan(&id)
-	})
-	if err != nil {
-		return 0, s.logged(ctx, "drawing a user id", err)
-	}
-	return id, nil
-}
-
 // logged logs an error, unless it is the caller who gave up, and wraps it.
 func (s *Store) logged(ctx context.Context, doing string, err error) error {
 	if ctx.Err() == nil {

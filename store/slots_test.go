@@ -36,7 +36,7 @@ func TestARequestIsRememberedForADayAndForgottenAfterTwo(t *testing.T) {
 	}{{1, 23 * time.Hour}, {2, time.Minute}, {2, 12 * time.Hour}, {2, 23 * time.Hour}, {3, 30 * time.Minute}} {
 		h.setClock(later.day, later.hour)
 		h.emptySlot()
-		if again := h.do("create", "m1", ada(1)); again != first {
+		if again := h.do("create", "m1", ada(1)); !same(again, first) {
 			t.Errorf("on day %d at %v: %+v, first %+v", later.day, later.hour, again, first)
 		}
 	}

@@ -24,7 +24,7 @@ type Options struct {
 	Password       string
 	SSLMode        string // as libpq's
 	SSLRootCert    string // a file; "" for the system's
-	MaxConnections int    // at least 2
+	MaxConnections int    // at least 2; WatchForeign takes 4
 	Name           string // of this instance, shown in pg_stat_activity
 
 	Keyring *Keyring
@@ -44,6 +44,10 @@ const (
 	closeTimeout = 2 * time.Second
 	// readTimeout bounds all tries of one read.
 	readTimeout = 30 * time.Second
+	// idleTimeout bounds how long a transaction waits for this process, which
+	// may be frozen or cut off, while it holds locks that others wait for. None
+	// waits for anything but what is computed here.
+	idleTimeout = "3s"
 )
 
 // A Store is a database of users. It is safe for concurrent use.
@@ -53,8 +57,10 @@ type Store struct {
 	keyring *Keyring
 	log     *zap.Logger
 	reveal  bool // access tokens in notices
+	watches bool // has a connection for WatchForeign
 
 	finds   chan *find    // to the finders
+	draws   chan *draw    // of user ids
 	writes  chan *pending // to the committers
 	singles chan struct{} // holds a token for each write that is tried alone
 	running sync.WaitGroup
@@ -89,8 +95,10 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		keyring: o.Keyring,
 		log:     o.Log,
 		reveal:  o.TokensInNotices,
+		watches: watches(o),
 		stopped: make(chan struct{}),
 		finds:   make(chan *find, maxFinds),
+		draws:   make(chan *draw, maxDraws),
 		writes:  make(chan *pending, maxGroup),
 		singles: make(chan struct{}, max(1, o.MaxConnections/4)),
 	}
@@ -100,6 +108,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.running.Go(s.commitGroups)
 		s.running.Go(s.findGroups)
 	}
+	s.running.Go(s.drawGroups)
 	s.running.Go(s.sweepOutbox)
 	s.running.Go(s.emptySlots)
 	go func() {
@@ -126,9 +135,13 @@ func PoolConfig(o Options) (*pgxpool.Config, error) {
 		"application_name":                    "glotpod.ident/" + o.Name,
 		"statement_timeout":                   "15s",
 		"lock_timeout":                        "2s",
-		"idle_in_transaction_session_timeout": "30s",
+		"default_transaction_isolation":       "read committed",
+		"idle_in_transaction_session_timeout": idleTimeout,
 	}
 	config.MaxConns = int32(o.MaxConnections - 1) // and the one of Ping
+	if watches(o) {
+		config.MaxConns-- // the one of WatchForeign
+	}
 	config.MinIdleConns = 1
 	return config, nil
 }

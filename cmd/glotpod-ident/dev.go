@@ -19,24 +19,31 @@ const (
 	devDatabase = "glotpod.ident"
 
 	// devLevelVariable is the one setting in the environment that reaches the
-	// instance: the others might name a broker or a database that people use.
+	// instances: the others might name a broker or a database that people use.
 	devLevelVariable = "GLOTPOD_IDENT__LOG__LEVEL"
 
-	// devDrainTimeout is far more than an instance takes that ends in order.
-	devDrainTimeout = 15 * time.Minute
+	// devMostInstances is how many still have short names in the log, and
+	// connections enough to the database.
+	devMostInstances = 9
 )
 
 func runDev(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	flags := newFlags("dev", stderr, "[--data folder] [--reset] [--log-format format]",
-		"Runs an instance with a RabbitMQ and a PostgreSQL of its own, on free ports of\n"+
-			"this machine's loopback address, until Ctrl-C. The next start finds the data\n"+
-			"again. A second Ctrl-C ends everything at once. Of the settings in the\n"+
-			"environment, only "+devLevelVariable+" is heeded.")
-	data := flags.String("data", defaultDevFolder(), "the folder for all data")
+	flags := newFlags("dev", stderr, "[--instances n] [--data folder] [--reset] [--log-format format]",
+		"Runs some instances with a RabbitMQ and a PostgreSQL of their own, on free ports\n"+
+			"of this machine's loopback address, until Ctrl-C. An instance that ends is\n"+
+			"started again. The next start finds the data again. A second Ctrl-C ends\n"+
+			"everything at once. Of the settings in the environment, only\n"+
+			devLevelVariable+" is heeded.")
+	instances := flags.Int("instances", 3, "run `n` instances, 1 to 9")
+	data := flags.String("data", defaultDevFolder(), "the `folder` for all data")
 	reset := flags.Bool("reset", false, "forget all data first, and the encryption key too")
-	logFormat := flags.String("log-format", "console", "the format of the instance's log, console or json")
+	logFormat := flags.String("log-format", "console", "the `format` of the instances' logs, console or json")
 	if status, done := flags.parse(args, 0); done {
 		return status
+	}
+	if *instances < 1 || *instances > devMostInstances {
+		fmt.Fprintf(stderr, "glotpod-ident dev: --instances is 1 to %d, not %d\n", devMostInstances, *instances)
+		return exitUsage
 	}
 	if *logFormat != "console" && *logFormat != "json" {
 		fmt.Fprintf(stderr, "glotpod-ident dev: --log-format is console or json, not %q\n", *logFormat)
@@ -55,16 +62,20 @@ func runDev(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 	ctx, hurry, release := devSignals(ctx)
 	defer release()
-	d := &dev{folder: folder, logFormat: *logFormat, stdout: stdout, stderr: stderr}
+	d := &dev{folder: folder, logFormat: *logFormat, console: newDevConsole(), stdout: stdout, stderr: stderr}
+	defer d.console.close()
+	for i := range *instances {
+		d.instances = append(d.instances, &devInstance{dev: d, name: devInstanceName(i)})
+	}
 	err = d.run(ctx)
 	if ctx.Err() != nil {
 		err = nil // it was asked to stop; what that interrupted does not matter
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "glotpod-ident dev: %v\n", err)
+		d.complain(err)
 	}
 	if stopErr := d.stop(hurry); stopErr != nil {
-		fmt.Fprintf(stderr, "glotpod-ident dev: %v\n", stopErr)
+		d.complain(stopErr)
 		err = stopErr
 	}
 	d.say("Stopped. The data stays in %s.", folder.path)
@@ -101,22 +112,22 @@ func devSignals(parent context.Context) (ctx context.Context, hurry <-chan struc
 	}
 }
 
-// dev is an instance with a broker and a database of its own.
+// dev is a cluster of instances with a broker and a database of its own.
 type dev struct {
 	folder    *devFolder
 	logFormat string
-	stdout    io.Writer
-	stderr    io.Writer
-	saying    sync.Mutex // held while a line is written
+	console   *devConsole
+	stdout    io.Writer // to be written to by the console
+	stderr    io.Writer // likewise
+	instances []*devInstance
 
 	// What has been started; nil before.
 	rabbitmq *private.RabbitMQ
 	postgres *private.Postgres
-	instance *private.Process
 }
 
-// run starts everything, says where it is, and returns when ctx is done or
-// something ends by itself. What it has started is left for stop.
+// run starts everything, says where it is, and returns when ctx is done or one
+// of the servers ends by itself. What it has started is left for stop.
 func (d *dev) run(ctx context.Context) error {
 	d.say("Starting RabbitMQ and PostgreSQL with their data in %s.", d.folder.path)
 	if err := d.startServers(ctx); err != nil {
@@ -125,35 +136,37 @@ func (d *dev) run(ctx context.Context) error {
 	if err := d.createDatabase(ctx); err != nil {
 		return fmt.Errorf("create the database: %w", err)
 	}
-	http := devHTTPAddress()
-	if err := d.folder.writeSettings(d.rabbitmq, d.postgres, http, d.logFormat); err != nil {
+	if err := d.folder.writeSettings(d.rabbitmq, d.postgres, d.logFormat); err != nil {
 		return fmt.Errorf("write the settings: %w", err)
 	}
 	if err := d.migrate(ctx); err != nil {
 		return err
 	}
-	if err := d.startInstance(ctx, http); err != nil {
+	if err := d.startInstances(ctx); err != nil {
 		return err
 	}
-	d.explain(http)
-	return d.untilSomethingEnds(ctx)
+	d.explain()
+	return d.keepRunning(ctx)
 }
 
-func (d *dev) untilSomethingEnds(ctx context.Context) error {
+// keepRunning starts again each instance that ends, until ctx is done or one of
+// the servers ends.
+func (d *dev) keepRunning(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var keepers sync.WaitGroup
+	defer keepers.Wait()
+	defer cancel()
+	for _, i := range d.instances {
+		keepers.Go(func() { i.keep(ctx) })
+	}
 	select {
 	case <-ctx.Done():
 		return nil
-	case <-d.instance.Exited():
-		return d.instanceEnded()
 	case <-d.rabbitmq.Done():
 		return d.rabbitmq.Err()
 	case <-d.postgres.Done():
 		return d.postgres.Err()
 	}
-}
-
-func (d *dev) instanceEnded() error {
-	return fmt.Errorf("the instance ended by itself (%v)", d.instance.Status())
 }
 
 // stop ends what has been started, in order or, once hurry is closed, at once.
@@ -171,10 +184,8 @@ func (d *dev) stop(hurry <-chan struct{}) error {
 		}
 	}
 	var errs []error
-	if p := d.instance; p != nil {
-		errs = append(errs, end("the instance", func() error {
-			return p.End(syscall.SIGTERM, devDrainTimeout)
-		}, p.Kill))
+	if len(d.started()) > 0 {
+		errs = append(errs, end("the instances", d.stopInstances, d.killInstances))
 	}
 	if r := d.rabbitmq; r != nil {
 		errs = append(errs, end("RabbitMQ, which takes some seconds", r.Stop, r.Kill))
@@ -185,8 +196,32 @@ func (d *dev) stop(hurry <-chan struct{}) error {
 	return errors.Join(errs...)
 }
 
+// say tells people something, on a line of its own.
 func (d *dev) say(format string, args ...any) {
-	d.saying.Lock()
-	defer d.saying.Unlock()
-	fmt.Fprintf(d.stdout, format+"\n", args...)
+	d.console.print(d.stdout, fmt.Sprintf(format+"\n", args...))
+}
+
+func (d *dev) complain(err error) {
+	d.console.print(d.stderr, fmt.Sprintf("glotpod-ident dev: %v\n", err))
+}
+
+// timed takes a step, and says from time to time and in the end how long that
+// takes.
+func (d *dev) timed(name string, step func() error) error {
+	begin := time.Now()
+	result := make(chan error, 1)
+	go func() { result <- step() }()
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-result:
+			if err == nil {
+				d.say("%s is ready after %.1f s.", name, time.Since(begin).Seconds())
+			}
+			return err
+		case <-tick.C:
+			d.say("%s is still starting (%.0f s).", name, time.Since(begin).Seconds())
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,26 +10,48 @@ import (
 )
 
 // explain says where everything is, and what can be done with it.
-func (d *dev) explain(http string) {
+func (d *dev) explain() {
+	settings := config.SettingsVariable + "=" + shellWord(d.folder.settings())
+	program := shellWord(thisProgram())
+	var instances strings.Builder
+	for _, i := range d.instances {
+		fmt.Fprintf(&instances, "  %-10s  %s, process %d\n", i.name, i.readyURL(), i.run.child.Pid)
+	}
+	last := d.instances[len(d.instances)-1]
 	d.say(`
 GlotPod's identity service is running. Ctrl-C stops it.
 
   RabbitMQ    %s
               %s shows what is in it (%s/%s)
   PostgreSQL  %s
-  health      http://%s/readyz
   settings    %s
-
+%s
 In another terminal, from this folder, try:
 
-  %s=%s %s call list
+  %s %s call list
+
+See who owns which partition of the users:
+
+  %s %s status
+
+Add an instance, until Ctrl-C:
+
+  %s %s=%s %s=127.0.0.1:0 %s serve
+
+Kill one, which starts again after %v:
+
+  %s
 `,
 		d.rabbitmq.URL("/"),
 		d.rabbitmq.Management.URL, d.rabbitmq.User, d.rabbitmq.Password,
 		d.postgres.URL(devDatabase),
-		http,
 		d.folder.settings(),
-		config.SettingsVariable, shellWord(d.folder.settings()), shellWord(thisProgram()))
+		instances.String(),
+		settings, program,
+		settings, program,
+		settings, devInstanceVariable, devInstanceName(len(d.instances)), devListenVariable, program,
+		devRestartPause,
+		last.killCommand())
 }
 
 // thisProgram returns the shortest path by which a shell finds this program

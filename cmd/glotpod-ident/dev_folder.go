@@ -88,9 +88,10 @@ func (f *devFolder) reset() error {
 	return nil
 }
 
-// writeSettings writes the instance's settings, and an encryption key if there
-// is none yet. The servers' ports, and so the settings, change with each start.
-func (f *devFolder) writeSettings(r *private.RabbitMQ, p *private.Postgres, http, logFormat string) error {
+// writeSettings writes the settings that all instances share, and an encryption
+// key if there is none yet. The servers' ports, and so the settings, change with
+// each start.
+func (f *devFolder) writeSettings(r *private.RabbitMQ, p *private.Postgres, logFormat string) error {
 	if _, err := os.Stat(f.key()); errors.Is(err, fs.ErrNotExist) {
 		if err := writeSecret(f.key(), []byte(config.GenerateKey()+"\n")); err != nil {
 			return err
@@ -99,7 +100,9 @@ func (f *devFolder) writeSettings(r *private.RabbitMQ, p *private.Postgres, http
 	var text bytes.Buffer
 	text.WriteString("# Written anew by each start of glotpod-ident dev.\n\n")
 	err := toml.NewEncoder(&text).Encode(map[string]map[string]any{
-		"amqp": {"host": r.Host, "port": r.Port, "login": r.User, "password": r.Password},
+		// While the broker runs, an instance whose connection somebody closes
+		// is to come back by itself.
+		"amqp": {"host": r.Host, "port": r.Port, "login": r.User, "password": r.Password, "insist": true},
 		"database": {
 			"encryption_key_file": f.key(),
 			"postgres": map[string]any{
@@ -111,8 +114,7 @@ func (f *devFolder) writeSettings(r *private.RabbitMQ, p *private.Postgres, http
 				"sslmode":  "disable",
 			},
 		},
-		"cluster": {"instance": "dev"},
-		"http":    {"listen": http},
+		"cluster": {"instance": "dev"}, // not every host's name would serve
 		"log":     {"format": logFormat},
 	})
 	if err != nil {
@@ -130,15 +132,21 @@ func writeSecret(path string, text []byte) error {
 	return os.Rename(unfinished, path)
 }
 
-// devHTTPAddress is the default of http.listen or, if that is taken, another
-// one of the loopback address.
-func devHTTPAddress() string {
-	const usual = "127.0.0.1:8470"
-	for _, address := range []string{usual, "127.0.0.1:0"} {
-		if l, err := net.Listen("tcp", address); err == nil {
-			defer l.Close()
-			return l.Addr().String()
+// devAddresses returns addresses for so many instances to listen on: the default
+// of http.listen and the ports behind it or, where those are taken, other ones.
+func devAddresses(n int) []string {
+	const firstPort = 8470
+	addresses := make([]string, n)
+	for i := range addresses {
+		usual := fmt.Sprintf("127.0.0.1:%d", firstPort+i)
+		addresses[i] = usual
+		for _, address := range []string{usual, "127.0.0.1:0"} {
+			if l, err := net.Listen("tcp", address); err == nil {
+				defer l.Close() // once all are found, so that they differ
+				addresses[i] = l.Addr().String()
+				break
+			}
 		}
 	}
-	return usual
+	return addresses
 }

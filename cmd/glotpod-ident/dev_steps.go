@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
@@ -35,7 +33,7 @@ func (d *dev) startServers(ctx context.Context) error {
 	return starts.Wait()
 }
 
-// createDatabase makes the instance's database if there is none.
+// createDatabase makes the instances' database if there is none.
 func (d *dev) createDatabase(ctx context.Context) error {
 	conn, err := pgx.Connect(ctx, d.postgres.URL("postgres"))
 	if err != nil {
@@ -52,79 +50,50 @@ func (d *dev) createDatabase(ctx context.Context) error {
 }
 
 func (d *dev) migrate(ctx context.Context) error {
-	p, err := d.launch("migrate")
+	run, err := d.launch("migrate", "migrate")
 	if err != nil {
 		return err
 	}
 	select {
-	case <-p.Exited():
+	case <-run.Exited():
 	case <-ctx.Done():
-		p.Kill()
+		run.Kill()
 		return ctx.Err()
 	}
-	if status := p.Status(); !status.Success() {
+	if status := run.Status(); !status.Success() {
 		return fmt.Errorf("migrate failed (%v)", status)
 	}
 	return nil
 }
 
-// startInstance starts the instance and waits until it is ready.
-func (d *dev) startInstance(ctx context.Context, http string) error {
-	return d.timed("The instance", func() (err error) {
-		if d.instance, err = d.launch("serve"); err != nil {
-			return err
-		}
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		ready := make(chan struct{})
-		go func() {
-			defer close(ready)
-			awaitReady(ctx, "http://"+http+"/readyz")
-		}()
-		defer func() { cancel(); <-ready }()
-		select {
-		case <-ready:
-			return ctx.Err()
-		case <-d.instance.Exited():
-			return d.instanceEnded()
-		}
-	})
+// startInstances starts all at once, and returns when each is ready.
+func (d *dev) startInstances(ctx context.Context) error {
+	for i, address := range devAddresses(len(d.instances)) {
+		d.instances[i].http = address
+	}
+	starts, ctx := errgroup.WithContext(ctx)
+	for _, i := range d.instances {
+		starts.Go(func() error {
+			return d.timed(i.name, func() error {
+				if err := i.launch(); err != nil {
+					return err
+				}
+				if !i.becomesReady(ctx) {
+					if ctx.Err() != nil {
+						return ctx.Err()
+					}
+					return fmt.Errorf("%s ended before it was ready (%v)", i.name, i.run.Status())
+				}
+				return nil
+			})
+		})
+	}
+	return starts.Wait()
 }
 
-// awaitReady returns when an instance says at url that it is ready, or ctx is
-// done.
-func awaitReady(ctx context.Context, url string) {
-	for {
-		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
-		ok := answersOK(attempt, url)
-		cancel()
-		if ok {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-}
-
-func answersOK(ctx context.Context, url string) bool {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return false
-	}
-	req.Close = true
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return false
-	}
-	resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
-}
-
-// launch starts this program with another command, on the folder's settings.
-func (d *dev) launch(command string) (*private.Process, error) {
+// launch starts this program with another command, on the folder's settings and
+// what variables change of them. Its output has each line begin with name.
+func (d *dev) launch(name, command string, variables ...string) (*devProcess, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -136,27 +105,18 @@ func (d *dev) launch(command string) (*private.Process, error) {
 		}
 	}
 	cmd.Env = append(cmd.Env, config.SettingsVariable+"="+d.folder.settings())
-	cmd.Stdout, cmd.Stderr = d.stdout, d.stderr
-	return private.Launch(cmd, syscall.SIGTERM)
+	cmd.Env = append(cmd.Env, variables...)
+	cmd.Stdout = d.console.lines(d.stdout, name+" | ")
+	cmd.Stderr = d.console.lines(d.stderr, name+" | ")
+	p, err := private.Launch(cmd, syscall.SIGTERM)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	return &devProcess{Process: p, child: cmd.Process}, nil
 }
 
-// timed takes a step, and says from time to time and in the end how long that
-// takes.
-func (d *dev) timed(name string, step func() error) error {
-	begin := time.Now()
-	result := make(chan error, 1)
-	go func() { result <- step() }()
-	tick := time.NewTicker(5 * time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case err := <-result:
-			if err == nil {
-				d.say("%s is ready after %.1f s.", name, time.Since(begin).Seconds())
-			}
-			return err
-		case <-tick.C:
-			d.say("%s is still starting (%.0f s).", name, time.Since(begin).Seconds())
-		}
-	}
+// A devProcess is a run of this program.
+type devProcess struct {
+	*private.Process
+	child *os.Process
 }

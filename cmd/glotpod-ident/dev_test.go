@@ -35,6 +35,11 @@ func TestDevFindsItsDataAgainAndLeavesNothingRunning(t *testing.T) {
 	if left := processesOf(t, folder); len(left) > 0 {
 		t.Errorf("processes %v are left", left)
 	}
+	for line := range strings.Lines(p.stderr.String()) {
+		if !regexp.MustCompile(`^ident-[012] \| .*\n$`).MatchString(line) {
+			t.Errorf("the log does not say which instance wrote %q", line)
+		}
+	}
 
 	p, try = startDev(t, folder)
 	if out := shell(t, strings.Replace(try, "call list", "call get user_id=1 --show-tokens", 1)); !strings.Contains(out, `"access_token": "kept"`) {
@@ -58,10 +63,44 @@ func TestDevFindsItsDataAgainAndLeavesNothingRunning(t *testing.T) {
 	}
 }
 
+func TestDevStartsAnInstanceAgainAndCanBeJoined(t *testing.T) {
+	t.Parallel()
+	folder := devFolder(t)
+	p, try := startDev(t, folder, "--instances", "2")
+
+	shell(t, said(t, p, `(?m)^  (kill -9 \d+)$`))
+	again := said(t, p, `ident-1 has ended by itself \(signal: killed\)[^$]*ident-1 is ready again\. To kill it: kill -9 (\d+)\n`)
+
+	joining := exec.Command("sh", "-c", "exec env "+said(t, p, `(?m)^  (\S+ \S+=ident-2 .* serve)$`))
+	var log output
+	joining.Dir, joining.Env, joining.Stderr = p.cmd.Dir, settings{}.environ(), &log
+	if err := joining.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- joining.Wait() }()
+	eventually(t, "another one serves", func() bool { return strings.Contains(log.String(), "serving") })
+	joining.Process.Signal(os.Interrupt)
+	if err := <-ended; err != nil {
+		t.Errorf("the one that joined: %v\n%s", err, log.String())
+	}
+
+	// One that is frozen hears of no signal to stop.
+	shell(t, "kill -STOP "+again)
+	shell(t, try)
+	p.terminate(t)
+	if status := p.await(t, devPatience); status != 0 {
+		t.Errorf("status %d, want 0", status)
+	}
+	if left := processesOf(t, folder); len(left) > 0 {
+		t.Errorf("processes %v are left", left)
+	}
+}
+
 func TestDevStopsAtOnceUponASecondSignal(t *testing.T) {
 	t.Parallel()
 	folder := devFolder(t)
-	p, _ := startDev(t, folder)
+	p, _ := startDev(t, folder, "--instances", "1")
 	p.terminate(t)
 	eventually(t, "the broker is being stopped", func() bool { return strings.Contains(p.stdout.String(), "Stopping RabbitMQ") })
 	p.terminate(t)
@@ -87,23 +126,33 @@ func TestDevStopsWhileItStarts(t *testing.T) {
 	}
 }
 
-func TestDevRefusesALogFormatThatThereIsNot(t *testing.T) {
+func TestDevRefusesWhatItCannotDo(t *testing.T) {
 	t.Parallel()
-	status, _, stderr := runToEnd(t, settings{}.environ(), "dev", "--data", devFolder(t), "--log-format", "xml")
-	if status != 2 || !strings.Contains(stderr, "--log-format") {
-		t.Errorf("status %d, %q", status, stderr)
+	for _, args := range [][]string{{"--log-format", "xml"}, {"--instances", "0"}, {"--instances", "10"}} {
+		status, _, stderr := runToEnd(t, settings{}.environ(), append([]string{"dev", "--data", devFolder(t)}, args...)...)
+		if status != 2 || !strings.Contains(stderr, args[0]) {
+			t.Errorf("%q: status %d, %q", args, status, stderr)
+		}
 	}
 }
 
 // startDev starts dev and waits until it tells of itself. try is the command
 // that it then asks people to try.
-func startDev(t *testing.T, folder string) (p *process, try string) {
+func startDev(t *testing.T, folder string, args ...string) (p *process, try string) {
 	t.Helper()
-	p = launch(t, settings{}.environ(), "dev", "--data", folder)
-	command := regexp.MustCompile(`(?m)^  (GLOTPOD_IDENT_SETTINGS=\S+ \S+ call list)$`)
+	p = launch(t, settings{}.environ(), append([]string{"dev", "--data", folder}, args...)...)
+	try = said(t, p, `(?m)^  (GLOTPOD_IDENT_SETTINGS=\S+ \S+ call list)$`)
+	return p, "cd '" + p.cmd.Dir + "' && " + try
+}
+
+// said waits until dev says what matches a pattern, and returns the pattern's
+// group.
+func said(t *testing.T, p *process, pattern string) string {
+	t.Helper()
+	wanted := regexp.MustCompile(pattern)
 	for deadline := time.Now().Add(devPatience); ; time.Sleep(20 * time.Millisecond) {
-		if found := command.FindStringSubmatch(p.stdout.String()); found != nil {
-			return p, "cd '" + p.cmd.Dir + "' && " + found[1]
+		if found := wanted.FindStringSubmatch(p.stdout.String()); found != nil {
+			return found[1]
 		}
 		select {
 		case <-p.ended:
@@ -111,7 +160,7 @@ func startDev(t *testing.T, folder string) (p *process, try string) {
 		default:
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("dev is not ready: %s", p.stdout.String())
+			t.Fatalf("dev does not say %s: %s", pattern, p.stdout.String())
 		}
 	}
 }
@@ -148,20 +197,21 @@ func devFolder(t *testing.T) string {
 	return dir
 }
 
-// processesOf lists the processes whose command line names a folder, where
-// there is a /proc that tells.
+// processesOf lists the processes whose command line or environment names a
+// folder, where there is a /proc that tells.
 func processesOf(t *testing.T, folder string) (pids []int) {
 	t.Helper()
-	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	all, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, file := range lines {
-		line, err := os.ReadFile(file)
-		if err != nil || !bytes.Contains(line, []byte(folder)) {
+	for _, dir := range all {
+		line, _ := os.ReadFile(dir + "/cmdline") // nothing of one that has ended
+		environ, _ := os.ReadFile(dir + "/environ")
+		if !bytes.Contains(line, []byte(folder)) && !bytes.Contains(environ, []byte(folder)) {
 			continue
 		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		pid, err := strconv.Atoi(filepath.Base(dir))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -52,6 +52,7 @@ func emptySite(t *testing.T) *site {
 		"database.postgres.password": database.Password,
 		"database.encryption_key":    newKey(),
 		"cluster.instance":           "acceptance",
+		"cluster.partitions":         "4",
 		"http.listen":                "127.0.0.1:0",
 		"log.level":                  "debug", // must hold no secret either
 	}}

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/glotpod/ident/cluster"
+	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/config"
 	"github.com/glotpod/ident/store"
 )
@@ -26,7 +27,7 @@ const (
 	exitOK          = 0
 	exitFailure     = 1
 	exitUsage       = 2
-	exitNoAnswer    = 3   // of call
+	exitNoAnswer    = 3   // of call, status and drain
 	exitSettings    = 78  // sysexits.h: EX_CONFIG
 	exitUnreachable = 129 // RabbitMQ or PostgreSQL
 )
@@ -44,8 +45,11 @@ func commands() []command {
 		{"serve", "run an instance (also without any command)", runServe},
 		{"migrate", "bring the database's schema up to date", runMigrate},
 		{"keygen", "print a new encryption key", runKeygen},
+		{"status", "tell which instances there are, and who has which partition", runStatus},
+		{"drain", "have an instance hand over its partitions", runDrain},
+		{"undrain", "let an instance take partitions again", runUndrain},
 		{"call", "send one request to the service, and print the answer", runCall},
-		{"dev", "run an instance with a broker and a database of its own, to try things", runDev},
+		{"dev", "run a cluster with a broker and a database of its own, to try things", runDev},
 		{"version", "print the program's version", runVersion},
 	}
 }
@@ -138,8 +142,12 @@ func fail(stderr io.Writer, err error) int {
 func statusOf(err error) int {
 	var settings *config.Error
 	var schema *store.SchemaError
+	var disagreement *store.DisagreementError
+	var setup *cluster.SetupError
+	var stopped *cluster.StoppedError
 	switch {
-	case errors.As(err, &settings), errors.As(err, &schema):
+	case errors.As(err, &settings), errors.As(err, &schema), errors.As(err, &disagreement), errors.As(err, &setup),
+		errors.As(err, &stopped) && stopped.Reason == ownership.Disagrees:
 		return exitSettings
 	case errors.Is(err, cluster.ErrUnreachable):
 		return exitUnreachable

@@ -2,7 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
+	"crypto/hkdf"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
@@ -10,9 +11,11 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/actor/msgpack"
 	"github.com/glotpod/ident/cluster"
 	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/config"
 	"github.com/glotpod/ident/store"
 )
@@ -45,7 +48,7 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger) error {
 	}
 	defer health.close()
 
-	users, err := openStore(ctx, c, log)
+	users, start, err := openStore(ctx, c, log)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -53,26 +56,39 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger) error {
 		return err
 	}
 	defer users.Close()
+	secret, err := clusterSecret(c)
+	if err != nil {
+		return err
+	}
 
 	requests := brokerOptions(c, log, "serve")
 	requests.MaxBody = c.Limits.BodyBytes
 	instance := cluster.New(cluster.Options{
-		Store:    users,
-		Broker:   requests,
-		Prefetch: c.AMQP.Prefetch,
-		Mailbox:  c.Actor.Mailbox,
-		Limits:   msgpack.Limits{Bytes: c.Limits.BodyBytes, Depth: c.Limits.Depth, Values: c.Limits.Values},
-		InFlight: int64(c.Limits.InFlightBytes),
-		Insist:   c.AMQP.Insist,
-		Grace:    c.Shutdown.Grace,
-		Log:      log,
+		Store:      users,
+		Broker:     requests,
+		Name:       c.Cluster.Instance,
+		Start:      start,
+		Version:    version,
+		Partitions: c.Cluster.Partitions,
+		QueueType:  c.Cluster.QueueType,
+		Secret:     secret,
+		Prefetch:   c.AMQP.Prefetch,
+		Mailbox:    c.Actor.Mailbox,
+		Limits:     msgpack.Limits{Bytes: c.Limits.BodyBytes, Depth: c.Limits.Depth, Values: c.Limits.Values},
+		InFlight:   int64(c.Limits.InFlightBytes),
+		Warm:       warmUsers(c),
+		Insist:     c.AMQP.Insist,
+		Grace:      c.Shutdown.Grace,
+		Log:        log,
 	})
 	health.readyWhen(instance.Ready)
 	return instance.Run(ctx)
 }
 
-// openStore opens the database, as patiently as the settings say.
-func openStore(ctx context.Context, c *config.Config, log *zap.Logger) (users *store.Store, err error) {
+// openStore opens the database, as patiently as the settings say, and makes sure
+// that this instance fits into the database's cluster. start is the number of
+// this run.
+func openStore(ctx context.Context, c *config.Config, log *zap.Logger) (users *store.Store, start int64, err error) {
 	patience := cluster.Patience{Insist: c.AMQP.Insist}
 	var final error // one that patience does not mend
 	err = patience.Retry(ctx, func(err error) {
@@ -81,18 +97,61 @@ func openStore(ctx context.Context, c *config.Config, log *zap.Logger) (users *s
 		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 		defer cancel()
 		var err error
-		users, err = store.Open(ctx, storeOptions(c, log))
-		var schema *store.SchemaError
-		if errors.As(err, &schema) {
+		users, start, err = register(ctx, c, log)
+		if statusOf(err) == exitSettings {
 			final = err
 			return nil
 		}
 		return err
 	})
 	if final != nil {
-		return nil, final
+		return nil, 0, final
 	}
-	return users, err
+	return users, start, err
+}
+
+func register(ctx context.Context, c *config.Config, log *zap.Logger) (_ *store.Store, start int64, err error) {
+	users, err := store.Open(ctx, storeOptions(c, log))
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() {
+		if err != nil {
+			users.Close()
+		}
+	}()
+	err = users.Agree(ctx, ownership.Parameters{
+		Partitions: c.Cluster.Partitions,
+		Table:      ownership.TableVersion,
+		QueueType:  c.Cluster.QueueType,
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	start, err = users.NextStart(ctx)
+	return users, start, err
+}
+
+// clusterSecret derives what the instances of a cluster, and nobody else, know:
+// they have the encryption keys in common.
+func clusterSecret(c *config.Config) (secret [][]byte, err error) {
+	for _, key := range c.Database.EncryptionKeys {
+		encryption := key.Reveal()
+		derived, err := hkdf.Key(sha256.New, encryption[:], nil, "glotpod.ident cluster", sha256.Size)
+		if err != nil {
+			return nil, fmt.Errorf("deriving the cluster's secret: %w", err)
+		}
+		secret = append(secret, derived)
+	}
+	return secret, nil
+}
+
+// warmUsers returns the bounds on the users who are kept in memory, nil for none.
+func warmUsers(c *config.Config) *actor.CacheOptions {
+	if !c.Actor.ReadCache {
+		return nil
+	}
+	return &actor.CacheOptions{Users: c.Actor.WarmUsers, Bytes: int64(c.Actor.WarmBytes), Idle: c.Actor.Idle}
 }
 
 const connectTimeout = 8 * time.Second

@@ -12,44 +12,44 @@ type serviceID struct {
 	id      int64
 }
 
-// claims say which user has an email or a service id.
-type claims struct {
+// takenKeys say which user has an email or a service id.
+type takenKeys struct {
 	emails   map[string]int64
 	services map[serviceID]int64
 }
 
-func (c *claims) claimEmail(email string, user int64) {
-	if c.emails == nil {
-		c.emails = make(map[string]int64)
+func (k *takenKeys) takeEmail(email string, user int64) {
+	if k.emails == nil {
+		k.emails = make(map[string]int64)
 	}
-	c.emails[email] = user
+	k.emails[email] = user
 }
 
-func (c *claims) claimService(s serviceID, user int64) {
-	if c.services == nil {
-		c.services = make(map[serviceID]int64)
+func (k *takenKeys) takeService(s serviceID, user int64) {
+	if k.services == nil {
+		k.services = make(map[serviceID]int64)
 	}
-	c.services[s] = user
+	k.services[s] = user
 }
 
-// claim notes what u has.
-func (c *claims) claim(u *actor.User) {
-	c.claimEmail(u.Email, u.ID)
+// take notes what u has.
+func (k *takenKeys) take(u *actor.User) {
+	k.takeEmail(u.Email, u.ID)
 	for _, service := range services {
 		if account := *accountOf(u, service); account != nil {
-			c.claimService(serviceID{service, account.ID}, u.ID)
+			k.takeService(serviceID{service, account.ID}, u.ID)
 		}
 	}
 }
 
 // conflict says what of u another user has, "" if nothing.
-func (c *claims) conflict(u *actor.User) string {
-	if owner, ok := c.emails[u.Email]; ok && owner != u.ID {
+func (k *takenKeys) conflict(u *actor.User) string {
+	if owner, ok := k.emails[u.Email]; ok && owner != u.ID {
 		return "another user has this email"
 	}
 	for _, service := range services {
 		if account := *accountOf(u, service); account != nil {
-			if owner, ok := c.services[serviceID{service, account.ID}]; ok && owner != u.ID {
+			if owner, ok := k.services[serviceID{service, account.ID}]; ok && owner != u.ID {
 				return "another user has this account"
 			}
 		}
@@ -90,7 +90,7 @@ func (w *wanted) add(before, next *actor.User) bool {
 }
 
 // queue asks who has what is wanted, and puts the answers into taken.
-func (w *wanted) queue(batch *pgx.Batch, taken *claims) {
+func (w *wanted) queue(batch *pgx.Batch, taken *takenKeys) {
 	if len(w.emails) > 0 {
 		batch.Queue("SELECT id, email_address FROM users WHERE email_address = ANY($1::text[])", w.emails).
 			Query(func(rows pgx.Rows) error {
@@ -100,7 +100,7 @@ func (w *wanted) queue(batch *pgx.Batch, taken *claims) {
 					if err := rows.Scan(&user, &email); err != nil {
 						return err
 					}
-					taken.claimEmail(email, user)
+					taken.takeEmail(email, user)
 				}
 				return rows.Err()
 			})
@@ -116,7 +116,7 @@ func (w *wanted) queue(batch *pgx.Batch, taken *claims) {
 					if err := rows.Scan(&user, &s.service, &s.id); err != nil {
 						return err
 					}
-					taken.claimService(s, user)
+					taken.takeService(s, user)
 				}
 				return rows.Err()
 			})

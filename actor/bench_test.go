@@ -1,0 +1,108 @@
+package actor
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// instantStore does everything at once.
+type instantStore struct{ Store }
+
+func (instantStore) Commit(_ context.Context, _ Lease, w *Write) (Outcome, error) {
+	return Outcome{UserID: w.UserID, Applied: true, After: ada}, nil
+}
+
+func (instantStore) Find(context.Context, *Lookup) (*User, error) { return ada, nil }
+
+var ada = &User{ID: 3, Name: "Ada Lovelace", Email: "ada@example.org", GitHub: &Account{ID: 7, AccessToken: "0123456789012345678901234567890123456789"}}
+
+// benchmarkPartitions returns partitions over a cache in which everybody fits.
+func benchmarkPartitions(b *testing.B, n int, cached bool) ([]*Partition, *Cache) {
+	var c *Cache
+	if cached {
+		c = testCache(b, CacheOptions{Users: 1 << 20, Bytes: 1 << 32, Idle: roomy.Idle})
+	}
+	list := make([]*Partition, n)
+	for i := range list {
+		list[i] = testPartition(b, instantStore{}, c, 1<<20)
+	}
+	return list, c
+}
+
+func BenchmarkGetWarm(b *testing.B) {
+	partitions, c := benchmarkPartitions(b, 64, true)
+	const users = 64 * 1000
+	for user := range int64(users) {
+		c.keep(partitions[user%64], user, AnswerUser(ada), c.generation())
+	}
+	var told, seed atomic.Int64
+	b.ReportAllocs()
+	b.SetParallelism(8)
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		n := 0
+		done := func([]byte, error) { n++ }
+		for user := seed.Add(7919); pb.Next(); user += 31 {
+			partitions[user%64].Get(user%users, done)
+		}
+		told.Add(int64(n))
+	})
+	if told.Load() != int64(b.N) {
+		b.Errorf("%d of %d were warm", told.Load(), b.N)
+	}
+}
+
+func BenchmarkGetCold(b *testing.B) {
+	partitions, _ := benchmarkPartitions(b, 1, true)
+	b.ReportAllocs()
+	user := int64(0)
+	done := make(chan struct{})
+	for b.Loop() {
+		user++
+		partitions[0].Get(user, func([]byte, error) { done <- struct{}{} })
+		<-done
+	}
+}
+
+// What a write costs beside the store: to hand it over, to run its actor, and to
+// bring the cache up to date.
+func BenchmarkWrite(b *testing.B) {
+	for name, cached := range map[string]bool{"cache": true, "no cache": false} {
+		b.Run(name, func(b *testing.B) {
+			partitions, _ := benchmarkPartitions(b, 1, cached)
+			var done sync.WaitGroup
+			b.ReportAllocs()
+			w := make([]Write, 1000)
+			for i := range w {
+				w[i].UserID = int64(i)
+			}
+			i := 0
+			for b.Loop() {
+				i++
+				done.Add(1)
+				partitions[0].Write(&w[i%1000], func(Outcome, error) { done.Done() })
+			}
+			done.Wait()
+		})
+	}
+}
+
+func BenchmarkWarmUser(b *testing.B) {
+	partitions, c := benchmarkPartitions(b, 1, true)
+	const users = 100_000
+	size := len(AnswerUser(ada))
+	var bytes int64
+	for b.Loop() {
+		c.Trust(false)
+		c.Trust(true)
+		before := heap()
+		warmUpMany(c, partitions[0], users, size)
+		bytes = heap() - before
+		runtime.KeepAlive(c)
+	}
+	b.ReportMetric(float64(bytes)/users, "B/user")
+	b.ReportMetric(float64(size), "B/answer")
+}

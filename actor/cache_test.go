@@ -1,0 +1,228 @@
+package actor
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// warm keeps a user with an answer of n bytes, as a load does.
+func warm(c *Cache, p *Partition, user int64, n int) {
+	c.keep(p, user, make([]byte, n), c.generation())
+}
+
+func TestANewCacheIsNotTrusted(t *testing.T) {
+	c := NewCache(roomy)
+	defer c.Close()
+	p := testPartition(t, newFakeStore(), c, 1)
+	if warm(c, p, 1, 1); c.Len() != 0 {
+		t.Error("it keeps a user")
+	}
+	c.Trust(true)
+	if warm(c, p, 1, 1); c.get(p, 1) == nil {
+		t.Error("it keeps nobody when it is trusted")
+	}
+}
+
+func TestWhatIsKeptIsOfOneGenerationInWhichTheCacheIsTrusted(t *testing.T) {
+	c := NewCache(roomy)
+	defer c.Close()
+	p := testPartition(t, newFakeStore(), c, 1)
+	for i, change := range []func(){
+		func() { c.Trust(true) },
+		func() { c.Trust(false) },
+		func() { c.Trust(true) },
+		func() { c.Trust(false); c.Trust(true) },
+	} {
+		generation := c.generation()
+		change()
+		if c.keep(p, 1, []byte{1}, generation); c.get(p, 1) != nil {
+			t.Errorf("after change %d a user is kept who was read before it", i)
+		}
+	}
+	generation := c.generation()
+	c.Trust(true) // as before
+	if c.keep(p, 1, []byte{1}, generation); c.get(p, 1) == nil {
+		t.Error("trusting what is trusted forgets users")
+	}
+}
+
+func TestWhoWasNotAskedForTheLongestGoesFirst(t *testing.T) {
+	for _, o := range []CacheOptions{
+		{Users: 3, Bytes: 1 << 20, Idle: time.Hour},
+		{Users: 1000, Bytes: 3 * (entryBytes + 100), Idle: time.Hour},
+	} {
+		c := testCache(t, o)
+		p := testPartition(t, newFakeStore(), c, 1)
+		for user := int64(1); user <= 3; user++ {
+			warm(c, p, user, 100)
+		}
+		c.get(p, 1)
+		warm(c, p, 4, 100)
+		warm(c, p, 3, 100)
+		warm(c, p, 5, 100)
+		for user, want := range map[int64]bool{1: false, 2: false, 3: true, 4: true, 5: true} {
+			if got := c.get(p, user) != nil; got != want {
+				t.Errorf("%+v: user %d is warm: %t", o, user, got)
+			}
+		}
+		if c.Len() != 3 || c.Bytes() != 3*(entryBytes+100) {
+			t.Errorf("%d users in %d bytes", c.Len(), c.Bytes())
+		}
+	}
+}
+
+func TestAUserWhoIsLargerThanTheCacheIsNotKept(t *testing.T) {
+	c := testCache(t, CacheOptions{Users: 10, Bytes: 1000, Idle: time.Hour})
+	p := testPartition(t, newFakeStore(), c, 1)
+	warm(c, p, 1, 100)
+	warm(c, p, 2, 100)
+	warm(c, p, 2, 1000)
+	if c.get(p, 1) == nil || c.get(p, 2) != nil || c.Len() != 1 || c.Bytes() != entryBytes+100 {
+		t.Errorf("%d users in %d bytes", c.Len(), c.Bytes())
+	}
+}
+
+func TestTheBoundsHoldOverAllShardsAndAreNearlyUsedUp(t *testing.T) {
+	for _, o := range []CacheOptions{
+		{Users: 100_000, Bytes: 1 << 30, Idle: time.Hour},
+		{Users: 1 << 30, Bytes: 64 << 20, Idle: time.Hour},
+	} {
+		c := testCache(t, o)
+		if len(c.shards) != maxShards {
+			t.Errorf("%d shards", len(c.shards))
+		}
+		p := testPartition(t, newFakeStore(), c, 1)
+		answer, generation := make([]byte, 340), c.generation()
+		for user := range int64(200_000) {
+			c.keep(p, user*7, answer, generation)
+		}
+		used := max(float64(c.Len())/float64(o.Users), float64(c.Bytes())/float64(o.Bytes))
+		if used > 1 || used < 0.97 {
+			t.Errorf("%+v: %d users in %d bytes", o, c.Len(), c.Bytes())
+		}
+	}
+}
+
+func TestAUserWhoIsNotAskedForIsPassiveWhenTheIdleTimeIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const idle = 8 * time.Minute
+		c := testCache(t, CacheOptions{Users: 10, Bytes: 1 << 20, Idle: idle})
+		p := testPartition(t, newFakeStore(), c, 1)
+		time.Sleep(30 * time.Second) // between two ticks
+		warm(c, p, 1, 1)
+		warm(c, p, 2, 1)
+		time.Sleep(idle)
+		synctest.Wait()
+		if c.Len() != 2 {
+			t.Errorf("%d users are left after the idle time to the moment", c.Len())
+		}
+		c.get(p, 2)
+		time.Sleep(idle / 8)
+		synctest.Wait()
+		if c.get(p, 1) != nil || c.Len() != 1 || c.Bytes() != entryBytes+1 {
+			t.Errorf("%d users in %d bytes are left", c.Len(), c.Bytes())
+		}
+		for range 20 {
+			c.get(p, 2)
+			time.Sleep(idle)
+			if c.get(p, 2) == nil {
+				t.Fatal("a user who was asked for is passive")
+			}
+		}
+	})
+}
+
+func TestUsersOfAPartitionThatHasEndedAreNotFoundAndLetGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := testCache(t, roomy)
+		old, other := testPartition(t, newFakeStore(), c, 1), testPartition(t, newFakeStore(), c, 1)
+		for user := range int64(100) {
+			warm(c, old, user, 1)
+			warm(c, other, 100+user, 1)
+		}
+		old.Stop()
+		next := testPartition(t, newFakeStore(), c, 1)
+		warm(c, next, 1, 1)
+		if c.get(old, 2) != nil || c.get(next, 2) != nil || c.get(old, 1) != nil || c.get(next, 1) == nil {
+			t.Error("users are found in a partition that they are not warm in")
+		}
+		synctest.Wait()
+		warm(c, old, 2, 1) // by what is still under way
+		if c.Len() != 101 || c.get(other, 100) == nil || c.get(next, 1) == nil {
+			t.Errorf("%d users", c.Len())
+		}
+	})
+}
+
+func TestACacheCanBeClosedTwiceAndKeepsItsBounds(t *testing.T) {
+	c := testCache(t, CacheOptions{Users: 1, Bytes: 1 << 20, Idle: time.Second})
+	p := testPartition(t, newFakeStore(), c, 1)
+	c.Close()
+	c.Close()
+	warm(c, p, 1, 1)
+	warm(c, p, 2, 1)
+	if c.Len() != 1 {
+		t.Errorf("%d users", c.Len())
+	}
+}
+
+// heap returns how many bytes are in use.
+func heap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// warmUpMany makes n users warm, each of whom has an answer of size bytes.
+func warmUpMany(c *Cache, p *Partition, n int64, size int) {
+	answer, generation := make([]byte, size), c.generation()
+	for user := range n {
+		c.keep(p, user+1, answer, generation)
+	}
+}
+
+func TestAWarmUserCostsLittleBesideTheData(t *testing.T) {
+	for _, size := range []int{0, 100, 300, 1025} {
+		const users = 100_000
+		c := testCache(t, CacheOptions{Users: users * 11 / 10, Bytes: 1 << 40, Idle: time.Hour})
+		p := testPartition(t, newFakeStore(), c, 1)
+		before := heap()
+		warmUpMany(c, p, users, size)
+		each := float64(heap()-before)/users - float64(size)
+		t.Logf("answers of %d bytes: %.0f bytes beside them for each user", size, each)
+		// The memory of an answer is up to an eighth more than it needs.
+		if c.Len() != users || each > entryBytes+float64(size)/8 {
+			t.Errorf("%d users, %.0f bytes beside %d for each", c.Len(), each, size)
+		}
+		runtime.KeepAlive(c)
+	}
+}
+
+func TestUsersWhoWereAskedForOnceLeaveLittleMemory(t *testing.T) {
+	const users = 200_000
+	synctest.Test(t, func(t *testing.T) {
+		c := testCache(t, CacheOptions{Users: users * 11 / 10, Bytes: 1 << 40, Idle: time.Minute})
+		p := testPartition(t, newFakeStore(), c, 1)
+		before := heap()
+		warmUpMany(c, p, users, 200)
+		if c.Len() != users {
+			t.Fatalf("%d users", c.Len())
+		}
+		full := heap() - before
+		time.Sleep(2 * time.Minute) // nobody calls
+		synctest.Wait()
+		left := heap() - before
+		t.Logf("%s, then %s", mebibytes(full), mebibytes(left))
+		if c.Len() != 0 || left > full/100 {
+			t.Errorf("%d users; %s are left of %s", c.Len(), mebibytes(left), mebibytes(full))
+		}
+		runtime.KeepAlive(c)
+	})
+}
+
+func mebibytes(n int64) string { return fmt.Sprintf("%.2f MiB", float64(n)/(1<<20)) }

@@ -1,0 +1,133 @@
+package actor
+
+import (
+	"slices"
+	"sync"
+)
+
+// A shard is a part of a cache that bounds and locks its users by itself.
+type shard struct {
+	maxUsers int
+	maxBytes int64
+
+	mu    sync.Mutex // guards the following fields, and all entries
+	users map[int64]*entry
+	most  int   // users since the map was made: it has memory for so many
+	ring  entry // its next was used last, and its prev longest ago
+	bytes int64
+}
+
+// An entry is a user who is warm.
+type entry struct {
+	partition  *Partition // in which the user is warm
+	userID     int64
+	answer     []byte // to a get; shared, never changed
+	used       int64  // when, on the cache's clock
+	prev, next *entry
+}
+
+// entryBytes is about what an entry takes beside its answer: 64 bytes itself, 20
+// to 40 in the map, and what its answer's memory is larger than the answer.
+const entryBytes = 128
+
+func (e *entry) bytes() int64 { return entryBytes + int64(len(e.answer)) }
+
+func (s *shard) init(maxUsers int, maxBytes int64) {
+	s.maxUsers, s.maxBytes = maxUsers, maxBytes
+	s.clearLocked()
+}
+
+func (s *shard) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clearLocked()
+}
+
+func (s *shard) clearLocked() {
+	s.users, s.most, s.bytes = make(map[int64]*entry), 0, 0
+	s.ring.prev, s.ring.next = &s.ring, &s.ring
+}
+
+func (s *shard) size() (users int, bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.users), s.bytes
+}
+
+func (s *shard) getLocked(p *Partition, userID, now int64) []byte {
+	e := s.users[userID]
+	if e == nil || e.partition != p {
+		return nil
+	}
+	e.used = now
+	if s.ring.next != e {
+		e.leaveRing()
+		e.enterRing(&s.ring)
+	}
+	return e.answer
+}
+
+// keepLocked adds a user who is not there yet in p, and makes room.
+func (s *shard) keepLocked(p *Partition, userID int64, answer []byte, now int64) {
+	if old := s.users[userID]; old != nil {
+		s.removeLocked(old) // of a partition that was the same one's before
+	}
+	e := &entry{partition: p, userID: userID, answer: slices.Clip(slices.Clone(answer)), used: now}
+	if e.bytes() > s.maxBytes {
+		return
+	}
+	e.enterRing(&s.ring)
+	s.users[userID] = e
+	s.bytes += e.bytes()
+	for len(s.users) > s.maxUsers || s.bytes > s.maxBytes {
+		s.removeLocked(s.ring.prev)
+	}
+	s.most = max(s.most, len(s.users))
+}
+
+func (s *shard) forgetLocked(p *Partition, userID int64) {
+	if e := s.users[userID]; e != nil && e.partition == p {
+		s.removeLocked(e)
+	}
+}
+
+func (s *shard) removeLocked(e *entry) {
+	e.leaveRing()
+	delete(s.users, e.userID)
+	s.bytes -= e.bytes()
+}
+
+// sweep removes the users who were last used at the time idle or before, and,
+// where a partition has ended, those who were warm in such a one.
+func (s *shard) sweep(idle int64, ended bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for e := s.ring.prev; e != &s.ring && (ended || e.used <= idle); {
+		before := e.prev
+		if e.used <= idle || e.partition.over.Load() {
+			s.removeLocked(e)
+		}
+		e = before
+	}
+	s.shrinkLocked()
+}
+
+// shrinkLocked gives back the memory of a map that has become much too large:
+// it does not shrink by itself.
+func (s *shard) shrinkLocked() {
+	if s.most <= 64 || len(s.users) > s.most/4 {
+		return
+	}
+	users := make(map[int64]*entry, len(s.users))
+	for id, e := range s.users {
+		users[id] = e
+	}
+	s.users, s.most = users, len(users)
+}
+
+func (e *entry) leaveRing() { e.prev.next, e.next.prev = e.next, e.prev }
+
+func (e *entry) enterRing(ring *entry) {
+	e.prev, e.next = ring, ring.next
+	e.prev.next, e.next.prev = e, e
+}

@@ -1,0 +1,175 @@
+package cluster
+
+import (
+	"errors"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/broker"
+)
+
+var errPanic = errors.New("panic")
+
+// A call is a request that was taken, on its way to its end: it is answered,
+// passed on, or left to the broker, which gives it to somebody else.
+type call struct {
+	*session
+	amqp.Delivery
+	line  *line // by which it came
+	ended sync.Once
+}
+
+// guard, deferred, makes a panic cost no more than the request that caused it.
+func (c *call) guard() {
+	if r := recover(); r != nil {
+		c.o.Log.Error("panic", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
+		c.fail(errPanic)
+	}
+}
+
+// spawn runs f beside the router.
+func (c *call) spawn(f func()) {
+	go func() {
+		defer c.guard()
+		f()
+	}()
+}
+
+// answerOr answers, or fails where there is an error.
+func (c *call) answerOr(answer []byte, err error) {
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	c.answer(answer)
+}
+
+// fail answers a request that could not be carried out. When the session is
+// over it leaves the request to the broker.
+func (c *call) fail(err error) {
+	switch {
+	case c.ctx.Err() != nil:
+		c.leave()
+	case errors.Is(err, actor.ErrMailboxFull):
+		c.answer(actor.AnswerRefusal(actor.Failed("too many requests wait for this user")))
+	default:
+		c.answer(actor.AnswerRefusal(actor.Failed("the request could not be carried out")))
+	}
+}
+
+// leave neither answers nor acknowledges a request: when its channel ends, the
+// broker delivers it again.
+func (c *call) leave() { c.ended.Do(c.end) }
+
+// end gives back what a call holds.
+func (c *call) end() {
+	c.bodies.Release(c.weight())
+	c.line.calls.Done()
+}
+
+func (c *call) weight() int64 { return min(int64(len(c.Body)), c.o.InFlight) }
+
+// answer sends the answer to a request, and then acknowledges it.
+func (c *call) answer(body []byte) {
+	c.ended.Do(func() {
+		defer c.end()
+		if c.ctx.Err() != nil {
+			return
+		}
+		if c.ReplyTo != "" {
+			switch err := c.reply(body); {
+			case errors.Is(err, broker.ErrReplyTo):
+				c.o.Log.Warn("answer dropped", zap.Error(err))
+			case errors.Is(err, amqp.ErrClosed):
+				return
+			case err != nil:
+				c.putBack("request not answered; it comes again", err)
+				return
+			}
+		}
+		c.acknowledge()
+	})
+}
+
+func (c *call) reply(body []byte) error {
+	if err := c.replies.Check(c.ctx, c.ReplyTo, c.Redelivered); err != nil {
+		return err
+	}
+	return c.line.send(func() error {
+		return c.line.channel.PublishWithContext(c.ctx, "", c.ReplyTo, false, false, amqp.Publishing{
+			CorrelationId: c.CorrelationId,
+			ContentType:   "application/msgpack",
+			Headers:       traceHeaders(traceParent(&c.Delivery)),
+			Body:          body,
+		})
+	})
+}
+
+func (c *call) acknowledge() {
+	err := c.line.send(func() error { return c.Ack(false) })
+	if err != nil && !errors.Is(err, amqp.ErrClosed) {
+		c.o.Log.Warn("request carried out and not acknowledged; it comes again", zap.Error(err))
+	}
+}
+
+// putBackAfter keeps a request that cannot be answered from coming again at once.
+const putBackAfter = time.Second
+
+// putBack gives a request that could not be brought to its end back to the
+// broker: if it was carried out, it gets the same answer when it comes again.
+func (c *call) putBack(what string, err error) {
+	c.o.Log.Warn(what, zap.Error(err))
+	select {
+	case <-time.After(putBackAfter):
+		c.line.send(func() error { return c.Nack(false, true) }) // fails only with the line, which has the same effect
+	case <-c.ctx.Done():
+	}
+}
+
+// operationName returns what the request asks for, as its routing key or, where
+// it came the direct way or was passed on, its type says.
+func (c *call) operationName() string {
+	if c.Exchange == directExchange || c.line.queue != requestQueue {
+		return c.Type
+	}
+	return c.RoutingKey
+}
+
+// operation returns what follows "rpc.user." in the operation's name, "" where
+// nothing does.
+func (c *call) operation() string {
+	operation, ok := strings.CutPrefix(c.operationName(), requestPrefix)
+	if !ok {
+		return ""
+	}
+	return operation
+}
+
+const traceHeader = "traceparent"
+
+// traceParent returns the W3C trace context that a request came with, "" if it
+// has none that is well-formed.
+func traceParent(d *amqp.Delivery) string {
+	parent, _ := d.Headers[traceHeader].(string)
+	if len(parent) < 55 || len(parent) > 255 || strings.ContainsFunc(parent, notInTrace) {
+		return ""
+	}
+	return parent
+}
+
+func notInTrace(r rune) bool {
+	return !(r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r == '-')
+}
+
+func traceHeaders(parent string) amqp.Table {
+	if parent == "" {
+		return nil
+	}
+	return amqp.Table{traceHeader: parent}
+}

@@ -1,0 +1,329 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/cluster/ownership"
+)
+
+// A coordinator runs the ownership logic of an instance for as long as the
+// instance lives: it feeds it with events, one at a time, and has its commands
+// carried out. What concerns the broker goes to the session that is attached;
+// without one there is nobody to carry it out, and it is dropped.
+type coordinator struct {
+	core  *ownership.Core
+	store Store
+	log   *zap.Logger
+
+	events   mailbox[any]             // of type ownership.Event, attach, detach, question or blocked
+	claims   mailbox[ownership.Claim] // of what is free, as far as known
+	deposals mailbox[ownership.Claim] // of what somebody holds
+	releases mailbox[ownership.Lease] // told as Released
+	returns  mailbox[handedBack]      // told to whoever hands over
+	session  *session                 // attached; only run's
+	blocked  bool                     // the broker takes nothing from it; only run's
+	later    []ownership.Event        // until it does; only run's
+	stopped  func(ownership.StopReason, string)
+
+	state atomic.Uint32 // an ownership.State
+	left  chan struct{} // closed when the instance has left
+}
+
+type (
+	attach struct {
+		session *session
+		number  int64
+	}
+	detach struct {
+		session *session
+		done    chan struct{}
+	}
+	question struct {
+		answer chan<- ownership.Status
+	}
+	blocked struct {
+		session *session
+		yes     bool
+	}
+	handedBack struct {
+		lease ownership.Lease
+		done  func()
+	}
+)
+
+const (
+	claimTimeout   = 8 * time.Second
+	releaseTimeout = 5 * time.Second
+	surveyTimeout  = 5 * time.Second
+
+	// releaseEvery is how often it is tried again to give a lease back.
+	releaseEvery = 200 * time.Millisecond
+
+	maxEvents = 10_000
+)
+
+// newCoordinator returns a coordinator that does nothing before run. It calls
+// stopped when the instance has to end.
+func newCoordinator(cfg ownership.Config, store Store, log *zap.Logger, stopped func(ownership.StopReason, string)) (*coordinator, error) {
+	core, err := ownership.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &coordinator{
+		core:     core,
+		store:    store,
+		log:      log,
+		events:   newMailbox[any](),
+		claims:   newMailbox[ownership.Claim](),
+		deposals: newMailbox[ownership.Claim](),
+		releases: newMailbox[ownership.Lease](),
+		returns:  newMailbox[handedBack](),
+		stopped:  stopped,
+		left:     make(chan struct{}),
+	}, nil
+}
+
+// tell gives the ownership logic an event. It does not wait. When it is far
+// behind, it does not hear what members say, who say it again.
+func (c *coordinator) tell(e ownership.Event) {
+	if _, heard := e.(ownership.Received); heard && c.events.len() >= maxEvents {
+		return
+	}
+	c.events.put(e)
+}
+
+// attach begins a session with the ownership logic.
+func (c *coordinator) attach(s *session, number int64) { c.events.put(attach{s, number}) }
+
+// detach ends a session, and returns when no more commands go to it. It is to
+// be called while run runs.
+func (c *coordinator) detach(s *session) {
+	done := make(chan struct{})
+	c.events.put(detach{s, done})
+	<-done
+}
+
+// block says whether the broker takes nothing that is published, since it is
+// short of memory or disk space. Then nobody hears of anybody, and nobody is to
+// be suspected for that: time stands still until it is over.
+func (c *coordinator) block(s *session, yes bool) { c.events.put(blocked{s, yes}) }
+
+// handBack releases a lease, trying again until the database has said that it
+// is released or over, and then calls done.
+func (c *coordinator) handBack(lease ownership.Lease, done func()) {
+	c.returns.put(handedBack{lease, done})
+}
+
+// look returns how things are. It is to be called while run runs.
+func (c *coordinator) look() ownership.Status {
+	answer := make(chan ownership.Status, 1)
+	c.events.put(question{answer})
+	return <-answer
+}
+
+// is reports whether the instance is in this state.
+func (c *coordinator) is(state ownership.State) bool { return ownership.State(c.state.Load()) == state }
+
+// run works until ctx is done. No session may be attached then.
+func (c *coordinator) run(ctx context.Context) {
+	var workers sync.WaitGroup
+	defer workers.Wait()
+	workers.Go(func() { c.claimAll(ctx, c.claims) })
+	workers.Go(func() { c.claimAll(ctx, c.deposals) })
+	workers.Go(func() { c.releaseAll(ctx) })
+	workers.Go(func() { c.takeBack(ctx) })
+
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-c.events.ready:
+			for _, e := range c.events.take() {
+				c.handle(ctx, &workers, e)
+			}
+		case <-timer.C:
+			c.step(ctx, &workers, ownership.Tick{})
+		case <-ctx.Done():
+			return
+		}
+		wait := time.Hour // until an event
+		if wake := c.core.Wake(); !wake.IsZero() && !c.blocked {
+			wait = max(0, time.Until(wake))
+		}
+		timer.Reset(wait)
+	}
+}
+
+func (c *coordinator) handle(ctx context.Context, workers *sync.WaitGroup, e any) {
+	switch e := e.(type) {
+	case attach:
+		c.session = e.session
+		c.step(ctx, workers, ownership.Connected{Session: e.number})
+	case detach:
+		if c.session == e.session {
+			c.unblock(ctx, workers)
+			c.step(ctx, workers, ownership.Disconnected{})
+			c.session = nil
+		}
+		close(e.done)
+	case question:
+		e.answer <- c.core.Status()
+	case blocked:
+		switch {
+		case c.session != e.session:
+		case e.yes:
+			c.blocked = true
+		default:
+			c.unblock(ctx, workers)
+		}
+	case ownership.Event:
+		if !c.blocked {
+			c.step(ctx, workers, e)
+		} else if _, heard := e.(ownership.Received); !heard {
+			c.later = append(c.later, e)
+		}
+	}
+}
+
+// unblock lets time go on.
+func (c *coordinator) unblock(ctx context.Context, workers *sync.WaitGroup) {
+	c.blocked = false
+	for _, e := range c.later {
+		c.step(ctx, workers, e)
+	}
+	c.later = nil
+}
+
+func (c *coordinator) step(ctx context.Context, workers *sync.WaitGroup, e ownership.Event) {
+	for _, command := range c.core.Step(time.Now(), e) {
+		c.do(ctx, workers, command)
+	}
+}
+
+// do has a command carried out, without waiting for it.
+func (c *coordinator) do(ctx context.Context, workers *sync.WaitGroup, command ownership.Command) {
+	switch command := command.(type) {
+	case ownership.Claim:
+		if command.Depose == 0 {
+			c.claims.put(command)
+		} else {
+			c.deposals.put(command)
+		}
+	case ownership.Release:
+		c.releases.put(ownership.Lease{Partition: command.Partition, Epoch: command.Epoch})
+	case ownership.Survey:
+		workers.Go(func() { c.survey(ctx) })
+	case ownership.Refuse:
+		c.log.Error("member refused", zap.Stringer("member", command.Member), zap.String("why", command.Why))
+	case ownership.Become:
+		c.log.Info("member", zap.Stringer("state", command.State))
+		c.state.Store(uint32(command.State))
+		if command.State == ownership.Left {
+			close(c.left)
+		}
+	case ownership.Stop:
+		c.stopped(command.Reason, command.Why)
+	default:
+		if c.session != nil {
+			c.session.do(command)
+		}
+	}
+}
+
+// claimAll makes the claims that wait, as many at once as there are.
+func (c *coordinator) claimAll(ctx context.Context, claims mailbox[ownership.Claim]) {
+	for claims.wait(ctx) {
+		batch := claims.take()
+		claiming, cancel := context.WithTimeout(ctx, claimTimeout)
+		answers, err := c.store.Claim(claiming, batch)
+		cancel()
+		if err != nil {
+			if ctx.Err() == nil {
+				c.log.Warn("partitions not claimed", zap.Int("partitions", len(batch)), zap.Error(err))
+			}
+			for _, claim := range batch {
+				c.tell(ownership.ClaimFailed{Partition: claim.Partition, Attempt: claim.Attempt})
+			}
+			continue
+		}
+		for _, answer := range answers {
+			c.tell(answer)
+		}
+	}
+}
+
+// releaseAll releases leases that nothing works under. One that the database
+// cannot be told of is found again by those who want it.
+func (c *coordinator) releaseAll(ctx context.Context) {
+	for c.releases.wait(ctx) {
+		batch := c.releases.take()
+		if err := c.release(ctx, batch); err != nil {
+			c.log.Warn("partitions not released", zap.Int("partitions", len(batch)), zap.Error(err))
+			continue
+		}
+		for _, lease := range batch {
+			c.tell(ownership.Released{Partition: lease.Partition, Epoch: lease.Epoch})
+		}
+	}
+}
+
+// takeBack releases the leases that are handed over.
+func (c *coordinator) takeBack(ctx context.Context) {
+	for c.returns.wait(ctx) {
+		batch := c.returns.take()
+		leases := make([]ownership.Lease, len(batch))
+		for i, b := range batch {
+			leases[i] = b.lease
+		}
+		for {
+			err := c.release(ctx, leases)
+			if err == nil {
+				break
+			}
+			c.log.Warn("partitions not released, trying again", zap.Int("partitions", len(batch)), zap.Error(err))
+			select {
+			case <-time.After(releaseEvery):
+			case <-ctx.Done():
+				return
+			}
+		}
+		for _, b := range batch {
+			b.done()
+		}
+	}
+}
+
+func (c *coordinator) release(ctx context.Context, leases []ownership.Lease) error {
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
+	return c.store.Release(ctx, leases)
+}
+
+func (c *coordinator) survey(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
+	defer cancel()
+	rows, err := c.store.Survey(ctx)
+	if err != nil {
+		return // it has been logged, and is done again
+	}
+	c.tell(ownership.Surveyed{Rows: rows})
+}
+
+// A StoppedError says why an instance must end, though it was not asked to.
+type StoppedError struct {
+	Reason ownership.StopReason
+	Why    string
+}
+
+func (e *StoppedError) Error() string {
+	if e.Reason == ownership.Superseded {
+		return "a newer instance has this one's name: " + e.Why
+	}
+	return fmt.Sprintf("this instance and the cluster disagree: %s", e.Why)
+}

@@ -1,0 +1,237 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/ownership"
+)
+
+// A holding is a partition that this instance holds under a lease: its queue is
+// consumed, and its users' actors take requests from there and from the router.
+type holding struct {
+	ctx   context.Context // done when the partition is abandoned
+	lease actor.Lease
+	line  *line
+	users *actor.Partition
+	taken meter // from the line
+
+	finishing atomic.Bool   // the consumer is being ended on purpose
+	ended     chan struct{} // closed when no more is taken from the line
+}
+
+// A slot carries out what is commanded about one partition, one after another.
+type slot struct {
+	held atomic.Pointer[holding] // takes requests from the router
+	live atomic.Pointer[holding] // is consumed, or is being handed over
+
+	mu     sync.Mutex // guards the following fields
+	todo   []func()
+	busy   bool
+	cancel context.CancelFunc // ends what is done under the latest lease
+}
+
+// then does f after all that is to be done about the partition already.
+func (s *session) then(x *slot, f func()) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.todo = append(x.todo, f)
+	if x.busy {
+		return
+	}
+	x.busy = true
+	s.running.Go(func() {
+		for {
+			x.mu.Lock()
+			if len(x.todo) == 0 {
+				x.busy = false
+				x.mu.Unlock()
+				return
+			}
+			next := x.todo[0]
+			x.todo = x.todo[1:]
+			x.mu.Unlock()
+			next()
+		}
+	})
+}
+
+// do has a command of the ownership logic carried out.
+func (s *session) do(command ownership.Command) {
+	switch command := command.(type) {
+	case ownership.Broadcast:
+		s.members.Broadcast(command.Message)
+	case ownership.Probe:
+		s.members.Probe(command.Member)
+	case ownership.Consume:
+		x := s.slots[command.Partition]
+		ctx, cancel := context.WithCancel(s.ctx)
+		x.mu.Lock()
+		x.cancel = cancel
+		x.mu.Unlock()
+		s.then(x, func() {
+			s.consume(ctx, x, actor.Lease{Partition: command.Partition, Epoch: command.Epoch})
+		})
+	case ownership.HandOver:
+		x := s.slots[command.Partition]
+		s.then(x, func() { s.handOver(x, actor.Lease{Partition: command.Partition, Epoch: command.Epoch}) })
+	case ownership.Abandon:
+		s.abandon(s.slots[command.Partition])
+	case ownership.Reconnect:
+		s.fail(errors.New(command.Why))
+	}
+}
+
+func (s *session) lostLease(lease actor.Lease) {
+	s.coordinator.tell(ownership.Lost{Partition: lease.Partition, Epoch: lease.Epoch})
+}
+
+// consume begins to serve a partition.
+func (s *session) consume(ctx context.Context, x *slot, lease actor.Lease) {
+	h, err := s.hold(ctx, lease)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.o.Log.Warn("partition not consumed", zap.Int("partition", lease.Partition), zap.Error(err))
+			s.lostLease(lease)
+		}
+		return
+	}
+	x.live.Store(h)
+	x.held.Store(h)
+	if ctx.Err() != nil { // abandoned meanwhile
+		h.users.Finish(done)
+		x.held.Store(nil)
+	}
+	s.running.Go(func() {
+		defer close(h.ended)
+		s.take(ctx, h.line, h)
+		if ctx.Err() == nil && !h.finishing.Load() {
+			s.lostLease(lease) // the consumer was cancelled, or the channel closed
+		}
+	})
+	s.coordinator.tell(ownership.Consuming(lease))
+}
+
+const (
+	// consumeFor is how long it is tried to consume a queue that somebody else
+	// still consumes, whom the broker has not dropped yet.
+	consumeFor   = 2 * time.Second
+	consumeEvery = 50 * time.Millisecond
+)
+
+// hold consumes the queue of a partition, once the notifications that an earlier
+// owner has left are sent.
+func (s *session) hold(ctx context.Context, lease actor.Lease) (*holding, error) {
+	if err := s.notifier.catchUp(ctx, lease.Partition); err != nil {
+		return nil, fmt.Errorf("sending the notifications that were left: %w", err)
+	}
+	prefetch := max(1, s.o.Prefetch/partitionShare)
+	exclusive := s.o.QueueType == queueClassic
+	var l *line
+	for begun := time.Now(); ; {
+		var err error
+		if l, err = openLine(s.conn, partitionQueue(lease.Partition), prefetch, exclusive); err == nil {
+			break
+		}
+		switch {
+		case isCode(err, amqp.NotFound):
+			s.rebinder.declare()
+		case !isCode(err, amqp.AccessRefused), time.Since(begun) > consumeFor:
+			return nil, err
+		}
+		select {
+		case <-time.After(consumeEvery):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return &holding{
+		ctx:   ctx,
+		lease: lease,
+		line:  l,
+		users: actor.NewPartition(actor.PartitionOptions{
+			Store:   s.o.Store,
+			Lease:   lease,
+			Mailbox: s.o.Mailbox,
+			Cache:   s.cache,
+			Fenced:  func() { s.fenced(lease) },
+		}),
+		ended: make(chan struct{}),
+	}, nil
+}
+
+// handOver ends serving a partition in order: what was delivered is finished,
+// and told to the world, before the lease is released.
+func (s *session) handOver(x *slot, lease actor.Lease) {
+	h := x.live.Load()
+	if h == nil || h.lease != lease || h.ctx.Err() != nil {
+		return // it is abandoned
+	}
+	begun := time.Now()
+	h.finishing.Store(true)
+	x.held.Store(nil)
+	if err := h.line.cancel(); err != nil {
+		s.lostLease(lease)
+		return
+	}
+	finished := make(chan struct{})
+	s.running.Go(func() {
+		defer close(finished)
+		<-h.ended
+		h.line.calls.Wait()
+	})
+	select {
+	case <-finished:
+	case <-h.ctx.Done():
+		return
+	}
+	if h.users.Finish(h.ctx) != nil || s.notifier.flush(h.ctx, lease.Partition) != nil {
+		return
+	}
+	h.line.close()
+	x.live.Store(nil)
+	held := ownership.Lease{Partition: lease.Partition, Epoch: lease.Epoch}
+	s.coordinator.handBack(held, func() {
+		s.o.Log.Debug("partition handed over", zap.Int("partition", lease.Partition), zap.Duration("after", time.Since(begun)))
+		s.coordinator.tell(ownership.HandedOver(lease))
+	})
+}
+
+// abandon ends serving a partition at once. Nothing is answered from its users'
+// state when abandon has returned; that its channel is closed, and what was not
+// acknowledged goes back to the broker, follows.
+func (s *session) abandon(x *slot) {
+	x.mu.Lock()
+	if x.cancel != nil {
+		x.cancel()
+	}
+	x.mu.Unlock()
+	x.held.Store(nil)
+	if h := x.live.Load(); h != nil {
+		h.users.Finish(done) // takes no more
+	}
+	s.then(x, func() {
+		h := x.live.Swap(nil)
+		if h == nil {
+			return
+		}
+		h.line.close()
+		s.running.Go(h.users.Stop)
+		<-h.ended
+	})
+}
+
+// done is a context that is done.
+var done = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()

@@ -1,0 +1,153 @@
+package cluster
+
+import (
+	"fmt"
+	"sync"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// hops passes requests on to the queues of their partitions. A request that was
+// passed on is acknowledged when the broker has confirmed that it has it, so one
+// is never lost, but may be in two queues if this instance dies in between: its
+// identity tells them to be one.
+type hops struct {
+	channel *amqp.Channel
+	closing chan *amqp.Error // the channel's end
+	secret  secret
+
+	done    mailbox[*hop]
+	drained chan struct{} // closed when no more is done
+
+	// publishing is held while a hop gets its number and is published, which may
+	// take as long as the broker likes.
+	publishing sync.Mutex
+
+	mu      sync.Mutex // guards the following field
+	pending map[uint64]*hop
+}
+
+// A hop is a request that is being passed on.
+type hop struct {
+	call     *call
+	returned bool // no queue took it
+	taken    bool // the broker has it
+}
+
+const (
+	// hopHeader tells hops apart when the broker returns them.
+	hopHeader = "ident-hop"
+
+	// userHeader has the id that was drawn for the user whom a create makes,
+	// sealed.
+	userHeader = "ident-user"
+)
+
+func openHops(conn *amqp.Connection, secret secret) (*hops, error) {
+	channel, err := conn.Channel()
+	if err != nil {
+		return nil, fmt.Errorf("opening a channel: %w", err)
+	}
+	if err := channel.Confirm(false); err != nil {
+		return nil, fmt.Errorf("asking for confirmations: %w", err)
+	}
+	h := &hops{
+		channel: channel,
+		closing: channel.NotifyClose(make(chan *amqp.Error, 1)),
+		secret:  secret,
+		pending: make(map[uint64]*hop),
+		done:    newMailbox[*hop](),
+		drained: make(chan struct{}),
+	}
+	// Without room in these, what the broker says of one request is taken in the
+	// order in which it says it. Both end with the channel.
+	returns := channel.NotifyReturn(make(chan amqp.Return))
+	confirms := channel.NotifyPublish(make(chan amqp.Confirmation))
+	go h.listen(returns, confirms)
+	return h, nil
+}
+
+// pass publishes a request to the queue of a partition, for good. For a create,
+// user is the id that was drawn. What became of it is put into done.
+func (h *hops) pass(c *call, queue string, user int64) error {
+	headers := amqp.Table{}
+	if parent := traceParent(&c.Delivery); parent != "" {
+		headers[traceHeader] = parent
+	}
+	if user != 0 {
+		headers[userHeader] = h.secret.sealUser(user, c.Body)
+	}
+	h.publishing.Lock()
+	defer h.publishing.Unlock()
+	number := h.channel.GetNextPublishSeqNo()
+	headers[hopHeader] = int64(number)
+	h.begin(number, &hop{call: c})
+	err := h.channel.Publish("", queue, true, false, amqp.Publishing{
+		Type:          c.operationName(),
+		MessageId:     c.MessageId,
+		ReplyTo:       c.ReplyTo,
+		CorrelationId: c.CorrelationId,
+		Expiration:    c.Expiration,
+		DeliveryMode:  amqp.Persistent,
+		ContentType:   "application/msgpack",
+		Headers:       headers,
+		Body:          c.Body,
+	})
+	if err != nil {
+		h.end(number)
+		return fmt.Errorf("passing a request on: %w", err)
+	}
+	return nil
+}
+
+func (h *hops) begin(number uint64, x *hop) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.pending[number] = x
+}
+
+// end returns the hop of this number, which is pending no more; nil if it was not.
+func (h *hops) end(number uint64) *hop {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	x := h.pending[number]
+	delete(h.pending, number)
+	return x
+}
+
+// listen notes what the broker says of hops until the channel ends. It waits
+// for nobody, since the connection waits for it.
+func (h *hops) listen(returns <-chan amqp.Return, confirms <-chan amqp.Confirmation) {
+	defer close(h.drained)
+	for returns != nil || confirms != nil {
+		select {
+		case r, ok := <-returns:
+			if !ok {
+				returns = nil
+				continue
+			}
+			number, _ := r.Headers[hopHeader].(int64)
+			h.mu.Lock()
+			if x := h.pending[uint64(number)]; x != nil {
+				x.returned = true
+			}
+			h.mu.Unlock()
+		case confirmation, ok := <-confirms:
+			if !ok {
+				confirms = nil
+				continue
+			}
+			if x := h.end(confirmation.DeliveryTag); x != nil {
+				x.taken = confirmation.Ack && !x.returned
+				h.done.put(x)
+			}
+		}
+	}
+	// What was not confirmed was not acknowledged either, and comes again.
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for number, x := range h.pending {
+		delete(h.pending, number)
+		h.done.put(x)
+	}
+}

@@ -1,0 +1,69 @@
+package cluster
+
+import (
+	"fmt"
+	"sync"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// A line is a channel that requests come by from one queue, and that they are
+// answered and acknowledged on. Anybody may send on it, until it is closed.
+type line struct {
+	channel    *amqp.Channel
+	queue      string
+	deliveries <-chan amqp.Delivery
+	closing    chan *amqp.Error // the channel's end
+
+	// calls are those that were taken from deliveries and are neither answered
+	// nor given up.
+	calls sync.WaitGroup
+
+	mu     sync.RWMutex // held for reading while somebody sends
+	closed bool
+}
+
+// openLine consumes a queue, of which up to prefetch requests are taken that are
+// not answered yet. If it is exclusive, nobody else can consume the queue.
+func openLine(conn *amqp.Connection, queue string, prefetch int, exclusive bool) (*line, error) {
+	channel, err := conn.Channel()
+	if err != nil {
+		return nil, fmt.Errorf("opening a channel: %w", err)
+	}
+	l := &line{channel: channel, queue: queue, closing: channel.NotifyClose(make(chan *amqp.Error, 1))}
+	if err := channel.Qos(prefetch, 0, false); err != nil {
+		return nil, fmt.Errorf("setting the prefetch count: %w", err)
+	}
+	if l.deliveries, err = channel.Consume(queue, consumerTag, false, exclusive, false, false, nil); err != nil {
+		channel.Close()
+		return nil, fmt.Errorf("consuming the queue %s: %w", queue, err)
+	}
+	return l, nil
+}
+
+// cancel ends the consumer. What the broker had sent before can still be taken
+// from deliveries, which end then.
+func (l *line) cancel() error { return l.channel.Cancel(consumerTag, false) }
+
+// send does what sends on the channel. On a closed line it returns amqp.ErrClosed.
+func (l *line) send(f func() error) error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.closed {
+		return amqp.ErrClosed
+	}
+	return f()
+}
+
+// close closes the channel, so that the broker gives what was not acknowledged
+// to others. Nothing is sent from then on: what is sent on a channel that is
+// being closed costs the connection.
+func (l *line) close() {
+	l.mu.Lock()
+	closed := l.closed
+	l.closed = true
+	l.mu.Unlock()
+	if !closed {
+		l.channel.Close() // an error is the connection's end
+	}
+}

@@ -1,0 +1,87 @@
+package cluster
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// A rebinder mends what leads to the partitions' queues, when requests come out
+// elsewhere than they should. The exchange forgets the order of its bindings
+// when the broker restarts, or somebody unbinds a queue.
+type rebinder struct {
+	*session
+	misplacing chan struct{} // holds a token while a request has been misplaced
+	missing    chan struct{} // holds a token while a queue is missing
+}
+
+const (
+	// A second look follows after rebindEvery, since requests that were
+	// misplaced before are still to be found in the queues. When that does not
+	// help, ever longer after.
+	rebindEvery   = 10 * time.Second
+	rebindLongest = 10 * time.Minute
+
+	declareEvery = time.Second
+)
+
+func newRebinder(s *session) *rebinder {
+	return &rebinder{session: s, misplacing: make(chan struct{}, 1), missing: make(chan struct{}, 1)}
+}
+
+// wake says that a request was misplaced. It does not wait.
+func (r *rebinder) wake() {
+	select {
+	case r.misplacing <- struct{}{}:
+	default:
+	}
+}
+
+// declare says that a queue is missing. It does not wait.
+func (r *rebinder) declare() {
+	select {
+	case r.missing <- struct{}{}:
+	default:
+	}
+}
+
+// run mends until the session is over. Of all instances, one at a time binds the
+// queues anew.
+func (r *rebinder) run() {
+	least := rebindEvery
+	var last time.Time
+	for {
+		select {
+		case <-r.misplacing:
+			if time.Since(last) > 2*rebindLongest {
+				least = rebindEvery
+			}
+			bound, err := r.o.Store.TryRebind(r.ctx, least, func(context.Context) error {
+				return rebindQueues(r.conn, r.o)
+			})
+			switch {
+			case err != nil && r.ctx.Err() == nil:
+				r.o.Log.Warn("partition queues not bound anew", zap.Error(err))
+			case bound:
+				r.o.Log.Warn("requests came to other partitions' queues; they are bound anew", zap.Int64("misplaced", r.counts.misplaced.Load()))
+				last, least = time.Now(), min(2*least, rebindLongest)
+			}
+			r.pause(time.Second)
+		case <-r.missing:
+			if err := declareCluster(r.ctx, r.conn, r.o); err != nil && r.ctx.Err() == nil {
+				r.o.Log.Error("partition queues not declared", zap.Error(err))
+			}
+			r.pause(declareEvery)
+		case <-r.ctx.Done():
+			return
+		}
+	}
+}
+
+func (r *rebinder) pause(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-r.ctx.Done():
+	}
+}

@@ -1,0 +1,86 @@
+package cluster
+
+import (
+	"math"
+	"sync/atomic"
+	"time"
+
+	"github.com/glotpod/ident/cluster/membership"
+	"github.com/glotpod/ident/cluster/ownership"
+)
+
+// counts count since the process has started.
+type counts struct {
+	forwarded, misplaced, fenced atomic.Int64
+}
+
+// A meter measures how often something happens. Any number of goroutines may
+// count, one measures.
+type meter struct {
+	total atomic.Int64
+	last  int64         // only measure's
+	rate  atomic.Uint64 // per second, as the bits of a float64
+}
+
+const (
+	measureEvery = time.Second
+
+	// memory is how much of a rate is what it was before, so that it follows
+	// within some seconds and does not jump.
+	memory = 0.7
+)
+
+func (m *meter) count() { m.total.Add(1) }
+
+func (m *meter) perSecond() float64 { return math.Float64frombits(m.rate.Load()) }
+
+func (m *meter) measure(since time.Duration) {
+	total := m.total.Load()
+	now := float64(total-m.last) / since.Seconds()
+	m.last = total
+	m.rate.Store(math.Float64bits(memory*m.perSecond() + (1-memory)*now))
+}
+
+// measure measures how many requests come, until the session is over.
+func (s *session) measure() {
+	ticker := time.NewTicker(measureEvery)
+	defer ticker.Stop()
+	for last := time.Now(); ; {
+		select {
+		case <-ticker.C:
+		case <-s.ctx.Done():
+			return
+		}
+		since := time.Since(last)
+		last = last.Add(since)
+		s.taken.measure(since)
+		for _, x := range s.slots {
+			if h := x.live.Load(); h != nil {
+				h.taken.measure(since)
+			}
+		}
+	}
+}
+
+// report says how things are with the instance.
+func (s *session) report(i *Instance) membership.Report {
+	r := membership.ReportOf(s.coordinator.look())
+	r.Version, r.StartedAt = s.o.Version, i.started
+	r.Parameters = membership.Parameters{Partitions: s.o.Partitions, TableVersion: ownership.TableVersion, QueueType: s.o.QueueType}
+	for n := range r.Partitions {
+		p := &r.Partitions[n]
+		if h := s.slots[p.Partition].live.Load(); h != nil {
+			p.RequestsPerSecond = h.taken.perSecond()
+		}
+	}
+	r.SharedRequestsPerSecond = s.taken.perSecond()
+	if s.cache != nil {
+		r.WarmUsers = s.cache.Len()
+	}
+	r.Counters = membership.Counters{
+		Forwarded: s.counts.forwarded.Load(),
+		Misplaced: s.counts.misplaced.Load(),
+		Fenced:    s.counts.fenced.Load(),
+	}
+	return r
+}

@@ -1,0 +1,148 @@
+package cluster_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/tinylib/msgp/msgp"
+
+	"github.com/glotpod/ident/cluster"
+	"github.com/glotpod/ident/cluster/membership"
+	"github.com/glotpod/ident/cluster/partition"
+)
+
+func (s *setup) queueOf(number int) string { return fmt.Sprintf("glotpod.rpc/ident/%04d", number) }
+
+// getDirect gets a user the direct way, who has to be there.
+func (s *setup) getDirect(client *cluster.Client, id int64) {
+	s.t.Helper()
+	s.result(client.CallDirect(s.t.Context(), id, "get", "", pack(map[string]any{"user_id": id})))
+}
+
+func pack(v map[string]any) []byte {
+	body, err := msgp.AppendMapStrIntf(nil, v)
+	if err != nil {
+		panic(err)
+	}
+	return body
+}
+
+// result returns what an answer holds, which has to be no error.
+func (s *setup) result(answer []byte, err error) any {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	v, _, err := msgp.ReadMapStrIntfBytes(answer, nil)
+	if err != nil || v["error"] != nil {
+		s.t.Fatal(v, err)
+	}
+	return v["result"]
+}
+
+func (s *setup) report() membership.Report {
+	s.t.Helper()
+	conn, err := amqp.Dial(s.vhost.URL())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer conn.Close()
+	reports, err := membership.AskStatus(s.t.Context(), conn)
+	if err != nil || len(reports) != 1 {
+		s.t.Fatal(reports, err)
+	}
+	return reports[0]
+}
+
+func TestAPartitionWhoseQueueIsDeletedIsServedAgain(t *testing.T) {
+	s := newSetup(t)
+	s.run()
+	s.commit(1)
+	client := s.client()
+	s.getDirect(client, 1)
+	number := partition.Of(1, s.options.Partitions)
+	if _, err := s.channel.QueueDelete(s.queueOf(number), false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	s.until("the queue is there and consumed", func() bool {
+		conn, err := amqp.Dial(s.vhost.URL())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		channel, err := conn.Channel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, err := channel.QueueDeclarePassive(s.queueOf(number), true, false, false, false, nil)
+		return err == nil && q.Consumers == 1
+	})
+	s.getDirect(client, 1)
+}
+
+func TestRequestsThatComeToTheWrongPartitionAreAnsweredAndTheQueuesAreBoundAnew(t *testing.T) {
+	s := newSetup(t)
+	s.options.Partitions = 8
+	s.run()
+	const users = 40
+	for id := range int64(users) {
+		s.commit(id + 1)
+	}
+	client := s.client()
+	// What is bound again comes last, and all others move up.
+	for _, number := range []int{0, 3} {
+		if err := s.channel.QueueUnbind(s.queueOf(number), "1", "glotpod.ident", nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.channel.QueueBind(s.queueOf(number), "1", "glotpod.ident", false, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := func() {
+		var calls sync.WaitGroup
+		for id := range int64(users) {
+			calls.Go(func() {
+				answer, err := client.CallDirect(t.Context(), id+1, "get", "", pack(map[string]any{"user_id": id + 1}))
+				if v, _, bad := msgp.ReadMapStrIntfBytes(answer, nil); err != nil || bad != nil || v["error"] != nil {
+					t.Error(id+1, v, err, bad)
+				}
+			})
+		}
+		calls.Wait()
+	}
+	all()
+	if s.report().Counters.Misplaced == 0 {
+		t.Fatal("nothing was misplaced")
+	}
+	s.until("nothing is misplaced any more", func() bool {
+		before := s.report().Counters.Misplaced
+		all()
+		return s.report().Counters.Misplaced == before
+	})
+}
+
+func TestNobodyButAnInstanceChoosesTheIDOfANewUser(t *testing.T) {
+	s := newSetup(t)
+	s.run()
+	number := partition.Of(77, s.options.Partitions)
+	answers, err := s.channel.Consume("amq.rabbitmq.reply-to", "", true, false, false, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.channel.Publish("", s.queueOf(number), false, false, amqp.Publishing{
+		Type:          "rpc.user.create",
+		ReplyTo:       "amq.rabbitmq.reply-to",
+		CorrelationId: "1",
+		Headers:       amqp.Table{"ident-user": append([]byte{0, 0, 0, 0, 0, 0, 0, 77}, make([]byte, 16)...)},
+		Body:          pack(map[string]any{"name": "Eve", "email": "e", "github": map[string]any{"id": 1, "access_token": "t"}}),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	result := s.result(s.next(answers).Body, nil).(map[string]any)
+	if fmt.Sprint(result["user_id"]) != "1" {
+		t.Errorf("%v", result)
+	}
+}

@@ -1,0 +1,98 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/store"
+)
+
+func TestTheFirstOfManyWhoAgreeAtOnceDecidesAndTheOthersLearnWhatDiffers(t *testing.T) {
+	h := start(t)
+	h.exec("TRUNCATE ident_cluster, ident_partitions")
+	other := h.open()
+	errs := make([]error, 20)
+	var agreeing sync.WaitGroup
+	for i := range errs {
+		s := []*store.Store{h.Store, other}[i/2%2]
+		agreeing.Go(func() { errs[i] = s.Agree(t.Context(), parameters(16+16*(i%2))) })
+	}
+	agreeing.Wait()
+	rows, err := h.Survey(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, err := range errs {
+		ours := 16 + 16*(i%2)
+		if ours == len(rows) {
+			if err != nil {
+				t.Error(err)
+			}
+			continue
+		}
+		var disagreement *store.DisagreementError
+		want := fmt.Sprintf("the cluster in this database has %d partitions, and the settings say %d", len(rows), ours)
+		if !errors.As(err, &disagreement) || err.Error() != want || disagreement.Theirs.Partitions != len(rows) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	for p, row := range rows {
+		if row != (ownership.Row{Lease: ownership.Lease{Partition: p}, Released: true}) {
+			t.Errorf("%+v", row)
+		}
+	}
+}
+
+func TestADisagreementSaysEverythingThatDiffers(t *testing.T) {
+	h := start(t)
+	ours := ownership.Parameters{Partitions: 5, QueueType: "classic", Table: ownership.TableVersion + 1}
+	want := fmt.Sprintf("the cluster in this database has 4 partitions, and the settings say 5; it has quorum queues, and the settings say classic; "+
+		"it assigns partitions by table version %d, and this program by %d", ownership.TableVersion, ours.Table)
+	if err := h.Agree(t.Context(), ours); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+func TestEachStartIsGreaterThanTheLast(t *testing.T) {
+	h := start(t)
+	other := h.open()
+	last := int64(0)
+	for i := range 10 {
+		n, err := []*store.Store{h.Store, other}[i%2].NextStart(t.Context())
+		if err != nil || n <= last {
+			t.Fatalf("%d after %d: %v", n, last, err)
+		}
+		last = n
+	}
+}
+
+func TestQueuesAreBoundAnewByOneAtATimeAndNotAgainBeforeItsTime(t *testing.T) {
+	h := start(t)
+	other := h.open()
+	never := func(context.Context) error { t.Error("called"); return nil }
+	done, err := h.TryRebind(t.Context(), time.Hour, func(ctx context.Context) error {
+		if done, err := other.TryRebind(ctx, 0, never); done || err != nil {
+			t.Errorf("a second one at the same moment: %v, %v", done, err)
+		}
+		return nil
+	})
+	if !done || err != nil {
+		t.Fatal(done, err)
+	}
+	if done, err := other.TryRebind(t.Context(), time.Hour, never); done || err != nil {
+		t.Errorf("again within the hour: %v, %v", done, err)
+	}
+	h.exec("UPDATE ident_cluster SET rebound_at = now() - interval '61 minutes'")
+	failure := errors.New("broker says no")
+	if done, err := h.TryRebind(t.Context(), time.Hour, func(context.Context) error { return failure }); done || !errors.Is(err, failure) {
+		t.Errorf("%v, %v", done, err)
+	}
+	if done, err := other.TryRebind(t.Context(), time.Hour, func(context.Context) error { return nil }); !done || err != nil {
+		t.Errorf("after one that failed: %v, %v", done, err)
+	}
+}

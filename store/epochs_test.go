@@ -1,0 +1,248 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/store"
+)
+
+func parameters(partitions int) ownership.Parameters {
+	return ownership.Parameters{Partitions: partitions, Table: ownership.TableVersion, QueueType: "quorum"}
+}
+
+func (h *harness) agree(partitions int) {
+	h.t.Helper()
+	if err := h.Agree(h.t.Context(), parameters(partitions)); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// member is one of the test's imagined instances.
+func member(name string) ownership.Member {
+	return ownership.Member{Name: name, Incarnation: ownership.Incarnation{Start: 7, Session: 3}}
+}
+
+// claim takes a partition from the holder of an epoch, 0 for nobody.
+func (h *harness) claim(partition int, depose int64) actor.Lease {
+	h.t.Helper()
+	events, err := h.Claim(h.t.Context(), []ownership.Claim{{Partition: partition, Attempt: 1, Depose: depose, By: member("test")}})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	won, ok := events[0].(ownership.Claimed)
+	if !ok {
+		h.t.Fatalf("claim: %+v", events[0])
+	}
+	return actor.Lease{Partition: won.Partition, Epoch: won.Epoch}
+}
+
+func (h *harness) release(leases ...actor.Lease) {
+	h.t.Helper()
+	var all []ownership.Lease
+	for _, l := range leases {
+		all = append(all, ownership.Lease{Partition: l.Partition, Epoch: l.Epoch})
+	}
+	if err := h.Release(h.t.Context(), all); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// row is what the epoch table says of a partition.
+func (h *harness) row(partition int) ownership.Row {
+	h.t.Helper()
+	rows, err := h.Survey(h.t.Context())
+	if err != nil || len(rows) <= partition || rows[partition].Partition != partition {
+		h.t.Fatal(rows, err)
+	}
+	return rows[partition]
+}
+
+func TestAClaimTakesWhatIsReleasedOrDeposesExactlyTheEpochThatItNames(t *testing.T) {
+	h := start(t)
+	row := func(epoch int64, holder string, released bool) ownership.Row {
+		return ownership.Row{Lease: ownership.Lease{Partition: 1, Epoch: epoch, Holder: member(holder)}, Released: released}
+	}
+	for name, c := range map[string]struct {
+		row    ownership.Row
+		depose int64
+		wins   bool
+	}{
+		"never held":                   {ownership.Row{Lease: ownership.Lease{Partition: 1}, Released: true}, 0, true},
+		"held":                         {row(4, "a", false), 0, false},
+		"held, its epoch":              {row(4, "a", false), 4, true},
+		"held, an earlier epoch":       {row(4, "a", false), 3, false},
+		"held, a later epoch":          {row(4, "a", false), 5, false},
+		"released":                     {row(4, "a", true), 0, true},
+		"released, its epoch":          {row(4, "a", true), 4, true},
+		"released, an earlier epoch":   {row(4, "a", true), 3, true},
+		"held by the claimant, itself": {row(4, "b", false), 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			by := c.row.Holder
+			h.exec(`UPDATE ident_partitions SET epoch = $1, holder = nullif($2, ''), holder_start = $3, holder_session = $4, released = $5
+				WHERE partition = 1`, c.row.Epoch, by.Name, by.Incarnation.Start, by.Incarnation.Session, c.row.Released)
+			if got := h.row(1); got != c.row {
+				t.Fatalf("the survey says %+v, want %+v", got, c.row)
+			}
+			events, err := h.Claim(t.Context(), []ownership.Claim{{Partition: 1, Attempt: 9, Depose: c.depose, By: member("b")}})
+			if err != nil || len(events) != 1 {
+				t.Fatal(events, err)
+			}
+			var want ownership.Event = ownership.ClaimRefused{Attempt: 9, Row: c.row}
+			after := c.row
+			if c.wins {
+				want = ownership.Claimed{Partition: 1, Attempt: 9, Epoch: c.row.Epoch + 1}
+				after = row(c.row.Epoch+1, "b", false)
+			}
+			if events[0] != want {
+				t.Errorf("answer %+v, want %+v", events[0], want)
+			}
+			if got := h.row(1); got != after {
+				t.Errorf("afterwards %+v, want %+v", got, after)
+			}
+		})
+	}
+}
+
+func TestClaimsAreAnsweredInTheirOrderHoweverManyAndMixed(t *testing.T) {
+	h := start(t)
+	h.exec("INSERT INTO ident_partitions SELECT p, 0, NULL, NULL, NULL, true FROM generate_series(4, 16383) AS p")
+	h.exec("UPDATE ident_partitions SET epoch = 5, holder = 'a', holder_start = 7, holder_session = 3, released = false WHERE partition % 3 = 0")
+	var claims []ownership.Claim
+	for p := range 16384 {
+		c := ownership.Claim{Partition: 16383 - p, Attempt: uint64(p), By: member("b")}
+		if p%2 == 0 {
+			c.Depose = 5
+		}
+		claims = append(claims, c)
+	}
+	claims = append(claims, ownership.Claim{Partition: 2, Attempt: 20000, By: member("b")}) // once more
+	begun := time.Now()
+	events, err := h.Claim(t.Context(), claims)
+	t.Log(len(claims), "claims took", time.Since(begun))
+	if err != nil || len(events) != len(claims) {
+		t.Fatal(len(events), err)
+	}
+	for i, c := range claims {
+		held := c.Partition%3 == 0
+		var want ownership.Event
+		switch {
+		case i == len(claims)-1 || held && c.Depose == 0:
+			epoch, by := int64(5), member("a")
+			if !held {
+				epoch, by = 1, member("b")
+			}
+			want = ownership.ClaimRefused{Attempt: c.Attempt, Row: ownership.Row{Lease: ownership.Lease{Partition: c.Partition, Epoch: epoch, Holder: by}}}
+		case held:
+			want = ownership.Claimed{Partition: c.Partition, Attempt: c.Attempt, Epoch: 6}
+		default:
+			want = ownership.Claimed{Partition: c.Partition, Attempt: c.Attempt, Epoch: 1}
+		}
+		if events[i] != want {
+			t.Fatalf("claim %+v: %+v, want %+v", c, events[i], want)
+		}
+	}
+	if _, err := h.Claim(t.Context(), []ownership.Claim{{Partition: 16384, By: member("b")}}); err == nil {
+		t.Error("a partition that does not exist was claimed")
+	}
+}
+
+func TestOfConcurrentClaimsOneWinsEachEpoch(t *testing.T) {
+	h := start(t)
+	stores := []*store.Store{h.Store, h.open(), h.open()}
+	epoch := h.lease.Epoch
+	for round := range 10 {
+		depose := epoch
+		if round%2 == 1 {
+			h.release(actor.Lease{Partition: 0, Epoch: epoch})
+			depose = 0
+		}
+		var claiming sync.WaitGroup
+		events := make([]ownership.Event, 8)
+		for i := range events {
+			claiming.Go(func() {
+				answers, err := stores[i%3].Claim(t.Context(), []ownership.Claim{{Partition: 0, Attempt: uint64(i), Depose: depose, By: member(fmt.Sprint(i))}})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				events[i] = answers[0]
+			})
+		}
+		claiming.Wait()
+		epoch++
+		winners := 0
+		for i, e := range events {
+			if e, won := e.(ownership.Claimed); won {
+				winners++
+				if e.Epoch != epoch || h.row(0).Holder != member(fmt.Sprint(i)) {
+					t.Errorf("round %d: %+v, and the epoch table says %+v", round, e, h.row(0))
+				}
+			}
+		}
+		if winners != 1 {
+			t.Fatalf("round %d: %d winners", round, winners)
+		}
+	}
+}
+
+func TestAReleaseIsOfItsEpochAlone(t *testing.T) {
+	h := start(t)
+	next := h.claim(0, h.lease.Epoch)
+	h.release(h.lease, actor.Lease{Partition: 3, Epoch: 8})
+	if row := h.row(0); row.Released || row.Epoch != next.Epoch {
+		t.Errorf("a lease that is over was released: %+v", row)
+	}
+	for range 2 {
+		h.release(next)
+		want := ownership.Row{Lease: ownership.Lease{Partition: 0, Epoch: next.Epoch, Holder: member("test")}, Released: true}
+		if row := h.row(0); row != want {
+			t.Errorf("released, the row is %+v, want %+v", row, want)
+		}
+	}
+}
+
+func TestWhatWasDeliveredIsGoneWithTheRelease(t *testing.T) {
+	h := start(t)
+	for i := range 10 {
+		h.create(i)
+	}
+	all, err := h.Undelivered(t.Context(), []int{0}, 0, 0, 100)
+	if err != nil || len(all) != 10 {
+		t.Fatal(len(all), err)
+	}
+	// A removal that is under way, and held up, counts as well.
+	foreign := connect(t, h.db.Config().ConnString())
+	held, err := foreign.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Rollback(context.Background())
+	if _, err := held.Exec(t.Context(), "SELECT FROM ident_outbox WHERE id = $1 FOR UPDATE", all[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	var removing, releasing sync.WaitGroup
+	h.Delivered(all[0].ID, all[1].ID)
+	removing.Go(func() { h.Undelivered(t.Context(), nil, 0, 0, 1) }) // removes what was delivered
+	h.await("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')")
+	h.Delivered(all[2].ID)
+	releasing.Go(func() { h.release(h.lease) })
+	h.await("SELECT count(*) = 2 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+	if h.row(0).Released {
+		t.Error("released before what was delivered is gone")
+	}
+	if err := held.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	releasing.Wait()
+	if n := h.one("SELECT count(*) FROM ident_outbox"); n != int64(7) || !h.row(0).Released {
+		t.Errorf("after the release there are %v notifications, want 7", n)
+	}
+	removing.Wait()
+}

@@ -1,0 +1,65 @@
+package store
+
+import (
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/actor"
+)
+
+// fenceClass is the first key of the advisory locks on partitions, the second
+// one is the partition: "iden" in ASCII. Writes share the lock, a claim has it
+// alone.
+const fenceClass = 0x6964656e
+
+// queueFence takes the locks on the partitions that the group writes to, and
+// then, by a statement of its own, which therefore sees what was committed
+// while the locks were waited for, reads their epochs.
+func (g *group) queueFence(batch *pgx.Batch) {
+	var partitions []int
+	for _, p := range g.writes {
+		if p.lease.Epoch != 0 {
+			partitions = append(partitions, p.lease.Partition)
+		}
+	}
+	if len(partitions) == 0 {
+		return
+	}
+	slices.Sort(partitions) // all take the locks in this order, so that none waits in a circle
+	partitions = slices.Compact(partitions)
+	batch.Queue("SELECT pg_advisory_xact_lock_shared($1, p) FROM unnest($2::int[]) AS p", fenceClass, partitions)
+	batch.Queue("SELECT partition, epoch FROM ident_partitions WHERE partition = ANY($1::int[]) AND NOT released", partitions).
+		Query(g.readEpochs)
+}
+
+func (g *group) readEpochs(rows pgx.Rows) error {
+	for rows.Next() {
+		var partition int
+		var epoch int64
+		if err := rows.Scan(&partition, &epoch); err != nil {
+			return err
+		}
+		g.epochs[partition] = epoch
+	}
+	return rows.Err()
+}
+
+// good says whether writes under the lease may be committed.
+func (g *group) good(lease actor.Lease) bool {
+	return lease.Epoch == 0 || g.epochs[lease.Partition] == lease.Epoch
+}
+
+// setAsideFenced takes those writes out of the group whose lease is over. Only
+// one that an earlier try has committed, while the lease was good, is left in.
+// If that try has not committed it, it never will: the claim that ended the
+// lease has waited for its end.
+func (g *group) setAsideFenced() {
+	g.writes = slices.DeleteFunc(g.writes, func(p *pending) bool {
+		if _, known := g.known[p.identity]; g.good(p.lease) || known && p.unsure {
+			return false
+		}
+		g.plan.fail(p, actor.ErrFenced)
+		return true
+	})
+}

@@ -1,0 +1,485 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/store"
+)
+
+// lockShared is how a write locks a partition.
+const lockShared = "SELECT pg_advisory_xact_lock_shared(x'6964656e'::int, $1)"
+
+// waitsForLock is whether a backend waits for an advisory lock.
+const waitsForLock = `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+	AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`
+
+// rename commits a write to a user under a lease.
+func rename(h *harness, s *store.Store, lease actor.Lease, id int64, name string) error {
+	w := request(h.t, "patch", "", args{"user_id": id, "ops": replace("/name", name)})
+	o, err := s.Commit(h.t.Context(), lease, w)
+	if err == nil && o.Refusal != nil {
+		err = o.Refusal
+	}
+	return err
+}
+
+func begin(t testing.TB, conn *pgx.Conn) pgx.Tx {
+	t.Helper()
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tx.Rollback(context.Background()) })
+	return tx
+}
+
+// Why the fence is a lock, and not only a look at the epoch or a lesser lock.
+func TestAStaleWriteLandsWhereTheEpochIsOnlyComparedOrLockedForKeyShare(t *testing.T) {
+	h := start(t)
+	id := h.create(1)
+	for name, check := range map[string]string{
+		"compared":             "SELECT EXISTS (SELECT FROM ident_partitions WHERE partition = 0 AND epoch = $1)",
+		"locked for key share": "SELECT true FROM ident_partitions WHERE partition = 0 AND epoch = $1 FOR KEY SHARE",
+	} {
+		t.Run(name, func(t *testing.T) {
+			epoch := h.row(0).Epoch
+			stale := begin(t, connect(t, h.db.Config().ConnString()))
+			var current bool
+			if err := stale.QueryRow(t.Context(), check, epoch).Scan(&current); err != nil || !current {
+				t.Fatal(current, err)
+			}
+			h.claim(0, epoch) // is not held up
+			if _, err := stale.Exec(t.Context(), "UPDATE users SET name = $1 WHERE id = $2", name, id); err != nil {
+				t.Fatal(err)
+			}
+			if err := stale.Commit(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := h.get(id).Name; got != name {
+				t.Errorf("the stale write did not land: %q", got)
+			}
+		})
+	}
+}
+
+func TestAClaimWaitsForWritesUnderTheLastLeaseAndTheNewHolderSeesThem(t *testing.T) {
+	h := start(t)
+	id := h.create(1)
+	other := h.open()
+	// Holds up a write after it has passed the fence.
+	h.exec(`CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NEW; END $$`)
+	h.exec("CREATE TRIGGER gate BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION gate()")
+	h.exec("SELECT pg_advisory_lock(42)")
+
+	var writing, claiming sync.WaitGroup
+	writing.Go(func() {
+		if err := rename(h, h.Store, h.lease, id, "last"); err != nil {
+			t.Error(err)
+		}
+	})
+	h.await(waitsForLock)
+	h.release(h.lease)
+	claiming.Go(func() {
+		events, err := other.Claim(t.Context(), []ownership.Claim{{Partition: 0, By: member("next")}})
+		if err != nil || events[0] != (ownership.Claimed{Partition: 0, Epoch: h.lease.Epoch + 1}) {
+			t.Error(events, err)
+		}
+		u, err := other.Find(t.Context(), &actor.Lookup{UserID: &id})
+		if err != nil || u.Name != "last" {
+			t.Errorf("the new holder sees %+v, %v", u, err)
+		}
+		if all, err := other.Undelivered(t.Context(), []int{0}, 0, 0, 10); err != nil || len(all) != 2 {
+			t.Errorf("the new holder finds %d notifications, want 2: %v", len(all), err)
+		}
+	})
+	h.await(`SELECT count(*) = 2 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
+	if row := h.row(0); row.Epoch != h.lease.Epoch {
+		t.Errorf("claimed before the write is done: %+v", row)
+	}
+	h.exec("SELECT pg_advisory_unlock(42)")
+	writing.Wait()
+	claiming.Wait()
+}
+
+func TestAClaimWaitsForACommitWhoseConnectionIsGone(t *testing.T) {
+	h := start(t)
+	id := h.create(1)
+	dying := connect(t, h.db.Config().ConnString()).PgConn()
+	dying.Frontend().SendQuery(&pgproto3.Query{String: fmt.Sprintf(`BEGIN; SELECT pg_advisory_xact_lock_shared(x'6964656e'::int, 0);
+		UPDATE users SET name = 'last' WHERE id = %d; SELECT pg_sleep(0.5); COMMIT`, id)})
+	if err := dying.Frontend().Flush(); err != nil {
+		t.Fatal(err)
+	}
+	h.await(`SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep')`)
+	if err := dying.Conn().Close(); err != nil {
+		t.Fatal(err)
+	}
+	h.release(h.lease)
+	h.claim(0, 0)
+	if got := h.get(id).Name; got != "last" {
+		t.Errorf("the new holder sees the name %q", got)
+	}
+}
+
+func TestAWriteUnderALeaseThatIsOverIsFencedAndOthersOfItsGroupAreNot(t *testing.T) {
+	h := start(t)
+	over, good := h.lease, h.claim(1, 0)
+	h.claim(0, over.Epoch)
+	given := h.claim(2, 0)
+	h.release(given)
+	leases := []actor.Lease{over, good, given, {Partition: 1, Epoch: good.Epoch + 1}, {Partition: 99, Epoch: 1}}
+
+	// Whoever comes first waits for the lock, so that the rest share groups.
+	h.exec("BEGIN; SELECT pg_advisory_xact_lock(x'6964656e'::int, p) FROM generate_series(0, 3) AS p")
+	var committing sync.WaitGroup
+	for i := range 100 {
+		lease := leases[i%len(leases)]
+		w := request(t, "create", fmt.Sprint("m", i), ada(i))
+		w.UserID = int64(i + 1)
+		committing.Go(func() {
+			o, err := h.Commit(t.Context(), lease, w)
+			switch {
+			case lease == good && (err != nil || !o.Applied):
+				t.Errorf("under a good lease: %+v, %v", o, err)
+			case lease != good && !errors.Is(err, actor.ErrFenced):
+				t.Errorf("under %+v: %+v, %v", lease, o, err)
+			}
+		})
+	}
+	h.await(waitsForLock)
+	h.exec("COMMIT")
+	committing.Wait()
+	if got := fmt.Sprint(h.one("SELECT count(*) FROM users"), h.one("SELECT count(*) FROM ident_requests"), h.one("SELECT count(*) FROM ident_outbox WHERE partition = 1")); got != "20 20 20" {
+		t.Errorf("users, requests, notifications: %s, want 20 of each", got)
+	}
+}
+
+func TestAWriteToAUserNeedsALeaseAndARefusalDoesNot(t *testing.T) {
+	h := start(t)
+	w := request(t, "create", "m1", ada(1))
+	w.UserID = 1
+	if _, err := h.Commit(t.Context(), actor.Lease{}, w); err == nil || errors.Is(err, actor.ErrFenced) {
+		t.Errorf("without a lease: %v", err)
+	}
+	malformed := request(t, "patch", "m2", args{"user_id": 1, "ops": 1})
+	o, err := h.Commit(t.Context(), actor.Lease{}, malformed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, o, actor.BadRequest)
+	if n := h.one("SELECT count(*) FROM ident_requests"); n != int64(1) {
+		t.Errorf("%v refusals are recorded", n)
+	}
+}
+
+func TestAnOutcomeSaysWhatThisVeryCallHasMadeOfTheUser(t *testing.T) {
+	h := start(t)
+	created := h.do("create", "m1", ada(1))
+	id := created.UserID
+	after := h.get(id)
+	if !created.Applied || !reflect.DeepEqual(created.After, after) || after.GitHub.AccessToken != "token-1" {
+		t.Errorf("created: %+v, now %+v", created.After, after)
+	}
+	patched := h.do("patch", "m2", args{"user_id": id, "ops": replace("/name", "Eve")})
+	if !patched.Applied || !reflect.DeepEqual(patched.After, h.get(id)) {
+		t.Errorf("patched: %+v", patched.After)
+	}
+	for _, o := range []actor.Outcome{
+		h.do("create", "m1", ada(1)),
+		h.do("patch", "m2", args{"user_id": id, "ops": replace("/name", "Eve")}),
+		h.do("patch", "m3", args{"user_id": id, "ops": replace("/picture_url", "x")}),
+		h.do("create", "m4", ada(1)),
+	} {
+		if o.Applied || o.After != nil {
+			t.Errorf("a repeat or a refusal was applied: %+v", o)
+		}
+	}
+	if deleted := h.do("delete", "m5", args{"user_id": id}); !deleted.Applied || deleted.After != nil {
+		t.Errorf("deleted: %+v", deleted)
+	}
+}
+
+func TestAFrozenTransactionHoldsUpADeposingClaimForAMoment(t *testing.T) {
+	h := start(t)
+	id := h.create(1)
+	tx := begin(t, connect(t, h.db.Config().ConnString()))
+	if _, err := tx.Exec(t.Context(), lockShared, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "UPDATE users SET name = 'stale' WHERE id = $1", id); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	events, err := h.Claim(t.Context(), []ownership.Claim{
+		{Partition: 0, Attempt: 1, Depose: h.lease.Epoch, By: member("b")},
+		{Partition: 1, Attempt: 2, By: member("b")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(begun); took > 2*time.Second {
+		t.Errorf("the claim took %v", took)
+	}
+	if events[0] != (ownership.Claimed{Partition: 0, Attempt: 1, Epoch: h.lease.Epoch + 1}) ||
+		events[1] != (ownership.Claimed{Partition: 1, Attempt: 2, Epoch: 1}) {
+		t.Errorf("%+v", events)
+	}
+	lease := actor.Lease{Partition: 0, Epoch: h.lease.Epoch + 1}
+	if err := rename(h, h.Store, lease, id, "new"); err != nil {
+		t.Error(err)
+	}
+	if err := tx.Commit(t.Context()); err == nil {
+		t.Error("the frozen transaction was committed")
+	}
+	if u := h.get(id); u.Name != "new" {
+		t.Errorf("%+v", u)
+	}
+}
+
+func TestAClaimOfAPartitionInUseNeitherEndsConnectionsNorHoldsUpItsHolder(t *testing.T) {
+	h := start(t)
+	id := h.create(1)
+	writing := begin(t, connect(t, h.db.Config().ConnString()))
+	if _, err := writing.Exec(t.Context(), lockShared, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, depose := range []int64{0, h.lease.Epoch - 1, h.lease.Epoch + 1} {
+		events, err := h.Claim(t.Context(), []ownership.Claim{{Partition: 0, Depose: depose, By: member("b")}})
+		if _, refused := events[0].(ownership.ClaimRefused); err != nil || !refused {
+			t.Errorf("%+v, %v", events, err)
+		}
+		if err := rename(h, h.Store, h.lease, id, "ours"); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := writing.Commit(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAWriteWhoseConnectionAClaimEndsIsFenced(t *testing.T) {
+	h := start(t)
+	id := h.create(1)
+	h.exec(`CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NEW; END $$`)
+	h.exec("CREATE TRIGGER gate BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION gate()")
+	h.exec("SELECT pg_advisory_lock(42)")
+	failed := make(chan error, 1)
+	var writing sync.WaitGroup
+	writing.Go(func() { failed <- rename(h, h.Store, h.lease, id, "stale") })
+	h.await(waitsForLock)
+	h.claim(0, h.lease.Epoch)
+	writing.Wait()
+	if err := <-failed; !errors.Is(err, actor.ErrFenced) {
+		t.Errorf("the write: %v", err)
+	}
+	if u := h.get(id); u.Name != "Ada 1" {
+		t.Errorf("%+v", u)
+	}
+}
+
+func TestWritersOnAHotPartitionDoNotStarveWhoWantsTheLockAlone(t *testing.T) {
+	h := start(t)
+	stop := make(chan struct{})
+	var writing sync.WaitGroup
+	var shared atomic.Int64
+	for range 4 {
+		conn := connect(t, h.db.Config().ConnString())
+		writing.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				err := pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error {
+					if _, err := tx.Exec(t.Context(), lockShared, 0); err != nil {
+						return err
+					}
+					_, err := tx.Exec(t.Context(), "SELECT pg_sleep(0.005)") // so that they overlap
+					return err
+				})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				shared.Add(1)
+			}
+		})
+	}
+	h.exec("SET lock_timeout = '10s'")
+	h.await(`SELECT count(*) >= 3 FROM pg_locks WHERE locktype = 'advisory' AND granted AND mode = 'ShareLock'
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
+	for range 20 {
+		before := shared.Load()
+		h.exec("SELECT pg_advisory_xact_lock(x'6964656e'::int, 0)")
+		if n := shared.Load() - before; n > 100 {
+			t.Errorf("%d overtook", n)
+		}
+	}
+	close(stop)
+	writing.Wait()
+}
+
+func TestAHotPartitionIsClaimedWhileItsHoldersWrite(t *testing.T) {
+	h := start(t)
+	other := h.open()
+	const writers = 32
+	ids := make([]int64, writers)
+	for i := range ids {
+		ids[i] = h.create(i)
+	}
+	var epoch, applied atomic.Int64
+	epoch.Store(h.lease.Epoch)
+	stop := make(chan struct{})
+	var writing sync.WaitGroup
+	for i, id := range ids {
+		s := []*store.Store{h.Store, other}[i%2]
+		writing.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				err := rename(h, s, actor.Lease{Partition: 0, Epoch: epoch.Load()}, id, fmt.Sprint(n))
+				switch {
+				case err == nil:
+					applied.Add(1)
+				case !errors.Is(err, actor.ErrFenced):
+					t.Error(err)
+				}
+			}
+		})
+	}
+	var longest time.Duration
+	for range 20 {
+		for before := applied.Load(); applied.Load() < before+writers; {
+			runtime.Gosched()
+		}
+		begun := time.Now()
+		epoch.Store(h.claim(0, epoch.Load()).Epoch)
+		longest = max(longest, time.Since(begun))
+	}
+	t.Log("the longest claim took", longest)
+	close(stop)
+	writing.Wait()
+}
+
+func TestEveryCommittedWriteIsUnderTheEpochOfItsCommit(t *testing.T) {
+	const partitions, users, owners = 3, 6, 4
+	h := start(t)
+	for n := range users {
+		h.create(n) // under the ids from 1 on
+	}
+	h.release(h.lease)
+	// Looks at the epoch table when the write is about to be committed, which is
+	// some time after it has passed the fence.
+	h.exec("CREATE TABLE written (n bigserial, user_id int, epoch bigint, current bigint)")
+	h.exec(`CREATE FUNCTION witness() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		PERFORM pg_sleep(random() * 0.005);
+		INSERT INTO written (user_id, epoch, current) SELECT NEW.id, NEW.name::bigint, epoch
+		FROM ident_partitions WHERE partition = NEW.id % 3; RETURN NULL; END $$`)
+	h.exec(`CREATE CONSTRAINT TRIGGER witness AFTER UPDATE ON users DEFERRABLE INITIALLY DEFERRED
+		FOR EACH ROW EXECUTE FUNCTION witness()`)
+
+	// What owners remember, right or wrong, is shared by all: so leases are used
+	// long after they are over.
+	var mu sync.Mutex
+	var known [partitions]actor.Lease
+	remember := func(l actor.Lease) {
+		mu.Lock()
+		defer mu.Unlock()
+		known[l.Partition] = l
+	}
+	recall := func(partition int) actor.Lease {
+		mu.Lock()
+		defer mu.Unlock()
+		return known[partition]
+	}
+	var fenced, applied atomic.Int64
+	var acting sync.WaitGroup
+	for owner := range owners {
+		s := h.open()
+		r := rand.New(rand.NewPCG(1, uint64(owner)))
+		acting.Go(func() {
+			var mine [partitions]actor.Lease
+			for step := range 150 {
+				p := r.IntN(partitions)
+				switch {
+				case r.IntN(10) == 0:
+					claim := ownership.Claim{Partition: p, By: member(fmt.Sprint(owner)), Depose: recall(p).Epoch}
+					events, err := s.Claim(t.Context(), []ownership.Claim{claim})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					switch e := events[0].(type) {
+					case ownership.Claimed:
+						mine[p] = actor.Lease{Partition: p, Epoch: e.Epoch}
+						remember(mine[p])
+					case ownership.ClaimRefused:
+						remember(actor.Lease{Partition: p, Epoch: e.Row.Epoch})
+					}
+				case r.IntN(20) == 0:
+					if err := s.Release(t.Context(), []ownership.Lease{{Partition: p, Epoch: mine[p].Epoch}}); err != nil {
+						t.Error(err)
+						return
+					}
+				default:
+					if mine[p].Epoch == 0 {
+						continue
+					}
+					var writing sync.WaitGroup
+					for id := range users {
+						lease := mine[(id+1)%partitions]
+						if lease.Epoch == 0 {
+							continue
+						}
+						writing.Go(func() {
+							w := request(t, "patch", fmt.Sprint(owner, step, id), args{"user_id": id + 1, "ops": replace("/name", fmt.Sprint(lease.Epoch))})
+							o, err := s.Commit(t.Context(), lease, w)
+							switch {
+							case errors.Is(err, actor.ErrFenced):
+								fenced.Add(1)
+							case err != nil:
+								t.Error(err)
+							case !o.Applied:
+								t.Error(o.Refusal)
+							default:
+								applied.Add(1)
+							}
+						})
+					}
+					writing.Wait()
+				}
+			}
+		})
+	}
+	acting.Wait()
+	t.Log(applied.Load(), "applied,", fenced.Load(), "fenced,", h.one("SELECT sum(epoch)::int FROM ident_partitions"), "claims")
+	if n := h.one("SELECT count(*) FROM written WHERE epoch <> current"); n != int64(0) {
+		t.Errorf("%v writes were committed under a lease that was over", n)
+	}
+	if n := h.one(`SELECT count(*) FROM (SELECT epoch, lag(epoch) OVER (PARTITION BY user_id ORDER BY n) AS before FROM written) AS w
+		WHERE before > epoch`); n != int64(0) {
+		t.Errorf("%v writes came after one of a later epoch", n)
+	}
+	if applied.Load() < 100 || fenced.Load() < 100 {
+		t.Error("too little was tried")
+	}
+}

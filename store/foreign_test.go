@@ -1,0 +1,175 @@
+package store_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/glotpod/ident/store"
+)
+
+// watch watches for foreign writes, and says what trust was told.
+func (h *harness) watch(s *store.Store) (told <-chan bool, end func()) {
+	h.t.Helper()
+	all := make(chan bool, 100)
+	ctx, cancel := context.WithCancel(h.t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.WatchForeign(ctx, func(trusted bool) { all <- trusted })
+	}()
+	end = func() {
+		cancel()
+		<-ended
+	}
+	h.t.Cleanup(end)
+	return all, end
+}
+
+// expect waits until trust is told this.
+func expect(t *testing.T, told <-chan bool, want bool) {
+	t.Helper()
+	select {
+	case got := <-told:
+		if got != want {
+			t.Fatalf("told %v, want %v", got, want)
+		}
+	case <-time.After(time.Minute):
+		t.Fatalf("not told %v", want)
+	}
+}
+
+func TestEachKindOfForeignWriteEndsTheTrustAndOursDoNot(t *testing.T) {
+	h := start(t)
+	for name, sql := range map[string]string{
+		"update":           "UPDATE users SET name = 'theirs'",
+		"update of nobody": "UPDATE services SET sv_id = 1 WHERE user_id = -1",
+		"insert":           "INSERT INTO users (name, email_address) VALUES ('', random())",
+		"delete":           "DELETE FROM services",
+		"truncate":         "TRUNCATE services",
+		"within a query":   "WITH u AS (UPDATE users SET name = '' RETURNING id) SELECT * FROM u",
+	} {
+		t.Run(name, func(t *testing.T) {
+			told, end := h.watch(h.Store)
+			expect(t, told, true)
+			listener := connect(t, h.db.Config().ConnString())
+			if _, err := listener.Exec(t.Context(), "LISTEN ident_foreign"); err != nil {
+				t.Fatal(err)
+			}
+			o := h.do("create", "", ada(len(name)))
+			h.do("patch", "", args{"user_id": o.UserID, "ops": replace("/name", "ours")})
+			h.do("delete", "", args{"user_id": o.UserID})
+			h.exec(sql)
+			expect(t, told, false)
+			n, err := listener.WaitForNotification(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n.PID != h.db.PgConn().PID() {
+				t.Error("our own writes were notified")
+			}
+			end()
+			if len(told) != 0 {
+				t.Error("told the same twice")
+			}
+		})
+	}
+}
+
+func TestForeignWritesAreHeardOfAgainAfterTheConnectionIsLost(t *testing.T) {
+	h := start(t)
+	told, end := h.watch(h.Store)
+	expect(t, told, true)
+	h.await("SELECT count(pg_terminate_backend(pid)) = 1 FROM pg_stat_activity WHERE query = 'LISTEN ident_foreign' AND datname = current_database()")
+	expect(t, told, false)
+	expect(t, told, true)
+	h.exec("UPDATE users SET name = ''")
+	expect(t, told, false)
+	end()
+	if len(told) != 0 {
+		t.Error("told the same twice")
+	}
+}
+
+func TestTheEndOfTheWatchEndsTheTrust(t *testing.T) {
+	h := start(t)
+	told, end := h.watch(h.Store)
+	expect(t, told, true)
+	end()
+	expect(t, told, false)
+}
+
+func TestAConnectionThatFellSilentIsNotTrustedForLong(t *testing.T) {
+	h := start(t)
+	s, p := h.throughProxy()
+	told, _ := h.watch(s)
+	expect(t, told, true)
+	begun := time.Now()
+	p.fallSilent()
+	expect(t, told, false)
+	if took := time.Since(begun); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	p.cut()
+	expect(t, told, true)
+}
+
+func TestWithFewConnectionsNothingIsTrusted(t *testing.T) {
+	for most, trusts := range map[int]bool{2: false, 3: false, 4: true} {
+		h := start(t, func(o *store.Options) { o.MaxConnections = most })
+		told, end := h.watch(h.Store)
+		if trusts {
+			expect(t, told, true)
+		}
+		if err := h.Ping(t.Context()); err != nil {
+			t.Error(err)
+		}
+		for i := range 50 {
+			h.create(i)
+		}
+		n := h.one("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1", "glotpod.ident/"+h.opts.Name).(int64)
+		if n > int64(most) {
+			t.Errorf("%d connections, and %d are allowed", n, most)
+		}
+		end()
+		if !trusts && len(told) != 0 {
+			t.Errorf("with %d connections something is trusted", most)
+		}
+	}
+}
+
+func TestTrustComesBackWhenForeignWritesHaveEndedForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told []bool
+		w := store.NewWatcher(func(trusted bool) { told = append(told, trusted) })
+		want := func(all ...bool) {
+			t.Helper()
+			if len(told) != len(all) || len(all) > 0 && told[len(told)-1] != all[len(all)-1] {
+				t.Fatalf("told %v, want %v", told, all)
+			}
+		}
+		w.Listening()
+		w.Listening()
+		want(true)
+		w.Foreign()
+		want(true, false)
+		for range 29 {
+			time.Sleep(time.Second)
+			w.Listening()
+		}
+		w.Foreign() // begins anew
+		for range 29 {
+			time.Sleep(time.Second)
+			w.Listening()
+		}
+		want(true, false)
+		time.Sleep(time.Second)
+		w.Listening()
+		want(true, false, true)
+		w.Lost()
+		w.Lost()
+		w.Listening() // again
+		want(true, false, true, false, true)
+	})
+}

@@ -1,0 +1,142 @@
+package store_test
+
+import (
+	"io"
+	"net"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/glotpod/ident/store"
+)
+
+// A proxy stands between a store and its database, and can fall silent.
+type proxy struct {
+	listener net.Listener
+	to       string
+	running  sync.WaitGroup
+
+	mu     sync.Mutex // guards the following fields
+	conns  map[net.Conn]bool
+	silent chan struct{} // closed: answers pass
+}
+
+// throughProxy opens the harness's database once more, by way of a proxy.
+func (h *harness) throughProxy() (*store.Store, *proxy) {
+	h.t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	p := &proxy{
+		listener: listener,
+		to:       net.JoinHostPort(h.opts.Host, strconv.Itoa(h.opts.Port)),
+		conns:    make(map[net.Conn]bool),
+		silent:   make(chan struct{}),
+	}
+	close(p.silent)
+	p.running.Go(p.accept)
+	h.t.Cleanup(func() {
+		listener.Close()
+		p.cut()
+		p.running.Wait()
+	})
+	opts := h.opts
+	opts.Host, opts.Port = "127.0.0.1", listener.Addr().(*net.TCPAddr).Port
+	s, err := store.Open(h.t.Context(), opts)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(s.Close)
+	return s, p
+}
+
+func (p *proxy) accept() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("tcp", p.to)
+		if err != nil {
+			client.Close()
+			continue
+		}
+		p.mu.Lock()
+		p.conns[client], p.conns[server] = true, true
+		p.mu.Unlock()
+		p.running.Go(func() {
+			io.Copy(server, client)
+			server.Close()
+		})
+		p.running.Go(func() {
+			p.answer(client, server)
+			client.Close()
+		})
+	}
+}
+
+func (p *proxy) answer(client, server net.Conn) {
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := server.Read(buffer)
+		p.mu.Lock()
+		silent := p.silent
+		p.mu.Unlock()
+		<-silent
+		if _, failed := client.Write(buffer[:n]); err != nil || failed != nil {
+			return
+		}
+	}
+}
+
+// fallSilent holds back what the database answers, until cut.
+func (p *proxy) fallSilent() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.silent = make(chan struct{})
+}
+
+// cut breaks all connections. New ones can be made.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for conn := range p.conns {
+		conn.Close()
+	}
+	clear(p.conns)
+	select {
+	case <-p.silent:
+	default:
+		close(p.silent)
+	}
+}
+
+func TestAWriteThatWasCommittedUnderItsLeaseIsAnsweredAlsoWhenTheLeaseIsOver(t *testing.T) {
+	h := start(t)
+	id := h.create(1)
+	s, p := h.throughProxy()
+	if err := rename(h, s, h.lease, id, "first"); err != nil {
+		t.Fatal(err)
+	}
+	// Holds up the write before its commit, until the answer cannot come back.
+	h.exec(`CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NEW; END $$`)
+	h.exec("CREATE TRIGGER hold BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION hold()")
+	h.exec("SELECT pg_advisory_lock(42)")
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		if err := rename(h, s, h.lease, id, "second"); err != nil {
+			t.Error(err)
+		}
+	})
+	h.await(waitsForLock)
+	p.fallSilent()
+	h.exec("SELECT pg_advisory_unlock(42)")
+	h.await("SELECT name = 'second' FROM users WHERE id = $1", id)
+	h.claim(0, h.lease.Epoch)
+	p.cut()
+	writing.Wait()
+	if n := h.one("SELECT count(*) FROM ident_requests"); n != int64(3) {
+		t.Errorf("%v requests, want 3", n)
+	}
+}
