@@ -7,13 +7,14 @@ import (
 	"time"
 )
 
-// A conn is a connection to the broker whose reading side is filtered. The
-// library reads from one goroutine; everything else may be used from any.
+// A conn is a connection to the broker whose reading side is filtered, and whose
+// writing side gathers what is written in quick succession. The library reads
+// from one goroutine; everything else may be used from any.
 type conn struct {
 	net.Conn
 	filter   *filter
 	frameMax atomic.Int64
-	open     atomic.Bool // the log-in is done
+	outgoing atomic.Pointer[outgoing] // set once the log-in is done
 
 	end   sync.Once
 	ended chan struct{} // is closed when nothing more can be read
@@ -30,7 +31,7 @@ func newConn(stream net.Conn, maxBody int, onFiltered func(Filtered)) *conn {
 // setOpen ends the log-in, in which this frame size was agreed.
 func (c *conn) setOpen(frameMax int) {
 	c.frameMax.Store(int64(frameMax))
-	c.open.Store(true)
+	c.outgoing.Store(newOutgoing(c.Conn))
 }
 
 // Read implements [net.Conn].
@@ -47,14 +48,26 @@ func (c *conn) Read(p []byte) (int, error) {
 
 // Write implements [net.Conn]. With TLS 1.3 the broker may refuse our certificate
 // when we write already. The library would close the connection over that at
-// once, so a failed write waits for the reader to find out the reason.
+// once, so during the log-in a failed write waits for the reader to find out the
+// reason.
 func (c *conn) Write(p []byte) (int, error) {
+	if o := c.outgoing.Load(); o != nil {
+		return o.Write(p)
+	}
 	n, err := c.Conn.Write(p)
-	if err != nil && !c.open.Load() {
+	if err != nil {
 		select {
 		case <-c.ended:
 		case <-time.After(time.Second):
 		}
 	}
 	return n, err
+}
+
+// Close implements [net.Conn].
+func (c *conn) Close() error {
+	if o := c.outgoing.Load(); o != nil {
+		return o.close()
+	}
+	return c.Conn.Close()
 }

@@ -1,0 +1,104 @@
+package broker
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestWhatComesDuringAWriteIsWrittenAtOnceAfterIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		o := newOutgoing(ours)
+		for _, s := range []string{"a", "b", "c"} {
+			if n, err := o.Write([]byte(s)); n != 1 || err != nil {
+				t.Fatal(n, err)
+			}
+			synctest.Wait() // the first is being written from here on
+		}
+		p := make([]byte, 10)
+		for _, want := range []string{"a", "bc"} {
+			if n, err := theirs.Read(p); err != nil || string(p[:n]) != want {
+				t.Errorf("read %q, %v, and not %q", p[:n], err, want)
+			}
+		}
+		o.close()
+	})
+}
+
+func TestAllThatWasWrittenArrivesInOrderThoughTheConnectionIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		o := newOutgoing(ours)
+		var want []byte
+		for i := range 100 {
+			p := bytes.Repeat([]byte{byte(i)}, i)
+			want = append(want, p...)
+			if _, err := o.Write(p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		go o.close()
+		got, err := io.ReadAll(theirs)
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d bytes of %d arrived, %v", len(got), len(want), err)
+		}
+		if _, err := o.Write([]byte{1}); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("a write after the close: %v", err)
+		}
+	})
+}
+
+func TestAWriteWaitsWhileTooMuchIsUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		o := newOutgoing(ours)
+		p := make([]byte, maxOutgoing)
+		for range 2 { // one is being written, one waits
+			o.Write(p)
+			synctest.Wait()
+		}
+		var third error
+		written := make(chan struct{})
+		go func() {
+			defer close(written)
+			_, third = o.Write(p)
+		}()
+		synctest.Wait()
+		select {
+		case <-written:
+			t.Error("the third did not wait")
+		default:
+		}
+		io.ReadFull(theirs, make([]byte, 2*maxOutgoing))
+		<-written
+		if third != nil {
+			t.Error(third)
+		}
+		theirs.Close()
+		synctest.Wait()
+		if _, err := o.Write(p); err == nil {
+			t.Error("a write to a lost connection succeeded")
+		}
+		o.close()
+	})
+}
+
+func TestAPeerThatReadsNothingHoldsUpACloseForAMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, _ := net.Pipe()
+		o := newOutgoing(ours)
+		o.Write([]byte{1})
+		synctest.Wait()
+		begun := time.Now()
+		o.close()
+		if took := time.Since(begun); took != farewell {
+			t.Errorf("the close took %v", took)
+		}
+		o.close() // once more changes nothing
+	})
+}
