@@ -2,7 +2,6 @@ package membership
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -52,9 +51,9 @@ func (m *Membership) answer() {
 	for {
 		select {
 		case q := <-m.asked:
-			body := encodeReport(m.o.Describe())
-			if len(body) > maxBody {
-				m.discarded.make(fmt.Errorf("a report of %d bytes", len(body)))
+			body, err := encodeReport(m.o.Describe())
+			if err != nil {
+				m.discarded.make(err)
 				continue
 			}
 			m.reply(q, typeReport, body)

@@ -3,6 +3,7 @@ package membership_test
 import (
 	"context"
 	"errors"
+	"math"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -48,7 +49,12 @@ func TestAskingForTheStatusReturnsTheReportsOfAll(t *testing.T) {
 	s.join(a, describe(a, b))
 	s.join(b, func(o *membership.Options) { o.Describe = func() membership.Report { return full } })
 	s.join(c, describe(c, a, b))
-	s.join(member("b", 0, 9), describe(member("b", 0, 9), a)) // a superseded one that runs still
+	s.join(member("b", 0, 9), func(o *membership.Options) { // a superseded one that runs still
+		o.Describe = func() membership.Report {
+			time.Sleep(20 * time.Millisecond) // it answers last
+			return report(member("b", 0, 9), a)
+		}
+	})
 
 	reports, err := membership.AskStatus(inTime(t), s.connect().Connection)
 	if err != nil {
@@ -56,6 +62,27 @@ func TestAskingForTheStatusReturnsTheReportsOfAll(t *testing.T) {
 	}
 	if want := []membership.Report{report(a, b), full, report(c, a, b)}; !reflect.DeepEqual(reports, want) {
 		t.Errorf("%+v", reports)
+	}
+}
+
+func TestAskingForTheStatusWaitsForTheNewestIncarnation(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	older, newer := member("a", 1, 1), member("a", 1, 2)
+	s.join(older, nil)
+	s.join(member("b", 1, 1), describe(member("b", 1, 1), newer))
+	var asked atomic.Int32
+	s.join(newer, func(o *membership.Options) {
+		o.Describe = func() membership.Report {
+			if asked.Add(1) == 1 {
+				return membership.Report{} // which is none
+			}
+			return report(newer)
+		}
+	})
+	reports, err := membership.AskStatus(inTime(t), s.connect().Connection)
+	if err != nil || len(reports) != 2 || reports[0].Member() != newer {
+		t.Errorf("%v %v", reports, err)
 	}
 }
 
@@ -103,6 +130,20 @@ func TestAskingForTheStatusNamesThoseWhoAreAliveAndDoNotAnswer(t *testing.T) {
 	}
 	if len(reports) != 2 {
 		t.Errorf("%v", reports)
+	}
+}
+
+func TestAReportThatCannotBeSentCostsAMemberNothingButALine(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	p := s.join(member("a", 1, 1), func(o *membership.Options) {
+		o.Describe = func() membership.Report { return membership.Report{SharedRequestsPerSecond: math.NaN()} }
+	})
+	if _, err := membership.AskStatus(soon(t), s.connect().Connection); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
+	}
+	if p.Err() != nil || p.logged.Len() != 1 {
+		t.Errorf("%v, %d log lines", p.Err(), p.logged.Len())
 	}
 }
 

@@ -131,3 +131,44 @@ func TestAMessageOfALargeClusterFits(t *testing.T) {
 		t.Errorf("%d bytes: %v", len(body), err)
 	}
 }
+
+func TestAMessageThatCannotBeIsNotTakenIn(t *testing.T) {
+	who := Identity{Name: "a", Start: 1, Session: 1}
+	good := func() heartbeat {
+		return heartbeat{
+			envelope: envelope{V: 1}, From: who, State: "ready", Parameters: Parameters{Partitions: 64, QueueType: "quorum"},
+			Wants: []lease{{Partition: 1, Epoch: 1, Holder: who}}, Gone: []Identity{who},
+		}
+	}
+	if _, err := decodeMessage(encode(good())); err != nil {
+		t.Fatal(err)
+	}
+	for what, spoil := range map[string]func(*heartbeat){
+		"another version":           func(h *heartbeat) { h.V = 2 },
+		"no name":                   func(h *heartbeat) { h.From.Name = "" },
+		"a name with a slash":       func(h *heartbeat) { h.From.Name = "a/b" },
+		"a start below 0":           func(h *heartbeat) { h.From.Start = -1 },
+		"a session below 0":         func(h *heartbeat) { h.From.Session = -1 },
+		"a state of none who sends": func(h *heartbeat) { h.State = "stopped" },
+		"no state":                  func(h *heartbeat) { h.State = "" },
+		"partitions below 0":        func(h *heartbeat) { h.Parameters.Partitions = -1 },
+		"too many partitions":       func(h *heartbeat) { h.Parameters.Partitions = maxPartitions + 1 },
+		"a queue type of control":   func(h *heartbeat) { h.Parameters.QueueType = "\x1b[2J" },
+		"a partition below 0":       func(h *heartbeat) { h.Wants[0].Partition = -1 },
+		"a partition beyond":        func(h *heartbeat) { h.Wants[0].Partition = maxPartitions },
+		"an epoch below 0":          func(h *heartbeat) { h.Wants[0].Epoch = -1 },
+		"a holder without a name":   func(h *heartbeat) { h.Wants[0].Holder.Name = "" },
+		"a release that is none":    func(h *heartbeat) { h.Released = []lease{{Partition: -1, Holder: who}} },
+		"a taking that is none":     func(h *heartbeat) { h.Taken = []lease{{Partition: -1, Holder: who}} },
+		"too many leases":           func(h *heartbeat) { h.Wants = make([]lease, maxPartitions+1) },
+		"too many who are gone":     func(h *heartbeat) { h.Gone = make([]Identity, maxPartitions+1) },
+		"one gone who cannot be":    func(h *heartbeat) { h.Gone[0].Name = "\n" },
+		"a body that is too long":   func(h *heartbeat) { h.Parameters.QueueType = strings.Repeat("x", maxBody) },
+	} {
+		h := good()
+		spoil(&h)
+		if msg, err := decodeMessage(encode(h)); err == nil {
+			t.Errorf("%s: %+v", what, msg)
+		}
+	}
+}

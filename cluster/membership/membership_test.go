@@ -235,8 +235,12 @@ func TestJoiningEndsWithItsContextThoughTheBrokerIsSilent(t *testing.T) {
 	l.socket.stop()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
+	begun := time.Now()
 	if _, err := membership.Join(ctx, l.Connection, membership.Options{Self: member("a", 1, 1), Log: zapTest(t)}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
+	}
+	if took := time.Since(begun); took > patience/3 { // the connection itself fails later
+		t.Errorf("it took %v", took)
 	}
 }
 

@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -79,8 +80,16 @@ type answer struct {
 	Report Report `json:"report"`
 }
 
-func encodeReport(r Report) []byte {
-	return encode(answer{envelope: envelope{V: wireVersion}, Report: r})
+// encodeReport returns an error where a number is none, or there is too much.
+func encodeReport(r Report) ([]byte, error) {
+	body, err := json.Marshal(answer{envelope: envelope{V: wireVersion}, Report: r})
+	if err == nil && len(body) > maxBody {
+		err = fmt.Errorf("%d bytes", len(body))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("encoding a report: %w", err)
+	}
+	return body, nil
 }
 
 func decodeReport(body []byte) (Report, error) {

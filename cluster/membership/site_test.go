@@ -22,11 +22,11 @@ const patience = 30 * time.Second
 
 // A site is a virtual host where members meet.
 type site struct {
-	t     *testing.T
+	t     testing.TB
 	vhost *testenv.Broker
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t testing.TB) *site {
 	t.Helper()
 	return &site{t, testenv.RabbitMQ(t)}
 }
@@ -105,7 +105,7 @@ func (l *link) cut() { l.socket.Close() }
 // A peer is a member under test.
 type peer struct {
 	*membership.Membership
-	t      *testing.T
+	t      testing.TB
 	link   *link
 	who    ownership.Member
 	events chan ownership.Event
@@ -192,7 +192,7 @@ func (p *peer) awaitLoss() error {
 	return err
 }
 
-func receive[T any](t *testing.T, from <-chan T) (v T) {
+func receive[T any](t testing.TB, from <-chan T) (v T) {
 	t.Helper()
 	select {
 	case v = <-from:
@@ -212,4 +212,4 @@ func (s *site) channel() *amqp.Channel {
 	return channel
 }
 
-func zapTest(t *testing.T) *zap.Logger { return zaptest.NewLogger(t) }
+func zapTest(t testing.TB) *zap.Logger { return zaptest.NewLogger(t) }

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -78,6 +79,45 @@ func TestDrainTellsWhyItHasNotDrained(t *testing.T) {
 	if status, _, stderr := s.run(t, "drain", "web-1"); status != 129 || stderr == "" {
 		t.Errorf("where no broker is, drain ended with %d: %s", status, stderr)
 	}
+}
+
+func TestInstancesOfTheProgramAreShownAndDrained(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for _, name := range []string{"web-1", "web-2"} {
+		s.serve(t, settings{"cluster.instance": name})
+	}
+	// holds waits until all partitions have an owner, and the instance as many of
+	// them as it should.
+	holds := func(name string, least, most int) {
+		t.Helper()
+		eventually(t, name+" has its partitions", func() bool {
+			status, stdout, _ := runToEnd(t, s.settings.environ(), "status", "--json")
+			var o struct {
+				Members    []struct{ Name, Version string }
+				Partitions []struct{ Owner string }
+			}
+			if status != 0 || json.Unmarshal([]byte(stdout), &o) != nil {
+				return false
+			}
+			held := 0
+			for _, p := range o.Partitions {
+				if p.Owner == name {
+					held++
+				}
+			}
+			return len(o.Members) == 2 && len(o.Partitions) == 4 && least <= held && held <= most
+		})
+	}
+	holds("web-1", 1, 3)
+	if status, stdout, stderr := runToEnd(t, s.settings.environ(), "drain", "web-1"); status != 0 || stderr != "" {
+		t.Fatalf("drain ended with %d: %s", status, stdout+stderr)
+	}
+	holds("web-2", 4, 4)
+	if status, stdout, stderr := runToEnd(t, s.settings.environ(), "undrain", "web-1"); status != 0 || stderr != "" {
+		t.Fatalf("undrain ended with %d: %s", status, stdout+stderr)
+	}
+	holds("web-1", 1, 3)
 }
 
 func TestCommandsForOperatorsSayWhatTheyDo(t *testing.T) {

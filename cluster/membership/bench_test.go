@@ -1,0 +1,27 @@
+package membership_test
+
+import "testing"
+
+// How long it takes from one member to another.
+func BenchmarkBroadcast(b *testing.B) {
+	s := newSite(b)
+	from, to := s.join(member("a", 1, 1), nil), s.join(member("b", 1, 1), nil)
+	seq := int64(0)
+	for b.Loop() {
+		from.Broadcast(message(from.who, seq))
+		to.next()
+		from.next()
+		seq++
+	}
+}
+
+// How long it takes to find that a member is gone.
+func BenchmarkProbe(b *testing.B) {
+	s := newSite(b)
+	p := s.join(member("a", 1, 1), nil)
+	for b.Loop() {
+		p.Probe(member("nobody", 1, 1))
+		p.next()
+		p.flush() // the question is closed
+	}
+}
