@@ -135,7 +135,7 @@ func (c *call) putBack(what string, err error) {
 // operationName returns what the request asks for, as its routing key or, where
 // it came the direct way or was passed on, its type says.
 func (c *call) operationName() string {
-	if c.Exchange == directExchange || c.line.queue != requestQueue {
+	if c.Exchange == directExchange || c.line.queue != RequestQueue {
 		return c.Type
 	}
 	return c.RoutingKey

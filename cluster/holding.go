@@ -138,7 +138,7 @@ func (s *session) hold(ctx context.Context, lease actor.Lease) (*holding, error)
 	var l *line
 	for begun := time.Now(); ; {
 		var err error
-		if l, err = openLine(s.conn, partitionQueue(lease.Partition), prefetch, exclusive); err == nil {
+		if l, err = openLine(s.conn, PartitionQueue(lease.Partition), prefetch, exclusive); err == nil {
 			break
 		}
 		switch {

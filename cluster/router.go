@@ -227,7 +227,7 @@ func (c *call) pass(number int, user int64) {
 		return
 	}
 	c.counts.forwarded.Add(1)
-	if err := c.hops.pass(c, partitionQueue(number), user); err != nil {
+	if err := c.hops.pass(c, PartitionQueue(number), user); err != nil {
 		c.leave() // the session ends
 	}
 }

@@ -239,7 +239,7 @@ func (s *session) serve(ctx context.Context, serving func()) (err error) {
 			return nil
 		}
 	}
-	if s.shared, err = openLine(s.conn, requestQueue, s.o.Prefetch, false); err != nil {
+	if s.shared, err = openLine(s.conn, RequestQueue, s.o.Prefetch, false); err != nil {
 		return err
 	}
 	s.quiet = make(chan struct{})

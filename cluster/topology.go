@@ -16,7 +16,6 @@ import (
 // Names that callers and subscribers know.
 const (
 	requestExchange = "amq.topic"
-	requestQueue    = "glotpod.rpc/ident"
 	requestKeys     = "rpc.user.#"
 	requestPrefix   = "rpc.user."
 
@@ -24,6 +23,10 @@ const (
 	// whose type is what the routing key would be otherwise.
 	directExchange = "glotpod.ident"
 )
+
+// RequestQueue is the shared queue, by which requests come whose caller does not
+// take the direct way.
+const RequestQueue = "glotpod.rpc/ident"
 
 // unroutedExchange has what the direct exchange has no queue for, and leads to
 // the shared queue.
@@ -45,9 +48,9 @@ const (
 	neverDropped = 1 << 30
 )
 
-// partitionQueue returns the name of a partition's queue.
-func partitionQueue(partition int) string {
-	return fmt.Sprintf("%s/%04d", requestQueue, partition)
+// PartitionQueue returns the name of a partition's queue.
+func PartitionQueue(partition int) string {
+	return fmt.Sprintf("%s/%04d", RequestQueue, partition)
 }
 
 // partitionArguments returns the arguments of the partitions' queues. A quorum
@@ -93,11 +96,11 @@ func declareShared(conn *amqp.Connection) error {
 		return fmt.Errorf("opening a channel: %w", err)
 	}
 	defer channel.Close()
-	if _, err := channel.QueueDeclare(requestQueue, true, false, false, false, nil); err != nil {
-		return setup(fmt.Errorf("declaring the queue %s: %w", requestQueue, err))
+	if _, err := channel.QueueDeclare(RequestQueue, true, false, false, false, nil); err != nil {
+		return setup(fmt.Errorf("declaring the queue %s: %w", RequestQueue, err))
 	}
-	if err := channel.QueueBind(requestQueue, requestKeys, requestExchange, false, nil); err != nil {
-		return setup(fmt.Errorf("binding the queue %s: %w", requestQueue, err))
+	if err := channel.QueueBind(RequestQueue, requestKeys, requestExchange, false, nil); err != nil {
+		return setup(fmt.Errorf("binding the queue %s: %w", RequestQueue, err))
 	}
 	return nil
 }
@@ -131,8 +134,8 @@ func declareQueues(conn *amqp.Connection, o Options) error {
 			}
 			defer channel.Close()
 			for p := first; p < o.Partitions; p += declarers {
-				if _, err := channel.QueueDeclare(partitionQueue(p), true, false, false, false, arguments); err != nil {
-					return fmt.Errorf("declaring the queue %s: %w", partitionQueue(p), err)
+				if _, err := channel.QueueDeclare(PartitionQueue(p), true, false, false, false, arguments); err != nil {
+					return fmt.Errorf("declaring the queue %s: %w", PartitionQueue(p), err)
 				}
 			}
 			return nil
@@ -155,8 +158,8 @@ func bindQueues(conn *amqp.Connection, o Options) error {
 	}
 	defer channel.Close()
 	for p := range o.Partitions {
-		if err := channel.QueueBind(partitionQueue(p), weight, directExchange, true, nil); err != nil {
-			return fmt.Errorf("binding the queue %s: %w", partitionQueue(p), err)
+		if err := channel.QueueBind(PartitionQueue(p), weight, directExchange, true, nil); err != nil {
+			return fmt.Errorf("binding the queue %s: %w", PartitionQueue(p), err)
 		}
 	}
 	return complete(channel)
@@ -181,8 +184,8 @@ func rebindQueues(conn *amqp.Connection, o Options) error {
 	}
 	defer channel.Close()
 	for p := range o.Partitions {
-		if err := channel.QueueUnbind(partitionQueue(p), weight, directExchange, nil); err != nil {
-			return fmt.Errorf("unbinding the queue %s: %w", partitionQueue(p), err)
+		if err := channel.QueueUnbind(PartitionQueue(p), weight, directExchange, nil); err != nil {
+			return fmt.Errorf("unbinding the queue %s: %w", PartitionQueue(p), err)
 		}
 	}
 	return bindQueues(conn, o)
@@ -221,8 +224,8 @@ func tryDirect(ctx context.Context, conn *amqp.Connection, o Options) error {
 	if err := channel.ExchangeDeclare(unroutedExchange, amqp.ExchangeFanout, true, false, false, false, nil); err != nil {
 		return fmt.Errorf("declaring the exchange %s: %w", unroutedExchange, err)
 	}
-	if err := channel.QueueBind(requestQueue, "", unroutedExchange, false, nil); err != nil {
-		return fmt.Errorf("binding the queue %s: %w", requestQueue, err)
+	if err := channel.QueueBind(RequestQueue, "", unroutedExchange, false, nil); err != nil {
+		return fmt.Errorf("binding the queue %s: %w", RequestQueue, err)
 	}
 
 	err = channel.ExchangeDeclarePassive(directExchange, hashExchange, true, false, false, false, nil)

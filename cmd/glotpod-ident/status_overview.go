@@ -2,9 +2,9 @@ package main
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 
+	"github.com/glotpod/ident/cluster"
 	"github.com/glotpod/ident/cluster/membership"
 )
 
@@ -46,19 +46,13 @@ type claim struct {
 	Epoch  int64  `json:"epoch"`
 }
 
-// The names of the queues, as package cluster declares them.
-const (
-	sharedQueue    = "glotpod.rpc/ident"
-	partitionQueue = sharedQueue + "/%04d"
-)
-
 // newOverview makes of reports all but what the broker knows.
 func newOverview(reports []membership.Report) *overview {
 	o := &overview{
 		Format:      overviewFormat,
 		Members:     reports,
 		Missing:     []string{},
-		SharedQueue: queueDepth{Name: sharedQueue},
+		SharedQueue: queueDepth{Name: cluster.RequestQueue},
 		Unowned:     []int{},
 		Contested:   []int{},
 	}
@@ -68,7 +62,7 @@ func newOverview(reports []membership.Report) *overview {
 	}
 	o.Partitions = make([]partitionView, partitions)
 	for p := range o.Partitions {
-		o.Partitions[p] = partitionView{Partition: p, OutdatedClaims: []claim{}, Queue: queueDepth{Name: fmt.Sprintf(partitionQueue, p)}}
+		o.Partitions[p] = partitionView{Partition: p, OutdatedClaims: []claim{}, Queue: queueDepth{Name: cluster.PartitionQueue(p)}}
 	}
 	for _, r := range reports {
 		for _, held := range r.Partitions {
