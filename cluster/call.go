@@ -58,6 +58,8 @@ func (c *call) fail(err error) {
 		c.leave()
 	case errors.Is(err, actor.ErrMailboxFull):
 		c.answer(actor.AnswerRefusal(actor.Failed("too many requests wait for this user")))
+	case errors.Is(err, errStuck):
+		c.answer(actor.AnswerRefusal(actor.Failed("the queue of the user's partition takes nothing in")))
 	default:
 		c.answer(actor.AnswerRefusal(actor.Failed("the request could not be carried out")))
 	}
@@ -75,26 +77,38 @@ func (c *call) end() {
 
 func (c *call) weight() int64 { return min(int64(len(c.Body)), c.o.InFlight) }
 
-// answer sends the answer to a request, and then acknowledges it.
+// answer sends the answer to a request, and then acknowledges it. It waits for
+// nothing but the socket: where it has to be found out first whether the caller
+// can be answered, that is done beside.
 func (c *call) answer(body []byte) {
 	c.ended.Do(func() {
-		defer c.end()
-		if c.ctx.Err() != nil {
+		if c.ReplyTo == "" || c.replies.AtOnce(c.ReplyTo, c.Redelivered) {
+			c.send(body)
+		} else {
+			go c.send(body)
+		}
+	})
+}
+
+func (c *call) send(body []byte) {
+	if c.ctx.Err() != nil {
+		c.end()
+		return
+	}
+	if c.ReplyTo != "" {
+		switch err := c.reply(body); {
+		case errors.Is(err, broker.ErrReplyTo):
+			c.o.Log.Warn("answer dropped", zap.Error(err))
+		case errors.Is(err, amqp.ErrClosed):
+			c.end()
+			return
+		case err != nil:
+			c.putBack("request not answered; it comes again", err)
 			return
 		}
-		if c.ReplyTo != "" {
-			switch err := c.reply(body); {
-			case errors.Is(err, broker.ErrReplyTo):
-				c.o.Log.Warn("answer dropped", zap.Error(err))
-			case errors.Is(err, amqp.ErrClosed):
-				return
-			case err != nil:
-				c.putBack("request not answered; it comes again", err)
-				return
-			}
-		}
-		c.acknowledge()
-	})
+	}
+	c.acknowledge()
+	c.end()
 }
 
 func (c *call) reply(body []byte) error {
@@ -121,15 +135,19 @@ func (c *call) acknowledge() {
 // putBackAfter keeps a request that cannot be answered from coming again at once.
 const putBackAfter = time.Second
 
-// putBack gives a request that could not be brought to its end back to the
-// broker: if it was carried out, it gets the same answer when it comes again.
+// putBack ends a call by giving the request back to the broker, after a while:
+// if it was carried out, it gets the same answer when it comes again. It does
+// not wait.
 func (c *call) putBack(what string, err error) {
 	c.o.Log.Warn(what, zap.Error(err))
-	select {
-	case <-time.After(putBackAfter):
-		c.line.send(func() error { return c.Nack(false, true) }) // fails only with the line, which has the same effect
-	case <-c.ctx.Done():
-	}
+	go func() {
+		defer c.end()
+		select {
+		case <-time.After(putBackAfter):
+			c.line.send(func() error { return c.Nack(false, true) }) // fails only with the line, which has the same effect
+		case <-c.ctx.Done():
+		}
+	}()
 }
 
 // operationName returns what the request asks for, as its routing key or, where

@@ -55,7 +55,7 @@ func (c *Client) Call(ctx context.Context, operation, messageID string, body []b
 
 // CallDirect is Call for a request about one user, to whose partition it goes at
 // once. Requests about a user that are sent so, one after another, are carried
-// out in that order.
+// out in that order, unless the exchange's queues are bound anew just then.
 func (c *Client) CallDirect(ctx context.Context, userID int64, operation, messageID string, body []byte) ([]byte, error) {
 	return c.call(ctx, directExchange, strconv.FormatInt(userID, 10), amqp.Publishing{
 		Type: requestPrefix + operation, MessageId: messageID, Body: body,

@@ -110,8 +110,10 @@ func (c *coordinator) detach(s *session) {
 }
 
 // block says whether the broker takes nothing that is published, since it is
-// short of memory or disk space. Then nobody hears of anybody, and nobody is to
-// be suspected for that: time stands still until it is over.
+// short of memory or disk space. Then nobody hears of anybody, and nobody is
+// suspected for that: nothing is decided until it is over. If it has lasted for
+// so long that others could have suspected this instance, it claims anew what it
+// holds.
 func (c *coordinator) block(s *session, yes bool) { c.events.put(blocked{s, yes}) }
 
 // handBack releases a lease, trying again until the database has said that it

@@ -18,7 +18,8 @@ import (
 // A holding is a partition that this instance holds under a lease: its queue is
 // consumed, and its users' actors take requests from there and from the router.
 type holding struct {
-	ctx   context.Context // done when the partition is abandoned
+	ctx   context.Context // done when the partition is abandoned, or has been handed over
+	end   context.CancelFunc
 	lease actor.Lease
 	line  *line
 	users *actor.Partition
@@ -78,7 +79,7 @@ func (s *session) do(command ownership.Command) {
 		x.cancel = cancel
 		x.mu.Unlock()
 		s.then(x, func() {
-			s.consume(ctx, x, actor.Lease{Partition: command.Partition, Epoch: command.Epoch})
+			s.consume(ctx, cancel, x, actor.Lease{Partition: command.Partition, Epoch: command.Epoch})
 		})
 	case ownership.HandOver:
 		x := s.slots[command.Partition]
@@ -95,15 +96,17 @@ func (s *session) lostLease(lease actor.Lease) {
 }
 
 // consume begins to serve a partition.
-func (s *session) consume(ctx context.Context, x *slot, lease actor.Lease) {
+func (s *session) consume(ctx context.Context, cancel context.CancelFunc, x *slot, lease actor.Lease) {
 	h, err := s.hold(ctx, lease)
 	if err != nil {
+		defer cancel()
 		if ctx.Err() == nil {
 			s.o.Log.Warn("partition not consumed", zap.Int("partition", lease.Partition), zap.Error(err))
 			s.lostLease(lease)
 		}
 		return
 	}
+	h.end = cancel
 	x.live.Store(h)
 	x.held.Store(h)
 	if ctx.Err() != nil { // abandoned meanwhile
@@ -114,7 +117,8 @@ func (s *session) consume(ctx context.Context, x *slot, lease actor.Lease) {
 		defer close(h.ended)
 		s.take(ctx, h.line, h)
 		if ctx.Err() == nil && !h.finishing.Load() {
-			s.lostLease(lease) // the consumer was cancelled, or the channel closed
+			s.o.Log.Warn("partition's consumer ended", zap.Int("partition", lease.Partition), zap.Error(h.line.why()))
+			s.lostLease(lease)
 		}
 	})
 	s.coordinator.tell(ownership.Consuming(lease))
@@ -122,7 +126,7 @@ func (s *session) consume(ctx context.Context, x *slot, lease actor.Lease) {
 
 const (
 	// consumeFor is how long it is tried to consume a queue that somebody else
-	// still consumes, whom the broker has not dropped yet.
+	// still consumes, whom the broker has not dropped yet, or that is missing.
 	consumeFor   = 2 * time.Second
 	consumeEvery = 50 * time.Millisecond
 )
@@ -141,10 +145,12 @@ func (s *session) hold(ctx context.Context, lease actor.Lease) (*holding, error)
 		if l, err = openLine(s.conn, PartitionQueue(lease.Partition), prefetch, exclusive); err == nil {
 			break
 		}
-		switch {
-		case isCode(err, amqp.NotFound):
+		if isCode(err, amqp.NotFound) {
 			s.rebinder.declare()
-		case !isCode(err, amqp.AccessRefused), time.Since(begun) > consumeFor:
+		} else if !isCode(err, amqp.AccessRefused) {
+			return nil, err
+		}
+		if time.Since(begun) > consumeFor {
 			return nil, err
 		}
 		select {
@@ -198,6 +204,7 @@ func (s *session) handOver(x *slot, lease actor.Lease) {
 	}
 	h.line.close()
 	x.live.Store(nil)
+	h.end()
 	held := ownership.Lease{Partition: lease.Partition, Epoch: lease.Epoch}
 	s.coordinator.handBack(held, func() {
 		s.o.Log.Debug("partition handed over", zap.Int("partition", lease.Partition), zap.Duration("after", time.Since(begun)))
@@ -205,8 +212,8 @@ func (s *session) handOver(x *slot, lease actor.Lease) {
 	})
 }
 
-// abandon ends serving a partition at once. Nothing is answered from its users'
-// state when abandon has returned; that its channel is closed, and what was not
+// abandon ends serving a partition at once. Nothing is read from its users'
+// state any more when abandon has returned; that its channel is closed, and what was not
 // acknowledged goes back to the broker, follows.
 func (s *session) abandon(x *slot) {
 	x.mu.Lock()
@@ -224,8 +231,11 @@ func (s *session) abandon(x *slot) {
 			return
 		}
 		h.line.close()
-		s.running.Go(h.users.Stop)
-		<-h.ended
+		s.running.Go(func() {
+			h.users.Stop()
+			<-h.ended
+			h.line.calls.Wait()
+		})
 	})
 }
 

@@ -1,10 +1,14 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/glotpod/ident/cluster/broker"
 )
 
 // hops passes requests on to the queues of their partitions. A request that was
@@ -23,15 +27,30 @@ type hops struct {
 	// take as long as the broker likes.
 	publishing sync.Mutex
 
-	mu      sync.Mutex // guards the following field
+	mu      sync.Mutex // guards the following fields
 	pending map[uint64]*hop
+	waiting []waiting // by partition
 }
+
+// waiting is what the broker has not confirmed of one partition.
+type waiting struct {
+	hops  int
+	since time.Time // when there were none, or the broker confirmed one
+}
+
+// stuckAfter is how long the broker may take to confirm any request that is
+// passed on to a partition. Then these are given up, and further ones refused,
+// lest they take the place of requests that could be carried out.
+const stuckAfter = 5 * time.Second
+
+var errStuck = errors.New("the broker does not confirm requests that are passed on to the partition")
 
 // A hop is a request that is being passed on.
 type hop struct {
-	call     *call
-	returned bool // no queue took it
-	taken    bool // the broker has it
+	call      *call
+	partition int
+	returned  bool // no queue took it
+	taken     bool // the broker has it
 }
 
 const (
@@ -43,7 +62,7 @@ const (
 	userHeader = "ident-user"
 )
 
-func openHops(conn *amqp.Connection, secret secret) (*hops, error) {
+func openHops(conn *amqp.Connection, partitions int, secret secret) (*hops, error) {
 	channel, err := conn.Channel()
 	if err != nil {
 		return nil, fmt.Errorf("opening a channel: %w", err)
@@ -56,6 +75,7 @@ func openHops(conn *amqp.Connection, secret secret) (*hops, error) {
 		closing: channel.NotifyClose(make(chan *amqp.Error, 1)),
 		secret:  secret,
 		pending: make(map[uint64]*hop),
+		waiting: make([]waiting, partitions),
 		done:    newMailbox[*hop](),
 		drained: make(chan struct{}),
 	}
@@ -68,8 +88,9 @@ func openHops(conn *amqp.Connection, secret secret) (*hops, error) {
 }
 
 // pass publishes a request to the queue of a partition, for good. For a create,
-// user is the id that was drawn. What became of it is put into done.
-func (h *hops) pass(c *call, queue string, user int64) error {
+// user is the id that was drawn. What became of it is put into done. Where the
+// partition is stuck, it returns errStuck.
+func (h *hops) pass(c *call, partition int, user int64) error {
 	headers := amqp.Table{}
 	if parent := traceParent(&c.Delivery); parent != "" {
 		headers[traceHeader] = parent
@@ -81,11 +102,17 @@ func (h *hops) pass(c *call, queue string, user int64) error {
 	defer h.publishing.Unlock()
 	number := h.channel.GetNextPublishSeqNo()
 	headers[hopHeader] = int64(number)
-	h.begin(number, &hop{call: c})
-	err := h.channel.Publish("", queue, true, false, amqp.Publishing{
+	if !h.begin(number, &hop{call: c, partition: partition}) {
+		return errStuck
+	}
+	replyTo := c.ReplyTo
+	if broker.CheckReplyTo(replyTo) != nil {
+		replyTo = "" // it would cost the channel
+	}
+	err := h.channel.Publish("", PartitionQueue(partition), true, false, amqp.Publishing{
 		Type:          c.operationName(),
 		MessageId:     c.MessageId,
-		ReplyTo:       c.ReplyTo,
+		ReplyTo:       replyTo,
 		CorrelationId: c.CorrelationId,
 		Expiration:    c.Expiration,
 		DeliveryMode:  amqp.Persistent,
@@ -100,10 +127,20 @@ func (h *hops) pass(c *call, queue string, user int64) error {
 	return nil
 }
 
-func (h *hops) begin(number uint64, x *hop) {
+// begin notes that a hop is pending, unless its partition is stuck.
+func (h *hops) begin(number uint64, x *hop) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	w := &h.waiting[x.partition]
+	switch {
+	case w.hops == 0:
+		w.since = time.Now()
+	case time.Since(w.since) > stuckAfter:
+		return false
+	}
+	w.hops++
 	h.pending[number] = x
+	return true
 }
 
 // end returns the hop of this number, which is pending no more; nil if it was not.
@@ -111,8 +148,28 @@ func (h *hops) end(number uint64) *hop {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	x := h.pending[number]
+	if x == nil {
+		return nil
+	}
 	delete(h.pending, number)
+	w := &h.waiting[x.partition]
+	w.hops--
+	w.since = time.Now()
 	return x
+}
+
+// stuck returns the calls of the hops that are pending in partitions that are
+// stuck. They stay pending, so that such a partition stays stuck until the
+// broker confirms one.
+func (h *hops) stuck() (calls []*call) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, x := range h.pending {
+		if time.Since(h.waiting[x.partition].since) > stuckAfter {
+			calls = append(calls, x.call)
+		}
+	}
+	return calls
 }
 
 // listen notes what the broker says of hops until the channel ends. It waits

@@ -181,7 +181,7 @@ func (i *Instance) Run(ctx context.Context) error {
 		if errors.Is(err, errOutage) {
 			continue // and wait for the database
 		}
-		i.o.Log.Warn("RabbitMQ out of reach", zap.Error(err), zap.Bool("insist", i.o.Insist))
+		i.o.Log.Warn("RabbitMQ or the database out of reach", zap.Error(err), zap.Bool("insist", i.o.Insist))
 		if err := patience.Failed(ctx, err); err != nil && ctx.Err() == nil {
 			return err
 		}

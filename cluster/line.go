@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
@@ -40,6 +41,20 @@ func openLine(conn *amqp.Connection, queue string, prefetch int, exclusive bool)
 	}
 	return l, nil
 }
+
+// why says why deliveries have ended though nobody asked for it.
+func (l *line) why() error {
+	select {
+	case cause := <-l.closing:
+		return lostError(cause)
+	case <-time.After(closingWait):
+		return errConsumerCancelled
+	}
+}
+
+// closingWait is how long after the end of its consumer a channel that is lost
+// is known to be.
+const closingWait = 100 * time.Millisecond
 
 // cancel ends the consumer. What the broker had sent before can still be taken
 // from deliveries, which end then.

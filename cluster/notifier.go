@@ -26,6 +26,10 @@ const (
 
 	catchUpPage = 500
 
+	// catchUpRefused is how many notifications may be refused until the rest of
+	// what an earlier owner has left is held back without being tried.
+	catchUpRefused = 100
+
 	// refusedEvery is how often notifications are tried again that a
 	// subscriber's queue has refused.
 	refusedEvery = 2 * time.Second
@@ -70,7 +74,7 @@ type notifier struct {
 	pending map[int64]int         // how often each notification is on its way
 	moving  map[int]int           // how many of each partition are
 	still   map[int]chan struct{} // closed when none of the partition is, any more
-	refused map[int64]bool        // users whose notifications are left to the outbox
+	refused map[int64]int         // of users whose notifications are left to the outbox: how many were
 }
 
 // sent is a notification that the broker has not confirmed yet.
@@ -109,7 +113,7 @@ func openNotifier(s *session) (*notifier, error) {
 		pending:   make(map[int64]int),
 		moving:    make(map[int]int),
 		still:     make(map[int]chan struct{}),
-		refused:   make(map[int64]bool),
+		refused:   make(map[int64]int),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	return n, nil
@@ -150,7 +154,8 @@ func (n *notifier) catchUpAll(ctx context.Context) {
 	}
 }
 
-// sendStored sends what the outbox has of some partitions.
+// sendStored sends what the outbox has of some partitions. What is refused, and
+// what follows it, is left there: nobody is to wait for that.
 func (n *notifier) sendStored(ctx context.Context, partitions []int) error {
 	for _, p := range partitions {
 		if err := n.flush(ctx, p); err != nil { // of an earlier lease of ours
@@ -158,6 +163,7 @@ func (n *notifier) sendStored(ctx context.Context, partitions []int) error {
 		}
 	}
 	var last int64
+	refused := 0
 	for {
 		page, err := n.store.Undelivered(ctx, partitions, last, 0, catchUpPage)
 		if err != nil {
@@ -172,9 +178,13 @@ func (n *notifier) sendStored(ctx context.Context, partitions []int) error {
 			if x.Partition < 0 && !slices.Contains(partitions, n.of(x.UserID)) {
 				continue
 			}
-			if err := n.begin(ctx, x); err != nil {
-				return err
+			if refused >= catchUpRefused {
+				n.setRefused(x.UserID)
 			}
+			if n.skips(x.UserID) {
+				continue
+			}
+			n.note(x) // a page is bounded by itself
 			s, err := n.publish(x)
 			if err != nil {
 				return err
@@ -182,8 +192,12 @@ func (n *notifier) sendStored(ctx context.Context, partitions []int) error {
 			all = append(all, s)
 		}
 		for _, s := range all {
-			if err := n.confirm(ctx, s); err != nil {
+			taken, err := n.confirm(ctx, s)
+			if err != nil {
 				return err
+			}
+			if !taken {
+				refused++
 			}
 		}
 	}
@@ -216,16 +230,26 @@ func (n *notifier) begin(ctx context.Context, x actor.Notification) error {
 	if err := n.bytes.Acquire(ctx, bytesOf(x)); err != nil {
 		return err
 	}
+	n.note(x)
+	return nil
+}
+
+// note is begin, for what takes no room.
+func (n *notifier) note(x actor.Notification) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.pending[x.ID]++ // it may be on its way twice
 	n.moving[n.partitionOf(x)]++
-	return nil
 }
 
-// end notes that x has arrived.
+// end notes that x, which was begun, has arrived or is left to the outbox.
 func (n *notifier) end(x actor.Notification) {
 	n.bytes.Release(bytesOf(x))
+	n.unnote(x)
+}
+
+// unnote is end, for what took no room.
+func (n *notifier) unnote(x actor.Notification) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.pending[x.ID]--; n.pending[x.ID] == 0 {
@@ -276,18 +300,16 @@ func (n *notifier) isPending(id int64) bool {
 func (n *notifier) run(ctx context.Context) {
 	unconfirmed := make(chan sent, unconfirmedLimit)
 	var confirming, catching sync.WaitGroup
-	defer catching.Wait()
+	defer catching.Wait() // and sweeping
 	defer n.cancel()
 	defer confirming.Wait()
 	defer close(unconfirmed)
 	confirming.Go(func() { n.confirmAll(ctx, unconfirmed) })
 	catching.Go(func() { n.catchUpAll(n.ctx) })
+	catching.Go(func() { n.sweepAll(n.ctx) })
 
-	refused, overdue := time.NewTicker(refusedEvery), time.NewTicker(overdueEvery)
-	defer refused.Stop()
-	defer overdue.Stop()
 	publish := func(x actor.Notification) bool {
-		if n.isRefused(x.UserID) {
+		if n.skips(x.UserID) {
 			n.end(x)
 			return true
 		}
@@ -306,14 +328,6 @@ func (n *notifier) run(ctx context.Context) {
 		select {
 		case x := <-n.queue:
 			if !publish(x) {
-				return
-			}
-		case <-refused.C:
-			if n.retryRefused(ctx) != nil {
-				return
-			}
-		case <-overdue.C:
-			if _, err := n.sweep(ctx, overdueAge, func(int64) bool { return true }); err != nil {
 				return
 			}
 		case <-n.finishing:
@@ -360,26 +374,27 @@ func (n *notifier) publish(x actor.Notification) (sent, error) {
 
 func (n *notifier) confirmAll(ctx context.Context, unconfirmed <-chan sent) {
 	for s := range unconfirmed {
-		if n.confirm(ctx, s) != nil {
+		_, err := n.confirm(ctx, s)
+		n.bytes.Release(bytesOf(s.Notification))
+		if err != nil {
 			return // it stays in the outbox, as do the others
 		}
 	}
 }
 
-// confirm waits for the broker's word on a notification.
-func (n *notifier) confirm(ctx context.Context, s sent) error {
-	defer n.end(s.Notification)
+// confirm waits for the broker's word on a notification that was noted.
+func (n *notifier) confirm(ctx context.Context, s sent) (taken bool, err error) {
+	defer n.unnote(s.Notification)
 	if s.confirmation == nil {
-		return nil
+		return true, nil
 	}
-	taken, err := n.await(ctx, s)
-	if err != nil {
-		return err
+	if taken, err = n.await(ctx, s); err != nil {
+		return false, err
 	}
 	if taken && !n.isRefused(s.UserID) {
 		n.store.Delivered(s.ID)
 	}
-	return nil
+	return taken, nil
 }
 
 // await waits for the broker's word. Where that is no, the user is refused from
@@ -392,31 +407,59 @@ func (n *notifier) await(ctx context.Context, s sent) (taken bool, err error) {
 	case !taken && n.channel.IsClosed():
 		return false, amqp.ErrClosed
 	case !taken && !n.isRefused(s.UserID):
-		n.setRefused(s.UserID, true)
+		n.setRefused(s.UserID)
 		n.log.Warn("a subscriber's queue refuses notifications; this user's are held back",
 			zap.Int64("id", s.ID), zap.Int64("user_id", s.UserID))
 	}
 	return taken, nil
 }
 
-func (n *notifier) setRefused(user int64, refused bool) {
+func (n *notifier) setRefused(user int64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if refused {
-		n.refused[user] = true
-	} else {
-		delete(n.refused, user)
-	}
+	n.refused[user]++
 }
 
 func (n *notifier) isRefused(user int64) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.refused[user]
+	return n.refused[user] > 0
+}
+
+// skips is isRefused, and counts what is left to the outbox because of it.
+func (n *notifier) skips(user int64) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.refused[user] == 0 {
+		return false
+	}
+	n.refused[user]++
+	return true
+}
+
+// sweepAll looks after what is in the outbox, until ctx is done.
+func (n *notifier) sweepAll(ctx context.Context) {
+	refused, overdue := time.NewTicker(refusedEvery), time.NewTicker(overdueEvery)
+	defer refused.Stop()
+	defer overdue.Stop()
+	for {
+		var err error
+		select {
+		case <-refused.C:
+			err = n.retryRefused(ctx)
+		case <-overdue.C:
+			_, err = n.sweep(ctx, overdueAge, func(int64) bool { return true })
+		case <-ctx.Done():
+			return
+		}
+		if err != nil {
+			return // the channel is closed, and the session learns of it
+		}
+	}
 }
 
 // retryRefused sends what is held back. A user of whom nothing is, any more, is
-// refused no longer.
+// refused no longer, unless something was left to the outbox meanwhile.
 func (n *notifier) retryRefused(ctx context.Context) error {
 	n.mu.Lock()
 	refused := maps.Clone(n.refused)
@@ -424,13 +467,15 @@ func (n *notifier) retryRefused(ctx context.Context) error {
 	if len(refused) == 0 {
 		return nil
 	}
-	seen, err := n.sweep(ctx, 0, func(user int64) bool { return refused[user] })
+	seen, err := n.sweep(ctx, 0, func(user int64) bool { return refused[user] > 0 })
 	if err != nil || seen == nil {
 		return err
 	}
-	for user := range refused {
-		if !seen[user] {
-			n.setRefused(user, false)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for user, skipped := range refused {
+		if !seen[user] && n.refused[user] == skipped {
+			delete(n.refused, user)
 		}
 	}
 	return nil
@@ -480,11 +525,9 @@ func (n *notifier) sweep(ctx context.Context, age time.Duration, of func(user in
 // resend sends one notification from the outbox, if its partition is held, and
 // waits for the broker's word.
 func (n *notifier) resend(ctx context.Context, x actor.Notification) (taken, held bool, err error) {
-	if err := n.begin(ctx, x); err != nil {
-		return false, false, err
-	}
-	defer n.end(x)
-	if !n.holds(n.partitionOf(x)) { // asked after begin, lest flush misses x
+	n.note(x)
+	defer n.unnote(x)
+	if !n.holds(n.partitionOf(x)) { // asked after that, lest flush misses x
 		return false, false, nil
 	}
 	s, err := n.publish(x)

@@ -54,6 +54,9 @@ func (s *session) measure() {
 		since := time.Since(last)
 		last = last.Add(since)
 		s.taken.measure(since)
+		for _, c := range s.hops.stuck() {
+			c.fail(errStuck)
+		}
 		for _, x := range s.slots {
 			if h := x.live.Load(); h != nil {
 				h.taken.measure(since)

@@ -227,7 +227,10 @@ func (c *call) pass(number int, user int64) {
 		return
 	}
 	c.counts.forwarded.Add(1)
-	if err := c.hops.pass(c, PartitionQueue(number), user); err != nil {
+	switch err := c.hops.pass(c, number, user); {
+	case errors.Is(err, errStuck):
+		c.spawn(func() { c.fail(err) })
+	case err != nil:
 		c.leave() // the session ends
 	}
 }
@@ -256,19 +259,14 @@ func (s *session) passed(x *hop) {
 		c.leave()
 	case x.taken:
 		c.ended.Do(func() {
-			defer c.end()
 			c.acknowledge()
+			c.end()
 		})
-	case x.returned:
-		s.rebinder.declare()
-		fallthrough
 	default:
-		c.spawn(func() {
-			c.ended.Do(func() {
-				defer c.end()
-				c.putBack("request not passed on; it comes again", errNotTaken)
-			})
-		})
+		if x.returned {
+			s.rebinder.declare()
+		}
+		c.ended.Do(func() { c.putBack("request not passed on; it comes again", errNotTaken) })
 	}
 }
 

@@ -100,7 +100,7 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 		return nil, err
 	}
 	s.watch(s.notifier.closed)
-	if s.hops, err = openHops(conn, secret(o.Secret)); err != nil {
+	if s.hops, err = openHops(conn, o.Partitions, secret(o.Secret)); err != nil {
 		return nil, err
 	}
 	s.watch(s.hops.closing)
@@ -247,7 +247,7 @@ func (s *session) serve(ctx context.Context, serving func()) (err error) {
 		defer close(s.quiet)
 		s.take(s.ctx, s.shared, nil)
 		if ctx.Err() == nil {
-			s.fail(errConsumerCancelled) // unless it has failed for another reason
+			s.fail(s.shared.why()) // unless it has failed for another reason
 		}
 	})
 	serving()

@@ -24,6 +24,7 @@ type outbox struct {
 type removal struct {
 	outbox *outbox
 	ids    []int64
+	own    int // how many of ids no other removal has
 }
 
 const (
@@ -124,7 +125,7 @@ func (o *outbox) remove() *removal {
 }
 
 func (o *outbox) removeLocked() *removal {
-	r := &removal{o, o.delivered}
+	r := &removal{outbox: o, ids: o.delivered, own: len(o.delivered)}
 	o.delivered = nil
 	if o.removals == nil {
 		o.removals = make(map[*removal]struct{})
@@ -152,7 +153,7 @@ func (r *removal) done(err error) {
 	defer r.outbox.mu.Unlock()
 	delete(r.outbox.removals, r)
 	if err != nil {
-		r.outbox.delivered = append(r.outbox.delivered, r.ids...)
+		r.outbox.delivered = append(r.outbox.delivered, r.ids[:r.own]...)
 	}
 }
 

@@ -101,6 +101,16 @@ func (r *Replies) Check(ctx context.Context, replyTo string, redelivered bool) e
 	return nil
 }
 
+// AtOnce reports whether Check would return at once.
+func (r *Replies) AtOnce(replyTo string, redelivered bool) bool {
+	name, err := parseReplyTo(replyTo)
+	if err != nil || name == nil || !r.release.direct || name.wide && !r.release.wide {
+		return true
+	}
+	_, known := r.known(name.node, redelivered)
+	return known
+}
+
 // known returns what has been found out about a node.
 func (r *Replies) known(node string, redelivered bool) (safe, known bool) {
 	r.mu.Lock()
