@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -178,15 +179,23 @@ func (s *setup) lease(user int64) actor.Lease {
 // commit applies a create to the store behind the instance's back.
 func (s *setup) commit(id int64) {
 	s.t.Helper()
-	body, _ := msgp.AppendMapStrIntf(nil, map[string]any{"name": "Ada", "email": fmt.Sprint(id), "github": map[string]any{"id": id, "access_token": "t"}})
+	if err := s.tryCommit(s.lease(id), id, "Ada"); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *setup) tryCommit(lease actor.Lease, id int64, name string) error {
+	body, _ := msgp.AppendMapStrIntf(nil, map[string]any{"name": name, "email": fmt.Sprint(id), "github": map[string]any{"id": id, "access_token": "t"}})
 	r, refusal := actor.Parse("create", body, actor.Identity{}, limits)
 	if refusal != nil {
-		s.t.Fatal(refusal)
+		return refusal
 	}
 	r.Write.UserID = id
-	if o, err := s.store.Commit(s.t.Context(), s.lease(id), r.Write); err != nil || o.Refusal != nil {
-		s.t.Fatal(o, err)
+	o, err := s.store.Commit(s.t.Context(), lease, r.Write)
+	if err == nil && o.Refusal != nil {
+		return o.Refusal
 	}
+	return err
 }
 
 func (s *setup) stored() (n int) {
@@ -284,4 +293,63 @@ func TestAnInstanceWhoseQueueIsDeletedEndsOrInsistsAndDeclaresItAgain(t *testing
 		q, err := channel.QueueDeclarePassive("glotpod.rpc/ident", true, false, false, false, nil)
 		return err == nil && q.Consumers == 1
 	})
+}
+
+func TestLargeNotificationsHoldUpNoCommitWhileOthersAreRefused(t *testing.T) {
+	s := newSetup(t)
+	s.subscribe(amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"})
+	s.run()
+	s.commit(1)
+	s.commit(2)
+	s.until("one is refused", func() bool { return s.stored() == 1 })
+	// Each is some 6 MB in JSON, so that no more than two are on their way.
+	const large = 8
+	name := strings.Repeat("\x01", 1_000_000)
+	committed := make(chan struct{}, large)
+	leases := make([]actor.Lease, large)
+	for i := range leases {
+		leases[i] = s.lease(int64(i + 3))
+	}
+	for i, lease := range leases {
+		go func() {
+			defer func() { committed <- struct{}{} }()
+			if err := s.tryCommit(lease, int64(i+3), name); err != nil {
+				t.Error(err)
+			}
+		}()
+	}
+	for range large {
+		select {
+		case <-committed:
+		case <-time.After(30 * time.Second):
+			t.Fatal("a commit waits")
+		}
+	}
+	deliveries := s.consume()
+	for range 2 + large {
+		s.next(deliveries)
+	}
+	s.until("the outbox is empty", func() bool { return s.stored() == 0 })
+}
+
+func TestABacklogThatASubscriberRefusesDelaysNoPartition(t *testing.T) {
+	s := newSetup(t)
+	s.subscribe(amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"})
+	s.commit(1)
+	const rows = 20_000
+	if _, err := s.db.Exec(t.Context(), `INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, partition)
+		SELECT 1 + i, gen_random_uuid(), 'notifications.user.delete', '{}', false, i % 4 FROM generate_series(1, $1) i`, rows); err != nil {
+		t.Fatal(err)
+	}
+	s.run()
+	s.getDirect(s.client(), 1)
+	if left := s.stored(); left < rows-1 {
+		t.Fatalf("%d are left", left)
+	}
+	// What was held back is sent once there is room, each user's in order.
+	if _, err := s.channel.QueueDelete("subscriber", false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	s.subscribe(nil)
+	s.until("the outbox is empty", func() bool { return s.stored() == 0 })
 }

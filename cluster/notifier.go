@@ -407,17 +407,21 @@ func (n *notifier) await(ctx context.Context, s sent) (taken bool, err error) {
 	case !taken && n.channel.IsClosed():
 		return false, amqp.ErrClosed
 	case !taken && !n.isRefused(s.UserID):
-		n.setRefused(s.UserID)
-		n.log.Warn("a subscriber's queue refuses notifications; this user's are held back",
-			zap.Int64("id", s.ID), zap.Int64("user_id", s.UserID))
+		if n.setRefused(s.UserID) {
+			n.log.Warn("a subscriber's queue refuses notifications; those of the users concerned are held back",
+				zap.Int64("id", s.ID), zap.Int64("user_id", s.UserID))
+		}
 	}
 	return taken, nil
 }
 
-func (n *notifier) setRefused(user int64) {
+// setRefused has a user's notifications left to the outbox. It returns whether
+// this is the first user.
+func (n *notifier) setRefused(user int64) (first bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.refused[user]++
+	return len(n.refused) == 1 && n.refused[user] == 1
 }
 
 func (n *notifier) isRefused(user int64) bool {

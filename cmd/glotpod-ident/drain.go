@@ -26,7 +26,8 @@ reach.`
 const undrainAbout = `Takes back "glotpod-ident drain": the instance takes partitions again.
 
 Ends with status 0 when the instance has taken the request, 1 when there is no
-such instance, 129 when RabbitMQ is out of reach.`
+such instance, 3 when it has not answered in time, 129 when RabbitMQ is out of
+reach.`
 
 const (
 	// requestTimeout is how long an instance has for taking a request, and for
