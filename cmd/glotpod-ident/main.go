@@ -49,6 +49,7 @@ func commands() []command {
 		{"drain", "have an instance hand over its partitions", runDrain},
 		{"undrain", "let an instance take partitions again", runUndrain},
 		{"call", "send one request to the service, and print the answer", runCall},
+		{"bench", "measure the service beside an echo", runBench},
 		{"dev", "run a cluster with a broker and a database of its own, to try things", runDev},
 		{"version", "print the program's version", runVersion},
 	}
