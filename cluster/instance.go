@@ -193,10 +193,16 @@ func (i *Instance) ownership() ownership.Config {
 	c.Name, c.Start = i.o.Name, i.o.Start
 	c.Partitions, c.QueueType = i.o.Partitions, i.o.QueueType
 	c.Seed = rand.Uint64()
-	// The broker drops a frozen connection within three of its heartbeats. Who
-	// is silent for that long, and yet is believed dead, has lost its channels.
-	c.SuspectAfter = max(c.SuspectAfter, 3*i.o.Broker.Heartbeat+c.Heartbeat)
+	c.SuspectAfter = suspectAfter(i.o)
 	return c
+}
+
+// suspectAfter is how long a member may be silent. The broker drops a frozen
+// connection within three of its heartbeats: who is believed dead after that has
+// lost its channels.
+func suspectAfter(o Options) time.Duration {
+	c := ownership.DefaultConfig()
+	return max(c.SuspectAfter, 3*o.Broker.Heartbeat+c.Heartbeat)
 }
 
 // failure returns why the instance must end, nil if it was asked to.

@@ -53,6 +53,7 @@ func (s *session) measure() {
 		}
 		since := time.Since(last)
 		last = last.Add(since)
+		s.checkHeard(suspectAfter(s.o))
 		s.taken.measure(since)
 		for _, c := range s.hops.stuck() {
 			c.fail(errStuck)

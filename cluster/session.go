@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -40,6 +41,9 @@ type session struct {
 	end     context.CancelCauseFunc
 	running sync.WaitGroup      // goroutines
 	bodies  *semaphore.Weighted // bytes of the bodies of requests that are being carried out
+
+	heard   atomic.Int64 // when a heartbeat of our own last came back, in Unix nanoseconds
+	blocked atomic.Bool  // the broker takes nothing in
 
 	counts *counts
 	taken  meter // from the shared queue
@@ -85,6 +89,7 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 	s.running.Go(func() {
 		for b := range blocked {
 			o.Log.Warn("RabbitMQ takes nothing in", zap.Bool("blocked", b.Active), zap.String("why", b.Reason))
+			s.blocked.Store(b.Active)
 			s.coordinator.block(s, b.Active)
 		}
 	})
@@ -141,7 +146,12 @@ func (s *session) join(ctx context.Context, i *Instance) error {
 	s.members, err = membership.Join(ctx, s.conn, membership.Options{
 		Self:     s.self,
 		Describe: func() membership.Report { return s.report(i) },
-		Event:    s.coordinator.tell,
+		Event: func(e ownership.Event) {
+			if r, ok := e.(ownership.Received); ok && r.Message.From == s.self {
+				s.heard.Store(time.Now().UnixNano())
+			}
+			s.coordinator.tell(e)
+		},
 		Drain: func(yes bool) {
 			if yes {
 				s.coordinator.tell(ownership.DrainRequested{})
@@ -162,6 +172,19 @@ func (s *session) join(ctx context.Context, i *Instance) error {
 		}
 	})
 	return nil
+}
+
+var errUnheard = errors.New("heartbeats do not come back")
+
+// checkHeard ends the session before the others, who do not hear of it either,
+// believe it dead and take its partitions.
+func (s *session) checkHeard(suspectAfter time.Duration) {
+	heard := time.Unix(0, s.heard.Load())
+	if s.blocked.Load() {
+		s.heard.Store(time.Now().UnixNano()) // nobody hears of anybody
+	} else if time.Since(heard) > suspectAfter-measureEvery {
+		s.fail(errUnheard)
+	}
 }
 
 // fail ends the session, unless it is over already.
@@ -208,6 +231,7 @@ func (s *session) run(ctx context.Context, serving func()) error {
 	s.running.Go(func() { s.notifier.run(s.ctx) })
 	s.running.Go(s.finishHops)
 	s.running.Go(s.rebinder.run)
+	s.heard.Store(time.Now().UnixNano())
 	s.running.Go(s.measure)
 	s.o.Store.SendTo(s.notifier.send)
 	s.coordinator.attach(s, s.self.Incarnation.Session)
