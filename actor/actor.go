@@ -87,7 +87,7 @@ func (p *Partition) write(t task) {
 	}
 	switch {
 	case err == nil && outcome.Applied && outcome.After != nil && cache.current(generation):
-		cache.keep(p, t.write.UserID, AnswerUser(outcome.After), generation)
+		cache.keep(p, t.write.UserID, AnswerUser(outcome.After), keysOf(outcome.After), generation)
 	case err == nil && outcome.Refusal != nil: // the user is as before
 	default:
 		cache.forget(p, t.write.UserID)
@@ -114,26 +114,26 @@ func (p *Partition) read(userID int64, batch []task) {
 // actor may call it, since no write may be under way.
 func (p *Partition) load(userID int64) (answer []byte, err error) {
 	generation := p.o.Cache.generation()
-	answer, found, err := p.find(userID)
-	if found {
-		p.o.Cache.keep(p, userID, answer, generation)
+	answer, user, err := p.find(userID)
+	if user != nil {
+		p.o.Cache.keep(p, userID, answer, keysOf(user), generation)
 	}
 	return answer, err
 }
 
-// find reads a user from the store.
-func (p *Partition) find(userID int64) (answer []byte, found bool, err error) {
+// find reads a user from the store, who is nil if there is none.
+func (p *Partition) find(userID int64) (answer []byte, user *User, err error) {
 	if err := context.Cause(p.ctx); err != nil {
-		return nil, false, err
+		return nil, nil, err
 	}
-	user, err := p.o.Store.Find(p.ctx, &Lookup{UserID: &userID})
+	user, err = p.o.Store.Find(p.ctx, &Lookup{UserID: &userID})
 	switch {
 	case err != nil:
-		return nil, false, p.explain(err)
+		return nil, nil, p.explain(err)
 	case user == nil:
-		return AnswerRefusal(NoSuchUser), false, nil
+		return AnswerRefusal(NoSuchUser), nil, nil
 	default:
-		return AnswerUser(user), true, nil
+		return AnswerUser(user), user, nil
 	}
 }
 

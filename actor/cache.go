@@ -24,6 +24,7 @@ type CacheOptions struct {
 type Cache struct {
 	idle   time.Duration
 	shards []shard       // a user is in one of them, by id
+	index  *index        // whom the users' other keys lead to
 	clock  atomic.Int64  // what a shard takes for the time: rises ageIdle times in idle
 	wake   chan struct{} // holds a token while there may be users of a partition that has ended
 
@@ -52,9 +53,9 @@ func NewCache(o CacheOptions) *Cache {
 		n *= 2
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &Cache{idle: o.Idle, shards: make([]shard, n), wake: make(chan struct{}, 1), cancel: cancel, closed: make(chan struct{})}
+	c := &Cache{idle: o.Idle, shards: make([]shard, n), index: newIndex(), wake: make(chan struct{}, 1), cancel: cancel, closed: make(chan struct{})}
 	for i := range c.shards {
-		c.shards[i].init(o.Users/n, o.Bytes/int64(n))
+		c.shards[i].init(o.Users/n, o.Bytes/int64(n), c.index)
 	}
 	go c.sweep(ctx)
 	return c
@@ -96,8 +97,8 @@ func (c *Cache) Len() int {
 	return n
 }
 
-// Bytes says how many bytes the warm users take: those of their answers, and 128
-// beside each.
+// Bytes says how many bytes the warm users take: those of their answers and
+// emails, and 320 beside each.
 func (c *Cache) Bytes() int64 {
 	n := int64(0)
 	for i := range c.shards {
@@ -139,9 +140,29 @@ func (c *Cache) get(p *Partition, userID int64) []byte {
 	return s.getLocked(p, userID, c.clock.Load())
 }
 
+// Whose returns the id of a warm user who may be the one whom l describes, though
+// l does not name the id; 0 if there is none.
+func (c *Cache) Whose(l *Lookup) (userID int64) {
+	if c == nil || l.UserID != nil || l.Nobody {
+		return 0
+	}
+	return c.index.find(l)
+}
+
+// getMatching is get, for a user whom l describes.
+func (c *Cache) getMatching(p *Partition, userID int64, l *Lookup) []byte {
+	s := c.shard(userID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.users[userID]; !c.trusted() || p.over.Load() || e == nil || !e.keys.match(l) {
+		return nil
+	}
+	return s.getLocked(p, userID, c.clock.Load())
+}
+
 // keep makes a user warm in p, if the cache has been trusted since it was of the
 // given generation. It keeps a copy of answer.
-func (c *Cache) keep(p *Partition, userID int64, answer []byte, generation uint64) {
+func (c *Cache) keep(p *Partition, userID int64, answer []byte, k keys, generation uint64) {
 	if c == nil {
 		return
 	}
@@ -152,7 +173,7 @@ func (c *Cache) keep(p *Partition, userID int64, answer []byte, generation uint6
 	// Trust changes the generation, and a partition ends, before the shard is
 	// cleared of what must not stay; that is to come if it is not seen here.
 	if c.current(generation) && !p.over.Load() {
-		s.keepLocked(p, userID, answer, c.clock.Load())
+		s.keepLocked(p, userID, answer, k, c.clock.Load())
 	}
 }
 
@@ -207,5 +228,6 @@ func (c *Cache) sweep(ctx context.Context) {
 		for i := range c.shards {
 			c.shards[i].sweep(idle, ended)
 		}
+		c.index.shrink()
 	}
 }

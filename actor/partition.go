@@ -128,6 +128,25 @@ func (p *Partition) get(userID int64, done func([]byte, error)) (warm []byte, er
 	return nil, nil
 }
 
+// GetWarm returns the whole answer, encoded, about a user of this id whom l
+// describes, if the user is warm and no write of the user is under way or waits;
+// nil otherwise. The answer is shared and must not be changed.
+func (p *Partition) GetWarm(userID int64, l *Lookup) []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if a := p.actors[userID]; p.over.Load() || a != nil && a.writes > 0 || p.o.Cache == nil {
+		return nil
+	}
+	return p.o.Cache.getMatching(p, userID, l)
+}
+
+// Warm sees to it that a user is warm soon, if the cache is trusted.
+func (p *Partition) Warm(userID int64) {
+	if p.o.Cache.trusted() {
+		p.Get(userID, func([]byte, error) {}) // who is not warm then is read when asked for
+	}
+}
+
 // Active says how many users have an actor: work of theirs is under way or
 // waits.
 func (p *Partition) Active() int {

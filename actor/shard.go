@@ -2,6 +2,7 @@ package actor
 
 import (
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -9,6 +10,7 @@ import (
 type shard struct {
 	maxUsers int
 	maxBytes int64
+	index    *index
 
 	mu    sync.Mutex // guards the following fields, and all entries
 	users map[int64]*entry
@@ -22,18 +24,20 @@ type entry struct {
 	partition  *Partition // in which the user is warm
 	userID     int64
 	answer     []byte // to a get; shared, never changed
-	used       int64  // when, on the cache's clock
+	keys       keys
+	used       int64 // when, on the cache's clock
 	prev, next *entry
 }
 
-// entryBytes is about what an entry takes beside its answer: 64 bytes itself, 20
-// to 40 in the map, and what its answer's memory is larger than the answer.
-const entryBytes = 128
+// entryBytes is about what an entry takes beside its answer and its email: 112
+// bytes itself, 20 to 40 in the map, up to 140 in the index, and what its answer's
+// memory is larger than the answer.
+const entryBytes = 320
 
-func (e *entry) bytes() int64 { return entryBytes + int64(len(e.answer)) }
+func (e *entry) bytes() int64 { return entryBytes + int64(len(e.answer)+len(e.keys.email)) }
 
-func (s *shard) init(maxUsers int, maxBytes int64) {
-	s.maxUsers, s.maxBytes = maxUsers, maxBytes
+func (s *shard) init(maxUsers int, maxBytes int64, x *index) {
+	s.maxUsers, s.maxBytes, s.index = maxUsers, maxBytes, x
 	s.clearLocked()
 }
 
@@ -44,6 +48,9 @@ func (s *shard) clear() {
 }
 
 func (s *shard) clearLocked() {
+	for _, e := range s.users {
+		s.index.remove(&e.keys, e.userID)
+	}
 	s.users, s.most, s.bytes = make(map[int64]*entry), 0, 0
 	s.ring.prev, s.ring.next = &s.ring, &s.ring
 }
@@ -68,16 +75,18 @@ func (s *shard) getLocked(p *Partition, userID, now int64) []byte {
 }
 
 // keepLocked adds a user who is not there yet in p, and makes room.
-func (s *shard) keepLocked(p *Partition, userID int64, answer []byte, now int64) {
+func (s *shard) keepLocked(p *Partition, userID int64, answer []byte, k keys, now int64) {
 	if old := s.users[userID]; old != nil {
 		s.removeLocked(old) // of a partition that was the same one's before
 	}
-	e := &entry{partition: p, userID: userID, answer: slices.Clip(slices.Clone(answer)), used: now}
+	k.email = strings.Clone(k.email) // which may be part of something larger
+	e := &entry{partition: p, userID: userID, answer: slices.Clip(slices.Clone(answer)), keys: k, used: now}
 	if e.bytes() > s.maxBytes {
 		return
 	}
 	e.enterRing(&s.ring)
 	s.users[userID] = e
+	s.index.add(&e.keys, userID)
 	s.bytes += e.bytes()
 	for len(s.users) > s.maxUsers || s.bytes > s.maxBytes {
 		s.removeLocked(s.ring.prev)
@@ -94,6 +103,7 @@ func (s *shard) forgetLocked(p *Partition, userID int64) {
 func (s *shard) removeLocked(e *entry) {
 	e.leaveRing()
 	delete(s.users, e.userID)
+	s.index.remove(&e.keys, e.userID)
 	s.bytes -= e.bytes()
 }
 

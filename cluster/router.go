@@ -85,8 +85,25 @@ func (c *call) get(l *actor.Lookup, of *holding) {
 			})
 			return
 		}
+	} else if answer := c.warm(l); answer != nil {
+		c.answer(answer)
+		return
 	}
 	c.spawn(func() { c.find(l) })
+}
+
+// warm returns the answer about a user who is found by something else than the
+// id, if the user is warm here; nil otherwise.
+func (c *call) warm(l *actor.Lookup) []byte {
+	id := c.cache.Whose(l)
+	if id == 0 {
+		return nil
+	}
+	h := c.held(partition.Of(id, c.o.Partitions))
+	if h == nil {
+		return nil
+	}
+	return h.users.GetWarm(id, l)
 }
 
 // read has a partition read a user. If it stops before it calls elsewhere.
@@ -121,6 +138,9 @@ func (c *call) find(l *actor.Lookup) {
 		c.answer(actor.AnswerRefusal(actor.NoSuchUser))
 	default:
 		c.answer(actor.AnswerUser(user))
+		if h := c.held(partition.Of(user.ID, c.o.Partitions)); h != nil {
+			h.users.Warm(user.ID) // it may be asked for again
+		}
 	}
 }
 
