@@ -14,7 +14,7 @@ var ErrUnreachable = errors.New("out of reach")
 
 const (
 	firstPause = 250 * time.Millisecond
-	longPause  = 15 * time.Second
+	longPause  = 5 * time.Second
 
 	// insistFor is how long an instance that insists goes on trying.
 	insistFor = 5 * time.Minute

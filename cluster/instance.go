@@ -84,10 +84,6 @@ type Options struct {
 const (
 	connectTimeout = 8 * time.Second
 
-	// steadyAfter is how long a session has to last for its end to be a first
-	// failure, and not one more in a row.
-	steadyAfter = 30 * time.Second
-
 	// pingEvery and pingTimeout bound how long the loss of the database goes
 	// unnoticed while nobody asks for anything.
 	pingEvery   = time.Second
@@ -166,11 +162,7 @@ func (i *Instance) Run(ctx context.Context) error {
 
 	patience := Patience{Insist: i.o.Insist}
 	for number := int64(1); ; number++ {
-		begun := time.Now()
-		err := i.serve(ctx, number)
-		if time.Since(begun) > steadyAfter {
-			patience.Succeeded()
-		}
+		err := i.serve(ctx, number, patience.Succeeded)
 		if ctx.Err() != nil {
 			return failure(ctx)
 		}
@@ -215,8 +207,9 @@ func failure(ctx context.Context) error {
 	return nil
 }
 
-// serve runs one session, when the database is in reach.
-func (i *Instance) serve(ctx context.Context, number int64) error {
+// serve runs one session, when the database is in reach. It calls reached when
+// the session takes requests.
+func (i *Instance) serve(ctx context.Context, number int64, reached func()) error {
 	if !i.awaitDatabase(ctx) {
 		return nil
 	}
@@ -229,6 +222,7 @@ func (i *Instance) serve(ctx context.Context, number int64) error {
 	defer i.serving.Store(false)
 	defer context.AfterFunc(ctx, func() { i.serving.Store(false) })()
 	return s.run(ctx, func() {
+		reached()
 		i.serving.Store(ctx.Err() == nil)
 		i.o.Log.Info("serving")
 	})
