@@ -319,7 +319,7 @@ func (s *session) drain() {
 				return // lost: what was taken comes again
 			}
 			<-s.quiet
-			s.shared.calls.Wait()
+			s.awaitCalls(s.shared)
 		}
 		s.coordinator.tell(ownership.LeaveRequested{})
 		select {
@@ -342,6 +342,20 @@ func (s *session) drain() {
 	s.o.Store.Abort()
 	s.conn.CloseDeadline(time.Now().Add(time.Second)) // ends the consumers, too
 	<-finished
+}
+
+// awaitCalls waits until the calls of a line, of which nothing more is taken,
+// have ended, or the session is over.
+func (s *session) awaitCalls(l *line) {
+	ended := make(chan struct{})
+	s.running.Go(func() {
+		defer close(ended)
+		l.calls.Wait()
+	})
+	select {
+	case <-ended:
+	case <-s.ctx.Done():
+	}
 }
 
 // close ends the session. What is still under way was not acknowledged, and

@@ -57,6 +57,8 @@ func (s *Store) find(ctx context.Context, l *actor.Lookup) (*storedUser, error) 
 		return f.found, err
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	case <-s.stopped: // perhaps without having seen f
+		return nil, errClosed
 	}
 }
 
