@@ -41,6 +41,8 @@ func (s *Store) draw(ctx context.Context) (int64, error) {
 		return d.id, err
 	case <-ctx.Done():
 		return 0, ctx.Err()
+	case <-s.stopped: // perhaps without having seen d
+		return 0, errClosed
 	}
 }
 
