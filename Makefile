@@ -30,7 +30,7 @@ build: ## build bin/glotpod-ident
 test: ## check the source, and run all tests (TESTFLAGS='-run Patch', PACKAGES=./store)
 	@deploy/install-dependencies.sh test
 	@$(MAKE) --no-print-directory check bin/with-servers
-	bin/with-servers $(GO) test -race $(TESTFLAGS) $(PACKAGES)
+	bin/with-servers $(GO) test -race -timeout 40m $(TESTFLAGS) $(PACKAGES)
 
 chaos: ## let faults happen to a cluster, RUNS times for DURATION (SEED=1 draws them as that run did)
 	@deploy/install-dependencies.sh test
