@@ -1,0 +1,236 @@
+package cluster
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/glotpod/ident/actor"
+)
+
+// A catchUp is a partition whose notifications in the outbox are to be sent.
+type catchUp struct {
+	ctx       context.Context
+	partition int
+	done      chan error
+}
+
+// catchUp sends what earlier owners of a partition have left in the outbox. It
+// is to be called while run runs, and nothing is committed in the partition.
+func (n *notifier) catchUp(ctx context.Context, number int) error {
+	done := make(chan error, 1)
+	n.catching.put(catchUp{ctx, number, done})
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-n.ctx.Done():
+		return amqp.ErrClosed
+	}
+}
+
+// catchUpAll does what catchUp asks for, for all partitions that wait at a time.
+func (n *notifier) catchUpAll(ctx context.Context) {
+	for n.catching.wait(ctx) {
+		var batch []catchUp
+		var partitions []int
+		for _, c := range n.catching.take() {
+			if c.ctx.Err() == nil {
+				batch, partitions = append(batch, c), append(partitions, c.partition)
+			}
+		}
+		if len(batch) == 0 {
+			continue
+		}
+		err := n.sendStored(ctx, partitions)
+		for _, c := range batch {
+			c.done <- err
+		}
+	}
+}
+
+// sendStored sends what the outbox has of some partitions. What is refused, and
+// what follows it, is left there: nobody is to wait for that.
+func (n *notifier) sendStored(ctx context.Context, partitions []int) error {
+	for _, p := range partitions {
+		if err := n.flush(ctx, p); err != nil { // of an earlier lease of ours
+			return err
+		}
+	}
+	var last int64
+	refused := 0
+	for {
+		page, err := n.store.Undelivered(ctx, partitions, last, 0, catchUpPage)
+		if err != nil {
+			return err
+		}
+		if len(page) == 0 {
+			return nil
+		}
+		var all []sent
+		for _, x := range page {
+			last = x.ID
+			if x.Partition < 0 && !slices.Contains(partitions, n.of(x.UserID)) {
+				continue
+			}
+			if refused >= catchUpRefused {
+				n.setRefused(x.UserID)
+			}
+			if n.skips(x.UserID) {
+				continue
+			}
+			n.note(x) // a page is bounded by itself
+			s, err := n.publish(x)
+			if err != nil {
+				return err
+			}
+			all = append(all, s)
+		}
+		for _, s := range all {
+			taken, err := n.confirm(ctx, s)
+			if err != nil {
+				return err
+			}
+			if !taken {
+				refused++
+			}
+		}
+	}
+}
+
+// setRefused has a user's notifications left to the outbox. It returns whether
+// this is the first user.
+func (n *notifier) setRefused(user int64) (first bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.refused[user]++
+	return len(n.refused) == 1 && n.refused[user] == 1
+}
+
+func (n *notifier) isRefused(user int64) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.refused[user] > 0
+}
+
+// skips is isRefused, and counts what is left to the outbox because of it.
+func (n *notifier) skips(user int64) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.refused[user] == 0 {
+		return false
+	}
+	n.refused[user]++
+	return true
+}
+
+// sweepAll looks after what is in the outbox, until ctx is done.
+func (n *notifier) sweepAll(ctx context.Context) {
+	refused, overdue := time.NewTicker(refusedEvery), time.NewTicker(overdueEvery)
+	defer refused.Stop()
+	defer overdue.Stop()
+	for {
+		var err error
+		select {
+		case <-refused.C:
+			err = n.retryRefused(ctx)
+		case <-overdue.C:
+			_, err = n.sweep(ctx, overdueAge, func(int64) bool { return true })
+		case <-ctx.Done():
+			return
+		}
+		if err != nil {
+			return // the channel is closed, and the session learns of it
+		}
+	}
+}
+
+// retryRefused sends what is held back. A user of whom nothing is, any more, is
+// refused no longer, unless something was left to the outbox meanwhile.
+func (n *notifier) retryRefused(ctx context.Context) error {
+	n.mu.Lock()
+	refused := maps.Clone(n.refused)
+	n.mu.Unlock()
+	if len(refused) == 0 {
+		return nil
+	}
+	seen, err := n.sweep(ctx, 0, func(user int64) bool { return refused[user] > 0 })
+	if err != nil || seen == nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for user, skipped := range refused {
+		if !seen[user] && n.refused[user] == skipped {
+			delete(n.refused, user)
+		}
+	}
+	return nil
+}
+
+// sweep sends notifications from the outbox that are of certain users, of a
+// certain age, and not on their way, one at a time, such that none of a user
+// overtakes another. It returns the users of whom there were any, nil where it
+// could not read all of the outbox. An error is about the channel.
+func (n *notifier) sweep(ctx context.Context, age time.Duration, of func(user int64) bool) (seen map[int64]bool, err error) {
+	seen = make(map[int64]bool)
+	again := make(map[int64]bool) // who was refused again
+	var last int64
+	for {
+		page, err := n.stored(ctx, last, age)
+		if err != nil {
+			return nil, nil // the database is out of reach: later
+		}
+		if len(page) == 0 {
+			return seen, nil
+		}
+		for _, x := range page {
+			last = x.ID
+			if x.Body == nil || !of(x.UserID) {
+				continue
+			}
+			seen[x.UserID] = true
+			if again[x.UserID] || n.isPending(x.ID) {
+				continue
+			}
+			taken, held, err := n.resend(ctx, x)
+			if err != nil {
+				return nil, err
+			}
+			if !held {
+				continue
+			}
+			if taken {
+				n.store.Delivered(x.ID)
+			} else {
+				again[x.UserID] = true
+			}
+		}
+	}
+}
+
+// resend sends one notification from the outbox, if its partition is held, and
+// waits for the broker's word.
+func (n *notifier) resend(ctx context.Context, x actor.Notification) (taken, held bool, err error) {
+	n.note(x)
+	defer n.unnote(x)
+	if !n.holds(n.partitionOf(x)) { // asked after that, lest flush misses x
+		return false, false, nil
+	}
+	s, err := n.publish(x)
+	if err != nil {
+		return false, true, err
+	}
+	taken, err = n.await(ctx, s)
+	return taken, true, err
+}
+
+func (n *notifier) stored(ctx context.Context, last int64, age time.Duration) ([]actor.Notification, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	return n.store.Undelivered(ctx, n.held(), last, age, catchUpPage)
+}
