@@ -98,7 +98,9 @@ func (c *call) send(body []byte) {
 	if c.ReplyTo != "" {
 		switch err := c.reply(body); {
 		case errors.Is(err, broker.ErrReplyTo):
-			c.o.Log.Warn("answer dropped", zap.Error(err))
+			if n := c.dropped.count(); n > 0 {
+				c.o.Log.Warn("answer dropped", zap.Error(err), zap.Int64("since_last_told", n))
+			}
 		case errors.Is(err, amqp.ErrClosed):
 			c.end()
 			return

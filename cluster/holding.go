@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -87,7 +86,7 @@ func (s *session) do(command ownership.Command) {
 	case ownership.Abandon:
 		s.abandon(s.slots[command.Partition])
 	case ownership.Reconnect:
-		s.fail(errors.New(command.Why))
+		s.fail(fmt.Errorf("%w: %s", errAnew, command.Why))
 	}
 }
 

@@ -170,8 +170,9 @@ func (i *Instance) Run(ctx context.Context) error {
 		if errors.As(err, &unfit) {
 			return err
 		}
-		if errors.Is(err, errOutage) {
-			continue // and wait for the database
+		if errors.Is(err, errOutage) || errors.Is(err, errAnew) {
+			i.o.Log.Warn("session ended", zap.Error(err))
+			continue // when the database is in reach
 		}
 		i.o.Log.Warn("RabbitMQ or the database out of reach", zap.Error(err), zap.Bool("insist", i.o.Insist))
 		if err := patience.Failed(ctx, err); err != nil && ctx.Err() == nil {
@@ -242,6 +243,10 @@ func (i *Instance) awaitDatabase(ctx context.Context) bool {
 	}
 	return ctx.Err() == nil
 }
+
+// errAnew ends a session that is of no use any more, though the broker is in
+// reach.
+var errAnew = errors.New("a new session is needed")
 
 var errOutage = fmt.Errorf("the database has been out of reach for more than %v", outageLimit)
 

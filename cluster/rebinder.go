@@ -24,6 +24,10 @@ const (
 	rebindLongest = 10 * time.Minute
 
 	declareEvery = time.Second
+
+	// lookEvery is how often all is declared without any occasion: nobody tells
+	// that an exchange or a binding is gone.
+	lookEvery = 30 * time.Second
 )
 
 func newRebinder(s *session) *rebinder {
@@ -51,6 +55,8 @@ func (r *rebinder) declare() {
 func (r *rebinder) run() {
 	least := rebindEvery
 	var last time.Time
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-r.misplacing:
@@ -69,13 +75,24 @@ func (r *rebinder) run() {
 			}
 			r.pause(time.Second)
 		case <-r.missing:
-			if err := declareCluster(r.ctx, r.conn, r.o); err != nil && r.ctx.Err() == nil {
-				r.o.Log.Error("partition queues not declared", zap.Error(err))
-			}
+			r.declareAll()
 			r.pause(declareEvery)
+		case <-look.C:
+			r.declareAll()
 		case <-r.ctx.Done():
 			return
 		}
+	}
+}
+
+// declareAll declares what requests come by. What is there stays as it is.
+func (r *rebinder) declareAll() {
+	err := declareShared(r.conn)
+	if err == nil {
+		err = declareCluster(r.ctx, r.conn, r.o)
+	}
+	if err != nil && r.ctx.Err() == nil {
+		r.o.Log.Error("queues and exchanges not declared", zap.Error(err))
 	}
 }
 

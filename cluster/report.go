@@ -14,6 +14,26 @@ type counts struct {
 	forwarded, misplaced, fenced atomic.Int64
 }
 
+// A tally counts what is to be told now and then, and not each time.
+type tally struct {
+	n    atomic.Int64
+	told atomic.Int64 // when, in Unix nanoseconds
+}
+
+// tellEvery is how often a tally is told at most.
+const tellEvery = 10 * time.Second
+
+// count returns how many there were since it was last told, if it is time to tell
+// of them; 0 otherwise.
+func (t *tally) count() int64 {
+	t.n.Add(1)
+	now, told := time.Now().UnixNano(), t.told.Load()
+	if now-told < int64(tellEvery) || !t.told.CompareAndSwap(told, now) {
+		return 0
+	}
+	return t.n.Swap(0)
+}
+
 // A meter measures how often something happens. Any number of goroutines may
 // count, one measures.
 type meter struct {

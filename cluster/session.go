@@ -45,6 +45,8 @@ type session struct {
 	heard   atomic.Int64 // when a heartbeat of our own last came back, in Unix nanoseconds
 	blocked atomic.Bool  // the broker takes nothing in
 
+	dropped tally // answers to callers who cannot be answered
+
 	counts *counts
 	taken  meter // from the shared queue
 }

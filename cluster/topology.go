@@ -183,6 +183,9 @@ func rebindQueues(conn *amqp.Connection, o Options) error {
 		return fmt.Errorf("opening a channel: %w", err)
 	}
 	defer channel.Close()
+	if err := declareQueues(conn, o); err != nil {
+		return err // lest none is bound that comes after one that is missing
+	}
 	for p := range o.Partitions {
 		if err := channel.QueueUnbind(PartitionQueue(p), weight, directExchange, nil); err != nil {
 			return fmt.Errorf("unbinding the queue %s: %w", PartitionQueue(p), err)

@@ -24,7 +24,7 @@
 // A message is believed to be of the member that it says it is of. Who may write
 // to the exchange, or to the default exchange, can stop instances, drain them,
 // and make them believe that others are there or gone; the fence around writes
-// to the database holds all the same. The broker's permissions have to keep
+// to the database holds all the same, but what is read may be stale then. The broker's permissions have to keep
 // others out: the exchange and all queues of this package begin with
 // glotpod.ident.
 //

@@ -41,6 +41,9 @@ func (c *Core) hear(msg *Message) {
 	}
 	if m := c.members[msg.From.Name]; m != nil && m.gone && msg.From.Incarnation.Compare(m.Incarnation) <= 0 {
 		m.denied = true // so it is told, and stops or comes back as a newer one
+		if c.connected() && slices.Contains(msg.Gone, c.self) {
+			c.reconnect("the others hold this session to be over") // each believes it of the other
+		}
 		return
 	}
 	m := c.meet(msg.From)
