@@ -46,18 +46,20 @@ func (s *Store) List(ctx context.Context, page *actor.Page) ([]actor.User, int64
 	var users []actor.User
 	var found int
 	err := s.retry(ctx, func(ctx context.Context) error {
-		rows, err := s.pool.Query(ctx, query, args...)
-		if err != nil {
+		batch := new(pgx.Batch)
+		// How to find the users depends on how rare the words are.
+		batch.Queue("SELECT set_config('plan_cache_mode', 'force_custom_plan', true)")
+		batch.Queue(query, args...).Query(func(rows pgx.Rows) (err error) {
+			users, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (actor.User, error) {
+				var u actor.User
+				var github, facebook *int64
+				err := r.Scan(&found, &u.ID, &u.Name, &u.Email, &u.PictureURL, &github, &facebook)
+				u.GitHub, u.Facebook = tokenless(github), tokenless(facebook)
+				return u, err
+			})
 			return err
-		}
-		users, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (actor.User, error) {
-			var u actor.User
-			var github, facebook *int64
-			err := r.Scan(&found, &u.ID, &u.Name, &u.Email, &u.PictureURL, &github, &facebook)
-			u.GitHub, u.Facebook = tokenless(github), tokenless(facebook)
-			return u, err
 		})
-		return err
+		return s.pool.SendBatch(ctx, batch).Close()
 	})
 	if err != nil {
 		return nil, 0, s.logged(ctx, "listing users", err)

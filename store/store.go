@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -49,6 +50,17 @@ const (
 	// waits for anything but what is computed here.
 	idleTimeout = "3s"
 )
+
+// planOnce has each statement planned once for a connection, and not each time:
+// to plan one takes several times as long as to carry it out, and there is one
+// good plan for each, by an index. It must be that one also while the tables are
+// so small, or so new to the planner, that reading all of them seems better: they
+// may have grown by a million rows before it looks again.
+var planOnce = map[string]string{
+	"plan_cache_mode": "force_generic_plan",
+	"enable_seqscan":  "off",
+	"jit":             "off", // which a plan that cannot do without would seem to deserve
+}
 
 // A Store is a database of users. It is safe for concurrent use.
 type Store struct {
@@ -138,6 +150,7 @@ func PoolConfig(o Options) (*pgxpool.Config, error) {
 		"default_transaction_isolation":       "read committed",
 		"idle_in_transaction_session_timeout": idleTimeout,
 	}
+	maps.Copy(config.ConnConfig.RuntimeParams, planOnce)
 	config.MaxConns = int32(o.MaxConnections - 1) // and the one of Ping
 	if watches(o) {
 		config.MaxConns-- // the one of WatchForeign
