@@ -127,8 +127,14 @@ func (c *call) reply(body []byte) error {
 	})
 }
 
+// acknowledge has a request acknowledged soon. One that could not be told from
+// another, should it come again, is acknowledged now.
 func (c *call) acknowledge() {
-	err := c.line.send(func() error { return c.Ack(false) })
+	nameless := c.MessageId == "" && (c.ReplyTo == "" || c.CorrelationId == "")
+	first, err := c.line.acks.add(c.DeliveryTag, nameless)
+	if first {
+		c.unacknowledged.put(c.line)
+	}
 	if err != nil && !errors.Is(err, amqp.ErrClosed) {
 		c.o.Log.Warn("request carried out and not acknowledged; it comes again", zap.Error(err))
 	}
@@ -146,7 +152,9 @@ func (c *call) putBack(what string, err error) {
 		defer c.end()
 		select {
 		case <-time.After(putBackAfter):
-			c.line.send(func() error { return c.Nack(false, true) }) // fails only with the line, which has the same effect
+			c.line.acks.refuse(c.DeliveryTag, func() error {
+				return c.line.send(func() error { return c.Nack(false, true) })
+			}) // fails only with the line, which has the same effect
 		case <-c.ctx.Done():
 		}
 	}()

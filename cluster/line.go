@@ -15,6 +15,7 @@ type line struct {
 	queue      string
 	deliveries <-chan amqp.Delivery
 	closing    chan *amqp.Error // the channel's end
+	acks       *acks
 
 	// calls are those that were taken from deliveries and are neither answered
 	// nor given up.
@@ -39,6 +40,9 @@ func openLine(conn *amqp.Connection, queue string, prefetch int, exclusive bool)
 		channel.Close()
 		return nil, fmt.Errorf("consuming the queue %s: %w", queue, err)
 	}
+	l.acks = newAcks(prefetch, func(tag uint64, multiple bool) error {
+		return l.send(func() error { return channel.Ack(tag, multiple) })
+	})
 	return l, nil
 }
 
@@ -70,10 +74,11 @@ func (l *line) send(f func() error) error {
 	return f()
 }
 
-// close closes the channel, so that the broker gives what was not acknowledged
+// close closes the channel, so that the broker gives what is not to be acknowledged
 // to others. Nothing is sent from then on: what is sent on a channel that is
 // being closed costs the connection.
 func (l *line) close() {
+	l.acks.flush() // an error is the connection's end
 	l.mu.Lock()
 	closed := l.closed
 	l.closed = true

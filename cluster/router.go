@@ -15,6 +15,7 @@ import (
 func (s *session) take(ctx context.Context, l *line, of *holding) {
 	for d := range l.deliveries {
 		c := &call{session: s, Delivery: d, line: l}
+		l.acks.take(d.DeliveryTag)
 		if ctx.Err() != nil || s.bodies.Acquire(ctx, c.weight()) != nil {
 			return
 		}

@@ -42,6 +42,8 @@ type session struct {
 	running sync.WaitGroup      // goroutines
 	bodies  *semaphore.Weighted // bytes of the bodies of requests that are being carried out
 
+	unacknowledged mailbox[*line] // those on which something waits to be acknowledged
+
 	heard   atomic.Int64 // when a heartbeat of our own last came back, in Unix nanoseconds
 	blocked atomic.Bool  // the broker takes nothing in
 
@@ -73,6 +75,8 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 		slots:       make([]*slot, o.Partitions),
 		bodies:      semaphore.NewWeighted(o.InFlight),
 		counts:      &i.counts,
+
+		unacknowledged: newMailbox[*line](),
 	}
 	for p := range s.slots {
 		s.slots[p] = new(slot)
@@ -232,6 +236,7 @@ func (s *session) holding() []int {
 func (s *session) run(ctx context.Context, serving func()) error {
 	s.running.Go(func() { s.notifier.run(s.ctx) })
 	s.running.Go(s.finishHops)
+	s.running.Go(s.flushAcks)
 	s.running.Go(s.rebinder.run)
 	s.heard.Store(time.Now().UnixNano())
 	s.running.Go(s.measure)
@@ -346,13 +351,28 @@ func (s *session) drain() {
 	<-finished
 }
 
+// flushAcks acknowledges what has waited for long enough.
+func (s *session) flushAcks() {
+	for s.unacknowledged.wait(s.ctx) {
+		select {
+		case <-time.After(ackAfter):
+		case <-s.ctx.Done():
+			return // what was answered comes again
+		}
+		for _, l := range s.unacknowledged.take() {
+			l.acks.flush() // an error is the line's end
+		}
+	}
+}
+
 // awaitCalls waits until the calls of a line, of which nothing more is taken,
-// have ended, or the session is over.
+// have ended and are acknowledged, or the session is over.
 func (s *session) awaitCalls(l *line) {
 	ended := make(chan struct{})
 	s.running.Go(func() {
 		defer close(ended)
 		l.calls.Wait()
+		l.acks.flush()
 	})
 	select {
 	case <-ended:
