@@ -83,11 +83,12 @@ func (p *Partition) write(t task) {
 	var outcome Outcome
 	err := context.Cause(p.ctx)
 	if err == nil {
+		t.write.Known = cache.known(p, t.write.UserID)
 		outcome, err = p.o.Store.Commit(p.ctx, p.o.Lease, t.write)
 	}
 	switch {
 	case err == nil && outcome.Applied && outcome.After != nil && cache.current(generation):
-		cache.keep(p, t.write.UserID, AnswerUser(outcome.After), keysOf(outcome.After), generation)
+		cache.keep(p, outcome.After, AnswerUser(outcome.After), generation)
 	case err == nil && outcome.Refusal != nil: // the user is as before
 	default:
 		cache.forget(p, t.write.UserID)
@@ -116,7 +117,7 @@ func (p *Partition) load(userID int64) (answer []byte, err error) {
 	generation := p.o.Cache.generation()
 	answer, user, err := p.find(userID)
 	if user != nil {
-		p.o.Cache.keep(p, userID, answer, keysOf(user), generation)
+		p.o.Cache.keep(p, user, answer, generation)
 	}
 	return answer, err
 }

@@ -12,6 +12,11 @@ func AnswerUser(u *User) []byte {
 	return appendUser(appendResult(make([]byte, 0, 512)), u, true)
 }
 
+// userOf returns the user whom AnswerUser has worded.
+func userOf(answer []byte) (*User, error) { return readUser(answer[len(resultHead):]) }
+
+var resultHead = appendResult(nil)
+
 // AnswerPage words the answer to a list: users is one page, and nextAfterID is
 // what to ask for next, 0 if this is the last page. Access tokens are left out.
 func AnswerPage(users []User, nextAfterID int64) []byte {

@@ -36,7 +36,7 @@ func BenchmarkGetWarm(b *testing.B) {
 	partitions, c := benchmarkPartitions(b, 64, true)
 	const users = 64 * 1000
 	for user := range int64(users) {
-		c.keep(partitions[user%64], user, AnswerUser(ada), keys{}, c.generation())
+		c.keep(partitions[user%64], &User{ID: user}, AnswerUser(ada), c.generation())
 	}
 	var told, seed atomic.Int64
 	b.ReportAllocs()

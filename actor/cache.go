@@ -98,7 +98,7 @@ func (c *Cache) Len() int {
 }
 
 // Bytes says how many bytes the warm users take: those of their answers and
-// emails, and 320 beside each.
+// emails, and 336 beside each.
 func (c *Cache) Bytes() int64 {
 	n := int64(0)
 	for i := range c.shards {
@@ -160,20 +160,43 @@ func (c *Cache) getMatching(p *Partition, userID int64, l *Lookup) []byte {
 	return s.getLocked(p, userID, c.clock.Load())
 }
 
-// keep makes a user warm in p, if the cache has been trusted since it was of the
-// given generation. It keeps a copy of answer.
-func (c *Cache) keep(p *Partition, userID int64, answer []byte, k keys, generation uint64) {
+// known returns a user who is warm in p, nil for others.
+func (c *Cache) known(p *Partition, userID int64) *User {
 	if c == nil {
-		return
+		return nil
 	}
 	s := c.shard(userID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.forgetLocked(p, userID)
+	if !c.trusted() || p.over.Load() {
+		return nil
+	}
+	answer := s.getLocked(p, userID, c.clock.Load())
+	if answer == nil {
+		return nil
+	}
+	u, err := userOf(answer)
+	if err != nil {
+		return nil // AnswerUser has worded something else: the store has it
+	}
+	u.Version = s.users[userID].version
+	return u
+}
+
+// keep makes a user warm in p, if the cache has been trusted since it was of the
+// given generation. It keeps a copy of answer, which is about that user.
+func (c *Cache) keep(p *Partition, u *User, answer []byte, generation uint64) {
+	if c == nil {
+		return
+	}
+	s := c.shard(u.ID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forgetLocked(p, u.ID)
 	// Trust changes the generation, and a partition ends, before the shard is
 	// cleared of what must not stay; that is to come if it is not seen here.
 	if c.current(generation) && !p.over.Load() {
-		s.keepLocked(p, userID, answer, k, c.clock.Load())
+		s.keepLocked(p, u, answer, c.clock.Load())
 	}
 }
 

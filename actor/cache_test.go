@@ -10,7 +10,7 @@ import (
 
 // warm keeps a user with an answer of n bytes, as a load does.
 func warm(c *Cache, p *Partition, user int64, n int) {
-	c.keep(p, user, make([]byte, n), keys{}, c.generation())
+	c.keep(p, &User{ID: user}, make([]byte, n), c.generation())
 }
 
 func TestANewCacheIsNotTrusted(t *testing.T) {
@@ -38,13 +38,13 @@ func TestWhatIsKeptIsOfOneGenerationInWhichTheCacheIsTrusted(t *testing.T) {
 	} {
 		generation := c.generation()
 		change()
-		if c.keep(p, 1, []byte{1}, keys{}, generation); c.get(p, 1) != nil {
+		if c.keep(p, &User{ID: 1}, []byte{1}, generation); c.get(p, 1) != nil {
 			t.Errorf("after change %d a user is kept who was read before it", i)
 		}
 	}
 	generation := c.generation()
 	c.Trust(true) // as before
-	if c.keep(p, 1, []byte{1}, keys{}, generation); c.get(p, 1) == nil {
+	if c.keep(p, &User{ID: 1}, []byte{1}, generation); c.get(p, 1) == nil {
 		t.Error("trusting what is trusted forgets users")
 	}
 }
@@ -97,7 +97,7 @@ func TestTheBoundsHoldOverAllShardsAndAreNearlyUsedUp(t *testing.T) {
 		p := testPartition(t, newFakeStore(), c, 1)
 		answer, generation := make([]byte, 340), c.generation()
 		for user := range int64(200_000) {
-			c.keep(p, user*7, answer, keys{}, generation)
+			c.keep(p, &User{ID: user * 7}, answer, generation)
 		}
 		used := max(float64(c.Len())/float64(o.Users), float64(c.Bytes())/float64(o.Bytes))
 		if used > 1 || used < 0.97 {
@@ -182,7 +182,7 @@ func heap() int64 {
 func warmUpMany(c *Cache, p *Partition, n int64, size int) {
 	answer, generation := make([]byte, size), c.generation()
 	for user := range n {
-		c.keep(p, user+1, answer, keys{}, generation)
+		c.keep(p, &User{ID: user + 1}, answer, generation)
 	}
 }
 

@@ -25,14 +25,15 @@ type entry struct {
 	userID     int64
 	answer     []byte // to a get; shared, never changed
 	keys       keys
+	version    Version
 	used       int64 // when, on the cache's clock
 	prev, next *entry
 }
 
-// entryBytes is about what an entry takes beside its answer and its email: 112
+// entryBytes is about what an entry takes beside its answer and its email: 128
 // bytes itself, 20 to 40 in the map, up to 140 in the index, and what its answer's
 // memory is larger than the answer.
-const entryBytes = 320
+const entryBytes = 336
 
 func (e *entry) bytes() int64 { return entryBytes + int64(len(e.answer)+len(e.keys.email)) }
 
@@ -75,18 +76,19 @@ func (s *shard) getLocked(p *Partition, userID, now int64) []byte {
 }
 
 // keepLocked adds a user who is not there yet in p, and makes room.
-func (s *shard) keepLocked(p *Partition, userID int64, answer []byte, k keys, now int64) {
-	if old := s.users[userID]; old != nil {
+func (s *shard) keepLocked(p *Partition, u *User, answer []byte, now int64) {
+	if old := s.users[u.ID]; old != nil {
 		s.removeLocked(old) // of a partition that was the same one's before
 	}
+	k := keysOf(u)
 	k.email = strings.Clone(k.email) // which may be part of something larger
-	e := &entry{partition: p, userID: userID, answer: slices.Clip(slices.Clone(answer)), keys: k, used: now}
+	e := &entry{partition: p, userID: u.ID, answer: slices.Clip(slices.Clone(answer)), keys: k, version: u.Version, used: now}
 	if e.bytes() > s.maxBytes {
 		return
 	}
 	e.enterRing(&s.ring)
-	s.users[userID] = e
-	s.index.add(&e.keys, userID)
+	s.users[u.ID] = e
+	s.index.add(&e.keys, u.ID)
 	s.bytes += e.bytes()
 	for len(s.users) > s.maxUsers || s.bytes > s.maxBytes {
 		s.removeLocked(s.ring.prev)

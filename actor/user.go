@@ -1,6 +1,7 @@
 package actor
 
 import (
+	"errors"
 	"math"
 
 	"github.com/tinylib/msgp/msgp"
@@ -14,7 +15,13 @@ type User struct {
 	PictureURL *string // nil where there is none
 	GitHub     *Account
 	Facebook   *Account
+
+	Version Version // of what is stored, where the user comes from there
 }
+
+// A Version tells what is stored of a user from what was and will be. What it
+// consists of is the store's affair. Zero stands for no version.
+type Version [3]uint32
 
 // An Account is a user's account with another service.
 type Account struct {
@@ -170,4 +177,61 @@ func appendAccount(b []byte, service string, a *Account, tokens bool) []byte {
 	}
 	b = msgp.AppendInt64(msgp.AppendString(msgp.AppendMapHeader(b, 2), "id"), a.ID)
 	return msgp.AppendString(msgp.AppendString(b, "access_token"), a.AccessToken)
+}
+
+// readUser reads what appendUser has appended with access tokens.
+func readUser(b []byte) (*User, error) {
+	u := new(User)
+	err := readMap(&b, func(field string) (err error) {
+		switch field {
+		case "id":
+			u.ID, b, err = msgp.ReadInt64Bytes(b)
+		case "name":
+			u.Name, b, err = msgp.ReadStringBytes(b)
+		case "email":
+			u.Email, b, err = msgp.ReadStringBytes(b)
+		case "picture_url":
+			u.PictureURL = new(string)
+			*u.PictureURL, b, err = msgp.ReadStringBytes(b)
+		case "github":
+			u.GitHub, err = readAccount(&b)
+		case "facebook":
+			u.Facebook, err = readAccount(&b)
+		default:
+			err = errNoUser
+		}
+		return err
+	})
+	return u, err
+}
+
+func readAccount(b *[]byte) (*Account, error) {
+	a := new(Account)
+	err := readMap(b, func(field string) (err error) {
+		switch field {
+		case "id":
+			a.ID, *b, err = msgp.ReadInt64Bytes(*b)
+		case "access_token":
+			a.AccessToken, *b, err = msgp.ReadStringBytes(*b)
+		default:
+			err = errNoUser
+		}
+		return err
+	})
+	return a, err
+}
+
+var errNoUser = errors.New("actor: not a user")
+
+// readMap reads a map, whose values value reads.
+func readMap(b *[]byte, value func(key string) error) error {
+	n, rest, err := msgp.ReadMapHeaderBytes(*b)
+	*b = rest
+	for ; n > 0 && err == nil; n-- {
+		var key []byte
+		if key, *b, err = msgp.ReadStringZC(*b); err == nil {
+			err = value(string(key))
+		}
+	}
+	return err
 }

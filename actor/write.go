@@ -15,6 +15,11 @@ type Write struct {
 	Digest    int64    // of operation and arguments: another request has another one
 	Size      int      // of the request's body, in bytes
 
+	// Known is the user as the last write or read has found or left him, with
+	// access tokens; nil where that is not known. It spares the store to read the
+	// user. Another program may have changed the user since: the version tells.
+	Known *User
+
 	// TraceParent is the W3C trace context that the request came with, "" for
 	// none. Its notification carries it on.
 	TraceParent string

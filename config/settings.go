@@ -103,7 +103,7 @@ func (c *Config) settings() []setting {
 		{name: "actor.warm_users", initial: "100000", kind: number{&c.Actor.WarmUsers, 1, 100_000_000},
 			help: "The most users that this instance keeps in memory."},
 		{name: "actor.warm_bytes", initial: "67108864", kind: number{&c.Actor.WarmBytes, 1 << 20, 1 << 40},
-			help: "The most bytes that the users in memory take, each with 320 bytes beside its data. Those that were not asked for the longest go first."},
+			help: "The most bytes that the users in memory take, each with 336 bytes beside its data. Those that were not asked for the longest go first."},
 		{name: "actor.idle", initial: "5m", kind: duration{&c.Actor.Idle, time.Second, 24 * time.Hour},
 			help: "How long a user is kept in memory who is not asked for."},
 

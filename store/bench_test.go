@@ -8,23 +8,33 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store"
 )
 
-// BenchmarkCommit renames users, so many at a time, and reports beside the time
+// BenchmarkCommit renames users, so many at a time, who are known or have to be read
+// first, and reports beside the time
 // what a write adds to the write-ahead log, by which replicas and the disk are
 // loaded. What others write to the same server meanwhile is counted as well.
 func BenchmarkCommit(b *testing.B) {
-	for _, concurrent := range []int{1, 128} {
-		b.Run(fmt.Sprintf("concurrent=%d", concurrent), func(b *testing.B) {
+	for _, c := range []struct {
+		concurrent int
+		known      bool
+	}{{1, false}, {1, true}, {128, false}, {128, true}} {
+		b.Run(fmt.Sprintf("concurrent=%d/known=%t", c.concurrent, c.known), func(b *testing.B) {
+			concurrent := c.concurrent
 			h := start(b, func(o *store.Options) { o.Log = zap.NewNop() })
-			ids := make([]int64, concurrent)
-			for i := range ids {
-				ids[i] = h.create(i)
+			users := make([]*actor.User, concurrent)
+			for i := range users {
+				users[i] = h.get(h.create(i))
 			}
-			rename := func(n int) error {
-				w := request(b, "patch", fmt.Sprint("m", n), args{"user_id": ids[n%concurrent], "ops": replace("/name", fmt.Sprint("name ", n))})
-				_, err := h.Commit(b.Context(), h.lease, w)
+			rename := func(n, who int) error {
+				w := request(b, "patch", fmt.Sprint("m", n), args{"user_id": users[who].ID, "ops": replace("/name", fmt.Sprint("name ", n))})
+				if c.known {
+					w.Known = users[who]
+				}
+				o, err := h.Commit(b.Context(), h.lease, w)
+				users[who] = o.After
 				return err
 			}
 			h.exec("CHECKPOINT")
@@ -32,14 +42,14 @@ func BenchmarkCommit(b *testing.B) {
 			var next atomic.Int64
 			var committing sync.WaitGroup
 			b.ResetTimer()
-			for range concurrent {
+			for who := range concurrent {
 				committing.Go(func() {
 					for {
 						n := int(next.Add(1)) - 1
 						if n >= b.N {
 							return
 						}
-						if err := rename(n); err != nil {
+						if err := rename(n, who); err != nil {
 							b.Error(err)
 							return
 						}

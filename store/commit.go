@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -32,6 +33,7 @@ type pending struct {
 	since    time.Time // of its first try, as far as others stood in its way
 	pause    time.Duration
 	unsure   bool // a try ended without telling whether it was committed
+	reread   bool // what the write knows of the user, or of others, is not to be relied on
 	result   chan result
 }
 
@@ -98,17 +100,29 @@ func (s *Store) commitGroups() {
 // commitGroup sees to it that each write of the group is finished, now or
 // later, by another goroutine.
 func (s *Store) commitGroup(group []*pending) {
+	if known, rest := divide(group); len(known) > 0 && len(rest) > 0 {
+		s.commitGroup(known)
+		s.commitGroup(rest)
+		return
+	}
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		group = s.abandon(group)
 		if len(group) == 0 {
 			return
 		}
-		again, err := s.tryGroup(group)
+		try, known := s.tryGroup, !slices.ContainsFunc(group, (*pending).isNotKnown)
+		if known {
+			try = s.tryKnown
+		}
+		again, err := try(group)
 		if err == nil {
 			group = again
 			continue
 		}
 		class := classify(err)
+		for _, p := range group {
+			p.reread = true
+		}
 		if class == unknown {
 			s.log.Warn("database out of reach, trying again", zap.Int("writes", len(group)), zap.Error(err))
 			for _, p := range group {
@@ -116,6 +130,8 @@ func (s *Store) commitGroup(group []*pending) {
 			}
 		}
 		switch {
+		case known && class != unknown:
+			continue
 		case len(group) > 1:
 			// The one that cannot be committed, or not in time, is to hold up
 			// no other.
@@ -132,6 +148,18 @@ func (s *Store) commitGroup(group []*pending) {
 		}
 		s.sleep(pause)
 	}
+}
+
+// divide divides writes into those that are known and the rest, in order.
+func divide(group []*pending) (known, rest []*pending) {
+	for _, p := range group {
+		if p.isNotKnown() {
+			rest = append(rest, p)
+		} else {
+			known = append(known, p)
+		}
+	}
+	return known, rest
 }
 
 // commitAlone commits a write in a transaction of its own, beside the groups.

@@ -12,10 +12,21 @@ import (
 )
 
 func TestRowsThatOthersHaveLockedHoldUpNobodyElse(t *testing.T) {
+	for _, known := range []bool{false, true} {
+		t.Run(fmt.Sprint("known=", known), func(t *testing.T) { testRowsThatOthersHaveLocked(t, known) })
+	}
+}
+
+func testRowsThatOthersHaveLocked(t *testing.T, known bool) {
 	h := start(t)
 	var ids []int64
+	users := make(map[int64]*actor.User)
 	for i := range 20 {
-		ids = append(ids, h.create(i))
+		id := h.create(i)
+		ids = append(ids, id)
+		if known {
+			users[id] = h.get(id)
+		}
 	}
 	foreign := connect(t, h.db.Config().ConnString())
 	locked, err := foreign.Begin(t.Context())
@@ -32,7 +43,7 @@ func TestRowsThatOthersHaveLockedHoldUpNobodyElse(t *testing.T) {
 
 	var waiting sync.WaitGroup
 	rename := func(id int64) actor.Outcome {
-		return h.do("patch", "", args{"user_id": id, "ops": replace("/name", "ours")})
+		return h.knowing(users[id], "patch", "", args{"user_id": id, "ops": replace("/name", "ours")})
 	}
 	for _, id := range ids[:11] {
 		waiting.Go(func() {

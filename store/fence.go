@@ -13,22 +13,29 @@ import (
 // alone.
 const fenceClass = 0x6964656e
 
-// queueFence takes the locks on the partitions that the group writes to, and
-// then, by a statement of its own, which therefore sees what was committed
-// while the locks were waited for, reads their epochs.
-func (g *group) queueFence(batch *pgx.Batch) {
-	var partitions []int
+// queueLocks takes the locks on the partitions that the group writes to, and
+// returns these.
+func (g *group) queueLocks(batch *pgx.Batch) (partitions []int) {
 	for _, p := range g.writes {
 		if p.lease.Epoch != 0 {
 			partitions = append(partitions, p.lease.Partition)
 		}
 	}
+	slices.Sort(partitions) // all take the locks in this order, so that none waits in a circle
+	partitions = slices.Compact(partitions)
+	if len(partitions) > 0 {
+		batch.Queue("SELECT pg_advisory_xact_lock_shared($1, p) FROM unnest($2::int[]) AS p", fenceClass, partitions)
+	}
+	return partitions
+}
+
+// queueFence takes the locks and then, by a statement of its own, which therefore
+// sees what was committed while the locks were waited for, reads the epochs.
+func (g *group) queueFence(batch *pgx.Batch) {
+	partitions := g.queueLocks(batch)
 	if len(partitions) == 0 {
 		return
 	}
-	slices.Sort(partitions) // all take the locks in this order, so that none waits in a circle
-	partitions = slices.Compact(partitions)
-	batch.Queue("SELECT pg_advisory_xact_lock_shared($1, p) FROM unnest($2::int[]) AS p", fenceClass, partitions)
 	batch.Queue("SELECT partition, epoch FROM ident_partitions WHERE partition = ANY($1::int[]) AND NOT released", partitions).
 		Query(g.readEpochs)
 }

@@ -27,7 +27,7 @@ const waitsForLock = `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advi
 // rename commits a write to a user under a lease.
 func rename(h *harness, s *store.Store, lease actor.Lease, id int64, name string) error {
 	w := request(h.t, "patch", "", args{"user_id": id, "ops": replace("/name", name)})
-	o, err := s.Commit(h.t.Context(), lease, w)
+	o, err := h.commit(s, lease, w)
 	if err == nil && o.Refusal != nil {
 		err = o.Refusal
 	}
@@ -223,7 +223,7 @@ func TestEveryCommittedWriteIsUnderTheEpochOfItsCommit(t *testing.T) {
 						}
 						writing.Go(func() {
 							w := request(t, "patch", fmt.Sprint(owner, step, id), args{"user_id": id + 1, "ops": replace("/name", fmt.Sprint(lease.Epoch))})
-							o, err := s.Commit(t.Context(), lease, w)
+							o, err := h.commit(s, lease, w)
 							switch {
 							case errors.Is(err, actor.ErrFenced):
 								fenced.Add(1)

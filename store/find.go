@@ -98,7 +98,7 @@ func matches(u *actor.User, l *actor.Lookup) bool {
 // What finds users by one key each. A user has a row for each account, or one
 // row without any.
 const (
-	findUsers = `SELECT u.id, u.name, u.email_address, u.picture_url, s.sv_name::text, s.sv_id, s.access_token
+	findUsers = `SELECT u.id, u.name, u.email_address, u.picture_url, u.xmin, s.sv_name::text, s.sv_id, s.access_token, s.xmin
 		FROM users u LEFT JOIN services s ON s.user_id = u.id WHERE `
 	findByID      = findUsers + "u.id = ANY($1::int[])"
 	findByEmail   = findUsers + "u.email_address = ANY($1::text[])"
@@ -153,7 +153,8 @@ func readUsers(rows pgx.Rows, users *[]*storedUser) error {
 		var service *string
 		var id *int64
 		var token []byte
-		if err := rows.Scan(&row.ID, &row.Name, &row.Email, &row.PictureURL, &service, &id, &token); err != nil {
+		var version *uint32
+		if err := rows.Scan(&row.ID, &row.Name, &row.Email, &row.PictureURL, &row.Version[0], &service, &id, &token, &version); err != nil {
 			return err
 		}
 		u := byID[row.ID]
@@ -163,7 +164,7 @@ func readUsers(rows pgx.Rows, users *[]*storedUser) error {
 			*users = append(*users, u)
 		}
 		if service != nil {
-			u.setAccount(*service, *id, token)
+			u.setAccount(*service, *id, token, *version)
 		}
 	}
 	return rows.Err()

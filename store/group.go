@@ -25,7 +25,9 @@ type group struct {
 	plan   plan
 }
 
-// A storedUser is a user's rows. It is not changed once it was read.
+// A storedUser is a user's rows, and their xmin as the user's version: that of the
+// user's own, and those of services in their order. It is not changed once it was
+// read.
 type storedUser struct {
 	user   actor.User            // without access tokens
 	tokens [len(services)][]byte // sealed
@@ -45,9 +47,10 @@ func (u *storedUser) rows() int {
 	return n
 }
 
-func (u *storedUser) setAccount(service string, id int64, token []byte) {
+func (u *storedUser) setAccount(service string, id int64, token []byte, version uint32) {
 	*accountOf(&u.user, service) = &actor.Account{ID: id}
-	u.tokens[slices.Index(services[:], service)] = token
+	i := slices.Index(services[:], service)
+	u.tokens[i], u.user.Version[1+i] = token, version
 }
 
 // An outcomeRow is what ident_requests holds of a request.
@@ -94,9 +97,7 @@ func (s *Store) tryGroup(all []*pending) (again []*pending, err error) {
 	if err := g.plan.commit(ctx, conn.Conn(), s); err != nil {
 		return nil, fmt.Errorf("committing: %w", err)
 	}
-	for _, d := range g.plan.finished {
-		d.pending.finish(d.outcome, d.err)
-	}
+	s.finish(&g.plan)
 	for _, p := range busy {
 		s.postpone(p)
 	}
@@ -171,9 +172,9 @@ func (g *group) lock(ctx context.Context, conn *pgx.Conn) error {
 		// would hold up all the other users of the group.
 		batch.Queue(`SELECT id FROM users WHERE id = ANY($1::int[])
 			UNION ALL SELECT user_id FROM services WHERE user_id = ANY($1::int[])`, users).Query(g.countRows)
-		batch.Queue(`SELECT id, name, email_address, picture_url
+		batch.Queue(`SELECT id, name, email_address, picture_url, xmin
 			FROM users WHERE id = ANY($1::int[]) FOR UPDATE SKIP LOCKED`, users).Query(g.readUsers)
-		batch.Queue(`SELECT user_id, sv_name::text, sv_id, access_token
+		batch.Queue(`SELECT user_id, sv_name::text, sv_id, access_token, xmin
 			FROM services WHERE user_id = ANY($1::int[]) FOR UPDATE SKIP LOCKED`, users).Query(g.readServices)
 	}
 	if len(identities) > 0 {
@@ -214,7 +215,7 @@ func (g *group) setAsideBusy() (busy []*pending) {
 func (g *group) readUsers(rows pgx.Rows) error {
 	for rows.Next() {
 		u := new(storedUser)
-		if err := rows.Scan(&u.user.ID, &u.user.Name, &u.user.Email, &u.user.PictureURL); err != nil {
+		if err := rows.Scan(&u.user.ID, &u.user.Name, &u.user.Email, &u.user.PictureURL, &u.user.Version[0]); err != nil {
 			return err
 		}
 		g.stored[u.user.ID] = u
@@ -227,11 +228,12 @@ func (g *group) readServices(rows pgx.Rows) error {
 		var user, id int64
 		var service string
 		var token []byte
-		if err := rows.Scan(&user, &service, &id, &token); err != nil {
+		var version uint32
+		if err := rows.Scan(&user, &service, &id, &token, &version); err != nil {
 			return err
 		}
 		if u := g.stored[user]; u != nil {
-			u.setAccount(service, id, token)
+			u.setAccount(service, id, token, version)
 		}
 	}
 	return rows.Err()

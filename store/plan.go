@@ -44,6 +44,8 @@ type plan struct {
 	}
 
 	told     []actor.Notification // one for each of notices, to be sent after the commit
+	written  []written            // users, to be told their versions after it
+	xid      uint32               // of the transaction, once it has written
 	stuck    []int64              // users whose notices may be left in the outbox by a try of unknown outcome
 	finished []finished
 }
@@ -60,6 +62,12 @@ func (c *userColumns) add(u *actor.User) {
 	c.names = append(c.names, u.Name)
 	c.emails = append(c.emails, u.Email)
 	c.pictures = append(c.pictures, u.PictureURL)
+}
+
+// A written user has these rows written, as the user's version counts them.
+type written struct {
+	user *actor.User
+	rows [len(actor.Version{})]bool
 }
 
 // A finished write is told its outcome after the commit.
@@ -132,26 +140,33 @@ func (pl *plan) change(s *Store, d decided) (err error) {
 	if next != nil {
 		has = *next
 	}
+	x := written{user: next}
 	switch {
 	case next == nil:
 		pl.deletedUsers = append(pl.deletedUsers, id)
 	case d.current == nil:
 		pl.insertedUsers.add(next)
+		x.rows[0] = true
 	default:
+		next.Version = had.Version
 		if had.Name != has.Name || had.Email != has.Email || !equal(had.PictureURL, has.PictureURL) {
 			pl.updatedUsers.add(next)
+			x.rows[0] = true
 		}
 	}
 	for i, service := range services {
 		old, account := *accountOf(&had, service), *accountOf(&has, service)
 		switch {
-		case account == nil && old == nil, account != nil && old != nil && *account == *old:
+		case equal(account, old):
 		case account == nil:
 			pl.deletedServices.users = append(pl.deletedServices.users, id)
 			pl.deletedServices.names = append(pl.deletedServices.names, service)
+			if next != nil {
+				next.Version[1+i] = 0
+			}
 		default:
 			sealed := []byte(nil)
-			if old != nil && old.AccessToken == account.AccessToken {
+			if d.before != nil && old != nil && old.AccessToken == account.AccessToken {
 				sealed = d.before.tokens[i]
 			} else if sealed, err = s.keyring.seal([]byte(account.AccessToken)); err != nil {
 				return fmt.Errorf("sealing an access token: %w", err)
@@ -160,12 +175,17 @@ func (pl *plan) change(s *Store, d decided) (err error) {
 			pl.services.names = append(pl.services.names, service)
 			pl.services.ids = append(pl.services.ids, account.ID)
 			pl.services.tokens = append(pl.services.tokens, sealed)
+			x.rows[1+i] = true
 		}
+	}
+	if next != nil {
+		pl.written = append(pl.written, x)
 	}
 	return nil
 }
 
-func equal(a, b *string) bool {
+// equal says whether both point to the same, or to nothing.
+func equal[T comparable](a, b *T) bool {
 	return a == b || a != nil && b != nil && *a == *b
 }
 
@@ -192,57 +212,64 @@ func (pl *plan) tell(s *Store, p *pending, n actor.Notice) error {
 	return nil
 }
 
-// commit writes all that is planned and commits: one round trip. Afterwards
-// the notifications are on their way.
-func (pl *plan) commit(ctx context.Context, conn *pgx.Conn, s *Store) error {
-	batch := new(pgx.Batch)
+// queue has all written that is planned, if a condition holds, and what was
+// delivered removed in any case.
+func (pl *plan) queue(batch *pgx.Batch, removal *removal, condition string) {
 	if c := &pl.deletedServices; len(c.users) > 0 {
 		batch.Queue(`DELETE FROM services s
 			USING unnest($1::int[], $2::text[]::svc_type[]) AS d (user_id, sv_name)
-			WHERE s.user_id = d.user_id AND s.sv_name = d.sv_name`, c.users, c.names)
+			WHERE s.user_id = d.user_id AND s.sv_name = d.sv_name AND `+condition, c.users, c.names)
 	}
 	if len(pl.deletedUsers) > 0 {
-		batch.Queue("DELETE FROM users WHERE id = ANY($1::int[])", pl.deletedUsers)
+		batch.Queue("DELETE FROM users WHERE id = ANY($1::int[]) AND "+condition, pl.deletedUsers)
 	}
 	if c := &pl.updatedUsers; len(c.ids) > 0 {
 		batch.Queue(`UPDATE users u
 			SET name = n.name, email_address = n.email, picture_url = n.picture
 			FROM unnest($1::int[], $2::text[], $3::text[], $4::text[]) AS n (id, name, email, picture)
-			WHERE u.id = n.id`, c.ids, c.names, c.emails, c.pictures)
+			WHERE u.id = n.id AND `+condition, c.ids, c.names, c.emails, c.pictures)
 	}
 	if c := &pl.insertedUsers; len(c.ids) > 0 {
 		batch.Queue(`INSERT INTO users (id, name, email_address, picture_url)
-			SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::text[])`, c.ids, c.names, c.emails, c.pictures)
+			SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::text[]) WHERE `+condition,
+			c.ids, c.names, c.emails, c.pictures)
 	}
 	if c := &pl.services; len(c.users) > 0 {
 		batch.Queue(`INSERT INTO services (user_id, sv_name, sv_id, access_token)
-			SELECT * FROM unnest($1::int[], $2::text[]::svc_type[], $3::bigint[], $4::bytea[])
+			SELECT * FROM unnest($1::int[], $2::text[]::svc_type[], $3::bigint[], $4::bytea[]) WHERE `+condition+`
 			ON CONFLICT (sv_name, user_id) DO UPDATE
 			SET sv_id = excluded.sv_id, access_token = excluded.access_token`, c.users, c.names, c.ids, c.tokens)
 	}
 	if c := &pl.requests; len(c.identities) > 0 {
 		batch.Queue(`INSERT INTO ident_requests (slot, identity, digest, user_id, code, message)
 			SELECT slots.slot, r.* FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::text[], $5::text[]) AS r,
-			(SELECT ident_slot(now()) UNION SELECT ident_slot(now() - interval '10 minutes')) AS slots (slot)`,
+			(SELECT ident_slot(now()) UNION SELECT ident_slot(now() - interval '10 minutes')) AS slots (slot) WHERE `+condition,
 			c.identities, c.digests, c.users, c.codes, c.messages)
 	}
 	if c := &pl.notices; len(c.users) > 0 {
 		batch.Queue(`INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, traceparent, partition)
 			SELECT n.user_id, n.message_id, n.routing_key, n.body, n.sealed, nullif(n.trace, ''), n.partition
 			FROM unnest($1::int[], $2::uuid[], $3::text[], $4::bytea[], $5::boolean[], $6::text[], $7::int[])
-				AS n (user_id, message_id, routing_key, body, sealed, trace, partition)
-			RETURNING id`, c.users, c.ids, c.keys, c.bodies, c.sealeds, c.traces, c.partitions).Query(pl.readNoticeIDs)
+				AS n (user_id, message_id, routing_key, body, sealed, trace, partition) WHERE `+condition+`
+			RETURNING id, pg_current_xact_id()::xid`, c.users, c.ids, c.keys, c.bodies, c.sealeds, c.traces, c.partitions).
+			Query(pl.readNoticeIDs)
 	}
+	if len(removal.ids) > 0 {
+		batch.Queue(deleteOutbox, removal.ids)
+	}
+}
+
+// commit writes all that is planned and commits: one round trip.
+func (pl *plan) commit(ctx context.Context, conn *pgx.Conn, s *Store) error {
+	batch := new(pgx.Batch)
+	removal := s.outbox.remove()
+	pl.queue(batch, removal, "true")
 	if len(pl.stuck) > 0 {
 		batch.Queue(outboxColumns+"ident_outbox WHERE user_id = ANY($1::int[]) ORDER BY id", pl.stuck).Query(func(rows pgx.Rows) error {
 			left, err := s.readOutbox(rows)
 			pl.told = append(pl.told, left...)
 			return err
 		})
-	}
-	removal := s.outbox.remove()
-	if len(removal.ids) > 0 {
-		batch.Queue(deleteOutbox, removal.ids)
 	}
 	if batch.Len() == 0 {
 		// Nothing was locked for long and nothing is to be kept.
@@ -252,18 +279,29 @@ func (pl *plan) commit(ctx context.Context, conn *pgx.Conn, s *Store) error {
 	}
 	err := conn.SendBatch(ctx, batch).Close()
 	removal.done(err)
-	if err != nil {
-		return err
-	}
-	s.outbox.send(pl.told)
-	return nil
+	return err
 }
 
 func (pl *plan) readNoticeIDs(rows pgx.Rows) error {
 	for i := 0; rows.Next(); i++ {
-		if err := rows.Scan(&pl.told[i].ID); err != nil {
+		if err := rows.Scan(&pl.told[i].ID, &pl.xid); err != nil {
 			return err
 		}
 	}
 	return rows.Err()
+}
+
+// finish tells the world what was committed.
+func (s *Store) finish(pl *plan) {
+	for _, x := range pl.written {
+		for i, row := range x.rows {
+			if row {
+				x.user.Version[i] = pl.xid
+			}
+		}
+	}
+	s.outbox.send(pl.told)
+	for _, d := range pl.finished {
+		d.pending.finish(d.outcome, d.err)
+	}
 }

@@ -57,9 +57,11 @@ const (
 // so small, or so new to the planner, that reading all of them seems better: they
 // may have grown by a million rows before it looks again.
 var planOnce = map[string]string{
-	"plan_cache_mode": "force_generic_plan",
-	"enable_seqscan":  "off",
-	"jit":             "off", // which a plan that cannot do without would seem to deserve
+	"plan_cache_mode":  "force_generic_plan",
+	"enable_seqscan":   "off",
+	"enable_hashjoin":  "off", // which would read all of an index
+	"enable_mergejoin": "off", // likewise
+	"jit":              "off", // which a plan that cannot do without would seem to deserve
 }
 
 // A Store is a database of users. It is safe for concurrent use.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,6 +32,22 @@ type harness struct {
 	opts store.Options
 
 	lease actor.Lease // on partition 0
+
+	turn  atomic.Int64
+	known sync.Map // users as the last outcome was, by id
+}
+
+// commit commits a write. Every other time, it knows of the user what the harness
+// has seen last, which may be out of date.
+func (h *harness) commit(s *store.Store, lease actor.Lease, w *actor.Write) (actor.Outcome, error) {
+	if known, ok := h.known.Load(w.UserID); ok && h.turn.Add(1)%2 == 0 {
+		w.Known = known.(*actor.User)
+	}
+	o, err := s.Commit(h.t.Context(), lease, w)
+	if err == nil && o.After != nil {
+		h.known.Store(o.After.ID, o.After)
+	}
+	return o, err
 }
 
 func options(t testing.TB, db *testenv.Database) store.Options {
@@ -145,7 +162,7 @@ func (h *harness) do(operation, messageID string, a args) actor.Outcome {
 		}
 		w.UserID = id
 	}
-	o, err := h.Commit(h.t.Context(), h.lease, w)
+	o, err := h.commit(h.Store, h.lease, w)
 	if err != nil {
 		h.t.Fatalf("%s: %v", operation, err)
 	}

@@ -1,0 +1,42 @@
+package actor
+
+import (
+	"reflect"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func TestAUserIsReadFromTheAnswerAsItWasWorded(t *testing.T) {
+	account := rapid.Ptr(rapid.Custom(func(r *rapid.T) Account {
+		return Account{ID: rapid.Int64().Draw(r, "account"), AccessToken: rapid.String().Draw(r, "token")}
+	}), true)
+	rapid.Check(t, func(r *rapid.T) {
+		u := &User{
+			ID:         rapid.Int64Range(1, MaxUserID).Draw(r, "id"),
+			Name:       rapid.String().Draw(r, "name"),
+			Email:      rapid.String().Draw(r, "email"),
+			PictureURL: rapid.Ptr(rapid.String(), true).Draw(r, "picture"),
+			GitHub:     account.Draw(r, "github"),
+			Facebook:   account.Draw(r, "facebook"),
+		}
+		got, err := userOf(AnswerUser(u))
+		if err != nil || !reflect.DeepEqual(got, u) {
+			r.Fatalf("%+v, %v, want %+v", got, err, u)
+		}
+	})
+}
+
+func TestAUserIsReadFromNothingElse(t *testing.T) {
+	answer := AnswerUser(ada)
+	for n := len(resultHead); n < len(answer); n++ {
+		if u, err := userOf(answer[:n]); err == nil {
+			t.Fatalf("the first %d of %d bytes are %+v", n, len(answer), u)
+		}
+	}
+	for _, answer := range [][]byte{AnswerPage(nil, 0), answerUserID(7)} {
+		if u, err := userOf(answer); err == nil {
+			t.Errorf("%q is %+v", answer, u)
+		}
+	}
+}

@@ -1,0 +1,191 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/actor"
+)
+
+// Most writes are to users whom this process knows, since it has read or written
+// them last. Then there is nothing to be read: the writes decide on what is known,
+// and one round trip does the rest. In it a first statement looks whether all is
+// as those decisions took it to be, and the statements that write do so only
+// then. It is not so where another program has changed a user, a request comes
+// again, a lease is over, or an email has an owner. That is found out by the
+// usual two round trips.
+
+// isNotKnown says whether a write cannot decide without the database.
+func (p *pending) isNotKnown() bool {
+	w := p.write
+	return p.reread || p.unsure || w.Refused() == nil && !w.Creates() && (w.Known == nil || w.Known.Version == actor.Version{})
+}
+
+// tryKnown is tryGroup, for writes that are all known. It returns as well those
+// that have to be read after all.
+func (s *Store) tryKnown(all []*pending) (again []*pending, err error) {
+	ctx, cancel := context.WithTimeout(s.work, attemptTimeout)
+	defer cancel()
+
+	g := &group{store: s}
+	g.writes, again = distinct(all)
+	for _, p := range again {
+		p.reread = true
+	}
+	var e expectation
+	kept := g.writes[:0:0]
+	deadline := time.Now().Add(decideFor)
+	for i, p := range g.writes {
+		if i > 0 && time.Now().After(deadline) {
+			again = append(slices.Clone(g.writes[i:]), again...)
+			break
+		}
+		d := s.ask(p.write, p.write.Known)
+		if next := d.Next; next != nil && d.Refusal == nil {
+			if g.taken.conflict(next) != "" { // one of these writes wants the same
+				p.reread = true
+				again = append(again, p)
+				continue
+			}
+			g.taken.take(next)
+			e.wanted.add(p.write.Known, next)
+		}
+		e.add(p, d)
+		if err := g.plan.add(s, decided{pending: p, current: p.write.Known, decision: d}); err != nil {
+			return nil, err
+		}
+		kept = append(kept, p)
+	}
+	g.writes = kept
+
+	sound := false
+	batch := new(pgx.Batch)
+	g.queueLocks(batch)
+	e.queue(batch, &sound)
+	removal := s.outbox.remove()
+	g.plan.queue(batch, removal, isSound)
+	err = s.pool.SendBatch(ctx, batch).Close()
+	removal.done(err)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("writing to users who are known: %w", err)
+	case !sound:
+		for _, p := range g.writes {
+			p.reread = true
+		}
+		return append(g.writes, again...), nil
+	}
+	s.finish(&g.plan)
+	return again, nil
+}
+
+// An expectation is what has to be so in the database for decisions to be right.
+type expectation struct {
+	leases     []actor.Lease // that are not over
+	identities []uuid.UUID   // of requests that have not come before
+	users      []int64       // whose rows are of these versions
+	versions   [len(actor.Version{})][]uint32
+	accounts   bool // some of their accounts will be changed
+	wanted     wanted
+}
+
+// add notes what a write's decision takes for granted.
+func (e *expectation) add(p *pending, d actor.Decision) {
+	if p.lease.Epoch != 0 && !slices.Contains(e.leases, p.lease) {
+		e.leases = append(e.leases, p.lease)
+	}
+	if p.write.Identity != (actor.Identity{}) {
+		e.identities = append(e.identities, uuid.UUID(p.identity))
+	}
+	known := p.write.Known
+	if p.write.Refused() != nil || p.write.Creates() {
+		return
+	}
+	e.users = append(e.users, known.ID)
+	for i, version := range known.Version {
+		e.versions[i] = append(e.versions[i], version)
+	}
+	if d.Refusal != nil {
+		return
+	}
+	for _, service := range services {
+		if d.Next == nil || !equal(*accountOf(known, service), *accountOf(d.Next, service)) {
+			e.accounts = true
+		}
+	}
+}
+
+const (
+	// setSound says until the end of the transaction whether an expectation
+	// holds. Rows that will be changed are locked; one that another transaction
+	// has locked is not waited for, as in [group.lock]. The subqueries are such
+	// that each can only be answered by an index, and for each key by itself.
+	setSound = "SELECT set_config('ident.sound', (true%s)::text, true)"
+
+	isSound = "current_setting('ident.sound')::boolean"
+
+	leasesHold = ` AND NOT EXISTS (SELECT FROM unnest(%s::int[], %s::bigint[]) AS l (partition, epoch) WHERE
+		(SELECT p.epoch FROM ident_partitions p WHERE p.partition = l.partition AND NOT p.released) IS DISTINCT FROM l.epoch)`
+
+	identitiesNew = ` AND NOT EXISTS (SELECT FROM ident_requests WHERE identity = ANY(%s::uuid[]))`
+
+	usersUnchanged = ` AND NOT EXISTS (SELECT FROM unnest(%s::int[], %s::xid[], %s::xid[], %s::xid[]) AS k (id, version, gh, fb) WHERE
+		coalesce((SELECT u.xmin FROM users u WHERE u.id = k.id FOR UPDATE SKIP LOCKED), '0') <> k.version OR
+		coalesce((SELECT s.xmin FROM services s WHERE s.sv_name = 'gh' AND s.user_id = k.id /*lock*/), '0') <> k.gh OR
+		coalesce((SELECT s.xmin FROM services s WHERE s.sv_name = 'fb' AND s.user_id = k.id /*lock*/), '0') <> k.fb)`
+
+	emailsFree = ` AND NOT EXISTS (SELECT FROM users WHERE email_address = ANY(%s::text[]))`
+
+	accountsFree = ` AND NOT EXISTS (SELECT FROM unnest(%s::text[]::svc_type[], %s::bigint[]) AS w (sv_name, sv_id) WHERE
+		(SELECT s.user_id FROM services s WHERE s.sv_id = w.sv_id AND s.sv_name = w.sv_name) IS NOT NULL)`
+)
+
+// queue asks whether all is so, and lets the statements after it know by isSound.
+func (e *expectation) queue(batch *pgx.Batch, sound *bool) {
+	var conditions strings.Builder
+	var args []any
+	expect := func(condition string, with ...any) {
+		places := make([]any, len(with))
+		for i := range with {
+			places[i] = "$" + strconv.Itoa(len(args)+i+1)
+		}
+		fmt.Fprintf(&conditions, condition, places...)
+		args = append(args, with...)
+	}
+	if len(e.leases) > 0 {
+		partitions, epochs := make([]int, len(e.leases)), make([]int64, len(e.leases))
+		for i, lease := range e.leases {
+			partitions[i], epochs[i] = lease.Partition, lease.Epoch
+		}
+		expect(leasesHold, partitions, epochs)
+	}
+	if len(e.identities) > 0 {
+		expect(identitiesNew, e.identities)
+	}
+	if len(e.users) > 0 {
+		condition := usersUnchanged
+		if e.accounts {
+			condition = strings.ReplaceAll(condition, "/*lock*/", "FOR UPDATE SKIP LOCKED")
+		}
+		expect(condition, e.users, e.versions[0], e.versions[1], e.versions[2])
+	}
+	if w := &e.wanted; len(w.emails) > 0 {
+		expect(emailsFree, w.emails)
+	}
+	if w := &e.wanted; len(w.ids) > 0 {
+		expect(accountsFree, w.names, w.ids)
+	}
+	batch.Queue(fmt.Sprintf(setSound, conditions.String()), args...).QueryRow(func(row pgx.Row) error {
+		var text string
+		err := row.Scan(&text)
+		*sound = text == "true"
+		return err
+	})
+}
