@@ -74,7 +74,8 @@ type Store struct {
 	watches bool // has a connection for WatchForeign
 
 	finds   chan *find    // to the finders
-	draws   chan *draw    // of user ids
+	ids     chan int64    // user ids that were drawn
+	undrawn chan error    // to those who wait for one in vain
 	writes  chan *pending // to the committers
 	singles chan struct{} // holds a token for each write that is tried alone
 	running sync.WaitGroup
@@ -112,7 +113,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		watches: watches(o),
 		stopped: make(chan struct{}),
 		finds:   make(chan *find, maxFinds),
-		draws:   make(chan *draw, maxDraws),
+		ids:     make(chan int64, fewestDraws),
+		undrawn: make(chan error),
 		writes:  make(chan *pending, maxGroup),
 		singles: make(chan struct{}, max(1, o.MaxConnections/4)),
 	}
@@ -122,7 +124,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.running.Go(s.commitGroups)
 		s.running.Go(s.findGroups)
 	}
-	s.running.Go(s.drawGroups)
+	s.running.Go(s.drawIDs)
 	s.running.Go(s.sweepOutbox)
 	s.running.Go(s.emptySlots)
 	go func() {
