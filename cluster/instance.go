@@ -21,6 +21,9 @@ import (
 type Store interface {
 	actor.Store
 
+	// RoundTrips says how often the database was asked for something.
+	RoundTrips() int64
+
 	// Ping says whether the database can be read and written.
 	Ping(ctx context.Context) error
 

@@ -105,6 +105,8 @@ func (s *session) report(i *Instance) membership.Report {
 		Forwarded: s.counts.forwarded.Load(),
 		Misplaced: s.counts.misplaced.Load(),
 		Fenced:    s.counts.fenced.Load(),
+
+		DatabaseRoundTrips: s.o.Store.RoundTrips(),
 	}
 	return r
 }

@@ -86,6 +86,7 @@ type Store struct {
 	work  context.Context // done when the store is aborted: nothing is finished
 	abort context.CancelFunc
 
+	trips    *atomic.Int64
 	outbox   outbox
 	readOnly atomic.Bool // a write found so since the last Ping
 }
@@ -97,6 +98,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	trips := new(atomic.Int64)
+	countTrips(config, trips)
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("opening the database: %w", err)
@@ -107,6 +110,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{
 		pool:    pool,
+		trips:   trips,
 		keyring: o.Keyring,
 		log:     o.Log,
 		reveal:  o.TokensInNotices,

@@ -45,7 +45,7 @@ func TestAskingForTheStatusReturnsTheReportsOfAll(t *testing.T) {
 	full.Parameters = membership.Parameters{Partitions: 8, TableVersion: 1, QueueType: "quorum"}
 	full.Partitions = []membership.PartitionHeld{{Partition: 7, Phase: "owned", Epoch: 3, RequestsPerSecond: 0.5}}
 	full.SharedRequestsPerSecond, full.WarmUsers = 12.25, 7
-	full.Counters = membership.Counters{Forwarded: 1, Misplaced: 2, Fenced: 3}
+	full.Counters = membership.Counters{Forwarded: 1, Misplaced: 2, Fenced: 3, DatabaseRoundTrips: 4}
 	s.join(a, describe(a, b))
 	s.join(b, func(o *membership.Options) { o.Describe = func() membership.Report { return full } })
 	s.join(c, describe(c, a, b))

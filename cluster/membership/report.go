@@ -51,6 +51,8 @@ type Counters struct {
 	Forwarded int64 `json:"forwarded"` // requests taken from the shared queue that went on to a partition's
 	Misplaced int64 `json:"misplaced"` // requests that came by another partition's queue
 	Fenced    int64 `json:"fenced"`    // writes that were refused because their lease was over
+
+	DatabaseRoundTrips int64 `json:"database_round_trips"`
 }
 
 // ReportOf returns a report that tells what s does: the identity, the state, the

@@ -19,6 +19,7 @@ type benchCase struct {
 const (
 	benchEcho       = "echo"        // on a classic queue
 	benchDirectEcho = "echo direct" // on a queue and an exchange of the partitions' kinds
+	benchSpreadEcho = "echo spread" // likewise, on as many queues as there are partitions
 	benchRowLock    = "row lock"    // a transaction per request, over pgx
 	benchCommit     = "commit"      // an update of one row, over pgx
 )
@@ -96,7 +97,7 @@ func benchCasesNamed(list string) (cases []benchCase, err error) {
 func (c benchCase) beside(inFlight int, withDatabase bool) []string {
 	names := []string{benchEcho}
 	if c.direct {
-		names = append(names, benchDirectEcho)
+		names = append(names, benchDirectEcho, benchSpreadEcho)
 	}
 	for _, a := range c.aims {
 		if !withDatabase || a.inFlight != inFlight {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -36,6 +37,9 @@ func echoKey(run string) string { return "glotpod.bench." + run }
 // echoExchange is the exchange of the kind of the direct one.
 func echoExchange(run string) string { return "glotpod.bench/" + run }
 
+// spreadEchoExchange is likewise.
+func spreadEchoExchange(run string) string { return echoExchange(run) + "/spread" }
+
 // echoWay leads to the echo's classic queue.
 func echoWay(run string) benchWay {
 	key := echoKey(run)
@@ -43,8 +47,12 @@ func echoWay(run string) benchWay {
 }
 
 // directEchoWay leads to the echo's queue that is like a partition's.
-func directEchoWay(run string) benchWay {
-	exchange := echoExchange(run)
+func directEchoWay(run string) benchWay { return hashedWay(echoExchange(run)) }
+
+// spreadEchoWay leads to one of the echo's queues that are like the partitions'.
+func spreadEchoWay(run string) benchWay { return hashedWay(spreadEchoExchange(run)) }
+
+func hashedWay(exchange string) benchWay {
 	return func(r benchRequest, m *amqp.Publishing) (string, string) {
 		m.Type = r.operation
 		return exchange, r.user
@@ -58,8 +66,9 @@ service with. It is started by "bench", and ends on SIGTERM.`
 func runBenchEcho(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := newFlags("bench echo", stderr, "", benchEchoAbout)
 	run := flags.String("run", "", "the `name` of the run, which is in the queues' names")
-	direct := flags.Bool("direct", false, "answer on a queue like a partition's as well")
+	direct := flags.Bool("direct", false, "answer on a queue like a partition's as well, and on as many as there are partitions")
 	queueType := flags.String("queue-type", config.QueueQuorum, "the `type` of that queue")
+	partitions := flags.Int("partitions", 0, "how `many` partitions there are")
 	if status, done := flags.parse(args, 0); done {
 		return status
 	}
@@ -73,7 +82,7 @@ func runBenchEcho(ctx context.Context, args []string, stdout, stderr io.Writer) 
 	}
 	defer conn.CloseDeadline(time.Now().Add(time.Second))
 	e := &echo{conn: conn}
-	if err := e.open(*run, *direct, *queueType); err != nil {
+	if err := e.open(*run, *direct, *queueType, *partitions); err != nil {
 		return fail(stderr, err)
 	}
 	fmt.Fprintln(stdout, "ready")
@@ -95,7 +104,7 @@ type echoQueue struct {
 	requests <-chan amqp.Delivery
 }
 
-func (e *echo) open(run string, direct bool, queueType string) error {
+func (e *echo) open(run string, direct bool, queueType string, partitions int) error {
 	arguments := amqp.Table{"x-expires": benchEchoExpiry.Milliseconds()}
 	err := e.consume("glotpod.bench/"+run+"/echo", arguments, func(c *amqp.Channel, queue string) error {
 		return c.QueueBind(queue, echoKey(run), "amq.topic", false, nil)
@@ -107,11 +116,26 @@ func (e *echo) open(run string, direct bool, queueType string) error {
 		arguments["x-queue-type"] = config.QueueQuorum
 		arguments["x-single-active-consumer"] = true
 	}
-	return e.consume("glotpod.bench/"+run+"/direct", arguments, func(c *amqp.Channel, queue string) error {
-		if err := c.ExchangeDeclare(echoExchange(run), "x-consistent-hash", true, true, false, false, nil); err != nil {
+	if err := e.consumeHashed("glotpod.bench/"+run+"/direct", arguments, echoExchange(run)); err != nil {
+		return err
+	}
+	for n := range partitions {
+		queue := fmt.Sprintf("glotpod.bench/%s/spread/%04d", run, n)
+		if err := e.consumeHashed(queue, arguments, spreadEchoExchange(run)); err != nil {
 			return err
 		}
-		return c.QueueBind(queue, "1", echoExchange(run), false, nil)
+	}
+	return nil
+}
+
+// consumeHashed consumes a queue that is bound to an exchange of the direct one's
+// kind.
+func (e *echo) consumeHashed(queue string, arguments amqp.Table, exchange string) error {
+	return e.consume(queue, arguments, func(c *amqp.Channel, queue string) error {
+		if err := c.ExchangeDeclare(exchange, "x-consistent-hash", true, true, false, false, nil); err != nil {
+			return err
+		}
+		return c.QueueBind(queue, "1", exchange, false, nil)
 	})
 }
 
@@ -187,12 +211,12 @@ type echoProcess struct {
 
 // startEcho returns when the echo answers. environ are the settings by which it
 // finds the broker.
-func startEcho(ctx context.Context, environ []string, run string, direct bool, queueType string, stderr io.Writer) (*echoProcess, error) {
+func startEcho(ctx context.Context, environ []string, run string, direct bool, cluster config.Cluster, stderr io.Writer) (*echoProcess, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(program, "bench", "echo", "--run", run, "--queue-type", queueType)
+	cmd := exec.Command(program, "bench", "echo", "--run", run, "--queue-type", cluster.QueueType, "--partitions", strconv.Itoa(cluster.Partitions))
 	if direct {
 		cmd.Args = append(cmd.Args, "--direct")
 	}

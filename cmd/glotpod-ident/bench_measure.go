@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/glotpod/ident/cluster/membership"
 )
 
 const (
@@ -17,6 +19,9 @@ const (
 	// benchLag is for how long PostgreSQL's sessions keep to themselves what
 	// they have counted. Each tells it at the end of its next transaction.
 	benchLag = 1050 * time.Millisecond
+
+	// benchAskTimeout bounds how long the instances may take to report.
+	benchAskTimeout = 5 * time.Second
 )
 
 // A measuredSide is a side while it is measured.
@@ -55,6 +60,7 @@ func (b *bench) measure(ctx context.Context, c benchCase, inFlight int) (_ *benc
 	if err != nil {
 		return nil, err
 	}
+	trips, tripsKnown := b.roundTrips(ctx)
 	for pair := range pairs {
 		b.progress.show("%s: %s, %d in flight, pair %d of %d", b.part, c.name, inFlight, pair+1, pairs)
 		for _, s := range sides {
@@ -67,6 +73,7 @@ func (b *bench) measure(ctx context.Context, c benchCase, inFlight int) (_ *benc
 	if err != nil {
 		return nil, err
 	}
+	tripsAfter, tripsKnownAfter := b.roundTrips(ctx)
 	after, err := b.count(ctx, true)
 	if err != nil {
 		return nil, err
@@ -76,7 +83,12 @@ func (b *bench) measure(ctx context.Context, c benchCase, inFlight int) (_ *benc
 		cell.Sides = append(cell.Sides, b.result(s))
 	}
 	if b.database != nil {
-		cell.Database = m.share(after.since(before), sides[0].sum.latencies.total+more)
+		requests := sides[0].sum.latencies.total + more
+		cell.Database = m.share(after.since(before), requests)
+		if tripsKnown && tripsKnownAfter {
+			each := max(0, float64(tripsAfter-trips)/float64(max(1, requests)))
+			cell.Database.RoundTrips = &each
+		}
 	}
 	cell.compareSides()
 	cell.judge(c.aims)
@@ -114,6 +126,8 @@ func (b *bench) sides(ctx context.Context, c benchCase, inFlight int) (sides []*
 			asks(name, echoWay(b.name), nil)
 		case benchDirectEcho:
 			asks(name, directEchoWay(b.name), nil)
+		case benchSpreadEcho:
+			asks(name, spreadEchoWay(b.name), nil)
 		default:
 			clients, err := b.clients(ctx, name, inFlight)
 			if err != nil {
@@ -140,6 +154,21 @@ func (b *bench) count(ctx context.Context, lagging bool) (benchCounts, error) {
 		return benchCounts{}, nil
 	}
 	return b.database.count(ctx, lagging)
+}
+
+// roundTrips asks the instances how often they have asked the database so far. It
+// is false where one of them does not answer.
+func (b *bench) roundTrips(ctx context.Context) (sum int64, known bool) {
+	if b.database == nil {
+		return 0, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, benchAskTimeout)
+	defer cancel()
+	reports, err := membership.AskStatus(ctx, b.load.conns[0].conn)
+	for _, r := range reports {
+		sum += r.Counters.DatabaseRoundTrips
+	}
+	return sum, err == nil
 }
 
 // cpu reads what the processes have used so far, if they are known.

@@ -72,13 +72,13 @@ func (r *benchReport) printCost(w io.Writer) {
 		return
 	}
 	fmt.Fprintln(w, "CPU seconds per 1,000 requests, and the database's part in each request:")
-	t := newTable(w, "CASE", "IN FLIGHT", "SERVICE", "BROKER", "DATABASE", "TRANSACTIONS", "WRITE COMMITS", "ROWS", "WAL BYTES", "WRITE COMMITS/S")
+	t := newTable(w, "CASE", "IN FLIGHT", "SERVICE", "BROKER", "DATABASE", "ROUND TRIPS", "TRANSACTIONS", "WRITE COMMITS", "ROWS", "WAL BYTES", "WRITE COMMITS/S")
 	for _, c := range r.Cells {
 		for i, s := range c.Sides {
 			if s.Name == benchRowLock || s.Name == benchCommit {
 				continue
 			}
-			cells := []string{c.Case, strconv.Itoa(c.InFlight), "-", "-", "-", "", "", "", "", ""}
+			cells := []string{c.Case, strconv.Itoa(c.InFlight), "-", "-", "-", "", "", "", "", "", ""}
 			if i > 0 {
 				cells[0] = "  " + s.Name
 			}
@@ -86,8 +86,11 @@ func (r *benchReport) printCost(w io.Writer) {
 				cells[2], cells[3], cells[4] = digits(s.CPU.Server), digits(s.CPU.Broker), digits(s.CPU.Database)
 			}
 			if d := c.Database; i == 0 && d != nil {
-				cells[5], cells[6], cells[7] = digits(d.Transactions), digits(d.Commits), digits(d.Rows)
-				cells[8], cells[9] = fmt.Sprintf("%.0f", d.WAL), fmt.Sprintf("%.0f", d.CommitsPerSecond)
+				if d.RoundTrips != nil {
+					cells[5] = digits(*d.RoundTrips)
+				}
+				cells[6], cells[7], cells[8] = digits(d.Transactions), digits(d.Commits), digits(d.Rows)
+				cells[9], cells[10] = fmt.Sprintf("%.0f", d.WAL), fmt.Sprintf("%.0f", d.CommitsPerSecond)
 			}
 			t.row(cells...)
 		}

@@ -90,8 +90,10 @@ type benchShare struct {
 	CommitsPerSecond float64 `json:"write_commits_per_second"`
 	Commits          float64 `json:"write_commits_per_request"`
 	Transactions     float64 `json:"transactions_per_request"`
-	Rows             float64 `json:"rows_written_per_request"`
-	WAL              float64 `json:"wal_bytes_per_request"`
+
+	RoundTrips *float64 `json:"round_trips_per_request,omitempty"` // nil: not known
+	Rows       float64  `json:"rows_written_per_request"`
+	WAL        float64  `json:"wal_bytes_per_request"`
 }
 
 // A benchOutcome tells whether an aim was reached.

@@ -106,7 +106,7 @@ func (b *bench) measureAll(ctx context.Context, environ []string) (report *bench
 	for _, c := range b.cases {
 		direct = direct || c.direct
 	}
-	echo, err := startEcho(ctx, environ, b.name, direct, b.config.Cluster.QueueType, b.stderr)
+	echo, err := startEcho(ctx, environ, b.name, direct, b.config.Cluster, b.stderr)
 	if err != nil {
 		return nil, err
 	}
