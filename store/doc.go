@@ -3,10 +3,22 @@
 // # Writing
 //
 // Writes that wait at the same moment share a transaction (group commit), which
-// takes two round trips however many they are: the first locks the users' rows,
-// the second writes what the writes have decided, and commits. Since a write
-// decides on rows that are locked, what another program has written meanwhile,
-// to the row of a user or of its services, is never overwritten unseen.
+// takes one or two round trips however many they are.
+//
+// Where the users have to be read, it is two: the first locks the users' rows, the
+// second writes what the writes have decided, and commits. Since a write decides
+// on rows that are locked, what another program has written meanwhile, to the row
+// of a user or of its services, is never overwritten unseen.
+//
+// Where each write knows its user ([actor.Write]'s Known), makes a new one, or is
+// refused whatever is stored, it is one. The writes have decided before, and the
+// transaction first compares what they took for granted with what is there: that
+// the users' rows are of the versions that are known, which it locks; that no
+// request has come before; that the emails and service ids which are wanted are
+// free; and the leases. The statements that write are in the same round trip, and
+// do nothing unless all of that holds. Where it does not, nothing is written, and
+// the writes take two round trips more. A row's version is its xmin, by which
+// PostgreSQL tells what a transaction has written.
 //
 // With each write are committed: its outcome under the request's identity, so
 // that the request is applied once however often it comes; and its notification
@@ -31,8 +43,8 @@
 //
 //	a group of writes                        a claim
 //	lock its partitions, shared              lock its partitions, alone
-//	read their epochs                        read their rows
-//	set aside what has another one           raise the epochs
+//	read their epochs, or compare them       read their rows
+//	leave out what has another one           raise the epochs
 //	write, commit                            commit
 //
 // The locks are advisory ones, held by the transaction and given back by the
@@ -79,6 +91,12 @@
 // # Reading
 //
 // Reads go to the database each time, and so see every write that was answered.
+//
+// # Plans
+//
+// Every statement but that of a list names rows by keys and finds them by an
+// index. So it is planned once for a connection, and such that no table or index
+// is ever read as a whole, however small it was then.
 //
 // # Secrets
 //
