@@ -89,6 +89,7 @@ func (p *pending) finish(o actor.Outcome, err error) { p.result <- result{o, err
 func (s *Store) commitGroups() {
 	gatherer[*pending]{
 		in:     s.writes,
+		turn:   s.commitTurn,
 		most:   maxGroup,
 		weigh:  func(p *pending) int { return p.write.Size },
 		weight: maxGroupBytes,

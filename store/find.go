@@ -66,6 +66,7 @@ func (s *Store) find(ctx context.Context, l *actor.Lookup) (*storedUser, error) 
 func (s *Store) findGroups() {
 	gatherer[*find]{
 		in:   s.finds,
+		turn: s.findTurn,
 		most: maxFinds,
 		do:   s.findGroup,
 		drop: func(f *find) { f.done <- errClosed },

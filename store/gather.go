@@ -4,9 +4,10 @@ import "context"
 
 // A gatherer has work that comes one by one done in groups. While one group is
 // being done the next one fills, so a group is as large as the load makes it,
-// and nothing waits for the sake of a larger one.
+// and nothing waits for the sake of a larger one, but for its turn.
 type gatherer[T any] struct {
 	in     <-chan T
+	turn   turn        // of all gatherers of this kind
 	most   int         // in a group
 	weigh  func(T) int // nil: everything weighs nothing
 	weight int         // of a group, but for its last one
@@ -19,7 +20,9 @@ func (g gatherer[T]) run(ctx context.Context) {
 	for {
 		select {
 		case first := <-g.in:
+			giveBack := g.turn.take(ctx)
 			g.do(g.fill(first))
+			giveBack()
 		case <-ctx.Done():
 			for {
 				select {

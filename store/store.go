@@ -73,10 +73,12 @@ type Store struct {
 	reveal  bool // access tokens in notices
 	watches bool // has a connection for WatchForeign
 
-	finds   chan *find    // to the finders
-	ids     chan int64    // user ids that were drawn
-	undrawn chan error    // to those who wait for one in vain
-	writes  chan *pending // to the committers
+	finds                chan *find    // to the finders
+	ids                  chan int64    // user ids that were drawn
+	undrawn              chan error    // to those who wait for one in vain
+	writes               chan *pending // to the committers
+	commitTurn, findTurn turn
+
 	singles chan struct{} // holds a token for each write that is tried alone
 	running sync.WaitGroup
 	stopped chan struct{} // closed when nobody commits any more
@@ -109,18 +111,20 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		pool:    pool,
-		trips:   trips,
-		keyring: o.Keyring,
-		log:     o.Log,
-		reveal:  o.TokensInNotices,
-		watches: watches(o),
-		stopped: make(chan struct{}),
-		finds:   make(chan *find, maxFinds),
-		ids:     make(chan int64, fewestDraws),
-		undrawn: make(chan error),
-		writes:  make(chan *pending, maxGroup),
-		singles: make(chan struct{}, max(1, o.MaxConnections/4)),
+		pool:       pool,
+		trips:      trips,
+		keyring:    o.Keyring,
+		log:        o.Log,
+		reveal:     o.TokensInNotices,
+		watches:    watches(o),
+		stopped:    make(chan struct{}),
+		finds:      make(chan *find, maxFinds),
+		ids:        make(chan int64, fewestDraws),
+		undrawn:    make(chan error),
+		writes:     make(chan *pending, maxGroup),
+		commitTurn: newTurn(),
+		findTurn:   newTurn(),
+		singles:    make(chan struct{}, max(1, o.MaxConnections/4)),
 	}
 	s.work, s.abort = context.WithCancel(context.Background())
 	s.ctx, s.close = context.WithCancel(s.work)

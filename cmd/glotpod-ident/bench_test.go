@@ -42,7 +42,7 @@ func TestBenchMeasuresAClusterThatItStartsAndLeavesNothing(t *testing.T) {
 	leavesNothing(t, folder)
 
 	table := p.stdout.String()
-	for _, want := range []string{"CASE ", "  echo direct ", "  commit ", "  row lock ", "WAL BYTES", "TARGET OF", "p50 <= 1.15 x echo direct"} {
+	for _, want := range []string{"CASE ", "  echo direct ", "  echo spread ", "ROUND TRIPS", "  commit ", "  row lock ", "WAL BYTES", "TARGET OF", "p50 <= 1.15 x echo direct"} {
 		if !strings.Contains(table, want) {
 			t.Errorf("the tables have no %q:\n%s", want, table)
 		}
@@ -57,6 +57,9 @@ func TestBenchMeasuresAClusterThatItStartsAndLeavesNothing(t *testing.T) {
 		}
 		if c.Database == nil {
 			t.Errorf("%s, %d in flight: nothing is known of the database", c.Case, c.InFlight)
+		}
+		if trips, known := c.Database["round_trips_per_request"]; !known || strings.HasPrefix(c.Case, "patch") && trips == 0 {
+			t.Errorf("%s, %d in flight: %v round trips (known: %t)", c.Case, c.InFlight, trips, known)
 		}
 	}
 	const want = "get get get-direct get-direct get-email get-email patch patch patch-direct patch-direct create create mix mix"
