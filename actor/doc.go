@@ -30,9 +30,11 @@
 // # Decisions
 //
 // What a write does is a pure function of the user as stored ([Write.Decide]).
-// The [Store] calls it inside the transaction that has the user's rows locked,
-// so that it never decides on a user which another program has changed
-// meanwhile.
+// The [Store] calls it either inside the transaction that has the user's rows
+// locked; or, where the user is warm, before it, with the user whom the actor
+// knows, and the transaction then writes nothing unless the rows are of the
+// version that is known. So what another program has changed meanwhile is never
+// decided upon unseen.
 //
 // The package knows neither the broker nor SQL.
 package actor
