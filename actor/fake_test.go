@@ -81,7 +81,8 @@ func (s *fakeStore) user(id int64) *User {
 	if !ok {
 		return nil
 	}
-	return &User{ID: id, Name: name}
+	version, _ := strconv.ParseUint(name, 10, 32) // 0 for other names
+	return &User{ID: id, Name: name, Version: Version{uint32(version)}}
 }
 
 // Commit names a user after the write's digest; 0 deletes it.
