@@ -15,12 +15,15 @@ type Store interface {
 	// next page comes after, 0 if there is none.
 	List(ctx context.Context, page *Page) (users []User, nextAfterID int64, err error)
 
-	// NewUserID draws an id that no user had or will have.
+	// NewUserID draws an id that no user had or will have. Ids rise, but for some
+	// seconds: one may be less than others that were drawn in the last ten.
 	NewUserID(ctx context.Context) (int64, error)
 
-	// Commit applies w once: it locks the user, lets w decide, and commits the
-	// change, the notice and the outcome under w's identity; or, where a write
-	// of that identity was committed before, returns that one's outcome. It
+	// Commit applies w once: it lets w decide on the user as stored, and commits
+	// the change, the notice and the outcome under w's identity; or, where a write
+	// of that identity was committed before, returns that one's outcome. The user
+	// is locked when w decides; or w decides on the user whom it knows, and that is
+	// committed only if he is still so. It
 	// returns when the commit is durable. If the lease is over, it changes nothing
 	// and returns ErrFenced.
 	Commit(ctx context.Context, lease Lease, w *Write) (Outcome, error)

@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// Acks gathers what is to be acknowledged on a channel: the broker then takes
+// acks gathers what is to be acknowledged on a channel: the broker then takes
 // note of many requests at once, which costs it, above all in a quorum queue,
 // hardly more than one. Meanwhile they count as not acknowledged: should this
 // instance die, they come again, and are answered again.
 type acks struct {
-	most int // to be gathered
-	send func(tag uint64, multiple bool) error
+	prefetch int // deliveries that are not acknowledged
+	send     func(tag uint64, multiple bool) error
 
 	mu   sync.Mutex          // guards the following fields, and is held while something is sent
 	open map[uint64]struct{} // delivery tags that were taken, and not done
@@ -28,7 +28,7 @@ const (
 )
 
 func newAcks(prefetch int, send func(tag uint64, multiple bool) error) *acks {
-	return &acks{most: max(1, prefetch/ackShare), send: send, open: make(map[uint64]struct{})}
+	return &acks{prefetch: prefetch, send: send, open: make(map[uint64]struct{})}
 }
 
 // take notes a delivery. All of the channel have to be noted, in their order.
@@ -40,13 +40,13 @@ func (a *acks) take(tag uint64) {
 
 // add notes that a delivery is to be acknowledged. Where it is the first of those
 // that wait, the caller sees to it that flush is called. If it is urgent, or many
-// wait, all are acknowledged now.
+// wait, or the broker sends no more until some are, all are acknowledged now.
 func (a *acks) add(tag uint64, urgent bool) (first bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.open, tag)
 	a.done = append(a.done, tag)
-	if urgent || len(a.done) >= a.most {
+	if urgent || len(a.done) >= a.prefetch/ackShare || len(a.open)+len(a.done) >= a.prefetch {
 		return false, a.flushLocked()
 	}
 	return len(a.done) == 1, nil

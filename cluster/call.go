@@ -77,7 +77,7 @@ func (c *call) end() {
 
 func (c *call) weight() int64 { return min(int64(len(c.Body)), c.o.InFlight) }
 
-// answer sends the answer to a request, and then acknowledges it. It waits for
+// answer sends the answer to a request, and then has it acknowledged. It waits for
 // nothing but the socket: where it has to be found out first whether the caller
 // can be answered, that is done beside.
 func (c *call) answer(body []byte) {

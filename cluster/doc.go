@@ -31,7 +31,7 @@
 // answered comes again. Acknowledgements wait some milliseconds for others ([acks]),
 // and so do notifications: the broker then has less to do, and the answer goes
 // first. What was answered and not acknowledged when an instance dies comes again
-// too, and is answered the same.
+// too, and is answered again: a write as before.
 //
 // # Who owns what
 //

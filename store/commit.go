@@ -131,7 +131,10 @@ func (s *Store) commitGroup(group []*pending) {
 			}
 		}
 		switch {
-		case known && class != unknown:
+		case known && class == failed:
+			s.log.Warn("writes to users who are known failed, reading them first", zap.Int("writes", len(group)), zap.Error(err))
+			continue
+		case known && class == contended:
 			continue
 		case len(group) > 1:
 			// The one that cannot be committed, or not in time, is to hold up

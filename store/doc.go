@@ -13,11 +13,12 @@
 // Where each write knows its user ([actor.Write]'s Known), makes a new one, or is
 // refused whatever is stored, it is one. The writes have decided before, and the
 // transaction first compares what they took for granted with what is there: that
-// the users' rows are of the versions that are known, which it locks; that no
-// request has come before; that the emails and service ids which are wanted are
-// free; and the leases. The statements that write are in the same round trip, and
-// do nothing unless all of that holds. Where it does not, nothing is written, and
-// the writes take two round trips more. A row's version is its xmin, by which
+// the users' rows are of the versions that are known, and it locks those that it
+// will change; that no request has come before; that the emails and service ids
+// which are wanted are free; and the leases. The statements that write are in the
+// same round trip, and do nothing unless all of that holds. Where it does not,
+// the writes are done by reading their users, which takes two round trips more,
+// and another one where a patch gives a user another email or service id. A row's version is its xmin, by which
 // PostgreSQL tells what a transaction has written.
 //
 // With each write are committed: its outcome under the request's identity, so
@@ -80,8 +81,9 @@
 //
 // A process that is frozen or cut off in the middle of a transaction holds its
 // locks. A claim that deposes such a holder ends its connections, which
-// pg_locks names; otherwise the server does so soon
-// (idle_in_transaction_session_timeout).
+// pg_locks names; otherwise the server does so soon, by
+// idle_in_transaction_session_timeout or, where half of what was sent has not
+// arrived, by TCP keepalives.
 //
 // # Foreign writes
 //
@@ -94,9 +96,10 @@
 //
 // # Plans
 //
-// Every statement but that of a list names rows by keys and finds them by an
-// index. So it is planned once for a connection, and such that no table or index
-// is ever read as a whole, however small it was then.
+// The statements that read and write users, requests and notifications as they
+// come name rows by keys, and find them by an index. So each is planned once for a
+// connection, and such that it reads none of these tables or indexes as a whole,
+// however small it was then.
 //
 // # Secrets
 //

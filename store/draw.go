@@ -8,21 +8,32 @@ import (
 	"go.uber.org/zap"
 )
 
-// User ids are drawn ahead of need, so that nobody who makes a user waits for one.
-// How many at a time follows from how fast they go. Those that are left when the
-// store closes are nobody's ever.
+// User ids are drawn ahead of need, so that nobody who makes a user waits for one
+// while others make some. How many at a time follows from how fast they go. Those
+// that nobody has wanted for a while are thrown away: users who are new have
+// greater ids than those who were so before.
 const (
 	fewestDraws = 16
 	mostDraws   = 1024
 
-	// Where so many are gone sooner than that, more are drawn at a time, and where
-	// they last longer, fewer.
+	// soonDrawn is how soon so many are gone that more are drawn the next time.
 	soonDrawn = 100 * time.Millisecond
-	longDrawn = 10 * time.Second
+
+	// longDrawn is after how long they are thrown away.
+	longDrawn = 5 * time.Second
 )
 
 // NewUserID implements [actor.Store].
 func (s *Store) NewUserID(ctx context.Context) (int64, error) {
+	select {
+	case id := <-s.ids:
+		return id, nil
+	default:
+	}
+	select {
+	case s.idWanted <- struct{}{}:
+	default:
+	}
 	select {
 	case id := <-s.ids:
 		return id, nil
@@ -37,34 +48,59 @@ func (s *Store) NewUserID(ctx context.Context) (int64, error) {
 
 // drawIDs draws ids until the store closes.
 func (s *Store) drawIDs() {
-	for many := fewestDraws; s.ctx.Err() == nil; {
+	many := fewestDraws
+	for {
 		begun := time.Now()
 		ids, err := s.draw(many)
-		if err != nil {
+		switch {
+		case s.ctx.Err() != nil:
+			return
+		case err != nil:
 			s.failDraws(err)
 			continue
-		}
-		for _, id := range ids {
-			select {
-			case s.ids <- id:
-			case <-s.ctx.Done():
-				return
+		case s.handOut(ids):
+			if time.Since(begun) < soonDrawn {
+				many = min(2*many, mostDraws)
 			}
+			continue
 		}
-		switch lasted := time.Since(begun); {
-		case lasted < soonDrawn:
-			many = min(2*many, mostDraws)
-		case lasted > longDrawn:
-			many = max(many/2, fewestDraws)
+		many = fewestDraws
+		select {
+		case <-s.idWanted:
+		case <-s.ctx.Done():
+			return
 		}
 	}
+}
+
+// handOut gives ids to those who want them, and returns true when all are given,
+// or are about to be. After a while it throws the rest away.
+func (s *Store) handOut(ids []int64) bool {
+	stale := time.NewTimer(longDrawn)
+	defer stale.Stop()
+	for _, id := range ids {
+		select {
+		case s.ids <- id:
+		case <-stale.C:
+			for range cap(s.ids) {
+				select {
+				case <-s.ids:
+				default:
+				}
+			}
+			return false
+		case <-s.ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // draw draws so many ids, in one round trip.
 func (s *Store) draw(many int) (ids []int64, err error) {
 	err = s.retry(s.ctx, func(ctx context.Context) error {
-		rows, _ := s.pool.Query(ctx, `SELECT nextval(sequence) FROM
-			(SELECT pg_get_serial_sequence('users', 'id')::regclass AS sequence) AS s, generate_series(1, $1)`, many)
+		rows, _ := s.pool.Query(ctx, `WITH s AS MATERIALIZED (SELECT pg_get_serial_sequence('users', 'id')::regclass AS sequence)
+			SELECT nextval(sequence) FROM s, generate_series(1, $1)`, many)
 		ids, err = pgx.CollectRows(rows, pgx.RowTo[int64])
 		return err
 	})
@@ -74,9 +110,7 @@ func (s *Store) draw(many int) (ids []int64, err error) {
 // failDraws tells all who wait for an id that there is none, and those who come
 // within a moment.
 func (s *Store) failDraws(err error) {
-	if s.ctx.Err() == nil {
-		s.log.Error("database", zap.String("doing", "drawing user ids"), zap.Error(err))
-	}
+	s.log.Error("database", zap.String("doing", "drawing user ids"), zap.Error(err))
 	moment := time.NewTimer(time.Second)
 	defer moment.Stop()
 	for {

@@ -2,9 +2,11 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -97,5 +99,53 @@ func TestAbortEndsEveryCommitHoweverManyWait(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestAFencedWriteWhoseTransactionFailsIsFencedStill(t *testing.T) {
+	h := start(t)
+	created := h.do("create", "m1", ada(1))
+	// The removal of what was delivered fails, since the row is locked.
+	foreign := connect(t, h.db.Config().ConnString())
+	locked := begin(t, foreign)
+	if _, err := locked.Exec(t.Context(), "SELECT FROM ident_outbox FOR UPDATE"); err != nil {
+		t.Fatal(err)
+	}
+	h.Delivered(h.one("SELECT id FROM ident_outbox").(int64))
+	stale := h.lease
+	stale.Epoch += 5
+	if err := rename(h, h.Store, stale, created.UserID, "stale"); !errors.Is(err, actor.ErrFenced) {
+		t.Errorf("%v", err)
+	}
+	if u := h.get(created.UserID); u.Name == "stale" {
+		t.Error("the stale write landed")
+	}
+}
+
+func TestIDsThatNobodyWantsAreThrownAwayAndOthersAreDrawn(t *testing.T) {
+	h := start(t)
+	other := h.open()
+	first, err := h.NewUserID(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	late, err := other.NewUserID(t.Context())
+	if err != nil || late == first {
+		t.Fatal(late, first, err)
+	}
+	drawn := h.one("SELECT last_value FROM users_id_seq").(int64)
+	eventually := time.Now().Add(time.Minute)
+	for {
+		id, err := h.NewUserID(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if id > drawn {
+			break
+		}
+		if time.Now().After(eventually) {
+			t.Fatal("the same ids are handed out for a minute")
+		}
+		time.Sleep(6 * time.Second) // for longer than ids are kept
 	}
 }

@@ -59,8 +59,8 @@ type outcomeRow struct {
 	outcome actor.Outcome
 }
 
-// decideFor bounds how long the writes of a group may take to decide, while rows
-// are locked, but for the last one that does.
+// decideFor bounds how long the writes of a group may take to decide, while others
+// wait and rows may be locked, but for the last one that does.
 const decideFor = 500 * time.Millisecond
 
 // tryGroup commits a group of writes in one transaction and finishes those
@@ -121,10 +121,10 @@ func (s *Store) rollback(conn *pgx.Conn, cause error) {
 }
 
 // distinct divides writes into those that can share a transaction and the
-// rest, in order.
+// rest, in order. Both are slices of their own.
 func distinct(all []*pending) (first, rest []*pending) {
 	if len(all) == 1 {
-		return all, nil
+		return slices.Clone(all), nil
 	}
 	users := make(map[int64]bool, len(all))
 	identities := make(map[actor.Identity]bool, len(all))

@@ -33,6 +33,16 @@ func (p *pending) isNotKnown() bool {
 func (s *Store) tryKnown(all []*pending) (again []*pending, err error) {
 	ctx, cancel := context.WithTimeout(s.work, attemptTimeout)
 	defer cancel()
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reaching the database: %w", err)
+	}
+	defer conn.Release()
+	defer func() {
+		if err != nil {
+			s.rollback(conn.Conn(), err)
+		}
+	}()
 
 	g := &group{store: s}
 	g.writes, again = distinct(all)
@@ -40,7 +50,7 @@ func (s *Store) tryKnown(all []*pending) (again []*pending, err error) {
 		p.reread = true
 	}
 	var e expectation
-	kept := g.writes[:0:0]
+	kept := make([]*pending, 0, len(g.writes))
 	deadline := time.Now().Add(decideFor)
 	for i, p := range g.writes {
 		if i > 0 && time.Now().After(deadline) {
@@ -71,7 +81,7 @@ func (s *Store) tryKnown(all []*pending) (again []*pending, err error) {
 	e.queue(batch, &sound)
 	removal := s.outbox.remove()
 	g.plan.queue(batch, removal, isSound)
-	err = s.pool.SendBatch(ctx, batch).Close()
+	err = conn.SendBatch(ctx, batch).Close()
 	removal.done(err)
 	switch {
 	case err != nil:
@@ -124,10 +134,11 @@ func (e *expectation) add(p *pending, d actor.Decision) {
 
 const (
 	// setSound says until the end of the transaction whether an expectation
-	// holds. Rows that will be changed are locked; one that another transaction
+	// holds, and the transaction is one in which each statement sees what was
+	// committed before it, as the fence needs it. Rows that will be changed are locked; one that another transaction
 	// has locked is not waited for, as in [group.lock]. The subqueries are such
 	// that each can only be answered by an index, and for each key by itself.
-	setSound = "SELECT set_config('ident.sound', (true%s)::text, true)"
+	setSound = "SELECT set_config('ident.sound', (current_setting('transaction_isolation') = 'read committed'%s)::text, true)"
 
 	isSound = "current_setting('ident.sound')::boolean"
 

@@ -47,9 +47,19 @@ const (
 	readTimeout = 30 * time.Second
 	// idleTimeout bounds how long a transaction waits for this process, which
 	// may be frozen or cut off, while it holds locks that others wait for. None
-	// waits for anything but what is computed here.
+	// waits for anything but what is computed here. Where the process is cut off in
+	// the middle of what it sends, and only then, the server does not count the
+	// time: then it is keepAlive by which it finds out.
 	idleTimeout = "3s"
 )
+
+// keepAlive has the server find within some 12 s that a process is out of reach,
+// whose locks it holds. Unix sockets do without.
+var keepAlive = map[string]string{
+	"tcp_keepalives_idle":     "6",
+	"tcp_keepalives_interval": "2",
+	"tcp_keepalives_count":    "3",
+}
 
 // planOnce has each statement planned once for a connection, and not each time:
 // to plan one takes several times as long as to carry it out, and there is one
@@ -76,6 +86,7 @@ type Store struct {
 	finds                chan *find    // to the finders
 	ids                  chan int64    // user ids that were drawn
 	undrawn              chan error    // to those who wait for one in vain
+	idWanted             chan struct{} // holds a token when somebody has found none
 	writes               chan *pending // to the committers
 	commitTurn, findTurn turn
 
@@ -120,6 +131,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		stopped:    make(chan struct{}),
 		finds:      make(chan *find, maxFinds),
 		ids:        make(chan int64, fewestDraws),
+		idWanted:   make(chan struct{}, 1),
 		undrawn:    make(chan error),
 		writes:     make(chan *pending, maxGroup),
 		commitTurn: newTurn(),
@@ -163,6 +175,7 @@ func PoolConfig(o Options) (*pgxpool.Config, error) {
 		"idle_in_transaction_session_timeout": idleTimeout,
 	}
 	maps.Copy(config.ConnConfig.RuntimeParams, planOnce)
+	maps.Copy(config.ConnConfig.RuntimeParams, keepAlive)
 	config.MaxConns = int32(o.MaxConnections - 1) // and the one of Ping
 	if watches(o) {
 		config.MaxConns-- // the one of WatchForeign

@@ -8,8 +8,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// RoundTrips says how often the store has sent something to the database and
-// waited for the answer.
+// RoundTrips says how often the store has sent something to the database, which is
+// once for each round trip but for a few when a connection is opened or ends.
 func (s *Store) RoundTrips() int64 { return s.trips.Load() }
 
 // A countedConn counts what is sent. pgx sends all statements of a round trip

@@ -1,0 +1,90 @@
+package cluster
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// An ackModel is a channel as RabbitMQ keeps it.
+type ackModel struct {
+	unacked  map[uint64]bool
+	finished map[uint64]bool
+}
+
+func (m *ackModel) ack(tag uint64, multiple bool) error {
+	if !m.unacked[tag] {
+		return errors.New("PRECONDITION_FAILED: unknown delivery tag")
+	}
+	for other := range m.unacked {
+		if other != tag && (!multiple || other > tag) {
+			continue
+		}
+		if !m.finished[other] {
+			return errors.New("a delivery is acknowledged that is not done")
+		}
+		delete(m.unacked, other)
+	}
+	return nil
+}
+
+func TestWhatIsDoneIsAcknowledgedOnceAndNothingElse(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		m := ackModel{unacked: make(map[uint64]bool), finished: make(map[uint64]bool)}
+		prefetch := rapid.IntRange(1, 40).Draw(r, "prefetch")
+		a := newAcks(prefetch, m.ack)
+		must := func(err error) {
+			if err != nil {
+				r.Fatal(err)
+			}
+		}
+		var open []uint64
+		last := uint64(0)
+		promised := false // somebody is to flush
+		one := func(r *rapid.T) uint64 {
+			if len(open) == 0 {
+				r.Skip("nothing is open")
+			}
+			i := rapid.IntRange(0, len(open)-1).Draw(r, "which")
+			tag := open[i]
+			open = slices.Delete(open, i, i+1)
+			return tag
+		}
+		r.Repeat(map[string]func(*rapid.T){
+			"take": func(r *rapid.T) {
+				if len(m.unacked) == prefetch {
+					r.Skip("the broker sends no more")
+				}
+				last++
+				open, m.unacked[last] = append(open, last), true
+				a.take(last)
+			},
+			"add": func(r *rapid.T) {
+				tag := one(r)
+				m.finished[tag] = true
+				first, err := a.add(tag, rapid.IntRange(0, 9).Draw(r, "urgent") == 0)
+				must(err)
+				promised = first || promised && len(a.done) > 0
+			},
+			"refuse": func(r *rapid.T) {
+				tag := one(r)
+				must(a.refuse(tag, func() error { delete(m.unacked, tag); return nil }))
+			},
+			"flush": func(r *rapid.T) {
+				must(a.flush())
+				promised = false
+			},
+			"": func(r *rapid.T) {
+				if len(a.done) > 0 && (!promised || len(m.unacked) == prefetch) {
+					r.Fatalf("%d wait to be acknowledged, and %d of %d are open (to be flushed: %t)", len(a.done), len(open), prefetch, promised)
+				}
+			},
+		})
+		must(a.flush())
+		if len(m.unacked) != len(open) {
+			r.Fatalf("%d are not acknowledged, and %d are open", len(m.unacked), len(open))
+		}
+	})
+}
