@@ -2,6 +2,7 @@ package actor
 
 import (
 	"context"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +45,10 @@ const (
 	minShardUsers = 512
 	minShardBytes = 1 << 20
 	maxShards     = 64
+
+	// giveBack is how many bytes have to have been kept, and three quarters of
+	// them let go, for memory to be given back to the system at once.
+	giveBack = 64 << 20
 )
 
 // NewCache returns an empty cache, which is not trusted yet. It has to be closed.
@@ -235,6 +240,7 @@ func (c *Cache) sweep(ctx context.Context) {
 	defer close(c.closed)
 	ticker := time.NewTicker(c.idle / ageIdle)
 	defer ticker.Stop()
+	var most int64 // bytes since memory was given back
 	for {
 		var ended bool
 		select {
@@ -248,9 +254,14 @@ func (c *Cache) sweep(ctx context.Context) {
 		// What was last used at this time, or before, has been idle for long
 		// enough: by one more, as the clock may have been about to rise.
 		idle := c.clock.Load() - ageIdle - 1
+		most = max(most, c.Bytes())
 		for i := range c.shards {
 			c.shards[i].sweep(idle, ended)
 		}
 		c.index.shrink()
+		if left := c.Bytes(); most >= giveBack && left <= most/4 {
+			debug.FreeOSMemory() // by itself, the runtime takes minutes
+			most = left
+		}
 	}
 }

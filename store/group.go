@@ -70,32 +70,28 @@ const decideFor = 500 * time.Millisecond
 func (s *Store) tryGroup(all []*pending) (again []*pending, err error) {
 	ctx, cancel := context.WithTimeout(s.work, attemptTimeout)
 	defer cancel()
-	conn, err := s.pool.Acquire(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("reaching the database: %w", err)
-	}
-	defer conn.Release()
-	defer func() {
-		if err != nil {
-			s.rollback(conn.Conn(), err)
-		}
-	}()
-
 	g := &group{store: s}
 	g.writes, again = distinct(all)
-	if err := g.lock(ctx, conn.Conn()); err != nil {
-		return nil, fmt.Errorf("locking the users: %w", err)
-	}
-	g.setAsideFenced()
-	busy := g.setAsideBusy()
-	begun := time.Now()
-	late, err := g.decide(ctx, conn.Conn(), begun.Add(decideFor))
+	var busy []*pending
+	err = s.transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		if err := g.lock(ctx, conn); err != nil {
+			return fmt.Errorf("locking the users: %w", err)
+		}
+		g.setAsideFenced()
+		busy = g.setAsideBusy()
+		begun := time.Now()
+		late, err := g.decide(ctx, conn, begun.Add(decideFor))
+		if err != nil {
+			return fmt.Errorf("checking for conflicts: %w", err)
+		}
+		again = append(late, again...)
+		if err := g.plan.commit(ctx, conn, s); err != nil {
+			return fmt.Errorf("committing: %w", err)
+		}
+		return nil
+	})
 	if err != nil {
-		return nil, fmt.Errorf("checking for conflicts: %w", err)
-	}
-	again = append(late, again...)
-	if err := g.plan.commit(ctx, conn.Conn(), s); err != nil {
-		return nil, fmt.Errorf("committing: %w", err)
+		return nil, err
 	}
 	s.finish(&g.plan)
 	for _, p := range busy {

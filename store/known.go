@@ -33,47 +33,17 @@ func (p *pending) isNotKnown() bool {
 func (s *Store) tryKnown(all []*pending) (again []*pending, err error) {
 	ctx, cancel := context.WithTimeout(s.work, attemptTimeout)
 	defer cancel()
-	conn, err := s.pool.Acquire(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("reaching the database: %w", err)
-	}
-	defer conn.Release()
-	defer func() {
-		if err != nil {
-			s.rollback(conn.Conn(), err)
-		}
-	}()
-
 	g := &group{store: s}
 	g.writes, again = distinct(all)
 	for _, p := range again {
 		p.reread = true
 	}
 	var e expectation
-	kept := make([]*pending, 0, len(g.writes))
-	deadline := time.Now().Add(decideFor)
-	for i, p := range g.writes {
-		if i > 0 && time.Now().After(deadline) {
-			again = append(slices.Clone(g.writes[i:]), again...)
-			break
-		}
-		d := s.ask(p.write, p.write.Known)
-		if next := d.Next; next != nil && d.Refusal == nil {
-			if g.taken.conflict(next) != "" { // one of these writes wants the same
-				p.reread = true
-				again = append(again, p)
-				continue
-			}
-			g.taken.take(next)
-			e.wanted.add(p.write.Known, next)
-		}
-		e.add(p, d)
-		if err := g.plan.add(s, decided{pending: p, current: p.write.Known, decision: d}); err != nil {
-			return nil, err
-		}
-		kept = append(kept, p)
+	unfit, err := g.decideKnown(&e)
+	if err != nil {
+		return nil, err
 	}
-	g.writes = kept
+	again = append(unfit, again...)
 
 	sound := false
 	batch := new(pgx.Batch)
@@ -81,7 +51,9 @@ func (s *Store) tryKnown(all []*pending) (again []*pending, err error) {
 	e.queue(batch, &sound)
 	removal := s.outbox.remove()
 	g.plan.queue(batch, removal, isSound)
-	err = conn.SendBatch(ctx, batch).Close()
+	err = s.transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.SendBatch(ctx, batch).Close()
+	})
 	removal.done(err)
 	switch {
 	case err != nil:
@@ -94,6 +66,37 @@ func (s *Store) tryKnown(all []*pending) (again []*pending, err error) {
 	}
 	s.finish(&g.plan)
 	return again, nil
+}
+
+// decideKnown lets each write decide on the user whom it knows, plans the changes,
+// and notes in e what they take for granted. It takes those out of the group that
+// it did not come to, or that want what another one wants, and returns them.
+func (g *group) decideKnown(e *expectation) (unfit []*pending, err error) {
+	kept := make([]*pending, 0, len(g.writes))
+	deadline := time.Now().Add(decideFor)
+	for i, p := range g.writes {
+		if i > 0 && time.Now().After(deadline) {
+			unfit = append(unfit, g.writes[i:]...)
+			break
+		}
+		d := g.store.ask(p.write, p.write.Known)
+		if next := d.Next; next != nil && d.Refusal == nil {
+			if g.taken.conflict(next) != "" { // one of these writes wants the same
+				p.reread = true
+				unfit = append(unfit, p)
+				continue
+			}
+			g.taken.take(next)
+			e.wanted.add(p.write.Known, next)
+		}
+		e.add(p, d)
+		if err := g.plan.add(g.store, decided{pending: p, current: p.write.Known, decision: d}); err != nil {
+			return nil, err
+		}
+		kept = append(kept, p)
+	}
+	g.writes = kept
+	return unfit, nil
 }
 
 // An expectation is what has to be so in the database for decisions to be right.
