@@ -29,9 +29,8 @@
 // The answer follows the commit, and the acknowledgement follows the answer: a
 // request that the broker believes done has been answered, and one that was not
 // answered comes again. Acknowledgements wait some milliseconds for others ([acks]),
-// and so do notifications: the broker then has less to do, and the answer goes
-// first. What was answered and not acknowledged when an instance dies comes again
-// too, and is answered again: a write as before.
+// so that the broker has less to do. What was answered and not acknowledged when
+// an instance dies comes again too, and is answered again: a write as before.
 //
 // # Who owns what
 //

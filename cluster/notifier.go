@@ -22,11 +22,6 @@ const (
 	// unconfirmedBytes bounds the same in bytes.
 	unconfirmedBytes = 16 << 20
 
-	// gatherFor is how long a notification waits for others. Meanwhile the answer
-	// to the request overtakes it, and the broker takes several at once for little
-	// more than one.
-	gatherFor = 10 * time.Millisecond
-
 	catchUpPage = 500
 
 	// catchUpRefused is how many notifications may be refused until the rest of
@@ -69,7 +64,6 @@ type notifier struct {
 	catching  mailbox[catchUp]
 	bytes     *semaphore.Weighted // of what is in pending
 	finishing chan struct{}       // closed when no more will be given
-	hurry     chan struct{}       // holds a token when somebody waits for what is on its way
 
 	ctx    context.Context // done when run has ended
 	cancel context.CancelFunc
@@ -107,7 +101,6 @@ func openNotifier(s *session) (*notifier, error) {
 		catching:  newMailbox[catchUp](),
 		bytes:     semaphore.NewWeighted(unconfirmedBytes),
 		finishing: make(chan struct{}),
-		hurry:     make(chan struct{}, 1),
 		pending:   make(map[int64]int),
 		moving:    make(map[int]int),
 		still:     make(map[int]chan struct{}),
@@ -194,10 +187,6 @@ func (n *notifier) flush(ctx context.Context, number int) error {
 	}
 	n.mu.Unlock()
 	select {
-	case n.hurry <- struct{}{}:
-	default:
-	}
-	select {
 	case <-still:
 		return nil
 	case <-ctx.Done():
@@ -245,15 +234,8 @@ func (n *notifier) run(ctx context.Context) {
 	for {
 		select {
 		case x := <-n.queue:
-			n.gather(ctx)
-			for gathered := len(n.queue); ; gathered-- {
-				if !publish(x) {
-					return
-				}
-				if gathered == 0 {
-					break
-				}
-				x = <-n.queue
+			if !publish(x) {
+				return
 			}
 		case <-n.finishing:
 			for len(n.queue) > 0 {
@@ -265,16 +247,6 @@ func (n *notifier) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-	}
-}
-
-// gather lets more come, unless somebody waits.
-func (n *notifier) gather(ctx context.Context) {
-	select {
-	case <-time.After(gatherFor):
-	case <-n.hurry:
-	case <-n.finishing:
-	case <-ctx.Done():
 	}
 }
 

@@ -10,8 +10,9 @@ const (
 	// by then never will.
 	patience = 40 * time.Second
 
-	// giveUp is how soon the program ends when it cannot go on.
-	giveUp = 10 * time.Second
+	// giveUp is how soon the program ends when it cannot go on: it waits 8 s for a
+	// server that says nothing, and a busy machine takes its time to start it.
+	giveUp = 20 * time.Second
 )
 
 // eventually waits until a condition holds.
