@@ -15,8 +15,7 @@ type Store interface {
 	// next page comes after, 0 if there is none.
 	List(ctx context.Context, page *Page) (users []User, nextAfterID int64, err error)
 
-	// NewUserID draws an id that no user had or will have. Ids rise, but for some
-	// seconds: one may be less than others that were drawn in the last ten.
+	// NewUserID draws an id that no user had or will have.
 	NewUserID(ctx context.Context) (int64, error)
 
 	// Commit applies w once: it lets w decide on the user as stored, and commits

@@ -2,124 +2,71 @@ package store
 
 import (
 	"context"
-	"time"
 
 	"github.com/jackc/pgx/v5"
-	"go.uber.org/zap"
 )
 
-// User ids are drawn ahead of need, so that nobody who makes a user waits for one
-// while others make some. How many at a time follows from how fast they go. Those
-// that nobody has wanted for a while are thrown away: users who are new have
-// greater ids than those who were so before.
-const (
-	fewestDraws = 16
-	mostDraws   = 1024
+// maxDraws is the greatest number of user ids that are drawn in one round trip.
+const maxDraws = 32
 
-	// soonDrawn is how soon so many are gone that more are drawn the next time.
-	soonDrawn = 100 * time.Millisecond
-
-	// longDrawn is after how long they are thrown away.
-	longDrawn = 5 * time.Second
-)
+// A draw waits for a user id.
+type draw struct {
+	id   int64
+	done chan error
+}
 
 // NewUserID implements [actor.Store].
-func (s *Store) NewUserID(ctx context.Context) (int64, error) {
-	select {
-	case id := <-s.ids:
-		return id, nil
-	default:
+func (s *Store) NewUserID(ctx context.Context) (id int64, err error) {
+	err = s.retry(ctx, func(ctx context.Context) (err error) {
+		id, err = s.draw(ctx)
+		return err
+	})
+	if err != nil {
+		return 0, s.logged(ctx, "drawing a user id", err)
 	}
+	return id, nil
+}
+
+func (s *Store) draw(ctx context.Context) (int64, error) {
+	d := &draw{done: make(chan error, 1)}
 	select {
-	case s.idWanted <- struct{}{}:
-	default:
-	}
-	select {
-	case id := <-s.ids:
-		return id, nil
-	case err := <-s.undrawn:
-		return 0, err
+	case s.draws <- d:
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	case <-s.ctx.Done():
 		return 0, errClosed
 	}
-}
-
-// drawIDs draws ids until the store closes.
-func (s *Store) drawIDs() {
-	many := fewestDraws
-	for {
-		begun := time.Now()
-		ids, err := s.draw(many)
-		switch {
-		case s.ctx.Err() != nil:
-			return
-		case err != nil:
-			s.failDraws(err)
-			continue
-		case s.handOut(ids):
-			if time.Since(begun) < soonDrawn {
-				many = min(2*many, mostDraws)
-			}
-			continue
-		}
-		many = fewestDraws
-		select {
-		case <-s.idWanted:
-		case <-s.ctx.Done():
-			return
-		}
+	select {
+	case err := <-d.done:
+		return d.id, err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-s.stopped: // perhaps without having seen d
+		return 0, errClosed
 	}
 }
 
-// handOut gives ids to those who want them, and returns true when all are given,
-// or are about to be. After a while it throws the rest away.
-func (s *Store) handOut(ids []int64) bool {
-	stale := time.NewTimer(longDrawn)
-	defer stale.Stop()
-	for _, id := range ids {
-		select {
-		case s.ids <- id:
-		case <-stale.C:
-			for range cap(s.ids) {
-				select {
-				case <-s.ids:
-				default:
-				}
-			}
-			return false
-		case <-s.ctx.Done():
-			return false
-		}
-	}
-	return true
+// drawGroups draws ids for those who wait, until the store closes.
+func (s *Store) drawGroups() {
+	gatherer[*draw]{
+		in:   s.draws,
+		most: maxDraws,
+		do:   s.drawGroup,
+		drop: func(d *draw) { d.done <- errClosed },
+	}.run(s.ctx)
 }
 
-// draw draws so many ids, in one round trip.
-func (s *Store) draw(many int) (ids []int64, err error) {
-	err = s.retry(s.ctx, func(ctx context.Context) error {
-		rows, _ := s.pool.Query(ctx, `WITH s AS MATERIALIZED (SELECT pg_get_serial_sequence('users', 'id')::regclass AS sequence)
-			SELECT nextval(sequence) FROM s, generate_series(1, $1)`, many)
-		ids, err = pgx.CollectRows(rows, pgx.RowTo[int64])
-		return err
-	})
-	return ids, err
-}
-
-// failDraws tells all who wait for an id that there is none, and those who come
-// within a moment.
-func (s *Store) failDraws(err error) {
-	s.log.Error("database", zap.String("doing", "drawing user ids"), zap.Error(err))
-	moment := time.NewTimer(time.Second)
-	defer moment.Stop()
-	for {
-		select {
-		case s.undrawn <- err:
-		case <-moment.C:
-			return
-		case <-s.ctx.Done():
-			return
+// drawGroup draws an id for each in one round trip.
+func (s *Store) drawGroup(group []*draw) {
+	ctx, cancel := context.WithTimeout(s.ctx, attemptTimeout)
+	defer cancel()
+	rows, _ := s.pool.Query(ctx, `SELECT nextval(sequence) FROM
+		(SELECT pg_get_serial_sequence('users', 'id')::regclass AS sequence) AS s, generate_series(1, $1)`, len(group))
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	for i, d := range group {
+		if err == nil {
+			d.id = ids[i]
 		}
+		d.done <- err
 	}
 }

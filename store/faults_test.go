@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -119,33 +118,5 @@ func TestAFencedWriteWhoseTransactionFailsIsFencedStill(t *testing.T) {
 	}
 	if u := h.get(created.UserID); u.Name == "stale" {
 		t.Error("the stale write landed")
-	}
-}
-
-func TestIDsThatNobodyWantsAreThrownAwayAndOthersAreDrawn(t *testing.T) {
-	h := start(t)
-	other := h.open()
-	first, err := h.NewUserID(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	late, err := other.NewUserID(t.Context())
-	if err != nil || late == first {
-		t.Fatal(late, first, err)
-	}
-	drawn := h.one("SELECT last_value FROM users_id_seq").(int64)
-	eventually := time.Now().Add(time.Minute)
-	for {
-		id, err := h.NewUserID(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if id > drawn {
-			break
-		}
-		if time.Now().After(eventually) {
-			t.Fatal("the same ids are handed out for a minute")
-		}
-		time.Sleep(6 * time.Second) // for longer than ids are kept
 	}
 }

@@ -7,7 +7,7 @@ import "context"
 // and nothing waits for the sake of a larger one, but for its turn.
 type gatherer[T any] struct {
 	in     <-chan T
-	turn   turn        // of all gatherers of this kind
+	turn   *turn       // of all gatherers of this kind; nil: each goes on by itself
 	most   int         // in a group
 	weigh  func(T) int // nil: everything weighs nothing
 	weight int         // of a group, but for its last one

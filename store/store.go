@@ -84,11 +84,9 @@ type Store struct {
 	watches bool // has a connection for WatchForeign
 
 	finds                chan *find    // to the finders
-	ids                  chan int64    // user ids that were drawn
-	undrawn              chan error    // to those who wait for one in vain
-	idWanted             chan struct{} // holds a token when somebody has found none
+	draws                chan *draw    // of user ids
 	writes               chan *pending // to the committers
-	commitTurn, findTurn turn
+	commitTurn, findTurn *turn
 
 	singles chan struct{} // holds a token for each write that is tried alone
 	running sync.WaitGroup
@@ -130,9 +128,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		watches:    watches(o),
 		stopped:    make(chan struct{}),
 		finds:      make(chan *find, maxFinds),
-		ids:        make(chan int64, fewestDraws),
-		idWanted:   make(chan struct{}, 1),
-		undrawn:    make(chan error),
+		draws:      make(chan *draw, maxDraws),
 		writes:     make(chan *pending, maxGroup),
 		commitTurn: newTurn(),
 		findTurn:   newTurn(),
@@ -144,7 +140,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.running.Go(s.commitGroups)
 		s.running.Go(s.findGroups)
 	}
-	s.running.Go(s.drawIDs)
+	s.running.Go(s.drawGroups)
 	s.running.Go(s.sweepOutbox)
 	s.running.Go(s.emptySlots)
 	go func() {
