@@ -131,8 +131,8 @@ func (c *Cache) current(generation uint64) bool {
 	return generation%2 == 1 && c.generation() == generation
 }
 
-// get returns the answer about a user who is warm in p, nil for others.
-func (c *Cache) get(p *Partition, userID int64) []byte {
+// warm returns a user who is warm in p, nil for others.
+func (c *Cache) warm(p *Partition, userID int64) *entry {
 	if c == nil {
 		return nil
 	}
@@ -143,6 +143,14 @@ func (c *Cache) get(p *Partition, userID int64) []byte {
 		return nil
 	}
 	return s.getLocked(p, userID, c.clock.Load())
+}
+
+// get returns the answer about a user who is warm in p, nil for others.
+func (c *Cache) get(p *Partition, userID int64) []byte {
+	if e := c.warm(p, userID); e != nil {
+		return e.answer
+	}
+	return nil
 }
 
 // Whose returns the id of a warm user who may be the one whom l describes, though
@@ -162,29 +170,23 @@ func (c *Cache) getMatching(p *Partition, userID int64, l *Lookup) []byte {
 	if e := s.users[userID]; !c.trusted() || p.over.Load() || e == nil || !e.keys.match(l) {
 		return nil
 	}
-	return s.getLocked(p, userID, c.clock.Load())
+	if e := s.getLocked(p, userID, c.clock.Load()); e != nil {
+		return e.answer
+	}
+	return nil
 }
 
 // known returns a user who is warm in p, nil for others.
 func (c *Cache) known(p *Partition, userID int64) *User {
-	if c == nil {
+	e := c.warm(p, userID)
+	if e == nil {
 		return nil
 	}
-	s := c.shard(userID)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !c.trusted() || p.over.Load() {
-		return nil
-	}
-	answer := s.getLocked(p, userID, c.clock.Load())
-	if answer == nil {
-		return nil
-	}
-	u, err := userOf(answer)
+	u, err := userOf(e.answer)
 	if err != nil {
 		return nil // AnswerUser has worded something else: the store has it
 	}
-	u.Version = s.users[userID].version
+	u.Version = e.version
 	return u
 }
 

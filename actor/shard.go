@@ -62,7 +62,9 @@ func (s *shard) size() (users int, bytes int64) {
 	return len(s.users), s.bytes
 }
 
-func (s *shard) getLocked(p *Partition, userID, now int64) []byte {
+// getLocked returns a user who is warm in p, nil for others. Who has it may read its
+// answer and version without the lock.
+func (s *shard) getLocked(p *Partition, userID, now int64) *entry {
 	e := s.users[userID]
 	if e == nil || e.partition != p {
 		return nil
@@ -72,7 +74,7 @@ func (s *shard) getLocked(p *Partition, userID, now int64) []byte {
 		e.leaveRing()
 		e.enterRing(&s.ring)
 	}
-	return e.answer
+	return e
 }
 
 // keepLocked adds a user who is not there yet in p, and makes room.

@@ -18,8 +18,8 @@
 // which are wanted are free; and the leases. The statements that write are in the
 // same round trip, and do nothing unless all of that holds. Where it does not,
 // the writes are done by reading their users, which takes two round trips more,
-// and another one where a patch gives a user another email or service id. A row's version is its xmin, by which
-// PostgreSQL tells what a transaction has written.
+// and another one where a patch gives a user another email or service id. A row's
+// version is its xmin, by which PostgreSQL tells what a transaction has written.
 //
 // With each write are committed: its outcome under the request's identity, so
 // that the request is applied once however often it comes; and its notification
