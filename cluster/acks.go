@@ -31,12 +31,18 @@ func newAcks(prefetch int, send func(tag uint64, multiple bool) error) *acks {
 	return &acks{prefetch: prefetch, send: send, open: make(map[uint64]struct{})}
 }
 
-// take notes a delivery. All of the channel have to be noted, in their order.
+// take notes a delivery. All of the channel have to be noted, in their order. If
+// the broker sends no more until some are acknowledged, those that wait are now.
 func (a *acks) take(tag uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.open[tag] = struct{}{}
+	if a.fullLocked() {
+		a.flushLocked() // an error is the line's end
+	}
 }
+
+func (a *acks) fullLocked() bool { return len(a.open)+len(a.done) >= a.prefetch }
 
 // add notes that a delivery is to be acknowledged. Where it is the first of those
 // that wait, the caller sees to it that flush is called. If it is urgent, or many
@@ -46,7 +52,7 @@ func (a *acks) add(tag uint64, urgent bool) (first bool, err error) {
 	defer a.mu.Unlock()
 	delete(a.open, tag)
 	a.done = append(a.done, tag)
-	if urgent || len(a.done) >= a.prefetch/ackShare || len(a.open)+len(a.done) >= a.prefetch {
+	if urgent || len(a.done) >= a.prefetch/ackShare || a.fullLocked() {
 		return false, a.flushLocked()
 	}
 	return len(a.done) == 1, nil
