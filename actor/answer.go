@@ -1,6 +1,10 @@
 package actor
 
-import "github.com/tinylib/msgp/msgp"
+import (
+	"bytes"
+
+	"github.com/tinylib/msgp/msgp"
+)
 
 // appendResult appends the head of {"result": …}; the result follows.
 func appendResult(b []byte) []byte {
@@ -36,11 +40,26 @@ func AnswerPage(users []User, nextAfterID int64) []byte {
 
 // AnswerRefusal words the answer that says no.
 func AnswerRefusal(r *Refusal) []byte {
-	b := msgp.AppendMapHeader(make([]byte, 0, 64+len(r.Message)), 3)
-	b = msgp.AppendString(msgp.AppendString(b, "error"), string(r.Code))
+	b := append(make([]byte, 0, 64+len(r.Message)), refusalHead...)
+	b = msgp.AppendString(b, string(r.Code))
 	b = msgp.AppendString(msgp.AppendString(b, "message"), r.Message)
 	return msgp.AppendBool(msgp.AppendString(b, "retryable"), r.Retryable)
 }
+
+// CodeOf returns the code of the refusal that an answer is, "" of a result.
+func CodeOf(answer []byte) Code {
+	rest, ok := bytes.CutPrefix(answer, refusalHead)
+	if !ok {
+		return ""
+	}
+	code, _, err := msgp.ReadStringZC(rest)
+	if err != nil {
+		return ""
+	}
+	return Code(code)
+}
+
+var refusalHead = msgp.AppendString(msgp.AppendMapHeader(nil, 3), "error")
 
 func answerUserID(id int64) []byte {
 	b := msgp.AppendMapHeader(appendResult(make([]byte, 0, 32)), 1)

@@ -32,6 +32,8 @@ type Cache struct {
 	trusting sync.Mutex    // held by who changes the following field
 	trust    atomic.Uint64 // how often it was changed whether the cache is trusted: odd, it is
 
+	reads atomic.Int64 // that were answered
+
 	cancel context.CancelFunc
 	closed chan struct{} // closed when sweep has ended
 }
@@ -92,6 +94,12 @@ func (c *Cache) Trust(yes bool) {
 	}
 }
 
+// Trusted says whether the cache may be used now.
+func (c *Cache) Trusted() bool { return c.trusted() }
+
+// Reads says how many reads were answered from the cache.
+func (c *Cache) Reads() int64 { return c.reads.Load() }
+
 // Len says how many users are warm.
 func (c *Cache) Len() int {
 	n := 0
@@ -148,6 +156,7 @@ func (c *Cache) warm(p *Partition, userID int64) *entry {
 // get returns the answer about a user who is warm in p, nil for others.
 func (c *Cache) get(p *Partition, userID int64) []byte {
 	if e := c.warm(p, userID); e != nil {
+		c.reads.Add(1)
 		return e.answer
 	}
 	return nil
@@ -171,6 +180,7 @@ func (c *Cache) getMatching(p *Partition, userID int64, l *Lookup) []byte {
 		return nil
 	}
 	if e := s.getLocked(p, userID, c.clock.Load()); e != nil {
+		c.reads.Add(1)
 		return e.answer
 	}
 	return nil

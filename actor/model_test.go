@@ -362,8 +362,8 @@ func (m *model) play(t *testing.T, s script) {
 		}
 	}
 	for _, o := range owners {
-		if err := o.p.Finish(t.Context()); err != nil || o.p.Active() != 0 {
-			t.Errorf("%v, %d actors", err, o.p.Active())
+		if err := o.p.Finish(t.Context()); err != nil || o.p.Load().Actors != 0 {
+			t.Errorf("%v, %d actors", err, o.p.Load().Actors)
 		}
 	}
 }

@@ -147,12 +147,28 @@ func (p *Partition) Warm(userID int64) {
 	}
 }
 
-// Active says how many users have an actor: work of theirs is under way or
-// waits.
-func (p *Partition) Active() int {
+// A Load is what one partition or several have to do.
+type Load struct {
+	Actors  int // users whose tasks are under way or wait
+	Waiting int // tasks that wait for their user
+	Longest int // the most of them for one user
+}
+
+// And returns the load of l's partitions and other's.
+func (l Load) And(other Load) Load {
+	return Load{l.Actors + other.Actors, l.Waiting + other.Waiting, max(l.Longest, other.Longest)}
+}
+
+// Load says what the partition has to do.
+func (p *Partition) Load() Load {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.actors)
+	l := Load{Actors: len(p.actors)}
+	for _, a := range p.actors {
+		l.Waiting += len(a.waiting)
+		l.Longest = max(l.Longest, len(a.waiting))
+	}
+	return l
 }
 
 // Finish takes no more work from now on, answers nothing more from the cache,

@@ -24,8 +24,8 @@ func TestWritesToOneUserAreDoneInOrderAndToOthersMeanwhile(t *testing.T) {
 		}
 		done.Wait()
 		synctest.Wait()
-		if s.most != 10 || s.overlap || p.Active() != 0 {
-			t.Errorf("%d users at once, overlapping: %t, %d actors left", s.most, s.overlap, p.Active())
+		if s.most != 10 || s.overlap || p.Load().Actors != 0 {
+			t.Errorf("%d users at once, overlapping: %t, %d actors left", s.most, s.overlap, p.Load().Actors)
 		}
 		last := map[int64]int64{}
 		for _, w := range s.order {
@@ -128,8 +128,8 @@ func TestReadsThatComeWhileAUserIsLoadedAreAnsweredByTheSameLoad(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if p.Active() != 1 {
-			t.Errorf("%d actors", p.Active())
+		if p.Load().Actors != 1 {
+			t.Errorf("%d actors", p.Load().Actors)
 		}
 		done.Wait()
 		if s.finds() != 1 {
@@ -148,8 +148,8 @@ func TestAWarmUserIsReadAtOnceAndForNothing(t *testing.T) {
 		told := 0
 		done := func([]byte, error) { told++ }
 		allocs := testing.AllocsPerRun(100, func() { p.Get(1, done) })
-		if told != 101 || allocs != 0 || s.finds() != 1 || p.Active() != 0 {
-			t.Errorf("%d told before Get returned, %v allocations, %d look-ups, %d actors", told, allocs, s.finds(), p.Active())
+		if told != 101 || allocs != 0 || s.finds() != 1 || p.Load().Actors != 0 {
+			t.Errorf("%d told before Get returned, %v allocations, %d look-ups, %d actors", told, allocs, s.finds(), p.Load().Actors)
 		}
 	})
 }
@@ -319,8 +319,8 @@ func TestStopTellsEveryTaskOnceAndTakesNoMore(t *testing.T) {
 		}
 		p.Stop()
 		p.Stop()
-		if told != 200 || p.Active() != 0 {
-			t.Errorf("%d told, %d actors", told, p.Active())
+		if told != 200 || p.Load().Actors != 0 {
+			t.Errorf("%d told, %d actors", told, p.Load().Actors)
 		}
 		if err := p.Write(&Write{}, nil); !errors.Is(err, ErrStopped) {
 			t.Error(err)
@@ -353,8 +353,8 @@ func TestFinishDoesWhatThereIsAndTakesNoMore(t *testing.T) {
 		if err := p.Get(2, nil); !errors.Is(err, ErrStopped) {
 			t.Errorf("a read: %v", err)
 		}
-		if err := p.Finish(t.Context()); err != nil || done != 11 || p.Active() != 0 {
-			t.Errorf("%v, %d done, %d actors", err, done, p.Active())
+		if err := p.Finish(t.Context()); err != nil || done != 11 || p.Load().Actors != 0 {
+			t.Errorf("%v, %d done, %d actors", err, done, p.Load().Actors)
 		}
 		if s.finds() != 1 {
 			t.Error("a read was answered from the cache after Finish was called")
@@ -415,7 +415,7 @@ func TestAPartitionCanBeEndedByManyWhileOthersUseIt(t *testing.T) {
 				} else if err := p.Finish(t.Context()); err != nil {
 					t.Error(err)
 				}
-				if p.Active() != 0 {
+				if p.Load().Actors != 0 {
 					t.Error("an actor is left")
 				}
 			})

@@ -22,12 +22,31 @@ type call struct {
 	*session
 	amqp.Delivery
 	line  *line // by which it came
+	taken time.Time
 	ended sync.Once
+}
+
+// begin notes that a call is under way.
+func (c *call) begin() {
+	c.line.calls.Add(1)
+	c.metrics.inFlight.Inc()
+	c.metrics.bytes.Add(float64(len(c.Body)))
+}
+
+// end gives back what a call holds. Where it was answered, after is how long that
+// took; else it is 0.
+func (c *call) end(outcome string, after time.Duration) {
+	c.metrics.ended(c.operation(), c.way(), outcome, after)
+	c.metrics.inFlight.Dec()
+	c.metrics.bytes.Sub(float64(len(c.Body)))
+	c.bodies.Release(c.weight())
+	c.line.calls.Done()
 }
 
 // guard, deferred, makes a panic cost no more than the request that caused it.
 func (c *call) guard() {
 	if r := recover(); r != nil {
+		c.metrics.panics.Inc()
 		c.o.Log.Error("panic", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
 		c.fail(errPanic)
 	}
@@ -57,8 +76,10 @@ func (c *call) fail(err error) {
 	case c.ctx.Err() != nil:
 		c.leave()
 	case errors.Is(err, actor.ErrMailboxFull):
+		c.metrics.overloads.WithLabelValues(overloadMailbox).Inc()
 		c.answer(actor.AnswerRefusal(actor.Failed("too many requests wait for this user")))
 	case errors.Is(err, errStuck):
+		c.metrics.overloads.WithLabelValues(overloadPartition).Inc()
 		c.answer(actor.AnswerRefusal(actor.Failed("the queue of the user's partition takes nothing in")))
 	default:
 		c.answer(actor.AnswerRefusal(actor.Failed("the request could not be carried out")))
@@ -67,13 +88,9 @@ func (c *call) fail(err error) {
 
 // leave neither answers nor acknowledges a request: when its channel ends, the
 // broker delivers it again.
-func (c *call) leave() { c.ended.Do(c.end) }
+func (c *call) leave() { c.ended.Do(c.left) }
 
-// end gives back what a call holds.
-func (c *call) end() {
-	c.bodies.Release(c.weight())
-	c.line.calls.Done()
-}
+func (c *call) left() { c.end(outcomeLeft, 0) }
 
 func (c *call) weight() int64 { return min(int64(len(c.Body)), c.o.InFlight) }
 
@@ -92,17 +109,18 @@ func (c *call) answer(body []byte) {
 
 func (c *call) send(body []byte) {
 	if c.ctx.Err() != nil {
-		c.end()
+		c.left()
 		return
 	}
 	if c.ReplyTo != "" {
 		switch err := c.reply(body); {
 		case errors.Is(err, broker.ErrReplyTo):
+			c.metrics.unanswered.Inc()
 			if n := c.dropped.count(); n > 0 {
 				c.o.Log.Warn("answer dropped", zap.Error(err), zap.Int64("since_last_told", n))
 			}
 		case errors.Is(err, amqp.ErrClosed):
-			c.end()
+			c.left()
 			return
 		case err != nil:
 			c.putBack("request not answered; it comes again", err)
@@ -110,7 +128,11 @@ func (c *call) send(body []byte) {
 		}
 	}
 	c.acknowledge()
-	c.end()
+	outcome := outcomeOK
+	if code := actor.CodeOf(body); code != "" {
+		outcome = string(code)
+	}
+	c.end(outcome, time.Since(c.taken))
 }
 
 func (c *call) reply(body []byte) error {
@@ -149,7 +171,7 @@ const putBackAfter = time.Second
 func (c *call) putBack(what string, err error) {
 	c.o.Log.Warn(what, zap.Error(err))
 	go func() {
-		defer c.end()
+		defer c.end(outcomePutBack, 0)
 		select {
 		case <-time.After(putBackAfter):
 			c.line.acks.refuse(c.DeliveryTag, func() error {
@@ -177,6 +199,17 @@ func (c *call) operation() string {
 		return ""
 	}
 	return operation
+}
+
+// way says by which way the request came.
+func (c *call) way() string {
+	switch {
+	case c.line.queue == RequestQueue:
+		return wayShared
+	case c.Exchange == directExchange:
+		return wayDirect
+	}
+	return wayPassedOn
 }
 
 const traceHeader = "traceparent"

@@ -33,6 +33,9 @@ type coordinator struct {
 
 	state atomic.Uint32 // an ownership.State
 	left  chan struct{} // closed when the instance has left
+	ended chan struct{} // closed when run has returned
+
+	claimed []atomic.Int64 // by partition: when it was last claimed, in Unix nanoseconds
 }
 
 type (
@@ -86,6 +89,8 @@ func newCoordinator(cfg ownership.Config, store Store, log *zap.Logger, stopped 
 		returns:  newMailbox[handedBack](),
 		stopped:  stopped,
 		left:     make(chan struct{}),
+		ended:    make(chan struct{}),
+		claimed:  make([]atomic.Int64, cfg.Partitions),
 	}, nil
 }
 
@@ -122,11 +127,21 @@ func (c *coordinator) handBack(lease ownership.Lease, done func()) {
 	c.returns.put(handedBack{lease, done})
 }
 
-// look returns how things are. It is to be called while run runs.
-func (c *coordinator) look() ownership.Status {
+// look returns how things are, unless run has ended. It waits for run to begin.
+func (c *coordinator) look() (status ownership.Status, ok bool) {
 	answer := make(chan ownership.Status, 1)
 	c.events.put(question{answer})
-	return <-answer
+	select {
+	case status = <-answer:
+		return status, true
+	case <-c.ended:
+		return ownership.Status{}, false
+	}
+}
+
+// sinceClaim says how long ago a partition was claimed.
+func (c *coordinator) sinceClaim(partition int) time.Duration {
+	return time.Since(time.Unix(0, c.claimed[partition].Load()))
 }
 
 // is reports whether the instance is in this state.
@@ -134,6 +149,7 @@ func (c *coordinator) is(state ownership.State) bool { return ownership.State(c.
 
 // run works until ctx is done. No session may be attached then.
 func (c *coordinator) run(ctx context.Context) {
+	defer close(c.ended)
 	var workers sync.WaitGroup
 	defer workers.Wait()
 	workers.Go(func() { c.claimAll(ctx, c.claims) })
@@ -212,6 +228,7 @@ func (c *coordinator) step(ctx context.Context, workers *sync.WaitGroup, e owner
 func (c *coordinator) do(ctx context.Context, workers *sync.WaitGroup, command ownership.Command) {
 	switch command := command.(type) {
 	case ownership.Claim:
+		c.claimed[command.Partition].Store(time.Now().UnixNano())
 		if command.Depose == 0 {
 			c.claims.put(command)
 		} else {

@@ -120,6 +120,7 @@ func (s *session) consume(ctx context.Context, cancel context.CancelFunc, x *slo
 			s.lostLease(lease)
 		}
 	})
+	s.metrics.takeOvers.Observe(s.coordinator.sinceClaim(lease.Partition).Seconds())
 	s.coordinator.tell(ownership.Consuming(lease))
 }
 
@@ -206,7 +207,9 @@ func (s *session) handOver(x *slot, lease actor.Lease) {
 	h.end()
 	held := ownership.Lease{Partition: lease.Partition, Epoch: lease.Epoch}
 	s.coordinator.handBack(held, func() {
-		s.o.Log.Debug("partition handed over", zap.Int("partition", lease.Partition), zap.Duration("after", time.Since(begun)))
+		after := time.Since(begun)
+		s.metrics.handOvers.Observe(after.Seconds())
+		s.o.Log.Debug("partition handed over", zap.Int("partition", lease.Partition), zap.Duration("after", after))
 		s.coordinator.tell(ownership.HandedOver(lease))
 	})
 }
@@ -229,6 +232,7 @@ func (s *session) abandon(x *slot) {
 		if h == nil {
 			return
 		}
+		s.metrics.lost.Inc()
 		h.line.close()
 		s.running.Go(func() {
 			h.users.Stop()

@@ -92,6 +92,10 @@ const (
 	pingEvery   = time.Second
 	pingTimeout = 5 * time.Second
 
+	// unsettledLimit is how long an instance may be without partitions that it
+	// should own and count as ready: they move one after another.
+	unsettledLimit = 10 * time.Second
+
 	// outageLimit is how long the database may be out of reach until the
 	// instance leaves its partitions to those who can reach it.
 	outageLimit = 6 * time.Second
@@ -104,18 +108,25 @@ type Instance struct {
 	o       Options
 	started time.Time
 	serving atomic.Bool // requests are being taken
+	served  atomic.Bool // requests have been taken
 	stored  atomic.Bool // the database answered last time
-	counts  counts
+	metrics *metrics
+	traffic traffic
 
-	// Set by Run before the first session.
+	// Set by Run before begun is closed, and not changed afterwards.
+	begun       chan struct{}
 	coordinator *coordinator
 	cache       *actor.Cache
+
+	unsettled atomic.Int64 // since when the instance does not own all that it should, in Unix nanoseconds; 0: it does
 
 	session atomic.Pointer[session] // the present one
 }
 
 // New returns an instance that does nothing before Run.
-func New(o Options) *Instance { return &Instance{o: o, started: time.Now()} }
+func New(o Options) *Instance {
+	return &Instance{o: o, started: time.Now(), metrics: newMetrics(), begun: make(chan struct{})}
+}
 
 // Ready returns nil while the instance takes requests and can carry them out,
 // or else what keeps it from that.
@@ -125,8 +136,28 @@ func (i *Instance) Ready() error {
 		return errors.New("not serving: connecting to RabbitMQ, or waiting for partitions")
 	case !i.stored.Load():
 		return errors.New("the database is out of reach")
+	case i.unsettledFor() > unsettledLimit:
+		return errors.New("partitions that are this instance's could not be taken")
 	}
 	return nil
+}
+
+// Started returns nil once the instance has taken requests, or else what keeps it
+// from that.
+func (i *Instance) Started() error {
+	if !i.served.Load() {
+		return i.Ready()
+	}
+	return nil
+}
+
+// unsettledFor says how long the instance has not owned all that it should.
+func (i *Instance) unsettledFor() time.Duration {
+	since := i.unsettled.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Since(time.Unix(0, since))
 }
 
 // Run serves until ctx is done, then hands over its partitions, answers what was
@@ -149,11 +180,13 @@ func (i *Instance) Run(ctx context.Context) error {
 		return err
 	}
 
+	close(i.begun)
 	background, end := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer end()
 	running.Go(func() { i.coordinator.run(background) })
+	running.Go(func() { i.watchSelf(background) })
 	running.Go(func() {
 		if err := i.watchDatabase(background); err != nil {
 			stop(err)
@@ -228,6 +261,7 @@ func (i *Instance) serve(ctx context.Context, number int64, reached func()) erro
 	return s.run(ctx, func() {
 		reached()
 		i.serving.Store(ctx.Err() == nil)
+		i.served.Store(true)
 		i.o.Log.Info("serving")
 	})
 }
@@ -286,6 +320,30 @@ func (i *Instance) watchDatabase(ctx context.Context) error {
 		case <-ticker.C:
 		case <-ctx.Done():
 			return nil
+		}
+	}
+}
+
+// watchSelf looks each second at what this instance owns, and how busy it is,
+// until ctx is done.
+func (i *Instance) watchSelf(ctx context.Context) {
+	ticker := time.NewTicker(measureEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case now := <-ticker.C:
+			i.traffic.note(now, i.metrics.durationCounts)
+			status, ok := i.coordinator.look()
+			switch {
+			case !ok:
+				return
+			case status.Settled():
+				i.unsettled.Store(0)
+			default:
+				i.unsettled.CompareAndSwap(0, now.UnixNano())
+			}
+		case <-ctx.Done():
+			return
 		}
 	}
 }

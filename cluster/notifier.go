@@ -52,6 +52,7 @@ type notifier struct {
 	channel *amqp.Channel
 	closed  chan *amqp.Error // the channel's end
 	store   Store
+	metrics *metrics
 	log     *zap.Logger
 
 	// held returns the partitions whose notifications are this instance's to
@@ -60,7 +61,7 @@ type notifier struct {
 	holds func(partition int) bool
 	of    func(user int64) (partition int)
 
-	queue     chan actor.Notification
+	queue     chan sent // without confirmations
 	catching  mailbox[catchUp]
 	bytes     *semaphore.Weighted // of what is in pending
 	finishing chan struct{}       // closed when no more will be given
@@ -78,6 +79,7 @@ type notifier struct {
 // sent is a notification that the broker has not confirmed yet.
 type sent struct {
 	actor.Notification
+	committed    time.Time // zero: it was found in the outbox
 	confirmation *amqp.DeferredConfirmation
 }
 
@@ -93,11 +95,12 @@ func openNotifier(s *session) (*notifier, error) {
 		channel:   channel,
 		closed:    channel.NotifyClose(make(chan *amqp.Error, 1)),
 		store:     s.o.Store,
+		metrics:   s.metrics,
 		log:       s.o.Log,
 		held:      s.holding,
 		holds:     s.holds,
 		of:        func(user int64) int { return partition.Of(user, s.o.Partitions) },
-		queue:     make(chan actor.Notification, unconfirmedLimit),
+		queue:     make(chan sent, unconfirmedLimit),
 		catching:  newMailbox[catchUp](),
 		bytes:     semaphore.NewWeighted(unconfirmedBytes),
 		finishing: make(chan struct{}),
@@ -114,11 +117,12 @@ func openNotifier(s *session) (*notifier, error) {
 // while too many are unconfirmed; when the notifier has ended, it leaves the
 // notification to the outbox.
 func (n *notifier) send(x actor.Notification) {
+	s := sent{Notification: x, committed: time.Now()}
 	if n.begin(n.ctx, x) != nil {
 		return
 	}
 	select {
-	case n.queue <- x:
+	case n.queue <- s:
 	case <-n.ctx.Done():
 	}
 }
@@ -202,6 +206,14 @@ func (n *notifier) isPending(id int64) bool {
 	return n.pending[id] > 0
 }
 
+// backlog says how many notifications are on their way, and of how many users
+// they are held back.
+func (n *notifier) backlog() (pending, heldBack int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.pending), len(n.refused)
+}
+
 // run sends what it is given until ctx is done, the channel is lost, or all is
 // sent and confirmed after finish.
 func (n *notifier) run(ctx context.Context) {
@@ -215,13 +227,12 @@ func (n *notifier) run(ctx context.Context) {
 	catching.Go(func() { n.catchUpAll(n.ctx) })
 	catching.Go(func() { n.sweepAll(n.ctx) })
 
-	publish := func(x actor.Notification) bool {
-		if n.skips(x.UserID) {
-			n.end(x)
+	publish := func(s sent) bool {
+		if n.skips(s.UserID) {
+			n.end(s.Notification)
 			return true
 		}
-		s, err := n.publish(x)
-		if err != nil {
+		if n.publish(&s) != nil {
 			return false // the channel is closed, and the session learns of it
 		}
 		select {
@@ -233,8 +244,8 @@ func (n *notifier) run(ctx context.Context) {
 	}
 	for {
 		select {
-		case x := <-n.queue:
-			if !publish(x) {
+		case s := <-n.queue:
+			if !publish(s) {
 				return
 			}
 		case <-n.finishing:
@@ -260,11 +271,12 @@ func (n *notifier) finish(ctx context.Context) {
 	}
 }
 
-func (n *notifier) publish(x actor.Notification) (sent, error) {
+func (n *notifier) publish(s *sent) (err error) {
+	x := &s.Notification
 	if x.Body == nil { // it cannot be read, which has been logged
-		return sent{Notification: x}, nil
+		return nil
 	}
-	confirmation, err := n.channel.PublishWithDeferredConfirm(requestExchange, x.RoutingKey, false, false, amqp.Publishing{
+	s.confirmation, err = n.channel.PublishWithDeferredConfirm(requestExchange, x.RoutingKey, false, false, amqp.Publishing{
 		MessageId:    x.MessageID.String(),
 		ContentType:  "application/json",
 		DeliveryMode: amqp.Persistent,
@@ -274,9 +286,9 @@ func (n *notifier) publish(x actor.Notification) (sent, error) {
 		Body:         x.Body,
 	})
 	if err != nil {
-		return sent{}, fmt.Errorf("sending a notification: %w", err)
+		return fmt.Errorf("sending a notification: %w", err)
 	}
-	return sent{x, confirmation}, nil
+	return nil
 }
 
 func (n *notifier) confirmAll(ctx context.Context, unconfirmed <-chan sent) {
@@ -313,7 +325,15 @@ func (n *notifier) await(ctx context.Context, s sent) (taken bool, err error) {
 		return false, err
 	case !taken && n.channel.IsClosed():
 		return false, amqp.ErrClosed
-	case !taken && !n.isRefused(s.UserID):
+	case taken:
+		n.metrics.notified.Inc()
+		if !s.committed.IsZero() {
+			n.metrics.notifyLag.Observe(time.Since(s.committed).Seconds())
+		}
+		return true, nil
+	}
+	n.metrics.refused.Inc()
+	if !n.isRefused(s.UserID) {
 		if n.setRefused(s.UserID) {
 			n.log.Warn("a subscriber's queue refuses notifications; those of the users concerned are held back",
 				zap.Int64("id", s.ID), zap.Int64("user_id", s.UserID))

@@ -84,8 +84,8 @@ func (n *notifier) sendStored(ctx context.Context, partitions []int) error {
 				continue
 			}
 			n.note(x) // a page is bounded by itself
-			s, err := n.publish(x)
-			if err != nil {
+			s := sent{Notification: x}
+			if err := n.publish(&s); err != nil {
 				return err
 			}
 			all = append(all, s)
@@ -139,7 +139,12 @@ func (n *notifier) sweepAll(ctx context.Context) {
 		case <-refused.C:
 			err = n.retryRefused(ctx)
 		case <-overdue.C:
-			_, err = n.sweep(ctx, overdueAge, func(int64) bool { return true })
+			overdue := 0
+			var seen map[int64]bool
+			seen, err = n.sweep(ctx, overdueAge, func(int64) bool { overdue++; return true })
+			if seen != nil {
+				n.metrics.overdue.Set(float64(overdue))
+			}
 		case <-ctx.Done():
 			return
 		}
@@ -221,8 +226,8 @@ func (n *notifier) resend(ctx context.Context, x actor.Notification) (taken, hel
 	if !n.holds(n.partitionOf(x)) { // asked after that, lest flush misses x
 		return false, false, nil
 	}
-	s, err := n.publish(x)
-	if err != nil {
+	s := sent{Notification: x}
+	if err := n.publish(&s); err != nil {
 		return false, true, err
 	}
 	taken, err = n.await(ctx, s)

@@ -70,7 +70,8 @@ func (r *rebinder) run() {
 			case err != nil && r.ctx.Err() == nil:
 				r.o.Log.Warn("partition queues not bound anew", zap.Error(err))
 			case bound:
-				r.o.Log.Warn("requests came to other partitions' queues; they are bound anew", zap.Int64("misplaced", r.counts.misplaced.Load()))
+				r.metrics.rebinds.Inc()
+				r.o.Log.Warn("requests came to other partitions' queues; they are bound anew", zap.Int64("misplaced", count(r.metrics.misrouted)))
 				last, least = time.Now(), min(2*least, rebindLongest)
 			}
 			r.pause(time.Second)

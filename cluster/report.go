@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"math"
 	"sync/atomic"
 	"time"
@@ -8,11 +9,6 @@ import (
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
 )
-
-// counts count since the process has started.
-type counts struct {
-	forwarded, misplaced, fenced atomic.Int64
-}
 
 // A tally counts what is to be told now and then, and not each time.
 type tally struct {
@@ -88,7 +84,8 @@ func (s *session) measure() {
 
 // report says how things are with the instance.
 func (s *session) report(i *Instance) membership.Report {
-	r := membership.ReportOf(s.coordinator.look())
+	status, _ := s.coordinator.look() // it runs for longer than any session
+	r := membership.ReportOf(status)
 	r.Version, r.StartedAt = s.o.Version, i.started
 	r.Parameters = membership.Parameters{Partitions: s.o.Partitions, TableVersion: ownership.TableVersion, QueueType: s.o.QueueType}
 	for n := range r.Partitions {
@@ -102,11 +99,30 @@ func (s *session) report(i *Instance) membership.Report {
 		r.WarmUsers = s.cache.Len()
 	}
 	r.Counters = membership.Counters{
-		Forwarded: s.counts.forwarded.Load(),
-		Misplaced: s.counts.misplaced.Load(),
-		Fenced:    s.counts.fenced.Load(),
+		Forwarded: count(s.metrics.forwarded),
+		Misplaced: count(s.metrics.misrouted),
+		Fenced:    count(s.metrics.fenced),
 
 		DatabaseRoundTrips: s.o.Store.RoundTrips(),
 	}
+	r.Problems = i.problems(s)
+	r.Traffic = i.traffic.report()
 	return r
+}
+
+// problems says in words what is wrong with the instance.
+func (i *Instance) problems(s *session) (problems []string) {
+	if err := i.Ready(); err != nil && !s.coordinator.is(ownership.Left) {
+		problems = append(problems, err.Error())
+	}
+	if s.blocked.Load() {
+		problems = append(problems, "RabbitMQ takes nothing in, as it is short of memory or disk space")
+	}
+	if i.cache != nil && i.served.Load() && !i.cache.Trusted() {
+		problems = append(problems, "users are read from the database each time, as another program writes to it, or none is heard")
+	}
+	if _, heldBack := s.notifier.backlog(); heldBack > 0 {
+		problems = append(problems, fmt.Sprintf("notifications of %d users are held back, as a subscriber's queue takes no more", heldBack))
+	}
+	return problems
 }

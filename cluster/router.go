@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
@@ -14,12 +15,12 @@ import (
 // take takes the requests of a line until that ends or ctx is done.
 func (s *session) take(ctx context.Context, l *line, of *holding) {
 	for d := range l.deliveries {
-		c := &call{session: s, Delivery: d, line: l}
+		c := &call{session: s, Delivery: d, line: l, taken: time.Now()}
 		l.acks.take(d.DeliveryTag)
 		if ctx.Err() != nil || s.bodies.Acquire(ctx, c.weight()) != nil {
 			return
 		}
-		l.calls.Add(1)
+		c.begin()
 		s.route(c, of)
 	}
 }
@@ -59,7 +60,7 @@ func (s *session) route(c *call, of *holding) {
 // it should bring it to.
 func (s *session) checkPlace(d *amqp.Delivery, of *holding) {
 	if d.Exchange == directExchange && partition.OfKey(d.RoutingKey, s.o.Partitions) != of.lease.Partition {
-		s.counts.misplaced.Add(1)
+		s.metrics.misrouted.Inc()
 		s.rebinder.wake()
 	}
 }
@@ -247,7 +248,7 @@ func (c *call) pass(number int, user int64) {
 		c.leave()
 		return
 	}
-	c.counts.forwarded.Add(1)
+	c.metrics.forwarded.Inc()
 	switch err := c.hops.pass(c, number, user); {
 	case errors.Is(err, errStuck):
 		c.spawn(func() { c.fail(err) })
@@ -281,7 +282,7 @@ func (s *session) passed(x *hop) {
 	case x.taken:
 		c.ended.Do(func() {
 			c.acknowledge()
-			c.end()
+			c.end(outcomePassedOn, 0)
 		})
 	default:
 		if x.returned {
@@ -300,6 +301,6 @@ func (s *session) held(number int) *holding { return s.slots[number].held.Load()
 // fenced ends a partition whose lease is over.
 func (s *session) fenced(lease actor.Lease) {
 	s.o.Log.Warn("partition lost", zap.Int("partition", lease.Partition), zap.Int64("epoch", lease.Epoch))
-	s.counts.fenced.Add(1)
+	s.metrics.fenced.Inc()
 	s.lostLease(lease)
 }

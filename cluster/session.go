@@ -49,8 +49,8 @@ type session struct {
 
 	dropped tally // answers to callers who cannot be answered
 
-	counts *counts
-	taken  meter // from the shared queue
+	metrics *metrics
+	taken   meter // from the shared queue
 }
 
 var errOver = errors.New("the session is over")
@@ -74,7 +74,7 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 		replies:     broker.NewReplies(conn, o.Broker),
 		slots:       make([]*slot, o.Partitions),
 		bodies:      semaphore.NewWeighted(o.InFlight),
-		counts:      &i.counts,
+		metrics:     i.metrics,
 
 		unacknowledged: newMailbox[*line](),
 	}
@@ -170,6 +170,7 @@ func (s *session) join(ctx context.Context, i *Instance) error {
 	if err != nil {
 		return fmt.Errorf("joining the members: %w", err)
 	}
+	s.metrics.sessions.Inc()
 	s.running.Go(func() {
 		select {
 		case <-s.members.Closed():
@@ -301,14 +302,8 @@ func (s *session) settled() bool {
 	if !s.coordinator.is(ownership.Ready) {
 		return false
 	}
-	assigned := false
-	for _, p := range s.coordinator.look().Partitions {
-		assigned = assigned || p.Assigned != ""
-		if p.Assigned == s.self.Name && p.Phase != "owned" {
-			return false
-		}
-	}
-	return assigned
+	status, ok := s.coordinator.look()
+	return ok && len(status.Ring) > 0 && status.Settled()
 }
 
 // drain hands the partitions over, takes no more requests, and waits until

@@ -95,9 +95,10 @@ type Notifications struct {
 	IncludeAccessTokens bool
 }
 
-// HTTP says where health and metrics are served.
+// HTTP says where health, metrics and the status page are served.
 type HTTP struct {
 	Listen string // host:port, or "" for nowhere
+	Pprof  bool   // profiles too
 }
 
 // Log says what is logged, and how.

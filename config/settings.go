@@ -121,7 +121,9 @@ func (c *Config) settings() []setting {
 
 		{name: "http.listen", initial: "127.0.0.1:8470",
 			kind: text{&c.HTTP.Listen, "host:port, or empty for none", isListenAddress},
-			help: "Where `/livez` and `/readyz` are served."},
+			help: "Where the status page, metrics and health are served over HTTP, to whoever can connect. None of it shows a user's data."},
+		{name: "http.pprof", initial: "false", kind: flag{&c.HTTP.Pprof},
+			help: "Whether `/debug/pprof` is served there too: profiles of the running program, to whoever can connect."},
 
 		{name: "log.level", initial: "info", kind: oneOf(&c.Log.Level, "debug", "info", "warn", "error"),
 			help: "The least severe messages that are logged."},

@@ -111,16 +111,21 @@ func (s *Store) commitGroup(group []*pending) {
 		if len(group) == 0 {
 			return
 		}
-		try, known := s.tryGroup, !slices.ContainsFunc(group, (*pending).isNotKnown)
+		try, path, known := s.tryGroup, pathRead, !slices.ContainsFunc(group, (*pending).isNotKnown)
 		if known {
-			try = s.tryKnown
+			try, path = s.tryKnown, pathKnown
 		}
+		begun, writes := time.Now(), len(group)
 		again, err := try(group)
 		if err == nil {
+			if done := writes - len(again); done > 0 {
+				s.metrics.committed(path, done, time.Since(begun))
+			}
 			group = again
 			continue
 		}
 		class := classify(err)
+		s.metrics.failures.WithLabelValues(class.String()).Inc()
 		for _, p := range group {
 			p.reread = true
 		}
@@ -199,6 +204,7 @@ func (s *Store) postpone(p *pending) {
 }
 
 func (s *Store) giveUp(p *pending, err error) {
+	s.metrics.failed.Inc()
 	s.log.Error("write failed", zap.String("operation", p.write.Operation), zap.Int64("user_id", p.write.UserID), zap.Error(err))
 	p.finish(actor.Outcome{}, err)
 }

@@ -25,6 +25,8 @@ const (
 	unknown
 )
 
+func (c errorClass) String() string { return [...]string{"failed", "contended", "unknown"}[c] }
+
 // classify is the only place that tells errors of the database apart.
 func classify(err error) errorClass {
 	var pg *pgconn.PgError

@@ -77,6 +77,7 @@ func (s *Store) findGroups() {
 func (s *Store) findGroup(group []*find) {
 	ctx, cancel := context.WithTimeout(s.ctx, attemptTimeout)
 	defer cancel()
+	s.metrics.finds.Observe(float64(len(group)))
 	users, err := s.readFinds(ctx, group)
 	for _, f := range group {
 		for _, u := range users {

@@ -81,6 +81,7 @@ func (s *Store) listen(ctx context.Context, w *watcher) (listened bool, err erro
 		cancel()
 		switch {
 		case err == nil:
+			s.metrics.foreign.Inc()
 			w.wrote()
 		case ctx.Err() != nil:
 			return true, ctx.Err()

@@ -59,6 +59,7 @@ func (s *Store) tryKnown(all []*pending) (again []*pending, err error) {
 	case err != nil:
 		return nil, fmt.Errorf("writing to users who are known: %w", err)
 	case !sound:
+		s.metrics.misses.Inc()
 		for _, p := range g.writes {
 			p.reread = true
 		}

@@ -104,6 +104,7 @@ func (s *Store) logged(ctx context.Context, doing string, err error) error {
 }
 
 func (s *Store) logSealed(userID int64, err error) {
+	s.metrics.unopened.Inc()
 	s.log.Error("access token cannot be read", zap.Int64("user_id", userID), zap.Error(err))
 }
 

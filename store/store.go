@@ -97,6 +97,7 @@ type Store struct {
 	work  context.Context // done when the store is aborted: nothing is finished
 	abort context.CancelFunc
 
+	metrics  *metrics
 	trips    *atomic.Int64
 	outbox   outbox
 	readOnly atomic.Bool // a write found so since the last Ping
@@ -121,6 +122,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s := &Store{
 		pool:       pool,
+		metrics:    newMetrics(),
 		trips:      trips,
 		keyring:    o.Keyring,
 		log:        o.Log,

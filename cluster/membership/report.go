@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/glotpod/ident/cluster/ownership"
@@ -29,6 +30,8 @@ type Report struct {
 	SharedRequestsPerSecond float64  `json:"shared_requests_per_second"` // taken from the shared queue
 	WarmUsers               int      `json:"warm_users"`                 // kept in memory
 	Counters                Counters `json:"counters"`
+	Problems                []string `json:"problems,omitempty"` // in words
+	Traffic                 Traffic  `json:"traffic,omitzero"`   // an older program leaves it out
 }
 
 // A MemberSeen is what a member knows of another one.
@@ -53,6 +56,34 @@ type Counters struct {
 	Fenced    int64 `json:"fenced"`    // writes that were refused because their lease was over
 
 	DatabaseRoundTrips int64 `json:"database_round_trips"`
+}
+
+// Traffic says how many requests a member has answered in the last minutes, and
+// how fast.
+type Traffic struct {
+	IntervalSeconds int            `json:"interval_seconds"` // that each point is about
+	BoundsSeconds   []float64      `json:"bounds_seconds"`   // ascending
+	Points          []TrafficPoint `json:"points"`           // the latest is the last
+}
+
+// A TrafficPoint says how many requests were answered within one interval, by the
+// time that they took: Counts has the number of those that took no longer than
+// each bound, and longer than the one before, and last that of all others.
+type TrafficPoint struct {
+	End    int64    `json:"end"` // Unix time in seconds, a multiple of the interval
+	Counts []uint64 `json:"counts"`
+}
+
+func (t Traffic) check() error {
+	if len(t.Points) > 0 && (t.IntervalSeconds <= 0 || !slices.IsSorted(t.BoundsSeconds)) {
+		return errors.New("a traffic that cannot be")
+	}
+	for _, p := range t.Points {
+		if len(p.Counts) != len(t.BoundsSeconds)+1 {
+			return errors.New("a traffic that cannot be")
+		}
+	}
+	return nil
 }
 
 // ReportOf returns a report that tells what s does: the identity, the state, the
@@ -103,10 +134,13 @@ func decodeReport(body []byte) (Report, error) {
 	if r.Format != ReportFormat {
 		return Report{}, fmt.Errorf("a report of format %d", r.Format)
 	}
-	if err := errors.Join(r.check(), r.Parameters.check()); err != nil {
+	if err := errors.Join(r.check(), r.Parameters.check(), r.Traffic.check()); err != nil {
 		return Report{}, err
 	}
 	if !isText(r.State) || !isText(r.Version) {
+		return Report{}, errors.New("a text that cannot be")
+	}
+	if slices.ContainsFunc(r.Problems, func(problem string) bool { return !isSentence(problem) }) {
 		return Report{}, errors.New("a text that cannot be")
 	}
 	for _, m := range r.Members {

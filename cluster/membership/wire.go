@@ -28,6 +28,7 @@ const (
 	maxBody       = 1 << 20
 	maxName       = 63
 	maxText       = 64
+	maxSentence   = 256
 	maxPartitions = 1 << 14 // also the most leases or members in one list
 )
 
@@ -111,6 +112,8 @@ func IsName(name string) bool {
 
 // isText reports whether s is short, and does no harm in a log or a terminal.
 func isText(s string) bool { return len(s) <= maxText && isPrintable(s) }
+
+func isSentence(s string) bool { return len(s) <= maxSentence && isPrintable(s) }
 
 func isPrintable(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })

@@ -29,6 +29,17 @@ type PartitionStatus struct {
 	Epoch    int64  // of the lease that is held here, else 0
 }
 
+// Settled reports whether the instance owns each partition that the ring gives to
+// it. Where it counts in no ring, it does.
+func (s Status) Settled() bool {
+	for _, p := range s.Partitions {
+		if p.Assigned == s.Self.Name && p.Phase != owned.String() {
+			return false
+		}
+	}
+	return true
+}
+
 // Status returns how things are.
 func (c *Core) Status() Status {
 	s := Status{Self: c.self, State: c.state, Ring: slices.Clone(c.ring)}

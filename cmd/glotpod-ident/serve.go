@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
@@ -42,11 +45,12 @@ func runServe(ctx context.Context, args []string, _, stderr io.Writer) int {
 // serve runs an instance until ctx is done, which is no error.
 func serve(ctx context.Context, c *config.Config, log *zap.Logger) error {
 	log.Info("starting", zap.String("version", version), zap.String("instance", c.Cluster.Instance))
-	health, err := listenHTTP(c.HTTP.Listen, log)
+	registry := newRegistry()
+	server, err := listenHTTP(c, registry, log)
 	if err != nil {
 		return err
 	}
-	defer health.close()
+	defer server.close()
 
 	users, start, err := openStore(ctx, c, log)
 	if err != nil {
@@ -81,8 +85,22 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger) error {
 		Grace:      c.Shutdown.Grace,
 		Log:        log,
 	})
-	health.readyWhen(instance.Ready)
+	registry.MustRegister(users, instance)
+	server.serve(instance)
 	return instance.Run(ctx)
+}
+
+// newRegistry returns a registry with what there is to know about any process.
+func newRegistry() *prometheus.Registry {
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "glotpod_ident_build_info",
+		Help:        "1, and by its labels which program this is.",
+		ConstLabels: prometheus.Labels{"version": version, "go_version": runtime.Version()},
+	})
+	build.Set(1)
+	r := prometheus.NewRegistry()
+	r.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
 }
 
 // openStore opens the database, as patiently as the settings say, and makes sure

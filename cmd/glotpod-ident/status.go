@@ -45,6 +45,7 @@ func runStatus(ctx context.Context, args []string, stdout, stderr io.Writer) int
 	if err != nil {
 		return failAsking(stderr, "status", conn, err)
 	}
+	o.withoutTraffic()
 	if *asJSON {
 		encoder := json.NewEncoder(stdout)
 		encoder.SetIndent("", "  ")
