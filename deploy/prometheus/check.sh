@@ -1,0 +1,16 @@
+#!/bin/sh
+# Checks the alerts, and the expressions of the dashboard, with promtool.
+set -eu
+cd "$(dirname "$0")"
+
+promtool check rules alerts.yaml
+promtool test rules alerts_test.yaml
+
+rules=$(mktemp)
+trap 'rm -f "$rules"' EXIT
+{
+	printf 'groups:\n- name: dashboard\n  rules:\n'
+	sed -n 's/^ *"expr": \(".*"\),\{0,1\}$/\1/p' ../grafana/glotpod-ident.json | sed 's/\$__rate_interval/5m/g; s/\$job/.*/g' |
+		awk '{ printf "  - record: dashboard:expression:%d\n    expr: %s\n", NR, $0 }'
+} >"$rules"
+promtool check rules "$rules"
