@@ -150,7 +150,13 @@ var instances atomic.Int64
 func (s *site) serve(t *testing.T, changed ...settings) *service {
 	t.Helper()
 	name := settings{"cluster.instance": fmt.Sprintf("acceptance-%d", instances.Add(1))}
-	p := launch(t, s.settings.with(name).with(changed...).environ(), "serve")
+	return s.ready(t, launch(t, s.settings.with(name).with(changed...).environ(), "serve"))
+}
+
+// ready returns the instance that a process is, once it is ready, and sees to its
+// end as serve does.
+func (s *site) ready(t *testing.T, p *process) *service {
+	t.Helper()
 	v := &service{process: p}
 	t.Cleanup(func() {
 		if !p.awaited && !t.Failed() {
