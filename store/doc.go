@@ -94,6 +94,12 @@
 //
 // Reads go to the database each time, and so see every write that was answered.
 //
+// # Out and in
+//
+// An Exporter reads all users, and an Importer brings users in, over a connection of
+// its own, with no lease: it only adds users, as another program might. The format
+// between the two is package archive's.
+//
 // # Plans
 //
 // The statements that read and write users, requests and notifications as they
