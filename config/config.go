@@ -10,6 +10,7 @@ type Config struct {
 	Actor         Actor
 	Limits        Limits
 	Notifications Notifications
+	Audit         Audit
 	HTTP          HTTP
 	Log           Log
 	Shutdown      Shutdown
@@ -93,6 +94,11 @@ type Limits struct {
 // Notifications says what subscribers are told.
 type Notifications struct {
 	IncludeAccessTokens bool
+}
+
+// Audit says how changes are kept on record.
+type Audit struct {
+	Keep time.Duration // 0 to 100 years; 0: not at all
 }
 
 // HTTP says where health, metrics and the status page are served.

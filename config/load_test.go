@@ -45,6 +45,7 @@ func defaults(t *testing.T) *config.Config {
 		Cluster:  config.Cluster{Instance: host, Partitions: 64, QueueType: "quorum"},
 		Actor:    config.Actor{Mailbox: 256, ReadCache: true, WarmUsers: 100_000, WarmBytes: 64 << 20, Idle: 5 * time.Minute},
 		Limits:   config.Limits{BodyBytes: 1048576, Depth: 32, Values: 100000, InFlightBytes: 32 << 20},
+		Audit:    config.Audit{Keep: 30 * 24 * time.Hour},
 		HTTP:     config.HTTP{Listen: "127.0.0.1:8470"},
 		Log:      config.Log{Level: "info", Format: "json"},
 		Shutdown: config.Shutdown{Grace: 25 * time.Second},
@@ -122,6 +123,9 @@ in_flight_bytes = 1048576
 [notifications]
 include_access_tokens = true
 
+[audit]
+keep = "0s"
+
 [http]
 listen = ""
 
@@ -162,6 +166,7 @@ func wantEverything(t *testing.T) *config.Config {
 	c.Actor = config.Actor{Mailbox: 1, WarmUsers: 2, WarmBytes: 1 << 20, Idle: time.Second}
 	c.Limits = config.Limits{BodyBytes: 128 << 20, Depth: 1000, Values: 2000, InFlightBytes: 1 << 20}
 	c.Notifications.IncludeAccessTokens = true
+	c.Audit.Keep = 0
 	c.HTTP.Listen = ""
 	c.Log = config.Log{Level: "debug", Format: "console"}
 	c.Shutdown.Grace = 10 * time.Minute
@@ -208,6 +213,7 @@ func TestEnvironmentGivesEverything(t *testing.T) {
 		"GLOTPOD_IDENT__LIMITS__VALUES=2000",
 		"GLOTPOD_IDENT__LIMITS__IN_FLIGHT_BYTES=1048576",
 		"GLOTPOD_IDENT__NOTIFICATIONS__INCLUDE_ACCESS_TOKENS=true",
+		"GLOTPOD_IDENT__AUDIT__KEEP=0s",
 		"GLOTPOD_IDENT__HTTP__LISTEN=",
 		"GLOTPOD_IDENT__LOG__LEVEL=debug",
 		"GLOTPOD_IDENT__LOG__FORMAT=console",

@@ -119,6 +119,9 @@ func (c *Config) settings() []setting {
 		{name: "notifications.include_access_tokens", initial: "false", kind: flag{&c.Notifications.IncludeAccessTokens},
 			help: "Whether notifications carry users' access tokens, in clear, to every subscriber."},
 
+		{name: "audit.keep", initial: "720h", kind: duration{&c.Audit.Keep, 0, 100 * 365 * 24 * time.Hour},
+			help: "How long it is kept, at least, which request changed what for which user, in the table `ident_audit`; a day of UTC goes as a whole. `0s` writes nothing there, and leaves what there is. Of instances that disagree, the shortest counts."},
+
 		{name: "http.listen", initial: "127.0.0.1:8470",
 			kind: text{&c.HTTP.Listen, "host:port, or empty for none", isListenAddress},
 			help: "Where the status page, metrics and health are served over HTTP, to whoever can connect. None of it shows a user's data."},

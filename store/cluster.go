@@ -97,7 +97,7 @@ func (s *Store) TryRebind(ctx context.Context, least time.Duration, rebind func(
 	if !locked {
 		return false, nil
 	}
-	defer s.unlockRebind(conn.Conn())
+	defer s.unlock(conn.Conn(), rebindLock)
 	var due bool
 	if err := conn.QueryRow(ctx, "SELECT coalesce(rebound_at <= now() - $1::interval, true) FROM ident_cluster", least).Scan(&due); err != nil {
 		return false, fmt.Errorf("reading when queues were last bound: %w", err)
@@ -114,11 +114,12 @@ func (s *Store) TryRebind(ctx context.Context, least time.Duration, rebind func(
 	return true, nil
 }
 
-// unlockRebind gives the lock back, if need be with the connection.
-func (s *Store) unlockRebind(conn *pgx.Conn) {
+// unlock gives an advisory lock of the session back, if need be with the
+// connection.
+func (s *Store) unlock(conn *pgx.Conn, key int64) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if _, err := conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", rebindLock); err != nil {
-		s.log.Warn("lock on binding queues ends with its connection", zap.Error(errors.Join(err, conn.Close(ctx))))
+	if _, err := conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", key); err != nil {
+		s.log.Warn("advisory lock ends with its connection", zap.Int64("lock", key), zap.Error(errors.Join(err, conn.Close(ctx))))
 	}
 }

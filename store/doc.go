@@ -85,6 +85,14 @@
 // idle_in_transaction_session_timeout or, where half of what was sent has not
 // arrived, by TCP keepalives.
 //
+// # On record
+//
+// With each change is committed a row of ident_audit: which request changed what,
+// without access tokens. Instances take turns to make the partitions of the days that
+// come, drop those that are over for longer than Options.AuditKeep, and index the
+// others. A day without a partition is no reason to refuse a write: ident_audit_rest
+// takes what finds none.
+//
 // # Foreign writes
 //
 // Other programs may write to the users. Triggers tell of it, but for sessions
@@ -93,6 +101,12 @@
 // # Reading
 //
 // Reads go to the database each time, and so see every write that was answered.
+//
+// # Out and in
+//
+// An Exporter reads all users, and an Importer brings users in, over a connection of
+// its own, with no lease: it only adds users, as another program might. The format
+// between the two is package archive's.
 //
 // # Plans
 //

@@ -76,3 +76,7 @@ func lost(err error) bool {
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
+
+// Unreachable says that an error came of a database that is out of reach, or was
+// lost on the way.
+func Unreachable(err error) bool { return classify(err) == unknown }

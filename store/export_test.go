@@ -5,11 +5,11 @@ import "context"
 // EmptyNextSlot is what is done every now and then.
 func (s *Store) EmptyNextSlot(ctx context.Context) error { return s.emptyNextSlot(ctx) }
 
+// TendAudit is what is done every now and then.
+func (s *Store) TendAudit(ctx context.Context) error { return s.tendAudit(ctx) }
+
 // MigrationSQL is what takes the schema from version-1 to version.
 func MigrationSQL(version int) string { return migrations[version-1].sql }
-
-// Unknown says whether err leaves open what became of a transaction.
-func Unknown(err error) bool { return classify(err) == unknown }
 
 // A Watcher is a watcher.
 type Watcher struct{ w watcher }

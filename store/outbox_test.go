@@ -123,7 +123,7 @@ func TestATransactionThatIdlesIsEndedAndItsOutcomeIsUnknown(t *testing.T) {
 	}
 	tx := begin(t, conn)
 	h.await("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", conn.PgConn().PID())
-	if err := tx.Commit(t.Context()); err == nil || !store.Unknown(err) {
+	if err := tx.Commit(t.Context()); err == nil || !store.Unreachable(err) {
 		t.Errorf("%v", err)
 	}
 }

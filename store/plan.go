@@ -42,6 +42,7 @@ type plan struct {
 		traces     []string
 		partitions []int
 	}
+	audit auditRows
 
 	told     []actor.Notification // one for each of notices, to be sent after the commit
 	written  []written            // users, to be told their versions after it
@@ -113,6 +114,9 @@ func (pl *plan) add(s *Store, d decided) error {
 	}
 	if err := pl.change(s, d); err != nil {
 		return err
+	}
+	if s.auditKeep > 0 {
+		pl.audit.add(d)
 	}
 	return pl.tell(s, d.pending, d.decision.Notice)
 }
@@ -246,6 +250,7 @@ func (pl *plan) queue(batch *pgx.Batch, removal *removal, condition string) {
 			(SELECT ident_slot(now()) UNION SELECT ident_slot(now() - interval '10 minutes')) AS slots (slot) WHERE `+condition,
 			c.identities, c.digests, c.users, c.codes, c.messages)
 	}
+	pl.audit.queue(batch, condition)
 	if c := &pl.notices; len(c.users) > 0 {
 		batch.Queue(`INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, traceparent, partition)
 			SELECT n.user_id, n.message_id, n.routing_key, n.body, n.sealed, nullif(n.trace, ''), n.partition

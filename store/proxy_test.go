@@ -139,4 +139,7 @@ func TestAWriteThatWasCommittedUnderItsLeaseIsAnsweredAlsoWhenTheLeaseIsOver(t *
 	if n := h.one("SELECT count(DISTINCT identity) FROM ident_requests"); n != int64(3) {
 		t.Errorf("%v requests, want 3", n)
 	}
+	if n := h.one("SELECT count(*) FROM ident_audit"); n != int64(3) {
+		t.Errorf("%v changes are on record, want 3", n)
+	}
 }

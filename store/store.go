@@ -33,6 +33,10 @@ type Options struct {
 	// TokensInNotices puts access tokens into notifications.
 	TokensInNotices bool
 
+	// AuditKeep is how long it is kept, at least, which request changed what; 0:
+	// that is not noted, and what was is left as it is.
+	AuditKeep time.Duration
+
 	Log *zap.Logger
 }
 
@@ -83,6 +87,8 @@ type Store struct {
 	reveal  bool // access tokens in notices
 	watches bool // has a connection for WatchForeign
 
+	auditKeep time.Duration // 0: no audit
+
 	finds                chan *find    // to the finders
 	draws                chan *draw    // of user ids
 	writes               chan *pending // to the committers
@@ -128,6 +134,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		log:        o.Log,
 		reveal:     o.TokensInNotices,
 		watches:    watches(o),
+		auditKeep:  o.AuditKeep,
 		stopped:    make(chan struct{}),
 		finds:      make(chan *find, maxFinds),
 		draws:      make(chan *draw, maxDraws),
@@ -145,6 +152,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.running.Go(s.drawGroups)
 	s.running.Go(s.sweepOutbox)
 	s.running.Go(s.emptySlots)
+	if s.auditKeep > 0 {
+		s.running.Go(s.tendAudits)
+	}
 	go func() {
 		<-s.ctx.Done()
 		s.running.Wait()

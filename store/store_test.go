@@ -54,8 +54,9 @@ func options(t testing.TB, db *testenv.Database) store.Options {
 	return store.Options{
 		Host: db.Host, Port: db.Port, Database: db.Name, User: db.User, Password: db.Password,
 		SSLMode: "disable", MaxConnections: 10, Name: t.Name(),
-		Keyring: store.NewKeyring([32]byte{1, 2, 3}),
-		Log:     zaptest.NewLogger(t),
+		Keyring:   store.NewKeyring([32]byte{1, 2, 3}),
+		AuditKeep: 30 * 24 * time.Hour,
+		Log:       zaptest.NewLogger(t),
 	}
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 )
 
 // A benchProgress tells on one line of a terminal what is being done, and
@@ -13,10 +12,8 @@ type benchProgress struct {
 }
 
 func newBenchProgress(stderr io.Writer) *benchProgress {
-	if f, ok := stderr.(*os.File); ok {
-		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			return &benchProgress{to: f}
-		}
+	if isTerminal(stderr) {
+		return &benchProgress{to: stderr}
 	}
 	return new(benchProgress)
 }

@@ -53,6 +53,7 @@ func TestChaosLosesDoublesAndReordersNothing(t *testing.T) {
 	heard := f.heard()
 	users, repeats, problems := checkNotifications(heard, operations)
 	problems = append(problems, checkAnswered(operations)...)
+	problems = append(problems, f.checkAudit(len(heard)-repeats)...)
 	problems = append(problems, differences(f.users(), users)...)
 	begun := time.Now()
 	problems = append(problems, checkHistories(operations)...)
@@ -102,6 +103,17 @@ func report(t *testing.T, problems []string) {
 		}
 		t.Error(p)
 	}
+}
+
+// checkAudit returns what is wrong with the audit table, after so many changes.
+func (f *fleet) checkAudit(changes int) (problems []string) {
+	f.t.Helper()
+	rows := f.site.count(f.t, "SELECT count(*) FROM ident_audit")
+	requests := f.site.count(f.t, "SELECT count(DISTINCT request) FROM ident_audit")
+	if rows != changes || requests != changes {
+		problems = append(problems, fmt.Sprintf("of %d changes, there are %d rows on record, by %d requests", changes, rows, requests))
+	}
+	return problems
 }
 
 // checkAnswered returns which operations have no answer.

@@ -131,6 +131,8 @@ func TestHelpAndVersionAreThereWithoutSettings(t *testing.T) {
 		{"serve --help", "serve"},
 		{"migrate --help", "--check"},
 		{"keygen --help", "database.encryption_key"},
+		{"export --help", "-resume"},
+		{"import --help", "-dry-run"},
 		{"call --help", "--ops"},
 		{"call -h", "-show-tokens"},
 		{"dev --help", "dev"},

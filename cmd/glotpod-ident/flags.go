@@ -66,3 +66,9 @@ func (f flags) parseMixed(args []string) (words []string, status int, done bool)
 		args = f.Args()[1:]
 	}
 }
+
+// wrong says what is wrong with the arguments, and returns the status for it.
+func (f flags) wrong(what string) int {
+	fmt.Fprintf(f.Output(), "glotpod-ident %s: %s\n", f.Name(), what)
+	return exitUsage
+}

@@ -44,6 +44,8 @@ func commands() []command {
 	return []command{
 		{"serve", "run an instance (also without any command)", runServe},
 		{"migrate", "bring the database's schema up to date", runMigrate},
+		{"export", "write all users to a file", runExport},
+		{"import", "bring users in from a file", runImport},
 		{"keygen", "print a new encryption key", runKeygen},
 		{"status", "tell which instances there are, and who has which partition", runStatus},
 		{"drain", "have an instance hand over its partitions", runDrain},

@@ -30,8 +30,10 @@ type rollout struct {
 func newRollout(t *testing.T, s *site, instances, partitions int, interval time.Duration) *rollout {
 	s.settings["cluster.partitions"] = fmt.Sprint(partitions)
 	r := &rollout{site: s, t: t, instances: make(map[string]*service)}
+	before := os.Getenv(programBefore)
+	r.migrateBy(before)
 	for n := range instances {
-		r.start(rolloutName(n), os.Getenv(programBefore))
+		r.start(rolloutName(n), before)
 	}
 	s.awaitCalm(t, r.names(), func() bool { return true })
 	users := s.newCaller(t).usersOf(t, partitions, 2)
@@ -53,12 +55,24 @@ func (r *rollout) names() (names []string) {
 // start starts an instance and waits until it is ready, as a StatefulSet does. A
 // program of "" is this one.
 func (r *rollout) start(name, program string) {
+	env := r.settings.with(settings{"cluster.instance": name}).environ()
+	r.instances[name] = r.ready(r.t, launchProgram(r.t, cmp.Or(program, r.self()), env, "serve"))
+}
+
+// migrateBy brings the schema to where a program wants it.
+func (r *rollout) migrateBy(program string) {
+	p := launchProgram(r.t, cmp.Or(program, r.self()), r.settings.environ(), "migrate")
+	if status := p.await(r.t, patience); status != 0 {
+		r.t.Fatalf("migrate ended with %d: %s", status, p.stderr.String())
+	}
+}
+
+func (r *rollout) self() string {
 	self, err := os.Executable()
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	env := r.settings.with(settings{"cluster.instance": name}).environ()
-	r.instances[name] = r.ready(r.t, launchProgram(r.t, cmp.Or(program, self), env, "serve"))
+	return self
 }
 
 func (r *rollout) stop(name string) {
@@ -66,8 +80,10 @@ func (r *rollout) stop(name string) {
 	delete(r.instances, name)
 }
 
-// update has each instance end and start anew, with this program.
+// update has the schema brought up to date, and then each instance end and start
+// anew, with this program.
 func (r *rollout) update() {
+	r.migrateBy("")
 	for _, name := range slices.Sorted(slices.Values(r.names())) {
 		r.stop(name)
 		r.start(name, "")
@@ -127,7 +143,7 @@ func times(shots []shot) (all []time.Duration) {
 
 func TestRollingUpdateAndScalingFailNoRequest(t *testing.T) {
 	t.Parallel()
-	r := newRollout(t, newSite(t), 2, 16, 200*time.Millisecond)
+	r := newRollout(t, emptySite(t), 2, 16, 200*time.Millisecond)
 	r.update()
 	r.scale(2, 4)
 	r.scale(4, 2)

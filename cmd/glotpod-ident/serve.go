@@ -192,6 +192,7 @@ func storeOptions(c *config.Config, log *zap.Logger) store.Options {
 		Name:            c.Cluster.Instance,
 		Keyring:         store.NewKeyring(keys...),
 		TokensInNotices: c.Notifications.IncludeAccessTokens,
+		AuditKeep:       c.Audit.Keep,
 		Log:             log,
 	}
 }

@@ -1,0 +1,132 @@
+package archive
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/glotpod/ident/actor"
+)
+
+// A lineUser is a User of which anything may be missing.
+type lineUser struct {
+	ID         *int64       `json:"id"`
+	Name       *string      `json:"name"`
+	Email      *string      `json:"email"`
+	PictureURL *string      `json:"picture_url"`
+	GitHub     *lineAccount `json:"github"`
+	Facebook   *lineAccount `json:"facebook"`
+}
+
+type lineAccount struct {
+	ID    *int64  `json:"id"`
+	Token *string `json:"access_token"`
+}
+
+// parseUser reads a line, or says why it is no user.
+func parseUser(text []byte, tokens Tokens) (u *User, reason string) {
+	var line lineUser
+	if reason := decode(text, &line); reason != "" {
+		return nil, reason
+	}
+	if line.ID == nil || *line.ID < 1 || *line.ID > actor.MaxUserID {
+		return nil, "id is not an integer from 1 to 2147483647"
+	}
+	if _, err := actor.ParseUser(line.tree()); err != nil {
+		return nil, err.(*actor.Refusal).Message
+	}
+	for _, s := range []*string{line.Name, line.Email, line.PictureURL} {
+		if s != nil && strings.Contains(*s, "\x00") {
+			return nil, "a string contains NUL"
+		}
+	}
+	u = &User{ID: *line.ID, Name: *line.Name, Email: *line.Email, PictureURL: line.PictureURL}
+	if u.GitHub, reason = line.GitHub.account("github", tokens); reason != "" {
+		return nil, reason
+	}
+	if u.Facebook, reason = line.Facebook.account("facebook", tokens); reason != "" {
+		return nil, reason
+	}
+	return u, ""
+}
+
+// tree is the user as the service's rules take it. Sealed or left out, a token
+// is a string.
+func (l *lineUser) tree() map[string]any {
+	tree := make(map[string]any)
+	if l.Name != nil {
+		tree["name"] = *l.Name
+	}
+	if l.Email != nil {
+		tree["email"] = *l.Email
+	}
+	if l.PictureURL != nil {
+		tree["picture_url"] = *l.PictureURL
+	}
+	for service, a := range map[string]*lineAccount{"github": l.GitHub, "facebook": l.Facebook} {
+		if a == nil {
+			continue
+		}
+		account := map[string]any{"id": nil, "access_token": ""}
+		if a.ID != nil {
+			account["id"] = *a.ID
+		}
+		tree[service] = account
+	}
+	return tree
+}
+
+func (a *lineAccount) account(service string, tokens Tokens) (*Account, string) {
+	switch {
+	case a == nil:
+		return nil, ""
+	case tokens == Omit && a.Token != nil:
+		return nil, service + " has an access_token, though the first line says that there are none"
+	case tokens == Omit:
+		return &Account{ID: *a.ID}, ""
+	case a.Token == nil || *a.Token == "":
+		return nil, service + " has no access_token"
+	}
+	return &Account{ID: *a.ID, Token: *a.Token}, ""
+}
+
+func parseHeader(text []byte) (h Header, ok bool) {
+	ok = decode(text, &h) == ""
+	return h, ok
+}
+
+// parseEnd reads a last line. A line that is none may be a user.
+func parseEnd(text []byte) (e End, ok bool) {
+	if !bytes.HasPrefix(text, []byte(`{"end"`)) {
+		return End{}, false
+	}
+	ok = decode(text, &e) == "" && e.End
+	return e, ok
+}
+
+// decode reads a line into one of the structures above, or says why not, without
+// quoting the line.
+func decode(text []byte, into any) (reason string) {
+	if !utf8.Valid(text) {
+		return "not UTF-8"
+	}
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.DisallowUnknownFields()
+	err := decoder.Decode(into)
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case err == nil && decoder.InputOffset() < int64(len(text)):
+		return "something follows the JSON value"
+	case err == nil && text[0] != '{':
+		return "not a JSON object"
+	case err == nil:
+		return ""
+	case errors.As(err, &wrong) && wrong.Field != "":
+		return wrong.Field + " is of the wrong type"
+	case json.Valid(text):
+		return "a user has no field but id, name, email, picture_url, github and facebook, and an account none but id and access_token"
+	}
+	return "not JSON, or cut off"
+}

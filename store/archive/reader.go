@@ -1,0 +1,145 @@
+package archive
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/glotpod/ident/actor"
+)
+
+// A Reader reads archives, of whoever made them: it takes no more memory than
+// one line.
+type Reader struct {
+	from    *bufio.Reader
+	longest int
+	line    []byte
+	number  int64 // of the line
+
+	inside bool // a header was read, and its end was not
+	header Header
+	lines  int64 // of the archive so far, but for the header
+}
+
+// NewReader returns a Reader that refuses lines of more bytes than longest.
+func NewReader(r io.Reader, longest int) *Reader {
+	return &Reader{from: bufio.NewReaderSize(r, 64<<10), longest: longest}
+}
+
+// A LineError says that a line is no user. It quotes nothing of it. The next line
+// may be one.
+type LineError struct {
+	Line   int64
+	Reason string
+}
+
+func (e *LineError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Reason) }
+
+// An ArchiveError says that this is no archive, or not all of it, and nothing
+// more can be read.
+type ArchiveError struct {
+	Line   int64
+	Reason string
+}
+
+func (e *ArchiveError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Reason) }
+
+// Line is the number of the line that was read last, from 1 on.
+func (r *Reader) Line() int64 { return r.number }
+
+// Header is the first line of the archive that the last user is of.
+func (r *Reader) Header() Header { return r.header }
+
+// Next reads the next user. The error is a *LineError where the line is none, after
+// which Next may be called again; io.EOF behind an archive that is whole; an
+// *ArchiveError, or the error of the underlying reader.
+func (r *Reader) Next() (*User, error) {
+	for {
+		whole, err := r.readLine()
+		switch {
+		case err == io.EOF && r.inside:
+			return nil, &ArchiveError{r.number, "the file ends before its last line, which says how many users there are: it is not whole"}
+		case err == io.EOF && r.number == 0:
+			return nil, &ArchiveError{r.number, "the file is empty"}
+		case err != nil:
+			return nil, err
+		case !whole && !r.inside:
+			return nil, &ArchiveError{r.number, noArchive}
+		case !whole:
+			r.lines++
+			return nil, r.refuse(fmt.Sprintf("longer than %d bytes", r.longest))
+		}
+		text := bytes.TrimSpace(r.line)
+		switch {
+		case len(text) == 0:
+		case !r.inside:
+			if err := r.begin(text); err != nil {
+				return nil, err
+			}
+		default:
+			if end, ok := parseEnd(text); ok {
+				if err := r.end(end); err != nil {
+					return nil, err
+				}
+				continue
+			}
+			r.lines++
+			u, reason := parseUser(text, r.header.Tokens)
+			if reason != "" {
+				return nil, r.refuse(reason)
+			}
+			return u, nil
+		}
+	}
+}
+
+const noArchive = "this is not what glotpod-ident export writes: no line with the format and its version"
+
+func (r *Reader) begin(text []byte) error {
+	h, ok := parseHeader(text)
+	switch {
+	case !ok || h.Format != Format:
+		return &ArchiveError{r.number, noArchive}
+	case h.Version != Version:
+		return &ArchiveError{r.number, fmt.Sprintf("the file has version %d of the format, and this program reads version %d", h.Version, Version)}
+	case h.Tokens != Sealed && h.Tokens != Omit:
+		return &ArchiveError{r.number, "the file does not say whether it holds access tokens"}
+	case h.LastID < 0 || h.LastID > actor.MaxUserID:
+		return &ArchiveError{r.number, "last_id is no user id"}
+	}
+	r.inside, r.header, r.lines = true, h, 0
+	return nil
+}
+
+func (r *Reader) end(e End) error {
+	r.inside = false
+	if e.Users != r.lines {
+		return &ArchiveError{r.number, fmt.Sprintf("the file has %d users and should have %d: it is not whole", r.lines, e.Users)}
+	}
+	return nil
+}
+
+func (r *Reader) refuse(reason string) error { return &LineError{r.number, reason} }
+
+// readLine reads the next line, without its end. One that is too long is not
+// whole, and skipped.
+func (r *Reader) readLine() (whole bool, err error) {
+	r.line, whole = r.line[:0], true
+	for begun := false; ; begun = true {
+		part, err := r.from.ReadSlice('\n')
+		if len(part) > 0 && !begun {
+			r.number++
+		}
+		if whole = whole && len(r.line)+len(part) <= r.longest; whole {
+			r.line = append(r.line, part...)
+		}
+		switch {
+		case err == nil, err == io.EOF && (begun || len(part) > 0):
+			return whole, nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return false, err
+		}
+	}
+}

@@ -1,0 +1,268 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/store"
+)
+
+// audit returns the rows of the audit table, one per line, in the order in which
+// they were written.
+func (h *harness) audit() string {
+	h.t.Helper()
+	return h.one(`SELECT coalesce(string_agg(format('%s %s %s %s', user_id, operation, coalesce(traceparent, '-'), changes), E'\n'
+		ORDER BY tableoid, ctid), '') FROM ident_audit`).(string)
+}
+
+// both runs a test with writes that know their user, and with ones that do not.
+func both(t *testing.T, test func(t *testing.T, h *harness, do func(operation, messageID string, a args) actor.Outcome)) {
+	for _, known := range []bool{false, true} {
+		t.Run(fmt.Sprintf("known=%t", known), func(t *testing.T) {
+			h := start(t)
+			users := make(map[int64]*actor.User)
+			test(t, h, func(operation, messageID string, a args) actor.Outcome {
+				t.Helper()
+				w := request(t, operation, messageID, a)
+				w.TraceParent = "trace"
+				if w.Creates() {
+					var err error
+					if w.UserID, err = h.NewUserID(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if known {
+					w.Known = users[w.UserID]
+				}
+				o, err := h.Commit(t.Context(), h.lease, w)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if o.Applied {
+					users[o.UserID] = o.After
+				}
+				return o
+			})
+		})
+	}
+}
+
+func TestEachChangeIsOnRecordOnceWithoutAnyToken(t *testing.T) {
+	both(t, func(t *testing.T, h *harness, do func(operation, messageID string, a args) actor.Outcome) {
+		do("create", "m1", ada(1))
+		patch := func(messageID string, ops ...any) actor.Outcome {
+			t.Helper()
+			return do("patch", messageID, args{"user_id": 1, "ops": ops})
+		}
+		account := args{"id": 9, "access_token": "token-9"}
+		for range 2 { // the second time, each comes again
+			patch("m2", replace("/name", "Eve")...)
+			patch("m3", args{"op": "replace", "path": "/github/access_token", "value": "token-8"}, args{"op": "add", "path": "/facebook", "value": account})
+			patch("m4", args{"op": "test", "path": "/name", "value": "Eve"}) // changes nothing
+			wantCode(t, patch("m5", args{"op": "test", "path": "/name", "value": "other"}), actor.PatchFailed)
+			wantCode(t, do("create", "m6", ada(1)), actor.Conflict)
+			wantCode(t, do("delete", "m7", args{"user_id": 99}), actor.NotFound)
+			patch("m8", args{"op": "remove", "path": "/github"}, args{"op": "replace", "path": "/facebook/id", "value": 10})
+		}
+		do("delete", "m9", args{"user_id": 1})
+		do("delete", "m9", args{"user_id": 1})
+		const want = `1 create trace [{"op":"add","path":"","value":{"email":"ada1@example.org","github":{"id":1},"id":1,"name":"Ada 1"}}]
+1 patch trace [{"op":"replace","path":"/name","value":"Eve"}]
+1 patch trace [{"op":"add","path":"/facebook","value":{"id":9}},{"op":"replace","path":"/github/access_token"}]
+1 patch trace [{"op":"remove","path":"/github"},{"op":"replace","path":"/facebook/id","value":10}]
+1 delete trace [{"op":"remove","path":""}]`
+		if got := h.audit(); got != want {
+			t.Errorf("got\n%s\nwant\n%s", got, want)
+		}
+		if all := h.one("SELECT string_agg(a::text, '') FROM ident_audit a").(string); strings.Contains(all, "token-") || strings.Contains(all, "gAAAA") {
+			t.Errorf("there is a token: %s", all)
+		}
+		const requests = `SELECT string_agg(m, ' ' ORDER BY m) FROM unnest(ARRAY['m1', 'm2', 'm3', 'm4', 'm5', 'm6', 'm7', 'm8', 'm9']) AS m
+			WHERE (SELECT count(*) FROM ident_audit WHERE request = ident_request(m)) = 1`
+		if got := h.one(requests); got != "m1 m2 m3 m8 m9" {
+			t.Errorf("on record are %v", got)
+		}
+	})
+}
+
+func TestEachWriteOfAGroupIsOnRecordAndThoseThatFailAreNot(t *testing.T) {
+	h := start(t)
+	const users = 60
+	known := make([]*actor.User, users)
+	for i := range known {
+		known[i] = h.get(h.create(i))
+	}
+	over := actor.Lease{Partition: 1, Epoch: 1}
+	h.exec("TRUNCATE ident_audit")
+	var wg sync.WaitGroup
+	for i, u := range known {
+		w := request(t, "patch", fmt.Sprint("m", i), args{"user_id": u.ID, "ops": replace("/name", fmt.Sprint("name ", i))})
+		if i%2 == 0 {
+			w.Known = u
+		}
+		lease := h.lease
+		if i%3 == 0 {
+			lease = over
+		}
+		wg.Go(func() {
+			if _, err := h.Commit(t.Context(), lease, w); (err != nil) != (lease == over) {
+				t.Errorf("patch %d: %v", i, err)
+			}
+		})
+	}
+	wg.Wait()
+	const wrong = `SELECT count(*) FROM ident_audit a FULL JOIN (SELECT id FROM users WHERE name LIKE 'name %') u ON a.user_id = u.id
+		WHERE a.user_id IS NULL OR u.id IS NULL OR changes->0->>'value' <> (SELECT name FROM users WHERE id = user_id)`
+	if n := h.one("SELECT count(*) FROM ident_audit"); n != int64(users*2/3) || h.one(wrong) != int64(0) {
+		t.Errorf("%v rows, %v are wrong:\n%s", n, h.one(wrong), h.audit())
+	}
+}
+
+func TestWithoutAuditNothingIsOnRecord(t *testing.T) {
+	h := start(t, func(o *store.Options) { o.AuditKeep = 0 })
+	id := h.create(1)
+	h.do("patch", "", args{"user_id": id, "ops": replace("/name", "Eve")})
+	h.do("patch", "", args{"user_id": id, "ops": replace("/name", "Ada")})
+	if got := h.audit(); got != "" {
+		t.Error(got)
+	}
+}
+
+func TestARequestWithoutIdentityIsOnRecordToo(t *testing.T) {
+	h := start(t)
+	w := request(t, "create", "", ada(1))
+	w.UserID, w.Identity = 1, actor.Identity{}
+	if _, err := h.Commit(t.Context(), h.lease, w); err != nil {
+		t.Fatal(err)
+	}
+	if n := h.one("SELECT count(*) FROM ident_audit WHERE request IS NULL AND traceparent IS NULL"); n != int64(1) {
+		t.Error(h.audit())
+	}
+}
+
+func TestTheDatabaseKnowsTheIdentityOfARequest(t *testing.T) {
+	h := start(t)
+	long := strings.Repeat("é", 300)
+	for _, messageID := range []string{"m", "é", long} {
+		if got := h.one("SELECT ident_request($1::text)::text", messageID); got != uuid.UUID(actor.IdentityOf(messageID, "", "")).String() {
+			t.Errorf("%.20q: %v", messageID, got)
+		}
+	}
+	for _, c := range [][2]string{{"reply", "c"}, {long, "é"}, {strings.Repeat("r", 255), "c"}} {
+		if got := h.one("SELECT ident_request($1, $2)::text", c[0], c[1]); got != uuid.UUID(actor.IdentityOf("", c[0], c[1])).String() {
+			t.Errorf("%.20q: %v", c, got)
+		}
+	}
+}
+
+// tend has the audit table tended until a query says true.
+func (h *harness) tend(until string, a ...any) {
+	h.t.Helper()
+	for deadline := time.Now().Add(time.Minute); h.one(until, a...) != true; {
+		if time.Now().After(deadline) {
+			h.t.Fatalf("in vain: %s", until)
+		}
+		if err := h.TendAudit(h.t.Context()); err != nil {
+			h.t.Log(err)
+		}
+	}
+}
+
+const hasDay = "to_regclass('ident_audit_' || to_char((now() AT TIME ZONE 'UTC')::date + $1::int, 'YYYYMMDD'))"
+
+func TestOldDaysGoAndNewOnesAreThereBeforeTheyCome(t *testing.T) {
+	h := start(t)
+	h.create(1)
+	h.tend("SELECT "+hasDay+" IS NOT NULL", 7)
+	for _, day := range []int{-400, -33, -28, -2, 12} {
+		h.exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date + $1::int)", day)
+		h.exec("INSERT INTO ident_audit VALUES (now() + $1 * interval '1 day', $2, 'patch', NULL, NULL, '[]')", day, 1000+day)
+	}
+	for _, day := range []int{-100, -10} { // for which nobody made a partition
+		h.exec("INSERT INTO ident_audit VALUES (now() + $1 * interval '1 day', $2, 'patch', NULL, NULL, '[]')", day, 1000+day)
+	}
+	h.tend("SELECT "+hasDay+" IS NULL", -33)
+	h.tend("SELECT NOT EXISTS (SELECT FROM ident_audit WHERE user_id = 900)")
+	h.tend("SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = "+hasDay+")", -2)
+	if got := h.one("SELECT string_agg(user_id::text, ' ' ORDER BY committed_at) FROM ident_audit"); got != "972 990 998 1 1012" {
+		t.Errorf("left is %v", got)
+	}
+	// Days that are still written to have no index.
+	for day, want := range map[int]bool{-400: false, -33: false, -28: true, -2: true, 0: false, 1: false, 7: false} {
+		if got := h.one("SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = "+hasDay+")", day); got != want {
+			t.Errorf("day %d has an index: %v", day, got)
+		}
+	}
+}
+
+func TestWritesGoOnAcrossMidnightAndWhereADayHasNoPartition(t *testing.T) {
+	h := start(t)
+	h.tend("SELECT "+hasDay+" IS NOT NULL", 7)
+	h.exec("SELECT ident_audit_day('2031-01-01'), ident_audit_day('2031-01-02')")
+	id := h.create(1)
+	at := func(clock, partition string) {
+		t.Helper()
+		h.exec("ALTER TABLE ident_audit ALTER committed_at SET DEFAULT '" + clock + "'")
+		h.exec("TRUNCATE ident_audit")
+		for _, name := range []string{clock, "again"} { // one reads the user first, one does not
+			if o := h.do("patch", "", args{"user_id": id, "ops": replace("/name", name)}); o.Refusal != nil {
+				t.Error(o.Refusal)
+			}
+		}
+		if got := h.one("SELECT string_agg(tableoid::regclass::text, ' ') FROM ident_audit"); got != partition+" "+partition {
+			t.Errorf("at %s: %v", clock, got)
+		}
+	}
+	at("2031-01-01 23:59:59.999+00", "ident_audit_20310101")
+	at("2031-01-02 00:00:00+00", "ident_audit_20310102")
+	at("2031-01-03 00:00:00+00", "ident_audit_rest")
+	h.exec("DROP TABLE ident_audit_20310101")
+	at("2031-01-01 12:00:00+00", "ident_audit_rest")
+
+	// Today's is missing, and what was written is in the way of another: the days
+	// that come have theirs all the same.
+	h.exec("ALTER TABLE ident_audit ALTER committed_at SET DEFAULT now()")
+	h.exec("DO $$ BEGIN EXECUTE (SELECT string_agg(format('DROP TABLE %I', relname), ';') FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$'); END $$")
+	h.do("patch", "", args{"user_id": id, "ops": replace("/name", "last")})
+	if got := h.one("SELECT count(*) FROM ident_audit_rest WHERE committed_at > now() - interval '1 day' AND committed_at <= now()"); got != int64(1) {
+		t.Errorf("%v rows", got)
+	}
+	for _, day := range []int{1, 7} {
+		h.tend("SELECT "+hasDay+" IS NOT NULL", day)
+	}
+}
+
+func TestInstancesThatTendTheAuditTableHoldUpNoWrite(t *testing.T) {
+	h := start(t)
+	h.tend("SELECT "+hasDay+" IS NOT NULL", 7)
+	id := h.create(1)
+	stores := []*store.Store{h.Store, h.open(), h.open()}
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for _, s := range stores {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				if err := s.TendAudit(t.Context()); err != nil {
+					t.Log(err) // a lock that was not to be had at once
+				}
+			}
+		})
+	}
+	for n := range 40 {
+		h.exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date - 100 - $1::int)", n)
+		h.do("patch", "", args{"user_id": id, "ops": replace("/name", fmt.Sprint(n))})
+	}
+	h.await("SELECT count(*) = 0 FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$' AND right(relname, 8)::date < now() - interval '50 days'")
+	stop()
+	wg.Wait()
+	if n := h.one("SELECT count(*) FROM ident_audit"); n != int64(41) {
+		t.Errorf("%v rows", n)
+	}
+}

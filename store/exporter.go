@@ -1,0 +1,129 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/store/archive"
+)
+
+const (
+	// An exported page has at most so many users, and so many bytes unless it
+	// is one user.
+	exportUsers = 1000
+	exportBytes = 4 << 20
+
+	// pageTimeout bounds how long a page may take to be read or written, by a
+	// database that has nothing of it in memory.
+	pageTimeout = time.Minute
+)
+
+// An Exporter reads users out of a database, page by page. One goroutine at a
+// time may use it.
+//
+// Each page is what was committed at one moment, and the next page at a later
+// one: no snapshot is held, for hours, that would keep the database from
+// cleaning up. So a user is exported once, whole, as at some moment of the
+// export; but two users may be shown as they never were at once.
+type Exporter struct {
+	conn   *pgx.Conn
+	tokens bool
+}
+
+// OpenExporter opens a database, which has to have the schema that Migrate makes:
+// else the error is a *SchemaError. Where tokens are left out, the database does
+// not even show them. Close must be called.
+func OpenExporter(ctx context.Context, o Options, tokens archive.Tokens) (*Exporter, error) {
+	conn, err := connectTo(ctx, o, "glotpod.ident/"+o.Name)
+	if err != nil {
+		return nil, err
+	}
+	return &Exporter{conn, tokens == archive.Sealed}, nil
+}
+
+// connectTo opens one connection, that is known by a name, to a database whose
+// schema is up to date.
+func connectTo(ctx context.Context, o Options, name string) (*pgx.Conn, error) {
+	config, err := PoolConfig(o)
+	if err != nil {
+		return nil, err
+	}
+	config.ConnConfig.RuntimeParams["application_name"] = name
+	config.ConnConfig.RuntimeParams["max_parallel_workers_per_gather"] = "0" // to start them takes longer than a page
+	config.ConnConfig.RuntimeParams["statement_timeout"] = strconv.FormatInt(pageTimeout.Milliseconds(), 10)
+	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
+	if err != nil {
+		return nil, fmt.Errorf("reaching the database: %w", err)
+	}
+	if err := CheckSchema(ctx, conn); err != nil {
+		closeConn(conn)
+		return nil, err
+	}
+	return conn, nil
+}
+
+func closeConn(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	conn.Close(ctx)
+}
+
+// Close closes the connection.
+func (e *Exporter) Close() { closeConn(e.conn) }
+
+// LastID is the greatest id of all users, 0 where there are none.
+func (e *Exporter) LastID(ctx context.Context) (id int64, err error) {
+	if err := e.conn.QueryRow(ctx, "SELECT coalesce((SELECT id FROM users ORDER BY id DESC LIMIT 1), 0)").Scan(&id); err != nil {
+		return 0, fmt.Errorf("reading the greatest user id: %w", err)
+	}
+	return id, nil
+}
+
+// Page returns the next users by id whose id is greater than afterID, none when
+// those before were all.
+func (e *Exporter) Page(ctx context.Context, afterID int64) ([]archive.User, error) {
+	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
+	defer cancel()
+	token := func(of string) string {
+		if e.tokens {
+			return of + ".access_token"
+		}
+		return "NULL::bytea"
+	}
+	github, facebook := token("g"), token("f")
+	// With the limits, accounts are looked for by their key, user by user, whatever
+	// the planner takes the tables for.
+	rows, _ := e.conn.Query(ctx, `SELECT id, name, email_address, picture_url, gh, gh_token, fb, fb_token FROM (
+			SELECT u.id, u.name, u.email_address, u.picture_url, g.sv_id AS gh, `+github+` AS gh_token, f.sv_id AS fb, `+facebook+` AS fb_token,
+				row_number() OVER w AS position,
+				sum(octet_length(u.name) + coalesce(octet_length(u.picture_url), 0) +
+					coalesce(octet_length(`+github+`), 0) + coalesce(octet_length(`+facebook+`), 0)) OVER w AS bytes
+			FROM users u
+			LEFT JOIN LATERAL (SELECT * FROM services WHERE sv_name = 'gh' AND user_id = u.id LIMIT 1) AS g ON true
+			LEFT JOIN LATERAL (SELECT * FROM services WHERE sv_name = 'fb' AND user_id = u.id LIMIT 1) AS f ON true
+			WHERE u.id > $1 WINDOW w AS (ORDER BY u.id ROWS UNBOUNDED PRECEDING) ORDER BY u.id LIMIT $2) AS page
+		WHERE position = 1 OR bytes <= $3 ORDER BY id`, afterID, exportUsers, exportBytes)
+	users, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (archive.User, error) {
+		var u archive.User
+		var github, facebook *int64
+		var githubToken, facebookToken []byte
+		err := row.Scan(&u.ID, &u.Name, &u.Email, &u.PictureURL, &github, &githubToken, &facebook, &facebookToken)
+		u.GitHub, u.Facebook = exported(github, githubToken), exported(facebook, facebookToken)
+		return u, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading users after %d: %w", afterID, err)
+	}
+	return users, nil
+}
+
+func exported(id *int64, token []byte) *archive.Account {
+	if id == nil {
+		return nil
+	}
+	return &archive.Account{ID: *id, Token: string(token)}
+}

@@ -1,0 +1,139 @@
+package store
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/store/archive"
+)
+
+// A Fate is what became of a user who was to be imported.
+type Fate struct {
+	Kind   FateKind
+	Reason string // for people, without a value of what is stored or was read; "" where there is nothing to say
+}
+
+type FateKind int
+
+const (
+	Imported     FateKind = iota // or would be, in a dry run
+	AlreadyThere                 // the same user, with the same content
+	Conflicting                  // with another user, or with what this one is now
+	Unreadable                   // no key opens a token, or there is none
+)
+
+// decide says what becomes of a user, and plans it.
+func (b *importing) decide(u *archive.User, plan *plan) (Fate, error) {
+	next, reason, err := b.seal(u)
+	if err != nil {
+		return Fate{}, err
+	}
+	if reason != "" {
+		return Fate{Unreadable, reason}, nil
+	}
+	if have := b.stored[u.ID]; have != nil {
+		if differ := b.differences(have, next, u); len(differ) > 0 {
+			return Fate{Conflicting, "there is a user with this id, who differs in " + strings.Join(differ, ", ")}, nil
+		}
+		return Fate{AlreadyThere, ""}, nil
+	}
+	if owner := b.taken.emails[u.Email]; owner != 0 {
+		return Fate{Conflicting, fmt.Sprintf("user %d has this email", owner)}, nil
+	}
+	for _, service := range services {
+		if a := *accountOf(&next.user, service); a != nil {
+			if owner := b.taken.services[serviceID{service, a.ID}]; owner != 0 {
+				return Fate{Conflicting, fmt.Sprintf("user %d has this %s account", owner, serviceNames[service])}, nil
+			}
+		}
+	}
+	b.stored[u.ID] = next
+	b.taken.take(&next.user)
+	plan.insertedUsers.add(&next.user)
+	for i, service := range services {
+		if a := *accountOf(&next.user, service); a != nil {
+			plan.services.users = append(plan.services.users, u.ID)
+			plan.services.names = append(plan.services.names, service)
+			plan.services.ids = append(plan.services.ids, a.ID)
+			plan.services.tokens = append(plan.services.tokens, next.tokens[i])
+		}
+	}
+	return Fate{}, nil
+}
+
+// serviceNames are those by which callers know the services.
+var serviceNames = map[string]string{"gh": "github", "fb": "facebook"}
+
+// seal makes the rows of a user, with tokens that the first key opens, or says why
+// it cannot be done.
+func (b *importing) seal(u *archive.User) (_ *storedUser, reason string, err error) {
+	s := &storedUser{user: actor.User{ID: u.ID, Name: u.Name, Email: u.Email, PictureURL: u.PictureURL}}
+	for i, service := range services {
+		a := archivedAccount(u, service)
+		if a == nil {
+			continue
+		}
+		*accountOf(&s.user, service) = &actor.Account{ID: a.ID}
+		switch {
+		case a.Token != "":
+			if s.tokens[i], err = b.keyring.renew([]byte(a.Token)); err == errSealed {
+				return nil, "no key opens the access token of its " + serviceNames[service] + " account", nil
+			}
+		case b.options.EmptyTokens:
+			s.tokens[i], err = b.keyring.seal(nil)
+		case b.stored[u.ID] == nil:
+			return nil, "its " + serviceNames[service] + " account has no access token", nil
+		}
+		if err != nil {
+			return nil, "", fmt.Errorf("sealing an access token: %w", err)
+		}
+	}
+	return s, "", nil
+}
+
+// renew returns what is sealed, sealed with the first key; unchanged if it is so
+// already.
+func (k *Keyring) renew(token []byte) ([]byte, error) {
+	first := Keyring{keys: k.keys[:1]}
+	if _, err := first.open(token); err == nil {
+		return token, nil
+	}
+	plain, err := k.open(token)
+	if err != nil {
+		return nil, err
+	}
+	return k.seal(plain)
+}
+
+// differences names what of a stored user is not as it is to be. A token that was
+// left out does not differ.
+func (b *importing) differences(have, next *storedUser, u *archive.User) (fields []string) {
+	if have.user.Name != next.user.Name {
+		fields = append(fields, "name")
+	}
+	if have.user.Email != next.user.Email {
+		fields = append(fields, "email")
+	}
+	if !equal(have.user.PictureURL, next.user.PictureURL) {
+		fields = append(fields, "picture_url")
+	}
+	for i, service := range services {
+		old, a := *accountOf(&have.user, service), *accountOf(&next.user, service)
+		switch {
+		case old == nil && a == nil:
+		case old == nil || a == nil || old.ID != a.ID:
+			fields = append(fields, serviceNames[service])
+		case archivedAccount(u, service).Token != "" && !b.keyring.same(have.tokens[i], next.tokens[i]):
+			fields = append(fields, serviceNames[service]+".access_token")
+		}
+	}
+	return fields
+}
+
+// same says whether two tokens are sealed of the same.
+func (k *Keyring) same(a, b []byte) bool {
+	plainA, errA := k.open(a)
+	plainB, errB := k.open(b)
+	return errA == nil && errB == nil && string(plainA) == string(plainB)
+}

@@ -1,0 +1,284 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/glotpod/ident/store"
+	"github.com/glotpod/ident/store/archive"
+)
+
+func (h *harness) importer(o store.ImportOptions, change ...func(*store.Options)) *store.Importer {
+	h.t.Helper()
+	opts := h.opts
+	for _, c := range change {
+		c(&opts)
+	}
+	im, err := store.OpenImporter(h.t.Context(), opts, o)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(im.Close)
+	return im
+}
+
+// export reads all users.
+func (h *harness) export(tokens archive.Tokens) (users []archive.User) {
+	h.t.Helper()
+	e, err := store.OpenExporter(h.t.Context(), h.opts, tokens)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer e.Close()
+	for after := int64(0); ; {
+		page, err := e.Page(h.t.Context(), after)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		if len(page) == 0 {
+			return users
+		}
+		users = append(users, page...)
+		after = page[len(page)-1].ID
+	}
+}
+
+// put imports users and returns their fates, one per line.
+func (h *harness) put(im *store.Importer, users ...archive.User) string {
+	h.t.Helper()
+	fates, err := im.Put(h.t.Context(), users)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var lines []string
+	for i, f := range fates {
+		kind := []string{"imported", "there", "conflict", "unreadable"}[f.Kind]
+		lines = append(lines, strings.TrimSuffix(fmt.Sprintf("%d %s: %s", users[i].ID, kind, f.Reason), ": "))
+	}
+	return strings.Join(lines, "\n")
+}
+
+func TestEachImportedUserHasAFate(t *testing.T) {
+	h := start(t)
+	for n := range 3 {
+		h.create(n + 1)
+	}
+	users := h.export(archive.Sealed)
+	if len(users) != 3 || users[2].GitHub == nil || users[2].GitHub.Token == "" {
+		t.Fatalf("%+v", users)
+	}
+	im := h.importer(store.ImportOptions{})
+	change := func(u archive.User, id int64, f func(*archive.User)) archive.User {
+		u.ID = id
+		account := *u.GitHub
+		u.GitHub = &account
+		u.Email, u.GitHub.ID = fmt.Sprint("new-", id), 1000+id
+		f(&u)
+		return u
+	}
+	nothing := func(*archive.User) {}
+	one := users[0]
+	before := h.one("SELECT json_agg(s)::text || (SELECT json_agg(u)::text FROM users u) FROM services s")
+	got := h.put(im, one,
+		change(one, 1, func(u *archive.User) { u.Email, u.GitHub.ID = one.Email, one.GitHub.ID; u.GitHub.Token = "" }),
+		change(one, 1, nothing),
+		change(one, 1, func(u *archive.User) { u.Name = ""; u.Email, u.GitHub = one.Email, users[1].GitHub }),
+		change(one, 1, func(u *archive.User) {
+			u.Email, u.GitHub.ID = one.Email, one.GitHub.ID
+			u.GitHub.Token = users[1].GitHub.Token
+		}),
+		change(one, 11, func(u *archive.User) { u.Email = users[1].Email }),
+		change(one, 12, func(u *archive.User) { u.GitHub.ID = users[2].GitHub.ID }),
+		change(one, 13, func(u *archive.User) { u.Facebook, u.GitHub = u.GitHub, nil; u.Facebook.ID = users[2].GitHub.ID }),
+		change(one, 14, func(u *archive.User) { u.GitHub.Token = "nonsense" }),
+		change(one, 15, func(u *archive.User) { u.GitHub.Token = "" }),
+		change(one, 16, nothing), change(one, 16, nothing), change(one, 16, func(u *archive.User) { u.Name = "other" }),
+		change(one, 17, func(u *archive.User) { u.Email = "new-16" }),
+		change(one, 18, func(u *archive.User) { u.GitHub.ID = 1016 }),
+	)
+	want := `1 there
+1 there
+1 conflict: there is a user with this id, who differs in email, github
+1 conflict: there is a user with this id, who differs in name, github
+1 conflict: there is a user with this id, who differs in github.access_token
+11 conflict: user 2 has this email
+12 conflict: user 3 has this github account
+13 imported
+14 unreadable: no key opens the access token of its github account
+15 unreadable: its github account has no access token
+16 imported
+16 there
+16 conflict: there is a user with this id, who differs in name
+17 conflict: user 16 has this email
+18 conflict: user 16 has this github account`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if after := h.one("SELECT json_agg(s)::text || (SELECT json_agg(u)::text FROM users u WHERE id < 10) FROM services s WHERE user_id < 10"); after != before {
+		t.Errorf("users were\n%s\nand are\n%s", before, after)
+	}
+	if u := h.get(16); u == nil || u.GitHub.AccessToken != "token-1" {
+		t.Errorf("%+v", u)
+	}
+	if id := h.create(99); id != 17 {
+		t.Errorf("the next user has the id %d", id)
+	}
+}
+
+func TestADryRunChangesNothing(t *testing.T) {
+	h := start(t)
+	h.create(1)
+	u := h.export(archive.Omit)[0]
+	if u.GitHub.Token != "" {
+		t.Error("a token that was to be left out")
+	}
+	u.ID, u.Email, u.GitHub.ID = 1000, "new", 1000
+	if got := h.put(h.importer(store.ImportOptions{DryRun: true, EmptyTokens: true}), u); got != "1000 imported" {
+		t.Error(got)
+	}
+	if n := h.one("SELECT count(*) FROM users"); n != int64(1) {
+		t.Errorf("%v users", n)
+	}
+	if id := h.create(2); id != 2 {
+		t.Errorf("the next user has the id %d", id)
+	}
+	if got := h.put(h.importer(store.ImportOptions{EmptyTokens: true}), u, u); got != "1000 imported\n1000 there" {
+		t.Error(got)
+	}
+	if u := h.get(1000); u.GitHub.AccessToken != "" {
+		t.Errorf("%+v", u)
+	}
+}
+
+func TestTokensComeInUnderTheFirstKey(t *testing.T) {
+	h := start(t)
+	h.create(1)
+	users := h.export(archive.Sealed)
+	h.exec("TRUNCATE users, services")
+	fresh := func(o *store.Options) { o.Keyring = store.NewKeyring([32]byte{9}, [32]byte{1, 2, 3}) }
+	if got := h.put(h.importer(store.ImportOptions{}, fresh), users...); got != "1 imported" {
+		t.Error(got)
+	}
+	again := h.export(archive.Sealed)
+	if again[0].GitHub.Token == users[0].GitHub.Token {
+		t.Error("a token is as it was")
+	}
+	if got := h.put(h.importer(store.ImportOptions{}, fresh), users...); got != "1 there" {
+		t.Error(got)
+	}
+	h.opts.Keyring = store.NewKeyring([32]byte{9})
+	h.Store = h.open()
+	if u := h.get(1); u.GitHub.AccessToken != "token-1" {
+		t.Errorf("%+v", u)
+	}
+	// What the first key opens already stays as it is.
+	h.exec("TRUNCATE users, services")
+	h.put(h.importer(store.ImportOptions{}, fresh), again...)
+	if got := h.export(archive.Sealed); got[0].GitHub.Token != again[0].GitHub.Token {
+		t.Error("a token under the first key was sealed again")
+	}
+}
+
+func TestNoIDIsDrawnTwiceWhileUsersAreImported(t *testing.T) {
+	h := start(t)
+	h.create(1)
+	u := h.export(archive.Sealed)[0]
+	var imported []int64
+	drawn := make([][]int64, 4)
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for i := range drawn {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				if id, err := h.NewUserID(context.WithoutCancel(ctx)); err != nil {
+					t.Error(err)
+				} else {
+					drawn[i] = append(drawn[i], id)
+				}
+			}
+		})
+	}
+	im := h.importer(store.ImportOptions{})
+	for range 200 {
+		// Just where ids are drawn.
+		last := h.one("SELECT last_value FROM users_id_seq").(int64)
+		next := u
+		next.ID, next.Email, next.GitHub = last+3, fmt.Sprint("new-", last), &archive.Account{ID: 1000 + last, Token: u.GitHub.Token}
+		if got := h.put(im, next); got != fmt.Sprint(next.ID, " imported") {
+			t.Fatal(got)
+		}
+		imported = append(imported, next.ID)
+	}
+	stop()
+	wg.Wait()
+	all := slices.Concat(drawn...)
+	slices.Sort(all)
+	if n := len(all); len(slices.Compact(all)) != n {
+		t.Error("an id was drawn twice")
+	}
+	if id, err := h.NewUserID(t.Context()); err != nil || id <= slices.Max(imported) {
+		t.Errorf("after %d was imported, %d is drawn: %v", slices.Max(imported), id, err)
+	}
+}
+
+// Both see that an email is free, and one of them is first.
+func TestAnImportAndACreateOfOneEmailHaveOneWinner(t *testing.T) {
+	h := start(t)
+	h.create(1)
+	u := h.export(archive.Sealed)[0]
+	im := h.importer(store.ImportOptions{})
+	var wins [2]int
+	for n := range 100 {
+		next := u
+		next.ID, next.Email, next.GitHub = int64(100_000+n), fmt.Sprint("both-", n), &archive.Account{ID: int64(10_000 + n), Token: u.GitHub.Token}
+		a := ada(20_000 + n)
+		a["email"] = next.Email
+		var wg sync.WaitGroup
+		var fates []store.Fate
+		wg.Go(func() {
+			var err error
+			if fates, err = im.Put(t.Context(), []archive.User{next}); err != nil {
+				t.Error(err)
+			}
+		})
+		created := h.do("create", "", a).Refusal == nil
+		wg.Wait()
+		if imported := fates[0].Kind == store.Imported; imported == created {
+			t.Fatalf("imported %v, created %v", imported, created)
+		} else if imported {
+			wins[0]++
+		} else {
+			wins[1]++
+		}
+	}
+	t.Logf("%d imports and %d creates won", wins[0], wins[1])
+	if n := h.one("SELECT count(*) FROM users"); n != int64(101) {
+		t.Errorf("%v users", n)
+	}
+}
+
+func TestHugeUsersArePagesOfTheirOwn(t *testing.T) {
+	h := start(t)
+	for i := range 12 {
+		h.exec("INSERT INTO users (id, name, email_address) VALUES ($1, repeat('x', 1000000), $2)", i+1, fmt.Sprint(i))
+		h.exec("INSERT INTO services VALUES ($1::int, $1::int, 'gh', repeat('x', 1000000)::bytea)", i+1)
+	}
+	e, err := store.OpenExporter(t.Context(), h.opts, archive.Sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	for after := range int64(6) {
+		page, err := e.Page(t.Context(), 2*after)
+		if err != nil || len(page) != 2 || page[0].ID != 2*after+1 || len(page[1].GitHub.Token) != 1_000_000 {
+			t.Fatalf("after %d: %d users, %v", 2*after, len(page), err)
+		}
+	}
+	if last, err := e.LastID(t.Context()); err != nil || last != 12 {
+		t.Errorf("the last id is %d: %v", last, err)
+	}
+}
