@@ -11,6 +11,7 @@ type Config struct {
 	Limits        Limits
 	Notifications Notifications
 	HTTP          HTTP
+	Tracing       Tracing
 	Log           Log
 	Shutdown      Shutdown
 }
@@ -99,6 +100,12 @@ type Notifications struct {
 type HTTP struct {
 	Listen string // host:port, or "" for nowhere
 	Pprof  bool   // profiles too
+}
+
+// Tracing says which requests are traced, and where their spans are sent.
+type Tracing struct {
+	Endpoint string  // the URL of an OTLP collector, or "" for none
+	Sample   float64 // of the requests whose caller has not decided it, 0 to 1
 }
 
 // Log says what is logged, and how.

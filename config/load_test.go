@@ -46,6 +46,7 @@ func defaults(t *testing.T) *config.Config {
 		Actor:    config.Actor{Mailbox: 256, ReadCache: true, WarmUsers: 100_000, WarmBytes: 64 << 20, Idle: 5 * time.Minute},
 		Limits:   config.Limits{BodyBytes: 1048576, Depth: 32, Values: 100000, InFlightBytes: 32 << 20},
 		HTTP:     config.HTTP{Listen: "127.0.0.1:8470"},
+		Tracing:  config.Tracing{Sample: 0.1},
 		Log:      config.Log{Level: "info", Format: "json"},
 		Shutdown: config.Shutdown{Grace: 25 * time.Second},
 	}
@@ -125,6 +126,10 @@ include_access_tokens = true
 [http]
 listen = ""
 
+[tracing]
+endpoint = "https://otel.example:4318"
+sample = 1
+
 [log]
 level = "debug"
 format = "console"
@@ -163,6 +168,7 @@ func wantEverything(t *testing.T) *config.Config {
 	c.Limits = config.Limits{BodyBytes: 128 << 20, Depth: 1000, Values: 2000, InFlightBytes: 1 << 20}
 	c.Notifications.IncludeAccessTokens = true
 	c.HTTP.Listen = ""
+	c.Tracing = config.Tracing{Endpoint: "https://otel.example:4318", Sample: 1}
 	c.Log = config.Log{Level: "debug", Format: "console"}
 	c.Shutdown.Grace = 10 * time.Minute
 	return c
@@ -209,6 +215,8 @@ func TestEnvironmentGivesEverything(t *testing.T) {
 		"GLOTPOD_IDENT__LIMITS__IN_FLIGHT_BYTES=1048576",
 		"GLOTPOD_IDENT__NOTIFICATIONS__INCLUDE_ACCESS_TOKENS=true",
 		"GLOTPOD_IDENT__HTTP__LISTEN=",
+		"GLOTPOD_IDENT__TRACING__ENDPOINT=https://otel.example:4318",
+		"GLOTPOD_IDENT__TRACING__SAMPLE=1",
 		"GLOTPOD_IDENT__LOG__LEVEL=debug",
 		"GLOTPOD_IDENT__LOG__FORMAT=console",
 		"GLOTPOD_IDENT__SHUTDOWN__GRACE=10m",
