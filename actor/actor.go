@@ -78,6 +78,9 @@ func (p *Partition) next(userID int64, a *actor, batch []task) []task {
 
 // write commits a write, and brings the cache up to date before it tells.
 func (p *Partition) write(t task) {
+	if trace := t.write.Trace; trace != nil {
+		trace.Waited(t.write.waiting)
+	}
 	cache := p.o.Cache
 	generation := cache.generation()
 	var outcome Outcome

@@ -23,6 +23,7 @@ type Notification struct {
 	RoutingKey  string
 	Body        []byte // JSON
 	TraceParent string // of the request, "" if it had none
+	TraceState  string // likewise; it is not stored, so what comes from the outbox has none
 }
 
 // operation is one operation of a JSON Patch (RFC 6902).

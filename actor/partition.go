@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 var (
@@ -59,6 +60,9 @@ func NewPartition(o PartitionOptions) *Partition {
 // Where Write itself returns an error, ErrMailboxFull or ErrStopped, nothing is
 // done and done is not called.
 func (p *Partition) Write(w *Write, done func(Outcome, error)) error {
+	if w.Trace != nil {
+		w.waiting = time.Now()
+	}
 	t := task{write: w, wrote: done}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -2,6 +2,7 @@ package actor
 
 import (
 	"errors"
+	"time"
 
 	"github.com/glotpod/ident/actor/jsonpatch"
 )
@@ -20,9 +21,13 @@ type Write struct {
 	// user. Another program may have changed the user since: the version tells.
 	Known *User
 
-	// TraceParent is the W3C trace context that the request came with, "" for
-	// none. Its notification carries it on.
-	TraceParent string
+	// TraceParent is the W3C trace context of the request, "" for none, and
+	// TraceState what tracers have added to it. Its notification carries them on.
+	TraceParent, TraceState string
+
+	Trace Trace // who follows the write; nil: nobody
+
+	waiting time.Time // since when it has been in a mailbox, where somebody follows it
 
 	user    User            // of a create, without its id
 	patch   jsonpatch.Patch // of a patch

@@ -23,6 +23,7 @@ type call struct {
 	amqp.Delivery
 	line  *line // by which it came
 	taken time.Time
+	trace *requestTrace // nil: none
 	ended sync.Once
 }
 
@@ -31,12 +32,16 @@ func (c *call) begin() {
 	c.line.calls.Add(1)
 	c.metrics.inFlight.Inc()
 	c.metrics.bytes.Add(float64(len(c.Body)))
+	if c.o.Tracer != nil {
+		c.trace = traceRequest(c.o.Tracer, c)
+	}
 }
 
 // end gives back what a call holds. Where it was answered, after is how long that
 // took; else it is 0.
 func (c *call) end(outcome string, after time.Duration) {
 	c.metrics.ended(c.operation(), c.way(), outcome, after)
+	c.trace.end(outcome)
 	c.metrics.inFlight.Dec()
 	c.metrics.bytes.Sub(float64(len(c.Body)))
 	c.bodies.Release(c.weight())
@@ -139,14 +144,17 @@ func (c *call) reply(body []byte) error {
 	if err := c.replies.Check(c.ctx, c.ReplyTo, c.Redelivered); err != nil {
 		return err
 	}
-	return c.line.send(func() error {
+	sending, headers := c.trace.reply(&c.Delivery, len(body))
+	err := c.line.send(func() error {
 		return c.line.channel.PublishWithContext(c.ctx, "", c.ReplyTo, false, false, amqp.Publishing{
 			CorrelationId: c.CorrelationId,
 			ContentType:   "application/msgpack",
-			Headers:       traceHeaders(traceParent(&c.Delivery)),
+			Headers:       headers,
 			Body:          body,
 		})
 	})
+	sending.end(err == nil)
+	return err
 }
 
 // acknowledge has a request acknowledged soon. One that could not be told from

@@ -49,6 +49,7 @@ var errStuck = errors.New("the broker does not confirm requests that are passed 
 type hop struct {
 	call      *call
 	partition int
+	sending   *sending
 	returned  bool // no queue took it
 	taken     bool // the broker has it
 }
@@ -91,10 +92,8 @@ func openHops(conn *amqp.Connection, partitions int, secret secret) (*hops, erro
 // user is the id that was drawn. What became of it is put into done. Where the
 // partition is stuck, it returns errStuck.
 func (h *hops) pass(c *call, partition int, user int64) error {
-	headers := amqp.Table{}
-	if parent := traceParent(&c.Delivery); parent != "" {
-		headers[traceHeader] = parent
-	}
+	queue := PartitionQueue(partition)
+	sending, headers := c.trace.pass(&c.Delivery, queue)
 	if user != 0 {
 		headers[userHeader] = h.secret.sealUser(user, c.Body)
 	}
@@ -102,14 +101,15 @@ func (h *hops) pass(c *call, partition int, user int64) error {
 	defer h.publishing.Unlock()
 	number := h.channel.GetNextPublishSeqNo()
 	headers[hopHeader] = int64(number)
-	if !h.begin(number, &hop{call: c, partition: partition}) {
+	if !h.begin(number, &hop{call: c, partition: partition, sending: sending}) {
+		sending.end(false)
 		return errStuck
 	}
 	replyTo := c.ReplyTo
 	if broker.CheckReplyTo(replyTo) != nil {
 		replyTo = "" // it would cost the channel
 	}
-	err := h.channel.Publish("", PartitionQueue(partition), true, false, amqp.Publishing{
+	err := h.channel.Publish("", queue, true, false, amqp.Publishing{
 		Type:          c.operationName(),
 		MessageId:     c.MessageId,
 		ReplyTo:       replyTo,
@@ -122,6 +122,7 @@ func (h *hops) pass(c *call, partition int, user int64) error {
 	})
 	if err != nil {
 		h.end(number)
+		sending.end(false)
 		return fmt.Errorf("passing a request on: %w", err)
 	}
 	return nil

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
@@ -81,7 +82,8 @@ type Options struct {
 	Insist   bool
 	Grace    time.Duration // how long handing over and draining may take
 
-	Log *zap.Logger
+	Log    *zap.Logger
+	Tracer trace.Tracer // makes the spans; nil: no tracing
 }
 
 const (

@@ -34,6 +34,8 @@ const operationUnknown = "unknown"
 
 var operations = []string{"get", "create", "patch", "delete", "list"}
 
+func isOperation(name string) bool { return slices.Contains(operations, name) }
+
 // metrics are what an instance counts and measures since the process has started.
 type metrics struct {
 	requests    *prometheus.CounterVec   // by operation, way, outcome
@@ -128,7 +130,7 @@ func (m *metrics) histogram(name, help string, buckets []float64) prometheus.His
 
 // ended notes that a request has ended. Where it was not answered, for is 0.
 func (m *metrics) ended(operation, way, outcome string, after time.Duration) {
-	if !slices.Contains(operations, operation) {
+	if !isOperation(operation) {
 		operation = operationUnknown
 	}
 	m.requests.WithLabelValues(operation, way, outcome).Inc()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"golang.org/x/sync/semaphore"
 
@@ -52,6 +53,7 @@ type notifier struct {
 	channel *amqp.Channel
 	closed  chan *amqp.Error // the channel's end
 	store   Store
+	tracer  trace.Tracer // nil: no tracing
 	metrics *metrics
 	log     *zap.Logger
 
@@ -95,6 +97,7 @@ func openNotifier(s *session) (*notifier, error) {
 		channel:   channel,
 		closed:    channel.NotifyClose(make(chan *amqp.Error, 1)),
 		store:     s.o.Store,
+		tracer:    s.o.Tracer,
 		metrics:   s.metrics,
 		log:       s.o.Log,
 		held:      s.holding,
@@ -276,15 +279,17 @@ func (n *notifier) publish(s *sent) (err error) {
 	if x.Body == nil { // it cannot be read, which has been logged
 		return nil
 	}
+	sending, headers := notify(n.tracer, x)
 	s.confirmation, err = n.channel.PublishWithDeferredConfirm(requestExchange, x.RoutingKey, false, false, amqp.Publishing{
 		MessageId:    x.MessageID.String(),
 		ContentType:  "application/json",
 		DeliveryMode: amqp.Persistent,
 		Timestamp:    time.Now(),
 		AppId:        "glotpod.ident",
-		Headers:      traceHeaders(x.TraceParent),
+		Headers:      headers,
 		Body:         x.Body,
 	})
+	sending.end(err == nil)
 	if err != nil {
 		return fmt.Errorf("sending a notification: %w", err)
 	}

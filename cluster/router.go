@@ -43,6 +43,7 @@ func (s *session) route(c *call, of *holding) {
 	}
 	request, refusal := actor.Parse(c.operation(), c.Body,
 		actor.IdentityOf(c.MessageId, c.ReplyTo, c.CorrelationId), s.o.Limits)
+	c.trace.routed(c.taken)
 	switch {
 	case refusal != nil:
 		c.spawn(func() { c.answer(actor.AnswerRefusal(refusal)) })
@@ -52,6 +53,7 @@ func (s *session) route(c *call, of *holding) {
 		c.spawn(func() { c.list(request.List) })
 	default:
 		request.Write.TraceParent = traceParent(&c.Delivery)
+		c.trace.follow(request.Write)
 		c.write(request.Write, of)
 	}
 }
@@ -110,8 +112,10 @@ func (c *call) warm(l *actor.Lookup) []byte {
 
 // read has a partition read a user. If it stops before it calls elsewhere.
 func (c *call) read(id int64, h *holding, elsewhere func()) {
+	c.trace.readBegins()
 	err := h.users.Get(id, func(answer []byte, err error) {
 		defer c.guard()
+		c.trace.readEnds()
 		if isStopped(err) {
 			elsewhere()
 			return
@@ -132,7 +136,9 @@ func isStopped(err error) bool {
 }
 
 func (c *call) find(l *actor.Lookup) {
+	c.trace.readBegins()
 	user, err := c.o.Store.Find(c.ctx, l)
+	c.trace.readEnds()
 	switch {
 	case err != nil:
 		c.fail(err)
@@ -147,7 +153,9 @@ func (c *call) find(l *actor.Lookup) {
 }
 
 func (c *call) list(page *actor.Page) {
+	c.trace.readBegins()
 	users, next, err := c.o.Store.List(c.ctx, page)
+	c.trace.readEnds()
 	if err != nil {
 		c.fail(err)
 		return
@@ -267,6 +275,7 @@ func (s *session) finishHops() {
 		case <-s.hops.done.ready:
 		case <-s.hops.drained:
 			for _, x := range s.hops.done.take() {
+				x.sending.end(x.taken)
 				x.call.leave()
 			}
 			return
@@ -276,6 +285,7 @@ func (s *session) finishHops() {
 
 func (s *session) passed(x *hop) {
 	c := x.call
+	x.sending.end(x.taken)
 	switch {
 	case s.ctx.Err() != nil:
 		c.leave()

@@ -12,6 +12,7 @@ type Config struct {
 	Notifications Notifications
 	Audit         Audit
 	HTTP          HTTP
+	Tracing       Tracing
 	Log           Log
 	Shutdown      Shutdown
 }
@@ -105,6 +106,12 @@ type Audit struct {
 type HTTP struct {
 	Listen string // host:port, or "" for nowhere
 	Pprof  bool   // profiles too
+}
+
+// Tracing says which requests are traced, and where their spans are sent.
+type Tracing struct {
+	Endpoint string  // the URL of an OTLP collector, or "" for none
+	Sample   float64 // of the requests whose caller has not decided it, 0 to 1
 }
 
 // Log says what is logged, and how.

@@ -84,6 +84,31 @@ func (n number) put(value any) error {
 	return nil
 }
 
+// fraction is a number from 0 to 1.
+type fraction struct{ into *float64 }
+
+func (f fraction) String() string { return "a number from 0 to 1" }
+
+func (f fraction) parse(s string) any {
+	n, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		return s
+	}
+	return n
+}
+
+func (f fraction) put(value any) error {
+	n, ok := value.(float64)
+	if whole, isWhole := value.(int64); isWhole {
+		n, ok = float64(whole), true
+	}
+	if !ok || !(n >= 0 && n <= 1) { // nor is it NaN
+		return mismatch(f, value)
+	}
+	*f.into = n
+	return nil
+}
+
 // flag is true or false.
 type flag struct{ into *bool }
 

@@ -47,6 +47,7 @@ func defaults(t *testing.T) *config.Config {
 		Limits:   config.Limits{BodyBytes: 1048576, Depth: 32, Values: 100000, InFlightBytes: 32 << 20},
 		Audit:    config.Audit{Keep: 30 * 24 * time.Hour},
 		HTTP:     config.HTTP{Listen: "127.0.0.1:8470"},
+		Tracing:  config.Tracing{Sample: 0.1},
 		Log:      config.Log{Level: "info", Format: "json"},
 		Shutdown: config.Shutdown{Grace: 25 * time.Second},
 	}
@@ -129,6 +130,10 @@ keep = "0s"
 [http]
 listen = ""
 
+[tracing]
+endpoint = "https://otel.example:4318"
+sample = 1
+
 [log]
 level = "debug"
 format = "console"
@@ -168,6 +173,7 @@ func wantEverything(t *testing.T) *config.Config {
 	c.Notifications.IncludeAccessTokens = true
 	c.Audit.Keep = 0
 	c.HTTP.Listen = ""
+	c.Tracing = config.Tracing{Endpoint: "https://otel.example:4318", Sample: 1}
 	c.Log = config.Log{Level: "debug", Format: "console"}
 	c.Shutdown.Grace = 10 * time.Minute
 	return c
@@ -215,6 +221,8 @@ func TestEnvironmentGivesEverything(t *testing.T) {
 		"GLOTPOD_IDENT__NOTIFICATIONS__INCLUDE_ACCESS_TOKENS=true",
 		"GLOTPOD_IDENT__AUDIT__KEEP=0s",
 		"GLOTPOD_IDENT__HTTP__LISTEN=",
+		"GLOTPOD_IDENT__TRACING__ENDPOINT=https://otel.example:4318",
+		"GLOTPOD_IDENT__TRACING__SAMPLE=1",
 		"GLOTPOD_IDENT__LOG__LEVEL=debug",
 		"GLOTPOD_IDENT__LOG__FORMAT=console",
 		"GLOTPOD_IDENT__SHUTDOWN__GRACE=10m",

@@ -2,6 +2,7 @@ package config
 
 import (
 	"net"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -128,6 +129,12 @@ func (c *Config) settings() []setting {
 		{name: "http.pprof", initial: "false", kind: flag{&c.HTTP.Pprof},
 			help: "Whether `/debug/pprof` is served there too: profiles of the running program, to whoever can connect."},
 
+		{name: "tracing.endpoint",
+			kind: text{&c.Tracing.Endpoint, "an http or https URL without a user or a query, or empty for none", isCollectorURL},
+			help: "The OpenTelemetry collector to which spans are sent by OTLP over HTTP, as in `http://localhost:4318`; `/v1/traces` is added to it. Without it nothing is traced, and the callers' `traceparent` is carried on as it came."},
+		{name: "tracing.sample", initial: "0.1", kind: fraction{&c.Tracing.Sample},
+			help: "Which part of the requests is traced that come without a `traceparent`. For all others the caller has decided."},
+
 		{name: "log.level", initial: "info", kind: oneOf(&c.Log.Level, "debug", "info", "warn", "error"),
 			help: "The least severe messages that are logged."},
 		{name: "log.format", initial: LogJSON, kind: oneOf(&c.Log.Format, LogJSON, LogConsole),
@@ -139,6 +146,17 @@ func (c *Config) settings() []setting {
 }
 
 var instancePattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
+
+// isCollectorURL reports whether spans can be sent to s. What else a URL may
+// have is either a secret or not kept.
+func isCollectorURL(s string) bool {
+	if s == "" {
+		return true
+	}
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" &&
+		u.User == nil && u.RawQuery == "" && u.Fragment == ""
+}
 
 // isListenAddress reports whether s is an address to listen on. Port 0 is any
 // free one.

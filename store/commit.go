@@ -35,6 +35,11 @@ type pending struct {
 	unsure   bool // a try ended without telling whether it was committed
 	reread   bool // what the write knows of the user, or of others, is not to be relied on
 	result   chan result
+
+	// What the write's Trace is told.
+	given  time.Time // to the store; zero where nobody follows the write
+	begun  time.Time // the last try
+	shared int       // writes in the transaction that succeeded
 }
 
 type result struct {
@@ -63,6 +68,9 @@ func (s *Store) Commit(ctx context.Context, lease actor.Lease, w *actor.Write) (
 		}
 		rand.Read(p.identity[:]) // never fails
 	}
+	if w.Trace != nil {
+		p.given = time.Now()
+	}
 	select {
 	case s.writes <- p:
 	case <-ctx.Done():
@@ -83,7 +91,12 @@ func (s *Store) Commit(ctx context.Context, lease actor.Lease, w *actor.Write) (
 	}
 }
 
-func (p *pending) finish(o actor.Outcome, err error) { p.result <- result{o, err} }
+func (p *pending) finish(o actor.Outcome, err error) {
+	if trace := p.write.Trace; trace != nil {
+		trace.Committed(p.given, p.begun, p.shared, err)
+	}
+	p.result <- result{o, err}
+}
 
 // commitGroups commits what waits, until the store closes.
 func (s *Store) commitGroups() {
@@ -116,6 +129,9 @@ func (s *Store) commitGroup(group []*pending) {
 			try, path = s.tryKnown, pathKnown
 		}
 		begun, writes := time.Now(), len(group)
+		for _, p := range group {
+			p.begun = begun
+		}
 		again, err := try(group)
 		if err == nil {
 			if done := writes - len(again); done > 0 {

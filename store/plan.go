@@ -203,7 +203,7 @@ func (pl *plan) tell(s *Store, p *pending, n actor.Notice) error {
 		}
 	}
 	told := actor.Notification{UserID: w.UserID, Partition: p.lease.Partition, MessageID: uuid.New(),
-		RoutingKey: n.RoutingKey, Body: n.Body, TraceParent: w.TraceParent}
+		RoutingKey: n.RoutingKey, Body: n.Body, TraceParent: w.TraceParent, TraceState: w.TraceState}
 	c := &pl.notices
 	c.users = append(c.users, w.UserID)
 	c.ids = append(c.ids, told.MessageID)
@@ -307,6 +307,7 @@ func (s *Store) finish(pl *plan) {
 	}
 	s.outbox.send(pl.told)
 	for _, d := range pl.finished {
+		d.pending.shared = len(pl.finished)
 		d.pending.finish(d.outcome, d.err)
 	}
 }

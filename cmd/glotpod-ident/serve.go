@@ -51,6 +51,11 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger) error {
 		return err
 	}
 	defer server.close()
+	tracing, err := openTracing(c, log)
+	if err != nil {
+		return err
+	}
+	defer tracing.close()
 
 	users, start, err := openStore(ctx, c, log)
 	if err != nil {
@@ -84,6 +89,7 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger) error {
 		Insist:     c.AMQP.Insist,
 		Grace:      c.Shutdown.Grace,
 		Log:        log,
+		Tracer:     tracing.tracer,
 	})
 	registry.MustRegister(users, instance)
 	server.serve(instance)
