@@ -102,7 +102,7 @@ type Audit struct {
 	Keep time.Duration // 0 to 100 years; 0: not at all
 }
 
-// HTTP says where health, metrics and the status page are served.
+// HTTP says where health, metrics and status are served.
 type HTTP struct {
 	Listen string // host:port, or "" for nowhere
 	Pprof  bool   // profiles too

@@ -125,7 +125,7 @@ func (c *Config) settings() []setting {
 
 		{name: "http.listen", initial: "127.0.0.1:8470",
 			kind: text{&c.HTTP.Listen, "host:port, or empty for none", isListenAddress},
-			help: "Where the status page, metrics and health are served over HTTP, to whoever can connect. None of it shows a user's data."},
+			help: "Where health, metrics and the status of the cluster are served over HTTP, to whoever can connect. None of it shows a user's data."},
 		{name: "http.pprof", initial: "false", kind: flag{&c.HTTP.Pprof},
 			help: "Whether `/debug/pprof` is served there too: profiles of the running program, to whoever can connect."},
 

@@ -91,7 +91,6 @@ func (h *httpServer) routes(metrics *prometheus.Registry, withPprof bool) http.H
 	}))
 	mux.HandleFunc("GET /status.json", h.serveStatus)
 	mux.HandleFunc("GET /events", h.serveEvents)
-	mux.Handle("GET /{$}", page)
 	if withPprof {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)

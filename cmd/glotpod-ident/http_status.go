@@ -25,7 +25,7 @@ func (h *httpServer) sendJSON(w http.ResponseWriter, status int, document any) {
 	json.NewEncoder(w).Encode(document) // an error is the client's end
 }
 
-// eventEvery is how often the status page hears of the cluster.
+// eventEvery is how often who listens hears of the cluster.
 const eventEvery = time.Second
 
 // serveEvents sends the view, or why there is none, again and again, as

@@ -10,7 +10,7 @@ import (
 	"github.com/glotpod/ident/cluster/membership"
 )
 
-// A view is what the status page shows: the cluster as one instance sees it.
+// A view is the cluster as one instance sees it.
 type view struct {
 	*overview
 	At       time.Time   `json:"at"`
