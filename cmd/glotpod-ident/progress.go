@@ -6,30 +6,30 @@ import (
 	"os"
 )
 
-// A benchProgress tells on one line of a terminal what is being done, and
+// A progressLine tells on one line of a terminal what is being done, and
 // nothing where there is no terminal. One goroutine uses it at a time.
-type benchProgress struct {
+type progressLine struct {
 	to io.Writer // nil: there is no terminal
 }
 
-func newBenchProgress(stderr io.Writer) *benchProgress {
+func newProgressLine(stderr io.Writer) *progressLine {
 	if f, ok := stderr.(*os.File); ok {
 		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-			return &benchProgress{to: f}
+			return &progressLine{to: f}
 		}
 	}
-	return new(benchProgress)
+	return new(progressLine)
 }
 
 const eraseLine = "\r\x1b[K"
 
-func (p *benchProgress) show(format string, args ...any) {
+func (p *progressLine) show(format string, args ...any) {
 	if p.to != nil {
 		fmt.Fprintf(p.to, eraseLine+format, args...)
 	}
 }
 
-func (p *benchProgress) clear() {
+func (p *progressLine) clear() {
 	if p.to != nil {
 		fmt.Fprint(p.to, eraseLine)
 	}
