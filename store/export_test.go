@@ -1,6 +1,9 @@
 package store
 
-import "context"
+import (
+	"context"
+	"fmt"
+)
 
 // EmptyNextSlot is what is done every now and then.
 func (s *Store) EmptyNextSlot(ctx context.Context) error { return s.emptyNextSlot(ctx) }
@@ -18,3 +21,12 @@ func NewWatcher(trust func(bool)) *Watcher { return &Watcher{watcher{trust: trus
 func (w *Watcher) Listening()              { w.w.listening() }
 func (w *Watcher) Foreign()                { w.w.wrote() }
 func (w *Watcher) Lost()                   { w.w.lost() }
+
+// SampleTokens returns whose tokens CheckKeys looks at, as "gh 17".
+func SampleTokens(ctx context.Context, s *Store) (looked []string, err error) {
+	rows, err := s.sampleTokens(ctx)
+	for _, row := range rows {
+		looked = append(looked, fmt.Sprint(row.service, " ", row.userID))
+	}
+	return looked, err
+}

@@ -32,6 +32,26 @@ func (k *Keyring) seal(plain []byte) ([]byte, error) {
 	return fernet.EncryptAndSign(plain, k.keys[0])
 }
 
+// An opener says which of a keyring's keys opens what is sealed.
+type opener int
+
+const (
+	noKey opener = iota
+	firstKey
+	laterKey
+)
+
+// openBy returns what was sealed at any time, and by which key.
+func (k *Keyring) openBy(token []byte) (plain []byte, by opener) {
+	if plain := fernet.VerifyAndDecrypt(token, 0, k.keys[:1]); plain != nil {
+		return plain, firstKey
+	}
+	if plain := fernet.VerifyAndDecrypt(token, 0, k.keys[1:]); plain != nil {
+		return plain, laterKey
+	}
+	return nil, noKey
+}
+
 // open returns what was sealed at any time, or errSealed.
 func (k *Keyring) open(token []byte) ([]byte, error) {
 	plain := fernet.VerifyAndDecrypt(token, 0, k.keys)

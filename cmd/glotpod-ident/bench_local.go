@@ -25,7 +25,7 @@ type benchCluster struct {
 
 // startBenchCluster starts so many instances. The cluster is to be stopped also
 // when that fails, unless it is nil.
-func startBenchCluster(ctx context.Context, o benchOptions, stderr io.Writer, progress *benchProgress) (*benchCluster, error) {
+func startBenchCluster(ctx context.Context, o benchOptions, stderr io.Writer, progress *progressLine) (*benchCluster, error) {
 	dir, err := os.MkdirTemp("", "glotpod-ident-bench-")
 	if err != nil {
 		return nil, err

@@ -24,7 +24,7 @@ type bench struct {
 	benchOptions
 	name     string // tells it from others
 	config   *config.Config
-	progress *benchProgress
+	progress *progressLine
 	part     string // which is being measured, of how many
 	stderr   io.Writer
 	load     *benchLoad
@@ -36,7 +36,7 @@ type bench struct {
 // runBenchmark measures, and leaves nothing behind. Once hurry is closed, it
 // waits for no more answers.
 func runBenchmark(ctx context.Context, o benchOptions, stderr io.Writer, hurry <-chan struct{}) (report *benchReport, err error) {
-	b := &bench{benchOptions: o, name: strings.ToLower(rand.Text()[:10]), progress: newBenchProgress(stderr), stderr: stderr}
+	b := &bench{benchOptions: o, name: strings.ToLower(rand.Text()[:10]), progress: newProgressLine(stderr), stderr: stderr}
 	defer b.progress.clear()
 	environ := os.Environ()
 	if o.local > 0 {

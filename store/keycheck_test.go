@@ -1,0 +1,99 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/glotpod/ident/store"
+)
+
+// checkKeys returns what CheckKeys logs.
+func (h *harness) checkKeys(ctx context.Context, keys ...[32]byte) []observer.LoggedEntry {
+	h.t.Helper()
+	core, logs := observer.New(zap.DebugLevel)
+	h.opts.Log = zap.New(core)
+	h.with(keys...).CheckKeys(ctx)
+	return logs.All()
+}
+
+func TestTokensThatNoKeyOpensAreLoggedBeforeTheyAreAskedFor(t *testing.T) {
+	h, ids := startStale(t, 12)
+	for name, c := range map[string]struct {
+		keys [][32]byte
+		want string
+	}{
+		"all keys are there":       {[][32]byte{oldKey, newKey}, ""},
+		"one is not the first":     {[][32]byte{newKey, oldKey}, "info map[sampled:24 stale:24]"},
+		"one is lost":              {[][32]byte{newKey}, fmt.Sprintf("error map[sampled:24 unreadable:24 user_ids:%v]", ids[:10])},
+		"one is lost, one is late": {[][32]byte{lostKey, newKey}, fmt.Sprintf("error map[sampled:24 unreadable:24 user_ids:%v]", ids[:10])},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			for _, entry := range h.checkKeys(t.Context(), c.keys...) {
+				got = append(got, fmt.Sprint(entry.Level, " ", entry.ContextMap()))
+			}
+			if strings.Join(got, "\n") != c.want {
+				t.Errorf("logged %q, want %q", got, c.want)
+			}
+		})
+	}
+	h.rekey(store.RekeyOptions{})
+	if logged := h.checkKeys(t.Context(), newKey); len(logged) != 0 {
+		t.Errorf("after rekey, logged %v", logged)
+	}
+}
+
+func TestTheSampleOfTokensIsSmallAndHasTheLowestAndTheHighestIDs(t *testing.T) {
+	h := start(t)
+	h.exec("INSERT INTO users (id, name, email_address) SELECT n, '', n FROM generate_series(1, 20000) AS n")
+	// A service of whose accounts there are few, and ids in two heaps.
+	h.exec("INSERT INTO services (user_id, sv_id, sv_name, access_token) SELECT n, n, 'gh', 'none' FROM generate_series(1, 20000) AS n WHERE n NOT BETWEEN 5000 AND 19000")
+	h.exec("INSERT INTO services (user_id, sv_id, sv_name, access_token) SELECT n, n, 'fb', 'none' FROM generate_series(15000, 15001) AS n")
+	h.exec("INSERT INTO services (user_id, sv_id, sv_name, access_token) VALUES (15002, 15002, 'fb', convert_to(repeat('large', 10000), 'utf8'))")
+	before := h.one(seqScans)
+	logged := h.checkKeys(t.Context(), newKey)
+	if len(logged) != 1 {
+		t.Fatalf("logged %v", logged)
+	}
+	fields := logged[0].ContextMap()
+	if n := fields["sampled"].(int64); n != fields["unreadable"] || n < 100 || n > 200 {
+		t.Errorf("looked at %v", fields)
+	}
+	if after := h.one(seqScans); after != before {
+		t.Error("a table was read from one end to the other")
+	}
+	looked, err := store.SampleTokens(t.Context(), h.Store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"gh 1", "gh 20000", "fb 15000", "fb 15001"} {
+		if !slices.Contains(looked, want) {
+			t.Errorf("%s was not looked at", want)
+		}
+	}
+	if slices.Contains(looked, "fb 15002") {
+		t.Error("a large token was read")
+	}
+}
+
+func TestACheckOfKeysThatTheDatabaseHoldsUpIsGivenUp(t *testing.T) {
+	h, _ := startStale(t, 1)
+	foreign := begin(t, connect(t, h.db.Config().ConnString()))
+	if _, err := foreign.Exec(t.Context(), "LOCK TABLE services"); err != nil {
+		t.Fatal(err)
+	}
+	if logged := h.checkKeys(t.Context(), newKey); len(logged) != 1 || logged[0].Level != zap.WarnLevel {
+		t.Errorf("logged %v", logged)
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if logged := h.checkKeys(ended, newKey); len(logged) != 0 {
+		t.Errorf("an instance that ends logs %v", logged)
+	}
+}

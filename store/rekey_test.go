@@ -1,0 +1,226 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/glotpod/ident/store"
+)
+
+var oldKey, newKey, lostKey = [32]byte{1, 2, 3}, [32]byte{4}, [32]byte{5}
+
+// startStale makes a database with so many users of two accounts each, whose
+// tokens, also those in the outbox, are sealed by oldKey; and opens it with newKey
+// as the first.
+func startStale(t *testing.T, users int) (h *harness, ids []int64) {
+	t.Helper()
+	h = start(t, func(o *store.Options) {
+		o.TokensInNotices = true
+		o.Keyring = store.NewKeyring(oldKey)
+	})
+	for n := range users {
+		a := ada(n)
+		a["facebook"] = args{"id": n, "access_token": fmt.Sprintf("facebook-%d", n)}
+		ids = append(ids, h.do("create", fmt.Sprint("stale", n), a).UserID)
+	}
+	h.Store = h.with(newKey, oldKey)
+	return h, ids
+}
+
+// with opens the harness's database once more, with other keys.
+func (h *harness) with(keys ...[32]byte) *store.Store {
+	h.t.Helper()
+	h.opts.Keyring = store.NewKeyring(keys...)
+	return h.open()
+}
+
+func (h *harness) rekey(o store.RekeyOptions) store.RekeyReport {
+	h.t.Helper()
+	if o.Batch == 0 {
+		o.Batch = 7
+	}
+	report, err := h.Rekey(h.t.Context(), o)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return report
+}
+
+// sealed returns all that is stored sealed.
+func (h *harness) sealed() string {
+	h.t.Helper()
+	return h.one(`SELECT coalesce((SELECT string_agg(user_id || sv_name::text || encode(access_token, 'escape') || xmin, ' ' ORDER BY user_id, sv_name) FROM services), '')
+		|| ' ' || coalesce((SELECT string_agg(id || encode(body, 'escape') || xmin, ' ' ORDER BY id) FROM ident_outbox), '')`).(string)
+}
+
+func TestAfterRekeyTheFirstKeyAloneOpensAll(t *testing.T) {
+	h, ids := startStale(t, 10)
+	report := h.rekey(store.RekeyOptions{})
+	want := store.RekeyReport{
+		Done: true, Passes: 2,
+		Tokens:        store.RekeyCount{Read: 20, Resealed: 20},
+		Notifications: store.RekeyCount{Read: 10, Resealed: 10},
+	}
+	if fmt.Sprint(report) != fmt.Sprint(want) {
+		t.Errorf("the report is %+v", report)
+	}
+	h.Store = h.with(newKey)
+	for n, id := range ids {
+		u := h.get(id)
+		if u.GitHub.AccessToken != fmt.Sprintf("token-%d", n) || u.Facebook.AccessToken != fmt.Sprintf("facebook-%d", n) {
+			t.Errorf("user %d is %+v %+v", id, u.GitHub, u.Facebook)
+		}
+	}
+	notices, err := h.Undelivered(t.Context(), nil, 0, 0, 100)
+	if err != nil || len(notices) != 10 {
+		t.Fatal(len(notices), err)
+	}
+	for n, notice := range notices {
+		if !strings.Contains(string(notice.Body), fmt.Sprintf(`"token-%d"`, n)) {
+			t.Errorf("notification %d is %s", n, notice.Body)
+		}
+	}
+	before := h.sealed()
+	if again := h.rekey(store.RekeyOptions{}); !again.Done || again.Passes != 1 || again.Tokens.Resealed+again.Notifications.Resealed != 0 {
+		t.Errorf("again: %+v", again)
+	}
+	if h.sealed() != before {
+		t.Error("what the first key had sealed was sealed again")
+	}
+}
+
+func TestADryRunOfRekeyCountsAndChangesNothing(t *testing.T) {
+	h, _ := startStale(t, 10)
+	before := h.sealed()
+	report := h.rekey(store.RekeyOptions{DryRun: true})
+	if report.Done || report.Passes != 1 || report.Tokens != (store.RekeyCount{Read: 20, Stale: 20}) ||
+		report.Notifications != (store.RekeyCount{Read: 10, Stale: 10}) {
+		t.Errorf("the report is %+v", report)
+	}
+	if h.sealed() != before {
+		t.Error("something was changed")
+	}
+}
+
+func TestWhatNoKeyOpensIsReportedByRekeyAndLeft(t *testing.T) {
+	h, ids := startStale(t, 10)
+	notice := h.one("SELECT max(id) FROM ident_outbox").(int64)
+	h.exec("UPDATE services SET access_token = 'no token' WHERE user_id = $1 AND sv_name = 'fb'", ids[3])
+	h.exec("UPDATE services SET access_token = '' WHERE user_id = $1 AND sv_name = 'gh'", ids[5])
+	h.exec("UPDATE ident_outbox SET body = 'no token' WHERE id = $1", notice)
+	report := h.rekey(store.RekeyOptions{})
+	want := []store.UnreadableToken{
+		{UserID: ids[3], Service: "facebook"}, {UserID: ids[5], Service: "github"}, {UserID: ids[9], NotificationID: notice},
+	}
+	if !report.Done || !slices.Equal(report.Unreadable, want) || report.Tokens != (store.RekeyCount{Read: 20, Resealed: 18, Unreadable: 2}) ||
+		report.Notifications != (store.RekeyCount{Read: 10, Resealed: 9, Unreadable: 1}) {
+		t.Errorf("the report is %+v", report)
+	}
+	if n := h.one("SELECT count(*) FROM services WHERE access_token IN ('', 'no token')"); n != int64(2) {
+		t.Errorf("%v rows are left", n)
+	}
+}
+
+func TestRekeyIsInterruptedBetweenBatchesAndGoesOnWhereItWas(t *testing.T) {
+	h, _ := startStale(t, 10)
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	batches := 0
+	report, err := h.Rekey(ctx, store.RekeyOptions{Batch: 4, Progress: func(p store.RekeyProgress) {
+		if batches++; batches == 2 {
+			interrupt()
+		}
+		if want := float64(p.Tokens.Read) / 30; p.Fraction != want {
+			t.Errorf("%v of the pass is done, not %v", p.Fraction, want)
+		}
+	}})
+	if !errors.Is(err, context.Canceled) || report.Tokens.Resealed != 8 || report.Done {
+		t.Errorf("interrupted: %+v, %v", report, err)
+	}
+	if report := h.rekey(store.RekeyOptions{}); !report.Done || report.Tokens.Resealed != 12 {
+		t.Errorf("then: %+v", report)
+	}
+}
+
+func TestRekeyWaitsForNobodyAndComesBackToWhatIsLocked(t *testing.T) {
+	h, ids := startStale(t, 3)
+	foreign := begin(t, connect(t, h.db.Config().ConnString()))
+	if _, err := foreign.Exec(t.Context(), "SELECT FROM services WHERE user_id = $1 FOR UPDATE", ids[1]); err != nil {
+		t.Fatal(err)
+	}
+	report := h.rekey(store.RekeyOptions{Batch: 100, Progress: func(p store.RekeyProgress) {
+		if p.Passes > 1 || p.Notifications.Read == 0 {
+			return
+		}
+		if p.Tokens != (store.RekeyCount{Read: 6, Resealed: 4, Stale: 2}) {
+			t.Errorf("while two are locked: %+v", p)
+		}
+		foreign.Rollback(t.Context())
+	}})
+	if !report.Done || report.Passes != 3 || report.Tokens != (store.RekeyCount{Read: 6, Resealed: 6}) {
+		t.Errorf("the report is %+v", report)
+	}
+}
+
+func TestRekeyEndsThoughSomebodySealsByAnotherKeyAllTheTime(t *testing.T) {
+	h, _ := startStale(t, 2)
+	stale := h.one("SELECT access_token FROM services LIMIT 1")
+	report := h.rekey(store.RekeyOptions{Progress: func(store.RekeyProgress) { h.exec("UPDATE services SET access_token = $1", stale) }})
+	if report.Done || report.Passes != 5 || report.Tokens.Resealed != 20 {
+		t.Errorf("the report is %+v", report)
+	}
+}
+
+func TestAUserWhoIsKnownCanBePatchedRightAfterRekey(t *testing.T) {
+	h, ids := startStale(t, 1)
+	known := h.do("patch", "before", args{"user_id": ids[0], "ops": replace("/name", "Eve")}).After
+	h.rekey(store.RekeyOptions{})
+	patched := h.knowing(known, "patch", "after", args{"user_id": ids[0], "ops": replace("/github/id", 1234)})
+	if !patched.Applied || patched.After.GitHub.AccessToken != "token-0" {
+		t.Errorf("patched: %+v", patched)
+	}
+	h.Store = h.with(newKey)
+	if u := h.get(ids[0]); u.GitHub.ID != 1234 || u.GitHub.AccessToken != "token-0" || u.Name != "Eve" {
+		t.Errorf("stored: %+v %+v", u, u.GitHub)
+	}
+}
+
+func TestRekeyKeepsToItsRate(t *testing.T) {
+	h, _ := startStale(t, 15) // 30 tokens
+	began := time.Now()
+	read := int64(0)
+	h.rekey(store.RekeyOptions{Batch: 100, Rate: 10, Progress: func(p store.RekeyProgress) {
+		if p.Passes > 1 || p.Notifications.Read > 0 {
+			return
+		}
+		if p.Tokens.Read-read > 10 {
+			t.Errorf("%d at once", p.Tokens.Read-read)
+		}
+		read = p.Tokens.Read
+		if least := time.Duration(read/10-1) * time.Second; time.Since(began) < least {
+			t.Errorf("%d after %v", read, time.Since(began))
+		}
+	}})
+	if read != 30 {
+		t.Errorf("%d were read", read)
+	}
+}
+
+func TestRekeyIsNoForeignWrite(t *testing.T) {
+	h, _ := startStale(t, 3)
+	listener := connect(t, h.db.Config().ConnString())
+	if _, err := listener.Exec(t.Context(), "LISTEN ident_foreign"); err != nil {
+		t.Fatal(err)
+	}
+	h.rekey(store.RekeyOptions{})
+	h.exec("UPDATE users SET name = name")
+	n, err := listener.WaitForNotification(t.Context())
+	if err != nil || n.PID != h.db.PgConn().PID() {
+		t.Errorf("%+v, %v", n, err)
+	}
+}
