@@ -45,6 +45,7 @@ func commands() []command {
 		{"serve", "run an instance (also without any command)", runServe},
 		{"migrate", "bring the database's schema up to date", runMigrate},
 		{"keygen", "print a new encryption key", runKeygen},
+		{"rekey", "seal all access tokens by the first encryption key", runRekey},
 		{"status", "tell which instances there are, and who has which partition", runStatus},
 		{"drain", "have an instance hand over its partitions", runDrain},
 		{"undrain", "let an instance take partitions again", runUndrain},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -56,6 +57,7 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger) error {
 		return err
 	}
 	defer users.Close()
+	defer checkKeys(ctx, users)()
 	secret, err := clusterSecret(c)
 	if err != nil {
 		return err
@@ -83,6 +85,18 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger) error {
 	})
 	health.readyWhen(instance.Ready)
 	return instance.Run(ctx)
+}
+
+// checkKeys has the encryption keys checked, beside everything else. end breaks that
+// off where it has to, and waits for it.
+func checkKeys(ctx context.Context, users *store.Store) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var checking sync.WaitGroup
+	checking.Go(func() { users.CheckKeys(ctx) })
+	return func() {
+		cancel()
+		checking.Wait()
+	}
 }
 
 // openStore opens the database, as patiently as the settings say, and makes sure
