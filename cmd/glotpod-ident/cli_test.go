@@ -130,6 +130,7 @@ func TestHelpAndVersionAreThereWithoutSettings(t *testing.T) {
 		{"help", "database.encryption_key"},
 		{"serve --help", "serve"},
 		{"migrate --help", "--check"},
+		{"rekey --help", "--dry-run"},
 		{"keygen --help", "database.encryption_key"},
 		{"export --help", "-resume"},
 		{"import --help", "-dry-run"},
@@ -145,7 +146,7 @@ func TestHelpAndVersionAreThereWithoutSettings(t *testing.T) {
 			t.Errorf("glotpod-ident %s ended with %d: %s", c.args, status, stdout+stderr)
 		}
 	}
-	for _, args := range []string{"nope", "--nope", "serve nope", "migrate --nope", "keygen nope", "serve --nope"} {
+	for _, args := range []string{"nope", "--nope", "serve nope", "migrate --nope", "rekey --batch 0", "rekey --rate -1", "keygen nope", "serve --nope"} {
 		status, stdout, stderr := runToEnd(t, settings{}.environ(), strings.Fields(args)...)
 		if status != 2 || stdout != "" || stderr == "" {
 			t.Errorf("glotpod-ident %s ended with %d: %s", args, status, stdout+stderr)

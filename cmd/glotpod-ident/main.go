@@ -47,6 +47,7 @@ func commands() []command {
 		{"export", "write all users to a file", runExport},
 		{"import", "bring users in from a file", runImport},
 		{"keygen", "print a new encryption key", runKeygen},
+		{"rekey", "seal all access tokens by the first encryption key", runRekey},
 		{"status", "tell which instances there are, and who has which partition", runStatus},
 		{"drain", "have an instance hand over its partitions", runDrain},
 		{"undrain", "let an instance take partitions again", runUndrain},

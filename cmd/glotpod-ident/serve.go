@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -65,6 +66,7 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger) error {
 		return err
 	}
 	defer users.Close()
+	defer checkKeys(ctx, users)()
 	secret, err := clusterSecret(c)
 	if err != nil {
 		return err
@@ -107,6 +109,18 @@ func newRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return r
+}
+
+// checkKeys has the encryption keys checked, beside everything else. end breaks that
+// off where it has to, and waits for it.
+func checkKeys(ctx context.Context, users *store.Store) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var checking sync.WaitGroup
+	checking.Go(func() { users.CheckKeys(ctx) })
+	return func() {
+		cancel()
+		checking.Wait()
+	}
 }
 
 // openStore opens the database, as patiently as the settings say, and makes sure

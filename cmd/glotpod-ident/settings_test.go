@@ -44,7 +44,7 @@ func TestWrongSettingsEndTheProgramWith78(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			file, env := writeSettings(t, c.toml)
-			for _, command := range []string{"serve", "migrate"} {
+			for _, command := range []string{"serve", "migrate", "rekey"} {
 				p := launch(t, env, command)
 				if status := p.await(t, giveUp); status != 78 {
 					t.Errorf("%s ended with %d", command, status)

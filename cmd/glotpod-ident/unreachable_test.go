@@ -55,7 +55,7 @@ func TestServerOutOfReachAtTheStartEndsTheInstanceWith129(t *testing.T) {
 		"a database not there":           {"database.postgres.database": "nowhere"},
 		"a host not there":               {"amqp.host": "nowhere.invalid"},
 	} {
-		for _, command := range []string{"serve", "migrate"} {
+		for _, command := range []string{"serve", "migrate", "rekey"} {
 			if _, ok := wrong["database.postgres.port"]; ok || command == "serve" {
 				all = append(all, ending{command + ", " + name, launch(t, s.settings.with(wrong).environ(), command), time.Now()})
 			}
