@@ -193,7 +193,9 @@ func TestSteadyLoadSeesAPauseInEachPartition(t *testing.T) {
 	var sum handOverSummary
 	sum.add(o)
 
-	least := stopped - interval - percentile(sum.usual, 50)
+	// The request that waits the longest may have waited before, as long as any did
+	// on a machine that is busy.
+	least := stopped - interval - percentile(sum.usual, 50) - percentile(sum.usual, 100)
 	if got := slices.Min(sum.pauses); len(sum.pauses) != partitions || got < least {
 		t.Errorf("a pause of %v is seen as %v in %d partitions", stopped, got, len(sum.pauses))
 	}
