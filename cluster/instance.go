@@ -110,6 +110,7 @@ type Instance struct {
 	o       Options
 	started time.Time
 	serving atomic.Bool // requests are being taken
+	ending  atomic.Bool // it hands over what it has, in order to end
 	served  atomic.Bool // requests have been taken
 	stored  atomic.Bool // the database answered last time
 	metrics *metrics
@@ -134,6 +135,8 @@ func New(o Options) *Instance {
 // or else what keeps it from that.
 func (i *Instance) Ready() error {
 	switch {
+	case i.ending.Load():
+		return errors.New("not serving: asked to end, or told to by other instances")
 	case !i.serving.Load():
 		return errors.New("not serving: connecting to RabbitMQ, or waiting for partitions")
 	case !i.stored.Load():
@@ -259,7 +262,10 @@ func (i *Instance) serve(ctx context.Context, number int64, reached func()) erro
 	i.session.Store(s)
 	defer i.session.Store(nil)
 	defer i.serving.Store(false)
-	defer context.AfterFunc(ctx, func() { i.serving.Store(false) })()
+	defer context.AfterFunc(ctx, func() {
+		i.ending.Store(true)
+		i.serving.Store(false)
+	})()
 	return s.run(ctx, func() {
 		reached()
 		i.serving.Store(ctx.Err() == nil)

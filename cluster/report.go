@@ -112,7 +112,7 @@ func (s *session) report(i *Instance) membership.Report {
 
 // problems says in words what is wrong with the instance.
 func (i *Instance) problems(s *session) (problems []string) {
-	if err := i.Ready(); err != nil && !s.coordinator.is(ownership.Left) {
+	if err := i.Ready(); err != nil && !i.ending.Load() {
 		problems = append(problems, err.Error())
 	}
 	if s.blocked.Load() {

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what is missing of RabbitMQ and PostgreSQL, and with the argument
-# "test" of a C compiler too, which Go's race detector needs. Checks that Go is
-# recent enough, but does not install it. Does nothing when all is there.
+# "test" of a C compiler too, which Go's race detector needs, and of Chromium, in
+# which the status page is tested. Checks that Go is recent enough, but does not
+# install it. Does nothing when all is there.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -51,6 +52,18 @@ have_compiler() {
 		echo '#include <stdlib.h>' | ${CC:-gcc} -fsyntax-only -x c - 2>/dev/null
 }
 
+# The places are those where chromedp looks.
+have_browser() {
+	exists "/Applications/Chromium.app/Contents/MacOS/Chromium" \
+		"/Applications/Google Chrome.app/Contents/MacOS/Google Chrome" \
+		/usr/local/bin/chrome /snap/bin/chromium && return
+	for program in headless_shell headless-shell chromium chromium-browser google-chrome google-chrome-stable \
+		google-chrome-beta google-chrome-unstable chrome; do
+		command -v $program >/dev/null && return
+	done
+	return 1
+}
+
 exists() {
 	for file in "$@"; do
 		[ -x "$file" ] && return 0
@@ -87,15 +100,16 @@ have_rabbitmq || packages="$packages rabbitmq-server"
 have_postgres || packages="$packages postgresql"
 if [ "${1-}" = test ]; then
 	have_compiler || packages="$packages gcc libc6-dev"
+	have_browser || packages="$packages chromium"
 fi
 [ -n "$packages" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then
 	fail "Missing, by the names of Debian's packages:$packages." \
 		"Install them and try again, for example by" \
-		"  macOS:   brew install rabbitmq postgresql" \
-		"  Fedora:  sudo dnf install rabbitmq-server postgresql-server gcc" \
-		"  Arch:    sudo pacman -S rabbitmq postgresql gcc"
+		"  macOS:   brew install rabbitmq postgresql; brew install --cask chromium" \
+		"  Fedora:  sudo dnf install rabbitmq-server postgresql-server gcc chromium" \
+		"  Arch:    sudo pacman -S rabbitmq postgresql gcc chromium"
 elif [ "$(id -u)" -eq 0 ]; then
 	as_root=
 elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then

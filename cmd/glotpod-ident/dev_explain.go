@@ -15,7 +15,7 @@ func (d *dev) explain() {
 	program := shellWord(thisProgram())
 	var instances strings.Builder
 	for _, i := range d.instances {
-		fmt.Fprintf(&instances, "  %-10s  %s, process %d\n", i.name, i.readyURL(), i.run.child.Pid)
+		fmt.Fprintf(&instances, "  %-10s  %s shows the cluster, process %d\n", i.name, i.url(), i.run.child.Pid)
 	}
 	last := d.instances[len(d.instances)-1]
 	d.say(`

@@ -25,7 +25,7 @@ const (
 type devInstance struct {
 	dev  *dev
 	name string
-	http string      // where it serves /readyz
+	http string      // where it serves the status page
 	run  *devProcess // its last one, nil before the first
 }
 
@@ -49,7 +49,7 @@ func (i *devInstance) launch() error {
 // becomesReady waits until the instance is ready, and reports false where it
 // ends, or ctx is done, before that.
 func (i *devInstance) becomesReady(ctx context.Context) bool {
-	for !answersOK(ctx, i.readyURL()) {
+	for !answersOK(ctx, i.url()+"/readyz") {
 		select {
 		case <-ctx.Done():
 			return false
@@ -61,7 +61,7 @@ func (i *devInstance) becomesReady(ctx context.Context) bool {
 	return true
 }
 
-func (i *devInstance) readyURL() string { return "http://" + i.http + "/readyz" }
+func (i *devInstance) url() string { return "http://" + i.http }
 
 // answersOK asks once.
 func answersOK(ctx context.Context, url string) bool {

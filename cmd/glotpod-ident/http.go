@@ -79,6 +79,7 @@ func listenHTTP(c *config.Config, metrics *prometheus.Registry, log *zap.Logger)
 
 func (h *httpServer) routes(metrics *prometheus.Registry, withPprof bool) http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", servePage)
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", h.probe(subject.Ready))
 	mux.HandleFunc("GET /startupz", h.probe(subject.Started))

@@ -63,7 +63,11 @@ func (o *overview) problems() []string {
 		say("%s does not answer, though others believe it to be alive.", name)
 	}
 	if len(o.Unowned) > 0 {
-		say("Nobody owns %d of %d partitions: %s. Requests to their users wait.", len(o.Unowned), len(o.Partitions), ranges(o.Unowned))
+		who := "Nobody"
+		if len(o.Missing) > 0 {
+			who = "Nobody who answers"
+		}
+		say("%s owns %d of %d partitions: %s. Requests to their users wait.", who, len(o.Unowned), len(o.Partitions), ranges(o.Unowned))
 	}
 	if len(o.Contested) > 0 {
 		say("Several instances believe to own the same partitions, of whom only one can write: %s.", ranges(o.Contested))
@@ -158,8 +162,12 @@ func (v *view) since(earlier *view) (changes []change) {
 	for _, name := range sortedUnion(before, now) {
 		was, is := before[name], now[name]
 		switch {
+		case was == nil && slices.Contains(earlier.Missing, name):
+			say("%s answers again, as %s", name, is.State)
 		case was == nil:
 			say("%s has come, as %s", name, is.State)
+		case is == nil && slices.Contains(v.Missing, name):
+			say("%s does not answer", name)
 		case is == nil:
 			say("%s is gone", name)
 		case was.Start != is.Start:

@@ -44,8 +44,8 @@ type watcher struct {
 	mu      sync.Mutex // guards the following fields, and is held while it looks
 	conn    *amqp.Connection
 	idle    *time.Timer // closes the connection
-	latest  *view
-	err     error // where latest is nil
+	latest  *view       // the last that there was
+	err     error       // why the last look has found none
 	looked  time.Time
 	changes []change
 }
@@ -63,20 +63,26 @@ func (w *watcher) look(ctx context.Context) (*view, error) {
 	if err := ctx.Err(); err != nil { // gone while waiting
 		return nil, err
 	}
-	if time.Since(w.looked) < watchEvery {
-		return w.latest, w.err
+	if time.Since(w.looked) >= watchEvery {
+		w.lookAnewLocked()
 	}
-	previous := w.latest
-	w.latest, w.err = w.lookLocked()
-	w.looked = time.Now()
 	if w.err != nil {
-		w.disconnectLocked()
 		return nil, w.err
 	}
-	w.changes = append(w.changes, w.latest.since(previous)...)
-	w.changes = w.changes[max(0, len(w.changes)-watchKeeps):]
-	w.latest.Changes = append([]change{}, w.changes...)
 	return w.latest, nil
+}
+
+func (w *watcher) lookAnewLocked() {
+	v, err := w.lookLocked()
+	w.looked, w.err = time.Now(), err
+	if err != nil {
+		w.disconnectLocked()
+		return
+	}
+	w.changes = append(w.changes, v.since(w.latest)...)
+	w.changes = w.changes[max(0, len(w.changes)-watchKeeps):]
+	v.Changes = append([]change{}, w.changes...)
+	w.latest = v
 }
 
 func (w *watcher) lookLocked() (*view, error) {

@@ -1,0 +1,106 @@
+// Each instance has a letter, in the order of names at first. It keeps the letter
+// as long as it is shown, and has it again if nobody else does when it comes back.
+const seats = [];
+
+function seatOf(name) { return seats.indexOf(name); }
+
+function letterOf(name) {
+  let letter = "";
+  for (let n = seatOf(name) + 1; n > 0; n = Math.floor((n - 1) / 26)) {
+    letter = String.fromCharCode(65 + (n - 1) % 26) + letter;
+  }
+  return letter;
+}
+
+const colours = 8; // in the style
+
+const colourOf = (name) => `m${seatOf(name) % colours}`;
+
+const lettered = (name) => `${letterOf(name)} ${name}`;
+
+function seat(names) {
+  for (const name of names) {
+    if (seats.includes(name)) continue;
+    const free = seats.findIndex((holder) => !names.includes(holder));
+    if (free < 0) seats.push(name);
+    else seats[free] = name;
+  }
+}
+
+// Who has gone is shown for a while, by name.
+const showGoneFor = 60_000;
+const lastSeen = new Map();
+const goneSince = new Map();
+
+// membersOf returns all that are to be shown, by name.
+function membersOf(view) {
+  const at = Date.parse(view.at);
+  const all = new Map();
+  for (const m of view.members) {
+    all.set(m.name, { ...m, present: true });
+    lastSeen.set(m.name, m);
+    goneSince.delete(m.name);
+  }
+  for (const name of view.missing) {
+    all.set(name, { name, state: "no answer" });
+    goneSince.delete(name);
+  }
+  for (const name of lastSeen.keys()) {
+    if (all.has(name)) continue;
+    if (!goneSince.has(name)) goneSince.set(name, at);
+    const since = goneSince.get(name);
+    if (at - since > showGoneFor) {
+      lastSeen.delete(name);
+      goneSince.delete(name);
+    } else {
+      all.set(name, { name, state: `gone since ${clock(since)}` });
+    }
+  }
+  const members = [...all.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  seat(members.map((m) => m.name));
+  return members;
+}
+
+const memberColumns = [
+  ["State", (m) => m.state],
+  ["Version", (m) => m.version],
+  ["Up", (m, at) => (Date.parse(m.started_at) > 0 ? duration(at - Date.parse(m.started_at)) : "-")],
+  ["Partitions", (m) => String(m.partitions.length)],
+  ["Own requests/s", (m) => figure(m.partitions.reduce((sum, p) => sum + p.requests_per_second, 0))],
+  ["Shared requests/s", (m) => figure(m.shared_requests_per_second)],
+  ["Warm users", (m) => m.warm_users.toLocaleString("en")],
+];
+const firstNumber = 3;
+
+const memberRows = new Map();
+
+function memberRow(name) {
+  const letter = html("button", { class: "letter", type: "button", "aria-pressed": "false" });
+  letter.addEventListener("click", () => showOnly(only === name ? null : name));
+  const label = html("span");
+  const cells = memberColumns.map(([column], i) =>
+    html("td", { role: "cell", "data-column": column, class: i >= firstNumber ? "number" : "" }));
+  const row = html("tr", { role: "row" }, html("th", { role: "rowheader", scope: "row" }, letter, label), ...cells);
+  return { row, letter, label, cells };
+}
+
+function drawMembers(members, at, seen) {
+  const body = byId("members").tBodies[0];
+  for (const [name, { row }] of memberRows) {
+    if (members.some((m) => m.name === name)) continue;
+    row.remove();
+    memberRows.delete(name);
+  }
+  members.forEach((m, i) => {
+    if (!memberRows.has(m.name)) memberRows.set(m.name, memberRow(m.name));
+    const { row, letter, label, cells } = memberRows.get(m.name);
+    if (body.children[i] !== row) body.insertBefore(row, body.children[i] ?? null);
+    setAttribute(row, "class", m.present ? "" : "away");
+    setAttribute(letter, "class", `letter ${colourOf(m.name)}`);
+    setAttribute(letter, "aria-label", `${letterOf(m.name)}: show only the partitions of ${m.name}`);
+    setAttribute(letter, "aria-pressed", only === m.name);
+    setText(letter, letterOf(m.name));
+    setText(label, m.name === seen ? `${m.name} (this one)` : m.name);
+    memberColumns.forEach(([, textOf], c) => setText(cells[c], m.present || c === 0 ? textOf(m, at) : "-"));
+  });
+}
