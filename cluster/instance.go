@@ -110,7 +110,7 @@ type Instance struct {
 	o       Options
 	started time.Time
 	serving atomic.Bool // requests are being taken
-	ending  atomic.Bool // it hands over what it has, in order to end
+	ending  atomic.Bool // Run is to return, and hands over first what there is
 	served  atomic.Bool // requests have been taken
 	stored  atomic.Bool // the database answered last time
 	metrics *metrics
@@ -173,6 +173,7 @@ func (i *Instance) unsettledFor() time.Duration {
 func (i *Instance) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	defer context.AfterFunc(ctx, func() { i.ending.Store(true) })()
 	if i.o.Warm != nil {
 		i.cache = actor.NewCache(*i.o.Warm)
 		defer i.cache.Close()
@@ -262,10 +263,7 @@ func (i *Instance) serve(ctx context.Context, number int64, reached func()) erro
 	i.session.Store(s)
 	defer i.session.Store(nil)
 	defer i.serving.Store(false)
-	defer context.AfterFunc(ctx, func() {
-		i.ending.Store(true)
-		i.serving.Store(false)
-	})()
+	defer context.AfterFunc(ctx, func() { i.serving.Store(false) })()
 	return s.run(ctx, func() {
 		reached()
 		i.serving.Store(ctx.Err() == nil)

@@ -108,6 +108,24 @@ func (s *setup) run() (stop func() error) {
 	return stop
 }
 
+func TestInstanceThatEndsSaysThatItIsNotReady(t *testing.T) {
+	s := newSetup(t)
+	s.register()
+	ctx, cancel := context.WithCancel(t.Context())
+	instance := cluster.New(s.options)
+	ended := make(chan error, 1)
+	go func() { ended <- instance.Run(ctx) }()
+	s.until("the instance is ready", func() bool { return instance.Ready() == nil })
+	cancel()
+	s.until("it says that it is to end", func() bool {
+		err := instance.Ready()
+		return err != nil && strings.Contains(err.Error(), "asked to end")
+	})
+	if err := <-ended; err != nil {
+		t.Errorf("it has ended with %v", err)
+	}
+}
+
 // until waits until something holds, for as long as a slow machine may take.
 func (s *setup) until(what string, holds func() bool) {
 	s.t.Helper()

@@ -19,9 +19,12 @@ const (
 	// watchEvery is how often the cluster is asked at most, whoever wants to know.
 	watchEvery = time.Second
 
-	// watchTimeout bounds how long the instances, and then the broker, are waited
-	// for.
-	watchTimeout = 2 * time.Second
+	// watchInstances bounds how long the instances are waited for, and watchBroker
+	// how long the broker, which is asked about each queue in turn. All of it ends
+	// before who asks over HTTP would be left without an answer.
+	watchInstances = 2 * time.Second
+	watchBroker    = 6 * time.Second
+	watchTimeout   = httpTimeout - time.Second
 
 	// watchIdle is how long the connection stays open that nobody asks by.
 	watchIdle = 30 * time.Second
@@ -89,7 +92,7 @@ func (w *watcher) lookLocked() (*view, error) {
 	if w.ctx.Err() != nil {
 		return nil, errWatcherClosed
 	}
-	ctx, cancel := context.WithTimeout(w.ctx, 2*watchTimeout)
+	ctx, cancel := context.WithTimeout(w.ctx, watchTimeout)
 	defer cancel()
 	if w.conn == nil || w.conn.IsClosed() {
 		conn, err := broker.Dial(ctx, w.broker)
@@ -100,7 +103,7 @@ func (w *watcher) lookLocked() (*view, error) {
 		w.idle = time.AfterFunc(watchIdle, w.disconnect)
 	}
 	w.idle.Reset(watchIdle)
-	o, err := overlook(ctx, w.conn, watchTimeout)
+	o, err := overlook(ctx, w.conn, watchInstances, watchBroker)
 	if err != nil {
 		return nil, err
 	}

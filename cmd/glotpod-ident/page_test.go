@@ -47,6 +47,7 @@ func TestPageShowsTheClusterAsItChanges(t *testing.T) {
 	s.serveAs(t, "ident-2")
 	b.says(t, "verdict", "All 64 partitions have one owner. 3 instances.")
 	b.shows(t, "it is ready again", rowSays("ident-2", "ready"))
+	b.says(t, "owned", "C ident-2") // its letter is as before
 	b.says(t, "changes", "to ident-2")
 	b.shows(t, "the page was not loaded anew", "window.sameDocument")
 

@@ -41,7 +41,7 @@ func runStatus(ctx context.Context, args []string, stdout, stderr io.Writer) int
 	}
 	defer conn.CloseDeadline(time.Now().Add(time.Second))
 
-	o, err := overlook(ctx, conn, *timeout)
+	o, err := overlook(ctx, conn, *timeout, *timeout)
 	if err != nil {
 		return failAsking(stderr, "status", conn, err)
 	}
@@ -92,8 +92,8 @@ func failAsking(stderr io.Writer, command string, conn *amqp.Connection, err err
 
 // overlook asks the instances, and then the broker. An instance that does not
 // answer is no error.
-func overlook(ctx context.Context, conn *amqp.Connection, timeout time.Duration) (*overview, error) {
-	asking, cancel := context.WithTimeout(ctx, timeout)
+func overlook(ctx context.Context, conn *amqp.Connection, forInstances, forBroker time.Duration) (*overview, error) {
+	asking, cancel := context.WithTimeout(ctx, forInstances)
 	defer cancel()
 	reports, err := membership.AskStatus(asking, conn)
 	missing, someAreMissing := errors.AsType[*membership.MissingError](err)
@@ -105,7 +105,7 @@ func overlook(ctx context.Context, conn *amqp.Connection, timeout time.Duration)
 		o.Missing = missing.Names
 	}
 
-	asking, cancel = context.WithTimeout(ctx, timeout)
+	asking, cancel = context.WithTimeout(ctx, forBroker)
 	defer cancel()
 	// The library waits for the broker whatever ctx says.
 	defer context.AfterFunc(asking, func() { conn.CloseDeadline(time.Now()) })()

@@ -62,15 +62,14 @@ function membersOf(view) {
 }
 
 const memberColumns = [
-  ["State", (m) => m.state],
-  ["Version", (m) => m.version],
-  ["Up", (m, at) => (Date.parse(m.started_at) > 0 ? duration(at - Date.parse(m.started_at)) : "-")],
-  ["Partitions", (m) => String(m.partitions.length)],
-  ["Own requests/s", (m) => figure(m.partitions.reduce((sum, p) => sum + p.requests_per_second, 0))],
-  ["Shared requests/s", (m) => figure(m.shared_requests_per_second)],
-  ["Warm users", (m) => m.warm_users.toLocaleString("en")],
+  ["State", "brief", (m) => m.state],
+  ["Version", "long", (m) => m.version],
+  ["Up", "brief", (m, at) => (Date.parse(m.started_at) > 0 ? duration(at - Date.parse(m.started_at)) : "-")],
+  ["Partitions", "number", (m) => String(m.partitions.length)],
+  ["Own requests/s", "number", (m) => figure(m.partitions.reduce((sum, p) => sum + p.requests_per_second, 0))],
+  ["Shared requests/s", "number", (m) => figure(m.shared_requests_per_second)],
+  ["Warm users", "number", (m) => m.warm_users.toLocaleString("en")],
 ];
-const firstNumber = 3;
 
 const memberRows = new Map();
 
@@ -78,8 +77,7 @@ function memberRow(name) {
   const letter = html("button", { class: "letter", type: "button", "aria-pressed": "false" });
   letter.addEventListener("click", () => showOnly(only === name ? null : name));
   const label = html("span");
-  const cells = memberColumns.map(([column], i) =>
-    html("td", { role: "cell", "data-column": column, class: i >= firstNumber ? "number" : "" }));
+  const cells = memberColumns.map(([column, kind]) => html("td", { role: "cell", "data-column": column, class: kind }));
   const row = html("tr", { role: "row" }, html("th", { role: "rowheader", scope: "row" }, letter, label), ...cells);
   return { row, letter, label, cells };
 }
@@ -101,6 +99,6 @@ function drawMembers(members, at, seen) {
     setAttribute(letter, "aria-pressed", only === m.name);
     setText(letter, letterOf(m.name));
     setText(label, m.name === seen ? `${m.name} (this one)` : m.name);
-    memberColumns.forEach(([, textOf], c) => setText(cells[c], m.present || c === 0 ? textOf(m, at) : "-"));
+    memberColumns.forEach(([, , textOf], c) => setText(cells[c], m.present || c === 0 ? textOf(m, at) : "-"));
   });
 }

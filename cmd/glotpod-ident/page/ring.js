@@ -84,7 +84,7 @@ function drawRing(view, members) {
     const dim = only !== null && owner !== only ? " dim" : "";
     setAttribute(ring.segments[p], "class", (owner ? colourOf(owner) : "nobody") + dim);
   });
-  const marked = partitions.filter((p) => phaseClass(p)).map((p) => [p.partition, phaseClass(p)]);
+  const marked = partitions.filter((p) => phaseClass(p) && (only === null || p.owner === only)).map((p) => [p.partition, phaseClass(p)]);
   replace(byId("phases"), marked, (all) => all.map(([p, kind]) => svg("path", { d: arc(p, p + 1), class: kind })));
   const moved = partitions.map((_, p) => p).filter((p) => now - ring.movedAt[p] < showMovedFor);
   replace(byId("moved"), moved, (all) => all.map((p) => svg("path", { d: arc(p, p + 1, ring.outer + 3, ring.tick), class: "moved" })));
