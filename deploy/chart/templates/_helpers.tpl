@@ -1,0 +1,139 @@
+{{- define "ident.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimSuffix "-" }}
+{{- end }}
+
+{{/* A StatefulSet's name with the hash of its revision is a label, of at most 63
+     characters. */}}
+{{- define "ident.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
+{{- else if contains (include "ident.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" }}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "ident.name" .) | trunc 52 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "ident.selector" -}}
+app.kubernetes.io/name: {{ include "ident.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "ident.labels" -}}
+{{ include "ident.selector" . }}
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | trimSuffix "-" | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "ident.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "ident.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (ternary (include "ident.fullname" .) "default" .Values.serviceAccount.create) }}
+{{- end }}
+
+{{- define "ident.secret" -}}
+{{- .Values.existingSecret | default (printf "%s-settings" (include "ident.fullname" .)) }}
+{{- end }}
+
+{{/* The settings file. toToml is of no use for it: it makes 5432.0 of 5432. What
+     JSON writes for text, numbers, truth values and lists of these is TOML. */}}
+{{- define "ident.settings" -}}
+{{- $settings := mergeOverwrite (dict "amqp" (dict "insist" true)) (deepCopy .Values.settings) }}
+{{- include "ident.table" (dict "path" "" "table" $settings) }}
+{{- end }}
+
+{{- define "ident.table" -}}
+{{- $path := .path }}
+{{- range $key, $value := .table }}
+{{- if not (or (kindIs "map" $value) (kindIs "invalid" $value)) }}
+{{ $key }} = {{ toJson $value }}
+{{- end }}
+{{- end }}
+{{- range $key, $value := .table }}
+{{- if kindIs "map" $value }}
+{{- $name := ternary $key (printf "%s.%s" $path $key) (empty $path) }}
+
+[{{ $name }}]
+{{- include "ident.table" (dict "path" $name "table" $value) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* What each container of a pod is like. */}}
+{{- define "ident.container" -}}
+image: {{ include "ident.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+env:
+  - name: GLOTPOD_IDENT_SETTINGS
+    value: /etc/glotpod-ident/settings/settings.toml
+  # Whatever the file says: these belong to the pod's other properties.
+  - name: GLOTPOD_IDENT__CLUSTER__INSTANCE
+    valueFrom:
+      fieldRef:
+        fieldPath: metadata.name
+  - name: GLOTPOD_IDENT__HTTP__LISTEN
+    value: ":{{ .Values.port }}"
+  - name: GLOTPOD_IDENT__HTTP__PPROF
+    value: {{ .Values.pprof | quote }}
+  - name: GLOTPOD_IDENT__SHUTDOWN__GRACE
+    value: {{ .Values.drainSeconds }}s
+  {{- with .Values.goMemoryLimit }}
+  - name: GOMEMLIMIT
+    value: {{ . }}
+  {{- end }}
+  {{- with .Values.env }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+volumeMounts:
+  - name: settings
+    mountPath: /etc/glotpod-ident/settings
+    readOnly: true
+  {{- range .Values.files }}
+  - name: file-{{ .name }}
+    mountPath: /etc/glotpod-ident/{{ .name }}
+    readOnly: true
+  {{- end }}
+resources:
+  {{- toYaml .Values.resources | nindent 2 }}
+{{- end }}
+
+{{/* What the schema cannot say. */}}
+{{- define "ident.check" -}}
+{{- if .Values.existingSecret }}
+{{- if .Values.settings }}
+{{- fail "settings and existingSecret exclude each other" }}
+{{- end }}
+{{- else }}
+{{- $database := .Values.settings.database | default dict }}
+{{- if not (or $database.encryption_key $database.encryption_key_file) }}
+{{- fail "settings.database.encryption_key is required (`glotpod-ident keygen` prints one), or encryption_key_file, or existingSecret" }}
+{{- end }}
+{{- end }}
+{{- $partitions := (.Values.settings.cluster | default dict).partitions | default 64 }}
+{{- $most := ternary .Values.replicas .Values.autoscaling.maxReplicas (eq .Values.autoscaling.by "none") }}
+{{- if and (not .Values.existingSecret) (gt (int $most) (int $partitions)) }}
+{{- fail (printf "%d instances would share %d partitions: some would stand idle" (int $most) (int $partitions)) }}
+{{- end }}
+{{- if ne .Values.autoscaling.by "none" }}
+{{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) }}
+{{- fail "autoscaling.minReplicas is greater than autoscaling.maxReplicas" }}
+{{- end }}
+{{- end }}
+{{- if and (eq .Values.autoscaling.by "queue") (not .Values.autoscaling.queue.urlSecret.name) }}
+{{- fail "autoscaling.queue.urlSecret.name is required" }}
+{{- end }}
+{{- end }}
