@@ -50,8 +50,9 @@ func tool(t testing.TB, name string) string {
 }
 
 // run runs a command, and returns its standard output and, where it failed, an
-// error with what it said.
+// error with what it said. The command ends with this process at the latest.
 func run(cmd *exec.Cmd) (string, error) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
