@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what is missing of RabbitMQ and PostgreSQL, and with the argument
-# "test" of a C compiler too, which Go's race detector needs. Checks that Go is
-# recent enough, but does not install it. Does nothing when all is there.
+# "test" of a C compiler too, which Go's race detector needs, or with "deploy" of
+# systemd, which looks at its units. Checks that Go is recent enough, but does not
+# install it. Does nothing when all is there.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -87,6 +88,9 @@ have_rabbitmq || packages="$packages rabbitmq-server"
 have_postgres || packages="$packages postgresql"
 if [ "${1-}" = test ]; then
 	have_compiler || packages="$packages gcc libc6-dev"
+fi
+if [ "${1-}" = deploy ]; then
+	command -v systemd-analyze >/dev/null || packages="$packages systemd"
 fi
 [ -n "$packages" ] || exit 0
 
