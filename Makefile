@@ -13,11 +13,11 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 
 .DEFAULT_GOAL := help
 
-.PHONY: help dev build test chaos check fmt fuzz bench clean
+.PHONY: help dev build test test-deploy chaos check fmt fuzz bench clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
-		while IFS='|' read -r target what; do printf '  make %-7s %s\n' "$$target" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
+		while IFS='|' read -r target what; do printf '  make %-11s %s\n' "$$target" "$$what"; done
 
 dev: ## run a cluster with a broker and a database of its own, until Ctrl-C
 	@deploy/install-dependencies.sh
@@ -31,6 +31,12 @@ test: ## check the source, and run all tests (TESTFLAGS='-run Patch', PACKAGES=.
 	@deploy/install-dependencies.sh test
 	@$(MAKE) --no-print-directory check bin/with-servers
 	bin/with-servers $(GO) test -race -timeout 40m $(TESTFLAGS) $(PACKAGES)
+
+test-deploy: ## test what is in deploy/ with Helm, a Kubernetes and systemd (builds them: half an hour the first time)
+	@deploy/install-dependencies.sh deploy
+	@$(MAKE) --no-print-directory bin/with-servers
+	@GO='$(GO)' deploy/deploytest/build-tools.sh
+	cd deploy/deploytest && $(GO) vet ./... && ../../bin/with-servers $(GO) test -count 1 -v -timeout 1h $(TESTFLAGS) ./...
 
 chaos: ## let faults happen to a cluster, RUNS times for DURATION (SEED=1 draws them as that run did)
 	@deploy/install-dependencies.sh test

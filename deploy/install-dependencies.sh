@@ -1,8 +1,9 @@
 #!/bin/sh
 # Installs what is missing of RabbitMQ and PostgreSQL, and with the argument
 # "test" of a C compiler too, which Go's race detector needs, and of Chromium, in
-# which the status page is tested. Checks that Go is recent enough, but does not
-# install it. Does nothing when all is there.
+# which the status page is tested, or with "deploy" of systemd, which looks at its
+# units. Checks that Go is recent enough, but does not install it. Does nothing when
+# all is there.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -101,6 +102,9 @@ have_postgres || packages="$packages postgresql"
 if [ "${1-}" = test ]; then
 	have_compiler || packages="$packages gcc libc6-dev"
 	have_browser || packages="$packages chromium"
+fi
+if [ "${1-}" = deploy ]; then
+	command -v systemd-analyze >/dev/null || packages="$packages systemd"
 fi
 [ -n "$packages" ] || exit 0
 

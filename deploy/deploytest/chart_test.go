@@ -1,0 +1,174 @@
+package deploytest
+
+import (
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+// key is what the chart cannot do without.
+const key = "settings.database.encryption_key=hU0ZKsJiKyKmVfCHCHyQKIPfKXRBdoWlhbIdaVMEEnI="
+
+// values are the examples of values, one for each way to use the chart.
+func values(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob(chart + "/ci/*-values.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no examples of values: %v", err)
+	}
+	return files
+}
+
+func TestLint(t *testing.T) {
+	for _, helm := range []string{"helm", "helm3"} {
+		mustRun(t, exec.Command(tool(t, helm), "lint", "--strict", chart))
+		for _, file := range values(t) {
+			mustRun(t, exec.Command(tool(t, helm), "lint", "--strict", chart, "--values", file))
+		}
+	}
+}
+
+// Both versions of Helm make the same of the chart.
+func TestTemplatesDoNotDependOnHelm(t *testing.T) {
+	for _, file := range values(t) {
+		var made []map[string]any
+		for _, helm := range []string{"helm", "helm3"} {
+			made = append(made, objects(t, mustRun(t, exec.Command(tool(t, helm), "template", "ident", chart, "--values", file))))
+		}
+		if len(made[0]) != len(made[1]) {
+			t.Errorf("%s: %d and %d objects", file, len(made[0]), len(made[1]))
+		}
+		for name := range made[0] {
+			a, _ := yaml.Marshal(made[0][name])
+			b, _ := yaml.Marshal(made[1][name])
+			if string(a) != string(b) {
+				t.Errorf("%s: %s differs:\n%s\n%s", file, name, a, b)
+			}
+		}
+	}
+}
+
+func TestWrongValuesAreRefused(t *testing.T) {
+	for _, test := range []struct {
+		set  []string
+		says string // in what is printed
+	}{
+		{[]string{"replica=3"}, "replica"},
+		{[]string{"replicas=-1"}, "replicas"},
+		{[]string{"replicas=three"}, "replicas"},
+		{[]string{"image.tag=a b"}, "tag"},
+		{[]string{"image.digest=sha256:abc"}, "digest"},
+		{[]string{"image.pullPolicy=Sometimes"}, "pullPolicy"},
+		{[]string{"port=80"}, "port"},
+		{[]string{"drainSeconds=0"}, "drainSeconds"},
+		{[]string{"marginSeconds=0"}, "marginSeconds"},
+		{[]string{"resources.limits.memory=lots"}, "memory"},
+		{[]string{"goMemoryLimit=900Mi"}, "goMemoryLimit"},
+		{[]string{"podDisruptionBudget.maxUnavailable=0"}, "maxUnavailable"},
+		{[]string{"updateStrategy.type=Recreate"}, "updateStrategy"},
+		{[]string{"topologySpread[0].topologyKey=zone"}, "topologySpread"},
+		{[]string{"files[0].name=tls"}, "files"},
+		{[]string{"files[0].name=settings", "files[0].secret=s"}, "files"},
+		{[]string{"files[0].name=tls", "files[0].secret=s", "files[0].configMap=c"}, "files"},
+		{[]string{"autoscaling.by=memory"}, "autoscaling"},
+		{[]string{"settings.amqp.hots=rabbitmq"}, "hots"},
+		{[]string{"settings.amqp.port=70000"}, "port"},
+		{[]string{"settings.amqp.port=amqp"}, "port"},
+		{[]string{"settings.amqp.heartbeat=3"}, "heartbeat"},
+		{[]string{"settings.database.postgres.sslmode=on"}, "sslmode"},
+		{[]string{"settings.tracing.sample=2"}, "sample"},
+		{[]string{"settings.tracing.endpoint=collector:4318"}, "endpoint"},
+		// These are the chart's to give.
+		{[]string{"settings.cluster.instance=a"}, "instance"},
+		{[]string{"settings.http.listen=:80"}, "http"},
+		{[]string{"settings.shutdown.grace=1m"}, "shutdown"},
+		// What the schema cannot say, the templates do.
+		{[]string{"existingSecret=mine"}, "exclude each other"},
+		{[]string{"replicas=65"}, "65 instances would share 64 partitions"},
+		{[]string{"settings.cluster.partitions=2"}, "3 instances would share 2 partitions"},
+		{[]string{"autoscaling.by=cpu", "autoscaling.minReplicas=11"}, "minReplicas"},
+		{[]string{"autoscaling.by=queue"}, "urlSecret.name is required"},
+	} {
+		t.Run(strings.Join(test.set, ","), func(t *testing.T) {
+			for _, helm := range []string{"helm", "helm3"} {
+				args := []string{"template", "ident", chart, "--set", key}
+				for _, set := range test.set {
+					args = append(args, "--set", set)
+				}
+				_, err := run(exec.Command(tool(t, helm), args...))
+				if err == nil {
+					t.Fatalf("%s takes it", helm)
+				}
+				if !strings.Contains(err.Error(), test.says) {
+					t.Errorf("%s does not say %q: %v", helm, test.says, err)
+				}
+			}
+		})
+	}
+}
+
+func TestKeyIsRequired(t *testing.T) {
+	_, err := run(exec.Command(tool(t, "helm"), "template", "ident", chart))
+	if err == nil || !strings.Contains(err.Error(), "settings.database.encryption_key is required") {
+		t.Errorf("without a key: %v", err)
+	}
+}
+
+// A pod gets more time than the drain takes, whatever is set.
+func TestGraceExceedsTheDrain(t *testing.T) {
+	out := mustRun(t, exec.Command(tool(t, "helm"), "template", "ident", chart, "--set", key,
+		"--set", "drainSeconds=100", "--set", "preStopSeconds=7"))
+	pod := podOf(t, objects(t, out))
+	if got := pod.TerminationGracePeriodSeconds; got <= 107 {
+		t.Errorf("it is killed after %d s", got)
+	}
+	ident := pod.Containers[0]
+	if got := ident.Lifecycle.PreStop.Sleep.Seconds; got != 7 {
+		t.Errorf("the pause has %d s", got)
+	}
+	if got := ident.environ("ident-0")["GLOTPOD_IDENT__SHUTDOWN__GRACE"]; got != "100s" {
+		t.Errorf("the drain may take %q", got)
+	}
+}
+
+// A pod is replaced when its settings change, and only then.
+func TestChecksumFollowsTheSettings(t *testing.T) {
+	checksum := func(set string) string {
+		out := mustRun(t, exec.Command(tool(t, "helm"), "template", "ident", chart, "--set", key, "--set", set))
+		return templateOf(t, objects(t, out)).Metadata.Annotations["checksum/settings"]
+	}
+	first, same, other := checksum("replicas=3"), checksum("replicas=5"), checksum("settings.log.level=debug")
+	if first == "" || first != same || first == other {
+		t.Errorf("checksums %q, %q, %q", first, same, other)
+	}
+}
+
+func TestNetworkPolicyHasThePortsOfTheSettings(t *testing.T) {
+	out := mustRun(t, exec.Command(tool(t, "helm"), "template", "ident", chart, "--set", key,
+		"--set", "settings.amqp.port=5673", "--set", "settings.database.postgres.port=6432",
+		"--set", "settings.tracing.endpoint=http://[::1]:4318/x", "--set", "networkPolicy.ports={5432}"))
+	var policy struct {
+		Spec struct {
+			Egress []struct{ Ports []struct{ Port int } }
+		}
+	}
+	decode(t, objects(t, out)["NetworkPolicy/ident-glotpod-ident"], &policy)
+	var ports []int
+	for _, rule := range policy.Spec.Egress {
+		for _, p := range rule.Ports {
+			ports = append(ports, p.Port)
+		}
+	}
+	want := []int{53, 53, 5432, 5673, 6432, 4318}
+	if len(ports) != len(want) {
+		t.Fatalf("ports %v, want %v", ports, want)
+	}
+	for i := range want {
+		if ports[i] != want[i] {
+			t.Errorf("ports %v, want %v", ports, want)
+		}
+	}
+}

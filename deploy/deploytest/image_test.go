@@ -1,0 +1,93 @@
+package deploytest
+
+import (
+	"bytes"
+	"debug/elf"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// Docker is not at hand. What the image's program is built by is taken from the
+// Dockerfile, and run in a folder as that has it.
+func TestImagesProgramIsReproducible(t *testing.T) {
+	here, err := os.ReadFile(buildAsImage(t, repository(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A copy elsewhere is compiled anew, all of it.
+	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+	copySource(t, elsewhere)
+	there, err := os.ReadFile(buildAsImage(t, elsewhere, "GOCACHE="+filepath.Join(t.TempDir(), "cache")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(here, there) {
+		t.Error("the same source makes two programs")
+	}
+
+	file, err := elf.NewFile(bytes.NewReader(here))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range file.Progs {
+		if p.Type == elf.PT_INTERP || p.Type == elf.PT_DYNAMIC {
+			t.Error("the program needs libraries, and the image has none")
+		}
+	}
+}
+
+func TestImagesProgramKnowsItsVersion(t *testing.T) {
+	out := mustRun(t, exec.Command(buildAsImage(t, repository(t)), "version"))
+	if !strings.HasPrefix(out, "glotpod-ident v1.2.3-test ") {
+		t.Errorf("it says %q", out)
+	}
+}
+
+func repository(t *testing.T) string {
+	t.Helper()
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// copySource copies what a build of the image gets to see.
+func copySource(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, exec.Command("sh", "-c", `cd "$1" && tar -c --exclude=./.git --exclude=./bin --exclude=./dist . | tar -x -C "$2"`,
+		"sh", repository(t), dir))
+}
+
+var buildCommand = regexp.MustCompile(`(?m)^RUN ((?:.*\\\n)*.*go build (?:.*\\\n)*.*)$`)
+
+// buildAsImage builds the program in a folder by the Dockerfile's command, and
+// returns its path.
+func buildAsImage(t *testing.T, dir string, environ ...string) string {
+	t.Helper()
+	dockerfile, err := os.ReadFile("../Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := buildCommand.FindAllSubmatch(dockerfile, -1)
+	if len(found) != 1 {
+		t.Fatalf("the Dockerfile has %d commands that build", len(found))
+	}
+	program := filepath.Join(t.TempDir(), "glotpod-ident")
+	script := string(found[0][1])
+	if strings.Count(script, "-o /glotpod-ident") != 1 {
+		t.Fatalf("the program does not go to /glotpod-ident: %s", script)
+	}
+	cmd := exec.Command("sh", "-euc", strings.Replace(script, "-o /glotpod-ident", `-o "$OUT"`, 1))
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), append(environ, "OUT="+program, "VERSION=v1.2.3-test", "TARGETOS=", "TARGETARCH=")...)
+	mustRun(t, cmd)
+	return program
+}

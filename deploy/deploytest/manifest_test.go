@@ -1,0 +1,98 @@
+package deploytest
+
+import (
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+// objects returns what a manifest has, by kind and name, as YAML is decoded.
+func objects(t *testing.T, manifest string) map[string]any {
+	t.Helper()
+	all := make(map[string]any)
+	for document := range strings.SplitSeq(manifest, "\n---\n") {
+		var head struct {
+			Kind     string
+			Metadata struct{ Name string }
+		}
+		var whole any
+		if err := yaml.Unmarshal([]byte(document), &head); err != nil {
+			t.Fatal(err)
+		}
+		if head.Kind == "" {
+			continue
+		}
+		if err := yaml.Unmarshal([]byte(document), &whole); err != nil {
+			t.Fatal(err)
+		}
+		all[head.Kind+"/"+head.Metadata.Name] = whole
+	}
+	return all
+}
+
+// decode reads what objects has returned into a struct.
+func decode(t *testing.T, object, into any) {
+	t.Helper()
+	if object == nil {
+		t.Fatal("the object is missing")
+	}
+	text, err := yaml.Marshal(object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(text, into); err != nil {
+		t.Fatal(err)
+	}
+}
+
+type podTemplate struct {
+	Metadata struct{ Annotations map[string]string }
+	Spec     pod
+}
+
+type pod struct {
+	TerminationGracePeriodSeconds int
+	InitContainers, Containers    []container
+}
+
+type container struct {
+	Name, Image string
+	Args        []string
+	Env         []struct {
+		Name, Value string
+		ValueFrom   *struct{ FieldRef struct{ FieldPath string } }
+	}
+	Lifecycle struct {
+		PreStop struct{ Sleep struct{ Seconds int } }
+	}
+	StartupProbe, ReadinessProbe, LivenessProbe struct {
+		HTTPGet struct{ Path, Port string }
+	}
+}
+
+// environ is the container's environment in the pod of that name.
+func (c container) environ(pod string) map[string]string {
+	all := make(map[string]string)
+	for _, e := range c.Env {
+		all[e.Name] = e.Value
+		if e.ValueFrom != nil && e.ValueFrom.FieldRef.FieldPath == "metadata.name" {
+			all[e.Name] = pod
+		}
+	}
+	return all
+}
+
+func templateOf(t *testing.T, all map[string]any) podTemplate {
+	t.Helper()
+	var set struct {
+		Spec struct{ Template podTemplate }
+	}
+	decode(t, all["StatefulSet/ident-glotpod-ident"], &set)
+	return set.Spec.Template
+}
+
+func podOf(t *testing.T, all map[string]any) pod {
+	t.Helper()
+	return templateOf(t, all).Spec
+}
