@@ -34,6 +34,7 @@ test: ## check the source, and run all tests (TESTFLAGS='-run Patch', PACKAGES=.
 
 test-deploy: ## test what is in deploy/ with Helm, a Kubernetes and systemd (builds them: half an hour the first time)
 	@deploy/install-dependencies.sh deploy
+	deploy/prometheus/check.sh
 	@$(MAKE) --no-print-directory bin/with-servers
 	@GO='$(GO)' deploy/deploytest/build-tools.sh
 	cd deploy/deploytest && $(GO) vet ./... && ../../bin/with-servers $(GO) test -count 1 -v -timeout 1h $(TESTFLAGS) ./...

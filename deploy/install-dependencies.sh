@@ -1,9 +1,9 @@
 #!/bin/sh
-# Installs what is missing of RabbitMQ and PostgreSQL, and with the argument
-# "test" of a C compiler too, which Go's race detector needs, and of Chromium, in
-# which the status page is tested, or with "deploy" of systemd, which looks at its
-# units. Checks that Go is recent enough, but does not install it. Does nothing when
-# all is there.
+# Installs what is missing of RabbitMQ and PostgreSQL; with the argument "test" also
+# of a C compiler, which Go's race detector needs, and of Chromium, in which the
+# status page is tested; with "deploy" also of systemd, which looks at its units, and
+# of Prometheus, whose promtool looks at the alerts. Checks that Go is recent enough,
+# but does not install it. Does nothing when all is there.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -105,6 +105,7 @@ if [ "${1-}" = test ]; then
 fi
 if [ "${1-}" = deploy ]; then
 	command -v systemd-analyze >/dev/null || packages="$packages systemd"
+	command -v promtool >/dev/null || packages="$packages prometheus"
 fi
 [ -n "$packages" ] || exit 0
 
