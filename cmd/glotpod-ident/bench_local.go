@@ -30,7 +30,7 @@ func startBenchCluster(ctx context.Context, o benchOptions, stderr io.Writer, pr
 	if err != nil {
 		return nil, err
 	}
-	d := &dev{logFormat: config.LogConsole, console: newDevConsole(), stdout: io.Discard, stderr: stderr}
+	d := &dev{ports: claimDevPorts(), logFormat: config.LogConsole, console: newDevConsole(), stdout: io.Discard, stderr: stderr}
 	c := &benchCluster{dev: d, dir: dir}
 	if os.Geteuid() == 0 {
 		if err := os.Chmod(dir, 0o711); err != nil { // for PostgreSQL's user
@@ -73,7 +73,7 @@ func (c *benchCluster) startServers(ctx context.Context) error {
 // startInstances starts all at once, and returns when each is ready.
 func (c *benchCluster) startInstances(ctx context.Context, o benchOptions) error {
 	starts, ctx := errgroup.WithContext(ctx)
-	for n, address := range devAddresses(o.local) {
+	for n, address := range c.dev.ports.addresses(o.local) {
 		i := &devInstance{dev: c.dev, name: devInstanceName(n), http: address}
 		c.dev.instances = append(c.dev.instances, i)
 		starts.Go(func() (err error) {
@@ -124,6 +124,7 @@ func (c *benchCluster) stop() error {
 		p.Kill()
 	}
 	c.dev.console.close()
+	c.dev.ports.close()
 	if c.dev.folder != nil {
 		c.dev.folder.close()
 	}

@@ -62,7 +62,9 @@ func runDev(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 	ctx, hurry, release := devSignals(ctx)
 	defer release()
-	d := &dev{folder: folder, logFormat: *logFormat, console: newDevConsole(), stdout: stdout, stderr: stderr}
+	ports := claimDevPorts()
+	defer ports.close()
+	d := &dev{folder: folder, ports: ports, logFormat: *logFormat, console: newDevConsole(), stdout: stdout, stderr: stderr}
 	defer d.console.close()
 	for i := range *instances {
 		d.instances = append(d.instances, &devInstance{dev: d, name: devInstanceName(i)})
@@ -115,6 +117,7 @@ func devSignals(parent context.Context) (ctx context.Context, hurry <-chan struc
 // dev is a cluster of instances with a broker and a database of its own.
 type dev struct {
 	folder    *devFolder
+	ports     *devPorts
 	logFormat string
 	console   *devConsole
 	stdout    io.Writer // to be written to by the console

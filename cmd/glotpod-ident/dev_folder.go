@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -130,23 +129,4 @@ func writeSecret(path string, text []byte) error {
 		return err
 	}
 	return os.Rename(unfinished, path)
-}
-
-// devAddresses returns addresses for so many instances to listen on: the default
-// of http.listen and the ports behind it or, where those are taken, other ones.
-func devAddresses(n int) []string {
-	const firstPort = 8470
-	addresses := make([]string, n)
-	for i := range addresses {
-		usual := fmt.Sprintf("127.0.0.1:%d", firstPort+i)
-		addresses[i] = usual
-		for _, address := range []string{usual, "127.0.0.1:0"} {
-			if l, err := net.Listen("tcp", address); err == nil {
-				defer l.Close() // once all are found, so that they differ
-				addresses[i] = l.Addr().String()
-				break
-			}
-		}
-	}
-	return addresses
 }

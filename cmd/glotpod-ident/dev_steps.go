@@ -68,7 +68,7 @@ func (d *dev) migrate(ctx context.Context) error {
 
 // startInstances starts all at once, and returns when each is ready.
 func (d *dev) startInstances(ctx context.Context) error {
-	for i, address := range devAddresses(len(d.instances)) {
+	for i, address := range d.ports.addresses(len(d.instances)) {
 		d.instances[i].http = address
 	}
 	starts, ctx := errgroup.WithContext(ctx)
