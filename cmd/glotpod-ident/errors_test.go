@@ -164,6 +164,7 @@ func TestTokenThatNoKeyOpensFailsTheInvocationAlone(t *testing.T) {
 	c := s.newCaller(t)
 	other := emptySite(t).settings["database.encryption_key"]
 	good, bad := c.create(t, newUser()), c.create(t, newUser("github", "facebook"))
+	s.foreignWritesAreHeard(t, c)
 	for _, sealed := range []any{
 		[]byte("gAAAAABnot a token"), []byte{}, []byte{0xff, 0x00}, seal(t, other, "s3cret-of-another-key"),
 	} {
