@@ -26,6 +26,7 @@ type link struct {
 	listener net.Listener
 	target   string
 	silent   atomic.Bool
+	open     atomic.Int64 // how many connections there are
 	running  sync.WaitGroup
 
 	mu    sync.Mutex // guards the following fields
@@ -83,7 +84,11 @@ func (k *link) join(near, far net.Conn) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.conns = append(k.conns, near, far)
-	k.running.Go(func() { k.pass(near, far) })
+	k.open.Add(1)
+	k.running.Go(func() {
+		defer k.open.Add(-1)
+		k.pass(near, far)
+	})
 	k.running.Go(func() { k.pass(far, near) })
 	if k.ended {
 		near.Close()

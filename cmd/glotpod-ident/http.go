@@ -14,7 +14,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/zap"
-	"golang.org/x/net/netutil"
 
 	"github.com/glotpod/ident/config"
 )
@@ -24,7 +23,7 @@ const (
 
 	// httpConnections is how many there may be at once. Nobody needs many, and
 	// none is to take file descriptors from the work.
-	httpConnections = 1024
+	httpConnections = 256
 
 	// scrapesAtOnce is how many may ask for the metrics at a time.
 	scrapesAtOnce = 4
@@ -33,11 +32,12 @@ const (
 // An httpServer tells over HTTP how the process is. None of it changes anything,
 // and none of it shows a user's data.
 type httpServer struct {
-	http     *http.Server
-	ended    chan struct{}
-	instance atomic.Pointer[subject]
-	watcher  *watcher
-	log      *zap.Logger
+	http      *http.Server
+	ended     chan struct{}
+	instance  atomic.Pointer[subject]
+	watcher   *watcher
+	listeners chan struct{} // holds one for each who listens to events
+	log       *zap.Logger
 }
 
 // A subject is what the probes ask.
@@ -57,7 +57,7 @@ func listenHTTP(c *config.Config, metrics *prometheus.Registry, log *zap.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("http.listen: %w", err)
 	}
-	h.watcher = newWatcher(c)
+	h.watcher, h.listeners = newWatcher(c), make(chan struct{}, listenersAtOnce)
 	h.http = &http.Server{
 		Handler:           h.routes(metrics, c.HTTP.Pprof),
 		ReadHeaderTimeout: 5 * time.Second,
@@ -69,7 +69,7 @@ func listenHTTP(c *config.Config, metrics *prometheus.Registry, log *zap.Logger)
 	}
 	go func() {
 		defer close(h.ended)
-		if err := h.http.Serve(netutil.LimitListener(listener, httpConnections)); !errors.Is(err, http.ErrServerClosed) {
+		if err := h.http.Serve(&newestListener{Listener: listener, most: httpConnections}); !errors.Is(err, http.ErrServerClosed) {
 			log.Error("http", zap.Error(err))
 		}
 	}()

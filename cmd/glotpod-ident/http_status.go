@@ -4,48 +4,62 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 )
 
 // serveStatus tells of the whole cluster, as glotpod-ident status --json does.
 func (h *httpServer) serveStatus(w http.ResponseWriter, r *http.Request) {
-	v, err := h.watcher.look(r.Context())
+	document, err := h.watcher.look(r.Context())
+	status := http.StatusOK
 	if err != nil {
-		h.sendJSON(w, http.StatusServiceUnavailable, struct {
+		status = http.StatusServiceUnavailable
+		document = quoted(struct {
 			Error string `json:"error"`
 		}{err.Error()})
-		return
 	}
-	h.sendJSON(w, http.StatusOK, v)
-}
-
-func (h *httpServer) sendJSON(w http.ResponseWriter, status int, document any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(document) // an error is the client's end
+	w.Write(append(slices.Clip(document), '\n')) // an error is the client's end
+}
+
+// quoted returns in JSON what surely has such a form.
+func quoted(what any) []byte {
+	document, err := json.Marshal(what)
+	if err != nil {
+		panic(err)
+	}
+	return document
 }
 
 // eventEvery is how often who listens hears of the cluster.
 const eventEvery = time.Second
 
+// listenersAtOnce is how many may listen to one instance. Another one shows the
+// same.
+const listenersAtOnce = 64
+
 // serveEvents sends the view, or why there is none, again and again, as
 // server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
 func (h *httpServer) serveEvents(w http.ResponseWriter, r *http.Request) {
+	select {
+	case h.listeners <- struct{}{}:
+		defer func() { <-h.listeners }()
+	default:
+		w.Header().Set("Retry-After", "10")
+		http.Error(w, "too many listen already", http.StatusServiceUnavailable)
+		return
+	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	controller := http.NewResponseController(w)
 	controller.SetReadDeadline(time.Time{}) // it would end the request
 	ticker := time.NewTicker(eventEvery)
 	defer ticker.Stop()
 	for {
-		var document any
 		name := "view"
-		v, err := h.watcher.look(r.Context())
-		if document = v; err != nil {
-			name, document = "trouble", err.Error()
-		}
-		data, err := json.Marshal(document)
+		data, err := h.watcher.look(r.Context())
 		if err != nil {
-			return
+			name, data = "trouble", quoted(err.Error())
 		}
 		controller.SetWriteDeadline(time.Now().Add(httpTimeout))
 		if _, err := fmt.Fprintf(w, "event: %s\ndata: %s\n\n", name, data); err != nil {

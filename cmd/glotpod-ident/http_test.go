@@ -3,6 +3,8 @@ package main_test
 import (
 	"bufio"
 	"encoding/json"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -60,9 +62,12 @@ func TestAnyInstanceShowsTheWholeClusterOverHTTP(t *testing.T) {
 	}
 }
 
-func TestEventsGoOnForLongerThanAnyOtherRequest(t *testing.T) {
+func TestEventsGoOnForLongerThanAnyOtherRequestAndTheirConnectionEndsSoonAfterThem(t *testing.T) {
 	t.Parallel()
-	v := newSite(t).serve(t)
+	s := newSite(t)
+	broker := newLink(t, s.settings["amqp.port"])
+	v := s.serve(t, settings{"amqp.port": broker.port()})
+	usual := broker.open.Load()
 	response, err := http.Get(v.url + "/events")
 	if err != nil {
 		t.Fatal(err)
@@ -78,6 +83,50 @@ func TestEventsGoOnForLongerThanAnyOtherRequest(t *testing.T) {
 			t.Errorf("an event is %q", line)
 		}
 	}
+	if n := broker.open.Load(); n != usual+1 {
+		t.Errorf("%d connections to the broker, and %d while nobody looks", n, usual)
+	}
+	response.Body.Close()
+	eventually(t, "the connection to look by is closed", func() bool { return broker.open.Load() == usual })
+	v.oneConnection(t)
+}
+
+func TestManyConnectionsShutNoProbeOut(t *testing.T) {
+	t.Parallel()
+	v := newSite(t).serve(t)
+	var replies []*bufio.Reader
+	for _, begin := range []string{"GET /events HTTP/1.1\r\nHost: x\r\n\r\n", "GET /ev", ""} {
+		for range 300 {
+			conn, err := net.Dial("tcp", strings.TrimPrefix(v.url, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if _, err := io.WriteString(conn, begin); err != nil {
+				t.Fatal(err)
+			}
+			replies = append(replies, bufio.NewReader(conn))
+		}
+		for _, path := range []string{"/livez", "/readyz"} {
+			if status := v.probe(path); status != http.StatusOK {
+				t.Errorf("%s beside many who say %q: %d", path, begin, status)
+			}
+		}
+		if !strings.Contains(v.fetch(t, "/metrics"), "\nglotpod_ident_ready 1\n") {
+			t.Errorf("no metrics beside many who say %q", begin)
+		}
+	}
+	var refused int
+	for _, reply := range replies[:300] {
+		line, _ := reply.ReadString('\n')
+		if strings.Contains(line, " 503 ") {
+			refused++
+		}
+	}
+	if refused < 100 {
+		t.Errorf("%d of 300 who would listen to events were refused", refused)
+	}
+	v.oneConnection(t)
 }
 
 func TestProfilesAreServedOnlyWhenAskedFor(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -27,7 +28,7 @@ const (
 	watchTimeout   = httpTimeout - time.Second
 
 	// watchIdle is how long the connection stays open that nobody asks by.
-	watchIdle = 30 * time.Second
+	watchIdle = 10 * time.Second
 
 	// watchKeeps is how many of the latest changes are told.
 	watchKeeps = 50
@@ -48,6 +49,7 @@ type watcher struct {
 	conn    *amqp.Connection
 	idle    *time.Timer // closes the connection
 	latest  *view       // the last that there was
+	encoded []byte      // the same, in JSON
 	err     error       // why the last look has found none
 	looked  time.Time
 	changes []change
@@ -59,8 +61,9 @@ func newWatcher(c *config.Config) *watcher {
 	return w
 }
 
-// look returns how the cluster is, or was at most watchEvery ago.
-func (w *watcher) look(ctx context.Context) (*view, error) {
+// look returns how the cluster is, or was at most watchEvery ago: a view, in
+// JSON, which is not to be changed.
+func (w *watcher) look(ctx context.Context) ([]byte, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := ctx.Err(); err != nil { // gone while waiting
@@ -72,7 +75,7 @@ func (w *watcher) look(ctx context.Context) (*view, error) {
 	if w.err != nil {
 		return nil, w.err
 	}
-	return w.latest, nil
+	return w.encoded, nil
 }
 
 func (w *watcher) lookAnewLocked() {
@@ -82,10 +85,12 @@ func (w *watcher) lookAnewLocked() {
 		w.disconnectLocked()
 		return
 	}
+	w.idle.Reset(watchIdle)
 	w.changes = append(w.changes, v.since(w.latest)...)
 	w.changes = w.changes[max(0, len(w.changes)-watchKeeps):]
 	v.Changes = append([]change{}, w.changes...)
 	w.latest = v
+	w.encoded, w.err = json.Marshal(v)
 }
 
 func (w *watcher) lookLocked() (*view, error) {
@@ -102,7 +107,6 @@ func (w *watcher) lookLocked() (*view, error) {
 		w.conn = conn
 		w.idle = time.AfterFunc(watchIdle, w.disconnect)
 	}
-	w.idle.Reset(watchIdle)
 	o, err := overlook(ctx, w.conn, watchInstances, watchBroker)
 	if err != nil {
 		return nil, err
