@@ -46,7 +46,7 @@ func newSetup(t testing.TB) *setup {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close(context.Background()) })
-	if err := store.Migrate(t.Context(), db, func(int, string) {}); err != nil {
+	if _, err := store.Migrate(t.Context(), db, func(int, string) {}); err != nil {
 		t.Fatal(err)
 	}
 	log := zaptest.NewLogger(t)

@@ -59,7 +59,7 @@ func connectTo(ctx context.Context, o Options, name string) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reaching the database: %w", err)
 	}
-	if err := CheckSchema(ctx, conn); err != nil {
+	if _, err := CheckSchema(ctx, conn); err != nil {
 		closeConn(conn)
 		return nil, err
 	}

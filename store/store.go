@@ -122,7 +122,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the database: %w", err)
 	}
-	if err := CheckSchema(ctx, pool); err != nil {
+	if _, err := CheckSchema(ctx, pool); err != nil {
 		pool.Close()
 		return nil, err
 	}

@@ -72,7 +72,7 @@ func connect(t testing.TB, url string) *pgx.Conn {
 
 func migrate(t testing.TB, conn *pgx.Conn) {
 	t.Helper()
-	if err := store.Migrate(t.Context(), conn, func(int, string) {}); err != nil {
+	if _, err := store.Migrate(t.Context(), conn, func(int, string) {}); err != nil {
 		t.Fatal(err)
 	}
 }

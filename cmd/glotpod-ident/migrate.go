@@ -41,18 +41,21 @@ func migrate(ctx context.Context, c *config.Config, check bool, stdout io.Writer
 		return fmt.Errorf("%w: %w", cluster.ErrUnreachable, err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	var version int
 	if check {
-		if err := store.CheckSchema(ctx, conn); err != nil {
-			return err
-		}
+		version, err = store.CheckSchema(ctx, conn)
 	} else {
-		err := store.Migrate(ctx, conn, func(version int, name string) {
+		version, err = store.Migrate(ctx, conn, func(version int, name string) {
 			fmt.Fprintf(stdout, "applying migration %d: %s\n", version, name)
 		})
-		if err != nil {
-			return err
-		}
 	}
-	fmt.Fprintf(stdout, "the schema is up to date: version %d\n", store.SchemaVersion())
+	if err != nil {
+		return err
+	}
+	if want := store.SchemaVersion(); version > want {
+		fmt.Fprintf(stdout, "the schema is newer than this program's version %d, which works with it: version %d\n", want, version)
+		return nil
+	}
+	fmt.Fprintf(stdout, "the schema is up to date: version %d\n", version)
 	return nil
 }

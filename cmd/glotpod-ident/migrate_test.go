@@ -243,6 +243,31 @@ func TestMigrateCheckSaysWhetherThereIsSomethingToDo(t *testing.T) {
 	}
 }
 
+func TestANewerSchemaThatLeavesThisProgramWorkingIsServedAndLeftAlone(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.exec(t, "INSERT INTO ident_migrations (version, name, oldest) SELECT max(version) + 1, 'later', max(version) FROM ident_migrations")
+	catalog := s.catalog(t)
+	for _, args := range [][]string{{"migrate", "--check"}, {"migrate"}} {
+		if status, stdout, stderr := runToEnd(t, s.settings.environ(), args...); status != 0 || !strings.Contains(stdout, "newer") {
+			t.Errorf("%q ended with %d: %s%s", args, status, stdout, stderr)
+		}
+	}
+	if s.catalog(t) != catalog {
+		t.Error("migrate has changed a schema that is newer")
+	}
+	s.serve(t)
+	c := s.newCaller(t)
+	u := c.create(t, newUser("github"))
+	c.call(t, "get", dict{"user_id": u["id"]}).is(t, u)
+
+	// The next one leaves the one before it working, which is not this one.
+	s.exec(t, "INSERT INTO ident_migrations (version, name, oldest) SELECT max(version) + 1, 'later still', max(version) FROM ident_migrations")
+	if status, _, stderr := runToEnd(t, s.settings.environ(), "migrate", "--check"); status != 78 || !strings.Contains(stderr, "newer") {
+		t.Errorf("two versions on: status %d, %s", status, stderr)
+	}
+}
+
 func TestServeRefusesASchemaThatItDoesNotKnow(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
