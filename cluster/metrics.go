@@ -95,7 +95,7 @@ func newMetrics() *metrics {
 	m.overloads.WithLabelValues(overloadMailbox)
 	m.overloads.WithLabelValues(overloadPartition)
 	m.unanswered = m.counter("answers_dropped_total", "Answers to callers who cannot be answered.")
-	m.panics = m.counter("panics_total", "Requests that failed by a bug; the log has the stack.")
+	m.panics = m.counter("panics_total", "Requests that failed by a bug, but for those of write_panics_total; the log has the stack.")
 	m.forwarded = m.counter("requests_forwarded_total", "Requests that were passed on to a partition's queue.")
 	m.misrouted = m.counter("requests_misrouted_total", "Requests that came by another partition's queue than they should.")
 	m.fenced = m.counter("writes_fenced_total", "Leases that a write found to be over: the fence has held.")

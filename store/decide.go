@@ -80,6 +80,7 @@ func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) 
 func (s *Store) ask(w *actor.Write, current *actor.User) (d actor.Decision) {
 	defer func() {
 		if r := recover(); r != nil {
+			s.metrics.panics.Inc()
 			s.log.Error("panic", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
 			d = actor.Decision{Refusal: actor.Failed("the request could not be carried out")}
 		}

@@ -25,6 +25,7 @@ type metrics struct {
 	finds       prometheus.Histogram // look-ups in each round trip
 	foreign     prometheus.Counter
 	unopened    prometheus.Counter
+	panics      prometheus.Counter
 	collections []prometheus.Collector // all of the above
 }
 
@@ -68,7 +69,11 @@ func newMetrics() *metrics {
 		Name: metricPrefix + "unreadable_tokens_total",
 		Help: "Times that a user could not be read, as no key opens an access token; the log has the user's id.",
 	})
-	m.collections = []prometheus.Collector{m.commits, m.writes, m.misses, m.failures, m.failed, m.finds, m.foreign, m.unopened}
+	m.panics = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: metricPrefix + "write_panics_total",
+		Help: "Writes that failed by a bug in what they make of the user; the log has the stack.",
+	})
+	m.collections = []prometheus.Collector{m.commits, m.writes, m.misses, m.failures, m.failed, m.finds, m.foreign, m.unopened, m.panics}
 	return m
 }
 
