@@ -202,6 +202,20 @@ func TestOldDaysGoAndNewOnesAreThereBeforeTheyCome(t *testing.T) {
 	}
 }
 
+func TestOnlyAStoreThatTendsTheTablesDropsDays(t *testing.T) {
+	h := start(t, func(o *store.Options) { o.AuditKeep = time.Hour })
+	for _, day := range []int{-400, -10} {
+		h.exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date + $1::int)", day)
+	}
+	h.open() // as rekey does
+	h.opts.Tends, h.opts.AuditKeep = true, 30*24*time.Hour
+	h.open()
+	h.await("SELECT "+hasDay+" IS NULL", -400)
+	if h.one("SELECT "+hasDay+" IS NULL", -10) == true {
+		t.Error("a store that does not tend the tables has dropped a day")
+	}
+}
+
 func TestWritesGoOnAcrossMidnightAndWhereADayHasNoPartition(t *testing.T) {
 	h := start(t)
 	h.tend("SELECT "+hasDay+" IS NOT NULL", 7)
