@@ -200,6 +200,19 @@ func TestAnArchiveThatWasBrokenOffIsContinued(t *testing.T) {
 	}
 }
 
+func TestAnArchiveIsContinuedAfterAUserWhomImportWouldRefuse(t *testing.T) {
+	for _, u := range []archive.User{{ID: 5}, {ID: 5, GitHub: &archive.Account{ID: 1}}} {
+		var b bytes.Buffer
+		w, err := archive.NewWriter(&b, archive.Header{Tokens: archive.Sealed})
+		if err := errors.Join(err, w.Add(&u), w.Flush()); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := archive.Inspect(&b); err != nil || p.LastID != 5 || p.Users != 1 {
+			t.Errorf("%+v, %v", p, err)
+		}
+	}
+}
+
 // A reader of anything ends, and tells of each line once.
 func FuzzReader(f *testing.F) {
 	f.Add([]byte(header + `{"id":5,"name":"n","email":"e","picture_url":null,"github":{"id":1,"access_token":"t"}}` + "\n" + `{"end":true,"users":1}`))
