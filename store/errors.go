@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -72,9 +73,16 @@ func isReadOnly(err error) bool {
 func lost(err error) bool {
 	var network net.Error
 	var connect *pgconn.ConnectError
-	return errors.As(err, &network) || errors.As(err, &connect) || pgconn.SafeToRetry(err) ||
+	return errors.As(err, &network) && !isErrno(network) || errors.As(err, &connect) || pgconn.SafeToRetry(err) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// isErrno says that err is the bare answer of a system call, as a file gives it: it
+// looks like an error of the network, but those come as a *net.OpError around it.
+func isErrno(err error) bool {
+	_, bare := err.(syscall.Errno)
+	return bare
 }
 
 // Unreachable says that an error came of a database that is out of reach, or was
