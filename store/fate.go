@@ -95,13 +95,12 @@ func (b *importing) seal(u *archive.User) (_ *storedUser, reason string, err err
 // renew returns what is sealed, sealed with the first key; unchanged if it is so
 // already.
 func (k *Keyring) renew(token []byte) ([]byte, error) {
-	first := Keyring{keys: k.keys[:1]}
-	if _, err := first.open(token); err == nil {
+	plain, by := k.openBy(token)
+	switch by {
+	case noKey:
+		return nil, errSealed
+	case firstKey:
 		return token, nil
-	}
-	plain, err := k.open(token)
-	if err != nil {
-		return nil, err
 	}
 	return k.seal(plain)
 }
