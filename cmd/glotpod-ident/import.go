@@ -80,7 +80,7 @@ type importing struct {
 	reader   *archive.Reader
 	read     int64 // bytes of the file
 	size     int64 // of the file; 0: not known
-	progress *progress
+	progress *userProgress
 
 	batch    []archive.User
 	lines    []int64   // of batch
@@ -116,7 +116,7 @@ func (im *importing) run(ctx context.Context, c *config.Config) (err error) {
 		im.size = info.Size()
 	}
 	im.reader = archive.NewReader(im, importLine*c.Limits.BodyBytes)
-	im.progress = newProgress(im.stderr, "importing")
+	im.progress = newUserProgress(im.stderr, "importing")
 	err = im.copy(ctx)
 	im.progress.clear()
 	im.sum()
@@ -193,7 +193,7 @@ func (im *importing) put(ctx context.Context) error {
 	for _, n := range im.fates {
 		users += n
 	}
-	im.progress.tell(users, share)
+	im.progress.at(users, share)
 	return nil
 }
 
