@@ -48,7 +48,7 @@ func classify(err error) errorClass {
 		"25P03", // idle_in_transaction_session_timeout: we were away
 		"53300": // too_many_connections
 		return unknown
-	case "57014": // query_canceled, by statement_timeout
+	case timedOutCode:
 		return failed
 	}
 	switch class := pg.Code[:2]; {
@@ -67,6 +67,15 @@ const readOnlyCode = "25006"
 func isReadOnly(err error) bool {
 	var pg *pgconn.PgError
 	return errors.As(err, &pg) && pg.Code == readOnlyCode
+}
+
+// timedOutCode is query_canceled, by statement_timeout.
+const timedOutCode = "57014"
+
+// isTimedOut says that a statement took longer than it may.
+func isTimedOut(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == timedOutCode
 }
 
 // lost says whether err comes of a connection that broke or could not be made.

@@ -92,7 +92,8 @@ type Store struct {
 	reveal  bool // access tokens in notices
 	watches bool // has a connection for WatchForeign
 
-	auditKeep time.Duration // 0: no audit
+	auditKeep time.Duration              // 0: no audit
+	audit     atomic.Pointer[auditCount] // nil: not known
 
 	finds                chan *find    // to the finders
 	draws                chan *draw    // of user ids
