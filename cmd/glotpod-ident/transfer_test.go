@@ -241,6 +241,25 @@ func TestAnExportThatWasBrokenOffIsContinued(t *testing.T) {
 	}
 }
 
+func TestAnImportTellsWhichIDsNewUsersGet(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	file := filepath.Join(t.TempDir(), "users")
+	for last, want := range map[int]string{7000: "ids of new users are greater than 7000\n", 2147483647: "set the sequence first"} {
+		text := fmt.Sprintf(`{"format":"glotpod.ident users","version":1,"tokens":"sealed","last_id":%d}`+"\n"+
+			`{"id":5,"name":"s3cret","email":"5","github":{"id":1,"access_token":"%s"}}`+"\n"+`{"end":true,"users":1}`,
+			last, seal(t, s.settings["database.encryption_key"], "s3cret-token"))
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, more := range []string{"--dry-run", "--empty-tokens"} {
+			if _, _, stderr := s.run(t, "import", file, more); !strings.Contains(stderr, want) {
+				t.Errorf("%d, %s: %s", last, more, stderr)
+			}
+		}
+	}
+}
+
 // The disk is full in the middle of a page, of which much is in memory already.
 func TestAnExportToAFullDiskNamesAUserUpToWhomAllIsThere(t *testing.T) {
 	t.Parallel()

@@ -9,7 +9,7 @@ CREATE TABLE ident_audit (
     user_id      int  NOT NULL,
     operation    text NOT NULL, -- create, patch or delete
     request      uuid,          -- its identity, as ident_request computes it; NULL: it had none
-    traceparent  text,          -- of the request
+    traceparent  text,          -- the request's own or, where the service traces, that of its span process
     changes      json NOT NULL  -- a JSON Patch, from the user before to the user after, without access tokens
 ) PARTITION BY RANGE (committed_at);
 
