@@ -159,7 +159,7 @@ var (
 	warmBytesDesc  = describe("warm_bytes", "Bytes that they take; actor.warm_bytes is the limit.")
 	warmReadsDesc  = describe("warm_reads_total", "Reads that were answered from memory.")
 	trustedDesc    = describe("read_cache_trusted", "1 while users are kept in memory, 0 while another program writes to the tables or nothing is heard of that.")
-	heldBackDesc   = describe("notifications_held_back_users", "Users whose notifications are held back, as a subscriber's queue takes no more.")
+	heldBackDesc   = describe("notifications_held_back_users", "Users whose notifications are held back, as a subscriber's queue takes no more, or no key opens one of them.")
 	pendingDesc    = describe("notifications_pending", "Notifications that were sent and that the broker has not confirmed.")
 )
 

@@ -48,7 +48,8 @@ const (
 // The broker refuses one on behalf of a subscriber's queue that takes no more.
 // Then it, and all later ones of its user, are left to the outbox, and sent from
 // there in order until they are taken; some of the later ones may be on their
-// way already, and come again. Nobody else waits for that.
+// way already, and come again. Nobody else waits for that. The same is done where no
+// key opens a notification, until an instance has the key or the notification is gone.
 type notifier struct {
 	channel *amqp.Channel
 	closed  chan *amqp.Error // the channel's end
@@ -276,9 +277,6 @@ func (n *notifier) finish(ctx context.Context) {
 
 func (n *notifier) publish(s *sent) (err error) {
 	x := &s.Notification
-	if x.Body == nil { // it cannot be read, which has been logged
-		return nil
-	}
 	sending, headers := notify(n.tracer, x)
 	s.confirmation, err = n.channel.PublishWithDeferredConfirm(requestExchange, x.RoutingKey, false, false, amqp.Publishing{
 		MessageId:    x.MessageID.String(),
@@ -309,9 +307,6 @@ func (n *notifier) confirmAll(ctx context.Context, unconfirmed <-chan sent) {
 // confirm waits for the broker's word on a notification that was noted.
 func (n *notifier) confirm(ctx context.Context, s sent) (taken bool, err error) {
 	defer n.unnote(s.Notification)
-	if s.confirmation == nil {
-		return true, nil
-	}
 	if taken, err = n.await(ctx, s); err != nil {
 		return false, err
 	}

@@ -53,8 +53,8 @@ func (n *notifier) catchUpAll(ctx context.Context) {
 	}
 }
 
-// sendStored sends what the outbox has of some partitions. What is refused, and
-// what follows it, is left there: nobody is to wait for that.
+// sendStored sends what the outbox has of some partitions. What is refused or cannot be
+// read, and what follows it, is left there: nobody is to wait for that.
 func (n *notifier) sendStored(ctx context.Context, partitions []int) error {
 	for _, p := range partitions {
 		if err := n.flush(ctx, p); err != nil { // of an earlier lease of ours
@@ -83,6 +83,10 @@ func (n *notifier) sendStored(ctx context.Context, partitions []int) error {
 			if n.skips(x.UserID) {
 				continue
 			}
+			if x.Body == nil { // no key opens it, which has been logged
+				n.setRefused(x.UserID)
+				continue
+			}
 			n.note(x) // a page is bounded by itself
 			s := sent{Notification: x}
 			if err := n.publish(&s); err != nil {
@@ -109,6 +113,14 @@ func (n *notifier) setRefused(user int64) (first bool) {
 	defer n.mu.Unlock()
 	n.refused[user]++
 	return len(n.refused) == 1 && n.refused[user] == 1
+}
+
+// holdBack has those notifications left to the outbox that are of the user of x, which
+// cannot be read.
+func (n *notifier) holdBack(x actor.Notification) {
+	if n.holds(n.partitionOf(x)) && !n.isRefused(x.UserID) {
+		n.setRefused(x.UserID)
+	}
 }
 
 func (n *notifier) isRefused(user int64) bool {
@@ -179,8 +191,9 @@ func (n *notifier) retryRefused(ctx context.Context) error {
 
 // sweep sends notifications from the outbox that are of certain users, of a
 // certain age, and not on their way, one at a time, such that none of a user
-// overtakes another. It returns the users of whom there were any, nil where it
-// could not read all of the outbox. An error is about the channel.
+// overtakes another, or one that cannot be read. It returns the users of whom there
+// were any, nil where it could not read all of the outbox. An error is about the
+// channel.
 func (n *notifier) sweep(ctx context.Context, age time.Duration, of func(user int64) bool) (seen map[int64]bool, err error) {
 	seen = make(map[int64]bool)
 	again := make(map[int64]bool) // who was refused again
@@ -195,11 +208,16 @@ func (n *notifier) sweep(ctx context.Context, age time.Duration, of func(user in
 		}
 		for _, x := range page {
 			last = x.ID
-			if x.Body == nil || !of(x.UserID) {
+			if !of(x.UserID) {
 				continue
 			}
 			seen[x.UserID] = true
 			if again[x.UserID] || n.isPending(x.ID) {
+				continue
+			}
+			if x.Body == nil { // no key opens it, which has been logged
+				n.holdBack(x)
+				again[x.UserID] = true
 				continue
 			}
 			taken, held, err := n.resend(ctx, x)

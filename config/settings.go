@@ -43,7 +43,7 @@ func (c *Config) settings() []setting {
 		{name: "database.postgres.database", initial: "glotpod.ident", kind: filled(&pg.Database),
 			help: "The database that holds the tables. It must exist already."},
 		{name: "database.postgres.user", initial: "glotpod.ident", kind: filled(&pg.User),
-			help: "A Postgres user with read and write access to the database."},
+			help: "A Postgres user who owns the tables and may make new ones, as not only `migrate` but the instances too make and drop some."},
 		{name: "database.postgres.password", kind: secret{&pg.Password},
 			help: "The password of that user."},
 		{name: "database.postgres.password_file", kind: fileOf{},

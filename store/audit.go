@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -64,6 +65,13 @@ const (
 
 	// auditIndexTimeout bounds how long the index over a day may take to be built.
 	auditIndexTimeout = time.Hour
+
+	// auditDayTimeout bounds how long the partition of a day may take to be made,
+	// during which ident_audit_rest is locked, and looked through.
+	auditDayTimeout = time.Second
+
+	// auditRestRows is how many rows are deleted from ident_audit_rest at a time.
+	auditRestRows = 100_000
 )
 
 // tendAudits sees to it that ident_audit has the days that come, and not those that
@@ -83,13 +91,15 @@ func (s *Store) tendAudits() {
 	}
 }
 
-// tendAudit does what is due, unless another instance is at it.
-func (s *Store) tendAudit(ctx context.Context) error {
+// tendAudit does what is due, unless another instance is at it. What fails keeps
+// nothing else from being done.
+func (s *Store) tendAudit(ctx context.Context) (err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return fmt.Errorf("reaching the database: %w", err)
 	}
 	defer conn.Release()
+	defer func() { err = errors.Join(err, s.countAuditDays(ctx, conn.Conn())) }()
 	var locked bool
 	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", auditLock).Scan(&locked); err != nil {
 		return fmt.Errorf("locking the audit table: %w", err)
@@ -102,31 +112,83 @@ func (s *Store) tendAudit(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the days of the audit table: %w", err)
 	}
+	var failed []error
+	var stuck auditDutyKind // of which one has held others up in vain, as the next would
 	for _, d := range due {
-		if d.long && s.pool.Config().MaxConns < 4 {
-			continue // the connection would be missed
+		if d.kind == stuck || d.kind == auditIndex && s.pool.Config().MaxConns < 4 { // the connection would be missed
+			continue
 		}
-		if err := d.do(ctx, conn.Conn()); err != nil {
-			return fmt.Errorf("audit table: %s: %w", d.sql, err)
+		err := d.do(ctx, conn.Conn())
+		if err == nil {
+			continue
+		}
+		failed = append(failed, fmt.Errorf("audit table: %s: %w", d.sql, err))
+		switch class := classify(err); {
+		case class == contended, isTimedOut(err):
+			stuck = d.kind
+		case class == unknown:
+			return errors.Join(failed...)
 		}
 	}
+	return errors.Join(failed...)
+}
+
+// auditCount is how the days of the audit table are.
+type auditCount struct {
+	ahead   int // that come and have their partition
+	overdue int // that are over for longer than they are to be kept
+}
+
+// countAuditDays counts the days of the audit table.
+func (s *Store) countAuditDays(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	c := new(auditCount)
+	err := conn.QueryRow(ctx, "WITH "+auditDays+`
+		SELECT count(*) FILTER (WHERE day > today AND day <= today + $2::int), count(*) FILTER (WHERE old) FROM days, today`,
+		s.auditKeep, auditAhead).Scan(&c.ahead, &c.overdue)
+	if err != nil {
+		return fmt.Errorf("counting the days of the audit table: %w", err)
+	}
+	s.audit.Store(c)
 	return nil
 }
 
+// auditDays are the days that have a partition; those are old that are over for
+// longer than $1.
+const auditDays = `today AS (SELECT (now() AT TIME ZONE 'UTC')::date AS today),
+		dated AS (
+			SELECT c.oid, c.relname, to_date(right(c.relname, 8), 'YYYYMMDD') AS day
+			FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+			WHERE i.inhparent = 'ident_audit'::regclass AND c.relname ~ '^ident_audit_[0-9]{8}$'),
+		days AS (SELECT *, (day + 1)::timestamp AT TIME ZONE 'UTC' <= now() - $1::interval AS old FROM dated)`
+
 // An auditDuty is a statement that is due.
 type auditDuty struct {
+	kind auditDutyKind
 	sql  string
-	long bool // it may take its time
 }
+
+type auditDutyKind string
+
+const (
+	auditRest  auditDutyKind = "rest"  // ident_audit_rest is to lose old rows
+	auditDay   auditDutyKind = "day"   // one that comes needs its partition
+	auditDrop  auditDutyKind = "drop"  // one that is over for long goes
+	auditIndex auditDutyKind = "index" // one that is over gets an index, which may take its time
+)
 
 // do carries it out, or leaves it to the next time where it would have to wait, and
 // would hold up others.
 func (d auditDuty) do(ctx context.Context, conn *pgx.Conn) error {
 	timeout := attemptTimeout
-	if d.long {
+	switch d.kind {
+	case auditDay:
+		timeout = auditDayTimeout
+	case auditIndex:
 		timeout = auditIndexTimeout
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout+time.Second) // by then the database has given up by itself
 	defer cancel()
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = '%s'; SET LOCAL statement_timeout = %d; %s",
@@ -142,22 +204,18 @@ func (d auditDuty) do(ctx context.Context, conn *pgx.Conn) error {
 func (s *Store) auditDue(ctx context.Context, conn *pgx.Conn) (due []auditDuty, err error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
-	rows, _ := conn.Query(ctx, `WITH today AS (SELECT (now() AT TIME ZONE 'UTC')::date AS today),
-		days AS (
-			SELECT c.oid, c.relname, to_date(right(c.relname, 8), 'YYYYMMDD') AS day
-			FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-			WHERE i.inhparent = 'ident_audit'::regclass AND c.relname ~ '^ident_audit_[0-9]{8}$'),
-		old AS (SELECT * FROM days WHERE (day + 1)::timestamp AT TIME ZONE 'UTC' <= now() - $1::interval)
-		SELECT format('SELECT ident_audit_day(%L)', today + n), false FROM today, generate_series(1, $2) AS n
-			WHERE today + n NOT IN (SELECT day FROM days)
-		UNION ALL SELECT format('DROP TABLE %I', relname), false FROM old
-		UNION ALL SELECT format('DELETE FROM ident_audit_rest WHERE committed_at < now() - %L::interval', $1::interval), false
+	rows, _ := conn.Query(ctx, "WITH "+auditDays+`
+		SELECT 'rest', format('DELETE FROM ident_audit_rest WHERE ctid = ANY (ARRAY(
+				SELECT ctid FROM ident_audit_rest WHERE committed_at < now() - %L::interval ORDER BY committed_at LIMIT %s))', $1::interval, $3::int)
 			WHERE EXISTS (SELECT FROM ident_audit_rest WHERE committed_at < now() - $1::interval)
-		UNION ALL SELECT format('CREATE INDEX ON %I (user_id)', relname), true FROM days
+		UNION ALL SELECT 'day', format('SELECT ident_audit_day(%L)', today + n) FROM today, generate_series(1, $2) AS n
+			WHERE today + n NOT IN (SELECT day FROM days)
+		UNION ALL SELECT 'drop', format('DROP TABLE %I', relname) FROM days WHERE old
+		UNION ALL SELECT 'index', format('CREATE INDEX ON %I (user_id)', relname) FROM days
 			WHERE (day + 1)::timestamp AT TIME ZONE 'UTC' <= now() - interval '1 hour'
-			AND oid NOT IN (SELECT oid FROM old) AND oid NOT IN (SELECT indrelid FROM pg_index)`, s.auditKeep, auditAhead)
+			AND NOT old AND oid NOT IN (SELECT indrelid FROM pg_index)`, s.auditKeep, auditAhead, auditRestRows)
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (d auditDuty, err error) {
-		err = row.Scan(&d.sql, &d.long)
+		err = row.Scan(&d.kind, &d.sql)
 		return d, err
 	})
 }

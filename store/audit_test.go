@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store"
@@ -199,6 +200,86 @@ func TestOldDaysGoAndNewOnesAreThereBeforeTheyCome(t *testing.T) {
 		if got := h.one("SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = "+hasDay+")", day); got != want {
 			t.Errorf("day %d has an index: %v", day, got)
 		}
+	}
+}
+
+func TestOnlyAStoreThatTendsTheTablesDropsDays(t *testing.T) {
+	h := start(t, func(o *store.Options) { o.AuditKeep = time.Hour })
+	for _, day := range []int{-400, -10} {
+		h.exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date + $1::int)", day)
+	}
+	h.open() // as rekey does
+	h.opts.Tends, h.opts.AuditKeep = true, 30*24*time.Hour
+	h.open()
+	h.await("SELECT "+hasDay+" IS NULL", -400)
+	if h.one("SELECT "+hasDay+" IS NULL", -10) == true {
+		t.Error("a store that does not tend the tables has dropped a day")
+	}
+}
+
+// days returns how many days come that have their partition, and how many are
+// overdue, as they are measured.
+func (h *harness) days() (ahead, overdue float64) {
+	h.t.Helper()
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(h.Store)
+	all, err := r.Gather()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	ahead, overdue = -1, -1
+	for _, m := range all {
+		switch m.GetName() {
+		case "glotpod_ident_audit_days_ahead":
+			ahead = m.Metric[0].GetGauge().GetValue()
+		case "glotpod_ident_audit_days_overdue":
+			overdue = m.Metric[0].GetGauge().GetValue()
+		}
+	}
+	return ahead, overdue
+}
+
+func TestWhatFailsKeepsNothingElseFromBeingDoneAndIsMeasured(t *testing.T) {
+	h := start(t)
+	if ahead, overdue := h.days(); ahead != -1 || overdue != -1 {
+		t.Errorf("%v days are ahead, %v overdue, before anybody has looked", ahead, overdue)
+	}
+	h.exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date - 400)")
+	h.exec("INSERT INTO ident_audit VALUES (now() - interval '100 days', 1, 'patch', NULL, NULL, '[]')")
+	h.exec("DO $$ BEGIN EXECUTE (SELECT format('DROP TABLE %I', max(relname)) FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$'); END $$")
+	h.exec("CREATE OR REPLACE FUNCTION ident_audit_day(day date) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'sour'; END $$")
+	if err := h.TendAudit(t.Context()); err == nil || !strings.Contains(err.Error(), "sour") {
+		t.Errorf("nobody was told: %v", err)
+	}
+	if h.one("SELECT count(*) FROM ident_audit") != int64(0) || h.one("SELECT "+hasDay+" IS NULL", -400) != true {
+		t.Error("what is old is still there")
+	}
+	if ahead, overdue := h.days(); ahead != 6 || overdue != 0 {
+		t.Errorf("%v days are ahead, %v overdue", ahead, overdue)
+	}
+	// A view of it is in the way of the day to be dropped.
+	h.exec("CREATE TABLE ident_audit_20200101 PARTITION OF ident_audit FOR VALUES FROM ('2020-01-01 00:00+00') TO ('2020-01-02 00:00+00')")
+	h.exec("CREATE VIEW looking AS SELECT * FROM ident_audit_20200101")
+	if err := h.TendAudit(t.Context()); err == nil {
+		t.Error("nobody was told")
+	}
+	if ahead, overdue := h.days(); ahead != 6 || overdue != 1 {
+		t.Errorf("%v days are ahead, %v overdue", ahead, overdue)
+	}
+}
+
+// As it would while ident_audit_rest is looked through, and those wait who write to it.
+func TestADayThatTakesLongIsLeftToTheNextTime(t *testing.T) {
+	h := start(t)
+	h.exec("DO $$ BEGIN EXECUTE (SELECT string_agg(format('DROP TABLE %I', relname), ';') FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$'); END $$")
+	h.exec("CREATE OR REPLACE FUNCTION ident_audit_day(day date) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(60)'")
+	began := time.Now()
+	err := h.TendAudit(t.Context())
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if err == nil || strings.Count(err.Error(), "ident_audit_day") != 1 {
+		t.Errorf("not one day was tried: %v", err)
 	}
 }
 

@@ -88,10 +88,10 @@
 // # On record
 //
 // With each change is committed a row of ident_audit: which request changed what,
-// without access tokens. Instances take turns to make the partitions of the days that
-// come, drop those that are over for longer than Options.AuditKeep, and index the
-// others. A day without a partition is no reason to refuse a write: ident_audit_rest
-// takes what finds none.
+// without access tokens. Stores that tend the tables (Options.Tends) take turns to make
+// the partitions of the days that come, drop those that are over for longer than
+// Options.AuditKeep, and index the others. A day without a partition is no
+// reason to refuse a write: ident_audit_rest takes what finds none.
 //
 // # Foreign writes
 //

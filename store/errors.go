@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -47,7 +48,7 @@ func classify(err error) errorClass {
 		"25P03", // idle_in_transaction_session_timeout: we were away
 		"53300": // too_many_connections
 		return unknown
-	case "57014": // query_canceled, by statement_timeout
+	case timedOutCode:
 		return failed
 	}
 	switch class := pg.Code[:2]; {
@@ -68,13 +69,29 @@ func isReadOnly(err error) bool {
 	return errors.As(err, &pg) && pg.Code == readOnlyCode
 }
 
+// timedOutCode is query_canceled, by statement_timeout.
+const timedOutCode = "57014"
+
+// isTimedOut says that a statement took longer than it may.
+func isTimedOut(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == timedOutCode
+}
+
 // lost says whether err comes of a connection that broke or could not be made.
 func lost(err error) bool {
 	var network net.Error
 	var connect *pgconn.ConnectError
-	return errors.As(err, &network) || errors.As(err, &connect) || pgconn.SafeToRetry(err) ||
+	return errors.As(err, &network) && !isErrno(network) || errors.As(err, &connect) || pgconn.SafeToRetry(err) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// isErrno says that err is the bare answer of a system call, as a file gives it: it
+// looks like an error of the network, but those come as a *net.OpError around it.
+func isErrno(err error) bool {
+	_, bare := err.(syscall.Errno)
+	return bare
 }
 
 // Unreachable says that an error came of a database that is out of reach, or was

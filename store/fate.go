@@ -19,7 +19,7 @@ type FateKind int
 const (
 	Imported     FateKind = iota // or would be, in a dry run
 	AlreadyThere                 // the same user, with the same content
-	Conflicting                  // with another user, or with what this one is now
+	Conflicting                  // with another user, with what this one is now, or with who is to come
 	Unreadable                   // no key opens a token, or there is none
 )
 
@@ -37,6 +37,9 @@ func (b *importing) decide(u *archive.User, plan *plan) (Fate, error) {
 			return Fate{Conflicting, "there is a user with this id, who differs in " + strings.Join(differ, ", ")}, nil
 		}
 		return Fate{AlreadyThere, ""}, nil
+	}
+	if u.ID > b.highest {
+		return Fate{Conflicting, fmt.Sprintf("with this id, less than %d would be left for new users", leastIDs)}, nil
 	}
 	if owner := b.taken.emails[u.Email]; owner != 0 {
 		return Fate{Conflicting, fmt.Sprintf("user %d has this email", owner)}, nil
@@ -95,13 +98,12 @@ func (b *importing) seal(u *archive.User) (_ *storedUser, reason string, err err
 // renew returns what is sealed, sealed with the first key; unchanged if it is so
 // already.
 func (k *Keyring) renew(token []byte) ([]byte, error) {
-	first := Keyring{keys: k.keys[:1]}
-	if _, err := first.open(token); err == nil {
+	plain, by := k.openBy(token)
+	switch by {
+	case noKey:
+		return nil, errSealed
+	case firstKey:
 		return token, nil
-	}
-	plain, err := k.open(token)
-	if err != nil {
-		return nil, err
 	}
 	return k.seal(plain)
 }

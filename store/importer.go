@@ -7,12 +7,17 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store/archive"
 )
 
 // ImportUsers is how many users one call of [Importer.Put] may be given: beyond
 // it, little is gained.
 const ImportUsers = 500
+
+// leastIDs is how many ids an import leaves for new users, unless fewer are left
+// already.
+const leastIDs = 1_000_000
 
 // ImportOptions say how users are imported.
 type ImportOptions struct {
@@ -31,7 +36,8 @@ type Importer struct {
 	conn    *pgx.Conn
 	keyring *Keyring
 	options ImportOptions
-	drawn   int64 // ids up to this one will not be drawn for new users
+	drawn   int64 // ids up to this one will not be drawn for new users, or would not after a dry run
+	highest int64 // the greatest id that may be set aside
 }
 
 // OpenImporter opens a database, which has to have the schema that Migrate makes:
@@ -42,7 +48,32 @@ func OpenImporter(ctx context.Context, o Options, options ImportOptions) (*Impor
 	if err != nil {
 		return nil, err
 	}
-	return &Importer{conn: conn, keyring: o.Keyring, options: options}, nil
+	im := &Importer{conn: conn, keyring: o.Keyring, options: options}
+	if err := im.readDrawn(ctx); err != nil {
+		im.Close()
+		return nil, err
+	}
+	im.highest = max(im.drawn, actor.MaxUserID-leastIDs)
+	return im, nil
+}
+
+// readDrawn reads up to which id none will be drawn for a new user any more.
+func (im *Importer) readDrawn(ctx context.Context) error {
+	sequence, err := usersSequence(ctx, im.conn)
+	if err == nil {
+		err = im.conn.QueryRow(ctx, "SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM "+sequence).Scan(&im.drawn)
+	}
+	if err != nil {
+		return fmt.Errorf("reading which user ids are set aside: %w", err)
+	}
+	return nil
+}
+
+// usersSequence names the sequence that user ids are drawn from, quoted as SQL
+// takes it.
+func usersSequence(ctx context.Context, db queryer) (name string, err error) {
+	err = db.QueryRow(ctx, "SELECT pg_get_serial_sequence('users', 'id')").Scan(&name)
+	return name, err
 }
 
 // Close closes the connection.
@@ -93,11 +124,11 @@ func (im *Importer) try(ctx context.Context, users []archive.User) ([]Fate, erro
 			last = max(last, users[i].ID)
 		}
 	}
-	if im.options.DryRun || len(plan.insertedUsers.ids) == 0 {
+	if len(plan.insertedUsers.ids) == 0 {
 		return b.fates, nil
 	}
-	if err := im.setAside(ctx, last); err != nil {
-		return nil, err
+	if err := im.setAside(ctx, last); err != nil || im.options.DryRun {
+		return b.fates, err
 	}
 	err = pgx.BeginFunc(ctx, im.conn, func(tx pgx.Tx) error {
 		batch := new(pgx.Batch)
@@ -112,13 +143,19 @@ func (im *Importer) try(ctx context.Context, users []archive.User) ([]Fate, erro
 
 // SetAside sees to it that no id up to last is drawn for a new user from now on. For
 // the users who are imported, Put does so too; but an id that was drawn before may
-// be that of a user of the next call.
+// be that of a user of the next call. It is refused where fewer than a million ids
+// would be left.
 func (im *Importer) SetAside(ctx context.Context, last int64) error {
-	if im.options.DryRun {
-		return nil
+	if last > im.highest {
+		return fmt.Errorf("setting user ids aside up to %d: less than %d would be left for new users; if that is meant, set the sequence first: "+
+			"SELECT setval(pg_get_serial_sequence('users', 'id'), %d)", last, leastIDs, last)
 	}
 	return im.again(ctx, func(ctx context.Context) error { return im.setAside(ctx, last) })
 }
+
+// Drawn is the greatest id that was drawn for a new user or set aside, as far as this
+// Importer knows; in a dry run, or would be.
+func (im *Importer) Drawn() int64 { return im.drawn }
 
 // setAside raises the sequence, which must never go down: whoever draws waits while
 // it is looked at and set. ALTER SEQUENCE is there for its lock, and changes
@@ -127,9 +164,13 @@ func (im *Importer) setAside(ctx context.Context, last int64) error {
 	if last <= im.drawn {
 		return nil
 	}
+	if im.options.DryRun {
+		im.drawn = last
+		return nil
+	}
 	err := pgx.BeginFunc(ctx, im.conn, func(tx pgx.Tx) error {
-		var sequence string // quoted as SQL takes it
-		if err := tx.QueryRow(ctx, "SELECT pg_get_serial_sequence('users', 'id')").Scan(&sequence); err != nil {
+		sequence, err := usersSequence(ctx, tx)
+		if err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, "ALTER SEQUENCE "+sequence+" OWNED BY users.id"); err != nil {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store"
 	"github.com/glotpod/ident/store/archive"
 )
@@ -126,6 +127,46 @@ func TestEachImportedUserHasAFate(t *testing.T) {
 	}
 	if id := h.create(99); id != 17 {
 		t.Errorf("the next user has the id %d", id)
+	}
+}
+
+func TestAnImportLeavesIDsForNewUsers(t *testing.T) {
+	h := start(t)
+	h.create(1)
+	u := h.export(archive.Sealed)[0]
+	of := func(id int64) archive.User {
+		next := u
+		next.ID, next.Email, next.GitHub = id, fmt.Sprint("new-", id), &archive.Account{ID: id, Token: u.GitHub.Token}
+		return next
+	}
+	const highest = actor.MaxUserID - 1_000_000
+	for _, dryRun := range []bool{true, false} {
+		im := h.importer(store.ImportOptions{DryRun: dryRun})
+		if err := im.SetAside(t.Context(), highest+1); err == nil || !strings.Contains(err.Error(), "setval") {
+			t.Errorf("too many ids are set aside: %v", err)
+		}
+		const want = "2147483647 conflict: with this id, less than 1000000 would be left for new users\n7 imported"
+		if got := h.put(im, of(actor.MaxUserID), of(7)); got != want || im.Drawn() != 7 {
+			t.Errorf("up to %d ids are drawn: %s", im.Drawn(), got)
+		}
+	}
+	if id := h.create(100); id != 8 {
+		t.Errorf("the next user has the id %d", id)
+	}
+	if err := h.importer(store.ImportOptions{}).SetAside(t.Context(), highest); err != nil {
+		t.Error(err)
+	}
+	if id := h.create(101); id != highest+1 {
+		t.Errorf("the next user has the id %d", id)
+	}
+	// Where it was meant.
+	h.exec("SELECT setval(pg_get_serial_sequence('users', 'id'), 2147483600)")
+	im := h.importer(store.ImportOptions{})
+	if err := im.SetAside(t.Context(), 2147483600); err != nil || im.Drawn() != 2147483600 {
+		t.Errorf("%d: %v", im.Drawn(), err)
+	}
+	if got := h.put(im, of(2147483600)); got != "2147483600 imported" {
+		t.Error(got)
 	}
 }
 

@@ -88,6 +88,8 @@ var (
 	maxDesc         = describe("database_connections_max", "The most connections that the pool may have.")
 	waitsDesc       = describe("database_connection_waits_total", "Times that all connections were in use when one was needed.")
 	waitedDesc      = describe("database_connection_wait_seconds_total", "How long was waited for one in all.")
+	aheadDesc       = describe("audit_days_ahead", "Days that come and have their partition of ident_audit already: seven, unless these cannot be made.")
+	overdueDesc     = describe("audit_days_overdue", "Days of ident_audit that are over for longer than audit.keep and are still there.")
 	tripsDesc       = describe("database_round_trips_total", "Times that the database was asked for something.")
 )
 
@@ -100,7 +102,7 @@ func (s *Store) Describe(to chan<- *prometheus.Desc) {
 	for _, c := range s.metrics.collections {
 		c.Describe(to)
 	}
-	for _, d := range []*prometheus.Desc{connectionsDesc, maxDesc, waitsDesc, waitedDesc, tripsDesc} {
+	for _, d := range []*prometheus.Desc{connectionsDesc, maxDesc, waitsDesc, waitedDesc, tripsDesc, aheadDesc, overdueDesc} {
 		to <- d
 	}
 }
@@ -120,5 +122,9 @@ func (s *Store) Collect(to chan<- prometheus.Metric) {
 	send(maxDesc, prometheus.GaugeValue, float64(pool.MaxConns()))
 	send(waitsDesc, prometheus.CounterValue, float64(pool.EmptyAcquireCount()))
 	send(waitedDesc, prometheus.CounterValue, pool.EmptyAcquireWaitTime().Seconds())
+	if days := s.audit.Load(); days != nil {
+		send(aheadDesc, prometheus.GaugeValue, float64(days.ahead))
+		send(overdueDesc, prometheus.GaugeValue, float64(days.overdue))
+	}
 	send(tripsDesc, prometheus.CounterValue, float64(s.trips.Load()))
 }

@@ -18,6 +18,7 @@ type outbox struct {
 	sink      func(actor.Notification)
 	delivered []int64               // ids that are still stored
 	removals  map[*removal]struct{} // under way
+	sealed    map[int64]struct{}    // ids of which it was logged that no key opens them
 }
 
 // A removal is a try to delete what was delivered.
@@ -30,6 +31,10 @@ type removal struct {
 const (
 	outboxColumns = "SELECT id, user_id, coalesce(partition, -1), message_id, routing_key, coalesce(traceparent, ''), body, sealed FROM "
 	deleteOutbox  = "DELETE FROM ident_outbox WHERE id = ANY($1::bigint[])"
+
+	// maxSealedLogged is of how many notifications at most it is logged that no key
+	// opens them; Rekey with DryRun lists all.
+	maxSealedLogged = 1000
 
 	// sweepEvery is how long a notification that was delivered may stay
 	// stored, when no commit takes it along.
@@ -99,11 +104,28 @@ func (s *Store) readOutbox(rows pgx.Rows) ([]actor.Notification, error) {
 			return n, err
 		}
 		if n.Body, err = s.keyring.open(n.Body); err != nil {
-			s.log.Error("notification cannot be read, so it is not sent",
-				zap.Int64("id", n.ID), zap.Int64("user_id", n.UserID), zap.Error(err))
+			if s.outbox.isNews(n.ID) {
+				s.log.Error("notification cannot be read, so those of its user are held back",
+					zap.Int64("id", n.ID), zap.Int64("user_id", n.UserID), zap.Error(err))
+			}
 		}
 		return n, nil
 	})
+}
+
+// isNews says whether it is to be logged of a notification that no key opens it: once,
+// as it is read again and again.
+func (o *outbox) isNews(id int64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, logged := o.sealed[id]; logged || len(o.sealed) == maxSealedLogged {
+		return false
+	}
+	if o.sealed == nil {
+		o.sealed = make(map[int64]struct{})
+	}
+	o.sealed[id] = struct{}{}
+	return true
 }
 
 // Delivered says that the broker has taken the notifications with these ids.

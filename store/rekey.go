@@ -167,7 +167,7 @@ func (r *rekeying) through(ctx context.Context, of *sealedRange) error {
 		if r.Progress != nil {
 			r.Progress(RekeyProgress{r.report, r.fraction(of, from)})
 		}
-		pause(ctx, time.Until(begun.Add(r.cost(len(b.rows), b.stale))))
+		pause(ctx, time.Until(begun.Add(r.cost(len(b.rows), b.resealed))))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

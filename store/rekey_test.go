@@ -211,6 +211,15 @@ func TestRekeyKeepsToItsRate(t *testing.T) {
 	}
 }
 
+func TestADryRunOfRekeyReadsTenTimesAsFastAsItsRate(t *testing.T) {
+	h, _ := startStale(t, 15) // 30 tokens and 15 notifications, 5 s at this rate
+	began := time.Now()
+	h.rekey(store.RekeyOptions{DryRun: true, Rate: 9})
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
 func TestRekeyIsNoForeignWrite(t *testing.T) {
 	h, _ := startStale(t, 3)
 	listener := connect(t, h.db.Config().ConnString())

@@ -33,6 +33,11 @@ type Options struct {
 	// TokensInNotices puts access tokens into notifications.
 	TokensInNotices bool
 
+	// Tends has this store tend the tables: forget requests whose day is over, and
+	// keep the days of the audit. That is for the instances that serve, whose
+	// settings say for how long; what else opens the database leaves it to them.
+	Tends bool
+
 	// AuditKeep is how long it is kept, at least, which request changed what; 0:
 	// that is not noted, and what was is left as it is.
 	AuditKeep time.Duration
@@ -87,7 +92,8 @@ type Store struct {
 	reveal  bool // access tokens in notices
 	watches bool // has a connection for WatchForeign
 
-	auditKeep time.Duration // 0: no audit
+	auditKeep time.Duration              // 0: no audit
+	audit     atomic.Pointer[auditCount] // nil: not known
 
 	finds                chan *find    // to the finders
 	draws                chan *draw    // of user ids
@@ -151,9 +157,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s.running.Go(s.drawGroups)
 	s.running.Go(s.sweepOutbox)
-	s.running.Go(s.emptySlots)
-	if s.auditKeep > 0 {
-		s.running.Go(s.tendAudits)
+	if o.Tends {
+		s.running.Go(s.emptySlots)
+		if s.auditKeep > 0 {
+			s.running.Go(s.tendAudits)
+		}
 	}
 	go func() {
 		<-s.ctx.Done()

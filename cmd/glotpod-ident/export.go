@@ -106,28 +106,26 @@ func export(ctx context.Context, c *config.Config, o exportOptions, stdout, stde
 type exporting struct {
 	users   *store.Exporter
 	archive *archive.Writer
-	at      int64 // the id of the last user who was written
+	at      int64 // the id of the last user who has surely reached the file
 	lastID  int64 // the greatest there was at the start
 	toFile  bool
 }
 
 // run writes what is left to be written.
 func (e *exporting) run(ctx context.Context, stderr io.Writer) error {
-	progress := newProgress(stderr, "exporting")
+	progress := newUserProgress(stderr, "exporting")
 	before := e.archive.Users()
 	err := e.copy(ctx, progress)
 	progress.clear()
 	if err == nil {
 		err = e.archive.Close()
-	} else if unwritten := e.archive.Flush(); unwritten != nil {
-		err = unwritten
 	}
 	if err != nil {
 		goOn := fmt.Sprintf("--after-id %d exports the others, to another file", e.at)
 		if e.toFile {
 			goOn = "--resume goes on from there"
 		}
-		return fmt.Errorf("%w; broken off after user %d: %s", databaseError(err), e.at, goOn)
+		return fmt.Errorf("%w; broken off after user %d: %s", err, e.at, goOn)
 	}
 	fmt.Fprintf(stderr, "%d users exported", e.archive.Users()-before)
 	if before > 0 {
@@ -139,14 +137,14 @@ func (e *exporting) run(ctx context.Context, stderr io.Writer) error {
 
 var errStopped = errors.New("asked to stop")
 
-func (e *exporting) copy(ctx context.Context, progress *progress) error {
+func (e *exporting) copy(ctx context.Context, progress *userProgress) error {
 	for {
 		page, err := e.users.Page(ctx, e.at)
 		switch {
 		case ctx.Err() != nil:
 			return errStopped
 		case err != nil:
-			return err
+			return databaseError(err)
 		case len(page) == 0:
 			return nil
 		}
@@ -154,14 +152,17 @@ func (e *exporting) copy(ctx context.Context, progress *progress) error {
 			if err := e.archive.Add(&page[i]); err != nil {
 				return err
 			}
-			e.at = page[i].ID
 		}
-		progress.tell(e.archive.Users(), float64(e.at)/float64(e.lastID))
+		if err := e.archive.Flush(); err != nil {
+			return err
+		}
+		e.at = page[len(page)-1].ID
+		progress.at(e.archive.Users(), float64(e.at)/float64(e.lastID))
 	}
 }
 
 // databaseError has a database that is out of reach end the program as it does
-// elsewhere.
+// elsewhere. It is for errors of the store alone.
 func databaseError(err error) error {
 	if store.Unreachable(err) {
 		return fmt.Errorf("%w: %w", cluster.ErrUnreachable, err)

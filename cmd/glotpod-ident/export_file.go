@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
 
 	"github.com/glotpod/ident/store/archive"
 )
@@ -27,11 +28,16 @@ func openExportFile(o exportOptions, lastID int64) (*exportFile, error) {
 	if !o.resume {
 		flag |= os.O_TRUNC
 	}
-	partial, err := os.OpenFile(o.output+".partial", flag, 0o600)
+	// A link might lead to a file of others.
+	partial, err := os.OpenFile(o.output+".partial", flag|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening the file to write: %w", err)
 	}
 	f := &exportFile{path: o.output, partial: partial, lastID: o.afterID}
+	if err := partial.Chmod(0o600); err != nil { // it may have been there
+		f.close()
+		return nil, fmt.Errorf("keeping the file from others: %w", err)
+	}
 	if err := f.resume(o.header(lastID)); err != nil {
 		f.close()
 		return nil, err

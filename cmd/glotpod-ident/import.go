@@ -80,7 +80,7 @@ type importing struct {
 	reader   *archive.Reader
 	read     int64 // bytes of the file
 	size     int64 // of the file; 0: not known
-	progress *progress
+	progress *userProgress
 
 	batch    []archive.User
 	lines    []int64   // of batch
@@ -115,8 +115,8 @@ func (im *importing) run(ctx context.Context, c *config.Config) (err error) {
 	if info, err := im.file.Stat(); err == nil && info.Mode().IsRegular() {
 		im.size = info.Size()
 	}
-	im.reader = archive.NewReader(im, importLine*c.Limits.BodyBytes)
-	im.progress = newProgress(im.stderr, "importing")
+	im.reader = archive.NewReader(im, archive.Limits{Line: importLine * c.Limits.BodyBytes, Field: c.Limits.BodyBytes})
+	im.progress = newUserProgress(im.stderr, "importing")
 	err = im.copy(ctx)
 	im.progress.clear()
 	im.sum()
@@ -193,7 +193,7 @@ func (im *importing) put(ctx context.Context) error {
 	for _, n := range im.fates {
 		users += n
 	}
-	im.progress.tell(users, share)
+	im.progress.at(users, share)
 	return nil
 }
 
@@ -219,6 +219,6 @@ func (im *importing) sum() {
 	if im.options.DryRun {
 		did = "to be imported"
 	}
-	fmt.Fprintf(im.stderr, "%d users %s, %d already there, %d conflicts, %d unreadable, %d lines malformed\n",
-		im.fates[store.Imported], did, im.fates[store.AlreadyThere], im.fates[store.Conflicting], im.fates[store.Unreadable], im.malformed)
+	fmt.Fprintf(im.stderr, "%d users %s, %d already there, %d conflicts, %d unreadable, %d lines malformed; ids of new users are greater than %d\n",
+		im.fates[store.Imported], did, im.fates[store.AlreadyThere], im.fates[store.Conflicting], im.fates[store.Unreadable], im.malformed, im.users.Drawn())
 }

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -92,6 +93,77 @@ func TestTokensAreInNotificationsOnlyWhereTheSettingsSaySo(t *testing.T) {
 			t.Errorf("the notification %s speaks of tokens", last.body)
 		}
 	}
+}
+
+func TestANotificationThatNoKeyOpensIsSentInOrderOnceTheKeyIsThere(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	key, lost := s.settings["database.encryption_key"], newKey()
+	const unread = "notification cannot be read, so those of its user are held back"
+	v := s.serve(t)
+	c := s.newCaller(t)
+	first, second := c.create(t, newUser()), c.create(t, newUser())
+	v.stop(t)
+	// As an instance leaves them that ends.
+	left := func(u dict, name string, key string) {
+		note, err := json.Marshal(patchNote(u, op("replace", "/name", name)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key != "" {
+			note = seal(t, key, string(note))
+		}
+		s.exec(t, "INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed) VALUES ($1, gen_random_uuid(), $2, $3, $4)",
+			u["id"], patchKey, note, key != "")
+	}
+	left(first, "s3cret 1", lost)
+	left(first, "s3cret 2", "")
+	left(second, "s3cret 3", key)
+
+	heard := s.subscribe(t)
+	v = s.serve(t)
+	hears := func(u dict, name string) {
+		t.Helper()
+		heard.hears(t, patchKey, patchNote(u, op("replace", "/name", name)))
+	}
+	patch := func(u dict, name string) { c.call(t, "patch", patchOf(u, op("replace", "/name", name))).result(t) }
+	hears(second, "s3cret 3")
+	patch(first, "s3cret 4")
+	patch(second, "s3cret 5")
+	hears(second, "s3cret 5")
+	// One that comes to be there later is found when what is held back is tried again.
+	left(first, "s3cret 6", lost)
+	eventually(t, "it is read", func() bool { return v.stderr.count(unread) == 2 })
+	v.stop(t)
+	if n := v.stderr.count(unread); n != 2 {
+		t.Errorf("of 2 notifications it is logged %d times", n)
+	}
+	if n := s.count(t, "SELECT count(*) FROM ident_outbox"); n != 4 {
+		t.Errorf("%d notifications are kept", n)
+	}
+	s.serve(t, encryptionKeys(key, lost))
+	patch(first, "s3cret 7")
+	for _, n := range []string{"1", "2", "4", "6", "7"} {
+		hears(first, "s3cret "+n)
+	}
+}
+
+func TestWhatIsHeldBackIsToldOnceTheNotificationBeforeItIsDeleted(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	v := s.serve(t)
+	c := s.newCaller(t)
+	u := c.create(t, newUser())
+	v.stop(t)
+	s.exec(t, "INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed) VALUES ($1, gen_random_uuid(), $2, 'no token', true)", u["id"], patchKey)
+	v = s.serve(t)
+	heard := s.subscribe(t)
+	c.call(t, "patch", patchOf(u, op("replace", "/name", "s3cret 1"))).result(t)
+	if n := s.count(t, "SELECT count(*) FROM ident_outbox"); n != 2 {
+		t.Errorf("%d notifications are kept", n)
+	}
+	s.exec(t, "DELETE FROM ident_outbox WHERE body = 'no token'")
+	heard.hears(t, patchKey, patchNote(u, op("replace", "/name", "s3cret 1")))
 }
 
 func TestRefusedRequestsAndRepeatsTellNobody(t *testing.T) {

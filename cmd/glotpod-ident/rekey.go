@@ -39,16 +39,15 @@ func runRekey(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 		return status
 	}
 	if *rate < 0 || *batch < 1 || *batch > 10_000 {
-		fmt.Fprintln(stderr, "glotpod-ident rekey: --rate is at least 0, and --batch is 1 to 10000")
-		return exitUsage
+		return flags.wrong("--rate is at least 0, and --batch is 1 to 10000")
 	}
 	c, err := config.Load(os.Environ())
 	if err != nil {
 		return fail(stderr, err)
 	}
 	progress := newRekeyProgress(stderr)
-	report, err := rekey(ctx, c, store.RekeyOptions{DryRun: *dryRun, Rate: *rate, Batch: *batch, Progress: progress.show})
-	progress.end()
+	report, err := rekey(ctx, c, store.RekeyOptions{DryRun: *dryRun, Rate: *rate, Batch: *batch, Progress: progress.at})
+	progress.clear()
 
 	r := &rekeyReport{RekeyReport: report, dryRun: *dryRun, interrupted: err != nil && ctx.Err() != nil}
 	if report.Passes > 0 {

@@ -23,30 +23,23 @@ const (
 
 // A rekeyProgress tells how far rekey is.
 type rekeyProgress struct {
-	line   *progressLine
-	stderr io.Writer
-
+	progress
 	passes int       // that have begun
 	begun  time.Time // the last of them
-	told   time.Time
 }
 
 func newRekeyProgress(stderr io.Writer) *rekeyProgress {
-	return &rekeyProgress{line: newProgressLine(stderr), stderr: stderr, told: time.Now()}
+	return &rekeyProgress{progress: newProgress(stderr, rekeyShowEvery, rekeyLineEvery)}
 }
 
-func (p *rekeyProgress) show(at store.RekeyProgress) {
+// at may tell how far it is.
+func (p *rekeyProgress) at(at store.RekeyProgress) {
 	if at.Passes != p.passes {
 		p.passes, p.begun = at.Passes, time.Now()
 	}
-	every := rekeyLineEvery
-	if p.line.to != nil {
-		every = rekeyShowEvery
-	}
-	if time.Since(p.told) < every && at.Fraction < 1 {
+	if !p.due() && at.Fraction < 1 {
 		return
 	}
-	p.told = time.Now()
 	read := at.Tokens.Read + at.Notifications.Read
 	text := fmt.Sprintf("%3.0f %%  %d read, %d re-sealed, %d unreadable", 100*at.Fraction,
 		read, at.Tokens.Resealed+at.Notifications.Resealed, at.Tokens.Unreadable+at.Notifications.Unreadable)
@@ -54,15 +47,13 @@ func (p *rekeyProgress) show(at store.RekeyProgress) {
 		left := time.Duration(float64(took) * (1 - at.Fraction) / at.Fraction)
 		text += fmt.Sprintf(", about %v left", left.Round(time.Second))
 	}
-	if p.line.to == nil {
-		fmt.Fprintf(p.stderr, "pass %d: %s\n", at.Passes, text)
-		return
+	between := ":"
+	if p.onTerminal() {
+		full := int(at.Fraction * rekeyBarWidth)
+		between = " [" + strings.Repeat("#", full) + strings.Repeat("-", rekeyBarWidth-full) + "]"
 	}
-	full := int(at.Fraction * rekeyBarWidth)
-	p.line.show("pass %d [%s%s] %s", at.Passes, strings.Repeat("#", full), strings.Repeat("-", rekeyBarWidth-full), text)
+	p.tell(fmt.Sprintf("pass %d%s %s", at.Passes, between, text))
 }
-
-func (p *rekeyProgress) end() { p.line.clear() }
 
 // A rekeyReport is what rekey has to say in the end.
 type rekeyReport struct {

@@ -149,7 +149,9 @@ func openStore(ctx context.Context, c *config.Config, log *zap.Logger) (users *s
 }
 
 func register(ctx context.Context, c *config.Config, log *zap.Logger) (_ *store.Store, start int64, err error) {
-	users, err := store.Open(ctx, storeOptions(c, log))
+	options := storeOptions(c, log)
+	options.Tends = true
+	users, err := store.Open(ctx, options)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -1,8 +1,10 @@
 package main_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -236,6 +238,86 @@ func TestAnExportThatWasBrokenOffIsContinued(t *testing.T) {
 	}
 	if rest := s.exports(t, "--after-id", "5998"); strings.Count(rest, "\n") != 3 || !strings.Contains(rest, `"after_id":5998`) {
 		t.Errorf("the rest:\n%s", rest)
+	}
+}
+
+func TestAnImportTellsWhichIDsNewUsersGet(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	file := filepath.Join(t.TempDir(), "users")
+	for last, want := range map[int]string{7000: "ids of new users are greater than 7000\n", 2147483647: "set the sequence first"} {
+		text := fmt.Sprintf(`{"format":"glotpod.ident users","version":1,"tokens":"sealed","last_id":%d}`+"\n"+
+			`{"id":5,"name":"s3cret","email":"5","github":{"id":1,"access_token":"%s"}}`+"\n"+`{"end":true,"users":1}`,
+			last, seal(t, s.settings["database.encryption_key"], "s3cret-token"))
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, more := range []string{"--dry-run", "--empty-tokens"} {
+			if _, _, stderr := s.run(t, "import", file, more); !strings.Contains(stderr, want) {
+				t.Errorf("%d, %s: %s", last, more, stderr)
+			}
+		}
+	}
+}
+
+// The disk is full in the middle of a page, of which much is in memory already.
+func TestAnExportToAFullDiskNamesAUserUpToWhomAllIsThere(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.exec(t, `INSERT INTO users (id, name, email_address) SELECT n, repeat('s3cret', 100), n FROM generate_series(1, 5000) AS n`)
+	s.exec(t, `INSERT INTO services (user_id, sv_id, sv_name, access_token) SELECT id, id, 'fb', $1 FROM users`,
+		seal(t, s.settings["database.encryption_key"], "s3cret-token"))
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	for _, to := range []string{"", "--output " + folder + "/b"} {
+		file := folder + "/a"
+		shell := exec.Command("sh", "-c", "ulimit -f 2000 && exec '"+program+"' export "+to+" >"+file) // 1,000 KiB
+		shell.Env = s.settings.environ()
+		var stderr strings.Builder
+		shell.Stderr = &stderr
+		var ended *exec.ExitError
+		if err := shell.Run(); !errors.As(err, &ended) || ended.ExitCode() != 1 {
+			t.Errorf("export %s: %v, %s", to, err, stderr.String())
+		}
+		if to != "" {
+			file = folder + "/b.partial"
+		}
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var last int
+		_, after, _ := strings.Cut(stderr.String(), "broken off after user ")
+		if _, err := fmt.Sscanf(after, "%d:", &last); err != nil || last < 1000 || strings.Count(string(content), "\n") < last+1 {
+			t.Errorf("%d lines are there: %s", strings.Count(string(content), "\n"), stderr.String())
+		}
+	}
+}
+
+func TestAnExportIsReadByNobodyElse(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	path := filepath.Join(t.TempDir(), "users")
+	if err := os.WriteFile(path+".partial", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if status, _, stderr := s.run(t, "export", "--output", path); status != 0 {
+		t.Fatal(stderr)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	if err := os.Symlink(path+".others", path+".partial"); err != nil {
+		t.Fatal(err)
+	}
+	if status, _, _ := s.run(t, "export", "--output", path); status != 1 {
+		t.Errorf("a link is followed: %d", status)
+	}
+	if _, err := os.Stat(path + ".others"); err == nil {
+		t.Error("a link is followed")
 	}
 }
 

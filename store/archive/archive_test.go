@@ -16,7 +16,7 @@ const header = `{"format":"glotpod.ident users","version":1,"tokens":"sealed"}` 
 
 // read reads all there is: users by id, and what is wrong, in order.
 func read(r io.Reader, longest int) (users []archive.User, wrong []string) {
-	a := archive.NewReader(r, longest)
+	a := archive.NewReader(r, archive.Limits{Line: longest, Field: 5000})
 	for {
 		u, err := a.Next()
 		var line *archive.LineError
@@ -88,21 +88,24 @@ func TestALineThatIsNoUserIsSaidToBeNoneAndTheNextIsRead(t *testing.T) {
 		strings.Replace(good, "5", "-5", 1):     "id is not",
 		strings.Replace(good, `"e"`, "1", 1):    "email is of the wrong type",
 		strings.Replace(good, "name", "nam", 1): "a user has no field but",
-		strings.Replace(good, `"name":"s3cret",`, "", 1):                           "name is missing",
-		strings.Replace(good, `"email":"e",`, "", 1):                               "email is missing",
-		strings.Replace(good, `"e"`, `"a\u0000b"`, 1):                              "NUL",
-		strings.Replace(good, `"e"`, `"`+strings.Repeat("e", 2601)+`"`, 1):         "email is longer than 2600 bytes",
-		strings.Replace(good, `"e"`, `"`+strings.Repeat("e", 20_000)+`"`, 1):       "longer than 10000 bytes",
-		strings.Replace(good, `"e"`, "\"\xff\"", 1):                                "not UTF-8",
-		strings.Replace(good, `"id":1,`, "", 1):                                    "github.id is not",
-		strings.Replace(good, `"access_token"`, `"token"`, 1):                      "a user has no field but",
-		strings.Replace(good, `,"access_token":"s3cret"`, ``, 1):                   "github has no access_token",
-		strings.Replace(good, `,"github":{"id":1,"access_token":"s3cret"}`, ``, 1): "a user has github or facebook or both",
-		strings.Repeat(`{"github":`, 900) + `1` + strings.Repeat(`}`, 900):         "a user has no field but",
-		strings.Repeat(`[`, 9000):                                                  "not",
-		header[:len(header)-1]:                                                     "a user has no field but",
-		`{"end":true,"users":1,"more":1}`:                                          "a user has no field but",
-		`{"end":false,"users":1}`:                                                  "a user has no field but",
+		strings.Replace(good, `"name":"s3cret",`, "", 1):                                     "name is missing",
+		strings.Replace(good, `"email":"e",`, "", 1):                                         "email is missing",
+		strings.Replace(good, `"e"`, `"a\u0000b"`, 1):                                        "NUL",
+		strings.Replace(good, `"e"`, `"`+strings.Repeat("e", 2601)+`"`, 1):                   "email is longer than 2600 bytes",
+		strings.Replace(good, `"e"`, `"`+strings.Repeat("e", 20_000)+`"`, 1):                 "longer than 10000 bytes",
+		strings.Replace(good, `"s3cret"`, `"`+strings.Repeat("n", 5001)+`"`, 1):              "name is longer than 5000 bytes",
+		strings.Replace(good, `"s3cret"}`, `"`+strings.Repeat("t", 6769)+`"}`, 1):            "the access_token of github is longer than 5000 bytes",
+		strings.Replace(good, `"e"`, `"e","picture_url":"`+strings.Repeat("p", 5001)+`"`, 1): "picture_url is longer than 5000 bytes",
+		strings.Replace(good, `"e"`, "\"\xff\"", 1):                                          "not UTF-8",
+		strings.Replace(good, `"id":1,`, "", 1):                                              "github.id is not",
+		strings.Replace(good, `"access_token"`, `"token"`, 1):                                "a user has no field but",
+		strings.Replace(good, `,"access_token":"s3cret"`, ``, 1):                             "github has no access_token",
+		strings.Replace(good, `,"github":{"id":1,"access_token":"s3cret"}`, ``, 1):           "a user has github or facebook or both",
+		strings.Repeat(`{"github":`, 900) + `1` + strings.Repeat(`}`, 900):                   "a user has no field but",
+		strings.Repeat(`[`, 9000):                                                            "not",
+		header[:len(header)-1]:                                                               "a user has no field but",
+		`{"end":true,"users":1,"more":1}`:                                                    "a user has no field but",
+		`{"end":false,"users":1}`:                                                            "a user has no field but",
 	} {
 		for _, newline := range []string{"\n", "\r\n"} {
 			text := header + line + newline + good + newline + `{"end":true,"users":2}`
@@ -200,13 +203,26 @@ func TestAnArchiveThatWasBrokenOffIsContinued(t *testing.T) {
 	}
 }
 
+func TestAnArchiveIsContinuedAfterAUserWhomImportWouldRefuse(t *testing.T) {
+	for _, u := range []archive.User{{ID: 5}, {ID: 5, GitHub: &archive.Account{ID: 1}}} {
+		var b bytes.Buffer
+		w, err := archive.NewWriter(&b, archive.Header{Tokens: archive.Sealed})
+		if err := errors.Join(err, w.Add(&u), w.Flush()); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := archive.Inspect(&b); err != nil || p.LastID != 5 || p.Users != 1 {
+			t.Errorf("%+v, %v", p, err)
+		}
+	}
+}
+
 // A reader of anything ends, and tells of each line once.
 func FuzzReader(f *testing.F) {
 	f.Add([]byte(header + `{"id":5,"name":"n","email":"e","picture_url":null,"github":{"id":1,"access_token":"t"}}` + "\n" + `{"end":true,"users":1}`))
 	f.Add([]byte(header + `{"end":true,"users":0}` + "\n\n" + header + "x"))
 	f.Add([]byte(header + strings.Repeat("[", 300)))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		r := archive.NewReader(bytes.NewReader(text), 200)
+		r := archive.NewReader(bytes.NewReader(text), archive.Limits{Line: 200, Field: 100})
 		seen := make(map[string]bool)
 		for {
 			u, err := r.Next()

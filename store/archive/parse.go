@@ -2,8 +2,10 @@ package archive
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"unicode/utf8"
 
@@ -26,7 +28,7 @@ type lineAccount struct {
 }
 
 // parseUser reads a line, or says why it is no user.
-func parseUser(text []byte, tokens Tokens) (u *User, reason string) {
+func parseUser(text []byte, tokens Tokens, longest int) (u *User, reason string) {
 	var line lineUser
 	if reason := decode(text, &line); reason != "" {
 		return nil, reason
@@ -37,16 +39,23 @@ func parseUser(text []byte, tokens Tokens) (u *User, reason string) {
 	if _, err := actor.ParseUser(line.tree()); err != nil {
 		return nil, err.(*actor.Refusal).Message
 	}
-	for _, s := range []*string{line.Name, line.Email, line.PictureURL} {
-		if s != nil && strings.Contains(*s, "\x00") {
+	for _, s := range []struct {
+		field string
+		text  *string
+	}{{"name", line.Name}, {"email", line.Email}, {"picture_url", line.PictureURL}} {
+		switch {
+		case s.text == nil:
+		case len(*s.text) > longest:
+			return nil, fmt.Sprintf("%s is longer than %d bytes", s.field, longest)
+		case strings.Contains(*s.text, "\x00"):
 			return nil, "a string contains NUL"
 		}
 	}
 	u = &User{ID: *line.ID, Name: *line.Name, Email: *line.Email, PictureURL: line.PictureURL}
-	if u.GitHub, reason = line.GitHub.account("github", tokens); reason != "" {
+	if u.GitHub, reason = line.GitHub.account("github", tokens, longest); reason != "" {
 		return nil, reason
 	}
-	if u.Facebook, reason = line.Facebook.account("facebook", tokens); reason != "" {
+	if u.Facebook, reason = line.Facebook.account("facebook", tokens, longest); reason != "" {
 		return nil, reason
 	}
 	return u, ""
@@ -78,7 +87,7 @@ func (l *lineUser) tree() map[string]any {
 	return tree
 }
 
-func (a *lineAccount) account(service string, tokens Tokens) (*Account, string) {
+func (a *lineAccount) account(service string, tokens Tokens, longest int) (*Account, string) {
 	switch {
 	case a == nil:
 		return nil, ""
@@ -88,9 +97,15 @@ func (a *lineAccount) account(service string, tokens Tokens) (*Account, string) 
 		return &Account{ID: *a.ID}, ""
 	case a.Token == nil || *a.Token == "":
 		return nil, service + " has no access_token"
+	case len(*a.Token) > sealedLength(longest):
+		return nil, fmt.Sprintf("the access_token of %s is longer than %d bytes", service, longest)
 	}
 	return &Account{ID: *a.ID, Token: *a.Token}, ""
 }
+
+// sealedLength is how long so many bytes are as a Fernet token: padded to whole
+// blocks of 16, with 57 bytes around, in base64.
+func sealedLength(plain int) int { return base64.URLEncoding.EncodedLen((plain/16+1)*16 + 57) }
 
 func parseHeader(text []byte) (h Header, ok bool) {
 	ok = decode(text, &h) == ""

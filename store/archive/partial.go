@@ -64,10 +64,10 @@ func (p *Partial) finish(last []byte, lines int64) error {
 		}
 		return nil
 	}
-	u, reason := parseUser(last, p.Header.Tokens)
-	if reason != "" {
+	var u lineUser // who may be one that the service would not make
+	if decode(last, &u) != "" || u.ID == nil {
 		return errNotOurs
 	}
-	p.LastID = u.ID
+	p.LastID = *u.ID
 	return nil
 }

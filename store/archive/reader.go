@@ -13,19 +13,25 @@ import (
 // A Reader reads archives, of whoever made them: it takes no more memory than
 // one line.
 type Reader struct {
-	from    *bufio.Reader
-	longest int
-	line    []byte
-	number  int64 // of the line
+	from   *bufio.Reader
+	limits Limits
+	line   []byte
+	number int64 // of the line
 
 	inside bool // a header was read, and its end was not
 	header Header
 	lines  int64 // of the archive so far, but for the header
 }
 
-// NewReader returns a Reader that refuses lines of more bytes than longest.
-func NewReader(r io.Reader, longest int) *Reader {
-	return &Reader{from: bufio.NewReaderSize(r, 64<<10), longest: longest}
+// Limits are what a Reader refuses users beyond, in bytes.
+type Limits struct {
+	Line  int
+	Field int // of what is in a line, a sealed token counting as what is sealed
+}
+
+// NewReader returns a Reader that refuses what is beyond the limits.
+func NewReader(r io.Reader, l Limits) *Reader {
+	return &Reader{from: bufio.NewReaderSize(r, 64<<10), limits: l}
 }
 
 // A LineError says that a line is no user. It quotes nothing of it. The next line
@@ -69,7 +75,7 @@ func (r *Reader) Next() (*User, error) {
 			return nil, &ArchiveError{r.number, noArchive}
 		case !whole:
 			r.lines++
-			return nil, r.refuse(fmt.Sprintf("longer than %d bytes", r.longest))
+			return nil, r.refuse(fmt.Sprintf("longer than %d bytes", r.limits.Line))
 		}
 		text := bytes.TrimSpace(r.line)
 		switch {
@@ -86,7 +92,7 @@ func (r *Reader) Next() (*User, error) {
 				continue
 			}
 			r.lines++
-			u, reason := parseUser(text, r.header.Tokens)
+			u, reason := parseUser(text, r.header.Tokens, r.limits.Field)
 			if reason != "" {
 				return nil, r.refuse(reason)
 			}
@@ -132,7 +138,7 @@ func (r *Reader) readLine() (whole bool, err error) {
 		if len(part) > 0 && !begun {
 			r.number++
 		}
-		if whole = whole && len(r.line)+len(part) <= r.longest; whole {
+		if whole = whole && len(r.line)+len(part) <= r.limits.Line; whole {
 			r.line = append(r.line, part...)
 		}
 		switch {

@@ -9,14 +9,18 @@ CREATE TABLE ident_audit (
     user_id      int  NOT NULL,
     operation    text NOT NULL, -- create, patch or delete
     request      uuid,          -- its identity, as ident_request computes it; NULL: it had none
-    traceparent  text,          -- of the request
+    traceparent  text,          -- the request's own or, where the service traces, that of its span process
     changes      json NOT NULL  -- a JSON Patch, from the user before to the user after, without access tokens
 ) PARTITION BY RANGE (committed_at);
 
 CREATE TABLE ident_audit_rest PARTITION OF ident_audit DEFAULT;
 
--- Makes the partition of a day. Nobody has to wait for it: the table is only
--- attached once it is there.
+-- By it, rows that are old are found without looking through the others.
+CREATE INDEX ON ident_audit_rest (committed_at);
+
+-- Makes the partition of a day. Who writes to the partitions of other days does not
+-- wait for it. ident_audit_rest is locked while it is looked through for rows of that
+-- day: so whoever reads ident_audit waits, or finds no partition to write to.
 CREATE FUNCTION ident_audit_day(day date) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     name text := 'ident_audit_' || to_char(day, 'YYYYMMDD');
