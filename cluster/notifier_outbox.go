@@ -145,6 +145,7 @@ func (n *notifier) sweepAll(ctx context.Context) {
 	refused, overdue := time.NewTicker(refusedEvery), time.NewTicker(overdueEvery)
 	defer refused.Stop()
 	defer overdue.Stop()
+	defer n.metrics.overdue.Set(0) // whoever holds the partitions next, counts
 	for {
 		var err error
 		select {

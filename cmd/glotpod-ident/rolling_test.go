@@ -90,8 +90,8 @@ func (r *rollout) update() {
 	}
 }
 
-// scale starts instances until there are so many, all at once, or stops the last
-// ones, all at once.
+// scale starts instances until there are so many, one after another, or stops the
+// last ones, all at once.
 func (r *rollout) scale(from, to int) {
 	for n := from; n < to; n++ {
 		r.start(rolloutName(n), "")
