@@ -15,7 +15,7 @@ import (
 )
 
 // shortBench is enough to see what bench does. Nobody looks at how fast.
-var shortBench = []string{"--duration", "200ms", "--in-flight", "1,8"}
+var shortBench = []string{"--duration", "500ms", "--in-flight", "1,8"}
 
 // savedBench is what these tests read of what bench saves.
 type savedBench struct {
@@ -35,7 +35,7 @@ func TestBenchMeasuresAClusterThatItStartsAndLeavesNothing(t *testing.T) {
 	t.Parallel()
 	folder, file := devFolder(t), filepath.Join(t.TempDir(), "saved.json")
 	p := launch(t, append(settings{}.environ(), "TMPDIR="+folder),
-		"bench", "--local", "1", "--partitions", "4", "--save", file, "--duration", "200ms",
+		"bench", "--local", "1", "--partitions", "4", "--save", file, "--duration", "1s",
 		"--cases", "get-direct,patch,patch-direct")
 	if status := p.await(t, devPatience); status != 0 {
 		t.Fatalf("status %d: %s", status, p.stderr.String())
