@@ -42,6 +42,10 @@ const listenersAtOnce = 64
 // serveEvents sends the view, or why there is none, again and again, as
 // server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
 func (h *httpServer) serveEvents(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	if r.Method == http.MethodHead {
+		return
+	}
 	select {
 	case h.listeners <- struct{}{}:
 		defer func() { <-h.listeners }()
@@ -50,7 +54,6 @@ func (h *httpServer) serveEvents(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "too many listen already", http.StatusServiceUnavailable)
 		return
 	}
-	w.Header().Set("Content-Type", "text/event-stream")
 	controller := http.NewResponseController(w)
 	controller.SetReadDeadline(time.Time{}) // it would end the request
 	ticker := time.NewTicker(eventEvery)

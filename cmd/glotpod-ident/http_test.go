@@ -94,6 +94,9 @@ func TestEventsGoOnForLongerThanAnyOtherRequestAndTheirConnectionEndsSoonAfterTh
 func TestManyConnectionsShutNoProbeOut(t *testing.T) {
 	t.Parallel()
 	v := newSite(t).serve(t)
+	if response, err := http.Head(v.url + "/events"); err != nil || response.StatusCode != http.StatusOK {
+		t.Errorf("the head of the events: %v, %v", response, err)
+	}
 	var replies []*bufio.Reader
 	for _, begin := range []string{"GET /events HTTP/1.1\r\nHost: x\r\n\r\n", "GET /ev", ""} {
 		for range 300 {
