@@ -41,10 +41,7 @@ func newMetrics() *metrics {
 		Help:    "Writes that share a transaction.",
 		Buckets: prometheus.ExponentialBuckets(1, 2, 8),
 	})
-	m.misses = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: metricPrefix + "commit_misses_total",
-		Help: "Transactions in one round trip that found something else than was known, wrote nothing, and were done anew in two.",
-	})
+	m.misses = m.counter("commit_misses_total", "Transactions in one round trip that found something else than was known, wrote nothing, and were done anew in two.")
 	m.failures = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: metricPrefix + "commit_failures_total",
 		Help: "Transactions of writes that were not committed: another one stood in the way (contended), an error of the database (failed), or the database was lost (unknown: it may have been committed, which the next try finds out).",
@@ -52,29 +49,24 @@ func newMetrics() *metrics {
 	for _, class := range []errorClass{contended, failed, unknown} {
 		m.failures.WithLabelValues(class.String())
 	}
-	m.failed = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: metricPrefix + "writes_failed_total",
-		Help: "Writes that were given up; the log says why.",
-	})
+	m.failed = m.counter("writes_failed_total", "Writes that were given up; the log says why.")
 	m.finds = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    metricPrefix + "lookup_batch_users",
 		Help:    "Users who are looked for in one round trip.",
 		Buckets: prometheus.ExponentialBuckets(1, 2, 7),
 	})
-	m.foreign = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: metricPrefix + "foreign_writes_total",
-		Help: "Times that another program was heard to have written to the users.",
-	})
-	m.unopened = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: metricPrefix + "unreadable_tokens_total",
-		Help: "Times that a user could not be read, as no key opens an access token; the log has the user's id.",
-	})
-	m.panics = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: metricPrefix + "write_panics_total",
-		Help: "Writes that failed by a bug in what they make of the user; the log has the stack.",
-	})
-	m.collections = []prometheus.Collector{m.commits, m.writes, m.misses, m.failures, m.failed, m.finds, m.foreign, m.unopened, m.panics}
+	m.foreign = m.counter("foreign_writes_total", "Times that another program was heard to have written to the users.")
+	m.unopened = m.counter("unreadable_tokens_total", "Times that a user could not be read, as no key opens an access token; the log has the user's id.")
+	m.panics = m.counter("write_panics_total", "Writes that failed by a bug in what they make of the user; the log has the stack.")
+	m.collections = append(m.collections, m.commits, m.writes, m.failures, m.finds)
 	return m
+}
+
+// counter makes one of the collections.
+func (m *metrics) counter(name, help string) prometheus.Counter {
+	c := prometheus.NewCounter(prometheus.CounterOpts{Name: metricPrefix + name, Help: help})
+	m.collections = append(m.collections, c)
+	return c
 }
 
 // committed notes that a transaction of writes was committed.
