@@ -40,13 +40,14 @@ func (p *devPorts) close() {
 	}
 }
 
-// addresses returns addresses for so many instances to listen on: those of the
-// block or, where another program has taken one, any other.
+// addresses returns addresses for so many instances to listen on, of which there
+// are at most devMostInstances: those of the block or, where another program has
+// taken one, any other.
 func (p *devPorts) addresses(n int) []string {
 	addresses := make([]string, n)
 	for i := range addresses {
 		tries := []int{0} // the system chooses
-		if p.first != 0 && i < devBlock {
+		if p.first != 0 {
 			tries = []int{p.first + i, 0}
 		}
 		for _, port := range tries {
