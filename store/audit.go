@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
 )
@@ -42,7 +41,7 @@ func (a *auditRows) add(d decided) {
 
 // queue has the rows written, if a condition holds.
 func (a *auditRows) queue(batch *pgx.Batch, condition string) {
-	if len(a.users) == 0 {
+	if a.users == nil {
 		return
 	}
 	batch.Queue(`INSERT INTO ident_audit (user_id, operation, request, traceparent, changes)
@@ -53,8 +52,6 @@ func (a *auditRows) queue(batch *pgx.Batch, condition string) {
 }
 
 const (
-	auditCheckEvery = 10 * time.Minute
-
 	// auditAhead is how many days have their partition before they come. If nobody
 	// gets to it in that time, ident_audit_rest takes what is written.
 	auditAhead = 7
@@ -74,25 +71,9 @@ const (
 	auditRestRows = 100_000
 )
 
-// tendAudits sees to it that ident_audit has the days that come, and not those that
-// are over for longer than it is to be kept.
-func (s *Store) tendAudits() {
-	ticker := time.NewTicker(auditCheckEvery)
-	defer ticker.Stop()
-	for {
-		if err := s.tendAudit(s.ctx); err != nil && s.ctx.Err() == nil {
-			s.log.Warn("audit table not tended, trying again", zap.Duration("in", auditCheckEvery), zap.Error(err))
-		}
-		select {
-		case <-ticker.C:
-		case <-s.ctx.Done():
-			return
-		}
-	}
-}
-
-// tendAudit does what is due, unless another instance is at it. What fails keeps
-// nothing else from being done.
+// tendAudit sees to it that ident_audit has the days that come, and not those that
+// are over for longer than it is to be kept, unless another instance is at it. What
+// fails keeps nothing else from being done.
 func (s *Store) tendAudit(ctx context.Context) (err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {

@@ -163,6 +163,14 @@ func (c *claiming) commit(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, "rollback")
 		return err
 	}
+	batch := new(pgx.Batch)
+	c.queue(batch)
+	batch.Queue("commit")
+	return conn.SendBatch(ctx, batch).Close()
+}
+
+// queue writes what was claimed.
+func (c *claiming) queue(batch *pgx.Batch) {
 	var partitions []int
 	var epochs, starts, sessions []int64
 	var names []string
@@ -174,13 +182,10 @@ func (c *claiming) commit(ctx context.Context, conn *pgx.Conn) error {
 		starts = append(starts, by.Incarnation.Start)
 		sessions = append(sessions, by.Incarnation.Session)
 	}
-	batch := new(pgx.Batch)
 	batch.Queue(`UPDATE ident_partitions p
 		SET epoch = c.epoch, holder = c.name, holder_start = c.start, holder_session = c.session, released = false, claimed_at = now()
 		FROM unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[]) AS c (partition, epoch, name, start, session)
 		WHERE p.partition = c.partition`, partitions, epochs, names, starts, sessions)
-	batch.Queue("commit")
-	return conn.SendBatch(ctx, batch).Close()
 }
 
 // endHolders ends the connections that hold the locks on partitions whose

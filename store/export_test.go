@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"strconv"
 )
 
 // EmptyNextSlot is what is done every now and then.
@@ -29,4 +30,22 @@ func SampleTokens(ctx context.Context, s *Store) (looked []string, err error) {
 		looked = append(looked, fmt.Sprint(row.service, " ", row.userID))
 	}
 	return looked, err
+}
+
+// Planned returns how many statements have been planned on the connections that are
+// idle, one after another as they will be used.
+func Planned(ctx context.Context, s *Store) (statements []int, err error) {
+	for _, conn := range s.pool.AcquireAllIdle(ctx) {
+		defer conn.Release()
+		results, err := conn.Conn().PgConn().Exec(ctx, "SELECT count(*) FROM pg_prepared_statements").ReadAll()
+		if err != nil {
+			return nil, err
+		}
+		n, err := strconv.Atoi(string(results[0].Rows[0][0]))
+		if err != nil {
+			return nil, err
+		}
+		statements = append(statements, n)
+	}
+	return statements, nil
 }

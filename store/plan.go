@@ -11,7 +11,8 @@ import (
 )
 
 // A plan is what a group is going to write, column by column as the statements
-// take it, and what becomes of its writes when that is committed.
+// take it, and what becomes of its writes when that is committed. A statement whose
+// first column is nil is left out.
 type plan struct {
 	deletedServices struct {
 		users []int64
@@ -219,39 +220,39 @@ func (pl *plan) tell(s *Store, p *pending, n actor.Notice) error {
 // queue has all written that is planned, if a condition holds, and what was
 // delivered removed in any case.
 func (pl *plan) queue(batch *pgx.Batch, removal *removal, condition string) {
-	if c := &pl.deletedServices; len(c.users) > 0 {
+	if c := &pl.deletedServices; c.users != nil {
 		batch.Queue(`DELETE FROM services s
 			USING unnest($1::int[], $2::text[]::svc_type[]) AS d (user_id, sv_name)
 			WHERE s.user_id = d.user_id AND s.sv_name = d.sv_name AND `+condition, c.users, c.names)
 	}
-	if len(pl.deletedUsers) > 0 {
+	if pl.deletedUsers != nil {
 		batch.Queue("DELETE FROM users WHERE id = ANY($1::int[]) AND "+condition, pl.deletedUsers)
 	}
-	if c := &pl.updatedUsers; len(c.ids) > 0 {
+	if c := &pl.updatedUsers; c.ids != nil {
 		batch.Queue(`UPDATE users u
 			SET name = n.name, email_address = n.email, picture_url = n.picture
 			FROM unnest($1::int[], $2::text[], $3::text[], $4::text[]) AS n (id, name, email, picture)
 			WHERE u.id = n.id AND `+condition, c.ids, c.names, c.emails, c.pictures)
 	}
-	if c := &pl.insertedUsers; len(c.ids) > 0 {
+	if c := &pl.insertedUsers; c.ids != nil {
 		batch.Queue(`INSERT INTO users (id, name, email_address, picture_url)
 			SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::text[]) WHERE `+condition,
 			c.ids, c.names, c.emails, c.pictures)
 	}
-	if c := &pl.services; len(c.users) > 0 {
+	if c := &pl.services; c.users != nil {
 		batch.Queue(`INSERT INTO services (user_id, sv_name, sv_id, access_token)
 			SELECT * FROM unnest($1::int[], $2::text[]::svc_type[], $3::bigint[], $4::bytea[]) WHERE `+condition+`
 			ON CONFLICT (sv_name, user_id) DO UPDATE
 			SET sv_id = excluded.sv_id, access_token = excluded.access_token`, c.users, c.names, c.ids, c.tokens)
 	}
-	if c := &pl.requests; len(c.identities) > 0 {
+	if c := &pl.requests; c.identities != nil {
 		batch.Queue(`INSERT INTO ident_requests (slot, identity, digest, user_id, code, message)
 			SELECT slots.slot, r.* FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::text[], $5::text[]) AS r,
 			(SELECT ident_slot(now()) UNION SELECT ident_slot(now() - interval '10 minutes')) AS slots (slot) WHERE `+condition,
 			c.identities, c.digests, c.users, c.codes, c.messages)
 	}
 	pl.audit.queue(batch, condition)
-	if c := &pl.notices; len(c.users) > 0 {
+	if c := &pl.notices; c.users != nil {
 		batch.Queue(`INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, traceparent, partition)
 			SELECT n.user_id, n.message_id, n.routing_key, n.body, n.sealed, nullif(n.trace, ''), n.partition
 			FROM unnest($1::int[], $2::uuid[], $3::text[], $4::bytea[], $5::boolean[], $6::text[], $7::int[])
@@ -259,7 +260,7 @@ func (pl *plan) queue(batch *pgx.Batch, removal *removal, condition string) {
 			RETURNING id, pg_current_xact_id()::xid`, c.users, c.ids, c.keys, c.bodies, c.sealeds, c.traces, c.partitions).
 			Query(pl.readNoticeIDs)
 	}
-	if len(removal.ids) > 0 {
+	if removal.ids != nil {
 		batch.Queue(deleteOutbox, removal.ids)
 	}
 }

@@ -3,39 +3,19 @@ package store
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5"
-	"go.uber.org/zap"
 )
 
-const (
-	slotCheckEvery = 10 * time.Minute
-	slotLockWait   = "200ms" // how long the lock on a slot may hold up commits
-)
-
-// emptySlots forgets the requests whose day is over.
-func (s *Store) emptySlots() {
-	ticker := time.NewTicker(slotCheckEvery)
-	defer ticker.Stop()
-	for {
-		ctx, cancel := context.WithTimeout(s.ctx, attemptTimeout)
-		if err := s.emptyNextSlot(ctx); err != nil && s.ctx.Err() == nil {
-			s.log.Warn("old requests not removed, trying again", zap.Duration("in", slotCheckEvery), zap.Error(err))
-		}
-		cancel()
-		select {
-		case <-ticker.C:
-		case <-s.ctx.Done():
-			return
-		}
-	}
-}
+// slotLockWait is how long the lock on a slot may hold up commits.
+const slotLockWait = "200ms"
 
 // emptyNextSlot empties the slot that tomorrow will write to. What it holds is
 // two days old and more. In the first and the last hour of a day nothing is
 // done, so that no transaction can see another day than this one.
 func (s *Store) emptyNextSlot(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
 	var midnight bool
 	var slot int
 	err := s.pool.QueryRow(ctx, `SELECT ident_slot(now() - interval '1 hour') <> ident_slot(now() + interval '1 hour'),

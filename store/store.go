@@ -38,6 +38,11 @@ type Options struct {
 	// settings say for how long; what else opens the database leaves it to them.
 	Tends bool
 
+	// TendAfter is how long after Open that is done for the first time. An instance
+	// that starts has more urgent things to do, and so has the database, all the
+	// more where many start together.
+	TendAfter time.Duration
+
 	// AuditKeep is how long it is kept, at least, which request changed what; 0:
 	// that is not noted, and what was is left as it is.
 	AuditKeep time.Duration
@@ -158,10 +163,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.running.Go(s.drawGroups)
 	s.running.Go(s.sweepOutbox)
 	if o.Tends {
-		s.running.Go(s.emptySlots)
-		if s.auditKeep > 0 {
-			s.running.Go(s.tendAudits)
-		}
+		s.running.Go(func() { s.tend(o.TendAfter) })
 	}
 	go func() {
 		<-s.ctx.Done()
@@ -196,7 +198,6 @@ func PoolConfig(o Options) (*pgxpool.Config, error) {
 	if watches(o) {
 		config.MaxConns-- // the one of WatchForeign
 	}
-	config.MinIdleConns = 1
 	return config, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"runtime"
 	"sync"
@@ -66,6 +67,7 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger) error {
 		return err
 	}
 	defer users.Close()
+	users.Warm(ctx)
 	defer checkKeys(ctx, users)()
 	secret, err := clusterSecret(c)
 	if err != nil {
@@ -150,7 +152,7 @@ func openStore(ctx context.Context, c *config.Config, log *zap.Logger) (users *s
 
 func register(ctx context.Context, c *config.Config, log *zap.Logger) (_ *store.Store, start int64, err error) {
 	options := storeOptions(c, log)
-	options.Tends = true
+	options.Tends, options.TendAfter = true, tendAfter+rand.N(tendSpread)
 	users, err := store.Open(ctx, options)
 	if err != nil {
 		return nil, 0, err
@@ -194,7 +196,13 @@ func warmUsers(c *config.Config) *actor.CacheOptions {
 	return &actor.CacheOptions{Users: c.Actor.WarmUsers, Bytes: int64(c.Actor.WarmBytes), Idle: c.Actor.Idle}
 }
 
-const connectTimeout = 8 * time.Second
+const (
+	connectTimeout = 8 * time.Second
+
+	// The tables are first tended at some time after a start.
+	tendAfter  = 20 * time.Second
+	tendSpread = 40 * time.Second
+)
 
 func storeOptions(c *config.Config, log *zap.Logger) store.Options {
 	pg := c.Database.Postgres

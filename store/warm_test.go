@@ -1,0 +1,59 @@
+package store_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/store"
+)
+
+func TestAWarmStoreTakesAPartitionOverWithoutPlanningAnything(t *testing.T) {
+	h := start(t)
+	id := h.create(1)
+	h.release(h.lease)
+	s := h.open()
+	const content = `SELECT concat((SELECT array_agg(u) FROM users u), (SELECT array_agg(r) FROM ident_requests r), (SELECT array_agg(o) FROM ident_outbox o),
+		(SELECT array_agg(a) FROM ident_audit a), (SELECT array_agg(p) FROM ident_partitions p))`
+	was := h.one(content)
+	s.Warm(t.Context())
+	if is := h.one(content); is != was {
+		t.Errorf("to warm a store has changed the database:\n%v\n%v", was, is)
+	}
+	before, err := store.Planned(t.Context(), s)
+	if err != nil || len(before) < 4 || before[0] < 10 {
+		t.Fatalf("planned on each connection: %v, %v", before, err)
+	}
+
+	events, err := s.Claim(t.Context(), []ownership.Claim{{Partition: 0, By: member("next")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease := actor.Lease{Partition: 0, Epoch: events[0].(ownership.Claimed).Epoch}
+	left, err := s.Undelivered(t.Context(), []int{0}, 0, 0, 10)
+	if err != nil || len(left) != 1 {
+		t.Fatalf("left: %v, %v", left, err)
+	}
+	s.Delivered(left[0].ID)
+	for _, message := range []string{"who has to be read", "who is known"} {
+		found, err := s.Find(t.Context(), &actor.Lookup{UserID: &id})
+		if err != nil || found == nil {
+			t.Fatalf("user %d: %v, %v", id, found, err)
+		}
+		w := request(t, "patch", message, args{"user_id": id, "ops": replace("/name", message)})
+		if message == "who is known" {
+			w.Known = found
+		}
+		if o, err := s.Commit(t.Context(), lease, w); err != nil || !o.Applied {
+			t.Fatalf("patch of a user %s: %+v, %v", message, o, err)
+		}
+	}
+	if err := s.Release(t.Context(), []ownership.Lease{{Partition: 0, Epoch: lease.Epoch}}); err != nil {
+		t.Fatal(err)
+	}
+	after, err := store.Planned(t.Context(), s)
+	if err != nil || !slices.Equal(after, before) {
+		t.Errorf("planned on each connection: %v, %v; before: %v", after, err, before)
+	}
+}
