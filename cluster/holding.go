@@ -120,7 +120,9 @@ func (s *session) consume(ctx context.Context, cancel context.CancelFunc, x *slo
 			s.lostLease(lease)
 		}
 	})
-	s.metrics.takeOvers.Observe(s.coordinator.sinceClaim(lease.Partition).Seconds())
+	after := s.coordinator.sinceClaim(lease.Partition)
+	s.metrics.takeOvers.Observe(after.Seconds())
+	s.o.Log.Debug("partition taken over", zap.Int("partition", lease.Partition), zap.Duration("after", after))
 	s.coordinator.tell(ownership.Consuming(lease))
 }
 

@@ -94,8 +94,9 @@ const (
 	pingEvery   = time.Second
 	pingTimeout = 5 * time.Second
 
-	// unsettledLimit is how long an instance may be without partitions that it
-	// should own and count as ready: they move one after another.
+	// unsettledLimit is how long an instance that has had its partitions may be
+	// without some that it should own, and count as ready: they move one after
+	// another.
 	unsettledLimit = 10 * time.Second
 
 	// outageLimit is how long the database may be out of reach until the
@@ -112,6 +113,7 @@ type Instance struct {
 	serving atomic.Bool // requests are being taken
 	ending  atomic.Bool // Run is to return, and hands over first what there is
 	served  atomic.Bool // requests have been taken
+	arrived atomic.Bool // all that this session should own was once owned
 	stored  atomic.Bool // the database answered last time
 	metrics *metrics
 	traffic traffic
@@ -131,8 +133,9 @@ func New(o Options) *Instance {
 	return &Instance{o: o, started: time.Now(), metrics: newMetrics(), begun: make(chan struct{})}
 }
 
-// Ready returns nil while the instance takes requests and can carry them out,
-// or else what keeps it from that.
+// Ready returns nil while the instance takes requests and can carry them out, and
+// owns what it should, or else what keeps it from that. So whoever waits for it
+// before another instance is stopped does not have partitions move twice.
 func (i *Instance) Ready() error {
 	switch {
 	case i.ending.Load():
@@ -141,6 +144,8 @@ func (i *Instance) Ready() error {
 		return errors.New("not serving: connecting to RabbitMQ, or waiting for partitions")
 	case !i.stored.Load():
 		return errors.New("the database is out of reach")
+	case !i.arrived.Load():
+		return errors.New("waiting for partitions that are to be this instance's")
 	case i.unsettledFor() > unsettledLimit:
 		return errors.New("partitions that are this instance's could not be taken")
 	}
@@ -263,9 +268,11 @@ func (i *Instance) serve(ctx context.Context, number int64, reached func()) erro
 	i.session.Store(s)
 	defer i.session.Store(nil)
 	defer i.serving.Store(false)
+	i.arrived.Store(false)
 	defer context.AfterFunc(ctx, func() { i.serving.Store(false) })()
 	return s.run(ctx, func() {
 		reached()
+		i.arrived.Store(s.settled())
 		i.serving.Store(ctx.Err() == nil)
 		i.served.Store(true)
 		i.o.Log.Info("serving")
@@ -345,6 +352,9 @@ func (i *Instance) watchSelf(ctx context.Context) {
 				return
 			case status.Settled():
 				i.unsettled.Store(0)
+				if i.serving.Load() {
+					i.arrived.Store(true)
+				}
 			default:
 				i.unsettled.CompareAndSwap(0, now.UnixNano())
 			}

@@ -303,7 +303,7 @@ func (s *session) settled() bool {
 		return false
 	}
 	status, ok := s.coordinator.look()
-	return ok && len(status.Ring) > 0 && status.Settled()
+	return ok && status.Settled()
 }
 
 // drain hands the partitions over, takes no more requests, and waits until

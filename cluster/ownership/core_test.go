@@ -469,6 +469,39 @@ func TestStatus(t *testing.T) {
 	}
 }
 
+// Who waits for an instance to be settled before the next one is stopped would
+// otherwise stop it while the partitions move.
+func TestNewcomerIsNotSettledBeforeItOwnsWhatTheRingWillGiveIt(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Name, cfg.Start, cfg.Partitions = "b", 10, 8
+	core, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{t: t, core: core}
+	b.step(Connected{Session: 1})
+	b.hear(alice, 1, Ready)
+	for core.state != Ready {
+		b.wait(cfg.Spacing)
+	}
+	if status := core.Status(); status.Settled() {
+		t.Errorf("settled as soon as ready: %+v", status)
+	}
+	claims := only[Claim](b.wait(cfg.Debounce))
+	if len(claims) == 0 {
+		t.Fatal("no partition is to be the newcomer's")
+	}
+	for _, claim := range claims {
+		if core.Status().Settled() {
+			t.Errorf("settled without partition %d", claim.Partition)
+		}
+		b.win(claim, 1)
+	}
+	if status := core.Status(); !status.Settled() {
+		t.Errorf("not settled: %+v", status)
+	}
+}
+
 func TestConfigIsChecked(t *testing.T) {
 	for name, spoil := range map[string]func(*Config){
 		"no name":       func(c *Config) { c.Name = "" },

@@ -30,8 +30,12 @@ type PartitionStatus struct {
 }
 
 // Settled reports whether the instance owns each partition that the ring gives to
-// it. Where it counts in no ring, it does.
+// it. One that has just become ready is not settled before the ring counts it; one
+// that is not to own any is.
 func (s Status) Settled() bool {
+	if s.State == Ready && !contains(s.Ring, s.Self.Name) {
+		return false
+	}
 	for _, p := range s.Partitions {
 		if p.Assigned == s.Self.Name && p.Phase != owned.String() {
 			return false
