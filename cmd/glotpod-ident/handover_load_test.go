@@ -17,6 +17,7 @@ import (
 
 // A steadyLoad sends requests by the direct way, to each partition one in each
 // interval, three gets and then a patch, whether those before are answered or not.
+// A quarter of the partitions is at its patch at a time.
 // What a request takes counts from when it was to be sent. So whoever does not
 // answer for a while is seen to do so by each partition, however long it is.
 type steadyLoad struct {
@@ -95,7 +96,7 @@ func (l *steadyLoad) send() {
 		user := l.users[p][round/4%len(l.users[p])]
 		l.note(p, due)
 		operation, args := "get", dict{"user_id": user}
-		if round%4 == 3 {
+		if (round+p)%4 == 3 {
 			operation, args = "patch", dict{"user_id": user, "ops": list{op("replace", "/name", fmt.Sprintf("s3cret Ada %d", round))}}
 		}
 		err := l.channel.Publish("glotpod.ident", strconv.FormatInt(user, 10), true, false, amqp.Publishing{
