@@ -1,6 +1,7 @@
 package store
 
 import (
+	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -80,8 +81,8 @@ var (
 	maxDesc         = describe("database_connections_max", "The most connections that the pool may have.")
 	waitsDesc       = describe("database_connection_waits_total", "Times that all connections were in use when one was needed.")
 	waitedDesc      = describe("database_connection_wait_seconds_total", "How long was waited for one in all.")
-	aheadDesc       = describe("audit_days_ahead", "Days that come and have their partition of ident_audit already: seven, unless these cannot be made.")
-	overdueDesc     = describe("audit_days_overdue", "Days of ident_audit that are over for longer than audit.keep and are still there.")
+	aheadDesc       = describe("audit_days_ahead", "Days that come and have their partition of ident_audit already: seven, unless these cannot be made; NaN before it was looked for the first time.")
+	overdueDesc     = describe("audit_days_overdue", "Days of ident_audit that are over for longer than audit.keep and are still there; NaN before it was looked for the first time.")
 	tripsDesc       = describe("database_round_trips_total", "Times that the database was asked for something.")
 )
 
@@ -114,9 +115,13 @@ func (s *Store) Collect(to chan<- prometheus.Metric) {
 	send(maxDesc, prometheus.GaugeValue, float64(pool.MaxConns()))
 	send(waitsDesc, prometheus.CounterValue, float64(pool.EmptyAcquireCount()))
 	send(waitedDesc, prometheus.CounterValue, pool.EmptyAcquireWaitTime().Seconds())
-	if days := s.audit.Load(); days != nil {
-		send(aheadDesc, prometheus.GaugeValue, float64(days.ahead))
-		send(overdueDesc, prometheus.GaugeValue, float64(days.overdue))
+	if s.auditKeep > 0 {
+		ahead, overdue := math.NaN(), math.NaN()
+		if days := s.audit.Load(); days != nil {
+			ahead, overdue = float64(days.ahead), float64(days.overdue)
+		}
+		send(aheadDesc, prometheus.GaugeValue, ahead)
+		send(overdueDesc, prometheus.GaugeValue, overdue)
 	}
 	send(tripsDesc, prometheus.CounterValue, float64(s.trips.Load()))
 }
