@@ -1,9 +1,10 @@
 #!/bin/sh
 # Installs what is missing of RabbitMQ and PostgreSQL; with the argument "test" also
 # of a C compiler, which Go's race detector needs, and of Chromium, in which the
-# status page is tested; with "deploy" also of systemd, which looks at its units, and
-# of Prometheus, whose promtool looks at the alerts. Checks that Go is recent enough,
-# but does not install it. Does nothing when all is there.
+# status page is tested; with "deploy" also of systemd, which looks at its units, of
+# Prometheus, whose promtool looks at the alerts, and of Docker, which builds the image.
+# Checks that Go is recent enough, but does not install it. Does nothing when all is
+# there.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -106,6 +107,8 @@ fi
 if [ "${1-}" = deploy ]; then
 	command -v systemd-analyze >/dev/null || packages="$packages systemd"
 	command -v promtool >/dev/null || packages="$packages prometheus"
+	command -v dockerd >/dev/null || packages="$packages docker.io"
+	command -v busybox >/dev/null || packages="$packages busybox-static"
 fi
 [ -n "$packages" ] || exit 0
 

@@ -45,6 +45,11 @@ func TestComposeFileIsSound(t *testing.T) {
 			}
 		}
 	}
+	for name, s := range project.Services {
+		if s.HealthCheck != nil && s.HealthCheck.StartInterval != nil {
+			t.Errorf("%s cannot be started by an engine before 25.0, as some distributions have it", name)
+		}
+	}
 	if len(ports) != 3 {
 		t.Errorf("the three have the ports %v", ports)
 	}

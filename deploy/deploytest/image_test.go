@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// Docker is not at hand. What the image's program is built by is taken from the
-// Dockerfile, and run in a folder as that has it.
+// What the image's program is built by is taken from the Dockerfile, and run in a
+// folder as that has it: other tests want the program without an engine.
 func TestImagesProgramIsReproducible(t *testing.T) {
 	here, err := os.ReadFile(buildAsImage(t, repository(t)))
 	if err != nil {

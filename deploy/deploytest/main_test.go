@@ -1,5 +1,6 @@
 // Package deploytest tests what is in deploy/ with the programs that it is meant
-// for: Helm, a real Kubernetes control plane, the reader of Docker Compose, systemd.
+// for: Helm, a real Kubernetes control plane, Docker, the reader of Docker Compose,
+// systemd.
 // It is a module of its own, so that their source is none of the service's
 // dependencies. `make test-deploy` builds these programs and runs it. It needs Linux.
 //

@@ -12,21 +12,40 @@ import (
 	"testing"
 )
 
+type server struct {
+	Host, User, Password string
+	Port                 int
+}
+
+// testServers tells of the broker and the database that the tests have.
+func testServers(t *testing.T) (servers struct{ Postgres, RabbitMQ server }) {
+	t.Helper()
+	const variable = "GLOTPOD_IDENT_TESTENV"
+	if err := json.Unmarshal([]byte(os.Getenv(variable)), &servers); err != nil {
+		t.Fatalf("%s should tell of a broker and a database (make test-deploy starts them): %v", variable, err)
+	}
+	return servers
+}
+
+// answers returns nil if all is well with what is at a URL.
+func answers(url string) error {
+	response, err := http.Get(url)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", url, response.Status)
+	}
+	return nil
+}
+
 // What a pod of the chart's runs, run as processes here: with the settings file from
 // the Secret, the environment, the arguments, and a program as the image has it. The
 // init container makes the schema, the probes lead to what they are to find, and
 // SIGTERM ends it well.
 func TestPodsContainersServe(t *testing.T) {
-	var servers struct {
-		Postgres, RabbitMQ struct {
-			Host, User, Password string
-			Port                 int
-		}
-	}
-	const variable = "GLOTPOD_IDENT_TESTENV"
-	if err := json.Unmarshal([]byte(os.Getenv(variable)), &servers); err != nil {
-		t.Fatalf("%s should tell of a broker and a database (make test-deploy starts them): %v", variable, err)
-	}
+	servers := testServers(t)
 	ports, err := freePorts(1)
 	if err != nil {
 		t.Fatal(err)
@@ -81,18 +100,7 @@ func TestPodsContainersServe(t *testing.T) {
 	}
 	defer p.stop(false)
 	for _, path := range []string{ident.StartupProbe.HTTPGet.Path, ident.ReadinessProbe.HTTPGet.Path, ident.LivenessProbe.HTTPGet.Path, "/metrics"} {
-		url := "http://127.0.0.1:" + ports[0] + path
-		if err := await(func() error {
-			response, err := http.Get(url)
-			if err != nil {
-				return err
-			}
-			defer response.Body.Close()
-			if response.StatusCode != http.StatusOK {
-				return fmt.Errorf("%s: %s", url, response.Status)
-			}
-			return nil
-		}, p); err != nil {
+		if err := await(func() error { return answers("http://127.0.0.1:" + ports[0] + path) }, p); err != nil {
 			t.Fatal(err)
 		}
 	}
