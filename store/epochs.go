@@ -13,6 +13,10 @@ import (
 // epochTimeout bounds a change to the epoch table, all tries included.
 const epochTimeout = 5 * time.Second
 
+const releaseLeases = `UPDATE ident_partitions p SET released = true
+	FROM unnest($1::int[], $2::bigint[]) AS l (partition, epoch)
+	WHERE p.partition = l.partition AND p.epoch = l.epoch AND NOT p.released`
+
 const rowColumns = `SELECT partition, epoch, coalesce(holder, ''), coalesce(holder_start, 0), coalesce(holder_session, 0), released
 	FROM ident_partitions`
 
@@ -37,9 +41,7 @@ func (s *Store) Release(ctx context.Context, leases []ownership.Lease) error {
 			if len(removal.ids) > 0 {
 				batch.Queue(deleteOutbox, removal.ids)
 			}
-			batch.Queue(`UPDATE ident_partitions p SET released = true
-				FROM unnest($1::int[], $2::bigint[]) AS l (partition, epoch)
-				WHERE p.partition = l.partition AND p.epoch = l.epoch AND NOT p.released`, partitions, epochs)
+			batch.Queue(releaseLeases, partitions, epochs)
 			batch.Queue("commit")
 			err := conn.SendBatch(ctx, batch).Close()
 			removal.done(err)

@@ -32,8 +32,8 @@ func SampleTokens(ctx context.Context, s *Store) (looked []string, err error) {
 	return looked, err
 }
 
-// Planned returns how many statements have been planned on the connections that are
-// idle, one after another as they will be used.
+// Planned returns how many statements have been planned on each of the connections
+// that are idle.
 func Planned(ctx context.Context, s *Store) (statements []int, err error) {
 	for _, conn := range s.pool.AcquireAllIdle(ctx) {
 		defer conn.Release()

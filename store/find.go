@@ -78,7 +78,7 @@ func (s *Store) findGroup(group []*find) {
 	ctx, cancel := context.WithTimeout(s.ctx, attemptTimeout)
 	defer cancel()
 	s.metrics.finds.Observe(float64(len(group)))
-	users, err := readFinds(ctx, s.pool, group)
+	users, err := s.readFinds(ctx, group)
 	for _, f := range group {
 		for _, u := range users {
 			if matches(&u.user, f.lookup) {
@@ -110,9 +110,7 @@ const (
 
 // readFinds reads each user whom a look-up of the group may mean: by the first
 // of its keys alone, there is at most one.
-func readFinds(ctx context.Context, db interface {
-	SendBatch(context.Context, *pgx.Batch) pgx.BatchResults
-}, group []*find) ([]*storedUser, error) {
+func (s *Store) readFinds(ctx context.Context, group []*find) ([]*storedUser, error) {
 	var ids, githubs, facebooks []int64
 	var emails []string
 	for _, f := range group {
@@ -146,7 +144,7 @@ func readFinds(ctx context.Context, db interface {
 	if batch.Len() == 0 {
 		return nil, errors.New("a look-up without a key")
 	}
-	return users, db.SendBatch(ctx, batch).Close()
+	return users, s.pool.SendBatch(ctx, batch).Close()
 }
 
 // readUsers adds the users whom the rows of findUsers show.

@@ -81,8 +81,8 @@ var (
 	maxDesc         = describe("database_connections_max", "The most connections that the pool may have.")
 	waitsDesc       = describe("database_connection_waits_total", "Times that all connections were in use when one was needed.")
 	waitedDesc      = describe("database_connection_wait_seconds_total", "How long was waited for one in all.")
-	aheadDesc       = describe("audit_days_ahead", "Days that come and have their partition of ident_audit already: seven, unless these cannot be made; NaN before it was looked for the first time.")
-	overdueDesc     = describe("audit_days_overdue", "Days of ident_audit that are over for longer than audit.keep and are still there; NaN before it was looked for the first time.")
+	aheadDesc       = describe("audit_days_ahead", "Days that come and have their partition of ident_audit already: seven, unless these cannot be made; NaN until they are first counted.")
+	overdueDesc     = describe("audit_days_overdue", "Days of ident_audit that are over for longer than audit.keep and are still there; NaN until they are first counted.")
 	tripsDesc       = describe("database_round_trips_total", "Times that the database was asked for something.")
 )
 

@@ -73,7 +73,7 @@ func (o *outbox) send(notifications []actor.Notification) {
 func (s *Store) Undelivered(ctx context.Context, partitions []int, afterID int64, age time.Duration, limit int) ([]actor.Notification, error) {
 	filter, args := "", []any{afterID, age, limit, maxPageBytes}
 	if partitions != nil {
-		filter = " AND (partition IS NULL OR partition = ANY($5::int[]))"
+		filter = outboxOfPartitions
 		args = append(args, partitions)
 	}
 	var all []actor.Notification
@@ -81,10 +81,7 @@ func (s *Store) Undelivered(ctx context.Context, partitions []int, afterID int64
 		if err := s.deleteDelivered(ctx); err != nil {
 			return err
 		}
-		rows, err := s.pool.Query(ctx, outboxColumns+`(
-				SELECT *, sum(octet_length(body)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS bytes FROM ident_outbox
-				WHERE id > $1 AND committed_at <= now() - $2::interval`+filter+` ORDER BY id LIMIT $3) AS page
-			WHERE bytes - octet_length(body) < $4 ORDER BY id`, args...)
+		rows, err := s.pool.Query(ctx, outboxPage(filter), args...)
 		if err != nil {
 			return err
 		}
@@ -95,6 +92,17 @@ func (s *Store) Undelivered(ctx context.Context, partitions []int, afterID int64
 		return nil, s.logged(ctx, "reading the outbox", err)
 	}
 	return all, nil
+}
+
+const outboxOfPartitions = " AND (partition IS NULL OR partition = ANY($5::int[]))"
+
+// outboxPage reads what comes after $1, is of age $2 at least and passes the filter:
+// $3 at most, and no more once $4 bytes are reached.
+func outboxPage(filter string) string {
+	return outboxColumns + `(
+			SELECT *, sum(octet_length(body)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS bytes FROM ident_outbox
+			WHERE id > $1 AND committed_at <= now() - $2::interval` + filter + ` ORDER BY id LIMIT $3) AS page
+		WHERE bytes - octet_length(body) < $4 ORDER BY id`
 }
 
 func (s *Store) readOutbox(rows pgx.Rows) ([]actor.Notification, error) {

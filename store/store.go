@@ -38,9 +38,9 @@ type Options struct {
 	// settings say for how long; what else opens the database leaves it to them.
 	Tends bool
 
-	// TendAfter is how long after Open that is done for the first time. An instance
-	// that starts has more urgent things to do, and so has the database, all the
-	// more where many start together.
+	// TendAfter is how long after Open that is done for the first time; 0: at once. An
+	// instance that starts has more urgent things to do, and so has the database, all
+	// the more where many start together.
 	TendAfter time.Duration
 
 	// AuditKeep is how long it is kept, at least, which request changed what; 0:
@@ -163,7 +163,10 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.running.Go(s.drawGroups)
 	s.running.Go(s.sweepOutbox)
 	if o.Tends {
-		s.running.Go(func() { s.tend(o.TendAfter) })
+		s.running.Go(func() { s.tend(o.TendAfter, "old requests not removed, trying again", s.emptyNextSlot) })
+		if s.auditKeep > 0 {
+			s.running.Go(func() { s.tend(o.TendAfter, "audit table not tended, trying again", s.tendAudit) })
+		}
 	}
 	go func() {
 		<-s.ctx.Done()
@@ -198,6 +201,8 @@ func PoolConfig(o Options) (*pgxpool.Config, error) {
 	if watches(o) {
 		config.MaxConns-- // the one of WatchForeign
 	}
+	config.MinIdleConns = 1
+	config.MaxConnLifetimeJitter = config.MaxConnLifetime / 2 // those that are made together do not all end together
 	return config, nil
 }
 

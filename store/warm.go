@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/google/uuid"
@@ -10,7 +11,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
-	"github.com/glotpod/ident/cluster/ownership"
 )
 
 const (
@@ -22,11 +22,15 @@ const (
 )
 
 // Warm makes connections, and has the statements planned on them that it takes to
-// take partitions over, to find a user and to change one. The first time on a
-// connection these cost the database a hundred times as much as later: that is not
-// to happen when the partitions' requests already wait. Warm changes nothing. Where
-// it fails, which is logged, what it would have done happens later, as is needed. It
-// takes 5 s at the most.
+// take partitions over and hand them over, to find users by their ids, and to patch
+// their names, emails and pictures. The first time on a connection these cost the
+// database a hundred times as much as later: that is not to happen when the requests
+// of a partition already wait. It is for connections that are new: those that are
+// made later, for want of one or in the place of one that was lost or has become old,
+// get there by themselves.
+//
+// Warm changes nothing. Where it fails, which is logged, there is nothing else that
+// fails. It takes about 5 s at the most.
 func (s *Store) Warm(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, warmTimeout)
 	defer cancel()
@@ -36,52 +40,46 @@ func (s *Store) Warm(ctx context.Context) {
 }
 
 func (s *Store) warm(ctx context.Context) error {
-	if _, err := s.Undelivered(ctx, []int{}, 0, 0, 1); err != nil {
-		return err
-	}
-	if err := s.Release(ctx, []ownership.Lease{}); err != nil {
-		return err
-	}
-	if err := s.transact(ctx, s.warmClaims); err != nil {
-		return fmt.Errorf("claiming nothing: %w", err)
-	}
 	for range min(warmConnections, s.pool.Config().MaxConns) {
 		conn, err := s.pool.Acquire(ctx)
 		if err != nil {
 			return fmt.Errorf("reaching the database: %w", err)
 		}
-		// All are held at once, so that each is another one. The first, which has
-		// seen everything, is released last, and taken first.
-		defer conn.Release()
-		if err := s.warmWrites(ctx, conn.Conn()); err != nil {
-			s.rollback(conn.Conn(), err)
-			return fmt.Errorf("writing nothing: %w", err)
+		defer conn.Release() // all are held at once, so that each is another one
+		for _, warm := range []func(context.Context, *pgx.Conn) error{s.warmLeases, s.warmReads, s.warmWrites} {
+			if err := warm(ctx, conn.Conn()); err != nil {
+				s.rollback(conn.Conn(), err)
+				return fmt.Errorf("planning statements: %w", err)
+			}
 		}
 	}
 	return nil
 }
 
-// warmClaims claims no partition.
-func (s *Store) warmClaims(ctx context.Context, conn *pgx.Conn) error {
+// warmLeases claims nothing, and releases nothing.
+func (s *Store) warmLeases(ctx context.Context, conn *pgx.Conn) error {
 	c := &claiming{store: s}
 	if err := c.lock(ctx, conn); err != nil {
 		return err
 	}
 	batch := new(pgx.Batch)
 	c.queue(batch)
+	batch.Queue(releaseLeases, []int{}, []int64{})
 	batch.Queue("rollback")
 	return conn.SendBatch(ctx, batch).Close()
 }
 
-// warmWrites finds, and patches, a user who cannot exist, in a partition that
-// cannot: first as one who has to be read, then as one who is known.
-func (s *Store) warmWrites(ctx context.Context, conn *pgx.Conn) error {
-	nobody := new(int64)
-	lookup := &actor.Lookup{UserID: nobody}
-	if _, err := readFinds(ctx, conn, []*find{{lookup: lookup}}); err != nil {
-		return err
-	}
+// warmReads finds nobody, and in the outbox nothing.
+func (s *Store) warmReads(ctx context.Context, conn *pgx.Conn) error {
+	batch := new(pgx.Batch)
+	batch.Queue(findByID, []int64{})
+	batch.Queue(outboxPage(outboxOfPartitions), int64(math.MaxInt64), time.Duration(0), 1, maxPageBytes, []int{})
+	return conn.SendBatch(ctx, batch).Close()
+}
 
+// warmWrites patches a user who cannot exist, in a partition that cannot: first as one
+// who has to be read, then as one who is known.
+func (s *Store) warmWrites(ctx context.Context, conn *pgx.Conn) error {
 	lease := actor.Lease{Partition: -1, Epoch: -1}
 	identity := uuid.New()
 	write := &actor.Write{Operation: "patch", Identity: actor.Identity(identity)}
@@ -99,12 +97,12 @@ func (s *Store) warmWrites(ctx context.Context, conn *pgx.Conn) error {
 	removal := &removal{ids: []int64{}}
 	batch := new(pgx.Batch)
 	nothing.queue(batch, removal, "true")
-	batch.Queue("rollback")
+	batch.Queue("commit")
 	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
 		return err
 	}
 
-	e := expectation{leases: []actor.Lease{lease}, identities: []uuid.UUID{identity}, users: []int64{*nobody}}
+	e := expectation{leases: []actor.Lease{lease}, identities: []uuid.UUID{identity}, users: []int64{write.UserID}}
 	for i := range e.versions {
 		e.versions[i] = []uint32{0}
 	}

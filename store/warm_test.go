@@ -22,7 +22,7 @@ func TestAWarmStoreTakesAPartitionOverWithoutPlanningAnything(t *testing.T) {
 		t.Errorf("to warm a store has changed the database:\n%v\n%v", was, is)
 	}
 	before, err := store.Planned(t.Context(), s)
-	if err != nil || len(before) < 4 || before[0] < 10 {
+	if err != nil || len(before) < 4 || slices.Min(before) < 20 {
 		t.Fatalf("planned on each connection: %v, %v", before, err)
 	}
 
@@ -53,7 +53,7 @@ func TestAWarmStoreTakesAPartitionOverWithoutPlanningAnything(t *testing.T) {
 		t.Fatal(err)
 	}
 	after, err := store.Planned(t.Context(), s)
-	if err != nil || !slices.Equal(after, before) {
+	if err != nil || !slices.Equal(slices.Sorted(slices.Values(after)), slices.Sorted(slices.Values(before))) {
 		t.Errorf("planned on each connection: %v, %v; before: %v", after, err, before)
 	}
 }
