@@ -113,7 +113,6 @@ type Instance struct {
 	serving atomic.Bool // requests are being taken
 	ending  atomic.Bool // Run is to return, and hands over first what there is
 	served  atomic.Bool // requests have been taken
-	arrived atomic.Bool // all that this session should own was once owned
 	stored  atomic.Bool // the database answered last time
 	metrics *metrics
 	traffic traffic
@@ -134,8 +133,9 @@ func New(o Options) *Instance {
 }
 
 // Ready returns nil while the instance takes requests and can carry them out, and
-// owns what it should, or else what keeps it from that. So whoever waits for it
-// before another instance is stopped does not have partitions move twice.
+// has once owned what it should, or else what keeps it from that. So whoever waits for
+// it before another instance is stopped does not have that one's partitions move while
+// this one's still do.
 func (i *Instance) Ready() error {
 	switch {
 	case i.ending.Load():
@@ -144,12 +144,18 @@ func (i *Instance) Ready() error {
 		return errors.New("not serving: connecting to RabbitMQ, or waiting for partitions")
 	case !i.stored.Load():
 		return errors.New("the database is out of reach")
-	case !i.arrived.Load():
+	case !i.hasArrived():
 		return errors.New("waiting for partitions that are to be this instance's")
 	case i.unsettledFor() > unsettledLimit:
 		return errors.New("partitions that are this instance's could not be taken")
 	}
 	return nil
+}
+
+// hasArrived says whether the present session has once owned all that it should.
+func (i *Instance) hasArrived() bool {
+	s := i.session.Load()
+	return s != nil && s.arrived.Load()
 }
 
 // Started returns nil once the instance has taken requests, or else what keeps it
@@ -268,11 +274,9 @@ func (i *Instance) serve(ctx context.Context, number int64, reached func()) erro
 	i.session.Store(s)
 	defer i.session.Store(nil)
 	defer i.serving.Store(false)
-	i.arrived.Store(false)
 	defer context.AfterFunc(ctx, func() { i.serving.Store(false) })()
 	return s.run(ctx, func() {
 		reached()
-		i.arrived.Store(s.settled())
 		i.serving.Store(ctx.Err() == nil)
 		i.served.Store(true)
 		i.o.Log.Info("serving")
@@ -352,8 +356,8 @@ func (i *Instance) watchSelf(ctx context.Context) {
 				return
 			case status.Settled():
 				i.unsettled.Store(0)
-				if i.serving.Load() {
-					i.arrived.Store(true)
+				if s := i.session.Load(); s != nil {
+					s.settled(status)
 				}
 			default:
 				i.unsettled.CompareAndSwap(0, now.UnixNano())

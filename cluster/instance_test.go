@@ -30,12 +30,26 @@ var limits = msgpack.Limits{Bytes: 1 << 20, Depth: 32, Values: 100_000}
 
 // A setup is a broker and a database for instances to meet at.
 type setup struct {
-	t       testing.TB
-	vhost   *testenv.Broker
-	channel *amqp.Channel
-	db      *pgx.Conn
-	store   *store.Store
-	options cluster.Options
+	t        testing.TB
+	vhost    *testenv.Broker
+	database *testenv.Database
+	channel  *amqp.Channel
+	db       *pgx.Conn
+	store    *store.Store
+	options  cluster.Options
+}
+
+func openStore(t testing.TB, database *testenv.Database) *store.Store {
+	t.Helper()
+	users, err := store.Open(t.Context(), store.Options{
+		Host: database.Host, Port: database.Port, Database: database.Name, User: database.User, Password: database.Password,
+		SSLMode: "disable", MaxConnections: 10, Keyring: store.NewKeyring([32]byte{1}), Log: zaptest.NewLogger(t),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(users.Close)
+	return users
 }
 
 func newSetup(t testing.TB) *setup {
@@ -49,15 +63,7 @@ func newSetup(t testing.TB) *setup {
 	if _, err := store.Migrate(t.Context(), db, func(int, string) {}); err != nil {
 		t.Fatal(err)
 	}
-	log := zaptest.NewLogger(t)
-	users, err := store.Open(t.Context(), store.Options{
-		Host: database.Host, Port: database.Port, Database: database.Name, User: database.User, Password: database.Password,
-		SSLMode: "disable", MaxConnections: 10, Keyring: store.NewKeyring([32]byte{1}), Log: log,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(users.Close)
+	users := openStore(t, database)
 	conn, err := amqp.Dial(vhost.URL())
 	if err != nil {
 		t.Fatal(err)
@@ -67,14 +73,14 @@ func newSetup(t testing.TB) *setup {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &setup{t: t, vhost: vhost, channel: channel, db: db, store: users, options: cluster.Options{
+	return &setup{t: t, vhost: vhost, database: database, channel: channel, db: db, store: users, options: cluster.Options{
 		Store: users,
 		Broker: broker.Options{
 			Host: vhost.Host, Port: vhost.Port, VHost: vhost.VHost, Login: vhost.User, Password: vhost.Password,
 			LoginMethod: broker.AMQPlain, Heartbeat: 5 * time.Second, MaxBody: limits.Bytes, ConnectionName: t.Name(),
 		},
 		Name: "one", Partitions: 4, QueueType: "quorum", Secret: [][]byte{{1}},
-		Prefetch: 64, Mailbox: 64, Limits: limits, InFlight: 64 << 20, Grace: 20 * time.Second, Log: log,
+		Prefetch: 64, Mailbox: 64, Limits: limits, InFlight: 64 << 20, Grace: 20 * time.Second, Log: zaptest.NewLogger(t),
 		Warm: &actor.CacheOptions{Users: 1000, Bytes: 1 << 20, Idle: time.Minute},
 	}}
 }
@@ -124,6 +130,56 @@ func TestInstanceThatEndsSaysThatItIsNotReady(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("it has ended with %v", err)
 	}
+}
+
+// A storeThatHolds releases no lease before it is let go.
+type storeThatHolds struct {
+	cluster.Store
+	letGo chan struct{}
+}
+
+func (s storeThatHolds) Release(ctx context.Context, leases []ownership.Lease) error {
+	select {
+	case <-s.letGo:
+		return s.Store.Release(ctx, leases)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func TestNewcomerIsReadyOnceItHasThePartitionsThatAreToBeItsOwn(t *testing.T) {
+	s := newSetup(t)
+	letGo := make(chan struct{})
+	s.options.Store = storeThatHolds{s.store, letGo}
+	s.run()
+	let := sync.OnceFunc(func() { close(letGo) })
+	t.Cleanup(let) // before the first is stopped
+
+	s.options.Name, s.options.Store = "two", openStore(t, s.database)
+	s.register()
+	ctx, cancel := context.WithCancel(t.Context())
+	newcomer := cluster.New(s.options)
+	ended := make(chan error, 1)
+	go func() { ended <- newcomer.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	s.until("the newcomer takes requests", func() bool { return newcomer.Started() == nil })
+	if err := newcomer.Ready(); err == nil || !strings.Contains(err.Error(), "waiting for partitions") {
+		t.Errorf("without its partitions: %v", err)
+	}
+	let()
+	s.until("the newcomer is ready", func() bool { return newcomer.Ready() == nil })
+	if n := s.one("SELECT count(*) FROM ident_partitions WHERE holder = 'two' AND NOT released"); n == int64(0) {
+		t.Error("it is ready, and owns nothing")
+	}
+}
+
+// one returns what a query finds.
+func (s *setup) one(sql string) (v any) {
+	s.t.Helper()
+	if err := s.db.QueryRow(s.t.Context(), sql).Scan(&v); err != nil {
+		s.t.Fatal(err)
+	}
+	return v
 }
 
 // until waits until something holds, for as long as a slow machine may take.

@@ -141,7 +141,7 @@ func (m *metrics) ended(operation, way, outcome string, after time.Duration) {
 
 // What an instance says of itself when it is asked for its metrics.
 var (
-	readyDesc      = describe("ready", "1 while the instance takes requests and can carry them out, else 0.")
+	readyDesc      = describe("ready", "1 while the instance is ready: it takes requests, can carry them out, and has had the partitions that are to be its own; else 0.")
 	stateDesc      = describe("instance_state", "1 for the state that the instance is in as a member.", "state")
 	connectedDesc  = describe("broker_connected", "1 while the instance is connected to RabbitMQ, else 0.")
 	blockedDesc    = describe("broker_blocked", "1 while RabbitMQ takes nothing in, as it is short of memory or disk space, else 0.")
@@ -150,7 +150,7 @@ var (
 	partitionsDesc = describe("partitions", "Partitions of the cluster.")
 	ownedDesc      = describe("partitions_owned", "Partitions that this instance holds.")
 	assignedDesc   = describe("partitions_assigned", "Partitions that the hash ring gives to this instance.")
-	unsettledDesc  = describe("partitions_unsettled_seconds", "How long there have been partitions that the hash ring gives to this instance and that it does not own.")
+	unsettledDesc  = describe("partitions_unsettled_seconds", "How long there have been partitions that the hash ring gives to this instance and that it does not own, or it has waited to come into the ring.")
 	epochDesc      = describe("partition_epoch", "Epoch under which this instance holds the partition.", "partition")
 	actorsDesc     = describe("actors", "Users of whom a request is being carried out or waits.")
 	waitingDesc    = describe("mailbox_requests", "Requests that wait in the mailboxes of these.")

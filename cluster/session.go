@@ -44,6 +44,7 @@ type session struct {
 
 	unacknowledged mailbox[*line] // those on which something waits to be acknowledged
 
+	arrived atomic.Bool  // all that the instance should own was once owned
 	heard   atomic.Int64 // when a heartbeat of our own last came back, in Unix nanoseconds
 	blocked atomic.Bool  // the broker takes nothing in
 
@@ -262,7 +263,7 @@ const (
 // serve takes requests from the shared queue until ctx is done (nil) or the
 // session is lost.
 func (s *session) serve(ctx context.Context, serving func()) (err error) {
-	for begun := time.Now(); !s.settled() && time.Since(begun) < settleFor; {
+	for begun := time.Now(); !s.isSettled() && time.Since(begun) < settleFor; {
 		select {
 		case <-time.After(settleEvery):
 		case <-s.ctx.Done():
@@ -293,17 +294,20 @@ func (s *session) serve(ctx context.Context, serving func()) (err error) {
 
 var errConsumerCancelled = errors.New("the broker cancelled the consumer: the queue was deleted")
 
-// settled reports whether the instance counts in the ring, and has what that
-// gives to it.
-func (s *session) settled() bool {
-	if s.coordinator.is(ownership.Draining) {
-		return true
-	}
-	if !s.coordinator.is(ownership.Ready) {
-		return false
-	}
+// isSettled asks whether the instance has what it should.
+func (s *session) isSettled() bool {
 	status, ok := s.coordinator.look()
-	return ok && status.Settled()
+	return ok && s.settled(status)
+}
+
+// settled notes whether the instance has what it should: what the ring that it counts
+// in gives to it, or nothing, if it is drained.
+func (s *session) settled(status ownership.Status) bool {
+	settled := status.Self == s.self && status.Settled() && (status.State == ownership.Ready || status.State == ownership.Draining)
+	if settled {
+		s.arrived.Store(true)
+	}
+	return settled
 }
 
 // drain hands the partitions over, takes no more requests, and waits until

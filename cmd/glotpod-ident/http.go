@@ -42,7 +42,7 @@ type httpServer struct {
 
 // A subject is what the probes ask.
 type subject interface {
-	Ready() error   // nil while it serves
+	Ready() error   // nil while it is ready
 	Started() error // nil once it has served
 }
 
