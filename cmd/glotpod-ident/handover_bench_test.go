@@ -19,7 +19,7 @@ const (
 	// handOverInterval is how often each partition is asked, and so by how much
 	// a pause may be longer than it is measured. The machine has to bear it with
 	// ease, or the load is what is measured.
-	handOverInterval = 40 * time.Millisecond
+	handOverInterval = 80 * time.Millisecond
 
 	handOverHeartbeat = time.Second
 

@@ -173,7 +173,7 @@ func BenchmarkRollout(b *testing.B) {
 					s := emptySite(t)
 					s.moveInto(t, database)
 					s.settings["log.level"] = "info"
-					r := newRollout(t, s, c.instances, handOverPartitions, 4*handOverInterval)
+					r := newRollout(t, s, c.instances, handOverPartitions, 2*handOverInterval)
 					c.change(r)
 					before, during := r.finish()
 					usual, changed = append(usual, times(before)...), append(changed, times(during)...)
