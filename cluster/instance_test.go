@@ -99,17 +99,23 @@ func (s *setup) register() {
 	}
 }
 
-// run runs an instance until the returned function is called, which returns how
-// it ended.
-func (s *setup) run() (stop func() error) {
+// launch runs an instance until stop is called, which returns how it ended.
+func (s *setup) launch() (instance *cluster.Instance, stop func() error) {
 	s.t.Helper()
 	s.register()
 	ctx, cancel := context.WithCancel(s.t.Context())
-	instance := cluster.New(s.options)
+	instance = cluster.New(s.options)
 	ended := make(chan error, 1)
 	go func() { ended <- instance.Run(ctx) }()
 	stop = sync.OnceValue(func() error { cancel(); return <-ended })
 	s.t.Cleanup(func() { stop() })
+	return instance, stop
+}
+
+// run launches an instance, and waits until it is ready.
+func (s *setup) run() (stop func() error) {
+	s.t.Helper()
+	instance, stop := s.launch()
 	s.until("the instance is ready", func() bool { return instance.Ready() == nil })
 	return stop
 }
@@ -156,12 +162,7 @@ func TestNewcomerIsReadyOnceItHasThePartitionsThatAreToBeItsOwn(t *testing.T) {
 	t.Cleanup(let) // before the first is stopped
 
 	s.options.Name, s.options.Store = "two", openStore(t, s.database)
-	s.register()
-	ctx, cancel := context.WithCancel(t.Context())
-	newcomer := cluster.New(s.options)
-	ended := make(chan error, 1)
-	go func() { ended <- newcomer.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-ended })
+	newcomer, _ := s.launch()
 	s.until("the newcomer takes requests", func() bool { return newcomer.Started() == nil })
 	if err := newcomer.Ready(); err == nil || !strings.Contains(err.Error(), "waiting for partitions") {
 		t.Errorf("without its partitions: %v", err)
