@@ -27,35 +27,38 @@ type site struct {
 	dbURL    string
 }
 
+// migrated is a database as the program's own migrate leaves it.
+var migrated testenv.Template
+
 // newSite makes a site that is the test's own, with its schema up to date.
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := emptySite(t)
-	s.migrate(t)
-	return s
+	return siteOf(t, migrated.Postgres(t, func(d *testenv.Database) {
+		migrate(t, databaseSettings(d).with(settings{"database.encryption_key": newKey()}))
+	}))
 }
 
 // emptySite makes a site with nothing in its database.
 func emptySite(t *testing.T) *site {
 	t.Helper()
-	broker, database := testenv.RabbitMQ(t), testenv.Postgres(t)
-	s := &site{amqpURL: broker.URL(), dbURL: database.URL(), settings: settings{
-		"amqp.host":                  broker.Host,
-		"amqp.port":                  strconv.Itoa(broker.Port),
-		"amqp.vhost":                 broker.VHost,
-		"amqp.login":                 broker.User,
-		"amqp.password":              broker.Password,
-		"database.postgres.host":     database.Host,
-		"database.postgres.port":     strconv.Itoa(database.Port),
-		"database.postgres.database": database.Name,
-		"database.postgres.user":     database.User,
-		"database.postgres.password": database.Password,
-		"database.encryption_key":    newKey(),
-		"cluster.instance":           "acceptance",
-		"cluster.partitions":         "4",
-		"http.listen":                "127.0.0.1:0",
-		"log.level":                  "debug", // must hold no secret either
-	}}
+	return siteOf(t, testenv.Postgres(t))
+}
+
+func siteOf(t *testing.T, database *testenv.Database) *site {
+	t.Helper()
+	broker := testenv.RabbitMQ(t)
+	s := &site{amqpURL: broker.URL(), dbURL: database.URL(), settings: databaseSettings(database).with(settings{
+		"amqp.host":               broker.Host,
+		"amqp.port":               strconv.Itoa(broker.Port),
+		"amqp.vhost":              broker.VHost,
+		"amqp.login":              broker.User,
+		"amqp.password":           broker.Password,
+		"database.encryption_key": newKey(),
+		"cluster.instance":        "acceptance",
+		"cluster.partitions":      "4",
+		"http.listen":             "127.0.0.1:0",
+		"log.level":               "debug", // must hold no secret either
+	})}
 	s.db = s.connect(t)
 	return s
 }
@@ -129,10 +132,27 @@ func (s *site) contents(t *testing.T) (text string) {
 	return text
 }
 
-// migrate brings the schema up to date, by the program.
+// databaseSettings lead to a database.
+func databaseSettings(d *testenv.Database) settings {
+	return settings{
+		"database.postgres.host":     d.Host,
+		"database.postgres.port":     strconv.Itoa(d.Port),
+		"database.postgres.database": d.Name,
+		"database.postgres.user":     d.User,
+		"database.postgres.password": d.Password,
+	}
+}
+
+// migrate brings the site's schema up to date.
 func (s *site) migrate(t *testing.T) {
 	t.Helper()
-	if status, _, stderr := runToEnd(t, s.settings.environ(), "migrate"); status != 0 {
+	migrate(t, s.settings)
+}
+
+// migrate brings a schema up to date, by the program.
+func migrate(t *testing.T, s settings) {
+	t.Helper()
+	if status, _, stderr := runToEnd(t, s.environ(), "migrate"); status != 0 {
 		t.Fatalf("migrate ended with %d: %s", status, stderr)
 	}
 }

@@ -3,6 +3,7 @@ package testenv
 import (
 	"context"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 // cleanupTimeout bounds what is done after a test, when its context has ended.
 const cleanupTimeout = time.Minute
 
-// A Database is an empty database that belongs to one test.
+// A Database belongs to one test. It is empty unless a template says otherwise.
 type Database struct {
 	Host     string
 	Port     int
@@ -32,6 +33,48 @@ func (d *Database) URL() string { return d.server.URL(d.Name) }
 // ends, under whoever is still connected to it.
 func Postgres(t testing.TB) *Database {
 	t.Helper()
+	// template0 has no visitors, who would get in the way of others that copy it.
+	return copyOf(t, "template0")
+}
+
+// A Template is a database that those of many tests begin as: copying it costs a
+// fraction of what filling each of them would.
+type Template struct {
+	mu   sync.Mutex // guards the following field; held while it is filled
+	name string     // "" until it is filled
+}
+
+// Postgres is like the function of that name, for a database that begins as a copy
+// of the template, which fill fills for the first test that asks. That one stays
+// as long as its server, and nobody may be connected to it when fill has returned.
+func (x *Template) Postgres(t testing.TB, fill func(*Database)) *Database {
+	t.Helper()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.name == "" {
+		d := create(t, "template0")
+		fill(d)
+		x.name = d.Name
+	}
+	return copyOf(t, x.name)
+}
+
+// copyOf makes a database that is dropped when the test ends.
+func copyOf(t testing.TB, template string) *Database {
+	t.Helper()
+	d := create(t, template)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
+		defer cancel()
+		if err := d.execute(ctx, `DROP DATABASE "`+d.Name+`" WITH (FORCE)`); err != nil {
+			t.Errorf("drop the test's database: %v", err)
+		}
+	})
+	return d
+}
+
+func create(t testing.TB, template string) *Database {
+	t.Helper()
 	server, err := shared.getPostgres(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -44,18 +87,10 @@ func Postgres(t testing.TB) *Database {
 		Name:     uniqueName(t),
 		server:   server,
 	}
-	// template0 has no visitors, who would get in the way of others that copy it.
-	// Its files are copied in half the time that it takes to log their pages.
-	if err := d.execute(t.Context(), `CREATE DATABASE "`+d.Name+`" TEMPLATE template0 STRATEGY file_copy`); err != nil {
+	// Files are copied in half the time that it takes to log their pages.
+	if err := d.execute(t.Context(), `CREATE DATABASE "`+d.Name+`" TEMPLATE "`+template+`" STRATEGY file_copy`); err != nil {
 		t.Fatalf("create a database for the test: %v", err)
 	}
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
-		defer cancel()
-		if err := d.execute(ctx, `DROP DATABASE "`+d.Name+`" WITH (FORCE)`); err != nil {
-			t.Errorf("drop the test's database: %v", err)
-		}
-	})
 	return d
 }
 
