@@ -241,7 +241,7 @@ func TestTheDifferencePatchesTheUserBeforeIntoTheUserAfter(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := patch.Apply(viaJSON(t, before.tree(tokens)), patchLimit)
+		got, err := patch.Apply(viaJSON(t, before.tree(tokens)), jsonpatch.DefaultLimit)
 		if want := viaJSON(t, after.tree(tokens)); err != nil || !reflect.DeepEqual(got, want) {
 			t.Fatalf("%s makes %v, want %v: %v", n.Body, got, want, err)
 		}

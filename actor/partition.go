@@ -21,7 +21,7 @@ var (
 type PartitionOptions struct {
 	Store   Store
 	Lease   Lease  // what its writes are committed under
-	Mailbox int    // tasks that wait for one user, beside what is being done
+	Mailbox int    // tasks that wait for one user, beside what is being done and what is Queued
 	Cache   *Cache // shared by all partitions of the instance; nil: every read goes to the store
 	Fenced  func() // called once, when the store says that the lease is over; must not block
 }
@@ -58,7 +58,7 @@ func NewPartition(o PartitionOptions) *Partition {
 // request next finds out by its identity.
 //
 // Where Write itself returns an error, ErrMailboxFull or ErrStopped, nothing is
-// done and done is not called.
+// done and done is not called. For what is Queued, no mailbox is full.
 func (p *Partition) Write(w *Write, done func(Outcome, error)) error {
 	if w.Trace != nil {
 		w.waiting = time.Now()
@@ -73,7 +73,7 @@ func (p *Partition) Write(w *Write, done func(Outcome, error)) error {
 	switch {
 	case a == nil:
 		p.startLocked(w.UserID, t)
-	case len(a.waiting) >= p.o.Mailbox:
+	case len(a.waiting) >= p.o.Mailbox && !w.Queued:
 		return ErrMailboxFull
 	default:
 		a.put(t)

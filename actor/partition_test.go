@@ -49,13 +49,16 @@ func TestAFullMailboxTakesNoMoreWritesAndIsTold(t *testing.T) {
 		if err := write(1); !errors.Is(err, ErrMailboxFull) {
 			t.Errorf("the fifth: %v", err)
 		}
+		if err := p.Write(&Write{UserID: 1, Queued: true}, func(Outcome, error) {}); err != nil {
+			t.Errorf("one by the partition's queue: %v", err)
+		}
 		if err := write(2); err != nil {
 			t.Errorf("another user: %v", err)
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(2 * time.Millisecond)
 		synctest.Wait()
 		if err := write(1); err != nil {
-			t.Errorf("when one is done: %v", err)
+			t.Errorf("when two are done: %v", err)
 		}
 	})
 }

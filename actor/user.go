@@ -42,6 +42,27 @@ const (
 // integer, is ignored. The error, a *Refusal with the code BadRequest, names
 // the first field that is wrong, and never its value.
 func ParseUser(tree any) (User, error) {
+	u, err := parseUser(tree)
+	if err == nil {
+		err = u.checkEmail()
+	}
+	if err != nil {
+		return User{}, err
+	}
+	return u, nil
+}
+
+// checkEmail says whether every database can hold the user's email. One that it
+// holds already may be longer, where it was written by others.
+func (u *User) checkEmail() error {
+	if len(u.Email) > MaxEmailBytes {
+		return refuse(BadRequest, "email is longer than %d bytes", MaxEmailBytes)
+	}
+	return nil
+}
+
+// parseUser is ParseUser, but that it takes emails of any length.
+func parseUser(tree any) (User, error) {
 	fields, ok := tree.(map[string]any)
 	if !ok {
 		return User{}, refuse(BadRequest, "a user is a map")
@@ -60,9 +81,7 @@ func ParseUser(tree any) (User, error) {
 			u.Name, err = text("name", v)
 		case "email":
 			hasEmail = true
-			if u.Email, err = text("email", v); err == nil && len(u.Email) > MaxEmailBytes {
-				err = refuse(BadRequest, "email is longer than %d bytes", MaxEmailBytes)
-			}
+			u.Email, err = text("email", v)
 		case "picture_url":
 			var url string
 			url, err = text("picture_url", v)
@@ -146,6 +165,20 @@ func (a *Account) tree(tokens bool) map[string]any {
 		t["access_token"] = a.AccessToken
 	}
 	return t
+}
+
+// size returns how many bytes of text the user has.
+func (u *User) size() int {
+	n := len(u.Name) + len(u.Email)
+	if u.PictureURL != nil {
+		n += len(*u.PictureURL)
+	}
+	for _, a := range []*Account{u.GitHub, u.Facebook} {
+		if a != nil {
+			n += len(a.AccessToken)
+		}
+	}
+	return n
 }
 
 // appendUser appends u in msgpack.

@@ -15,6 +15,7 @@ type Write struct {
 	Identity  Identity // zero for a request that has none
 	Digest    int64    // of operation and arguments: another request has another one
 	Size      int      // of the request's body, in bytes
+	Queued    bool     // came by the partition's queue, which bounds how many there are
 
 	// Known is the user as the last write or read has found or left him, with
 	// access tokens; nil where that is not known. It spares the store to read the
@@ -65,9 +66,11 @@ type Decision struct {
 	Notice  Notice   // what the world is told
 }
 
-// patchLimit bounds what applying a patch may cost: ample for a user whose
-// every field is as large as a request of the usual size can make it.
-var patchLimit = jsonpatch.Limit{Work: 4 << 20, Depth: 1000}
+// patchLimit bounds what applying the patch may cost: ample, and in proportion to
+// the user, who may have been made larger than any request of now.
+func (w *Write) patchLimit(current *User) jsonpatch.Limit {
+	return jsonpatch.Limit{Work: 4<<20 + 4*(current.size()+w.Size), Depth: 1000}
+}
 
 // Decide says what the write makes of the user as stored now, nil if there is
 // none. It changes nothing and has no other inputs.
@@ -96,7 +99,7 @@ func (w *Write) Decide(current *User, tokensInNotices bool) Decision {
 }
 
 func (w *Write) applyPatch(current *User) (*User, *Refusal) {
-	tree, err := w.patch.Apply(current.tree(true), patchLimit)
+	tree, err := w.patch.Apply(current.tree(true), w.patchLimit(current))
 	var e *jsonpatch.Error
 	switch {
 	case errors.As(err, &e) && (e.Kind == jsonpatch.Conflict || e.Kind == jsonpatch.TestFailed):
@@ -104,7 +107,10 @@ func (w *Write) applyPatch(current *User) (*User, *Refusal) {
 	case err != nil:
 		return nil, refuse(BadRequest, "%s", err)
 	}
-	next, err := ParseUser(tree)
+	next, err := parseUser(tree)
+	if err == nil && next.Email != current.Email {
+		err = next.checkEmail()
+	}
 	if err != nil {
 		return nil, refuse(InvalidPatchResult, "%s", asRefusal(err).Message)
 	}

@@ -80,9 +80,6 @@ func (c *call) fail(err error) {
 	switch {
 	case c.ctx.Err() != nil:
 		c.leave()
-	case errors.Is(err, actor.ErrMailboxFull):
-		c.metrics.overloads.WithLabelValues(overloadMailbox).Inc()
-		c.answer(actor.AnswerRefusal(actor.Failed("too many requests wait for this user")))
 	case errors.Is(err, errStuck):
 		c.metrics.overloads.WithLabelValues(overloadPartition).Inc()
 		c.answer(actor.AnswerRefusal(actor.Failed("the queue of the user's partition takes nothing in")))

@@ -75,7 +75,7 @@ type Options struct {
 	Secret     [][]byte // known to the cluster's instances alone; the first seals
 
 	Prefetch int // requests taken from the shared queue and not yet answered
-	Mailbox  int // requests that wait for one user
+	Mailbox  int // requests that wait for one user, beside those of the partition's queue
 	Limits   msgpack.Limits
 	InFlight int64               // bytes of the bodies of requests that are being carried out
 	Warm     *actor.CacheOptions // bounds on the users who are kept in memory; nil: none are

@@ -90,7 +90,7 @@ func newMetrics() *metrics {
 	m.bytes = m.gauge("request_bytes_in_flight", "Bytes of the bodies of these; limits.in_flight_bytes is the limit.")
 	m.overloads = register(m, prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: metricPrefix + "overloads_total",
-		Help: "Requests refused since too many wait for the same user (mailbox_full) or the broker takes none for the partition (partition_stuck).",
+		Help: "Requests left to a partition's queue since too many wait for the same user (mailbox_full), and requests refused since the broker takes none for the partition (partition_stuck).",
 	}, []string{"reason"}))
 	m.overloads.WithLabelValues(overloadMailbox)
 	m.overloads.WithLabelValues(overloadPartition)
@@ -154,7 +154,7 @@ var (
 	epochDesc      = describe("partition_epoch", "Epoch under which this instance holds the partition.", "partition")
 	actorsDesc     = describe("actors", "Users of whom a request is being carried out or waits.")
 	waitingDesc    = describe("mailbox_requests", "Requests that wait in the mailboxes of these.")
-	longestDesc    = describe("mailbox_longest", "Requests in the fullest mailbox; actor.mailbox is the limit.")
+	longestDesc    = describe("mailbox_longest", "Requests in the fullest mailbox; beyond actor.mailbox they wait in the partition's queue.")
 	warmDesc       = describe("warm_users", "Users who are kept in memory.")
 	warmBytesDesc  = describe("warm_bytes", "Bytes that they take; actor.warm_bytes is the limit.")
 	warmReadsDesc  = describe("warm_reads_total", "Reads that were answered from memory.")

@@ -80,7 +80,7 @@ func (c *call) get(l *actor.Lookup, of *holding) {
 			return
 		}
 		if h != nil {
-			c.read(id, h, func() {
+			c.read(l, id, h, func() {
 				if h == of {
 					c.leave() // its line is being closed
 				} else {
@@ -110,8 +110,9 @@ func (c *call) warm(l *actor.Lookup) []byte {
 	return h.users.GetWarm(id, l)
 }
 
-// read has a partition read a user. If it stops before it calls elsewhere.
-func (c *call) read(id int64, h *holding, elsewhere func()) {
+// read has a partition read a user. If it stops before it calls elsewhere. Where
+// too many wait for that user, the database is asked: it has all that was answered.
+func (c *call) read(l *actor.Lookup, id int64, h *holding, elsewhere func()) {
 	c.trace.readBegins()
 	err := h.users.Get(id, func(answer []byte, err error) {
 		defer c.guard()
@@ -127,7 +128,7 @@ func (c *call) read(id int64, h *holding, elsewhere func()) {
 	case isStopped(err):
 		elsewhere()
 	default:
-		c.spawn(func() { c.fail(err) })
+		c.spawn(func() { c.find(l) })
 	}
 }
 
@@ -207,13 +208,15 @@ func (c *call) drawn(of *holding) (user int64, ok bool) {
 }
 
 // writeTo hands a write to the actors of its user's partition, or passes it on
-// to that partition's queue.
+// to that partition's queue. There a write also waits that came by the shared queue
+// when too many were waiting for its user.
 func (c *call) writeTo(number int, w *actor.Write, of *holding) {
 	own := of != nil && of.lease.Partition == number
 	h := of
 	if !own {
 		h = c.held(number)
 	}
+	w.Queued = own
 	user := int64(0)
 	if w.Creates() {
 		user = w.UserID
@@ -245,7 +248,8 @@ func (c *call) writeTo(number int, w *actor.Write, of *holding) {
 	case isStopped(err):
 		elsewhere()
 	default:
-		c.spawn(func() { c.fail(err) })
+		c.metrics.overloads.WithLabelValues(overloadMailbox).Inc()
+		c.pass(number, user)
 	}
 }
 

@@ -1,7 +1,9 @@
 package main_test
 
 import (
+	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -220,4 +222,71 @@ func TestEmailsAndServiceIDsCanBePassedOn(t *testing.T) {
 	}
 	c.call(t, "delete", dict{"user_id": b["id"]}).is(t, dict{"user_id": b["id"]})
 	c.create(t, changed(b, dict{"id": nil}))
+}
+
+// A mailbox takes few of these requests. The others wait in the broker.
+func TestABurstOfRequestsForOneUserIsCarriedOutWhole(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.settings["actor.mailbox"] = "2"
+	instances := []*service{s.serve(t), s.serve(t)}
+	c, told := s.newCaller(t), s.subscribe(t)
+	u := c.create(t, newUser())
+	told.next(t)
+
+	const each = 200
+	id := fmt.Sprint(u["id"])
+	var sent []*message
+	send := func(m *message) {
+		c.send(t, m)
+		sent = append(sent, m)
+	}
+	rename := func(to string) *message {
+		return c.request("patch", patchOf(u, op("replace", "/name", "s3cret "+to)))
+	}
+	for i := range each {
+		send(rename(fmt.Sprint("shared ", i)))
+		if i%2 == 0 { // so that both instances, in turn, get patches as well
+			send(c.request("get", dict{"user_id": u["id"]}))
+		}
+		send(rename(fmt.Sprint("direct ", i)).directly(id))
+		send(c.request("get", dict{"user_id": u["id"]}).directly(id))
+	}
+	for _, m := range sent {
+		c.await(t, m).result(t)
+	}
+	var name any
+	for range 2 * each {
+		for _, o := range told.next(t).tree.(dict)["ops"].(list) {
+			name = o.(dict)["value"]
+		}
+	}
+	c.call(t, "get", dict{"user_id": u["id"]}).is(t, changed(u, dict{"name": name}))
+	if !slices.ContainsFunc(instances, func(v *service) bool {
+		return !strings.Contains(v.fetch(t, "/metrics"), `glotpod_ident_overloads_total{reason="mailbox_full"} 0`)
+	}) {
+		t.Error("no mailbox was ever full")
+	}
+}
+
+func TestPatchTakesUsersWhomAnotherProgramHasMadeLargerThanARequest(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.serve(t)
+	c := s.newCaller(t)
+	u := c.create(t, patchedUser())
+	email := strings.Repeat("secret.example ", 300)
+	s.exec(t, `UPDATE users SET picture_url = repeat('s3cret', 1000000), email_address = $1`, email)
+	u = changed(u, dict{"picture_url": strings.Repeat("s3cret", 1_000_000), "email": email})
+	eventually(t, "the change is heard of", func() bool {
+		return reflect.DeepEqual(c.call(t, "get", dict{"user_id": u["id"]}).tree, normal(dict{"result": u}))
+	})
+
+	c.call(t, "patch", patchOf(u)).result(t)
+	c.call(t, "patch", patchOf(u, op("replace", "/name", "s3cret Eve"))).result(t)
+	c.call(t, "patch", patchOf(u, opFrom("move", "/github", "/id"), opFrom("move", "/facebook", "/github"), opFrom("move", "/id", "/facebook"))).result(t)
+	u = changed(u, dict{"name": "s3cret Eve", "github": u["facebook"], "facebook": u["github"]})
+	c.call(t, "get", dict{"user_id": u["id"]}).is(t, u)
+	c.call(t, "patch", patchOf(u, op("replace", "/email", email+"s3cret"))).refused(t, "invalid_patch_result")
+	c.call(t, "patch", patchOf(u, op("replace", "/email", "ada@secret.example"))).result(t)
 }
