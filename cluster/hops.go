@@ -173,6 +173,16 @@ func (h *hops) stuck() (calls []*call) {
 	return calls
 }
 
+// excuse begins anew for all partitions: the broker takes nothing in from anybody,
+// and has said so.
+func (h *hops) excuse() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := range h.waiting {
+		h.waiting[i].since = time.Now()
+	}
+}
+
 // listen notes what the broker says of hops until the channel ends. It waits
 // for nobody, since the connection waits for it.
 func (h *hops) listen(returns <-chan amqp.Return, confirms <-chan amqp.Confirmation) {

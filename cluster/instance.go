@@ -179,7 +179,7 @@ func (i *Instance) unsettledFor() time.Duration {
 // Run serves until ctx is done, then hands over its partitions, answers what was
 // taken, and returns nil. It returns an ErrUnreachable where RabbitMQ or the
 // database is out of reach for longer than the options allow, a SetupError where
-// the broker is not set up for it, and a StoppedError where other instances do
+// the broker has never been set up for it, and a StoppedError where other instances do
 // not let it take part.
 func (i *Instance) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
@@ -220,7 +220,7 @@ func (i *Instance) Run(ctx context.Context) error {
 			return failure(ctx)
 		}
 		var unfit *SetupError
-		if errors.As(err, &unfit) {
+		if errors.As(err, &unfit) && !i.served.Load() { // else it was fit, and may be so again
 			return err
 		}
 		if errors.Is(err, errOutage) || errors.Is(err, errAnew) {

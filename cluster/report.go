@@ -71,6 +71,9 @@ func (s *session) measure() {
 		last = last.Add(since)
 		s.checkHeard(suspectAfter(s.o))
 		s.taken.measure(since)
+		if s.blocked.Load() {
+			s.hops.excuse()
+		}
 		for _, c := range s.hops.stuck() {
 			c.fail(errStuck)
 		}

@@ -119,14 +119,20 @@ func TestBrokersUserNeedsTheRightsThatTheREADMESays(t *testing.T) {
 	s := newSite(t)
 	broker := testenv.RabbitMQ(t)
 	user := settings{"amqp.vhost": broker.VHost, "amqp.login": broker.VHost, "amqp.password": "s3cret-password", "amqp.insist": "true"}
-	if err := broker.Management.CreateUser(t.Context(), broker.VHost, "s3cret-password"); err != nil {
-		t.Fatal(err)
+	create := func() {
+		t.Helper()
+		if err := broker.Management.CreateUser(t.Context(), broker.VHost, "s3cret-password"); err != nil {
+			t.Fatal(err)
+		}
 	}
-	t.Cleanup(func() {
-		if err := broker.Management.DeleteUser(context.Background(), broker.VHost); err != nil {
+	remove := func(ctx context.Context) {
+		t.Helper()
+		if err := broker.Management.DeleteUser(ctx, broker.VHost); err != nil {
 			t.Error(err)
 		}
-	})
+	}
+	create()
+	t.Cleanup(func() { remove(context.Background()) })
 	permit := func(configure, write, read string) {
 		t.Helper()
 		if err := broker.Management.Permit(t.Context(), broker.VHost, broker.VHost, configure, write, read); err != nil {
@@ -145,6 +151,14 @@ func TestBrokersUserNeedsTheRightsThatTheREADMESays(t *testing.T) {
 	permit(enough, enough, enough)
 	s.settings = s.settings.with(user)
 	s.amqpURL = broker.URL()
-	s.serve(t)
+	v := s.serve(t)
 	s.traffic(t, 20).check(t, s)
+
+	remove(t.Context()) // closes its connections, too
+	create()
+	permit("", "", "")
+	eventually(t, "the rights are missed", func() bool { return strings.Contains(v.stderr.String(), "may not configure") })
+	permit(enough, enough, enough)
+	v.awaitReady(t)
+	s.newCaller(t).create(t, newUser())
 }

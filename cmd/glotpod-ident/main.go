@@ -150,11 +150,11 @@ func statusOf(err error) int {
 	var setup *cluster.SetupError
 	var stopped *cluster.StoppedError
 	switch {
+	case errors.Is(err, cluster.ErrUnreachable):
+		return exitUnreachable
 	case errors.As(err, &settings), errors.As(err, &schema), errors.As(err, &disagreement), errors.As(err, &setup),
 		errors.As(err, &stopped) && stopped.Reason == ownership.Disagrees:
 		return exitSettings
-	case errors.Is(err, cluster.ErrUnreachable):
-		return exitUnreachable
 	}
 	return exitFailure
 }
