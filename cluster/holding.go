@@ -24,6 +24,8 @@ type holding struct {
 	users *actor.Partition
 	taken meter // from the line
 
+	overflow overflow // from the mailboxes into the queue
+
 	finishing atomic.Bool   // the consumer is being ended on purpose
 	ended     chan struct{} // closed when no more is taken from the line
 }

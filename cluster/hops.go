@@ -89,13 +89,19 @@ func openHops(conn *amqp.Connection, partitions int, secret secret) (*hops, erro
 }
 
 // pass publishes a request to the queue of a partition, for good. For a create,
-// user is the id that was drawn. What became of it is put into done. Where the
-// partition is stuck, it returns errStuck.
-func (h *hops) pass(c *call, partition int, user int64) error {
+// user is the id that was drawn, else 0; mark is 0 or that of a write which the
+// partition's owner puts into its queue. What became of it is put into done. Where
+// the partition is stuck, it returns errStuck.
+func (h *hops) pass(c *call, partition int, user, mark int64) error {
 	queue := PartitionQueue(partition)
 	sending, headers := c.trace.pass(&c.Delivery, queue)
 	if user != 0 {
 		headers[userHeader] = h.secret.sealUser(user, c.Body)
+	}
+	expiration := c.Expiration
+	if mark != 0 {
+		headers[turnHeader] = mark
+		expiration = "" // it waits where it has arrived
 	}
 	h.publishing.Lock()
 	defer h.publishing.Unlock()
@@ -114,7 +120,7 @@ func (h *hops) pass(c *call, partition int, user int64) error {
 		MessageId:     c.MessageId,
 		ReplyTo:       replyTo,
 		CorrelationId: c.CorrelationId,
-		Expiration:    c.Expiration,
+		Expiration:    expiration,
 		DeliveryMode:  amqp.Persistent,
 		ContentType:   "application/msgpack",
 		Headers:       headers,

@@ -29,8 +29,8 @@ const (
 	// what an earlier owner has left is held back without being tried.
 	catchUpRefused = 100
 
-	// refusedEvery is how often notifications are tried again that a
-	// subscriber's queue has refused.
+	// refusedEvery is how often it is looked whether notifications are to be tried
+	// again that a subscriber's queue has refused.
 	refusedEvery = 2 * time.Second
 
 	// A notification that has been stored for longer than overdueAge, and is
@@ -76,7 +76,7 @@ type notifier struct {
 	pending map[int64]int         // how often each notification is on its way
 	moving  map[int]int           // how many of each partition are
 	still   map[int]chan struct{} // closed when none of the partition is, any more
-	refused map[int64]int         // of users whose notifications are left to the outbox: how many were
+	refused refusals              // users whose notifications are left to the outbox
 }
 
 // sent is a notification that the broker has not confirmed yet.
@@ -111,7 +111,7 @@ func openNotifier(s *session) (*notifier, error) {
 		pending:   make(map[int64]int),
 		moving:    make(map[int]int),
 		still:     make(map[int]chan struct{}),
-		refused:   make(map[int64]int),
+		refused:   make(refusals),
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	return n, nil
@@ -333,11 +333,9 @@ func (n *notifier) await(ctx context.Context, s sent) (taken bool, err error) {
 		return true, nil
 	}
 	n.metrics.refused.Inc()
-	if !n.isRefused(s.UserID) {
-		if n.setRefused(s.UserID) {
-			n.log.Warn("a subscriber's queue refuses notifications; those of the users concerned are held back",
-				zap.Int64("id", s.ID), zap.Int64("user_id", s.UserID))
-		}
+	if !n.isRefused(s.UserID) && n.setRefused(s.UserID) {
+		n.log.Warn("a subscriber's queue refuses notifications; those of the users concerned are held back",
+			zap.Int64("id", s.ID), zap.Int64("user_id", s.UserID))
 	}
 	return taken, nil
 }

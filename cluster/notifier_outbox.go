@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"time"
 
@@ -111,8 +110,9 @@ func (n *notifier) sendStored(ctx context.Context, partitions []int) error {
 func (n *notifier) setRefused(user int64) (first bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.refused[user]++
-	return len(n.refused) == 1 && n.refused[user] == 1
+	first = len(n.refused) == 0
+	n.refused.add(user, time.Now())
+	return first
 }
 
 // holdBack has those notifications left to the outbox that are of the user of x, which
@@ -126,17 +126,18 @@ func (n *notifier) holdBack(x actor.Notification) {
 func (n *notifier) isRefused(user int64) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.refused[user] > 0
+	return n.refused[user] != nil
 }
 
 // skips is isRefused, and counts what is left to the outbox because of it.
 func (n *notifier) skips(user int64) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.refused[user] == 0 {
+	r := n.refused[user]
+	if r == nil {
 		return false
 	}
-	n.refused[user]++
+	r.left++
 	return true
 }
 
@@ -153,9 +154,9 @@ func (n *notifier) sweepAll(ctx context.Context) {
 			err = n.retryRefused(ctx)
 		case <-overdue.C:
 			overdue := 0
-			var seen map[int64]bool
-			seen, err = n.sweep(ctx, overdueAge, func(int64) bool { overdue++; return true })
-			if seen != nil {
+			var f *found
+			f, err = n.sweep(ctx, overdueAge, func(int64) bool { overdue++; return true })
+			if f != nil {
 				n.metrics.overdue.Set(float64(overdue))
 			}
 		case <-ctx.Done():
@@ -167,37 +168,39 @@ func (n *notifier) sweepAll(ctx context.Context) {
 	}
 }
 
-// retryRefused sends what is held back. A user of whom nothing is, any more, is
-// refused no longer, unless something was left to the outbox meanwhile.
+// retryRefused sends what is held back, of users whose time has come.
 func (n *notifier) retryRefused(ctx context.Context) error {
 	n.mu.Lock()
-	refused := maps.Clone(n.refused)
+	due := n.refused.due(time.Now())
 	n.mu.Unlock()
-	if len(refused) == 0 {
+	if len(due) == 0 {
 		return nil
 	}
-	seen, err := n.sweep(ctx, 0, func(user int64) bool { return refused[user] > 0 })
-	if err != nil || seen == nil {
+	found, err := n.sweep(ctx, 0, func(user int64) bool {
+		_, ok := due[user]
+		return ok
+	})
+	if err != nil || found == nil {
 		return err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for user, skipped := range refused {
-		if !seen[user] && n.refused[user] == skipped {
-			delete(n.refused, user)
-		}
-	}
+	n.refused.tried(due, found, time.Now())
 	return nil
+}
+
+// found is what a sweep has come upon.
+type found struct {
+	refused map[int64]bool // by users of whom there was a notification: whether one was refused, or cannot be read
+	taken   int            // notifications
 }
 
 // sweep sends notifications from the outbox that are of certain users, of a
 // certain age, and not on their way, one at a time, such that none of a user
-// overtakes another, or one that cannot be read. It returns the users of whom there
-// were any, nil where it could not read all of the outbox. An error is about the
-// channel.
-func (n *notifier) sweep(ctx context.Context, age time.Duration, of func(user int64) bool) (seen map[int64]bool, err error) {
-	seen = make(map[int64]bool)
-	again := make(map[int64]bool) // who was refused again
+// overtakes another, or one that cannot be read. It returns nil where it could not
+// read all of the outbox. An error is about the channel.
+func (n *notifier) sweep(ctx context.Context, age time.Duration, of func(user int64) bool) (*found, error) {
+	f := &found{refused: make(map[int64]bool)}
 	var last int64
 	for {
 		page, err := n.stored(ctx, last, age)
@@ -205,20 +208,23 @@ func (n *notifier) sweep(ctx context.Context, age time.Duration, of func(user in
 			return nil, nil // the database is out of reach: later
 		}
 		if len(page) == 0 {
-			return seen, nil
+			return f, nil
 		}
 		for _, x := range page {
 			last = x.ID
 			if !of(x.UserID) {
 				continue
 			}
-			seen[x.UserID] = true
-			if again[x.UserID] || n.isPending(x.ID) {
+			if f.refused[x.UserID] {
+				continue
+			}
+			f.refused[x.UserID] = false
+			if n.isPending(x.ID) {
 				continue
 			}
 			if x.Body == nil { // no key opens it, which has been logged
 				n.holdBack(x)
-				again[x.UserID] = true
+				f.refused[x.UserID] = true
 				continue
 			}
 			taken, held, err := n.resend(ctx, x)
@@ -230,8 +236,9 @@ func (n *notifier) sweep(ctx context.Context, age time.Duration, of func(user in
 			}
 			if taken {
 				n.store.Delivered(x.ID)
+				f.taken++
 			} else {
-				again[x.UserID] = true
+				f.refused[x.UserID] = true
 			}
 		}
 	}

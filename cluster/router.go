@@ -76,7 +76,7 @@ func (c *call) get(l *actor.Lookup, of *holding) {
 		case of != nil && of.lease.Partition == number:
 			h = of
 		case of != nil: // in order with the writes that came the same way
-			c.pass(number, 0)
+			c.pass(number, 0, 0)
 			return
 		}
 		if h != nil {
@@ -216,22 +216,26 @@ func (c *call) writeTo(number int, w *actor.Write, of *holding) {
 	if !own {
 		h = c.held(number)
 	}
-	w.Queued = own
 	user := int64(0)
 	if w.Creates() {
 		user = w.UserID
 	}
 	if h == nil {
-		c.pass(number, user)
+		c.pass(number, user, 0)
 		return
 	}
 	elsewhere := func() {
 		if own {
 			c.leave() // its line is being closed
 		} else {
-			c.pass(number, user)
+			c.pass(number, user, 0)
 		}
 	}
+	if !own && h.overflow.has(w.UserID) {
+		c.pass(number, user, h.overflow.add(w.UserID))
+		return
+	}
+	w.Queued = own
 	err := h.users.Write(w, func(o actor.Outcome, err error) {
 		defer c.guard()
 		switch {
@@ -245,23 +249,27 @@ func (c *call) writeTo(number int, w *actor.Write, of *holding) {
 	})
 	switch {
 	case err == nil:
+		if mark, ok := c.Headers[turnHeader].(int64); own && ok {
+			h.overflow.remove(w.UserID, mark)
+		}
 	case isStopped(err):
 		elsewhere()
 	default:
 		c.metrics.overloads.WithLabelValues(overloadMailbox).Inc()
-		c.pass(number, user)
+		c.pass(number, user, h.overflow.add(w.UserID))
 	}
 }
 
 // pass passes a request on to a partition's queue, and is done with it when the
-// broker has it.
-func (c *call) pass(number int, user int64) {
+// broker has it. For a create, user is the id that was drawn; mark is one of the
+// partition's overflow, where there is any.
+func (c *call) pass(number int, user, mark int64) {
 	if c.ctx.Err() != nil {
 		c.leave()
 		return
 	}
 	c.metrics.forwarded.Inc()
-	switch err := c.hops.pass(c, number, user); {
+	switch err := c.hops.pass(c, number, user, mark); {
 	case errors.Is(err, errStuck):
 		c.spawn(func() { c.fail(err) })
 	case err != nil:

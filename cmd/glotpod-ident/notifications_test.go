@@ -213,9 +213,12 @@ func TestNotificationsFollowTheCommit(t *testing.T) {
 	}
 }
 
+// The order is that of the requests, also where most of them find no room in a
+// mailbox.
 func TestNotificationsComeInEachUsersOrder(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
+	s.settings["actor.mailbox"] = "10"
 	s.serve(t)
 	c := s.newCaller(t)
 	const rounds = 200
