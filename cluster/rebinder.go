@@ -28,6 +28,10 @@ const (
 	// lookEvery is how often all is declared without any occasion: nobody tells
 	// that an exchange or a binding is gone.
 	lookEvery = 30 * time.Second
+
+	// lookForShared is how often the shared queue and its binding are: without
+	// them, requests are lost.
+	lookForShared = 5 * time.Second
 )
 
 func newRebinder(s *session) *rebinder {
@@ -57,6 +61,8 @@ func (r *rebinder) run() {
 	var last time.Time
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
+	shared := time.NewTicker(lookForShared)
+	defer shared.Stop()
 	for {
 		select {
 		case <-r.misplacing:
@@ -80,6 +86,8 @@ func (r *rebinder) run() {
 			r.pause(declareEvery)
 		case <-look.C:
 			r.declareAll()
+		case <-shared.C:
+			r.tell(declareShared(r.conn))
 		case <-r.ctx.Done():
 			return
 		}
@@ -92,6 +100,11 @@ func (r *rebinder) declareAll() {
 	if err == nil {
 		err = declareCluster(r.ctx, r.conn, r.o)
 	}
+	r.tell(err)
+}
+
+// tell logs why something could not be declared, if it could not.
+func (r *rebinder) tell(err error) {
 	if err != nil && r.ctx.Err() == nil {
 		r.o.Log.Error("queues and exchanges not declared", zap.Error(err))
 	}

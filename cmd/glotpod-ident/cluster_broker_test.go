@@ -113,6 +113,27 @@ func TestBrokerWithoutThePluginIsServedAndTheLogSaysHowToEnableIt(t *testing.T) 
 	}
 }
 
+func TestTheSharedQueueIsBoundAgainWhenSomebodyHasUnboundIt(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	v := s.serve(t)
+	c := s.newCaller(t)
+	if err := c.channel.QueueUnbind(requestQueue, "rpc.user.#", "amq.topic", nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a request is answered", func() bool {
+		m := c.request("list", dict{})
+		c.send(t, m)
+		select {
+		case <-c.answersTo(m.CorrelationId):
+			return true
+		case <-time.After(100 * time.Millisecond):
+			return false
+		}
+	})
+	v.oneConnection(t)
+}
+
 // What the README asks for is enough; without it, it is no use trying again.
 func TestBrokersUserNeedsTheRightsThatTheREADMESays(t *testing.T) {
 	t.Parallel()
