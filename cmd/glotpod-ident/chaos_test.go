@@ -29,9 +29,11 @@ func TestChaosLosesDoublesAndReordersNothing(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	queueType := []string{"quorum", "classic"}[random.IntN(2)]
 	size := fleetMin + random.IntN(fleetMax-fleetMin+1)
-	t.Logf("seed %d: %d instances, %s queues, faults for %v", seed, size, queueType, duration)
+	mailbox := []string{"1", "256"}[random.IntN(2)]
+	t.Logf("seed %d: %d instances, %s queues, mailboxes for %s, faults for %v", seed, size, queueType, mailbox, duration)
 
 	f := newFleet(t, random, queueType)
+	f.site.settings["actor.mailbox"] = mailbox
 	for range size {
 		f.join().start()
 	}
