@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -102,8 +103,11 @@ func (f fraction) put(value any) error {
 	if whole, isWhole := value.(int64); isWhole {
 		n, ok = float64(whole), true
 	}
-	if !ok || !(n >= 0 && n <= 1) { // nor is it NaN
+	switch {
+	case !ok:
 		return mismatch(f, value)
+	case !(n >= 0 && n <= 1): // nor is it NaN
+		return fmt.Errorf("must be %s, not %v", f, value)
 	}
 	*f.into = n
 	return nil
@@ -139,6 +143,9 @@ type duration struct {
 	min, max time.Duration
 }
 
+// withUnits matches each duration, also those that are too long to be parsed.
+var withUnits = regexp.MustCompile(`^[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$`)
+
 func (d duration) String() string {
 	return fmt.Sprintf("a duration from %s to %s", short(d.min), short(d.max))
 }
@@ -148,10 +155,10 @@ func (d duration) parse(s string) any { return s }
 func (d duration) put(value any) error {
 	s, _ := value.(string)
 	length, err := time.ParseDuration(s)
-	if err != nil {
+	switch {
+	case err != nil && !withUnits.MatchString(s):
 		return fmt.Errorf("%w; it is text with a unit, as in \"90s\"", mismatch(d, value))
-	}
-	if length < d.min || length > d.max {
+	case err != nil || length < d.min || length > d.max:
 		return mismatch(d, value)
 	}
 	*d.into = length
