@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -84,7 +85,7 @@ func (h *httpServer) routes(metrics *prometheus.Registry, withPprof bool) http.H
 	mux.HandleFunc("GET /readyz", h.probe(subject.Ready))
 	mux.HandleFunc("GET /startupz", h.probe(subject.Started))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{
-		ErrorLog:            zap.NewStdLog(h.log),
+		ErrorLog:            scrapeLog{h.log},
 		ErrorHandling:       promhttp.ContinueOnError,
 		MaxRequestsInFlight: scrapesAtOnce,
 		Timeout:             httpTimeout - time.Second,
@@ -106,6 +107,21 @@ func (h *httpServer) routes(metrics *prometheus.Registry, withPprof bool) http.H
 		header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// A scrapeLog logs what promhttp says. It says of each metric that its reader is
+// gone, which nobody needs to know.
+type scrapeLog struct{ log *zap.Logger }
+
+func (l scrapeLog) Println(words ...any) {
+	level := zap.WarnLevel
+	for _, word := range words {
+		err, _ := word.(error)
+		if errors.Is(err, context.Canceled) || errors.Is(err, http.ErrHandlerTimeout) {
+			level = zap.DebugLevel
+		}
+	}
+	l.log.Log(level, "metrics", zap.String("error", strings.TrimSpace(fmt.Sprintln(words...))))
 }
 
 // serve says whom the probes are to ask. Before, they say that it is starting.
