@@ -24,11 +24,13 @@ Instances may go on serving. Each user is shown as at some moment of the export,
 but not all as at the same moment: pg_dump does that.
 
 A file is written beside its place, as <file>.partial, and put there when it is
-whole. What was broken off is continued by --resume.`
+whole. What was broken off is continued by --resume. A link to a file stays: the
+place is where it leads. To what is no file, such as a device, redirect standard
+output.`
 
 // exportOptions say what is exported, and where to.
 type exportOptions struct {
-	output  string // "": standard output
+	output  string // where the file is to be, and no link; "": standard output
 	resume  bool
 	tokens  archive.Tokens
 	afterID int64
@@ -59,6 +61,13 @@ func runExport(ctx context.Context, args []string, stdout, stderr io.Writer) int
 		return flags.wrong("--resume needs --output")
 	case o.resume && o.afterID != 0:
 		return flags.wrong("--resume finds out by itself where to go on, without --after-id")
+	}
+	if o.output != "" {
+		place, err := exportPlace(o.output)
+		if err != nil {
+			return flags.wrong(err.Error())
+		}
+		o.output = place
 	}
 	c, err := config.Load(os.Environ())
 	if err != nil {

@@ -6,10 +6,35 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"github.com/glotpod/ident/store/archive"
 )
+
+// exportPlace follows links from a path to the regular file that is there, or is to
+// be made there.
+func exportPlace(path string) (string, error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist): // nor need it exist where a link leads
+	case err != nil:
+		return "", fmt.Errorf("--output: %w", err)
+	case !info.Mode().IsRegular():
+		return "", fmt.Errorf("--output takes a regular file, and %s is none; for a device or a pipe, leave --output out and redirect standard output", path)
+	}
+	for {
+		target, err := os.Readlink(path)
+		switch {
+		case err != nil: // it is no link
+			return path, nil
+		case !filepath.IsAbs(target):
+			folder, _ := filepath.Split(path)
+			target = folder + target // not cleaned: .. may follow another link
+		}
+		path = target
+	}
+}
 
 // An exportFile is written under another name until it is whole. Nobody else may
 // read it: it tells who the users are.
@@ -22,27 +47,59 @@ type exportFile struct {
 }
 
 // openExportFile begins a file or, with resume, goes on with one that was broken
-// off.
+// off. Nobody else writes it meanwhile.
 func openExportFile(o exportOptions, lastID int64) (*exportFile, error) {
-	flag := os.O_RDWR | os.O_CREATE
-	if !o.resume {
-		flag |= os.O_TRUNC
-	}
 	// A link might lead to a file of others.
-	partial, err := os.OpenFile(o.output+".partial", flag|syscall.O_NOFOLLOW, 0o600)
+	partial, err := os.OpenFile(o.output+".partial", os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening the file to write: %w", err)
 	}
 	f := &exportFile{path: o.output, partial: partial, lastID: o.afterID}
-	if err := partial.Chmod(0o600); err != nil { // it may have been there
-		f.close()
-		return nil, fmt.Errorf("keeping the file from others: %w", err)
-	}
-	if err := f.resume(o.header(lastID)); err != nil {
+	if err := f.begin(o, lastID); err != nil {
 		f.close()
 		return nil, err
 	}
 	return f, nil
+}
+
+func (f *exportFile) begin(o exportOptions, lastID int64) error {
+	if err := f.lock(); err != nil {
+		return err
+	}
+	if err := f.partial.Chmod(0o600); err != nil { // it may have been there
+		return fmt.Errorf("keeping the file from others: %w", err)
+	}
+	if !o.resume {
+		if err := f.partial.Truncate(0); err != nil {
+			return fmt.Errorf("beginning the file anew: %w", err)
+		}
+	}
+	return f.resume(o.header(lastID))
+}
+
+// lock keeps other exports from the file until it is closed, or the process ends.
+func (f *exportFile) lock() error {
+	path := f.partial.Name()
+	opened, err := f.partial.Stat()
+	switch {
+	case err != nil:
+		return fmt.Errorf("opening the file to write: %w", err)
+	case !opened.Mode().IsRegular():
+		return fmt.Errorf("%s is no regular file", path)
+	}
+	inUse := fmt.Errorf("another export writes %s: let it end, or name another file by --output", path)
+	switch err := syscall.Flock(int(f.partial.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err {
+	case nil:
+	case syscall.EWOULDBLOCK:
+		return inUse
+	default:
+		return fmt.Errorf("locking %s: %w", path, err)
+	}
+	// Who held the lock until now has put the file in its place.
+	if there, err := os.Lstat(path); err != nil || !os.SameFile(opened, there) {
+		return inUse
+	}
+	return nil
 }
 
 // resume finds out what is there, and gets ready to write behind it; where nothing is,
@@ -74,19 +131,10 @@ func (f *exportFile) finish() error {
 	if err := f.partial.Sync(); err != nil {
 		return fmt.Errorf("writing %s: %w", f.partial.Name(), err)
 	}
-	if err := f.close(); err != nil {
-		return fmt.Errorf("writing %s: %w", f.partial.Name(), err)
-	}
 	if err := os.Rename(f.partial.Name(), f.path); err != nil {
 		return fmt.Errorf("putting the file in its place: %w", err)
 	}
 	return nil
 }
 
-// close may be called more than once.
-func (f *exportFile) close() error {
-	if err := f.partial.Close(); !errors.Is(err, fs.ErrClosed) {
-		return err
-	}
-	return nil
-}
+func (f *exportFile) close() { f.partial.Close() }

@@ -1,13 +1,10 @@
 package main_test
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -174,73 +171,6 @@ line 11: malformed: id is not an integer from 1 to 2147483647
 	other.imports(t, strings.Join(lines, ""), 0, "") // the rest
 }
 
-func TestAnExportThatWasBrokenOffIsContinued(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	s.exec(t, `INSERT INTO users (id, name, email_address) SELECT 2 * n, 's3cret ' || n, n FROM generate_series(1, 3000) AS n`)
-	s.exec(t, `INSERT INTO services (user_id, sv_id, sv_name, access_token) SELECT id, id, 'fb', $1 FROM users`,
-		seal(t, s.settings["database.encryption_key"], "s3cret-token"))
-	whole := s.exports(t)
-	path := filepath.Join(t.TempDir(), "users.ndjson")
-	partial := path + ".partial"
-	content := func(path string) string {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(b)
-	}
-
-	// It is stopped while it reads the second page.
-	s.exec(t, `CREATE TABLE gate (open boolean)`)
-	s.exec(t, `CREATE FUNCTION wait() RETURNS boolean LANGUAGE plpgsql AS $$
-		BEGIN WHILE NOT EXISTS (SELECT FROM gate) LOOP PERFORM pg_sleep(0.01); END LOOP; RETURN true; END $$`)
-	s.exec(t, `ALTER TABLE users RENAME TO all_users`)
-	s.exec(t, `CREATE VIEW users AS SELECT * FROM all_users WHERE id NOT BETWEEN 3001 AND 5000 OR wait()`)
-	p := launch(t, s.settings.environ(), "export", "--output", path)
-	eventually(t, "a page waits", func() bool {
-		return s.count(t, `SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()`) > 0
-	})
-	if err := p.cmd.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
-	if status := p.await(t, patience); status != 1 || !strings.Contains(p.stderr.String(), "after user 2000: --resume") {
-		t.Errorf("ended with %d: %s", status, p.stderr.String())
-	}
-	if got := content(partial); !strings.HasPrefix(whole, got) || strings.Count(got, "\n") != 1001 {
-		t.Errorf("it has written\n%s", got)
-	}
-	if _, err := os.Stat(path); err == nil {
-		t.Error("half a file is in its place")
-	}
-	s.exec(t, "INSERT INTO gate VALUES (true)")
-	if status, _, stderr := s.run(t, "export", "--output", path, "--resume", "--tokens", "omit"); status != 1 {
-		t.Errorf("going on without tokens: %d, %s", status, stderr)
-	}
-	if status, _, stderr := s.run(t, "export", "--output", path, "--resume"); status != 0 || content(path) != whole {
-		t.Errorf("going on: %d, %s", status, stderr)
-	}
-
-	// It is killed, in the middle of what it writes or before the file is in its place.
-	for _, n := range []int{0, 1, 30, len(whole) / 2, len(whole) - 5, len(whole)} {
-		if err := os.WriteFile(partial, []byte(whole[:n]), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if status, _, stderr := s.run(t, "export", "--output", path, "--resume"); status != 0 || content(path) != whole {
-			t.Errorf("going on after %d bytes: %d, %s", n, status, stderr)
-		}
-	}
-	if status, _, stderr := s.run(t, "export", "--output", path); status != 0 || content(path) != whole {
-		t.Errorf("anew: %d, %s", status, stderr)
-	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", info.Mode(), err)
-	}
-	if rest := s.exports(t, "--after-id", "5998"); strings.Count(rest, "\n") != 3 || !strings.Contains(rest, `"after_id":5998`) {
-		t.Errorf("the rest:\n%s", rest)
-	}
-}
-
 func TestAnImportTellsWhichIDsNewUsersGet(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -257,67 +187,6 @@ func TestAnImportTellsWhichIDsNewUsersGet(t *testing.T) {
 				t.Errorf("%d, %s: %s", last, more, stderr)
 			}
 		}
-	}
-}
-
-// The disk is full in the middle of a page, of which much is in memory already.
-func TestAnExportToAFullDiskNamesAUserUpToWhomAllIsThere(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	s.exec(t, `INSERT INTO users (id, name, email_address) SELECT n, repeat('s3cret', 100), n FROM generate_series(1, 5000) AS n`)
-	s.exec(t, `INSERT INTO services (user_id, sv_id, sv_name, access_token) SELECT id, id, 'fb', $1 FROM users`,
-		seal(t, s.settings["database.encryption_key"], "s3cret-token"))
-	program, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	folder := t.TempDir()
-	for _, to := range []string{"", "--output " + folder + "/b"} {
-		file := folder + "/a"
-		shell := exec.Command("sh", "-c", "ulimit -f 2000 && exec '"+program+"' export "+to+" >"+file) // 1,000 KiB
-		shell.Env = s.settings.environ()
-		var stderr strings.Builder
-		shell.Stderr = &stderr
-		var ended *exec.ExitError
-		if err := shell.Run(); !errors.As(err, &ended) || ended.ExitCode() != 1 {
-			t.Errorf("export %s: %v, %s", to, err, stderr.String())
-		}
-		if to != "" {
-			file = folder + "/b.partial"
-		}
-		content, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var last int
-		_, after, _ := strings.Cut(stderr.String(), "broken off after user ")
-		if _, err := fmt.Sscanf(after, "%d:", &last); err != nil || last < 1000 || strings.Count(string(content), "\n") < last+1 {
-			t.Errorf("%d lines are there: %s", strings.Count(string(content), "\n"), stderr.String())
-		}
-	}
-}
-
-func TestAnExportIsReadByNobodyElse(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	path := filepath.Join(t.TempDir(), "users")
-	if err := os.WriteFile(path+".partial", nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if status, _, stderr := s.run(t, "export", "--output", path); status != 0 {
-		t.Fatal(stderr)
-	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", info.Mode(), err)
-	}
-	if err := os.Symlink(path+".others", path+".partial"); err != nil {
-		t.Fatal(err)
-	}
-	if status, _, _ := s.run(t, "export", "--output", path); status != 1 {
-		t.Errorf("a link is followed: %d", status)
-	}
-	if _, err := os.Stat(path + ".others"); err == nil {
-		t.Error("a link is followed")
 	}
 }
 
