@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -73,21 +74,36 @@ func TestWhatIsWrittenIsReadAgain(t *testing.T) {
 func TestALineThatIsNoUserIsSaidToBeNoneAndTheNextIsRead(t *testing.T) {
 	const good = `{"id":5,"name":"s3cret","email":"e","github":{"id":1,"access_token":"s3cret"}}`
 	for line, reason := range map[string]string{
-		`{`:                                     "not JSON",
-		`s3cret`:                                "not JSON",
-		`[]`:                                    "not a user",
-		`null`:                                  "not a JSON object",
-		good[:len(good)-1]:                      "not JSON, or cut off",
-		good + ` {}`:                            "something follows",
-		strings.Replace(good, "5", "0", 1):      "id is not",
-		strings.Replace(good, "5", "1.5", 1):    "id is of the wrong type",
-		strings.Replace(good, "5", `"5"`, 1):    "id is of the wrong type",
-		strings.Replace(good, "5", "null", 1):   "id is not",
-		strings.Replace(good, "5", "1e99", 1):   "id is of the wrong type",
-		strings.Replace(good, "5", "3e9", 1):    "id is of the wrong type",
-		strings.Replace(good, "5", "-5", 1):     "id is not",
-		strings.Replace(good, `"e"`, "1", 1):    "email is of the wrong type",
-		strings.Replace(good, "name", "nam", 1): "a user has no field but",
+		`{`:                                                 "not JSON",
+		`s3cret`:                                            "not JSON",
+		`[]`:                                                "not a JSON object",
+		`null`:                                              "not a JSON object",
+		good[:len(good)-1]:                                  "not JSON, or cut off",
+		good + ` {}`:                                        "something follows",
+		strings.Replace(good, "5", "0", 1):                  "id is not",
+		strings.Replace(good, "5", "1.5", 1):                "id is of the wrong type",
+		strings.Replace(good, "5", `"5"`, 1):                "id is of the wrong type",
+		strings.Replace(good, "5", "null", 1):               "id is not",
+		strings.Replace(good, "5", "1e99", 1):               "id is of the wrong type",
+		strings.Replace(good, "5", "3e9", 1):                "id is of the wrong type",
+		strings.Replace(good, "5", "-5", 1):                 "id is not",
+		strings.Replace(good, `"e"`, "1", 1):                "email is of the wrong type",
+		strings.Replace(good, "name", "nam", 1):             "a user has no field but",
+		strings.Replace(good, "name", "NAME", 1):            "a user has no field but",
+		strings.Replace(good, "github", "GitHub", 1):        "a user has no field but",
+		strings.Replace(good, "acce", "Acce", 1):            "a user has no field but",
+		strings.Replace(good, "id", `i\u0044`, 1):           "a user has no field but",
+		strings.Replace(good, "{", `{"id":4,`, 1):           "each once",
+		strings.Replace(good, `"id":1`, `"id":1,"id":2`, 1): "each once",
+		strings.Replace(good, `"email":`, `"na\u006de":"n","email":`, 1):                     "each once",
+		strings.Replace(good, `"e"`, `"\ud800"`, 1):                                          "half of a surrogate pair",
+		strings.Replace(good, `"e"`, `"\uDC00\uD83D"`, 1):                                    "half of a surrogate pair",
+		strings.Replace(good, `"e"`, `"\ud83d\ud83d\ude42"`, 1):                              "half of a surrogate pair",
+		strings.Replace(good, `"e"`, `"\ud800`, 1):                                           "cut off",
+		strings.Replace(good, "1", "9223372036854775808", 1):                                 "github.id is of the wrong type",
+		strings.Replace(good, "5", `{"s3cret":1}`, 1):                                        "id is of the wrong type",
+		strings.Replace(good, "1", `[{"s3cret":1}]`, 1):                                      "github.id is of the wrong type",
+		strings.Replace(good, `{"id":1`, `[{"id":1`, 1):                                      "github is of the wrong type",
 		strings.Replace(good, `"name":"s3cret",`, "", 1):                                     "name is missing",
 		strings.Replace(good, `"email":"e",`, "", 1):                                         "email is missing",
 		strings.Replace(good, `"e"`, `"a\u0000b"`, 1):                                        "NUL",
@@ -117,9 +133,41 @@ func TestALineThatIsNoUserIsSaidToBeNoneAndTheNextIsRead(t *testing.T) {
 			if !strings.HasPrefix(wrong[0], "line 2: ") || strings.Contains(wrong[0], "s3cret") {
 				t.Errorf("%.100s: %s", line, wrong[0])
 			}
-			if reason != "not a user" && !strings.Contains(wrong[0], reason) {
+			if !strings.Contains(wrong[0], reason) {
 				t.Errorf("%.100s: %s, want %s", line, wrong[0], reason)
 			}
+		}
+	}
+}
+
+func TestEscapesStandForWhatIsEscaped(t *testing.T) {
+	const user = `{"id":5,"n\u0061me":"\ud83d\uDE42\\ud800\ufffd","email":"e","github":{"id":9007199254740993,"access_token":"t"}}`
+	users, wrong := read(strings.NewReader(header+user+"\n"+`{"end":true,"users":1}`), 1000)
+	if len(wrong) > 0 || users[0].Name != `🙂\ud800`+"\ufffd" || users[0].GitHub.ID != 9007199254740993 {
+		t.Errorf("%+v, %q", users, wrong)
+	}
+}
+
+func TestALineTakesLittleMoreMemoryThanItHas(t *testing.T) {
+	var names strings.Builder
+	for n := 0; names.Len() < 4<<20; n++ {
+		fmt.Fprintf(&names, `"%x":0,`, n)
+	}
+	object := "{" + names.String() + `"":0}`
+	for _, line := range []string{
+		`{"id":` + object + `}`,
+		`{"github":{"id":[` + object + `]}}`,
+		`{"github":[` + object + `]}`,
+		`{"more":` + object + `}`,
+		object,
+		`{"name":"\ud800","github":` + object + `}`,
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, wrong := read(strings.NewReader(header+line), 8<<20)
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; took > 32<<20 || len(wrong) == 0 {
+			t.Errorf("%.30s… took %d bytes: %q", line, took, wrong)
 		}
 	}
 }
@@ -221,6 +269,7 @@ func FuzzReader(f *testing.F) {
 	f.Add([]byte(header + `{"id":5,"name":"n","email":"e","picture_url":null,"github":{"id":1,"access_token":"t"}}` + "\n" + `{"end":true,"users":1}`))
 	f.Add([]byte(header + `{"end":true,"users":0}` + "\n\n" + header + "x"))
 	f.Add([]byte(header + strings.Repeat("[", 300)))
+	f.Add([]byte(header + `{"id":5,"ID":6,"name":"\ud800","name":"","github":{"id":[{}]}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		r := archive.NewReader(bytes.NewReader(text), archive.Limits{Line: 200, Field: 100})
 		seen := make(map[string]bool)

@@ -13,7 +13,8 @@
 // "after_id", the users up to that id were left out.
 //
 // Then comes a line for each user, by id as exported, in any order to import. It
-// is a user as the service shows it, and holds to the same rules.
+// is a user as the service shows it, and holds to the same rules. It has each field
+// under exactly its name, and once.
 //
 // The last line says how many user lines there are. A file that has none, or
 // another number, is not whole. Empty lines do not count, and what follows may be

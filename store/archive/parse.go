@@ -3,11 +3,13 @@ package archive
 import (
 	"bytes"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
-	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/glotpod/ident/actor"
 )
@@ -124,24 +126,41 @@ func parseEnd(text []byte) (e End, ok bool) {
 // decode reads a line into one of the structures above, or says why not, without
 // quoting the line.
 func decode(text []byte, into any) (reason string) {
-	if !utf8.Valid(text) {
-		return "not UTF-8"
-	}
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.DisallowUnknownFields()
-	err := decoder.Decode(into)
-	var wrong *json.UnmarshalTypeError
+	decoder := jsontext.NewDecoder(bytes.NewReader(text))
+	err := json.UnmarshalDecode(decoder, into, strict)
+	var wrong *json.SemanticError
 	switch {
 	case err == nil && decoder.InputOffset() < int64(len(text)):
 		return "something follows the JSON value"
-	case err == nil && text[0] != '{':
-		return "not a JSON object"
-	case err == nil:
+	case err == nil && text[0] == '{':
 		return ""
-	case errors.As(err, &wrong) && wrong.Field != "":
-		return wrong.Field + " is of the wrong type"
-	case json.Valid(text):
-		return "a user has no field but id, name, email, picture_url, github and facebook, and an account none but id and access_token"
+	case errors.Is(err, json.ErrUnknownName), errors.Is(err, jsontext.ErrDuplicateName):
+		return "a user has no field but id, name, email, picture_url, github and facebook, and an account none but id and access_token, each once"
+	case errors.As(err, &wrong) && wrong.JSONPointer != "":
+		return strings.ReplaceAll(string(wrong.JSONPointer[1:]), "/", ".") + " is of the wrong type"
+	case err == nil || wrong != nil:
+		return "not a JSON object"
+	case jsontext.Value(text).IsValid(jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true)):
+		return "not UTF-8, or half of a surrogate pair"
 	}
 	return "not JSON, or cut off"
+}
+
+// strict takes names in their own case alone. Nor does this package, unlike
+// encoding/json, take a name twice, or half of a surrogate pair for U+FFFD.
+var strict = json.JoinOptions(json.RejectUnknownMembers(true), json.WithUnmarshalers(json.UnmarshalFromFunc(flat)))
+
+var errNotFlat = errors.New("an object or a list where neither can be")
+
+// flat refuses what is no number or text unread where one should be: to find names
+// that are there twice, the decoder takes many times the memory of what it reads.
+func flat(decoder *jsontext.Decoder, into any) error {
+	switch reflect.TypeOf(into).Elem().Kind() {
+	case reflect.Struct, reflect.Pointer:
+		return json.SkipFunc
+	}
+	if next := decoder.PeekKind(); next == '{' || next == '[' {
+		return errNotFlat
+	}
+	return json.SkipFunc
 }
