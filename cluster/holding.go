@@ -9,6 +9,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/ownership"
@@ -138,15 +139,24 @@ const (
 // hold consumes the queue of a partition, once the notifications that an earlier
 // owner has left are sent.
 func (s *session) hold(ctx context.Context, lease actor.Lease) (*holding, error) {
-	if err := s.notifier.catchUp(ctx, lease.Partition); err != nil {
-		return nil, fmt.Errorf("sending the notifications that were left: %w", err)
-	}
-	prefetch := max(1, s.o.Prefetch/partitionShare)
-	exclusive := s.o.QueueType == queueClassic
+	queue, prefetch := PartitionQueue(lease.Partition), max(1, s.o.Prefetch/partitionShare)
 	var l *line
+	var opening errgroup.Group
+	opening.Go(func() (err error) { // meanwhile
+		l, err = openLine(s.conn, queue, prefetch)
+		return err
+	})
+	told := s.notifier.catchUp(ctx, lease.Partition)
+	if err := opening.Wait(); err != nil {
+		return nil, err
+	}
+	if told != nil {
+		l.close()
+		return nil, fmt.Errorf("sending the notifications that were left: %w", told)
+	}
 	for begun := time.Now(); ; {
-		var err error
-		if l, err = openLine(s.conn, PartitionQueue(lease.Partition), prefetch, exclusive); err == nil {
+		err := l.consume(s.o.QueueType == queueClassic)
+		if err == nil {
 			break
 		}
 		if isCode(err, amqp.NotFound) {
@@ -161,6 +171,9 @@ func (s *session) hold(ctx context.Context, lease actor.Lease) (*holding, error)
 		case <-time.After(consumeEvery):
 		case <-ctx.Done():
 			return nil, ctx.Err()
+		}
+		if l, err = openLine(s.conn, queue, prefetch); err != nil {
+			return nil, err
 		}
 	}
 	return &holding{

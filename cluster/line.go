@@ -25,9 +25,9 @@ type line struct {
 	closed bool
 }
 
-// openLine consumes a queue, of which up to prefetch requests are taken that are
-// not answered yet. If it is exclusive, nobody else can consume the queue.
-func openLine(conn *amqp.Connection, queue string, prefetch int, exclusive bool) (*line, error) {
+// openLine opens a channel to consume a queue, of which up to prefetch requests are
+// taken that are not answered yet.
+func openLine(conn *amqp.Connection, queue string, prefetch int) (*line, error) {
 	channel, err := conn.Channel()
 	if err != nil {
 		return nil, fmt.Errorf("opening a channel: %w", err)
@@ -36,14 +36,20 @@ func openLine(conn *amqp.Connection, queue string, prefetch int, exclusive bool)
 	if err := channel.Qos(prefetch, 0, false); err != nil {
 		return nil, fmt.Errorf("setting the prefetch count: %w", err)
 	}
-	if l.deliveries, err = channel.Consume(queue, consumerTag, false, exclusive, false, false, nil); err != nil {
-		channel.Close()
-		return nil, fmt.Errorf("consuming the queue %s: %w", queue, err)
-	}
 	l.acks = newAcks(prefetch, func(tag uint64, multiple bool) error {
 		return l.send(func() error { return channel.Ack(tag, multiple) })
 	})
 	return l, nil
+}
+
+// consume begins to take requests. If it is exclusive, nobody else can consume the
+// queue. On an error the line is of no use any more.
+func (l *line) consume(exclusive bool) (err error) {
+	if l.deliveries, err = l.channel.Consume(l.queue, consumerTag, false, exclusive, false, false, nil); err != nil {
+		l.close()
+		return fmt.Errorf("consuming the queue %s: %w", l.queue, err)
+	}
+	return nil
 }
 
 // why says why deliveries have ended though nobody asked for it.

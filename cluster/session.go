@@ -272,9 +272,14 @@ func (s *session) serve(ctx context.Context, serving func()) (err error) {
 			return nil
 		}
 	}
-	if s.shared, err = openLine(s.conn, RequestQueue, s.o.Prefetch, false); err != nil {
+	l, err := openLine(s.conn, RequestQueue, s.o.Prefetch)
+	if err != nil {
 		return err
 	}
+	if err := l.consume(false); err != nil {
+		return err
+	}
+	s.shared = l
 	s.quiet = make(chan struct{})
 	s.running.Go(func() {
 		defer close(s.quiet)
