@@ -16,7 +16,7 @@ type refusal struct {
 
 const (
 	firstRefusal = refusedEvery
-	longRefusal  = time.Minute
+	longRefusal  = 30 * time.Second
 )
 
 // add adds a user, or one notification more of the user.
