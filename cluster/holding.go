@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -134,11 +135,20 @@ const (
 	// still consumes, whom the broker has not dropped yet, or that is missing.
 	consumeFor   = 2 * time.Second
 	consumeEvery = 50 * time.Millisecond
+
+	// answerWithin is how long broker and database may take until it is told.
+	answerWithin = 10 * time.Second
 )
+
+var errNoAnswer = errors.New("the broker, of the partition's queue, or the database has not answered yet")
 
 // hold consumes the queue of a partition, once the notifications that an earlier
 // owner has left are sent.
 func (s *session) hold(ctx context.Context, lease actor.Lease) (*holding, error) {
+	slow := time.AfterFunc(answerWithin, func() {
+		s.o.Log.Warn("partition not consumed", zap.Int("partition", lease.Partition), zap.Error(errNoAnswer))
+	})
+	defer slow.Stop()
 	queue, prefetch := PartitionQueue(lease.Partition), max(1, s.o.Prefetch/partitionShare)
 	var l *line
 	var opening errgroup.Group

@@ -92,8 +92,9 @@ func (c *caller) try(messageID string, u dict) (answer, bool) {
 func (s *site) survives(t *testing.T, v *service, outage func()) {
 	t.Helper()
 	stop, cancel := context.WithCancel(t.Context())
-	defer cancel()
 	var callers sync.WaitGroup
+	defer callers.Wait()
+	defer cancel()
 	var all []*stubborn
 	for range 8 {
 		b := &stubborn{url: s.amqpURL, t: t, stop: stop}
@@ -170,7 +171,9 @@ func TestLostRabbitMQEndsTheInstanceOrIsWaitedFor(t *testing.T) {
 	insistent.moveTo(t, broker)
 	leaver, stayer := impatient.serve(t), insistent.serve(t, settings{"amqp.insist": "true"})
 	impatient.load(t, leaver)
+	declared := time.Now()
 	insistent.survives(t, stayer, func() {
+		time.Sleep(time.Until(declared.Add(brokerSettles)))
 		broker.Kill()
 		leaves(t, leaver)
 		eventually(t, "the one that stays is not ready", func() bool { return stayer.probe("/readyz") == http.StatusServiceUnavailable })
