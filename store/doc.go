@@ -95,8 +95,9 @@
 //
 // # Foreign writes
 //
-// Other programs may write to the users. Triggers tell of it, but for sessions
-// with our application name, and [Store.WatchForeign] listens.
+// Other programs may write to the users. Triggers tell of it, also of what is
+// replicated from another database, but for sessions with our application name, and
+// [Store.WatchForeign] listens.
 //
 // # Reading
 //

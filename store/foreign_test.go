@@ -6,6 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/glotpod/ident/deploy/private"
+	"github.com/glotpod/ident/deploy/testenv"
 	"github.com/glotpod/ident/store"
 )
 
@@ -41,7 +43,14 @@ func expect(t *testing.T, told <-chan bool, want bool) {
 }
 
 func TestEachKindOfForeignWriteEndsTheTrustAndOursDoNot(t *testing.T) {
+	for _, role := range []string{"origin", "replica"} {
+		t.Run(role, func(t *testing.T) { testEachKindOfForeignWrite(t, role) })
+	}
+}
+
+func testEachKindOfForeignWrite(t *testing.T, role string) {
 	h := start(t)
+	h.exec("SELECT set_config('session_replication_role', $1, false)", role)
 	for name, sql := range map[string]string{
 		"update":           "UPDATE users SET name = 'theirs'",
 		"update of nobody": "UPDATE services SET sv_id = 1 WHERE user_id = -1",
@@ -74,6 +83,46 @@ func TestEachKindOfForeignWriteEndsTheTrustAndOursDoNot(t *testing.T) {
 				t.Error("told the same twice")
 			}
 		})
+	}
+}
+
+// What is replicated from another database fires no triggers for statements.
+func TestReplicatedWritesEndTheTrust(t *testing.T) {
+	server := testenv.OwnPostgres(t, private.PostgresOptions{})
+	root := connect(t, server.URL("postgres"))
+	for _, sql := range []string{"ALTER SYSTEM SET wal_level = logical", "CREATE DATABASE theirs", "CREATE DATABASE ours"} {
+		if _, err := root.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server.Kill()
+	if err := server.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	theirs := &harness{t: t, db: connect(t, server.URL("theirs"))}
+	migrate(t, theirs.db)
+	theirs.exec("CREATE PUBLICATION users FOR TABLE users, services")
+	theirs.exec("SELECT pg_create_logical_replication_slot('users', 'pgoutput')")
+
+	ours := &harness{t: t, db: connect(t, server.URL("ours"))}
+	ours.opts = options(t, &testenv.Database{Host: server.Host, Port: server.Port, User: server.User, Password: server.Password, Name: "ours"})
+	migrate(t, ours.db)
+	ours.exec("CREATE SUBSCRIPTION users CONNECTION '" + server.URL("theirs") + "' PUBLICATION users WITH (create_slot = false, copy_data = false)")
+	s := ours.open()
+	for _, sql := range []string{
+		"INSERT INTO users VALUES (1, 'Ada', NULL, 'ada@example.org')",
+		"UPDATE users SET name = 'Ada Byron'",
+		"INSERT INTO services VALUES (1, 7, 'gh', ''), (1, 9, 'fb', '')",
+		"UPDATE services SET sv_id = 8 WHERE sv_name = 'gh'",
+		"DELETE FROM services WHERE sv_name = 'gh'",
+		"TRUNCATE services",
+		"DELETE FROM users",
+	} {
+		told, end := ours.watch(s)
+		expect(t, told, true)
+		theirs.exec(sql)
+		expect(t, told, false)
+		end()
 	}
 }
 
