@@ -18,7 +18,8 @@ const (
 	failed errorClass = iota
 
 	// contended: it was not committed, since another transaction stood in the
-	// way, and another try may succeed.
+	// way, or has changed the tables since a statement was planned, and another
+	// try may succeed.
 	contended
 
 	// unknown: the database is out of reach, or was lost on the way. The
@@ -42,8 +43,14 @@ func classify(err error) errorClass {
 		"23503", // foreign_key_violation: likewise
 		"40001", // serialization_failure
 		"40P01", // deadlock_detected
-		"55P03": // lock_not_available
+		"55P03", // lock_not_available
+		"26000": // invalid_sql_statement_name: what was planned is gone; pgx plans it anew
 		return contended
+	case "0A000": // feature_not_supported
+		if pg.Routine == resultChanged { // likewise
+			return contended
+		}
+		return failed
 	case readOnlyCode, // a standby, for now
 		"25P03", // idle_in_transaction_session_timeout: we were away
 		"53300": // too_many_connections
@@ -59,6 +66,10 @@ func classify(err error) errorClass {
 	}
 	return failed
 }
+
+// resultChanged is where PostgreSQL finds that what a statement returns is no longer
+// of the types that it was planned with: its error has no code of its own.
+const resultChanged = "RevalidateCachedQuery"
 
 // readOnlyCode is read_only_sql_transaction.
 const readOnlyCode = "25006"

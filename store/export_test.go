@@ -49,3 +49,17 @@ func Planned(ctx context.Context, s *Store) (statements []int, err error) {
 	}
 	return statements, nil
 }
+
+// OnEachIdle runs a statement on each of the connections that are idle.
+func OnEachIdle(ctx context.Context, s *Store, sql string) error {
+	for _, conn := range s.pool.AcquireAllIdle(ctx) {
+		defer conn.Release()
+		if _, err := conn.Conn().PgConn().Exec(ctx, sql).ReadAll(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Contended says that what failed may succeed when it is tried again.
+func Contended(err error) bool { return classify(err) == contended }

@@ -255,8 +255,8 @@ func (s *Store) Close() {
 	}
 }
 
-// retry calls try until it succeeds, or fails for another reason than that the
-// database is out of reach, or ctx is done, or readTimeout is over.
+// retry calls try until it succeeds, or fails as another try would, or ctx is done,
+// or readTimeout is over.
 func (s *Store) retry(ctx context.Context, try func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
