@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
@@ -21,12 +22,15 @@ const maxPageBytes = 4 << 20
 func (s *Store) List(ctx context.Context, page *actor.Page) ([]actor.User, int64, error) {
 	filter, args := "", []any{page.AfterID, page.Size, maxPageBytes}
 	words := searchWords(page.Name)
-	if len(words) > maxSearchWords {
+	search := searchQuery(words)
+	if len(words) > maxSearchWords || len(search) > maxSearchBytes || slices.ContainsFunc(words, isTooLong) {
 		return nil, 0, nil
 	}
 	if len(words) > 0 {
-		filter = " AND ident_words(name) @@ to_tsquery('pg_catalog.simple', $4)"
-		args = append(args, strings.Join(words, " & "))
+		// The planner computes the query, which is empty where none of the words counts.
+		filter = ` AND (ident_words(name) @@ to_tsquery('pg_catalog.simple', $4)
+			OR numnode(to_tsquery('pg_catalog.simple', $4)) = 0)`
+		args = append(args, search)
 	}
 	query := `WITH page AS (
 			SELECT id, row_number() OVER w AS position,
@@ -77,22 +81,55 @@ func tokenless(id *int64) *actor.Account {
 	return &actor.Account{ID: *id}
 }
 
-// maxSearchWords is how many words can each be the beginning of a word of one
-// name, of which 1,000 characters count.
-const maxSearchWords = 1000
+const (
+	// maxSearchWords is how many words can each be the beginning of a word of one
+	// name, of which 1,000 characters count.
+	maxSearchWords = 1000
 
-// searchWords makes operands of a tsquery: each word of text once, as the
-// beginning of one, divided as ident_words divides names.
+	// maxSearchBytes is the most that those words have as a tsquery, which can hold
+	// twice as much: in lower case they may have more.
+	maxSearchBytes = 512 << 10
+
+	// maxWordBytes is the most that a word of a tsvector has. Longer ones are left out
+	// of it, and of a tsquery.
+	maxWordBytes = 2046
+)
+
+// searchWords returns each word of text once, divided as ident_words divides names.
+// Some may be none to PostgreSQL, which knows what is a letter or a digit in this
+// database, and which is lower case of which.
 func searchWords(text string) []string {
-	words := strings.FieldsFunc(strings.ToLower(text), func(r rune) bool {
+	words := strings.FieldsFunc(text, func(r rune) bool {
 		return unicode.IsSpace(r) || r < unicode.MaxASCII && !unicode.IsLetter(r) && !unicode.IsDigit(r)
 	})
 	slices.Sort(words)
-	words = slices.Compact(words)
-	for i, word := range words {
-		words[i] = "'" + word + "':*"
+	return slices.Compact(words)
+}
+
+// isTooLong says that a word cannot be the beginning of a word of any name.
+func isTooLong(word string) bool {
+	if len(word) <= maxWordBytes/2 { // in lower case it has half as many again at most
+		return false
 	}
-	return words
+	parts := strings.FieldsFunc(word, func(r rune) bool { return !unicode.In(r, unicode.L, unicode.M, unicode.N) })
+	return slices.ContainsFunc(parts, func(part string) bool {
+		return max(len(part), len(strings.ToLower(part))) > maxWordBytes
+	})
+}
+
+// searchQuery returns a tsquery for names that have, for each word, one that begins
+// with it.
+func searchQuery(words []string) string {
+	operands := make([]string, len(words))
+	for i, word := range words {
+		operands[i] = "'" + word + "':*"
+		// A sigma has another lower case at the end of a word, where this may be.
+		if last, size := utf8.DecodeLastRuneInString(word); strings.ContainsRune("Σσς", last) {
+			stem := word[:len(word)-size]
+			operands[i] = "('" + stem + "σ':* | '" + stem + "ς':*)"
+		}
+	}
+	return strings.Join(operands, " & ")
 }
 
 // logged logs an error, unless it is the caller who gave up, and wraps it.

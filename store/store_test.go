@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"fmt"
 	"reflect"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -79,7 +81,28 @@ func migrate(t testing.TB, conn *pgx.Conn) {
 
 func start(t testing.TB, change ...func(*store.Options)) *harness {
 	t.Helper()
-	db := testenv.Postgres(t)
+	return startOn(t, testenv.Postgres(t), change...)
+}
+
+// startIn starts in a database of a locale.
+func startIn(t testing.TB, locale string) *harness {
+	t.Helper()
+	db := *testenv.Postgres(t)
+	root := connect(t, db.URL())
+	db.Name = rand.Text()
+	if _, err := root.Exec(t.Context(), `CREATE DATABASE "`+db.Name+`" TEMPLATE template0 LOCALE '`+locale+`'`); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := root.Exec(context.Background(), `DROP DATABASE "`+db.Name+`" WITH (FORCE)`); err != nil {
+			t.Error(err)
+		}
+	})
+	return startOn(t, &db)
+}
+
+func startOn(t testing.TB, db *testenv.Database, change ...func(*store.Options)) *harness {
+	t.Helper()
 	h := &harness{t: t, db: connect(t, db.URL()), opts: options(t, db)}
 	migrate(t, h.db)
 	for _, c := range change {
@@ -422,6 +445,28 @@ func TestDeleteRemovesTheUserAndItsServicesAlsoWhereNoKeyOpensItsToken(t *testin
 	}
 }
 
+// list returns the names that a filter finds, page by page.
+func (h *harness) list(filter string) (names []string) {
+	h.t.Helper()
+	page := &actor.Page{Size: 2, Name: filter}
+	for {
+		users, next, err := h.List(h.t.Context(), page)
+		if err != nil || len(users) > 2 || next != 0 && len(users) != 2 {
+			h.t.Fatalf("%.40q: %v, %v, %v", filter, users, next, err)
+		}
+		for _, u := range users {
+			names = append(names, u.Name)
+			if u.GitHub.AccessToken != "" {
+				h.t.Error("a token in a list")
+			}
+		}
+		if next == 0 {
+			return names
+		}
+		page.AfterID = next
+	}
+}
+
 func TestListPagesByIDAndFiltersByTheBeginningsOfWords(t *testing.T) {
 	h := start(t)
 	names := []string{"Ada Lovelace", "ADELE Goldberg", "Grace Hopper", "José d'Ávila", "Jean-Luc Picard", "Ada-Marie Byron"}
@@ -444,27 +489,91 @@ func TestListPagesByIDAndFiltersByTheBeginningsOfWords(t *testing.T) {
 		"ada:*":      {"Ada Lovelace", "Ada-Marie Byron"},
 		`\' <-> hop`: {"Grace Hopper"},
 	} {
-		var got []string
-		page := &actor.Page{Size: 2, Name: filter}
-		for {
-			users, next, err := h.List(t.Context(), page)
-			if err != nil || len(users) > 2 || next != 0 && len(users) != 2 {
-				t.Fatalf("%q: %v, %v, %v", filter, users, next, err)
-			}
-			for _, u := range users {
-				got = append(got, u.Name)
-				if u.GitHub.AccessToken != "" {
-					t.Error("a token in a list")
-				}
-			}
-			if next == 0 {
-				break
-			}
-			page.AfterID = next
-		}
+		got := h.list(filter)
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("%q: %q, want %q", filter, got, want)
 		}
+	}
+}
+
+func TestAWordThatNoNameCanHaveFindsNobody(t *testing.T) {
+	h := start(t)
+	a := ada(1)
+	a["name"] = "zeta " + strings.Repeat("k", 900)
+	h.do("create", "", a)
+	var much strings.Builder
+	for i := range 300 {
+		fmt.Fprintf(&much, "%d%s ", i, strings.Repeat("σ", 1000))
+	}
+	for filter, found := range map[string]bool{
+		"zeta " + strings.Repeat("k", 900):     true,
+		"zeta " + strings.Repeat("k", 901):     false,
+		"zeta " + strings.Repeat("k", 2046):    false,
+		"zeta " + strings.Repeat("k", 2047):    false,
+		strings.Repeat("k", 2047):              false,
+		"zeta " + strings.Repeat("漢", 700):     false,
+		"zeta " + strings.Repeat("Ⱥ", 700):     false, // has three bytes in lower case, not two
+		"zeta " + strings.Repeat("zeta–", 900): false, // a word beside a word, 900 times
+		"zeta " + strings.Repeat("🙂", 700):     true,
+		much.String():                          false,
+	} {
+		if got := h.list(filter); (len(got) == 1) != found {
+			t.Errorf("%.20q, of %d bytes: %d", filter, len(filter), len(got))
+		}
+	}
+}
+
+func TestWhatHasNeitherLettersNorDigitsIsNoWord(t *testing.T) {
+	h := start(t)
+	var names []string
+	for i, name := range []string{"Zeta One", "Zeta – 🙂", "Eta ½", "-"} {
+		a := ada(i)
+		a["name"] = name
+		h.do("create", "", a)
+		names = append(names, name)
+	}
+	for _, nothing := range []string{"-", "...", "'", "\\", "🙂", "–", "\u200b", "\u00a0", "½", "€", "- 🙂 –"} {
+		if got := h.list(nothing); !slices.Equal(got, names) {
+			t.Errorf("%q: %q", nothing, got)
+		}
+		if got := h.list("zeta " + nothing); !slices.Equal(got, names[:2]) {
+			t.Errorf("zeta %q: %q", nothing, got)
+		}
+	}
+}
+
+func TestNamesAreFoundWhateverTheirLettersCaseAndWhateverTheDatabasesLocale(t *testing.T) {
+	for _, c := range []struct {
+		locale string
+		finds  map[string][]string // names, by what finds each
+	}{
+		{"C.UTF-8", map[string][]string{
+			"Éloïse":       {"Éloïse", "ÉLOÏSE", "éloï"},
+			"Παπαδόπουλος": {"Παπαδόπουλος", "ΠΑΠΑΔΌΠΟΥΛΟΣ", "παπαδόπουλοσ", "ΠΑΠ"},
+			"ΟΔΥΣΣΕΎΣ":     {"Οδυσσεύς", "οδυσ", "ΟΔΥΣ", "οδυσσ"},
+			"Σ":            {"Σ", "σ", "ς"},
+		}},
+		{"C", map[string][]string{
+			"Éloïse":       {"Éloïse", "Élo"},
+			"Παπαδόπουλος": {"Παπαδόπουλος", "Παπαδόπουλοσ"},
+			"ADA":          {"ada"},
+		}},
+	} {
+		t.Run(c.locale, func(t *testing.T) {
+			h := startIn(t, c.locale)
+			n := 0
+			for name, filters := range c.finds {
+				a := ada(n)
+				n++
+				a["name"] = name
+				h.do("create", "", a)
+				for _, filter := range filters {
+					if got := h.list(filter); !slices.Contains(got, name) {
+						t.Errorf("%q does not find %q", filter, name)
+					}
+				}
+			}
+		})
 	}
 }
 
