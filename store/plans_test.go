@@ -38,3 +38,20 @@ func TestNoStatementReadsAWholeTableHoweverSmallItWasWhenPlanned(t *testing.T) {
 
 const seqScans = `SELECT sum(seq_scan)::bigint FROM pg_stat_user_tables
 	WHERE relname IN ('users', 'services', 'ident_outbox', 'ident_partitions', 'ident_requests_0', 'ident_requests_1', 'ident_requests_2')`
+
+// The words that are asked for are known when the statement is planned.
+func TestListFindsRareWordsByTheirIndex(t *testing.T) {
+	h := start(t)
+	h.exec("INSERT INTO users (name, email_address) SELECT format('common w%s', n), n FROM generate_series(1, 20000) AS n")
+	h.exec("VACUUM ANALYZE users")
+	s := h.open()
+	for _, name := range []string{"Common w19999", "COMMON – w19999"} {
+		if users, _, err := s.List(t.Context(), &actor.Page{Size: 10, Name: name}); len(users) != 1 || err != nil {
+			t.Fatalf("%q finds %+v, %v", name, users, err)
+		}
+	}
+	s.Close() // by then its work is counted
+	if n := h.one("SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'users_name_words'"); n != int64(2) {
+		t.Errorf("the index was used %v times", n)
+	}
+}

@@ -268,6 +268,17 @@ func TestANewerSchemaThatLeavesThisProgramWorkingIsServedAndLeftAlone(t *testing
 	}
 }
 
+// It is what an older program asks of the schema.
+func TestProgramsOfOlderVersionsWorkWithTheSchema(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for _, version := range []int{6, 7} {
+		if n := s.count(t, "SELECT max(coalesce(oldest, version)) FROM ident_migrations WHERE version > $1", version); n > version {
+			t.Errorf("programs of version %d do not work with it, only those from %d on", version, n)
+		}
+	}
+}
+
 func TestServeRefusesASchemaThatItDoesNotKnow(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
