@@ -136,19 +136,15 @@ const (
 	consumeFor   = 2 * time.Second
 	consumeEvery = 50 * time.Millisecond
 
-	// answerWithin is how long broker and database may take until it is told.
+	// answerWithin is how long the broker may take until that is told.
 	answerWithin = 10 * time.Second
 )
 
-var errNoAnswer = errors.New("the broker, of the partition's queue, or the database has not answered yet")
+var errNoAnswer = errors.New("the broker has not answered yet: the queue may be without a leader")
 
 // hold consumes the queue of a partition, once the notifications that an earlier
 // owner has left are sent.
 func (s *session) hold(ctx context.Context, lease actor.Lease) (*holding, error) {
-	slow := time.AfterFunc(answerWithin, func() {
-		s.o.Log.Warn("partition not consumed", zap.Int("partition", lease.Partition), zap.Error(errNoAnswer))
-	})
-	defer slow.Stop()
 	queue, prefetch := PartitionQueue(lease.Partition), max(1, s.o.Prefetch/partitionShare)
 	var l *line
 	var opening errgroup.Group
@@ -164,6 +160,10 @@ func (s *session) hold(ctx context.Context, lease actor.Lease) (*holding, error)
 		l.close()
 		return nil, fmt.Errorf("sending the notifications that were left: %w", told)
 	}
+	slow := time.AfterFunc(answerWithin, func() {
+		s.o.Log.Warn("partition not consumed", zap.Int("partition", lease.Partition), zap.Error(errNoAnswer))
+	})
+	defer slow.Stop()
 	for begun := time.Now(); ; {
 		err := l.consume(s.o.QueueType == queueClassic)
 		if err == nil {

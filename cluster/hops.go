@@ -98,10 +98,8 @@ func (h *hops) pass(c *call, partition int, user, mark int64) error {
 	if user != 0 {
 		headers[userHeader] = h.secret.sealUser(user, c.Body)
 	}
-	expiration := c.Expiration
 	if mark != 0 {
 		headers[turnHeader] = mark
-		expiration = "" // it waits where it has arrived
 	}
 	h.publishing.Lock()
 	defer h.publishing.Unlock()
@@ -120,7 +118,7 @@ func (h *hops) pass(c *call, partition int, user, mark int64) error {
 		MessageId:     c.MessageId,
 		ReplyTo:       replyTo,
 		CorrelationId: c.CorrelationId,
-		Expiration:    expiration,
+		Expiration:    c.Expiration,
 		DeliveryMode:  amqp.Persistent,
 		ContentType:   "application/msgpack",
 		Headers:       headers,

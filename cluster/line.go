@@ -33,12 +33,13 @@ func openLine(conn *amqp.Connection, queue string, prefetch int) (*line, error) 
 		return nil, fmt.Errorf("opening a channel: %w", err)
 	}
 	l := &line{channel: channel, queue: queue, closing: channel.NotifyClose(make(chan *amqp.Error, 1))}
-	if err := channel.Qos(prefetch, 0, false); err != nil {
-		return nil, fmt.Errorf("setting the prefetch count: %w", err)
-	}
 	l.acks = newAcks(prefetch, func(tag uint64, multiple bool) error {
 		return l.send(func() error { return channel.Ack(tag, multiple) })
 	})
+	if err := channel.Qos(prefetch, 0, false); err != nil {
+		l.close()
+		return nil, fmt.Errorf("setting the prefetch count: %w", err)
+	}
 	return l, nil
 }
 

@@ -154,7 +154,7 @@ var (
 	epochDesc      = describe("partition_epoch", "Epoch under which this instance holds the partition.", "partition")
 	actorsDesc     = describe("actors", "Users of whom a request is being carried out or waits.")
 	waitingDesc    = describe("mailbox_requests", "Requests that wait in the mailboxes of these.")
-	longestDesc    = describe("mailbox_longest", "Requests in the fullest mailbox; beyond actor.mailbox they wait in the partition's queue.")
+	longestDesc    = describe("mailbox_longest", "Requests in the fullest mailbox; actor.mailbox is the limit for those that came by the shared queue.")
 	warmDesc       = describe("warm_users", "Users who are kept in memory.")
 	warmBytesDesc  = describe("warm_bytes", "Bytes that they take; actor.warm_bytes is the limit.")
 	warmReadsDesc  = describe("warm_reads_total", "Reads that were answered from memory.")

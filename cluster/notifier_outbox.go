@@ -155,7 +155,10 @@ func (n *notifier) sweepAll(ctx context.Context) {
 		case <-overdue.C:
 			overdue := 0
 			var f *found
-			f, err = n.sweep(ctx, overdueAge, func(int64) bool { overdue++; return true })
+			f, err = n.sweep(ctx, overdueAge, func(user int64) bool {
+				overdue++
+				return !n.isRefused(user) // who is tried at another pace
+			})
 			if f != nil {
 				n.metrics.overdue.Set(float64(overdue))
 			}

@@ -8,7 +8,9 @@ import (
 // An overflow knows of which users there are writes in their partition's queue that
 // came by the shared queue and found the mailbox full. Until the last of them comes
 // by the partition's queue, later ones have to go the same way, lest they overtake.
-// The zero overflow knows of none.
+// That holds as long as the partition is held without a break. Where the last one is
+// lost, since it has expired, the next one takes its place, after a detour. The zero
+// overflow knows of none.
 type overflow struct {
 	mu   sync.Mutex      // guards the following field
 	last map[int64]int64 // by user: the mark of the last such write

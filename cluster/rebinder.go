@@ -87,7 +87,7 @@ func (r *rebinder) run() {
 		case <-look.C:
 			r.declareAll()
 		case <-shared.C:
-			r.tell(declareShared(r.conn))
+			declareShared(r.conn) // an error is told by declareAll, less often
 		case <-r.ctx.Done():
 			return
 		}
@@ -100,11 +100,6 @@ func (r *rebinder) declareAll() {
 	if err == nil {
 		err = declareCluster(r.ctx, r.conn, r.o)
 	}
-	r.tell(err)
-}
-
-// tell logs why something could not be declared, if it could not.
-func (r *rebinder) tell(err error) {
 	if err != nil && r.ctx.Err() == nil {
 		r.o.Log.Error("queues and exchanges not declared", zap.Error(err))
 	}

@@ -231,8 +231,12 @@ func (c *call) writeTo(number int, w *actor.Write, of *holding) {
 			c.pass(number, user, 0)
 		}
 	}
-	if !own && h.overflow.has(w.UserID) {
+	wait := func() {
+		c.metrics.overloads.WithLabelValues(overloadMailbox).Inc()
 		c.pass(number, user, h.overflow.add(w.UserID))
+	}
+	if !own && h.overflow.has(w.UserID) {
+		wait()
 		return
 	}
 	w.Queued = own
@@ -255,8 +259,7 @@ func (c *call) writeTo(number int, w *actor.Write, of *holding) {
 	case isStopped(err):
 		elsewhere()
 	default:
-		c.metrics.overloads.WithLabelValues(overloadMailbox).Inc()
-		c.pass(number, user, h.overflow.add(w.UserID))
+		wait()
 	}
 }
 

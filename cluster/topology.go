@@ -68,7 +68,7 @@ func partitionArguments(queueType string) amqp.Table {
 }
 
 // A SetupError says that the broker is not set up as the service needs it, which
-// trying again does not mend.
+// only its operator can mend.
 type SetupError struct {
 	What string
 	err  error

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/actor"
@@ -16,7 +15,7 @@ import (
 type auditRows struct {
 	users      []int64
 	operations []string
-	requests   []*uuid.UUID // nil: it has no identity
+	requests   uuids // NULL: it has no identity
 	traces     []string
 	changes    []string
 }
@@ -28,13 +27,9 @@ func (a *auditRows) add(d decided) {
 		return
 	}
 	w := d.pending.write
-	var request *uuid.UUID
-	if w.Identity != (actor.Identity{}) {
-		request = (*uuid.UUID)(&w.Identity)
-	}
 	a.users = append(a.users, w.UserID)
 	a.operations = append(a.operations, w.Operation)
-	a.requests = append(a.requests, request)
+	a.requests = append(a.requests, uuidOf(w.Identity))
 	a.traces = append(a.traces, w.TraceParent)
 	a.changes = append(a.changes, string(changes))
 }

@@ -144,11 +144,11 @@ func (g *group) lock(ctx context.Context, conn *pgx.Conn) error {
 	g.stored = make(map[int64]*storedUser, len(g.writes))
 	g.known = make(map[actor.Identity]outcomeRow)
 	var users []int64
-	var identities []uuid.UUID
+	var identities uuids
 	var wanted wanted
 	for _, p := range g.writes {
 		if p.write.Identity != (actor.Identity{}) || p.unsure {
-			identities = append(identities, uuid.UUID(p.identity))
+			identities = append(identities, uuidOf(p.identity))
 		}
 		if p.write.Refused() != nil {
 			continue

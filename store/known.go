@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/actor"
@@ -103,7 +102,7 @@ func (g *group) decideKnown(e *expectation) (unfit []*pending, err error) {
 // An expectation is what has to be so in the database for decisions to be right.
 type expectation struct {
 	leases     []actor.Lease // that are not over
-	identities []uuid.UUID   // of requests that have not come before
+	identities uuids         // of requests that have not come before
 	users      []int64       // whose rows are of these versions
 	versions   [len(actor.Version{})][]uint32
 	accounts   bool // some of their accounts will be changed
@@ -116,7 +115,7 @@ func (e *expectation) add(p *pending, d actor.Decision) {
 		e.leases = append(e.leases, p.lease)
 	}
 	if p.write.Identity != (actor.Identity{}) {
-		e.identities = append(e.identities, uuid.UUID(p.identity))
+		e.identities = append(e.identities, uuidOf(p.identity))
 	}
 	known := p.write.Known
 	if p.write.Refused() != nil || p.write.Creates() {

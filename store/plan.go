@@ -28,7 +28,7 @@ type plan struct {
 		tokens [][]byte
 	}
 	requests struct {
-		identities []uuid.UUID
+		identities uuids
 		digests    []int64
 		users      []int64
 		codes      []*string
@@ -36,7 +36,7 @@ type plan struct {
 	}
 	notices struct {
 		users      []int64
-		ids        []uuid.UUID
+		ids        uuids
 		keys       []string
 		bodies     [][]byte
 		sealeds    []bool
@@ -124,7 +124,7 @@ func (pl *plan) add(s *Store, d decided) error {
 
 func (pl *plan) record(p *pending, o actor.Outcome) {
 	r := &pl.requests
-	r.identities = append(r.identities, uuid.UUID(p.identity))
+	r.identities = append(r.identities, uuidOf(p.identity))
 	r.digests = append(r.digests, p.write.Digest)
 	r.users = append(r.users, o.UserID)
 	var code, message *string
@@ -207,7 +207,7 @@ func (pl *plan) tell(s *Store, p *pending, n actor.Notice) error {
 		RoutingKey: n.RoutingKey, Body: n.Body, TraceParent: w.TraceParent, TraceState: w.TraceState}
 	c := &pl.notices
 	c.users = append(c.users, w.UserID)
-	c.ids = append(c.ids, told.MessageID)
+	c.ids = append(c.ids, uuidOf(actor.Identity(told.MessageID)))
 	c.keys = append(c.keys, n.RoutingKey)
 	c.bodies = append(c.bodies, body)
 	c.sealeds = append(c.sealeds, n.Secret)

@@ -81,15 +81,15 @@ func (s *Store) warmReads(ctx context.Context, conn *pgx.Conn) error {
 // who has to be read, then as one who is known.
 func (s *Store) warmWrites(ctx context.Context, conn *pgx.Conn) error {
 	lease := actor.Lease{Partition: -1, Epoch: -1}
-	identity := uuid.New()
-	write := &actor.Write{Operation: "patch", Identity: actor.Identity(identity)}
+	identity := actor.Identity(uuid.New())
+	write := &actor.Write{Operation: "patch", Identity: identity}
 	g := &group{store: s, writes: []*pending{{write: write, lease: lease}}}
 	if err := g.lock(ctx, conn); err != nil {
 		return err
 	}
 	var nothing plan
 	nothing.updatedUsers.ids = []int64{}
-	nothing.requests.identities = []uuid.UUID{}
+	nothing.requests.identities = uuids{}
 	nothing.notices.users = []int64{}
 	if s.auditKeep > 0 {
 		nothing.audit.users = []int64{}
@@ -102,7 +102,7 @@ func (s *Store) warmWrites(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 
-	e := expectation{leases: []actor.Lease{lease}, identities: []uuid.UUID{identity}, users: []int64{write.UserID}}
+	e := expectation{leases: []actor.Lease{lease}, identities: uuids{uuidOf(identity)}, users: []int64{write.UserID}}
 	for i := range e.versions {
 		e.versions[i] = []uint32{0}
 	}

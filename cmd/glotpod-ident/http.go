@@ -110,7 +110,7 @@ func (h *httpServer) routes(metrics *prometheus.Registry, withPprof bool) http.H
 }
 
 // A scrapeLog logs what promhttp says. It says of each metric that its reader is
-// gone, which nobody needs to know.
+// gone, or has waited for too long, which the reader knows.
 type scrapeLog struct{ log *zap.Logger }
 
 func (l scrapeLog) Println(words ...any) {
