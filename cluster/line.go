@@ -21,7 +21,7 @@ type line struct {
 	// nor given up.
 	calls sync.WaitGroup
 
-	mu     sync.RWMutex // held for reading while somebody sends
+	mu     sync.RWMutex // held for reading while somebody sends what may be sent side by side
 	closed bool
 }
 
@@ -68,8 +68,13 @@ func (l *line) why() error {
 const closingWait = 100 * time.Millisecond
 
 // cancel ends the consumer. What the broker had sent before can still be taken
-// from deliveries, which end then.
-func (l *line) cancel() error { return l.channel.Cancel(consumerTag, false) }
+// from deliveries, which end then. Meanwhile nobody sends: amqp091-go would put the
+// cancellation between the frames of a message, which costs the connection.
+func (l *line) cancel() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.channel.Cancel(consumerTag, false)
+}
 
 // send does what sends on the channel. On a closed line it returns amqp.ErrClosed.
 func (l *line) send(f func() error) error {

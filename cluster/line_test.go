@@ -1,0 +1,65 @@
+package cluster
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/glotpod/ident/deploy/testenv"
+)
+
+func TestALineIsCancelledWhileAnswersAreSentAndNeitherCostsTheConnection(t *testing.T) {
+	conn, err := amqp.Dial(testenv.RabbitMQ(t).URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.CloseDeadline(time.Now().Add(10 * time.Second)) })
+	lost := conn.NotifyClose(make(chan *amqp.Error, 1))
+	channel, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	queue, err := channel.QueueDeclare("", false, false, true, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 50 {
+		l, err := openLine(conn, queue.Name, 10)
+		if err == nil {
+			err = l.consume(true)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var senders sync.WaitGroup
+		sending := make(chan struct{}, 100)
+		for range 4 {
+			senders.Go(func() {
+				answer := func() error {
+					return l.channel.Publish("", "nobody", false, false, amqp.Publishing{Body: make([]byte, 100)})
+				}
+				for l.send(answer) == nil {
+					select {
+					case sending <- struct{}{}:
+					default:
+					}
+				}
+			})
+		}
+		<-sending
+		if err := l.cancel(); err != nil {
+			t.Errorf("cancelling: %v", err)
+		}
+		for range l.deliveries {
+		}
+		l.close()
+		senders.Wait()
+	}
+	select {
+	case cause := <-lost:
+		t.Errorf("the connection is lost: %v", cause)
+	default:
+	}
+}
