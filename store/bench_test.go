@@ -63,3 +63,30 @@ func BenchmarkCommit(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkFind reads users by id, so many at a time.
+func BenchmarkFind(b *testing.B) {
+	for _, concurrent := range []int{1, 128} {
+		b.Run(fmt.Sprint("concurrent=", concurrent), func(b *testing.B) {
+			h := start(b, func(o *store.Options) { o.Log = zap.NewNop() })
+			ids := make([]int64, concurrent)
+			for i := range ids {
+				ids[i] = h.create(i)
+			}
+			var next atomic.Int64
+			var reading sync.WaitGroup
+			b.ResetTimer()
+			for _, id := range ids {
+				reading.Go(func() {
+					for next.Add(1) <= int64(b.N) {
+						if u, err := h.Find(b.Context(), &actor.Lookup{UserID: &id}); u == nil || err != nil {
+							b.Error(u, err)
+							return
+						}
+					}
+				})
+			}
+			reading.Wait()
+		})
+	}
+}
