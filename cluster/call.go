@@ -142,13 +142,11 @@ func (c *call) reply(body []byte) error {
 		return err
 	}
 	sending, headers := c.trace.reply(&c.Delivery, len(body))
-	err := c.line.send(func() error {
-		return c.line.channel.PublishWithContext(c.ctx, "", c.ReplyTo, false, false, amqp.Publishing{
-			CorrelationId: c.CorrelationId,
-			ContentType:   "application/msgpack",
-			Headers:       headers,
-			Body:          body,
-		})
+	err := c.line.publish(c.ctx, c.ReplyTo, amqp.Publishing{
+		CorrelationId: c.CorrelationId,
+		ContentType:   "application/msgpack",
+		Headers:       headers,
+		Body:          body,
 	})
 	sending.end(err == nil)
 	return err

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"time"
@@ -21,7 +22,11 @@ type line struct {
 	// nor given up.
 	calls sync.WaitGroup
 
-	mu     sync.RWMutex // held for reading while somebody sends what may be sent side by side
+	// publishing is held for reading while an answer is published, whose frames have to
+	// stay together.
+	publishing sync.RWMutex
+
+	mu     sync.RWMutex // held for reading while somebody sends
 	closed bool
 }
 
@@ -68,12 +73,19 @@ func (l *line) why() error {
 const closingWait = 100 * time.Millisecond
 
 // cancel ends the consumer. What the broker had sent before can still be taken
-// from deliveries, which end then. Meanwhile nobody sends: amqp091-go would put the
-// cancellation between the frames of a message, which costs the connection.
+// from deliveries, which end then. Meanwhile nobody publishes: amqp091-go would put
+// the cancellation between the frames of a message, which costs the connection.
 func (l *line) cancel() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.publishing.Lock()
+	defer l.publishing.Unlock()
 	return l.channel.Cancel(consumerTag, false)
+}
+
+// publish sends an answer to a queue.
+func (l *line) publish(ctx context.Context, queue string, answer amqp.Publishing) error {
+	l.publishing.RLock()
+	defer l.publishing.RUnlock()
+	return l.send(func() error { return l.channel.PublishWithContext(ctx, "", queue, false, false, answer) })
 }
 
 // send does what sends on the channel. On a closed line it returns amqp.ErrClosed.

@@ -37,10 +37,7 @@ func TestALineIsCancelledWhileAnswersAreSentAndNeitherCostsTheConnection(t *test
 		sending := make(chan struct{}, 100)
 		for range 4 {
 			senders.Go(func() {
-				answer := func() error {
-					return l.channel.Publish("", "nobody", false, false, amqp.Publishing{Body: make([]byte, 100)})
-				}
-				for l.send(answer) == nil {
+				for l.publish(t.Context(), "nobody", amqp.Publishing{Body: make([]byte, 100)}) == nil {
 					select {
 					case sending <- struct{}{}:
 					default:
