@@ -84,23 +84,6 @@ func start(t testing.TB, change ...func(*store.Options)) *harness {
 	return startOn(t, testenv.Postgres(t), change...)
 }
 
-// startIn starts in a database of a locale.
-func startIn(t testing.TB, locale string) *harness {
-	t.Helper()
-	db := *testenv.Postgres(t)
-	root := connect(t, db.URL())
-	db.Name = rand.Text()
-	if _, err := root.Exec(t.Context(), `CREATE DATABASE "`+db.Name+`" TEMPLATE template0 LOCALE '`+locale+`'`); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if _, err := root.Exec(context.Background(), `DROP DATABASE "`+db.Name+`" WITH (FORCE)`); err != nil {
-			t.Error(err)
-		}
-	})
-	return startOn(t, &db)
-}
-
 func startOn(t testing.TB, db *testenv.Database, change ...func(*store.Options)) *harness {
 	t.Helper()
 	h := &harness{t: t, db: connect(t, db.URL()), opts: options(t, db)}
@@ -560,7 +543,7 @@ func TestNamesAreFoundWhateverTheirLettersCaseAndWhateverTheDatabasesLocale(t *t
 		}},
 	} {
 		t.Run(c.locale, func(t *testing.T) {
-			h := startIn(t, c.locale)
+			h := startOn(t, testenv.PostgresIn(t, c.locale))
 			n := 0
 			for name, filters := range c.finds {
 				a := ada(n)

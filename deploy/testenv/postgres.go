@@ -34,7 +34,13 @@ func (d *Database) URL() string { return d.server.URL(d.Name) }
 func Postgres(t testing.TB) *Database {
 	t.Helper()
 	// template0 has no visitors, who would get in the way of others that copy it.
-	return copyOf(t, "template0")
+	return copyOf(t, "template0", "")
+}
+
+// PostgresIn is Postgres, for a database of a locale.
+func PostgresIn(t testing.TB, locale string) *Database {
+	t.Helper()
+	return copyOf(t, "template0", "LOCALE '"+locale+"'")
 }
 
 // A Template is a database that those of many tests begin as: copying it costs a
@@ -52,17 +58,17 @@ func (x *Template) Postgres(t testing.TB, fill func(*Database)) *Database {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.name == "" {
-		d := create(t, "template0")
+		d := create(t, "template0", "")
 		fill(d)
 		x.name = d.Name
 	}
-	return copyOf(t, x.name)
+	return copyOf(t, x.name, "")
 }
 
 // copyOf makes a database that is dropped when the test ends.
-func copyOf(t testing.TB, template string) *Database {
+func copyOf(t testing.TB, template, options string) *Database {
 	t.Helper()
-	d := create(t, template)
+	d := create(t, template, options)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
 		defer cancel()
@@ -73,7 +79,7 @@ func copyOf(t testing.TB, template string) *Database {
 	return d
 }
 
-func create(t testing.TB, template string) *Database {
+func create(t testing.TB, template, options string) *Database {
 	t.Helper()
 	server, err := shared.getPostgres(t.Context())
 	if err != nil {
@@ -88,7 +94,7 @@ func create(t testing.TB, template string) *Database {
 		server:   server,
 	}
 	// Files are copied in half the time that it takes to log their pages.
-	if err := d.execute(t.Context(), `CREATE DATABASE "`+d.Name+`" TEMPLATE "`+template+`" STRATEGY file_copy`); err != nil {
+	if err := d.execute(t.Context(), `CREATE DATABASE "`+d.Name+`" TEMPLATE "`+template+`" STRATEGY file_copy `+options); err != nil {
 		t.Fatalf("create a database for the test: %v", err)
 	}
 	return d
