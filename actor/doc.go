@@ -3,8 +3,8 @@
 // the notifications, and runs an actor for each user who has work.
 //
 // A [Partition] does the work of the users of one partition. A user's actor is a
-// mailbox, bounded but for what the partition's queue bounds, and, while there is work in it, a goroutine. It serialises what
-// concerns its user: the next write starts when the one before has been committed
+// mailbox, bounded but for what the partition's queue bounds, and, while there is
+// work in it, a goroutine. It serialises what concerns its user: the next write starts when the one before has been committed
 // and answered, or has failed, and a read that came after a write sees it. The
 // actors of different users run side by side.
 //

@@ -179,16 +179,16 @@ func (n *notifier) retryRefused(ctx context.Context) error {
 	if len(due) == 0 {
 		return nil
 	}
-	found, err := n.sweep(ctx, 0, func(user int64) bool {
+	f, err := n.sweep(ctx, 0, func(user int64) bool {
 		_, ok := due[user]
 		return ok
 	})
-	if err != nil || found == nil {
+	if err != nil || f == nil {
 		return err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.refused.tried(due, found, time.Now())
+	n.refused.tried(due, f, time.Now())
 	return nil
 }
 
@@ -215,10 +215,7 @@ func (n *notifier) sweep(ctx context.Context, age time.Duration, of func(user in
 		}
 		for _, x := range page {
 			last = x.ID
-			if !of(x.UserID) {
-				continue
-			}
-			if f.refused[x.UserID] {
+			if !of(x.UserID) || f.refused[x.UserID] {
 				continue
 			}
 			f.refused[x.UserID] = false

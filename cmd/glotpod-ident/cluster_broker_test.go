@@ -134,7 +134,8 @@ func TestTheSharedQueueIsBoundAgainWhenSomebodyHasUnboundIt(t *testing.T) {
 	v.oneConnection(t)
 }
 
-// What the README asks for is enough; without it, it is no use trying again.
+// What the README asks for is enough; where it was missing from the start, it is no use
+// trying again.
 func TestBrokersUserNeedsTheRightsThatTheREADMESays(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
