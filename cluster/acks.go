@@ -75,6 +75,13 @@ func (a *acks) flush() error {
 	return a.flushLocked()
 }
 
+// none reports whether nothing that was taken waits to be acknowledged.
+func (a *acks) none() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.open)+len(a.done) == 0
+}
+
 // flushLocked acknowledges at once what was taken before the first delivery that
 // is open still, and the rest one by one.
 func (a *acks) flushLocked() error {

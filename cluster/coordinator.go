@@ -25,7 +25,7 @@ type coordinator struct {
 	claims   mailbox[ownership.Claim] // of what is free, as far as known
 	deposals mailbox[ownership.Claim] // of what somebody holds
 	releases mailbox[ownership.Lease] // told as Released
-	returns  mailbox[handedBack]      // told to whoever hands over
+	ends     mailbox[ending]          // of what is handed over
 	session  *session                 // attached; only run's
 	blocked  bool                     // the broker takes nothing from it; only run's
 	later    []ownership.Event        // until it does; only run's
@@ -35,7 +35,9 @@ type coordinator struct {
 	left  chan struct{} // closed when the instance has left
 	ended chan struct{} // closed when run has returned
 
-	claimed []atomic.Int64 // by partition: when it was last claimed, in Unix nanoseconds
+	// claimed is by partition when it was claimed, in Unix nanoseconds; if that
+	// was refused, when it was granted, and 0 until then.
+	claimed []atomic.Int64
 }
 
 type (
@@ -54,9 +56,9 @@ type (
 		session *session
 		yes     bool
 	}
-	handedBack struct {
-		lease ownership.Lease
-		done  func()
+	ending struct {
+		what ownership.HandOver
+		done func() // before the ownership logic is told
 	}
 )
 
@@ -65,7 +67,7 @@ const (
 	releaseTimeout = 5 * time.Second
 	surveyTimeout  = 5 * time.Second
 
-	// releaseEvery is how often it is tried again to give a lease back.
+	// releaseEvery is how often it is tried again to end a lease.
 	releaseEvery = 200 * time.Millisecond
 
 	maxEvents = 10_000
@@ -86,7 +88,7 @@ func newCoordinator(cfg ownership.Config, store Store, log *zap.Logger, stopped 
 		claims:   newMailbox[ownership.Claim](),
 		deposals: newMailbox[ownership.Claim](),
 		releases: newMailbox[ownership.Lease](),
-		returns:  newMailbox[handedBack](),
+		ends:     newMailbox[ending](),
 		stopped:  stopped,
 		left:     make(chan struct{}),
 		ended:    make(chan struct{}),
@@ -94,13 +96,17 @@ func newCoordinator(cfg ownership.Config, store Store, log *zap.Logger, stopped 
 	}, nil
 }
 
-// tell gives the ownership logic an event. It does not wait. When it is far
-// behind, it does not hear what members say, who say it again.
-func (c *coordinator) tell(e ownership.Event) {
-	if _, heard := e.(ownership.Received); heard && c.events.len() >= maxEvents {
-		return
+// tell gives the ownership logic events, which it looks at together. It does not
+// wait. When it is far behind, it does not hear what members say, who say it again.
+func (c *coordinator) tell(events ...ownership.Event) {
+	full := c.events.len() >= maxEvents
+	var all []any
+	for _, e := range events {
+		if _, heard := e.(ownership.Received); !heard || !full {
+			all = append(all, e)
+		}
 	}
-	c.events.put(e)
+	c.events.put(all...)
 }
 
 // attach begins a session with the ownership logic.
@@ -121,10 +127,11 @@ func (c *coordinator) detach(s *session) {
 // holds.
 func (c *coordinator) block(s *session, yes bool) { c.events.put(blocked{s, yes}) }
 
-// handBack releases a lease, trying again until the database has said that it
-// is released or over, and then calls done.
-func (c *coordinator) handBack(lease ownership.Lease, done func()) {
-	c.returns.put(handedBack{lease, done})
+// end ends a lease under which nothing is done any more, trying again until the
+// database has said that it is over. Then it calls done, and tells the ownership
+// logic.
+func (c *coordinator) end(what ownership.HandOver, done func()) {
+	c.ends.put(ending{what, done})
 }
 
 // look returns how things are, unless run has ended. It waits for run to begin.
@@ -139,7 +146,7 @@ func (c *coordinator) look() (status ownership.Status, ok bool) {
 	}
 }
 
-// sinceClaim says how long ago a partition was claimed.
+// sinceClaim says how long ago a partition was claimed, or granted.
 func (c *coordinator) sinceClaim(partition int) time.Duration {
 	return time.Since(time.Unix(0, c.claimed[partition].Load()))
 }
@@ -155,16 +162,14 @@ func (c *coordinator) run(ctx context.Context) {
 	workers.Go(func() { c.claimAll(ctx, c.claims) })
 	workers.Go(func() { c.claimAll(ctx, c.deposals) })
 	workers.Go(func() { c.releaseAll(ctx) })
-	workers.Go(func() { c.takeBack(ctx) })
+	workers.Go(func() { c.endAll(ctx) })
 
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
 		case <-c.events.ready:
-			for _, e := range c.events.take() {
-				c.handle(ctx, &workers, e)
-			}
+			c.handle(ctx, &workers, c.events.take())
 		case <-timer.C:
 			c.step(ctx, &workers, ownership.Tick{})
 		case <-ctx.Done():
@@ -178,8 +183,26 @@ func (c *coordinator) run(ctx context.Context) {
 	}
 }
 
-func (c *coordinator) handle(ctx context.Context, workers *sync.WaitGroup, e any) {
-	switch e := e.(type) {
+// handle takes what has come, in its order. Events that follow one another are
+// looked at together.
+func (c *coordinator) handle(ctx context.Context, workers *sync.WaitGroup, all []any) {
+	var events []ownership.Event
+	for _, x := range all {
+		if e, ok := x.(ownership.Event); !ok {
+			c.step(ctx, workers, events...)
+			events = nil
+			c.control(ctx, workers, x)
+		} else if !c.blocked {
+			events = append(events, e)
+		} else if _, heard := e.(ownership.Received); !heard {
+			c.later = append(c.later, e)
+		}
+	}
+	c.step(ctx, workers, events...)
+}
+
+func (c *coordinator) control(ctx context.Context, workers *sync.WaitGroup, x any) {
+	switch e := x.(type) {
 	case attach:
 		c.session = e.session
 		c.step(ctx, workers, ownership.Connected{Session: e.number})
@@ -200,26 +223,21 @@ func (c *coordinator) handle(ctx context.Context, workers *sync.WaitGroup, e any
 		default:
 			c.unblock(ctx, workers)
 		}
-	case ownership.Event:
-		if !c.blocked {
-			c.step(ctx, workers, e)
-		} else if _, heard := e.(ownership.Received); !heard {
-			c.later = append(c.later, e)
-		}
 	}
 }
 
 // unblock lets time go on.
 func (c *coordinator) unblock(ctx context.Context, workers *sync.WaitGroup) {
 	c.blocked = false
-	for _, e := range c.later {
-		c.step(ctx, workers, e)
-	}
+	c.step(ctx, workers, c.later...)
 	c.later = nil
 }
 
-func (c *coordinator) step(ctx context.Context, workers *sync.WaitGroup, e ownership.Event) {
-	for _, command := range c.core.Step(time.Now(), e) {
+func (c *coordinator) step(ctx context.Context, workers *sync.WaitGroup, events ...ownership.Event) {
+	if len(events) == 0 {
+		return
+	}
+	for _, command := range c.core.Step(time.Now(), events...) {
 		c.do(ctx, workers, command)
 	}
 }
@@ -249,6 +267,9 @@ func (c *coordinator) do(ctx context.Context, workers *sync.WaitGroup, command o
 	case ownership.Stop:
 		c.stopped(command.Reason, command.Why)
 	default:
+		if consume, ok := command.(ownership.Consume); ok {
+			c.claimed[consume.Partition].CompareAndSwap(0, time.Now().UnixNano())
+		}
 		if c.session != nil {
 			c.session.do(command)
 		}
@@ -259,6 +280,9 @@ func (c *coordinator) do(ctx context.Context, workers *sync.WaitGroup, command o
 func (c *coordinator) claimAll(ctx context.Context, claims mailbox[ownership.Claim]) {
 	for claims.wait(ctx) {
 		batch := claims.take()
+		if len(batch) == 0 {
+			continue
+		}
 		claiming, cancel := context.WithTimeout(ctx, claimTimeout)
 		answers, err := c.store.Claim(claiming, batch)
 		cancel()
@@ -266,14 +290,17 @@ func (c *coordinator) claimAll(ctx context.Context, claims mailbox[ownership.Cla
 			if ctx.Err() == nil {
 				c.log.Warn("partitions not claimed", zap.Int("partitions", len(batch)), zap.Error(err))
 			}
+			answers = nil
 			for _, claim := range batch {
-				c.tell(ownership.ClaimFailed{Partition: claim.Partition, Attempt: claim.Attempt})
+				answers = append(answers, ownership.ClaimFailed{Partition: claim.Partition, Attempt: claim.Attempt})
 			}
-			continue
 		}
-		for _, answer := range answers {
-			c.tell(answer)
+		for i, answer := range answers {
+			if _, won := answer.(ownership.Claimed); !won {
+				c.claimed[batch[i].Partition].Store(0)
+			}
 		}
+		c.tell(answers...)
 	}
 }
 
@@ -282,46 +309,52 @@ func (c *coordinator) claimAll(ctx context.Context, claims mailbox[ownership.Cla
 func (c *coordinator) releaseAll(ctx context.Context) {
 	for c.releases.wait(ctx) {
 		batch := c.releases.take()
-		if err := c.release(ctx, batch); err != nil {
+		releasing, cancel := context.WithTimeout(ctx, releaseTimeout)
+		err := c.store.Release(releasing, batch)
+		cancel()
+		if err != nil {
 			c.log.Warn("partitions not released", zap.Int("partitions", len(batch)), zap.Error(err))
 			continue
 		}
+		var released []ownership.Event
 		for _, lease := range batch {
-			c.tell(ownership.Released{Partition: lease.Partition, Epoch: lease.Epoch})
+			released = append(released, ownership.Released{Partition: lease.Partition, Epoch: lease.Epoch})
 		}
+		c.tell(released...)
 	}
 }
 
-// takeBack releases the leases that are handed over.
-func (c *coordinator) takeBack(ctx context.Context) {
-	for c.returns.wait(ctx) {
-		batch := c.returns.take()
-		leases := make([]ownership.Lease, len(batch))
-		for i, b := range batch {
-			leases[i] = b.lease
+// endAll ends the leases that are handed over, those that wait at a time together.
+func (c *coordinator) endAll(ctx context.Context) {
+	for c.ends.wait(ctx) {
+		batch := c.ends.take()
+		var all []ownership.HandOver
+		for _, b := range batch {
+			all = append(all, b.what)
 		}
-		for {
-			err := c.release(ctx, leases)
-			if err == nil {
-				break
-			}
-			c.log.Warn("partitions not released, trying again", zap.Int("partitions", len(batch)), zap.Error(err))
+		answers, err := c.handOver(ctx, all)
+		for err != nil {
+			c.log.Warn("partitions not handed over, trying again", zap.Int("partitions", len(batch)), zap.Error(err))
 			select {
 			case <-time.After(releaseEvery):
 			case <-ctx.Done():
 				return
 			}
+			answers, err = c.handOver(ctx, all)
 		}
-		for _, b := range batch {
+		var over []ownership.Event
+		for i, b := range batch {
 			b.done()
+			over = append(over, answers[i])
 		}
+		c.tell(over...)
 	}
 }
 
-func (c *coordinator) release(ctx context.Context, leases []ownership.Lease) error {
+func (c *coordinator) handOver(ctx context.Context, all []ownership.HandOver) ([]ownership.HandedOver, error) {
 	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
-	return c.store.Release(ctx, leases)
+	return c.store.HandOver(ctx, all)
 }
 
 func (c *coordinator) survey(ctx context.Context) {

@@ -73,6 +73,8 @@ func (s *session) do(command ownership.Command) {
 	switch command := command.(type) {
 	case ownership.Broadcast:
 		s.members.Broadcast(command.Message)
+	case ownership.Send:
+		s.members.Send(command.To, command.Message)
 	case ownership.Probe:
 		s.members.Probe(command.Member)
 	case ownership.Consume:
@@ -86,7 +88,7 @@ func (s *session) do(command ownership.Command) {
 		})
 	case ownership.HandOver:
 		x := s.slots[command.Partition]
-		s.then(x, func() { s.handOver(x, actor.Lease{Partition: command.Partition, Epoch: command.Epoch}) })
+		s.then(x, func() { s.handOver(x, command) })
 	case ownership.Abandon:
 		s.abandon(s.slots[command.Partition])
 	case ownership.Reconnect:
@@ -145,11 +147,11 @@ var errNoAnswer = errors.New("the broker has not answered yet: the queue may be 
 // hold consumes the queue of a partition, once the notifications that an earlier
 // owner has left are sent.
 func (s *session) hold(ctx context.Context, lease actor.Lease) (*holding, error) {
-	queue, prefetch := PartitionQueue(lease.Partition), max(1, s.o.Prefetch/partitionShare)
+	queue := PartitionQueue(lease.Partition)
 	var l *line
 	var opening errgroup.Group
 	opening.Go(func() (err error) { // meanwhile
-		l, err = openLine(s.conn, queue, prefetch)
+		l, err = s.lines.get(queue)
 		return err
 	})
 	told := s.notifier.catchUp(ctx, lease.Partition)
@@ -182,7 +184,7 @@ func (s *session) hold(ctx context.Context, lease actor.Lease) (*holding, error)
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-		if l, err = openLine(s.conn, queue, prefetch); err != nil {
+		if l, err = s.lines.get(queue); err != nil {
 			return nil, err
 		}
 	}
@@ -202,8 +204,9 @@ func (s *session) hold(ctx context.Context, lease actor.Lease) (*holding, error)
 }
 
 // handOver ends serving a partition in order: what was delivered is finished,
-// and told to the world, before the lease is released.
-func (s *session) handOver(x *slot, lease actor.Lease) {
+// and told to the world, before the lease ends.
+func (s *session) handOver(x *slot, command ownership.HandOver) {
+	lease := actor.Lease{Partition: command.Partition, Epoch: command.Epoch}
 	h := x.live.Load()
 	if h == nil || h.lease != lease || h.ctx.Err() != nil {
 		return // it is abandoned
@@ -229,15 +232,13 @@ func (s *session) handOver(x *slot, lease actor.Lease) {
 	if h.users.Finish(h.ctx) != nil || s.notifier.flush(h.ctx, lease.Partition) != nil {
 		return
 	}
-	h.line.close()
+	s.lines.put(h.line)
 	x.live.Store(nil)
 	h.end()
-	held := ownership.Lease{Partition: lease.Partition, Epoch: lease.Epoch}
-	s.coordinator.handBack(held, func() {
+	s.coordinator.end(command, func() {
 		after := time.Since(begun)
 		s.metrics.handOvers.Observe(after.Seconds())
 		s.o.Log.Debug("partition handed over", zap.Int("partition", lease.Partition), zap.Duration("after", after))
-		s.coordinator.tell(ownership.HandedOver(lease))
 	})
 }
 

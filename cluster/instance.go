@@ -50,6 +50,9 @@ type Store interface {
 	// Release ends leases, as far as they are not over.
 	Release(ctx context.Context, leases []ownership.Lease) error
 
+	// HandOver ends leases in favour of others, and says for each whether it did.
+	HandOver(ctx context.Context, all []ownership.HandOver) ([]ownership.HandedOver, error)
+
 	// Survey returns who holds the partitions.
 	Survey(ctx context.Context) ([]ownership.Row, error)
 

@@ -138,7 +138,7 @@ func TestInstanceThatEndsSaysThatItIsNotReady(t *testing.T) {
 	}
 }
 
-// A storeThatHolds releases no lease before it is let go.
+// A storeThatHolds ends no lease before it is let go.
 type storeThatHolds struct {
 	cluster.Store
 	letGo chan struct{}
@@ -150,6 +150,15 @@ func (s storeThatHolds) Release(ctx context.Context, leases []ownership.Lease) e
 		return s.Store.Release(ctx, leases)
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+func (s storeThatHolds) HandOver(ctx context.Context, all []ownership.HandOver) ([]ownership.HandedOver, error) {
+	select {
+	case <-s.letGo:
+		return s.Store.HandOver(ctx, all)
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 

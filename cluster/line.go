@@ -12,10 +12,9 @@ import (
 // A line is a channel that requests come by from one queue, and that they are
 // answered and acknowledged on. Anybody may send on it, until it is closed.
 type line struct {
-	channel    *amqp.Channel
+	prepared
 	queue      string
 	deliveries <-chan amqp.Delivery
-	closing    chan *amqp.Error // the channel's end
 	acks       *acks
 
 	// calls are those that were taken from deliveries and are neither answered
@@ -30,22 +29,42 @@ type line struct {
 	closed bool
 }
 
-// openLine opens a channel to consume a queue, of which up to prefetch requests are
-// taken that are not answered yet.
-func openLine(conn *amqp.Connection, queue string, prefetch int) (*line, error) {
+// A prepared channel is open and has its prefetch count, and is not consumed on.
+type prepared struct {
+	channel  *amqp.Channel
+	closing  chan *amqp.Error // the channel's end
+	prefetch int
+}
+
+// prepare opens a channel by which up to prefetch requests are taken that are not
+// answered yet.
+func prepare(conn *amqp.Connection, prefetch int) (prepared, error) {
 	channel, err := conn.Channel()
 	if err != nil {
-		return nil, fmt.Errorf("opening a channel: %w", err)
+		return prepared{}, fmt.Errorf("opening a channel: %w", err)
 	}
-	l := &line{channel: channel, queue: queue, closing: channel.NotifyClose(make(chan *amqp.Error, 1))}
-	l.acks = newAcks(prefetch, func(tag uint64, multiple bool) error {
-		return l.send(func() error { return channel.Ack(tag, multiple) })
-	})
 	if err := channel.Qos(prefetch, 0, false); err != nil {
-		l.close()
-		return nil, fmt.Errorf("setting the prefetch count: %w", err)
+		channel.Close() // an error is the channel's end
+		return prepared{}, fmt.Errorf("setting the prefetch count: %w", err)
 	}
-	return l, nil
+	return prepared{channel, channel.NotifyClose(make(chan *amqp.Error, 1)), prefetch}, nil
+}
+
+// openLine opens a channel to consume a queue.
+func openLine(conn *amqp.Connection, queue string, prefetch int) (*line, error) {
+	p, err := prepare(conn, prefetch)
+	if err != nil {
+		return nil, err
+	}
+	return newLine(p, queue), nil
+}
+
+func newLine(p prepared, queue string) *line {
+	l := &line{prepared: p, queue: queue}
+	l.acks = newAcks(p.prefetch, func(tag uint64, multiple bool) error {
+		return l.send(func() error { return p.channel.Ack(tag, multiple) })
+	})
+	return l
 }
 
 // consume begins to take requests. If it is exclusive, nobody else can consume the
@@ -102,12 +121,18 @@ func (l *line) send(f func() error) error {
 // to others. Nothing is sent from then on: what is sent on a channel that is
 // being closed costs the connection.
 func (l *line) close() {
-	l.acks.flush() // an error is the connection's end
-	l.mu.Lock()
-	closed := l.closed
-	l.closed = true
-	l.mu.Unlock()
-	if !closed {
+	if l.end() {
 		l.channel.Close() // an error is the connection's end
 	}
+}
+
+// end has nothing sent from now on, but for the acknowledgements that wait. It
+// returns false if the line had ended before.
+func (l *line) end() bool {
+	l.acks.flush() // an error is the connection's end
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ended := l.closed
+	l.closed = true
+	return !ended
 }

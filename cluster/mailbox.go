@@ -21,10 +21,10 @@ func newMailbox[T any]() mailbox[T] {
 	return mailbox[T]{ready: make(chan struct{}, 1), items: new(items[T])}
 }
 
-// put does not wait.
-func (m mailbox[T]) put(item T) {
+// put does not wait. What is put in together is taken together.
+func (m mailbox[T]) put(items ...T) {
 	m.items.mu.Lock()
-	m.items.list = append(m.items.list, item)
+	m.items.list = append(m.items.list, items...)
 	m.items.mu.Unlock()
 	select {
 	case m.ready <- struct{}{}:

@@ -35,6 +35,7 @@ type session struct {
 	hops     *hops
 	members  *membership.Membership
 	rebinder *rebinder
+	lines    *lines
 	slots    []*slot // by partition
 
 	ctx     context.Context // done when the connection is lost, or the session is over
@@ -116,6 +117,9 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 		return nil, err
 	}
 	s.watch(s.hops.closing)
+	if s.lines, err = openLines(conn, max(1, o.Prefetch/partitionShare), &s.running); err != nil {
+		return nil, err
+	}
 	if err := s.join(ctx, i); err != nil {
 		return nil, err
 	}

@@ -13,9 +13,22 @@ import (
 // epochTimeout bounds a change to the epoch table, all tries included.
 const epochTimeout = 5 * time.Second
 
-const releaseLeases = `UPDATE ident_partitions p SET released = true
-	FROM unnest($1::int[], $2::bigint[]) AS l (partition, epoch)
-	WHERE p.partition = l.partition AND p.epoch = l.epoch AND NOT p.released`
+const (
+	releaseLeases = `UPDATE ident_partitions p SET released = true
+		FROM unnest($1::int[], $2::bigint[]) AS l (partition, epoch)
+		WHERE p.partition = l.partition AND p.epoch = l.epoch AND NOT p.released`
+
+	grantLeases = `UPDATE ident_partitions p
+		SET epoch = p.epoch + 1, holder = l.name, holder_start = l.start, holder_session = l.session, claimed_at = now()
+		FROM unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[]) AS l (partition, epoch, name, start, session)
+		WHERE p.partition = l.partition AND p.epoch = l.epoch AND NOT p.released`
+
+	// needNotLast says that a transaction may be lost if the database crashes soon. A
+	// release may: whoever claims what is released commits after it, and sees to it
+	// that both last. Until then somebody is named who does not hold the partition any
+	// more, and will say so when asked, or is no more.
+	needNotLast = "SET LOCAL synchronous_commit = off"
+)
 
 const rowColumns = `SELECT partition, epoch, coalesce(holder, ''), coalesce(holder_start, 0), coalesce(holder_session, 0), released
 	FROM ident_partitions`
@@ -25,35 +38,124 @@ const rowColumns = `SELECT partition, epoch, coalesce(holder, ''), coalesce(hold
 // next holder does not find it. It takes 5 s at the most, and may be repeated
 // after an error.
 func (s *Store) Release(ctx context.Context, leases []ownership.Lease) error {
-	limited, cancel := context.WithTimeout(ctx, epochTimeout)
-	defer cancel()
-	var partitions []int
-	var epochs []int64
+	e := ending{store: s}
 	for _, l := range leases {
-		partitions = append(partitions, l.Partition)
-		epochs = append(epochs, l.Epoch)
+		e.release(l.Partition, l.Epoch)
 	}
+	if err := e.run(ctx); err != nil {
+		return s.logged(ctx, "releasing partitions", err)
+	}
+	return nil
+}
+
+// HandOver ends leases under which nothing is done any more: it makes To the holder
+// of the next one, or releases the partition where that is the zero member. It answers
+// each, in their order: To is zero in those answers whose lease has ended otherwise.
+// What was said to be delivered is removed with it, so that the next holder does not
+// find it. It takes 5 s at the most, and may be repeated after an error.
+func (s *Store) HandOver(ctx context.Context, all []ownership.HandOver) ([]ownership.HandedOver, error) {
+	e := ending{store: s}
+	for _, h := range all {
+		if h.To == (ownership.Member{}) {
+			e.release(h.Partition, h.Epoch)
+		} else {
+			e.grant(h)
+		}
+	}
+	if err := e.run(ctx); err != nil {
+		return nil, s.logged(ctx, "handing partitions over", err)
+	}
+	var answers []ownership.HandedOver
+	for _, h := range all {
+		answer := ownership.HandedOver{Partition: h.Partition, Epoch: h.Epoch}
+		next := ownership.Lease{Partition: h.Partition, Epoch: h.Epoch + 1, Holder: h.To}
+		if e.holds[next] {
+			answer.To = h.To
+		}
+		answers = append(answers, answer)
+	}
+	return answers, nil
+}
+
+// An ending is leases that end in one transaction.
+type ending struct {
+	store    *Store
+	released leases
+	granted  leases
+	names    []string // of whom they are granted to
+	starts   []int64
+	sessions []int64
+	holds    map[ownership.Lease]bool // what those of granted are now
+}
+
+type leases struct {
+	partitions []int
+	epochs     []int64
+}
+
+func (l *leases) add(partition int, epoch int64) {
+	l.partitions, l.epochs = append(l.partitions, partition), append(l.epochs, epoch)
+}
+
+func (e *ending) release(partition int, epoch int64) { e.released.add(partition, epoch) }
+
+func (e *ending) grant(h ownership.HandOver) {
+	e.granted.add(h.Partition, h.Epoch)
+	e.names = append(e.names, h.To.Name)
+	e.starts = append(e.starts, h.To.Incarnation.Start)
+	e.sessions = append(e.sessions, h.To.Incarnation.Session)
+}
+
+// run tries until the leases have ended, or an outcome is unknown, or ctx is done.
+func (e *ending) run(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, epochTimeout)
+	defer cancel()
 	for {
-		err := s.transact(limited, func(ctx context.Context, conn *pgx.Conn) error {
-			removal := s.outbox.removeAll()
-			batch := new(pgx.Batch)
-			batch.Queue("begin isolation level read committed")
-			if len(removal.ids) > 0 {
-				batch.Queue(deleteOutbox, removal.ids)
-			}
-			batch.Queue(releaseLeases, partitions, epochs)
-			batch.Queue("commit")
-			err := conn.SendBatch(ctx, batch).Close()
-			removal.done(err)
+		err := e.store.transact(ctx, e.try)
+		if err == nil || classify(err) != contended || ctx.Err() != nil {
 			return err
-		})
-		if err == nil {
-			return nil
-		}
-		if classify(err) != contended || limited.Err() != nil {
-			return s.logged(ctx, "releasing partitions", err)
 		}
 	}
+}
+
+// try is one transaction of one round trip.
+func (e *ending) try(ctx context.Context, conn *pgx.Conn) error {
+	removal := e.store.outbox.removeAll()
+	batch := new(pgx.Batch)
+	batch.Queue("begin isolation level read committed")
+	if len(removal.ids) > 0 {
+		batch.Queue(deleteOutbox, removal.ids)
+	}
+	if len(e.released.partitions) > 0 {
+		batch.Queue(releaseLeases, e.released.partitions, e.released.epochs)
+	}
+	if len(e.granted.partitions) > 0 {
+		e.queueGrants(batch)
+	} else {
+		batch.Queue(needNotLast)
+	}
+	batch.Queue("commit")
+	err := conn.SendBatch(ctx, batch).Close()
+	removal.done(err)
+	return err
+}
+
+// queueGrants takes the locks, as a claim does, makes the new leases, and reads what
+// has become of them, be it in an earlier try.
+func (e *ending) queueGrants(batch *pgx.Batch) {
+	partitions := e.granted.partitions
+	batch.Queue(claimLimits)
+	batch.Queue(`SELECT pg_advisory_xact_lock($1, partition)
+		FROM (SELECT partition FROM unnest($2::int[]) AS g (partition) ORDER BY partition OFFSET 0) AS g`, fenceClass, partitions)
+	batch.Queue(grantLeases, partitions, e.granted.epochs, e.names, e.starts, e.sessions)
+	batch.Queue(rowColumns+" WHERE partition = ANY($1::int[]) AND NOT released", partitions).Query(func(rows pgx.Rows) error {
+		all, err := readRows(rows)
+		e.holds = make(map[ownership.Lease]bool)
+		for _, row := range all {
+			e.holds[row.Lease] = true
+		}
+		return err
+	})
 }
 
 // Survey returns the epoch table. A partition that nobody has held yet is

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/ownership"
 )
 
 const (
@@ -56,7 +58,7 @@ func (s *Store) warm(ctx context.Context) error {
 	return nil
 }
 
-// warmLeases claims nothing, and releases nothing.
+// warmLeases claims nothing, releases nothing, and grants nothing.
 func (s *Store) warmLeases(ctx context.Context, conn *pgx.Conn) error {
 	c := &claiming{store: s}
 	if err := c.lock(ctx, conn); err != nil {
@@ -64,9 +66,14 @@ func (s *Store) warmLeases(ctx context.Context, conn *pgx.Conn) error {
 	}
 	batch := new(pgx.Batch)
 	c.queue(batch)
-	batch.Queue(releaseLeases, []int{}, []int64{})
 	batch.Queue("rollback")
-	return conn.SendBatch(ctx, batch).Close()
+	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+		return err
+	}
+	release, grant := ending{store: s}, ending{store: s}
+	release.release(-1, -1)
+	grant.grant(ownership.HandOver{Partition: -1, Epoch: -1})
+	return errors.Join(release.try(ctx, conn), grant.try(ctx, conn))
 }
 
 // warmReads finds nobody, and in the outbox nothing.

@@ -21,7 +21,7 @@ type parcel struct {
 type kind uint8
 
 const (
-	broadcast kind = iota
+	broadcast kind = iota // to all, or to one alone
 	probe
 	reply
 )

@@ -19,13 +19,20 @@ var errFull = errors.New("the broker takes in less than there is to send")
 // Broadcast publishes a message to all members, after all that were broadcast
 // before. It does not wait. Where the broker takes in less than there is to
 // send, the oldest that was not sent is thrown away.
-func (m *Membership) Broadcast(msg ownership.Message) {
+func (m *Membership) Broadcast(msg ownership.Message) { m.tell(msg, Exchange, "") }
+
+// Send sends a message to one member, as Broadcast does to all.
+func (m *Membership) Send(to ownership.Member, msg ownership.Message) {
+	m.tell(msg, "", QueueOf(to))
+}
+
+func (m *Membership) tell(msg ownership.Message, exchange, key string) {
 	body := encodeMessage(msg)
 	if len(body) > maxBody {
 		m.discarded.make(fmt.Errorf("a message of %d bytes", len(body)))
 		return
 	}
-	m.put(parcel{kind: broadcast, exchange: Exchange, name: typeHeartbeat, body: body})
+	m.put(parcel{kind: broadcast, exchange: exchange, key: key, name: typeHeartbeat, body: body})
 }
 
 // Probe asks the broker whether a member's queue is there. If it is not, Event

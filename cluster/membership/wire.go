@@ -52,6 +52,7 @@ type (
 		State      string     `json:"state"`
 		Parameters Parameters `json:"parameters"`
 		Wants      []lease    `json:"wants,omitempty"`
+		Granted    []lease    `json:"granted,omitempty"`
 		Released   []lease    `json:"released,omitempty"`
 		Taken      []lease    `json:"taken,omitempty"`
 		Gone       []Identity `json:"gone,omitempty"`
@@ -163,6 +164,7 @@ func encodeMessage(m ownership.Message) []byte {
 		State:      m.State.String(),
 		Parameters: Parameters{Partitions: m.Parameters.Partitions, TableVersion: m.Parameters.Table, QueueType: m.Parameters.QueueType},
 		Wants:      encodeLeases(m.Wants),
+		Granted:    encodeLeases(m.Granted),
 		Released:   encodeLeases(m.Released),
 		Taken:      encodeLeases(m.Taken),
 	}
@@ -203,7 +205,7 @@ func decodeMessage(body []byte) (ownership.Message, error) {
 	for _, list := range []struct {
 		from []lease
 		to   *[]ownership.Lease
-	}{{h.Wants, &m.Wants}, {h.Released, &m.Released}, {h.Taken, &m.Taken}} {
+	}{{h.Wants, &m.Wants}, {h.Granted, &m.Granted}, {h.Released, &m.Released}, {h.Taken, &m.Taken}} {
 		leases, err := decodeLeases(list.from)
 		if err != nil {
 			return ownership.Message{}, err

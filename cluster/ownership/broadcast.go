@@ -21,16 +21,19 @@ func (c *Core) sendBy(wait time.Duration) {
 
 // broadcast tells the others how things are here, and what is new.
 func (c *Core) broadcast() {
-	c.seq++
-	msg := c.news
-	msg.From, msg.Seq, msg.State = c.self, c.seq, c.state
-	msg.Parameters = c.cfg.parameters()
-	msg.Wants = c.wants()
+	msg := c.message()
+	msg.Released, msg.Taken, msg.Gone = c.news.Released, c.news.Taken, c.news.Gone
 	c.do(Broadcast{Message: msg})
 
 	c.news = Message{}
 	c.sentAt = c.now
 	c.sendAt = c.now.Add(c.jitter(c.cfg.Heartbeat))
+}
+
+// message returns the next message, which says how things are here.
+func (c *Core) message() Message {
+	c.seq++
+	return Message{From: c.self, Seq: c.seq, State: c.state, Parameters: c.cfg.parameters(), Wants: c.wants()}
 }
 
 // wants returns the leases that others are asked to give up, at most Window of

@@ -154,6 +154,11 @@ func (c *Core) consuming(e Consuming) {
 
 // learn takes in what a message says of leases.
 func (c *Core) learn(msg *Message) {
+	for _, lease := range msg.Granted {
+		if c.exists(lease.Partition) && lease.Holder == c.self {
+			c.granted(lease)
+		}
+	}
 	for _, lease := range msg.Released {
 		if !c.exists(lease.Partition) {
 			continue
@@ -169,6 +174,28 @@ func (c *Core) learn(msg *Message) {
 		if c.exists(lease.Partition) {
 			c.outdated(lease)
 		}
+	}
+}
+
+// granted takes a lease that its last holder has won for this instance, which had
+// asked for it. If it comes too late to be of use, it is given back. A claim that is
+// under way finds that it is our own, and makes another of it.
+//
+// Invariant: the lease of a partition that is asked for is not over if its epoch is
+// beyond the one that the epoch table has said. For this instance has ended none since
+// then, and nobody else ends one while its holder lives.
+func (c *Core) granted(lease Lease) {
+	part := &c.partitions[lease.Partition]
+	switch {
+	case part.asks() && lease.Epoch > part.epoch:
+		part.epoch = lease.Epoch
+		c.transition(lease.Partition, starting)
+		c.do(Consume{Partition: lease.Partition, Epoch: lease.Epoch})
+		if c.wantsMore {
+			c.hurry()
+		}
+	case part.phase == idle:
+		c.do(Release{Partition: lease.Partition, Epoch: lease.Epoch})
 	}
 }
 

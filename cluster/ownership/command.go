@@ -9,6 +9,12 @@ type (
 	// Broadcast publishes a message to the membership exchange.
 	Broadcast struct{ Message Message }
 
+	// Send sends a message to one member, after what was broadcast before.
+	Send struct {
+		To      Member
+		Message Message
+	}
+
 	// Probe asks the broker whether the member's exclusive queue is there.
 	Probe struct{ Member Member }
 
@@ -31,12 +37,14 @@ type (
 	}
 
 	// HandOver cancels the consumer, finishes and acknowledges what had been
-	// delivered, closes the channel and releases the epoch, trying again until
-	// the database has said that it is released or over. It is answered by
-	// [HandedOver], or by [Lost] if that becomes impossible.
+	// delivered, and ends the lease: it makes To the owner under the next epoch
+	// or, where To is the zero member, releases this one. That is tried again
+	// until the database has said that it is done, or that the epoch is over. It
+	// is answered by [HandedOver], or by [Lost] if it becomes impossible.
 	HandOver struct {
 		Partition int
 		Epoch     int64
+		To        Member
 	}
 
 	// Abandon closes the channel at once, so that the broker delivers what was
@@ -104,6 +112,7 @@ func (r StopReason) String() string {
 }
 
 func (Broadcast) command() {}
+func (Send) command()      {}
 func (Probe) command()     {}
 func (Claim) command()     {}
 func (Consume) command()   {}

@@ -48,19 +48,29 @@ func New(cfg Config) (*Core, error) {
 	}, nil
 }
 
-// Step takes an event that is being looked at now, and returns what is to be
-// done. It never waits for anything: answers are events.
-func (c *Core) Step(now time.Time, e Event) []Command {
-	if c.state == Left || c.state == Stopped {
+// Step takes events that are being looked at now, one after another, and returns
+// what is to be done. What they give to tell is told by one message. Step never
+// waits for anything: answers are events.
+func (c *Core) Step(now time.Time, events ...Event) []Command {
+	if c.ended() {
 		return nil
 	}
 	c.pass(now)
-	c.handle(e)
-	c.elapse()
+	for _, e := range events {
+		c.handle(e)
+		c.elapse()
+		if c.ended() {
+			break
+		}
+	}
+	c.tell()
 	commands := c.commands
 	c.commands = nil
 	return commands
 }
+
+// ended reports whether nothing will be decided any more.
+func (c *Core) ended() bool { return c.state == Left || c.state == Stopped }
 
 // Wake says when the next [Tick] is due, and the zero time if none is.
 func (c *Core) Wake() time.Time {
@@ -168,6 +178,15 @@ func (c *Core) elapse() {
 	if !c.settleAt.IsZero() && !c.now.Before(c.settleAt) {
 		c.settle()
 	}
+}
+
+// tell sends the messages that are due, of which the last one is that this instance
+// has left.
+func (c *Core) tell() {
+	if !c.connected() {
+		return
+	}
+	c.grant()
 	if c.state == Leaving && c.busy == 0 {
 		c.state = Left
 		c.broadcast()

@@ -230,7 +230,7 @@ func TestHandsOverWhatItClaimedAnew(t *testing.T) {
 	wish := Lease{Partition: 0, Epoch: 2, Holder: b.core.self}
 	wants := func(m *Message) { m.Wants = []Lease{wish} }
 	expect(t, only[HandOver](b.hear(alice, 1, Ready, wants)))
-	expect(t, only[HandOver](b.step(DrainRequested{})), HandOver{Partition: 0, Epoch: 3})
+	expect(t, only[HandOver](b.step(DrainRequested{})), HandOver{Partition: 0, Epoch: 3, To: alice})
 }
 
 // The ring waits for more newcomers, but not as long as there are any.

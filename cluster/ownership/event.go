@@ -50,10 +50,13 @@ type (
 	}
 
 	// HandedOver answers [HandOver]: what had been delivered is finished and
-	// acknowledged, the channel is closed, the epoch is released or over.
+	// acknowledged, and nothing is consumed any more. The epoch table names To
+	// under the epoch that follows Epoch; where To is the zero member, Epoch is
+	// released, or was over already.
 	HandedOver struct {
 		Partition int
 		Epoch     int64
+		To        Member
 	}
 
 	// Lost says that a partition cannot be served under Epoch any longer: a

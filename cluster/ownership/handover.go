@@ -8,16 +8,18 @@ import "slices"
 func (c *Core) giveUp(p int) {
 	part := &c.partitions[p]
 	owner := c.members[c.owners[p]]
+	var to Member
 	switch {
 	case owner != nil && owner.asksFor(p, part.epoch):
 		c.lastAsked = c.now
+		to = owner.Member
 	case c.state == Ready:
 		return
 	case len(c.ring) > 0 && c.now.Sub(c.lastAsked) < c.cfg.SuspectAfter:
 		return
 	}
 	c.transition(p, handingOver)
-	c.do(HandOver{Partition: p, Epoch: part.epoch})
+	c.do(HandOver{Partition: p, Epoch: part.epoch, To: to})
 }
 
 // asksFor reports whether the member asks for our lease of a partition. We may
@@ -50,8 +52,31 @@ func (c *Core) handedOver(e HandedOver) {
 	}
 	part.setbacks = 0
 	c.transition(e.Partition, idle)
-	c.freed(Released(e))
+	if e.To == (Member{}) {
+		c.freed(Released{Partition: e.Partition, Epoch: e.Epoch})
+	} else {
+		c.grants = append(c.grants, Lease{Partition: e.Partition, Epoch: e.Epoch + 1, Holder: e.To})
+	}
 	c.align(e.Partition)
+}
+
+// grant tells those who asked for leases of ours that they have the next ones. They
+// wait for that alone, and nobody else does: so it is not broadcast, nor has it to
+// wait for Spacing. Programs that do not know of grants are told that the leases they
+// asked for are released: then they find that they have the next ones.
+func (c *Core) grant() {
+	for len(c.grants) > 0 {
+		to := c.grants[0].Holder
+		msg := c.message()
+		c.grants = slices.DeleteFunc(c.grants, func(l Lease) bool {
+			if l.Holder == to {
+				msg.Granted = append(msg.Granted, l)
+				msg.Released = append(msg.Released, Lease{Partition: l.Partition, Epoch: l.Epoch - 1, Holder: c.self})
+			}
+			return l.Holder == to
+		})
+		c.do(Send{To: to, Message: msg})
+	}
 }
 
 // freed tells whoever waits for a lease of ours that it is no more.

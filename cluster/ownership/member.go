@@ -106,8 +106,8 @@ type Row struct {
 // every Config.Heartbeat, and early when there is news.
 //
 // State and Wants are what holds for its sender at present: of two messages the
-// one with the greater Seq counts. Released, Taken and Gone are facts: they
-// stay true however late they arrive.
+// one with the greater Seq counts. Granted, Released, Taken and Gone are facts:
+// they stay true however late they arrive.
 type Message struct {
 	From       Member
 	Seq        int64 // rises with each message of From
@@ -115,6 +115,7 @@ type Message struct {
 	Parameters Parameters
 
 	Wants    []Lease  // which leases the sender asks their holders to give up
+	Granted  []Lease  // which leases the sender has won for their holders, in the place of its own
 	Released []Lease  // which leases have ended, so that the partition is free
 	Taken    []Lease  // which leases were won from a holder that did not release
 	Gone     []Member // who is no more, by the broker's word

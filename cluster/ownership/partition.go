@@ -18,10 +18,11 @@ import (
 //	╰────────────────────────────────────────────────────────────────╯
 //	                            handed over
 //
-// A waiting partition is claimed again when its holder has released it or is no
-// more, or, where nobody is known to hold it, after a while. What was claimed in
-// vain, or lost, and is not ours by the ring any more, becomes idle instead of
-// waiting. A lost connection leads from each phase to idle.
+// A waiting partition is starting when its holder has granted it. It is claimed again
+// when its holder has released it or is no more, or, where nobody is known to hold it,
+// after a while. What was claimed in vain, or lost, and is not ours by the ring any
+// more, becomes idle instead of waiting. A lost connection leads from each phase to
+// idle.
 type phase uint8
 
 const (
@@ -43,7 +44,7 @@ func (f phase) held() bool { return f >= starting }
 // next are the phases that may follow each.
 var next = [...][]phase{
 	idle:        {claiming},
-	waiting:     {claiming, idle},
+	waiting:     {claiming, starting, idle},
 	claiming:    {claiming, starting, waiting, idle},
 	starting:    {owned, waiting, idle},
 	owned:       {handingOver, waiting, idle},

@@ -21,6 +21,7 @@ type session struct {
 	lastAsked time.Time // when a lease was last given up on request
 
 	news      Message   // facts that are still to be told
+	grants    []Lease   // leases won for others, of which they are to be told in this step
 	seq       int64     // of the latest message
 	sentAt    time.Time // the latest message
 	sendAt    time.Time // when the next is due

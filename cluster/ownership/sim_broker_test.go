@@ -57,6 +57,20 @@ func (b *broker) publish(from *connection, msg Message) {
 	})
 }
 
+// sendTo sends a message to a member's queue.
+func (b *broker) sendTo(from *connection, member Member, msg Message) {
+	b.w.after(b.w.hop(), func() {
+		if !from.open {
+			return
+		}
+		for _, to := range b.connections {
+			if to.member == member {
+				b.send(to, msg)
+			}
+		}
+	})
+}
+
 func (b *broker) send(to *connection, msg Message) {
 	n := b.w.network
 	copies := 1

@@ -103,6 +103,22 @@ func (t *epochTable) release(p int, epoch int64, done func()) {
 	})
 }
 
+// grant is the update behind a [HandOver] to somebody. It calls done with whether
+// that one is the owner now, be it by an earlier try.
+func (t *epochTable) grant(c HandOver, done func(granted bool)) {
+	t.update(c.Partition, func(row *Row) {
+		if row.Epoch == c.Epoch && !row.Released {
+			t.w.count.granted++
+			if t.lastOf[c.Partition] != c.To.Name {
+				t.w.count.moved++
+				t.lastOf[c.Partition] = c.To.Name
+			}
+			row.Epoch, row.Holder = row.Epoch+1, c.To
+		}
+		done(row.Epoch == c.Epoch+1 && row.Holder == c.To && !row.Released)
+	})
+}
+
 // write is a transaction of a partition's owner. It calls done with whether the
 // fence let it through.
 func (t *epochTable) write(by Member, p int, epoch int64, done func(accepted bool)) {

@@ -20,6 +20,7 @@ type instance struct {
 	running    bool
 	frozen     bool
 	late       []func() // what waits while frozen
+	inbox      []Event  // what is decided about together, at this moment
 	tickAt     time.Time
 
 	claimed map[int]burst // by partition
@@ -97,6 +98,7 @@ func (i *instance) notice(c *connection) {
 		if i.connection != c {
 			return
 		}
+		i.step()
 		c.used = false
 		i.connection = nil
 		i.step(Disconnected{})
@@ -108,23 +110,31 @@ func (i *instance) notice(c *connection) {
 func (i *instance) deliver(c *connection, e Event) {
 	i.run(func() {
 		if c == i.connection {
-			i.step(e)
+			i.put(e)
 		}
 	})
 }
 
 // answer hands over an event that does not.
 func (i *instance) answer(e Event) {
-	i.run(func() { i.step(e) })
+	i.run(func() { i.put(e) })
+}
+
+// put has the core decide about an event, together with others of this moment.
+func (i *instance) put(e Event) {
+	if i.inbox = append(i.inbox, e); len(i.inbox) == 1 {
+		i.w.after(0, func() { i.run(func() { i.step() }) })
+	}
 }
 
 // step has the core decide, and carries out what it says.
-func (i *instance) step(e Event) {
-	if !i.running {
+func (i *instance) step(events ...Event) {
+	events, i.inbox = append(i.inbox, events...), nil
+	if !i.running || len(events) == 0 {
 		return
 	}
 	i.w.count.steps++
-	commands := i.core.Step(i.w.now, e)
+	commands := i.core.Step(i.w.now, events...)
 	if i.w.trace != nil {
 		i.traceCommands(commands)
 	}
@@ -160,6 +170,9 @@ func (i *instance) execute(command Command) {
 	case Broadcast:
 		w.count.messages++
 		w.broker.publish(i.connection, c.Message)
+	case Send:
+		w.count.told++
+		w.broker.sendTo(i.connection, c.To, c.Message)
 	case Probe:
 		w.count.probes++
 		w.broker.probe(i.connection, c.Member)
@@ -174,7 +187,7 @@ func (i *instance) execute(command Command) {
 		w.count.abandoned++
 		i.close(c.Partition)
 	case Release:
-		i.release(c.Partition, c.Epoch, func() { i.answer(Released(c)) }, false)
+		i.release(c.Partition, c.Epoch, func() { i.answer(Released(c)) })
 	case Survey:
 		w.count.surveys++
 		var rows []Row
@@ -227,16 +240,37 @@ func (i *instance) claim(c Claim) {
 	})
 }
 
-// release marks a lease released. If it has to, it tries until that is done.
-func (i *instance) release(p int, epoch int64, done func(), again bool) {
+// release marks a lease released.
+func (i *instance) release(p int, epoch int64, done func()) {
 	update := func(done func()) { i.w.epochs.release(p, epoch, done) }
 	i.w.epochs.submit(update, func(known bool) {
-		switch {
-		case known:
+		if known {
 			done()
-		case again:
-			i.w.after(100*time.Millisecond, func() { i.run(func() { i.release(p, epoch, done, again) }) })
 		}
+	})
+}
+
+// end releases a lease, or gives the next one to another, and tries until that is
+// done.
+func (i *instance) end(c HandOver, done func(HandedOver)) {
+	ended := HandedOver{Partition: c.Partition, Epoch: c.Epoch}
+	update := func(done func()) { i.w.epochs.release(c.Partition, c.Epoch, done) }
+	if c.To != (Member{}) {
+		update = func(done func()) {
+			i.w.epochs.grant(c, func(granted bool) {
+				if ended.To = (Member{}); granted {
+					ended.To = c.To
+				}
+				done()
+			})
+		}
+	}
+	i.w.epochs.submit(update, func(known bool) {
+		if known {
+			done(ended)
+			return
+		}
+		i.w.after(100*time.Millisecond, func() { i.run(func() { i.end(c, done) }) })
 	})
 }
 
@@ -307,14 +341,14 @@ func (i *instance) handOver(ch *channel, c HandOver) {
 					return
 				}
 				ch.closed = true
-				i.release(c.Partition, c.Epoch, func() {
+				i.end(c, func(ended HandedOver) {
 					i.run(func() {
 						if i.channels[c.Partition] == ch {
 							delete(i.channels, c.Partition)
-							i.step(HandedOver(c))
+							i.put(ended)
 						}
 					})
-				}, true)
+				})
 			})
 		})
 	}

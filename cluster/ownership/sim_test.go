@@ -152,6 +152,7 @@ func tracer(t *testing.T) func(string, ...any) {
 func (c *count) add(other count) {
 	c.steps += other.steps
 	c.messages += other.messages
+	c.told += other.told
 	c.probes += other.probes
 	c.claims += other.claims
 	c.refused += other.refused
@@ -159,6 +160,7 @@ func (c *count) add(other count) {
 	c.refusals += other.refusals
 	c.stops += other.stops
 	c.won += other.won
+	c.granted += other.granted
 	c.moved += other.moved
 	c.handedOver += other.handedOver
 	c.abandoned += other.abandoned
@@ -177,8 +179,8 @@ func (c count) String() string {
 	for _, name := range slices.Sorted(maps.Keys(c.faults)) {
 		faults = append(faults, fmt.Sprintf("%d× %s", c.faults[name], name))
 	}
-	return fmt.Sprintf("%d events, %d messages, %d probes, %d surveys; claims: %d, %d refused, %d won, %d from another name; "+
+	return fmt.Sprintf("%d events, %d messages to all, %d to one, %d probes, %d surveys; claims: %d, %d refused, %d won; %d granted; %d of both from another name; "+
 		"%d hand-overs, %d abandons; writes: %d, and %d fenced off; %d refusals, %d stops; faults: %s",
-		c.steps, c.messages, c.probes, c.surveys, c.claims, c.refused, c.won, c.moved,
+		c.steps, c.messages, c.told, c.probes, c.surveys, c.claims, c.refused, c.won, c.granted, c.moved,
 		c.handedOver, c.abandoned, c.writes, c.fenced, c.refusals, c.stops, strings.Join(faults, ", "))
 }

@@ -37,6 +37,8 @@ func describe(command Command) (verb, object string) {
 			return "say", said
 		}
 		return "", ""
+	case Send:
+		return "tell", c.To.String() + " " + news(c.Message)
 	case Probe, Survey:
 		return "", ""
 	case Claim:
@@ -47,6 +49,9 @@ func describe(command Command) (verb, object string) {
 	case Consume:
 		return "consume", fmt.Sprintf("%d@%d", c.Partition, c.Epoch)
 	case HandOver:
+		if c.To != (Member{}) {
+			return "hand over", fmt.Sprintf("%d@%d to %s", c.Partition, c.Epoch, c.To.Name)
+		}
 		return "hand over", fmt.Sprintf("%d@%d", c.Partition, c.Epoch)
 	case Abandon:
 		return "abandon", fmt.Sprintf("%d@%d", c.Partition, c.Epoch)
@@ -77,6 +82,7 @@ func news(msg Message) string {
 		}
 	}
 	leases("wants", msg.Wants)
+	leases("granted", msg.Granted)
 	leases("released", msg.Released)
 	leases("taken", msg.Taken)
 	for _, m := range msg.Gone {

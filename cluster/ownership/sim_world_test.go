@@ -52,12 +52,12 @@ type network struct {
 
 // A count is what has been done so far, by all instances.
 type count struct {
-	steps, messages, probes, claims, refused, surveys, refusals, stops int
-	won                                                                int // claims that succeeded
-	moved                                                              int // of these: from another name
-	handedOver, abandoned                                              int
-	writes, fenced                                                     int // accepted and refused by the fence
-	faults                                                             map[string]int
+	steps, messages, told, probes, claims, refused, surveys, refusals, stops int
+	won, granted                                                             int // claims that succeeded, and leases that were given
+	moved                                                                    int // of these: from another name
+	handedOver, abandoned                                                    int
+	writes, fenced                                                           int // accepted and refused by the fence
+	faults                                                                   map[string]int
 }
 
 func newWorld(s setting, trace func(format string, args ...any)) *world {
