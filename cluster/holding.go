@@ -144,8 +144,9 @@ const (
 
 var errNoAnswer = errors.New("the broker has not answered yet: the queue may be without a leader")
 
-// hold consumes the queue of a partition, once the notifications that an earlier
-// owner has left are sent.
+// hold consumes the queue of a partition, once it is certain that the lease is not over
+// already, whoever has granted it, and the notifications that an earlier owner has left
+// are sent.
 func (s *session) hold(ctx context.Context, lease actor.Lease) (*holding, error) {
 	queue := PartitionQueue(lease.Partition)
 	var l *line
@@ -154,13 +155,13 @@ func (s *session) hold(ctx context.Context, lease actor.Lease) (*holding, error)
 		l, err = s.lines.get(queue)
 		return err
 	})
-	told := s.notifier.catchUp(ctx, lease.Partition)
+	told := s.notifier.catchUp(ctx, lease)
 	if err := opening.Wait(); err != nil {
 		return nil, err
 	}
 	if told != nil {
 		l.close()
-		return nil, fmt.Errorf("sending the notifications that were left: %w", told)
+		return nil, fmt.Errorf("taking over what was left: %w", told)
 	}
 	slow := time.AfterFunc(answerWithin, func() {
 		s.o.Log.Warn("partition not consumed", zap.Int("partition", lease.Partition), zap.Error(errNoAnswer))

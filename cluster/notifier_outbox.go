@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -10,18 +11,22 @@ import (
 	"github.com/glotpod/ident/actor"
 )
 
-// A catchUp is a partition whose notifications in the outbox are to be sent.
+// A catchUp is a partition that is taken over, and whose notifications in the outbox
+// are to be sent.
 type catchUp struct {
-	ctx       context.Context
-	partition int
-	done      chan error
+	ctx   context.Context
+	lease actor.Lease
+	done  chan error
 }
 
-// catchUp sends what earlier owners of a partition have left in the outbox. It
-// is to be called while run runs, and nothing is committed in the partition.
-func (n *notifier) catchUp(ctx context.Context, number int) error {
+var errLeaseOver = errors.New("the lease is over")
+
+// catchUp sends what earlier owners of a partition have left in the outbox, if the
+// lease holds. It is to be called while run runs, and nothing is committed in the
+// partition.
+func (n *notifier) catchUp(ctx context.Context, lease actor.Lease) error {
 	done := make(chan error, 1)
-	n.catching.put(catchUp{ctx, number, done})
+	n.catching.put(catchUp{ctx, lease, done})
 	select {
 	case err := <-done:
 		return err
@@ -36,40 +41,51 @@ func (n *notifier) catchUp(ctx context.Context, number int) error {
 func (n *notifier) catchUpAll(ctx context.Context) {
 	for n.catching.wait(ctx) {
 		var batch []catchUp
-		var partitions []int
+		var leases []actor.Lease
 		for _, c := range n.catching.take() {
 			if c.ctx.Err() == nil {
-				batch, partitions = append(batch, c), append(partitions, c.partition)
+				batch, leases = append(batch, c), append(leases, c.lease)
 			}
 		}
 		if len(batch) == 0 {
 			continue
 		}
-		err := n.sendStored(ctx, partitions)
+		held, err := n.takeOver(ctx, leases)
 		for _, c := range batch {
-			c.done <- err
+			if err == nil && !slices.Contains(held, c.lease) {
+				c.done <- errLeaseOver
+			} else {
+				c.done <- err
+			}
 		}
 	}
 }
 
-// sendStored sends what the outbox has of some partitions. What is refused or cannot be
-// read, and what follows it, is left there: nobody is to wait for that.
-func (n *notifier) sendStored(ctx context.Context, partitions []int) error {
-	for _, p := range partitions {
-		if err := n.flush(ctx, p); err != nil { // of an earlier lease of ours
-			return err
+// takeOver sends what the outbox has of the partitions of those leases that are not
+// over, which it returns. What is refused or cannot be read, and what follows it, is
+// left there: nobody is to wait for that.
+func (n *notifier) takeOver(ctx context.Context, leases []actor.Lease) (held []actor.Lease, err error) {
+	for _, l := range leases {
+		if err := n.flush(ctx, l.Partition); err != nil { // of an earlier lease of ours
+			return nil, err
 		}
 	}
+	held, page, err := n.store.TakeOver(ctx, leases, catchUpPage)
+	if err != nil {
+		return nil, err
+	}
+	partitions := []int{}
+	for _, l := range held {
+		partitions = append(partitions, l.Partition)
+	}
+	return held, n.sendStored(ctx, partitions, page)
+}
+
+// sendStored sends what the outbox has of some partitions, from a page on.
+func (n *notifier) sendStored(ctx context.Context, partitions []int, page []actor.Notification) (err error) {
 	var last int64
 	refused := 0
-	for {
-		page, err := n.store.Undelivered(ctx, partitions, last, 0, catchUpPage)
-		if err != nil {
-			return err
-		}
-		if len(page) == 0 {
-			return nil
-		}
+	for len(page) > 0 {
 		var all []sent
 		for _, x := range page {
 			last = x.ID
@@ -102,7 +118,11 @@ func (n *notifier) sendStored(ctx context.Context, partitions []int) error {
 				refused++
 			}
 		}
+		if page, err = n.store.Undelivered(ctx, partitions, last, 0, catchUpPage); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 // setRefused has a user's notifications left to the outbox. It returns whether

@@ -67,9 +67,9 @@ func (o *outbox) send(notifications []actor.Notification) {
 // are in the database and were committed at least age ago, by id from afterID
 // on. One that no key opens has no body.
 //
-// For whoever has claimed the partitions before, and has committed nothing to
-// them yet, what one call after another returns, with age 0, is all that was not
-// delivered: no earlier holder can add to it any more.
+// For whoever holds the partitions, and has committed nothing to them yet, what one
+// call after another returns, with age 0, is all that was not delivered: no earlier
+// holder can add to it any more.
 func (s *Store) Undelivered(ctx context.Context, partitions []int, afterID int64, age time.Duration, limit int) ([]actor.Notification, error) {
 	filter, args := "", []any{afterID, age, limit, maxPageBytes}
 	if partitions != nil {
@@ -93,6 +93,45 @@ func (s *Store) Undelivered(ctx context.Context, partitions []int, afterID int64
 	}
 	return all, nil
 }
+
+// TakeOver returns those of the leases that are not over, and of their partitions what
+// Undelivered returns from the beginning on, in one round trip.
+func (s *Store) TakeOver(ctx context.Context, leases []actor.Lease, limit int) (held []actor.Lease, left []actor.Notification, err error) {
+	var partitions []int
+	var epochs []int64
+	for _, l := range leases {
+		partitions, epochs = append(partitions, l.Partition), append(epochs, l.Epoch)
+	}
+	err = s.retry(ctx, func(ctx context.Context) error {
+		if err := s.deleteDelivered(ctx); err != nil {
+			return err
+		}
+		batch := new(pgx.Batch)
+		batch.Queue(heldLeases, partitions, epochs).Query(func(rows pgx.Rows) (err error) {
+			held, err = pgx.CollectRows(rows, pgx.RowToStructByPos[actor.Lease])
+			return err
+		})
+		batch.Queue(outboxPage(outboxOfHeld), int64(0), time.Duration(0), limit, maxPageBytes, partitions, epochs).Query(func(rows pgx.Rows) (err error) {
+			left, err = s.readOutbox(rows)
+			return err
+		})
+		return s.pool.SendBatch(ctx, batch).Close()
+	})
+	if err != nil {
+		return nil, nil, s.logged(ctx, "taking partitions over", err)
+	}
+	return held, left, nil
+}
+
+const (
+	heldLeases = `SELECT partition, epoch
+		FROM unnest($1::int[], $2::bigint[]) AS l (partition, epoch) JOIN ident_partitions USING (partition, epoch)
+		WHERE NOT released`
+
+	outboxOfHeld = ` AND (partition IS NULL OR partition IN (SELECT partition
+		FROM unnest($5::int[], $6::bigint[]) AS l (partition, epoch) JOIN ident_partitions USING (partition, epoch)
+		WHERE NOT released))`
+)
 
 const outboxOfPartitions = " AND (partition IS NULL OR partition = ANY($5::int[]))"
 

@@ -36,17 +36,24 @@ func (c *Core) message() Message {
 	return Message{From: c.self, Seq: c.seq, State: c.state, Parameters: c.cfg.parameters(), Wants: c.wants()}
 }
 
-// wants returns the leases that others are asked to give up, at most Window of
-// each. It is part of each message, so a wish that was lost is heard next time.
+// wants returns the leases that others are asked to give up, at most Window, and of
+// each holder its share: one that does not answer holds up no other. It is part of
+// each message, so a wish that was lost is heard next time.
 func (c *Core) wants() []Lease {
 	var leases []Lease
 	asked := make(map[Member]int)
+	for p := range c.partitions {
+		if part := &c.partitions[p]; part.asks() {
+			asked[part.holder] = 0
+		}
+	}
+	share := (c.cfg.Window + len(asked) - 1) / max(1, len(asked))
 	c.wantsMore = false
 	for p := range c.partitions {
 		part := &c.partitions[p]
 		switch {
 		case !part.asks():
-		case asked[part.holder] == c.cfg.Window:
+		case asked[part.holder] == share, len(leases) == c.cfg.Window:
 			c.wantsMore = true
 		default:
 			asked[part.holder]++

@@ -32,8 +32,10 @@ type Config struct {
 	// Spacing is the least time between two messages of an instance.
 	Spacing time.Duration
 
-	// Window is how many partitions an instance asks of one holder at a time:
-	// the fewer, the shorter each one's pause and the longer all of it takes.
+	// Window is how many partitions an instance asks for at a time, and how many
+	// it hands over at a time on request: the fewer, the shorter each one's pause
+	// and the longer all of it takes. 0 stands for a sixteenth of Partitions, but 4
+	// at least.
 	Window int
 
 	// MaxMembers is how many names are kept in mind, those that are gone for a
@@ -52,7 +54,6 @@ func DefaultConfig() Config {
 		SuspectAfter: 3 * time.Second,        // the broker drops a frozen connection after 2 to 3 s
 		Debounce:     300 * time.Millisecond, // instances that are started together differ by less
 		Spacing:      5 * time.Millisecond,   // adds to the pause of a partition that moves
-		Window:       4,
 		MaxMembers:   1000,
 	}
 }
@@ -66,6 +67,8 @@ const (
 	maxDebounces        = 4
 	maxBackoff          = 2  // heartbeats between two claims after repeated failures
 	forgetAfter         = 10 // SuspectAfters since a member was last heard
+	leastWindow         = 4
+	windowShare         = 16 // of the partitions
 )
 
 // check says what is wrong with c.
@@ -81,8 +84,8 @@ func (c Config) check() error {
 		return errors.New("ownership: SuspectAfter is less than two heartbeats")
 	case c.Spacing > c.Heartbeat/looksPerHeartbeat:
 		return errors.New("ownership: Spacing is more than a quarter of a heartbeat")
-	case c.Window < 1 || c.MaxMembers < 1:
-		return errors.New("ownership: Window and MaxMembers must be at least 1")
+	case c.Window < 0 || c.MaxMembers < 1:
+		return errors.New("ownership: Window is negative, or MaxMembers is not at least 1")
 	}
 	return nil
 }

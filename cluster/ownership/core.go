@@ -27,6 +27,7 @@ type Core struct {
 
 	partitions      []partition
 	busy            int       // partitions that are not idle
+	moving          int       // of these, partitions that are being handed over
 	attempts        uint64    // claims so far
 	unansweredSince time.Time // claims fail; zero if the latest was answered
 
@@ -38,6 +39,9 @@ type Core struct {
 func New(cfg Config) (*Core, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
+	}
+	if cfg.Window == 0 {
+		cfg.Window = max(leastWindow, cfg.Partitions/windowShare)
 	}
 	return &Core{
 		cfg:        cfg,

@@ -101,10 +101,13 @@ func expect[C comparable](t *testing.T, got []C, want ...C) {
 // checkInvariants checks what holds between two events.
 func checkInvariants(t *testing.T, c *Core) {
 	t.Helper()
-	busy := 0
+	busy, moving := 0, 0
 	for p, part := range c.partitions {
 		if part.phase != idle {
 			busy++
+		}
+		if part.phase == handingOver {
+			moving++
 		}
 		if part.phase != idle && !c.connected() {
 			t.Errorf("partition %d is %v without a session", p, part.phase)
@@ -113,8 +116,8 @@ func checkInvariants(t *testing.T, c *Core) {
 			t.Errorf("partition %d waits for %v, which is no more", p, part.holder)
 		}
 	}
-	if c.busy != busy {
-		t.Errorf("%d partitions are busy, not %d", busy, c.busy)
+	if c.busy != busy || c.moving != moving {
+		t.Errorf("%d partitions are busy, not %d, and %d are moving, not %d", busy, c.busy, moving, c.moving)
 	}
 	if !slices.IsSorted(c.ring) {
 		t.Errorf("the ring is not sorted: %v", c.ring)
@@ -363,7 +366,7 @@ func TestHostileMessages(t *testing.T) {
 	refusals := 0
 	for n := range 3 * b.core.cfg.MaxMembers {
 		got := b.hear(firstSession(fmt.Sprint("stranger", n), 1), 1, Joining, func(m *Message) {
-			m.Wants, m.Released, m.Taken = wishes, wishes[:2], wishes[:2]
+			m.Wants, m.Granted, m.Released, m.Taken = wishes, wishes, wishes[:2], wishes[:2]
 		})
 		refusals += len(only[Refuse](got))
 	}
@@ -504,14 +507,14 @@ func TestNewcomerIsNotSettledBeforeItOwnsWhatTheRingWillGiveIt(t *testing.T) {
 
 func TestConfigIsChecked(t *testing.T) {
 	for name, spoil := range map[string]func(*Config){
-		"no name":       func(c *Config) { c.Name = "" },
-		"no partitions": func(c *Config) { c.Partitions = 0 },
-		"no heartbeat":  func(c *Config) { c.Heartbeat = 0 },
-		"no patience":   func(c *Config) { c.SuspectAfter = c.Heartbeat },
-		"no debounce":   func(c *Config) { c.Debounce = 0 },
-		"rare messages": func(c *Config) { c.Spacing = c.Heartbeat },
-		"no window":     func(c *Config) { c.Window = 0 },
-		"no members":    func(c *Config) { c.MaxMembers = 0 },
+		"no name":        func(c *Config) { c.Name = "" },
+		"no partitions":  func(c *Config) { c.Partitions = 0 },
+		"no heartbeat":   func(c *Config) { c.Heartbeat = 0 },
+		"no patience":    func(c *Config) { c.SuspectAfter = c.Heartbeat },
+		"no debounce":    func(c *Config) { c.Debounce = 0 },
+		"rare messages":  func(c *Config) { c.Spacing = c.Heartbeat },
+		"a wrong window": func(c *Config) { c.Window = -1 },
+		"no members":     func(c *Config) { c.MaxMembers = 0 },
 	} {
 		cfg := DefaultConfig()
 		cfg.Name, cfg.Partitions = "b", 1

@@ -12,6 +12,9 @@ func (c *Core) giveUp(p int) {
 	switch {
 	case owner != nil && owner.asksFor(p, part.epoch):
 		c.lastAsked = c.now
+		if c.moving >= c.cfg.Window {
+			return
+		}
 		to = owner.Member
 	case c.state == Ready:
 		return
@@ -58,6 +61,11 @@ func (c *Core) handedOver(e HandedOver) {
 		c.grants = append(c.grants, Lease{Partition: e.Partition, Epoch: e.Epoch + 1, Holder: e.To})
 	}
 	c.align(e.Partition)
+	for p := range c.partitions { // some may have waited for their turn
+		if c.partitions[p].phase == owned {
+			c.align(p)
+		}
+	}
 }
 
 // grant tells those who asked for leases of ours that they have the next ones. They

@@ -72,7 +72,8 @@ func (part *partition) asks() bool {
 
 // transition is the one place where a partition changes its phase.
 //
-// Invariant: busy is the number of partitions that are not idle.
+// Invariant: busy is the number of partitions that are not idle, and moving of those
+// that are being handed over.
 func (c *Core) transition(p int, to phase) {
 	part := &c.partitions[p]
 	from := part.phase
@@ -87,6 +88,12 @@ func (c *Core) transition(p int, to phase) {
 		c.busy++
 	case to == idle:
 		c.busy--
+	}
+	if from == handingOver {
+		c.moving--
+	}
+	if to == handingOver {
+		c.moving++
 	}
 	part.phase, part.since = to, c.now
 }
