@@ -162,6 +162,31 @@ func (s storeThatHolds) HandOver(ctx context.Context, all []ownership.HandOver) 
 	}
 }
 
+// A storeThatForgets says of the first leases that they are over.
+type storeThatForgets struct {
+	cluster.Store
+	once *sync.Once
+}
+
+func (s storeThatForgets) TakeOver(ctx context.Context, leases []actor.Lease, limit int) (held []actor.Lease, left []actor.Notification, err error) {
+	forgets := false
+	s.once.Do(func() { forgets = true })
+	if forgets {
+		return nil, nil, nil
+	}
+	return s.Store.TakeOver(ctx, leases, limit)
+}
+
+func TestAPartitionWhoseLeaseIsOverIsNotServedButClaimedAnew(t *testing.T) {
+	s := newSetup(t)
+	s.options.Partitions = 1
+	s.options.Store = storeThatForgets{s.store, new(sync.Once)}
+	s.run()
+	if epoch := s.one("SELECT epoch FROM ident_partitions WHERE partition = 0"); epoch != int64(2) {
+		t.Errorf("it is served under epoch %v", epoch)
+	}
+}
+
 func TestNewcomerIsReadyOnceItHasThePartitionsThatAreToBeItsOwn(t *testing.T) {
 	s := newSetup(t)
 	letGo := make(chan struct{})

@@ -21,7 +21,7 @@ func FuzzDecode(f *testing.F) {
 	var all [][]byte
 	for i, state := range []ownership.State{ownership.Joining, ownership.Ready, ownership.Draining, ownership.Leaving, ownership.Left} {
 		body := encodeMessage(ownership.Message{From: other, Seq: int64(i) + 1, State: state, Parameters: parameters,
-			Wants: lease(0, self), Released: lease(1, other), Taken: lease(2, other), Gone: []ownership.Member{{Name: "third"}}})
+			Wants: lease(0, self), Granted: lease(3, self), Released: lease(1, other), Taken: lease(2, other), Gone: []ownership.Member{{Name: "third"}}})
 		all = append(all, body)
 		f.Add(body)
 	}

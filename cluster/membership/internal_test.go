@@ -126,7 +126,7 @@ func TestAMessageOfALargeClusterFits(t *testing.T) {
 		all = append(all, ownership.Lease{Partition: p, Epoch: 1 << 40, Holder: who})
 		gone = append(gone, who)
 	}
-	body := encodeMessage(ownership.Message{From: gone[0], State: ownership.Ready, Wants: all, Released: all, Taken: all, Gone: gone})
+	body := encodeMessage(ownership.Message{From: gone[0], State: ownership.Ready, Wants: all, Granted: all, Released: all, Taken: all, Gone: gone})
 	if _, err := decodeMessage(body); err != nil {
 		t.Errorf("%d bytes: %v", len(body), err)
 	}
@@ -158,6 +158,7 @@ func TestAMessageThatCannotBeIsNotTakenIn(t *testing.T) {
 		"a partition beyond":        func(h *heartbeat) { h.Wants[0].Partition = maxPartitions },
 		"an epoch below 0":          func(h *heartbeat) { h.Wants[0].Epoch = -1 },
 		"a holder without a name":   func(h *heartbeat) { h.Wants[0].Holder.Name = "" },
+		"a grant that is none":      func(h *heartbeat) { h.Granted = []lease{{Partition: -1, Holder: who}} },
 		"a release that is none":    func(h *heartbeat) { h.Released = []lease{{Partition: -1, Holder: who}} },
 		"a taking that is none":     func(h *heartbeat) { h.Taken = []lease{{Partition: -1, Holder: who}} },
 		"too many leases":           func(h *heartbeat) { h.Wants = make([]lease, maxPartitions+1) },

@@ -23,8 +23,29 @@ func message(from ownership.Member, seq int64) ownership.Message {
 	return ownership.Message{
 		From: from, Seq: seq, State: ownership.Draining,
 		Parameters: ownership.Parameters{Partitions: 64, Table: 1, QueueType: "quorum"},
-		Wants:      lease(0), Released: lease(1), Taken: append(lease(2), lease(3)...),
+		Wants:      lease(0), Granted: lease(4), Released: lease(1), Taken: append(lease(2), lease(3)...),
 		Gone: []ownership.Member{member("gone", 5, 6)},
+	}
+}
+
+func TestWhatIsSentToOneMemberIsHeardInItsTurnAndByNobodyElse(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a, b, c := s.join(member("a", 1, 1), nil), s.join(member("b", 2, 1), nil), s.join(member("c", 3, 1), nil)
+	a.Send(member("b", 2, 0), message(a.who, 0)) // which is no more, and costs nothing
+	a.Broadcast(message(a.who, 1))
+	a.Send(b.who, message(a.who, 2))
+	a.Broadcast(message(a.who, 3))
+	a.flush()
+	for _, heard := range []struct {
+		by   *peer
+		seqs []int64
+	}{{b, []int64{1, 2, 3}}, {c, []int64{1, 3}}} {
+		for _, seq := range heard.seqs {
+			if got := heard.by.next().(ownership.Received).Message; !reflect.DeepEqual(got, message(a.who, seq)) {
+				t.Errorf("%v heard %v, not %d", heard.by.who, got, seq)
+			}
+		}
 	}
 }
 

@@ -1,0 +1,156 @@
+package cluster
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/glotpod/ident/deploy/testenv"
+)
+
+// linesSite has lines to a queue.
+func linesSite(t *testing.T) (x *lines, queue string, publish func(body string)) {
+	t.Helper()
+	conn, err := amqp.Dial(testenv.RabbitMQ(t).URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	running := new(sync.WaitGroup)
+	t.Cleanup(func() {
+		conn.CloseDeadline(time.Now().Add(10 * time.Second))
+		running.Wait()
+	})
+	channel, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := channel.QueueDeclare("", false, false, true, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x, err = openLines(conn, 10, running); err != nil {
+		t.Fatal(err)
+	}
+	return x, q.Name, func(body string) {
+		if err := channel.Publish("", q.Name, false, false, amqp.Publishing{Body: []byte(body)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// begin returns a line that is consumed.
+func (x *lines) begin(t *testing.T, queue string) *line {
+	t.Helper()
+	l, err := x.get(queue)
+	if err == nil {
+		err = l.consume(true)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// takeOne takes a request from a line.
+func (l *line) takeOne(t *testing.T) amqp.Delivery {
+	t.Helper()
+	select {
+	case d := <-l.deliveries:
+		l.acks.take(d.DeliveryTag)
+		return d
+	case <-time.After(10 * time.Second):
+		t.Fatal("nothing comes")
+		return amqp.Delivery{}
+	}
+}
+
+func (l *line) stop(t *testing.T) {
+	t.Helper()
+	if err := l.cancel(); err != nil {
+		t.Fatal(err)
+	}
+	for range l.deliveries {
+	}
+}
+
+func TestALineThatIsPutBackIsUsedAgainForAnotherQueue(t *testing.T) {
+	x, queue, publish := linesSite(t)
+	var before *amqp.Channel
+	for _, body := range []string{"one", "two", "three"} {
+		l := x.begin(t, queue)
+		if before != nil && l.channel != before {
+			t.Error("it is another channel")
+		}
+		before = l.channel
+		publish(body)
+		d := l.takeOne(t)
+		if string(d.Body) != body {
+			t.Errorf("%q has come instead of %q", d.Body, body)
+		}
+		l.acks.add(d.DeliveryTag, false) // which waits for others
+		l.stop(t)
+		x.put(l)
+		if err := l.publish(t.Context(), queue, amqp.Publishing{}); err != amqp.ErrClosed {
+			t.Errorf("what is sent on a line that was put back: %v", err)
+		}
+	}
+	if len(x.spare) != spareLines {
+		t.Errorf("%d are kept", len(x.spare))
+	}
+}
+
+func TestWhatWasNotAcknowledgedOnALineComesAgainWhenItIsPutBack(t *testing.T) {
+	x, queue, publish := linesSite(t)
+	l := x.begin(t, queue)
+	publish("given up")
+	l.takeOne(t)
+	l.stop(t)
+	x.put(l)
+	if !l.channel.IsClosed() {
+		t.Error("its channel is open still")
+	}
+	if d := x.begin(t, queue).takeOne(t); string(d.Body) != "given up" || !d.Redelivered {
+		t.Errorf("%q has come", d.Body)
+	}
+}
+
+func TestNoMoreLinesAreKeptThanAreOfUse(t *testing.T) {
+	x, queue, _ := linesSite(t)
+	var all []*line
+	for range 2 * spareLines {
+		l, err := x.get(queue)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, l)
+	}
+	for _, l := range all {
+		x.put(l)
+		x.put(l) // changes nothing
+	}
+	x.running.Wait()
+	open := 0
+	for _, l := range all {
+		if !l.channel.IsClosed() {
+			open++
+		}
+	}
+	if open != spareLines || len(x.spare) != spareLines {
+		t.Errorf("%d channels are open, %d are kept", open, len(x.spare))
+	}
+}
+
+func TestALineThatTheBrokerHasClosedIsNotUsedAgain(t *testing.T) {
+	x, queue, _ := linesSite(t)
+	for _, p := range x.spare[1:] {
+		if _, err := p.channel.QueueDeclarePassive("no such queue", false, false, false, false, nil); err == nil {
+			t.Fatal("there is such a queue")
+		}
+	}
+	first := x.spare[0].channel
+	if l := x.begin(t, queue); l.channel != first {
+		t.Error("it is another channel than the one that is left")
+	}
+}

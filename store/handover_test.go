@@ -1,0 +1,155 @@
+package store_test
+
+import (
+	"reflect"
+	"sync"
+	"testing"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/ownership"
+)
+
+func (h *harness) handOver(all ...ownership.HandOver) []ownership.HandedOver {
+	h.t.Helper()
+	answers, err := h.HandOver(h.t.Context(), all)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return answers
+}
+
+func TestAHandOverEndsExactlyTheLeaseThatItNamesInFavourOfTheNext(t *testing.T) {
+	h := start(t)
+	nobody := ownership.Member{}
+	row := func(epoch int64, holder string, released bool) ownership.Row {
+		return ownership.Row{Lease: ownership.Lease{Partition: 1, Epoch: epoch, Holder: member(holder)}, Released: released}
+	}
+	for name, c := range map[string]struct {
+		row   ownership.Row
+		epoch int64
+		to    ownership.Member
+		next  ownership.Member
+		after ownership.Row
+	}{
+		"held":                         {row(4, "a", false), 4, member("b"), member("b"), row(5, "b", false)},
+		"held, an earlier epoch":       {row(4, "a", false), 3, member("b"), nobody, row(4, "a", false)},
+		"granted before":               {row(5, "b", false), 4, member("b"), member("b"), row(5, "b", false)},
+		"granted before, and released": {row(5, "b", true), 4, member("b"), nobody, row(5, "b", true)},
+		"granted before, and over":     {row(6, "b", false), 4, member("b"), nobody, row(6, "b", false)},
+		"granted before, to another":   {row(5, "c", false), 4, member("b"), nobody, row(5, "c", false)},
+		"released":                     {row(4, "a", true), 4, member("b"), nobody, row(4, "a", true)},
+		"held, to nobody":              {row(4, "a", false), 4, nobody, nobody, row(4, "a", true)},
+		"an earlier epoch, to nobody":  {row(4, "a", false), 3, nobody, nobody, row(4, "a", false)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			by := c.row.Holder
+			h.exec(`UPDATE ident_partitions SET epoch = $1, holder = $2, holder_start = $3, holder_session = $4, released = $5
+				WHERE partition = 1`, c.row.Epoch, by.Name, by.Incarnation.Start, by.Incarnation.Session, c.row.Released)
+			answers := h.handOver(ownership.HandOver{Partition: 1, Epoch: c.epoch, To: c.to})
+			if want := (ownership.HandedOver{Partition: 1, Epoch: c.epoch, To: c.next}); len(answers) != 1 || answers[0] != want {
+				t.Errorf("answers %+v, want %+v", answers, want)
+			}
+			if got := h.row(1); got != c.after {
+				t.Errorf("afterwards %+v, want %+v", got, c.after)
+			}
+		})
+	}
+}
+
+func TestHandOversAreAnsweredInTheirOrder(t *testing.T) {
+	h := start(t)
+	first, third := h.claim(1, 0), h.claim(3, 0)
+	answers := h.handOver(
+		ownership.HandOver{Partition: 3, Epoch: third.Epoch, To: member("b")},
+		ownership.HandOver{Partition: 2, Epoch: 9, To: member("b")},
+		ownership.HandOver{Partition: 1, Epoch: first.Epoch},
+		ownership.HandOver{Partition: 0, Epoch: h.lease.Epoch, To: member("c")},
+	)
+	want := []ownership.HandedOver{
+		{Partition: 3, Epoch: third.Epoch, To: member("b")},
+		{Partition: 2, Epoch: 9},
+		{Partition: 1, Epoch: first.Epoch},
+		{Partition: 0, Epoch: h.lease.Epoch, To: member("c")},
+	}
+	if !reflect.DeepEqual(answers, want) {
+		t.Errorf("%+v", answers)
+	}
+}
+
+// What an earlier holder has begun may be under way still, however it has ended there.
+func TestAHandOverWaitsForWritesUnderTheLeaseThatItEnds(t *testing.T) {
+	h := start(t)
+	id := h.create(1)
+	other := h.open()
+	h.exec(`CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NEW; END $$`)
+	h.exec("CREATE TRIGGER gate BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION gate()")
+	h.exec("SELECT pg_advisory_lock(42)")
+	var writing, ending sync.WaitGroup
+	writing.Go(func() {
+		if err := rename(h, h.Store, h.lease, id, "last"); err != nil {
+			t.Error(err)
+		}
+	})
+	h.await(waitsForLock)
+	ending.Go(func() {
+		if answers := h.handOver(ownership.HandOver{Partition: 0, Epoch: h.lease.Epoch, To: member("next")}); answers[0].To != member("next") {
+			t.Errorf("%+v", answers)
+		}
+		if u, err := other.Find(t.Context(), &actor.Lookup{UserID: &id}); err != nil || u.Name != "last" {
+			t.Errorf("the next holder sees %+v, %v", u, err)
+		}
+	})
+	h.await(`SELECT count(*) = 2 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
+	if row := h.row(0); row.Epoch != h.lease.Epoch {
+		t.Errorf("handed over before the write is done: %+v", row)
+	}
+	h.exec("SELECT pg_advisory_unlock(42)")
+	writing.Wait()
+	ending.Wait()
+	if err := rename(h, h.Store, h.lease, id, "too late"); err == nil {
+		t.Error("a write under the lease that was handed over was taken")
+	}
+}
+
+func TestWhatWasDeliveredIsGoneWithTheHandOver(t *testing.T) {
+	h := start(t)
+	for i := range 3 {
+		h.create(i)
+	}
+	all, err := h.Undelivered(t.Context(), []int{0}, 0, 0, 100)
+	if err != nil || len(all) != 3 {
+		t.Fatal(len(all), err)
+	}
+	h.Delivered(all[0].ID, all[1].ID)
+	h.handOver(ownership.HandOver{Partition: 0, Epoch: h.lease.Epoch, To: member("next")})
+	if n := h.one("SELECT count(*) FROM ident_outbox"); n != int64(1) {
+		t.Errorf("%v notifications are left", n)
+	}
+}
+
+func TestWhoTakesOverFindsWhatWasLeftIfTheLeaseHolds(t *testing.T) {
+	h := start(t)
+	h.create(1)
+	h.handOver(ownership.HandOver{Partition: 0, Epoch: h.lease.Epoch, To: member("next")})
+	next := actor.Lease{Partition: 0, Epoch: h.lease.Epoch + 1}
+	other := h.claim(1, 0)
+	released := h.claim(2, 0)
+	h.release(released)
+	for name, c := range map[string]struct {
+		leases, held []actor.Lease
+		left         int
+	}{
+		"it holds":            {[]actor.Lease{next}, []actor.Lease{next}, 1},
+		"it was handed over":  {[]actor.Lease{h.lease}, nil, 0},
+		"it is to come":       {[]actor.Lease{{Partition: 0, Epoch: next.Epoch + 1}}, nil, 0},
+		"it was released":     {[]actor.Lease{released}, nil, 0},
+		"one of several does": {[]actor.Lease{h.lease, other, released}, []actor.Lease{other}, 0},
+		"no such partition":   {[]actor.Lease{{Partition: 99, Epoch: 1}}, nil, 0},
+	} {
+		held, left, err := h.TakeOver(t.Context(), c.leases, 10)
+		if err != nil || len(left) != c.left || len(held) != len(c.held) || len(held) > 0 && !reflect.DeepEqual(held, c.held) {
+			t.Errorf("%s: %+v, %d left, %v", name, held, len(left), err)
+		}
+	}
+}
