@@ -154,24 +154,37 @@ func TestAFewPartitionsAreAskedForAtATime(t *testing.T) {
 
 // A holder that does not answer does not keep a newcomer from asking others.
 func TestEachHolderIsAskedForItsShare(t *testing.T) {
-	b, claims := newBench(t, 8)
-	b.hear(alice, 1, Ready)
-	b.hear(carol, 1, Ready)
-	var refusals []Event
-	for i, claim := range claims {
-		holder := alice
-		if i >= len(claims)-2 {
-			holder = carol
+	for _, test := range []struct {
+		holders     []int // of so many partitions each
+		asked, most int   // holders, and partitions of one
+	}{
+		{[]int{6, 2}, 2, 2},
+		{[]int{8}, 1, 4},
+		{[]int{1, 1, 6}, 3, 2},
+		{[]int{2, 2, 2, 2, 2, 2}, 4, 1},
+	} {
+		var holders []Member // of each partition
+		for n, partitions := range test.holders {
+			for range partitions {
+				holders = append(holders, firstSession(string(rune('p'+n)), 1))
+			}
 		}
-		refusals = append(refusals, ClaimRefused{Attempt: claim.Attempt, Row: Row{Lease: Lease{Partition: claim.Partition, Epoch: 3, Holder: holder}}})
-	}
-	b.wait(b.core.cfg.Spacing)
-	asked := make(map[Member]int)
-	for _, lease := range only[Broadcast](b.core.Step(b.now, refusals...))[0].Message.Wants {
-		asked[lease.Holder]++
-	}
-	if asked[alice] != 2 || asked[carol] != 2 {
-		t.Errorf("%v", asked)
+		b, claims := newBench(t, len(holders))
+		var refusals []Event
+		for _, claim := range claims {
+			row := Row{Lease: Lease{Partition: claim.Partition, Epoch: 3, Holder: holders[claim.Partition]}}
+			refusals = append(refusals, ClaimRefused{Attempt: claim.Attempt, Row: row})
+		}
+		b.wait(b.core.cfg.Spacing)
+		asked, most := make(map[Member]int), 0
+		wants := only[Broadcast](b.core.Step(b.now, refusals...))[0].Message.Wants
+		for _, lease := range wants {
+			asked[lease.Holder]++
+			most = max(most, asked[lease.Holder])
+		}
+		if len(wants) != leastWindow || len(asked) != test.asked || most != test.most {
+			t.Errorf("holders of %v: asked for %+v", test.holders, wants)
+		}
 	}
 }
 

@@ -102,7 +102,7 @@ var mutations = []struct {
 	{"all partitions are asked for at once", "broadcast.go",
 		"len(leases) == c.cfg.Window:", "false:"},
 	{"one holder is asked for all", "broadcast.go",
-		"asked[part.holder] == share", "false"},
+		"asked[part.holder] == share", "share < 0"},
 	{"all partitions are handed over at once", "handover.go",
 		"c.moving >= c.cfg.Window", "false"},
 	{"what waits to be handed over is forgotten", "handover.go",
