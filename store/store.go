@@ -259,7 +259,7 @@ func (s *Store) Close() {
 // closePause is left between the ends of two connections. A backend of PostgreSQL that
 // ends keeps a core busy for some milliseconds; where the cores are few, requests to
 // other instances would wait for as many as end at once.
-const closePause = 10 * time.Millisecond
+const closePause = 25 * time.Millisecond
 
 // closeIdle ends the connections that are not in use, one after another.
 func (s *Store) closeIdle() {
