@@ -49,8 +49,9 @@
 // nothing of it is carried over into the next: what was not acknowledged, the
 // broker delivers again, and the identity of a request tells what has been done
 // of it already. It has one channel for each queue that it consumes ([line]), so
-// that one partition's end does not touch the others, and one each for
-// notifications, for requests that are passed on ([hops]), and for membership.
+// that one partition's end does not touch the others, some for those to come
+// ([lines]), and one each for notifications, for requests that are passed on ([hops]),
+// and for membership.
 //
 // Notifications that an earlier owner of a partition has left in the outbox are
 // sent before the partition is served, so that each user's keep their order.

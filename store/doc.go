@@ -68,8 +68,13 @@
 // an answer: that try had ended in the server before the lease was over, and
 // the write's identity, which is read after the epochs, tells what became of it.
 //
+// An owner that hands a partition over makes the next lease itself, for the one who
+// is to have it. That raises the epoch, and is done as a claim is.
+//
 // A release needs no lock. It changes no epoch, and a write that it overtakes is
-// one under the last lease, which the next claim waits for.
+// one under the last lease, which the next claim waits for. Nor has it to last when
+// the server crashes: the claim that builds on it commits after it. But a new epoch
+// has to last before anybody acts on it, or another one could be given the same.
 //
 // Nothing less would do. Where the epoch is compared without a lock, a claim can
 // come between the comparison and the commit; so it can where the epoch's row is

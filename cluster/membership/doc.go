@@ -8,12 +8,13 @@
 // knows for certain that this incarnation is over. That is what
 // [Membership.Probe] and [Evict] do. All members' queues are bound to one fanout
 // exchange, [Exchange], by which a message reaches everybody, its sender
-// included.
+// included. What concerns one alone goes to that one's queue.
 //
 // # What is promised
 //
-//   - What one member broadcasts arrives in order. Anything may be lost: when the
-//     broker takes in less than is sent, and when a member reads less than comes.
+//   - What one member broadcasts, and sends to one, arrives in order. Anything may
+//     be lost: when the broker takes in less than is sent, and when a member reads
+//     less than comes.
 //   - No call by which ownership's commands are carried out waits for the broker.
 //   - Whatever anybody publishes to the exchange or to a member's queue, nothing
 //     comes of it but a line in the log, at most once a minute, unless it is a

@@ -29,8 +29,9 @@ type (
 		By        Member
 	}
 
-	// Consume opens a channel for the partition and consumes its queue; each
-	// write from it carries Epoch. It is answered by [Consuming] or [Lost].
+	// Consume makes sure that the epoch table names us under Epoch, and consumes
+	// the partition's queue; each write from it carries Epoch. It is answered by
+	// [Consuming] or [Lost].
 	Consume struct {
 		Partition int
 		Epoch     int64

@@ -10,8 +10,9 @@
 // # What is true
 //
 // The epoch table in the database is the only truth about who owns a partition.
-// A claim raises the partition's epoch and names the new owner; each write makes
-// sure, in its own transaction, that its epoch is still the one in the table.
+// A claim raises the partition's epoch and names the new owner, and so does an owner
+// that hands a partition over; each write makes sure, in its own transaction, that its
+// epoch is still the one in the table.
 // Two instances can therefore both believe that they own a partition, but only
 // one of them can write to it, and whatever is decided here wrongly costs time
 // and nothing else.
@@ -56,21 +57,22 @@
 //	    │ wants epoch 7            │                          │
 //	    ├─────────────────────────▶│ if its ring says so too: │
 //	    │                          │ cancel, finish, ack,     │
-//	    │                          │ close, release 7         │
+//	    │                          │ epoch 8 for the new one  │
 //	    │                          ├─────────────────────────▶│
-//	    │◀──────────── released 7 ─┤                          │
-//	    │ claim                    │                          │
+//	    │◀───────────── granted 8 ─┤                          │
+//	    │ epoch 8 is mine?         │                          │
 //	    ├──────────────────────────┼─────────────────────────▶│
-//	    │◀─────────────────────────┼──────────── epoch 8 ─────┤
-//	    │ consume
+//	    │ consume                  │                          │
 //
 // Until it is asked the old owner serves the partition, also when it drains or
-// leaves. The new one asks each holder for a few at a time, so that none waits
-// for many others while nobody serves it. A partition that does not move is not
-// touched.
+// leaves. The new one asks for a few at a time, and the old one gives a few at a
+// time, so that none waits for many others while nobody serves it. A partition that
+// does not move is not touched.
 //
 // Every message may be lost. A wish is repeated with each heartbeat, and all
-// else is found out by reading the epoch table now and then.
+// else is found out by reading the epoch table now and then. A new owner that has not
+// heard of its grant is told that epoch 7 is released when it asks again; then it
+// claims, finds that epoch 8 is its own, and claims once more.
 //
 // # What is left to others
 //
