@@ -11,7 +11,7 @@
 // # Warm users
 //
 // A [Cache] keeps users in memory, worded as the answer to a get. It rests on
-// this: all writes to a user of a partition, from when the lease was claimed
+// this: all writes to a user of a partition, from when the lease began
 // until it ends, come through the one Partition, whose actor puts what it has
 // committed into the cache before it tells anybody. So a user who is warm is as
 // the last answered write has left him, as long as

@@ -309,6 +309,9 @@ func (c *coordinator) claimAll(ctx context.Context, claims mailbox[ownership.Cla
 func (c *coordinator) releaseAll(ctx context.Context) {
 	for c.releases.wait(ctx) {
 		batch := c.releases.take()
+		if len(batch) == 0 {
+			continue
+		}
 		releasing, cancel := context.WithTimeout(ctx, releaseTimeout)
 		err := c.store.Release(releasing, batch)
 		cancel()
@@ -328,6 +331,9 @@ func (c *coordinator) releaseAll(ctx context.Context) {
 func (c *coordinator) endAll(ctx context.Context) {
 	for c.ends.wait(ctx) {
 		batch := c.ends.take()
+		if len(batch) == 0 {
+			continue
+		}
 		var all []ownership.HandOver
 		for _, b := range batch {
 			all = append(all, b.what)

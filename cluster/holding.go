@@ -160,7 +160,7 @@ func (s *session) hold(ctx context.Context, lease actor.Lease) (*holding, error)
 		return nil, err
 	}
 	if told != nil {
-		l.close()
+		s.lines.put(l)
 		return nil, fmt.Errorf("taking over what was left: %w", told)
 	}
 	slow := time.AfterFunc(answerWithin, func() {

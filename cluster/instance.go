@@ -40,9 +40,9 @@ type Store interface {
 	// committed at least age ago, by id from afterID on.
 	Undelivered(ctx context.Context, partitions []int, afterID int64, age time.Duration, limit int) ([]actor.Notification, error)
 
-	// TakeOver returns those of the leases that are not over, and of their
-	// partitions the notifications that are stored, by id from the first on.
-	TakeOver(ctx context.Context, leases []actor.Lease, limit int) (held []actor.Lease, left []actor.Notification, err error)
+	// TakeOver returns those of the leases that by holds, and the notifications that
+	// are stored of the partitions of all, by id from the first on.
+	TakeOver(ctx context.Context, by ownership.Member, leases []actor.Lease, limit int) (held []actor.Lease, left []actor.Notification, err error)
 
 	// Delivered says which notifications need not be stored any longer.
 	Delivered(ids ...int64)

@@ -168,13 +168,13 @@ type storeThatForgets struct {
 	once *sync.Once
 }
 
-func (s storeThatForgets) TakeOver(ctx context.Context, leases []actor.Lease, limit int) (held []actor.Lease, left []actor.Notification, err error) {
+func (s storeThatForgets) TakeOver(ctx context.Context, by ownership.Member, leases []actor.Lease, limit int) (held []actor.Lease, left []actor.Notification, err error) {
 	forgets := false
 	s.once.Do(func() { forgets = true })
 	if forgets {
 		return nil, nil, nil
 	}
-	return s.Store.TakeOver(ctx, leases, limit)
+	return s.Store.TakeOver(ctx, by, leases, limit)
 }
 
 func TestAPartitionWhoseLeaseIsOverIsNotServedButClaimedAnew(t *testing.T) {

@@ -4,16 +4,18 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 // A line is a channel that requests come by from one queue, and that they are
-// answered and acknowledged on. Anybody may send on it, until it is closed.
+// answered and acknowledged on. Anybody may send on it, until it is closed or put back.
 type line struct {
 	prepared
 	queue      string
+	tag        string // of the consumer
 	deliveries <-chan amqp.Delivery
 	acks       *acks
 
@@ -59,8 +61,12 @@ func openLine(conn *amqp.Connection, queue string, prefetch int) (*line, error) 
 	return newLine(p, queue), nil
 }
 
+// consumers counts the lines. RabbitMQ confuses two consumers that have the same tag, one
+// after the other on the same channel (https://github.com/rabbitmq/rabbitmq-server/pull/9158).
+var consumers atomic.Int64
+
 func newLine(p prepared, queue string) *line {
-	l := &line{prepared: p, queue: queue}
+	l := &line{prepared: p, queue: queue, tag: fmt.Sprintf("ident-%d", consumers.Add(1))}
 	l.acks = newAcks(p.prefetch, func(tag uint64, multiple bool) error {
 		return l.send(func() error { return p.channel.Ack(tag, multiple) })
 	})
@@ -70,7 +76,7 @@ func newLine(p prepared, queue string) *line {
 // consume begins to take requests. If it is exclusive, nobody else can consume the
 // queue. On an error the line is of no use any more.
 func (l *line) consume(exclusive bool) (err error) {
-	if l.deliveries, err = l.channel.Consume(l.queue, consumerTag, false, exclusive, false, false, nil); err != nil {
+	if l.deliveries, err = l.channel.Consume(l.queue, l.tag, false, exclusive, false, false, nil); err != nil {
 		l.close()
 		return fmt.Errorf("consuming the queue %s: %w", l.queue, err)
 	}
@@ -97,7 +103,7 @@ const closingWait = 100 * time.Millisecond
 func (l *line) cancel() error {
 	l.publishing.Lock()
 	defer l.publishing.Unlock()
-	return l.channel.Cancel(consumerTag, false)
+	return l.channel.Cancel(l.tag, false)
 }
 
 // publish sends an answer to a queue.

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"golang.org/x/sync/errgroup"
 )
 
 // lines has the channels that the partitions' queues are consumed on. Some that are not
@@ -21,17 +22,24 @@ type lines struct {
 // few others takes over at once. RabbitMQ has some ten kilobytes for each.
 const spareLines = 16
 
-// openLines opens channels that are not used yet.
-func openLines(conn *amqp.Connection, prefetch int, running *sync.WaitGroup) (*lines, error) {
+// openLines opens channels that are not used yet, for so many partitions. One that
+// cannot be had now is tried again when it is needed.
+func openLines(conn *amqp.Connection, prefetch, partitions int, running *sync.WaitGroup) *lines {
 	x := &lines{conn: conn, prefetch: prefetch, running: running}
-	for range spareLines {
-		p, err := prepare(conn, prefetch)
-		if err != nil {
-			return nil, err
-		}
-		x.spare = append(x.spare, p)
+	var opening errgroup.Group
+	opening.SetLimit(declarers)
+	for range min(spareLines, partitions) {
+		opening.Go(func() error {
+			if p, err := prepare(conn, prefetch); err == nil {
+				x.mu.Lock()
+				defer x.mu.Unlock()
+				x.spare = append(x.spare, p)
+			}
+			return nil
+		})
 	}
-	return x, nil
+	opening.Wait()
+	return x
 }
 
 // get returns a line to consume a queue.
@@ -61,12 +69,13 @@ func (x *lines) take() (p prepared, ok bool) {
 
 // put takes a line back whose consumer is cancelled and whose requests are answered.
 // If they are acknowledged as well, the broker has nothing to give to others, and the
-// channel can be used again. Otherwise it is closed.
+// channel can be used again. Otherwise it is closed. Either way the broker has heard of
+// all acknowledgements when put returns.
 func (x *lines) put(l *line) {
 	if !l.end() {
 		return
 	}
-	if !l.acks.none() {
+	if !l.acks.none() || l.channel.Qos(x.prefetch, 0, false) != nil { // which changes nothing, and is answered
 		l.channel.Close() // an error is the connection's end
 		return
 	}

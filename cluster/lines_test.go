@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -30,10 +31,7 @@ func linesSite(t *testing.T) (x *lines, queue string, publish func(body string))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if x, err = openLines(conn, 10, running); err != nil {
-		t.Fatal(err)
-	}
-	return x, q.Name, func(body string) {
+	return openLines(conn, 10, 64, running), q.Name, func(body string) {
 		if err := channel.Publish("", q.Name, false, false, amqp.Publishing{Body: []byte(body)}); err != nil {
 			t.Fatal(err)
 		}
@@ -153,4 +151,81 @@ func TestALineThatTheBrokerHasClosedIsNotUsedAgain(t *testing.T) {
 	if l := x.begin(t, queue); l.channel != first {
 		t.Error("it is another channel than the one that is left")
 	}
+}
+
+// A backlog goes from one consumer to the next, again and again, as when partitions move
+// under load, and grows meanwhile. Each takes up where the one before has stopped.
+func TestABacklogKeepsItsOrderWhenItsConsumersTakeTurns(t *testing.T) {
+	const prefetch, total = 32, 1500
+	url := testenv.RabbitMQ(t).URL()
+	dial := func() *amqp.Connection {
+		conn, err := amqp.Dial(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.CloseDeadline(time.Now().Add(10 * time.Second)) })
+		return conn
+	}
+	channel, err := dial().Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, err := channel.QueueDeclare("backlog", true, false, false, false, partitionArguments(queueQuorum))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var publishing sync.WaitGroup
+	defer publishing.Wait()
+	publishing.Go(func() {
+		for i := range total {
+			if err := channel.Publish("", q.Name, false, false, amqp.Publishing{Body: fmt.Appendf(nil, "%04d", i)}); err != nil {
+				t.Error(err)
+				return
+			}
+			if i%20 == 0 {
+				time.Sleep(5 * time.Millisecond)
+			}
+		}
+	})
+	running := new(sync.WaitGroup)
+	owners := []*lines{openLines(dial(), prefetch, 1, running), openLines(dial(), prefetch, 1, running)}
+	next, turns := 0, 0
+	for ; next < total; turns++ {
+		x := owners[turns%2]
+		l, err := x.get(q.Name)
+		if err == nil {
+			err = l.consume(false)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		take := func(d amqp.Delivery) {
+			if want := fmt.Sprintf("%04d", next); string(d.Body) != want {
+				t.Fatalf("in turn %d came %s instead of %s", turns, d.Body, want)
+			}
+			next++
+			l.acks.take(d.DeliveryTag)
+			l.acks.add(d.DeliveryTag, false)
+		}
+		for range min(prefetch-2, total-next) {
+			select {
+			case d := <-l.deliveries:
+				take(d)
+			case <-time.After(10 * time.Second):
+				t.Fatalf("nothing comes in turn %d after %d", turns, next)
+			}
+		}
+		cancelled := make(chan error, 1)
+		go func() { cancelled <- l.cancel() }()
+		for d := range l.deliveries {
+			take(d)
+		}
+		if err := <-cancelled; err != nil {
+			t.Fatal(err)
+		}
+		x.put(l)
+		time.Sleep(50 * time.Millisecond) // what is taken back comes first, if it is given time
+	}
+	running.Wait()
+	t.Logf("%d turns", turns)
 }

@@ -99,7 +99,7 @@ func newMetrics() *metrics {
 	m.forwarded = m.counter("requests_forwarded_total", "Requests that were passed on to a partition's queue.")
 	m.misrouted = m.counter("requests_misrouted_total", "Requests that came by another partition's queue than they should.")
 	m.fenced = m.counter("writes_fenced_total", "Leases that a write found to be over: the fence has held.")
-	m.handOvers = m.histogram("handover_duration_seconds", "Time that handing a partition over took, until its lease was released.", moveBuckets)
+	m.handOvers = m.histogram("handover_duration_seconds", "Time that handing a partition over took, until its lease had ended.", moveBuckets)
 	m.takeOvers = m.histogram("takeover_duration_seconds", "Time that taking a partition took, from the claim or the grant until its queue was consumed.", moveBuckets)
 	m.lost = m.counter("partitions_lost_total", "Partitions that had to be given up without handing them over.")
 	m.sessions = m.counter("sessions_total", "Connections to the broker on which this instance became a member.")

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
@@ -53,6 +54,7 @@ const (
 type notifier struct {
 	channel *amqp.Channel
 	closed  chan *amqp.Error // the channel's end
+	self    ownership.Member
 	store   Store
 	tracer  trace.Tracer // nil: no tracing
 	metrics *metrics
@@ -97,6 +99,7 @@ func openNotifier(s *session) (*notifier, error) {
 	n := &notifier{
 		channel:   channel,
 		closed:    channel.NotifyClose(make(chan *amqp.Error, 1)),
+		self:      s.self,
 		store:     s.o.Store,
 		tracer:    s.o.Tracer,
 		metrics:   s.metrics,

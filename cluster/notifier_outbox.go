@@ -61,8 +61,8 @@ func (n *notifier) catchUpAll(ctx context.Context) {
 	}
 }
 
-// takeOver sends what the outbox has of the partitions of those leases that are not
-// over, which it returns. What is refused or cannot be read, and what follows it, is
+// takeOver sends what the outbox has of the partitions of those leases that are really
+// this instance's, which it returns. What is refused or cannot be read, and what follows it, is
 // left there: nobody is to wait for that.
 func (n *notifier) takeOver(ctx context.Context, leases []actor.Lease) (held []actor.Lease, err error) {
 	for _, l := range leases {
@@ -70,13 +70,18 @@ func (n *notifier) takeOver(ctx context.Context, leases []actor.Lease) (held []a
 			return nil, err
 		}
 	}
-	held, page, err := n.store.TakeOver(ctx, leases, catchUpPage)
+	held, page, err := n.store.TakeOver(ctx, n.self, leases, catchUpPage)
 	if err != nil {
 		return nil, err
 	}
 	partitions := []int{}
 	for _, l := range held {
 		partitions = append(partitions, l.Partition)
+	}
+	if len(held) < len(leases) {
+		if page, err = n.store.Undelivered(ctx, partitions, 0, 0, catchUpPage); err != nil {
+			return nil, err
+		}
 	}
 	return held, n.sendStored(ctx, partitions, page)
 }

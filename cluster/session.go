@@ -18,8 +18,6 @@ import (
 	"github.com/glotpod/ident/cluster/ownership"
 )
 
-const consumerTag = "ident"
-
 // A session is what an instance does over one connection.
 type session struct {
 	o           Options
@@ -117,9 +115,7 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 		return nil, err
 	}
 	s.watch(s.hops.closing)
-	if s.lines, err = openLines(conn, max(1, o.Prefetch/partitionShare), &s.running); err != nil {
-		return nil, err
-	}
+	s.lines = openLines(conn, max(1, o.Prefetch/partitionShare), o.Partitions, &s.running)
 	if err := s.join(ctx, i); err != nil {
 		return nil, err
 	}

@@ -44,7 +44,9 @@ const (
 	partitionShare = 8
 
 	// neverDropped is after how many deliveries the broker may drop a message,
-	// which RabbitMQ 4 does after 20 unless it is told otherwise.
+	// which RabbitMQ 4 does after 20 unless it is told otherwise. That there is a
+	// limit has RabbitMQ 3.10 keep the order when a consumer is cancelled: what is on
+	// the way to it then comes to the next one first, and not behind later messages.
 	neverDropped = 1 << 30
 )
 

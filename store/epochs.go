@@ -51,6 +51,8 @@ func (s *Store) Release(ctx context.Context, leases []ownership.Lease) error {
 // HandOver ends leases under which nothing is done any more: it makes To the holder
 // of the next one, or releases the partition where that is the zero member. It answers
 // each, in their order: To is zero in those answers whose lease has ended otherwise.
+// Where a transaction stands in the way, such as one of a holder that is frozen, all are
+// released: whoever claims them has to wait for that one, and no other partition has to.
 // What was said to be delivered is removed with it, so that the next holder does not
 // find it. It takes 5 s at the most, and may be repeated after an error.
 func (s *Store) HandOver(ctx context.Context, all []ownership.HandOver) ([]ownership.HandedOver, error) {
@@ -62,7 +64,15 @@ func (s *Store) HandOver(ctx context.Context, all []ownership.HandOver) ([]owner
 			e.grant(h)
 		}
 	}
-	if err := e.run(ctx); err != nil {
+	err := e.run(ctx)
+	if err != nil && classify(err) == contended && len(e.granted.partitions) > 0 {
+		e = ending{store: s}
+		for _, h := range all {
+			e.release(h.Partition, h.Epoch)
+		}
+		err = e.run(ctx)
+	}
+	if err != nil {
 		return nil, s.logged(ctx, "handing partitions over", err)
 	}
 	var answers []ownership.HandedOver
@@ -106,13 +116,14 @@ func (e *ending) grant(h ownership.HandOver) {
 	e.sessions = append(e.sessions, h.To.Incarnation.Session)
 }
 
-// run tries until the leases have ended, or an outcome is unknown, or ctx is done.
+// run tries until the leases have ended, or an outcome is unknown, or ctx is done. It
+// tries once where locks are needed.
 func (e *ending) run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, epochTimeout)
 	defer cancel()
 	for {
 		err := e.store.transact(ctx, e.try)
-		if err == nil || classify(err) != contended || ctx.Err() != nil {
+		if err == nil || classify(err) != contended || len(e.granted.partitions) > 0 || ctx.Err() != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"reflect"
+	"slices"
 	"sync"
 	"testing"
 
@@ -128,28 +129,62 @@ func TestWhatWasDeliveredIsGoneWithTheHandOver(t *testing.T) {
 	}
 }
 
-func TestWhoTakesOverFindsWhatWasLeftIfTheLeaseHolds(t *testing.T) {
+func TestWhoTakesOverFindsWhatWasLeftAndWhetherTheLeaseHolds(t *testing.T) {
 	h := start(t)
 	h.create(1)
-	h.handOver(ownership.HandOver{Partition: 0, Epoch: h.lease.Epoch, To: member("next")})
+	by := member("next")
+	h.handOver(ownership.HandOver{Partition: 0, Epoch: h.lease.Epoch, To: by})
 	next := actor.Lease{Partition: 0, Epoch: h.lease.Epoch + 1}
-	other := h.claim(1, 0)
 	released := h.claim(2, 0)
+	h.handOver(ownership.HandOver{Partition: 2, Epoch: released.Epoch, To: by})
+	released.Epoch++
 	h.release(released)
+	others := h.claim(1, 0)
+	earlier := by
+	earlier.Incarnation.Session--
 	for name, c := range map[string]struct {
+		by           ownership.Member
 		leases, held []actor.Lease
-		left         int
 	}{
-		"it holds":            {[]actor.Lease{next}, []actor.Lease{next}, 1},
-		"it was handed over":  {[]actor.Lease{h.lease}, nil, 0},
-		"it is to come":       {[]actor.Lease{{Partition: 0, Epoch: next.Epoch + 1}}, nil, 0},
-		"it was released":     {[]actor.Lease{released}, nil, 0},
-		"one of several does": {[]actor.Lease{h.lease, other, released}, []actor.Lease{other}, 0},
-		"no such partition":   {[]actor.Lease{{Partition: 99, Epoch: 1}}, nil, 0},
+		"it holds":                {by, []actor.Lease{next}, []actor.Lease{next}},
+		"it was handed over":      {by, []actor.Lease{h.lease}, nil},
+		"it is to come":           {by, []actor.Lease{{Partition: 0, Epoch: next.Epoch + 1}}, nil},
+		"it was released":         {by, []actor.Lease{released}, nil},
+		"it is another's":         {by, []actor.Lease{others}, nil},
+		"it is a later session's": {earlier, []actor.Lease{next}, nil},
+		"one of several holds":    {by, []actor.Lease{others, next, released}, []actor.Lease{next}},
+		"no such partition":       {by, []actor.Lease{{Partition: 99, Epoch: 1}}, nil},
 	} {
-		held, left, err := h.TakeOver(t.Context(), c.leases, 10)
-		if err != nil || len(left) != c.left || len(held) != len(c.held) || len(held) > 0 && !reflect.DeepEqual(held, c.held) {
-			t.Errorf("%s: %+v, %d left, %v", name, held, len(left), err)
+		held, left, err := h.TakeOver(t.Context(), c.by, c.leases, 10)
+		if err != nil || len(held) != len(c.held) || len(held) > 0 && !reflect.DeepEqual(held, c.held) {
+			t.Errorf("%s: %+v, %v", name, held, err)
+		}
+		asked := slices.ContainsFunc(c.leases, func(l actor.Lease) bool { return l.Partition == 0 })
+		if (len(left) == 1) != asked || len(left) > 1 {
+			t.Errorf("%s: %d are left", name, len(left))
+		}
+	}
+}
+
+// Where a lock cannot be had, the partitions are released instead, and whoever claims
+// them waits for it.
+func TestAHandOverDoesNotWaitForAHolderThatIsFrozen(t *testing.T) {
+	h := start(t)
+	other := h.claim(1, 0)
+	tx := begin(t, connect(t, h.db.Config().ConnString()))
+	if _, err := tx.Exec(t.Context(), lockShared, 0); err != nil {
+		t.Fatal(err)
+	}
+	answers := h.handOver(
+		ownership.HandOver{Partition: 0, Epoch: h.lease.Epoch, To: member("b")},
+		ownership.HandOver{Partition: 1, Epoch: other.Epoch, To: member("b")},
+	)
+	if want := []ownership.HandedOver{{Partition: 0, Epoch: h.lease.Epoch}, {Partition: 1, Epoch: other.Epoch}}; !reflect.DeepEqual(answers, want) {
+		t.Errorf("%+v", answers)
+	}
+	for p := range 2 {
+		if row := h.row(p); !row.Released {
+			t.Errorf("%+v", row)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/ownership"
 )
 
 // outbox hands notifications over to whoever sends them.
@@ -94,9 +95,9 @@ func (s *Store) Undelivered(ctx context.Context, partitions []int, afterID int64
 	return all, nil
 }
 
-// TakeOver returns those of the leases that are not over, and of their partitions what
+// TakeOver returns those of the leases that by holds, and of the partitions of all what
 // Undelivered returns from the beginning on, in one round trip.
-func (s *Store) TakeOver(ctx context.Context, leases []actor.Lease, limit int) (held []actor.Lease, left []actor.Notification, err error) {
+func (s *Store) TakeOver(ctx context.Context, by ownership.Member, leases []actor.Lease, limit int) (held []actor.Lease, left []actor.Notification, err error) {
 	var partitions []int
 	var epochs []int64
 	for _, l := range leases {
@@ -107,11 +108,11 @@ func (s *Store) TakeOver(ctx context.Context, leases []actor.Lease, limit int) (
 			return err
 		}
 		batch := new(pgx.Batch)
-		batch.Queue(heldLeases, partitions, epochs).Query(func(rows pgx.Rows) (err error) {
+		batch.Queue(heldLeases, by.Name, by.Incarnation.Start, by.Incarnation.Session, partitions, epochs).Query(func(rows pgx.Rows) (err error) {
 			held, err = pgx.CollectRows(rows, pgx.RowToStructByPos[actor.Lease])
 			return err
 		})
-		batch.Queue(outboxPage(outboxOfHeld), int64(0), time.Duration(0), limit, maxPageBytes, partitions, epochs).Query(func(rows pgx.Rows) (err error) {
+		batch.Queue(outboxPage(outboxOfPartitions), int64(0), time.Duration(0), limit, maxPageBytes, partitions).Query(func(rows pgx.Rows) (err error) {
 			left, err = s.readOutbox(rows)
 			return err
 		})
@@ -123,15 +124,9 @@ func (s *Store) TakeOver(ctx context.Context, leases []actor.Lease, limit int) (
 	return held, left, nil
 }
 
-const (
-	heldLeases = `SELECT partition, epoch
-		FROM unnest($1::int[], $2::bigint[]) AS l (partition, epoch) JOIN ident_partitions USING (partition, epoch)
-		WHERE NOT released`
-
-	outboxOfHeld = ` AND (partition IS NULL OR partition IN (SELECT partition
-		FROM unnest($5::int[], $6::bigint[]) AS l (partition, epoch) JOIN ident_partitions USING (partition, epoch)
-		WHERE NOT released))`
-)
+const heldLeases = `SELECT partition, epoch
+	FROM unnest($4::int[], $5::bigint[]) AS l (partition, epoch) JOIN ident_partitions USING (partition, epoch)
+	WHERE NOT released AND holder = $1 AND holder_start = $2 AND holder_session = $3`
 
 const outboxOfPartitions = " AND (partition IS NULL OR partition = ANY($5::int[]))"
 

@@ -256,18 +256,24 @@ func (s *Store) Close() {
 	}
 }
 
-// closePause is left between the ends of two connections. A backend of PostgreSQL that
-// ends keeps a core busy for some milliseconds; where the cores are few, requests to
-// other instances would wait for as many as end at once.
-const closePause = 25 * time.Millisecond
+// The connections end one after another: a backend of PostgreSQL that ends keeps a core
+// busy for some milliseconds, and where the cores are few, requests to other instances
+// would wait for as many as end at once.
+const (
+	closePause  = 25 * time.Millisecond // between two, at most
+	closePauses = 500 * time.Millisecond
+)
 
 // closeIdle ends the connections that are not in use, one after another.
 func (s *Store) closeIdle() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	for _, conn := range s.pool.AcquireAllIdle(ctx) {
+	idle := s.pool.AcquireAllIdle(ctx)
+	for i, conn := range idle {
+		if i > 0 {
+			time.Sleep(min(closePause, closePauses/time.Duration(len(idle))))
+		}
 		conn.Hijack().Close(ctx)
-		time.Sleep(closePause)
 	}
 }
 

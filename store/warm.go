@@ -80,8 +80,7 @@ func (s *Store) warmLeases(ctx context.Context, conn *pgx.Conn) error {
 func (s *Store) warmReads(ctx context.Context, conn *pgx.Conn) error {
 	batch := new(pgx.Batch)
 	batch.Queue(findByID, []int64{})
-	batch.Queue(heldLeases, []int{}, []int64{})
-	batch.Queue(outboxPage(outboxOfHeld), int64(math.MaxInt64), time.Duration(0), 1, maxPageBytes, []int{}, []int64{})
+	batch.Queue(heldLeases, "", int64(0), int64(0), []int{}, []int64{})
 	batch.Queue(outboxPage(outboxOfPartitions), int64(math.MaxInt64), time.Duration(0), 1, maxPageBytes, []int{})
 	return conn.SendBatch(ctx, batch).Close()
 }

@@ -31,9 +31,12 @@ func TestAWarmStoreTakesAPartitionOverWithoutPlanningAnything(t *testing.T) {
 		t.Fatal(err)
 	}
 	lease := actor.Lease{Partition: 0, Epoch: events[0].(ownership.Claimed).Epoch}
-	left, err := s.Undelivered(t.Context(), []int{0}, 0, 0, 10)
-	if err != nil || len(left) != 1 {
-		t.Fatalf("left: %v, %v", left, err)
+	held, left, err := s.TakeOver(t.Context(), member("next"), []actor.Lease{lease}, 10)
+	if err != nil || len(held) != 1 || len(left) != 1 {
+		t.Fatalf("held: %v, left: %v, %v", held, left, err)
+	}
+	if more, err := s.Undelivered(t.Context(), []int{0}, left[0].ID, 0, 10); err != nil || len(more) > 0 {
+		t.Fatalf("left: %v, %v", more, err)
 	}
 	s.Delivered(left[0].ID)
 	for _, message := range []string{"who has to be read", "who is known"} {
@@ -49,8 +52,12 @@ func TestAWarmStoreTakesAPartitionOverWithoutPlanningAnything(t *testing.T) {
 			t.Fatalf("patch of a user %s: %+v, %v", message, o, err)
 		}
 	}
-	if err := s.Release(t.Context(), []ownership.Lease{{Partition: 0, Epoch: lease.Epoch}}); err != nil {
-		t.Fatal(err)
+	for _, to := range []ownership.Member{member("third"), {}} {
+		answers, err := s.HandOver(t.Context(), []ownership.HandOver{{Partition: 0, Epoch: lease.Epoch, To: to}})
+		if err != nil || answers[0].To != to {
+			t.Fatal(answers, err)
+		}
+		lease.Epoch++
 	}
 	after, err := store.Planned(t.Context(), s)
 	if err != nil || !slices.Equal(slices.Sorted(slices.Values(after)), slices.Sorted(slices.Values(before))) {

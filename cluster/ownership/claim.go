@@ -178,8 +178,9 @@ func (c *Core) learn(msg *Message) {
 }
 
 // granted takes a lease that its last holder has won for this instance, which had
-// asked for it. If it comes too late to be of use, it is given back. A claim that is
-// under way finds that it is our own, and makes another of it.
+// asked for it. If it comes too late to be of use, it is given back, once the epoch table
+// says that it is ours. A claim that is under way finds that it is our own, and makes
+// another of it.
 //
 // Invariant: the lease of a partition that is asked for is not over if its epoch is
 // beyond the one that the epoch table has said. For this instance has ended none since
@@ -195,7 +196,7 @@ func (c *Core) granted(lease Lease) {
 			c.hurry()
 		}
 	case part.phase == idle:
-		c.do(Release{Partition: lease.Partition, Epoch: lease.Epoch})
+		c.surveyAt = c.now
 	}
 }
 
@@ -220,6 +221,8 @@ func (c *Core) surveyed(rows []Row) {
 		}
 		part := &c.partitions[row.Partition]
 		switch {
+		case (part.phase == starting || part.phase == owned) && row.Epoch == part.epoch && (row.Released || row.Holder != c.self):
+			c.lose(row.Partition) // somebody has changed the table
 		case part.phase.held():
 			c.outdated(row.Lease)
 		case part.asks() && row.Epoch >= part.epoch:

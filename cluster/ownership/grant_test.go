@@ -70,9 +70,36 @@ func TestGrantsToOthersAndOfLeasesThatAreOverDoNotCount(t *testing.T) {
 func TestAGrantThatComesTooLateIsGivenBack(t *testing.T) {
 	b, _ := newAsker(t, 1)
 	b.step(DrainRequested{})
-	got := b.grants(2, Lease{Partition: 0, Epoch: 4, Holder: b.core.self})
+	granted := Lease{Partition: 0, Epoch: 4, Holder: b.core.self}
+	got := append(b.grants(2, granted), b.wait(b.core.cfg.Heartbeat/looksPerHeartbeat)...)
 	expect(t, only[Consume](got))
+	expect(t, only[Survey](got), Survey{})
+	others := Row{Lease: Lease{Partition: 0, Epoch: 4, Holder: alice}}
+	expect(t, only[Release](b.step(Surveyed{Rows: []Row{others}})))
+	got = b.step(Surveyed{Rows: []Row{{Lease: granted}}})
 	expect(t, only[Release](got), Release{Partition: 0, Epoch: 4})
+}
+
+// Nobody but somebody who changes the table by hand does that.
+func TestAHeldLeaseThatTheTableKnowsOtherwiseIsLost(t *testing.T) {
+	for _, row := range []Row{
+		{Lease: Lease{Partition: 0, Epoch: 1, Holder: alice}},
+		{Lease: Lease{Partition: 0, Epoch: 1}, Released: true},
+	} {
+		b := newOwner(t, 1)
+		if row.Released {
+			row.Holder = b.core.self
+		}
+		got := b.step(Surveyed{Rows: []Row{row}})
+		expect(t, only[Abandon](got), Abandon{Partition: 0, Epoch: 1})
+	}
+	b := newOwner(t, 1)
+	for _, row := range []Row{
+		{Lease: Lease{Partition: 0, Epoch: 1, Holder: b.core.self}},
+		{Lease: Lease{Partition: 0}, Released: true}, // from before the claim
+	} {
+		expect(t, only[Abandon](b.step(Surveyed{Rows: []Row{row}})))
+	}
 }
 
 // Whoever has waited for long asks the epoch table, which says that the lease is its
@@ -119,6 +146,18 @@ func TestWhoAskedIsToldOfTheNextLease(t *testing.T) {
 		if len(said.Message.Released) > 0 {
 			t.Errorf("all are told %+v", said.Message)
 		}
+	}
+}
+
+func TestTheNextHolderIsToldAlsoWhenThePartitionWasLostMeanwhile(t *testing.T) {
+	b := newOwner(t, 1)
+	wish := Lease{Partition: 0, Epoch: 1, Holder: b.core.self}
+	b.hear(alice, 1, Ready, func(m *Message) { m.Wants = []Lease{wish} })
+	b.step(DrainRequested{})
+	b.step(Lost{Partition: 0, Epoch: 1})
+	sent := only[Send](b.step(HandedOver{Partition: 0, Epoch: 1, To: alice}))
+	if len(sent) != 1 || sent[0].To != alice {
+		t.Errorf("%+v", sent)
 	}
 }
 

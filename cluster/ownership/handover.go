@@ -47,8 +47,12 @@ func (c *Core) asked(lease Lease) {
 	}
 }
 
-// handedOver says that a partition has been given up.
+// handedOver says that a partition has been given up. Whoever has it now is told in any
+// case.
 func (c *Core) handedOver(e HandedOver) {
+	if e.To != (Member{}) {
+		c.grants = append(c.grants, Lease{Partition: e.Partition, Epoch: e.Epoch + 1, Holder: e.To})
+	}
 	part := &c.partitions[e.Partition]
 	if part.phase != handingOver || part.epoch != e.Epoch {
 		return
@@ -57,8 +61,6 @@ func (c *Core) handedOver(e HandedOver) {
 	c.transition(e.Partition, idle)
 	if e.To == (Member{}) {
 		c.freed(Released{Partition: e.Partition, Epoch: e.Epoch})
-	} else {
-		c.grants = append(c.grants, Lease{Partition: e.Partition, Epoch: e.Epoch + 1, Holder: e.To})
 	}
 	c.align(e.Partition)
 	for p := range c.partitions { // some may have waited for their turn

@@ -106,8 +106,8 @@ type Row struct {
 // every Config.Heartbeat, and early when there is news.
 //
 // State and Wants are what holds for its sender at present: of two messages the
-// one with the greater Seq counts. Granted, Released, Taken and Gone are facts:
-// they stay true however late they arrive.
+// one with the greater Seq counts. Released, Taken and Gone are facts: they stay true
+// however late they arrive. So is Granted, but what was granted may be over meanwhile.
 type Message struct {
 	From       Member
 	Seq        int64 // rises with each message of From
