@@ -10,12 +10,18 @@ import (
 	"github.com/glotpod/ident/deploy/testenv"
 )
 
-func TestALineIsCancelledWhileAnswersAreSentAndNeitherCostsTheConnection(t *testing.T) {
-	conn, err := amqp.Dial(testenv.RabbitMQ(t).URL())
+func dial(t *testing.T, url string) *amqp.Connection {
+	t.Helper()
+	conn, err := amqp.Dial(url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.CloseDeadline(time.Now().Add(10 * time.Second)) })
+	return conn
+}
+
+func TestALineIsCancelledWhileAnswersAreSentAndNeitherCostsTheConnection(t *testing.T) {
+	conn := dial(t, testenv.RabbitMQ(t).URL())
 	lost := conn.NotifyClose(make(chan *amqp.Error, 1))
 	channel, err := conn.Channel()
 	if err != nil {

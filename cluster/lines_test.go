@@ -14,15 +14,9 @@ import (
 // linesSite has lines to a queue.
 func linesSite(t *testing.T) (x *lines, queue string, publish func(body string)) {
 	t.Helper()
-	conn, err := amqp.Dial(testenv.RabbitMQ(t).URL())
-	if err != nil {
-		t.Fatal(err)
-	}
 	running := new(sync.WaitGroup)
-	t.Cleanup(func() {
-		conn.CloseDeadline(time.Now().Add(10 * time.Second))
-		running.Wait()
-	})
+	t.Cleanup(running.Wait) // once the connection is closed
+	conn := dial(t, testenv.RabbitMQ(t).URL())
 	channel, err := conn.Channel()
 	if err != nil {
 		t.Fatal(err)
@@ -158,15 +152,7 @@ func TestALineThatTheBrokerHasClosedIsNotUsedAgain(t *testing.T) {
 func TestABacklogKeepsItsOrderWhenItsConsumersTakeTurns(t *testing.T) {
 	const prefetch, total = 32, 1500
 	url := testenv.RabbitMQ(t).URL()
-	dial := func() *amqp.Connection {
-		conn, err := amqp.Dial(url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.CloseDeadline(time.Now().Add(10 * time.Second)) })
-		return conn
-	}
-	channel, err := dial().Channel()
+	channel, err := dial(t, url).Channel()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +174,7 @@ func TestABacklogKeepsItsOrderWhenItsConsumersTakeTurns(t *testing.T) {
 		}
 	})
 	running := new(sync.WaitGroup)
-	owners := []*lines{openLines(dial(), prefetch, 1, running), openLines(dial(), prefetch, 1, running)}
+	owners := []*lines{openLines(dial(t, url), prefetch, 1, running), openLines(dial(t, url), prefetch, 1, running)}
 	next, turns := 0, 0
 	for ; next < total; turns++ {
 		x := owners[turns%2]

@@ -21,18 +21,8 @@ func TestAClaimWaitsForWritesUnderTheLastLeaseAndTheNewHolderSeesThem(t *testing
 	h := start(t)
 	id := h.create(1)
 	other := h.open()
-	// Holds up a write after it has passed the fence.
-	h.exec(`CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NEW; END $$`)
-	h.exec("CREATE TRIGGER gate BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION gate()")
-	h.exec("SELECT pg_advisory_lock(42)")
-
-	var writing, claiming sync.WaitGroup
-	writing.Go(func() {
-		if err := rename(h, h.Store, h.lease, id, "last"); err != nil {
-			t.Error(err)
-		}
-	})
-	h.await(waitsForLock)
+	letGo := h.holdUpWrite(id, "last")
+	var claiming sync.WaitGroup
 	h.release(h.lease)
 	claiming.Go(func() {
 		events, err := other.Claim(t.Context(), []ownership.Claim{{Partition: 0, By: member("next")}})
@@ -52,9 +42,28 @@ func TestAClaimWaitsForWritesUnderTheLastLeaseAndTheNewHolderSeesThem(t *testing
 	if row := h.row(0); row.Epoch != h.lease.Epoch {
 		t.Errorf("claimed before the write is done: %+v", row)
 	}
-	h.exec("SELECT pg_advisory_unlock(42)")
-	writing.Wait()
+	letGo()
 	claiming.Wait()
+}
+
+// holdUpWrite has a write that renames a user pass the fence, and then wait until letGo is
+// called, which waits for its end.
+func (h *harness) holdUpWrite(id int64, name string) (letGo func()) {
+	h.t.Helper()
+	h.exec(`CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NEW; END $$`)
+	h.exec("CREATE TRIGGER gate BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION gate()")
+	h.exec("SELECT pg_advisory_lock(42)")
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		if err := rename(h, h.Store, h.lease, id, name); err != nil {
+			h.t.Error(err)
+		}
+	})
+	h.await(waitsForLock)
+	return func() {
+		h.exec("SELECT pg_advisory_unlock(42)")
+		writing.Wait()
+	}
 }
 
 func TestAClaimWaitsForACommitWhoseConnectionIsGone(t *testing.T) {

@@ -78,23 +78,16 @@ func TestHandOversAreAnsweredInTheirOrder(t *testing.T) {
 }
 
 // What an earlier holder has begun may be under way still, however it has ended there.
-func TestAHandOverWaitsForWritesUnderTheLeaseThatItEnds(t *testing.T) {
+// If that takes long, the partition is released, and whoever claims it waits.
+func TestWhoeverGetsAPartitionSeesWhatWasUnderWayInIt(t *testing.T) {
 	h := start(t)
 	id := h.create(1)
 	other := h.open()
-	h.exec(`CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NEW; END $$`)
-	h.exec("CREATE TRIGGER gate BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION gate()")
-	h.exec("SELECT pg_advisory_lock(42)")
-	var writing, ending sync.WaitGroup
-	writing.Go(func() {
-		if err := rename(h, h.Store, h.lease, id, "last"); err != nil {
-			t.Error(err)
-		}
-	})
-	h.await(waitsForLock)
+	letGo := h.holdUpWrite(id, "last")
+	var ending sync.WaitGroup
 	ending.Go(func() {
-		if answers := h.handOver(ownership.HandOver{Partition: 0, Epoch: h.lease.Epoch, To: member("next")}); answers[0].To != member("next") {
-			t.Errorf("%+v", answers)
+		if answers := h.handOver(ownership.HandOver{Partition: 0, Epoch: h.lease.Epoch, To: member("next")}); answers[0].To == (ownership.Member{}) {
+			h.claim(0, 0)
 		}
 		if u, err := other.Find(t.Context(), &actor.Lookup{UserID: &id}); err != nil || u.Name != "last" {
 			t.Errorf("the next holder sees %+v, %v", u, err)
@@ -105,8 +98,7 @@ func TestAHandOverWaitsForWritesUnderTheLeaseThatItEnds(t *testing.T) {
 	if row := h.row(0); row.Epoch != h.lease.Epoch {
 		t.Errorf("handed over before the write is done: %+v", row)
 	}
-	h.exec("SELECT pg_advisory_unlock(42)")
-	writing.Wait()
+	letGo()
 	ending.Wait()
 	if err := rename(h, h.Store, h.lease, id, "too late"); err == nil {
 		t.Error("a write under the lease that was handed over was taken")
