@@ -278,11 +278,7 @@ func (c *coordinator) do(ctx context.Context, workers *sync.WaitGroup, command o
 
 // claimAll makes the claims that wait, as many at once as there are.
 func (c *coordinator) claimAll(ctx context.Context, claims mailbox[ownership.Claim]) {
-	for claims.wait(ctx) {
-		batch := claims.take()
-		if len(batch) == 0 {
-			continue
-		}
+	for batch := range claims.batches(ctx) {
 		claiming, cancel := context.WithTimeout(ctx, claimTimeout)
 		answers, err := c.store.Claim(claiming, batch)
 		cancel()
@@ -307,11 +303,7 @@ func (c *coordinator) claimAll(ctx context.Context, claims mailbox[ownership.Cla
 // releaseAll releases leases that nothing works under. One that the database
 // cannot be told of is found again by those who want it.
 func (c *coordinator) releaseAll(ctx context.Context) {
-	for c.releases.wait(ctx) {
-		batch := c.releases.take()
-		if len(batch) == 0 {
-			continue
-		}
+	for batch := range c.releases.batches(ctx) {
 		releasing, cancel := context.WithTimeout(ctx, releaseTimeout)
 		err := c.store.Release(releasing, batch)
 		cancel()
@@ -329,11 +321,7 @@ func (c *coordinator) releaseAll(ctx context.Context) {
 
 // endAll ends the leases that are handed over, those that wait at a time together.
 func (c *coordinator) endAll(ctx context.Context) {
-	for c.ends.wait(ctx) {
-		batch := c.ends.take()
-		if len(batch) == 0 {
-			continue
-		}
+	for batch := range c.ends.batches(ctx) {
 		var all []ownership.HandOver
 		for _, b := range batch {
 			all = append(all, b.what)

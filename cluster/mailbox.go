@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"iter"
 	"sync"
 )
 
@@ -45,6 +46,17 @@ func (m mailbox[T]) wait(ctx context.Context) bool {
 		return true
 	case <-ctx.Done():
 		return false
+	}
+}
+
+// batches returns what is put in, all that is there at a time, until ctx is done.
+func (m mailbox[T]) batches(ctx context.Context) iter.Seq[[]T] {
+	return func(yield func([]T) bool) {
+		for m.wait(ctx) {
+			if list := m.take(); len(list) > 0 && !yield(list) {
+				return
+			}
+		}
 	}
 }
 

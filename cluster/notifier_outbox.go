@@ -39,10 +39,10 @@ func (n *notifier) catchUp(ctx context.Context, lease actor.Lease) error {
 
 // catchUpAll does what catchUp asks for, for all partitions that wait at a time.
 func (n *notifier) catchUpAll(ctx context.Context) {
-	for n.catching.wait(ctx) {
+	for all := range n.catching.batches(ctx) {
 		var batch []catchUp
 		var leases []actor.Lease
-		for _, c := range n.catching.take() {
+		for _, c := range all {
 			if c.ctx.Err() == nil {
 				batch, leases = append(batch, c), append(leases, c.lease)
 			}

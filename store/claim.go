@@ -172,20 +172,17 @@ func (c *claiming) commit(ctx context.Context, conn *pgx.Conn) error {
 // queue writes what was claimed.
 func (c *claiming) queue(batch *pgx.Batch) {
 	var partitions []int
-	var epochs, starts, sessions []int64
-	var names []string
+	var epochs []int64
+	var by members
 	for _, partition := range slices.Sorted(maps.Keys(c.won)) {
-		by := c.won[partition]
 		partitions = append(partitions, partition)
 		epochs = append(epochs, c.rows[partition].Epoch)
-		names = append(names, by.Name)
-		starts = append(starts, by.Incarnation.Start)
-		sessions = append(sessions, by.Incarnation.Session)
+		by.add(c.won[partition])
 	}
 	batch.Queue(`UPDATE ident_partitions p
 		SET epoch = c.epoch, holder = c.name, holder_start = c.start, holder_session = c.session, released = false, claimed_at = now()
 		FROM unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[]) AS c (partition, epoch, name, start, session)
-		WHERE p.partition = c.partition`, partitions, epochs, names, starts, sessions)
+		WHERE p.partition = c.partition`, partitions, epochs, by.names, by.starts, by.sessions)
 }
 
 // endHolders ends the connections that hold the locks on partitions whose

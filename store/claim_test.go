@@ -37,14 +37,16 @@ func TestAClaimWaitsForWritesUnderTheLastLeaseAndTheNewHolderSeesThem(t *testing
 			t.Errorf("the new holder finds %d notifications, want 2: %v", len(all), err)
 		}
 	})
-	h.await(`SELECT count(*) = 2 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
+	h.await(twoWaitForLocks)
 	if row := h.row(0); row.Epoch != h.lease.Epoch {
 		t.Errorf("claimed before the write is done: %+v", row)
 	}
 	letGo()
 	claiming.Wait()
 }
+
+const twoWaitForLocks = `SELECT count(*) = 2 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+	AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 
 // holdUpWrite has a write that renames a user pass the fence, and then wait until letGo is
 // called, which waits for its end.

@@ -92,9 +92,7 @@ type ending struct {
 	store    *Store
 	released leases
 	granted  leases
-	names    []string // of whom they are granted to
-	starts   []int64
-	sessions []int64
+	to       members                  // whom they are granted to
 	holds    map[ownership.Lease]bool // what those of granted are now
 }
 
@@ -107,13 +105,23 @@ func (l *leases) add(partition int, epoch int64) {
 	l.partitions, l.epochs = append(l.partitions, partition), append(l.epochs, epoch)
 }
 
+// members are a parameter of several columns.
+type members struct {
+	names            []string
+	starts, sessions []int64
+}
+
+func (m *members) add(who ownership.Member) {
+	m.names = append(m.names, who.Name)
+	m.starts = append(m.starts, who.Incarnation.Start)
+	m.sessions = append(m.sessions, who.Incarnation.Session)
+}
+
 func (e *ending) release(partition int, epoch int64) { e.released.add(partition, epoch) }
 
 func (e *ending) grant(h ownership.HandOver) {
 	e.granted.add(h.Partition, h.Epoch)
-	e.names = append(e.names, h.To.Name)
-	e.starts = append(e.starts, h.To.Incarnation.Start)
-	e.sessions = append(e.sessions, h.To.Incarnation.Session)
+	e.to.add(h.To)
 }
 
 // run tries until the leases have ended, or an outcome is unknown, or ctx is done. It
@@ -158,7 +166,7 @@ func (e *ending) queueGrants(batch *pgx.Batch) {
 	batch.Queue(claimLimits)
 	batch.Queue(`SELECT pg_advisory_xact_lock($1, partition)
 		FROM (SELECT partition FROM unnest($2::int[]) AS g (partition) ORDER BY partition OFFSET 0) AS g`, fenceClass, partitions)
-	batch.Queue(grantLeases, partitions, e.granted.epochs, e.names, e.starts, e.sessions)
+	batch.Queue(grantLeases, partitions, e.granted.epochs, e.to.names, e.to.starts, e.to.sessions)
 	batch.Queue(rowColumns+" WHERE partition = ANY($1::int[]) AND NOT released", partitions).Query(func(rows pgx.Rows) error {
 		all, err := readRows(rows)
 		e.holds = make(map[ownership.Lease]bool)

@@ -93,8 +93,7 @@ func TestWhoeverGetsAPartitionSeesWhatWasUnderWayInIt(t *testing.T) {
 			t.Errorf("the next holder sees %+v, %v", u, err)
 		}
 	})
-	h.await(`SELECT count(*) = 2 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-		AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`)
+	h.await(twoWaitForLocks)
 	if row := h.row(0); row.Epoch != h.lease.Epoch {
 		t.Errorf("handed over before the write is done: %+v", row)
 	}

@@ -53,7 +53,7 @@ func DefaultConfig() Config {
 		Heartbeat:    time.Second,            // death is found in a quarter of it, by probing
 		SuspectAfter: 3 * time.Second,        // the broker drops a frozen connection after 2 to 3 s
 		Debounce:     300 * time.Millisecond, // instances that are started together differ by less
-		Spacing:      5 * time.Millisecond,   // adds to the pause of a partition that moves
+		Spacing:      5 * time.Millisecond,   // what one alone waits for does not wait for that
 		MaxMembers:   1000,
 	}
 }

@@ -53,7 +53,7 @@ func New(cfg Config) (*Core, error) {
 }
 
 // Step takes events that are being looked at now, one after another, and returns
-// what is to be done. What they give to tell is told by one message. Step never
+// what is to be done. What they give to tell to all is told by one message. Step never
 // waits for anything: answers are events.
 func (c *Core) Step(now time.Time, events ...Event) []Command {
 	if c.ended() {

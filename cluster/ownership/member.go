@@ -102,8 +102,8 @@ type Row struct {
 	Released bool // nobody holds the partition; so is one that never had an owner
 }
 
-// A Message is what members tell one another, all of them at once. It is sent
-// every Config.Heartbeat, and early when there is news.
+// A Message is what members tell one another, all of them at once or one alone. One
+// to all is sent every Config.Heartbeat, and early when there is news.
 //
 // State and Wants are what holds for its sender at present: of two messages the
 // one with the greater Seq counts. Released, Taken and Gone are facts: they stay true

@@ -1,0 +1,142 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/membership"
+	"github.com/glotpod/ident/cluster/ownership"
+)
+
+// openSession connects, declares what the cluster works with, and takes part in
+// the membership. ctx bounds the opening alone.
+func openSession(ctx context.Context, i *Instance, number int64) (_ *session, err error) {
+	o := i.o
+	dialing, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	conn, err := broker.Dial(dialing, o.Broker)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{
+		o:           o,
+		self:        ownership.Member{Name: o.Name, Incarnation: ownership.Incarnation{Start: o.Start, Session: number}},
+		coordinator: i.coordinator,
+		cache:       i.cache,
+		conn:        conn,
+		replies:     broker.NewReplies(conn, o.Broker),
+		slots:       make([]*slot, o.Partitions),
+		bodies:      semaphore.NewWeighted(o.InFlight),
+		metrics:     i.metrics,
+
+		unacknowledged: newMailbox[*line](),
+	}
+	for p := range s.slots {
+		s.slots[p] = new(slot)
+	}
+	s.ctx, s.end = context.WithCancelCause(context.Background())
+	// A broker that takes nothing in blocks who sends, whatever ctx says.
+	defer context.AfterFunc(ctx, func() { conn.CloseDeadline(time.Now()) })()
+	defer func() {
+		if err != nil {
+			s.fail(err)
+			s.close()
+		}
+	}()
+	s.watch(conn.NotifyClose(make(chan *amqp.Error, 1)))
+	blocked := conn.NotifyBlocked(make(chan amqp.Blocking, 1)) // ends with the connection
+	s.running.Go(func() {
+		for b := range blocked {
+			o.Log.Warn("RabbitMQ takes nothing in", zap.Bool("blocked", b.Active), zap.String("why", b.Reason))
+			s.blocked.Store(b.Active)
+			s.coordinator.block(s, b.Active)
+		}
+	})
+
+	if err := declareShared(conn); err != nil {
+		return nil, err
+	}
+	if err := declareCluster(ctx, conn, o); err != nil {
+		return nil, err
+	}
+	s.rebinder = newRebinder(s)
+	if s.notifier, err = openNotifier(s); err != nil {
+		return nil, err
+	}
+	s.watch(s.notifier.closed)
+	if s.hops, err = openHops(conn, o.Partitions, secret(o.Secret)); err != nil {
+		return nil, err
+	}
+	s.watch(s.hops.closing)
+	s.lines = openLines(conn, max(1, o.Prefetch/partitionShare), o.Partitions, &s.running)
+	if err := s.join(ctx, i); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// evictTimeout is how long an instance waits for an older one of its name to
+// end, or for the broker to find that one dead.
+const evictTimeout = time.Minute
+
+// join becomes a member, after the broker has dropped the connections of
+// whatever ran under this name before: what such a one still answers must not
+// be older than what is written from here on.
+func (s *session) join(ctx context.Context, i *Instance) error {
+	rows, err := s.o.Store.Survey(ctx)
+	if err != nil {
+		return err
+	}
+	var before []ownership.Member
+	seen := make(map[ownership.Member]bool)
+	for _, row := range rows {
+		who := row.Holder
+		if who.Name == s.self.Name && who.Incarnation.Compare(s.self.Incarnation) < 0 && !row.Released && !seen[who] {
+			seen[who] = true
+			before = append(before, who)
+		}
+	}
+	if len(before) > 0 {
+		evicting, cancel := context.WithTimeout(ctx, evictTimeout)
+		defer cancel()
+		if err := membership.Evict(evicting, s.conn, s.self, before, ownership.DefaultConfig().Heartbeat/4); err != nil {
+			return fmt.Errorf("waiting for the instance that had this one's name before: %w", err)
+		}
+	}
+	s.members, err = membership.Join(ctx, s.conn, membership.Options{
+		Self:     s.self,
+		Describe: func() membership.Report { return s.report(i) },
+		Event: func(e ownership.Event) {
+			if r, ok := e.(ownership.Received); ok && r.Message.From == s.self {
+				s.heard.Store(time.Now().UnixNano())
+			}
+			s.coordinator.tell(e)
+		},
+		Drain: func(yes bool) {
+			if yes {
+				s.coordinator.tell(ownership.DrainRequested{})
+			} else {
+				s.coordinator.tell(ownership.UndrainRequested{})
+			}
+		},
+		Log: s.o.Log,
+	})
+	if err != nil {
+		return fmt.Errorf("joining the members: %w", err)
+	}
+	s.metrics.sessions.Inc()
+	s.running.Go(func() {
+		select {
+		case <-s.members.Closed():
+			s.fail(fmt.Errorf("membership was lost: %w", s.members.Err()))
+		case <-s.ctx.Done():
+		}
+	})
+	return nil
+}
