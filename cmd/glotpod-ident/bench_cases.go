@@ -65,6 +65,7 @@ func benchCases() []benchCase {
 			aims: []benchAim{latencyAim(2, benchEcho, 2), rateAim(0.35, benchEcho), rateAim(2, benchRowLock)}},
 		{name: "patch-direct", direct: true, writes: true, next: (*benchUsers).patch,
 			aims: []benchAim{latencyAim(1, benchEcho, 2), rateAim(0.5, benchEcho), rateAim(2, benchRowLock)}},
+		{name: "patch-one", writes: true, next: (*benchUsers).patchOne},
 		{name: "create", writes: true, next: (*benchUsers).create,
 			aims: []benchAim{latencyAim(2, benchEcho, 2), rateAim(0.3, benchEcho)}},
 		{name: "mix", writes: true, next: (*benchUsers).mixed},

@@ -73,11 +73,16 @@ func (u *benchUsers) getByEmail() benchRequest {
 	return benchRequest{operation: "rpc.user.get", user: user.key, body: b}
 }
 
-func (u *benchUsers) patch() benchRequest { return u.patchOf(u.turn.Add(1)) }
+func (u *benchUsers) patch() benchRequest {
+	turn := u.turn.Add(1)
+	return u.rename(u.one(turn), turn)
+}
 
-// patchOf gives a user a name that nobody had before.
-func (u *benchUsers) patchOf(turn uint64) benchRequest {
-	user := u.one(turn)
+// patchOne is about the same user each time.
+func (u *benchUsers) patchOne() benchRequest { return u.rename(u.one(0), u.turn.Add(1)) }
+
+// rename gives a user a name that nobody had before.
+func (u *benchUsers) rename(user benchUser, turn uint64) benchRequest {
 	b := msgp.AppendMapHeader(make([]byte, 0, 96), 2)
 	b = msgp.AppendInt64(msgp.AppendString(b, "user_id"), user.id)
 	b = msgp.AppendArrayHeader(msgp.AppendString(b, "ops"), 1)
@@ -92,7 +97,7 @@ func (u *benchUsers) patchOf(turn uint64) benchRequest {
 func (u *benchUsers) mixed() benchRequest {
 	turn := u.turn.Add(1)
 	if turn%10 == 0 {
-		return u.patchOf(turn / 10)
+		return u.rename(u.one(turn/10), turn)
 	}
 	return u.getOf(turn)
 }
