@@ -3,13 +3,15 @@ package actor
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // An actor does one user's tasks one after another, in a goroutine that ends
 // when there are none. Its partition's mu guards its fields.
 type actor struct {
-	waiting []task
-	writes  int // that are under way or wait
+	tasks  []task // those that are being done, and then those that wait
+	doing  int    // how many are being done
+	writes int    // among tasks
 }
 
 // A task is a write or a read, and whom to tell what became of it.
@@ -19,26 +21,49 @@ type task struct {
 	read  func(answer []byte, err error) // set: it is a read
 }
 
+// maxBatch is the greatest number of a user's writes that are given to the store at
+// once. It bounds by how much a mailbox that is full may be exceeded, and for how long
+// a read waits behind writes that came after it.
+const maxBatch = 64
+
 func (a *actor) put(t task) {
-	a.waiting = append(a.waiting, t)
+	a.tasks = append(a.tasks, t)
 	if t.write != nil {
 		a.writes++
 	}
 }
 
-// take takes out what is to be done next: a write, or all reads up to the next
-// write. It returns nothing if nothing waits.
-func (a *actor) take() []task {
-	n := 0
-	for n < len(a.waiting) && a.waiting[n].write == nil {
-		n++
+func (a *actor) waiting() int { return len(a.tasks) - a.doing }
+
+// begin returns what is to be done next, nothing if there is nothing: all reads up to
+// the next write; or, from a write on, everything up to a number of writes.
+func (a *actor) begin() []task {
+	n, writes, most := 0, 0, 0
+	if len(a.tasks) > 0 && a.tasks[0].write != nil {
+		most = maxBatch
 	}
-	if n == 0 {
-		n = min(1, len(a.waiting))
+	for ; n < len(a.tasks); n++ {
+		if a.tasks[n].write == nil {
+			continue
+		}
+		if writes == most {
+			break
+		}
+		writes++
 	}
-	batch := a.waiting[:n:n]
-	a.waiting = a.waiting[n:]
-	return batch
+	a.doing = n
+	return a.tasks[:n:n]
+}
+
+// end removes what was done: the first n tasks.
+func (a *actor) end(n int) {
+	for _, t := range a.tasks[:n] {
+		if t.write != nil {
+			a.writes--
+		}
+	}
+	clear(a.tasks[:n]) // a longer queue may keep its memory
+	a.tasks, a.doing = a.tasks[n:], 0
 }
 
 // startLocked makes a user's actor, whose first task is t.
@@ -46,29 +71,29 @@ func (p *Partition) startLocked(userID int64, t task) {
 	a := new(actor)
 	p.actors[userID] = a
 	a.put(t)
-	batch := a.take()
+	batch := a.begin()
 	go func() {
+		var known *User
 		for len(batch) > 0 {
-			if t := batch[0]; t.write != nil {
-				p.write(t)
+			done := len(batch)
+			if batch[0].write != nil {
+				done, known = p.write(userID, batch, known)
 			} else {
 				p.read(userID, batch)
+				known = nil // the cache has who was read now
 			}
-			batch = p.next(userID, a, batch)
+			batch = p.next(userID, a, done)
 		}
 	}()
 }
 
-// next says what a user's actor has to do after batch. Where there is nothing,
-// the user has no actor from now on.
-func (p *Partition) next(userID int64, a *actor, batch []task) []task {
+// next says what a user's actor has to do after so many tasks. Where there is
+// nothing, the user has no actor from now on.
+func (p *Partition) next(userID int64, a *actor, done int) []task {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if batch[0].write != nil {
-		a.writes--
-	}
-	clear(batch) // a longer queue may keep its memory
-	batch = a.take()
+	a.end(done)
+	batch := a.begin()
 	if len(batch) == 0 {
 		delete(p.actors, userID)
 		p.checkDrainedLocked()
@@ -76,42 +101,119 @@ func (p *Partition) next(userID int64, a *actor, batch []task) []task {
 	return batch
 }
 
-// write commits a write, and brings the cache up to date before it tells.
-func (p *Partition) write(t task) {
-	if trace := t.write.Trace; trace != nil {
-		trace.Waited(t.write.waiting)
-	}
+// write commits the writes of a batch, which begins with one, or the first of them;
+// brings the cache up to date; and then tells those who wait for them, and for the
+// reads that follow each of them, in order. It returns how many tasks are done, and
+// the user as that leaves him, nil where that is not known, for the next batch.
+func (p *Partition) write(userID int64, batch []task, known *User) (done int, next *User) {
+	begun := time.Now()
 	cache := p.o.Cache
 	generation := cache.generation()
-	var outcome Outcome
+	var outcomes []Outcome
 	err := context.Cause(p.ctx)
 	if err == nil {
-		t.write.Known = cache.known(p, t.write.UserID)
-		outcome, err = p.o.Store.Commit(p.ctx, p.o.Lease, t.write)
+		if known == nil {
+			known = cache.known(p, userID)
+		}
+		outcomes, err = p.o.Store.Commit(p.ctx, p.o.Lease, writesOf(batch, known))
 	}
-	switch {
-	case err == nil && outcome.Applied && outcome.After != nil && cache.current(generation):
-		cache.keep(p, outcome.After, AnswerUser(outcome.After), generation)
-	case err == nil && outcome.Refusal != nil: // the user is as before
-	default:
-		cache.forget(p, t.write.UserID)
+	if err != nil {
+		outcomes = []Outcome{{}} // of the first one, which has failed
 	}
 	if errors.Is(err, ErrFenced) {
 		p.fence()
 	}
-	t.wrote(outcome, p.explain(err))
+	switch last := after(outcomes[len(outcomes)-1], err); {
+	case last.user == nil || !cache.current(generation):
+		cache.forget(p, userID)
+	case last.user != known:
+		cache.keep(p, last.user, AnswerUser(last.user), generation)
+	}
+
+	err = p.explain(err)
+	var now standing
+	for done < len(batch) {
+		if t := batch[done]; t.write != nil {
+			if len(outcomes) == 0 {
+				break
+			}
+			now = after(outcomes[0], err)
+			if t.write.Trace != nil {
+				t.write.Trace.Waited(t.write.waiting, begun)
+			}
+			t.wrote(outcomes[0], err)
+			outcomes = outcomes[1:]
+			done++
+			continue
+		}
+		reads := readsOf(batch[done:])
+		if now.unknown {
+			p.read(userID, reads)
+		} else {
+			tell(reads, now.answer(), nil)
+		}
+		done += len(reads)
+	}
+	return done, now.user
+}
+
+// writesOf returns the writes of a batch, of which the first one knows the user.
+func writesOf(batch []task, known *User) []*Write {
+	writes := make([]*Write, 0, len(batch))
+	for _, t := range batch {
+		if t.write != nil {
+			writes = append(writes, t.write)
+		}
+	}
+	writes[0].Known = known
+	return writes
+}
+
+// readsOf returns the reads that a batch begins with.
+func readsOf(batch []task) []task {
+	n := 0
+	for n < len(batch) && batch[n].write == nil {
+		n++
+	}
+	return batch[:n]
+}
+
+// A standing is how a user is at some moment.
+type standing struct {
+	user    *User // nil: there is none, unless unknown
+	unknown bool
+}
+
+// after returns how the user is after a write with this outcome.
+func after(o Outcome, err error) standing {
+	if err == nil && (o.Applied || o.After != nil) {
+		return standing{user: o.After}
+	}
+	return standing{unknown: true}
+}
+
+// answer is what a get is answered.
+func (s standing) answer() []byte {
+	if s.user == nil {
+		return AnswerRefusal(NoSuchUser)
+	}
+	return AnswerUser(s.user)
+}
+
+func tell(reads []task, answer []byte, err error) {
+	for _, t := range reads {
+		t.read(answer, err)
+	}
 }
 
 // read answers reads, all of which came before the user is looked for.
-func (p *Partition) read(userID int64, batch []task) {
+func (p *Partition) read(userID int64, reads []task) {
 	var err error
 	answer := p.o.Cache.get(p, userID)
 	if answer == nil {
 		answer, err = p.load(userID)
 	}
-	for _, t := range batch {
-		t.read(answer, err)
-	}
+	tell(reads, answer, err)
 }
 
 // load reads a user from the store, who is warm afterwards. Only the user's

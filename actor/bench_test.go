@@ -11,8 +11,12 @@ import (
 // instantStore does everything at once.
 type instantStore struct{ Store }
 
-func (instantStore) Commit(_ context.Context, _ Lease, w *Write) (Outcome, error) {
-	return Outcome{UserID: w.UserID, Applied: true, After: ada}, nil
+func (instantStore) Commit(_ context.Context, _ Lease, writes []*Write) ([]Outcome, error) {
+	outcomes := make([]Outcome, len(writes))
+	for i, w := range writes {
+		outcomes[i] = Outcome{UserID: w.UserID, Applied: true, After: ada}
+	}
+	return outcomes, nil
 }
 
 func (instantStore) Find(context.Context, *Lookup) (*User, error) { return ada, nil }

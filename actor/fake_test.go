@@ -28,6 +28,9 @@ type fakeStore struct {
 	readers int // the most look-ups that were under way at once
 	order   []*Write
 	overlap bool // two writes of one user were under way at once
+
+	together int   // the most writes that are committed at once, 0: one
+	batches  []int // how many were given at once
 }
 
 func newFakeStore() *fakeStore {
@@ -85,8 +88,30 @@ func (s *fakeStore) user(id int64) *User {
 	return &User{ID: id, Name: name, Version: Version{uint32(version)}}
 }
 
-// Commit names a user after the write's digest; 0 deletes it.
-func (s *fakeStore) Commit(ctx context.Context, lease Lease, w *Write) (Outcome, error) {
+// Commit does up to most writes, and what comes after one that is refused or repeated
+// is left.
+func (s *fakeStore) Commit(ctx context.Context, lease Lease, writes []*Write) (outcomes []Outcome, err error) {
+	s.mu.Lock()
+	s.batches = append(s.batches, len(writes))
+	most := min(len(writes), max(1, s.together))
+	s.mu.Unlock()
+	for _, w := range writes[:most] {
+		o, err := s.commit(ctx, lease, w)
+		switch {
+		case err == nil:
+			outcomes = append(outcomes, o)
+		case len(outcomes) == 0:
+			return nil, err
+		}
+		if err != nil || !o.Applied {
+			break
+		}
+	}
+	return outcomes, nil
+}
+
+// commit names a user after the write's digest; 0 deletes it.
+func (s *fakeStore) commit(ctx context.Context, lease Lease, w *Write) (Outcome, error) {
 	s.mu.Lock()
 	s.overlap = s.overlap || s.now[w.UserID]
 	s.now[w.UserID] = true
@@ -99,7 +124,7 @@ func (s *fakeStore) Commit(ctx context.Context, lease Lease, w *Write) (Outcome,
 		s.mu.Unlock()
 	}()
 	if err := s.wait(ctx, s.before, w.UserID, w); err != nil {
-		return outcomeOf(err)
+		return outcomeOf(err, w.Known)
 	}
 	s.mu.Lock()
 	fenced := lease.Epoch != s.epoch
@@ -116,7 +141,7 @@ func (s *fakeStore) Commit(ctx context.Context, lease Lease, w *Write) (Outcome,
 	o := Outcome{UserID: w.UserID, Applied: true, After: s.user(w.UserID)}
 	if s.after != nil {
 		if err := s.after(ctx, w.UserID, w); err != nil {
-			return outcomeOf(err)
+			return outcomeOf(err, w.Known)
 		}
 	}
 	return o, nil
@@ -125,11 +150,11 @@ func (s *fakeStore) Commit(ctx context.Context, lease Lease, w *Write) (Outcome,
 var errRepeated = errors.New("it was applied before")
 
 // outcomeOf is what comes of a write that is made to go wrong.
-func outcomeOf(err error) (Outcome, error) {
+func outcomeOf(err error, known *User) (Outcome, error) {
 	var refusal *Refusal
 	switch {
 	case errors.As(err, &refusal):
-		return Outcome{Refusal: refusal}, nil
+		return Outcome{Refusal: refusal, After: known}, nil
 	case errors.Is(err, errRepeated):
 		return Outcome{UserID: 1}, nil
 	}

@@ -109,34 +109,41 @@ func (m *model) Find(ctx context.Context, l *Lookup) (*User, error) {
 	return u, m.pause(ctx)
 }
 
-// Commit names a user after the write's digest, or deletes one.
-func (m *model) Commit(ctx context.Context, lease Lease, w *Write) (Outcome, error) {
+// Commit names a user after the write's digest, or deletes one. It does some of the
+// writes, all at the same moment.
+func (m *model) Commit(ctx context.Context, lease Lease, writes []*Write) ([]Outcome, error) {
 	if err := m.pause(ctx); err != nil {
-		return Outcome{}, err
-	}
-	if m.chance(10) {
-		return Outcome{Refusal: NoSuchUser}, nil
+		return nil, err
 	}
 	m.mu.Lock()
 	if lease.Epoch != m.epoch {
 		m.mu.Unlock()
-		return Outcome{}, ErrFenced
+		return nil, ErrFenced
 	}
-	name := ""
-	if w.Operation != "delete" {
-		name = strconv.FormatInt(w.Digest, 10)
+	var outcomes []Outcome
+	for _, w := range writes[:1+m.random.IntN(len(writes))] {
+		if m.random.IntN(10) == 0 {
+			outcomes = append(outcomes, Outcome{Refusal: NoSuchUser, After: m.nowLocked(w.UserID)})
+			continue
+		}
+		name := ""
+		if w.Operation != "delete" {
+			name = strconv.FormatInt(w.Digest, 10)
+		}
+		m.becomesLocked(w.UserID, name)
+		outcomes = append(outcomes, Outcome{UserID: w.UserID, Applied: true, After: m.nowLocked(w.UserID)})
 	}
-	m.becomesLocked(w.UserID, name)
-	m.outdatedLocked(w.UserID)
-	o := Outcome{UserID: w.UserID, Applied: true, After: m.nowLocked(w.UserID)}
+	m.outdatedLocked(writes[0].UserID)
 	m.mu.Unlock()
-	if err := m.pause(ctx); err != nil {
-		return Outcome{}, err
+	if err := m.pause(ctx); err != nil && (ctx.Err() != nil || len(outcomes) == 1) {
+		return nil, err
 	}
 	if m.chance(10) {
-		return Outcome{UserID: w.UserID}, nil // as if an earlier try had done it
+		for i := range outcomes { // as if an earlier try had done it
+			outcomes[i].Applied, outcomes[i].After = false, nil
+		}
 	}
-	return o, nil
+	return outcomes, nil
 }
 
 // foreign is a write by another program, of which the cache is told a little

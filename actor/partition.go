@@ -73,7 +73,7 @@ func (p *Partition) Write(w *Write, done func(Outcome, error)) error {
 	switch {
 	case a == nil:
 		p.startLocked(w.UserID, t)
-	case len(a.waiting) >= p.o.Mailbox && !w.Queued:
+	case a.waiting() >= p.o.Mailbox && !w.Queued:
 		return ErrMailboxFull
 	default:
 		a.put(t)
@@ -84,7 +84,8 @@ func (p *Partition) Write(w *Write, done func(Outcome, error)) error {
 // Get reads a user. What done is called with, once, is the whole answer, encoded:
 // it is shared and must not be changed. The errors are those of Write.
 //
-// While a write of the user is under way or waits, the read waits behind it.
+// While a write of the user is under way or waits, the read waits behind it, and sees
+// what that has left, though it may be told after later writes are committed as well.
 // Otherwise, if the user is warm, done is called before Get returns. If not, the
 // user's actor loads the user, for all reads that have come until then; but when
 // the cache is not trusted, or there is none, such reads go to the store beside
@@ -122,7 +123,7 @@ func (p *Partition) get(userID int64, done func([]byte, error)) (warm []byte, er
 		p.startAsideLocked(userID, t)
 	case a == nil:
 		p.startLocked(userID, t)
-	case len(a.waiting) < p.o.Mailbox:
+	case a.waiting() < p.o.Mailbox:
 		a.put(t)
 	case roomAside:
 		p.startAsideLocked(userID, t)
@@ -169,8 +170,8 @@ func (p *Partition) Load() Load {
 	defer p.mu.Unlock()
 	l := Load{Actors: len(p.actors)}
 	for _, a := range p.actors {
-		l.Waiting += len(a.waiting)
-		l.Longest = max(l.Longest, len(a.waiting))
+		l.Waiting += a.waiting()
+		l.Longest = max(l.Longest, a.waiting())
 	}
 	return l
 }

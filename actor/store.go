@@ -18,12 +18,17 @@ type Store interface {
 	// NewUserID draws an id that no user had or will have.
 	NewUserID(ctx context.Context) (int64, error)
 
-	// Commit applies w once: it lets w decide on the user as stored, and commits
-	// the change, the notice and the outcome under w's identity; or, where a write
-	// of that identity was committed before, returns that one's outcome. The user
-	// is locked when w decides; or w decides on the user whom it knows, and that is
-	// committed only if he is still so. It
-	// returns when the commit is durable. If the lease is over, it changes nothing
-	// and returns ErrFenced.
-	Commit(ctx context.Context, lease Lease, w *Write) (Outcome, error)
+	// Commit applies writes to one user, in order, each of them once: it lets each
+	// decide on the user as stored and as the writes before it have left him, and
+	// commits, in one transaction, the changes, and the notice and the outcome of
+	// each under its identity; or, where a write of that identity was committed
+	// before, returns that one's outcome. The user is locked when they decide; or they
+	// decide on the user whom the first one knows, and that is committed only if he is
+	// still so.
+	//
+	// There is one write at least. As many as can be committed together are: Commit
+	// returns their outcomes, and has done nothing about the others. An error is about
+	// the first one. Commit returns when all is durable. If the lease is over, it
+	// changes nothing and returns ErrFenced.
+	Commit(ctx context.Context, lease Lease, writes []*Write) ([]Outcome, error)
 }

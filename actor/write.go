@@ -19,7 +19,8 @@ type Write struct {
 
 	// Known is the user as the last write or read has found or left him, with
 	// access tokens; nil where that is not known. It spares the store to read the
-	// user. Another program may have changed the user since: the version tells.
+	// user. Another program may have changed the user since: the version tells. Of
+	// writes that are committed together, the first one's counts.
 	Known *User
 
 	// TraceParent is the W3C trace context of the request, "" for none, and
@@ -123,8 +124,12 @@ type Outcome struct {
 	Refusal *Refusal // nil: it is done
 	UserID  int64    // whom it was done to; of a create that came again, the user whom the first one made
 
-	Applied bool  // by this very call, and not by an earlier one
-	After   *User // if it was applied: the user from now on, with access tokens; nil: gone
+	Applied bool // by this very call, and not by an earlier one
+
+	// After is the user from now on, with access tokens, and of no version if other
+	// writes were committed after it by the same call. Nil is: gone, if it was
+	// applied; not known, if not.
+	After *User
 }
 
 // Answer words the answer to the write.

@@ -300,9 +300,9 @@ func (s *setup) tryCommit(lease actor.Lease, id int64, name string) error {
 		return refusal
 	}
 	r.Write.UserID = id
-	o, err := s.store.Commit(s.t.Context(), lease, r.Write)
-	if err == nil && o.Refusal != nil {
-		return o.Refusal
+	outcomes, err := s.store.Commit(s.t.Context(), lease, []*actor.Write{r.Write})
+	if err == nil && outcomes[0].Refusal != nil {
+		return outcomes[0].Refusal
 	}
 	return err
 }

@@ -170,12 +170,12 @@ func (c *call) write(w *actor.Write, of *holding) {
 	switch {
 	case w.Refused() != nil:
 		c.spawn(func() {
-			o, err := c.o.Store.Commit(c.ctx, actor.Lease{}, w)
+			outcomes, err := c.o.Store.Commit(c.ctx, actor.Lease{}, []*actor.Write{w})
 			if err != nil {
 				c.fail(err)
 				return
 			}
-			c.answer(w.Answer(o))
+			c.answer(w.Answer(outcomes[0]))
 		})
 	case w.Creates():
 		if id, ok := c.drawn(of); ok {

@@ -135,7 +135,7 @@ func (t *requestTrace) follow(w *actor.Write) {
 }
 
 // Waited implements [actor.Trace].
-func (t *requestTrace) Waited(since time.Time) { t.child("actor wait", since, time.Now()) }
+func (t *requestTrace) Waited(since, until time.Time) { t.child("actor wait", since, until) }
 
 // Committed implements [actor.Trace]. The span begins when the store was given the
 // write: until the transaction, which has an event, it waits for the one before.

@@ -20,13 +20,12 @@ type auditRows struct {
 	changes    []string
 }
 
-// add notes what a decision changes. What changes nothing leaves no row.
-func (a *auditRows) add(d decided) {
-	changes := actor.Changes(d.current, d.decision.Next)
+// add notes what a write changes. What changes nothing leaves no row.
+func (a *auditRows) add(w *actor.Write, before, next *actor.User) {
+	changes := actor.Changes(before, next)
 	if changes == nil {
 		return
 	}
-	w := d.pending.write
 	a.users = append(a.users, w.UserID)
 	a.operations = append(a.operations, w.Operation)
 	a.requests = append(a.requests, uuidOf(w.Identity))

@@ -43,7 +43,7 @@ func both(t *testing.T, test func(t *testing.T, h *harness, do func(operation, m
 				if known {
 					w.Known = users[w.UserID]
 				}
-				o, err := h.Commit(t.Context(), h.lease, w)
+				o, err := commit(t.Context(), h, h.lease, w)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -114,7 +114,7 @@ func TestEachWriteOfAGroupIsOnRecordAndThoseThatFailAreNot(t *testing.T) {
 			lease = over
 		}
 		wg.Go(func() {
-			if _, err := h.Commit(t.Context(), lease, w); (err != nil) != (lease == over) {
+			if _, err := commit(t.Context(), h, lease, w); (err != nil) != (lease == over) {
 				t.Errorf("patch %d: %v", i, err)
 			}
 		})
@@ -141,7 +141,7 @@ func TestARequestWithoutIdentityIsOnRecordToo(t *testing.T) {
 	h := start(t)
 	w := request(t, "create", "", ada(1))
 	w.UserID, w.Identity = 1, actor.Identity{}
-	if _, err := h.Commit(t.Context(), h.lease, w); err != nil {
+	if _, err := commit(t.Context(), h, h.lease, w); err != nil {
 		t.Fatal(err)
 	}
 	if n := h.one("SELECT count(*) FROM ident_audit WHERE request IS NULL AND traceparent IS NULL"); n != int64(1) {

@@ -33,7 +33,7 @@ func BenchmarkCommit(b *testing.B) {
 				if c.known {
 					w.Known = users[who]
 				}
-				o, err := h.Commit(b.Context(), h.lease, w)
+				o, err := commit(b.Context(), h, h.lease, w)
 				users[who] = o.After
 				return err
 			}

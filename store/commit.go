@@ -12,39 +12,45 @@ import (
 	"github.com/glotpod/ident/actor"
 )
 
-// maxGroup is the greatest number of writes in one transaction. Beyond it a
-// group gains little, and holds the locks of its users for longer.
+// maxGroup is the greatest number of writes in one transaction, but for those to the
+// last of its users. Beyond it a group gains little, and holds the locks of its users
+// for longer.
 const maxGroup = 128
 
-// maxGroupBytes bounds the requests of a group in bytes, but for the last one:
-// a transaction has to be done in a fraction of attemptTimeout.
+// maxGroupBytes bounds the requests of a group in bytes, likewise: a transaction has to
+// be done in a fraction of attemptTimeout.
 const maxGroupBytes = 256 << 10
 
 // patience is how long a write is tried that other transactions stand in the
 // way of. In between it holds no connection.
 const patience = 20 * time.Second
 
-// A pending write waits to be committed.
+// Pending are writes to one user that wait to be committed, in order. As many of them
+// are as can share a transaction; who gave them gives the others again.
 type pending struct {
-	write    *actor.Write
-	lease    actor.Lease
-	identity actor.Identity // the write's, or one made up where it has none
-	ctx      context.Context
-	since    time.Time // of its first try, as far as others stood in its way
-	pause    time.Duration
-	unsure   bool // a try ended without telling whether it was committed
-	reread   bool // what the write knows of the user, or of others, is not to be relied on
-	result   chan result
+	writes     []*actor.Write   // one at least
+	identities []actor.Identity // the writes', or one made up where it has none
+	part       int              // how many of them the try is about that is under way
+	lease      actor.Lease
+	ctx        context.Context
+	since      time.Time // of its first try, as far as others stood in its way
+	pause      time.Duration
+	unsure     bool // a try ended without telling whether it was committed: all of writes, or none
+	reread     bool // what the first write knows of the user, or of others, is not to be relied on
+	result     chan result
 
-	// What the write's Trace is told.
-	given  time.Time // to the store; zero where nobody follows the write
+	// What the Trace of each write is told.
+	given  time.Time // to the store; zero where nobody follows any
 	begun  time.Time // the last try
 	shared int       // writes in the transaction that succeeded
 }
 
+// first is the write that is committed in any case, or fails.
+func (p *pending) first() *actor.Write { return p.writes[0] }
+
 type result struct {
-	outcome actor.Outcome
-	err     error
+	outcomes []actor.Outcome
+	err      error
 }
 
 var (
@@ -56,46 +62,79 @@ var (
 // Commit implements [actor.Store]. Once a try is under way, it is waited for
 // even when ctx is done. What is refused whatever is stored belongs to no user
 // and needs no lease.
-func (s *Store) Commit(ctx context.Context, lease actor.Lease, w *actor.Write) (actor.Outcome, error) {
-	p := &pending{write: w, lease: lease, identity: w.Identity, ctx: ctx, result: make(chan result, 1)}
-	if lease.Epoch == 0 && w.Refused() == nil {
-		s.giveUp(p, errNoLease)
-		return actor.Outcome{}, errNoLease
-	}
-	if p.identity == (actor.Identity{}) {
-		if w.Refused() != nil {
-			return actor.Outcome{Refusal: w.Refused()}, nil
+func (s *Store) Commit(ctx context.Context, lease actor.Lease, writes []*actor.Write) ([]actor.Outcome, error) {
+	p := &pending{writes: fitting(writes), lease: lease, ctx: ctx, result: make(chan result, 1)}
+	if w := p.first(); w.Refused() != nil {
+		if p.writes = p.writes[:1]; w.Identity == (actor.Identity{}) {
+			return []actor.Outcome{{Refusal: w.Refused()}}, nil
 		}
-		rand.Read(p.identity[:]) // never fails
+	} else if lease.Epoch == 0 {
+		s.giveUp(p, errNoLease)
+		return nil, errNoLease
 	}
-	if w.Trace != nil {
-		p.given = time.Now()
-	}
+	p.identify()
 	select {
 	case s.writes <- p:
 	case <-ctx.Done():
-		return actor.Outcome{}, ctx.Err()
+		return nil, ctx.Err()
 	case <-s.ctx.Done():
-		return actor.Outcome{}, errClosed
+		return nil, errClosed
 	}
 	select {
 	case r := <-p.result:
-		return r.outcome, r.err
+		return r.outcomes, r.err
 	case <-s.stopped: // perhaps without having seen p
 	}
 	select {
 	case r := <-p.result:
-		return r.outcome, r.err
+		return r.outcomes, r.err
 	default:
-		return actor.Outcome{}, errClosed
+		return nil, errClosed
 	}
 }
 
-func (p *pending) finish(o actor.Outcome, err error) {
-	if trace := p.write.Trace; trace != nil {
-		trace.Committed(p.given, p.begun, p.shared, err)
+// fitting returns those of the writes that are not too large to be committed together.
+func fitting(writes []*actor.Write) []*actor.Write {
+	weight := 0
+	for i, w := range writes {
+		if weight += w.Size; i > 0 && weight > maxGroupBytes {
+			return writes[:i]
+		}
 	}
-	p.result <- result{o, err}
+	return writes
+}
+
+// identify gives an identity to each write.
+func (p *pending) identify() {
+	p.identities = make([]actor.Identity, len(p.writes))
+	for i, w := range p.writes {
+		if p.identities[i] = w.Identity; w.Identity == (actor.Identity{}) {
+			rand.Read(p.identities[i][:]) // never fails
+		}
+		if w.Trace != nil && p.given.IsZero() {
+			p.given = time.Now()
+		}
+	}
+}
+
+// weight is what the writes weigh in a group. A small one weighs as much as one of the
+// size at which the bound in bytes and that in writes are the same.
+func (p *pending) weight() (n int) {
+	for _, w := range p.writes {
+		n += max(w.Size, maxGroupBytes/maxGroup)
+	}
+	return n
+}
+
+// finish tells what became of the first of the writes, as many as there are outcomes;
+// or that nothing did, and why the first one has failed.
+func (p *pending) finish(outcomes []actor.Outcome, err error) {
+	for _, w := range p.writes[:max(1, len(outcomes))] {
+		if w.Trace != nil {
+			w.Trace.Committed(p.given, p.begun, p.shared, err)
+		}
+	}
+	p.result <- result{outcomes, err}
 }
 
 // commitGroups commits what waits, until the store closes.
@@ -104,10 +143,10 @@ func (s *Store) commitGroups() {
 		in:     s.writes,
 		turn:   s.commitTurn,
 		most:   maxGroup,
-		weigh:  func(p *pending) int { return p.write.Size },
+		weigh:  (*pending).weight,
 		weight: maxGroupBytes,
 		do:     s.commitGroup,
-		drop:   func(p *pending) { p.finish(actor.Outcome{}, errClosed) },
+		drop:   func(p *pending) { p.finish(nil, errClosed) },
 	}.run(s.ctx)
 }
 
@@ -128,13 +167,13 @@ func (s *Store) commitGroup(group []*pending) {
 		if known {
 			try, path = s.tryKnown, pathKnown
 		}
-		begun, writes := time.Now(), len(group)
+		begun := time.Now()
 		for _, p := range group {
 			p.begun = begun
 		}
-		again, err := try(group)
+		done, again, err := try(group)
 		if err == nil {
-			if done := writes - len(again); done > 0 {
+			if done > 0 {
 				s.metrics.committed(path, done, time.Since(begun))
 			}
 			group = again
@@ -148,7 +187,9 @@ func (s *Store) commitGroup(group []*pending) {
 		if class == unknown {
 			s.log.Warn("database out of reach, trying again", zap.Int("writes", len(group)), zap.Error(err))
 			for _, p := range group {
-				p.unsure = true
+				if p.part > 0 && !p.unsure { // once it is, it is for all that may have been committed
+					p.unsure, p.writes = true, p.writes[:p.part]
+				}
 			}
 		}
 		switch {
@@ -212,17 +253,17 @@ func (s *Store) postpone(p *pending) {
 		select {
 		case s.writes <- p:
 		case <-p.ctx.Done():
-			p.finish(actor.Outcome{}, p.ctx.Err())
+			p.finish(nil, p.ctx.Err())
 		case <-s.ctx.Done():
-			p.finish(actor.Outcome{}, errClosed)
+			p.finish(nil, errClosed)
 		}
 	})
 }
 
 func (s *Store) giveUp(p *pending, err error) {
 	s.metrics.failed.Inc()
-	s.log.Error("write failed", zap.String("operation", p.write.Operation), zap.Int64("user_id", p.write.UserID), zap.Error(err))
-	p.finish(actor.Outcome{}, err)
+	s.log.Error("write failed", zap.String("operation", p.first().Operation), zap.Int64("user_id", p.first().UserID), zap.Error(err))
+	p.finish(nil, err)
 }
 
 // abandon finishes the writes that nobody waits for any more, all of them when
@@ -232,9 +273,9 @@ func (s *Store) abandon(group []*pending) []*pending {
 	for _, p := range group {
 		switch {
 		case p.ctx.Err() != nil:
-			p.finish(actor.Outcome{}, p.ctx.Err())
+			p.finish(nil, p.ctx.Err())
 		case s.ctx.Err() != nil:
-			p.finish(actor.Outcome{}, errClosed)
+			p.finish(nil, errClosed)
 		default:
 			kept = append(kept, p)
 		}

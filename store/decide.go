@@ -11,16 +11,16 @@ import (
 	"github.com/glotpod/ident/actor"
 )
 
-// A decided write waits for nothing but the check for conflicts.
+// Decided writes wait for nothing but the check for conflicts.
 type decided struct {
-	pending  *pending
-	before   *storedUser // nil: nobody
-	current  *actor.User // before, with access tokens if the write needs them
-	decision actor.Decision
+	pending   *pending
+	before    *storedUser      // nil: nobody, or somebody who was not read
+	current   *actor.User      // before, with access tokens if the write needs them
+	decisions []actor.Decision // of the first of the pending writes, one after another
 }
 
-// decide lets each write decide on the locked users, and plans the changes. It
-// returns the writes that it did not come to before the deadline.
+// decide lets the first write of each pending decide on the locked users, and plans the
+// changes. It returns the writes that it did not come to before the deadline.
 // Where a patch gives a user another email or service id, it takes a round trip
 // to find out whose those are.
 func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) (late []*pending, err error) {
@@ -31,15 +31,15 @@ func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) 
 			late = g.writes[i:]
 			break
 		}
-		if row, ok := g.known[p.identity]; ok {
-			g.plan.repeat(p, row, g.good(p.lease))
+		if g.repeat(p) {
 			continue
 		}
-		before := g.stored[p.write.UserID]
+		w := p.first()
+		before := g.stored[w.UserID]
 		var current *actor.User
-		if before != nil && p.write.Refused() == nil {
+		if before != nil && w.Refused() == nil {
 			current = &before.user
-			if p.write.NeedsTokens() {
+			if w.NeedsTokens() {
 				var err error
 				if current, err = g.store.unseal(before); err != nil {
 					g.store.logSealed(before.user.ID, err)
@@ -48,11 +48,11 @@ func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) 
 				}
 			}
 		}
-		d := g.store.ask(p.write, current)
+		d := g.store.ask(w, current)
 		if d.Refusal == nil && d.Next != nil && current != nil {
 			wanted.add(current, d.Next)
 		}
-		all = append(all, decided{p, before, current, d})
+		all = append(all, decided{p, before, current, []actor.Decision{d}})
 	}
 
 	batch := new(pgx.Batch)
@@ -62,9 +62,9 @@ func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) 
 		}
 	}
 	for _, d := range all {
-		if next := d.decision.Next; d.decision.Refusal == nil && next != nil {
+		if next := d.decisions[0].Next; d.decisions[0].Refusal == nil && next != nil {
 			if what := g.taken.conflict(next); what != "" {
-				d.decision = actor.Decision{Refusal: &actor.Refusal{Code: actor.Conflict, Message: what}}
+				d.decisions[0] = actor.Decision{Refusal: &actor.Refusal{Code: actor.Conflict, Message: what}}
 			} else {
 				g.taken.take(next)
 			}
@@ -74,6 +74,28 @@ func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) 
 		}
 	}
 	return late, nil
+}
+
+// repeat plans the answers to those writes that were done before: the first one; or, if
+// an earlier try may have committed all of them, as many of the first as there are.
+func (g *group) repeat(p *pending) bool {
+	most := 1
+	if p.unsure {
+		most = len(p.writes)
+	}
+	var rows []outcomeRow
+	for _, identity := range p.identities[:most] {
+		row, known := g.known[identity]
+		if !known {
+			break
+		}
+		rows = append(rows, row)
+	}
+	if len(rows) == 0 {
+		return false
+	}
+	g.plan.repeat(p, rows, g.good(p.lease))
+	return true
 }
 
 // ask lets a write decide. A write that panics fails alone.

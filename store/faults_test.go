@@ -87,7 +87,7 @@ func TestAbortEndsEveryCommitHoweverManyWait(t *testing.T) {
 			w := request(t, "create", fmt.Sprint(i), ada(i))
 			w.UserID = int64(i + 1)
 			committing.Go(func() {
-				if _, err := h.Commit(context.Background(), h.lease, w); err == nil {
+				if _, err := commit(context.Background(), h, h.lease, w); err == nil {
 					t.Error("committed over a lock")
 				}
 			})

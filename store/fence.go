@@ -63,7 +63,7 @@ func (g *group) good(lease actor.Lease) bool {
 // lease has waited for its end.
 func (g *group) setAsideFenced() {
 	g.writes = slices.DeleteFunc(g.writes, func(p *pending) bool {
-		if _, known := g.known[p.identity]; g.good(p.lease) || known && p.unsure {
+		if _, known := g.known[p.identities[0]]; g.good(p.lease) || known && p.unsure {
 			return false
 		}
 		g.plan.fail(p, actor.ErrFenced)

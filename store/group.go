@@ -13,7 +13,7 @@ import (
 )
 
 // A group is one try to commit the writes that share a transaction. Of each
-// user and each identity there is at most one write in it.
+// user there is at most one pending, and of each identity one write in it.
 type group struct {
 	store  *Store
 	writes []*pending
@@ -63,15 +63,15 @@ type outcomeRow struct {
 // wait and rows may be locked, but for the last one that does.
 const decideFor = 500 * time.Millisecond
 
-// tryGroup commits a group of writes in one transaction and finishes those
-// that it could. It returns the ones that have to wait for another of the
-// group: whose user or identity they share, or who took too long. On an error,
-// none is finished.
-func (s *Store) tryGroup(all []*pending) (again []*pending, err error) {
+// tryGroup commits a group of writes in one transaction, the first of each pending,
+// and finishes those that it could. It says how many these are, and returns the ones
+// that have to wait for another of the group: whose user or identity they share, or
+// who took too long. On an error, none is finished.
+func (s *Store) tryGroup(all []*pending) (done int, again []*pending, err error) {
 	ctx, cancel := context.WithTimeout(s.work, attemptTimeout)
 	defer cancel()
 	g := &group{store: s}
-	g.writes, again = distinct(all)
+	g.writes, again = distinct(all, false)
 	var busy []*pending
 	err = s.transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		if err := g.lock(ctx, conn); err != nil {
@@ -91,13 +91,13 @@ func (s *Store) tryGroup(all []*pending) (again []*pending, err error) {
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
-	s.finish(&g.plan)
+	done = s.finish(&g.plan)
 	for _, p := range busy {
 		s.postpone(p)
 	}
-	return again, nil
+	return done, again, nil
 }
 
 // rollback ends a transaction that failed, so that the pool can use the
@@ -116,21 +116,39 @@ func (s *Store) rollback(conn *pgx.Conn, cause error) {
 	}
 }
 
-// distinct divides writes into those that can share a transaction and the
-// rest, in order. Both are slices of their own.
-func distinct(all []*pending) (first, rest []*pending) {
-	if len(all) == 1 {
+// distinct divides writes into those that can share a transaction and the rest, in
+// order, and says of each pending how many of its writes are among the first: one, or
+// as many as can be, if they are known. Both are slices of their own.
+func distinct(all []*pending, known bool) (first, rest []*pending) {
+	if len(all) == 1 && (!known || len(all[0].writes) == 1) {
+		all[0].part = 1
 		return slices.Clone(all), nil
 	}
 	users := make(map[int64]bool, len(all))
 	identities := make(map[actor.Identity]bool, len(all))
 	for _, p := range all {
-		user := p.write.UserID
-		if identities[p.identity] || user != 0 && users[user] {
+		p.part = 0
+		user := p.first().UserID
+		if user != 0 && users[user] {
 			rest = append(rest, p)
 			continue
 		}
-		identities[p.identity], users[user] = true, true
+		most := 1
+		if known {
+			most = len(p.writes)
+		}
+		for _, identity := range p.identities[:most] {
+			if identities[identity] {
+				break
+			}
+			identities[identity] = true
+			p.part++
+		}
+		if p.part == 0 {
+			rest = append(rest, p)
+			continue
+		}
+		users[user] = true
 		first = append(first, p)
 	}
 	return first, rest
@@ -147,16 +165,22 @@ func (g *group) lock(ctx context.Context, conn *pgx.Conn) error {
 	var identities uuids
 	var wanted wanted
 	for _, p := range g.writes {
-		if p.write.Identity != (actor.Identity{}) || p.unsure {
-			identities = append(identities, uuidOf(p.identity))
+		w := p.first()
+		switch {
+		case p.unsure:
+			for _, identity := range p.identities {
+				identities = append(identities, uuidOf(identity))
+			}
+		case w.Identity != (actor.Identity{}):
+			identities = append(identities, uuidOf(w.Identity))
 		}
-		if p.write.Refused() != nil {
+		if w.Refused() != nil {
 			continue
 		}
-		if next := p.write.NewUser(); next != nil {
+		if next := w.NewUser(); next != nil {
 			wanted.add(nil, next)
 		}
-		users = append(users, p.write.UserID)
+		users = append(users, w.UserID)
 	}
 
 	batch := new(pgx.Batch)
@@ -197,8 +221,8 @@ func (g *group) countRows(rows pgx.Rows) error {
 func (g *group) setAsideBusy() (busy []*pending) {
 	var free []*pending
 	for _, p := range g.writes {
-		user := p.write.UserID
-		if _, known := g.known[p.identity]; !known && p.write.Refused() == nil && g.rows[user] != g.stored[user].rows() {
+		user := p.first().UserID
+		if _, known := g.known[p.identities[0]]; !known && p.first().Refused() == nil && g.rows[user] != g.stored[user].rows() {
 			busy = append(busy, p)
 		} else {
 			free = append(free, p)

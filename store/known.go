@@ -21,26 +21,26 @@ import (
 // again, a lease is over, or an email has an owner. That is found out by the
 // usual two round trips.
 
-// isNotKnown says whether a write cannot decide without the database.
+// isNotKnown says whether the first write cannot decide without the database.
 func (p *pending) isNotKnown() bool {
-	w := p.write
+	w := p.first()
 	return p.reread || p.unsure || w.Refused() == nil && !w.Creates() && (w.Known == nil || w.Known.Version == actor.Version{})
 }
 
-// tryKnown is tryGroup, for writes that are all known. It returns as well those
-// that have to be read after all.
-func (s *Store) tryKnown(all []*pending) (again []*pending, err error) {
+// tryKnown is tryGroup, for writes that are all known, and as many of each pending as can
+// be committed together. It returns as well those that have to be read after all.
+func (s *Store) tryKnown(all []*pending) (done int, again []*pending, err error) {
 	ctx, cancel := context.WithTimeout(s.work, attemptTimeout)
 	defer cancel()
 	g := &group{store: s}
-	g.writes, again = distinct(all)
+	g.writes, again = distinct(all, true)
 	for _, p := range again {
 		p.reread = true
 	}
 	var e expectation
 	unfit, err := g.decideKnown(&e)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	again = append(unfit, again...)
 
@@ -56,47 +56,88 @@ func (s *Store) tryKnown(all []*pending) (again []*pending, err error) {
 	removal.done(err)
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("writing to users who are known: %w", err)
+		return 0, nil, fmt.Errorf("writing to users who are known: %w", err)
 	case !sound:
 		s.metrics.misses.Inc()
 		for _, p := range g.writes {
 			p.reread = true
 		}
-		return append(g.writes, again...), nil
+		return 0, append(g.writes, again...), nil
 	}
-	s.finish(&g.plan)
-	return again, nil
+	return s.finish(&g.plan), again, nil
 }
 
-// decideKnown lets each write decide on the user whom it knows, plans the changes,
-// and notes in e what they take for granted. It takes those out of the group that
-// it did not come to, or that want what another one wants, and returns them.
+// decideKnown lets each write decide on the user whom it knows, or the one before it has
+// left, plans the changes, and notes in e what they take for granted. It takes those out
+// of the group that it did not come to, or that want what another one wants, and returns
+// them.
 func (g *group) decideKnown(e *expectation) (unfit []*pending, err error) {
 	kept := make([]*pending, 0, len(g.writes))
 	deadline := time.Now().Add(decideFor)
 	for i, p := range g.writes {
 		if i > 0 && time.Now().After(deadline) {
-			unfit = append(unfit, g.writes[i:]...)
+			for _, p := range g.writes[i:] {
+				p.part = 0
+				unfit = append(unfit, p)
+			}
 			break
 		}
-		d := g.store.ask(p.write, p.write.Known)
-		if next := d.Next; next != nil && d.Refusal == nil {
-			if g.taken.conflict(next) != "" { // one of these writes wants the same
-				p.reread = true
-				unfit = append(unfit, p)
-				continue
-			}
-			g.taken.take(next)
-			e.wanted.add(p.write.Known, next)
+		d := decided{pending: p, current: p.first().Known}
+		if g.decideAll(&d, e, deadline); p.part == 0 {
+			p.reread = true
+			unfit = append(unfit, p)
+			continue
 		}
-		e.add(p, d)
-		if err := g.plan.add(g.store, decided{pending: p, current: p.write.Known, decision: d}); err != nil {
+		e.add(d)
+		if err := g.plan.add(g.store, d); err != nil {
 			return nil, err
 		}
 		kept = append(kept, p)
 	}
 	g.writes = kept
 	return unfit, nil
+}
+
+// decideAll lets writes to one user decide one after another: all of the pending ones
+// that are meant, or less, since some remain by themselves. None of them is done where
+// the first one wants what another user of the group wants.
+func (g *group) decideAll(d *decided, e *expectation, deadline time.Time) {
+	p, current := d.pending, d.current
+	for i, w := range p.writes[:p.part] {
+		if i > 0 && time.Now().After(deadline) {
+			break
+		}
+		decision := g.store.ask(w, current)
+		alone := isForItself(current, decision)
+		if alone && i > 0 {
+			break
+		}
+		d.decisions = append(d.decisions, decision)
+		if decision.Refusal == nil {
+			current = decision.Next
+		}
+		if alone {
+			break
+		}
+	}
+	p.part = len(d.decisions)
+	if first := d.decisions[0]; first.Refusal == nil && first.Next != nil {
+		if g.taken.conflict(first.Next) != "" {
+			p.part = 0
+			return
+		}
+		g.taken.take(first.Next)
+		e.wanted.add(d.current, first.Next)
+	}
+}
+
+// isForItself says that a write is not to be committed along with others to its user:
+// it could fail, and they with it; or none can follow it.
+func isForItself(current *actor.User, d actor.Decision) bool {
+	if d.Refusal != nil {
+		return d.Refusal.Code == actor.InvocationFailed
+	}
+	return d.Next == nil || new(wanted).add(current, d.Next)
 }
 
 // An expectation is what has to be so in the database for decisions to be right.
@@ -109,28 +150,32 @@ type expectation struct {
 	wanted     wanted
 }
 
-// add notes what a write's decision takes for granted.
-func (e *expectation) add(p *pending, d actor.Decision) {
+// add notes what the decisions on a user take for granted.
+func (e *expectation) add(d decided) {
+	p := d.pending
 	if p.lease.Epoch != 0 && !slices.Contains(e.leases, p.lease) {
 		e.leases = append(e.leases, p.lease)
 	}
-	if p.write.Identity != (actor.Identity{}) {
-		e.identities = append(e.identities, uuidOf(p.identity))
+	for i, w := range p.writes[:p.part] {
+		if w.Identity != (actor.Identity{}) {
+			e.identities = append(e.identities, uuidOf(p.identities[i]))
+		}
 	}
-	known := p.write.Known
-	if p.write.Refused() != nil || p.write.Creates() {
+	if p.first().Refused() != nil || p.first().Creates() {
 		return
 	}
-	e.users = append(e.users, known.ID)
-	for i, version := range known.Version {
+	e.users = append(e.users, d.current.ID)
+	for i, version := range d.current.Version {
 		e.versions[i] = append(e.versions[i], version)
 	}
-	if d.Refusal != nil {
-		return
-	}
-	for _, service := range services {
-		if d.Next == nil || !equal(*accountOf(known, service), *accountOf(d.Next, service)) {
-			e.accounts = true
+	for _, decision := range d.decisions {
+		if decision.Refusal != nil {
+			continue
+		}
+		for _, service := range services {
+			if decision.Next == nil || !equal(*accountOf(d.current, service), *accountOf(decision.Next, service)) {
+				e.accounts = true
+			}
 		}
 	}
 }

@@ -13,7 +13,7 @@ func (h *harness) knowing(known *actor.User, operation, messageID string, a args
 	h.t.Helper()
 	w := request(h.t, operation, messageID, a)
 	w.Known = known
-	o, err := h.Commit(h.t.Context(), h.lease, w)
+	o, err := commit(h.t.Context(), h, h.lease, w)
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -93,7 +93,7 @@ func TestTheStoreDoesWhatItsModelDoes(t *testing.T) {
 					w.Known = rapid.SampledFrom(known).Draw(r, "as known")
 				}
 			}
-			o, err := h.Commit(t.Context(), h.lease, w)
+			o, err := commit(t.Context(), h, h.lease, w)
 			if err != nil {
 				r.Fatal(err)
 			}

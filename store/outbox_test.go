@@ -21,7 +21,7 @@ func TestNotificationsAreFoundByTheirPartition(t *testing.T) {
 	for i := range 9 {
 		w := request(t, "create", fmt.Sprint("m", i), ada(i))
 		w.UserID = int64(i + 1)
-		if _, err := h.Commit(t.Context(), leases[i%3], w); err != nil {
+		if _, err := commit(t.Context(), h, leases[i%3], w); err != nil {
 			t.Fatal(err)
 		}
 		if n := <-sent; n.UserID != w.UserID || n.Partition != i%3 {

@@ -72,60 +72,82 @@ type written struct {
 	rows [len(actor.Version{})]bool
 }
 
-// A finished write is told its outcome after the commit.
+// Finished writes are told their outcomes after the commit.
 type finished struct {
-	pending *pending
-	outcome actor.Outcome
-	err     error
+	pending  *pending
+	outcomes []actor.Outcome
+	err      error // about the first one
 }
 
-// repeat plans nothing: the request was applied or refused before. If that was
-// done by an earlier try, the notice has not been sent yet; where the lease is
-// over, its next holder sends it.
-func (pl *plan) repeat(p *pending, row outcomeRow, leased bool) {
-	outcome := row.outcome
-	if row.digest != p.write.Digest {
-		outcome = actor.Outcome{Refusal: actor.ErrReused}
+// repeat plans nothing: the requests were applied or refused before. If that was
+// done by an earlier try, the notices have not been sent yet; where the lease is
+// over, its next holder sends them.
+func (pl *plan) repeat(p *pending, rows []outcomeRow, leased bool) {
+	outcomes := make([]actor.Outcome, len(rows))
+	stuck := false
+	for i, row := range rows {
+		outcomes[i] = row.outcome
+		if row.digest != p.writes[i].Digest {
+			outcomes[i] = actor.Outcome{Refusal: actor.ErrReused}
+		}
+		stuck = stuck || row.outcome.UserID == p.writes[i].UserID
 	}
-	if p.unsure && leased && row.outcome.UserID == p.write.UserID {
-		pl.stuck = append(pl.stuck, p.write.UserID)
+	if p.unsure && leased && stuck {
+		pl.stuck = append(pl.stuck, p.first().UserID)
 	}
-	pl.finished = append(pl.finished, finished{pending: p, outcome: outcome})
+	pl.finished = append(pl.finished, finished{pending: p, outcomes: outcomes})
 }
 
-// fail plans nothing: the write cannot be done, and may be tried again.
+// fail plans nothing: the first write cannot be done, and may be tried again.
 func (pl *plan) fail(p *pending, err error) {
 	pl.finished = append(pl.finished, finished{pending: p, err: err})
 }
 
-// add plans what a decision takes.
+// add plans what decisions take.
 func (pl *plan) add(s *Store, d decided) error {
-	w, refusal := d.pending.write, d.decision.Refusal
-	outcome := actor.Outcome{Refusal: refusal}
-	if refusal == nil {
-		outcome = actor.Outcome{UserID: w.UserID, Applied: true, After: d.decision.Next}
+	current := d.current
+	outcomes := make([]actor.Outcome, len(d.decisions))
+	for i, decision := range d.decisions {
+		w, refusal := d.pending.writes[i], decision.Refusal
+		switch {
+		case refusal == nil:
+			outcomes[i] = actor.Outcome{UserID: w.UserID, Applied: true, After: decision.Next}
+		case w.NeedsTokens(): // so that they are there
+			outcomes[i] = actor.Outcome{Refusal: refusal, After: current}
+		default:
+			outcomes[i] = actor.Outcome{Refusal: refusal}
+		}
+		if refusal == nil || d.pending.keeps(w, refusal) {
+			pl.record(d.pending.identities[i], w, outcomes[i])
+		}
+		if refusal != nil {
+			continue
+		}
+		if s.auditKeep > 0 {
+			pl.audit.add(w, current, decision.Next)
+		}
+		if err := pl.tell(s, d.pending.lease, w, decision.Notice); err != nil {
+			return err
+		}
+		current = decision.Next
 	}
-	pl.finished = append(pl.finished, finished{pending: d.pending, outcome: outcome})
-	if refusal != nil && (w.Identity == (actor.Identity{}) || refusal.Code == actor.InvocationFailed) {
-		return nil // nothing to keep it under, or nothing that is final
-	}
-	pl.record(d.pending, outcome)
-	if refusal != nil {
+	pl.finished = append(pl.finished, finished{pending: d.pending, outcomes: outcomes})
+	if current == d.current {
 		return nil
 	}
-	if err := pl.change(s, d); err != nil {
-		return err
-	}
-	if s.auditKeep > 0 {
-		pl.audit.add(d)
-	}
-	return pl.tell(s, d.pending, d.decision.Notice)
+	return pl.change(s, d, current)
 }
 
-func (pl *plan) record(p *pending, o actor.Outcome) {
+// keeps says whether a refusal is recorded. Under an identity that was made up it has to
+// be where the same transaction may record other writes, since it tells of all of them.
+func (p *pending) keeps(w *actor.Write, refusal *actor.Refusal) bool {
+	return refusal.Code != actor.InvocationFailed && (w.Identity != (actor.Identity{}) || p.part > 1 || p.unsure)
+}
+
+func (pl *plan) record(identity actor.Identity, w *actor.Write, o actor.Outcome) {
 	r := &pl.requests
-	r.identities = append(r.identities, uuidOf(p.identity))
-	r.digests = append(r.digests, p.write.Digest)
+	r.identities = append(r.identities, uuidOf(identity))
+	r.digests = append(r.digests, w.Digest)
 	r.users = append(r.users, o.UserID)
 	var code, message *string
 	if o.Refusal != nil {
@@ -135,9 +157,10 @@ func (pl *plan) record(p *pending, o actor.Outcome) {
 	r.messages = append(r.messages, message)
 }
 
-// change plans the difference that a decision makes to the user's rows.
-func (pl *plan) change(s *Store, d decided) (err error) {
-	id, next := d.pending.write.UserID, d.decision.Next
+// change plans the difference that decisions make to the user's rows, whom they leave as
+// next.
+func (pl *plan) change(s *Store, d decided, next *actor.User) (err error) {
+	id := d.pending.first().UserID
 	var had, has actor.User
 	if d.current != nil {
 		had = *d.current
@@ -195,15 +218,15 @@ func equal[T comparable](a, b *T) bool {
 }
 
 // tell plans a notification.
-func (pl *plan) tell(s *Store, p *pending, n actor.Notice) error {
-	w, body := p.write, n.Body
+func (pl *plan) tell(s *Store, lease actor.Lease, w *actor.Write, n actor.Notice) error {
+	body := n.Body
 	if n.Secret {
 		var err error
 		if body, err = s.keyring.seal(body); err != nil {
 			return fmt.Errorf("sealing a notification: %w", err)
 		}
 	}
-	told := actor.Notification{UserID: w.UserID, Partition: p.lease.Partition, MessageID: uuid.New(),
+	told := actor.Notification{UserID: w.UserID, Partition: lease.Partition, MessageID: uuid.New(),
 		RoutingKey: n.RoutingKey, Body: n.Body, TraceParent: w.TraceParent, TraceState: w.TraceState}
 	c := &pl.notices
 	c.users = append(c.users, w.UserID)
@@ -212,7 +235,7 @@ func (pl *plan) tell(s *Store, p *pending, n actor.Notice) error {
 	c.bodies = append(c.bodies, body)
 	c.sealeds = append(c.sealeds, n.Secret)
 	c.traces = append(c.traces, w.TraceParent)
-	c.partitions = append(c.partitions, p.lease.Partition)
+	c.partitions = append(c.partitions, lease.Partition)
 	pl.told = append(pl.told, told)
 	return nil
 }
@@ -297,8 +320,8 @@ func (pl *plan) readNoticeIDs(rows pgx.Rows) error {
 	return rows.Err()
 }
 
-// finish tells the world what was committed.
-func (s *Store) finish(pl *plan) {
+// finish tells the world what was committed, and says how many writes have an outcome.
+func (s *Store) finish(pl *plan) (done int) {
 	for _, x := range pl.written {
 		for i, row := range x.rows {
 			if row {
@@ -308,7 +331,11 @@ func (s *Store) finish(pl *plan) {
 	}
 	s.outbox.send(pl.told)
 	for _, d := range pl.finished {
-		d.pending.shared = len(pl.finished)
-		d.pending.finish(d.outcome, d.err)
+		done += len(d.outcomes)
 	}
+	for _, d := range pl.finished {
+		d.pending.shared = done
+		d.pending.finish(d.outcomes, d.err)
+	}
+	return done
 }

@@ -34,7 +34,7 @@ func TestRekeyOverwritesNoTokenThatWasWrittenMeanwhile(t *testing.T) {
 				ops := append([]any{args{"op": "test", "path": "/github/access_token", "value": last[i]}}, replace("/github/access_token", token)...)
 				w := request(t, "patch", "", args{"user_id": id, "ops": ops})
 				w.Known = known
-				o, err := stores[i%2].Commit(t.Context(), h.lease, w)
+				o, err := commit(t.Context(), stores[i%2], h.lease, w)
 				if err != nil || o.Refusal != nil {
 					t.Error(o.Refusal, err)
 					return

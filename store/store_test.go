@@ -39,13 +39,22 @@ type harness struct {
 	known sync.Map // users as the last outcome was, by id
 }
 
+// commit commits one write.
+func commit(ctx context.Context, s actor.Store, lease actor.Lease, w *actor.Write) (actor.Outcome, error) {
+	outcomes, err := s.Commit(ctx, lease, []*actor.Write{w})
+	if err != nil {
+		return actor.Outcome{}, err
+	}
+	return outcomes[0], nil
+}
+
 // commit commits a write. Every other time, it knows of the user what the harness
 // has seen last, which may be out of date.
 func (h *harness) commit(s *store.Store, lease actor.Lease, w *actor.Write) (actor.Outcome, error) {
 	if known, ok := h.known.Load(w.UserID); ok && h.turn.Add(1)%2 == 0 {
 		w.Known = known.(*actor.User)
 	}
-	o, err := s.Commit(h.t.Context(), lease, w)
+	o, err := commit(h.t.Context(), s, lease, w)
 	if err == nil && o.After != nil {
 		h.known.Store(o.After.ID, o.After)
 	}
@@ -303,7 +312,7 @@ func TestConcurrentRequestsOfOneIdentityAreOne(t *testing.T) {
 		s := []*store.Store{h.Store, other}[i%2]
 		wg.Go(func() {
 			var err error
-			if outcomes[i], err = s.Commit(t.Context(), h.lease, w); err != nil {
+			if outcomes[i], err = commit(t.Context(), s, h.lease, w); err != nil {
 				t.Error(err)
 			}
 		})
@@ -332,7 +341,7 @@ func TestConcurrentClaimsOfOneEmailHaveOneWinner(t *testing.T) {
 		w.UserID = int64(i + 1)
 		s := []*store.Store{h.Store, other}[i%2]
 		wg.Go(func() {
-			o, err := s.Commit(t.Context(), h.lease, w)
+			o, err := commit(t.Context(), s, h.lease, w)
 			if err != nil {
 				t.Error(err)
 				return
@@ -414,7 +423,7 @@ func TestDeleteRemovesTheUserAndItsServicesAlsoWhereNoKeyOpensItsToken(t *testin
 		t.Error("a token that no key opens was read")
 	}
 	w := request(t, "patch", "m", args{"user_id": id, "ops": []any{}})
-	if _, err := h.Commit(t.Context(), h.lease, w); err == nil {
+	if _, err := commit(t.Context(), h, h.lease, w); err == nil {
 		t.Error("a patch saw a token that no key opens")
 	}
 	if n := h.one("SELECT count(*) FROM ident_requests WHERE code = 'invocation_failed'"); n != int64(0) {
@@ -636,7 +645,7 @@ func TestAGroupWithAWriteThatCannotBeCommittedCommitsTheOthers(t *testing.T) {
 		w := request(t, "create", fmt.Sprint("m", i), a)
 		w.UserID = int64(i + 1)
 		wg.Go(func() {
-			if _, err := h.Commit(t.Context(), h.lease, w); (err != nil) != (i == 25) {
+			if _, err := commit(t.Context(), h, h.lease, w); (err != nil) != (i == 25) {
 				t.Errorf("create %d: %v", i, err)
 			}
 		})

@@ -91,7 +91,7 @@ func (s *Store) warmWrites(ctx context.Context, conn *pgx.Conn) error {
 	lease := actor.Lease{Partition: -1, Epoch: -1}
 	identity := actor.Identity(uuid.New())
 	write := &actor.Write{Operation: "patch", Identity: identity}
-	g := &group{store: s, writes: []*pending{{write: write, lease: lease}}}
+	g := &group{store: s, writes: []*pending{{writes: []*actor.Write{write}, identities: []actor.Identity{identity}, lease: lease}}}
 	if err := g.lock(ctx, conn); err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func TestAWarmStoreTakesAPartitionOverWithoutPlanningAnything(t *testing.T) {
 		if message == "who is known" {
 			w.Known = found
 		}
-		if o, err := s.Commit(t.Context(), lease, w); err != nil || !o.Applied {
+		if o, err := commit(t.Context(), s, lease, w); err != nil || !o.Applied {
 			t.Fatalf("patch of a user %s: %+v, %v", message, o, err)
 		}
 	}

@@ -1,0 +1,263 @@
+package store_test
+
+import (
+	"crypto/rand"
+	"flag"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/store"
+)
+
+// together commits writes to one user who is known as given, all at once as far as the
+// store does so, and returns how many it did at a time.
+func (h *harness) together(s *store.Store, known *actor.User, writes []*actor.Write) (outcomes []actor.Outcome, at []int) {
+	h.t.Helper()
+	for len(writes) > 0 {
+		writes[0].Known = known
+		done, err := s.Commit(h.t.Context(), h.lease, writes)
+		if err != nil || len(done) == 0 || len(done) > len(writes) {
+			h.t.Fatalf("%d writes: %d outcomes, %v", len(writes), len(done), err)
+		}
+		known = done[len(done)-1].After
+		outcomes, at, writes = append(outcomes, done...), append(at, len(done)), writes[len(done):]
+	}
+	return outcomes, at
+}
+
+// names returns writes that give a user one name after another.
+func names(t testing.TB, id int64, n int, messageID func(int) string) (writes []*actor.Write) {
+	for i := range n {
+		writes = append(writes, request(t, "patch", messageID(i), args{"user_id": id, "ops": replace("/name", fmt.Sprint(i))}))
+	}
+	return writes
+}
+
+func anonymous(int) string { return "" }
+
+func TestWritesToOneUserAreCommittedInOneRoundTripAndEachIsTold(t *testing.T) {
+	h := start(t)
+	created := h.do("create", "m", ada(1))
+	var told []string
+	h.SendTo(func(n actor.Notification) { told = append(told, string(n.Body)) })
+	before := h.RoundTrips()
+	outcomes, at := h.together(h.Store, created.After, names(t, created.UserID, 50, func(i int) string { return fmt.Sprint("m", i) }))
+	if trips := h.RoundTrips() - before; len(at) != 1 || trips > 2 { // the outbox is swept beside it
+		t.Errorf("done %v at a time, in %d round trips", at, trips)
+	}
+	for i, o := range outcomes {
+		if !o.Applied || o.After.Name != fmt.Sprint(i) || i < 49 != (o.After.Version == actor.Version{}) {
+			t.Errorf("outcome %d: %+v, after it %+v", i, o, o.After)
+		}
+		if want := fmt.Sprintf(`{"ops":[{"op":"replace","path":"/name","value":"%d"}],"user_id":%d}`, i, created.UserID); told[i] != want {
+			t.Errorf("notification %d: %s", i, told[i])
+		}
+	}
+	if last := outcomes[49].After; !reflect.DeepEqual(last, h.get(created.UserID)) {
+		t.Errorf("the last outcome is not what is stored: %+v", last)
+	}
+	again := h.do("patch", "m20", args{"user_id": created.UserID, "ops": replace("/name", "20")})
+	if again.Applied || again.Refusal != nil || h.get(created.UserID).Name != "49" {
+		t.Errorf("one of them that comes again: %+v", again)
+	}
+	left, err := h.Undelivered(t.Context(), nil, 0, 0, 100)
+	if err != nil || len(left) != 51 {
+		t.Fatalf("%d notifications in the outbox, %v", len(left), err)
+	}
+	for i, n := range left[1:] {
+		if string(n.Body) != told[i] {
+			t.Errorf("number %d in the outbox is %s", i, n.Body)
+		}
+	}
+}
+
+func TestAWriteThatCouldFailForOthersIsCommittedByItself(t *testing.T) {
+	h := start(t)
+	h.create(2)
+	for what, ops := range map[string][]any{
+		"email":   replace("/email", "ada2@example.org"),
+		"account": replace("/github/id", 2),
+		"both":    append(replace("/email", "ada2@example.org"), replace("/github/id", 2)...),
+	} {
+		created := h.do("create", "", args{"name": "Ada", "email": what, "github": args{"id": len(what), "access_token": "t"}})
+		writes := names(t, created.UserID, 20, anonymous)
+		writes[10] = request(t, "patch", "", args{"user_id": created.UserID, "ops": ops})
+		outcomes, at := h.together(h.Store, created.After, writes)
+		if fmt.Sprint(at) != "[10 1 9]" {
+			t.Errorf("%s: done %v at a time", what, at)
+		}
+		wantCode(t, outcomes[10], actor.Conflict)
+		if last := outcomes[19].After; !reflect.DeepEqual(last, h.get(created.UserID)) || last.Name != "19" {
+			t.Errorf("%s: %+v", what, last)
+		}
+	}
+}
+
+// A try of several writes is lost on the way and reaches its end beside the next one, or
+// before it, or never.
+func TestWritesToOneUserThatAreCommittedWithoutAnAnswerAreAppliedOnce(t *testing.T) {
+	for _, committed := range []bool{true, false} {
+		t.Run(fmt.Sprintf("committed=%t", committed), func(t *testing.T) {
+			h := start(t)
+			created := h.do("create", "m", ada(1))
+			s, p := h.throughProxy()
+			h.exec(`CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NEW; END $$`)
+			h.exec("CREATE TRIGGER hold BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION hold()")
+			h.exec("SELECT pg_advisory_lock(42)")
+			writes := names(t, created.UserID, 20, anonymous)
+			writes[0] = request(t, "patch", "", args{"user_id": created.UserID, "ops": replace("/picture_url", "refused")})
+			writes[5] = request(t, "patch", "m5", args{"user_id": created.UserID, "ops": replace("/name", "5")})
+			var outcomes []actor.Outcome
+			var writing sync.WaitGroup
+			writing.Go(func() { outcomes, _ = h.together(s, created.After, writes) })
+			h.await(waitsForLock)
+			if committed {
+				p.fallSilent()
+				h.exec("SELECT pg_advisory_unlock(42)")
+				h.await("SELECT name = '19' FROM users WHERE id = $1", created.UserID)
+				p.cut()
+			} else {
+				p.cut() // the try goes on in the server, once it is let, and the next one waits for the row
+				h.await("SELECT count(*) >= 1 FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle' AND query LIKE '%ident%'")
+				h.exec("SELECT pg_advisory_unlock(42)")
+			}
+			writing.Wait()
+			for i, o := range outcomes {
+				if (o.Refusal != nil) != (i == 0) {
+					t.Errorf("outcome %d: %+v", i, o)
+				}
+			}
+			if n := h.one("SELECT count(*) FROM ident_outbox WHERE routing_key LIKE '%.patch'"); n != int64(19) {
+				t.Errorf("%v notifications", n)
+			}
+			if audit := h.audit(); strings.Count(audit, "\n") != 19 {
+				t.Errorf("on record:\n%s", audit)
+			}
+			if u := h.get(created.UserID); u.Name != "19" {
+				t.Errorf("the user is %+v", u)
+			}
+		})
+	}
+}
+
+// trail is all that writes leave behind, but for what is drawn at random.
+func (h *harness) trail(messageID func(int) string, ids int) string {
+	h.t.Helper()
+	list := func(sql string) any {
+		return h.one("SELECT coalesce(string_agg(row, E'\n'), '') FROM (" + sql + ") AS t (row)")
+	}
+	var identities []string
+	for i := range ids {
+		identities = append(identities, fmt.Sprintf("'%x'", actor.IdentityOf(messageID(i), "", "")))
+	}
+	return fmt.Sprintf("users:\n%v\nrequests:\n%v\noutbox:\n%v\naudit:\n%s",
+		list("SELECT format('%s %s %s %s %s', id, name, email_address, picture_url, (SELECT string_agg(sv_name || '=' || sv_id, ' ' ORDER BY sv_name) FROM services s WHERE s.user_id = id)) FROM users ORDER BY id"),
+		list("SELECT DISTINCT format('%s %s %s %s', identity, user_id, code, message) FROM ident_requests WHERE identity IN ("+strings.Join(identities, ", ")+") ORDER BY 1"),
+		list("SELECT format('%s %s %s %s', user_id, routing_key, partition, CASE WHEN sealed THEN '' ELSE convert_from(body, 'UTF8') END) FROM ident_outbox ORDER BY id"),
+		h.audit())
+}
+
+func TestWritesCommittedTogetherDoWhatTheyDoOneAfterAnother(t *testing.T) {
+	at, one := start(t), start(t)
+	// Each check takes tens of round trips: -rapid.checks asks for more.
+	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
+		f.Value.Set("40")
+		defer f.Value.Set(f.DefValue)
+	}
+	most := 0
+	rapid.Check(t, func(r *rapid.T) {
+		ids := [2]int64{1 << 20, 1<<20 + 1}
+		var known [2]*actor.User
+		for _, h := range []*harness{at, one} {
+			h.exec("TRUNCATE users, services, ident_outbox, ident_audit, ident_requests")
+			for i, id := range ids {
+				w := request(t, "create", "", args{"name": "n", "email": fmt.Sprint("e", i), "github": args{"id": i, "access_token": "g"}, "facebook": args{"id": i, "access_token": "f"}})
+				w.UserID = id
+				o, err := commit(t.Context(), h, h.lease, w)
+				if err != nil || o.Refusal != nil {
+					r.Fatal(o, err)
+				}
+				if h == at {
+					known[i] = o.After
+				}
+			}
+		}
+		const identities = 20
+		run := rand.Text()
+		messageID := func(n int) string { return fmt.Sprint(run, n) }
+		for range rapid.IntRange(1, 4).Draw(r, "rounds") {
+			who := rapid.IntRange(0, 1).Draw(r, "who")
+			drawn := rapid.SliceOfN(rapid.Custom(func(r *rapid.T) func() *actor.Write {
+				identity := ""
+				if n := rapid.IntRange(0, 2*identities).Draw(r, "identity"); n < identities {
+					identity = messageID(n)
+				}
+				operation, a := "patch", args{"user_id": ids[who]}
+				switch rapid.IntRange(0, 20).Draw(r, "what") {
+				case 0:
+					operation = "delete"
+				case 1:
+					a["ops"] = replace("/email", fmt.Sprint("e", rapid.IntRange(0, 3).Draw(r, "email")))
+				case 2:
+					a["ops"] = replace("/github/id", rapid.IntRange(0, 3).Draw(r, "account"))
+				case 3, 4:
+					a["ops"] = []any{args{"op": "remove", "path": rapid.SampledFrom([]string{"/github", "/facebook", "/picture_url"}).Draw(r, "removed")}}
+				case 5:
+					a["ops"] = []any{args{"op": "add", "path": "/facebook", "value": args{"id": rapid.IntRange(0, 3).Draw(r, "account"), "access_token": "n"}}}
+				case 6, 7:
+					a["ops"] = replace(rapid.SampledFrom([]string{"/github", "/facebook"}).Draw(r, "service")+"/access_token", rapid.SampledFrom([]string{"g", "f", "x"}).Draw(r, "token"))
+				case 8, 9:
+					a["ops"] = []any{args{"op": "test", "path": "/name", "value": rapid.SampledFrom([]string{"n", "o"}).Draw(r, "tested")}, args{"op": "add", "path": "/picture_url", "value": "p"}}
+				default:
+					a["ops"] = replace("/name", rapid.SampledFrom([]string{"n", "o", "p"}).Draw(r, "name"))
+				}
+				return func() *actor.Write { return request(t, operation, identity, a) }
+			}), 1, 20).Draw(r, "writes")
+			if rapid.IntRange(0, 3).Draw(r, "foreign") == 0 {
+				for _, h := range []*harness{at, one} {
+					h.exec("UPDATE users SET picture_url = 'foreign' WHERE id = $1", ids[who])
+				}
+			}
+			var writes []*actor.Write
+			var want []actor.Outcome
+			for _, w := range drawn {
+				writes = append(writes, w())
+				o, err := commit(t.Context(), one, one.lease, w())
+				if err != nil {
+					r.Fatal(err)
+				}
+				want = append(want, o)
+			}
+			got, by := at.together(at.Store, known[who], writes)
+			known[who], most = got[len(got)-1].After, max(most, slices.Max(by))
+			for i := range got {
+				if !same(got[i], want[i]) || got[i].Applied != want[i].Applied || want[i].Applied && !alike(got[i].After, want[i].After) {
+					r.Fatalf("write %d, done %v at a time: %+v (%+v), want %+v (%+v)", i, by, got[i], got[i].After, want[i], want[i].After)
+				}
+			}
+		}
+		if got, want := at.trail(messageID, identities), one.trail(messageID, identities); got != want {
+			r.Fatalf("%s\n\nwant\n\n%s", got, want)
+		}
+	})
+	if most < 5 {
+		t.Errorf("no more than %d writes were done at a time", most)
+	}
+}
+
+// alike says whether two users are the same but for their versions.
+func alike(a, b *actor.User) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	x, y := *a, *b
+	x.Version, y.Version = actor.Version{}, actor.Version{}
+	return reflect.DeepEqual(x, y)
+}
