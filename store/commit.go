@@ -35,7 +35,7 @@ type pending struct {
 	ctx        context.Context
 	since      time.Time // of its first try, as far as others stood in its way
 	pause      time.Duration
-	unsure     bool // a try ended without telling whether it was committed: all of writes, or none
+	unsure     bool // a try ended without telling whether it was committed
 	reread     bool // what the first write knows of the user, or of others, is not to be relied on
 	result     chan result
 
@@ -187,9 +187,7 @@ func (s *Store) commitGroup(group []*pending) {
 		if class == unknown {
 			s.log.Warn("database out of reach, trying again", zap.Int("writes", len(group)), zap.Error(err))
 			for _, p := range group {
-				if p.part > 0 && !p.unsure { // once it is, it is for all that may have been committed
-					p.unsure, p.writes = true, p.writes[:p.part]
-				}
+				p.unsure = true
 			}
 		}
 		switch {

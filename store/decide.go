@@ -76,8 +76,8 @@ func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) 
 	return late, nil
 }
 
-// repeat plans the answers to those writes that were done before: the first one; or, if
-// an earlier try may have committed all of them, as many of the first as there are.
+// repeat plans the answers to those writes that were done before: the first one; or, as
+// an earlier try may have committed several, as many of the first as there are.
 func (g *group) repeat(p *pending) bool {
 	most := 1
 	if p.unsure {
