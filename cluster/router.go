@@ -183,6 +183,11 @@ func (c *call) write(w *actor.Write, of *holding) {
 			c.writeTo(partition.Of(id, c.o.Partitions), w, of)
 			return
 		}
+		if id := c.o.Store.SpareUserID(); id != 0 {
+			w.UserID = id
+			c.writeTo(partition.Of(id, c.o.Partitions), w, nil)
+			return
+		}
 		c.spawn(func() {
 			id, err := c.o.Store.NewUserID(c.ctx)
 			if err != nil {

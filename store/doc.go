@@ -5,6 +5,12 @@
 // Writes that wait at the same moment share a transaction (group commit), which
 // takes one or two round trips however many they are.
 //
+// So do writes to one user that wait, if they know the user: each decides on what the one
+// before it has left, and the user's rows are written once, as the last one leaves them.
+// Each has its own record, notification and row of the audit. One that could fail, and
+// the others with it, is committed by itself: it gives the user another email or service
+// id, or deletes him.
+//
 // Where the users have to be read, it is two: the first locks the users' rows, the
 // second writes what the writes have decided, and commits. Since a write decides
 // on rows that are locked, what another program has written meanwhile, to the row

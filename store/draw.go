@@ -2,9 +2,15 @@ package store
 
 import (
 	"context"
+	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
+
+// drawIDs draws $1 user ids.
+const drawIDs = `SELECT nextval(sequence) FROM
+	(SELECT pg_get_serial_sequence('users', 'id')::regclass AS sequence) AS s, generate_series(1, $1)`
 
 // maxDraws is the greatest number of user ids that are drawn in one round trip.
 const maxDraws = 32
@@ -14,6 +20,56 @@ type draw struct {
 	id   int64
 	done chan error
 }
+
+// spareFor is how long an id that was drawn ahead is good for. It is not longer than a
+// create may take anyway: users are made nearly in the order of their ids, so that
+// who reads the list of them on from the last one misses no more than otherwise.
+const spareFor = 100 * time.Millisecond
+
+// spares are ids that the transactions of creates have drawn along, one for each, so
+// that the creates which follow need no round trip of their own for that.
+type spares struct {
+	mu    sync.Mutex // guards the following fields
+	ids   []int64
+	until time.Time // they are good
+}
+
+func (s *spares) put(ids []int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ids, s.until = ids, time.Now().Add(spareFor)
+}
+
+// take returns an id, 0 if there is none.
+func (s *spares) take() (id int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.ids) == 0 || time.Now().After(s.until) {
+		return 0
+	}
+	id, s.ids = s.ids[0], s.ids[1:]
+	return id
+}
+
+// queue draws an id for each create of a group.
+func (s *spares) queue(batch *pgx.Batch, writes []*pending) {
+	creates := 0
+	for _, p := range writes {
+		if p.first().Creates() {
+			creates++
+		}
+	}
+	if creates > 0 {
+		batch.Queue(drawIDs, creates).Query(func(rows pgx.Rows) error {
+			ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+			s.put(ids)
+			return err
+		})
+	}
+}
+
+// SpareUserID implements [actor.Store].
+func (s *Store) SpareUserID() int64 { return s.spares.take() }
 
 // NewUserID implements [actor.Store].
 func (s *Store) NewUserID(ctx context.Context) (id int64, err error) {
@@ -60,8 +116,7 @@ func (s *Store) drawGroups() {
 func (s *Store) drawGroup(group []*draw) {
 	ctx, cancel := context.WithTimeout(s.ctx, attemptTimeout)
 	defer cancel()
-	rows, _ := s.pool.Query(ctx, `SELECT nextval(sequence) FROM
-		(SELECT pg_get_serial_sequence('users', 'id')::regclass AS sequence) AS s, generate_series(1, $1)`, len(group))
+	rows, _ := s.pool.Query(ctx, drawIDs, len(group))
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	for i, d := range group {
 		if err == nil {

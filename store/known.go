@@ -50,6 +50,7 @@ func (s *Store) tryKnown(all []*pending) (done int, again []*pending, err error)
 	e.queue(batch, &sound)
 	removal := s.outbox.remove()
 	g.plan.queue(batch, removal, isSound)
+	s.spares.queue(batch, g.writes)
 	err = s.transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return conn.SendBatch(ctx, batch).Close()
 	})

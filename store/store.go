@@ -117,6 +117,7 @@ type Store struct {
 	metrics  *metrics
 	trips    *atomic.Int64
 	outbox   outbox
+	spares   spares
 	readOnly atomic.Bool // a write found so since the last Ping
 }
 

@@ -237,6 +237,21 @@ func TestWhatIsCreatedIsFoundByEachOfItsKeys(t *testing.T) {
 	}
 }
 
+func TestACreateDrawsTheIDOfTheNextOne(t *testing.T) {
+	h := start(t)
+	spare := int64(0)
+	for n := 1; spare == 0; n++ { // one that takes long is too old at once
+		h.create(n)
+		if spare = h.SpareUserID(); n == 100 {
+			t.Fatal("no create has drawn another id")
+		}
+	}
+	drawn, err := h.NewUserID(t.Context())
+	if err != nil || drawn == spare || h.get(spare) != nil || h.SpareUserID() != 0 {
+		t.Errorf("the spare id is %d, the next one %d, %v", spare, drawn, err)
+	}
+}
+
 func TestTokensAreSealedInTheDatabase(t *testing.T) {
 	h := start(t, func(o *store.Options) { o.TokensInNotices = true })
 	h.create(1)

@@ -31,7 +31,8 @@ them as of any others. What only a database within reach tells is left out
 otherwise, and so is CPU time.
 
 A get, a get by email, a patch and a create go to the shared queue, what is named
--direct to the user's partition; mix is nine gets for each patch. "row lock" is a
+-direct to the user's partition; patch-one patches the same user each time; mix is
+nine gets for each patch. "row lock" is a
 patch made without the service: one transaction that locks the user's row, over
 pgx. "commit" is an update of one row.
 
