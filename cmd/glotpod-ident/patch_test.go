@@ -269,6 +269,38 @@ func TestABurstOfRequestsForOneUserIsCarriedOutWhole(t *testing.T) {
 	}
 }
 
+// As long as somebody has the user's row locked, none of these patches can be made.
+func TestRequestsForOneUserThatCannotBeCarriedOutKeepNobodyWaiting(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.serve(t)
+	c := s.newCaller(t)
+	u, other := c.create(t, newUser()), c.create(t, newUser())
+	lock, err := s.connect(t).Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock.Exec(t.Context(), "SELECT FROM users WHERE id = $1 FOR UPDATE", u["id"]); err != nil {
+		t.Fatal(err)
+	}
+	var sent []*message
+	for i := range 600 { // more than an instance takes at a time
+		m := c.request("patch", patchOf(u, op("replace", "/name", fmt.Sprint("s3cret ", i))))
+		c.send(t, m)
+		sent = append(sent, m)
+	}
+	for i := range 10 {
+		c.call(t, "patch", patchOf(other, op("replace", "/name", fmt.Sprint("s3cret ", i)))).result(t)
+	}
+	if err := lock.Commit(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, m := range sent {
+		c.await(t, m).result(t)
+	}
+	c.call(t, "get", dict{"user_id": u["id"]}).is(t, changed(u, dict{"name": "s3cret 599"}))
+}
+
 func TestPatchTakesUsersWhomAnotherProgramHasMadeLargerThanARequest(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
