@@ -1,6 +1,9 @@
 package store
 
-import "context"
+import (
+	"context"
+	"runtime"
+)
 
 // A gatherer has work that comes one by one done in groups. While one group is
 // being done the next one fills, so a group is as large as the load makes it,
@@ -21,6 +24,7 @@ func (g gatherer[T]) run(ctx context.Context) {
 		select {
 		case first := <-g.in:
 			giveBack := g.turn.take(ctx)
+			runtime.Gosched() // who is about to give more, as one message after another is read, does so first
 			g.do(g.fill(first))
 			giveBack()
 		case <-ctx.Done():
