@@ -21,7 +21,7 @@ type acks struct {
 
 const (
 	// ackAfter is how long an acknowledgement may wait for others.
-	ackAfter = 10 * time.Millisecond
+	ackAfter = 50 * time.Millisecond
 
 	// ackShare is which part of the prefetch count may wait to be acknowledged.
 	ackShare = 4
