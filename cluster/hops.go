@@ -223,3 +223,42 @@ func (h *hops) listen(returns <-chan amqp.Return, confirms <-chan amqp.Confirmat
 		h.done.put(x)
 	}
 }
+
+// finishHops ends the calls that were passed on.
+func (s *session) finishHops() {
+	for {
+		for _, x := range s.hops.done.take() {
+			s.passed(x)
+		}
+		select {
+		case <-s.hops.done.ready:
+		case <-s.hops.drained:
+			for _, x := range s.hops.done.take() {
+				x.sending.end(x.taken)
+				x.call.leave()
+			}
+			return
+		}
+	}
+}
+
+func (s *session) passed(x *hop) {
+	c := x.call
+	x.sending.end(x.taken)
+	switch {
+	case s.ctx.Err() != nil:
+		c.leave()
+	case x.taken:
+		c.ended.Do(func() {
+			c.acknowledge()
+			c.end(outcomePassedOn, 0)
+		})
+	default:
+		if x.returned {
+			s.rebinder.declare()
+		}
+		c.ended.Do(func() { c.putBack("request not passed on; it comes again", errNotTaken) })
+	}
+}
+
+var errNotTaken = errors.New("the broker did not take it")

@@ -285,45 +285,6 @@ func (c *call) pass(number int, user, mark int64) {
 	}
 }
 
-// finishHops ends the calls that were passed on.
-func (s *session) finishHops() {
-	for {
-		for _, x := range s.hops.done.take() {
-			s.passed(x)
-		}
-		select {
-		case <-s.hops.done.ready:
-		case <-s.hops.drained:
-			for _, x := range s.hops.done.take() {
-				x.sending.end(x.taken)
-				x.call.leave()
-			}
-			return
-		}
-	}
-}
-
-func (s *session) passed(x *hop) {
-	c := x.call
-	x.sending.end(x.taken)
-	switch {
-	case s.ctx.Err() != nil:
-		c.leave()
-	case x.taken:
-		c.ended.Do(func() {
-			c.acknowledge()
-			c.end(outcomePassedOn, 0)
-		})
-	default:
-		if x.returned {
-			s.rebinder.declare()
-		}
-		c.ended.Do(func() { c.putBack("request not passed on; it comes again", errNotTaken) })
-	}
-}
-
-var errNotTaken = errors.New("the broker did not take it")
-
 // held returns the partition of this number, nil unless it is held here and
 // takes requests.
 func (s *session) held(number int) *holding { return s.slots[number].held.Load() }

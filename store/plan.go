@@ -1,11 +1,9 @@
 package store
 
 import (
-	"context"
 	"fmt"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/actor"
 )
@@ -238,104 +236,4 @@ func (pl *plan) tell(s *Store, lease actor.Lease, w *actor.Write, n actor.Notice
 	c.partitions = append(c.partitions, lease.Partition)
 	pl.told = append(pl.told, told)
 	return nil
-}
-
-// queue has all written that is planned, if a condition holds, and what was
-// delivered removed in any case.
-func (pl *plan) queue(batch *pgx.Batch, removal *removal, condition string) {
-	if c := &pl.deletedServices; c.users != nil {
-		batch.Queue(`DELETE FROM services s
-			USING unnest($1::int[], $2::text[]::svc_type[]) AS d (user_id, sv_name)
-			WHERE s.user_id = d.user_id AND s.sv_name = d.sv_name AND `+condition, c.users, c.names)
-	}
-	if pl.deletedUsers != nil {
-		batch.Queue("DELETE FROM users WHERE id = ANY($1::int[]) AND "+condition, pl.deletedUsers)
-	}
-	if c := &pl.updatedUsers; c.ids != nil {
-		batch.Queue(`UPDATE users u
-			SET name = n.name, email_address = n.email, picture_url = n.picture
-			FROM unnest($1::int[], $2::text[], $3::text[], $4::text[]) AS n (id, name, email, picture)
-			WHERE u.id = n.id AND `+condition, c.ids, c.names, c.emails, c.pictures)
-	}
-	if c := &pl.insertedUsers; c.ids != nil {
-		batch.Queue(`INSERT INTO users (id, name, email_address, picture_url)
-			SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::text[]) WHERE `+condition,
-			c.ids, c.names, c.emails, c.pictures)
-	}
-	if c := &pl.services; c.users != nil {
-		batch.Queue(`INSERT INTO services (user_id, sv_name, sv_id, access_token)
-			SELECT * FROM unnest($1::int[], $2::text[]::svc_type[], $3::bigint[], $4::bytea[]) WHERE `+condition+`
-			ON CONFLICT (sv_name, user_id) DO UPDATE
-			SET sv_id = excluded.sv_id, access_token = excluded.access_token`, c.users, c.names, c.ids, c.tokens)
-	}
-	if c := &pl.requests; c.identities != nil {
-		batch.Queue(`INSERT INTO ident_requests (slot, identity, digest, user_id, code, message)
-			SELECT slots.slot, r.* FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::text[], $5::text[]) AS r,
-			(SELECT ident_slot(now()) UNION SELECT ident_slot(now() - interval '10 minutes')) AS slots (slot) WHERE `+condition,
-			c.identities, c.digests, c.users, c.codes, c.messages)
-	}
-	pl.audit.queue(batch, condition)
-	if c := &pl.notices; c.users != nil {
-		batch.Queue(`INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, traceparent, partition)
-			SELECT n.user_id, n.message_id, n.routing_key, n.body, n.sealed, nullif(n.trace, ''), n.partition
-			FROM unnest($1::int[], $2::uuid[], $3::text[], $4::bytea[], $5::boolean[], $6::text[], $7::int[])
-				AS n (user_id, message_id, routing_key, body, sealed, trace, partition) WHERE `+condition+`
-			RETURNING id, pg_current_xact_id()::xid`, c.users, c.ids, c.keys, c.bodies, c.sealeds, c.traces, c.partitions).
-			Query(pl.readNoticeIDs)
-	}
-	if removal.ids != nil {
-		batch.Queue(deleteOutbox, removal.ids)
-	}
-}
-
-// commit writes all that is planned and commits: one round trip.
-func (pl *plan) commit(ctx context.Context, conn *pgx.Conn, s *Store) error {
-	batch := new(pgx.Batch)
-	removal := s.outbox.remove()
-	pl.queue(batch, removal, "true")
-	if len(pl.stuck) > 0 {
-		batch.Queue(outboxColumns+"ident_outbox WHERE user_id = ANY($1::int[]) ORDER BY id", pl.stuck).Query(func(rows pgx.Rows) error {
-			left, err := s.readOutbox(rows)
-			pl.told = append(pl.told, left...)
-			return err
-		})
-	}
-	if batch.Len() == 0 {
-		// Nothing was locked for long and nothing is to be kept.
-		batch.Queue("rollback")
-	} else {
-		batch.Queue("commit")
-	}
-	err := conn.SendBatch(ctx, batch).Close()
-	removal.done(err)
-	return err
-}
-
-func (pl *plan) readNoticeIDs(rows pgx.Rows) error {
-	for i := 0; rows.Next(); i++ {
-		if err := rows.Scan(&pl.told[i].ID, &pl.xid); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
-}
-
-// finish tells the world what was committed, and says how many writes have an outcome.
-func (s *Store) finish(pl *plan) (done int) {
-	for _, x := range pl.written {
-		for i, row := range x.rows {
-			if row {
-				x.user.Version[i] = pl.xid
-			}
-		}
-	}
-	s.outbox.send(pl.told)
-	for _, d := range pl.finished {
-		done += len(d.outcomes)
-	}
-	for _, d := range pl.finished {
-		d.pending.shared = done
-		d.pending.finish(d.outcomes, d.err)
-	}
-	return done
 }
