@@ -276,6 +276,15 @@ func (c *coordinator) do(ctx context.Context, workers *sync.WaitGroup, command o
 	}
 }
 
+// which names in the log the partitions that something is about.
+func which[T any](all []T, partition func(T) int) zap.Field {
+	numbers := make([]int, len(all))
+	for i, one := range all {
+		numbers[i] = partition(one)
+	}
+	return zap.Ints("partitions", numbers)
+}
+
 // claimAll makes the claims that wait, as many at once as there are.
 func (c *coordinator) claimAll(ctx context.Context, claims mailbox[ownership.Claim]) {
 	for batch := range claims.batches(ctx) {
@@ -284,7 +293,7 @@ func (c *coordinator) claimAll(ctx context.Context, claims mailbox[ownership.Cla
 		cancel()
 		if err != nil {
 			if ctx.Err() == nil {
-				c.log.Warn("partitions not claimed", zap.Int("partitions", len(batch)), zap.Error(err))
+				c.log.Warn("partitions not claimed", which(batch, func(c ownership.Claim) int { return c.Partition }), zap.Error(err))
 			}
 			answers = nil
 			for _, claim := range batch {
@@ -308,7 +317,7 @@ func (c *coordinator) releaseAll(ctx context.Context) {
 		err := c.store.Release(releasing, batch)
 		cancel()
 		if err != nil {
-			c.log.Warn("partitions not released", zap.Int("partitions", len(batch)), zap.Error(err))
+			c.log.Warn("partitions not released", which(batch, func(l ownership.Lease) int { return l.Partition }), zap.Error(err))
 			continue
 		}
 		var released []ownership.Event
@@ -328,7 +337,7 @@ func (c *coordinator) endAll(ctx context.Context) {
 		}
 		answers, err := c.handOver(ctx, all)
 		for err != nil {
-			c.log.Warn("partitions not handed over, trying again", zap.Int("partitions", len(batch)), zap.Error(err))
+			c.log.Warn("partitions not handed over, trying again", which(all, func(h ownership.HandOver) int { return h.Partition }), zap.Error(err))
 			select {
 			case <-time.After(releaseEvery):
 			case <-ctx.Done():
