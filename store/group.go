@@ -63,6 +63,10 @@ type outcomeRow struct {
 // wait and rows may be locked, but for the last one that does.
 const decideFor = 500 * time.Millisecond
 
+// decideOneFor likewise bounds how long the writes to one user may take, while others'
+// wait that could be committed along with the first of them.
+const decideOneFor = 20 * time.Millisecond
+
 // tryGroup commits a group of writes in one transaction, the first of each pending,
 // and finishes those that it could. It says how many these are, and returns the ones
 // that have to wait for another of the group: whose user or identity they share, or

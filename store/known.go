@@ -104,6 +104,9 @@ func (g *group) decideKnown(e *expectation) (unfit []*pending, err error) {
 // the first one wants what another user of the group wants.
 func (g *group) decideAll(d *decided, e *expectation, deadline time.Time) {
 	p, current := d.pending, d.current
+	if own := time.Now().Add(decideOneFor); own.Before(deadline) {
+		deadline = own
+	}
 	for i, w := range p.writes[:p.part] {
 		if i > 0 && time.Now().After(deadline) {
 			break
