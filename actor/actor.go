@@ -22,8 +22,7 @@ type task struct {
 }
 
 // maxBatch is the greatest number of a user's writes that are given to the store at
-// once. It bounds by how much a mailbox that is full may be exceeded, and for how long
-// a read waits behind writes that came after it.
+// once. It bounds for how long a read waits behind writes that came after it.
 const maxBatch = 64
 
 func (a *actor) put(t task) {
@@ -33,7 +32,9 @@ func (a *actor) put(t task) {
 	}
 }
 
-func (a *actor) waiting() int { return len(a.tasks) - a.doing }
+// waiting says how many tasks take up room in the mailbox: all but one that is being
+// done. That others are done along with it makes no room for more.
+func (a *actor) waiting() int { return len(a.tasks) - min(1, a.doing) }
 
 // begin returns what is to be done next, nothing if there is nothing: all reads up to
 // the next write; or, from a write on, everything up to a number of writes.
@@ -103,8 +104,10 @@ func (p *Partition) next(userID int64, a *actor, done int) []task {
 
 // write commits the writes of a batch, which begins with one, or the first of them;
 // brings the cache up to date; and then tells those who wait for them, and for the
-// reads that follow each of them, in order. It returns how many tasks are done, and
-// the user as that leaves him, nil where that is not known, for the next batch.
+// reads that follow each of them, in order; but where it is not known what a write has
+// left, since it had been done before, or has failed, the reads are done last. It returns
+// how many tasks are done, and the user as that leaves him, nil where that is not known,
+// for the next batch.
 func (p *Partition) write(userID int64, batch []task, known *User) (done int, next *User) {
 	begun := time.Now()
 	cache := p.o.Cache
@@ -132,6 +135,7 @@ func (p *Partition) write(userID int64, batch []task, known *User) (done int, ne
 
 	err = p.explain(err)
 	var now standing
+	var unanswered []task
 	for done < len(batch) {
 		if t := batch[done]; t.write != nil {
 			if len(outcomes) == 0 {
@@ -148,11 +152,14 @@ func (p *Partition) write(userID int64, batch []task, known *User) (done int, ne
 		}
 		reads := readsOf(batch[done:])
 		if now.unknown {
-			p.read(userID, reads)
+			unanswered = append(unanswered, reads...)
 		} else {
 			tell(reads, now.answer(), nil)
 		}
 		done += len(reads)
+	}
+	if len(unanswered) > 0 {
+		p.read(userID, unanswered)
 	}
 	return done, now.user
 }

@@ -5,10 +5,10 @@
 // A [Partition] does the work of the users of one partition. A user's actor is a
 // mailbox, bounded but for what the partition's queue bounds, and, while there is
 // work in it, a goroutine. It serialises what concerns its user: each write decides on
-// what the one before has left, and a read sees what the writes before it have left,
-// and nothing of those after it. What waits is given to the store at once, which may
-// commit several writes together; the next ones are begun when these are answered. The
-// actors of different users run side by side.
+// what the one before has left, and a read sees what the writes before it have left.
+// What waits is given to the store at once, which may commit several writes together;
+// the next ones are begun when these are answered. The actors of different users run
+// side by side.
 //
 // # Warm users
 //

@@ -21,7 +21,7 @@ var (
 type PartitionOptions struct {
 	Store   Store
 	Lease   Lease  // what its writes are committed under
-	Mailbox int    // tasks that wait for one user, beside what is being done and what is Queued
+	Mailbox int    // tasks for one user, beside one that is being done and what is Queued
 	Cache   *Cache // shared by all partitions of the instance; nil: every read goes to the store
 	Fenced  func() // called once, when the store says that the lease is over; must not block
 }
@@ -95,15 +95,25 @@ func (p *Partition) Write(w *Write, done func(Outcome, error)) error {
 // every write that was answered, but perhaps not those that wait. If there are
 // too many of these as well, Get returns ErrMailboxFull.
 func (p *Partition) Get(userID int64, done func(answer []byte, err error)) error {
-	answer, err := p.get(userID, done)
+	return p.get(userID, false, done)
+}
+
+// GetQueued is Get for a read that came by the partition's queue, which bounds how many
+// there are: it finds no mailbox full, and so always sees the writes that came before it.
+func (p *Partition) GetQueued(userID int64, done func(answer []byte, err error)) error {
+	return p.get(userID, true, done)
+}
+
+func (p *Partition) get(userID int64, queued bool, done func(answer []byte, err error)) error {
+	answer, err := p.getOrStart(userID, queued, done)
 	if answer != nil {
 		done(answer, nil)
 	}
 	return err
 }
 
-// get returns the answer, or sees to it that done is called with it.
-func (p *Partition) get(userID int64, done func([]byte, error)) (warm []byte, err error) {
+// getOrStart returns the answer, or sees to it that done is called with it.
+func (p *Partition) getOrStart(userID int64, queued bool, done func([]byte, error)) (warm []byte, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.over.Load() {
@@ -123,7 +133,7 @@ func (p *Partition) get(userID int64, done func([]byte, error)) (warm []byte, er
 		p.startAsideLocked(userID, t)
 	case a == nil:
 		p.startLocked(userID, t)
-	case a.waiting() < p.o.Mailbox:
+	case queued || a.waiting() < p.o.Mailbox:
 		a.put(t)
 	case roomAside:
 		p.startAsideLocked(userID, t)

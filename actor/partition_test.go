@@ -64,6 +64,67 @@ func TestAFullMailboxTakesNoMoreWritesAndIsTold(t *testing.T) {
 	})
 }
 
+func TestAMailboxIsFullHoweverManyOfItsTasksAreDoneAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newFakeStore()
+		s.together = maxBatch
+		held := make(chan struct{})
+		s.before = func(_ context.Context, _ int64, w *Write) error {
+			if w != nil {
+				<-held
+			}
+			return nil
+		}
+		const mailbox = 20
+		p := testPartition(t, s, testCache(t, roomy), mailbox)
+		taken := 0
+		fill := func() {
+			for {
+				if p.Write(&Write{UserID: 1}, func(Outcome, error) { taken-- }) != nil {
+					return
+				}
+				taken += 2
+				if p.Get(1, func([]byte, error) { taken-- }) != nil {
+					taken--
+				}
+				synctest.Wait() // a read that finds no room is done beside the mailbox, and told
+			}
+		}
+		fill()
+		held <- struct{}{} // the first write is done, and more are begun
+		synctest.Wait()
+		fill()
+		if taken > mailbox+1 {
+			t.Errorf("%d tasks of one user, in a mailbox for %d", taken, mailbox)
+		}
+		close(held)
+		synctest.Wait()
+		if taken != 0 {
+			t.Errorf("%d were not told", taken)
+		}
+	})
+}
+
+func TestAReadByThePartitionsQueueSeesTheWritesBeforeItHoweverManyWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPartition(t, newFakeStore(), testCache(t, roomy), 1)
+		for i := range int64(20) {
+			p.Write(&Write{UserID: 1, Digest: i + 1, Queued: true}, func(Outcome, error) {})
+			err := p.GetQueued(1, func(answer []byte, err error) {
+				if got := nameIn(t, answer); got != strconv.FormatInt(i+1, 10) {
+					t.Errorf("after write %d: %q", i+1, got)
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := p.Finish(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 func TestAReadThatFindsTheMailboxFullGoesToTheStoreUpToABound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newFakeStore()

@@ -80,7 +80,11 @@ func (c *call) get(l *actor.Lookup, of *holding) {
 			return
 		}
 		if h != nil {
-			c.read(l, id, h, func() {
+			get := h.users.Get
+			if h == of {
+				get = h.users.GetQueued
+			}
+			c.read(l, id, get, func() {
 				if h == of {
 					c.leave() // its line is being closed
 				} else {
@@ -112,9 +116,9 @@ func (c *call) warm(l *actor.Lookup) []byte {
 
 // read has a partition read a user. If it stops before it calls elsewhere. Where
 // too many wait for that user, the database is asked: it has all that was answered.
-func (c *call) read(l *actor.Lookup, id int64, h *holding, elsewhere func()) {
+func (c *call) read(l *actor.Lookup, id int64, get func(int64, func([]byte, error)) error, elsewhere func()) {
 	c.trace.readBegins()
-	err := h.users.Get(id, func(answer []byte, err error) {
+	err := get(id, func(answer []byte, err error) {
 		defer c.guard()
 		c.trace.readEnds()
 		if isStopped(err) {

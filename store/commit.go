@@ -17,8 +17,9 @@ import (
 // for longer.
 const maxGroup = 128
 
-// maxGroupBytes bounds the requests of a group in bytes, likewise: a transaction has to
-// be done in a fraction of attemptTimeout.
+// maxGroupBytes bounds the requests of a group in bytes, likewise, and what is written
+// for them, which may be much more: a transaction has to be done in a fraction of
+// attemptTimeout.
 const maxGroupBytes = 256 << 10
 
 // patience is how long a write is tried that other transactions stand in the
@@ -37,6 +38,7 @@ type pending struct {
 	pause      time.Duration
 	unsure     bool // a try ended without telling whether it was committed
 	reread     bool // what the first write knows of the user, or of others, is not to be relied on
+	single     bool // a try of several of the writes failed: now the first one is tried by itself
 	result     chan result
 
 	// What the Trace of each write is told.
@@ -181,18 +183,21 @@ func (s *Store) commitGroup(group []*pending) {
 		}
 		class := classify(err)
 		s.metrics.failures.WithLabelValues(class.String()).Inc()
+		writes, several := 0, false
 		for _, p := range group {
-			p.reread = true
+			writes += p.part
+			several = several || p.part > 1
+			p.reread, p.single = true, p.single || p.part > 1
 		}
 		if class == unknown {
-			s.log.Warn("database out of reach, trying again", zap.Int("writes", len(group)), zap.Error(err))
+			s.log.Warn("database out of reach, trying again", zap.Int("writes", writes), zap.Error(err))
 			for _, p := range group {
 				p.unsure = true
 			}
 		}
 		switch {
 		case known && class == failed:
-			s.log.Warn("writes to users who are known failed, reading them first", zap.Int("writes", len(group)), zap.Error(err))
+			s.log.Warn("writes to users who are known failed, reading them first", zap.Int("writes", writes), zap.Error(err))
 			continue
 		case known && class == contended:
 			continue
@@ -203,6 +208,8 @@ func (s *Store) commitGroup(group []*pending) {
 				s.commitAlone(p)
 			}
 			return
+		case several && class != unknown:
+			continue
 		case class == contended:
 			s.postpone(group[0])
 			return

@@ -19,15 +19,24 @@ type decided struct {
 	decisions []actor.Decision // of the first of the pending writes, one after another
 }
 
-// decide lets the first write of each pending decide on the locked users, and plans the
-// changes. It returns the writes that it did not come to before the deadline.
+// firstNext is the user as the first decision leaves him, nil where he is not changed, or
+// is gone. No later decision gives him another email or service id.
+func (d *decided) firstNext() *actor.User {
+	if first := d.decisions[0]; first.Refusal == nil {
+		return first.Next
+	}
+	return nil
+}
+
+// decide lets the writes decide on the locked users, and plans the changes. It returns
+// the pendings that it did not come to.
 // Where a patch gives a user another email or service id, it takes a round trip
 // to find out whose those are.
 func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) (late []*pending, err error) {
 	var all []decided
 	var wanted wanted
 	for i, p := range g.writes {
-		if i > 0 && time.Now().After(deadline) {
+		if i > 0 && g.isFull(deadline) {
 			late = g.writes[i:]
 			break
 		}
@@ -48,11 +57,12 @@ func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) 
 				}
 			}
 		}
-		d := g.store.ask(w, current)
-		if d.Refusal == nil && d.Next != nil && current != nil {
-			wanted.add(current, d.Next)
+		d := decided{pending: p, before: before, current: current}
+		g.ask(&d, deadline)
+		if next := d.firstNext(); next != nil && current != nil {
+			wanted.add(current, next)
 		}
-		all = append(all, decided{p, before, current, []actor.Decision{d}})
+		all = append(all, d)
 	}
 
 	batch := new(pgx.Batch)
@@ -62,9 +72,10 @@ func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) 
 		}
 	}
 	for _, d := range all {
-		if next := d.decisions[0].Next; d.decisions[0].Refusal == nil && next != nil {
+		if next := d.firstNext(); next != nil {
 			if what := g.taken.conflict(next); what != "" {
-				d.decisions[0] = actor.Decision{Refusal: &actor.Refusal{Code: actor.Conflict, Message: what}}
+				d.decisions = []actor.Decision{{Refusal: &actor.Refusal{Code: actor.Conflict, Message: what}}}
+				d.pending.part = 1
 			} else {
 				g.taken.take(next)
 			}
@@ -76,15 +87,11 @@ func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) 
 	return late, nil
 }
 
-// repeat plans the answers to those writes that were done before: the first one; or, as
-// an earlier try may have committed several, as many of the first as there are.
+// repeat plans the answers to those writes that were done before, as many of the first as
+// there are; or says that the first one was not.
 func (g *group) repeat(p *pending) bool {
-	most := 1
-	if p.unsure {
-		most = len(p.writes)
-	}
 	var rows []outcomeRow
-	for _, identity := range p.identities[:most] {
+	for _, identity := range p.identities {
 		row, known := g.known[identity]
 		if !known {
 			break
@@ -96,6 +103,43 @@ func (g *group) repeat(p *pending) bool {
 	}
 	g.plan.repeat(p, rows, g.good(p.lease))
 	return true
+}
+
+// ask lets writes to one user decide one after another: all of the pending ones that are
+// meant; or less, since some remain by themselves, were done before, or are too much.
+func (g *group) ask(d *decided, deadline time.Time) {
+	p, current := d.pending, d.current
+	if own := time.Now().Add(decideOneFor); own.Before(deadline) {
+		deadline = own
+	}
+	for i, w := range p.writes[:p.part] {
+		if _, known := g.known[p.identities[i]]; known || i > 0 && g.isFull(deadline) {
+			break
+		}
+		decision := g.store.ask(w, current)
+		alone := isForItself(current, decision)
+		if alone && i > 0 {
+			break
+		}
+		d.decisions = append(d.decisions, decision)
+		g.weight += w.Size + 2*len(decision.Notice.Body) // the audit has about the same
+		if decision.Refusal == nil {
+			current = decision.Next
+		}
+		if alone {
+			break
+		}
+	}
+	p.part = len(d.decisions)
+}
+
+// isForItself says that a write is not to be committed along with others to its user:
+// it could fail, and they with it; or none can follow it.
+func isForItself(current *actor.User, d actor.Decision) bool {
+	if d.Refusal != nil {
+		return d.Refusal.Code == actor.InvocationFailed
+	}
+	return d.Next == nil || new(wanted).add(current, d.Next)
 }
 
 // ask lets a write decide. A write that panics fails alone.

@@ -34,7 +34,11 @@ type spares struct {
 	until time.Time // they are good
 }
 
+// put adds ids whose drawing will last: it was committed.
 func (s *spares) put(ids []int64) {
+	if len(ids) == 0 {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ids, s.until = ids, time.Now().Add(spareFor)
@@ -51,8 +55,8 @@ func (s *spares) take() (id int64) {
 	return id
 }
 
-// queue draws an id for each create of a group.
-func (s *spares) queue(batch *pgx.Batch, writes []*pending) {
+// queueDraws draws an id for each create of a group.
+func queueDraws(batch *pgx.Batch, writes []*pending, ids *[]int64) {
 	creates := 0
 	for _, p := range writes {
 		if p.first().Creates() {
@@ -60,9 +64,8 @@ func (s *spares) queue(batch *pgx.Batch, writes []*pending) {
 		}
 	}
 	if creates > 0 {
-		batch.Queue(drawIDs, creates).Query(func(rows pgx.Rows) error {
-			ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-			s.put(ids)
+		batch.Queue(drawIDs, creates).Query(func(rows pgx.Rows) (err error) {
+			*ids, err = pgx.CollectRows(rows, pgx.RowTo[int64])
 			return err
 		})
 	}

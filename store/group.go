@@ -22,7 +22,13 @@ type group struct {
 	stored map[int64]*storedUser // those users' rows that could be locked
 	known  map[actor.Identity]outcomeRow
 	taken  takenKeys // emails and service ids that other users have
+	weight int       // bytes of what is written for the decisions so far, about
 	plan   plan
+}
+
+// isFull says that the group is not to get any further decisions, but for its first one.
+func (g *group) isFull(deadline time.Time) bool {
+	return g.weight > maxGroupBytes || time.Now().After(deadline)
 }
 
 // A storedUser is a user's rows, and their xmin as the user's version: that of the
@@ -67,15 +73,15 @@ const decideFor = 500 * time.Millisecond
 // wait that could be committed along with the first of them.
 const decideOneFor = 20 * time.Millisecond
 
-// tryGroup commits a group of writes in one transaction, the first of each pending,
-// and finishes those that it could. It says how many these are, and returns the ones
-// that have to wait for another of the group: whose user or identity they share, or
-// who took too long. On an error, none is finished.
+// tryGroup commits a group of writes in one transaction, as many of each pending as can
+// be committed together, and finishes those. It says how many these are, and returns the
+// pendings that have to wait for another of the group: whose user or identity they
+// share, or who took too long. On an error, none is finished.
 func (s *Store) tryGroup(all []*pending) (done int, again []*pending, err error) {
 	ctx, cancel := context.WithTimeout(s.work, attemptTimeout)
 	defer cancel()
 	g := &group{store: s}
-	g.writes, again = distinct(all, false)
+	g.writes, again = distinct(all)
 	var busy []*pending
 	err = s.transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		if err := g.lock(ctx, conn); err != nil {
@@ -87,6 +93,9 @@ func (s *Store) tryGroup(all []*pending) (done int, again []*pending, err error)
 		late, err := g.decide(ctx, conn, begun.Add(decideFor))
 		if err != nil {
 			return fmt.Errorf("checking for conflicts: %w", err)
+		}
+		for _, p := range late {
+			p.part = 0
 		}
 		again = append(late, again...)
 		if err := g.plan.commit(ctx, conn, s); err != nil {
@@ -121,10 +130,10 @@ func (s *Store) rollback(conn *pgx.Conn, cause error) {
 }
 
 // distinct divides writes into those that can share a transaction and the rest, in
-// order, and says of each pending how many of its writes are among the first: one, or
-// as many as can be, if they are known. Both are slices of their own.
-func distinct(all []*pending, known bool) (first, rest []*pending) {
-	if len(all) == 1 && (!known || len(all[0].writes) == 1) {
+// order, and says of each pending how many of its writes are among the first. Both are
+// slices of their own.
+func distinct(all []*pending) (first, rest []*pending) {
+	if len(all) == 1 && len(all[0].writes) == 1 {
 		all[0].part = 1
 		return slices.Clone(all), nil
 	}
@@ -137,12 +146,8 @@ func distinct(all []*pending, known bool) (first, rest []*pending) {
 			rest = append(rest, p)
 			continue
 		}
-		most := 1
-		if known {
-			most = len(p.writes)
-		}
-		for _, identity := range p.identities[:most] {
-			if identities[identity] {
+		for _, identity := range p.identities {
+			if identities[identity] || p.single && p.part == 1 {
 				break
 			}
 			identities[identity] = true
@@ -170,13 +175,10 @@ func (g *group) lock(ctx context.Context, conn *pgx.Conn) error {
 	var wanted wanted
 	for _, p := range g.writes {
 		w := p.first()
-		switch {
-		case p.unsure:
-			for _, identity := range p.identities {
+		for i, identity := range p.identities {
+			if p.unsure || p.writes[i].Identity != (actor.Identity{}) {
 				identities = append(identities, uuidOf(identity))
 			}
-		case w.Identity != (actor.Identity{}):
-			identities = append(identities, uuidOf(w.Identity))
 		}
 		if w.Refused() != nil {
 			continue

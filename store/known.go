@@ -33,7 +33,7 @@ func (s *Store) tryKnown(all []*pending) (done int, again []*pending, err error)
 	ctx, cancel := context.WithTimeout(s.work, attemptTimeout)
 	defer cancel()
 	g := &group{store: s}
-	g.writes, again = distinct(all, true)
+	g.writes, again = distinct(all)
 	for _, p := range again {
 		p.reread = true
 	}
@@ -50,15 +50,17 @@ func (s *Store) tryKnown(all []*pending) (done int, again []*pending, err error)
 	e.queue(batch, &sound)
 	removal := s.outbox.remove()
 	g.plan.queue(batch, removal, isSound)
-	s.spares.queue(batch, g.writes)
+	var ids []int64
+	queueDraws(batch, g.writes, &ids)
 	err = s.transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return conn.SendBatch(ctx, batch).Close()
 	})
 	removal.done(err)
-	switch {
-	case err != nil:
+	if err != nil {
 		return 0, nil, fmt.Errorf("writing to users who are known: %w", err)
-	case !sound:
+	}
+	s.spares.put(ids)
+	if !sound {
 		s.metrics.misses.Inc()
 		for _, p := range g.writes {
 			p.reread = true
@@ -76,7 +78,7 @@ func (g *group) decideKnown(e *expectation) (unfit []*pending, err error) {
 	kept := make([]*pending, 0, len(g.writes))
 	deadline := time.Now().Add(decideFor)
 	for i, p := range g.writes {
-		if i > 0 && time.Now().After(deadline) {
+		if i > 0 && g.isFull(deadline) {
 			for _, p := range g.writes[i:] {
 				p.part = 0
 				unfit = append(unfit, p)
@@ -84,10 +86,15 @@ func (g *group) decideKnown(e *expectation) (unfit []*pending, err error) {
 			break
 		}
 		d := decided{pending: p, current: p.first().Known}
-		if g.decideAll(&d, e, deadline); p.part == 0 {
-			p.reread = true
-			unfit = append(unfit, p)
-			continue
+		g.ask(&d, deadline)
+		if next := d.firstNext(); next != nil {
+			if g.taken.conflict(next) != "" { // one of these writes wants the same
+				p.part, p.reread = 0, true
+				unfit = append(unfit, p)
+				continue
+			}
+			g.taken.take(next)
+			e.wanted.add(d.current, next)
 		}
 		e.add(d)
 		if err := g.plan.add(g.store, d); err != nil {
@@ -97,51 +104,6 @@ func (g *group) decideKnown(e *expectation) (unfit []*pending, err error) {
 	}
 	g.writes = kept
 	return unfit, nil
-}
-
-// decideAll lets writes to one user decide one after another: all of the pending ones
-// that are meant, or less, since some remain by themselves. None of them is done where
-// the first one wants what another user of the group wants.
-func (g *group) decideAll(d *decided, e *expectation, deadline time.Time) {
-	p, current := d.pending, d.current
-	if own := time.Now().Add(decideOneFor); own.Before(deadline) {
-		deadline = own
-	}
-	for i, w := range p.writes[:p.part] {
-		if i > 0 && time.Now().After(deadline) {
-			break
-		}
-		decision := g.store.ask(w, current)
-		alone := isForItself(current, decision)
-		if alone && i > 0 {
-			break
-		}
-		d.decisions = append(d.decisions, decision)
-		if decision.Refusal == nil {
-			current = decision.Next
-		}
-		if alone {
-			break
-		}
-	}
-	p.part = len(d.decisions)
-	if first := d.decisions[0]; first.Refusal == nil && first.Next != nil {
-		if g.taken.conflict(first.Next) != "" {
-			p.part = 0
-			return
-		}
-		g.taken.take(first.Next)
-		e.wanted.add(d.current, first.Next)
-	}
-}
-
-// isForItself says that a write is not to be committed along with others to its user:
-// it could fail, and they with it; or none can follow it.
-func isForItself(current *actor.User, d actor.Decision) bool {
-	if d.Refusal != nil {
-		return d.Refusal.Code == actor.InvocationFailed
-	}
-	return d.Next == nil || new(wanted).add(current, d.Next)
 }
 
 // An expectation is what has to be so in the database for decisions to be right.

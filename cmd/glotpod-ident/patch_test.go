@@ -269,7 +269,8 @@ func TestABurstOfRequestsForOneUserIsCarriedOutWhole(t *testing.T) {
 	}
 }
 
-// As long as somebody has the user's row locked, none of these patches can be made.
+// As long as somebody has the user's row locked, none of these patches can be made, and
+// what waits behind them cannot be answered.
 func TestRequestsForOneUserThatCannotBeCarriedOutKeepNobodyWaiting(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -280,14 +281,21 @@ func TestRequestsForOneUserThatCannotBeCarriedOutKeepNobodyWaiting(t *testing.T)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lock.Exec(t.Context(), "SELECT FROM users WHERE id = $1 FOR UPDATE", u["id"]); err != nil {
-		t.Fatal(err)
-	}
 	var sent []*message
 	for i := range 600 { // more than an instance takes at a time
 		m := c.request("patch", patchOf(u, op("replace", "/name", fmt.Sprint("s3cret ", i))))
 		c.send(t, m)
 		sent = append(sent, m)
+		if i%2 == 0 {
+			m := c.request("get", dict{"user_id": u["id"]})
+			c.send(t, m)
+			sent = append(sent, m)
+		}
+		if i == 100 { // while the first ones are being carried out
+			if _, err := lock.Exec(t.Context(), "SELECT FROM users WHERE id = $1 FOR UPDATE", u["id"]); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	for i := range 10 {
 		c.call(t, "patch", patchOf(other, op("replace", "/name", fmt.Sprint("s3cret ", i)))).result(t)
@@ -299,6 +307,26 @@ func TestRequestsForOneUserThatCannotBeCarriedOutKeepNobodyWaiting(t *testing.T)
 		c.await(t, m).result(t)
 	}
 	c.call(t, "get", dict{"user_id": u["id"]}).is(t, changed(u, dict{"name": "s3cret 599"}))
+}
+
+func TestRequestsForOneUserTheDirectWayAreAnsweredInOrderHoweverFewWaitInMemory(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.settings["actor.mailbox"] = "2"
+	s.serve(t)
+	c := s.newCaller(t)
+	u := c.create(t, newUser())
+	id := fmt.Sprint(u["id"])
+	var gets []*message
+	for i := range 200 {
+		c.send(t, c.request("patch", patchOf(u, op("replace", "/name", fmt.Sprint("s3cret ", i)))).directly(id))
+		get := c.request("get", dict{"user_id": u["id"]}).directly(id)
+		c.send(t, get)
+		gets = append(gets, get)
+	}
+	for i, get := range gets {
+		c.await(t, get).is(t, changed(u, dict{"name": fmt.Sprint("s3cret ", i)}))
+	}
 }
 
 func TestPatchTakesUsersWhomAnotherProgramHasMadeLargerThanARequest(t *testing.T) {
