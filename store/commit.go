@@ -23,7 +23,9 @@ const maxGroup = 128
 const maxGroupBytes = 256 << 10
 
 // patience is how long a write is tried that other transactions stand in the
-// way of. In between it holds no connection.
+// way of. In between it holds no connection. It is also how long after a try of unknown
+// outcome a write is tried that fails: by then the server has given that try up, since
+// none of its statements may take so long.
 const patience = 20 * time.Second
 
 // Pending are writes to one user that wait to be committed, in order. As many of them
@@ -36,9 +38,10 @@ type pending struct {
 	ctx        context.Context
 	since      time.Time // of its first try, as far as others stood in its way
 	pause      time.Duration
-	unsure     bool // a try ended without telling whether it was committed
-	reread     bool // what the first write knows of the user, or of others, is not to be relied on
-	single     bool // a try of several of the writes failed: now the first one is tried by itself
+	unsure     bool      // a try ended without telling whether it was committed
+	lost       time.Time // the last one that did
+	reread     bool      // what the first write knows of the user, or of others, is not to be relied on
+	single     bool      // a try of several of the writes failed: now the first one is tried by itself
 	result     chan result
 
 	// What the Trace of each write is told.
@@ -105,6 +108,9 @@ func fitting(writes []*actor.Write) []*actor.Write {
 	}
 	return writes
 }
+
+// mayLand says that an earlier try may still be committed.
+func (p *pending) mayLand() bool { return p.unsure && time.Since(p.lost) < patience }
 
 // identify gives an identity to each write.
 func (p *pending) identify() {
@@ -192,7 +198,7 @@ func (s *Store) commitGroup(group []*pending) {
 		if class == unknown {
 			s.log.Warn("database out of reach, trying again", zap.Int("writes", writes), zap.Error(err))
 			for _, p := range group {
-				p.unsure = true
+				p.unsure, p.lost = true, time.Now()
 			}
 		}
 		switch {
@@ -213,7 +219,7 @@ func (s *Store) commitGroup(group []*pending) {
 		case class == contended:
 			s.postpone(group[0])
 			return
-		case class == failed && !group[0].unsure:
+		case class == failed && !group[0].mayLand():
 			s.giveUp(group[0], err)
 			return
 		}
@@ -248,7 +254,7 @@ func (s *Store) postpone(p *pending) {
 	if p.since.IsZero() {
 		p.since, p.pause = time.Now(), 5*time.Millisecond
 	}
-	if time.Since(p.since) > patience && !p.unsure {
+	if time.Since(p.since) > patience && !p.mayLand() {
 		s.giveUp(p, errBusy)
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/glotpod/ident/store"
 )
@@ -109,6 +110,28 @@ func (p *proxy) cut() {
 	case <-p.silent:
 	default:
 		close(p.silent)
+	}
+}
+
+func TestAWriteThatTheDatabaseRefusesFailsInTheEndThoughATryOfItWasLost(t *testing.T) {
+	h := start(t)
+	id := h.create(1)
+	s, p := h.throughProxy()
+	h.exec(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RAISE 'refused'; END $$`)
+	h.exec("CREATE TRIGGER refuse BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION refuse()")
+	h.exec("SELECT pg_advisory_lock(42)")
+	failed := make(chan error, 1)
+	go func() { failed <- rename(h, s, h.lease, id, "second") }()
+	h.await(waitsForLock)
+	p.cut()
+	h.exec("SELECT pg_advisory_unlock(42)")
+	select {
+	case err := <-failed:
+		if err == nil {
+			t.Error("it was committed")
+		}
+	case <-time.After(time.Minute):
+		t.Error("it is tried for ever")
 	}
 }
 
