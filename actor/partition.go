@@ -180,8 +180,8 @@ func (p *Partition) Load() Load {
 	defer p.mu.Unlock()
 	l := Load{Actors: len(p.actors)}
 	for _, a := range p.actors {
-		l.Waiting += a.waiting()
-		l.Longest = max(l.Longest, a.waiting())
+		l.Waiting += len(a.tasks) - a.doing
+		l.Longest = max(l.Longest, len(a.tasks)-a.doing)
 	}
 	return l
 }

@@ -167,8 +167,8 @@ func (a *Account) tree(tokens bool) map[string]any {
 	return t
 }
 
-// size returns how many bytes of text the user has.
-func (u *User) size() int {
+// Size returns how many bytes of text the user has.
+func (u *User) Size() int {
 	n := len(u.Name) + len(u.Email)
 	if u.PictureURL != nil {
 		n += len(*u.PictureURL)

@@ -70,7 +70,7 @@ type Decision struct {
 // patchLimit bounds what applying the patch may cost: ample, and in proportion to
 // the user, who may have been made larger than any request of now.
 func (w *Write) patchLimit(current *User) jsonpatch.Limit {
-	return jsonpatch.Limit{Work: 4<<20 + 4*(current.size()+w.Size), Depth: 1000}
+	return jsonpatch.Limit{Work: 4<<20 + 4*(current.Size()+w.Size), Depth: 1000}
 }
 
 // Decide says what the write makes of the user as stored now, nil if there is
@@ -127,7 +127,7 @@ type Outcome struct {
 	Applied bool // by this very call, and not by an earlier one
 
 	// After is the user from now on, with access tokens, and of no version if other
-	// writes were committed after it by the same call. Nil is: gone, if it was
+	// writes of the same call have changed him after it. Nil is: gone, if it was
 	// applied; not known, if not.
 	After *User
 }

@@ -193,12 +193,14 @@ func (s *Store) commitGroup(group []*pending) {
 		for _, p := range group {
 			writes += p.part
 			several = several || p.part > 1
-			p.reread, p.single = true, p.single || p.part > 1
+			p.reread, p.single = true, p.single || p.part > 1 && class != contended
 		}
 		if class == unknown {
 			s.log.Warn("database out of reach, trying again", zap.Int("writes", writes), zap.Error(err))
 			for _, p := range group {
-				p.unsure, p.lost = true, time.Now()
+				if p.part > 0 {
+					p.unsure, p.lost = true, time.Now()
+				}
 			}
 		}
 		switch {
@@ -214,7 +216,8 @@ func (s *Store) commitGroup(group []*pending) {
 				s.commitAlone(p)
 			}
 			return
-		case several && class != unknown:
+		case several && class == failed:
+			s.log.Warn("writes to a user failed, trying the first by itself", zap.Int("writes", writes), zap.Error(err))
 			continue
 		case class == contended:
 			s.postpone(group[0])
@@ -239,7 +242,7 @@ func divide(group []*pending) (known, rest []*pending) {
 	return known, rest
 }
 
-// commitAlone commits a write in a transaction of its own, beside the groups.
+// commitAlone commits writes to one user without others', beside the groups.
 func (s *Store) commitAlone(p *pending) {
 	s.running.Go(func() {
 		s.singles <- struct{}{}

@@ -37,7 +37,7 @@ func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) 
 	var wanted wanted
 	for i, p := range g.writes {
 		if i > 0 && g.isFull(deadline) {
-			late = g.writes[i:]
+			late = leaveOut(g.writes[i:])
 			break
 		}
 		if g.repeat(p) {
@@ -74,8 +74,7 @@ func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) 
 	for _, d := range all {
 		if next := d.firstNext(); next != nil {
 			if what := g.taken.conflict(next); what != "" {
-				d.decisions = []actor.Decision{{Refusal: &actor.Refusal{Code: actor.Conflict, Message: what}}}
-				d.pending.part = 1
+				d.decisions = []actor.Decision{{Refusal: &actor.Refusal{Code: actor.Conflict, Message: what}}} // it was the only one
 			} else {
 				g.taken.take(next)
 			}
@@ -131,6 +130,17 @@ func (g *group) ask(d *decided, deadline time.Time) {
 		}
 	}
 	p.part = len(d.decisions)
+	if current != d.current && current != nil {
+		g.weight += current.Size()
+	}
+}
+
+// leaveOut returns writes that are not part of a try after all.
+func leaveOut(writes []*pending) []*pending {
+	for _, p := range writes {
+		p.part = 0
+	}
+	return writes
 }
 
 // isForItself says that a write is not to be committed along with others to its user:

@@ -5,11 +5,11 @@
 // Writes that wait at the same moment share a transaction (group commit), which
 // takes one or two round trips however many they are.
 //
-// So do writes to one user that wait, if they know the user: each decides on what the one
-// before it has left, and the user's rows are written once, as the last one leaves them.
-// Each has its own record, notification and row of the audit. One that could fail, and
-// the others with it, is committed by itself: it gives the user another email or service
-// id, or deletes him.
+// So do writes to one user that wait: each decides on what the one before it has left,
+// and the user's rows are written once, as the last one leaves them. Each has its own
+// record, notification and row of the audit. One that could fail, and the others with
+// it, is committed by itself: it gives the user another email or service id; as does one
+// that makes or deletes him.
 //
 // Where the users have to be read, it is two: the first locks the users' rows, the
 // second writes what the writes have decided, and commits. Since a write decides
@@ -36,7 +36,7 @@
 // checked beforehand only so that one write's conflict is that one's refusal,
 // and not the failure of all that share its transaction. Where another
 // transaction is faster between the check and the commit, the group fails, and
-// its writes are tried again one by one.
+// each user's writes are tried again without others'.
 //
 // After a commit whose outcome is unknown, because the connection was lost,
 // the write is tried again until it is known: its identity tells whether it was

@@ -27,11 +27,13 @@ type draw struct {
 const spareFor = 100 * time.Millisecond
 
 // spares are ids that the transactions of creates have drawn along, one for each, so
-// that the creates which follow need no round trip of their own for that.
+// that the creates which follow need no round trip of their own for that. None is drawn
+// by a create that does not follow another one: it would be left over.
 type spares struct {
-	mu    sync.Mutex // guards the following fields
-	ids   []int64
-	until time.Time // they are good
+	mu      sync.Mutex // guards the following fields
+	ids     []int64
+	until   time.Time // they are good
+	created time.Time // when the last create was begun
 }
 
 // put adds ids whose drawing will last: it was committed.
@@ -55,15 +57,24 @@ func (s *spares) take() (id int64) {
 	return id
 }
 
-// queueDraws draws an id for each create of a group.
-func queueDraws(batch *pgx.Batch, writes []*pending, ids *[]int64) {
+// follow notes that something is created, and says whether that follows another create.
+func (s *spares) follow() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := s.created
+	s.created = time.Now()
+	return s.created.Sub(last) < spareFor
+}
+
+// queue draws an id for each create of a group, if others may follow.
+func (s *spares) queue(batch *pgx.Batch, writes []*pending, ids *[]int64) {
 	creates := 0
 	for _, p := range writes {
 		if p.first().Creates() {
 			creates++
 		}
 	}
-	if creates > 0 {
+	if creates > 0 && (s.follow() || creates > 1) {
 		batch.Queue(drawIDs, creates).Query(func(rows pgx.Rows) (err error) {
 			*ids, err = pgx.CollectRows(rows, pgx.RowTo[int64])
 			return err

@@ -66,6 +66,7 @@ func (g *group) setAsideFenced() {
 		if _, known := g.known[p.identities[0]]; g.good(p.lease) || known && p.unsure {
 			return false
 		}
+		p.part = 0
 		g.plan.fail(p, actor.ErrFenced)
 		return true
 	})

@@ -94,9 +94,6 @@ func (s *Store) tryGroup(all []*pending) (done int, again []*pending, err error)
 		if err != nil {
 			return fmt.Errorf("checking for conflicts: %w", err)
 		}
-		for _, p := range late {
-			p.part = 0
-		}
 		again = append(late, again...)
 		if err := g.plan.commit(ctx, conn, s); err != nil {
 			return fmt.Errorf("committing: %w", err)
@@ -229,6 +226,7 @@ func (g *group) setAsideBusy() (busy []*pending) {
 	for _, p := range g.writes {
 		user := p.first().UserID
 		if _, known := g.known[p.identities[0]]; !known && p.first().Refused() == nil && g.rows[user] != g.stored[user].rows() {
+			p.part = 0
 			busy = append(busy, p)
 		} else {
 			free = append(free, p)

@@ -51,7 +51,7 @@ func (s *Store) tryKnown(all []*pending) (done int, again []*pending, err error)
 	removal := s.outbox.remove()
 	g.plan.queue(batch, removal, isSound)
 	var ids []int64
-	queueDraws(batch, g.writes, &ids)
+	s.spares.queue(batch, g.writes, &ids)
 	err = s.transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return conn.SendBatch(ctx, batch).Close()
 	})
@@ -79,10 +79,7 @@ func (g *group) decideKnown(e *expectation) (unfit []*pending, err error) {
 	deadline := time.Now().Add(decideFor)
 	for i, p := range g.writes {
 		if i > 0 && g.isFull(deadline) {
-			for _, p := range g.writes[i:] {
-				p.part = 0
-				unfit = append(unfit, p)
-			}
+			unfit = append(unfit, leaveOut(g.writes[i:])...)
 			break
 		}
 		d := decided{pending: p, current: p.first().Known}

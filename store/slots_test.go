@@ -60,13 +60,13 @@ func TestTwoTransactionsThatSeeDifferentDaysMeetInOneIndex(t *testing.T) {
 	if err == nil {
 		t.Error("one request was recorded twice")
 	}
-	h.do("create", "m2", ada(2))
-	if n := h.one("SELECT count(*) FROM ident_requests WHERE user_id = 2"); n != int64(2) {
+	second := h.do("create", "m2", ada(2))
+	if n := h.one("SELECT count(*) FROM ident_requests WHERE user_id = $1", second.UserID); n != int64(2) {
 		t.Errorf("after midnight a request is recorded in %v slots, want yesterday's and today's", n)
 	}
 	h.setClock(2, 11*time.Minute)
-	h.do("create", "m3", ada(3))
-	if n := h.one("SELECT count(*) FROM ident_requests WHERE user_id = 3"); n != int64(1) {
+	third := h.do("create", "m3", ada(3))
+	if n := h.one("SELECT count(*) FROM ident_requests WHERE user_id = $1", third.UserID); n != int64(1) {
 		t.Errorf("later, a request is recorded in %v slots", n)
 	}
 }

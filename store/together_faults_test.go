@@ -24,8 +24,9 @@ type contest struct {
 	last    map[int64]string  // the name of each user
 }
 
-// enter commits writes to a user, in a random order, a third of them without identity.
-func (c *contest) enter(s *store.Store, user int64, identities int) {
+// enter returns what commits writes to a user, in a random order, a third of them without
+// identity.
+func (c *contest) enter(s *store.Store, user int64, identities int) (commit func()) {
 	t := c.h.t
 	var writes []*actor.Write
 	var ids, names []string
@@ -38,6 +39,11 @@ func (c *contest) enter(s *store.Store, user int64, identities int) {
 		writes = append(writes, request(t, "patch", id, args{"user_id": user, "ops": replace("/name", name)}))
 	}
 	known := c.h.get(user)
+	return func() { c.commit(s, user, known, writes, ids, names) }
+}
+
+func (c *contest) commit(s *store.Store, user int64, known *actor.User, writes []*actor.Write, ids, names []string) {
+	t := c.h.t
 	for len(writes) > 0 {
 		writes[0].Known = known
 		outcomes, err := s.Commit(t.Context(), c.h.lease, writes)
@@ -96,7 +102,7 @@ func TestRequestsOfManyUsersAreAppliedOnceThoughConnectionsBreak(t *testing.T) {
 		c := &contest{h: h, round: round, by: make(map[string]string), last: make(map[int64]string)}
 		var entered sync.WaitGroup
 		for i, user := range users {
-			entered.Go(func() { c.enter(sides[i%2].Store, user, 20) })
+			entered.Go(c.enter(sides[i%2].Store, user, 20))
 		}
 		entered.Wait()
 		for user, name := range c.last {
