@@ -3,8 +3,8 @@ package store_test
 import (
 	"context"
 	"errors"
-	"math"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
