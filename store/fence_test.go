@@ -154,8 +154,9 @@ func TestAnOutcomeSaysWhatThisVeryCallHasMadeOfTheUser(t *testing.T) {
 func TestEveryCommittedWriteIsUnderTheEpochOfItsCommit(t *testing.T) {
 	const partitions, users, owners = 3, 6, 4
 	h := start(t)
+	var ids []int64
 	for n := range users {
-		h.create(n) // under the ids from 1 on
+		ids = append(ids, h.create(n))
 	}
 	h.release(h.lease)
 	// Looks at the epoch table when the write is about to be committed, which is
@@ -216,13 +217,13 @@ func TestEveryCommittedWriteIsUnderTheEpochOfItsCommit(t *testing.T) {
 						continue
 					}
 					var writing sync.WaitGroup
-					for id := range users {
-						lease := mine[(id+1)%partitions]
+					for _, id := range ids {
+						lease := mine[id%partitions]
 						if lease.Epoch == 0 {
 							continue
 						}
 						writing.Go(func() {
-							w := request(t, "patch", fmt.Sprint(owner, step, id), args{"user_id": id + 1, "ops": replace("/name", fmt.Sprint(lease.Epoch))})
+							w := request(t, "patch", fmt.Sprint(owner, step, id), args{"user_id": id, "ops": replace("/name", fmt.Sprint(lease.Epoch))})
 							o, err := h.commit(s, lease, w)
 							switch {
 							case errors.Is(err, actor.ErrFenced):
