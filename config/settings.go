@@ -97,8 +97,8 @@ func (c *Config) settings() []setting {
 			kind: oneOf(&c.Cluster.QueueType, QueueQuorum, QueueClassic),
 			help: "The type of the partitions' queues: `quorum` survives the loss of a broker node, `classic` is faster. All instances must agree; it is set for good when the first instance of a cluster starts."},
 
-		{name: "actor.mailbox", initial: "128", kind: number{&c.Actor.Mailbox, 1, 65536},
-			help: "The most requests that wait for one user in memory, beside those that came by the queue of the user's partition, where further ones wait. It should be well below `amqp.prefetch`: then nobody's requests keep an instance from taking others'."},
+		{name: "actor.mailbox", initial: "256", kind: number{&c.Actor.Mailbox, 1, 65536},
+			help: "The most requests that wait for one user in memory, beside those that came by the queue of the user's partition, where further ones wait. Well below `amqp.prefetch`, nobody's requests keep an instance from taking others'; but when an instance is killed, those that wait in that queue may be overtaken by later ones."},
 		{name: "actor.read_cache", initial: "true", kind: flag{&c.Actor.ReadCache},
 			help: "Whether users are kept in memory, so that most reads need no database. What another program writes to the tables is noticed, and then they are read again; say `false` if even the moment until then is too long."},
 		{name: "actor.warm_users", initial: "100000", kind: number{&c.Actor.WarmUsers, 1, 100_000_000},

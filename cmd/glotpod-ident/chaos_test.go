@@ -29,7 +29,7 @@ func TestChaosLosesDoublesAndReordersNothing(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	queueType := []string{"quorum", "classic"}[random.IntN(2)]
 	size := fleetMin + random.IntN(fleetMax-fleetMin+1)
-	mailbox := []string{"1", "128"}[random.IntN(2)]
+	mailbox := []string{"1", "256"}[random.IntN(2)]
 	t.Logf("seed %d: %d instances, %s queues, mailboxes for %s, faults for %v", seed, size, queueType, mailbox, duration)
 
 	f := newFleet(t, random, queueType)

@@ -271,9 +271,10 @@ func TestABurstOfRequestsForOneUserIsCarriedOutWhole(t *testing.T) {
 
 // As long as somebody has the user's row locked, none of these patches can be made, and
 // what waits behind them cannot be answered.
-func TestRequestsForOneUserThatCannotBeCarriedOutKeepNobodyWaiting(t *testing.T) {
+func TestWithASmallMailboxRequestsForOneUserThatCannotBeCarriedOutKeepNobodyWaiting(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
+	s.settings["actor.mailbox"] = "128"
 	s.serve(t)
 	c := s.newCaller(t)
 	u, other := c.create(t, newUser()), c.create(t, newUser())
