@@ -48,13 +48,22 @@ func TestAClaimWaitsForWritesUnderTheLastLeaseAndTheNewHolderSeesThem(t *testing
 const twoWaitForLocks = `SELECT count(*) = 2 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
 	AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 
+// holdUpdates has those who change a user's row wait, just before they do, until letGo is
+// called.
+func (h *harness) holdUpdates() (letGo func()) {
+	h.t.Helper()
+	h.exec(`CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = '1min' AS $$
+		BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NEW; END $$`)
+	h.exec("CREATE TRIGGER hold BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION hold()")
+	h.exec("SELECT pg_advisory_lock(42)")
+	return func() { h.exec("SELECT pg_advisory_unlock(42)") }
+}
+
 // holdUpWrite has a write that renames a user pass the fence, and then wait until letGo is
 // called, which waits for its end.
 func (h *harness) holdUpWrite(id int64, name string) (letGo func()) {
 	h.t.Helper()
-	h.exec(`CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NEW; END $$`)
-	h.exec("CREATE TRIGGER gate BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION gate()")
-	h.exec("SELECT pg_advisory_lock(42)")
+	let := h.holdUpdates()
 	var writing sync.WaitGroup
 	writing.Go(func() {
 		if err := rename(h, h.Store, h.lease, id, name); err != nil {
@@ -63,7 +72,7 @@ func (h *harness) holdUpWrite(id int64, name string) (letGo func()) {
 	})
 	h.await(waitsForLock)
 	return func() {
-		h.exec("SELECT pg_advisory_unlock(42)")
+		let()
 		writing.Wait()
 	}
 }
@@ -149,9 +158,7 @@ func TestAClaimOfAPartitionInUseNeitherEndsConnectionsNorHoldsUpItsHolder(t *tes
 func TestAWriteWhoseConnectionAClaimEndsIsFenced(t *testing.T) {
 	h := start(t)
 	id := h.create(1)
-	h.exec(`CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NEW; END $$`)
-	h.exec("CREATE TRIGGER gate BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION gate()")
-	h.exec("SELECT pg_advisory_lock(42)")
+	h.holdUpdates()
 	failed := make(chan error, 1)
 	var writing sync.WaitGroup
 	writing.Go(func() { failed <- rename(h, h.Store, h.lease, id, "stale") })

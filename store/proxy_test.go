@@ -143,9 +143,7 @@ func TestAWriteThatWasCommittedUnderItsLeaseIsAnsweredAlsoWhenTheLeaseIsOver(t *
 		t.Fatal(err)
 	}
 	// Holds up the write before its commit, until the answer cannot come back.
-	h.exec(`CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NEW; END $$`)
-	h.exec("CREATE TRIGGER hold BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION hold()")
-	h.exec("SELECT pg_advisory_lock(42)")
+	letGo := h.holdUpdates()
 	var writing sync.WaitGroup
 	writing.Go(func() {
 		if err := rename(h, s, h.lease, id, "second"); err != nil {
@@ -154,7 +152,7 @@ func TestAWriteThatWasCommittedUnderItsLeaseIsAnsweredAlsoWhenTheLeaseIsOver(t *
 	})
 	h.await(waitsForLock)
 	p.fallSilent()
-	h.exec("SELECT pg_advisory_unlock(42)")
+	letGo()
 	h.await("SELECT name = 'second' FROM users WHERE id = $1", id)
 	h.claim(0, h.lease.Epoch)
 	p.cut()

@@ -199,9 +199,7 @@ func TestWritesToOneUserThatAreCommittedWithoutAnAnswerAreAppliedOnce(t *testing
 			h := start(t)
 			created := h.do("create", "m", ada(1))
 			s, p := h.throughProxy()
-			h.exec(`CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = '1min' AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NEW; END $$`)
-			h.exec("CREATE TRIGGER hold BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION hold()")
-			h.exec("SELECT pg_advisory_lock(42)")
+			letGo := h.holdUpdates()
 			writes := names(t, created.UserID, 20, anonymous)
 			writes[0] = request(t, "patch", "", args{"user_id": created.UserID, "ops": replace("/picture_url", "refused")})
 			writes[5] = request(t, "patch", "m5", args{"user_id": created.UserID, "ops": replace("/name", "5")})
@@ -215,10 +213,10 @@ func TestWritesToOneUserThatAreCommittedWithoutAnAnswerAreAppliedOnce(t *testing
 			h.await(waitsForLock)
 			if beside {
 				p.cut() // the try goes on in the server
-				h.exec("SELECT pg_advisory_unlock(42)")
+				letGo()
 			} else {
 				p.fallSilent()
-				h.exec("SELECT pg_advisory_unlock(42)")
+				letGo()
 				h.await("SELECT name <> 'Ada 1' FROM users WHERE id = $1", created.UserID)
 				p.cut()
 			}
