@@ -33,7 +33,7 @@ var migrations = readMigrations()
 // started still: with each, the version of the schema that the oldest of them was
 // written for. So instances are updated one after another, or some of them only,
 // or taken back. All others want the older programs stopped before.
-var goOn = map[int]int{7: 6, 8: 6}
+var goOn = map[int]int{7: 6, 8: 6, 9: 6}
 
 func readMigrations() []migration {
 	names, err := fs.Glob(migrationFiles, "migrations/*.sql") // sorted

@@ -1,8 +1,11 @@
 package store_test
 
 import (
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/actor"
 )
@@ -23,6 +26,32 @@ func (h *harness) emptySlot() {
 	h.t.Helper()
 	if err := h.EmptyNextSlot(h.t.Context()); err != nil {
 		h.t.Fatal(err)
+	}
+}
+
+// A function in SQL that is not put where it is called is read and planned anew in each
+// transaction.
+func TestTheSlotOfARequestIsComputedWhereItIsAskedFor(t *testing.T) {
+	h := start(t)
+	rows, _ := h.db.Query(t.Context(), "EXPLAIN VERBOSE SELECT ident_slot(now())")
+	plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := strings.Join(plan, "\n"); strings.Contains(text, "ident_slot") {
+		t.Errorf("the function is called:\n%s", text)
+	}
+}
+
+func TestASlotIsADayOfUTCInEachTimeZone(t *testing.T) {
+	h := start(t)
+	for _, zone := range []string{"UTC", "Europe/Berlin", "Pacific/Apia"} { // the last one has left a day out
+		h.exec("SET timezone = '" + zone + "'")
+		wrong := h.one(`SELECT count(*) FROM generate_series('2008-01-01 00:00Z'::timestamptz, '2040-01-01 00:00Z', '11 hours 59 minutes 59.999999 seconds') AS at
+			WHERE ident_slot(at) <> ((at AT TIME ZONE 'UTC')::date - date '1970-01-01') % 3`)
+		if wrong != int64(0) {
+			t.Errorf("%s: %v times are in another day's slot", zone, wrong)
+		}
 	}
 }
 
