@@ -32,10 +32,15 @@ type Config struct {
 	// Spacing is the least time between two messages of an instance.
 	Spacing time.Duration
 
-	// Window is how many partitions an instance asks for at a time, and how many
-	// it hands over at a time on request: the fewer, the shorter each one's pause
-	// and the longer all of it takes. 0 stands for a sixteenth of Partitions, but 4
-	// at least.
+	// Window is how many partitions an instance asks for at a time. On request it
+	// hands over a quarter of that at a time, but 1 at least: the fewer, the shorter
+	// each one's pause, and the longer all of it takes. Who asks for more does not
+	// have to ask again between two. 0 stands for a sixteenth of Partitions, but 4 at
+	// least.
+	//
+	// After each hand-over an instance rests for twice as long as it took, but for a
+	// twentieth of Heartbeat at most. A hand-over is work for the broker and the
+	// database too, and requests to other partitions are to have their share of that.
 	Window int
 
 	// MaxMembers is how many names are kept in mind, those that are gone for a
@@ -69,6 +74,9 @@ const (
 	forgetAfter         = 10 // SuspectAfters since a member was last heard
 	leastWindow         = 4
 	windowShare         = 16 // of the partitions
+	handOverShare       = 4  // of the window
+	restsPerHandOver    = 2  // as long as the hand-over
+	restsPerHeartbeat   = 20 // at least
 )
 
 // check says what is wrong with c.
@@ -89,6 +97,9 @@ func (c Config) check() error {
 	}
 	return nil
 }
+
+// atATime is how many partitions are handed over at a time.
+func (c Config) atATime() int { return max(1, c.Window/handOverShare) }
 
 func (c Config) parameters() Parameters {
 	return Parameters{Partitions: c.Partitions, Table: TableVersion, QueueType: c.QueueType}

@@ -27,7 +27,7 @@ type Core struct {
 
 	partitions      []partition
 	busy            int       // partitions that are not idle
-	moving          int       // of these, partitions that are being handed over
+	moving          []int     // those that are being handed over, in the order in which that began
 	attempts        uint64    // claims so far
 	unansweredSince time.Time // claims fail; zero if the latest was answered
 
@@ -88,8 +88,10 @@ func (c *Core) Wake() time.Time {
 	if c.state == Joining && c.readyAt.Before(wake) {
 		wake = c.readyAt
 	}
-	if !c.settleAt.IsZero() && c.settleAt.Before(wake) {
-		wake = c.settleAt
+	for _, at := range [...]time.Time{c.settleAt, c.restUntil} {
+		if !at.IsZero() && at.Before(wake) {
+			wake = at
+		}
 	}
 	return wake
 }
@@ -178,6 +180,10 @@ func (c *Core) elapse() {
 	}
 	if c.state == Joining && !c.now.Before(c.readyAt) {
 		c.become(Ready)
+	}
+	if !c.restUntil.IsZero() && !c.now.Before(c.restUntil) {
+		c.restUntil = time.Time{}
+		c.goOn()
 	}
 	if !c.settleAt.IsZero() && !c.now.Before(c.settleAt) {
 		c.settle()

@@ -131,6 +131,7 @@ func TestAGrantThatWasOvertakenByAClaimIsIgnored(t *testing.T) {
 // that does not know of grants takes it for a release, and finds out by a claim.
 func TestWhoAskedIsToldOfTheNextLease(t *testing.T) {
 	b := newOwner(t, 2)
+	b.core.cfg.Window = 2 * handOverShare
 	wishes := []Lease{{Partition: 0, Epoch: 1, Holder: b.core.self}, {Partition: 1, Epoch: 1, Holder: b.core.self}}
 	b.hear(alice, 1, Ready, func(m *Message) { m.Wants = wishes })
 	got := b.step(DrainRequested{})
@@ -227,8 +228,9 @@ func TestEachHolderIsAskedForItsShare(t *testing.T) {
 	}
 }
 
-// What waits for its turn is served until then.
-func TestAFewPartitionsAreHandedOverAtATime(t *testing.T) {
+// newAskedOwner is a bench with an instance that owns 64 partitions, of which four others
+// ask for four each.
+func newAskedOwner(t *testing.T) *bench {
 	b := newOwner(t, 64)
 	var names []Member
 	for n := range int64(4) {
@@ -248,9 +250,46 @@ func TestAFewPartitionsAreHandedOverAtATime(t *testing.T) {
 		}
 		return owners
 	}
+	return b
+}
+
+// A request that is not done for long keeps its partition from being handed over, but no
+// other.
+func TestAHandOverThatTakesLongHoldsUpNoOther(t *testing.T) {
+	b := newAskedOwner(t)
+	if moving := only[HandOver](b.step(DrainRequested{})); len(moving) != 1 {
+		t.Fatalf("%+v are handed over", moving)
+	}
+	if moving := only[HandOver](b.wait(b.core.cfg.Heartbeat)); len(moving) < 2 {
+		t.Errorf("a heartbeat later, %+v are handed over as well", moving)
+	}
+}
+
+// In the time after a hand-over, requests have the broker and the database for themselves.
+func TestAfterAHandOverTheNextOneWaitsForTwiceAsLong(t *testing.T) {
+	for _, test := range []struct{ took, rests time.Duration }{
+		{5 * time.Millisecond, 10 * time.Millisecond},
+		{200 * time.Millisecond, 50 * time.Millisecond},
+	} {
+		b := newAskedOwner(t)
+		first := only[HandOver](b.step(DrainRequested{}))[0]
+		b.wait(test.took)
+		got := append(b.step(HandedOver{Partition: first.Partition, Epoch: 1, To: first.To}), b.wait(test.rests-1)...)
+		if moving := only[HandOver](got); len(moving) > 0 {
+			t.Errorf("%v after one that took %v: %+v", test.rests-1, test.took, moving)
+		}
+		if moving := only[HandOver](b.wait(1)); len(moving) != 1 {
+			t.Errorf("%v after one that took %v: %+v", test.rests, test.took, moving)
+		}
+	}
+}
+
+// What waits for its turn is served until then.
+func TestAFewPartitionsAreHandedOverAtATime(t *testing.T) {
+	b := newAskedOwner(t)
 	moving := only[HandOver](b.step(DrainRequested{}))
 	for n := 1; len(moving) > 0; n++ {
-		if len(moving) > leastWindow {
+		if len(moving) > leastWindow/handOverShare {
 			t.Fatalf("%d at a time: %+v", len(moving), moving)
 		}
 		got := b.step(HandedOver{Partition: moving[0].Partition, Epoch: 1, To: moving[0].To})

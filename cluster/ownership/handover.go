@@ -12,7 +12,7 @@ func (c *Core) giveUp(p int) {
 	switch {
 	case owner != nil && owner.asksFor(p, part.epoch):
 		c.lastAsked = c.now
-		if c.moving >= c.cfg.Window {
+		if c.handsOverEnough() {
 			return
 		}
 		to = owner.Member
@@ -23,6 +23,14 @@ func (c *Core) giveUp(p int) {
 	}
 	c.transition(p, handingOver)
 	c.do(HandOver{Partition: p, Epoch: part.epoch, To: to})
+}
+
+// handsOverEnough says that a partition has to wait for its turn to be handed over. One
+// that takes long, since a request to it does, holds up no other.
+func (c *Core) handsOverEnough() bool {
+	last := len(c.moving) - c.cfg.atATime()
+	return !c.restUntil.IsZero() ||
+		last >= 0 && c.now.Sub(c.partitions[c.moving[last]].since) < c.cfg.Heartbeat/looksPerHeartbeat
 }
 
 // asksFor reports whether the member asks for our lease of a partition. We may
@@ -58,12 +66,21 @@ func (c *Core) handedOver(e HandedOver) {
 		return
 	}
 	part.setbacks = 0
+	took := c.now.Sub(part.since)
 	c.transition(e.Partition, idle)
 	if e.To == (Member{}) {
 		c.freed(Released{Partition: e.Partition, Epoch: e.Epoch})
 	}
 	c.align(e.Partition)
-	for p := range c.partitions { // some may have waited for their turn
+	if e.To != (Member{}) {
+		c.restUntil = c.now.Add(min(restsPerHandOver*took, c.cfg.Heartbeat/restsPerHeartbeat))
+	}
+	c.goOn()
+}
+
+// goOn looks at what may have waited for its turn to be handed over.
+func (c *Core) goOn() {
+	for p := range c.partitions {
 		if c.partitions[p].phase == owned {
 			c.align(p)
 		}

@@ -72,7 +72,7 @@ func (part *partition) asks() bool {
 
 // transition is the one place where a partition changes its phase.
 //
-// Invariant: busy is the number of partitions that are not idle, and moving of those
+// Invariant: busy is the number of partitions that are not idle, and moving are those
 // that are being handed over.
 func (c *Core) transition(p int, to phase) {
 	part := &c.partitions[p]
@@ -90,10 +90,10 @@ func (c *Core) transition(p int, to phase) {
 		c.busy--
 	}
 	if from == handingOver {
-		c.moving--
+		c.moving = slices.DeleteFunc(c.moving, func(q int) bool { return q == p })
 	}
 	if to == handingOver {
-		c.moving++
+		c.moving = append(c.moving, p)
 	}
 	part.phase, part.since = to, c.now
 }

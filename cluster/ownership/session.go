@@ -19,6 +19,7 @@ type session struct {
 	lookAt    time.Time // when to look around
 	surveyAt  time.Time // when to read the epoch table
 	lastAsked time.Time // when a lease was last given up on request
+	restUntil time.Time // when the next may be; zero: now
 
 	news      Message   // facts that are still to be told
 	grants    []Lease   // leases won for others, of which they are to be told in this step
