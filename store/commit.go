@@ -41,7 +41,7 @@ type pending struct {
 	unsure     bool      // a try ended without telling whether it was committed
 	lost       time.Time // the last one that did
 	reread     bool      // what the first write knows of the user, or of others, is not to be relied on
-	single     bool      // a try of several of the writes failed: now the first one is tried by itself
+	most       int       // of the writes that a try is about, since one of more failed; 0: all that can be
 	result     chan result
 
 	// What the Trace of each write is told.
@@ -193,7 +193,9 @@ func (s *Store) commitGroup(group []*pending) {
 		for _, p := range group {
 			writes += p.part
 			several = several || p.part > 1
-			p.reread, p.single = true, p.single || p.part > 1 && class != contended
+			if p.reread = true; p.part > 1 && class != contended {
+				p.most = p.part / 2 // so the one that fails is found in a few tries
+			}
 		}
 		if class == unknown {
 			s.log.Warn("database out of reach, trying again", zap.Int("writes", writes), zap.Error(err))
@@ -217,7 +219,7 @@ func (s *Store) commitGroup(group []*pending) {
 			}
 			return
 		case several && class == failed:
-			s.log.Warn("writes to a user failed, trying the first by itself", zap.Int("writes", writes), zap.Error(err))
+			s.log.Warn("writes to a user failed, trying fewer of them", zap.Int("writes", writes), zap.Error(err))
 			continue
 		case class == contended:
 			s.postpone(group[0])

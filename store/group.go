@@ -144,7 +144,7 @@ func distinct(all []*pending) (first, rest []*pending) {
 			continue
 		}
 		for _, identity := range p.identities {
-			if identities[identity] || p.single && p.part == 1 {
+			if identities[identity] || p.most > 0 && p.part == p.most {
 				break
 			}
 			identities[identity] = true
