@@ -182,28 +182,35 @@ func (c *call) write(w *actor.Write, of *holding) {
 			c.answer(w.Answer(outcomes[0]))
 		})
 	case w.Creates():
-		if id, ok := c.drawn(of); ok {
-			w.UserID = id
-			c.writeTo(partition.Of(id, c.o.Partitions), w, of)
-			return
-		}
-		if id := c.o.Store.SpareUserID(); id != 0 {
-			w.UserID = id
-			c.writeTo(partition.Of(id, c.o.Partitions), w, nil)
-			return
-		}
-		c.spawn(func() {
-			id, err := c.o.Store.NewUserID(c.ctx)
-			if err != nil {
-				c.fail(err)
-				return
-			}
-			w.UserID = id
-			c.writeTo(partition.Of(id, c.o.Partitions), w, nil)
-		})
+		c.create(w, of)
 	default:
 		c.writeTo(partition.Of(w.UserID, c.o.Partitions), w, of)
 	}
+}
+
+// create has a create carried out, for the id that another instance has drawn or, where
+// none has, for one that is drawn now.
+func (c *call) create(w *actor.Write, of *holding) {
+	as := func(id int64, of *holding) {
+		w.UserID = id
+		c.writeTo(partition.Of(id, c.o.Partitions), w, of)
+	}
+	if id, ok := c.drawn(of); ok {
+		as(id, of)
+		return
+	}
+	if id := c.o.Store.SpareUserID(); id != 0 {
+		as(id, nil)
+		return
+	}
+	c.spawn(func() {
+		id, err := c.o.Store.NewUserID(c.ctx)
+		if err != nil {
+			c.fail(err)
+			return
+		}
+		as(id, nil)
+	})
 }
 
 // drawn returns the id that another instance has drawn for the user whom a
