@@ -32,15 +32,15 @@ type Config struct {
 	// Spacing is the least time between two messages of an instance.
 	Spacing time.Duration
 
-	// Window is how many partitions an instance asks for at a time. On request it
-	// hands over a quarter of that at a time, but 1 at least: the fewer, the shorter
-	// each one's pause, and the longer all of it takes. Who asks for more does not
-	// have to ask again between two. 0 stands for a sixteenth of Partitions, but 4 at
-	// least.
+	// Window is how many partitions an instance asks for at a time, and the most that
+	// it hands over at a time on request. 0 stands for a sixteenth of Partitions, but 4
+	// at least.
 	//
-	// After each hand-over an instance rests for twice as long as it took, but for a
-	// twentieth of Heartbeat at most. A hand-over is work for the broker and the
-	// database too, and requests to other partitions are to have their share of that.
+	// A hand-over is work for the broker and the database too, and requests to other
+	// partitions are to have their share of that. So usually a quarter of Window is
+	// handed over at a time, and after each hand-over the instance rests for twice as
+	// long as it took. But what takes longer than a twentieth of Heartbeat no longer
+	// counts for the quarter, and a rest is never longer than that.
 	Window int
 
 	// MaxMembers is how many names are kept in mind, those that are gone for a
@@ -75,8 +75,8 @@ const (
 	leastWindow         = 4
 	windowShare         = 16 // of the partitions
 	handOverShare       = 4  // of the window
-	restsPerHandOver    = 2  // as long as the hand-over
-	restsPerHeartbeat   = 20 // at least
+	restFactor          = 2  // of what a hand-over took
+	restShare           = 20 // of a heartbeat, at most
 )
 
 // check says what is wrong with c.
@@ -98,8 +98,11 @@ func (c Config) check() error {
 	return nil
 }
 
-// atATime is how many partitions are handed over at a time.
-func (c Config) atATime() int { return max(1, c.Window/handOverShare) }
+// atATime is how many partitions are usually handed over at a time.
+func (c Config) atATime() int { return (c.Window + handOverShare - 1) / handOverShare }
+
+// longestRest is the longest rest between two hand-overs.
+func (c Config) longestRest() time.Duration { return c.Heartbeat / restShare }
 
 func (c Config) parameters() Parameters {
 	return Parameters{Partitions: c.Partitions, Table: TableVersion, QueueType: c.QueueType}

@@ -88,10 +88,11 @@ func (c *Core) Wake() time.Time {
 	if c.state == Joining && c.readyAt.Before(wake) {
 		wake = c.readyAt
 	}
-	for _, at := range [...]time.Time{c.settleAt, c.restUntil} {
-		if !at.IsZero() && at.Before(wake) {
-			wake = at
-		}
+	if !c.settleAt.IsZero() && c.settleAt.Before(wake) {
+		wake = c.settleAt
+	}
+	if turn := c.turn(); c.queued && turn.After(c.now) && turn.Before(wake) {
+		wake = turn
 	}
 	return wake
 }
@@ -181,8 +182,8 @@ func (c *Core) elapse() {
 	if c.state == Joining && !c.now.Before(c.readyAt) {
 		c.become(Ready)
 	}
-	if !c.restUntil.IsZero() && !c.now.Before(c.restUntil) {
-		c.restUntil = time.Time{}
+	if c.queued && !c.handsOverEnough() {
+		c.queued = false
 		c.goOn()
 	}
 	if !c.settleAt.IsZero() && !c.now.Before(c.settleAt) {

@@ -65,9 +65,10 @@
 //	    │ consume                  │                          │
 //
 // Until it is asked the old owner serves the partition, also when it drains or
-// leaves. The new one asks for a few at a time, and the old one gives a few at a
-// time, so that none waits for many others while nobody serves it. A partition that
-// does not move is not touched.
+// leaves. The new one asks for a few at a time, and the old one gives them one after
+// another (of more than 64 partitions, a few at a time) with a rest after each, so that
+// none waits for many others while nobody serves it, and what does not move is served as
+// before.
 //
 // Every message may be lost. A wish is repeated with each heartbeat, and all
 // else is found out by reading the epoch table now and then. A new owner that has not

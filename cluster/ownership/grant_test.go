@@ -1,6 +1,8 @@
 package ownership
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 )
@@ -228,75 +230,104 @@ func TestEachHolderIsAskedForItsShare(t *testing.T) {
 	}
 }
 
-// newAskedOwner is a bench with an instance that owns 64 partitions, of which four others
-// ask for four each.
-func newAskedOwner(t *testing.T) *bench {
-	b := newOwner(t, 64)
-	var names []Member
-	for n := range int64(4) {
-		names = append(names, firstSession(string(rune('p'+n)), n+1))
-	}
-	for n, who := range names {
+// newAskedOwner is a bench with an instance that owns all partitions, for which others ask
+// as well as they may.
+func newAskedOwner(t *testing.T, partitions int) *bench {
+	b := newOwner(t, partitions)
+	b.core.cfg.SuspectAfter = time.Hour // they are not heard again
+	window := b.core.cfg.Window
+	owners := make([]string, partitions)
+	for n := range partitions / window {
+		who := firstSession(fmt.Sprintf("p%02d", n), 1)
 		b.hear(who, 1, Ready, func(m *Message) {
-			for p := 4 * n; p < 4*n+4; p++ {
+			for p := window * n; p < window*(n+1); p++ {
+				owners[p] = who.Name
 				m.Wants = append(m.Wants, Lease{Partition: p, Epoch: 1, Holder: b.core.self})
 			}
 		})
 	}
-	b.core.assign = func([]string) []string {
-		owners := make([]string, 64)
-		for p := range owners {
-			owners[p] = names[p/4%4].Name
-		}
-		return owners
-	}
+	b.core.assign = func([]string) []string { return owners }
 	return b
 }
 
-// A request that is not done for long keeps its partition from being handed over, but no
-// other.
-func TestAHandOverThatTakesLongHoldsUpNoOther(t *testing.T) {
-	b := newAskedOwner(t)
-	if moving := only[HandOver](b.step(DrainRequested{})); len(moving) != 1 {
-		t.Fatalf("%+v are handed over", moving)
+// handOvers has the instance drain, and returns when each hand-over begins that it orders
+// until then, if each takes as long as takes says.
+func (b *bench) handOvers(until time.Duration, takes func(n int) time.Duration) (begun []time.Duration) {
+	b.t.Helper()
+	type handingOver struct {
+		HandOver
+		end time.Time
 	}
-	if moving := only[HandOver](b.wait(b.core.cfg.Heartbeat)); len(moving) < 2 {
-		t.Errorf("a heartbeat later, %+v are handed over as well", moving)
+	var all []handingOver
+	start, commands := b.now, b.step(DrainRequested{})
+	for {
+		for _, command := range only[HandOver](commands) {
+			all = append(all, handingOver{command, b.now.Add(takes(len(begun)))})
+			begun = append(begun, b.now.Sub(start))
+		}
+		slices.SortStableFunc(all, func(x, y handingOver) int { return x.end.Compare(y.end) })
+		var event Event = Tick{}
+		at := b.core.Wake()
+		if len(all) > 0 && !all[0].end.After(at) {
+			at, event = all[0].end, HandedOver{Partition: all[0].Partition, Epoch: all[0].Epoch, To: all[0].To}
+			all = all[1:]
+		}
+		if at.Sub(start) > until {
+			return begun
+		}
+		b.now = at
+		commands = b.step(event)
 	}
 }
 
-// In the time after a hand-over, requests have the broker and the database for themselves.
-func TestAfterAHandOverTheNextOneWaitsForTwiceAsLong(t *testing.T) {
-	for _, test := range []struct{ took, rests time.Duration }{
-		{5 * time.Millisecond, 10 * time.Millisecond},
-		{200 * time.Millisecond, 50 * time.Millisecond},
+func TestHandOversLeaveTimeToTheRequestsOfOthers(t *testing.T) {
+	const forever = time.Hour
+	for name, test := range map[string]struct {
+		partitions int
+		take       []int // milliseconds; the last one is that of all that follow
+		want       []int // when they begin
+	}{
+		"one after another":                   {64, []int{5}, []int{0, 15, 30, 45, 60, 75, 90}},
+		"a rest is no longer than 50 ms":      {64, []int{30}, []int{0, 80, 160, 240}},
+		"what takes long holds up no other":   {64, []int{-1, 5}, []int{0, 50, 65, 80, 95}},
+		"but a window is never exceeded":      {64, []int{-1}, []int{0, 50, 100, 150}},
+		"nor is it while some come to an end": {64, []int{250, -1}, []int{0, 50, 100, 150, 300}},
+		"the longer rest counts":              {64, []int{60, 11, 5}, []int{0, 50, 110, 125}},
+		"of many partitions, a few at a time": {128, []int{5}, []int{0, 0, 15, 15, 30, 30}},
+		"also of some more than 64":           {100, []int{5}, []int{0, 0, 15, 15, 30, 30}},
 	} {
-		b := newAskedOwner(t)
-		first := only[HandOver](b.step(DrainRequested{}))[0]
-		b.wait(test.took)
-		got := append(b.step(HandedOver{Partition: first.Partition, Epoch: 1, To: first.To}), b.wait(test.rests-1)...)
-		if moving := only[HandOver](got); len(moving) > 0 {
-			t.Errorf("%v after one that took %v: %+v", test.rests-1, test.took, moving)
-		}
-		if moving := only[HandOver](b.wait(1)); len(moving) != 1 {
-			t.Errorf("%v after one that took %v: %+v", test.rests, test.took, moving)
-		}
+		t.Run(name, func(t *testing.T) {
+			b := newAskedOwner(t, test.partitions)
+			last := time.Duration(test.want[len(test.want)-1]) * time.Millisecond
+			begun := b.handOvers(last, func(n int) time.Duration {
+				took := test.take[min(n, len(test.take)-1)]
+				if took < 0 {
+					return forever
+				}
+				return time.Duration(took) * time.Millisecond
+			})
+			var got []int
+			for _, at := range begun {
+				got = append(got, int(at.Milliseconds()))
+			}
+			if !slices.Equal(got, test.want) {
+				t.Errorf("they begin at %v ms, want %v", got, test.want)
+			}
+		})
 	}
 }
 
-// What waits for its turn is served until then.
-func TestAFewPartitionsAreHandedOverAtATime(t *testing.T) {
-	b := newAskedOwner(t)
-	moving := only[HandOver](b.step(DrainRequested{}))
-	for n := 1; len(moving) > 0; n++ {
-		if len(moving) > leastWindow/handOverShare {
-			t.Fatalf("%d at a time: %+v", len(moving), moving)
-		}
-		got := b.step(HandedOver{Partition: moving[0].Partition, Epoch: 1, To: moving[0].To})
-		moving = append(moving[1:], only[HandOver](got)...)
-		if n == 16 && len(moving) == 0 {
-			return
+// An instance that is asked to end has shutdown.grace for it, 25 s unless set.
+func TestAllIsHandedOverInTenSecondsHoweverLongEachTakes(t *testing.T) {
+	for _, partitions := range []int{64, 127, 1024} {
+		for _, took := range []time.Duration{time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond} {
+			b := newAskedOwner(t, partitions)
+			begun := b.handOvers(time.Minute, func(int) time.Duration { return took })
+			asked := partitions / b.core.cfg.Window * b.core.cfg.Window
+			if len(begun) < asked || begun[asked-1] > 10*time.Second {
+				t.Errorf("%d partitions, each of which takes %v: of %d that are asked for, %d are handed over by %v",
+					partitions, took, asked, len(begun), begun[len(begun)-1])
+			}
 		}
 	}
-	t.Error("not all that were asked for were handed over, one after another")
 }

@@ -1,6 +1,9 @@
 package ownership
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // giveUp hands over a partition that the ring gives to another, once that
 // other asks for it: before, it would only stand idle. An instance that drains
@@ -13,6 +16,7 @@ func (c *Core) giveUp(p int) {
 	case owner != nil && owner.asksFor(p, part.epoch):
 		c.lastAsked = c.now
 		if c.handsOverEnough() {
+			c.queued = true
 			return
 		}
 		to = owner.Member
@@ -25,12 +29,27 @@ func (c *Core) giveUp(p int) {
 	c.do(HandOver{Partition: p, Epoch: part.epoch, To: to})
 }
 
-// handsOverEnough says that a partition has to wait for its turn to be handed over. One
-// that takes long, since a request to it does, holds up no other.
+// handsOverEnough says that no further partition is to be handed over for now.
 func (c *Core) handsOverEnough() bool {
-	last := len(c.moving) - c.cfg.atATime()
-	return !c.restUntil.IsZero() ||
-		last >= 0 && c.now.Sub(c.partitions[c.moving[last]].since) < c.cfg.Heartbeat/looksPerHeartbeat
+	return len(c.moving) >= c.cfg.Window || c.now.Before(c.turn())
+}
+
+// turn is when the next hand-over may begin, if it were only for time: after the rest,
+// and once the last ones have ended, or have taken so long that it is rather a request
+// that they wait for than the broker or the database.
+func (c *Core) turn() time.Time {
+	turn := c.restUntil
+	if last := len(c.moving) - c.cfg.atATime(); last >= 0 {
+		turn = later(turn, c.partitions[c.moving[last]].since.Add(c.cfg.longestRest()))
+	}
+	return turn
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // asksFor reports whether the member asks for our lease of a partition. We may
@@ -66,19 +85,16 @@ func (c *Core) handedOver(e HandedOver) {
 		return
 	}
 	part.setbacks = 0
-	took := c.now.Sub(part.since)
+	rest := min(restFactor*c.now.Sub(part.since), c.cfg.longestRest())
+	c.restUntil = later(c.restUntil, c.now.Add(rest))
 	c.transition(e.Partition, idle)
 	if e.To == (Member{}) {
 		c.freed(Released{Partition: e.Partition, Epoch: e.Epoch})
 	}
 	c.align(e.Partition)
-	if e.To != (Member{}) {
-		c.restUntil = c.now.Add(min(restsPerHandOver*took, c.cfg.Heartbeat/restsPerHeartbeat))
-	}
-	c.goOn()
 }
 
-// goOn looks at what may have waited for its turn to be handed over.
+// goOn hands over what has waited for its turn.
 func (c *Core) goOn() {
 	for p := range c.partitions {
 		if c.partitions[p].phase == owned {

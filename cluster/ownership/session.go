@@ -18,8 +18,9 @@ type session struct {
 	readyAt   time.Time // when joining ends
 	lookAt    time.Time // when to look around
 	surveyAt  time.Time // when to read the epoch table
-	lastAsked time.Time // when a lease was last given up on request
-	restUntil time.Time // when the next may be; zero: now
+	lastAsked time.Time // when a lease of ours was last asked for that is to be given up
+	queued    bool      // such leases wait for their turn
+	restUntil time.Time // from the latest hand-overs
 
 	news      Message   // facts that are still to be told
 	grants    []Lease   // leases won for others, of which they are to be told in this step
