@@ -47,7 +47,7 @@ func TestASlotIsADayOfUTCInEachTimeZone(t *testing.T) {
 	h := start(t)
 	for _, zone := range []string{"UTC", "Europe/Berlin", "Pacific/Apia"} { // the last one has left a day out
 		h.exec("SET timezone = '" + zone + "'")
-		wrong := h.one(`SELECT count(*) FROM generate_series(14000, 26000) AS day, (SELECT 'epoch'::timestamptz + day * interval '24 hours') AS begins (at)
+		wrong := h.one(`SELECT count(*) FROM generate_series(14000, 26000) AS day, LATERAL (SELECT 'epoch'::timestamptz + day * interval '24 hours') AS begins (at)
 			WHERE ident_slot(at) <> day % 3 OR ident_slot(at - interval '1 microsecond') <> (day - 1) % 3`)
 		if wrong != int64(0) {
 			t.Errorf("%s: %v days begin or end in another one's slot", zone, wrong)
