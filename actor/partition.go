@@ -180,8 +180,9 @@ func (p *Partition) Load() Load {
 	defer p.mu.Unlock()
 	l := Load{Actors: len(p.actors)}
 	for _, a := range p.actors {
-		l.Waiting += len(a.tasks) - a.doing
-		l.Longest = max(l.Longest, len(a.tasks)-a.doing)
+		waiting := len(a.tasks) - a.doing
+		l.Waiting += waiting
+		l.Longest = max(l.Longest, waiting)
 	}
 	return l
 }
