@@ -10,10 +10,7 @@ func (c *Core) hurry() {
 // sendBy sends the next message after wait at the latest, though not sooner
 // than Spacing allows.
 func (c *Core) sendBy(wait time.Duration) {
-	due := c.now.Add(wait)
-	if earliest := c.sentAt.Add(c.cfg.Spacing); due.Before(earliest) {
-		due = earliest
-	}
+	due := later(c.now.Add(wait), c.sentAt.Add(c.cfg.Spacing))
 	if due.Before(c.sendAt) {
 		c.sendAt = due
 	}

@@ -231,3 +231,10 @@ func (c *Core) do(command Command) {
 func (c *Core) jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.9 + 0.2*c.random.Float64()))
 }
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

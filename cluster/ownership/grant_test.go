@@ -284,22 +284,22 @@ func TestHandOversLeaveTimeToTheRequestsOfOthers(t *testing.T) {
 	const forever = time.Hour
 	for name, test := range map[string]struct {
 		partitions int
-		take       []int // milliseconds; the last one is that of all that follow
+		take       []int // in milliseconds, as all here; the last one is that of all that follow
+		until      int
 		want       []int // when they begin
 	}{
-		"one after another":                   {64, []int{5}, []int{0, 15, 30, 45, 60, 75, 90}},
-		"a rest is no longer than 50 ms":      {64, []int{30}, []int{0, 80, 160, 240}},
-		"what takes long holds up no other":   {64, []int{-1, 5}, []int{0, 50, 65, 80, 95}},
-		"but a window is never exceeded":      {64, []int{-1}, []int{0, 50, 100, 150}},
-		"nor is it while some come to an end": {64, []int{250, -1}, []int{0, 50, 100, 150, 300}},
-		"the longer rest counts":              {64, []int{60, 11, 5}, []int{0, 50, 110, 125}},
-		"of many partitions, a few at a time": {128, []int{5}, []int{0, 0, 15, 15, 30, 30}},
-		"also of some more than 64":           {100, []int{5}, []int{0, 0, 15, 15, 30, 30}},
+		"one after another":                   {64, []int{5}, 100, []int{0, 15, 30, 45, 60, 75, 90}},
+		"a rest is no longer than 50 ms":      {64, []int{30}, 300, []int{0, 80, 160, 240}},
+		"what takes long holds up no other":   {64, []int{-1, 5}, 100, []int{0, 50, 65, 80, 95}},
+		"but a window is never exceeded":      {64, []int{-1}, 2000, []int{0, 50, 100, 150}},
+		"nor is it while some come to an end": {64, []int{250, -1}, 2000, []int{0, 50, 100, 150, 300}},
+		"the longer rest counts":              {64, []int{60, 11, 5}, 130, []int{0, 50, 110, 125}},
+		"of many partitions, a few at a time": {128, []int{5}, 40, []int{0, 0, 15, 15, 30, 30}},
+		"also of some more than 64":           {100, []int{5}, 40, []int{0, 0, 15, 15, 30, 30}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newAskedOwner(t, test.partitions)
-			last := time.Duration(test.want[len(test.want)-1]) * time.Millisecond
-			begun := b.handOvers(last, func(n int) time.Duration {
+			begun := b.handOvers(time.Duration(test.until)*time.Millisecond, func(n int) time.Duration {
 				took := test.take[min(n, len(test.take)-1)]
 				if took < 0 {
 					return forever

@@ -45,13 +45,6 @@ func (c *Core) turn() time.Time {
 	return turn
 }
 
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
 // asksFor reports whether the member asks for our lease of a partition. We may
 // have claimed it anew since the member last read the epoch table.
 func (m *member) asksFor(p int, epoch int64) bool {

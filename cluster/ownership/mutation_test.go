@@ -138,7 +138,7 @@ var mutations = []struct {
 	{"the next partitions are asked for with the next heartbeat", "broadcast.go",
 		"c.wantsMore = true", ""},
 	{"each message goes out at once", "broadcast.go",
-		"due.Before(earliest)", "false"},
+		"later(c.now.Add(wait), c.sentAt.Add(c.cfg.Spacing))", "c.now.Add(wait)"},
 	{"the table is another one", "table.go",
 		"ReplicationFactor: 100", "ReplicationFactor: 101"},
 }

@@ -20,7 +20,7 @@ type session struct {
 	surveyAt  time.Time // when to read the epoch table
 	lastAsked time.Time // when a lease of ours was last asked for that is to be given up
 	queued    bool      // such leases wait for their turn
-	restUntil time.Time // from the latest hand-overs
+	restUntil time.Time // until then none begins to be handed over on request
 
 	news      Message   // facts that are still to be told
 	grants    []Lease   // leases won for others, of which they are to be told in this step
