@@ -41,7 +41,7 @@ type pending struct {
 	unsure     bool      // a try ended without telling whether it was committed
 	lost       time.Time // the last one that did
 	reread     bool      // what the first write knows of the user, or of others, is not to be relied on
-	most       int       // of the writes that a try is about, since one of more failed; 0: all that can be
+	most       int       // of the writes that a try may be about; less than all since one of more failed
 	result     chan result
 
 	// What the Trace of each write is told.
@@ -78,6 +78,7 @@ func (s *Store) Commit(ctx context.Context, lease actor.Lease, writes []*actor.W
 		return nil, errNoLease
 	}
 	p.identify()
+	p.most = len(p.writes)
 	select {
 	case s.writes <- p:
 	case <-ctx.Done():
@@ -189,10 +190,9 @@ func (s *Store) commitGroup(group []*pending) {
 		}
 		class := classify(err)
 		s.metrics.failures.WithLabelValues(class.String()).Inc()
-		writes, several := 0, false
+		writes := 0
 		for _, p := range group {
 			writes += p.part
-			several = several || p.part > 1
 			if p.reread = true; p.part > 1 && class != contended {
 				p.most = p.part / 2 // so the one that fails is found in a few tries
 			}
@@ -218,7 +218,7 @@ func (s *Store) commitGroup(group []*pending) {
 				s.commitAlone(p)
 			}
 			return
-		case several && class == failed:
+		case class == failed && group[0].part > 1:
 			s.log.Warn("writes to a user failed, trying fewer of them", zap.Int("writes", writes), zap.Error(err))
 			continue
 		case class == contended:

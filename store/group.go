@@ -143,8 +143,8 @@ func distinct(all []*pending) (first, rest []*pending) {
 			rest = append(rest, p)
 			continue
 		}
-		for _, identity := range p.identities {
-			if identities[identity] || p.most > 0 && p.part == p.most {
+		for _, identity := range p.identities[:p.most] {
+			if identities[identity] {
 				break
 			}
 			identities[identity] = true

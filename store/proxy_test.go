@@ -117,14 +117,14 @@ func TestAWriteThatTheDatabaseRefusesFailsInTheEndThoughATryOfItWasLost(t *testi
 	h := start(t)
 	id := h.create(1)
 	s, p := h.throughProxy()
-	h.exec(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RAISE 'refused'; END $$`)
-	h.exec("CREATE TRIGGER refuse BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION refuse()")
-	h.exec("SELECT pg_advisory_lock(42)")
+	letGo := h.holdUpdates()
+	h.exec("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused'; END $$")
+	h.exec("CREATE TRIGGER refuse AFTER UPDATE ON users FOR EACH ROW EXECUTE FUNCTION refuse()")
 	failed := make(chan error, 1)
 	go func() { failed <- rename(h, s, h.lease, id, "second") }()
 	h.await(waitsForLock)
 	p.cut()
-	h.exec("SELECT pg_advisory_unlock(42)")
+	letGo()
 	select {
 	case err := <-failed:
 		if err == nil {
