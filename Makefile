@@ -78,4 +78,4 @@ clean: ## remove what was built
 # It runs a command with a private broker and database for the tests in it.
 .PHONY: bin/with-servers
 bin/with-servers:
-	@$(GO) build -o $@ ./deploy/testenv/run
+	@$(GO) build -o $@ ./deploy/testservers/run

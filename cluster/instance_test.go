@@ -20,26 +20,26 @@ import (
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
+func TestMain(m *testing.M) { testservers.Main(m) }
 
 var limits = msgpack.Limits{Bytes: 1 << 20, Depth: 32, Values: 100_000}
 
 // A setup is a broker and a database for instances to meet at.
 type setup struct {
 	t        testing.TB
-	vhost    *testenv.Broker
-	database *testenv.Database
+	vhost    *testservers.Broker
+	database *testservers.Database
 	channel  *amqp.Channel
 	db       *pgx.Conn
 	store    *store.Store
 	options  cluster.Options
 }
 
-func openStore(t testing.TB, database *testenv.Database) *store.Store {
+func openStore(t testing.TB, database *testservers.Database) *store.Store {
 	t.Helper()
 	users, err := store.Open(t.Context(), store.Options{
 		Host: database.Host, Port: database.Port, Database: database.Name, User: database.User, Password: database.Password,
@@ -54,7 +54,7 @@ func openStore(t testing.TB, database *testenv.Database) *store.Store {
 
 func newSetup(t testing.TB) *setup {
 	t.Helper()
-	vhost, database := testenv.RabbitMQ(t), testenv.Postgres(t)
+	vhost, database := testservers.RabbitMQ(t), testservers.Postgres(t)
 	db, err := pgx.Connect(t.Context(), database.URL())
 	if err != nil {
 		t.Fatal(err)

@@ -7,7 +7,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 func dial(t *testing.T, url string) *amqp.Connection {
@@ -21,7 +21,7 @@ func dial(t *testing.T, url string) *amqp.Connection {
 }
 
 func TestALineIsCancelledWhileAnswersAreSentAndNeitherCostsTheConnection(t *testing.T) {
-	conn := dial(t, testenv.RabbitMQ(t).URL())
+	conn := dial(t, testservers.RabbitMQ(t).URL())
 	lost := conn.NotifyClose(make(chan *amqp.Error, 1))
 	channel, err := conn.Channel()
 	if err != nil {

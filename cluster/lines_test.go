@@ -8,7 +8,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 // linesSite has lines to a queue.
@@ -16,7 +16,7 @@ func linesSite(t *testing.T) (x *lines, queue string, publish func(body string))
 	t.Helper()
 	running := new(sync.WaitGroup)
 	t.Cleanup(running.Wait) // once the connection is closed
-	conn := dial(t, testenv.RabbitMQ(t).URL())
+	conn := dial(t, testservers.RabbitMQ(t).URL())
 	channel, err := conn.Channel()
 	if err != nil {
 		t.Fatal(err)
@@ -151,7 +151,7 @@ func TestALineThatTheBrokerHasClosedIsNotUsedAgain(t *testing.T) {
 // under load, and grows meanwhile. Each takes up where the one before has stopped.
 func TestABacklogKeepsItsOrderWhenItsConsumersTakeTurns(t *testing.T) {
 	const prefetch, total = 32, 1500
-	url := testenv.RabbitMQ(t).URL()
+	url := testservers.RabbitMQ(t).URL()
 	channel, err := dial(t, url).Channel()
 	if err != nil {
 		t.Fatal(err)

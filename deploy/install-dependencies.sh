@@ -28,7 +28,7 @@ check_go() {
 	fi
 }
 
-# The places are those where deploy/private looks for the programs.
+# The places are those where deploy/localserver looks for the programs.
 have_rabbitmq() {
 	exists /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server \
 		/usr/local/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server \

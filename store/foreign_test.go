@@ -6,8 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/glotpod/ident/deploy/private"
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/localserver"
+	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store"
 )
 
@@ -88,7 +88,7 @@ func testEachKindOfForeignWrite(t *testing.T, role string) {
 
 // What is replicated from another database fires no triggers for statements.
 func TestReplicatedWritesEndTheTrust(t *testing.T) {
-	server := testenv.OwnPostgres(t, private.PostgresOptions{})
+	server := testservers.OwnPostgres(t, localserver.PostgresOptions{})
 	root := connect(t, server.URL("postgres"))
 	for _, sql := range []string{"ALTER SYSTEM SET wal_level = logical", "CREATE DATABASE theirs", "CREATE DATABASE ours"} {
 		if _, err := root.Exec(t.Context(), sql); err != nil {
@@ -105,7 +105,7 @@ func TestReplicatedWritesEndTheTrust(t *testing.T) {
 	theirs.exec("SELECT pg_create_logical_replication_slot('users', 'pgoutput')")
 
 	ours := &harness{t: t, db: connect(t, server.URL("ours"))}
-	ours.opts = options(t, &testenv.Database{Host: server.Host, Port: server.Port, User: server.User, Password: server.Password, Name: "ours"})
+	ours.opts = options(t, &testservers.Database{Host: server.Host, Port: server.Port, User: server.User, Password: server.Password, Name: "ours"})
 	migrate(t, ours.db)
 	ours.exec("CREATE SUBSCRIPTION users CONNECTION '" + server.URL("theirs") + "' PUBLICATION users WITH (create_slot = false, copy_data = false)")
 	s := ours.open()

@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/actor"
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store"
 )
 
@@ -59,7 +59,7 @@ func TestNotificationsAreFoundByTheirPartition(t *testing.T) {
 }
 
 func TestTheMigrationToPartitionsKeepsWhatIsInTheOutbox(t *testing.T) {
-	db := testenv.Postgres(t)
+	db := testservers.Postgres(t)
 	h := &harness{t: t, db: connect(t, db.URL()), opts: options(t, db)}
 	h.exec("CREATE TABLE ident_migrations (version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())")
 	for version := 1; version <= 5; version++ {

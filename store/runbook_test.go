@@ -7,8 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/glotpod/ident/deploy/private"
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/localserver"
+	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store"
 )
 
@@ -37,7 +37,7 @@ func runbookSQL(t *testing.T, heading string) (blocks []string) {
 }
 
 func TestRunbookGivesTheTablesToTheInstancesUserAndSetsTheRestAside(t *testing.T) {
-	server := testenv.OwnPostgres(t, private.PostgresOptions{})
+	server := testservers.OwnPostgres(t, localserver.PostgresOptions{})
 	sql := runbookSQL(t, "IdentAuditUntended")
 	if len(sql) != 2 {
 		t.Fatalf("the runbook has %q", sql)
@@ -50,7 +50,7 @@ func TestRunbookGivesTheTablesToTheInstancesUserAndSetsTheRestAside(t *testing.T
 	}
 }
 
-func testRunbookGivesTheTables(t *testing.T, server *private.Postgres, migrating, give, setAside string) {
+func testRunbookGivesTheTables(t *testing.T, server *localserver.Postgres, migrating, give, setAside string) {
 	database := "of " + migrating
 	root := &harness{t: t, db: connect(t, server.URL("postgres"))}
 	root.exec(`CREATE DATABASE "` + database + `"`)
@@ -65,7 +65,7 @@ func testRunbookGivesTheTables(t *testing.T, server *private.Postgres, migrating
 	h.exec(`GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO "glotpod.ident"`)
 	h.exec("RESET ROLE")
 
-	h.opts = options(t, &testenv.Database{Host: server.Host, Port: server.Port, User: "glotpod.ident", Password: "instances", Name: database})
+	h.opts = options(t, &testservers.Database{Host: server.Host, Port: server.Port, User: "glotpod.ident", Password: "instances", Name: database})
 	h.Store = h.open()
 	h.agree(4)
 	h.lease = h.claim(0, 0)

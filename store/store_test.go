@@ -18,11 +18,11 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/actor/msgpack"
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
+func TestMain(m *testing.M) { testservers.Main(m) }
 
 var limits = msgpack.Limits{Bytes: 1 << 20, Depth: 32, Values: 100_000}
 
@@ -61,7 +61,7 @@ func (h *harness) commit(s *store.Store, lease actor.Lease, w *actor.Write) (act
 	return o, err
 }
 
-func options(t testing.TB, db *testenv.Database) store.Options {
+func options(t testing.TB, db *testservers.Database) store.Options {
 	return store.Options{
 		Host: db.Host, Port: db.Port, Database: db.Name, User: db.User, Password: db.Password,
 		SSLMode: "disable", MaxConnections: 10, Name: t.Name(),
@@ -90,10 +90,10 @@ func migrate(t testing.TB, conn *pgx.Conn) {
 
 func start(t testing.TB, change ...func(*store.Options)) *harness {
 	t.Helper()
-	return startOn(t, testenv.Postgres(t), change...)
+	return startOn(t, testservers.Postgres(t), change...)
 }
 
-func startOn(t testing.TB, db *testenv.Database, change ...func(*store.Options)) *harness {
+func startOn(t testing.TB, db *testservers.Database, change ...func(*store.Options)) *harness {
 	t.Helper()
 	h := &harness{t: t, db: connect(t, db.URL()), opts: options(t, db)}
 	migrate(t, h.db)
@@ -567,7 +567,7 @@ func TestNamesAreFoundWhateverTheirLettersCaseAndWhateverTheDatabasesLocale(t *t
 		}},
 	} {
 		t.Run(c.locale, func(t *testing.T) {
-			h := startOn(t, testenv.PostgresIn(t, c.locale))
+			h := startOn(t, testservers.PostgresIn(t, c.locale))
 			n := 0
 			for name, filters := range c.finds {
 				a := ada(n)

@@ -13,7 +13,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 // works fails unless a message goes to the broker and back over conn.
@@ -30,7 +30,7 @@ func works(t *testing.T, conn *amqp.Connection) {
 }
 
 func TestLogInByPassword(t *testing.T) {
-	b := testenv.RabbitMQ(t)
+	b := testservers.RabbitMQ(t)
 	for _, login := range []string{AMQPlain, Plain} {
 		t.Run(login, func(t *testing.T) {
 			o := optionsFor(b)
@@ -45,7 +45,7 @@ func TestLogInByPassword(t *testing.T) {
 }
 
 func TestARefusalIsFinalAndKeepsThePassword(t *testing.T) {
-	b := testenv.RabbitMQ(t)
+	b := testservers.RabbitMQ(t)
 	const password = "correct horse battery staple"
 	createUser(t, b, "nobody", password)
 	for _, c := range []struct {
@@ -235,7 +235,7 @@ func TestTheBrokersOperatorSeesWhoIsConnected(t *testing.T) {
 }
 
 // createUser makes a user without any permission, for as long as the test runs.
-func createUser(t *testing.T, b *testenv.Broker, name, password string) {
+func createUser(t *testing.T, b *testservers.Broker, name, password string) {
 	t.Helper()
 	if err := b.Management.CreateUser(t.Context(), name, password); err != nil {
 		t.Fatal(err)

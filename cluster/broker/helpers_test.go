@@ -12,10 +12,10 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
+func TestMain(m *testing.M) { testservers.Main(m) }
 
 // patience bounds every wait of a test on something that should happen soon.
 const patience = 20 * time.Second
@@ -26,7 +26,7 @@ func testContext(t testing.TB) context.Context {
 	return ctx
 }
 
-func optionsFor(b *testenv.Broker) Options {
+func optionsFor(b *testservers.Broker) Options {
 	return Options{
 		Host:           b.Host,
 		Port:           b.Port,
@@ -104,7 +104,7 @@ type rawClient struct {
 }
 
 // dialRaw logs in and opens channel 1, with publisher confirms.
-func dialRaw(t testing.TB, b *testenv.Broker) *rawClient {
+func dialRaw(t testing.TB, b *testservers.Broker) *rawClient {
 	t.Helper()
 	conn, err := net.Dial("tcp", net.JoinHostPort(b.Host, strconv.Itoa(b.Port)))
 	if err != nil {

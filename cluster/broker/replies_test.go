@@ -18,7 +18,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 // A caller consumes direct replies.
@@ -42,7 +42,7 @@ func newCaller(t testing.TB, conn *amqp.Connection) caller {
 }
 
 func TestACallerIsAnsweredDirectly(t *testing.T) {
-	b := testenv.RabbitMQ(t)
+	b := testservers.RabbitMQ(t)
 	conn := mustDial(t, optionsFor(b))
 	replies := NewReplies(conn, optionsFor(b))
 	ch := mustChannel(t, conn)
@@ -71,7 +71,7 @@ func TestACallerIsAnsweredDirectly(t *testing.T) {
 // Nothing that passes the check costs a connection, whatever it is made of: here
 // thousands of changes to names that are real, and to none.
 func TestNoReplyToThatPassesCostsTheConnection(t *testing.T) {
-	b := testenv.RabbitMQ(t)
+	b := testservers.RabbitMQ(t)
 	conn := mustDial(t, optionsFor(b))
 	replies := NewReplies(conn, optionsFor(b))
 	ch := mustChannel(t, conn)
@@ -157,7 +157,7 @@ func forge(random *rand.Rand, real string) string {
 
 // The checks are there because of what RabbitMQ does without them.
 func TestRabbitMQClosesTheConnectionOverAForgedName(t *testing.T) {
-	b := testenv.RabbitMQ(t)
+	b := testservers.RabbitMQ(t)
 	o := optionsFor(b)
 	if safe, err := tryName(testContext(t), o, directQueue+".garbage.garbage"); safe || err != nil {
 		t.Errorf("safe: %v, error %v", safe, err)

@@ -12,7 +12,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 // nested wraps a table or array in so many more.
@@ -77,7 +77,7 @@ var hostile = []struct {
 }
 
 func TestAConnectionSurvivesAnyHeaders(t *testing.T) {
-	b := testenv.RabbitMQ(t)
+	b := testservers.RabbitMQ(t)
 	o := optionsFor(b)
 	var filtered recorder
 	o.OnFiltered = filtered.record
@@ -110,7 +110,7 @@ func TestAConnectionSurvivesAnyHeaders(t *testing.T) {
 // The filter is there because of what the library does without it. When this
 // fails, a new version of the library may have made part of it needless.
 func TestTheLibraryAloneDoesNotSurvive(t *testing.T) {
-	b := testenv.RabbitMQ(t)
+	b := testservers.RabbitMQ(t)
 	for _, h := range hostile {
 		t.Run(h.name, func(t *testing.T) {
 			conn, err := amqp.Dial(b.URL())
@@ -141,7 +141,7 @@ func isRabbitMQ4(conn *amqp.Connection) bool {
 
 // Properties that are odd in other ways than their headers.
 func TestAConnectionSurvivesAnyProperties(t *testing.T) {
-	b := testenv.RabbitMQ(t)
+	b := testservers.RabbitMQ(t)
 	o := optionsFor(b)
 	var filtered recorder
 	o.OnFiltered = filtered.record
@@ -177,7 +177,7 @@ func TestAConnectionSurvivesAnyProperties(t *testing.T) {
 // RabbitMQ splits a body by the frame size that was agreed with its receiver. It
 // cannot do that with a header, which it may moreover have made longer.
 func TestAConnectionSurvivesAHeaderLargerThanAFrame(t *testing.T) {
-	b := testenv.RabbitMQ(t)
+	b := testservers.RabbitMQ(t)
 	o := optionsFor(b)
 	var filtered recorder
 	o.OnFiltered = filtered.record
@@ -225,7 +225,7 @@ func TestAConnectionSurvivesAHeaderLargerThanAFrame(t *testing.T) {
 
 func TestABodyOfAnySizeArrivesAsLongAsItIsAllowed(t *testing.T) {
 	const maxBody = 1 << 20
-	b := testenv.RabbitMQ(t)
+	b := testservers.RabbitMQ(t)
 	o := optionsFor(b)
 	o.MaxBody = maxBody
 	var filtered recorder
@@ -260,7 +260,7 @@ func TestABodyOfAnySizeArrivesAsLongAsItIsAllowed(t *testing.T) {
 }
 
 func TestAConnectionSurvivesABodyInCrumbs(t *testing.T) {
-	b := testenv.RabbitMQ(t)
+	b := testservers.RabbitMQ(t)
 	queue, deliveries := consume(t, mustDial(t, optionsFor(b)), 10)
 	sender := dialRaw(t, b)
 	var crumbs [][]byte

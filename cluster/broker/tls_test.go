@@ -16,14 +16,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/glotpod/ident/deploy/private"
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/localserver"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 func TestTLS(t *testing.T) {
 	ours, others := newAuthority(t), newAuthority(t)
 	server := ours.issue(t, "rabbit.test", "rabbit.test")
-	b := testenv.OwnRabbitMQ(t, private.RabbitMQOptions{TLS: &private.TLS{
+	b := testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{TLS: &localserver.TLS{
 		CAFile:   ours.file(t),
 		CertFile: writePEM(t, "CERTIFICATE", server.Certificate[0]),
 		KeyFile:  writePEM(t, "PRIVATE KEY", marshalKey(t, server.PrivateKey.(*ecdsa.PrivateKey))),

@@ -14,7 +14,7 @@ import (
 
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 // patience is far beyond what a slow machine needs.
@@ -23,12 +23,12 @@ const patience = 30 * time.Second
 // A site is a virtual host where members meet.
 type site struct {
 	t     testing.TB
-	vhost *testenv.Broker
+	vhost *testservers.Broker
 }
 
 func newSite(t testing.TB) *site {
 	t.Helper()
-	return &site{t, testenv.RabbitMQ(t)}
+	return &site{t, testservers.RabbitMQ(t)}
 }
 
 // A link is a connection to the broker that can be stopped or cut, as by the

@@ -15,7 +15,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/glotpod/ident/cluster/partition"
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 // An exchange is a real consistent hash exchange, and queues that can be bound
@@ -35,7 +35,7 @@ type arrival struct{ message, queue int }
 // newExchange makes an exchange and the given number of queues, none bound yet.
 func newExchange(t *testing.T, queues int) *exchange {
 	t.Helper()
-	broker := testenv.RabbitMQ(t)
+	broker := testservers.RabbitMQ(t)
 	x := &exchange{t: t, name: "ring", arrived: make(chan arrival)}
 	var consumers sync.WaitGroup
 	stop := make(chan struct{})
@@ -63,7 +63,7 @@ func newExchange(t *testing.T, queues int) *exchange {
 }
 
 // open connects to the broker and opens a channel, until the test ends.
-func open(t *testing.T, broker *testenv.Broker) *amqp.Channel {
+func open(t *testing.T, broker *testservers.Broker) *amqp.Channel {
 	t.Helper()
 	conn, err := amqp.Dial(broker.URL())
 	if err != nil {

@@ -9,10 +9,10 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/glotpod/ident/cluster/partition"
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
+func TestMain(m *testing.M) { testservers.Main(m) }
 
 func TestUserIsWhereTheUsersIDIsAsARoutingKey(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

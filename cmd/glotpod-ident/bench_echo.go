@@ -19,7 +19,7 @@ import (
 	"github.com/glotpod/ident/cluster"
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/config"
-	"github.com/glotpod/ident/deploy/private"
+	"github.com/glotpod/ident/deploy/localserver"
 )
 
 const (
@@ -205,7 +205,7 @@ func (q echoQueue) answer(answer []byte) error {
 
 // An echoProcess is an echo that this program has started.
 type echoProcess struct {
-	*private.Process
+	*localserver.Process
 	pid int
 }
 
@@ -223,7 +223,7 @@ func startEcho(ctx context.Context, environ []string, run string, direct bool, c
 	cmd.Env = environ
 	ready := &firstWrite{happened: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = ready, stderr
-	p, err := private.Launch(cmd, syscall.SIGTERM)
+	p, err := localserver.Launch(cmd, syscall.SIGTERM)
 	if err != nil {
 		return nil, fmt.Errorf("starting the echo: %w", err)
 	}

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/glotpod/ident/config"
-	"github.com/glotpod/ident/deploy/private"
+	"github.com/glotpod/ident/deploy/localserver"
 )
 
 // A benchCluster is a cluster with a broker and a durable database of its own,
@@ -60,11 +60,11 @@ func startBenchCluster(ctx context.Context, o benchOptions, stderr io.Writer, pr
 func (c *benchCluster) startServers(ctx context.Context) error {
 	starts, ctx := errgroup.WithContext(ctx)
 	starts.Go(func() (err error) {
-		c.dev.postgres, err = private.StartPostgres(ctx, private.PostgresOptions{Dir: c.dev.folder.postgres(), Durable: true})
+		c.dev.postgres, err = localserver.StartPostgres(ctx, localserver.PostgresOptions{Dir: c.dev.folder.postgres(), Durable: true})
 		return err
 	})
 	starts.Go(func() (err error) {
-		c.dev.rabbitmq, err = private.StartRabbitMQ(ctx, private.RabbitMQOptions{Dir: c.dev.folder.rabbitmq()})
+		c.dev.rabbitmq, err = localserver.StartRabbitMQ(ctx, localserver.RabbitMQOptions{Dir: c.dev.folder.rabbitmq()})
 		return err
 	})
 	return starts.Wait()

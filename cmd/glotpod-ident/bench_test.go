@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 // shortBench is enough to see what bench does. Nobody looks at how fast.
@@ -135,7 +135,7 @@ func TestBenchMeasuresARunningClusterAndDeletesItsUsers(t *testing.T) {
 	for _, kind := range []string{"queues", "exchanges"} {
 		var found []struct{ Name string }
 		path := "/api/" + kind + "/" + url.PathEscape(s.settings["amqp.vhost"])
-		if err := testenv.RabbitMQ(t).Management.Call(t.Context(), http.MethodGet, path+"?disable_stats=true", nil, &found); err != nil {
+		if err := testservers.RabbitMQ(t).Management.Call(t.Context(), http.MethodGet, path+"?disable_stats=true", nil, &found); err != nil {
 			t.Fatal(err)
 		}
 		for _, q := range found {

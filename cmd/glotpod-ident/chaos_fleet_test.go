@@ -9,8 +9,8 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/glotpod/ident/deploy/private"
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/localserver"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 const (
@@ -27,8 +27,8 @@ type fleet struct {
 	t        *testing.T
 	random   *rand.Rand
 	site     *site
-	broker   *private.RabbitMQ
-	database *private.Postgres
+	broker   *localserver.RabbitMQ
+	database *localserver.Postgres
 	members  []*member
 	joined   int       // members that there have been
 	declared time.Time // since when all durable queues have been there
@@ -50,8 +50,8 @@ func newFleet(t *testing.T, random *rand.Rand, queueType string) *fleet {
 	f := &fleet{
 		t:        t,
 		random:   random,
-		broker:   testenv.OwnRabbitMQ(t, private.RabbitMQOptions{}),
-		database: testenv.OwnPostgres(t, private.PostgresOptions{}),
+		broker:   testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{}),
+		database: testservers.OwnPostgres(t, localserver.PostgresOptions{}),
 	}
 	const vhost, database = "/", "chaos"
 	f.site = &site{amqpURL: f.broker.URL(vhost), settings: settings{

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 // Whatever happens to instances, broker and database, while many callers ask for
@@ -194,7 +194,7 @@ func (f *fleet) checkQueues() {
 	}
 	var names []string
 	eventually(f.t, "the queues of callers and instances are gone", func() bool {
-		var queues []testenv.Queue
+		var queues []testservers.Queue
 		path := "/api/queues/" + url.PathEscape(f.site.settings["amqp.vhost"])
 		if err := f.broker.Management.Call(f.t.Context(), http.MethodGet, path, nil, &queues); err != nil {
 			f.t.Fatal(err)

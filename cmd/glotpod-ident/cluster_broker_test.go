@@ -13,8 +13,8 @@ import (
 
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/partition"
-	"github.com/glotpod/ident/deploy/private"
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/localserver"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 func partitionQueue(p int) string { return fmt.Sprintf("%s/%04d", requestQueue, p) }
@@ -90,7 +90,7 @@ func misplaced(t *testing.T, conn *amqp.Connection) (n int64) {
 func TestBrokerWithoutThePluginIsServedAndTheLogSaysHowToEnableIt(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "rabbitmq")
-	broker := testenv.OwnRabbitMQ(t, private.RabbitMQOptions{Dir: dir})
+	broker := testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{Dir: dir})
 	if err := broker.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func TestTheSharedQueueIsBoundAgainWhenSomebodyHasUnboundIt(t *testing.T) {
 func TestBrokersUserNeedsTheRightsThatTheREADMESays(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	broker := testenv.RabbitMQ(t)
+	broker := testservers.RabbitMQ(t)
 	user := settings{"amqp.vhost": broker.VHost, "amqp.login": broker.VHost, "amqp.password": "s3cret-password", "amqp.insist": "true"}
 	create := func() {
 		t.Helper()

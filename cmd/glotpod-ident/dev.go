@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/glotpod/ident/deploy/private"
+	"github.com/glotpod/ident/deploy/localserver"
 )
 
 const (
@@ -125,8 +125,8 @@ type dev struct {
 	instances []*devInstance
 
 	// What has been started; nil before.
-	rabbitmq *private.RabbitMQ
-	postgres *private.Postgres
+	rabbitmq *localserver.RabbitMQ
+	postgres *localserver.Postgres
 }
 
 // run starts everything, says where it is, and returns when ctx is done or one

@@ -12,7 +12,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"github.com/glotpod/ident/config"
-	"github.com/glotpod/ident/deploy/private"
+	"github.com/glotpod/ident/deploy/localserver"
 )
 
 // defaultDevFolder is where dev keeps its data when it is not told. It is ""
@@ -90,7 +90,7 @@ func (f *devFolder) reset() error {
 // writeSettings writes the settings that all instances share, and an encryption
 // key if there is none yet. The servers' ports, and so the settings, change with
 // each start.
-func (f *devFolder) writeSettings(r *private.RabbitMQ, p *private.Postgres, logFormat string) error {
+func (f *devFolder) writeSettings(r *localserver.RabbitMQ, p *localserver.Postgres, logFormat string) error {
 	if _, err := os.Stat(f.key()); errors.Is(err, fs.ErrNotExist) {
 		if err := writeSecret(f.key(), []byte(config.GenerateKey()+"\n")); err != nil {
 			return err

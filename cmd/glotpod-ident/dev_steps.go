@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/glotpod/ident/config"
-	"github.com/glotpod/ident/deploy/private"
+	"github.com/glotpod/ident/deploy/localserver"
 )
 
 // startServers starts both at once, as each takes its time.
@@ -20,13 +20,13 @@ func (d *dev) startServers(ctx context.Context) error {
 	starts, ctx := errgroup.WithContext(ctx)
 	starts.Go(func() error {
 		return d.timed("PostgreSQL", func() (err error) {
-			d.postgres, err = private.StartPostgres(ctx, private.PostgresOptions{Dir: d.folder.postgres(), Durable: true})
+			d.postgres, err = localserver.StartPostgres(ctx, localserver.PostgresOptions{Dir: d.folder.postgres(), Durable: true})
 			return err
 		})
 	})
 	starts.Go(func() error {
 		return d.timed("RabbitMQ", func() (err error) {
-			d.rabbitmq, err = private.StartRabbitMQ(ctx, private.RabbitMQOptions{Dir: d.folder.rabbitmq(), Metrics: true})
+			d.rabbitmq, err = localserver.StartRabbitMQ(ctx, localserver.RabbitMQOptions{Dir: d.folder.rabbitmq(), Metrics: true})
 			return err
 		})
 	})
@@ -108,7 +108,7 @@ func (d *dev) launch(name, command string, variables ...string) (*devProcess, er
 	cmd.Env = append(cmd.Env, variables...)
 	cmd.Stdout = d.console.lines(d.stdout, name+" | ")
 	cmd.Stderr = d.console.lines(d.stderr, name+" | ")
-	p, err := private.Launch(cmd, syscall.SIGTERM)
+	p, err := localserver.Launch(cmd, syscall.SIGTERM)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
@@ -117,6 +117,6 @@ func (d *dev) launch(name, command string, variables ...string) (*devProcess, er
 
 // A devProcess is a run of this program.
 type devProcess struct {
-	*private.Process
+	*localserver.Process
 	child *os.Process
 }

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/glotpod/ident/deploy/private"
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/localserver"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 const (
@@ -51,7 +51,7 @@ var handOvers = []handOver{
 // dies or freezes, and what they notice where nothing happens. Each round has a
 // cluster of its own.
 func BenchmarkHandOver(b *testing.B) {
-	database := testenv.OwnPostgres(b, private.PostgresOptions{Durable: true})
+	database := testservers.OwnPostgres(b, localserver.PostgresOptions{Durable: true})
 	var tables strings.Builder
 	for _, h := range handOvers {
 		b.Run(h.name, func(b *testing.B) {
@@ -89,7 +89,7 @@ type handOverSite struct {
 }
 
 // newHandOverSite starts a cluster, and a load that has shown what is usual.
-func newHandOverSite(t *testing.T, database *private.Postgres) *handOverSite {
+func newHandOverSite(t *testing.T, database *localserver.Postgres) *handOverSite {
 	s := &handOverSite{site: emptySite(t), t: t}
 	s.moveInto(t, database)
 	s.settings["amqp.heartbeat"] = handOverHeartbeat.String()

@@ -14,8 +14,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/glotpod/ident/deploy/private"
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/localserver"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 // A site is where instances of the service work together: a virtual host, a
@@ -28,12 +28,12 @@ type site struct {
 }
 
 // migrated is a database as the program's own migrate leaves it.
-var migrated testenv.Template
+var migrated testservers.Template
 
 // newSite makes a site that is the test's own, with its schema up to date.
 func newSite(t *testing.T) *site {
 	t.Helper()
-	return siteOf(t, migrated.Postgres(t, func(d *testenv.Database) {
+	return siteOf(t, migrated.Postgres(t, func(d *testservers.Database) {
 		migrate(t, databaseSettings(d).with(settings{"database.encryption_key": newKey()}))
 	}))
 }
@@ -41,12 +41,12 @@ func newSite(t *testing.T) *site {
 // emptySite makes a site with nothing in its database.
 func emptySite(t *testing.T) *site {
 	t.Helper()
-	return siteOf(t, testenv.Postgres(t))
+	return siteOf(t, testservers.Postgres(t))
 }
 
-func siteOf(t *testing.T, database *testenv.Database) *site {
+func siteOf(t *testing.T, database *testservers.Database) *site {
 	t.Helper()
-	broker := testenv.RabbitMQ(t)
+	broker := testservers.RabbitMQ(t)
 	s := &site{amqpURL: broker.URL(), dbURL: database.URL(), settings: databaseSettings(database).with(settings{
 		"amqp.host":               broker.Host,
 		"amqp.port":               strconv.Itoa(broker.Port),
@@ -64,7 +64,7 @@ func siteOf(t *testing.T, database *testenv.Database) *site {
 }
 
 // moveTo gives the site a virtual host of another broker.
-func (s *site) moveTo(t *testing.T, broker *private.RabbitMQ) {
+func (s *site) moveTo(t *testing.T, broker *localserver.RabbitMQ) {
 	t.Helper()
 	vhost := s.settings["amqp.vhost"]
 	if err := broker.Management.CreateVHost(t.Context(), vhost); err != nil {
@@ -75,7 +75,7 @@ func (s *site) moveTo(t *testing.T, broker *private.RabbitMQ) {
 }
 
 // moveInto gives the site a database of another server, and its schema.
-func (s *site) moveInto(t *testing.T, server *private.Postgres) {
+func (s *site) moveInto(t *testing.T, server *localserver.Postgres) {
 	t.Helper()
 	name := s.settings["database.postgres.database"]
 	s.dbURL = server.URL("postgres")
@@ -133,7 +133,7 @@ func (s *site) contents(t *testing.T) (text string) {
 }
 
 // databaseSettings lead to a database.
-func databaseSettings(d *testenv.Database) settings {
+func databaseSettings(d *testservers.Database) settings {
 	return settings{
 		"database.postgres.host":     d.Host,
 		"database.postgres.port":     strconv.Itoa(d.Port),

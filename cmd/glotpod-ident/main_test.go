@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 // The tests of this folder hold the program to the wire contract. They speak
@@ -18,5 +18,5 @@ func TestMain(m *testing.M) {
 	if os.Getenv("GLOTPOD_IDENT_TEST_PROGRAM") != "" {
 		main() // exits
 	}
-	testenv.Main(m)
+	testservers.Main(m)
 }

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/glotpod/ident/deploy/private"
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/localserver"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 // programBefore names the program that instances run before they are updated, to
@@ -156,7 +156,7 @@ func TestRollingUpdateAndScalingFailNoRequest(t *testing.T) {
 // BenchmarkRollout measures what callers notice while five instances are updated
 // one by one, and while two become five and two again.
 func BenchmarkRollout(b *testing.B) {
-	database := testenv.OwnPostgres(b, private.PostgresOptions{Durable: true})
+	database := testservers.OwnPostgres(b, localserver.PostgresOptions{Durable: true})
 	for _, c := range []struct {
 		name      string
 		instances int

@@ -13,8 +13,8 @@ import (
 	"github.com/google/uuid"
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/glotpod/ident/deploy/private"
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/localserver"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 // A stubborn caller creates users one after another, and asks again, under the
@@ -131,7 +131,7 @@ func (s *site) survives(t *testing.T, v *service, outage func()) {
 
 func TestLostPostgresEndsTheInstanceOrIsWaitedFor(t *testing.T) {
 	t.Parallel()
-	database := testenv.OwnPostgres(t, private.PostgresOptions{})
+	database := testservers.OwnPostgres(t, localserver.PostgresOptions{})
 	impatient, insistent := newSite(t), newSite(t)
 	impatient.moveInto(t, database)
 	insistent.moveInto(t, database)
@@ -165,7 +165,7 @@ func leaves(t *testing.T, v *service) {
 
 func TestLostRabbitMQEndsTheInstanceOrIsWaitedFor(t *testing.T) {
 	t.Parallel()
-	broker := testenv.OwnRabbitMQ(t, private.RabbitMQOptions{})
+	broker := testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{})
 	impatient, insistent := newSite(t), newSite(t)
 	impatient.moveTo(t, broker)
 	insistent.moveTo(t, broker)
@@ -185,10 +185,10 @@ func TestLostRabbitMQEndsTheInstanceOrIsWaitedFor(t *testing.T) {
 
 func TestTLSAndEachLogin(t *testing.T) {
 	t.Parallel()
-	authority := testenv.NewAuthority(t)
+	authority := testservers.NewAuthority(t)
 	brokerCert, brokerKey := authority.Issue(t, "broker")
-	broker := testenv.OwnRabbitMQ(t, private.RabbitMQOptions{
-		TLS: &private.TLS{CAFile: authority.CAFile, CertFile: brokerCert, KeyFile: brokerKey},
+	broker := testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{
+		TLS: &localserver.TLS{CAFile: authority.CAFile, CertFile: brokerCert, KeyFile: brokerKey},
 	})
 	s := newSite(t)
 	s.moveTo(t, broker)
@@ -202,7 +202,7 @@ func TestTLSAndEachLogin(t *testing.T) {
 	}
 	c := s.newCaller(t)
 	cert, key := authority.Issue(t, "by-certificate")
-	strangerCert, strangerKey := testenv.NewAuthority(t).Issue(t, "by-certificate")
+	strangerCert, strangerKey := testservers.NewAuthority(t).Issue(t, "by-certificate")
 	secure := settings{"amqp.ssl": "true", "amqp.port": strconv.Itoa(broker.TLSPort), "amqp.ssl_ca": authority.CAFile}
 	password := settings{"amqp.login": "ident", "amqp.password": "s3cret-password"}
 	passwordFile := filepath.Join(t.TempDir(), "password")

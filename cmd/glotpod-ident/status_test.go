@@ -14,19 +14,19 @@ import (
 
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 // A stage is a virtual host where a test plays the instances itself.
 type stage struct {
-	vhost    *testenv.Broker
+	vhost    *testservers.Broker
 	conn     *amqp.Connection
 	settings settings
 }
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
-	broker := testenv.RabbitMQ(t)
+	broker := testservers.RabbitMQ(t)
 	conn, err := amqp.Dial(broker.URL())
 	if err != nil {
 		t.Fatal(err)

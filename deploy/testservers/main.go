@@ -1,4 +1,4 @@
-package testenv
+package testservers
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/glotpod/ident/deploy/private"
+	"github.com/glotpod/ident/deploy/localserver"
 )
 
 // Main runs a package's tests and exits. It ends the servers that were started
@@ -40,8 +40,8 @@ type pool struct {
 	given    *Servers   // those that the environment describes, nil for none
 	err      error      // why they cannot be used
 	dir      string     // of those that were started here, "" for none yet
-	postgres *private.Postgres
-	rabbitmq *private.RabbitMQ
+	postgres *localserver.Postgres
+	rabbitmq *localserver.RabbitMQ
 }
 
 func (p *pool) open() {
@@ -68,7 +68,7 @@ func (p *pool) close() error {
 	return os.RemoveAll(p.dir)
 }
 
-func (p *pool) getPostgres(ctx context.Context) (*private.Postgres, error) {
+func (p *pool) getPostgres(ctx context.Context) (*localserver.Postgres, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.prepareLocked(); err != nil {
@@ -78,12 +78,12 @@ func (p *pool) getPostgres(ctx context.Context) (*private.Postgres, error) {
 		return p.given.Postgres, nil
 	}
 	if p.postgres == nil {
-		p.postgres, p.err = private.StartPostgres(ctx, postgresOptions(p.dir))
+		p.postgres, p.err = localserver.StartPostgres(ctx, postgresOptions(p.dir))
 	}
 	return p.postgres, p.err
 }
 
-func (p *pool) getRabbitMQ(ctx context.Context) (*private.RabbitMQ, error) {
+func (p *pool) getRabbitMQ(ctx context.Context) (*localserver.RabbitMQ, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err := p.prepareLocked(); err != nil {
@@ -93,7 +93,7 @@ func (p *pool) getRabbitMQ(ctx context.Context) (*private.RabbitMQ, error) {
 		return p.given.RabbitMQ, nil
 	}
 	if p.rabbitmq == nil {
-		p.rabbitmq, p.err = private.StartRabbitMQ(ctx, rabbitmqOptions(p.dir))
+		p.rabbitmq, p.err = localserver.StartRabbitMQ(ctx, rabbitmqOptions(p.dir))
 	}
 	return p.rabbitmq, p.err
 }
@@ -102,7 +102,7 @@ func (p *pool) getRabbitMQ(ctx context.Context) (*private.RabbitMQ, error) {
 // failed for one test is not tried again for each of the others.
 func (p *pool) prepareLocked() error {
 	if !p.opened {
-		return errors.New("this package's TestMain does not call testenv.Main")
+		return errors.New("this package's TestMain does not call testservers.Main")
 	}
 	if p.err == nil && p.given == nil && p.dir == "" {
 		p.dir, p.err = tempDir()

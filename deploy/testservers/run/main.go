@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 func main() {
@@ -28,7 +28,7 @@ func main() {
 	}
 	status, err := run(args)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "testenv:", err)
+		fmt.Fprintln(os.Stderr, "testservers:", err)
 		status = max(status, 1)
 	}
 	os.Exit(status)
@@ -67,10 +67,10 @@ func run(args []string) (status int, err error) {
 		case sig := <-signals:
 			syscall.Kill(-cmd.Process.Pid, sig.(syscall.Signal))
 		case <-postgresDied:
-			fmt.Fprintln(os.Stderr, "testenv:", servers.Postgres.Err())
+			fmt.Fprintln(os.Stderr, "testservers:", servers.Postgres.Err())
 			postgresDied = nil
 		case <-rabbitmqDied:
-			fmt.Fprintln(os.Stderr, "testenv:", servers.RabbitMQ.Err())
+			fmt.Fprintln(os.Stderr, "testservers:", servers.RabbitMQ.Err())
 			rabbitmqDied = nil
 		}
 	}
@@ -78,34 +78,34 @@ func run(args []string) (status int, err error) {
 
 // start starts the servers, unless a signal comes first, and tells how long it
 // is taking.
-func start(signals <-chan os.Signal) (*testenv.Servers, error) {
+func start(signals <-chan os.Signal) (*testservers.Servers, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	type result struct {
-		servers *testenv.Servers
+		servers *testservers.Servers
 		err     error
 	}
 	results := make(chan result, 1)
 	go func() {
-		servers, err := testenv.Start(ctx)
+		servers, err := testservers.Start(ctx)
 		results <- result{servers, err}
 	}()
 
 	begin := time.Now()
-	fmt.Fprintln(os.Stderr, "testenv: starting a private RabbitMQ and PostgreSQL")
+	fmt.Fprintln(os.Stderr, "testservers: starting a private RabbitMQ and PostgreSQL")
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
 	for {
 		select {
 		case r := <-results:
 			if r.err == nil {
-				fmt.Fprintf(os.Stderr, "testenv: both are ready after %.1f s\n", time.Since(begin).Seconds())
+				fmt.Fprintf(os.Stderr, "testservers: both are ready after %.1f s\n", time.Since(begin).Seconds())
 			}
 			return r.servers, r.err
 		case sig := <-signals:
 			cancel(fmt.Errorf("stopped by signal: %v", sig))
 		case <-tick.C:
-			fmt.Fprintf(os.Stderr, "testenv: still starting (%.0f s)\n", time.Since(begin).Seconds())
+			fmt.Fprintf(os.Stderr, "testservers: still starting (%.0f s)\n", time.Since(begin).Seconds())
 		}
 	}
 }

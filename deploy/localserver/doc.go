@@ -1,4 +1,4 @@
-// Package private runs a RabbitMQ broker and a PostgreSQL server that belong to
+// Package localserver runs a RabbitMQ broker and a PostgreSQL server that belong to
 // the calling program alone: real servers, as installed on the machine, on free
 // loopback ports and with data folders of their own. The command "glotpod-ident
 // dev" and the tests run on them.
@@ -19,4 +19,4 @@
 //
 // All methods may be called from several goroutines; those that start or stop
 // the same server wait for each other.
-package private
+package localserver

@@ -1,4 +1,4 @@
-package private_test
+package localserver_test
 
 import (
 	"context"
@@ -12,16 +12,16 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/glotpod/ident/deploy/private"
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/localserver"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 func TestPostgresKeepsItsDataAndLeavesNoProcess(t *testing.T) {
 	t.Parallel()
 	dir := ownDir(t)
-	start := func() *private.Postgres {
+	start := func() *localserver.Postgres {
 		t.Helper()
-		return testenv.OwnPostgres(t, private.PostgresOptions{Dir: filepath.Join(dir, "postgres"), Durable: true})
+		return testservers.OwnPostgres(t, localserver.PostgresOptions{Dir: filepath.Join(dir, "postgres"), Durable: true})
 	}
 	p := start()
 	conn := connect(t, p)
@@ -68,7 +68,7 @@ func TestPostgresKeepsItsDataAndLeavesNoProcess(t *testing.T) {
 
 func TestPostgresIsToBeReachedByPasswordOnly(t *testing.T) {
 	t.Parallel()
-	p := testenv.OwnPostgres(t, private.PostgresOptions{})
+	p := testservers.OwnPostgres(t, localserver.PostgresOptions{})
 	p.Password = "wrong"
 	if _, err := pgx.Connect(t.Context(), p.URL("postgres")); err == nil {
 		t.Error("a wrong password was accepted")
@@ -77,7 +77,7 @@ func TestPostgresIsToBeReachedByPasswordOnly(t *testing.T) {
 
 func TestPostgresThatDiesIsNoticedAndCanBeRestarted(t *testing.T) {
 	t.Parallel()
-	p := testenv.OwnPostgres(t, private.PostgresOptions{})
+	p := testservers.OwnPostgres(t, localserver.PostgresOptions{})
 	if err := p.Err(); err != nil {
 		t.Errorf("a server that runs has died by %v", err)
 	}
@@ -99,7 +99,7 @@ func TestPostgresThatDiesIsNoticedAndCanBeRestarted(t *testing.T) {
 
 func TestPostgresMayBeStoppedKilledAndRestartedAtOnce(t *testing.T) {
 	t.Parallel()
-	p := testenv.OwnPostgres(t, private.PostgresOptions{})
+	p := testservers.OwnPostgres(t, localserver.PostgresOptions{})
 	var wg sync.WaitGroup
 	for i := range 9 {
 		wg.Go(func() {
@@ -127,7 +127,7 @@ func TestPostgresMayBeStoppedKilledAndRestartedAtOnce(t *testing.T) {
 
 func TestPostgresSaysThatItsPortIsTaken(t *testing.T) {
 	t.Parallel()
-	p := testenv.OwnPostgres(t, private.PostgresOptions{})
+	p := testservers.OwnPostgres(t, localserver.PostgresOptions{})
 	p.Kill()
 	other := listen(t, p.Port)
 	if err := p.Restart(t.Context()); err == nil || !strings.Contains(err.Error(), "Address already in use") {
@@ -145,14 +145,14 @@ func TestPostgresCreationThatWasInterruptedIsDoneAgain(t *testing.T) {
 	cause := errors.New("interrupted")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(cause)
-	if _, err := private.StartPostgres(ctx, private.PostgresOptions{Dir: dir}); !errors.Is(err, cause) {
+	if _, err := localserver.StartPostgres(ctx, localserver.PostgresOptions{Dir: dir}); !errors.Is(err, cause) {
 		t.Errorf("a start that is cancelled: %v", err)
 	}
 	// Wherever that was interrupted, something is there now.
 	if err := os.MkdirAll(filepath.Join(dir, "data.new", "base"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	testenv.OwnPostgres(t, private.PostgresOptions{Dir: dir})
+	testservers.OwnPostgres(t, localserver.PostgresOptions{Dir: dir})
 }
 
 func TestPostgresNamesTheFolderThatItsUserMayNotEnter(t *testing.T) {
@@ -164,13 +164,13 @@ func TestPostgresNamesTheFolderThatItsUserMayNotEnter(t *testing.T) {
 	if err := os.Mkdir(closed, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	_, err := private.StartPostgres(t.Context(), private.PostgresOptions{Dir: filepath.Join(closed, "a", "b")})
+	_, err := localserver.StartPostgres(t.Context(), localserver.PostgresOptions{Dir: filepath.Join(closed, "a", "b")})
 	if err == nil || !strings.Contains(err.Error(), "chmod o+x "+closed) {
 		t.Errorf("got the error %v", err)
 	}
 }
 
-func connect(t *testing.T, p *private.Postgres) *pgx.Conn {
+func connect(t *testing.T, p *localserver.Postgres) *pgx.Conn {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), p.URL("postgres"))
 	if err != nil {

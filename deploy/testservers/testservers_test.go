@@ -1,4 +1,4 @@
-package testenv_test
+package testservers_test
 
 import (
 	"testing"
@@ -6,16 +6,16 @@ import (
 	"github.com/jackc/pgx/v5"
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
+func TestMain(m *testing.M) { testservers.Main(m) }
 
 func TestEachTestHasADatabaseOfItsOwn(t *testing.T) {
 	for _, name := range []string{"one", "Zwei & drei", "x/y \"z\""} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := testenv.Postgres(t)
+			d := testservers.Postgres(t)
 			conn, err := pgx.Connect(t.Context(), d.URL())
 			if err != nil {
 				t.Fatal(err)
@@ -32,7 +32,7 @@ func TestEachTestHasAVirtualHostOfItsOwn(t *testing.T) {
 	for _, name := range []string{"one", "Zwei & drei", "x/y \"z\""} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := testenv.RabbitMQ(t)
+			b := testservers.RabbitMQ(t)
 			conn, err := amqp.Dial(b.URL())
 			if err != nil {
 				t.Fatal(err)

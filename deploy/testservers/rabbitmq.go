@@ -1,4 +1,4 @@
-package testenv
+package testservers
 
 import (
 	"context"
@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/glotpod/ident/deploy/private"
+	"github.com/glotpod/ident/deploy/localserver"
 )
 
 // A Broker is an empty virtual host that belongs to one test.
@@ -21,9 +21,9 @@ type Broker struct {
 
 	// Management is the API of the whole broker, for what a test does to its
 	// virtual host from outside.
-	Management private.Management
+	Management localserver.Management
 
-	server *private.RabbitMQ
+	server *localserver.RabbitMQ
 }
 
 // URL returns the virtual host's address, as amqp091-go takes it.
@@ -83,12 +83,12 @@ func (b *Broker) Queues(t testing.TB) []Queue {
 // OwnRabbitMQ starts a broker for one test alone, which may kill and restart
 // it. It ends with the test. Without a Dir in the options, it gets a temporary
 // one.
-func OwnRabbitMQ(t testing.TB, o private.RabbitMQOptions) *private.RabbitMQ {
+func OwnRabbitMQ(t testing.TB, o localserver.RabbitMQOptions) *localserver.RabbitMQ {
 	t.Helper()
 	if o.Dir == "" {
 		o.Dir = testDir(t)
 	}
-	r, err := private.StartRabbitMQ(t.Context(), o)
+	r, err := localserver.StartRabbitMQ(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package testenv
+package testservers
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/glotpod/ident/deploy/private"
+	"github.com/glotpod/ident/deploy/localserver"
 )
 
 // variable names the environment variable that describes the shared servers.
@@ -18,8 +18,8 @@ const variable = "GLOTPOD_IDENT_TESTENV"
 
 // Servers are a broker and a database server for the tests of several packages.
 type Servers struct {
-	Postgres *private.Postgres
-	RabbitMQ *private.RabbitMQ
+	Postgres *localserver.Postgres
+	RabbitMQ *localserver.RabbitMQ
 
 	dir string
 }
@@ -33,11 +33,11 @@ func Start(ctx context.Context) (*Servers, error) {
 	s := &Servers{dir: dir}
 	starts, ctx := errgroup.WithContext(ctx)
 	starts.Go(func() (err error) {
-		s.Postgres, err = private.StartPostgres(ctx, postgresOptions(dir))
+		s.Postgres, err = localserver.StartPostgres(ctx, postgresOptions(dir))
 		return err
 	})
 	starts.Go(func() (err error) {
-		s.RabbitMQ, err = private.StartRabbitMQ(ctx, rabbitmqOptions(dir))
+		s.RabbitMQ, err = localserver.StartRabbitMQ(ctx, rabbitmqOptions(dir))
 		return err
 	})
 	if err := starts.Wait(); err != nil {
@@ -84,12 +84,12 @@ func fromEnvironment() (*Servers, error) {
 	return &s, nil
 }
 
-func postgresOptions(dir string) private.PostgresOptions {
-	return private.PostgresOptions{Dir: filepath.Join(dir, "postgres")}
+func postgresOptions(dir string) localserver.PostgresOptions {
+	return localserver.PostgresOptions{Dir: filepath.Join(dir, "postgres")}
 }
 
-func rabbitmqOptions(dir string) private.RabbitMQOptions {
-	return private.RabbitMQOptions{Dir: filepath.Join(dir, "rabbitmq")}
+func rabbitmqOptions(dir string) localserver.RabbitMQOptions {
+	return localserver.RabbitMQOptions{Dir: filepath.Join(dir, "rabbitmq")}
 }
 
 // tempDir makes a temporary folder that other users may pass through, as

@@ -1,4 +1,4 @@
-package private_test
+package localserver_test
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 	"runtime"
 	"testing"
 
-	"github.com/glotpod/ident/deploy/private"
+	"github.com/glotpod/ident/deploy/localserver"
 )
 
 // victimVariable makes this test binary play a program that starts servers in
@@ -18,11 +18,11 @@ const victimVariable = "GLOTPOD_IDENT_TEST_VICTIM"
 
 func victim(dir string) {
 	ctx := context.Background()
-	p, err := private.StartPostgres(ctx, private.PostgresOptions{Dir: filepath.Join(dir, "postgres")})
+	p, err := localserver.StartPostgres(ctx, localserver.PostgresOptions{Dir: filepath.Join(dir, "postgres")})
 	if err != nil {
 		panic(err)
 	}
-	r, err := private.StartRabbitMQ(ctx, private.RabbitMQOptions{Dir: filepath.Join(dir, "rabbitmq")})
+	r, err := localserver.StartRabbitMQ(ctx, localserver.RabbitMQOptions{Dir: filepath.Join(dir, "rabbitmq")})
 	if err != nil {
 		panic(err)
 	}

@@ -1,4 +1,4 @@
-package private_test
+package localserver_test
 
 import (
 	"errors"
@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/glotpod/ident/deploy/private"
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/localserver"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 func TestMain(m *testing.M) {
@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 		victim(dir)
 		return
 	}
-	testenv.Main(m)
+	testservers.Main(m)
 }
 
 // awaitGone fails the test unless all the processes are gone, or very soon will
@@ -39,7 +39,7 @@ func awaitGone(t *testing.T, pids []int) {
 // running returns those of the processes that run.
 func running(pids []int) (left []int) {
 	for _, pid := range pids {
-		if private.Alive(pid) {
+		if localserver.Alive(pid) {
 			left = append(left, pid)
 		}
 	}
@@ -65,7 +65,7 @@ func ownDir(t *testing.T) string {
 }
 
 func TestFreePortsAreDifferentAndFree(t *testing.T) {
-	ports, err := private.FreePorts(20)
+	ports, err := localserver.FreePorts(20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,14 +76,14 @@ func TestFreePortsAreDifferentAndFree(t *testing.T) {
 		}
 		seen[port] = true
 	}
-	if private.AnyTaken(ports) {
+	if localserver.AnyTaken(ports) {
 		t.Error("a port is taken")
 	}
 }
 
 func TestStartIsTriedOnOtherPortsWhenOneWasTaken(t *testing.T) {
 	var tried [][]int
-	err := private.OnFreePorts(2, func(ports []int) error {
+	err := localserver.OnFreePorts(2, func(ports []int) error {
 		tried = append(tried, ports)
 		if len(tried) == 3 {
 			return nil
@@ -99,7 +99,7 @@ func TestStartIsTriedOnOtherPortsWhenOneWasTaken(t *testing.T) {
 func TestStartIsNotTriedAgainForAnotherReason(t *testing.T) {
 	cause := errors.New("another reason")
 	tries := 0
-	err := private.OnFreePorts(2, func([]int) error {
+	err := localserver.OnFreePorts(2, func([]int) error {
 		tries++
 		return cause
 	})
@@ -109,17 +109,17 @@ func TestStartIsNotTriedAgainForAnotherReason(t *testing.T) {
 }
 
 func TestMissingProgramsAreReportedWithWhatToInstall(t *testing.T) {
-	defer private.HideInstallations()()
+	defer localserver.HideInstallations()()
 	t.Setenv("PATH", t.TempDir())
-	_, err := private.StartPostgres(t.Context(), private.PostgresOptions{Dir: t.TempDir()})
+	_, err := localserver.StartPostgres(t.Context(), localserver.PostgresOptions{Dir: t.TempDir()})
 	checkNotInstalled(t, err)
-	_, err = private.StartRabbitMQ(t.Context(), private.RabbitMQOptions{Dir: t.TempDir()})
+	_, err = localserver.StartRabbitMQ(t.Context(), localserver.RabbitMQOptions{Dir: t.TempDir()})
 	checkNotInstalled(t, err)
 }
 
 func checkNotInstalled(t *testing.T, err error) {
 	t.Helper()
-	if !errors.Is(err, private.ErrNotInstalled) || !strings.Contains(err.Error(), "apt-get install rabbitmq-server postgresql") {
+	if !errors.Is(err, localserver.ErrNotInstalled) || !strings.Contains(err.Error(), "apt-get install rabbitmq-server postgresql") {
 		t.Errorf("got the error %v", err)
 	}
 }

@@ -1,6 +1,6 @@
 //go:build unix && !linux
 
-package private
+package localserver
 
 import "syscall"
 

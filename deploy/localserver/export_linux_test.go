@@ -1,4 +1,4 @@
-package private
+package localserver
 
 func pids(family []relative) (ids []int) {
 	for _, r := range family {

@@ -1,4 +1,4 @@
-package testenv
+package testservers
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/glotpod/ident/deploy/private"
+	"github.com/glotpod/ident/deploy/localserver"
 )
 
 // cleanupTimeout bounds what is done after a test, when its context has ended.
@@ -23,7 +23,7 @@ type Database struct {
 	Password string
 	Name     string
 
-	server *private.Postgres
+	server *localserver.Postgres
 }
 
 // URL returns the database's address, as pgx takes it.
@@ -114,12 +114,12 @@ func (d *Database) execute(ctx context.Context, sql string) error {
 // OwnPostgres starts a server for one test alone, which may kill and restart
 // it. It ends with the test. Without a Dir in the options, it gets a temporary
 // one.
-func OwnPostgres(t testing.TB, o private.PostgresOptions) *private.Postgres {
+func OwnPostgres(t testing.TB, o localserver.PostgresOptions) *localserver.Postgres {
 	t.Helper()
 	if o.Dir == "" {
 		o.Dir = testDir(t)
 	}
-	p, err := private.StartPostgres(t.Context(), o)
+	p, err := localserver.StartPostgres(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package private_test
+package localserver_test
 
 import (
 	"context"
@@ -14,16 +14,16 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/glotpod/ident/deploy/private"
-	"github.com/glotpod/ident/deploy/testenv"
+	"github.com/glotpod/ident/deploy/localserver"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 func TestRabbitMQKeepsItsDataAndLeavesNoProcess(t *testing.T) {
 	t.Parallel()
 	dir := ownDir(t)
-	start := func() *private.RabbitMQ {
+	start := func() *localserver.RabbitMQ {
 		t.Helper()
-		return testenv.OwnRabbitMQ(t, private.RabbitMQOptions{Dir: dir})
+		return testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{Dir: dir})
 	}
 	r := start()
 	if err := r.Management.CreateVHost(t.Context(), "a/b c"); err != nil {
@@ -69,10 +69,10 @@ func TestRabbitMQKeepsItsDataAndLeavesNoProcess(t *testing.T) {
 
 func TestRabbitMQKnowsUsersByPasswordAndByCertificate(t *testing.T) {
 	t.Parallel()
-	authority := testenv.NewAuthority(t)
+	authority := testservers.NewAuthority(t)
 	brokerCert, brokerKey := authority.Issue(t, "broker")
-	r := testenv.OwnRabbitMQ(t, private.RabbitMQOptions{
-		TLS: &private.TLS{CAFile: authority.CAFile, CertFile: brokerCert, KeyFile: brokerKey},
+	r := testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{
+		TLS: &localserver.TLS{CAFile: authority.CAFile, CertFile: brokerCert, KeyFile: brokerKey},
 	})
 	for user, password := range map[string]string{"by password": "secret", "by certificate": ""} {
 		if err := r.Management.CreateUser(t.Context(), user, password); err != nil {
@@ -93,7 +93,7 @@ func TestRabbitMQKnowsUsersByPasswordAndByCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stranger, err := tls.LoadX509KeyPair(testenv.NewAuthority(t).Issue(t, "by certificate"))
+	stranger, err := tls.LoadX509KeyPair(testservers.NewAuthority(t).Issue(t, "by certificate"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func TestRabbitMQStartThatIsCancelledLeavesNothing(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer time.AfterFunc(time.Second, func() { cancel(cause) }).Stop()
 	// That its folder can be removed at the end says that nothing writes there.
-	if _, err := private.StartRabbitMQ(ctx, private.RabbitMQOptions{Dir: ownDir(t)}); !errors.Is(err, cause) {
+	if _, err := localserver.StartRabbitMQ(ctx, localserver.RabbitMQOptions{Dir: ownDir(t)}); !errors.Is(err, cause) {
 		t.Errorf("a start that is cancelled: %v", err)
 	}
 }
@@ -149,7 +149,7 @@ func TestRabbitMQThatCannotStartSaysWhy(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "data", "ident@localhost"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := private.StartRabbitMQ(t.Context(), private.RabbitMQOptions{Dir: dir})
+	_, err := localserver.StartRabbitMQ(t.Context(), localserver.RabbitMQOptions{Dir: dir})
 	if err == nil || !strings.Contains(err.Error(), "the end of "+filepath.Join(dir, "rabbitmq.log")) {
 		t.Errorf("a broker whose data folder is none: %v", err)
 	}
@@ -157,7 +157,7 @@ func TestRabbitMQThatCannotStartSaysWhy(t *testing.T) {
 
 const queue = "kept"
 
-func open(t *testing.T, r *private.RabbitMQ) *amqp.Connection {
+func open(t *testing.T, r *localserver.RabbitMQ) *amqp.Connection {
 	t.Helper()
 	conn, err := amqp.Dial(r.URL("a/b c"))
 	if err != nil {
