@@ -6,12 +6,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // instantStore does everything at once.
 type instantStore struct{ Store }
 
-func (instantStore) Commit(_ context.Context, _ Lease, writes []*Write) ([]Outcome, error) {
+func (instantStore) Commit(_ context.Context, _ partition.Lease, writes []*Write) ([]Outcome, error) {
 	outcomes := make([]Outcome, len(writes))
 	for i, w := range writes {
 		outcomes[i] = Outcome{UserID: w.UserID, Applied: true, After: ada}

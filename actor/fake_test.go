@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/glotpod/ident/actor/msgpack"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // fakeStore keeps users in memory. What it does takes a millisecond, unless
@@ -90,7 +91,7 @@ func (s *fakeStore) user(id int64) *User {
 
 // Commit does up to most writes, and what comes after one that is refused or repeated
 // is left.
-func (s *fakeStore) Commit(ctx context.Context, lease Lease, writes []*Write) (outcomes []Outcome, err error) {
+func (s *fakeStore) Commit(ctx context.Context, lease partition.Lease, writes []*Write) (outcomes []Outcome, err error) {
 	s.mu.Lock()
 	s.batches = append(s.batches, len(writes))
 	most := min(len(writes), max(1, s.together))
@@ -111,7 +112,7 @@ func (s *fakeStore) Commit(ctx context.Context, lease Lease, writes []*Write) (o
 }
 
 // commit names a user after the write's digest; 0 deletes it.
-func (s *fakeStore) commit(ctx context.Context, lease Lease, w *Write) (Outcome, error) {
+func (s *fakeStore) commit(ctx context.Context, lease partition.Lease, w *Write) (Outcome, error) {
 	s.mu.Lock()
 	s.overlap = s.overlap || s.now[w.UserID]
 	s.now[w.UserID] = true
@@ -189,7 +190,7 @@ func nameIn(t testing.TB, answer []byte) string {
 
 // testPartition returns a partition over s that the test stops.
 func testPartition(t testing.TB, s Store, c *Cache, mailbox int) *Partition {
-	p := NewPartition(PartitionOptions{Store: s, Lease: Lease{Epoch: 1}, Mailbox: mailbox, Cache: c, Fenced: func() {}})
+	p := NewPartition(PartitionOptions{Store: s, Lease: partition.Lease{Epoch: 1}, Mailbox: mailbox, Cache: c, Fenced: func() {}})
 	t.Cleanup(p.Stop)
 	return p
 }

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/glotpod/ident/cluster/partition"
 	"pgregory.net/rapid"
 )
 
@@ -111,7 +112,7 @@ func (m *model) Find(ctx context.Context, l *Lookup) (*User, error) {
 
 // Commit names a user after the write's digest, or deletes one. It does some of the
 // writes, all at the same moment.
-func (m *model) Commit(ctx context.Context, lease Lease, writes []*Write) ([]Outcome, error) {
+func (m *model) Commit(ctx context.Context, lease partition.Lease, writes []*Write) ([]Outcome, error) {
 	if err := m.pause(ctx); err != nil {
 		return nil, err
 	}
@@ -169,7 +170,7 @@ type owner struct {
 
 func (m *model) own(c *Cache, mailbox int) *owner {
 	m.mu.Lock()
-	lease := Lease{Epoch: m.epoch}
+	lease := partition.Lease{Epoch: m.epoch}
 	m.mu.Unlock()
 	p := NewPartition(PartitionOptions{Store: m, Lease: lease, Mailbox: mailbox, Cache: c, Fenced: func() {}})
 	return &owner{m, p, mailbox, map[int64]int{}, map[int64]int{}}

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 var (
@@ -20,10 +22,10 @@ var (
 // PartitionOptions says what a partition works with.
 type PartitionOptions struct {
 	Store   Store
-	Lease   Lease  // what its writes are committed under
-	Mailbox int    // tasks for one user, beside one that is being done and what is Queued
-	Cache   *Cache // shared by all partitions of the instance; nil: every read goes to the store
-	Fenced  func() // called once, when the store says that the lease is over; must not block
+	Lease   partition.Lease // what its writes are committed under
+	Mailbox int             // tasks for one user, beside one that is being done and what is Queued
+	Cache   *Cache          // shared by all partitions of the instance; nil: every read goes to the store
+	Fenced  func()          // called once, when the store says that the lease is over; must not block
 }
 
 // A Partition runs the actors of the users of one partition, from when its

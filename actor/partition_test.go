@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 func TestWritesToOneUserAreDoneInOrderAndToOthersMeanwhile(t *testing.T) {
@@ -400,7 +402,7 @@ func TestWhenTheLeaseIsOverThePartitionIs(t *testing.T) {
 		s := newFakeStore()
 		s.names[1], s.names[2] = "a", "a"
 		fenced := 0
-		p := NewPartition(PartitionOptions{Store: s, Lease: Lease{Epoch: 1}, Mailbox: 10, Cache: testCache(t, roomy), Fenced: func() { fenced++ }})
+		p := NewPartition(PartitionOptions{Store: s, Lease: partition.Lease{Epoch: 1}, Mailbox: 10, Cache: testCache(t, roomy), Fenced: func() { fenced++ }})
 		defer p.Stop()
 		read(t, p, 2)
 		synctest.Wait()
@@ -528,7 +530,7 @@ func TestAPartitionCanBeEndedByManyWhileOthersUseIt(t *testing.T) {
 	for range 50 {
 		s := newFakeStore()
 		s.before = func(ctx context.Context, _ int64, _ *Write) error { return ctx.Err() }
-		p := NewPartition(PartitionOptions{Store: s, Lease: Lease{Epoch: 1}, Mailbox: 4, Cache: c, Fenced: func() {}})
+		p := NewPartition(PartitionOptions{Store: s, Lease: partition.Lease{Epoch: 1}, Mailbox: 4, Cache: c, Fenced: func() {}})
 		var running, told sync.WaitGroup
 		for i := range 10 {
 			running.Go(func() {

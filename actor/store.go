@@ -1,6 +1,10 @@
 package actor
 
-import "context"
+import (
+	"context"
+
+	"github.com/glotpod/ident/cluster/partition"
+)
 
 // A Store keeps the users. All methods may be called by many goroutines.
 //
@@ -33,5 +37,5 @@ type Store interface {
 	// returns their outcomes, and has done nothing about the others. An error is about
 	// the first one. Commit returns when all is durable. If the lease is over, it
 	// changes nothing and returns ErrFenced.
-	Commit(ctx context.Context, lease Lease, writes []*Write) ([]Outcome, error)
+	Commit(ctx context.Context, lease partition.Lease, writes []*Write) ([]Outcome, error)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // A holding is a partition that this instance holds under a lease: its queue is
@@ -21,7 +22,7 @@ import (
 type holding struct {
 	ctx   context.Context // done when the partition is abandoned, or has been handed over
 	end   context.CancelFunc
-	lease actor.Lease
+	lease partition.Lease
 	line  *line
 	users *actor.Partition
 	taken meter // from the line
@@ -84,7 +85,7 @@ func (s *session) do(command ownership.Command) {
 		x.cancel = cancel
 		x.mu.Unlock()
 		s.then(x, func() {
-			s.consume(ctx, cancel, x, actor.Lease{Partition: command.Partition, Epoch: command.Epoch})
+			s.consume(ctx, cancel, x, partition.Lease{Partition: command.Partition, Epoch: command.Epoch})
 		})
 	case ownership.HandOver:
 		x := s.slots[command.Partition]
@@ -96,12 +97,12 @@ func (s *session) do(command ownership.Command) {
 	}
 }
 
-func (s *session) lostLease(lease actor.Lease) {
+func (s *session) lostLease(lease partition.Lease) {
 	s.coordinator.tell(ownership.Lost{Partition: lease.Partition, Epoch: lease.Epoch})
 }
 
 // consume begins to serve a partition.
-func (s *session) consume(ctx context.Context, cancel context.CancelFunc, x *slot, lease actor.Lease) {
+func (s *session) consume(ctx context.Context, cancel context.CancelFunc, x *slot, lease partition.Lease) {
 	h, err := s.hold(ctx, lease)
 	if err != nil {
 		defer cancel()
@@ -147,7 +148,7 @@ var errNoAnswer = errors.New("the broker has not answered yet: the queue may be 
 // hold consumes the queue of a partition, once it is certain that the lease is not over
 // already, whoever has granted it, and the notifications that an earlier owner has left
 // are sent.
-func (s *session) hold(ctx context.Context, lease actor.Lease) (*holding, error) {
+func (s *session) hold(ctx context.Context, lease partition.Lease) (*holding, error) {
 	queue := PartitionQueue(lease.Partition)
 	var l *line
 	var opening errgroup.Group
@@ -207,7 +208,7 @@ func (s *session) hold(ctx context.Context, lease actor.Lease) (*holding, error)
 // handOver ends serving a partition in order: what was delivered is finished,
 // and told to the world, before the lease ends.
 func (s *session) handOver(x *slot, command ownership.HandOver) {
-	lease := actor.Lease{Partition: command.Partition, Epoch: command.Epoch}
+	lease := partition.Lease{Partition: command.Partition, Epoch: command.Epoch}
 	h := x.live.Load()
 	if h == nil || h.lease != lease || h.ctx.Err() != nil {
 		return // it is abandoned

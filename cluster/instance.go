@@ -16,6 +16,7 @@ import (
 	"github.com/glotpod/ident/actor/msgpack"
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // A Store is what an instance needs of the database.
@@ -42,7 +43,7 @@ type Store interface {
 
 	// TakeOver returns those of the leases that by holds, and the notifications that
 	// are stored of the partitions of all, by id from the first on.
-	TakeOver(ctx context.Context, by ownership.Member, leases []actor.Lease, limit int) (held []actor.Lease, left []actor.Notification, err error)
+	TakeOver(ctx context.Context, by ownership.Member, leases []partition.Lease, limit int) (held []partition.Lease, left []actor.Notification, err error)
 
 	// Delivered says which notifications need not be stored any longer.
 	Delivered(ids ...int64)

@@ -168,7 +168,7 @@ type storeThatForgets struct {
 	once *sync.Once
 }
 
-func (s storeThatForgets) TakeOver(ctx context.Context, by ownership.Member, leases []actor.Lease, limit int) (held []actor.Lease, left []actor.Notification, err error) {
+func (s storeThatForgets) TakeOver(ctx context.Context, by ownership.Member, leases []partition.Lease, limit int) (held []partition.Lease, left []actor.Notification, err error) {
 	forgets := false
 	s.once.Do(func() { forgets = true })
 	if forgets {
@@ -261,7 +261,7 @@ func (s *setup) next(deliveries <-chan amqp.Delivery) amqp.Delivery {
 
 // lease returns a lease of a user's partition: that of whoever has it, or else of
 // an instance that died of it.
-func (s *setup) lease(user int64) actor.Lease {
+func (s *setup) lease(user int64) partition.Lease {
 	s.t.Helper()
 	number := partition.Of(user, s.options.Partitions)
 	if s.options.Start == 0 {
@@ -273,7 +273,7 @@ func (s *setup) lease(user int64) actor.Lease {
 	}
 	for _, row := range rows {
 		if row.Partition == number && !row.Released {
-			return actor.Lease{Partition: number, Epoch: row.Epoch}
+			return partition.Lease{Partition: number, Epoch: row.Epoch}
 		}
 	}
 	events, err := s.store.Claim(s.t.Context(), []ownership.Claim{{
@@ -282,7 +282,7 @@ func (s *setup) lease(user int64) actor.Lease {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return actor.Lease{Partition: number, Epoch: events[0].(ownership.Claimed).Epoch}
+	return partition.Lease{Partition: number, Epoch: events[0].(ownership.Claimed).Epoch}
 }
 
 // commit applies a create to the store behind the instance's back.
@@ -293,7 +293,7 @@ func (s *setup) commit(id int64) {
 	}
 }
 
-func (s *setup) tryCommit(lease actor.Lease, id int64, name string) error {
+func (s *setup) tryCommit(lease partition.Lease, id int64, name string) error {
 	body, _ := msgp.AppendMapStrIntf(nil, map[string]any{"name": name, "email": fmt.Sprint(id), "github": map[string]any{"id": id, "access_token": "t"}})
 	r, refusal := actor.Parse("create", body, actor.Identity{}, limits)
 	if refusal != nil {
@@ -415,7 +415,7 @@ func TestLargeNotificationsHoldUpNoCommitWhileOthersAreRefused(t *testing.T) {
 	const large = 8
 	name := strings.Repeat("\x01", 1_000_000)
 	committed := make(chan struct{}, large)
-	leases := make([]actor.Lease, large)
+	leases := make([]partition.Lease, large)
 	for i := range leases {
 		leases[i] = s.lease(int64(i + 3))
 	}

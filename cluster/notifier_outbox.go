@@ -9,13 +9,14 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // A catchUp is a partition that is taken over, and whose notifications in the outbox
 // are to be sent.
 type catchUp struct {
 	ctx   context.Context
-	lease actor.Lease
+	lease partition.Lease
 	done  chan error
 }
 
@@ -24,7 +25,7 @@ var errLeaseOver = errors.New("the lease is over")
 // catchUp sends what earlier owners of a partition have left in the outbox, if the
 // lease holds. It is to be called while run runs, and nothing is committed in the
 // partition.
-func (n *notifier) catchUp(ctx context.Context, lease actor.Lease) error {
+func (n *notifier) catchUp(ctx context.Context, lease partition.Lease) error {
 	done := make(chan error, 1)
 	n.catching.put(catchUp{ctx, lease, done})
 	select {
@@ -41,7 +42,7 @@ func (n *notifier) catchUp(ctx context.Context, lease actor.Lease) error {
 func (n *notifier) catchUpAll(ctx context.Context) {
 	for all := range n.catching.batches(ctx) {
 		var batch []catchUp
-		var leases []actor.Lease
+		var leases []partition.Lease
 		for _, c := range all {
 			if c.ctx.Err() == nil {
 				batch, leases = append(batch, c), append(leases, c.lease)
@@ -64,7 +65,7 @@ func (n *notifier) catchUpAll(ctx context.Context) {
 // takeOver sends what the outbox has of the partitions of those leases that are really
 // this instance's, which it returns. What is refused or cannot be read, and what follows it, is
 // left there: nobody is to wait for that.
-func (n *notifier) takeOver(ctx context.Context, leases []actor.Lease) (held []actor.Lease, err error) {
+func (n *notifier) takeOver(ctx context.Context, leases []partition.Lease) (held []partition.Lease, err error) {
 	for _, l := range leases {
 		if err := n.flush(ctx, l.Partition); err != nil { // of an earlier lease of ours
 			return nil, err

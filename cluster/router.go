@@ -174,7 +174,7 @@ func (c *call) write(w *actor.Write, of *holding) {
 	switch {
 	case w.Refused() != nil:
 		c.spawn(func() {
-			outcomes, err := c.o.Store.Commit(c.ctx, actor.Lease{}, []*actor.Write{w})
+			outcomes, err := c.o.Store.Commit(c.ctx, partition.Lease{}, []*actor.Write{w})
 			if err != nil {
 				c.fail(err)
 				return
@@ -301,7 +301,7 @@ func (c *call) pass(number int, user, mark int64) {
 func (s *session) held(number int) *holding { return s.slots[number].held.Load() }
 
 // fenced ends a partition whose lease is over.
-func (s *session) fenced(lease actor.Lease) {
+func (s *session) fenced(lease partition.Lease) {
 	s.o.Log.Warn("partition lost", zap.Int("partition", lease.Partition), zap.Int64("epoch", lease.Epoch))
 	s.metrics.fenced.Inc()
 	s.lostLease(lease)

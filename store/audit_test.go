@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store"
 )
 
@@ -101,7 +102,7 @@ func TestEachWriteOfAGroupIsOnRecordAndThoseThatFailAreNot(t *testing.T) {
 	for i := range known {
 		known[i] = h.get(h.create(i))
 	}
-	over := actor.Lease{Partition: 1, Epoch: 1}
+	over := partition.Lease{Partition: 1, Epoch: 1}
 	h.exec("TRUNCATE ident_audit")
 	var wg sync.WaitGroup
 	for i, u := range known {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store"
 )
 
@@ -122,7 +123,7 @@ func TestAFrozenTransactionHoldsUpADeposingClaimForAMoment(t *testing.T) {
 		events[1] != (ownership.Claimed{Partition: 1, Attempt: 2, Epoch: 1}) {
 		t.Errorf("%+v", events)
 	}
-	lease := actor.Lease{Partition: 0, Epoch: h.lease.Epoch + 1}
+	lease := partition.Lease{Partition: 0, Epoch: h.lease.Epoch + 1}
 	if err := rename(h, h.Store, lease, id, "new"); err != nil {
 		t.Error(err)
 	}
@@ -237,7 +238,7 @@ func TestAHotPartitionIsClaimedWhileItsHoldersWrite(t *testing.T) {
 					return
 				default:
 				}
-				err := rename(h, s, actor.Lease{Partition: 0, Epoch: epoch.Load()}, id, fmt.Sprint(n))
+				err := rename(h, s, partition.Lease{Partition: 0, Epoch: epoch.Load()}, id, fmt.Sprint(n))
 				switch {
 				case err == nil:
 					applied.Add(1)

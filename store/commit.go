@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // maxGroup is the greatest number of writes in one transaction, but for those to the
@@ -34,7 +35,7 @@ type pending struct {
 	writes     []*actor.Write   // one at least
 	identities []actor.Identity // the writes', or one made up where it has none
 	part       int              // how many of them the try is about that is under way
-	lease      actor.Lease
+	lease      partition.Lease
 	ctx        context.Context
 	since      time.Time // of its first try, as far as others stood in its way
 	pause      time.Duration
@@ -67,7 +68,7 @@ var (
 // Commit implements [actor.Store]. Once a try is under way, it is waited for
 // even when ctx is done. What is refused whatever is stored belongs to no user
 // and needs no lease.
-func (s *Store) Commit(ctx context.Context, lease actor.Lease, writes []*actor.Write) ([]actor.Outcome, error) {
+func (s *Store) Commit(ctx context.Context, lease partition.Lease, writes []*actor.Write) ([]actor.Outcome, error) {
 	p := &pending{writes: fitting(writes), lease: lease, ctx: ctx, result: make(chan result, 1)}
 	if w := p.first(); w.Refused() != nil {
 		if p.writes = p.writes[:1]; w.Identity == (actor.Identity{}) {

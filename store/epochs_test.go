@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store"
 )
 
@@ -29,9 +29,9 @@ func member(name string) ownership.Member {
 }
 
 // claim takes a partition from the holder of an epoch, 0 for nobody.
-func (h *harness) claim(partition int, depose int64) actor.Lease {
+func (h *harness) claim(number int, depose int64) partition.Lease {
 	h.t.Helper()
-	events, err := h.Claim(h.t.Context(), []ownership.Claim{{Partition: partition, Attempt: 1, Depose: depose, By: member("test")}})
+	events, err := h.Claim(h.t.Context(), []ownership.Claim{{Partition: number, Attempt: 1, Depose: depose, By: member("test")}})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -39,10 +39,10 @@ func (h *harness) claim(partition int, depose int64) actor.Lease {
 	if !ok {
 		h.t.Fatalf("claim: %+v", events[0])
 	}
-	return actor.Lease{Partition: won.Partition, Epoch: won.Epoch}
+	return partition.Lease{Partition: won.Partition, Epoch: won.Epoch}
 }
 
-func (h *harness) release(leases ...actor.Lease) {
+func (h *harness) release(leases ...partition.Lease) {
 	h.t.Helper()
 	var all []ownership.Lease
 	for _, l := range leases {
@@ -160,7 +160,7 @@ func TestOfConcurrentClaimsOneWinsEachEpoch(t *testing.T) {
 	for round := range 10 {
 		depose := epoch
 		if round%2 == 1 {
-			h.release(actor.Lease{Partition: 0, Epoch: epoch})
+			h.release(partition.Lease{Partition: 0, Epoch: epoch})
 			depose = 0
 		}
 		var claiming sync.WaitGroup
@@ -195,7 +195,7 @@ func TestOfConcurrentClaimsOneWinsEachEpoch(t *testing.T) {
 func TestAReleaseIsOfItsEpochAlone(t *testing.T) {
 	h := start(t)
 	next := h.claim(0, h.lease.Epoch)
-	h.release(h.lease, actor.Lease{Partition: 3, Epoch: 8})
+	h.release(h.lease, partition.Lease{Partition: 3, Epoch: 8})
 	if row := h.row(0); row.Released || row.Epoch != next.Epoch {
 		t.Errorf("a lease that is over was released: %+v", row)
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // fenceClass is the first key of the advisory locks on partitions, the second
@@ -53,7 +54,7 @@ func (g *group) readEpochs(rows pgx.Rows) error {
 }
 
 // good says whether writes under the lease may be committed.
-func (g *group) good(lease actor.Lease) bool {
+func (g *group) good(lease partition.Lease) bool {
 	return lease.Epoch == 0 || g.epochs[lease.Partition] == lease.Epoch
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store"
 )
 
@@ -25,7 +26,7 @@ const waitsForLock = `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advi
 	AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`
 
 // rename commits a write to a user under a lease.
-func rename(h *harness, s *store.Store, lease actor.Lease, id int64, name string) error {
+func rename(h *harness, s *store.Store, lease partition.Lease, id int64, name string) error {
 	w := request(h.t, "patch", "", args{"user_id": id, "ops": replace("/name", name)})
 	o, err := h.commit(s, lease, w)
 	if err == nil && o.Refusal != nil {
@@ -79,7 +80,7 @@ func TestAWriteUnderALeaseThatIsOverIsFencedAndOthersOfItsGroupAreNot(t *testing
 	h.claim(0, over.Epoch)
 	given := h.claim(2, 0)
 	h.release(given)
-	leases := []actor.Lease{over, good, given, {Partition: 1, Epoch: good.Epoch + 1}, {Partition: 99, Epoch: 1}}
+	leases := []partition.Lease{over, good, given, {Partition: 1, Epoch: good.Epoch + 1}, {Partition: 99, Epoch: 1}}
 
 	// Whoever comes first waits for the lock, so that the rest share groups.
 	h.exec("BEGIN; SELECT pg_advisory_xact_lock(x'6964656e'::int, p) FROM generate_series(0, 3) AS p")
@@ -110,11 +111,11 @@ func TestAWriteToAUserNeedsALeaseAndARefusalDoesNot(t *testing.T) {
 	h := start(t)
 	w := request(t, "create", "m1", ada(1))
 	w.UserID = 1
-	if _, err := commit(t.Context(), h, actor.Lease{}, w); err == nil || errors.Is(err, actor.ErrFenced) {
+	if _, err := commit(t.Context(), h, partition.Lease{}, w); err == nil || errors.Is(err, actor.ErrFenced) {
 		t.Errorf("without a lease: %v", err)
 	}
 	malformed := request(t, "patch", "m2", args{"user_id": 1, "ops": 1})
-	o, err := commit(t.Context(), h, actor.Lease{}, malformed)
+	o, err := commit(t.Context(), h, partition.Lease{}, malformed)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,16 +173,16 @@ func TestEveryCommittedWriteIsUnderTheEpochOfItsCommit(t *testing.T) {
 	// What owners remember, right or wrong, is shared by all: so leases are used
 	// long after they are over.
 	var mu sync.Mutex
-	var known [partitions]actor.Lease
-	remember := func(l actor.Lease) {
+	var known [partitions]partition.Lease
+	remember := func(l partition.Lease) {
 		mu.Lock()
 		defer mu.Unlock()
 		known[l.Partition] = l
 	}
-	recall := func(partition int) actor.Lease {
+	recall := func(number int) partition.Lease {
 		mu.Lock()
 		defer mu.Unlock()
-		return known[partition]
+		return known[number]
 	}
 	var fenced, applied atomic.Int64
 	var acting sync.WaitGroup
@@ -189,7 +190,7 @@ func TestEveryCommittedWriteIsUnderTheEpochOfItsCommit(t *testing.T) {
 		s := h.open()
 		r := rand.New(rand.NewPCG(1, uint64(owner)))
 		acting.Go(func() {
-			var mine [partitions]actor.Lease
+			var mine [partitions]partition.Lease
 			for step := range 150 {
 				p := r.IntN(partitions)
 				switch {
@@ -202,10 +203,10 @@ func TestEveryCommittedWriteIsUnderTheEpochOfItsCommit(t *testing.T) {
 					}
 					switch e := events[0].(type) {
 					case ownership.Claimed:
-						mine[p] = actor.Lease{Partition: p, Epoch: e.Epoch}
+						mine[p] = partition.Lease{Partition: p, Epoch: e.Epoch}
 						remember(mine[p])
 					case ownership.ClaimRefused:
-						remember(actor.Lease{Partition: p, Epoch: e.Row.Epoch})
+						remember(partition.Lease{Partition: p, Epoch: e.Row.Epoch})
 					}
 				case r.IntN(20) == 0:
 					if err := s.Release(t.Context(), []ownership.Lease{{Partition: p, Epoch: mine[p].Epoch}}); err != nil {

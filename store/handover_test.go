@@ -8,6 +8,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 func (h *harness) handOver(all ...ownership.HandOver) []ownership.HandedOver {
@@ -125,7 +126,7 @@ func TestWhoTakesOverFindsWhatWasLeftAndWhetherTheLeaseHolds(t *testing.T) {
 	h.create(1)
 	by := member("next")
 	h.handOver(ownership.HandOver{Partition: 0, Epoch: h.lease.Epoch, To: by})
-	next := actor.Lease{Partition: 0, Epoch: h.lease.Epoch + 1}
+	next := partition.Lease{Partition: 0, Epoch: h.lease.Epoch + 1}
 	released := h.claim(2, 0)
 	h.handOver(ownership.HandOver{Partition: 2, Epoch: released.Epoch, To: by})
 	released.Epoch++
@@ -135,22 +136,22 @@ func TestWhoTakesOverFindsWhatWasLeftAndWhetherTheLeaseHolds(t *testing.T) {
 	earlier.Incarnation.Session--
 	for name, c := range map[string]struct {
 		by           ownership.Member
-		leases, held []actor.Lease
+		leases, held []partition.Lease
 	}{
-		"it holds":                {by, []actor.Lease{next}, []actor.Lease{next}},
-		"it was handed over":      {by, []actor.Lease{h.lease}, nil},
-		"it is to come":           {by, []actor.Lease{{Partition: 0, Epoch: next.Epoch + 1}}, nil},
-		"it was released":         {by, []actor.Lease{released}, nil},
-		"it is another's":         {by, []actor.Lease{others}, nil},
-		"it is a later session's": {earlier, []actor.Lease{next}, nil},
-		"one of several holds":    {by, []actor.Lease{others, next, released}, []actor.Lease{next}},
-		"no such partition":       {by, []actor.Lease{{Partition: 99, Epoch: 1}}, nil},
+		"it holds":                {by, []partition.Lease{next}, []partition.Lease{next}},
+		"it was handed over":      {by, []partition.Lease{h.lease}, nil},
+		"it is to come":           {by, []partition.Lease{{Partition: 0, Epoch: next.Epoch + 1}}, nil},
+		"it was released":         {by, []partition.Lease{released}, nil},
+		"it is another's":         {by, []partition.Lease{others}, nil},
+		"it is a later session's": {earlier, []partition.Lease{next}, nil},
+		"one of several holds":    {by, []partition.Lease{others, next, released}, []partition.Lease{next}},
+		"no such partition":       {by, []partition.Lease{{Partition: 99, Epoch: 1}}, nil},
 	} {
 		held, left, err := h.TakeOver(t.Context(), c.by, c.leases, 10)
 		if err != nil || len(held) != len(c.held) || len(held) > 0 && !reflect.DeepEqual(held, c.held) {
 			t.Errorf("%s: %+v, %v", name, held, err)
 		}
-		asked := slices.ContainsFunc(c.leases, func(l actor.Lease) bool { return l.Partition == 0 })
+		asked := slices.ContainsFunc(c.leases, func(l partition.Lease) bool { return l.Partition == 0 })
 		if (len(left) == 1) != asked || len(left) > 1 {
 			t.Errorf("%s: %d are left", name, len(left))
 		}

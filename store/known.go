@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // Most writes are to users whom this process knows, since it has read or written
@@ -105,9 +106,9 @@ func (g *group) decideKnown(e *expectation) (unfit []*pending, err error) {
 
 // An expectation is what has to be so in the database for decisions to be right.
 type expectation struct {
-	leases     []actor.Lease // that are not over
-	identities uuids         // of requests that have not come before
-	users      []int64       // whose rows are of these versions
+	leases     []partition.Lease // that are not over
+	identities uuids             // of requests that have not come before
+	users      []int64           // whose rows are of these versions
 	versions   [len(actor.Version{})][]uint32
 	accounts   bool // some of their accounts will be changed
 	wanted     wanted

@@ -11,6 +11,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // outbox hands notifications over to whoever sends them.
@@ -97,7 +98,7 @@ func (s *Store) Undelivered(ctx context.Context, partitions []int, afterID int64
 
 // TakeOver returns those of the leases that by holds, and of the partitions of all what
 // Undelivered returns from the beginning on, in one round trip.
-func (s *Store) TakeOver(ctx context.Context, by ownership.Member, leases []actor.Lease, limit int) (held []actor.Lease, left []actor.Notification, err error) {
+func (s *Store) TakeOver(ctx context.Context, by ownership.Member, leases []partition.Lease, limit int) (held []partition.Lease, left []actor.Notification, err error) {
 	var partitions []int
 	var epochs []int64
 	for _, l := range leases {
@@ -109,7 +110,7 @@ func (s *Store) TakeOver(ctx context.Context, by ownership.Member, leases []acto
 		}
 		batch := new(pgx.Batch)
 		batch.Queue(heldLeases, by.Name, by.Incarnation.Start, by.Incarnation.Session, partitions, epochs).Query(func(rows pgx.Rows) (err error) {
-			held, err = pgx.CollectRows(rows, pgx.RowToStructByPos[actor.Lease])
+			held, err = pgx.CollectRows(rows, pgx.RowToStructByPos[partition.Lease])
 			return err
 		})
 		batch.Queue(outboxPage(outboxOfPartitions), int64(0), time.Duration(0), limit, maxPageBytes, partitions).Query(func(rows pgx.Rows) (err error) {

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store"
 )
@@ -17,7 +18,7 @@ func TestNotificationsAreFoundByTheirPartition(t *testing.T) {
 	h := start(t)
 	sent := make(chan actor.Notification, 100)
 	h.SendTo(func(n actor.Notification) { sent <- n })
-	leases := []actor.Lease{h.lease, h.claim(1, 0), h.claim(2, 0)}
+	leases := []partition.Lease{h.lease, h.claim(1, 0), h.claim(2, 0)}
 	for i := range 9 {
 		w := request(t, "create", fmt.Sprint("m", i), ada(i))
 		w.UserID = int64(i + 1)

@@ -6,6 +6,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // A plan is what a group is going to write, column by column as the statements
@@ -216,7 +217,7 @@ func equal[T comparable](a, b *T) bool {
 }
 
 // tell plans a notification.
-func (pl *plan) tell(s *Store, lease actor.Lease, w *actor.Write, n actor.Notice) error {
+func (pl *plan) tell(s *Store, lease partition.Lease, w *actor.Write, n actor.Notice) error {
 	body := n.Body
 	if n.Secret {
 		var err error

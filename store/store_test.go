@@ -18,6 +18,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/actor/msgpack"
+	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store"
 )
@@ -33,14 +34,14 @@ type harness struct {
 	db   *pgx.Conn
 	opts store.Options
 
-	lease actor.Lease // on partition 0
+	lease partition.Lease // on partition 0
 
 	turn  atomic.Int64
 	known sync.Map // users as the last outcome was, by id
 }
 
 // commit commits one write.
-func commit(ctx context.Context, s actor.Store, lease actor.Lease, w *actor.Write) (actor.Outcome, error) {
+func commit(ctx context.Context, s actor.Store, lease partition.Lease, w *actor.Write) (actor.Outcome, error) {
 	outcomes, err := s.Commit(ctx, lease, []*actor.Write{w})
 	if err != nil {
 		return actor.Outcome{}, err
@@ -50,7 +51,7 @@ func commit(ctx context.Context, s actor.Store, lease actor.Lease, w *actor.Writ
 
 // commit commits a write. Every other time, it knows of the user what the harness
 // has seen last, which may be out of date.
-func (h *harness) commit(s *store.Store, lease actor.Lease, w *actor.Write) (actor.Outcome, error) {
+func (h *harness) commit(s *store.Store, lease partition.Lease, w *actor.Write) (actor.Outcome, error) {
 	if known, ok := h.known.Load(w.UserID); ok && h.turn.Add(1)%2 == 0 {
 		w.Known = known.(*actor.User)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 const (
@@ -88,7 +89,7 @@ func (s *Store) warmReads(ctx context.Context, conn *pgx.Conn) error {
 // warmWrites patches a user who cannot exist, in a partition that cannot: first as one
 // who has to be read, then as one who is known.
 func (s *Store) warmWrites(ctx context.Context, conn *pgx.Conn) error {
-	lease := actor.Lease{Partition: -1, Epoch: -1}
+	lease := partition.Lease{Partition: -1, Epoch: -1}
 	identity := actor.Identity(uuid.New())
 	write := &actor.Write{Operation: "patch", Identity: identity}
 	g := &group{store: s, writes: []*pending{{writes: []*actor.Write{write}, identities: []actor.Identity{identity}, lease: lease}}}
@@ -110,7 +111,7 @@ func (s *Store) warmWrites(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 
-	e := expectation{leases: []actor.Lease{lease}, identities: uuids{uuidOf(identity)}, users: []int64{write.UserID}}
+	e := expectation{leases: []partition.Lease{lease}, identities: uuids{uuidOf(identity)}, users: []int64{write.UserID}}
 	for i := range e.versions {
 		e.versions[i] = []uint32{0}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store"
 )
 
@@ -30,8 +31,8 @@ func TestAWarmStoreTakesAPartitionOverWithoutPlanningAnything(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lease := actor.Lease{Partition: 0, Epoch: events[0].(ownership.Claimed).Epoch}
-	held, left, err := s.TakeOver(t.Context(), member("next"), []actor.Lease{lease}, 10)
+	lease := partition.Lease{Partition: 0, Epoch: events[0].(ownership.Claimed).Epoch}
+	held, left, err := s.TakeOver(t.Context(), member("next"), []partition.Lease{lease}, 10)
 	if err != nil || len(held) != 1 || len(left) != 1 {
 		t.Fatalf("held: %v, left: %v, %v", held, left, err)
 	}
