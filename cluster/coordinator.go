@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // A coordinator runs the ownership logic of an instance for as long as the
@@ -24,7 +25,7 @@ type coordinator struct {
 	events   mailbox[any]             // of type ownership.Event, attach, detach, question or blocked
 	claims   mailbox[ownership.Claim] // of what is free, as far as known
 	deposals mailbox[ownership.Claim] // of what somebody holds
-	releases mailbox[ownership.Lease] // told as Released
+	releases mailbox[partition.Lease] // told as Released
 	ends     mailbox[ending]          // of what is handed over
 	session  *session                 // attached; only run's
 	blocked  bool                     // the broker takes nothing from it; only run's
@@ -87,7 +88,7 @@ func newCoordinator(cfg ownership.Config, store Store, log *zap.Logger, stopped 
 		events:   newMailbox[any](),
 		claims:   newMailbox[ownership.Claim](),
 		deposals: newMailbox[ownership.Claim](),
-		releases: newMailbox[ownership.Lease](),
+		releases: newMailbox[partition.Lease](),
 		ends:     newMailbox[ending](),
 		stopped:  stopped,
 		left:     make(chan struct{}),
@@ -253,7 +254,7 @@ func (c *coordinator) do(ctx context.Context, workers *sync.WaitGroup, command o
 			c.deposals.put(command)
 		}
 	case ownership.Release:
-		c.releases.put(ownership.Lease{Partition: command.Partition, Epoch: command.Epoch})
+		c.releases.put(partition.Lease{Partition: command.Partition, Epoch: command.Epoch})
 	case ownership.Survey:
 		workers.Go(func() { c.survey(ctx) })
 	case ownership.Refuse:
@@ -317,7 +318,7 @@ func (c *coordinator) releaseAll(ctx context.Context) {
 		err := c.store.Release(releasing, batch)
 		cancel()
 		if err != nil {
-			c.log.Warn("partitions not released", which(batch, func(l ownership.Lease) int { return l.Partition }), zap.Error(err))
+			c.log.Warn("partitions not released", which(batch, func(l partition.Lease) int { return l.Partition }), zap.Error(err))
 			continue
 		}
 		var released []ownership.Event

@@ -53,7 +53,7 @@ type Store interface {
 	Claim(ctx context.Context, claims []ownership.Claim) ([]ownership.Event, error)
 
 	// Release ends leases, as far as they are not over.
-	Release(ctx context.Context, leases []ownership.Lease) error
+	Release(ctx context.Context, leases []partition.Lease) error
 
 	// HandOver ends leases in favour of others, and says for each whether it did.
 	HandOver(ctx context.Context, all []ownership.HandOver) ([]ownership.HandedOver, error)

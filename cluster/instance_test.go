@@ -144,7 +144,7 @@ type storeThatHolds struct {
 	letGo chan struct{}
 }
 
-func (s storeThatHolds) Release(ctx context.Context, leases []ownership.Lease) error {
+func (s storeThatHolds) Release(ctx context.Context, leases []partition.Lease) error {
 	select {
 	case <-s.letGo:
 		return s.Store.Release(ctx, leases)

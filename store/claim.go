@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 const (
@@ -147,7 +148,7 @@ func (c *claiming) decide() error {
 			return fmt.Errorf("partition %d is not in the epoch table", claim.Partition)
 		}
 		if c.locked[claim.Partition] && (row.Released || row.Epoch == claim.Depose) {
-			row = ownership.Row{Lease: ownership.Lease{Partition: claim.Partition, Epoch: row.Epoch + 1, Holder: claim.By}}
+			row = ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: claim.Partition, Epoch: row.Epoch + 1}, Holder: claim.By}}
 			c.rows[claim.Partition], c.won[claim.Partition] = row, claim.By
 			c.events[i] = ownership.Claimed{Partition: claim.Partition, Attempt: claim.Attempt, Epoch: row.Epoch}
 		} else {

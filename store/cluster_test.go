@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store"
 )
 
@@ -42,7 +43,7 @@ func TestTheFirstOfManyWhoAgreeAtOnceDecidesAndTheOthersLearnWhatDiffers(t *test
 		}
 	}
 	for p, row := range rows {
-		if row != (ownership.Row{Lease: ownership.Lease{Partition: p}, Released: true}) {
+		if row != (ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: p}}, Released: true}) {
 			t.Errorf("%+v", row)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // epochTimeout bounds a change to the epoch table, all tries included.
@@ -37,7 +38,7 @@ const rowColumns = `SELECT partition, epoch, coalesce(holder, ''), coalesce(hold
 // lease is over. What was said to be delivered is removed with it, so that the
 // next holder does not find it. It takes 5 s at the most, and may be repeated
 // after an error.
-func (s *Store) Release(ctx context.Context, leases []ownership.Lease) error {
+func (s *Store) Release(ctx context.Context, leases []partition.Lease) error {
 	e := ending{store: s}
 	for _, l := range leases {
 		e.release(l.Partition, l.Epoch)
@@ -78,7 +79,7 @@ func (s *Store) HandOver(ctx context.Context, all []ownership.HandOver) ([]owner
 	var answers []ownership.HandedOver
 	for _, h := range all {
 		answer := ownership.HandedOver{Partition: h.Partition, Epoch: h.Epoch}
-		next := ownership.Lease{Partition: h.Partition, Epoch: h.Epoch + 1, Holder: h.To}
+		next := ownership.HeldLease{Lease: partition.Lease{Partition: h.Partition, Epoch: h.Epoch + 1}, Holder: h.To}
 		if e.holds[next] {
 			answer.To = h.To
 		}
@@ -92,8 +93,8 @@ type ending struct {
 	store    *Store
 	released leases
 	granted  leases
-	to       members                  // whom they are granted to
-	holds    map[ownership.Lease]bool // what those of granted are now
+	to       members                      // whom they are granted to
+	holds    map[ownership.HeldLease]bool // what those of granted are now
 }
 
 type leases struct {
@@ -169,9 +170,9 @@ func (e *ending) queueGrants(batch *pgx.Batch) {
 	batch.Queue(grantLeases, partitions, e.granted.epochs, e.to.names, e.to.starts, e.to.sessions)
 	batch.Queue(rowColumns+" WHERE partition = ANY($1::int[]) AND NOT released", partitions).Query(func(rows pgx.Rows) error {
 		all, err := readRows(rows)
-		e.holds = make(map[ownership.Lease]bool)
+		e.holds = make(map[ownership.HeldLease]bool)
 		for _, row := range all {
-			e.holds[row.Lease] = true
+			e.holds[row.HeldLease] = true
 		}
 		return err
 	})

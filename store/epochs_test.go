@@ -44,11 +44,7 @@ func (h *harness) claim(number int, depose int64) partition.Lease {
 
 func (h *harness) release(leases ...partition.Lease) {
 	h.t.Helper()
-	var all []ownership.Lease
-	for _, l := range leases {
-		all = append(all, ownership.Lease{Partition: l.Partition, Epoch: l.Epoch})
-	}
-	if err := h.Release(h.t.Context(), all); err != nil {
+	if err := h.Release(h.t.Context(), leases); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -66,14 +62,14 @@ func (h *harness) row(partition int) ownership.Row {
 func TestAClaimTakesWhatIsReleasedOrDeposesExactlyTheEpochThatItNames(t *testing.T) {
 	h := start(t)
 	row := func(epoch int64, holder string, released bool) ownership.Row {
-		return ownership.Row{Lease: ownership.Lease{Partition: 1, Epoch: epoch, Holder: member(holder)}, Released: released}
+		return ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: 1, Epoch: epoch}, Holder: member(holder)}, Released: released}
 	}
 	for name, c := range map[string]struct {
 		row    ownership.Row
 		depose int64
 		wins   bool
 	}{
-		"never held":                   {ownership.Row{Lease: ownership.Lease{Partition: 1}, Released: true}, 0, true},
+		"never held":                   {ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: 1}}, Released: true}, 0, true},
 		"held":                         {row(4, "a", false), 0, false},
 		"held, its epoch":              {row(4, "a", false), 4, true},
 		"held, an earlier epoch":       {row(4, "a", false), 3, false},
@@ -138,7 +134,7 @@ func TestClaimsAreAnsweredInTheirOrderHoweverManyAndMixed(t *testing.T) {
 			if !held {
 				epoch, by = 1, member("b")
 			}
-			want = ownership.ClaimRefused{Attempt: c.Attempt, Row: ownership.Row{Lease: ownership.Lease{Partition: c.Partition, Epoch: epoch, Holder: by}}}
+			want = ownership.ClaimRefused{Attempt: c.Attempt, Row: ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: c.Partition, Epoch: epoch}, Holder: by}}}
 		case held:
 			want = ownership.Claimed{Partition: c.Partition, Attempt: c.Attempt, Epoch: 6}
 		default:
@@ -201,7 +197,7 @@ func TestAReleaseIsOfItsEpochAlone(t *testing.T) {
 	}
 	for range 2 {
 		h.release(next)
-		want := ownership.Row{Lease: ownership.Lease{Partition: 0, Epoch: next.Epoch, Holder: member("test")}, Released: true}
+		want := ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: 0, Epoch: next.Epoch}, Holder: member("test")}, Released: true}
 		if row := h.row(0); row != want {
 			t.Errorf("released, the row is %+v, want %+v", row, want)
 		}

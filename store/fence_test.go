@@ -209,7 +209,7 @@ func TestEveryCommittedWriteIsUnderTheEpochOfItsCommit(t *testing.T) {
 						remember(partition.Lease{Partition: p, Epoch: e.Row.Epoch})
 					}
 				case r.IntN(20) == 0:
-					if err := s.Release(t.Context(), []ownership.Lease{{Partition: p, Epoch: mine[p].Epoch}}); err != nil {
+					if err := s.Release(t.Context(), []partition.Lease{{Partition: p, Epoch: mine[p].Epoch}}); err != nil {
 						t.Error(err)
 						return
 					}

@@ -24,7 +24,7 @@ func TestAHandOverEndsExactlyTheLeaseThatItNamesInFavourOfTheNext(t *testing.T) 
 	h := start(t)
 	nobody := ownership.Member{}
 	row := func(epoch int64, holder string, released bool) ownership.Row {
-		return ownership.Row{Lease: ownership.Lease{Partition: 1, Epoch: epoch, Holder: member(holder)}, Released: released}
+		return ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: 1, Epoch: epoch}, Holder: member(holder)}, Released: released}
 	}
 	for name, c := range map[string]struct {
 		row   ownership.Row

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // Whatever is decoded does no harm to the core that it is given to. Each line
@@ -14,8 +15,8 @@ import (
 func FuzzDecode(f *testing.F) {
 	self := ownership.Member{Name: "self", Incarnation: ownership.Incarnation{Start: 5, Session: 1}}
 	other := ownership.Member{Name: "other", Incarnation: ownership.Incarnation{Start: 4, Session: 2}}
-	lease := func(p int, holder ownership.Member) []ownership.Lease {
-		return []ownership.Lease{{Partition: p, Epoch: 1, Holder: holder}, {Partition: maxPartitions - 1, Epoch: 1<<63 - 1, Holder: holder}}
+	lease := func(p int, holder ownership.Member) []ownership.HeldLease {
+		return []ownership.HeldLease{{Lease: partition.Lease{Partition: p, Epoch: 1}, Holder: holder}, {Lease: partition.Lease{Partition: maxPartitions - 1, Epoch: 1<<63 - 1}, Holder: holder}}
 	}
 	parameters := ownership.Parameters{Partitions: 4, Table: ownership.TableVersion, QueueType: "quorum"}
 	var all [][]byte

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 func TestAComplaintIsLoggedOnceAMinuteWithHowOftenItWasNot(t *testing.T) {
@@ -119,11 +120,11 @@ func TestNamesAreThoseThatTheSettingsAllow(t *testing.T) {
 
 // The largest message that members send has to be taken in.
 func TestAMessageOfALargeClusterFits(t *testing.T) {
-	var all []ownership.Lease
+	var all []ownership.HeldLease
 	var gone []ownership.Member
 	for p := range 1024 {
 		who := ownership.Member{Name: strings.Repeat("n", 63), Incarnation: ownership.Incarnation{Start: 1 << 40, Session: 1 << 20}}
-		all = append(all, ownership.Lease{Partition: p, Epoch: 1 << 40, Holder: who})
+		all = append(all, ownership.HeldLease{Lease: partition.Lease{Partition: p, Epoch: 1 << 40}, Holder: who})
 		gone = append(gone, who)
 	}
 	body := encodeMessage(ownership.Message{From: gone[0], State: ownership.Ready, Wants: all, Granted: all, Released: all, Taken: all, Gone: gone})

@@ -13,12 +13,13 @@ import (
 
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // message is one that uses every field.
 func message(from ownership.Member, seq int64) ownership.Message {
-	lease := func(p int) []ownership.Lease {
-		return []ownership.Lease{{Partition: p, Epoch: seq + 7, Holder: member("other", 1<<62, 3)}}
+	lease := func(p int) []ownership.HeldLease {
+		return []ownership.HeldLease{{Lease: partition.Lease{Partition: p, Epoch: seq + 7}, Holder: member("other", 1<<62, 3)}}
 	}
 	return ownership.Message{
 		From: from, Seq: seq, State: ownership.Draining,

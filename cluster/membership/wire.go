@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // wireVersion is the "v" of all messages.
@@ -177,7 +178,7 @@ func encodeMessage(m ownership.Message) []byte {
 	return encode(h)
 }
 
-func encodeLeases(leases []ownership.Lease) []lease {
+func encodeLeases(leases []ownership.HeldLease) []lease {
 	var all []lease
 	for _, l := range leases {
 		all = append(all, lease{Partition: l.Partition, Epoch: l.Epoch, Holder: IdentityOf(l.Holder)})
@@ -207,7 +208,7 @@ func decodeMessage(body []byte) (ownership.Message, error) {
 	}
 	for _, list := range []struct {
 		from []lease
-		to   *[]ownership.Lease
+		to   *[]ownership.HeldLease
 	}{{h.Wants, &m.Wants}, {h.Granted, &m.Granted}, {h.Released, &m.Released}, {h.Taken, &m.Taken}} {
 		leases, err := decodeLeases(list.from)
 		if err != nil {
@@ -227,11 +228,11 @@ func decodeMessage(body []byte) (ownership.Message, error) {
 	return m, nil
 }
 
-func decodeLeases(leases []lease) ([]ownership.Lease, error) {
+func decodeLeases(leases []lease) ([]ownership.HeldLease, error) {
 	if len(leases) > maxPartitions {
 		return nil, errors.New("too many leases")
 	}
-	var all []ownership.Lease
+	var all []ownership.HeldLease
 	for _, l := range leases {
 		if err := l.Holder.check(); err != nil {
 			return nil, err
@@ -239,7 +240,7 @@ func decodeLeases(leases []lease) ([]ownership.Lease, error) {
 		if l.Partition < 0 || l.Partition >= maxPartitions || l.Epoch < 0 {
 			return nil, errors.New("a lease that cannot be")
 		}
-		all = append(all, ownership.Lease{Partition: l.Partition, Epoch: l.Epoch, Holder: l.Holder.Member()})
+		all = append(all, ownership.HeldLease{Lease: partition.Lease{Partition: l.Partition, Epoch: l.Epoch}, Holder: l.Holder.Member()})
 	}
 	return all, nil
 }

@@ -1,6 +1,10 @@
 package ownership
 
-import "time"
+import (
+	"time"
+
+	"github.com/glotpod/ident/cluster/partition"
+)
 
 // hurry sends the next message as soon as Spacing allows.
 func (c *Core) hurry() {
@@ -36,8 +40,8 @@ func (c *Core) message() Message {
 // wants returns the leases that others are asked to give up, at most Window, and of
 // each holder its share: one that does not answer holds up no other. It is part of
 // each message, so a wish that was lost is heard next time.
-func (c *Core) wants() []Lease {
-	var leases []Lease
+func (c *Core) wants() []HeldLease {
+	var leases []HeldLease
 	asked := make(map[Member]int)
 	for p := range c.partitions {
 		if part := &c.partitions[p]; part.asks() {
@@ -54,7 +58,7 @@ func (c *Core) wants() []Lease {
 			c.wantsMore = true
 		default:
 			asked[part.holder]++
-			leases = append(leases, Lease{Partition: p, Epoch: part.epoch, Holder: part.holder})
+			leases = append(leases, HeldLease{Lease: partition.Lease{Partition: p, Epoch: part.epoch}, Holder: part.holder})
 		}
 	}
 	return leases

@@ -1,6 +1,10 @@
 package ownership
 
-import "time"
+import (
+	"time"
+
+	"github.com/glotpod/ident/cluster/partition"
+)
 
 // align brings a partition in line with the ring and the members as they are
 // now. It may be called at any time.
@@ -8,15 +12,15 @@ func (c *Core) align(p int) {
 	part := &c.partitions[p]
 	switch {
 	case part.phase == idle && c.ours(p):
-		c.claim(p, Lease{})
+		c.claim(p, HeldLease{})
 	case part.phase == waiting && !c.ours(p):
 		c.transition(p, idle)
 	case part.asks():
 		if c.over(part.holder) {
-			c.claim(p, Lease{Partition: p, Epoch: part.epoch, Holder: part.holder})
+			c.claim(p, HeldLease{Lease: partition.Lease{Partition: p, Epoch: part.epoch}, Holder: part.holder})
 		}
 	case part.phase == waiting && !c.now.Before(part.retryAt):
-		c.claim(p, Lease{})
+		c.claim(p, HeldLease{})
 	case part.phase == owned && !c.ours(p):
 		c.giveUp(p)
 	}
@@ -28,7 +32,7 @@ func (c *Core) align(p int) {
 // Invariant: the epoch to depose comes from an answer of the epoch table, never
 // from what was held here before. So it is somebody else's, or one of our own
 // under which nothing runs.
-func (c *Core) claim(p int, depose Lease) {
+func (c *Core) claim(p int, depose HeldLease) {
 	part := &c.partitions[p]
 	c.transition(p, claiming)
 	c.attempts++
@@ -56,7 +60,7 @@ func (c *Core) won(e Claimed) {
 	}
 	part := &c.partitions[e.Partition]
 	if part.deposed.Name != "" && part.deposed.Name != c.self.Name {
-		c.news.Taken = append(c.news.Taken, Lease{Partition: e.Partition, Epoch: e.Epoch, Holder: c.self})
+		c.news.Taken = append(c.news.Taken, HeldLease{Lease: partition.Lease{Partition: e.Partition, Epoch: e.Epoch}, Holder: c.self})
 		c.hurry()
 	}
 	part.epoch = e.Epoch
@@ -77,18 +81,18 @@ func (c *Core) refused(e ClaimRefused) {
 	case !c.ours(p):
 		c.transition(p, idle)
 	case e.Row.Released:
-		c.claim(p, Lease{})
+		c.claim(p, HeldLease{})
 	case c.supersedes(e.Row.Holder):
 		c.stop(Superseded, "the epoch table names "+e.Row.Holder.String())
 	case c.over(e.Row.Holder):
-		c.claim(p, e.Row.Lease)
+		c.claim(p, e.Row.HeldLease)
 	default:
-		c.ask(p, e.Row.Lease)
+		c.ask(p, e.Row.HeldLease)
 	}
 }
 
 // ask asks the holder of a lease to give it up.
-func (c *Core) ask(p int, lease Lease) {
+func (c *Core) ask(p int, lease HeldLease) {
 	part := &c.partitions[p]
 	c.transition(p, waiting)
 	part.epoch, part.holder = lease.Epoch, lease.Holder
@@ -164,7 +168,7 @@ func (c *Core) learn(msg *Message) {
 			continue
 		}
 		if part := &c.partitions[lease.Partition]; part.asks() && lease.Epoch >= part.epoch {
-			c.claim(lease.Partition, Lease{})
+			c.claim(lease.Partition, HeldLease{})
 			if c.wantsMore {
 				c.hurry()
 			}
@@ -185,7 +189,7 @@ func (c *Core) learn(msg *Message) {
 // Invariant: the lease of a partition that is asked for is not over if its epoch is
 // beyond the one that the epoch table has said. For this instance has ended none since
 // then, and nobody else ends one while its holder lives.
-func (c *Core) granted(lease Lease) {
+func (c *Core) granted(lease HeldLease) {
 	part := &c.partitions[lease.Partition]
 	switch {
 	case part.asks() && lease.Epoch > part.epoch:
@@ -202,7 +206,7 @@ func (c *Core) granted(lease Lease) {
 
 // outdated lets go of a partition that is held under a lesser epoch than the
 // one of lease.
-func (c *Core) outdated(lease Lease) {
+func (c *Core) outdated(lease HeldLease) {
 	part := &c.partitions[lease.Partition]
 	if part.phase.held() && part.epoch < lease.Epoch {
 		c.lose(lease.Partition)
@@ -224,10 +228,10 @@ func (c *Core) surveyed(rows []Row) {
 		case (part.phase == starting || part.phase == owned) && row.Epoch == part.epoch && (row.Released || row.Holder != c.self):
 			c.lose(row.Partition) // somebody has changed the table
 		case part.phase.held():
-			c.outdated(row.Lease)
+			c.outdated(row.HeldLease)
 		case part.asks() && row.Epoch >= part.epoch:
 			if row.Released || row.Epoch != part.epoch {
-				c.claim(row.Partition, Lease{})
+				c.claim(row.Partition, HeldLease{})
 			}
 		case part.phase == idle && row.Holder == c.self && !row.Released:
 			c.do(Release{Partition: row.Partition, Epoch: row.Epoch})

@@ -25,7 +25,7 @@ type Core struct {
 	drained bool // by request, until that is taken back
 	leaving bool // by request
 
-	partitions      []partition
+	partitions      []partitionState
 	busy            int       // partitions that are not idle
 	moving          []int     // those that are being handed over, in the order in which that began
 	attempts        uint64    // claims so far
@@ -47,7 +47,7 @@ func New(cfg Config) (*Core, error) {
 		cfg:        cfg,
 		assign:     newTable(cfg.Partitions).assign,
 		random:     rand.New(rand.NewPCG(cfg.Seed, uint64(cfg.Start))),
-		partitions: make([]partition, cfg.Partitions),
+		partitions: make([]partitionState, cfg.Partitions),
 		session:    session{owners: make([]string, cfg.Partitions)},
 	}, nil
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // A bench has one core, and plays everything around it.
@@ -166,7 +168,7 @@ func TestOwnLeaseIsDeposed(t *testing.T) {
 	b, claims := newBench(t, 1)
 	b.step(ClaimFailed{Partition: 0, Attempt: claims[0].Attempt})
 	again := only[Claim](b.wait(time.Second))
-	row := Row{Lease: Lease{Partition: 0, Epoch: 1, Holder: b.core.self}}
+	row := Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 1}, Holder: b.core.self}}
 	got := only[Claim](b.step(ClaimRefused{Attempt: again[0].Attempt, Row: row}))
 	expect(t, got, Claim{Partition: 0, Attempt: again[0].Attempt + 1, Depose: 1, By: b.core.self})
 }
@@ -209,7 +211,7 @@ func TestLostLeaseIsNotClaimedBack(t *testing.T) {
 func TestUnknownHolderIsGivenTime(t *testing.T) {
 	for _, certain := range []bool{true, false} {
 		b, claims := newBench(t, 1)
-		row := Row{Lease: Lease{Partition: 0, Epoch: 3, Holder: alice}}
+		row := Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 3}, Holder: alice}}
 		got := b.step(ClaimRefused{Attempt: claims[0].Attempt, Row: row})
 		expect(t, only[Claim](got))
 		got = b.wait(time.Second / looksPerHeartbeat)
@@ -231,8 +233,8 @@ func TestUnknownHolderIsGivenTime(t *testing.T) {
 func TestHandsOverWhatItClaimedAnew(t *testing.T) {
 	b, claims := newBench(t, 1)
 	b.win(claims[0], 3)
-	wish := Lease{Partition: 0, Epoch: 2, Holder: b.core.self}
-	wants := func(m *Message) { m.Wants = []Lease{wish} }
+	wish := HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 2}, Holder: b.core.self}
+	wants := func(m *Message) { m.Wants = []HeldLease{wish} }
 	expect(t, only[HandOver](b.hear(alice, 1, Ready, wants)))
 	expect(t, only[HandOver](b.step(DrainRequested{})), HandOver{Partition: 0, Epoch: 3, To: alice})
 }
@@ -261,12 +263,12 @@ func TestUnknownLeaseIsReleased(t *testing.T) {
 	b.step(Disconnected{})
 	b.step(Connected{Session: 2})
 	b.wait(time.Second)
-	wish := Lease{Partition: 0, Epoch: 4, Holder: b.core.self}
-	got := b.hear(alice, 1, Ready, func(m *Message) { m.Wants = []Lease{wish} })
+	wish := HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 4}, Holder: b.core.self}
+	got := b.hear(alice, 1, Ready, func(m *Message) { m.Wants = []HeldLease{wish} })
 	expect(t, only[Release](got), Release{Partition: 0, Epoch: 4})
 
 	b.wait(time.Second)
-	got = b.step(Surveyed{Rows: []Row{{Lease: wish}}})
+	got = b.step(Surveyed{Rows: []Row{{HeldLease: wish}}})
 	expect(t, only[Release](got), Release{Partition: 0, Epoch: 4})
 }
 
@@ -277,8 +279,8 @@ func TestSurvey(t *testing.T) {
 	if surveys := only[Survey](b.wait(10 * interval)); len(surveys) < 8 || len(surveys) > 11 {
 		t.Errorf("%d surveys in ten intervals", len(surveys))
 	}
-	taken := Row{Lease: Lease{Partition: 0, Epoch: 2, Holder: alice}}
-	held := Row{Lease: Lease{Partition: 1, Epoch: 1, Holder: b.core.self}}
+	taken := Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 2}, Holder: alice}}
+	held := Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: 1, Epoch: 1}, Holder: b.core.self}}
 	got := b.step(Surveyed{Rows: []Row{taken, held}})
 	expect(t, only[Abandon](got), Abandon{Partition: 0, Epoch: 1})
 
@@ -360,9 +362,9 @@ func TestLeavesUnasked(t *testing.T) {
 // Nobody else's word makes an instance keep more than its settings allow.
 func TestHostileMessages(t *testing.T) {
 	b := newOwner(t, 4)
-	var wishes []Lease
+	var wishes []HeldLease
 	for p := -2; p < 100; p++ {
-		wishes = append(wishes, Lease{Partition: p, Epoch: 1 << 40, Holder: b.core.self})
+		wishes = append(wishes, HeldLease{Lease: partition.Lease{Partition: p, Epoch: 1 << 40}, Holder: b.core.self})
 	}
 	refusals := 0
 	for n := range 3 * b.core.cfg.MaxMembers {
@@ -401,14 +403,14 @@ func TestAnyEvents(t *testing.T) {
 		part := func() int { return random.IntN(3) }
 		epoch := func() int64 { return random.Int64N(6) }
 		attempt := func() uint64 { return b.core.attempts - random.Uint64N(3) }
-		leases := func() (leases []Lease) {
+		leases := func() (leases []HeldLease) {
 			for range random.IntN(3) {
-				leases = append(leases, Lease{Partition: part(), Epoch: epoch(), Holder: who()})
+				leases = append(leases, HeldLease{Lease: partition.Lease{Partition: part(), Epoch: epoch()}, Holder: who()})
 			}
 			return leases
 		}
 		row := func() Row {
-			return Row{Lease: Lease{Partition: part(), Epoch: epoch(), Holder: who()}, Released: random.IntN(3) == 0}
+			return Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: part(), Epoch: epoch()}, Holder: who()}, Released: random.IntN(3) == 0}
 		}
 		session := int64(1)
 		for range 400 {

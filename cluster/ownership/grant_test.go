@@ -5,18 +5,20 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // newAsker returns a bench whose core asks alice, who holds all partitions under
 // epoch 3, for as many as it may ask for at a time.
-func newAsker(t *testing.T, partitions int) (b *bench, asked []Lease) {
+func newAsker(t *testing.T, partitions int) (b *bench, asked []HeldLease) {
 	b, claims := newBench(t, partitions)
 	b.hear(alice, 1, Leaving)
 	var refusals []Event
 	for _, claim := range claims {
 		refusals = append(refusals, ClaimRefused{
 			Attempt: claim.Attempt,
-			Row:     Row{Lease: Lease{Partition: claim.Partition, Epoch: 3, Holder: alice}},
+			Row:     Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: claim.Partition, Epoch: 3}, Holder: alice}},
 		})
 	}
 	b.wait(b.core.cfg.Spacing)
@@ -30,14 +32,14 @@ func newAsker(t *testing.T, partitions int) (b *bench, asked []Lease) {
 }
 
 // grants has alice grant leases.
-func (b *bench) grants(seq int64, leases ...Lease) []Command {
+func (b *bench) grants(seq int64, leases ...HeldLease) []Command {
 	b.t.Helper()
 	return b.hear(alice, seq, Leaving, func(m *Message) { m.Granted = leases })
 }
 
 func TestWhatIsGrantedIsConsumedWithoutAClaim(t *testing.T) {
 	b, _ := newAsker(t, 1)
-	got := b.grants(2, Lease{Partition: 0, Epoch: 4, Holder: b.core.self})
+	got := b.grants(2, HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 4}, Holder: b.core.self})
 	expect(t, only[Consume](got), Consume{Partition: 0, Epoch: 4})
 	expect(t, only[Claim](got))
 	b.step(Consuming{Partition: 0, Epoch: 4})
@@ -49,7 +51,7 @@ func TestWhatIsGrantedIsConsumedWithoutAClaim(t *testing.T) {
 // Alice may have claimed the partition anew since the epoch table was read.
 func TestAGrantOfALaterLeaseCounts(t *testing.T) {
 	b, _ := newAsker(t, 1)
-	got := b.grants(2, Lease{Partition: 0, Epoch: 9, Holder: b.core.self})
+	got := b.grants(2, HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 9}, Holder: b.core.self})
 	expect(t, only[Consume](got), Consume{Partition: 0, Epoch: 9})
 }
 
@@ -57,11 +59,11 @@ func TestGrantsToOthersAndOfLeasesThatAreOverDoNotCount(t *testing.T) {
 	b, _ := newAsker(t, 1)
 	older := b.core.self
 	older.Incarnation.Session--
-	for seq, lease := range []Lease{
-		{Partition: 0, Epoch: 4, Holder: carol},
-		{Partition: 0, Epoch: 4, Holder: older},
-		{Partition: 0, Epoch: 3, Holder: b.core.self},
-		{Partition: 7, Epoch: 4, Holder: b.core.self},
+	for seq, lease := range []HeldLease{
+		{Lease: partition.Lease{Partition: 0, Epoch: 4}, Holder: carol},
+		{Lease: partition.Lease{Partition: 0, Epoch: 4}, Holder: older},
+		{Lease: partition.Lease{Partition: 0, Epoch: 3}, Holder: b.core.self},
+		{Lease: partition.Lease{Partition: 7, Epoch: 4}, Holder: b.core.self},
 	} {
 		if got := only[Consume](b.grants(int64(seq)+2, lease)); len(got) > 0 {
 			t.Errorf("%+v: %+v", lease, got)
@@ -72,21 +74,21 @@ func TestGrantsToOthersAndOfLeasesThatAreOverDoNotCount(t *testing.T) {
 func TestAGrantThatComesTooLateIsGivenBack(t *testing.T) {
 	b, _ := newAsker(t, 1)
 	b.step(DrainRequested{})
-	granted := Lease{Partition: 0, Epoch: 4, Holder: b.core.self}
+	granted := HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 4}, Holder: b.core.self}
 	got := append(b.grants(2, granted), b.wait(b.core.cfg.Heartbeat/looksPerHeartbeat)...)
 	expect(t, only[Consume](got))
 	expect(t, only[Survey](got), Survey{})
-	others := Row{Lease: Lease{Partition: 0, Epoch: 4, Holder: alice}}
+	others := Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 4}, Holder: alice}}
 	expect(t, only[Release](b.step(Surveyed{Rows: []Row{others}})))
-	got = b.step(Surveyed{Rows: []Row{{Lease: granted}}})
+	got = b.step(Surveyed{Rows: []Row{{HeldLease: granted}}})
 	expect(t, only[Release](got), Release{Partition: 0, Epoch: 4})
 }
 
 // Nobody but somebody who changes the table by hand does that.
 func TestAHeldLeaseThatTheTableKnowsOtherwiseIsLost(t *testing.T) {
 	for _, row := range []Row{
-		{Lease: Lease{Partition: 0, Epoch: 1, Holder: alice}},
-		{Lease: Lease{Partition: 0, Epoch: 1}, Released: true},
+		{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 1}, Holder: alice}},
+		{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 1}}, Released: true},
 	} {
 		b := newOwner(t, 1)
 		if row.Released {
@@ -97,8 +99,8 @@ func TestAHeldLeaseThatTheTableKnowsOtherwiseIsLost(t *testing.T) {
 	}
 	b := newOwner(t, 1)
 	for _, row := range []Row{
-		{Lease: Lease{Partition: 0, Epoch: 1, Holder: b.core.self}},
-		{Lease: Lease{Partition: 0}, Released: true}, // from before the claim
+		{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 1}, Holder: b.core.self}},
+		{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0}}, Released: true}, // from before the claim
 	} {
 		expect(t, only[Abandon](b.step(Surveyed{Rows: []Row{row}})))
 	}
@@ -108,12 +110,12 @@ func TestAHeldLeaseThatTheTableKnowsOtherwiseIsLost(t *testing.T) {
 // own. Then it wins another one, and the news of the first changes nothing.
 func TestAGrantThatWasOvertakenByAClaimIsIgnored(t *testing.T) {
 	b, _ := newAsker(t, 1)
-	row := Row{Lease: Lease{Partition: 0, Epoch: 4, Holder: b.core.self}}
+	row := Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 4}, Holder: b.core.self}}
 	claims := only[Claim](b.step(Surveyed{Rows: []Row{row}}))
 	if len(claims) != 1 {
 		t.Fatalf("%+v", claims)
 	}
-	granted := row.Lease
+	granted := row.HeldLease
 	expect(t, only[Consume](b.grants(2, granted)))
 	deposing := only[Claim](b.step(ClaimRefused{Attempt: claims[0].Attempt, Row: row}))
 	if len(deposing) != 1 || deposing[0].Depose != 4 {
@@ -134,7 +136,7 @@ func TestAGrantThatWasOvertakenByAClaimIsIgnored(t *testing.T) {
 func TestWhoAskedIsToldOfTheNextLease(t *testing.T) {
 	b := newOwner(t, 2)
 	b.core.cfg.Window = 2 * handOverShare
-	wishes := []Lease{{Partition: 0, Epoch: 1, Holder: b.core.self}, {Partition: 1, Epoch: 1, Holder: b.core.self}}
+	wishes := []HeldLease{{Lease: partition.Lease{Partition: 0, Epoch: 1}, Holder: b.core.self}, {Lease: partition.Lease{Partition: 1, Epoch: 1}, Holder: b.core.self}}
 	b.hear(alice, 1, Ready, func(m *Message) { m.Wants = wishes })
 	got := b.step(DrainRequested{})
 	expect(t, only[HandOver](got), HandOver{Partition: 0, Epoch: 1, To: alice}, HandOver{Partition: 1, Epoch: 1, To: alice})
@@ -143,7 +145,7 @@ func TestWhoAskedIsToldOfTheNextLease(t *testing.T) {
 	if len(sent) != 1 || sent[0].To != alice {
 		t.Fatalf("%+v", got)
 	}
-	expect(t, sent[0].Message.Granted, Lease{Partition: 0, Epoch: 2, Holder: alice}, Lease{Partition: 1, Epoch: 2, Holder: alice})
+	expect(t, sent[0].Message.Granted, HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 2}, Holder: alice}, HeldLease{Lease: partition.Lease{Partition: 1, Epoch: 2}, Holder: alice})
 	expect(t, sent[0].Message.Released, wishes...)
 	for _, said := range only[Broadcast](append(got, b.wait(time.Second)...)) {
 		if len(said.Message.Released) > 0 {
@@ -154,8 +156,8 @@ func TestWhoAskedIsToldOfTheNextLease(t *testing.T) {
 
 func TestTheNextHolderIsToldAlsoWhenThePartitionWasLostMeanwhile(t *testing.T) {
 	b := newOwner(t, 1)
-	wish := Lease{Partition: 0, Epoch: 1, Holder: b.core.self}
-	b.hear(alice, 1, Ready, func(m *Message) { m.Wants = []Lease{wish} })
+	wish := HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 1}, Holder: b.core.self}
+	b.hear(alice, 1, Ready, func(m *Message) { m.Wants = []HeldLease{wish} })
 	b.step(DrainRequested{})
 	b.step(Lost{Partition: 0, Epoch: 1})
 	sent := only[Send](b.step(HandedOver{Partition: 0, Epoch: 1, To: alice}))
@@ -167,14 +169,14 @@ func TestTheNextHolderIsToldAlsoWhenThePartitionWasLostMeanwhile(t *testing.T) {
 // A lease that has ended otherwise than by the hand-over is told to all.
 func TestWhatCouldNotBeGrantedIsReleased(t *testing.T) {
 	b := newOwner(t, 1)
-	wish := Lease{Partition: 0, Epoch: 1, Holder: b.core.self}
-	b.hear(alice, 1, Ready, func(m *Message) { m.Wants = []Lease{wish} })
+	wish := HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 1}, Holder: b.core.self}
+	b.hear(alice, 1, Ready, func(m *Message) { m.Wants = []HeldLease{wish} })
 	b.step(DrainRequested{})
 	got := append(b.step(HandedOver{Partition: 0, Epoch: 1}), b.wait(b.core.cfg.Spacing)...)
 	if sent := only[Send](got); len(sent) > 0 {
 		t.Errorf("%+v", sent)
 	}
-	var released []Lease
+	var released []HeldLease
 	for _, said := range only[Broadcast](got) {
 		released = append(released, said.Message.Released...)
 	}
@@ -214,7 +216,7 @@ func TestEachHolderIsAskedForItsShare(t *testing.T) {
 		b, claims := newBench(t, len(holders))
 		var refusals []Event
 		for _, claim := range claims {
-			row := Row{Lease: Lease{Partition: claim.Partition, Epoch: 3, Holder: holders[claim.Partition]}}
+			row := Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: claim.Partition, Epoch: 3}, Holder: holders[claim.Partition]}}
 			refusals = append(refusals, ClaimRefused{Attempt: claim.Attempt, Row: row})
 		}
 		b.wait(b.core.cfg.Spacing)
@@ -242,7 +244,7 @@ func newAskedOwner(t *testing.T, partitions int) *bench {
 		b.hear(who, 1, Ready, func(m *Message) {
 			for p := window * n; p < window*(n+1); p++ {
 				owners[p] = who.Name
-				m.Wants = append(m.Wants, Lease{Partition: p, Epoch: 1, Holder: b.core.self})
+				m.Wants = append(m.Wants, HeldLease{Lease: partition.Lease{Partition: p, Epoch: 1}, Holder: b.core.self})
 			}
 		})
 	}

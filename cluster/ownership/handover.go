@@ -3,6 +3,8 @@ package ownership
 import (
 	"slices"
 	"time"
+
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // giveUp hands over a partition that the ring gives to another, once that
@@ -48,13 +50,13 @@ func (c *Core) turn() time.Time {
 // asksFor reports whether the member asks for our lease of a partition. We may
 // have claimed it anew since the member last read the epoch table.
 func (m *member) asksFor(p int, epoch int64) bool {
-	return slices.ContainsFunc(m.wants, func(l Lease) bool { return l.Partition == p && l.Epoch <= epoch })
+	return slices.ContainsFunc(m.wants, func(l HeldLease) bool { return l.Partition == p && l.Epoch <= epoch })
 }
 
 // asked takes a member's wish for a lease of ours. One that is not held was won
 // by a claim whose answer was lost, or our news of its end was; it is released
 // again. But at first the wish and the news may have crossed.
-func (c *Core) asked(lease Lease) {
+func (c *Core) asked(lease HeldLease) {
 	if !c.exists(lease.Partition) {
 		return
 	}
@@ -71,7 +73,7 @@ func (c *Core) asked(lease Lease) {
 // case.
 func (c *Core) handedOver(e HandedOver) {
 	if e.To != (Member{}) {
-		c.grants = append(c.grants, Lease{Partition: e.Partition, Epoch: e.Epoch + 1, Holder: e.To})
+		c.grants = append(c.grants, HeldLease{Lease: partition.Lease{Partition: e.Partition, Epoch: e.Epoch + 1}, Holder: e.To})
 	}
 	part := &c.partitions[e.Partition]
 	if part.phase != handingOver || part.epoch != e.Epoch {
@@ -104,10 +106,10 @@ func (c *Core) grant() {
 	for len(c.grants) > 0 {
 		to := c.grants[0].Holder
 		msg := c.message()
-		c.grants = slices.DeleteFunc(c.grants, func(l Lease) bool {
+		c.grants = slices.DeleteFunc(c.grants, func(l HeldLease) bool {
 			if l.Holder == to {
 				msg.Granted = append(msg.Granted, l)
-				msg.Released = append(msg.Released, Lease{Partition: l.Partition, Epoch: l.Epoch - 1, Holder: c.self})
+				msg.Released = append(msg.Released, HeldLease{Lease: partition.Lease{Partition: l.Partition, Epoch: l.Epoch - 1}, Holder: c.self})
 			}
 			return l.Holder == to
 		})
@@ -120,7 +122,7 @@ func (c *Core) freed(e Released) {
 	if !c.connected() {
 		return
 	}
-	c.news.Released = append(c.news.Released, Lease{Partition: e.Partition, Epoch: e.Epoch, Holder: c.self})
+	c.news.Released = append(c.news.Released, HeldLease{Lease: partition.Lease{Partition: e.Partition, Epoch: e.Epoch}, Holder: c.self})
 	c.hurry()
 }
 

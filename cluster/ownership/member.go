@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
+
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // An Incarnation tells the lives of one name apart. Each connection to the
@@ -88,18 +90,17 @@ func (ours Parameters) differences(theirs Parameters) string {
 	return strings.Join(found, "; ")
 }
 
-// A Lease is the right to write to a partition. It lasts until the epoch table
-// names a greater epoch or says that this one is released.
-type Lease struct {
-	Partition int
-	Epoch     int64
-	Holder    Member
+// A HeldLease is a lease together with its holder. The lease lasts until the epoch
+// table has a greater epoch for the partition, or marks this epoch as released.
+type HeldLease struct {
+	partition.Lease
+	Holder Member
 }
 
-// A Row is what the epoch table says of a partition.
+// A Row is the epoch table's row of one partition.
 type Row struct {
-	Lease
-	Released bool // nobody holds the partition; so is one that never had an owner
+	HeldLease
+	Released bool // no member holds the partition; also true if no member ever held it
 }
 
 // A Message is what members tell one another, all of them at once or one alone. One
@@ -114,9 +115,9 @@ type Message struct {
 	State      State
 	Parameters Parameters
 
-	Wants    []Lease  // which leases the sender asks their holders to give up
-	Granted  []Lease  // which leases the sender has won for their holders, in the place of its own
-	Released []Lease  // which leases have ended, so that the partition is free
-	Taken    []Lease  // which leases were won from a holder that did not release
-	Gone     []Member // who is no more, by the broker's word
+	Wants    []HeldLease // which leases the sender asks their holders to give up
+	Granted  []HeldLease // which leases the sender has won for their holders, in the place of its own
+	Released []HeldLease // which leases have ended, so that the partition is free
+	Taken    []HeldLease // which leases were won from a holder that did not release
+	Gone     []Member    // who is no more, by the broker's word
 }

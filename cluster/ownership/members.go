@@ -10,13 +10,13 @@ import (
 type member struct {
 	Member
 	state   State
-	seq     int64     // of the latest message
-	heard   time.Time // when that came, or when we came to know the member
-	silent  bool      // not heard for SuspectAfter; that can be wrong
-	gone    bool      // the broker said so, or the member did; that is certain
-	refused bool      // has other parameters
-	denied  bool      // was heard although it is gone, or an older incarnation was
-	wants   []Lease   // of ours, at most Window
+	seq     int64       // of the latest message
+	heard   time.Time   // when that came, or when we came to know the member
+	silent  bool        // not heard for SuspectAfter; that can be wrong
+	gone    bool        // the broker said so, or the member did; that is certain
+	refused bool        // has other parameters
+	denied  bool        // was heard although it is gone, or an older incarnation was
+	wants   []HeldLease // of ours, at most Window
 }
 
 // alive reports whether the member has to be reckoned with. The leases of one

@@ -51,8 +51,8 @@ var next = [...][]phase{
 	handingOver: {idle, waiting},
 }
 
-// A partition is what this instance knows of one.
-type partition struct {
+// A partitionState is what this instance knows of one partition.
+type partitionState struct {
 	phase phase
 	since time.Time // in this phase
 
@@ -66,7 +66,7 @@ type partition struct {
 }
 
 // asks reports whether the partition waits for its holder to give it up.
-func (part *partition) asks() bool {
+func (part *partitionState) asks() bool {
 	return part.phase == waiting && part.holder.Name != ""
 }
 

@@ -22,12 +22,12 @@ type session struct {
 	queued    bool      // such leases wait for their turn
 	restUntil time.Time // until then none begins to be handed over on request
 
-	news      Message   // facts that are still to be told
-	grants    []Lease   // leases won for others, of which they are to be told in this step
-	seq       int64     // of the latest message
-	sentAt    time.Time // the latest message
-	sendAt    time.Time // when the next is due
-	wantsMore bool      // than the latest message could say
+	news      Message     // facts that are still to be told
+	grants    []HeldLease // leases won for others, of which they are to be told in this step
+	seq       int64       // of the latest message
+	sentAt    time.Time   // the latest message
+	sendAt    time.Time   // when the next is due
+	wantsMore bool        // than the latest message could say
 }
 
 func (c *Core) connected() bool {

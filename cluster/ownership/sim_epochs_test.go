@@ -1,6 +1,10 @@
 package ownership
 
-import "time"
+import (
+	"time"
+
+	"github.com/glotpod/ident/cluster/partition"
+)
 
 // A fence is how a write makes sure of its epoch.
 type fence uint8
@@ -31,7 +35,7 @@ func newEpochTable(w *world) *epochTable {
 	n := w.setting.partitions
 	t := &epochTable{w: w, up: true, rows: make([]Row, n), shared: make([]time.Time, n), written: make([]int64, n), lastOf: make([]string, n)}
 	for p := range t.rows {
-		t.rows[p] = Row{Lease: Lease{Partition: p}, Released: true}
+		t.rows[p] = Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: p}}, Released: true}
 	}
 	return t
 }

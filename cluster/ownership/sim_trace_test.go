@@ -73,7 +73,7 @@ func describe(command Command) (verb, object string) {
 // news returns what a message says beyond that its sender is there.
 func news(msg Message) string {
 	var parts []string
-	leases := func(what string, leases []Lease) {
+	leases := func(what string, leases []HeldLease) {
 		for n, l := range leases {
 			if n == 0 {
 				parts = append(parts, what)
