@@ -130,7 +130,7 @@ func (p *Partition) write(userID int64, batch []task, known *User) (done int, ne
 	case last.user == nil || !cache.current(generation):
 		cache.forget(p, userID)
 	case last.user != known:
-		cache.keep(p, last.user, AnswerUser(last.user), generation)
+		cache.keep(p, last.user, UserReply(last.user), generation)
 	}
 
 	err = p.explain(err)
@@ -202,9 +202,9 @@ func after(o Outcome, err error) standing {
 // answer is what a get is answered.
 func (s standing) answer() []byte {
 	if s.user == nil {
-		return AnswerRefusal(NoSuchUser)
+		return ErrorReply(NoSuchUser)
 	}
-	return AnswerUser(s.user)
+	return UserReply(s.user)
 }
 
 func tell(reads []task, answer []byte, err error) {
@@ -244,9 +244,9 @@ func (p *Partition) find(userID int64) (answer []byte, user *User, err error) {
 	case err != nil:
 		return nil, nil, p.explain(err)
 	case user == nil:
-		return AnswerRefusal(NoSuchUser), nil, nil
+		return ErrorReply(NoSuchUser), nil, nil
 	default:
-		return AnswerUser(user), user, nil
+		return UserReply(user), user, nil
 	}
 }
 

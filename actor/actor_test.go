@@ -30,7 +30,7 @@ func encode(t testing.TB, v any) []byte {
 
 func parse(t testing.TB, operation string, args any) (Request, *Refusal) {
 	t.Helper()
-	return Parse(operation, encode(t, args), Identity{}, testLimits)
+	return Parse(operation, encode(t, args), RequestID{}, testLimits)
 }
 
 type m = map[string]any
@@ -115,13 +115,13 @@ func TestParseRefusesMalformedRequestsWithTheCodeOfTheContract(t *testing.T) {
 	} {
 		r, refusal := parse(t, tc.operation, tc.args)
 		if refusal == nil && r.Write != nil {
-			refusal = r.Write.Refused()
+			refusal = r.Write.Refusal()
 		}
 		if refusal == nil || refusal.Code != tc.code {
 			t.Errorf("%s %v: %v, want %s", tc.operation, tc.args, refusal, tc.code)
 		}
 	}
-	if _, refusal := Parse("get", []byte("\x81"), Identity{}, testLimits); refusal == nil || refusal.Code != DecodeError {
+	if _, refusal := Parse("get", []byte("\x81"), RequestID{}, testLimits); refusal == nil || refusal.Code != DecodeError {
 		t.Errorf("half a body: %v", refusal)
 	}
 }
@@ -143,19 +143,19 @@ func TestGetWithAnArgumentThatIsNoUsersFindsNobody(t *testing.T) {
 }
 
 func TestIdentityIsTheMessageIDOrElseReplyToAndCorrelationIDTogether(t *testing.T) {
-	all := map[Identity]string{}
+	all := map[RequestID]string{}
 	for _, p := range [][3]string{{"m", "", ""}, {"n", "", ""}, {"", "a", "bc"}, {"", "ab", "c"}, {"", "a", "b"}} {
-		id := IdentityOf(p[0], p[1], p[2])
-		if other, ok := all[id]; ok || id == (Identity{}) {
+		id := RequestIDOf(p[0], p[1], p[2])
+		if other, ok := all[id]; ok || id == (RequestID{}) {
 			t.Errorf("%q has the identity of %q", p, other)
 		}
 		all[id] = fmt.Sprint(p)
 	}
-	if IdentityOf("m", "a", "b") != IdentityOf("m", "", "") {
+	if RequestIDOf("m", "a", "b") != RequestIDOf("m", "", "") {
 		t.Error("a message_id is not enough")
 	}
 	for _, p := range [][2]string{{"", ""}, {"queue", ""}, {"", "1"}} {
-		if IdentityOf("", p[0], p[1]) != (Identity{}) {
+		if RequestIDOf("", p[0], p[1]) != (RequestID{}) {
 			t.Errorf("%q identifies a request", p)
 		}
 	}
@@ -189,8 +189,8 @@ func TestPatchRefusalsHaveTheCodeOfTheContract(t *testing.T) {
 		{m{"op": "test", "path": "/github/access_token", "value": "t"}, ""},
 	} {
 		r, refusal := parse(t, "patch", m{"user_id": 3, "ops": []any{tc.op}})
-		if refusal != nil || r.Write.Refused() != nil {
-			t.Fatalf("%v: %v %v", tc.op, refusal, r.Write.Refused())
+		if refusal != nil || r.Write.Refusal() != nil {
+			t.Fatalf("%v: %v %v", tc.op, refusal, r.Write.Refusal())
 		}
 		d := r.Write.Decide(stored, false)
 		var code Code
@@ -262,7 +262,7 @@ func viaJSON(t *rapid.T, v any) (tree any) {
 func TestWhatAUserIsWordedAsIsParsedAsThatUser(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		u := drawUser(t, "user")
-		msg, err := msgpack.Decode(AnswerUser(u), testLimits)
+		msg, err := msgpack.Decode(UserReply(u), testLimits)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -285,8 +285,8 @@ func BenchmarkPatch(b *testing.B) {
 	stored := &User{ID: 3, Name: "Ada", Email: "a", GitHub: &Account{ID: 7, AccessToken: "t"}}
 	b.ReportAllocs()
 	for b.Loop() {
-		r, _ := Parse("patch", body, Identity{1}, testLimits)
+		r, _ := Parse("patch", body, RequestID{1}, testLimits)
 		r.Write.Decide(stored, false)
-		r.Write.Answer(Outcome{UserID: 3})
+		r.Write.Reply(Outcome{UserID: 3})
 	}
 }

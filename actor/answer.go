@@ -11,8 +11,8 @@ func appendResult(b []byte) []byte {
 	return msgp.AppendString(msgp.AppendMapHeader(b, 1), "result")
 }
 
-// AnswerUser words the answer to a get.
-func AnswerUser(u *User) []byte {
+// UserReply words the answer to a get.
+func UserReply(u *User) []byte {
 	return appendUser(appendResult(make([]byte, 0, 512)), u, true)
 }
 
@@ -21,9 +21,9 @@ func userOf(answer []byte) (*User, error) { return readUser(answer[len(resultHea
 
 var resultHead = appendResult(nil)
 
-// AnswerPage words the answer to a list: users is one page, and nextAfterID is
+// PageReply words the answer to a list: users is one page, and nextAfterID is
 // what to ask for next, 0 if this is the last page. Access tokens are left out.
-func AnswerPage(users []User, nextAfterID int64) []byte {
+func PageReply(users []User, nextAfterID int64) []byte {
 	b := appendResult(make([]byte, 0, 64+128*len(users)))
 	if nextAfterID > 0 {
 		b = msgp.AppendMapHeader(b, 2)
@@ -38,16 +38,16 @@ func AnswerPage(users []User, nextAfterID int64) []byte {
 	return b
 }
 
-// AnswerRefusal words the answer that says no.
-func AnswerRefusal(r *Refusal) []byte {
+// ErrorReply words the answer that says no.
+func ErrorReply(r *Refusal) []byte {
 	b := append(make([]byte, 0, 64+len(r.Message)), refusalHead...)
 	b = msgp.AppendString(b, string(r.Code))
 	b = msgp.AppendString(msgp.AppendString(b, "message"), r.Message)
 	return msgp.AppendBool(msgp.AppendString(b, "retryable"), r.Retryable)
 }
 
-// CodeOf returns the code of the refusal that an answer is, "" of a result.
-func CodeOf(answer []byte) Code {
+// ErrorCode returns the code of the refusal that an answer is, "" of a result.
+func ErrorCode(answer []byte) Code {
 	rest, ok := bytes.CutPrefix(answer, refusalHead)
 	if !ok {
 		return ""

@@ -42,7 +42,7 @@ func BenchmarkGetWarm(b *testing.B) {
 	partitions, c := benchmarkPartitions(b, 64, true)
 	const users = 64 * 1000
 	for user := range int64(users) {
-		c.keep(partitions[user%64], &User{ID: user}, AnswerUser(ada), c.generation())
+		c.keep(partitions[user%64], &User{ID: user}, UserReply(ada), c.generation())
 	}
 	var told, seed atomic.Int64
 	b.ReportAllocs()
@@ -99,7 +99,7 @@ func BenchmarkWrite(b *testing.B) {
 func BenchmarkWarmUser(b *testing.B) {
 	partitions, c := benchmarkPartitions(b, 1, true)
 	const users = 100_000
-	size := len(AnswerUser(ada))
+	size := len(UserReply(ada))
 	var bytes int64
 	for b.Loop() {
 		c.Trust(false)

@@ -31,7 +31,7 @@ func BenchmarkParse(b *testing.B) {
 		b.Run(operation, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, refusal := Parse(operation, body, IdentityOf("0123456789abcdef", "", ""), benchLimits); refusal != nil {
+				if _, refusal := Parse(operation, body, RequestIDOf("0123456789abcdef", "", ""), benchLimits); refusal != nil {
 					b.Fatal(refusal)
 				}
 			}
@@ -42,7 +42,7 @@ func BenchmarkParse(b *testing.B) {
 // BenchmarkDecide applies a patch to a user, and words the difference that others
 // are told.
 func BenchmarkDecide(b *testing.B) {
-	r, refusal := Parse("patch", benchBody(b, benchRename), Identity{}, benchLimits)
+	r, refusal := Parse("patch", benchBody(b, benchRename), RequestID{}, benchLimits)
 	if refusal != nil {
 		b.Fatal(refusal)
 	}
@@ -67,13 +67,13 @@ func BenchmarkNotice(b *testing.B) {
 func BenchmarkAnswerUser(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
-		AnswerUser(ada)
+		UserReply(ada)
 	}
 }
 
 // BenchmarkUserOf reads a warm user, to be written to.
 func BenchmarkUserOf(b *testing.B) {
-	answer := AnswerUser(ada)
+	answer := UserReply(ada)
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := userOf(answer); err != nil {

@@ -14,7 +14,7 @@ func TestAWarmUserIsFoundByWhatTheUserHasNow(t *testing.T) {
 	defer c.Close()
 	c.Trust(true)
 	p := testPartition(t, newFakeStore(), c, 1)
-	keep := func(u User) { c.keep(p, &u, AnswerUser(&u), c.generation()) }
+	keep := func(u User) { c.keep(p, &u, UserReply(&u), c.generation()) }
 	found := func(l Lookup) int64 {
 		id := c.Whose(&l)
 		if id == 0 || p.GetWarm(id, &l) == nil {
@@ -71,7 +71,7 @@ func TestAUserWhoIsBeingWrittenToIsNotFoundByOtherKeys(t *testing.T) {
 		c.Trust(true)
 		p := testPartition(t, s, c, 10)
 		u := User{ID: 1, Email: "a"}
-		c.keep(p, &u, AnswerUser(&u), c.generation())
+		c.keep(p, &u, UserReply(&u), c.generation())
 		l := Lookup{Email: ptr("a")}
 		if p.GetWarm(1, &l) == nil {
 			t.Fatal("the user is not warm")

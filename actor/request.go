@@ -8,13 +8,13 @@ import (
 	"github.com/glotpod/ident/actor/msgpack"
 )
 
-// An Identity tells one request from all others, so that it is applied once
-// however often it comes. The zero Identity is none.
-type Identity [16]byte
+// An RequestID tells one request from all others, so that it is applied once
+// however often it comes. The zero RequestID is none.
+type RequestID [16]byte
 
-// IdentityOf derives a request's identity from its properties: message_id, or
+// RequestIDOf derives a request's identity from its properties: message_id, or
 // else reply_to and correlation_id together. A request with neither has none.
-func IdentityOf(messageID, replyTo, correlationID string) Identity {
+func RequestIDOf(messageID, replyTo, correlationID string) RequestID {
 	var text []byte
 	switch {
 	case messageID != "":
@@ -23,10 +23,10 @@ func IdentityOf(messageID, replyTo, correlationID string) Identity {
 		text = binary.BigEndian.AppendUint16([]byte{'r'}, uint16(len(replyTo)))
 		text = append(append(text, replyTo...), correlationID...)
 	default:
-		return Identity{}
+		return RequestID{}
 	}
 	sum := sha256.Sum256(text)
-	return Identity(sum[:16])
+	return RequestID(sum[:16])
 }
 
 // A Request is one well-formed request: exactly one of its fields is set.
@@ -69,7 +69,7 @@ const (
 // given body. It returns a refusal where there is nothing to be done. A write
 // that is malformed is a [Write] nonetheless, which refuses: the refusal has to
 // be kept under its identity. The identity is for a write alone.
-func Parse(operation string, body []byte, identity Identity, limits msgpack.Limits) (Request, *Refusal) {
+func Parse(operation string, body []byte, identity RequestID, limits msgpack.Limits) (Request, *Refusal) {
 	var read func(args map[string]any) (Request, *Refusal)
 	var write func(w *Write, args map[string]any, raw map[string][]byte) *Refusal
 	switch operation {
@@ -105,7 +105,7 @@ func Parse(operation string, body []byte, identity Identity, limits msgpack.Limi
 		}
 		return read(args)
 	}
-	w := &Write{Operation: operation, Identity: identity, Size: len(body)}
+	w := &Write{Operation: operation, RequestID: identity, Size: len(body)}
 	if err != nil {
 		w.Digest = msgpack.DigestRaw(operation, body)
 	} else {

@@ -20,7 +20,7 @@ func TestAUserIsReadFromTheAnswerAsItWasWorded(t *testing.T) {
 			GitHub:     account.Draw(r, "github"),
 			Facebook:   account.Draw(r, "facebook"),
 		}
-		got, err := userOf(AnswerUser(u))
+		got, err := userOf(UserReply(u))
 		if err != nil || !reflect.DeepEqual(got, u) {
 			r.Fatalf("%+v, %v, want %+v", got, err, u)
 		}
@@ -28,13 +28,13 @@ func TestAUserIsReadFromTheAnswerAsItWasWorded(t *testing.T) {
 }
 
 func TestAUserIsReadFromNothingElse(t *testing.T) {
-	answer := AnswerUser(ada)
+	answer := UserReply(ada)
 	for n := len(resultHead); n < len(answer); n++ {
 		if u, err := userOf(answer[:n]); err == nil {
 			t.Fatalf("the first %d of %d bytes are %+v", n, len(answer), u)
 		}
 	}
-	for _, answer := range [][]byte{AnswerPage(nil, 0), answerUserID(7)} {
+	for _, answer := range [][]byte{PageReply(nil, 0), answerUserID(7)} {
 		if u, err := userOf(answer); err == nil {
 			t.Errorf("%q is %+v", answer, u)
 		}

@@ -10,12 +10,12 @@ import (
 // A Write is a request that changes a user: create, patch or delete. It also
 // stands for one of these that is refused whatever is stored.
 type Write struct {
-	Operation string   // "create", "patch" or "delete"
-	UserID    int64    // of a create: 0 until an id was drawn for it
-	Identity  Identity // zero for a request that has none
-	Digest    int64    // of operation and arguments: another request has another one
-	Size      int      // of the request's body, in bytes
-	Queued    bool     // came by the partition's queue, which bounds how many there are
+	Operation string    // "create", "patch" or "delete"
+	UserID    int64     // of a create: 0 until an id was drawn for it
+	RequestID RequestID // zero for a request that has none
+	Digest    int64     // of operation and arguments: another request has another one
+	Size      int       // of the request's body, in bytes
+	Queued    bool      // came by the partition's queue, which bounds how many there are
 
 	// Known is the user as the last write or read has found or left him, with
 	// access tokens; nil where that is not known. It spares the store to read the
@@ -37,9 +37,9 @@ type Write struct {
 	refused *Refusal        // set: the request is malformed
 }
 
-// Refused is the refusal of a write that is malformed, or names no user who
+// Refusal is the refusal of a write that is malformed, or names no user who
 // can exist; nil for all others. Such a write belongs to no user.
-func (w *Write) Refused() *Refusal { return w.refused }
+func (w *Write) Refusal() *Refusal { return w.refused }
 
 // Creates says whether the write makes a new user, so that an id has to be
 // drawn for it.
@@ -132,11 +132,11 @@ type Outcome struct {
 	After *User
 }
 
-// Answer words the answer to the write.
-func (w *Write) Answer(o Outcome) []byte {
+// Reply words the answer to the write.
+func (w *Write) Reply(o Outcome) []byte {
 	switch {
 	case o.Refusal != nil:
-		return AnswerRefusal(o.Refusal)
+		return ErrorReply(o.Refusal)
 	case w.Operation == "patch":
 		return answerRaw(w.ops)
 	default:

@@ -82,9 +82,9 @@ func (c *call) fail(err error) {
 		c.leave()
 	case errors.Is(err, errStuck):
 		c.metrics.overloads.WithLabelValues(overloadPartition).Inc()
-		c.answer(actor.AnswerRefusal(actor.Failed("the queue of the user's partition takes nothing in")))
+		c.answer(actor.ErrorReply(actor.Failed("the queue of the user's partition takes nothing in")))
 	default:
-		c.answer(actor.AnswerRefusal(actor.Failed("the request could not be carried out")))
+		c.answer(actor.ErrorReply(actor.Failed("the request could not be carried out")))
 	}
 }
 
@@ -131,7 +131,7 @@ func (c *call) send(body []byte) {
 	}
 	c.acknowledge()
 	outcome := outcomeOK
-	if code := actor.CodeOf(body); code != "" {
+	if code := actor.ErrorCode(body); code != "" {
 		outcome = string(code)
 	}
 	c.end(outcome, time.Since(c.taken))

@@ -295,7 +295,7 @@ func (s *setup) commit(id int64) {
 
 func (s *setup) tryCommit(lease partition.Lease, id int64, name string) error {
 	body, _ := msgp.AppendMapStrIntf(nil, map[string]any{"name": name, "email": fmt.Sprint(id), "github": map[string]any{"id": id, "access_token": "t"}})
-	r, refusal := actor.Parse("create", body, actor.Identity{}, limits)
+	r, refusal := actor.Parse("create", body, actor.RequestID{}, limits)
 	if refusal != nil {
 		return refusal
 	}

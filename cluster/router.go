@@ -42,11 +42,11 @@ func (s *session) route(c *call, of *holding) {
 		s.checkPlace(&c.Delivery, of)
 	}
 	request, refusal := actor.Parse(c.operation(), c.Body,
-		actor.IdentityOf(c.MessageId, c.ReplyTo, c.CorrelationId), s.o.Limits)
+		actor.RequestIDOf(c.MessageId, c.ReplyTo, c.CorrelationId), s.o.Limits)
 	c.trace.routed(c.taken)
 	switch {
 	case refusal != nil:
-		c.spawn(func() { c.answer(actor.AnswerRefusal(refusal)) })
+		c.spawn(func() { c.answer(actor.ErrorReply(refusal)) })
 	case request.Get != nil:
 		c.get(request.Get, of)
 	case request.List != nil:
@@ -148,9 +148,9 @@ func (c *call) find(l *actor.Lookup) {
 	case err != nil:
 		c.fail(err)
 	case user == nil:
-		c.answer(actor.AnswerRefusal(actor.NoSuchUser))
+		c.answer(actor.ErrorReply(actor.NoSuchUser))
 	default:
-		c.answer(actor.AnswerUser(user))
+		c.answer(actor.UserReply(user))
 		if h := c.held(partition.Of(user.ID, c.o.Partitions)); h != nil {
 			h.users.Warm(user.ID) // it may be asked for again
 		}
@@ -165,21 +165,21 @@ func (c *call) list(page *actor.Page) {
 		c.fail(err)
 		return
 	}
-	c.answer(actor.AnswerPage(users, next))
+	c.answer(actor.PageReply(users, next))
 }
 
 // write has a write carried out. One that is refused whatever is stored has no
 // user, and needs no partition.
 func (c *call) write(w *actor.Write, of *holding) {
 	switch {
-	case w.Refused() != nil:
+	case w.Refusal() != nil:
 		c.spawn(func() {
 			outcomes, err := c.o.Store.Commit(c.ctx, partition.Lease{}, []*actor.Write{w})
 			if err != nil {
 				c.fail(err)
 				return
 			}
-			c.answer(w.Answer(outcomes[0]))
+			c.answer(w.Reply(outcomes[0]))
 		})
 	case w.Creates():
 		c.create(w, of)
@@ -260,7 +260,7 @@ func (c *call) writeTo(number int, w *actor.Write, of *holding) {
 		defer c.guard()
 		switch {
 		case err == nil:
-			c.answer(w.Answer(o))
+			c.answer(w.Reply(o))
 		case isStopped(err):
 			elsewhere()
 		default:

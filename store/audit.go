@@ -28,7 +28,7 @@ func (a *auditRows) add(w *actor.Write, before, next *actor.User) {
 	}
 	a.users = append(a.users, w.UserID)
 	a.operations = append(a.operations, w.Operation)
-	a.requests = append(a.requests, uuidOf(w.Identity))
+	a.requests = append(a.requests, uuidOf(w.RequestID))
 	a.traces = append(a.traces, w.TraceParent)
 	a.changes = append(a.changes, string(changes))
 }

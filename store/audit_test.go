@@ -141,7 +141,7 @@ func TestWithoutAuditNothingIsOnRecord(t *testing.T) {
 func TestARequestWithoutIdentityIsOnRecordToo(t *testing.T) {
 	h := start(t)
 	w := request(t, "create", "", ada(1))
-	w.UserID, w.Identity = 1, actor.Identity{}
+	w.UserID, w.RequestID = 1, actor.RequestID{}
 	if _, err := commit(t.Context(), h, h.lease, w); err != nil {
 		t.Fatal(err)
 	}
@@ -154,12 +154,12 @@ func TestTheDatabaseKnowsTheIdentityOfARequest(t *testing.T) {
 	h := start(t)
 	long := strings.Repeat("é", 300)
 	for _, messageID := range []string{"m", "é", long} {
-		if got := h.one("SELECT ident_request($1::text)::text", messageID); got != uuid.UUID(actor.IdentityOf(messageID, "", "")).String() {
+		if got := h.one("SELECT ident_request($1::text)::text", messageID); got != uuid.UUID(actor.RequestIDOf(messageID, "", "")).String() {
 			t.Errorf("%.20q: %v", messageID, got)
 		}
 	}
 	for _, c := range [][2]string{{"reply", "c"}, {long, "é"}, {strings.Repeat("r", 255), "c"}} {
-		if got := h.one("SELECT ident_request($1, $2)::text", c[0], c[1]); got != uuid.UUID(actor.IdentityOf("", c[0], c[1])).String() {
+		if got := h.one("SELECT ident_request($1, $2)::text", c[0], c[1]); got != uuid.UUID(actor.RequestIDOf("", c[0], c[1])).String() {
 			t.Errorf("%.20q: %v", c, got)
 		}
 	}

@@ -32,9 +32,9 @@ const patience = 20 * time.Second
 // Pending are writes to one user that wait to be committed, in order. As many of them
 // are as can share a transaction; who gave them gives the others again.
 type pending struct {
-	writes     []*actor.Write   // one at least
-	identities []actor.Identity // the writes', or one made up where it has none
-	part       int              // how many of them the try is about that is under way
+	writes     []*actor.Write    // one at least
+	identities []actor.RequestID // the writes', or one made up where it has none
+	part       int               // how many of them the try is about that is under way
 	lease      partition.Lease
 	ctx        context.Context
 	since      time.Time // of its first try, as far as others stood in its way
@@ -70,9 +70,9 @@ var (
 // and needs no lease.
 func (s *Store) Commit(ctx context.Context, lease partition.Lease, writes []*actor.Write) ([]actor.Outcome, error) {
 	p := &pending{writes: fitting(writes), lease: lease, ctx: ctx, result: make(chan result, 1)}
-	if w := p.first(); w.Refused() != nil {
-		if p.writes = p.writes[:1]; w.Identity == (actor.Identity{}) {
-			return []actor.Outcome{{Refusal: w.Refused()}}, nil
+	if w := p.first(); w.Refusal() != nil {
+		if p.writes = p.writes[:1]; w.RequestID == (actor.RequestID{}) {
+			return []actor.Outcome{{Refusal: w.Refusal()}}, nil
 		}
 	} else if lease.Epoch == 0 {
 		s.giveUp(p, errNoLease)
@@ -116,9 +116,9 @@ func (p *pending) mayLand() bool { return p.unsure && time.Since(p.lost) < patie
 
 // identify gives an identity to each write.
 func (p *pending) identify() {
-	p.identities = make([]actor.Identity, len(p.writes))
+	p.identities = make([]actor.RequestID, len(p.writes))
 	for i, w := range p.writes {
-		if p.identities[i] = w.Identity; w.Identity == (actor.Identity{}) {
+		if p.identities[i] = w.RequestID; w.RequestID == (actor.RequestID{}) {
 			rand.Read(p.identities[i][:]) // never fails
 		}
 		if w.Trace != nil && p.given.IsZero() {

@@ -46,7 +46,7 @@ func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) 
 		w := p.first()
 		before := g.stored[w.UserID]
 		var current *actor.User
-		if before != nil && w.Refused() == nil {
+		if before != nil && w.Refusal() == nil {
 			current = &before.user
 			if w.NeedsTokens() {
 				var err error

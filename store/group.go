@@ -20,7 +20,7 @@ type group struct {
 	epochs map[int]int64         // of the writes' partitions, but for those that are released
 	rows   map[int64]int         // of each of the writes' users, there when the locking began
 	stored map[int64]*storedUser // those users' rows that could be locked
-	known  map[actor.Identity]outcomeRow
+	known  map[actor.RequestID]outcomeRow
 	taken  takenKeys // emails and service ids that other users have
 	weight int       // bytes of what is written for the decisions so far, about
 	plan   plan
@@ -135,7 +135,7 @@ func distinct(all []*pending) (first, rest []*pending) {
 		return slices.Clone(all), nil
 	}
 	users := make(map[int64]bool, len(all))
-	identities := make(map[actor.Identity]bool, len(all))
+	identities := make(map[actor.RequestID]bool, len(all))
 	for _, p := range all {
 		p.part = 0
 		user := p.first().UserID
@@ -166,18 +166,18 @@ func (g *group) lock(ctx context.Context, conn *pgx.Conn) error {
 	g.epochs = make(map[int]int64)
 	g.rows = make(map[int64]int, len(g.writes))
 	g.stored = make(map[int64]*storedUser, len(g.writes))
-	g.known = make(map[actor.Identity]outcomeRow)
+	g.known = make(map[actor.RequestID]outcomeRow)
 	var users []int64
 	var identities uuids
 	var wanted wanted
 	for _, p := range g.writes {
 		w := p.first()
 		for i, identity := range p.identities {
-			if p.unsure || p.writes[i].Identity != (actor.Identity{}) {
+			if p.unsure || p.writes[i].RequestID != (actor.RequestID{}) {
 				identities = append(identities, uuidOf(identity))
 			}
 		}
-		if w.Refused() != nil {
+		if w.Refusal() != nil {
 			continue
 		}
 		if next := w.NewUser(); next != nil {
@@ -225,7 +225,7 @@ func (g *group) setAsideBusy() (busy []*pending) {
 	var free []*pending
 	for _, p := range g.writes {
 		user := p.first().UserID
-		if _, known := g.known[p.identities[0]]; !known && p.first().Refused() == nil && g.rows[user] != g.stored[user].rows() {
+		if _, known := g.known[p.identities[0]]; !known && p.first().Refusal() == nil && g.rows[user] != g.stored[user].rows() {
 			p.part = 0
 			busy = append(busy, p)
 		} else {
@@ -274,7 +274,7 @@ func (g *group) readOutcomes(rows pgx.Rows) error {
 		if code != nil {
 			row.outcome.Refusal = &actor.Refusal{Code: actor.Code(*code), Message: *message}
 		}
-		g.known[actor.Identity(identity)] = row
+		g.known[actor.RequestID(identity)] = row
 	}
 	return rows.Err()
 }

@@ -25,7 +25,7 @@ import (
 // isNotKnown says whether the first write cannot decide without the database.
 func (p *pending) isNotKnown() bool {
 	w := p.first()
-	return p.reread || p.unsure || w.Refused() == nil && !w.Creates() && (w.Known == nil || w.Known.Version == actor.Version{})
+	return p.reread || p.unsure || w.Refusal() == nil && !w.Creates() && (w.Known == nil || w.Known.Version == actor.Version{})
 }
 
 // tryKnown is tryGroup, for writes that are all known, and as many of each pending as can
@@ -121,11 +121,11 @@ func (e *expectation) add(d decided) {
 		e.leases = append(e.leases, p.lease)
 	}
 	for i, w := range p.writes[:p.part] {
-		if w.Identity != (actor.Identity{}) {
+		if w.RequestID != (actor.RequestID{}) {
 			e.identities = append(e.identities, uuidOf(p.identities[i]))
 		}
 	}
-	if p.first().Refused() != nil || p.first().Creates() {
+	if p.first().Refusal() != nil || p.first().Creates() {
 		return
 	}
 	e.users = append(e.users, d.current.ID)

@@ -140,10 +140,10 @@ func (pl *plan) add(s *Store, d decided) error {
 // keeps says whether a refusal is recorded. Under an identity that was made up it has to
 // be where the same transaction may record other writes, since it tells of all of them.
 func (p *pending) keeps(w *actor.Write, refusal *actor.Refusal) bool {
-	return refusal.Code != actor.InvocationFailed && (w.Identity != (actor.Identity{}) || p.part > 1 || p.unsure)
+	return refusal.Code != actor.InvocationFailed && (w.RequestID != (actor.RequestID{}) || p.part > 1 || p.unsure)
 }
 
-func (pl *plan) record(identity actor.Identity, w *actor.Write, o actor.Outcome) {
+func (pl *plan) record(identity actor.RequestID, w *actor.Write, o actor.Outcome) {
 	r := &pl.requests
 	r.identities = append(r.identities, uuidOf(identity))
 	r.digests = append(r.digests, w.Digest)
@@ -229,7 +229,7 @@ func (pl *plan) tell(s *Store, lease partition.Lease, w *actor.Write, n actor.No
 		RoutingKey: n.RoutingKey, Body: n.Body, TraceParent: w.TraceParent, TraceState: w.TraceState}
 	c := &pl.notices
 	c.users = append(c.users, w.UserID)
-	c.ids = append(c.ids, uuidOf(actor.Identity(told.MessageID)))
+	c.ids = append(c.ids, uuidOf(actor.RequestID(told.MessageID)))
 	c.keys = append(c.keys, n.RoutingKey)
 	c.bodies = append(c.bodies, body)
 	c.sealeds = append(c.sealeds, n.Secret)

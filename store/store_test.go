@@ -152,7 +152,7 @@ func request(t testing.TB, operation, messageID string, a args) *actor.Write {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, refusal := actor.Parse(operation, body, actor.IdentityOf(messageID, "", ""), limits)
+	r, refusal := actor.Parse(operation, body, actor.RequestIDOf(messageID, "", ""), limits)
 	if refusal != nil || r.Write == nil {
 		t.Fatalf("%s %v is no write: %v", operation, a, refusal)
 	}

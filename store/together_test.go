@@ -261,7 +261,7 @@ func (h *harness) trail(messageID func(int) string, ids int) string {
 	}
 	var identities []string
 	for i := range ids {
-		identities = append(identities, fmt.Sprintf("'%x'", actor.IdentityOf(messageID(i), "", "")))
+		identities = append(identities, fmt.Sprintf("'%x'", actor.RequestIDOf(messageID(i), "", "")))
 	}
 	return fmt.Sprintf("users:\n%v\nrequests:\n%v\noutbox:\n%v\naudit:\n%s",
 		list("SELECT format('%s %s %s %s %s', id, name, email_address, picture_url, (SELECT string_agg(sv_name || '=' || sv_id, ' ' ORDER BY sv_name) FROM services s WHERE s.user_id = id)) FROM users ORDER BY id"),

@@ -11,6 +11,6 @@ import (
 type uuids = pgtype.FlatArray[pgtype.UUID]
 
 // uuidOf is NULL for the zero identity.
-func uuidOf(i actor.Identity) pgtype.UUID {
-	return pgtype.UUID{Bytes: i, Valid: i != (actor.Identity{})}
+func uuidOf(i actor.RequestID) pgtype.UUID {
+	return pgtype.UUID{Bytes: i, Valid: i != (actor.RequestID{})}
 }

@@ -90,9 +90,9 @@ func (s *Store) warmReads(ctx context.Context, conn *pgx.Conn) error {
 // who has to be read, then as one who is known.
 func (s *Store) warmWrites(ctx context.Context, conn *pgx.Conn) error {
 	lease := partition.Lease{Partition: -1, Epoch: -1}
-	identity := actor.Identity(uuid.New())
-	write := &actor.Write{Operation: "patch", Identity: identity}
-	g := &group{store: s, writes: []*pending{{writes: []*actor.Write{write}, identities: []actor.Identity{identity}, lease: lease}}}
+	identity := actor.RequestID(uuid.New())
+	write := &actor.Write{Operation: "patch", RequestID: identity}
+	g := &group{store: s, writes: []*pending{{writes: []*actor.Write{write}, identities: []actor.RequestID{identity}, lease: lease}}}
 	if err := g.lock(ctx, conn); err != nil {
 		return err
 	}
