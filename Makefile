@@ -41,11 +41,11 @@ test-deploy: ## test what is in deploy/ with Helm, a Kubernetes and systemd (bui
 
 chaos: ## let faults happen to a cluster, RUNS times for DURATION (SEED=1 draws them as that run did)
 	@deploy/install-dependencies.sh test
-	$(GO) test -race -c -o bin/chaos.test ./cmd/glotpod-ident
+	$(GO) test -race -c -o bin/chaos.test ./cmd/systemtest
 	@for run in $$(seq $(RUNS)); do \
 		seed=$(SEED); seed=$${seed:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; \
 		echo "run $$run of $(RUNS), seed $$seed"; \
-		(cd cmd/glotpod-ident && GLOTPOD_IDENT_CHAOS_SEED=$$seed GLOTPOD_IDENT_CHAOS_DURATION=$(DURATION) \
+		(cd cmd/systemtest && GLOTPOD_IDENT_CHAOS_SEED=$$seed GLOTPOD_IDENT_CHAOS_DURATION=$(DURATION) \
 			../../bin/chaos.test -test.run '^TestChaosLoses' -test.v -test.timeout 1h) || \
 			{ echo "once more: make chaos RUNS=1 DURATION=$(DURATION) SEED=$$seed" >&2; exit 1; }; \
 	done

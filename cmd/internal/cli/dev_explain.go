@@ -1,0 +1,87 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/glotpod/ident/config"
+)
+
+// explain says where everything is, and what can be done with it.
+func (d *dev) explain() {
+	settings := config.SettingsVariable + "=" + shellWord(d.folder.settings())
+	program := shellWord(thisProgram())
+	var instances strings.Builder
+	for _, i := range d.instances {
+		fmt.Fprintf(&instances, "  %-10s  %s shows the cluster, process %d\n", i.name, i.url(), i.run.child.Pid)
+	}
+	last := d.instances[len(d.instances)-1]
+	d.say(`
+GlotPod's identity service is running. Ctrl-C stops it.
+
+  RabbitMQ    %s
+              %s shows what is in it (%s/%s)
+  PostgreSQL  %s
+  settings    %s
+%s
+In another terminal, from this folder, try:
+
+  %s %s call list
+
+See who owns which partition of the users:
+
+  %s %s status
+
+Add an instance, until Ctrl-C:
+
+  %s %s=%s %s=127.0.0.1:0 %s serve
+
+Kill one, which starts again after %v:
+
+  %s
+`,
+		d.rabbitmq.URL("/"),
+		d.rabbitmq.Management.URL, d.rabbitmq.User, d.rabbitmq.Password,
+		d.postgres.URL(devDatabase),
+		d.folder.settings(),
+		instances.String(),
+		settings, program,
+		settings, program,
+		settings, devInstanceVariable, devInstanceName(len(d.instances)), devListenVariable, program,
+		devRestartPause,
+		last.killCommand())
+}
+
+// thisProgram returns the shortest path by which a shell finds this program
+// from the current folder.
+func thisProgram() string {
+	program, err := os.Executable()
+	if err != nil {
+		return os.Args[0]
+	}
+	folder, err := os.Getwd()
+	if err != nil {
+		return program
+	}
+	relative, err := filepath.Rel(folder, program)
+	if err != nil || len(relative) >= len(program) {
+		return program
+	}
+	if !strings.Contains(relative, "/") {
+		return "./" + relative
+	}
+	return relative
+}
+
+// shellWord quotes what a shell would not take as one plain word.
+func shellWord(text string) string {
+	special := func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("/._-", r))
+	}
+	if strings.IndexFunc(text, special) < 0 {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}

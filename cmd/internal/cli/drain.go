@@ -1,0 +1,168 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/glotpod/ident/cluster/membership"
+	"github.com/glotpod/ident/cluster/ownership"
+)
+
+const drainAbout = `Has an instance hand all its partitions over to the others, and waits until it
+has none. It takes no more until "glotpod-ident undrain", or until it is started
+anew. It goes on answering requests that any instance can answer.
+
+Ends with status 0 when the instance has no partitions, 1 when there is no such
+instance, 3 when it has not handed all over in time, 129 when RabbitMQ is out of
+reach.`
+
+const undrainAbout = `Takes back "glotpod-ident drain": the instance takes partitions again.
+
+Ends with status 0 when the instance has taken the request, 1 when there is no
+such instance, 3 when it has not answered in time, 129 when RabbitMQ is out of
+reach.`
+
+const (
+	// requestTimeout is how long an instance has for taking a request, and for
+	// telling its status once.
+	requestTimeout = 5 * time.Second
+
+	// lookEvery is how often a draining instance is asked how far it is.
+	lookEvery = 250 * time.Millisecond
+)
+
+func runDrain(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	flags := newFlags("drain", stderr, "<instance>", drainAbout)
+	timeout := flags.Duration("timeout", time.Minute, "how long to wait for the instance to have no partitions")
+	return withInstance(ctx, flags, args, stderr, func(conn *amqp.Connection, name string) error {
+		ctx, cancel := context.WithTimeout(ctx, *timeout)
+		defer cancel()
+		return drain(ctx, conn, name, stdout)
+	})
+}
+
+func runUndrain(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	flags := newFlags("undrain", stderr, "<instance>", undrainAbout)
+	return withInstance(ctx, flags, args, stderr, func(conn *amqp.Connection, name string) error {
+		if err := requestDrain(ctx, conn, name, false); err != nil {
+			return err
+		}
+		fmt.Fprintf(stdout, "%s takes partitions again.\n", name)
+		return nil
+	})
+}
+
+// withInstance does what a command does to the one instance that it names.
+func withInstance(ctx context.Context, flags flags, args []string, stderr io.Writer, do func(conn *amqp.Connection, name string) error) int {
+	words, status, done := flags.parseMixed(args)
+	if done {
+		return status
+	}
+	if len(words) != 1 {
+		flags.Usage()
+		return exitUsage
+	}
+	if !membership.IsName(words[0]) {
+		fmt.Fprintf(stderr, "glotpod-ident %s: no instance can have the name %q\n", flags.Name(), words[0])
+		return exitUsage
+	}
+	conn, err := connectToAsk(ctx, flags.Name(), connectTimeout)
+	if err != nil {
+		return fail(stderr, err)
+	}
+	defer conn.CloseDeadline(time.Now().Add(time.Second))
+	if err := do(conn, words[0]); err != nil {
+		return failAsking(stderr, flags.Name(), conn, err)
+	}
+	return exitOK
+}
+
+// drain asks an instance to drain, and waits until it has.
+func drain(ctx context.Context, conn *amqp.Connection, name string, stdout io.Writer) error {
+	if err := requestDrain(ctx, conn, name, true); err != nil {
+		return err
+	}
+	for told := -1; ; {
+		report, err := reportOf(ctx, conn, name)
+		if err != nil {
+			return err
+		}
+		if left := len(report.Partitions); left == 0 && !takesPartitions(report) {
+			fmt.Fprintf(stdout, "%s has no partitions, and takes none until it is undrained or started anew.\n", name)
+			return nil
+		} else if left != told {
+			told = left
+			fmt.Fprintf(stdout, "%s is %s; partitions left: %d\n", name, report.State, left)
+		}
+		select {
+		case <-time.After(lookEvery):
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s to have no partitions: %w", name, ctx.Err())
+		}
+	}
+}
+
+// takesPartitions reports whether an instance may get partitions by and by.
+func takesPartitions(r membership.Report) bool {
+	return !slices.Contains([]string{ownership.Draining.String(), ownership.Leaving.String(), ownership.Left.String()}, r.State)
+}
+
+// requestDrain asks an instance to drain or not to. Where it is not known, it
+// says who is.
+func requestDrain(ctx context.Context, conn *amqp.Connection, name string, yes bool) error {
+	asking, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	reports, err := membership.AskStatus(asking, conn)
+	if err == nil && find(reports, name) == nil {
+		return notThere(reports, name)
+	}
+	if err != nil && !errors.As(err, new(*membership.MissingError)) {
+		return err
+	}
+	asking, cancel = context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return membership.RequestDrain(asking, conn, name, yes)
+}
+
+// reportOf asks an instance for its status until it answers.
+func reportOf(ctx context.Context, conn *amqp.Connection, name string) (membership.Report, error) {
+	for {
+		asking, cancel := context.WithTimeout(ctx, requestTimeout)
+		reports, err := membership.AskStatus(asking, conn)
+		inTime := asking.Err() == nil
+		cancel()
+		switch report := find(reports, name); {
+		case report != nil:
+			return *report, nil
+		case err == nil:
+			return membership.Report{}, notThere(reports, name)
+		case ctx.Err() != nil:
+			return membership.Report{}, fmt.Errorf("waiting for the status of %s: %w", name, ctx.Err())
+		case inTime:
+			return membership.Report{}, err
+		}
+	}
+}
+
+func find(reports []membership.Report, name string) *membership.Report {
+	i := slices.IndexFunc(reports, func(r membership.Report) bool { return r.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &reports[i]
+}
+
+func notThere(reports []membership.Report, name string) error {
+	var names []string
+	for _, r := range reports {
+		names = append(names, r.Name)
+	}
+	return fmt.Errorf("%w: %s is not among %s", membership.ErrNoInstance, name, strings.Join(names, ", "))
+}

@@ -1,0 +1,130 @@
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// print prints the overview for people, as it is now.
+func (o *overview) print(w io.Writer, now time.Time) error {
+	var b bytes.Buffer
+	o.printMembers(&b, now)
+	fmt.Fprintf(&b, "\nShared queue %s: %s\n\n", o.SharedQueue.Name, o.SharedQueue.text("no such queue", " ready"))
+	o.printPartitions(&b)
+	fmt.Fprintln(&b)
+	o.printVerdict(&b)
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+func (o *overview) printMembers(w io.Writer, now time.Time) {
+	table := newTable(w, "INSTANCE", "INCARNATION", "STATE", "VERSION", "UP", "PARTITIONS", "REQUESTS/S", "SHARED/S", "WARM USERS")
+	for _, m := range o.Members {
+		rate := 0.0
+		for _, p := range m.Partitions {
+			rate += p.RequestsPerSecond
+		}
+		up := "-"
+		if !m.StartedAt.IsZero() {
+			up = max(0, now.Sub(m.StartedAt)).Truncate(time.Second).String()
+		}
+		table.row(m.Name, fmt.Sprintf("%d.%d", m.Start, m.Session), m.State, m.Version, up, strconv.Itoa(len(m.Partitions)),
+			rateText(rate), rateText(m.SharedRequestsPerSecond), strconv.Itoa(m.WarmUsers))
+	}
+	for _, name := range o.Missing {
+		table.row(name, "-", "no answer", "-", "-", "-", "-", "-", "-")
+	}
+	table.Flush()
+}
+
+// printPartitions prints those first that nobody has.
+func (o *overview) printPartitions(w io.Writer) {
+	table := newTable(w, "PARTITION", "OWNER", "EPOCH", "STATE", "READY", "REQUESTS/S")
+	views := slices.Clone(o.Partitions)
+	slices.SortStableFunc(views, func(a, b partitionView) int {
+		switch {
+		case a.Owner == "" && b.Owner != "":
+			return -1
+		case a.Owner != "" && b.Owner == "":
+			return 1
+		}
+		return 0
+	})
+	for _, v := range views {
+		owner, epoch, phase := v.Owner, strconv.FormatInt(v.Epoch, 10), v.Phase
+		if owner == "" {
+			owner, epoch, phase = "nobody", "-", "-"
+		}
+		table.row(strconv.Itoa(v.Partition), owner, epoch, phase, v.Queue.text("no queue", ""), rateText(v.RequestsPerSecond))
+	}
+	table.Flush()
+}
+
+// printVerdict says what is wrong, or that nothing is.
+func (o *overview) printVerdict(w io.Writer) {
+	if len(o.Missing) > 0 {
+		fmt.Fprintf(w, "No answer in time from %s, who may have partitions that nobody seems to have.\n", strings.Join(o.Missing, ", "))
+	}
+	if len(o.Unowned) > 0 {
+		fmt.Fprintf(w, "Nobody owns %d of %d partitions: %s\n", len(o.Unowned), len(o.Partitions), ranges(o.Unowned))
+	}
+	if len(o.Contested) > 0 {
+		fmt.Fprintf(w, "%d of %d partitions are claimed by several. The greatest epoch counts, and no other can write:\n", len(o.Contested), len(o.Partitions))
+		for _, p := range o.Contested {
+			v := o.Partitions[p]
+			fmt.Fprintf(w, "  %d: %s under epoch %d", p, v.Owner, v.Epoch)
+			for _, c := range v.OutdatedClaims {
+				fmt.Fprintf(w, ", not %s under epoch %d", c.Member, c.Epoch)
+			}
+			fmt.Fprintln(w)
+		}
+	}
+	if o.status() == exitOK {
+		fmt.Fprintf(w, "Each of %d partitions has one owner.\n", len(o.Partitions))
+	}
+}
+
+func (q queueDepth) text(none, unit string) string {
+	if q.MessagesReady == nil {
+		return none
+	}
+	return strconv.Itoa(*q.MessagesReady) + unit
+}
+
+func rateText(perSecond float64) string { return strconv.FormatFloat(perSecond, 'f', 1, 64) }
+
+// ranges writes ascending numbers as in "0-3, 7".
+func ranges(numbers []int) string {
+	var parts []string
+	for i := 0; i < len(numbers); {
+		first, last := numbers[i], numbers[i]
+		for i++; i < len(numbers) && numbers[i] == last+1; i++ {
+			last = numbers[i]
+		}
+		part := strconv.Itoa(first)
+		if last > first {
+			part += "-" + strconv.Itoa(last)
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// A table has columns that are aligned when it is flushed.
+type table struct {
+	*tabwriter.Writer
+}
+
+func newTable(w io.Writer, columns ...string) table {
+	t := table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+	t.row(columns...)
+	return t
+}
+
+func (t table) row(cells ...string) { fmt.Fprintln(t, strings.Join(cells, "\t")) }

@@ -1,0 +1,156 @@
+package systemtest
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestDeletedUserIsGoneForGood(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.serve(t)
+	c := s.newCaller(t)
+	u, other := c.create(t, newUser("github", "facebook")), c.create(t, newUser())
+	c.call(t, "delete", dict{"user_id": u["id"]}).is(t, dict{"user_id": u["id"]})
+	for _, args := range []dict{{"user_id": u["id"]}, {"email": u["email"]}, {"github_id": u["github"].(dict)["id"]}} {
+		c.call(t, "get", args).refused(t, "not_found")
+	}
+	c.call(t, "delete", dict{"user_id": u["id"]}).refused(t, "not_found")
+	c.call(t, "patch", patchOf(u)).refused(t, "not_found")
+	if n := s.count(t, "SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM services)"); n != 2 {
+		t.Errorf("%d rows are left, want the other user's 2", n)
+	}
+	c.call(t, "get", dict{"user_id": other["id"]}).is(t, other)
+	again := c.create(t, changed(u, dict{"id": nil}))
+	if again["id"] == u["id"] {
+		t.Error("the id was given to another user")
+	}
+}
+
+// shown is a user as list shows it.
+func shown(u dict) any {
+	u = changed(u, nil)
+	for _, service := range []string{"github", "facebook"} {
+		if account, ok := u[service].(dict); ok {
+			u[service] = dict{"id": account["id"]}
+		}
+	}
+	return u
+}
+
+func TestListPagesThroughAllUsersByID(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.serve(t)
+	c := s.newCaller(t)
+	c.call(t, "list", dict{}).is(t, dict{"users": list{}})
+	var users list
+	for i := range 7 {
+		u := newUser([][]string{{"github"}, {"facebook"}, {"github", "facebook"}}[i%3]...)
+		if i%2 == 0 {
+			u["picture_url"] = "https://secret.example/1.png"
+		}
+		users = append(users, shown(c.create(t, u)))
+	}
+	c.call(t, "list", dict{}).is(t, dict{"users": users})
+	c.call(t, "list", dict{"after_id": nil, "page_size": nil, "name": nil}).is(t, dict{"users": users})
+	for _, size := range []int{1, 2, 3, 6, 7, 8, 1000} {
+		var got list
+		for args := (dict{"page_size": size}); ; {
+			page := c.call(t, "list", args).result(t).(dict)
+			there := page["users"].(list)
+			got = append(got, there...)
+			next, more := page["next_after_id"]
+			if !more {
+				break
+			}
+			if len(there) != size || next != there[size-1].(dict)["id"] {
+				t.Fatalf("a page of %d, of %d users, leads on after %v", size, len(there), next)
+			}
+			args["after_id"] = next
+		}
+		if !reflect.DeepEqual(got, users) {
+			t.Errorf("pages of %d: got %v", size, got)
+		}
+	}
+	for _, after := range []any{7, 8, 1 << 31, int64(1) << 62, uint64(1) << 63} {
+		c.call(t, "list", dict{"after_id": after}).is(t, dict{"users": list{}})
+	}
+	for _, after := range []any{0, -1} {
+		c.call(t, "list", dict{"after_id": after}).is(t, dict{"users": users})
+	}
+
+	s.exec(t, `INSERT INTO users (name, email_address) SELECT 's3cret', 's3cret' || i || '@secret.example' FROM generate_series(1, 1100) i`)
+	for size, args := range map[int]dict{100: {}, 1000: {"page_size": 1000}} {
+		if page := c.call(t, "list", args).result(t).(dict); len(page["users"].(list)) != size || page["next_after_id"] == nil {
+			t.Errorf("a page of %v has %d users", args, len(page["users"].(list)))
+		}
+	}
+}
+
+// manyWords returns n words, no two the same.
+func manyWords(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "a%d ", i)
+	}
+	return b.String()
+}
+
+func TestListFiltersNamesByTheBeginningsOfWords(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.serve(t)
+	c := s.newCaller(t)
+	names := []string{"Ada Lovelace", "ada MAVIS", "Adam Ant", "Éloïse d'Avignon", "Jean-Luc Picard", "李 小龍", "O'Brien, Miles (Chief)", "Grace B. Hopper", "", "a.b@c/d"}
+	for _, name := range names {
+		c.create(t, changed(newUser(), dict{"name": name}))
+	}
+	for filter, want := range map[string][]string{
+		"ada":                                   {"Ada Lovelace", "ada MAVIS", "Adam Ant"},
+		"ADA":                                   {"Ada Lovelace", "ada MAVIS", "Adam Ant"},
+		"a":                                     {"Ada Lovelace", "ada MAVIS", "Adam Ant", "Éloïse d'Avignon", "a.b@c/d"},
+		"lov ada":                               {"Ada Lovelace"},
+		"ada  l":                                {"Ada Lovelace"},
+		"da":                                    nil,
+		"ada lovelacy":                          nil,
+		"éLOÏ":                                  {"Éloïse d'Avignon"},
+		"avi":                                   {"Éloïse d'Avignon"},
+		"d'avi":                                 {"Éloïse d'Avignon"},
+		"luc":                                   {"Jean-Luc Picard"},
+		"jean-luc":                              {"Jean-Luc Picard"},
+		"pic jean":                              {"Jean-Luc Picard"},
+		"小":                                     {"李 小龍"},
+		"o'br":                                  {"O'Brien, Miles (Chief)"},
+		"chief miles":                           {"O'Brien, Miles (Chief)"},
+		"hopper b":                              {"Grace B. Hopper"},
+		"nobody":                                nil,
+		"ada & !adam":                           {"Adam Ant"},
+		"a:*b":                                  {"a.b@c/d"},
+		"ada\\":                                 {"Ada Lovelace", "ada MAVIS", "Adam Ant"},
+		"%":                                     names,
+		"":                                      names,
+		"  ":                                    names,
+		strings.Repeat("a", 10_000):             nil,
+		strings.Repeat("漢", 2_000):              nil,
+		manyWords(100_000):                      nil,
+		strings.Repeat("lov ", 100_000) + "ada": {"Ada Lovelace"},
+	} {
+		t.Run(filter[:min(len(filter), 20)], func(t *testing.T) {
+			page := c.call(t, "list", dict{"name": filter}).result(t).(dict)
+			var got []string
+			for _, u := range page["users"].(list) {
+				got = append(got, u.(dict)["name"].(string))
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+	page := c.call(t, "list", dict{"name": "ada", "page_size": 1, "after_id": 1}).result(t).(dict)
+	if u := page["users"].(list)[0].(dict); u["name"] != "ada MAVIS" || page["next_after_id"] != u["id"] {
+		t.Errorf("got the page %v", page)
+	}
+}

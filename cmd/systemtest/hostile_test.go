@@ -1,0 +1,308 @@
+package systemtest
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// stays fails unless the next request is served over the connection over which
+// the first one was.
+func (v *service) stays(t *testing.T, c *caller, u dict) {
+	t.Helper()
+	m := c.request("get", dict{"user_id": u["id"]})
+	c.ask(t, m).is(t, u)
+	v.oneConnection(t)
+}
+
+// directName returns a direct reply-to name as the broker makes it.
+func (c *caller) directName(t *testing.T) string {
+	t.Helper()
+	const key = "somewhere.else"
+	q, err := c.channel.QueueDeclare("", false, true, true, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.channel.QueueBind(q.Name, key, "amq.topic", false, nil); err != nil {
+		t.Fatal(err)
+	}
+	m := c.request("", dict{})
+	m.key, m.ReplyTo = key, direct
+	c.send(t, m)
+	var name string
+	eventually(t, "the message with the name arrives", func() bool {
+		d, ok, err := c.channel.Get(q.Name, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name = d.ReplyTo
+		return ok
+	})
+	return name
+}
+
+// forgeries are names made of a true one.
+func forgeries(t *testing.T, name string) map[string]string {
+	t.Helper()
+	parts := strings.Split(strings.TrimPrefix(name, direct+"."), ".")
+	process, err := base64.StdEncoding.DecodeString(parts[0])
+	if err != nil || len(parts) != 2 {
+		t.Fatalf("the name %q is not as expected: %v", name, err)
+	}
+	const nodeAt = 5
+	idAt := nodeAt + int(binary.BigEndian.Uint16(process[3:]))
+	join := func(process []byte, key string) string {
+		return direct + "." + base64.StdEncoding.EncodeToString(process) + "." + key
+	}
+	edit := func(change func(p []byte)) string {
+		p := bytes.Clone(process)
+		change(p)
+		return join(p, parts[1])
+	}
+	withNode := func(kind byte, node string) string {
+		p := slices.Concat(process[:2], []byte{kind}, binary.BigEndian.AppendUint16(nil, uint16(len(node))), []byte(node), process[idAt:])
+		return join(p, parts[1])
+	}
+	all := map[string]string{
+		"a dot behind it":            direct + ".",
+		"words":                      direct + ".garbage",
+		"two words":                  direct + ".garbage.garbage",
+		"no key":                     direct + "." + parts[0],
+		"another key":                join(process, base64.StdEncoding.EncodeToString(make([]byte, 16))),
+		"a key that is short":        join(process, "AAAA"),
+		"a key that is no base64":    join(process, "!!!!"),
+		"a key behind the key":       name + "." + parts[1],
+		"a process cut short":        join(process[:len(process)-1], parts[1]),
+		"no process":                 join(nil, parts[1]),
+		"an atom":                    join([]byte{131, 100, 0, 1, 'x'}, parts[1]),
+		"a new atom":                 join(append([]byte{131, 119, 20}, "an_atom_never_seen_x"...), parts[1]),
+		"a list":                     join([]byte{131, 106}, parts[1]),
+		"a big term":                 join(append([]byte{131, 109, 0xff, 0xff, 0xff, 0xff}, make([]byte, 20)...), parts[1]),
+		"a compressed term":          join([]byte{131, 80, 0xff, 0xff, 0xff, 0xff, 0x78, 0x9c}, parts[1]),
+		"the first process":          edit(func(p []byte) { clear(p[idAt : idAt+8]) }),
+		"a process that is gone":     edit(func(p []byte) { binary.BigEndian.PutUint32(p[idAt:], 1<<15-1) }),
+		"a process that cannot be":   edit(func(p []byte) { binary.BigEndian.PutUint32(p[idAt:], 1<<31) }),
+		"a serial that cannot be":    edit(func(p []byte) { binary.BigEndian.PutUint32(p[idAt+4:], 1<<31) }),
+		"another life of the node":   edit(func(p []byte) { p[len(p)-1] ^= 1 }),
+		"another node":               withNode(process[2], "reply@123456"),
+		"a node with a name":         withNode(process[2], "rabbit@elsewhere"),
+		"a node in the old form":     withNode(100, "rabbit@localhost"),
+		"a node of no name":          withNode(process[2], ""),
+		"a node of a great hash":     withNode(process[2], "reply@99999999999"),
+		"a node of a negative hash":  withNode(process[2], "reply@-1"),
+		"a node of a hash beyond it": withNode(process[2], "reply@"+strconv.Itoa(1<<27)),
+	}
+	for i := range 8 {
+		all["a bit of byte "+strconv.Itoa(i)] = edit(func(p []byte) { p[i] ^= 0x40 })
+	}
+	for what, name := range all {
+		if len(name) > 255 {
+			delete(all, what)
+		}
+	}
+	return all
+}
+
+func TestForgedDirectReplyToCostsNoConnection(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	v := s.serve(t)
+	c := s.newCaller(t)
+	u := c.create(t, newUser())
+	gone, err := dialCaller(s.amqpURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := forgeries(t, c.directName(t))
+	names["a caller who is gone"] = gone.directName(t)
+	gone.conn.Close()
+	for what, name := range names {
+		t.Run(what, func(t *testing.T) {
+			m := c.request("get", dict{"user_id": u["id"]})
+			m.ReplyTo = name
+			c.send(t, m)
+			v.stays(t, c, u)
+		})
+	}
+}
+
+func TestReplyToThatLeadsNowhereCostsNothing(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	v := s.serve(t)
+	c := s.newCaller(t)
+	u := c.create(t, newUser())
+	for i, name := range []string{"nowhere", requestQueue + "/not", "amq.gen-gone", " ", "\x00", "\xff\xfe", strings.Repeat("x", 255),
+		"amq.rabbitmq.reply-to.", "amq.topic", "amq.rabbitmq.trace"} {
+		m := c.request("patch", patchOf(u, op("replace", "/name", "s3cret "+strconv.Itoa(i))))
+		m.ReplyTo = name
+		c.send(t, m)
+		eventually(t, "the request is carried out", func() bool { return c.get(t, u["id"])["name"] == "s3cret "+strconv.Itoa(i) })
+		v.oneConnection(t)
+	}
+	// Answers that come back as requests are no requests.
+	m := c.request("get", dict{"user_id": u["id"]})
+	m.ReplyTo = requestQueue
+	c.send(t, m)
+	u["name"] = "s3cret 9"
+	v.stays(t, c, u)
+	eventually(t, "nothing goes round", func() bool { return c.declareQueue(t).Messages == 0 })
+}
+
+func TestMissingPropertiesCostNothing(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	v := s.serve(t)
+	c := s.newCaller(t)
+	u := c.create(t, newUser())
+	for _, operation := range []string{"get", "create", "patch", "delete", "list", "nope", ""} {
+		for _, body := range [][]byte{nil, {0xc0}, {0xc1}, pack(dict{})} {
+			if err := c.channel.Publish("amq.topic", "rpc.user."+operation, false, false, amqp.Publishing{Body: body}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// Straight into the queue, with no key that says what is asked for.
+	if err := c.channel.Publish("", requestQueue, false, false, amqp.Publishing{Body: pack(dict{"user_id": u["id"]})}); err != nil {
+		t.Fatal(err)
+	}
+	v.stays(t, c, u)
+	m := c.request("", dict{"user_id": u["id"]})
+	m.exchange, m.key = "", requestQueue
+	c.ask(t, m).refused(t, "operation_not_found")
+}
+
+func TestHostileHeadersCostNothing(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	v := s.serve(t)
+	c := s.newCaller(t)
+	raw := s.newRawCaller(t)
+	u := c.create(t, newUser())
+	value := func(kind byte, rest ...byte) []byte { return slices.Concat(shortString("x"), []byte{kind}, rest) }
+	for what, headers := range map[string][]byte{
+		"none":                       nil,
+		"tables 8 deep":              nestedTable(8),
+		"tables 100 deep":            nestedTable(100),
+		"tables 10,000 deep":         nestedTable(10_000),
+		"a type the library has not": value('L', make([]byte, 8)...),
+		"it in a table":              value('F', longString(value('L', make([]byte, 8)...))...),
+		"an unsigned byte":           value('B', 255),
+		"an unsigned short":          value('u', 255, 255),
+		"an unsigned long":           value('i', 255, 255, 255, 255),
+		"a decimal":                  value('D', 255, 255, 255, 255, 255),
+		"the end of time":            value('T', bytes.Repeat([]byte{255}, 8)...),
+		"a float":                    value('f', 0x7f, 0x7f, 255, 255),
+		"nothing":                    value('V'),
+		"bytes":                      value('x', longString([]byte{0, 255})...),
+		"a string that is no text":   value('S', longString([]byte{0, 255})...),
+		"an array of 50,000":         value('A', longString(bytes.Repeat([]byte{'V'}, 50_000))...),
+		"100,000 bytes":              value('S', longString(make([]byte, 100_000))...),
+		"a traceparent of bytes":     slices.Concat(shortString("traceparent"), []byte{'x'}, longString([]byte("00-"))),
+		"a name that is no text":     slices.Concat(shortString("\xff\x00"), []byte{'V'}),
+	} {
+		t.Run(what, func(t *testing.T) {
+			m := c.request("get", dict{"user_id": u["id"]})
+			raw.publish(t, m, headers)
+			c.await(t, m).is(t, u)
+			v.stays(t, c, u)
+		})
+	}
+}
+
+func TestHugeBodiesCostNothing(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	v := s.serve(t)
+	c := s.newCaller(t)
+	u := c.create(t, newUser())
+	body := bytes.Repeat([]byte{0x91}, 10_000_000)
+	for range 10 {
+		c.send(t, c.request("patch", body))
+	}
+	unanswered := c.request("patch", body)
+	unanswered.ReplyTo = ""
+	c.send(t, unanswered)
+	v.stays(t, c, u)
+}
+
+func TestHostilePatchesAreRefusedAndCostNothing(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	v := s.serve(t)
+	c := s.newCaller(t)
+	u := c.create(t, newUser())
+	before := s.contents(t)
+	repeat := func(n int, o ...any) list { return slices.Repeat(list(o), n) }
+	deep := any("s3cret")
+	for range 25 {
+		deep = list{deep}
+	}
+	for what, ops := range map[string]list{
+		"a copy bomb of a list":   append(list{op("add", "/x", list{"s3cret"})}, repeat(100, opFrom("copy", "/x", "/x/-"))...),
+		"a copy bomb of a map":    append(list{op("add", "/x", dict{})}, bomb(40)...),
+		"a copy bomb of a string": append(list{op("add", "/x", list{strings.Repeat("s3cret", 1000)})}, repeat(1000, opFrom("copy", "/x/0", "/x/-"))...),
+		"the user into itself":    repeat(60, opFrom("copy", "", "/x")),
+		"ever deeper":             append(list{op("add", "/x", deep)}, repeat(1000, opFrom("copy", "/x", "/x/0"))...),
+		"insertions at the front": append(list{op("add", "/x", slices.Repeat(list{0}, 5000))}, repeat(5000, op("add", "/x/0", 0))...),
+		"a long pointer":          {op("add", strings.Repeat("/x", 100_000), 1)},
+		"a pointer of escapes":    {op("add", "/"+strings.Repeat("~1", 100_000), 1)},
+		"an index beyond all":     {op("add", "/x", list{}), op("add", "/x/99999999999999999999", 1)},
+		"a great index":           {op("add", "/x", list{}), op("add", "/x/4294967296", 1)},
+		"a test of a lot":         append(list{op("add", "/x", slices.Repeat(list{0}, 5000))}, repeat(200, opFrom("copy", "/x", "/y"), op("test", "/x", 0))...),
+	} {
+		t.Run(what, func(t *testing.T) {
+			a := c.call(t, "patch", patchOf(u, ops...))
+			switch a.code() {
+			case "bad_request", "patch_failed", "invalid_patch_result":
+			default:
+				t.Errorf("got %.200v", a.tree)
+			}
+			v.stays(t, c, u)
+		})
+	}
+	if s.contents(t) != before {
+		t.Error("a hostile patch has changed something")
+	}
+	t.Run("a thousand harmless operations are fine", func(t *testing.T) {
+		ops := repeat(499, op("replace", "/name", "s3cret A"), op("test", "/name", "s3cret A"))
+		ops = append(ops, op("replace", "/name", "s3cret B"), op("remove", "/id"))
+		c.call(t, "patch", patchOf(u, ops...)).is(t, ops)
+		u["name"] = "s3cret B"
+		v.stays(t, c, u)
+	})
+}
+
+// bomb doubles a map again and again.
+func bomb(times int) (ops list) {
+	for i := range times {
+		ops = append(ops, opFrom("copy", "/x", "/x/"+strconv.Itoa(i)))
+	}
+	return ops
+}
+
+// An answer must not be longer than the broker takes, 128 MiB, however much the
+// users hold.
+func TestListOfHugeUsersCostsNothing(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	v := s.serve(t)
+	c := s.newCaller(t)
+	u := c.create(t, newUser())
+	s.exec(t, `INSERT INTO users (name, email_address) SELECT 's3cret' || i || repeat('x', 1000000), 's3cret' || i FROM generate_series(1, 160) i`)
+	last := any(0)
+	for range 2 {
+		page := c.call(t, "list", dict{"page_size": 1000, "after_id": last}).result(t).(dict)
+		if len(page["users"].(list)) == 0 || page["next_after_id"] == nil {
+			t.Fatalf("the page after %v leads nowhere", last)
+		}
+		last = page["next_after_id"]
+	}
+	v.stays(t, c, u)
+}

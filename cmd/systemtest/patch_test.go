@@ -1,0 +1,358 @@
+package systemtest
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// patched is the user of the patch tests.
+func patchedUser() dict {
+	return changed(newUser("github", "facebook"), dict{"picture_url": "https://secret.example/1.png"})
+}
+
+func TestPatchDoesWhatRFC6902Says(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.serve(t)
+	c := s.newCaller(t)
+	for name, p := range map[string]struct {
+		ops  func(u dict) list
+		want func(u dict) dict // from the user before
+	}{
+		"nothing": {func(u dict) list { return list{} }, func(u dict) dict { return u }},
+		"replace": {
+			func(u dict) list { return list{op("replace", "/name", "s3cret Eve")} },
+			func(u dict) dict { return changed(u, dict{"name": "s3cret Eve"}) },
+		},
+		"add over what is there": {
+			func(u dict) list { return list{op("add", "/picture_url", "s3cret")} },
+			func(u dict) dict { return changed(u, dict{"picture_url": "s3cret"}) },
+		},
+		"remove": {
+			func(u dict) list { return list{op("remove", "/picture_url"), op("remove", "/facebook")} },
+			func(u dict) dict { return changed(u, dict{"picture_url": nil, "facebook": nil}) },
+		},
+		"remove and add": {
+			func(u dict) list {
+				return list{op("remove", "/github"), op("add", "/github", dict{"id": int64(1) << 50, "access_token": "s3cret"})}
+			},
+			func(u dict) dict {
+				return changed(u, dict{"github": dict{"id": int64(1) << 50, "access_token": "s3cret"}})
+			},
+		},
+		"move": {
+			func(u dict) list { return list{op("remove", "/facebook"), opFrom("move", "/github", "/facebook")} },
+			func(u dict) dict { return changed(u, dict{"facebook": u["github"], "github": nil}) },
+		},
+		"move over what is there": {
+			func(u dict) list { return list{opFrom("move", "/picture_url", "/name")} },
+			func(u dict) dict { return changed(u, dict{"name": u["picture_url"], "picture_url": nil}) },
+		},
+		"move to itself": {
+			func(u dict) list { return list{opFrom("move", "/name", "/name")} },
+			func(u dict) dict { return u },
+		},
+		"copy": {
+			func(u dict) list {
+				return list{opFrom("copy", "/github/access_token", "/facebook/access_token"), opFrom("copy", "/name", "/picture_url")}
+			},
+			func(u dict) dict {
+				facebook := changed(u["facebook"].(dict), dict{"access_token": u["github"].(dict)["access_token"]})
+				return changed(u, dict{"facebook": facebook, "picture_url": u["name"]})
+			},
+		},
+		"test": {
+			func(u dict) list {
+				return list{
+					op("test", "/id", u["id"]), op("test", "/name", u["name"]), op("test", "/github", u["github"]), op("test", "", u),
+					op("test", "/github/id", float64(u["github"].(dict)["id"].(int64))), op("replace", "/name", "s3cret Eve"),
+				}
+			},
+			func(u dict) dict { return changed(u, dict{"name": "s3cret Eve"}) },
+		},
+		"the whole user": {
+			func(u dict) list {
+				return list{op("replace", "", changed(u, dict{"name": "s3cret Eve", "picture_url": nil}))}
+			},
+			func(u dict) dict { return changed(u, dict{"name": "s3cret Eve", "picture_url": nil}) },
+		},
+		"there and back": {
+			func(u dict) list {
+				return list{op("add", "/x~1y~0z", list{1, 2}), op("add", "/x~1y~0z/-", 3), op("test", "/x~1y~0z", list{1, 2, 3}),
+					op("add", "/x~1y~0z/0", 0), op("remove", "/x~1y~0z/3"), op("test", "/x~1y~0z", list{0, 1, 2}), op("remove", "/x~1y~0z")}
+			},
+			func(u dict) dict { return u },
+		},
+		"an id, which stays": {
+			func(u dict) list { return list{op("replace", "/id", 4711)} },
+			func(u dict) dict { return u },
+		},
+		"no id, which stays": {
+			func(u dict) list { return list{op("remove", "/id")} },
+			func(u dict) dict { return u },
+		},
+		"another's service id of the other service": {
+			func(u dict) list { return list{opFrom("copy", "/github/id", "/facebook/id")} },
+			func(u dict) dict {
+				return changed(u, dict{"facebook": changed(u["facebook"].(dict), dict{"id": u["github"].(dict)["id"]})})
+			},
+		},
+		"members that RFC 6902 does not know": {
+			func(u dict) list {
+				return list{changed(op("replace", "/name", "s3cret Eve"), dict{"comment": list{"s3cret"}, "from": 7})}
+			},
+			func(u dict) dict { return changed(u, dict{"name": "s3cret Eve"}) },
+		},
+		"empty strings": {
+			func(u dict) list { return list{op("replace", "/name", ""), op("replace", "/picture_url", "")} },
+			func(u dict) dict { return changed(u, dict{"name": "", "picture_url": ""}) },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := c.create(t, patchedUser())
+			ops := normal(p.ops(u))
+			c.call(t, "patch", patchOf(u, ops.(list)...)).is(t, ops)
+			c.call(t, "get", dict{"user_id": u["id"]}).is(t, p.want(u))
+		})
+	}
+}
+
+func TestRefusedPatchChangesNothing(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.serve(t)
+	c := s.newCaller(t)
+	other := c.create(t, patchedUser())
+	u := c.create(t, changed(patchedUser(), dict{"picture_url": nil}))
+	before := s.contents(t)
+	for _, refused := range []struct {
+		code string
+		all  []any // operations
+	}{
+		{"bad_request", []any{
+			nil, 1, "replace", list{}, dict{},
+			op("", "/name", "s3cret"), op("REPLACE", "/name", "s3cret"), op("merge", "/name", "s3cret"), dict{"path": "/name", "value": "s3cret"},
+			dict{"op": 7, "path": "/name", "value": "s3cret"},
+			op("replace", "/name"), op("add", "/name"), op("test", "/name"),
+			dict{"op": "replace", "value": "s3cret"}, dict{"op": "remove"},
+			dict{"op": "move", "path": "/name"}, dict{"op": "copy", "path": "/name"},
+			dict{"op": "remove", "path": 7}, dict{"op": "remove", "path": nil}, dict{"op": "copy", "path": "/name", "from": 7},
+			op("replace", "name", "s3cret"), op("remove", "picture_url"), op("remove", "#/name"), op("test", " /name", "s3cret"),
+			opFrom("copy", "email", "/name"), opFrom("move", "/email", "name"),
+			op("replace", "/name~2", "s3cret"), op("replace", "/name~", "s3cret"),
+			op("replace", "/path/doesnt/exist", "s3cret"), op("add", "/path/doesnt/exist", "s3cret"), op("remove", "/path/doesnt/exist"),
+			opFrom("copy", "/path/doesnt/exist", "/name"), opFrom("move", "/path/doesnt/exist", "/name"),
+			opFrom("copy", "/name", "/path/doesnt/exist"), op("add", "/name/first", "s3cret"), op("replace", "/github/id/x", 1),
+		}},
+		{"patch_failed", []any{
+			op("test", "/name", "s3cret nobody"), op("test", "/id", 7), op("test", "/github/id", "1"), op("test", "/picture_url", "s3cret"),
+			op("test", "", dict{}), op("test", "/name", nil),
+			op("test", "/path/doesnt/exist", "s3cret"), // a test fails wherever there is nothing
+			op("remove", "/picture_url"), op("replace", "/picture_url", "s3cret"), op("remove", "/nope"), op("replace", "/github/nope", 1),
+			opFrom("move", "/nope", "/name"), opFrom("copy", "/nope", "/name"),
+		}},
+		{"invalid_patch_result", []any{
+			op("remove", "/name"), op("remove", "/email"), op("remove", "/github/id"), op("remove", "/github/access_token"),
+			op("add", "/nope", 1), op("add", "/github/nope", 1), op("add", "/twitter", newAccount()), op("add", "/picture_url", nil),
+			op("replace", "/name", nil), op("replace", "/name", 7), op("replace", "/email", list{}), op("replace", "/github", "s3cret"),
+			op("replace", "/github/id", "1"), op("replace", "/github/id", 1.5), op("replace", "/github/id", uint64(1)<<63),
+			op("replace", "/id", "1"), op("replace", "/id", 1.5), op("replace", "/id", nil),
+			op("replace", "", dict{}), op("replace", "", nil), op("replace", "", list{}), opFrom("copy", "/github", ""),
+			opFrom("move", "/github", "/name"), opFrom("move", "/name", "/github/name"),
+			op("replace", "/email", strings.Repeat("s3cret", 1000)),
+		}},
+		{"conflict", []any{
+			op("replace", "/email", other["email"]), op("replace", "/github", other["github"]),
+			op("replace", "/facebook/id", other["facebook"].(dict)["id"]),
+		}},
+	} {
+		for _, o := range refused.all {
+			// The good operation before it must not take effect either.
+			if a := c.call(t, "patch", patchOf(u, op("replace", "/name", "s3cret Eve"), o)); a.code() != refused.code {
+				t.Errorf("patch by %q: got %v, want %s", o, a.tree, refused.code)
+			}
+		}
+	}
+	// The ways of moving a thing into itself, for which there is no one code.
+	for _, o := range []dict{opFrom("move", "/github", "/github/id"), opFrom("move", "", "/github")} {
+		if code := c.call(t, "patch", patchOf(u, o)).code(); code != "patch_failed" && code != "bad_request" {
+			t.Errorf("patch by %v: %s", o, code)
+		}
+	}
+	c.call(t, "patch", patchOf(u, op("remove", "/github"), op("remove", "/facebook"))).refused(t, "invalid_patch_result")
+	c.call(t, "patch", patchOf(u, op("replace", "/name", "s3cret\x00"))).refused(t, "bad_request")
+	if after := s.contents(t); after != before {
+		t.Errorf("the tables were\n%s\nand are\n%s", before, after)
+	}
+}
+
+func TestPatchOfNobodyIsNotFound(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.serve(t)
+	c := s.newCaller(t)
+	for _, id := range []any{1, 0, -1, 1 << 31, int64(1) << 62, uint64(1) << 63} {
+		c.call(t, "patch", dict{"user_id": id, "ops": list{}}).refused(t, "not_found")
+		c.call(t, "patch", dict{"user_id": id, "ops": list{op("replace", "/name", "s3cret")}}).refused(t, "not_found")
+		c.call(t, "patch", dict{"user_id": id, "ops": list{op("nope", "/name")}}).refused(t, "bad_request")
+		c.call(t, "delete", dict{"user_id": id}).refused(t, "not_found")
+	}
+}
+
+// What a user gives up, another can have at once.
+func TestEmailsAndServiceIDsCanBePassedOn(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.serve(t)
+	c := s.newCaller(t)
+	a, b := c.create(t, patchedUser()), c.create(t, patchedUser())
+	for _, key := range []string{"email", "github", "facebook"} {
+		fresh := patchedUser()[key]
+		give := c.request("patch", patchOf(a, op("replace", "/"+key, fresh)))
+		take := c.request("patch", patchOf(b, op("replace", "/"+key, a[key])))
+		c.ask(t, give).result(t)
+		c.ask(t, take).result(t)
+		b[key] = a[key]
+	}
+	if got := c.get(t, b["id"]); !reflect.DeepEqual(got, b) {
+		t.Errorf("got %v, want %v", got, b)
+	}
+	c.call(t, "delete", dict{"user_id": b["id"]}).is(t, dict{"user_id": b["id"]})
+	c.create(t, changed(b, dict{"id": nil}))
+}
+
+// A mailbox takes few of these requests. The others wait in the broker.
+func TestABurstOfRequestsForOneUserIsCarriedOutWhole(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.settings["actor.mailbox"] = "2"
+	instances := []*service{s.serve(t), s.serve(t)}
+	c, told := s.newCaller(t), s.subscribe(t)
+	u := c.create(t, newUser())
+	told.next(t)
+
+	const each = 200
+	id := fmt.Sprint(u["id"])
+	var sent []*message
+	send := func(m *message) {
+		c.send(t, m)
+		sent = append(sent, m)
+	}
+	rename := func(to string) *message {
+		return c.request("patch", patchOf(u, op("replace", "/name", "s3cret "+to)))
+	}
+	for i := range each {
+		send(rename(fmt.Sprint("shared ", i)))
+		if i%2 == 0 { // so that both instances, in turn, get patches as well
+			send(c.request("get", dict{"user_id": u["id"]}))
+		}
+		send(rename(fmt.Sprint("direct ", i)).directly(id))
+		send(c.request("get", dict{"user_id": u["id"]}).directly(id))
+	}
+	for _, m := range sent {
+		c.await(t, m).result(t)
+	}
+	var name any
+	for range 2 * each {
+		for _, o := range told.next(t).tree.(dict)["ops"].(list) {
+			name = o.(dict)["value"]
+		}
+	}
+	c.call(t, "get", dict{"user_id": u["id"]}).is(t, changed(u, dict{"name": name}))
+	if !slices.ContainsFunc(instances, func(v *service) bool {
+		return !strings.Contains(v.fetch(t, "/metrics"), `glotpod_ident_overloads_total{reason="mailbox_full"} 0`)
+	}) {
+		t.Error("no mailbox was ever full")
+	}
+}
+
+// As long as somebody has the user's row locked, none of these patches can be made, and
+// what waits behind them cannot be answered.
+func TestWithASmallMailboxRequestsForOneUserThatCannotBeCarriedOutKeepNobodyWaiting(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.settings["actor.mailbox"] = "128"
+	s.serve(t)
+	c := s.newCaller(t)
+	u, other := c.create(t, newUser()), c.create(t, newUser())
+	lock, err := s.connect(t).Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sent []*message
+	for i := range 600 { // more than an instance takes at a time
+		m := c.request("patch", patchOf(u, op("replace", "/name", fmt.Sprint("s3cret ", i))))
+		c.send(t, m)
+		sent = append(sent, m)
+		if i%2 == 0 {
+			m := c.request("get", dict{"user_id": u["id"]})
+			c.send(t, m)
+			sent = append(sent, m)
+		}
+		if i == 100 { // while the first ones are being carried out
+			if _, err := lock.Exec(t.Context(), "SELECT FROM users WHERE id = $1 FOR UPDATE", u["id"]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for i := range 10 {
+		c.call(t, "patch", patchOf(other, op("replace", "/name", fmt.Sprint("s3cret ", i)))).result(t)
+	}
+	if err := lock.Commit(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, m := range sent {
+		c.await(t, m).result(t)
+	}
+	c.call(t, "get", dict{"user_id": u["id"]}).is(t, changed(u, dict{"name": "s3cret 599"}))
+}
+
+func TestRequestsForOneUserTheDirectWayAreAnsweredInOrderHoweverFewWaitInMemory(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.settings["actor.mailbox"] = "2"
+	s.serve(t)
+	c := s.newCaller(t)
+	u := c.create(t, newUser())
+	id := fmt.Sprint(u["id"])
+	var gets []*message
+	for i := range 200 {
+		c.send(t, c.request("patch", patchOf(u, op("replace", "/name", fmt.Sprint("s3cret ", i)))).directly(id))
+		get := c.request("get", dict{"user_id": u["id"]}).directly(id)
+		c.send(t, get)
+		gets = append(gets, get)
+	}
+	for i, get := range gets {
+		// It may see later ones as well.
+		name := c.await(t, get).result(t).(dict)["name"].(string)
+		var seen int
+		if _, err := fmt.Sscanf(name, "s3cret %d", &seen); err != nil || seen < i {
+			t.Errorf("after patch %d, the name is %q", i, name)
+		}
+	}
+}
+
+func TestPatchTakesUsersWhomAnotherProgramHasMadeLargerThanARequest(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.serve(t)
+	c := s.newCaller(t)
+	u := c.create(t, patchedUser())
+	email := strings.Repeat("secret.example ", 300)
+	s.exec(t, `UPDATE users SET picture_url = repeat('s3cret', 1000000), email_address = $1`, email)
+	u = changed(u, dict{"picture_url": strings.Repeat("s3cret", 1_000_000), "email": email})
+	eventually(t, "the change is heard of", func() bool {
+		return reflect.DeepEqual(c.call(t, "get", dict{"user_id": u["id"]}).tree, normal(dict{"result": u}))
+	})
+
+	c.call(t, "patch", patchOf(u)).result(t)
+	c.call(t, "patch", patchOf(u, op("replace", "/name", "s3cret Eve"))).result(t)
+	c.call(t, "patch", patchOf(u, opFrom("move", "/github", "/id"), opFrom("move", "/facebook", "/github"), opFrom("move", "/id", "/facebook"))).result(t)
+	u = changed(u, dict{"name": "s3cret Eve", "github": u["facebook"], "facebook": u["github"]})
+	c.call(t, "get", dict{"user_id": u["id"]}).is(t, u)
+	c.call(t, "patch", patchOf(u, op("replace", "/email", email+"s3cret"))).refused(t, "invalid_patch_result")
+	c.call(t, "patch", patchOf(u, op("replace", "/email", "ada@secret.example"))).result(t)
+}

@@ -1,0 +1,165 @@
+package systemtest
+
+import (
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// writeSettings writes a settings file and returns the environment that names
+// it.
+func writeSettings(t *testing.T, toml string) (file string, env []string) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), "ident.toml")
+	if err := os.WriteFile(file, []byte(toml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file, append(settings{}.environ(), "GLOTPOD_IDENT_SETTINGS="+file)
+}
+
+func TestWrongSettingsEndTheProgramWith78(t *testing.T) {
+	t.Parallel()
+	const key = "database.encryption_key = '" + pythonKey + "'\n"
+	for name, c := range map[string]struct{ toml, names string }{
+		"an unknown key":       {key + "amqp.prot = 1", "amqp.prot"},
+		"an unknown section":   {key + "[rabbit]\nhost = 'x'", "rabbit"},
+		"a text for a number":  {key + "amqp.port = '5672'", "amqp.port"},
+		"a number for a text":  {key + "amqp.host = 1", "amqp.host"},
+		"a text for a switch":  {key + "amqp.insist = 'yes'", "amqp.insist"},
+		"a port out of range":  {key + "database.postgres.port = 70000", "database.postgres.port"},
+		"a login method":       {key + "amqp.login_method = 'CRAM'", "amqp.login_method"},
+		"a password as number": {key + "amqp.password = 12", "amqp.password"},
+		"no encryption key":    {"", "database.encryption_key"},
+		"an empty key":         {"database.encryption_key = ''", "database.encryption_key"},
+		"a key that is short":  {"database.encryption_key = 's3cretAAAA='", "database.encryption_key"},
+		"a key of 33 bytes":    {"database.encryption_key = 's3cret" + strings.Repeat("A", 38) + "'", "database.encryption_key"},
+		"a list with a bad key": {"database.encryption_key = ['" + pythonKey + "', 's3cret']",
+			"database.encryption_key"},
+		"not TOML": {key + "amqp.host = s3cret s3cret", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			file, env := writeSettings(t, c.toml)
+			for _, command := range []string{"serve", "migrate", "rekey"} {
+				p := launch(t, env, command)
+				if status := p.await(t, giveUp); status != 78 {
+					t.Errorf("%s ended with %d", command, status)
+				}
+				said := p.stderr.String()
+				// A key that is not there stands in no file.
+				if name != "no encryption key" && !strings.Contains(said, file) || !strings.Contains(said, c.names) {
+					t.Errorf("%s does not name the file or %q: %s", command, c.names, said)
+				}
+			}
+		})
+	}
+	t.Run("a variable", func(t *testing.T) {
+		t.Parallel()
+		p := launch(t, settings{"database.encryption_key": pythonKey, "amqp.port": "many"}.environ(), "serve")
+		if status := p.await(t, giveUp); status != 78 || !strings.Contains(p.stderr.String(), "GLOTPOD_IDENT__AMQP__PORT") {
+			t.Errorf("ended with %d: %s", status, p.stderr.String())
+		}
+	})
+	t.Run("a file that is not there", func(t *testing.T) {
+		t.Parallel()
+		p := launch(t, append(settings{}.environ(), "GLOTPOD_IDENT_SETTINGS=/nowhere/ident.toml"))
+		if status := p.await(t, giveUp); status != 78 || !strings.Contains(p.stderr.String(), "/nowhere/ident.toml") {
+			t.Errorf("ended with %d: %s", status, p.stderr.String())
+		}
+	})
+}
+
+// The seed's file, its keys and its defaults, and no command at all.
+func TestSettingsFileIsEnough(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	_, env := writeSettings(t, `
+		[database]
+		encryption_key = ["`+pythonKeyBase32+`"]
+		[database.postgres]
+		host = "`+s.settings["database.postgres.host"]+`"
+		port = `+s.settings["database.postgres.port"]+`
+		database = "`+s.settings["database.postgres.database"]+`"
+		user = "`+s.settings["database.postgres.user"]+`"
+		password = "`+s.settings["database.postgres.password"]+`"
+		[amqp]
+		ssl = false
+		host = "wrong.invalid"
+		port = `+s.settings["amqp.port"]+`
+		login = "guest"
+		password = "guest"
+		login_method = "AMQPLAIN"
+		insist = false
+		vhost = "`+s.settings["amqp.vhost"]+`"
+		[http]
+		listen = "127.0.0.1:0"`)
+	// A variable counts for more than the file.
+	v := &service{process: launch(t, append(env, "GLOTPOD_IDENT__AMQP__HOST=127.0.0.1"))}
+	v.awaitReady(t)
+	c := s.newCaller(t)
+	u := c.create(t, newUser())
+	c.call(t, "get", dict{"user_id": u["id"]}).is(t, u)
+	if status := v.probe("/livez"); status != http.StatusOK {
+		t.Errorf("/livez: %d", status)
+	}
+	v.stop(t)
+}
+
+func TestPortThatIsTakenIsAClearError(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	address := listener.Addr().String()
+	p := launch(t, s.settings.with(settings{"http.listen": address}).environ(), "serve")
+	if status := p.await(t, giveUp); status == 0 {
+		t.Error("the instance ended with 0")
+	}
+	for _, word := range []string{"http.listen", address, "in use"} {
+		if !strings.Contains(p.stderr.String(), word) {
+			t.Errorf("%q is not in what it says: %s", word, p.stderr.String())
+		}
+	}
+}
+
+func TestInstanceListensNowhereWhereToldSo(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	p := launch(t, s.settings.with(settings{"http.listen": ""}).environ(), "serve")
+	c := s.newCaller(t)
+	eventually(t, "the instance serves", func() bool { return p.stderr.count("serving") == 1 })
+	c.create(t, newUser())
+	(&service{process: p}).stop(t)
+	if strings.Contains(p.stderr.String(), `"listen"`) {
+		t.Error("the instance listens")
+	}
+}
+
+// In production a log is JSON, a line an entry.
+func TestLogIsJSONOrForPeople(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	v := s.serve(t)
+	c := s.newCaller(t)
+	c.create(t, newUser())
+	v.stop(t)
+	for line := range strings.Lines(v.stderr.String()) {
+		entry, ok := fromJSON(t, []byte(line)).(dict)
+		if !ok || entry["level"] == nil || entry["msg"] == nil || entry["ts"] == nil {
+			t.Errorf("not an entry: %s", line)
+		}
+	}
+	p := launch(t, s.settings.with(settings{"log.format": "console", "log.level": "debug"}).environ(), "serve")
+	eventually(t, "the instance serves", func() bool { return strings.Contains(p.stderr.String(), "serving") })
+	(&service{process: p}).stop(t)
+	if slices.ContainsFunc(strings.Split(p.stderr.String(), "\n"), func(line string) bool { return strings.HasPrefix(line, "{") }) {
+		t.Errorf("this is not for people: %s", p.stderr.String())
+	}
+}

@@ -1,0 +1,237 @@
+package systemtest
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// run runs one of the program's commands on the site, and returns what it says.
+func (s *site) run(t *testing.T, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	return runToEnd(t, s.settings.environ(), args...)
+}
+
+// exports returns what export writes.
+func (s *site) exports(t *testing.T, args ...string) string {
+	t.Helper()
+	status, stdout, stderr := s.run(t, append([]string{"export"}, args...)...)
+	if status != 0 {
+		t.Fatalf("export ended with %d: %s", status, stderr)
+	}
+	return stdout
+}
+
+// imports has the site import a text, and checks the status and what is reported.
+func (s *site) imports(t *testing.T, text string, status int, reported string, args ...string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "users")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, stdout, stderr := s.run(t, append([]string{"import", file}, args...)...)
+	if got != status || stdout != reported {
+		t.Errorf("import ended with %d, and said\n%s%s\nwant %d and\n%s", got, stdout, stderr, status, reported)
+	}
+}
+
+// elsewhere makes a site with another, empty database and the same keys.
+func (s *site) elsewhere(t *testing.T) *site {
+	t.Helper()
+	other := emptySite(t)
+	other.settings["database.encryption_key"] = s.settings["database.encryption_key"]
+	other.migrate(t)
+	return other
+}
+
+func TestWhatIsExportedIsImportedAndServedElsewhere(t *testing.T) {
+	t.Parallel()
+	s := pythonSite(t)
+	s.migrate(t)
+	whole := s.exports(t)
+	users := pythonUsers(t)
+	if n := strings.Count(whole, "\n"); n != len(users)+2 {
+		t.Fatalf("%d lines for %d users:\n%s", n, len(users), whole)
+	}
+	for _, secret := range []string{"s3cret-token", `"access_token":"s3cret`} {
+		if strings.Contains(whole, secret) {
+			t.Errorf("the export has %q", secret)
+		}
+	}
+
+	other := s.elsewhere(t)
+	other.serve(t)
+	c := other.newCaller(t)
+	known := c.create(t, newUser()) // who has the id 1 for a while
+	c.call(t, "delete", dict{"user_id": known["id"]}).result(t)
+	heard := other.subscribe(t)
+	other.imports(t, whole, 0, "")
+	for _, u := range users {
+		c.call(t, "get", dict{"user_id": u["id"]}).is(t, u)
+		c.call(t, "get", dict{"email": u["email"]}).is(t, u)
+	}
+	if again := other.exports(t); again != whole {
+		t.Errorf("exported again:\n%s\nwant\n%s", again, whole)
+	}
+	other.imports(t, whole, 0, "") // who is there is left alone
+	if again := other.exports(t); again != whole {
+		t.Errorf("after the second import:\n%s\nwant\n%s", again, whole)
+	}
+	if u := c.create(t, newUser()); u["id"].(int64) <= users[len(users)-1]["id"].(int64) {
+		t.Errorf("a new user has the id %v", u["id"])
+	}
+	if n := heard.next(t); n.key != "notifications.user.create" || n.tree.(dict)["id"].(int64) <= users[len(users)-1]["id"].(int64) {
+		t.Errorf("an import was notified: %s %s", n.key, n.body)
+	}
+	c.call(t, "patch", patchOf(users[0], op("replace", "/name", "s3cret new"))).result(t)
+}
+
+func TestTokensAreLeftOutOfAnExport(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.serve(t)
+	c := s.newCaller(t)
+	u := c.create(t, newUser("github", "facebook"))
+	without := s.exports(t, "--tokens", "omit")
+	if strings.Contains(without, "access_token") {
+		t.Errorf("this has tokens:\n%s", without)
+	}
+	other := s.elsewhere(t)
+	other.imports(t, without, 1, "")
+	if n := other.count(t, "SELECT count(*) FROM users"); n != 0 {
+		t.Errorf("%d users", n)
+	}
+	other.imports(t, without, 0, "", "--empty-tokens", "--dry-run")
+	other.imports(t, without, 0, "", "--empty-tokens")
+	other.serve(t)
+	for _, service := range []string{"github", "facebook"} {
+		u[service].(dict)["access_token"] = ""
+	}
+	other.newCaller(t).call(t, "get", dict{"user_id": u["id"]}).is(t, u)
+	// The tokens that there are stay.
+	s.imports(t, without, 0, "", "--empty-tokens")
+}
+
+func TestEachLineThatIsNotImportedIsReported(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.serve(t)
+	c := s.newCaller(t)
+	first, second := c.create(t, newUser()), c.create(t, newUser())
+	lines := strings.SplitAfter(s.exports(t), "\n")
+	foreign := string(seal(t, newKey(), "s3cret"))
+	of := func(id int, email, account string, token string) string {
+		return fmt.Sprintf(`{"id":%d,"name":"s3cret","email":"%s","github":{"id":%s,"access_token":"%s"}}`+"\n", id, email, account, token)
+	}
+	own := string(seal(t, s.settings["database.encryption_key"], "s3cret-token"))
+	text := lines[0] + lines[1] +
+		of(2, "s3cret-3@secret.example", "3", own) +
+		of(3, second["email"].(string), "3", own) +
+		of(4, "s3cret-4@secret.example", fmt.Sprint(first["github"].(dict)["id"]), own) +
+		of(5, "s3cret-5@secret.example", "5", foreign) +
+		"s3cret\n" +
+		of(7, "s3cret-7@secret.example", "7", strings.Repeat("A", 24<<20)) +
+		of(8, "s3cret-8@secret.example", "8", own) +
+		of(9, strings.Repeat("s3cret", 500), "9", own) +
+		of(0, "s3cret-10@secret.example", "10", own)
+	const reported = `line 3: conflict: user 2: there is a user with this id, who differs in name, email, github
+line 4: conflict: user 3: user 2 has this email
+line 5: conflict: user 4: user 1 has this github account
+line 6: unreadable: user 5: no key opens the access token of its github account
+line 7: malformed: not JSON, or cut off
+line 8: malformed: longer than 25165824 bytes
+line 10: malformed: email is longer than 2600 bytes
+line 11: malformed: id is not an integer from 1 to 2147483647
+`
+	s.imports(t, text+`{"end":true,"users":10}`, 1, reported, "--dry-run")
+	if n := s.count(t, "SELECT count(*) FROM users"); n != 2 {
+		t.Errorf("a dry run has made users: there are %d", n)
+	}
+	s.imports(t, text+`{"end":true,"users":10}`, 1, reported)
+	c.call(t, "get", dict{"user_id": 8}).is(t, dict{"id": 8, "name": "s3cret", "email": "s3cret-8@secret.example",
+		"github": dict{"id": 8, "access_token": "s3cret-token"}})
+	c.call(t, "get", dict{"user_id": 1}).is(t, first)
+	c.call(t, "get", dict{"user_id": 2}).is(t, second)
+	if n := s.count(t, "SELECT count(*) FROM users"); n != 3 {
+		t.Errorf("%d users", n)
+	}
+
+	// Of a file that is cut off, what is there is imported, and it is said so.
+	other := s.elsewhere(t)
+	cut := lines[0] + lines[1] + lines[2][:len(lines[2])/2]
+	other.imports(t, cut, 1, "line 3: malformed: not JSON, or cut off\n")
+	if n := other.count(t, "SELECT count(*) FROM users"); n != 1 {
+		t.Errorf("%d users", n)
+	}
+	if status, _, stderr := other.run(t, "import", os.DevNull); status != 1 || !strings.Contains(stderr, "empty") {
+		t.Errorf("an empty file: %d, %s", status, stderr)
+	}
+	other.imports(t, strings.Join(lines, ""), 0, "") // the rest
+}
+
+func TestAnImportTellsWhichIDsNewUsersGet(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	file := filepath.Join(t.TempDir(), "users")
+	for last, want := range map[int]string{7000: "ids of new users are greater than 7000\n", 2147483647: "set the sequence first"} {
+		text := fmt.Sprintf(`{"format":"glotpod.ident users","version":1,"tokens":"sealed","last_id":%d}`+"\n"+
+			`{"id":5,"name":"s3cret","email":"5","github":{"id":1,"access_token":"%s"}}`+"\n"+`{"end":true,"users":1}`,
+			last, seal(t, s.settings["database.encryption_key"], "s3cret-token"))
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, more := range []string{"--dry-run", "--empty-tokens"} {
+			if _, _, stderr := s.run(t, "import", file, more); !strings.Contains(stderr, want) {
+				t.Errorf("%d, %s: %s", last, more, stderr)
+			}
+		}
+	}
+}
+
+func TestAnImportThatWasBrokenOffIsRunAgain(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	var text strings.Builder
+	fmt.Fprintln(&text, `{"format":"glotpod.ident users","version":1,"tokens":"sealed","last_id":2000}`)
+	token := seal(t, s.settings["database.encryption_key"], "s3cret-token")
+	for id := 1; id <= 2000; id++ {
+		fmt.Fprintf(&text, `{"id":%d,"name":"s3cret","email":"%d","facebook":{"id":%d,"access_token":"%s"}}`+"\n", id, id, id, token)
+	}
+	fmt.Fprintln(&text, `{"end":true,"users":2000}`)
+	s.exec(t, `CREATE FUNCTION sour() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		IF NEW.id = 1200 THEN RAISE EXCEPTION 'sour'; END IF; RETURN NEW; END $$`)
+	s.exec(t, "CREATE TRIGGER sour BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION sour()")
+	s.imports(t, text.String(), 1, "")
+	if n := s.count(t, "SELECT count(*) FROM users"); n != 1000 {
+		t.Errorf("%d users", n)
+	}
+	s.exec(t, "DROP TRIGGER sour ON users")
+	s.imports(t, text.String(), 0, "")
+	if got := s.exports(t); got != text.String() {
+		t.Errorf("not all was imported:\n%.1000s", got)
+	}
+}
+
+func TestExportAndImportTellWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	s := emptySite(t)
+	for _, args := range []string{"export --tokens clear", "export --resume", "export --after-id -1", "export --after-id 1 --resume --output x",
+		"export x", "import", "import a b"} {
+		if status, stdout, stderr := s.run(t, strings.Fields(args)...); status != 2 || stdout != "" || stderr == "" {
+			t.Errorf("%s ended with %d: %s", args, status, stdout+stderr)
+		}
+	}
+	for _, command := range [][]string{{"export"}, {"import", os.DevNull}} {
+		if status, _, stderr := s.run(t, command...); status != 78 {
+			t.Errorf("%s without a schema ended with %d: %s", command, status, stderr)
+		}
+	}
+	s.settings["database.postgres.port"] = freePort(t)
+	for _, command := range [][]string{{"export"}, {"import", os.DevNull}} {
+		if status, _, stderr := s.run(t, command...); status != 129 {
+			t.Errorf("%s without a database ended with %d: %s", command, status, stderr)
+		}
+	}
+}
