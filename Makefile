@@ -1,8 +1,9 @@
-# What there is to do here: make help
+# `make help` lists the targets.
 
 GO ?= go
 PACKAGES ?= ./...
 TESTFLAGS ?=
+TIMEOUT ?= 40m
 FUZZTIME ?= 30s
 BENCHTIME ?= 1s
 RUNS ?= 20
@@ -13,9 +14,9 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 
 .DEFAULT_GOAL := help
 
-.PHONY: help dev build test test-deploy chaos check fmt fuzz bench clean
+.PHONY: help dev build test test-long test-deploy chaos check fmt fuzz bench clean
 
-help: ## show this list
+help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
 		while IFS='|' read -r target what; do printf '  make %-11s %s\n' "$$target" "$$what"; done
 
@@ -27,19 +28,22 @@ dev: ## run a cluster with a broker and a database of its own, until Ctrl-C
 build: ## build bin/glotpod-ident
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/glotpod-ident ./cmd/glotpod-ident
 
-test: ## check the source, and run all tests (TESTFLAGS='-run Patch', PACKAGES=./store)
+test: ## check the source and run all tests (TESTFLAGS='-run Patch', PACKAGES=./store)
 	@deploy/install-dependencies.sh test
 	@$(MAKE) --no-print-directory check bin/with-servers
-	bin/with-servers $(GO) test -race -timeout 40m $(TESTFLAGS) $(PACKAGES)
+	bin/with-servers $(GO) test -race -timeout $(TIMEOUT) $(TESTFLAGS) $(PACKAGES)
 
-test-deploy: ## test what is in deploy/ with Helm, a Kubernetes and systemd (builds them: half an hour the first time)
+test-long: ## run all tests in their long form: more seeds, longer chaos, more samples
+	@GLOTPOD_IDENT_TEST_LONG=1 $(MAKE) --no-print-directory test TIMEOUT=3h
+
+test-deploy: ## test deploy/ with Helm, Kubernetes, systemd and Docker (the first run builds them: half an hour)
 	@deploy/install-dependencies.sh deploy
 	deploy/prometheus/check.sh
 	@$(MAKE) --no-print-directory bin/with-servers
 	@GO='$(GO)' deploy/deploytest/build-tools.sh
 	cd deploy/deploytest && $(GO) vet ./... && ../../bin/with-servers $(GO) test -count 1 -v -timeout 1h $(TESTFLAGS) ./...
 
-chaos: ## let faults happen to a cluster, RUNS times for DURATION (SEED=1 draws them as that run did)
+chaos: ## cause faults in a cluster under load, RUNS times for DURATION (SEED=1 repeats the faults of a run)
 	@deploy/install-dependencies.sh test
 	$(GO) test -race -c -o bin/chaos.test ./cmd/systemtest
 	@for run in $$(seq $(RUNS)); do \
@@ -47,13 +51,16 @@ chaos: ## let faults happen to a cluster, RUNS times for DURATION (SEED=1 draws 
 		echo "run $$run of $(RUNS), seed $$seed"; \
 		(cd cmd/systemtest && GLOTPOD_IDENT_CHAOS_SEED=$$seed GLOTPOD_IDENT_CHAOS_DURATION=$(DURATION) \
 			../../bin/chaos.test -test.run '^TestChaosLoses' -test.v -test.timeout 1h) || \
-			{ echo "once more: make chaos RUNS=1 DURATION=$(DURATION) SEED=$$seed" >&2; exit 1; }; \
+			{ echo "repeat it with: make chaos RUNS=1 DURATION=$(DURATION) SEED=$$seed" >&2; exit 1; }; \
 	done
 
-check: ## check the source's format, and vet it
+check: ## check the format, and run go vet, staticcheck and errorlint
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || \
-		{ echo "not formatted (make fmt does that): $$unformatted" >&2; exit 1; }
+		{ echo "not formatted, run make fmt: $$unformatted" >&2; exit 1; }
 	$(GO) vet ./...
+	@cd deploy/lint && $(GO) build -buildvcs=false -o ../../bin/lint/ tool ./errorlint
+	$(GO) vet -vettool=bin/lint/errorlint ./...
+	bin/lint/staticcheck ./...
 
 fmt: ## format the source
 	gofmt -w .
@@ -72,10 +79,10 @@ bench: ## run the benchmarks (PACKAGES=./store, BENCHTIME=5s)
 	@$(MAKE) --no-print-directory bin/with-servers
 	bin/with-servers $(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(PACKAGES)
 
-clean: ## remove what was built
+clean: ## remove bin/
 	rm -rf bin
 
-# It runs a command with a private broker and database for the tests in it.
+# with-servers runs a command with a private broker and database, which the tests use.
 .PHONY: bin/with-servers
 bin/with-servers:
 	@$(GO) build -o $@ ./deploy/testservers/run
