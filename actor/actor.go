@@ -172,7 +172,7 @@ func writesOf(batch []task, known *User) []*Write {
 			writes = append(writes, t.write)
 		}
 	}
-	writes[0].Known = known
+	writes[0].Cached = known
 	return writes
 }
 

@@ -132,12 +132,12 @@ func TestGetWithAnArgumentThatIsNoUsersFindsNobody(t *testing.T) {
 		{"user_id": int64(MaxUserID) + 1}, {"user_id": uint64(1) << 63}, {"github_id": "x"}, {"facebook_id": uint64(1) << 63},
 		{"email": 1}, {"email": []byte("a")}, {"user_id": 1, "email": 2},
 	} {
-		if r, refusal := parse(t, "get", args); refusal != nil || !r.Get.Nobody {
+		if r, refusal := parse(t, "get", args); refusal != nil || !r.Get.NoMatch {
 			t.Errorf("%v: %+v, %v", args, r.Get, refusal)
 		}
 	}
 	r, refusal := parse(t, "get", m{"user_id": 1, "email": nil, "github_id": -5})
-	if refusal != nil || r.Get.Nobody || *r.Get.UserID != 1 || r.Get.Email != nil || *r.Get.GitHubID != -5 {
+	if refusal != nil || r.Get.NoMatch || *r.Get.UserID != 1 || r.Get.Email != nil || *r.Get.GitHubID != -5 {
 		t.Errorf("%+v, %v", r.Get, refusal)
 	}
 }

@@ -102,8 +102,8 @@ func BenchmarkWarmUser(b *testing.B) {
 	size := len(UserReply(ada))
 	var bytes int64
 	for b.Loop() {
-		c.Trust(false)
-		c.Trust(true)
+		c.SetTrusted(false)
+		c.SetTrusted(true)
 		before := heap()
 		warmUpMany(c, partitions[0], users, size)
 		bytes = heap() - before

@@ -75,11 +75,11 @@ func (c *Cache) Close() {
 	<-c.closed
 }
 
-// Trust says whether the cache may be used. When Trust(false) is called, nothing
+// SetTrusted says whether the cache may be used. When SetTrusted(false) is called, nothing
 // more is answered from it, and it forgets everybody; nothing that was asked of
-// the store before is kept afterwards. A read that begins after Trust(false) thus
+// the store before is kept afterwards. A read that begins after SetTrusted(false) thus
 // sees what another program had written before it.
-func (c *Cache) Trust(yes bool) {
+func (c *Cache) SetTrusted(yes bool) {
 	c.trusting.Lock()
 	defer c.trusting.Unlock()
 	if c.trusted() == yes {
@@ -97,8 +97,8 @@ func (c *Cache) Trust(yes bool) {
 // Trusted says whether the cache may be used now.
 func (c *Cache) Trusted() bool { return c.trusted() }
 
-// Reads says how many reads were answered from the cache.
-func (c *Cache) Reads() int64 { return c.reads.Load() }
+// Hits says how many reads were answered from the cache.
+func (c *Cache) Hits() int64 { return c.reads.Load() }
 
 // Len says how many users are warm.
 func (c *Cache) Len() int {
@@ -162,10 +162,10 @@ func (c *Cache) get(p *Partition, userID int64) []byte {
 	return nil
 }
 
-// Whose returns the id of a warm user who may be the one whom l describes, though
+// FindID returns the id of a warm user who may be the one whom l describes, though
 // l does not name the id; 0 if there is none.
-func (c *Cache) Whose(l *Lookup) (userID int64) {
-	if c == nil || l.UserID != nil || l.Nobody {
+func (c *Cache) FindID(l *Lookup) (userID int64) {
+	if c == nil || l.UserID != nil || l.NoMatch {
 		return 0
 	}
 	return c.index.find(l)

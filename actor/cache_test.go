@@ -20,7 +20,7 @@ func TestANewCacheIsNotTrusted(t *testing.T) {
 	if warm(c, p, 1, 1); c.Len() != 0 {
 		t.Error("it keeps a user")
 	}
-	c.Trust(true)
+	c.SetTrusted(true)
 	if warm(c, p, 1, 1); c.get(p, 1) == nil {
 		t.Error("it keeps nobody when it is trusted")
 	}
@@ -31,10 +31,10 @@ func TestWhatIsKeptIsOfOneGenerationInWhichTheCacheIsTrusted(t *testing.T) {
 	defer c.Close()
 	p := testPartition(t, newFakeStore(), c, 1)
 	for i, change := range []func(){
-		func() { c.Trust(true) },
-		func() { c.Trust(false) },
-		func() { c.Trust(true) },
-		func() { c.Trust(false); c.Trust(true) },
+		func() { c.SetTrusted(true) },
+		func() { c.SetTrusted(false) },
+		func() { c.SetTrusted(true) },
+		func() { c.SetTrusted(false); c.SetTrusted(true) },
 	} {
 		generation := c.generation()
 		change()
@@ -43,7 +43,7 @@ func TestWhatIsKeptIsOfOneGenerationInWhichTheCacheIsTrusted(t *testing.T) {
 		}
 	}
 	generation := c.generation()
-	c.Trust(true) // as before
+	c.SetTrusted(true) // as before
 	if c.keep(p, &User{ID: 1}, []byte{1}, generation); c.get(p, 1) == nil {
 		t.Error("trusting what is trusted forgets users")
 	}

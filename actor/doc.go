@@ -23,7 +23,7 @@
 //     instance does not know yet that it has lost a lease, it must not be able to
 //     answer at all: that is left to package cluster.
 //   - no other program writes to the tables. When one does, somebody has to call
-//     [Cache.Trust] with false. What the store was asked before that moment is
+//     [Cache.SetTrusted] with false. What the store was asked before that moment is
 //     not kept after it.
 //
 // Where a write's outcome is not known for sure, the user is forgotten and read

@@ -125,7 +125,7 @@ func (s *fakeStore) commit(ctx context.Context, lease partition.Lease, w *Write)
 		s.mu.Unlock()
 	}()
 	if err := s.wait(ctx, s.before, w.UserID, w); err != nil {
-		return outcomeOf(err, w.Known)
+		return outcomeOf(err, w.Cached)
 	}
 	s.mu.Lock()
 	fenced := lease.Epoch != s.epoch
@@ -142,7 +142,7 @@ func (s *fakeStore) commit(ctx context.Context, lease partition.Lease, w *Write)
 	o := Outcome{UserID: w.UserID, Applied: true, After: s.user(w.UserID)}
 	if s.after != nil {
 		if err := s.after(ctx, w.UserID, w); err != nil {
-			return outcomeOf(err, w.Known)
+			return outcomeOf(err, w.Cached)
 		}
 	}
 	return o, nil
@@ -199,7 +199,7 @@ func testPartition(t testing.TB, s Store, c *Cache, mailbox int) *Partition {
 func testCache(t testing.TB, o CacheOptions) *Cache {
 	c := NewCache(o)
 	t.Cleanup(c.Close)
-	c.Trust(true)
+	c.SetTrusted(true)
 	return c
 }
 

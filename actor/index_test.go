@@ -12,12 +12,12 @@ func ptr[T any](v T) *T { return &v }
 func TestAWarmUserIsFoundByWhatTheUserHasNow(t *testing.T) {
 	c := NewCache(roomy)
 	defer c.Close()
-	c.Trust(true)
+	c.SetTrusted(true)
 	p := testPartition(t, newFakeStore(), c, 1)
 	keep := func(u User) { c.keep(p, &u, UserReply(&u), c.generation()) }
 	found := func(l Lookup) int64 {
-		id := c.Whose(&l)
-		if id == 0 || p.GetWarm(id, &l) == nil {
+		id := c.FindID(&l)
+		if id == 0 || p.GetCached(id, &l) == nil {
 			return 0
 		}
 		return id
@@ -41,17 +41,17 @@ func TestAWarmUserIsFoundByWhatTheUserHasNow(t *testing.T) {
 	if found(Lookup{Email: ptr("a"), GitHubID: ptr[int64](8)}) != 2 || found(Lookup{Email: ptr("a"), GitHubID: ptr[int64](7)}) != 0 {
 		t.Error("not all that is asked for counts")
 	}
-	if found(Lookup{UserID: ptr[int64](2), Email: ptr("a")}) != 0 || found(Lookup{Email: ptr("a"), Nobody: true}) != 0 {
+	if found(Lookup{UserID: ptr[int64](2), Email: ptr("a")}) != 0 || found(Lookup{Email: ptr("a"), NoMatch: true}) != 0 {
 		t.Error("it answers what it is not for")
 	}
 	c.forget(p, 1)
 	if email("c") != 0 || github(7) != 0 || email("a") != 2 {
 		t.Error("who is forgotten is found")
 	}
-	if c.Trust(false); email("a") != 0 {
+	if c.SetTrusted(false); email("a") != 0 {
 		t.Error("somebody is found in a cache that is not trusted")
 	}
-	c.Trust(true)
+	c.SetTrusted(true)
 	if email("a") != 0 {
 		t.Error("somebody is found who was forgotten")
 	}
@@ -68,22 +68,22 @@ func TestAUserWhoIsBeingWrittenToIsNotFoundByOtherKeys(t *testing.T) {
 		s.before = func(context.Context, int64, *Write) error { time.Sleep(time.Second); return nil }
 		c := NewCache(roomy)
 		defer c.Close()
-		c.Trust(true)
+		c.SetTrusted(true)
 		p := testPartition(t, s, c, 10)
 		u := User{ID: 1, Email: "a"}
 		c.keep(p, &u, UserReply(&u), c.generation())
 		l := Lookup{Email: ptr("a")}
-		if p.GetWarm(1, &l) == nil {
+		if p.GetCached(1, &l) == nil {
 			t.Fatal("the user is not warm")
 		}
 		if err := p.Write(&Write{UserID: 1}, func(Outcome, error) {}); err != nil {
 			t.Fatal(err)
 		}
-		if p.GetWarm(1, &l) != nil {
+		if p.GetCached(1, &l) != nil {
 			t.Error("the user is found while a write is under way")
 		}
 		p.Stop()
-		if p.GetWarm(1, &l) != nil {
+		if p.GetCached(1, &l) != nil {
 			t.Error("the user is found when the partition is over")
 		}
 	})

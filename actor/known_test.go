@@ -11,7 +11,7 @@ func TestAWriteKnowsTheUserAsTheLastReadOrWriteHasFoundOrLeftHim(t *testing.T) {
 	var known, stored []*User
 	s.before = func(_ context.Context, id int64, w *Write) error {
 		if w != nil {
-			known, stored = append(known, w.Known), append(stored, s.user(id))
+			known, stored = append(known, w.Cached), append(stored, s.user(id))
 		}
 		return nil
 	}
@@ -30,9 +30,9 @@ func TestAWriteKnowsTheUserAsTheLastReadOrWriteHasFoundOrLeftHim(t *testing.T) {
 	write(5) // he is not known yet
 	write(6)
 	write(7)
-	c.Trust(false)
+	c.SetTrusted(false)
 	write(8)
-	c.Trust(true)
+	c.SetTrusted(true)
 	read := make(chan []byte)
 	if err := p.Get(1, func(answer []byte, _ error) { read <- answer }); err != nil {
 		t.Fatal(err)

@@ -321,7 +321,7 @@ func (m *model) play(t *testing.T, s script) {
 	if s.cached {
 		c = NewCache(s.bounds)
 		defer c.Close()
-		trust = c.Trust
+		trust = c.SetTrusted
 	}
 	trust(true)
 	owners := []*owner{m.own(c, s.mailbox)}

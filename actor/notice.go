@@ -6,16 +6,16 @@ import (
 	"github.com/google/uuid"
 )
 
-// A Notice is a notification of a change that has been committed.
-type Notice struct {
+// A Notification is a notification of a change that has been committed.
+type Notification struct {
 	RoutingKey string
 	Body       []byte // JSON
 	Secret     bool   // Body holds access tokens
 }
 
-// A Notification is a notice that was committed with its change, and is kept
+// A PendingNotification is a notice that was committed with its change, and is kept
 // until the broker has it.
-type Notification struct {
+type PendingNotification struct {
 	ID          int64 // rises in the order of each user's changes
 	UserID      int64
 	Partition   int       // whose lease it was committed under; -1: not known
@@ -33,25 +33,25 @@ type operation struct {
 	Value any    `json:"value,omitzero"`
 }
 
-func created(u *User, tokens bool) Notice {
+func created(u *User, tokens bool) Notification {
 	return notice("notifications.user.create", u.tree(tokens), tokens)
 }
 
-func patched(before, after *User, tokens bool) Notice {
+func patched(before, after *User, tokens bool) Notification {
 	body := map[string]any{"user_id": after.ID, "ops": diff(before, after, tokens)}
 	return notice("notifications.user.patch", body, tokens)
 }
 
-func deleted(id int64) Notice {
+func deleted(id int64) Notification {
 	return notice("notifications.user.delete", map[string]any{"user_id": id}, false)
 }
 
-func notice(key string, body map[string]any, secret bool) Notice {
+func notice(key string, body map[string]any, secret bool) Notification {
 	b, err := json.Marshal(body)
 	if err != nil {
 		panic(err) // strings, integers, maps and lists of these always marshal
 	}
-	return Notice{RoutingKey: key, Body: b, Secret: secret}
+	return Notification{RoutingKey: key, Body: b, Secret: secret}
 }
 
 // diff is the JSON Patch that makes after out of before, as those see the two

@@ -75,7 +75,7 @@ func (p *Partition) Write(w *Write, done func(Outcome, error)) error {
 	switch {
 	case a == nil:
 		p.startLocked(w.UserID, t)
-	case a.waiting() >= p.o.Mailbox && !w.Queued:
+	case a.waiting() >= p.o.Mailbox && !w.FromQueue:
 		return ErrMailboxFull
 	default:
 		a.put(t)
@@ -100,9 +100,9 @@ func (p *Partition) Get(userID int64, done func(answer []byte, err error)) error
 	return p.get(userID, false, done)
 }
 
-// GetQueued is Get for a read that came by the partition's queue, which bounds how many
+// GetFromQueue is Get for a read that came by the partition's queue, which bounds how many
 // there are: it finds no mailbox full, and so always sees the writes that came before it.
-func (p *Partition) GetQueued(userID int64, done func(answer []byte, err error)) error {
+func (p *Partition) GetFromQueue(userID int64, done func(answer []byte, err error)) error {
 	return p.get(userID, true, done)
 }
 
@@ -145,10 +145,10 @@ func (p *Partition) getOrStart(userID int64, queued bool, done func([]byte, erro
 	return nil, nil
 }
 
-// GetWarm returns the whole answer, encoded, about a user of this id whom l
+// GetCached returns the whole answer, encoded, about a user of this id whom l
 // describes, if the user is warm and no write of the user is under way or waits;
 // nil otherwise. The answer is shared and must not be changed.
-func (p *Partition) GetWarm(userID int64, l *Lookup) []byte {
+func (p *Partition) GetCached(userID int64, l *Lookup) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if a := p.actors[userID]; p.over.Load() || a != nil && a.writes > 0 || p.o.Cache == nil {
@@ -157,8 +157,8 @@ func (p *Partition) GetWarm(userID int64, l *Lookup) []byte {
 	return p.o.Cache.getMatching(p, userID, l)
 }
 
-// Warm sees to it that a user is warm soon, if the cache is trusted.
-func (p *Partition) Warm(userID int64) {
+// Prefetch sees to it that a user is warm soon, if the cache is trusted.
+func (p *Partition) Prefetch(userID int64) {
 	if p.o.Cache.trusted() {
 		p.Get(userID, func([]byte, error) {}) // who is not warm then is read when asked for
 	}
@@ -171,8 +171,8 @@ type Load struct {
 	Longest int // the most of them for one user
 }
 
-// And returns the load of l's partitions and other's.
-func (l Load) And(other Load) Load {
+// Add returns the load of l's partitions and other's.
+func (l Load) Add(other Load) Load {
 	return Load{l.Actors + other.Actors, l.Waiting + other.Waiting, max(l.Longest, other.Longest)}
 }
 

@@ -52,7 +52,7 @@ func TestAFullMailboxTakesNoMoreWritesAndIsTold(t *testing.T) {
 		if err := write(1); !errors.Is(err, ErrMailboxFull) {
 			t.Errorf("the fifth: %v", err)
 		}
-		if err := p.Write(&Write{UserID: 1, Queued: true}, func(Outcome, error) {}); err != nil {
+		if err := p.Write(&Write{UserID: 1, FromQueue: true}, func(Outcome, error) {}); err != nil {
 			t.Errorf("one by the partition's queue: %v", err)
 		}
 		if err := write(2); err != nil {
@@ -111,8 +111,8 @@ func TestAReadByThePartitionsQueueSeesTheWritesBeforeItHoweverManyWait(t *testin
 	synctest.Test(t, func(t *testing.T) {
 		p := testPartition(t, newFakeStore(), testCache(t, roomy), 1)
 		for i := range int64(20) {
-			p.Write(&Write{UserID: 1, Digest: i + 1, Queued: true}, func(Outcome, error) {})
-			err := p.GetQueued(1, func(answer []byte, err error) {
+			p.Write(&Write{UserID: 1, Digest: i + 1, FromQueue: true}, func(Outcome, error) {})
+			err := p.GetFromQueue(1, func(answer []byte, err error) {
 				if got := nameIn(t, answer); got != strconv.FormatInt(i+1, 10) {
 					t.Errorf("after write %d: %q", i+1, got)
 				}
@@ -293,7 +293,7 @@ func TestAWarmUserIsReadAtOnceAndForNothing(t *testing.T) {
 func TestWithoutATrustedCacheReadsRunBesideEachOtherUpToABound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		distrusted := testCache(t, roomy)
-		distrusted.Trust(false)
+		distrusted.SetTrusted(false)
 		for _, cache := range []*Cache{nil, distrusted} {
 			s := newFakeStore()
 			p := testPartition(t, s, cache, 3)
@@ -378,11 +378,11 @@ func TestNothingThatWasAskedBeforeADistrustIsKeptOrAnsweredAfterIt(t *testing.T)
 		for user := int64(1); user <= 3; user++ {
 			s.foreign(user, "b")
 		}
-		c.Trust(false)
+		c.SetTrusted(false)
 		if c.Len() != 0 || c.Bytes() != 0 {
 			t.Errorf("%d users in %d bytes", c.Len(), c.Bytes())
 		}
-		c.Trust(true)
+		c.SetTrusted(true)
 		for user := int64(1); user <= 3; user++ {
 			p.Get(user, func(answer []byte, err error) { names <- nameIn(t, answer) })
 		}
@@ -555,8 +555,8 @@ func TestAPartitionCanBeEndedByManyWhileOthersUseIt(t *testing.T) {
 		}
 		running.Go(func() {
 			for range 20 {
-				c.Trust(false)
-				c.Trust(true)
+				c.SetTrusted(false)
+				c.SetTrusted(true)
 			}
 		})
 		running.Wait()

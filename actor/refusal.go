@@ -37,9 +37,9 @@ func wrongType(field, want string) *Refusal {
 
 func missing(field string) *Refusal { return refuse(BadRequest, "%s is missing", field) }
 
-// Failed is the refusal for what went wrong on this side. The details belong in
+// InternalError is the refusal for what went wrong on this side. The details belong in
 // the log.
-func Failed(message string) *Refusal {
+func InternalError(message string) *Refusal {
 	return &Refusal{Code: InvocationFailed, Message: message, Retryable: true}
 }
 
@@ -47,6 +47,6 @@ var (
 	// NoSuchUser answers a request about a user who does not exist.
 	NoSuchUser = refuse(NotFound, "no such user")
 
-	// ErrReused answers a request whose identity another request has.
-	ErrReused = refuse(BadRequest, "another request was made under this message_id or correlation_id")
+	// RequestIDReused answers a request whose identity another request has.
+	RequestIDReused = refuse(BadRequest, "another request was made under this message_id or correlation_id")
 )

@@ -42,12 +42,12 @@ type Lookup struct {
 	Email      *string
 	GitHubID   *int64
 	FacebookID *int64
-	Nobody     bool // an argument can be no user's
+	NoMatch    bool // an argument can be no user's
 }
 
 // ByIDAlone returns the id of the user to get, if nothing else is asked for.
 func (l *Lookup) ByIDAlone() (id int64, ok bool) {
-	if l.UserID == nil || l.Email != nil || l.GitHubID != nil || l.FacebookID != nil || l.Nobody {
+	if l.UserID == nil || l.Email != nil || l.GitHubID != nil || l.FacebookID != nil || l.NoMatch {
 		return 0, false
 	}
 	return *l.UserID, true
@@ -133,14 +133,14 @@ func parseGet(args map[string]any) (Request, *Refusal) {
 		given = true
 		if key == "email" {
 			email, ok := v.(string)
-			l.Email, l.Nobody = &email, l.Nobody || !ok
+			l.Email, l.NoMatch = &email, l.NoMatch || !ok
 			continue
 		}
 		id, ok := v.(int64)
-		l.Nobody = l.Nobody || !ok
+		l.NoMatch = l.NoMatch || !ok
 		switch key {
 		case "user_id":
-			l.UserID, l.Nobody = &id, l.Nobody || !isUserID(id)
+			l.UserID, l.NoMatch = &id, l.NoMatch || !isUserID(id)
 		case "github_id":
 			l.GitHubID = &id
 		case "facebook_id":
@@ -260,5 +260,5 @@ func asRefusal(err error) *Refusal {
 	if r, ok := err.(*Refusal); ok {
 		return r
 	}
-	return Failed("the request could not be carried out")
+	return InternalError("the request could not be carried out")
 }

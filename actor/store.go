@@ -22,8 +22,8 @@ type Store interface {
 	// NewUserID draws an id that no user had or will have.
 	NewUserID(ctx context.Context) (int64, error)
 
-	// SpareUserID is NewUserID, but does not wait: it returns 0 where that has to.
-	SpareUserID() int64
+	// ReservedUserID is NewUserID, but does not wait: it returns 0 where that has to.
+	ReservedUserID() int64
 
 	// Commit applies writes to one user, in order, each of them once: it lets each
 	// decide on the user as stored and as the writes before it have left him, and

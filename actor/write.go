@@ -15,13 +15,13 @@ type Write struct {
 	RequestID RequestID // zero for a request that has none
 	Digest    int64     // of operation and arguments: another request has another one
 	Size      int       // of the request's body, in bytes
-	Queued    bool      // came by the partition's queue, which bounds how many there are
+	FromQueue bool      // came by the partition's queue, which bounds how many there are
 
-	// Known is the user as the last write or read has found or left him, with
+	// Cached is the user as the last write or read has found or left him, with
 	// access tokens; nil where that is not known. It spares the store to read the
 	// user. Another program may have changed the user since: the version tells. Of
 	// writes that are committed together, the first one's counts.
-	Known *User
+	Cached *User
 
 	// TraceParent is the W3C trace context of the request, "" for none, and
 	// TraceState what tracers have added to it. Its notification carries them on.
@@ -41,9 +41,9 @@ type Write struct {
 // can exist; nil for all others. Such a write belongs to no user.
 func (w *Write) Refusal() *Refusal { return w.refused }
 
-// Creates says whether the write makes a new user, so that an id has to be
+// IsCreate says whether the write makes a new user, so that an id has to be
 // drawn for it.
-func (w *Write) Creates() bool { return w.refused == nil && w.Operation == "create" }
+func (w *Write) IsCreate() bool { return w.refused == nil && w.Operation == "create" }
 
 // NeedsTokens says whether Decide wants to see the user's access tokens.
 func (w *Write) NeedsTokens() bool { return w.refused == nil && w.Operation == "patch" }
@@ -52,7 +52,7 @@ func (w *Write) NeedsTokens() bool { return w.refused == nil && w.Operation == "
 // for all other writes. It is known before the transaction, unlike what Decide
 // says.
 func (w *Write) NewUser() *User {
-	if !w.Creates() {
+	if !w.IsCreate() {
 		return nil
 	}
 	u := w.user
@@ -62,9 +62,9 @@ func (w *Write) NewUser() *User {
 
 // A Decision is what a write does.
 type Decision struct {
-	Refusal *Refusal // set: nothing changes
-	Next    *User    // the user from now on; nil: gone
-	Notice  Notice   // what the world is told
+	Refusal      *Refusal     // set: nothing changes
+	Next         *User        // the user from now on; nil: gone
+	Notification Notification // what the world is told
 }
 
 // patchLimit bounds what applying the patch may cost: ample, and in proportion to
@@ -75,28 +75,28 @@ func (w *Write) patchLimit(current *User) jsonpatch.Limit {
 
 // Decide says what the write makes of the user as stored now, nil if there is
 // none. It changes nothing and has no other inputs.
-func (w *Write) Decide(current *User, tokensInNotices bool) Decision {
+func (w *Write) Decide(current *User, tokensInNotifications bool) Decision {
 	if w.refused != nil {
 		return Decision{Refusal: w.refused}
 	}
 	if w.Operation == "create" {
 		if current != nil {
-			return Decision{Refusal: Failed("the new user's id is taken")}
+			return Decision{Refusal: InternalError("the new user's id is taken")}
 		}
 		next := w.NewUser()
-		return Decision{Next: next, Notice: created(next, tokensInNotices)}
+		return Decision{Next: next, Notification: created(next, tokensInNotifications)}
 	}
 	if current == nil {
 		return Decision{Refusal: NoSuchUser}
 	}
 	if w.Operation == "delete" {
-		return Decision{Notice: deleted(current.ID)}
+		return Decision{Notification: deleted(current.ID)}
 	}
 	next, refusal := w.applyPatch(current)
 	if refusal != nil {
 		return Decision{Refusal: refusal}
 	}
-	return Decision{Next: next, Notice: patched(current, next, tokensInNotices)}
+	return Decision{Next: next, Notification: patched(current, next, tokensInNotifications)}
 }
 
 func (w *Write) applyPatch(current *User) (*User, *Refusal) {

@@ -82,9 +82,9 @@ func (c *call) fail(err error) {
 		c.leave()
 	case errors.Is(err, errStuck):
 		c.metrics.overloads.WithLabelValues(overloadPartition).Inc()
-		c.answer(actor.ErrorReply(actor.Failed("the queue of the user's partition takes nothing in")))
+		c.answer(actor.ErrorReply(actor.InternalError("the queue of the user's partition takes nothing in")))
 	default:
-		c.answer(actor.ErrorReply(actor.Failed("the request could not be carried out")))
+		c.answer(actor.ErrorReply(actor.InternalError("the request could not be carried out")))
 	}
 }
 

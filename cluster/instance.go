@@ -35,15 +35,15 @@ type Store interface {
 
 	// SendTo has each notification handed to sink after its commit, in each
 	// user's order; with nil, they stay stored.
-	SendTo(sink func(actor.Notification))
+	SendTo(sink func(actor.PendingNotification))
 
 	// Undelivered returns stored notifications of some partitions that were
 	// committed at least age ago, by id from afterID on.
-	Undelivered(ctx context.Context, partitions []int, afterID int64, age time.Duration, limit int) ([]actor.Notification, error)
+	Undelivered(ctx context.Context, partitions []int, afterID int64, age time.Duration, limit int) ([]actor.PendingNotification, error)
 
 	// TakeOver returns those of the leases that by holds, and the notifications that
 	// are stored of the partitions of all, by id from the first on.
-	TakeOver(ctx context.Context, by ownership.Member, leases []partition.Lease, limit int) (held []partition.Lease, left []actor.Notification, err error)
+	TakeOver(ctx context.Context, by ownership.Member, leases []partition.Lease, limit int) (held []partition.Lease, left []actor.PendingNotification, err error)
 
 	// Delivered says which notifications need not be stored any longer.
 	Delivered(ids ...int64)
@@ -218,7 +218,7 @@ func (i *Instance) Run(ctx context.Context) error {
 		}
 	})
 	if i.cache != nil {
-		running.Go(func() { i.o.Store.WatchForeign(background, i.cache.Trust) })
+		running.Go(func() { i.o.Store.WatchForeign(background, i.cache.SetTrusted) })
 	}
 
 	patience := Patience{Insist: i.o.Insist}

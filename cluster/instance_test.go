@@ -168,7 +168,7 @@ type storeThatForgets struct {
 	once *sync.Once
 }
 
-func (s storeThatForgets) TakeOver(ctx context.Context, by ownership.Member, leases []partition.Lease, limit int) (held []partition.Lease, left []actor.Notification, err error) {
+func (s storeThatForgets) TakeOver(ctx context.Context, by ownership.Member, leases []partition.Lease, limit int) (held []partition.Lease, left []actor.PendingNotification, err error) {
 	forgets := false
 	s.once.Do(func() { forgets = true })
 	if forgets {

@@ -243,7 +243,7 @@ func (i *Instance) Collect(to chan<- prometheus.Metric) {
 		gauge(warmDesc, float64(i.cache.Len()))
 		gauge(warmBytesDesc, float64(i.cache.Bytes()))
 		gauge(trustedDesc, bit(i.cache.Trusted()))
-		to <- prometheus.MustNewConstMetric(warmReadsDesc, prometheus.CounterValue, float64(i.cache.Reads()))
+		to <- prometheus.MustNewConstMetric(warmReadsDesc, prometheus.CounterValue, float64(i.cache.Hits()))
 	}
 }
 
@@ -282,7 +282,7 @@ func (i *Instance) collectSession(s *session, gauge func(*prometheus.Desc, float
 	if s != nil {
 		for _, x := range s.slots {
 			if h := x.live.Load(); h != nil {
-				load = load.And(h.users.Load())
+				load = load.Add(h.users.Load())
 			}
 		}
 		pending, heldBack = s.notifier.backlog()

@@ -83,7 +83,7 @@ type notifier struct {
 
 // sent is a notification that the broker has not confirmed yet.
 type sent struct {
-	actor.Notification
+	actor.PendingNotification
 	committed    time.Time // zero: it was found in the outbox
 	confirmation *amqp.DeferredConfirmation
 }
@@ -123,8 +123,8 @@ func openNotifier(s *session) (*notifier, error) {
 // send gives a notification to the notifier, which has committed. It blocks
 // while too many are unconfirmed; when the notifier has ended, it leaves the
 // notification to the outbox.
-func (n *notifier) send(x actor.Notification) {
-	s := sent{Notification: x, committed: time.Now()}
+func (n *notifier) send(x actor.PendingNotification) {
+	s := sent{PendingNotification: x, committed: time.Now()}
 	if n.begin(n.ctx, x) != nil {
 		return
 	}
@@ -134,17 +134,17 @@ func (n *notifier) send(x actor.Notification) {
 	}
 }
 
-func (n *notifier) partitionOf(x actor.Notification) int {
+func (n *notifier) partitionOf(x actor.PendingNotification) int {
 	if x.Partition >= 0 {
 		return x.Partition
 	}
 	return n.of(x.UserID)
 }
 
-func bytesOf(x actor.Notification) int64 { return min(int64(len(x.Body)), unconfirmedBytes) }
+func bytesOf(x actor.PendingNotification) int64 { return min(int64(len(x.Body)), unconfirmedBytes) }
 
 // begin notes that x is on its way, when there is room for it.
-func (n *notifier) begin(ctx context.Context, x actor.Notification) error {
+func (n *notifier) begin(ctx context.Context, x actor.PendingNotification) error {
 	if err := n.bytes.Acquire(ctx, bytesOf(x)); err != nil {
 		return err
 	}
@@ -153,7 +153,7 @@ func (n *notifier) begin(ctx context.Context, x actor.Notification) error {
 }
 
 // note is begin, for what takes no room.
-func (n *notifier) note(x actor.Notification) {
+func (n *notifier) note(x actor.PendingNotification) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.pending[x.ID]++ // it may be on its way twice
@@ -161,13 +161,13 @@ func (n *notifier) note(x actor.Notification) {
 }
 
 // end notes that x, which was begun, has arrived or is left to the outbox.
-func (n *notifier) end(x actor.Notification) {
+func (n *notifier) end(x actor.PendingNotification) {
 	n.bytes.Release(bytesOf(x))
 	n.unnote(x)
 }
 
 // unnote is end, for what took no room.
-func (n *notifier) unnote(x actor.Notification) {
+func (n *notifier) unnote(x actor.PendingNotification) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.pending[x.ID]--; n.pending[x.ID] == 0 {
@@ -236,7 +236,7 @@ func (n *notifier) run(ctx context.Context) {
 
 	publish := func(s sent) bool {
 		if n.skips(s.UserID) {
-			n.end(s.Notification)
+			n.end(s.PendingNotification)
 			return true
 		}
 		if n.publish(&s) != nil {
@@ -279,7 +279,7 @@ func (n *notifier) finish(ctx context.Context) {
 }
 
 func (n *notifier) publish(s *sent) (err error) {
-	x := &s.Notification
+	x := &s.PendingNotification
 	sending, headers := notify(n.tracer, x)
 	s.confirmation, err = n.channel.PublishWithDeferredConfirm(requestExchange, x.RoutingKey, false, false, amqp.Publishing{
 		MessageId:    x.MessageID.String(),
@@ -300,7 +300,7 @@ func (n *notifier) publish(s *sent) (err error) {
 func (n *notifier) confirmAll(ctx context.Context, unconfirmed <-chan sent) {
 	for s := range unconfirmed {
 		_, err := n.confirm(ctx, s)
-		n.bytes.Release(bytesOf(s.Notification))
+		n.bytes.Release(bytesOf(s.PendingNotification))
 		if err != nil {
 			return // it stays in the outbox, as do the others
 		}
@@ -309,7 +309,7 @@ func (n *notifier) confirmAll(ctx context.Context, unconfirmed <-chan sent) {
 
 // confirm waits for the broker's word on a notification that was noted.
 func (n *notifier) confirm(ctx context.Context, s sent) (taken bool, err error) {
-	defer n.unnote(s.Notification)
+	defer n.unnote(s.PendingNotification)
 	if taken, err = n.await(ctx, s); err != nil {
 		return false, err
 	}

@@ -88,7 +88,7 @@ func (n *notifier) takeOver(ctx context.Context, leases []partition.Lease) (held
 }
 
 // sendStored sends what the outbox has of some partitions, from a page on.
-func (n *notifier) sendStored(ctx context.Context, partitions []int, page []actor.Notification) (err error) {
+func (n *notifier) sendStored(ctx context.Context, partitions []int, page []actor.PendingNotification) (err error) {
 	var last int64
 	refused := 0
 	for len(page) > 0 {
@@ -109,7 +109,7 @@ func (n *notifier) sendStored(ctx context.Context, partitions []int, page []acto
 				continue
 			}
 			n.note(x) // a page is bounded by itself
-			s := sent{Notification: x}
+			s := sent{PendingNotification: x}
 			if err := n.publish(&s); err != nil {
 				return err
 			}
@@ -143,7 +143,7 @@ func (n *notifier) setRefused(user int64) (first bool) {
 
 // holdBack has those notifications left to the outbox that are of the user of x, which
 // cannot be read.
-func (n *notifier) holdBack(x actor.Notification) {
+func (n *notifier) holdBack(x actor.PendingNotification) {
 	if n.holds(n.partitionOf(x)) && !n.isRefused(x.UserID) {
 		n.setRefused(x.UserID)
 	}
@@ -272,13 +272,13 @@ func (n *notifier) sweep(ctx context.Context, age time.Duration, of func(user in
 
 // resend sends one notification from the outbox, if its partition is held, and
 // waits for the broker's word.
-func (n *notifier) resend(ctx context.Context, x actor.Notification) (taken, held bool, err error) {
+func (n *notifier) resend(ctx context.Context, x actor.PendingNotification) (taken, held bool, err error) {
 	n.note(x)
 	defer n.unnote(x)
 	if !n.holds(n.partitionOf(x)) { // asked after that, lest flush misses x
 		return false, false, nil
 	}
-	s := sent{Notification: x}
+	s := sent{PendingNotification: x}
 	if err := n.publish(&s); err != nil {
 		return false, true, err
 	}
@@ -286,7 +286,7 @@ func (n *notifier) resend(ctx context.Context, x actor.Notification) (taken, hel
 	return taken, true, err
 }
 
-func (n *notifier) stored(ctx context.Context, last int64, age time.Duration) ([]actor.Notification, error) {
+func (n *notifier) stored(ctx context.Context, last int64, age time.Duration) ([]actor.PendingNotification, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	return n.store.Undelivered(ctx, n.held(), last, age, catchUpPage)

@@ -82,7 +82,7 @@ func (c *call) get(l *actor.Lookup, of *holding) {
 		if h != nil {
 			get := h.users.Get
 			if h == of {
-				get = h.users.GetQueued
+				get = h.users.GetFromQueue
 			}
 			c.read(l, id, get, func() {
 				if h == of {
@@ -103,7 +103,7 @@ func (c *call) get(l *actor.Lookup, of *holding) {
 // warm returns the answer about a user who is found by something else than the
 // id, if the user is warm here; nil otherwise.
 func (c *call) warm(l *actor.Lookup) []byte {
-	id := c.cache.Whose(l)
+	id := c.cache.FindID(l)
 	if id == 0 {
 		return nil
 	}
@@ -111,7 +111,7 @@ func (c *call) warm(l *actor.Lookup) []byte {
 	if h == nil {
 		return nil
 	}
-	return h.users.GetWarm(id, l)
+	return h.users.GetCached(id, l)
 }
 
 // read has a partition read a user. If it stops before it calls elsewhere. Where
@@ -152,7 +152,7 @@ func (c *call) find(l *actor.Lookup) {
 	default:
 		c.answer(actor.UserReply(user))
 		if h := c.held(partition.Of(user.ID, c.o.Partitions)); h != nil {
-			h.users.Warm(user.ID) // it may be asked for again
+			h.users.Prefetch(user.ID) // it may be asked for again
 		}
 	}
 }
@@ -181,7 +181,7 @@ func (c *call) write(w *actor.Write, of *holding) {
 			}
 			c.answer(w.Reply(outcomes[0]))
 		})
-	case w.Creates():
+	case w.IsCreate():
 		c.create(w, of)
 	default:
 		c.writeTo(partition.Of(w.UserID, c.o.Partitions), w, of)
@@ -199,7 +199,7 @@ func (c *call) create(w *actor.Write, of *holding) {
 		as(id, of)
 		return
 	}
-	if id := c.o.Store.SpareUserID(); id != 0 {
+	if id := c.o.Store.ReservedUserID(); id != 0 {
 		as(id, nil)
 		return
 	}
@@ -233,7 +233,7 @@ func (c *call) writeTo(number int, w *actor.Write, of *holding) {
 		h = c.held(number)
 	}
 	user := int64(0)
-	if w.Creates() {
+	if w.IsCreate() {
 		user = w.UserID
 	}
 	if h == nil {
@@ -255,7 +255,7 @@ func (c *call) writeTo(number int, w *actor.Write, of *holding) {
 		wait()
 		return
 	}
-	w.Queued = own
+	w.FromQueue = own
 	err := h.users.Write(w, func(o actor.Outcome, err error) {
 		defer c.guard()
 		switch {

@@ -203,7 +203,7 @@ func (t *requestTrace) pass(d *amqp.Delivery, queue string) (*sending, amqp.Tabl
 
 // notify begins the span of a notification, whose headers lead to it. Without a
 // tracer they are the request's.
-func notify(tracer trace.Tracer, x *actor.Notification) (*sending, amqp.Table) {
+func notify(tracer trace.Tracer, x *actor.PendingNotification) (*sending, amqp.Table) {
 	if tracer == nil {
 		return nil, traceHeaders(x.TraceParent)
 	}

@@ -35,14 +35,14 @@ func both(t *testing.T, test func(t *testing.T, h *harness, do func(operation, m
 				t.Helper()
 				w := request(t, operation, messageID, a)
 				w.TraceParent = "trace"
-				if w.Creates() {
+				if w.IsCreate() {
 					var err error
 					if w.UserID, err = h.NewUserID(t.Context()); err != nil {
 						t.Fatal(err)
 					}
 				}
 				if known {
-					w.Known = users[w.UserID]
+					w.Cached = users[w.UserID]
 				}
 				o, err := commit(t.Context(), h, h.lease, w)
 				if err != nil {
@@ -108,7 +108,7 @@ func TestEachWriteOfAGroupIsOnRecordAndThoseThatFailAreNot(t *testing.T) {
 	for i, u := range known {
 		w := request(t, "patch", fmt.Sprint("m", i), args{"user_id": u.ID, "ops": replace("/name", fmt.Sprint("name ", i))})
 		if i%2 == 0 {
-			w.Known = u
+			w.Cached = u
 		}
 		lease := h.lease
 		if i%3 == 0 {

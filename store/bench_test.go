@@ -31,7 +31,7 @@ func BenchmarkCommit(b *testing.B) {
 			rename := func(n, who int) error {
 				w := request(b, "patch", fmt.Sprint("m", n), args{"user_id": users[who].ID, "ops": replace("/name", fmt.Sprint("name ", n))})
 				if c.known {
-					w.Known = users[who]
+					w.Cached = users[who]
 				}
 				o, err := commit(b.Context(), h, h.lease, w)
 				users[who] = o.After

@@ -121,7 +121,7 @@ func (g *group) ask(d *decided, deadline time.Time) {
 			break
 		}
 		d.decisions = append(d.decisions, decision)
-		g.weight += w.Size + 2*len(decision.Notice.Body) // the audit has about the same
+		g.weight += w.Size + 2*len(decision.Notification.Body) // the audit has about the same
 		if decision.Refusal == nil {
 			current = decision.Next
 		}
@@ -158,7 +158,7 @@ func (s *Store) ask(w *actor.Write, current *actor.User) (d actor.Decision) {
 		if r := recover(); r != nil {
 			s.metrics.panics.Inc()
 			s.log.Error("panic", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
-			d = actor.Decision{Refusal: actor.Failed("the request could not be carried out")}
+			d = actor.Decision{Refusal: actor.InternalError("the request could not be carried out")}
 		}
 	}()
 	return w.Decide(current, s.reveal)

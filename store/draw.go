@@ -70,7 +70,7 @@ func (s *spares) follow() bool {
 func (s *spares) queue(batch *pgx.Batch, writes []*pending, ids *[]int64) {
 	creates := 0
 	for _, p := range writes {
-		if p.first().Creates() {
+		if p.first().IsCreate() {
 			creates++
 		}
 	}
@@ -82,8 +82,8 @@ func (s *spares) queue(batch *pgx.Batch, writes []*pending, ids *[]int64) {
 	}
 }
 
-// SpareUserID implements [actor.Store].
-func (s *Store) SpareUserID() int64 { return s.spares.take() }
+// ReservedUserID implements [actor.Store].
+func (s *Store) ReservedUserID() int64 { return s.spares.take() }
 
 // NewUserID implements [actor.Store].
 func (s *Store) NewUserID(ctx context.Context) (id int64, err error) {

@@ -21,7 +21,7 @@ type find struct {
 
 // Find implements [actor.Store].
 func (s *Store) Find(ctx context.Context, l *actor.Lookup) (*actor.User, error) {
-	if l.Nobody {
+	if l.NoMatch {
 		return nil, nil
 	}
 	var found *storedUser

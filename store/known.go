@@ -25,7 +25,7 @@ import (
 // isNotKnown says whether the first write cannot decide without the database.
 func (p *pending) isNotKnown() bool {
 	w := p.first()
-	return p.reread || p.unsure || w.Refusal() == nil && !w.Creates() && (w.Known == nil || w.Known.Version == actor.Version{})
+	return p.reread || p.unsure || w.Refusal() == nil && !w.IsCreate() && (w.Cached == nil || w.Cached.Version == actor.Version{})
 }
 
 // tryKnown is tryGroup, for writes that are all known, and as many of each pending as can
@@ -83,7 +83,7 @@ func (g *group) decideKnown(e *expectation) (unfit []*pending, err error) {
 			unfit = append(unfit, leaveOut(g.writes[i:])...)
 			break
 		}
-		d := decided{pending: p, current: p.first().Known}
+		d := decided{pending: p, current: p.first().Cached}
 		g.ask(&d, deadline)
 		if next := d.firstNext(); next != nil {
 			if g.taken.conflict(next) != "" { // one of these writes wants the same
@@ -125,7 +125,7 @@ func (e *expectation) add(d decided) {
 			e.identities = append(e.identities, uuidOf(p.identities[i]))
 		}
 	}
-	if p.first().Refusal() != nil || p.first().Creates() {
+	if p.first().Refusal() != nil || p.first().IsCreate() {
 		return
 	}
 	e.users = append(e.users, d.current.ID)

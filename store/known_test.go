@@ -12,7 +12,7 @@ import (
 func (h *harness) knowing(known *actor.User, operation, messageID string, a args) actor.Outcome {
 	h.t.Helper()
 	w := request(h.t, operation, messageID, a)
-	w.Known = known
+	w.Cached = known
 	o, err := commit(h.t.Context(), h, h.lease, w)
 	if err != nil {
 		h.t.Fatal(err)

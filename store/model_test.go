@@ -88,9 +88,9 @@ func TestTheStoreDoesWhatItsModelDoes(t *testing.T) {
 			w := request(t, operation, rand.Text(), a)
 			w.UserID = id
 			if known := m.known[id]; len(known) > 0 && rapid.Bool().Draw(r, "known") {
-				w.Known = known[len(known)-1]
+				w.Cached = known[len(known)-1]
 				if rapid.IntRange(0, 4).Draw(r, "stale") == 0 {
-					w.Known = rapid.SampledFrom(known).Draw(r, "as known")
+					w.Cached = rapid.SampledFrom(known).Draw(r, "as known")
 				}
 			}
 			o, err := commit(t.Context(), h, h.lease, w)

@@ -17,7 +17,7 @@ import (
 // outbox hands notifications over to whoever sends them.
 type outbox struct {
 	mu        sync.Mutex // guards the following fields
-	sink      func(actor.Notification)
+	sink      func(actor.PendingNotification)
 	delivered []int64               // ids that are still stored
 	removals  map[*removal]struct{} // under way
 	sealed    map[int64]struct{}    // ids of which it was logged that no key opens them
@@ -46,13 +46,13 @@ const (
 // SendTo has each notification handed to sink after its commit, in the order
 // of each user's changes. Sink may block; commits then wait. With nil they
 // stay in the database, for Undelivered to find.
-func (s *Store) SendTo(sink func(actor.Notification)) {
+func (s *Store) SendTo(sink func(actor.PendingNotification)) {
 	s.outbox.mu.Lock()
 	defer s.outbox.mu.Unlock()
 	s.outbox.sink = sink
 }
 
-func (o *outbox) send(notifications []actor.Notification) {
+func (o *outbox) send(notifications []actor.PendingNotification) {
 	o.mu.Lock()
 	sink := o.sink
 	o.mu.Unlock()
@@ -72,13 +72,13 @@ func (o *outbox) send(notifications []actor.Notification) {
 // For whoever holds the partitions, and has committed nothing to them yet, what one
 // call after another returns, with age 0, is all that was not delivered: no earlier
 // holder can add to it any more.
-func (s *Store) Undelivered(ctx context.Context, partitions []int, afterID int64, age time.Duration, limit int) ([]actor.Notification, error) {
+func (s *Store) Undelivered(ctx context.Context, partitions []int, afterID int64, age time.Duration, limit int) ([]actor.PendingNotification, error) {
 	filter, args := "", []any{afterID, age, limit, maxPageBytes}
 	if partitions != nil {
 		filter = outboxOfPartitions
 		args = append(args, partitions)
 	}
-	var all []actor.Notification
+	var all []actor.PendingNotification
 	err := s.retry(ctx, func(ctx context.Context) error {
 		if err := s.deleteDelivered(ctx); err != nil {
 			return err
@@ -98,7 +98,7 @@ func (s *Store) Undelivered(ctx context.Context, partitions []int, afterID int64
 
 // TakeOver returns those of the leases that by holds, and of the partitions of all what
 // Undelivered returns from the beginning on, in one round trip.
-func (s *Store) TakeOver(ctx context.Context, by ownership.Member, leases []partition.Lease, limit int) (held []partition.Lease, left []actor.Notification, err error) {
+func (s *Store) TakeOver(ctx context.Context, by ownership.Member, leases []partition.Lease, limit int) (held []partition.Lease, left []actor.PendingNotification, err error) {
 	var partitions []int
 	var epochs []int64
 	for _, l := range leases {
@@ -140,8 +140,8 @@ func outboxPage(filter string) string {
 		WHERE bytes - octet_length(body) < $4 ORDER BY id`
 }
 
-func (s *Store) readOutbox(rows pgx.Rows) ([]actor.Notification, error) {
-	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (n actor.Notification, err error) {
+func (s *Store) readOutbox(rows pgx.Rows) ([]actor.PendingNotification, error) {
+	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (n actor.PendingNotification, err error) {
 		var sealed bool
 		if err = r.Scan(&n.ID, &n.UserID, &n.Partition, &n.MessageID, &n.RoutingKey, &n.TraceParent, &n.Body, &sealed); err != nil || !sealed {
 			return n, err

@@ -16,8 +16,8 @@ import (
 
 func TestNotificationsAreFoundByTheirPartition(t *testing.T) {
 	h := start(t)
-	sent := make(chan actor.Notification, 100)
-	h.SendTo(func(n actor.Notification) { sent <- n })
+	sent := make(chan actor.PendingNotification, 100)
+	h.SendTo(func(n actor.PendingNotification) { sent <- n })
 	leases := []partition.Lease{h.lease, h.claim(1, 0), h.claim(2, 0)}
 	for i := range 9 {
 		w := request(t, "create", fmt.Sprint("m", i), ada(i))

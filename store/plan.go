@@ -44,10 +44,10 @@ type plan struct {
 	}
 	audit auditRows
 
-	told     []actor.Notification // one for each of notices, to be sent after the commit
-	written  []written            // users, to be told their versions after it
-	xid      uint32               // of the transaction, once it has written
-	stuck    []int64              // users whose notices may be left in the outbox by a try of unknown outcome
+	told     []actor.PendingNotification // one for each of notices, to be sent after the commit
+	written  []written                   // users, to be told their versions after it
+	xid      uint32                      // of the transaction, once it has written
+	stuck    []int64                     // users whose notices may be left in the outbox by a try of unknown outcome
 	finished []finished
 }
 
@@ -87,7 +87,7 @@ func (pl *plan) repeat(p *pending, rows []outcomeRow, leased bool) {
 	for i, row := range rows {
 		outcomes[i] = row.outcome
 		if row.digest != p.writes[i].Digest {
-			outcomes[i] = actor.Outcome{Refusal: actor.ErrReused}
+			outcomes[i] = actor.Outcome{Refusal: actor.RequestIDReused}
 		}
 		stuck = stuck || row.outcome.UserID == p.writes[i].UserID
 	}
@@ -125,7 +125,7 @@ func (pl *plan) add(s *Store, d decided) error {
 		if s.auditKeep > 0 {
 			pl.audit.add(w, current, decision.Next)
 		}
-		if err := pl.tell(s, d.pending.lease, w, decision.Notice); err != nil {
+		if err := pl.tell(s, d.pending.lease, w, decision.Notification); err != nil {
 			return err
 		}
 		current = decision.Next
@@ -217,7 +217,7 @@ func equal[T comparable](a, b *T) bool {
 }
 
 // tell plans a notification.
-func (pl *plan) tell(s *Store, lease partition.Lease, w *actor.Write, n actor.Notice) error {
+func (pl *plan) tell(s *Store, lease partition.Lease, w *actor.Write, n actor.Notification) error {
 	body := n.Body
 	if n.Secret {
 		var err error
@@ -225,7 +225,7 @@ func (pl *plan) tell(s *Store, lease partition.Lease, w *actor.Write, n actor.No
 			return fmt.Errorf("sealing a notification: %w", err)
 		}
 	}
-	told := actor.Notification{UserID: w.UserID, Partition: lease.Partition, MessageID: uuid.New(),
+	told := actor.PendingNotification{UserID: w.UserID, Partition: lease.Partition, MessageID: uuid.New(),
 		RoutingKey: n.RoutingKey, Body: n.Body, TraceParent: w.TraceParent, TraceState: w.TraceState}
 	c := &pl.notices
 	c.users = append(c.users, w.UserID)

@@ -33,7 +33,7 @@ func TestRekeyOverwritesNoTokenThatWasWrittenMeanwhile(t *testing.T) {
 				token := fmt.Sprintf("%d-%d", id, n)
 				ops := append([]any{args{"op": "test", "path": "/github/access_token", "value": last[i]}}, replace("/github/access_token", token)...)
 				w := request(t, "patch", "", args{"user_id": id, "ops": ops})
-				w.Known = known
+				w.Cached = known
 				o, err := commit(t.Context(), stores[i%2], h.lease, w)
 				if err != nil || o.Refusal != nil {
 					t.Error(o.Refusal, err)

@@ -53,7 +53,7 @@ func commit(ctx context.Context, s actor.Store, lease partition.Lease, w *actor.
 // has seen last, which may be out of date.
 func (h *harness) commit(s *store.Store, lease partition.Lease, w *actor.Write) (actor.Outcome, error) {
 	if known, ok := h.known.Load(w.UserID); ok && h.turn.Add(1)%2 == 0 {
-		w.Known = known.(*actor.User)
+		w.Cached = known.(*actor.User)
 	}
 	o, err := commit(h.t.Context(), s, lease, w)
 	if err == nil && o.After != nil {
@@ -172,7 +172,7 @@ func replace(path string, value any) []any {
 func (h *harness) do(operation, messageID string, a args) actor.Outcome {
 	h.t.Helper()
 	w := request(h.t, operation, messageID, a)
-	if w.Creates() {
+	if w.IsCreate() {
 		id, err := h.NewUserID(h.t.Context())
 		if err != nil {
 			h.t.Fatal(err)
@@ -243,12 +243,12 @@ func TestACreateDrawsTheIDOfTheNextOne(t *testing.T) {
 	spare := int64(0)
 	for n := 1; spare == 0; n++ { // one that takes long is too old at once
 		h.create(n)
-		if spare = h.SpareUserID(); n == 100 {
+		if spare = h.ReservedUserID(); n == 100 {
 			t.Fatal("no create has drawn another id")
 		}
 	}
 	drawn, err := h.NewUserID(t.Context())
-	if err != nil || drawn == spare || h.get(spare) != nil || h.SpareUserID() != 0 {
+	if err != nil || drawn == spare || h.get(spare) != nil || h.ReservedUserID() != 0 {
 		t.Errorf("the spare id is %d, the next one %d, %v", spare, drawn, err)
 	}
 }
@@ -613,8 +613,8 @@ func TestAPageOfHugeUsersEndsEarlyAndIsContinued(t *testing.T) {
 
 func TestNotificationsComeInEachUsersOrderAndStayUntilDelivered(t *testing.T) {
 	h := start(t)
-	seen := make(chan actor.Notification, 100)
-	h.SendTo(func(n actor.Notification) { seen <- n })
+	seen := make(chan actor.PendingNotification, 100)
+	h.SendTo(func(n actor.PendingNotification) { seen <- n })
 	id := h.create(1)
 	for i := range 20 {
 		h.do("patch", "", args{"user_id": id, "ops": replace("/name", fmt.Sprint(i))})

@@ -45,7 +45,7 @@ func (c *contest) enter(s *store.Store, user int64, identities int) (commit func
 func (c *contest) commit(s *store.Store, user int64, known *actor.User, writes []*actor.Write, ids, names []string) {
 	t := c.h.t
 	for len(writes) > 0 {
-		writes[0].Known = known
+		writes[0].Cached = known
 		outcomes, err := s.Commit(t.Context(), c.h.lease, writes)
 		if err != nil {
 			t.Error(err)

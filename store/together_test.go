@@ -21,7 +21,7 @@ import (
 func (h *harness) together(s *store.Store, known *actor.User, writes []*actor.Write) (outcomes []actor.Outcome, at []int) {
 	h.t.Helper()
 	for len(writes) > 0 {
-		writes[0].Known = known
+		writes[0].Cached = known
 		done, err := s.Commit(h.t.Context(), h.lease, writes)
 		if err != nil || len(done) == 0 || len(done) > len(writes) {
 			h.t.Errorf("%d writes: %d outcomes, %v", len(writes), len(done), err)
@@ -47,7 +47,7 @@ func TestWritesToOneUserShareATransactionAndEachIsTold(t *testing.T) {
 	h := start(t)
 	created := h.do("create", "m", ada(1))
 	var told []string
-	h.SendTo(func(n actor.Notification) { told = append(told, string(n.Body)) })
+	h.SendTo(func(n actor.PendingNotification) { told = append(told, string(n.Body)) })
 	outcomes, at := h.together(h.Store, created.After, names(t, created.UserID, 50, func(i int) string { return fmt.Sprint("m", i) }))
 	if n := h.one("SELECT count(DISTINCT xmin::text) FROM ident_outbox WHERE routing_key LIKE '%.patch'"); n != int64(len(at)) || len(at) > 10 {
 		t.Errorf("done %v at a time, in %v transactions", at, n) // one, unless the machine is very slow
@@ -214,7 +214,7 @@ func TestWritesToOneUserThatAreCommittedWithoutAnAnswerAreAppliedOnce(t *testing
 			writes[7] = request(t, "create", "", ada(7)) // fails, and leaves no trace
 			writes[7].UserID = created.UserID
 			var told sync.Map
-			s.SendTo(func(n actor.Notification) { told.Store(n.ID, n) })
+			s.SendTo(func(n actor.PendingNotification) { told.Store(n.ID, n) })
 			var outcomes []actor.Outcome
 			var writing sync.WaitGroup
 			writing.Go(func() { outcomes, _ = h.together(s, created.After, writes) })

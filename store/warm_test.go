@@ -47,7 +47,7 @@ func TestAWarmStoreTakesAPartitionOverWithoutPlanningAnything(t *testing.T) {
 		}
 		w := request(t, "patch", message, args{"user_id": id, "ops": replace("/name", message)})
 		if message == "who is known" {
-			w.Known = found
+			w.Cached = found
 		}
 		if o, err := commit(t.Context(), s, lease, w); err != nil || !o.Applied {
 			t.Fatalf("patch of a user %s: %+v, %v", message, o, err)
