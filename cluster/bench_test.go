@@ -5,11 +5,10 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/glotpod/ident/cluster/client"
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/tinylib/msgp/msgp"
 	"go.uber.org/zap"
-
-	"github.com/glotpod/ident/cluster"
 )
 
 // BenchmarkCall measures requests over the broker to an instance in the same
@@ -69,14 +68,14 @@ func BenchmarkCall(b *testing.B) {
 	}
 }
 
-func (s *setup) client() *cluster.Client {
+func (s *setup) client() *client.Client {
 	s.t.Helper()
 	conn, err := amqp.Dial(s.vhost.URL())
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { conn.Close() })
-	client, err := cluster.NewClient(conn)
+	client, err := client.NewClient(conn)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/internal/topology"
 )
 
 var errPanic = errors.New("panic")
@@ -158,7 +159,7 @@ func (c *call) acknowledge() {
 	nameless := c.MessageId == "" && (c.ReplyTo == "" || c.CorrelationId == "")
 	first, err := c.line.acks.add(c.DeliveryTag, nameless)
 	if first {
-		c.unacknowledged.put(c.line)
+		c.unacknowledged.Put(c.line)
 	}
 	if err != nil && !errors.Is(err, amqp.ErrClosed) {
 		c.o.Log.Warn("request carried out and not acknowledged; it comes again", zap.Error(err))
@@ -188,7 +189,7 @@ func (c *call) putBack(what string, err error) {
 // operationName returns what the request asks for, as its routing key or, where
 // it came the direct way or was passed on, its type says.
 func (c *call) operationName() string {
-	if c.Exchange == directExchange || c.line.queue != RequestQueue {
+	if c.Exchange == topology.DirectExchange || c.line.queue != RequestQueue {
 		return c.Type
 	}
 	return c.RoutingKey
@@ -197,7 +198,7 @@ func (c *call) operationName() string {
 // operation returns what follows "rpc.user." in the operation's name, "" where
 // nothing does.
 func (c *call) operation() string {
-	operation, ok := strings.CutPrefix(c.operationName(), requestPrefix)
+	operation, ok := strings.CutPrefix(c.operationName(), topology.RequestPrefix)
 	if !ok {
 		return ""
 	}
@@ -209,7 +210,7 @@ func (c *call) way() string {
 	switch {
 	case c.line.queue == RequestQueue:
 		return wayShared
-	case c.Exchange == directExchange:
+	case c.Exchange == topology.DirectExchange:
 		return wayDirect
 	}
 	return wayPassedOn

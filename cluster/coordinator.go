@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/glotpod/ident/cluster/internal/batchqueue"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 )
@@ -22,14 +23,14 @@ type coordinator struct {
 	store Store
 	log   *zap.Logger
 
-	events   mailbox[any]             // of type ownership.Event, attach, detach, question or blocked
-	claims   mailbox[ownership.Claim] // of what is free, as far as known
-	deposals mailbox[ownership.Claim] // of what somebody holds
-	releases mailbox[partition.Lease] // told as Released
-	ends     mailbox[ending]          // of what is handed over
-	session  *session                 // attached; only run's
-	blocked  bool                     // the broker takes nothing from it; only run's
-	later    []ownership.Event        // until it does; only run's
+	events   *batchqueue.Queue[any]             // of type ownership.Event, attach, detach, question or blocked
+	claims   *batchqueue.Queue[ownership.Claim] // of what is free, as far as known
+	deposals *batchqueue.Queue[ownership.Claim] // of what somebody holds
+	releases *batchqueue.Queue[partition.Lease] // told as Released
+	ends     *batchqueue.Queue[ending]          // of what is handed over
+	session  *session                           // attached; only run's
+	blocked  bool                               // the broker takes nothing from it; only run's
+	later    []ownership.Event                  // until it does; only run's
 	stopped  func(ownership.StopReason, string)
 
 	state atomic.Uint32 // an ownership.State
@@ -85,11 +86,11 @@ func newCoordinator(cfg ownership.Config, store Store, log *zap.Logger, stopped 
 		core:     core,
 		store:    store,
 		log:      log,
-		events:   newMailbox[any](),
-		claims:   newMailbox[ownership.Claim](),
-		deposals: newMailbox[ownership.Claim](),
-		releases: newMailbox[partition.Lease](),
-		ends:     newMailbox[ending](),
+		events:   batchqueue.New[any](),
+		claims:   batchqueue.New[ownership.Claim](),
+		deposals: batchqueue.New[ownership.Claim](),
+		releases: batchqueue.New[partition.Lease](),
+		ends:     batchqueue.New[ending](),
 		stopped:  stopped,
 		left:     make(chan struct{}),
 		ended:    make(chan struct{}),
@@ -100,24 +101,24 @@ func newCoordinator(cfg ownership.Config, store Store, log *zap.Logger, stopped 
 // tell gives the ownership logic events, which it looks at together. It does not
 // wait. When it is far behind, it does not hear what members say, who say it again.
 func (c *coordinator) tell(events ...ownership.Event) {
-	full := c.events.len() >= maxEvents
+	full := c.events.Len() >= maxEvents
 	var all []any
 	for _, e := range events {
 		if _, heard := e.(ownership.Received); !heard || !full {
 			all = append(all, e)
 		}
 	}
-	c.events.put(all...)
+	c.events.Put(all...)
 }
 
 // attach begins a session with the ownership logic.
-func (c *coordinator) attach(s *session, number int64) { c.events.put(attach{s, number}) }
+func (c *coordinator) attach(s *session, number int64) { c.events.Put(attach{s, number}) }
 
 // detach ends a session, and returns when no more commands go to it. It is to
 // be called while run runs.
 func (c *coordinator) detach(s *session) {
 	done := make(chan struct{})
-	c.events.put(detach{s, done})
+	c.events.Put(detach{s, done})
 	<-done
 }
 
@@ -126,19 +127,19 @@ func (c *coordinator) detach(s *session) {
 // suspected for that: nothing is decided until it is over. If it has lasted for
 // so long that others could have suspected this instance, it claims anew what it
 // holds.
-func (c *coordinator) block(s *session, yes bool) { c.events.put(blocked{s, yes}) }
+func (c *coordinator) block(s *session, yes bool) { c.events.Put(blocked{s, yes}) }
 
 // end ends a lease under which nothing is done any more, trying again until the
 // database has said that it is over. Then it calls done, and tells the ownership
 // logic.
 func (c *coordinator) end(what ownership.HandOver, done func()) {
-	c.ends.put(ending{what, done})
+	c.ends.Put(ending{what, done})
 }
 
 // look returns how things are, unless run has ended. It waits for run to begin.
 func (c *coordinator) look() (status ownership.Status, ok bool) {
 	answer := make(chan ownership.Status, 1)
-	c.events.put(question{answer})
+	c.events.Put(question{answer})
 	select {
 	case status = <-answer:
 		return status, true
@@ -169,8 +170,8 @@ func (c *coordinator) run(ctx context.Context) {
 	defer timer.Stop()
 	for {
 		select {
-		case <-c.events.ready:
-			c.handle(ctx, &workers, c.events.take())
+		case <-c.events.Ready():
+			c.handle(ctx, &workers, c.events.Take())
 		case <-timer.C:
 			c.step(ctx, &workers, ownership.Tick{})
 		case <-ctx.Done():
@@ -249,12 +250,12 @@ func (c *coordinator) do(ctx context.Context, workers *sync.WaitGroup, command o
 	case ownership.Claim:
 		c.claimed[command.Partition].Store(time.Now().UnixNano())
 		if command.Depose == 0 {
-			c.claims.put(command)
+			c.claims.Put(command)
 		} else {
-			c.deposals.put(command)
+			c.deposals.Put(command)
 		}
 	case ownership.Release:
-		c.releases.put(partition.Lease{Partition: command.Partition, Epoch: command.Epoch})
+		c.releases.Put(partition.Lease{Partition: command.Partition, Epoch: command.Epoch})
 	case ownership.Survey:
 		workers.Go(func() { c.survey(ctx) })
 	case ownership.Refuse:
@@ -287,8 +288,8 @@ func which[T any](all []T, partition func(T) int) zap.Field {
 }
 
 // claimAll makes the claims that wait, as many at once as there are.
-func (c *coordinator) claimAll(ctx context.Context, claims mailbox[ownership.Claim]) {
-	for batch := range claims.batches(ctx) {
+func (c *coordinator) claimAll(ctx context.Context, claims *batchqueue.Queue[ownership.Claim]) {
+	for batch := range claims.Batches(ctx) {
 		claiming, cancel := context.WithTimeout(ctx, claimTimeout)
 		answers, err := c.store.Claim(claiming, batch)
 		cancel()
@@ -313,7 +314,7 @@ func (c *coordinator) claimAll(ctx context.Context, claims mailbox[ownership.Cla
 // releaseAll releases leases that nothing works under. One that the database
 // cannot be told of is found again by those who want it.
 func (c *coordinator) releaseAll(ctx context.Context) {
-	for batch := range c.releases.batches(ctx) {
+	for batch := range c.releases.Batches(ctx) {
 		releasing, cancel := context.WithTimeout(ctx, releaseTimeout)
 		err := c.store.Release(releasing, batch)
 		cancel()
@@ -331,7 +332,7 @@ func (c *coordinator) releaseAll(ctx context.Context) {
 
 // endAll ends the leases that are handed over, those that wait at a time together.
 func (c *coordinator) endAll(ctx context.Context) {
-	for batch := range c.ends.batches(ctx) {
+	for batch := range c.ends.Batches(ctx) {
 		var all []ownership.HandOver
 		for _, b := range batch {
 			all = append(all, b.what)

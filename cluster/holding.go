@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 )
@@ -169,13 +170,13 @@ func (s *session) hold(ctx context.Context, lease partition.Lease) (*holding, er
 	})
 	defer slow.Stop()
 	for begun := time.Now(); ; {
-		err := l.consume(s.o.QueueType == queueClassic)
+		err := l.consume(s.o.QueueType == topology.Classic)
 		if err == nil {
 			break
 		}
-		if isCode(err, amqp.NotFound) {
-			s.rebinder.declare()
-		} else if !isCode(err, amqp.AccessRefused) {
+		if topology.IsCode(err, amqp.NotFound) {
+			s.repairer.ReportMissing()
+		} else if !topology.IsCode(err, amqp.AccessRefused) {
 			return nil, err
 		}
 		if time.Since(begun) > consumeFor {

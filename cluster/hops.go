@@ -9,6 +9,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/internal/batchqueue"
 )
 
 // hops passes requests on to the queues of their partitions. A request that was
@@ -20,7 +21,7 @@ type hops struct {
 	closing chan *amqp.Error // the channel's end
 	secret  secret
 
-	done    mailbox[*hop]
+	done    *batchqueue.Queue[*hop]
 	drained chan struct{} // closed when no more is done
 
 	// publishing is held while a hop gets its number and is published, which may
@@ -77,7 +78,7 @@ func openHops(conn *amqp.Connection, partitions int, secret secret) (*hops, erro
 		secret:  secret,
 		pending: make(map[uint64]*hop),
 		waiting: make([]waiting, partitions),
-		done:    newMailbox[*hop](),
+		done:    batchqueue.New[*hop](),
 		drained: make(chan struct{}),
 	}
 	// Without room in these, what the broker says of one request is taken in the
@@ -211,7 +212,7 @@ func (h *hops) listen(returns <-chan amqp.Return, confirms <-chan amqp.Confirmat
 			}
 			if x := h.end(confirmation.DeliveryTag); x != nil {
 				x.taken = confirmation.Ack && !x.returned
-				h.done.put(x)
+				h.done.Put(x)
 			}
 		}
 	}
@@ -220,20 +221,20 @@ func (h *hops) listen(returns <-chan amqp.Return, confirms <-chan amqp.Confirmat
 	defer h.mu.Unlock()
 	for number, x := range h.pending {
 		delete(h.pending, number)
-		h.done.put(x)
+		h.done.Put(x)
 	}
 }
 
 // finishHops ends the calls that were passed on.
 func (s *session) finishHops() {
 	for {
-		for _, x := range s.hops.done.take() {
+		for _, x := range s.hops.done.Take() {
 			s.passed(x)
 		}
 		select {
-		case <-s.hops.done.ready:
+		case <-s.hops.done.Ready():
 		case <-s.hops.drained:
-			for _, x := range s.hops.done.take() {
+			for _, x := range s.hops.done.Take() {
 				x.sending.end(x.taken)
 				x.call.leave()
 			}
@@ -255,7 +256,7 @@ func (s *session) passed(x *hop) {
 		})
 	default:
 		if x.returned {
-			s.rebinder.declare()
+			s.repairer.ReportMissing()
 		}
 		c.ended.Do(func() { c.putBack("request not passed on; it comes again", errNotTaken) })
 	}

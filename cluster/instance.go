@@ -15,6 +15,7 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/actor/msgpack"
 	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 )
@@ -22,6 +23,7 @@ import (
 // A Store is what an instance needs of the database.
 type Store interface {
 	actor.Store
+	topology.RebindLock
 
 	// RoundTrips says how often the database was asked for something.
 	RoundTrips() int64
@@ -60,10 +62,6 @@ type Store interface {
 
 	// Survey returns who holds the partitions.
 	Survey(ctx context.Context) ([]ownership.Row, error)
-
-	// TryRebind runs rebind, unless another instance does, or it was done less
-	// than least ago.
-	TryRebind(ctx context.Context, least time.Duration, rebind func(context.Context) error) (done bool, err error)
 
 	// WatchForeign says until ctx is done whether what was read of users is
 	// sure to be changed by this cluster alone.

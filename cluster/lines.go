@@ -27,7 +27,7 @@ const spareLines = 16
 func openLines(conn *amqp.Connection, prefetch, partitions int, running *sync.WaitGroup) *lines {
 	x := &lines{conn: conn, prefetch: prefetch, running: running}
 	var opening errgroup.Group
-	opening.SetLimit(declarers)
+	opening.SetLimit(4)
 	for range min(spareLines, partitions) {
 		opening.Go(func() error {
 			if p, err := prepare(conn, prefetch); err == nil {

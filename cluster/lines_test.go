@@ -8,6 +8,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/deploy/testservers"
 )
 
@@ -156,7 +157,7 @@ func TestABacklogKeepsItsOrderWhenItsConsumersTakeTurns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	q, err := channel.QueueDeclare("backlog", true, false, false, false, partitionArguments(queueQuorum))
+	q, err := channel.QueueDeclare("backlog", true, false, false, false, topology.PartitionArguments(topology.Quorum))
 	if err != nil {
 		t.Fatal(err)
 	}

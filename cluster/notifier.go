@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/batchqueue"
+	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 )
@@ -67,7 +69,7 @@ type notifier struct {
 	of    func(user int64) (partition int)
 
 	queue     chan sent // without confirmations
-	catching  mailbox[catchUp]
+	catching  *batchqueue.Queue[catchUp]
 	bytes     *semaphore.Weighted // of what is in pending
 	finishing chan struct{}       // closed when no more will be given
 
@@ -108,7 +110,7 @@ func openNotifier(s *session) (*notifier, error) {
 		holds:     s.holds,
 		of:        func(user int64) int { return partition.Of(user, s.o.Partitions) },
 		queue:     make(chan sent, unconfirmedLimit),
-		catching:  newMailbox[catchUp](),
+		catching:  batchqueue.New[catchUp](),
 		bytes:     semaphore.NewWeighted(unconfirmedBytes),
 		finishing: make(chan struct{}),
 		pending:   make(map[int64]int),
@@ -281,7 +283,7 @@ func (n *notifier) finish(ctx context.Context) {
 func (n *notifier) publish(s *sent) (err error) {
 	x := &s.PendingNotification
 	sending, headers := notify(n.tracer, x)
-	s.confirmation, err = n.channel.PublishWithDeferredConfirm(requestExchange, x.RoutingKey, false, false, amqp.Publishing{
+	s.confirmation, err = n.channel.PublishWithDeferredConfirm(topology.RequestExchange, x.RoutingKey, false, false, amqp.Publishing{
 		MessageId:    x.MessageID.String(),
 		ContentType:  "application/json",
 		DeliveryMode: amqp.Persistent,

@@ -27,7 +27,7 @@ var errLeaseOver = errors.New("the lease is over")
 // partition.
 func (n *notifier) catchUp(ctx context.Context, lease partition.Lease) error {
 	done := make(chan error, 1)
-	n.catching.put(catchUp{ctx, lease, done})
+	n.catching.Put(catchUp{ctx, lease, done})
 	select {
 	case err := <-done:
 		return err
@@ -40,7 +40,7 @@ func (n *notifier) catchUp(ctx context.Context, lease partition.Lease) error {
 
 // catchUpAll does what catchUp asks for, for all partitions that wait at a time.
 func (n *notifier) catchUpAll(ctx context.Context) {
-	for all := range n.catching.batches(ctx) {
+	for all := range n.catching.Batches(ctx) {
 		var batch []catchUp
 		var leases []partition.Lease
 		for _, c := range all {

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
@@ -61,9 +62,9 @@ func (s *session) route(c *call, of *holding) {
 // checkPlace notes whether the exchange has brought a request to the queue that
 // it should bring it to.
 func (s *session) checkPlace(d *amqp.Delivery, of *holding) {
-	if d.Exchange == directExchange && partition.OfKey(d.RoutingKey, s.o.Partitions) != of.lease.Partition {
+	if d.Exchange == topology.DirectExchange && partition.OfKey(d.RoutingKey, s.o.Partitions) != of.lease.Partition {
 		s.metrics.misrouted.Inc()
-		s.rebinder.wake()
+		s.repairer.ReportMisrouted()
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/tinylib/msgp/msgp"
 
-	"github.com/glotpod/ident/cluster"
+	"github.com/glotpod/ident/cluster/client"
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/partition"
 )
@@ -16,7 +16,7 @@ import (
 func (s *setup) queueOf(number int) string { return fmt.Sprintf("glotpod.rpc/ident/%04d", number) }
 
 // getDirect gets a user the direct way, who has to be there.
-func (s *setup) getDirect(client *cluster.Client, id int64) {
+func (s *setup) getDirect(client *client.Client, id int64) {
 	s.t.Helper()
 	s.result(client.CallDirect(s.t.Context(), id, "get", "", pack(map[string]any{"user_id": id})))
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/internal/batchqueue"
+	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
 )
@@ -32,7 +34,7 @@ type session struct {
 	notifier *notifier
 	hops     *hops
 	members  *membership.Membership
-	rebinder *rebinder
+	repairer *topology.Repairer
 	lines    *lines
 	slots    []*slot // by partition
 
@@ -41,7 +43,7 @@ type session struct {
 	running sync.WaitGroup      // goroutines
 	bodies  *semaphore.Weighted // bytes of the bodies of requests that are being carried out
 
-	unacknowledged mailbox[*line] // those on which something waits to be acknowledged
+	unacknowledged *batchqueue.Queue[*line] // those on which something waits to be acknowledged
 
 	arrived atomic.Bool  // all that the instance should own was once owned
 	heard   atomic.Int64 // when a heartbeat of our own last came back, in Unix nanoseconds
@@ -112,7 +114,7 @@ func (s *session) run(ctx context.Context, serving func()) error {
 	s.running.Go(func() { s.notifier.run(s.ctx) })
 	s.running.Go(s.finishHops)
 	s.running.Go(s.flushAcks)
-	s.running.Go(s.rebinder.run)
+	s.running.Go(func() { s.repairer.Run(s.ctx) })
 	s.heard.Store(time.Now().UnixNano())
 	s.running.Go(s.measure)
 	s.o.Store.SendTo(s.notifier.send)
@@ -230,13 +232,13 @@ func (s *session) drain() {
 
 // flushAcks acknowledges what has waited for long enough.
 func (s *session) flushAcks() {
-	for s.unacknowledged.wait(s.ctx) {
+	for s.unacknowledged.Wait(s.ctx) {
 		select {
 		case <-time.After(ackAfter):
 		case <-s.ctx.Done():
 			return // what was answered comes again
 		}
-		for _, l := range s.unacknowledged.take() {
+		for _, l := range s.unacknowledged.Take() {
 			l.acks.flush() // an error is the line's end
 		}
 	}

@@ -10,9 +10,15 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/internal/batchqueue"
+	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
 )
+
+// partitionPrefetchShare is how many times less the prefetch count of a partition queue
+// is than that of the shared queue.
+const partitionPrefetchShare = 8
 
 // openSession connects, declares what the cluster works with, and takes part in
 // the membership. ctx bounds the opening alone.
@@ -35,7 +41,7 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 		bodies:      semaphore.NewWeighted(o.InFlight),
 		metrics:     i.metrics,
 
-		unacknowledged: newMailbox[*line](),
+		unacknowledged: batchqueue.New[*line](),
 	}
 	for p := range s.slots {
 		s.slots[p] = new(slot)
@@ -59,13 +65,14 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 		}
 	})
 
-	if err := declareShared(conn); err != nil {
+	open, openApart := topology.Over(conn, o.Broker)
+	declared := topology.New(topology.Options{
+		Open: open, OpenApart: openApart, Partitions: o.Partitions, QueueType: o.QueueType, Log: o.Log,
+	})
+	if err := declared.Declare(ctx); err != nil {
 		return nil, err
 	}
-	if err := declareCluster(ctx, conn, o); err != nil {
-		return nil, err
-	}
-	s.rebinder = newRebinder(s)
+	s.repairer = topology.NewRepairer(declared, o.Store, s.rebound)
 	if s.notifier, err = openNotifier(s); err != nil {
 		return nil, err
 	}
@@ -74,11 +81,17 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 		return nil, err
 	}
 	s.watch(s.hops.closing)
-	s.lines = openLines(conn, max(1, o.Prefetch/partitionShare), o.Partitions, &s.running)
+	s.lines = openLines(conn, max(1, o.Prefetch/partitionPrefetchShare), o.Partitions, &s.running)
 	if err := s.join(ctx, i); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// rebound notes that this instance has rebound the partition queues.
+func (s *session) rebound() {
+	s.metrics.rebinds.Inc()
+	s.o.Log.Warn("partition queues rebound: requests had reached the wrong queues", zap.Int64("misrouted", count(s.metrics.misrouted)))
 }
 
 // evictTimeout is how long an instance waits for an older one of its name to

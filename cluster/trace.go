@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/topology"
 )
 
 // Spans follow the semantic conventions for messaging, with these decisions.
@@ -207,7 +208,7 @@ func notify(tracer trace.Tracer, x *actor.PendingNotification) (*sending, amqp.T
 	if tracer == nil {
 		return nil, traceHeaders(x.TraceParent)
 	}
-	destination := requestExchange + ":" + x.RoutingKey
+	destination := topology.RequestExchange + ":" + x.RoutingKey
 	from := headers{}
 	from.Set(traceHeader, x.TraceParent)
 	from.Set(traceStateHeader, x.TraceState)

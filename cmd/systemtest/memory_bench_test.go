@@ -10,10 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/glotpod/ident/cluster/client"
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/tinylib/msgp/msgp"
-
-	"github.com/glotpod/ident/cluster"
 )
 
 const (
@@ -144,7 +143,7 @@ func (s *memorySite) load(t *testing.T, next func() (operation string, user int6
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	client, err := cluster.NewClient(conn)
+	client, err := client.NewClient(conn)
 	if err != nil {
 		t.Fatal(err)
 	}

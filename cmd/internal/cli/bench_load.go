@@ -17,6 +17,7 @@ import (
 	"github.com/glotpod/ident/actor/msgpack"
 	"github.com/glotpod/ident/cluster"
 	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/client"
 )
 
 const (
@@ -212,7 +213,7 @@ func (c *benchConn) run(ctx context.Context, w benchWork, inFlight int, begin ti
 			if !ok {
 				return nil, errBenchLost
 			}
-			return nil, fmt.Errorf("%s: %w", r.RoutingKey, cluster.ErrNoService)
+			return nil, fmt.Errorf("%s: %w", r.RoutingKey, client.ErrNoService)
 		case now := <-look.C:
 			for _, f := range c.flights {
 				if f.number != 0 && now.Sub(f.sent) > benchAnswerTimeout {

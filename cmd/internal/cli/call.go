@@ -20,6 +20,7 @@ import (
 	"github.com/glotpod/ident/actor/msgpack"
 	"github.com/glotpod/ident/cluster"
 	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/client"
 	"github.com/glotpod/ident/config"
 )
 
@@ -65,7 +66,7 @@ func runCall(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	defer cancel()
 	answer, err := call(ctx, c, words[0], *messageID, request)
 	switch {
-	case !errors.Is(err, cluster.ErrUnreachable) && errors.Is(err, context.DeadlineExceeded), errors.Is(err, cluster.ErrNoService):
+	case !errors.Is(err, cluster.ErrUnreachable) && errors.Is(err, context.DeadlineExceeded), errors.Is(err, client.ErrNoService):
 		fmt.Fprintf(stderr, "glotpod-ident call: %v\n", err)
 		return exitNoAnswer
 	case err != nil:
@@ -85,7 +86,7 @@ func call(ctx context.Context, c *config.Config, operation, messageID string, re
 		return nil, fmt.Errorf("%w: %w", cluster.ErrUnreachable, err)
 	}
 	defer conn.CloseDeadline(time.Now().Add(time.Second))
-	client, err := cluster.NewClient(conn)
+	client, err := client.NewClient(conn)
 	if err != nil {
 		return nil, err
 	}

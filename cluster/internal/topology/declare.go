@@ -1,0 +1,291 @@
+package topology
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/glotpod/ident/cluster/broker"
+)
+
+// A Channel is what this package uses of an [amqp.Channel].
+type Channel interface {
+	QueueDeclare(name string, durable, autoDelete, exclusive, noWait bool, args amqp.Table) (amqp.Queue, error)
+	QueueBind(name, key, exchange string, noWait bool, args amqp.Table) error
+	QueueUnbind(name, key, exchange string, args amqp.Table) error
+	ExchangeDeclare(name, kind string, durable, autoDelete, internal, noWait bool, args amqp.Table) error
+	ExchangeDeclarePassive(name, kind string, durable, autoDelete, internal, noWait bool, args amqp.Table) error
+	Close() error
+}
+
+// Options say what to declare, and over which connection.
+type Options struct {
+	// Open opens a channel of the instance's connection.
+	Open func() (Channel, error)
+
+	// OpenApart opens a channel of a connection of its own, and returns a function
+	// that closes that connection.
+	OpenApart func(context.Context) (_ Channel, closeConnection func(), _ error)
+
+	Partitions int
+	QueueType  string // of the partition queues: Quorum or Classic
+	Log        *zap.Logger
+}
+
+// connectTimeout is how long connecting may take when a connection of its own is
+// needed.
+const connectTimeout = 8 * time.Second
+
+// Over returns the functions that open channels of conn, and of further connections to
+// the same broker.
+func Over(conn *amqp.Connection, o broker.Options) (open func() (Channel, error), openApart func(context.Context) (Channel, func(), error)) {
+	open = func() (Channel, error) { return openChannel(conn) }
+	openApart = func(ctx context.Context) (Channel, func(), error) {
+		o := o
+		o.ConnectionName += " (declaring)"
+		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+		defer cancel()
+		conn, err := broker.Dial(ctx, o)
+		if err != nil {
+			return nil, nil, err
+		}
+		closeConnection := func() { conn.CloseDeadline(time.Now().Add(time.Second)) }
+		channel, err := openChannel(conn)
+		if err != nil {
+			closeConnection()
+			return nil, nil, err
+		}
+		return channel, closeConnection, nil
+	}
+	return open, openApart
+}
+
+func openChannel(conn *amqp.Connection) (Channel, error) {
+	channel, err := conn.Channel()
+	if err != nil {
+		return nil, fmt.Errorf("opening a channel: %w", err)
+	}
+	return channel, nil
+}
+
+// A Topology declares the exchanges and queues of a cluster.
+type Topology struct{ o Options }
+
+// New returns a Topology. It declares nothing yet.
+func New(o Options) *Topology { return &Topology{o} }
+
+// Declare declares the shared queue, the partition queues, and the exchanges that lead
+// to them. What exists already stays as it is. It returns a [SetupError] if the broker
+// forbids it, or has something else under one of the names.
+func (t *Topology) Declare(ctx context.Context) error {
+	if err := t.declareShared(); err != nil {
+		return err
+	}
+	if err := t.declareQueues(); err != nil {
+		return asSetupError(err)
+	}
+	direct, err := t.declareDirect(ctx)
+	if err != nil || !direct {
+		return err
+	}
+	return asSetupError(t.bindQueues())
+}
+
+// declareShared declares the shared queue, as all versions of the service have
+// declared it.
+func (t *Topology) declareShared() error {
+	channel, err := t.o.Open()
+	if err != nil {
+		return err
+	}
+	defer channel.Close()
+	if _, err := channel.QueueDeclare(RequestQueue, true, false, false, false, nil); err != nil {
+		return asSetupError(fmt.Errorf("declaring the queue %s: %w", RequestQueue, err))
+	}
+	if err := channel.QueueBind(RequestQueue, requestKeys, RequestExchange, false, nil); err != nil {
+		return asSetupError(fmt.Errorf("binding the queue %s: %w", RequestQueue, err))
+	}
+	return nil
+}
+
+// declaringChannels is how many channels declare queues at the same time. The broker
+// takes some milliseconds for each new queue.
+const declaringChannels = 4
+
+// declareQueues declares the partition queues.
+func (t *Topology) declareQueues() error {
+	arguments := PartitionArguments(t.o.QueueType)
+	var group errgroup.Group
+	for first := range min(declaringChannels, t.o.Partitions) {
+		group.Go(func() error {
+			channel, err := t.o.Open()
+			if err != nil {
+				return err
+			}
+			defer channel.Close()
+			for p := first; p < t.o.Partitions; p += declaringChannels {
+				if _, err := channel.QueueDeclare(PartitionQueue(p), true, false, false, false, arguments); err != nil {
+					return fmt.Errorf("declaring the queue %s: %w", PartitionQueue(p), err)
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// weight is the number of hash buckets that each partition queue has in the exchange,
+// given as the routing key of its binding.
+const weight = "1"
+
+// bindQueues binds the partition queues in order. Queues that are bound already keep
+// their places. So several instances may do this at the same time: an instance that
+// binds a queue has bound all queues before it.
+func (t *Topology) bindQueues() error {
+	channel, err := t.o.Open()
+	if err != nil {
+		return err
+	}
+	defer channel.Close()
+	for p := range t.o.Partitions {
+		if err := channel.QueueBind(PartitionQueue(p), weight, DirectExchange, true, nil); err != nil {
+			return fmt.Errorf("binding the queue %s: %w", PartitionQueue(p), err)
+		}
+	}
+	return awaitBindings(channel)
+}
+
+// awaitBindings waits until the broker has carried out the bindings that were sent
+// without waiting for their replies: it answers a later method after them.
+func awaitBindings(channel Channel) error {
+	if err := channel.ExchangeDeclarePassive(DirectExchange, hashExchange, true, false, false, false, nil); err != nil {
+		return fmt.Errorf("looking for the exchange %s: %w", DirectExchange, err)
+	}
+	return nil
+}
+
+// rebindQueues unbinds all partition queues and binds them again in order. Until it is
+// done, direct requests reach other partition queues than their own, or the shared
+// queue, and are forwarded from there.
+func (t *Topology) rebindQueues() error {
+	channel, err := t.o.Open()
+	if err != nil {
+		return err
+	}
+	defer channel.Close()
+	// A missing queue would end bindQueues before the queues that follow it are bound.
+	if err := t.declareQueues(); err != nil {
+		return err
+	}
+	for p := range t.o.Partitions {
+		if err := channel.QueueUnbind(PartitionQueue(p), weight, DirectExchange, nil); err != nil {
+			return fmt.Errorf("unbinding the queue %s: %w", PartitionQueue(p), err)
+		}
+	}
+	return t.bindQueues()
+}
+
+// declareDirect declares the direct exchange. It returns false if the broker lacks the
+// plugin for it, or forbids it: then callers have the shared queue alone.
+func (t *Topology) declareDirect(ctx context.Context) (bool, error) {
+	err := t.tryDeclareDirect(ctx)
+	var refusal *amqp.Error
+	if !errors.As(err, &refusal) {
+		return err == nil, err
+	}
+	var why string
+	switch refusal.Code {
+	case amqp.CommandInvalid:
+		why = "the broker lacks a plugin: run rabbitmq-plugins enable rabbitmq_consistent_hash_exchange on each of its nodes"
+	case amqp.AccessRefused:
+		why = "the broker's user may not configure, write and read ^glotpod"
+	default:
+		return false, err
+	}
+	t.o.Log.Warn("requests come by "+RequestExchange+" alone, and not by "+DirectExchange, zap.String("why", why), zap.Error(err))
+	return false, nil
+}
+
+// tryDeclareDirect declares the direct exchange and its alternate exchange, which leads
+// to the shared queue. That queue must exist. A direct exchange that was declared by
+// another program without the alternate exchange is used as it is.
+func (t *Topology) tryDeclareDirect(ctx context.Context) error {
+	channel, err := t.o.Open()
+	if err != nil {
+		return err
+	}
+	defer channel.Close()
+	if err := channel.ExchangeDeclare(unroutedExchange, amqp.ExchangeFanout, true, false, false, false, nil); err != nil {
+		return fmt.Errorf("declaring the exchange %s: %w", unroutedExchange, err)
+	}
+	if err := channel.QueueBind(RequestQueue, "", unroutedExchange, false, nil); err != nil {
+		return fmt.Errorf("binding the queue %s: %w", RequestQueue, err)
+	}
+
+	err = channel.ExchangeDeclarePassive(DirectExchange, hashExchange, true, false, false, false, nil)
+	if IsCode(err, amqp.NotFound) {
+		return t.declareHashApart(ctx)
+	} else if err != nil {
+		return fmt.Errorf("looking for the exchange %s: %w", DirectExchange, err)
+	}
+	if err = declareHash(channel); !IsCode(err, amqp.PreconditionFailed) {
+		return err
+	}
+	t.o.Log.Warn("the exchange "+DirectExchange+" was declared by another program; requests that it has no queue for are lost", zap.Error(err))
+	return nil
+}
+
+// declareHashApart declares the direct exchange over a connection of its own, since a
+// broker without the plugin closes the connection.
+func (t *Topology) declareHashApart(ctx context.Context) error {
+	channel, closeConnection, err := t.o.OpenApart(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeConnection()
+	return declareHash(channel)
+}
+
+func declareHash(channel Channel) error {
+	err := channel.ExchangeDeclare(DirectExchange, hashExchange, true, false, false, false,
+		amqp.Table{"alternate-exchange": unroutedExchange})
+	if err != nil {
+		return fmt.Errorf("declaring the exchange %s: %w", DirectExchange, err)
+	}
+	return nil
+}
+
+// A SetupError means that the broker is not set up as the service needs it. Only the
+// broker's operator can change that.
+type SetupError struct {
+	What string // is wrong
+	err  error
+}
+
+func (e *SetupError) Error() string { return e.What + ": " + e.err.Error() }
+
+func (e *SetupError) Unwrap() error { return e.err }
+
+// asSetupError wraps err in a SetupError if only the broker's operator can remove its
+// cause.
+func asSetupError(err error) error {
+	switch {
+	case IsCode(err, amqp.AccessRefused):
+		return &SetupError{"the broker's user may not configure, write and read ^glotpod and amq.topic", err}
+	case IsCode(err, amqp.PreconditionFailed):
+		return &SetupError{"the broker has something of the same name and another kind", err}
+	}
+	return err
+}
+
+// IsCode reports whether err is an error by which the broker closes a channel or a
+// connection, with this reply code.
+func IsCode(err error, code int) bool {
+	var e *amqp.Error
+	return errors.As(err, &e) && e.Code == code
+}

@@ -1,0 +1,20 @@
+// Package topology declares the exchanges and queues by which requests come, and repairs
+// them while the service runs.
+//
+// # What it promises
+//
+//   - Declaring is idempotent. Any number of instances may declare at the same time:
+//     what exists stays as it is, and the partition queues keep the order of their
+//     bindings, on which the consistent-hash exchange depends.
+//   - The shared queue is declared just as earlier versions of the service declared it.
+//   - A broker without the plugin for the consistent-hash exchange is enough: then
+//     requests come by the shared queue alone.
+//   - While an instance runs, a [Repairer] declares again what was deleted, and binds the
+//     partition queues again when the exchange has lost their order. One instance at a
+//     time does the latter.
+//
+// # What it leaves to others
+//
+// Consuming the queues is left to package consume. That a request reached the wrong
+// queue is noticed by package cluster, which forwards it.
+package topology
