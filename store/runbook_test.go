@@ -16,7 +16,7 @@ import (
 // lists.
 func runbookSQL(t *testing.T, heading string) (blocks []string) {
 	t.Helper()
-	text, err := os.ReadFile("../deploy/runbook.md")
+	text, err := os.ReadFile("../deploy/guide/runbook.md")
 	if err != nil {
 		t.Fatal(err)
 	}

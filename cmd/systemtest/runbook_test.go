@@ -25,7 +25,7 @@ func TestRunbookHasEachAlertExitStatusAndErrorLine(t *testing.T) {
 		}
 		return string(text)
 	}
-	runbook := read("../../deploy/runbook.md")
+	runbook := read("../../deploy/guide/runbook.md")
 	has := func(kind string, pattern *regexp.Regexp, text, before, after string) (n int) {
 		for _, match := range pattern.FindAllStringSubmatch(text, -1) {
 			n++

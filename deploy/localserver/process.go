@@ -17,15 +17,15 @@ type Process struct {
 }
 
 // Launch starts a command, and on Linux has the kernel send it the signal
-// lastWill should this program die without ending it. The process gets a group
+// deathSignal should this program die without ending it. The process gets a group
 // of its own: a Ctrl-C in the terminal reaches this program alone, which then
 // ends its children in order.
-func Launch(cmd *exec.Cmd, lastWill syscall.Signal) (*Process, error) {
+func Launch(cmd *exec.Cmd, deathSignal syscall.Signal) (*Process, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = new(syscall.SysProcAttr)
 	}
 	cmd.SysProcAttr.Setpgid = true
-	dieWithParent(cmd.SysProcAttr, lastWill)
+	dieWithParent(cmd.SysProcAttr, deathSignal)
 	p := &Process{exited: make(chan struct{})}
 	started := make(chan error)
 	go func() {
@@ -50,14 +50,14 @@ func Launch(cmd *exec.Cmd, lastWill syscall.Signal) (*Process, error) {
 }
 
 // launchLogged is Launch for a command whose output is appended to a file.
-func launchLogged(cmd *exec.Cmd, log string, lastWill syscall.Signal) (*Process, error) {
+func launchLogged(cmd *exec.Cmd, log string, deathSignal syscall.Signal) (*Process, error) {
 	out, err := os.OpenFile(log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close() // the child has its own
 	cmd.Stdout, cmd.Stderr = out, out
-	return Launch(cmd, lastWill)
+	return Launch(cmd, deathSignal)
 }
 
 // Exited is closed when the process has ended.
