@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/store/internal/postgres"
 )
 
 // auditRows is what is added to ident_audit, column by column.
@@ -75,14 +76,14 @@ func (s *Store) tendAudit(ctx context.Context) (err error) {
 	}
 	defer conn.Release()
 	defer func() { err = errors.Join(err, s.countAuditDays(ctx, conn.Conn())) }()
-	var locked bool
-	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", auditLock).Scan(&locked); err != nil {
+	unlock, err := postgres.TryLock(ctx, conn.Conn(), auditLock, s.log)
+	if err != nil {
 		return fmt.Errorf("locking the audit table: %w", err)
 	}
-	if !locked {
+	if unlock == nil {
 		return nil
 	}
-	defer s.unlock(conn.Conn(), auditLock)
+	defer unlock()
 	due, err := s.auditDue(ctx, conn.Conn())
 	if err != nil {
 		return fmt.Errorf("reading the days of the audit table: %w", err)
@@ -98,10 +99,10 @@ func (s *Store) tendAudit(ctx context.Context) (err error) {
 			continue
 		}
 		failed = append(failed, fmt.Errorf("audit table: %s: %w", d.sql, err))
-		switch class := classify(err); {
-		case class == contended, isTimedOut(err):
+		switch class := postgres.Classify(err); {
+		case class == postgres.Contended, postgres.IsTimedOut(err):
 			stuck = d.kind
-		case class == unknown:
+		case class == postgres.Unknown:
 			return errors.Join(failed...)
 		}
 	}
@@ -116,7 +117,7 @@ type auditCount struct {
 
 // countAuditDays counts the days of the audit table.
 func (s *Store) countAuditDays(ctx context.Context, conn *pgx.Conn) error {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	ctx, cancel := context.WithTimeout(ctx, postgres.AttemptTimeout)
 	defer cancel()
 	c := new(auditCount)
 	err := conn.QueryRow(ctx, "WITH "+auditDays+`
@@ -156,7 +157,7 @@ const (
 // do carries it out, or leaves it to the next time where it would have to wait, and
 // would hold up others.
 func (d auditDuty) do(ctx context.Context, conn *pgx.Conn) error {
-	timeout := attemptTimeout
+	timeout := postgres.AttemptTimeout
 	switch d.kind {
 	case auditDay:
 		timeout = auditDayTimeout
@@ -177,7 +178,7 @@ func (d auditDuty) do(ctx context.Context, conn *pgx.Conn) error {
 // and of which nothing will be written any more. An index over today would cost each
 // write more than its row does.
 func (s *Store) auditDue(ctx context.Context, conn *pgx.Conn) (due []auditDuty, err error) {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	ctx, cancel := context.WithTimeout(ctx, postgres.AttemptTimeout)
 	defer cancel()
 	rows, _ := conn.Query(ctx, "WITH "+auditDays+`
 		SELECT 'rest', format('DELETE FROM ident_audit_rest WHERE ctid = ANY (ARRAY(

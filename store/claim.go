@@ -11,6 +11,7 @@ import (
 
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/postgres"
 )
 
 const (
@@ -71,8 +72,8 @@ type claiming struct {
 // done.
 func (c *claiming) run(ctx context.Context) error {
 	for {
-		err := c.store.transact(ctx, c.try)
-		if err == nil || classify(err) != contended {
+		err := c.store.pool.Transact(ctx, c.try)
+		if err == nil || postgres.Classify(err) != postgres.Contended {
 			return err
 		}
 		if ctx.Err() != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/postgres"
 )
 
 // maxGroup is the greatest number of writes in one transaction, but for those to the
@@ -189,16 +190,16 @@ func (s *Store) commitGroup(group []*pending) {
 			group = again
 			continue
 		}
-		class := classify(err)
+		class := postgres.Classify(err)
 		s.metrics.failures.WithLabelValues(class.String()).Inc()
 		writes := 0
 		for _, p := range group {
 			writes += p.part
-			if p.reread = true; p.part > 1 && class != contended {
+			if p.reread = true; p.part > 1 && class != postgres.Contended {
 				p.most = p.part / 2 // so the one that fails is found in a few tries
 			}
 		}
-		if class == unknown {
+		if class == postgres.Unknown {
 			s.log.Warn("database out of reach, trying again", zap.Int("writes", writes), zap.Error(err))
 			for _, p := range group {
 				if p.part > 0 {
@@ -207,10 +208,10 @@ func (s *Store) commitGroup(group []*pending) {
 			}
 		}
 		switch {
-		case known && class == failed:
+		case known && class == postgres.Failed:
 			s.log.Warn("writes to users who are known failed, reading them first", zap.Int("writes", writes), zap.Error(err))
 			continue
-		case known && class == contended:
+		case known && class == postgres.Contended:
 			continue
 		case len(group) > 1:
 			// The one that cannot be committed, or not in time, is to hold up
@@ -219,13 +220,13 @@ func (s *Store) commitGroup(group []*pending) {
 				s.commitAlone(p)
 			}
 			return
-		case class == failed && group[0].part > 1:
+		case class == postgres.Failed && group[0].part > 1:
 			s.log.Warn("writes to a user failed, trying fewer of them", zap.Int("writes", writes), zap.Error(err))
 			continue
-		case class == contended:
+		case class == postgres.Contended:
 			s.postpone(group[0])
 			return
-		case class == failed && !group[0].mayLand():
+		case class == postgres.Failed && !group[0].mayLand():
 			s.giveUp(group[0], err)
 			return
 		}

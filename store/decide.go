@@ -172,7 +172,7 @@ func (s *Store) unseal(stored *storedUser) (*actor.User, error) {
 		if *account == nil {
 			continue
 		}
-		token, err := s.keyring.open(stored.tokens[i])
+		token, err := s.keyring.Open(stored.tokens[i])
 		if err != nil {
 			return nil, err
 		}

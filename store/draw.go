@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/store/internal/postgres"
 )
 
 // drawIDs draws $1 user ids.
@@ -87,7 +89,7 @@ func (s *Store) ReservedUserID() int64 { return s.spares.take() }
 
 // NewUserID implements [actor.Store].
 func (s *Store) NewUserID(ctx context.Context) (id int64, err error) {
-	err = s.retry(ctx, func(ctx context.Context) (err error) {
+	err = s.pool.Retry(ctx, func(ctx context.Context) (err error) {
 		id, err = s.draw(ctx)
 		return err
 	})
@@ -128,7 +130,7 @@ func (s *Store) drawGroups() {
 
 // drawGroup draws an id for each in one round trip.
 func (s *Store) drawGroup(group []*draw) {
-	ctx, cancel := context.WithTimeout(s.ctx, attemptTimeout)
+	ctx, cancel := context.WithTimeout(s.ctx, postgres.AttemptTimeout)
 	defer cancel()
 	rows, _ := s.pool.Query(ctx, drawIDs, len(group))
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])

@@ -2,13 +2,13 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/postgres"
 )
 
 // epochTimeout bounds a change to the epoch table, all tries included.
@@ -66,7 +66,7 @@ func (s *Store) HandOver(ctx context.Context, all []ownership.HandOver) ([]owner
 		}
 	}
 	err := e.run(ctx)
-	if err != nil && classify(err) == contended && len(e.granted.partitions) > 0 {
+	if err != nil && postgres.Classify(err) == postgres.Contended && len(e.granted.partitions) > 0 {
 		e = ending{store: s}
 		for _, h := range all {
 			e.release(h.Partition, h.Epoch)
@@ -131,8 +131,8 @@ func (e *ending) run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, epochTimeout)
 	defer cancel()
 	for {
-		err := e.store.transact(ctx, e.try)
-		if err == nil || classify(err) != contended || len(e.granted.partitions) > 0 || ctx.Err() != nil {
+		err := e.store.pool.Transact(ctx, e.try)
+		if err == nil || postgres.Classify(err) != postgres.Contended || len(e.granted.partitions) > 0 || ctx.Err() != nil {
 			return err
 		}
 	}
@@ -182,7 +182,7 @@ func (e *ending) queueGrants(batch *pgx.Batch) {
 // released and has the zero member as its holder.
 func (s *Store) Survey(ctx context.Context) ([]ownership.Row, error) {
 	var all []ownership.Row
-	err := s.retry(ctx, func(ctx context.Context) error {
+	err := s.pool.Retry(ctx, func(ctx context.Context) error {
 		rows, err := s.pool.Query(ctx, rowColumns+" ORDER BY partition")
 		if err != nil {
 			return err
@@ -202,19 +202,4 @@ func readRows(rows pgx.Rows) ([]ownership.Row, error) {
 		err = r.Scan(&row.Partition, &row.Epoch, &by.Name, &by.Incarnation.Start, &by.Incarnation.Session, &row.Released)
 		return row, err
 	})
-}
-
-// transact has do begin and end a transaction on a connection of the pool, and
-// rolls it back where do fails.
-func (s *Store) transact(ctx context.Context, do func(ctx context.Context, conn *pgx.Conn) error) error {
-	conn, err := s.pool.Acquire(ctx)
-	if err != nil {
-		return fmt.Errorf("reaching the database: %w", err)
-	}
-	defer conn.Release()
-	if err := do(ctx, conn.Conn()); err != nil {
-		s.rollback(conn.Conn(), err)
-		return err
-	}
-	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+
+	"github.com/glotpod/ident/store/internal/schema"
 )
 
 // EmptyNextSlot is what is done every now and then.
@@ -13,7 +15,7 @@ func (s *Store) EmptyNextSlot(ctx context.Context) error { return s.emptyNextSlo
 func (s *Store) TendAudit(ctx context.Context) error { return s.tendAudit(ctx) }
 
 // MigrationSQL is what takes the schema from version-1 to version.
-func MigrationSQL(version int) string { return migrations[version-1].sql }
+func MigrationSQL(version int) string { return schema.SQL(version) }
 
 // A Watcher is a watcher.
 type Watcher struct{ w watcher }
@@ -60,6 +62,3 @@ func OnEachIdle(ctx context.Context, s *Store, sql string) error {
 	}
 	return nil
 }
-
-// Contended says that what failed may succeed when it is tried again.
-func Contended(err error) bool { return classify(err) == contended }

@@ -3,12 +3,12 @@ package store
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/store/archive"
+	"github.com/glotpod/ident/store/internal/postgres"
 )
 
 const (
@@ -38,42 +38,28 @@ type Exporter struct {
 // else the error is a *SchemaError. Where tokens are left out, the database does
 // not even show them. Close must be called.
 func OpenExporter(ctx context.Context, o Options, tokens archive.Tokens) (*Exporter, error) {
-	conn, err := connectTo(ctx, o, "glotpod.ident/"+o.Name)
+	conn, err := connect(ctx, o.settings())
 	if err != nil {
 		return nil, err
 	}
 	return &Exporter{conn, tokens == archive.Sealed}, nil
 }
 
-// connectTo opens one connection, that is known by a name, to a database whose
-// schema is up to date.
-func connectTo(ctx context.Context, o Options, name string) (*pgx.Conn, error) {
-	config, err := PoolConfig(o)
+// connect opens one connection to a database whose schema is up to date.
+func connect(ctx context.Context, settings postgres.Settings) (*pgx.Conn, error) {
+	conn, err := settings.ConnectForBulk(ctx, pageTimeout)
 	if err != nil {
 		return nil, err
 	}
-	config.ConnConfig.RuntimeParams["application_name"] = name
-	config.ConnConfig.RuntimeParams["max_parallel_workers_per_gather"] = "0" // to start them takes longer than a page
-	config.ConnConfig.RuntimeParams["statement_timeout"] = strconv.FormatInt(pageTimeout.Milliseconds(), 10)
-	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
-	if err != nil {
-		return nil, fmt.Errorf("reaching the database: %w", err)
-	}
 	if _, err := CheckSchema(ctx, conn); err != nil {
-		closeConn(conn)
+		postgres.CloseConn(conn)
 		return nil, err
 	}
 	return conn, nil
 }
 
-func closeConn(conn *pgx.Conn) {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	conn.Close(ctx)
-}
-
 // Close closes the connection.
-func (e *Exporter) Close() { closeConn(e.conn) }
+func (e *Exporter) Close() { postgres.CloseConn(e.conn) }
 
 // LastID is the greatest id of all users, 0 where there are none.
 func (e *Exporter) LastID(ctx context.Context) (id int64, err error) {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store/archive"
+	"github.com/glotpod/ident/store/internal/keyring"
 )
 
 // A Fate is what became of a user who was to be imported.
@@ -80,11 +81,11 @@ func (b *importing) seal(u *archive.User) (_ *storedUser, reason string, err err
 		*accountOf(&s.user, service) = &actor.Account{ID: a.ID}
 		switch {
 		case a.Token != "":
-			if s.tokens[i], err = b.keyring.renew([]byte(a.Token)); err == errSealed {
+			if s.tokens[i], err = b.keyring.Reseal([]byte(a.Token)); err == keyring.ErrNoKey {
 				return nil, "no key opens the access token of its " + serviceNames[service] + " account", nil
 			}
 		case b.options.EmptyTokens:
-			s.tokens[i], err = b.keyring.seal(nil)
+			s.tokens[i], err = b.keyring.Seal(nil)
 		case b.stored[u.ID] == nil:
 			return nil, "its " + serviceNames[service] + " account has no access token", nil
 		}
@@ -93,19 +94,6 @@ func (b *importing) seal(u *archive.User) (_ *storedUser, reason string, err err
 		}
 	}
 	return s, "", nil
-}
-
-// renew returns what is sealed, sealed with the first key; unchanged if it is so
-// already.
-func (k *Keyring) renew(token []byte) ([]byte, error) {
-	plain, by := k.openBy(token)
-	switch by {
-	case noKey:
-		return nil, errSealed
-	case firstKey:
-		return token, nil
-	}
-	return k.seal(plain)
 }
 
 // differences names what of a stored user is not as it is to be. A token that was
@@ -126,16 +114,9 @@ func (b *importing) differences(have, next *storedUser, u *archive.User) (fields
 		case old == nil && a == nil:
 		case old == nil || a == nil || old.ID != a.ID:
 			fields = append(fields, serviceNames[service])
-		case archivedAccount(u, service).Token != "" && !b.keyring.same(have.tokens[i], next.tokens[i]):
+		case archivedAccount(u, service).Token != "" && !b.keyring.SameContent(have.tokens[i], next.tokens[i]):
 			fields = append(fields, serviceNames[service]+".access_token")
 		}
 	}
 	return fields
-}
-
-// same says whether two tokens are sealed of the same.
-func (k *Keyring) same(a, b []byte) bool {
-	plainA, errA := k.open(a)
-	plainB, errB := k.open(b)
-	return errA == nil && errB == nil && string(plainA) == string(plainB)
 }

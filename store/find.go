@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/store/internal/postgres"
 )
 
 // maxFinds is the greatest number of look-ups that share a round trip.
@@ -25,7 +26,7 @@ func (s *Store) Find(ctx context.Context, l *actor.Lookup) (*actor.User, error) 
 		return nil, nil
 	}
 	var found *storedUser
-	err := s.retry(ctx, func(ctx context.Context) (err error) {
+	err := s.pool.Retry(ctx, func(ctx context.Context) (err error) {
 		found, err = s.find(ctx, l)
 		return err
 	})
@@ -75,7 +76,7 @@ func (s *Store) findGroups() {
 
 // findGroup does look-ups in one round trip.
 func (s *Store) findGroup(group []*find) {
-	ctx, cancel := context.WithTimeout(s.ctx, attemptTimeout)
+	ctx, cancel := context.WithTimeout(s.ctx, postgres.AttemptTimeout)
 	defer cancel()
 	s.metrics.finds.Observe(float64(len(group)))
 	users, err := s.readFinds(ctx, group)

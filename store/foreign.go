@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/store/internal/postgres"
 )
 
 const (
@@ -66,9 +68,7 @@ func (s *Store) listen(ctx context.Context, w *watcher) (listened bool, err erro
 	}
 	defer func() {
 		w.lost()
-		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-		defer cancel()
-		conn.Close(ctx)
+		postgres.CloseConn(conn)
 	}()
 	if err := ask(ctx, conn, "LISTEN ident_foreign"); err != nil {
 		return false, err

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/store/internal/postgres"
 )
 
 // A group is one try to commit the writes that share a transaction. Of each
@@ -78,12 +79,12 @@ const decideOneFor = 20 * time.Millisecond
 // pendings that have to wait for another of the group: whose user or identity they
 // share, or who took too long. On an error, none is finished.
 func (s *Store) tryGroup(all []*pending) (done int, again []*pending, err error) {
-	ctx, cancel := context.WithTimeout(s.work, attemptTimeout)
+	ctx, cancel := context.WithTimeout(s.work, postgres.AttemptTimeout)
 	defer cancel()
 	g := &group{store: s}
 	g.writes, again = distinct(all)
 	var busy []*pending
-	err = s.transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	err = s.pool.Transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		if err := g.lock(ctx, conn); err != nil {
 			return fmt.Errorf("locking the users: %w", err)
 		}
@@ -108,22 +109,6 @@ func (s *Store) tryGroup(all []*pending) (done int, again []*pending, err error)
 		s.postpone(p)
 	}
 	return done, again, nil
-}
-
-// rollback ends a transaction that failed, so that the pool can use the
-// connection again. Where that does not work, or the connection cannot write,
-// the pool drops the connection.
-func (s *Store) rollback(conn *pgx.Conn, cause error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	switch {
-	case conn.IsClosed():
-	case isReadOnly(cause):
-		s.readOnly.Store(true)
-		conn.Close(ctx)
-	case conn.PgConn().TxStatus() != 'I':
-		conn.Exec(ctx, "rollback")
-	}
 }
 
 // distinct divides writes into those that can share a transaction and the rest, in

@@ -9,6 +9,8 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store/archive"
+	"github.com/glotpod/ident/store/internal/postgres"
+	"github.com/glotpod/ident/store/internal/schema"
 )
 
 // ImportUsers is how many users one call of [Importer.Put] may be given: beyond
@@ -43,8 +45,9 @@ type Importer struct {
 // OpenImporter opens a database, which has to have the schema that Migrate makes:
 // else the error is a *SchemaError. Close must be called.
 func OpenImporter(ctx context.Context, o Options, options ImportOptions) (*Importer, error) {
-	// Not a name of ours: instances forget whom they know, and read again.
-	conn, err := connectTo(ctx, o, "glotpod.ident-import/"+o.Name)
+	settings := o.settings()
+	settings.ApplicationName = "glotpod.ident-import/" + o.Name // not an instance: the instances notice a foreign write
+	conn, err := connect(ctx, settings)
 	if err != nil {
 		return nil, err
 	}
@@ -71,13 +74,13 @@ func (im *Importer) readDrawn(ctx context.Context) error {
 
 // usersSequence names the sequence that user ids are drawn from, quoted as SQL
 // takes it.
-func usersSequence(ctx context.Context, db queryer) (name string, err error) {
+func usersSequence(ctx context.Context, db schema.Queryer) (name string, err error) {
 	err = db.QueryRow(ctx, "SELECT pg_get_serial_sequence('users', 'id')").Scan(&name)
 	return name, err
 }
 
 // Close closes the connection.
-func (im *Importer) Close() { closeConn(im.conn) }
+func (im *Importer) Close() { postgres.CloseConn(im.conn) }
 
 // Put imports users in one transaction, and says what became of each. On an error,
 // none is imported, or perhaps, where the connection was lost, all that could be.
@@ -96,7 +99,7 @@ func (im *Importer) again(ctx context.Context, try func(ctx context.Context) err
 		attempt, cancel := context.WithTimeout(ctx, pageTimeout)
 		err := try(attempt)
 		cancel()
-		if err == nil || classify(err) != contended || time.Since(begun) > patience {
+		if err == nil || postgres.Classify(err) != postgres.Contended || time.Since(begun) > patience {
 			return err
 		}
 		select {

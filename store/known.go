@@ -12,6 +12,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/postgres"
 )
 
 // Most writes are to users whom this process knows, since it has read or written
@@ -31,7 +32,7 @@ func (p *pending) isNotKnown() bool {
 // tryKnown is tryGroup, for writes that are all known, and as many of each pending as can
 // be committed together. It returns as well those that have to be read after all.
 func (s *Store) tryKnown(all []*pending) (done int, again []*pending, err error) {
-	ctx, cancel := context.WithTimeout(s.work, attemptTimeout)
+	ctx, cancel := context.WithTimeout(s.work, postgres.AttemptTimeout)
 	defer cancel()
 	g := &group{store: s}
 	g.writes, again = distinct(all)
@@ -53,7 +54,7 @@ func (s *Store) tryKnown(all []*pending) (done int, again []*pending, err error)
 	g.plan.queue(batch, removal, isSound)
 	var ids []int64
 	s.spares.queue(batch, g.writes, &ids)
-	err = s.transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	err = s.pool.Transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return conn.SendBatch(ctx, batch).Close()
 	})
 	removal.done(err)

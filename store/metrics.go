@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/glotpod/ident/store/internal/postgres"
 )
 
 // metricPrefix begins the names of all metrics.
@@ -47,7 +49,7 @@ func newMetrics() *metrics {
 		Name: metricPrefix + "commit_failures_total",
 		Help: "Transactions of writes that were not committed: another one stood in the way (contended), an error of the database (failed), or the database was lost (unknown: it may have been committed, which the next try finds out).",
 	}, []string{"reason"})
-	for _, class := range []errorClass{contended, failed, unknown} {
+	for _, class := range []postgres.Class{postgres.Contended, postgres.Failed, postgres.Unknown} {
 		m.failures.WithLabelValues(class.String())
 	}
 	m.failed = m.counter("writes_failed_total", "Writes that were given up; the log says why.")
@@ -123,5 +125,5 @@ func (s *Store) Collect(to chan<- prometheus.Metric) {
 		send(aheadDesc, prometheus.GaugeValue, ahead)
 		send(overdueDesc, prometheus.GaugeValue, overdue)
 	}
-	send(tripsDesc, prometheus.CounterValue, float64(s.trips.Load()))
+	send(tripsDesc, prometheus.CounterValue, float64(s.RoundTrips()))
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/postgres"
 )
 
 // outbox hands notifications over to whoever sends them.
@@ -79,7 +80,7 @@ func (s *Store) Undelivered(ctx context.Context, partitions []int, afterID int64
 		args = append(args, partitions)
 	}
 	var all []actor.PendingNotification
-	err := s.retry(ctx, func(ctx context.Context) error {
+	err := s.pool.Retry(ctx, func(ctx context.Context) error {
 		if err := s.deleteDelivered(ctx); err != nil {
 			return err
 		}
@@ -104,7 +105,7 @@ func (s *Store) TakeOver(ctx context.Context, by ownership.Member, leases []part
 	for _, l := range leases {
 		partitions, epochs = append(partitions, l.Partition), append(epochs, l.Epoch)
 	}
-	err = s.retry(ctx, func(ctx context.Context) error {
+	err = s.pool.Retry(ctx, func(ctx context.Context) error {
 		if err := s.deleteDelivered(ctx); err != nil {
 			return err
 		}
@@ -146,7 +147,7 @@ func (s *Store) readOutbox(rows pgx.Rows) ([]actor.PendingNotification, error) {
 		if err = r.Scan(&n.ID, &n.UserID, &n.Partition, &n.MessageID, &n.RoutingKey, &n.TraceParent, &n.Body, &sealed); err != nil || !sealed {
 			return n, err
 		}
-		if n.Body, err = s.keyring.open(n.Body); err != nil {
+		if n.Body, err = s.keyring.Open(n.Body); err != nil {
 			if s.outbox.isNews(n.ID) {
 				s.log.Error("notification cannot be read, so those of its user are held back",
 					zap.Int64("id", n.ID), zap.Int64("user_id", n.UserID), zap.Error(err))
@@ -244,7 +245,7 @@ func (s *Store) sweepOutbox() {
 		case <-s.ctx.Done():
 			open = false
 		}
-		ctx, cancel := context.WithTimeout(s.work, attemptTimeout)
+		ctx, cancel := context.WithTimeout(s.work, postgres.AttemptTimeout)
 		if err := s.deleteDelivered(ctx); err != nil {
 			s.log.Warn("outbox not emptied", zap.Error(err))
 		}

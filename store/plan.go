@@ -195,7 +195,7 @@ func (pl *plan) change(s *Store, d decided, next *actor.User) (err error) {
 			sealed := []byte(nil)
 			if d.before != nil && old != nil && old.AccessToken == account.AccessToken {
 				sealed = d.before.tokens[i]
-			} else if sealed, err = s.keyring.seal([]byte(account.AccessToken)); err != nil {
+			} else if sealed, err = s.keyring.Seal([]byte(account.AccessToken)); err != nil {
 				return fmt.Errorf("sealing an access token: %w", err)
 			}
 			pl.services.users = append(pl.services.users, id)
@@ -221,7 +221,7 @@ func (pl *plan) tell(s *Store, lease partition.Lease, w *actor.Write, n actor.No
 	body := n.Body
 	if n.Secret {
 		var err error
-		if body, err = s.keyring.seal(body); err != nil {
+		if body, err = s.keyring.Seal(body); err != nil {
 			return fmt.Errorf("sealing a notification: %w", err)
 		}
 	}

@@ -49,7 +49,7 @@ func (s *Store) List(ctx context.Context, page *actor.Page) ([]actor.User, int64
 
 	var users []actor.User
 	var found int
-	err := s.retry(ctx, func(ctx context.Context) error {
+	err := s.pool.Retry(ctx, func(ctx context.Context) error {
 		batch := new(pgx.Batch)
 		// How to find the users depends on how rare the words are.
 		batch.Queue("SELECT set_config('plan_cache_mode', 'force_custom_plan', true)")
@@ -143,9 +143,4 @@ func (s *Store) logged(ctx context.Context, doing string, err error) error {
 func (s *Store) logSealed(userID int64, err error) {
 	s.metrics.unopened.Inc()
 	s.log.Error("access token cannot be read", zap.Int64("user_id", userID), zap.Error(err))
-}
-
-// quote quotes a value of a connection string.
-func quote(value string) string {
-	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/glotpod/ident/store/internal/keyring"
+	"github.com/glotpod/ident/store/internal/postgres"
 )
 
 // RekeyOptions say how [Store.Rekey] goes about it.
@@ -129,7 +132,7 @@ func (r *rekeying) pass(ctx context.Context) error {
 	p.Tokens = RekeyCount{Resealed: p.Tokens.Resealed}
 	p.Notifications = RekeyCount{Resealed: p.Notifications.Resealed}
 	p.Unreadable, r.todo = nil, 0
-	err := r.store.retry(ctx, func(ctx context.Context) (err error) {
+	err := r.store.pool.Retry(ctx, func(ctx context.Context) (err error) {
 		r.ranges, err = r.store.sealedRanges(ctx)
 		return err
 	})
@@ -150,8 +153,8 @@ func (r *rekeying) through(ctx context.Context, of *sealedRange) error {
 	for from := of.first; from <= of.last; {
 		begun := time.Now()
 		var b batch
-		err := r.store.retry(ctx, func(context.Context) (err error) {
-			attempt, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTimeout)
+		err := r.store.pool.Retry(ctx, func(context.Context) (err error) {
+			attempt, cancel := context.WithTimeout(context.WithoutCancel(ctx), postgres.AttemptTimeout)
 			defer cancel()
 			b, err = r.batch(attempt, of, from)
 			return err
@@ -190,16 +193,16 @@ func (r *rekeying) batch(ctx context.Context, of *sealedRange, from int64) (b ba
 	}
 	var stale []replacement
 	for _, row := range b.rows {
-		plain, by := r.store.keyring.openBy(row.sealed)
+		plain, by := r.store.keyring.OpenWithKey(row.sealed)
 		switch by {
-		case noKey:
+		case keyring.NoKey:
 			b.unreadable = append(b.unreadable, row)
-		case laterKey:
+		case keyring.LaterKey:
 			b.stale++
 			if r.DryRun {
 				continue
 			}
-			sealed, err := r.store.keyring.seal(plain)
+			sealed, err := r.store.keyring.Seal(plain)
 			if err != nil {
 				return b, err
 			}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/store/internal/postgres"
 )
 
 // slotLockWait is how long the lock on a slot may hold up commits.
@@ -14,7 +16,7 @@ const slotLockWait = "200ms"
 // two days old and more. In the first and the last hour of a day nothing is
 // done, so that no transaction can see another day than this one.
 func (s *Store) emptyNextSlot(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	ctx, cancel := context.WithTimeout(ctx, postgres.AttemptTimeout)
 	defer cancel()
 	var midnight bool
 	var slot int

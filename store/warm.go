@@ -51,7 +51,7 @@ func (s *Store) warm(ctx context.Context) error {
 		defer conn.Release() // all are held at once, so that each is another one
 		for _, warm := range []func(context.Context, *pgx.Conn) error{s.warmLeases, s.warmReads, s.warmWrites} {
 			if err := warm(ctx, conn.Conn()); err != nil {
-				s.rollback(conn.Conn(), err)
+				s.pool.Rollback(conn.Conn(), err)
 				return fmt.Errorf("planning statements: %w", err)
 			}
 		}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/store/internal/keyring"
 )
 
 const (
@@ -47,10 +49,10 @@ func (s *Store) CheckKeys(ctx context.Context) {
 	stale := 0
 	var unreadable []int64 // whose
 	for _, row := range rows {
-		switch _, by := s.keyring.openBy(row.sealed); by {
-		case noKey:
+		switch _, by := s.keyring.OpenWithKey(row.sealed); by {
+		case keyring.NoKey:
 			unreadable = append(unreadable, row.userID)
-		case laterKey:
+		case keyring.LaterKey:
 			stale++
 		}
 	}

@@ -2,33 +2,12 @@ package store_test
 
 import (
 	"crypto/rand"
-	"fmt"
-	"io/fs"
-	"net"
-	"os"
 	"sync"
-	"syscall"
 	"testing"
-
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store"
 )
-
-func TestAFullDiskIsNoDatabaseOutOfReach(t *testing.T) {
-	for err, want := range map[error]bool{
-		&fs.PathError{Op: "write", Path: "users", Err: syscall.ENOSPC}: false,
-		syscall.EFBIG: false,
-		&net.OpError{Op: "read", Net: "tcp", Err: os.NewSyscallError("read", syscall.ECONNRESET)}: true,
-		&net.OpError{Op: "dial", Net: "unix", Err: syscall.ECONNREFUSED}:                          true,
-		os.ErrDeadlineExceeded: true,
-	} {
-		if got := store.Unreachable(fmt.Errorf("doing: %w", err)); got != want {
-			t.Errorf("%v: %v", err, got)
-		}
-	}
-}
 
 func TestStatementsThatAreNoLongerAsTheyWerePlannedAreTriedAgain(t *testing.T) {
 	h := start(t)
@@ -72,18 +51,4 @@ func TestStatementsThatAreNoLongerAsTheyWerePlannedAreTriedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	use("DEALLOCATE ALL")
-}
-
-func TestOnlyThatPlansAreOutdatedIsTriedAgainOfWhatIsNotSupported(t *testing.T) {
-	for err, want := range map[pgconn.PgError]bool{
-		{Code: "0A000", Routine: "RevalidateCachedQuery"}: true,
-		{Code: "0A000", Routine: "ATExecAlterColumnType"}: false,
-		{Code: "0A000"}: false,
-		{Code: "26000", Routine: "FetchPreparedStatement"}: true,
-		{Code: "42601", Routine: "RevalidateCachedQuery"}:  false,
-	} {
-		if got := store.Contended(fmt.Errorf("doing: %w", &err)); got != want {
-			t.Errorf("%+v: %v", err, got)
-		}
-	}
 }

@@ -2,21 +2,20 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/store/internal/postgres"
 )
 
 // NextStart returns a number that is greater than each one that it has returned
 // before, to whomever.
 func (s *Store) NextStart(ctx context.Context) (start int64, err error) {
-	err = s.retry(ctx, func(ctx context.Context) error {
+	err = s.pool.Retry(ctx, func(ctx context.Context) error {
 		return s.pool.QueryRow(ctx, "SELECT nextval('ident_starts')").Scan(&start)
 	})
 	if err != nil {
@@ -51,7 +50,7 @@ func (e *DisagreementError) Error() string {
 // *DisagreementError.
 func (s *Store) Agree(ctx context.Context, ours ownership.Parameters) error {
 	var theirs ownership.Parameters
-	err := s.retry(ctx, func(ctx context.Context) error {
+	err := s.pool.Retry(ctx, func(ctx context.Context) error {
 		// The second statement sees what the first one has waited for.
 		batch := new(pgx.Batch)
 		batch.Queue(`WITH first AS (
@@ -89,15 +88,14 @@ func (s *Store) TryRebind(ctx context.Context, least time.Duration, rebind func(
 		return false, fmt.Errorf("reaching the database: %w", err)
 	}
 	defer conn.Release()
-	// A lock of the session, since a transaction must not idle.
-	var locked bool
-	if err := conn.QueryRow(ctx, "SELECT pg_try_advisory_lock($1)", rebindLock).Scan(&locked); err != nil {
+	unlock, err := postgres.TryLock(ctx, conn.Conn(), rebindLock, s.log)
+	if err != nil {
 		return false, fmt.Errorf("locking the binding of queues: %w", err)
 	}
-	if !locked {
+	if unlock == nil {
 		return false, nil
 	}
-	defer s.unlock(conn.Conn(), rebindLock)
+	defer unlock()
 	var due bool
 	if err := conn.QueryRow(ctx, "SELECT coalesce(rebound_at <= now() - $1::interval, true) FROM ident_cluster", least).Scan(&due); err != nil {
 		return false, fmt.Errorf("reading when queues were last bound: %w", err)
@@ -112,14 +110,4 @@ func (s *Store) TryRebind(ctx context.Context, least time.Duration, rebind func(
 		return false, fmt.Errorf("recording that queues were bound: %w", err)
 	}
 	return true, nil
-}
-
-// unlock gives an advisory lock of the session back, if need be with the
-// connection.
-func (s *Store) unlock(conn *pgx.Conn, key int64) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if _, err := conn.Exec(ctx, "SELECT pg_advisory_unlock($1)", key); err != nil {
-		s.log.Warn("advisory lock ends with its connection", zap.Int64("lock", key), zap.Error(errors.Join(err, conn.Close(ctx))))
-	}
 }

@@ -1,0 +1,108 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"syscall"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// A Class says what may be done after a transaction that failed.
+type Class int
+
+const (
+	// Failed: the transaction was not committed, and another attempt would fail too.
+	Failed Class = iota
+
+	// Contended: the transaction was not committed, because another transaction was in
+	// the way or has changed the tables since a statement was planned. Another attempt
+	// may succeed.
+	Contended
+
+	// Unknown: the database is unreachable, or the connection was lost on the way. The
+	// transaction may have been committed.
+	Unknown
+)
+
+func (c Class) String() string { return [...]string{"failed", "contended", "unknown"}[c] }
+
+// Classify returns the class of an error of the database. It is the only place that
+// tells these errors apart.
+func Classify(err error) Class {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		if isConnectionLost(err) {
+			return Unknown
+		}
+		return Failed
+	}
+	switch pg.Code {
+	case "23505", // unique_violation: another transaction was faster
+		"23503", // foreign_key_violation: likewise
+		"40001", // serialization_failure
+		"40P01", // deadlock_detected
+		"55P03", // lock_not_available
+		"26000": // invalid_sql_statement_name: a prepared statement is gone; pgx prepares it again
+		return Contended
+	case "0A000": // feature_not_supported
+		if pg.Routine == resultChanged { // pgx prepares the statement again
+			return Contended
+		}
+		return Failed
+	case readOnlyCode, // the server is a standby, for now
+		"25P03", // idle_in_transaction_session_timeout: this process was frozen or cut off
+		"53300": // too_many_connections
+		return Unknown
+	case timedOutCode:
+		return Failed
+	}
+	switch class := pg.Code[:2]; {
+	case class == "08", class == "57": // connection_exception, operator_intervention
+		return Unknown
+	case pg.SeverityUnlocalized == "FATAL", pg.SeverityUnlocalized == "PANIC":
+		return Unknown
+	}
+	return Failed
+}
+
+// resultChanged is the routine in which PostgreSQL finds that the result types of a
+// prepared statement have changed. This error has no code of its own.
+const resultChanged = "RevalidateCachedQuery"
+
+// readOnlyCode is read_only_sql_transaction.
+const readOnlyCode = "25006"
+
+// isReadOnly reports whether the connection cannot write.
+func isReadOnly(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == readOnlyCode
+}
+
+// timedOutCode is query_canceled, which statement_timeout causes.
+const timedOutCode = "57014"
+
+// IsTimedOut reports whether a statement reached its statement_timeout.
+func IsTimedOut(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == timedOutCode
+}
+
+// isConnectionLost reports whether a connection broke or could not be made.
+func isConnectionLost(err error) bool {
+	var network net.Error
+	var connect *pgconn.ConnectError
+	return errors.As(err, &network) && !isErrno(network) || errors.As(err, &connect) || pgconn.SafeToRetry(err) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+}
+
+// isErrno reports whether err is the bare result of a system call, as file operations
+// return it. It implements net.Error, but errors of the network are a *net.OpError
+// around it.
+func isErrno(err error) bool {
+	_, bare := err.(syscall.Errno)
+	return bare
+}

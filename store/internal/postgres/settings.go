@@ -1,0 +1,107 @@
+package postgres
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Settings name a database and say how to connect to it.
+type Settings struct {
+	Host            string
+	Port            int
+	Database        string
+	User            string
+	Password        string
+	SSLMode         string // as in libpq
+	SSLRootCert     string // a file; "" means the system's certificates
+	ApplicationName string // shown in pg_stat_activity
+	MaxConnections  int    // of the pool
+}
+
+const (
+	connectTimeout = 5 * time.Second
+
+	// idleTimeout bounds how long a transaction waits for this process. The process
+	// may be frozen or cut off while the transaction holds locks that other sessions
+	// wait for. No transaction here waits for anything but computation. If the process
+	// is cut off in the middle of a message, and only then, the server does not count
+	// the time; keepAlive covers that case.
+	idleTimeout = "3s"
+)
+
+// keepAlive makes the server notice within about 12 s that a process that holds locks
+// is unreachable. Unix sockets ignore these parameters.
+var keepAlive = map[string]string{
+	"tcp_keepalives_idle":     "6",
+	"tcp_keepalives_interval": "2",
+	"tcp_keepalives_count":    "3",
+}
+
+// planOnce makes the server plan each statement once per connection instead of at each
+// execution: planning takes several times as long as execution, and each statement has
+// one good plan, by an index. The plan must use the index even while the tables are
+// small, or too new for statistics, so that a sequential scan looks cheaper: the tables
+// may grow by a million rows before the server plans again.
+var planOnce = map[string]string{
+	"plan_cache_mode":  "force_generic_plan",
+	"enable_seqscan":   "off",
+	"enable_hashjoin":  "off", // a hash join would read a whole index
+	"enable_mergejoin": "off", // likewise
+	"jit":              "off", // disabled plan types cost so much that the planner would compile what must use one
+}
+
+// PoolConfig translates the settings for pgx.
+func (s Settings) PoolConfig() (*pgxpool.Config, error) {
+	config, err := pgxpool.ParseConfig("sslmode=" + s.SSLMode + " sslrootcert=" + quote(s.SSLRootCert) + " host=" + quote(s.Host) +
+		" port=" + strconv.Itoa(s.Port) + " dbname=" + quote(s.Database) + " user=" + quote(s.User))
+	if err != nil {
+		return nil, fmt.Errorf("settings of the database: %w", err)
+	}
+	config.ConnConfig.Password = s.Password
+	config.ConnConfig.ConnectTimeout = connectTimeout
+	if config.ConnConfig.TLSConfig != nil {
+		config.ConnConfig.TLSConfig.MinVersion = tls.VersionTLS12
+	}
+	config.ConnConfig.RuntimeParams = map[string]string{
+		"application_name":                    s.ApplicationName,
+		"statement_timeout":                   "15s",
+		"lock_timeout":                        "2s",
+		"default_transaction_isolation":       "read committed",
+		"idle_in_transaction_session_timeout": idleTimeout,
+	}
+	maps.Copy(config.ConnConfig.RuntimeParams, planOnce)
+	maps.Copy(config.ConnConfig.RuntimeParams, keepAlive)
+	config.MaxConns = int32(s.MaxConnections)
+	config.MinIdleConns = 1
+	config.MaxConnLifetimeJitter = config.MaxConnLifetime / 2 // connections that were opened together do not all close together
+	return config, nil
+}
+
+// quote quotes a value of a connection string.
+func quote(value string) string {
+	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
+}
+
+// ConnectForBulk opens one connection for statements that read or write many rows. Each
+// may take up to timeout.
+func (s Settings) ConnectForBulk(ctx context.Context, timeout time.Duration) (*pgx.Conn, error) {
+	config, err := s.PoolConfig()
+	if err != nil {
+		return nil, err
+	}
+	config.ConnConfig.RuntimeParams["max_parallel_workers_per_gather"] = "0" // starting the workers takes longer than the statement
+	config.ConnConfig.RuntimeParams["statement_timeout"] = strconv.FormatInt(timeout.Milliseconds(), 10)
+	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
+	if err != nil {
+		return nil, fmt.Errorf("reaching the database: %w", err)
+	}
+	return conn, nil
+}

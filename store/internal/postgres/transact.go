@@ -1,0 +1,67 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/cluster/wait"
+)
+
+const (
+	// AttemptTimeout bounds one attempt at one transaction or query, so that a
+	// database that has stopped answering is noticed.
+	AttemptTimeout = 10 * time.Second
+
+	// retryTimeout bounds all attempts of one Retry.
+	retryTimeout = 30 * time.Second
+)
+
+// Retry calls try until it succeeds or fails with an error of class Failed. It returns
+// the last error when ctx is done or 30 s have passed. Each attempt has AttemptTimeout.
+func (p *Pool) Retry(ctx context.Context, try func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, retryTimeout)
+	defer cancel()
+	backoff := wait.Backoff{First: 50 * time.Millisecond, Longest: time.Second}
+	for {
+		attempt, cancel := context.WithTimeout(ctx, AttemptTimeout)
+		err := try(attempt)
+		cancel()
+		if err == nil || Classify(err) == Failed || backoff.Wait(ctx) != nil {
+			return err
+		}
+	}
+}
+
+// Transact passes a connection of the pool to run, which begins and ends a transaction
+// on it. If run fails, Transact rolls back.
+func (p *Pool) Transact(ctx context.Context, run func(ctx context.Context, conn *pgx.Conn) error) error {
+	conn, err := p.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("reaching the database: %w", err)
+	}
+	defer conn.Release()
+	if err := run(ctx, conn.Conn()); err != nil {
+		p.Rollback(conn.Conn(), err)
+		return err
+	}
+	return nil
+}
+
+// Rollback ends a transaction that failed because of cause, so that the pool can use
+// the connection again. If the rollback fails, or the connection cannot write, the pool
+// drops the connection.
+func (p *Pool) Rollback(conn *pgx.Conn, cause error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	switch {
+	case conn.IsClosed():
+	case isReadOnly(cause):
+		p.readOnly.Store(true)
+		conn.Close(ctx)
+	case conn.PgConn().TxStatus() != 'I':
+		conn.Exec(ctx, "rollback")
+	}
+}
