@@ -104,7 +104,7 @@ func (c *coordinator) tell(events ...ownership.Event) {
 	full := c.events.Len() >= maxEvents
 	var all []any
 	for _, e := range events {
-		if _, heard := e.(ownership.Received); !heard || !full {
+		if _, heard := e.(ownership.MessageReceived); !heard || !full {
 			all = append(all, e)
 		}
 	}
@@ -178,7 +178,7 @@ func (c *coordinator) run(ctx context.Context) {
 			return
 		}
 		wait := time.Hour // until an event
-		if wake := c.core.Wake(); !wake.IsZero() && !c.blocked {
+		if wake := c.core.NextTick(); !wake.IsZero() && !c.blocked {
 			wait = max(0, time.Until(wake))
 		}
 		timer.Reset(wait)
@@ -196,7 +196,7 @@ func (c *coordinator) handle(ctx context.Context, workers *sync.WaitGroup, all [
 			c.control(ctx, workers, x)
 		} else if !c.blocked {
 			events = append(events, e)
-		} else if _, heard := e.(ownership.Received); !heard {
+		} else if _, heard := e.(ownership.MessageReceived); !heard {
 			c.later = append(c.later, e)
 		}
 	}
@@ -258,16 +258,16 @@ func (c *coordinator) do(ctx context.Context, workers *sync.WaitGroup, command o
 		c.releases.Put(partition.Lease{Partition: command.Partition, Epoch: command.Epoch})
 	case ownership.Survey:
 		workers.Go(func() { c.survey(ctx) })
-	case ownership.Refuse:
-		c.log.Error("member refused", zap.Stringer("member", command.Member), zap.String("why", command.Why))
-	case ownership.Become:
+	case ownership.ReportRefusal:
+		c.log.Error("member refused", zap.Stringer("member", command.Member), zap.String("why", command.Reason))
+	case ownership.ReportState:
 		c.log.Info("member", zap.Stringer("state", command.State))
 		c.state.Store(uint32(command.State))
 		if command.State == ownership.Left {
 			close(c.left)
 		}
 	case ownership.Stop:
-		c.stopped(command.Reason, command.Why)
+		c.stopped(command.Reason, command.Detail)
 	default:
 		if consume, ok := command.(ownership.Consume); ok {
 			c.claimed[consume.Partition].CompareAndSwap(0, time.Now().UnixNano())
@@ -324,7 +324,7 @@ func (c *coordinator) releaseAll(ctx context.Context) {
 		}
 		var released []ownership.Event
 		for _, lease := range batch {
-			released = append(released, ownership.Released{Partition: lease.Partition, Epoch: lease.Epoch})
+			released = append(released, ownership.LeaseReleased{Partition: lease.Partition, Epoch: lease.Epoch})
 		}
 		c.tell(released...)
 	}

@@ -94,12 +94,12 @@ func (s *session) do(command ownership.Command) {
 	case ownership.Abandon:
 		s.abandon(s.slots[command.Partition])
 	case ownership.Reconnect:
-		s.fail(fmt.Errorf("%w: %s", errAnew, command.Why))
+		s.fail(fmt.Errorf("%w: %s", errAnew, command.Reason))
 	}
 }
 
 func (s *session) lostLease(lease partition.Lease) {
-	s.coordinator.tell(ownership.Lost{Partition: lease.Partition, Epoch: lease.Epoch})
+	s.coordinator.tell(ownership.LeaseLost{Partition: lease.Partition, Epoch: lease.Epoch})
 }
 
 // consume begins to serve a partition.

@@ -264,7 +264,7 @@ func (i *Instance) collectMembership(gauge func(*prometheus.Desc, float64, ...st
 	}
 	var owned, assigned float64
 	for p, status := range status.Partitions {
-		if status.Assigned == i.o.Name {
+		if status.AssignedTo == i.o.Name {
 			assigned++
 		}
 		if status.Epoch != 0 {

@@ -126,7 +126,7 @@ func (s *session) join(ctx context.Context, i *Instance) error {
 		Self:     s.self,
 		Describe: func() membership.Report { return s.report(i) },
 		Event: func(e ownership.Event) {
-			if r, ok := e.(ownership.Received); ok && r.Message.From == s.self {
+			if r, ok := e.(ownership.MessageReceived); ok && r.Message.From == s.self {
 				s.heard.Store(time.Now().UnixNano())
 			}
 			s.coordinator.tell(e)

@@ -24,7 +24,7 @@ func superseded(t *testing.T, p *peer) {
 		for _, command := range core.Step(time.Now(), e) {
 			if stop, ok := command.(ownership.Stop); ok {
 				if stop.Reason != ownership.Superseded {
-					t.Errorf("%v %s", stop.Reason, stop.Why)
+					t.Errorf("%v %s", stop.Reason, stop.Detail)
 				}
 				p.link.Close()
 				return

@@ -69,7 +69,7 @@ func FuzzDecode(f *testing.F) {
 			if again, err := decodeMessage(encodeMessage(msg)); err != nil || !reflect.DeepEqual(again, msg) {
 				t.Fatalf("%+v came back as %+v: %v", msg, again, err)
 			}
-			step(ownership.Received{Message: msg})
+			step(ownership.MessageReceived{Message: msg})
 			now = now.Add(300 * time.Millisecond)
 			step(ownership.Tick{})
 		}

@@ -43,7 +43,7 @@ func TestWhatIsSentToOneMemberIsHeardInItsTurnAndByNobodyElse(t *testing.T) {
 		seqs []int64
 	}{{b, []int64{1, 2, 3}}, {c, []int64{1, 3}}} {
 		for _, seq := range heard.seqs {
-			if got := heard.by.next().(ownership.Received).Message; !reflect.DeepEqual(got, message(a.who, seq)) {
+			if got := heard.by.next().(ownership.MessageReceived).Message; !reflect.DeepEqual(got, message(a.who, seq)) {
 				t.Errorf("%v heard %v, not %d", heard.by.who, got, seq)
 			}
 		}
@@ -71,7 +71,7 @@ func TestEachMemberHearsWhatIsBroadcastWholeAndInOrderItsSenderIncluded(t *testi
 	for _, p := range []*peer{a, b} {
 		heard := make(map[ownership.Member]int64)
 		for range 2 * n {
-			got := p.next().(ownership.Received).Message
+			got := p.next().(ownership.MessageReceived).Message
 			if want := message(got.From, heard[got.From]); !reflect.DeepEqual(got, want) {
 				t.Fatalf("%v heard %v, not %v", p.who, got, want)
 			}
@@ -96,7 +96,7 @@ func TestAProbeSaysNothingOfWhoIsThereAndFindsWhoseConnectionIsGone(t *testing.T
 		a.flush()
 		select {
 		case e := <-a.events:
-			if e != (ownership.Gone{Member: b.who}) {
+			if e != (ownership.MemberGone{Member: b.who}) {
 				t.Fatalf("%v", e)
 			}
 			found = true
@@ -104,7 +104,7 @@ func TestAProbeSaysNothingOfWhoIsThereAndFindsWhoseConnectionIsGone(t *testing.T
 		}
 	}
 	a.Probe(member("b", 3, 1)) // who has never been
-	if e := a.next(); e != (ownership.Gone{Member: member("b", 3, 1)}) {
+	if e := a.next(); e != (ownership.MemberGone{Member: member("b", 3, 1)}) {
 		t.Errorf("%v", e)
 	}
 	if len(a.events) > 0 || len(b.events) > 0 {
@@ -118,7 +118,7 @@ func TestAMemberThatHasLeftIsGoneThoughItsConnectionStays(t *testing.T) {
 	a, b := s.join(member("a", 1, 1), nil), s.join(member("b", 2, 1), nil)
 	b.Close()
 	a.Probe(b.who)
-	if e := a.next(); e != (ownership.Gone{Member: b.who}) {
+	if e := a.next(); e != (ownership.MemberGone{Member: b.who}) {
 		t.Errorf("%v", e)
 	}
 	if b.link.IsClosed() {
@@ -150,7 +150,7 @@ func TestCallersNeverWaitThoughTheBrokerTakesNothingIn(t *testing.T) {
 	// The newest have come, in order.
 	last, heard := int64(-1), 0
 	for last < n-1 {
-		msg := b.next().(ownership.Received).Message
+		msg := b.next().(ownership.MessageReceived).Message
 		if msg.Seq <= last {
 			t.Fatalf("%d came after %d", msg.Seq, last)
 		}
@@ -171,7 +171,7 @@ func TestCallersNeverWaitForAMemberThatDoesNotRead(t *testing.T) {
 	s.join(member("b", 2, 1), func(o *membership.Options) {
 		o.Event = func(e ownership.Event) {
 			<-reads
-			heard <- e.(ownership.Received).Message.Seq
+			heard <- e.(ownership.MessageReceived).Message.Seq
 		}
 	})
 	const n = 1000
@@ -364,14 +364,14 @@ func TestWhateverStrangersPublishCostsAMemberNothingButALine(t *testing.T) {
 	publish("heartbeat", `{"v":2,`+from+`,"seq":6,"state":"ready"}`, "", "")
 
 	publish("heartbeat", `{"v":1,`+from+`,"seq":7,"state":"ready","unknown":[1]}`, "", "")
-	want := ownership.Received{Message: ownership.Message{From: member("b", 1, 1), Seq: 7, State: ownership.Ready}}
+	want := ownership.MessageReceived{Message: ownership.Message{From: member("b", 1, 1), Seq: 7, State: ownership.Ready}}
 	for range 2 {
 		if got := p.next(); !reflect.DeepEqual(got, ownership.Event(want)) {
 			t.Fatalf("%v", got)
 		}
 	}
 	p.Probe(member("b", 1, 1))
-	if e := p.next(); e != (ownership.Gone{Member: member("b", 1, 1)}) {
+	if e := p.next(); e != (ownership.MemberGone{Member: member("b", 1, 1)}) {
 		t.Errorf("%v", e)
 	}
 	if err := p.Err(); err != nil {

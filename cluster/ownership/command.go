@@ -67,27 +67,27 @@ type (
 	// database is in reach.
 	Survey struct{}
 
-	// Refuse says that Member does not count here and why. It is to be logged,
+	// ReportRefusal says that Member does not count here and why. It is to be logged,
 	// and is given once for each incarnation.
-	Refuse struct {
+	ReportRefusal struct {
 		Member Member
-		Why    string
+		Reason    string
 	}
 
 	// Reconnect asks for a new session. The one there was counts as
 	// disconnected.
-	Reconnect struct{ Why string }
+	Reconnect struct{ Reason string }
 
-	// Become says that the instance is in another state. Left is the last
+	// ReportState says that the instance is in another state. Left is the last
 	// command of all; when it comes, what was said before is to be sent out,
 	// and the process may end.
-	Become struct{ State State }
+	ReportState struct{ State State }
 
 	// Stop says that the process must end, and is the last command of all. Its
 	// partitions have been abandoned.
 	Stop struct {
 		Reason StopReason
-		Why    string
+		Detail    string
 	}
 )
 
@@ -97,15 +97,15 @@ type StopReason uint8
 const (
 	// Superseded: a newer process has this instance's name.
 	Superseded StopReason = iota + 1
-	// Disagrees: the cluster has other parameters.
-	Disagrees
+	// ParametersDiffer: the cluster has other parameters.
+	ParametersDiffer
 )
 
 func (r StopReason) String() string {
 	switch r {
 	case Superseded:
 		return "superseded"
-	case Disagrees:
+	case ParametersDiffer:
 		return "disagrees"
 	default:
 		return "unknown"
@@ -121,7 +121,7 @@ func (HandOver) command()  {}
 func (Abandon) command()   {}
 func (Release) command()   {}
 func (Survey) command()    {}
-func (Refuse) command()    {}
+func (ReportRefusal) command()    {}
 func (Reconnect) command() {}
-func (Become) command()    {}
+func (ReportState) command()    {}
 func (Stop) command()      {}

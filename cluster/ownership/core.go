@@ -76,8 +76,8 @@ func (c *Core) Step(now time.Time, events ...Event) []Command {
 // ended reports whether nothing will be decided any more.
 func (c *Core) ended() bool { return c.state == Left || c.state == Stopped }
 
-// Wake says when the next [Tick] is due, and the zero time if none is.
-func (c *Core) Wake() time.Time {
+// NextTick says when the next [Tick] is due, and the zero time if none is.
+func (c *Core) NextTick() time.Time {
 	if !c.connected() {
 		return time.Time{}
 	}
@@ -111,7 +111,7 @@ func (c *Core) handle(e Event) {
 		c.request(c.drained, true)
 	case Claimed:
 		c.won(e)
-	case Released:
+	case LeaseReleased:
 		c.freed(e)
 	default:
 		if c.connected() {
@@ -123,9 +123,9 @@ func (c *Core) handle(e Event) {
 // handleConnected handles what has no meaning outside a session.
 func (c *Core) handleConnected(e Event) {
 	switch e := e.(type) {
-	case Received:
+	case MessageReceived:
 		c.hear(&e.Message)
-	case Gone:
+	case MemberGone:
 		if c.bury(e.Member) {
 			c.news.Gone = append(c.news.Gone, e.Member)
 			c.hurry()
@@ -138,7 +138,7 @@ func (c *Core) handleConnected(e Event) {
 		c.consuming(e)
 	case HandedOver:
 		c.handedOver(e)
-	case Lost:
+	case LeaseLost:
 		c.lost(e)
 	case Surveyed:
 		c.surveyed(e.Rows)
@@ -201,7 +201,7 @@ func (c *Core) tell() {
 	if c.state == Leaving && c.busy == 0 {
 		c.state = Left
 		c.broadcast()
-		c.do(Become{State: Left})
+		c.do(ReportState{State: Left})
 		return
 	}
 	if !c.now.Before(c.sendAt) {

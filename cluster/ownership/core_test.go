@@ -54,7 +54,7 @@ func (b *bench) wait(d time.Duration) []Command {
 	var commands []Command
 	end := b.now.Add(d)
 	for {
-		wake := b.core.Wake()
+		wake := b.core.NextTick()
 		if wake.IsZero() || wake.After(end) {
 			break
 		}
@@ -79,7 +79,7 @@ func (b *bench) hear(from Member, seq int64, state State, change ...func(*Messag
 	for _, f := range change {
 		f(&msg)
 	}
-	return b.step(Received{Message: msg})
+	return b.step(MessageReceived{Message: msg})
 }
 
 // only returns the commands of one kind.
@@ -198,7 +198,7 @@ func TestBackOffEndsWithOutage(t *testing.T) {
 func TestLostLeaseIsNotClaimedBack(t *testing.T) {
 	b := newOwner(t, 1)
 	b.wait(10 * time.Second)
-	got := b.step(Lost{Partition: 0, Epoch: 1})
+	got := b.step(LeaseLost{Partition: 0, Epoch: 1})
 	expect(t, only[Abandon](got), Abandon{Partition: 0, Epoch: 1})
 	claims := only[Claim](got)
 	if len(claims) != 1 || claims[0].Depose != 0 {
@@ -218,7 +218,7 @@ func TestUnknownHolderIsGivenTime(t *testing.T) {
 		expect(t, only[Probe](got), Probe{Member: alice})
 		expect(t, only[Claim](got))
 		if certain {
-			got = b.step(Gone{Member: alice})
+			got = b.step(MemberGone{Member: alice})
 		} else {
 			got = b.wait(b.core.cfg.SuspectAfter)
 		}
@@ -329,7 +329,7 @@ func TestLateMessages(t *testing.T) {
 	ring("b")
 	b.hear(newer, 2, Ready)
 	ring("a", "b")
-	b.step(Gone{Member: newer})
+	b.step(MemberGone{Member: newer})
 	ring("b")
 	b.hear(newer, 3, Ready)
 	said := only[Broadcast](b.wait(time.Second / 2))
@@ -355,7 +355,7 @@ func TestLeavesUnasked(t *testing.T) {
 	if len(said) != 1 || said[0].Message.State != Left || len(said[0].Message.Released) != 1 {
 		t.Errorf("the last message is %+v", said)
 	}
-	expect(t, only[Become](got), Become{State: Left})
+	expect(t, only[ReportState](got), ReportState{State: Left})
 	expect(t, b.step(LeaveRequested{}))
 }
 
@@ -371,7 +371,7 @@ func TestHostileMessages(t *testing.T) {
 		got := b.hear(firstSession(fmt.Sprint("stranger", n), 1), 1, Joining, func(m *Message) {
 			m.Wants, m.Granted, m.Released, m.Taken = wishes, wishes, wishes[:2], wishes[:2]
 		})
-		refusals += len(only[Refuse](got))
+		refusals += len(only[ReportRefusal](got))
 	}
 	if len(b.core.members) != b.core.cfg.MaxMembers || refusals != 1 {
 		t.Errorf("%d members are kept, %d refused", len(b.core.members), refusals)
@@ -428,7 +428,7 @@ func TestAnyEvents(t *testing.T) {
 					m.Wants, m.Released, m.Taken = leases(), leases(), leases()
 				})
 			case 4:
-				b.step(Gone{Member: who()})
+				b.step(MemberGone{Member: who()})
 			case 5, 6:
 				b.step(Claimed{Partition: part(), Attempt: attempt(), Epoch: epoch()})
 			case 7:
@@ -440,12 +440,12 @@ func TestAnyEvents(t *testing.T) {
 				b.step(Consuming{Partition: p, Epoch: b.core.partitions[p].epoch})
 			case 11:
 				p := part()
-				b.step(Lost{Partition: p, Epoch: b.core.partitions[p].epoch})
+				b.step(LeaseLost{Partition: p, Epoch: b.core.partitions[p].epoch})
 			case 12:
 				p := part()
 				b.step(HandedOver{Partition: p, Epoch: b.core.partitions[p].epoch})
 			case 13:
-				events := []Event{DrainRequested{}, UndrainRequested{}, Surveyed{Rows: []Row{row(), row()}}, Released{Partition: part(), Epoch: epoch()}}
+				events := []Event{DrainRequested{}, UndrainRequested{}, Surveyed{Rows: []Row{row(), row()}}, LeaseReleased{Partition: part(), Epoch: epoch()}}
 				b.step(events[random.IntN(len(events))])
 			}
 			b.core.Status()
@@ -467,8 +467,8 @@ func TestStatus(t *testing.T) {
 		Self:       b.core.self,
 		State:      Ready,
 		Ring:       []string{"b"},
-		Members:    []MemberStatus{{Member: alice, State: Draining, Heard: heard, Alive: true}},
-		Partitions: []PartitionStatus{{Assigned: "b", Phase: "owned", Epoch: 1}},
+		Members:    []MemberStatus{{Member: alice, State: Draining, LastHeard: heard, Alive: true}},
+		Partitions: []PartitionStatus{{AssignedTo: "b", Phase: "owned", Epoch: 1}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)

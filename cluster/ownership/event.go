@@ -15,14 +15,14 @@ type (
 	// Disconnected ends the session, and with it all channels.
 	Disconnected struct{}
 
-	// Received is a message of a member. Our own come back to us and are
+	// MessageReceived is a message of a member. Our own come back to us and are
 	// ignored.
-	Received struct{ Message Message }
+	MessageReceived struct{ Message Message }
 
-	// Gone answers [Probe]: the broker knows no exclusive queue of Member, so
+	// MemberGone answers [Probe]: the broker knows no exclusive queue of Member, so
 	// that incarnation is over. It is not sent when the queue is there, nor
 	// when the broker did not say.
-	Gone struct{ Member Member }
+	MemberGone struct{ Member Member }
 
 	// Claimed answers [Claim]: the epoch table names us under Epoch.
 	Claimed struct {
@@ -59,17 +59,17 @@ type (
 		To        Member
 	}
 
-	// Lost says that a partition cannot be served under Epoch any longer: a
+	// LeaseLost says that a partition cannot be served under Epoch any longer: a
 	// write was refused because of it or its outcome is unknown, the broker
 	// cancelled the consumer, or the consumer could not be started.
-	Lost struct {
+	LeaseLost struct {
 		Partition int
 		Epoch     int64
 	}
 
-	// Released answers [Release]: Epoch is released, or was over already. It
+	// LeaseReleased answers [Release]: Epoch is released, or was over already. It
 	// is not sent when the database did not say.
-	Released struct {
+	LeaseReleased struct {
 		Partition int
 		Epoch     int64
 	}
@@ -93,15 +93,15 @@ type (
 func (Tick) event()             {}
 func (Connected) event()        {}
 func (Disconnected) event()     {}
-func (Received) event()         {}
-func (Gone) event()             {}
+func (MessageReceived) event()         {}
+func (MemberGone) event()             {}
 func (Claimed) event()          {}
 func (ClaimRefused) event()     {}
 func (ClaimFailed) event()      {}
 func (Consuming) event()        {}
 func (HandedOver) event()       {}
-func (Lost) event()             {}
-func (Released) event()         {}
+func (LeaseLost) event()             {}
+func (LeaseReleased) event()         {}
 func (Surveyed) event()         {}
 func (DrainRequested) event()   {}
 func (UndrainRequested) event() {}

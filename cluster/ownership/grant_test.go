@@ -159,7 +159,7 @@ func TestTheNextHolderIsToldAlsoWhenThePartitionWasLostMeanwhile(t *testing.T) {
 	wish := HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 1}, Holder: b.core.self}
 	b.hear(alice, 1, Ready, func(m *Message) { m.Wants = []HeldLease{wish} })
 	b.step(DrainRequested{})
-	b.step(Lost{Partition: 0, Epoch: 1})
+	b.step(LeaseLost{Partition: 0, Epoch: 1})
 	sent := only[Send](b.step(HandedOver{Partition: 0, Epoch: 1, To: alice}))
 	if len(sent) != 1 || sent[0].To != alice {
 		t.Errorf("%+v", sent)
@@ -269,7 +269,7 @@ func (b *bench) handOvers(until time.Duration, takes func(n int) time.Duration) 
 		}
 		slices.SortStableFunc(all, func(x, y handingOver) int { return x.end.Compare(y.end) })
 		var event Event = Tick{}
-		at := b.core.Wake()
+		at := b.core.NextTick()
 		if len(all) > 0 && !all[0].end.After(at) {
 			at, event = all[0].end, HandedOver{Partition: all[0].Partition, Epoch: all[0].Epoch, To: all[0].To}
 			all = all[1:]

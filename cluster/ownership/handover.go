@@ -84,7 +84,7 @@ func (c *Core) handedOver(e HandedOver) {
 	c.restUntil = later(c.restUntil, c.now.Add(rest))
 	c.transition(e.Partition, idle)
 	if e.To == (Member{}) {
-		c.freed(Released{Partition: e.Partition, Epoch: e.Epoch})
+		c.freed(LeaseReleased{Partition: e.Partition, Epoch: e.Epoch})
 	}
 	c.align(e.Partition)
 }
@@ -118,7 +118,7 @@ func (c *Core) grant() {
 }
 
 // freed tells whoever waits for a lease of ours that it is no more.
-func (c *Core) freed(e Released) {
+func (c *Core) freed(e LeaseReleased) {
 	if !c.connected() {
 		return
 	}
@@ -127,7 +127,7 @@ func (c *Core) freed(e Released) {
 }
 
 // lost says that a partition cannot be served as it is.
-func (c *Core) lost(e Lost) {
+func (c *Core) lost(e LeaseLost) {
 	part := &c.partitions[e.Partition]
 	if part.phase.held() && part.epoch == e.Epoch {
 		c.lose(e.Partition)

@@ -87,7 +87,7 @@ func (c *Core) meet(who Member) *member {
 	} else if len(c.members) >= c.cfg.MaxMembers {
 		if !c.crowded {
 			c.crowded = true
-			c.do(Refuse{Member: who, Why: "there are as many members as may be"})
+			c.do(ReportRefusal{Member: who, Reason: "there are as many members as may be"})
 		}
 		return nil
 	}
@@ -136,10 +136,10 @@ func (c *Core) disagree(m *member, why string) {
 		weYield = theirs < ours || theirs == ours && m.Name < c.self.Name
 	}
 	if weYield {
-		c.stop(Disagrees, "with "+m.Member.String()+" about "+why)
+		c.stop(ParametersDiffer, "with "+m.Member.String()+" about "+why)
 	} else if !m.refused {
 		m.refused = true
-		c.do(Refuse{Member: m.Member, Why: why})
+		c.do(ReportRefusal{Member: m.Member, Reason: why})
 	}
 }
 

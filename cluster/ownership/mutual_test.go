@@ -41,7 +41,7 @@ func TestMembersThatHoldEachOtherToBeGoneFindEachOtherAgain(t *testing.T) {
 			sent = nil
 			for i, c := range cores {
 				for _, m := range messages {
-					do(i, c.Step(now, Received{Message: m}))
+					do(i, c.Step(now, MessageReceived{Message: m}))
 				}
 				do(i, c.Step(now, Tick{}))
 			}
@@ -54,7 +54,7 @@ func TestMembersThatHoldEachOtherToBeGoneFindEachOtherAgain(t *testing.T) {
 	for i, c := range cores {
 		for j := range cores {
 			if i != j {
-				do(i, c.Step(now, Gone{Member: Member{Name: fmt.Sprint("i", j), Incarnation: Incarnation{Start: 1, Session: 1}}}))
+				do(i, c.Step(now, MemberGone{Member: Member{Name: fmt.Sprint("i", j), Incarnation: Incarnation{Start: 1, Session: 1}}}))
 			}
 		}
 	}

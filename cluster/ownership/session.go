@@ -70,7 +70,7 @@ func (c *Core) disconnect() {
 
 // reconnect ends a session that is of no use any more, and asks for another.
 func (c *Core) reconnect(why string) {
-	c.do(Reconnect{Why: why})
+	c.do(Reconnect{Reason: why})
 	c.disconnect()
 }
 
@@ -95,7 +95,7 @@ func (c *Core) request(drained, leaving bool) {
 // become enters a state, tells of it, and lets the ring follow.
 func (c *Core) become(s State) {
 	c.state = s
-	c.do(Become{State: s})
+	c.do(ReportState{State: s})
 	if !c.connected() {
 		return
 	}
@@ -108,7 +108,7 @@ func (c *Core) become(s State) {
 func (c *Core) stop(reason StopReason, why string) {
 	c.abandonAll()
 	c.state = Stopped
-	c.do(Stop{Reason: reason, Why: why})
+	c.do(Stop{Reason: reason, Detail: why})
 }
 
 func (c *Core) abandonAll() {

@@ -83,7 +83,7 @@ func (b *broker) send(to *connection, msg Message) {
 	for range copies {
 		arrive := func() {
 			if to.open {
-				to.owner.deliver(to, Received{Message: msg})
+				to.owner.deliver(to, MessageReceived{Message: msg})
 			}
 		}
 		if b.w.chance(n.late) {
@@ -101,7 +101,7 @@ func (b *broker) probe(from *connection, member Member) {
 		if !from.open || here {
 			return
 		}
-		b.w.after(b.w.hop(), func() { from.owner.deliver(from, Gone{Member: member}) })
+		b.w.after(b.w.hop(), func() { from.owner.deliver(from, MemberGone{Member: member}) })
 	})
 }
 

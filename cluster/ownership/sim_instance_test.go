@@ -149,7 +149,7 @@ func (i *instance) step(events ...Event) {
 
 // tick has the core woken when it wants.
 func (i *instance) tick() {
-	wake := i.core.Wake()
+	wake := i.core.NextTick()
 	if wake.IsZero() || !i.tickAt.IsZero() && !wake.Before(i.tickAt) {
 		return
 	}
@@ -187,7 +187,7 @@ func (i *instance) execute(command Command) {
 		w.count.abandoned++
 		i.close(c.Partition)
 	case Release:
-		i.release(c.Partition, c.Epoch, func() { i.answer(Released(c)) })
+		i.release(c.Partition, c.Epoch, func() { i.answer(LeaseReleased(c)) })
 	case Survey:
 		w.count.surveys++
 		var rows []Row
@@ -200,13 +200,13 @@ func (i *instance) execute(command Command) {
 				i.answer(Surveyed{Rows: rows})
 			}
 		})
-	case Refuse:
+	case ReportRefusal:
 		w.count.refusals++
 	case Reconnect:
 		gone := i.connection
 		w.broker.drop(gone)
 		i.notice(gone)
-	case Become:
+	case ReportState:
 		if c.State == Left {
 			w.after(10*time.Millisecond, func() { i.exit(0) }) // its last message is out
 		}
@@ -282,7 +282,7 @@ func (i *instance) consume(c Consume) {
 			return
 		}
 		if !i.w.broker.consume(ch) {
-			i.w.after(i.w.hop(), func() { i.answer(Lost(c)) })
+			i.w.after(i.w.hop(), func() { i.answer(LeaseLost(c)) })
 			return
 		}
 		i.w.after(i.w.hop(), func() {
@@ -322,7 +322,7 @@ func (ch *channel) wrote(ok bool) {
 	switch {
 	case ch.closed:
 	case !ok:
-		i.step(Lost{Partition: ch.partition, Epoch: ch.epoch})
+		i.step(LeaseLost{Partition: ch.partition, Epoch: ch.epoch})
 	case ch.finish != nil:
 		ch.finish()
 	default:

@@ -57,14 +57,14 @@ func describe(command Command) (verb, object string) {
 		return "abandon", fmt.Sprintf("%d@%d", c.Partition, c.Epoch)
 	case Release:
 		return "release", fmt.Sprintf("%d@%d", c.Partition, c.Epoch)
-	case Refuse:
-		return "refuse", fmt.Sprintf("%v (%s)", c.Member, c.Why)
+	case ReportRefusal:
+		return "refuse", fmt.Sprintf("%v (%s)", c.Member, c.Reason)
 	case Reconnect:
-		return "reconnect", "(" + c.Why + ")"
-	case Become:
+		return "reconnect", "(" + c.Reason + ")"
+	case ReportState:
 		return "become", c.State.String()
 	case Stop:
-		return "stop", fmt.Sprintf("%v (%s)", c.Reason, c.Why)
+		return "stop", fmt.Sprintf("%v (%s)", c.Reason, c.Detail)
 	default:
 		return "do", fmt.Sprintf("%#v", c)
 	}

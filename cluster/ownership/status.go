@@ -18,13 +18,13 @@ type Status struct {
 type MemberStatus struct {
 	Member
 	State State
-	Heard time.Time // the latest message
+	LastHeard time.Time // the latest message
 	Alive bool
 }
 
 // A PartitionStatus is what an instance knows of a partition.
 type PartitionStatus struct {
-	Assigned string // by the ring; "" is nobody
+	AssignedTo string // by the ring; "" is nobody
 	Phase    string // here
 	Epoch    int64  // of the lease that is held here, else 0
 }
@@ -37,7 +37,7 @@ func (s Status) Settled() bool {
 		return false
 	}
 	for _, p := range s.Partitions {
-		if p.Assigned == s.Self.Name && p.Phase != owned.String() {
+		if p.AssignedTo == s.Self.Name && p.Phase != owned.String() {
 			return false
 		}
 	}
@@ -49,11 +49,11 @@ func (c *Core) Status() Status {
 	s := Status{Self: c.self, State: c.state, Ring: slices.Clone(c.ring)}
 	for _, name := range c.names() {
 		m := c.members[name]
-		s.Members = append(s.Members, MemberStatus{Member: m.Member, State: m.state, Heard: m.heard, Alive: m.alive()})
+		s.Members = append(s.Members, MemberStatus{Member: m.Member, State: m.state, LastHeard: m.heard, Alive: m.alive()})
 	}
 	for p := range c.partitions {
 		part := &c.partitions[p]
-		status := PartitionStatus{Assigned: c.owners[p], Phase: part.phase.String()}
+		status := PartitionStatus{AssignedTo: c.owners[p], Phase: part.phase.String()}
 		if part.phase.held() {
 			status.Epoch = part.epoch
 		}
