@@ -5,10 +5,11 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/glotpod/ident/cluster/client"
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/tinylib/msgp/msgp"
 	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/cluster/client"
 )
 
 // BenchmarkCall measures requests over the broker to an instance in the same

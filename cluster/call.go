@@ -102,7 +102,7 @@ func (c *call) weight() int64 { return min(int64(len(c.Body)), c.o.InFlight) }
 // can be answered, that is done beside.
 func (c *call) answer(body []byte) {
 	c.ended.Do(func() {
-		if c.ReplyTo == "" || c.replies.AtOnce(c.ReplyTo, c.Redelivered) {
+		if c.ReplyTo == "" || c.replies.Decided(c.ReplyTo, c.Redelivered) {
 			c.send(body)
 		} else {
 			go c.send(body)

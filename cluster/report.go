@@ -88,7 +88,7 @@ func (s *session) measure() {
 // report says how things are with the instance.
 func (s *session) report(i *Instance) membership.Report {
 	status, _ := s.coordinator.look() // it runs for longer than any session
-	r := membership.ReportOf(status)
+	r := membership.NewReport(status)
 	r.Version, r.StartedAt = s.o.Version, i.started
 	r.Parameters = membership.Parameters{Partitions: s.o.Partitions, TableVersion: ownership.TableVersion, QueueType: s.o.QueueType}
 	for n := range r.Partitions {
@@ -99,11 +99,11 @@ func (s *session) report(i *Instance) membership.Report {
 	}
 	r.SharedRequestsPerSecond = s.taken.perSecond()
 	if s.cache != nil {
-		r.WarmUsers = s.cache.Len()
+		r.CachedUsers = s.cache.Len()
 	}
 	r.Counters = membership.Counters{
 		Forwarded: count(s.metrics.forwarded),
-		Misplaced: count(s.metrics.misrouted),
+		Misrouted: count(s.metrics.misrouted),
 		Fenced:    count(s.metrics.fenced),
 
 		DatabaseRoundTrips: s.o.Store.RoundTrips(),

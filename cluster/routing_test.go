@@ -113,13 +113,13 @@ func TestRequestsThatComeToTheWrongPartitionAreAnsweredAndTheQueuesAreBoundAnew(
 		calls.Wait()
 	}
 	all()
-	if s.report().Counters.Misplaced == 0 {
+	if s.report().Counters.Misrouted == 0 {
 		t.Fatal("nothing was misplaced")
 	}
 	s.until("nothing is misplaced any more", func() bool {
-		before := s.report().Counters.Misplaced
+		before := s.report().Counters.Misrouted
 		all()
-		return s.report().Counters.Misplaced == before
+		return s.report().Counters.Misrouted == before
 	})
 }
 

@@ -30,7 +30,7 @@ type session struct {
 
 	shared   *line
 	quiet    chan struct{} // closed when no more is taken from the shared queue
-	replies  *broker.Replies
+	replies  *broker.ReplyChecker
 	notifier *notifier
 	hops     *hops
 	members  *membership.Membership

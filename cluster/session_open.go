@@ -36,7 +36,7 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 		coordinator: i.coordinator,
 		cache:       i.cache,
 		conn:        conn,
-		replies:     broker.NewReplies(conn, o.Broker),
+		replies:     broker.NewReplyChecker(conn, o.Broker),
 		slots:       make([]*slot, o.Partitions),
 		bodies:      semaphore.NewWeighted(o.InFlight),
 		metrics:     i.metrics,
@@ -118,20 +118,20 @@ func (s *session) join(ctx context.Context, i *Instance) error {
 	if len(before) > 0 {
 		evicting, cancel := context.WithTimeout(ctx, evictTimeout)
 		defer cancel()
-		if err := membership.Evict(evicting, s.conn, s.self, before, ownership.DefaultConfig().Heartbeat/4); err != nil {
+		if err := membership.StopPredecessors(evicting, s.conn, s.self, before, ownership.DefaultConfig().Heartbeat/4); err != nil {
 			return fmt.Errorf("waiting for the instance that had this one's name before: %w", err)
 		}
 	}
 	s.members, err = membership.Join(ctx, s.conn, membership.Options{
-		Self:     s.self,
-		Describe: func() membership.Report { return s.report(i) },
-		Event: func(e ownership.Event) {
+		Self:   s.self,
+		Report: func() membership.Report { return s.report(i) },
+		OnEvent: func(e ownership.Event) {
 			if r, ok := e.(ownership.MessageReceived); ok && r.Message.From == s.self {
 				s.heard.Store(time.Now().UnixNano())
 			}
 			s.coordinator.tell(e)
 		},
-		Drain: func(yes bool) {
+		OnDrain: func(yes bool) {
 			if yes {
 				s.coordinator.tell(ownership.DrainRequested{})
 			} else {
@@ -146,7 +146,7 @@ func (s *session) join(ctx context.Context, i *Instance) error {
 	s.metrics.sessions.Inc()
 	s.running.Go(func() {
 		select {
-		case <-s.members.Closed():
+		case <-s.members.Done():
 			s.fail(fmt.Errorf("membership was lost: %w", s.members.Err()))
 		case <-s.ctx.Done():
 		}

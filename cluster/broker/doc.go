@@ -12,7 +12,7 @@
 //     cannot parse; the same message, redelivered, would then end one instance
 //     after another. A filter between socket and library takes such headers out,
 //     and cuts bodies that are longer than anybody wants to read.
-//   - [Replies] says whether a request's reply_to can be answered. RabbitMQ
+//   - [ReplyChecker] says whether a request's reply_to can be answered. RabbitMQ
 //     closes the connection of whoever publishes to a forged direct reply-to
 //     name, and with some versions to a true one whose node has gone.
 //

@@ -9,7 +9,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// Replies says which requests can be answered over one connection. It belongs to
+// ReplyChecker says which requests can be answered over one connection. It belongs to
 // that connection and is thrown away with it. It may be used from several
 // goroutines.
 //
@@ -28,7 +28,7 @@ import (
 // So a name of no known form is refused, and so is one with a process that the
 // broker cannot have. Whether the node is there is tried out, once for each node:
 // on a connection of its own, with another name on the same node that nobody has.
-type Replies struct {
+type ReplyChecker struct {
 	release release
 	try     func(ctx context.Context, name string) (safe bool, err error)
 
@@ -54,17 +54,17 @@ const (
 	maxNodes = 1024
 )
 
-// NewReplies returns the Replies of conn. Connections to try names on are made
+// NewReplyChecker returns the Replies of conn. Connections to try names on are made
 // with o.
-func NewReplies(conn *amqp.Connection, o Options) *Replies {
+func NewReplyChecker(conn *amqp.Connection, o Options) *ReplyChecker {
 	o.ConnectionName += " (reply_to)"
 	return newReplies(releaseOf(conn.Properties), func(ctx context.Context, name string) (bool, error) {
 		return tryName(ctx, o, name)
 	})
 }
 
-func newReplies(r release, try func(ctx context.Context, name string) (safe bool, err error)) *Replies {
-	return &Replies{
+func newReplies(r release, try func(ctx context.Context, name string) (safe bool, err error)) *ReplyChecker {
+	return &ReplyChecker{
 		release: r,
 		try:     try,
 		trying:  make(chan struct{}, 1),
@@ -81,7 +81,7 @@ func newReplies(r release, try func(ctx context.Context, name string) (safe bool
 // When it meets a node for the first time, it tries that node out, which takes
 // some milliseconds, or a second if the name is forged; then those who ask about
 // further nodes wait in line. ctx bounds the wait.
-func (r *Replies) Check(ctx context.Context, replyTo string, redelivered bool) error {
+func (r *ReplyChecker) Check(ctx context.Context, replyTo string, redelivered bool) error {
 	name, err := parseReplyTo(replyTo)
 	if err != nil || name == nil {
 		return err
@@ -101,8 +101,8 @@ func (r *Replies) Check(ctx context.Context, replyTo string, redelivered bool) e
 	return nil
 }
 
-// AtOnce reports whether Check would return at once.
-func (r *Replies) AtOnce(replyTo string, redelivered bool) bool {
+// Decided reports whether Check would return at once.
+func (r *ReplyChecker) Decided(replyTo string, redelivered bool) bool {
 	name, err := parseReplyTo(replyTo)
 	if err != nil || name == nil || !r.release.direct || name.wide && !r.release.wide {
 		return true
@@ -112,7 +112,7 @@ func (r *Replies) AtOnce(replyTo string, redelivered bool) bool {
 }
 
 // known returns what has been found out about a node.
-func (r *Replies) known(node string, redelivered bool) (safe, known bool) {
+func (r *ReplyChecker) known(node string, redelivered bool) (safe, known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f, ok := r.nodes[node]
@@ -121,7 +121,7 @@ func (r *Replies) known(node string, redelivered bool) (safe, known bool) {
 }
 
 // find tries names on the broker, one after another.
-func (r *Replies) find(ctx context.Context, name *directName, redelivered bool) (safe bool, err error) {
+func (r *ReplyChecker) find(ctx context.Context, name *directName, redelivered bool) (safe bool, err error) {
 	select {
 	case r.trying <- struct{}{}:
 		defer func() { <-r.trying }()

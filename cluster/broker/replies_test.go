@@ -44,7 +44,7 @@ func newCaller(t testing.TB, conn *amqp.Connection) caller {
 func TestACallerIsAnsweredDirectly(t *testing.T) {
 	b := testservers.RabbitMQ(t)
 	conn := mustDial(t, optionsFor(b))
-	replies := NewReplies(conn, optionsFor(b))
+	replies := NewReplyChecker(conn, optionsFor(b))
 	ch := mustChannel(t, conn)
 	calling := mustDial(t, optionsFor(b))
 	for range 20 {
@@ -73,7 +73,7 @@ func TestACallerIsAnsweredDirectly(t *testing.T) {
 func TestNoReplyToThatPassesCostsTheConnection(t *testing.T) {
 	b := testservers.RabbitMQ(t)
 	conn := mustDial(t, optionsFor(b))
-	replies := NewReplies(conn, optionsFor(b))
+	replies := NewReplyChecker(conn, optionsFor(b))
 	ch := mustChannel(t, conn)
 	real := newCaller(t, mustDial(t, optionsFor(b))).replyTo
 

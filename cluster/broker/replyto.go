@@ -17,7 +17,7 @@ var ErrReplyTo = errors.New("unusable reply_to")
 // CheckReplyTo tells what can be said about a request's reply_to without a
 // broker: nil if it could be the name of a queue, or is a direct reply-to name
 // such as RabbitMQ makes. It costs next to nothing, so that a request can be
-// refused early. Before anything is published to the name, ask [Replies].
+// refused early. Before anything is published to the name, ask [ReplyChecker].
 func CheckReplyTo(replyTo string) error {
 	_, err := parseReplyTo(replyTo)
 	return err

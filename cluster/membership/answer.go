@@ -41,7 +41,7 @@ func (m *Membership) takeRequest(d *amqp.Delivery) error {
 	if r.Instance != m.o.Self.Name {
 		return nil
 	}
-	m.o.Drain(d.Type == typeDrain)
+	m.o.OnDrain(d.Type == typeDrain)
 	m.reply(question{d.ReplyTo, d.CorrelationId}, typeTaken, encode(envelope{V: wireVersion}))
 	return nil
 }
@@ -51,7 +51,7 @@ func (m *Membership) answer() {
 	for {
 		select {
 		case q := <-m.asked:
-			body, err := encodeReport(m.o.Describe())
+			body, err := encodeReport(m.o.Report())
 			if err != nil {
 				m.discarded.make(err)
 				continue

@@ -18,7 +18,7 @@ import (
 
 func describe(who ownership.Member, others ...ownership.Member) func(*membership.Options) {
 	return func(o *membership.Options) {
-		o.Describe = func() membership.Report { return report(who, others...) }
+		o.Report = func() membership.Report { return report(who, others...) }
 	}
 }
 
@@ -43,14 +43,14 @@ func TestAskingForTheStatusReturnsTheReportsOfAll(t *testing.T) {
 	full := report(b, a, c)
 	full.Version, full.StartedAt = "1.2.3", time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 	full.Parameters = membership.Parameters{Partitions: 8, TableVersion: 1, QueueType: "quorum"}
-	full.Partitions = []membership.PartitionHeld{{Partition: 7, Phase: "owned", Epoch: 3, RequestsPerSecond: 0.5}}
-	full.SharedRequestsPerSecond, full.WarmUsers = 12.25, 7
-	full.Counters = membership.Counters{Forwarded: 1, Misplaced: 2, Fenced: 3, DatabaseRoundTrips: 4}
+	full.Partitions = []membership.ServedPartition{{Partition: 7, Phase: "owned", Epoch: 3, RequestsPerSecond: 0.5}}
+	full.SharedRequestsPerSecond, full.CachedUsers = 12.25, 7
+	full.Counters = membership.Counters{Forwarded: 1, Misrouted: 2, Fenced: 3, DatabaseRoundTrips: 4}
 	s.join(a, describe(a, b))
-	s.join(b, func(o *membership.Options) { o.Describe = func() membership.Report { return full } })
+	s.join(b, func(o *membership.Options) { o.Report = func() membership.Report { return full } })
 	s.join(c, describe(c, a, b))
 	s.join(member("b", 0, 9), func(o *membership.Options) { // a superseded one that runs still
-		o.Describe = func() membership.Report {
+		o.Report = func() membership.Report {
 			time.Sleep(20 * time.Millisecond) // it answers last
 			return report(member("b", 0, 9), a)
 		}
@@ -73,7 +73,7 @@ func TestAskingForTheStatusWaitsForTheNewestIncarnation(t *testing.T) {
 	s.join(member("b", 1, 1), describe(member("b", 1, 1), newer))
 	var asked atomic.Int32
 	s.join(newer, func(o *membership.Options) {
-		o.Describe = func() membership.Report {
+		o.Report = func() membership.Report {
 			if asked.Add(1) == 1 {
 				return membership.Report{} // which is none
 			}
@@ -94,7 +94,7 @@ func TestAskingForTheStatusFindsThoseWhoDoNotKnowOneAnother(t *testing.T) {
 	a, b := member("a", 1, 1), member("b", 1, 1)
 	s.join(a, nil)
 	s.join(b, func(o *membership.Options) {
-		o.Describe = func() membership.Report {
+		o.Report = func() membership.Report {
 			time.Sleep(20 * time.Millisecond) // it is the slower one
 			return report(b)
 		}
@@ -121,7 +121,7 @@ func TestAskingForTheStatusNamesThoseWhoAreAliveAndDoNotAnswer(t *testing.T) {
 	over := make(chan struct{})
 	defer close(over)
 	s.join(c, func(o *membership.Options) {
-		o.Describe = func() membership.Report { <-over; return report(c) }
+		o.Report = func() membership.Report { <-over; return report(c) }
 	})
 	reports, err := membership.AskStatus(soon(t), s.connect().Connection)
 	missing, ok := errors.AsType[*membership.MissingError](err)
@@ -137,7 +137,7 @@ func TestAReportThatCannotBeSentCostsAMemberNothingButALine(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	p := s.join(member("a", 1, 1), func(o *membership.Options) {
-		o.Describe = func() membership.Report { return membership.Report{SharedRequestsPerSecond: math.NaN()} }
+		o.Report = func() membership.Report { return membership.Report{SharedRequestsPerSecond: math.NaN()} }
 	})
 	if _, err := membership.AskStatus(soon(t), s.connect().Connection); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
@@ -153,7 +153,7 @@ func TestAskingForTheStatusStopsWaitingForWhoTurnsOutToBeDead(t *testing.T) {
 	a := member("a", 1, 1)
 	var asked atomic.Int32
 	s.join(a, func(o *membership.Options) {
-		o.Describe = func() membership.Report {
+		o.Report = func() membership.Report {
 			if asked.Add(1) == 1 {
 				return report(a, member("dead", 1, 1))
 			}
@@ -183,7 +183,7 @@ func TestAskingEndsWithItsContextOrConnection(t *testing.T) {
 	over := make(chan struct{})
 	defer close(over)
 	s.join(member("a", 1, 1), func(o *membership.Options) {
-		o.Describe = func() membership.Report { <-over; return membership.Report{} }
+		o.Report = func() membership.Report { <-over; return membership.Report{} }
 	})
 	if _, err := membership.AskStatus(soon(t), s.connect().Connection); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, membership.ErrNoInstance) {
 		t.Errorf("nobody answers: %v", err)

@@ -6,7 +6,7 @@
 // tells the incarnation ([QueueOf]). The broker drops the queue with the
 // connection, so whoever publishes to the queue and has the message returned
 // knows for certain that this incarnation is over. That is what
-// [Membership.Probe] and [Evict] do. All members' queues are bound to one fanout
+// [Membership.Probe] and [StopPredecessors] do. All members' queues are bound to one fanout
 // exchange, [Exchange], by which a message reaches everybody, its sender
 // included. What concerns one alone goes to that one's queue.
 //

@@ -10,13 +10,13 @@ import (
 	"github.com/glotpod/ident/cluster/ownership"
 )
 
-// Evict ends those in before, earlier incarnations of self's name that may still
+// StopPredecessors ends those in before, earlier incarnations of self's name that may still
 // run: it tells each of self, whereupon its Core stops, and does so again every
 // while until the broker has said that the queues of all are gone. It returns
 // nil then, and otherwise an error when ctx ends or the connection is lost.
 //
-// self need not have joined. Evict uses a channel of its own.
-func Evict(ctx context.Context, conn *amqp.Connection, self ownership.Member, before []ownership.Member, every time.Duration) error {
+// self need not have joined. StopPredecessors uses a channel of its own.
+func StopPredecessors(ctx context.Context, conn *amqp.Connection, self ownership.Member, before []ownership.Member, every time.Duration) error {
 	if len(before) == 0 {
 		return nil
 	}

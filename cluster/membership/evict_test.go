@@ -50,7 +50,7 @@ func TestEvictingEndsEarlierInstancesOfTheName(t *testing.T) {
 	before = append(before, member("a", 1, 0)) // who is gone already
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	err := membership.Evict(ctx, s.connect().Connection, member("a", 3, 1), before, 20*time.Millisecond)
+	err := membership.StopPredecessors(ctx, s.connect().Connection, member("a", 3, 1), before, 20*time.Millisecond)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func TestEvictingEndsEarlierInstancesOfTheName(t *testing.T) {
 	if len(other.events) > 0 {
 		t.Errorf("another instance has heard of it: %v", other.next())
 	}
-	if err := membership.Evict(ctx, s.connect().Connection, member("a", 3, 1), nil, time.Hour); err != nil {
+	if err := membership.StopPredecessors(ctx, s.connect().Connection, member("a", 3, 1), nil, time.Hour); err != nil {
 		t.Error(err)
 	}
 }
@@ -79,13 +79,13 @@ func TestEvictingWaitsForWhoDoesNotEndAsLongAsItMay(t *testing.T) {
 		cancel()
 	}()
 	l := s.connect()
-	err := membership.Evict(ctx, l.Connection, member("a", 2, 1), []ownership.Member{p.who}, time.Millisecond)
+	err := membership.StopPredecessors(ctx, l.Connection, member("a", 2, 1), []ownership.Member{p.who}, time.Millisecond)
 	<-heard
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 	l.Close()
-	if err := membership.Evict(t.Context(), l.Connection, member("a", 2, 1), []ownership.Member{p.who}, time.Millisecond); err == nil {
+	if err := membership.StopPredecessors(t.Context(), l.Connection, member("a", 2, 1), []ownership.Member{p.who}, time.Millisecond); err == nil {
 		t.Error("evicted over a closed connection")
 	}
 }

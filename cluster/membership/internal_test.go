@@ -134,11 +134,11 @@ func TestAMessageOfALargeClusterFits(t *testing.T) {
 }
 
 func TestAMessageThatCannotBeIsNotTakenIn(t *testing.T) {
-	who := Identity{Name: "a", Start: 1, Session: 1}
+	who := MemberID{Name: "a", Start: 1, Session: 1}
 	good := func() heartbeat {
 		return heartbeat{
 			envelope: envelope{V: 1}, From: who, State: "ready", Parameters: Parameters{Partitions: 64, QueueType: "quorum"},
-			Wants: []lease{{Partition: 1, Epoch: 1, Holder: who}}, Gone: []Identity{who},
+			Wants: []lease{{Partition: 1, Epoch: 1, Holder: who}}, Gone: []MemberID{who},
 		}
 	}
 	if _, err := decodeMessage(encode(good())); err != nil {
@@ -163,7 +163,7 @@ func TestAMessageThatCannotBeIsNotTakenIn(t *testing.T) {
 		"a release that is none":    func(h *heartbeat) { h.Released = []lease{{Partition: -1, Holder: who}} },
 		"a taking that is none":     func(h *heartbeat) { h.Taken = []lease{{Partition: -1, Holder: who}} },
 		"too many leases":           func(h *heartbeat) { h.Wants = make([]lease, maxPartitions+1) },
-		"too many who are gone":     func(h *heartbeat) { h.Gone = make([]Identity, maxPartitions+1) },
+		"too many who are gone":     func(h *heartbeat) { h.Gone = make([]MemberID, maxPartitions+1) },
 		"one gone who cannot be":    func(h *heartbeat) { h.Gone[0].Name = "\n" },
 		"a body that is too long":   func(h *heartbeat) { h.Parameters.QueueType = strings.Repeat("x", maxBody) },
 	} {

@@ -18,17 +18,17 @@ import (
 type Options struct {
 	Self ownership.Member
 
-	// Describe returns what is answered to a status request. It is called from
+	// Report returns what is answered to a status request. It is called from
 	// one goroutine, and Close waits for it.
-	Describe func() Report
+	Report func() Report
 
-	// Event is told what has happened, an [ownership.Received] or an
+	// OnEvent is told what has happened, an [ownership.Received] or an
 	// [ownership.Gone]. It must not block, and is called from two goroutines.
-	Event func(ownership.Event)
+	OnEvent func(ownership.Event)
 
-	// Drain is told that an operator wants this instance to drain, or not to
+	// OnDrain is told that an operator wants this instance to drain, or not to
 	// any more. It must not block.
-	Drain func(yes bool)
+	OnDrain func(yes bool)
 
 	Log *zap.Logger
 }
@@ -146,9 +146,9 @@ func within(ctx context.Context, conn *amqp.Connection, f func() error) error {
 
 var errClosed = errors.New("the membership was closed")
 
-// Closed returns a channel that is closed when the membership is lost, since
+// Done returns a channel that is closed when the membership is lost, since
 // its channel or its queue is, or when Close is called.
-func (m *Membership) Closed() <-chan struct{} { return m.lost }
+func (m *Membership) Done() <-chan struct{} { return m.lost }
 
 // Err returns why the membership is lost, nil while it is not.
 func (m *Membership) Err() error {

@@ -169,7 +169,7 @@ func TestCallersNeverWaitForAMemberThatDoesNotRead(t *testing.T) {
 	reads := make(chan struct{})
 	a := s.join(member("a", 1, 1), nil)
 	s.join(member("b", 2, 1), func(o *membership.Options) {
-		o.Event = func(e ownership.Event) {
+		o.OnEvent = func(e ownership.Event) {
 			<-reads
 			heard <- e.(ownership.MessageReceived).Message.Seq
 		}
@@ -280,8 +280,8 @@ func TestClosingWaitsForTheCallbacksThatAreUnderWay(t *testing.T) {
 			<-leave
 		}
 		p := s.join(member("a", 1, 1), func(o *membership.Options) {
-			o.Event = func(ownership.Event) { wait() }
-			o.Describe = func() membership.Report { wait(); return membership.Report{} }
+			o.OnEvent = func(ownership.Event) { wait() }
+			o.Report = func() membership.Report { wait(); return membership.Report{} }
 		})
 		cause(p)
 		receive(t, entered)
@@ -290,7 +290,7 @@ func TestClosingWaitsForTheCallbacksThatAreUnderWay(t *testing.T) {
 			p.Close()
 			close(closed)
 		}()
-		receive(t, p.Closed())
+		receive(t, p.Done())
 		select {
 		case <-closed:
 			t.Errorf("closed while %s was under way", what)
@@ -305,7 +305,7 @@ func TestClosingFromManyGoroutinesUnderLoadCostsNoConnection(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	for session := range int64(10) {
-		p := s.join(member("a", 1, session), func(o *membership.Options) { o.Event = func(ownership.Event) {} })
+		p := s.join(member("a", 1, session), func(o *membership.Options) { o.OnEvent = func(ownership.Event) {} })
 		var busy sync.WaitGroup
 		for i := range int64(8) {
 			busy.Go(func() {

@@ -52,7 +52,7 @@ func (m *Membership) take(d *amqp.Delivery) error {
 		if err != nil {
 			return err
 		}
-		m.o.Event(ownership.MessageReceived{Message: msg})
+		m.o.OnEvent(ownership.MessageReceived{Message: msg})
 		return nil
 	case typeProbe:
 		return nil // it has come, which was the question

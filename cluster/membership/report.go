@@ -18,31 +18,31 @@ const ReportFormat = 1
 // A Report is what a member says of itself when it is asked for its status.
 type Report struct {
 	Format int `json:"format"`
-	Identity
+	MemberID
 	State      string     `json:"state"`
 	Version    string     `json:"version"` // of the program
 	StartedAt  time.Time  `json:"started_at"`
 	Parameters Parameters `json:"parameters"`
 
-	Members    []MemberSeen    `json:"members"`    // the others, by name
-	Partitions []PartitionHeld `json:"partitions"` // those that it holds, by number
+	Members    []KnownMember     `json:"members"`    // the others, by name
+	Partitions []ServedPartition `json:"partitions"` // those that it holds, by number
 
 	SharedRequestsPerSecond float64  `json:"shared_requests_per_second"` // taken from the shared queue
-	WarmUsers               int      `json:"warm_users"`                 // kept in memory
+	CachedUsers             int      `json:"warm_users"`                 // kept in memory
 	Counters                Counters `json:"counters"`
 	Problems                []string `json:"problems,omitempty"` // in words
 	Traffic                 Traffic  `json:"traffic,omitzero"`   // an older program leaves it out
 }
 
-// A MemberSeen is what a member knows of another one.
-type MemberSeen struct {
-	Identity
+// A KnownMember is what a member knows of another one.
+type KnownMember struct {
+	MemberID
 	State string `json:"state"`
 	Alive bool   `json:"alive"`
 }
 
-// A PartitionHeld is a partition that a member holds a lease of.
-type PartitionHeld struct {
+// A ServedPartition is a partition that a member holds a lease of.
+type ServedPartition struct {
 	Partition         int     `json:"partition"`
 	Phase             string  `json:"phase"`
 	Epoch             int64   `json:"epoch"`
@@ -52,7 +52,7 @@ type PartitionHeld struct {
 // Counters count since the process has started.
 type Counters struct {
 	Forwarded int64 `json:"forwarded"` // requests taken from the shared queue that went on to a partition's
-	Misplaced int64 `json:"misplaced"` // requests that came by another partition's queue
+	Misrouted int64 `json:"misplaced"` // requests that came by another partition's queue
 	Fenced    int64 `json:"fenced"`    // writes that were refused because their lease was over
 
 	DatabaseRoundTrips int64 `json:"database_round_trips"`
@@ -86,22 +86,22 @@ func (t Traffic) check() error {
 	return nil
 }
 
-// ReportOf returns a report that tells what s does: the identity, the state, the
+// NewReport returns a report that tells what s does: the identity, the state, the
 // members and the partitions. All else is left to the caller.
-func ReportOf(s ownership.Status) Report {
+func NewReport(s ownership.Status) Report {
 	r := Report{
 		Format:     ReportFormat,
-		Identity:   IdentityOf(s.Self),
+		MemberID:   MemberIDOf(s.Self),
 		State:      s.State.String(),
-		Members:    []MemberSeen{},
-		Partitions: []PartitionHeld{},
+		Members:    []KnownMember{},
+		Partitions: []ServedPartition{},
 	}
 	for _, m := range s.Members {
-		r.Members = append(r.Members, MemberSeen{Identity: IdentityOf(m.Member), State: m.State.String(), Alive: m.Alive})
+		r.Members = append(r.Members, KnownMember{MemberID: MemberIDOf(m.Member), State: m.State.String(), Alive: m.Alive})
 	}
 	for p, status := range s.Partitions {
 		if status.Epoch != 0 {
-			r.Partitions = append(r.Partitions, PartitionHeld{Partition: p, Phase: status.Phase, Epoch: status.Epoch})
+			r.Partitions = append(r.Partitions, ServedPartition{Partition: p, Phase: status.Phase, Epoch: status.Epoch})
 		}
 	}
 	return r

@@ -165,7 +165,7 @@ func (m *Membership) confirm() {
 			if !ok {
 				m.returned = nil
 			} else if who, ok := m.probed(r.RoutingKey); ok && r.ReplyCode == amqp.NoRoute {
-				m.o.Event(ownership.MemberGone{Member: who})
+				m.o.OnEvent(ownership.MemberGone{Member: who})
 			}
 		case _, ok := <-m.confirmed:
 			if !ok {

@@ -127,17 +127,17 @@ func (s *site) join(who ownership.Member, change func(*membership.Options)) *pee
 		drains: make(chan bool, 100),
 	}
 	o := membership.Options{
-		Self:     who,
-		Describe: func() membership.Report { return report(who) },
-		Event: func(e ownership.Event) {
+		Self:   who,
+		Report: func() membership.Report { return report(who) },
+		OnEvent: func(e ownership.Event) {
 			select {
 			case p.events <- e:
 			default:
 				panic("more events than the test expects")
 			}
 		},
-		Drain: func(yes bool) { p.drains <- yes },
-		Log:   zap.New(core),
+		OnDrain: func(yes bool) { p.drains <- yes },
+		Log:     zap.New(core),
 	}
 	if change != nil {
 		change(&o)
@@ -160,7 +160,7 @@ func report(who ownership.Member, others ...ownership.Member) membership.Report 
 	for _, o := range others {
 		status.Members = append(status.Members, ownership.MemberStatus{Member: o, State: ownership.Ready, Alive: true})
 	}
-	r := membership.ReportOf(status)
+	r := membership.NewReport(status)
 	r.Parameters.Partitions = 8
 	return r
 }
@@ -184,7 +184,7 @@ func (p *peer) flush() {
 // awaitLoss waits until the membership is lost, and returns why.
 func (p *peer) awaitLoss() error {
 	p.t.Helper()
-	receive(p.t, p.Closed())
+	receive(p.t, p.Done())
 	err := p.Err()
 	if err == nil {
 		p.t.Fatal("lost, and there is no reason")

@@ -48,7 +48,7 @@ type (
 	// A heartbeat is an ownership.Message.
 	heartbeat struct {
 		envelope
-		From       Identity   `json:"from"`
+		From       MemberID   `json:"from"`
 		Seq        int64      `json:"seq"`
 		State      string     `json:"state"`
 		Parameters Parameters `json:"parameters"`
@@ -56,34 +56,34 @@ type (
 		Granted    []lease    `json:"granted,omitempty"`
 		Released   []lease    `json:"released,omitempty"`
 		Taken      []lease    `json:"taken,omitempty"`
-		Gone       []Identity `json:"gone,omitempty"`
+		Gone       []MemberID `json:"gone,omitempty"`
 	}
 
 	lease struct {
 		Partition int      `json:"partition"`
 		Epoch     int64    `json:"epoch"`
-		Holder    Identity `json:"holder"`
+		Holder    MemberID `json:"holder"`
 	}
 )
 
-// An Identity is an ownership.Member in JSON.
-type Identity struct {
+// An MemberID is an ownership.Member in JSON.
+type MemberID struct {
 	Name    string `json:"name"`
 	Start   int64  `json:"start"`
 	Session int64  `json:"session"`
 }
 
-// IdentityOf returns m's identity.
-func IdentityOf(m ownership.Member) Identity {
-	return Identity{Name: m.Name, Start: m.Incarnation.Start, Session: m.Incarnation.Session}
+// MemberIDOf returns m's identity.
+func MemberIDOf(m ownership.Member) MemberID {
+	return MemberID{Name: m.Name, Start: m.Incarnation.Start, Session: m.Incarnation.Session}
 }
 
 // Member returns the member whose identity i is.
-func (i Identity) Member() ownership.Member {
+func (i MemberID) Member() ownership.Member {
 	return ownership.Member{Name: i.Name, Incarnation: ownership.Incarnation{Start: i.Start, Session: i.Session}}
 }
 
-func (i Identity) check() error {
+func (i MemberID) check() error {
 	if !IsName(i.Name) || i.Start < 0 || i.Session < 0 {
 		return errors.New("a member that cannot be")
 	}
@@ -163,7 +163,7 @@ func encode(v any) []byte {
 func encodeMessage(m ownership.Message) []byte {
 	h := heartbeat{
 		envelope:   envelope{V: wireVersion},
-		From:       IdentityOf(m.From),
+		From:       MemberIDOf(m.From),
 		Seq:        m.Seq,
 		State:      m.State.String(),
 		Parameters: Parameters{Partitions: m.Parameters.Partitions, TableVersion: m.Parameters.Table, QueueType: m.Parameters.QueueType},
@@ -173,7 +173,7 @@ func encodeMessage(m ownership.Message) []byte {
 		Taken:      encodeLeases(m.Taken),
 	}
 	for _, who := range m.Gone {
-		h.Gone = append(h.Gone, IdentityOf(who))
+		h.Gone = append(h.Gone, MemberIDOf(who))
 	}
 	return encode(h)
 }
@@ -181,7 +181,7 @@ func encodeMessage(m ownership.Message) []byte {
 func encodeLeases(leases []ownership.HeldLease) []lease {
 	var all []lease
 	for _, l := range leases {
-		all = append(all, lease{Partition: l.Partition, Epoch: l.Epoch, Holder: IdentityOf(l.Holder)})
+		all = append(all, lease{Partition: l.Partition, Epoch: l.Epoch, Holder: MemberIDOf(l.Holder)})
 	}
 	return all
 }

@@ -71,7 +71,7 @@ type (
 	// and is given once for each incarnation.
 	ReportRefusal struct {
 		Member Member
-		Reason    string
+		Reason string
 	}
 
 	// Reconnect asks for a new session. The one there was counts as
@@ -87,7 +87,7 @@ type (
 	// partitions have been abandoned.
 	Stop struct {
 		Reason StopReason
-		Detail    string
+		Detail string
 	}
 )
 
@@ -112,16 +112,16 @@ func (r StopReason) String() string {
 	}
 }
 
-func (Broadcast) command() {}
-func (Send) command()      {}
-func (Probe) command()     {}
-func (Claim) command()     {}
-func (Consume) command()   {}
-func (HandOver) command()  {}
-func (Abandon) command()   {}
-func (Release) command()   {}
-func (Survey) command()    {}
-func (ReportRefusal) command()    {}
-func (Reconnect) command() {}
-func (ReportState) command()    {}
-func (Stop) command()      {}
+func (Broadcast) command()     {}
+func (Send) command()          {}
+func (Probe) command()         {}
+func (Claim) command()         {}
+func (Consume) command()       {}
+func (HandOver) command()      {}
+func (Abandon) command()       {}
+func (Release) command()       {}
+func (Survey) command()        {}
+func (ReportRefusal) command() {}
+func (Reconnect) command()     {}
+func (ReportState) command()   {}
+func (Stop) command()          {}

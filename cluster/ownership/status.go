@@ -17,16 +17,16 @@ type Status struct {
 // A MemberStatus is what is known of another member.
 type MemberStatus struct {
 	Member
-	State State
+	State     State
 	LastHeard time.Time // the latest message
-	Alive bool
+	Alive     bool
 }
 
 // A PartitionStatus is what an instance knows of a partition.
 type PartitionStatus struct {
 	AssignedTo string // by the ring; "" is nobody
-	Phase    string // here
-	Epoch    int64  // of the lease that is held here, else 0
+	Phase      string // here
+	Epoch      int64  // of the lease that is held here, else 0
 }
 
 // Settled reports whether the instance owns each partition that the ring gives to

@@ -81,7 +81,7 @@ func misplaced(t *testing.T, conn *amqp.Connection) (n int64) {
 		t.Fatal(err)
 	}
 	for _, r := range reports {
-		n += r.Counters.Misplaced
+		n += r.Counters.Misrouted
 	}
 	return n
 }

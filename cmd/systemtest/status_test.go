@@ -89,14 +89,14 @@ func (s *stage) play(t *testing.T, name string, others ...string) *actor {
 	for _, other := range others {
 		status.Members = append(status.Members, ownership.MemberStatus{Member: member(other), State: ownership.Ready, Alive: true})
 	}
-	a := &actor{report: membership.ReportOf(status), drain: func(*membership.Report, bool) {}}
+	a := &actor{report: membership.NewReport(status), drain: func(*membership.Report, bool) {}}
 	a.report.Version = "1.2.3"
 	a.report.StartedAt = time.Now().Add(-time.Hour)
 	a.report.Parameters = membership.Parameters{Partitions: 4, TableVersion: 1, QueueType: "quorum"}
 	var err error
 	a.Membership, err = membership.Join(t.Context(), s.conn, membership.Options{
 		Self: status.Self,
-		Describe: func() membership.Report {
+		Report: func() membership.Report {
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			if a.silent {
@@ -104,8 +104,8 @@ func (s *stage) play(t *testing.T, name string, others ...string) *actor {
 			}
 			return a.report
 		},
-		Event: func(ownership.Event) {},
-		Drain: func(yes bool) {
+		OnEvent: func(ownership.Event) {},
+		OnDrain: func(yes bool) {
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			a.drain(&a.report, yes)
@@ -123,7 +123,7 @@ func (s *stage) play(t *testing.T, name string, others ...string) *actor {
 func (a *actor) hold(partition int, epoch int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.report.Partitions = append(a.report.Partitions, membership.PartitionHeld{
+	a.report.Partitions = append(a.report.Partitions, membership.ServedPartition{
 		Partition: partition, Phase: "owned", Epoch: epoch, RequestsPerSecond: 1.5,
 	})
 }

@@ -14,7 +14,7 @@ func member(name string, owned ...int) membership.Report {
 	r := membership.Report{State: "ready", Parameters: membership.Parameters{Partitions: 4}}
 	r.Name, r.Start = name, 1
 	for _, p := range owned {
-		r.Partitions = append(r.Partitions, membership.PartitionHeld{Partition: p, Phase: "owned", Epoch: 1})
+		r.Partitions = append(r.Partitions, membership.ServedPartition{Partition: p, Phase: "owned", Epoch: 1})
 	}
 	return r
 }

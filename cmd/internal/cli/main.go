@@ -156,7 +156,7 @@ func statusOf(err error) int {
 	case errors.Is(err, cluster.ErrUnreachable):
 		return exitUnreachable
 	case errors.As(err, &settings), errors.As(err, &schema), errors.As(err, &disagreement), errors.As(err, &setup),
-		errors.As(err, &stopped) && stopped.Reason == ownership.Disagrees:
+		errors.As(err, &stopped) && stopped.Reason == ownership.ParametersDiffer:
 		return exitSettings
 	}
 	return exitFailure

@@ -81,7 +81,7 @@ func newOverview(reports []membership.Report) *overview {
 }
 
 // add notes that a member holds the partition.
-func (v *partitionView) add(member string, held membership.PartitionHeld) {
+func (v *partitionView) add(member string, held membership.ServedPartition) {
 	outdated := claim{member, held.Epoch}
 	if v.Owner == "" || held.Epoch > v.Epoch {
 		outdated = claim{v.Owner, v.Epoch}

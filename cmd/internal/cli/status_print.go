@@ -35,7 +35,7 @@ func (o *overview) printMembers(w io.Writer, now time.Time) {
 			up = max(0, now.Sub(m.StartedAt)).Truncate(time.Second).String()
 		}
 		table.row(m.Name, fmt.Sprintf("%d.%d", m.Start, m.Session), m.State, m.Version, up, strconv.Itoa(len(m.Partitions)),
-			rateText(rate), rateText(m.SharedRequestsPerSecond), strconv.Itoa(m.WarmUsers))
+			rateText(rate), rateText(m.SharedRequestsPerSecond), strconv.Itoa(m.CachedUsers))
 	}
 	for _, name := range o.Missing {
 		table.row(name, "-", "no answer", "-", "-", "-", "-", "-", "-")
