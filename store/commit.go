@@ -11,6 +11,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/batch"
 	"github.com/glotpod/ident/store/internal/postgres"
 )
 
@@ -61,7 +62,6 @@ type result struct {
 }
 
 var (
-	errClosed  = errors.New("the store is closed")
 	errBusy    = errors.New("other transactions stood in the way for too long")
 	errNoLease = errors.New("a write to a user without a lease")
 )
@@ -81,24 +81,11 @@ func (s *Store) Commit(ctx context.Context, lease partition.Lease, writes []*act
 	}
 	p.identify()
 	p.most = len(p.writes)
-	select {
-	case s.writes <- p:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-s.ctx.Done():
-		return nil, errClosed
+	r, err := batch.Submit(ctx, s.writes, p, p.result)
+	if err != nil {
+		return nil, err
 	}
-	select {
-	case r := <-p.result:
-		return r.outcomes, r.err
-	case <-s.stopped: // perhaps without having seen p
-	}
-	select {
-	case r := <-p.result:
-		return r.outcomes, r.err
-	default:
-		return nil, errClosed
-	}
+	return r.outcomes, r.err
 }
 
 // fitting returns those of the writes that are not too large to be committed together.
@@ -148,17 +135,18 @@ func (p *pending) finish(outcomes []actor.Outcome, err error) {
 	p.result <- result{outcomes, err}
 }
 
-// commitGroups commits what waits, until the store closes.
-func (s *Store) commitGroups() {
-	gatherer[*pending]{
-		in:     s.writes,
-		turn:   s.commitTurn,
-		most:   maxGroup,
-		weigh:  (*pending).weight,
-		weight: maxGroupBytes,
-		do:     s.commitGroup,
-		drop:   func(p *pending) { p.finish(nil, errClosed) },
-	}.run(s.ctx)
+func (s *Store) batchWrites() *batch.Batcher[*pending] {
+	return batch.New(batch.Config[*pending]{
+		MaxItems:   maxGroup,
+		Weight:     (*pending).weight,
+		MaxWeight:  maxGroupBytes,
+		Process:    s.commitGroup,
+		Discard:    func(p *pending) { p.finish(nil, batch.ErrClosed) },
+		OneAtATime: true,
+		MustFinish: true,
+		Closing:    s.ctx.Done(),
+		Stopped:    s.stopped,
+	})
 }
 
 // commitGroup sees to it that each write of the group is finished, now or
@@ -268,12 +256,8 @@ func (s *Store) postpone(p *pending) {
 	p.pause = min(2*p.pause, 250*time.Millisecond)
 	s.running.Go(func() {
 		s.sleep(p.pause)
-		select {
-		case s.writes <- p:
-		case <-p.ctx.Done():
-			p.finish(nil, p.ctx.Err())
-		case <-s.ctx.Done():
-			p.finish(nil, errClosed)
+		if err := s.writes.Put(p.ctx, p); err != nil {
+			p.finish(nil, err)
 		}
 	})
 }
@@ -293,7 +277,7 @@ func (s *Store) abandon(group []*pending) []*pending {
 		case p.ctx.Err() != nil:
 			p.finish(nil, p.ctx.Err())
 		case s.ctx.Err() != nil:
-			p.finish(nil, errClosed)
+			p.finish(nil, batch.ErrClosed)
 		default:
 			kept = append(kept, p)
 		}

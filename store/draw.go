@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/glotpod/ident/store/internal/batch"
 	"github.com/glotpod/ident/store/internal/postgres"
 )
 
@@ -18,9 +19,11 @@ const drawIDs = `SELECT nextval(sequence) FROM
 const maxDraws = 32
 
 // A draw waits for a user id.
-type draw struct {
-	id   int64
-	done chan error
+type draw struct{ result chan drawResult }
+
+type drawResult struct {
+	id  int64
+	err error
 }
 
 // spareFor is how long an id that was drawn ahead is good for. It is not longer than a
@@ -69,7 +72,7 @@ func (s *spares) follow() bool {
 }
 
 // queue draws an id for each create of a group, if others may follow.
-func (s *spares) queue(batch *pgx.Batch, writes []*pending, ids *[]int64) {
+func (s *spares) queue(statements *pgx.Batch, writes []*pending, ids *[]int64) {
 	creates := 0
 	for _, p := range writes {
 		if p.first().IsCreate() {
@@ -77,7 +80,7 @@ func (s *spares) queue(batch *pgx.Batch, writes []*pending, ids *[]int64) {
 		}
 	}
 	if creates > 0 && (s.follow() || creates > 1) {
-		batch.Queue(drawIDs, creates).Query(func(rows pgx.Rows) (err error) {
+		statements.Queue(drawIDs, creates).Query(func(rows pgx.Rows) (err error) {
 			*ids, err = pgx.CollectRows(rows, pgx.RowTo[int64])
 			return err
 		})
@@ -100,32 +103,22 @@ func (s *Store) NewUserID(ctx context.Context) (id int64, err error) {
 }
 
 func (s *Store) draw(ctx context.Context) (int64, error) {
-	d := &draw{done: make(chan error, 1)}
-	select {
-	case s.draws <- d:
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	case <-s.ctx.Done():
-		return 0, errClosed
+	d := &draw{result: make(chan drawResult, 1)}
+	r, err := batch.Submit(ctx, s.draws, d, d.result)
+	if err != nil {
+		return 0, err
 	}
-	select {
-	case err := <-d.done:
-		return d.id, err
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	case <-s.stopped: // perhaps without having seen d
-		return 0, errClosed
-	}
+	return r.id, r.err
 }
 
-// drawGroups draws ids for those who wait, until the store closes.
-func (s *Store) drawGroups() {
-	gatherer[*draw]{
-		in:   s.draws,
-		most: maxDraws,
-		do:   s.drawGroup,
-		drop: func(d *draw) { d.done <- errClosed },
-	}.run(s.ctx)
+func (s *Store) batchDraws() *batch.Batcher[*draw] {
+	return batch.New(batch.Config[*draw]{
+		MaxItems: maxDraws,
+		Process:  s.drawGroup,
+		Discard:  func(d *draw) { d.result <- drawResult{err: batch.ErrClosed} },
+		Closing:  s.ctx.Done(),
+		Stopped:  s.stopped,
+	})
 }
 
 // drawGroup draws an id for each in one round trip.
@@ -135,9 +128,10 @@ func (s *Store) drawGroup(group []*draw) {
 	rows, _ := s.pool.Query(ctx, drawIDs, len(group))
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	for i, d := range group {
+		r := drawResult{err: err}
 		if err == nil {
-			d.id = ids[i]
+			r.id = ids[i]
 		}
-		d.done <- err
+		d.result <- r
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/store/internal/batch"
 	"github.com/glotpod/ident/store/internal/postgres"
 )
 
@@ -16,8 +17,12 @@ const maxFinds = 64
 // A find is a look-up that waits for its turn.
 type find struct {
 	lookup *actor.Lookup
-	found  *storedUser // nil: nobody
-	done   chan error
+	result chan findResult
+}
+
+type findResult struct {
+	user *storedUser // nil: nobody
+	err  error
 }
 
 // Find implements [actor.Store].
@@ -45,33 +50,23 @@ func (s *Store) Find(ctx context.Context, l *actor.Lookup) (*actor.User, error) 
 }
 
 func (s *Store) find(ctx context.Context, l *actor.Lookup) (*storedUser, error) {
-	f := &find{lookup: l, done: make(chan error, 1)}
-	select {
-	case s.finds <- f:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-s.ctx.Done():
-		return nil, errClosed
+	f := &find{lookup: l, result: make(chan findResult, 1)}
+	r, err := batch.Submit(ctx, s.finds, f, f.result)
+	if err != nil {
+		return nil, err
 	}
-	select {
-	case err := <-f.done:
-		return f.found, err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-s.stopped: // perhaps without having seen f
-		return nil, errClosed
-	}
+	return r.user, r.err
 }
 
-// findGroups does the look-ups that wait, until the store closes.
-func (s *Store) findGroups() {
-	gatherer[*find]{
-		in:   s.finds,
-		turn: s.findTurn,
-		most: maxFinds,
-		do:   s.findGroup,
-		drop: func(f *find) { f.done <- errClosed },
-	}.run(s.ctx)
+func (s *Store) batchFinds() *batch.Batcher[*find] {
+	return batch.New(batch.Config[*find]{
+		MaxItems:   maxFinds,
+		Process:    s.findGroup,
+		Discard:    func(f *find) { f.result <- findResult{err: batch.ErrClosed} },
+		OneAtATime: true,
+		Closing:    s.ctx.Done(),
+		Stopped:    s.stopped,
+	})
 }
 
 // findGroup does look-ups in one round trip.
@@ -81,13 +76,14 @@ func (s *Store) findGroup(group []*find) {
 	s.metrics.finds.Observe(float64(len(group)))
 	users, err := s.readFinds(ctx, group)
 	for _, f := range group {
+		r := findResult{err: err}
 		for _, u := range users {
 			if matches(&u.user, f.lookup) {
-				f.found = u
+				r.user = u
 				break
 			}
 		}
-		f.done <- err
+		f.result <- r
 	}
 }
 
@@ -129,23 +125,23 @@ func (s *Store) readFinds(ctx context.Context, group []*find) ([]*storedUser, er
 
 	var users []*storedUser
 	read := func(rows pgx.Rows) error { return readUsers(rows, &users) }
-	batch := new(pgx.Batch)
+	statements := new(pgx.Batch)
 	if len(ids) > 0 {
-		batch.Queue(findByID, ids).Query(read)
+		statements.Queue(findByID, ids).Query(read)
 	}
 	if len(emails) > 0 {
-		batch.Queue(findByEmail, emails).Query(read)
+		statements.Queue(findByEmail, emails).Query(read)
 	}
 	if len(githubs) > 0 {
-		batch.Queue(findByService, githubs, "gh").Query(read)
+		statements.Queue(findByService, githubs, "gh").Query(read)
 	}
 	if len(facebooks) > 0 {
-		batch.Queue(findByService, facebooks, "fb").Query(read)
+		statements.Queue(findByService, facebooks, "fb").Query(read)
 	}
-	if batch.Len() == 0 {
+	if statements.Len() == 0 {
 		return nil, errors.New("a look-up without a key")
 	}
-	return users, s.pool.SendBatch(ctx, batch).Close()
+	return users, s.pool.SendBatch(ctx, statements).Close()
 }
 
 // readUsers adds the users whom the rows of findUsers show.

@@ -152,7 +152,7 @@ func (r *rekeying) pass(ctx context.Context) error {
 func (r *rekeying) through(ctx context.Context, of *sealedRange) error {
 	for from := of.first; from <= of.last; {
 		begun := time.Now()
-		var b batch
+		var b rekeyBatch
 		err := r.store.pool.Retry(ctx, func(context.Context) (err error) {
 			attempt, cancel := context.WithTimeout(context.WithoutCancel(ctx), postgres.AttemptTimeout)
 			defer cancel()
@@ -178,8 +178,8 @@ func (r *rekeying) through(ctx context.Context, of *sealedRange) error {
 	return nil
 }
 
-// A batch is some rows, and what became of them.
-type batch struct {
+// A rekeyBatch is some rows, and what became of them.
+type rekeyBatch struct {
 	rows       []sealedRow
 	stale      int // of the rows, sealed by another key than the first
 	resealed   int // of these
@@ -187,7 +187,7 @@ type batch struct {
 }
 
 // batch reads a batch, and writes what is to be written.
-func (r *rekeying) batch(ctx context.Context, of *sealedRange, from int64) (b batch, err error) {
+func (r *rekeying) batch(ctx context.Context, of *sealedRange, from int64) (b rekeyBatch, err error) {
 	if b.rows, err = r.store.sealedPage(ctx, of, from, r.Batch); err != nil {
 		return b, fmt.Errorf("reading: %w", err)
 	}
@@ -215,7 +215,7 @@ func (r *rekeying) batch(ctx context.Context, of *sealedRange, from int64) (b ba
 	return b, nil
 }
 
-func (r *rekeying) add(c *sealedColumn, b *batch) {
+func (r *rekeying) add(c *sealedColumn, b *rekeyBatch) {
 	count := &r.report.Tokens
 	if c == notificationBodies {
 		count = &r.report.Notifications

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/zap"
 
+	"github.com/glotpod/ident/store/internal/batch"
 	"github.com/glotpod/ident/store/internal/keyring"
 	"github.com/glotpod/ident/store/internal/postgres"
 )
@@ -65,10 +66,9 @@ type Store struct {
 	auditKeep time.Duration              // 0: no audit
 	audit     atomic.Pointer[auditCount] // nil: not known
 
-	finds                chan *find    // to the finders
-	draws                chan *draw    // of user ids
-	writes               chan *pending // to the committers
-	commitTurn, findTurn *turn
+	finds  *batch.Batcher[*find]
+	draws  *batch.Batcher[*draw] // of user ids
+	writes *batch.Batcher[*pending]
 
 	singles chan struct{} // holds a token for each write that is tried alone
 	running sync.WaitGroup
@@ -96,28 +96,24 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		pool:       pool,
-		metrics:    newMetrics(),
-		keyring:    o.Keyring,
-		log:        o.Log,
-		reveal:     o.TokensInNotices,
-		watches:    watches(o),
-		auditKeep:  o.AuditKeep,
-		stopped:    make(chan struct{}),
-		finds:      make(chan *find, maxFinds),
-		draws:      make(chan *draw, maxDraws),
-		writes:     make(chan *pending, maxGroup),
-		commitTurn: newTurn(),
-		findTurn:   newTurn(),
-		singles:    make(chan struct{}, max(1, o.MaxConnections/4)),
+		pool:      pool,
+		metrics:   newMetrics(),
+		keyring:   o.Keyring,
+		log:       o.Log,
+		reveal:    o.TokensInNotices,
+		watches:   watches(o),
+		auditKeep: o.AuditKeep,
+		stopped:   make(chan struct{}),
+		singles:   make(chan struct{}, max(1, o.MaxConnections/4)),
 	}
 	s.work, s.abort = context.WithCancel(context.Background())
 	s.ctx, s.close = context.WithCancel(s.work)
+	s.finds, s.draws, s.writes = s.batchFinds(), s.batchDraws(), s.batchWrites()
 	for range max(1, min(2, o.MaxConnections/4)) {
-		s.running.Go(s.commitGroups)
-		s.running.Go(s.findGroups)
+		s.running.Go(s.writes.Work)
+		s.running.Go(s.finds.Work)
 	}
-	s.running.Go(s.drawGroups)
+	s.running.Go(s.draws.Work)
 	s.running.Go(s.sweepOutbox)
 	if o.Tends {
 		s.running.Go(func() { s.tend(o.TendAfter, "old requests not removed, trying again", s.emptyNextSlot) })

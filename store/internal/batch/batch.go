@@ -1,0 +1,145 @@
+// Package batch processes items in groups. Many goroutines submit one item each and
+// wait for its result; a few workers process the items that have arrived, as a group.
+//
+// While one group is being processed, the next one fills. So a group is as large as the
+// load makes it, and an item never waits for a group to become larger. It waits for the
+// group before it (see [Config.OneAtATime]).
+package batch
+
+import (
+	"context"
+	"errors"
+	"runtime"
+)
+
+// ErrClosed is the error of an item that was submitted too late to be processed.
+var ErrClosed = errors.New("the store is closed")
+
+// A Config says how a [Batcher] makes groups and what it does with them.
+type Config[T any] struct {
+	MaxItems  int         // in a group, and in the queue
+	Weight    func(T) int // of one item; nil means that items weigh nothing
+	MaxWeight int         // of a group. The last item of a group may exceed it
+
+	// Process processes a group. It sends the result of each item, now or later.
+	Process func(group []T)
+
+	// Discard completes an item with ErrClosed: the batcher closed before the item
+	// was processed.
+	Discard func(T)
+
+	// OneAtATime makes a worker wait for the group of another worker, so that
+	// items which arrive meanwhile make one group instead of several small ones. Each
+	// of these would cost the database as much as a large one. A group that takes
+	// longer than overlapAfter is not waited for.
+	OneAtATime bool
+
+	// MustFinish makes Submit wait for the result of an item that is in the queue
+	// even when Submit's context is done: Process heeds the contexts of its items.
+	MustFinish bool
+
+	Closing <-chan struct{} // closed when the batcher is to accept and process nothing more
+	Stopped <-chan struct{} // closed when nothing will send results any more
+}
+
+// A Batcher holds the items that wait, and passes them to Config.Process in groups. It
+// is safe for concurrent use.
+type Batcher[T any] struct {
+	config Config[T]
+	queue  chan T
+	gate   *groupGate // nil: every worker processes its groups independently
+}
+
+// New returns a batcher without workers. Each call of [Batcher.Work] adds one.
+func New[T any](config Config[T]) *Batcher[T] {
+	b := &Batcher[T]{config: config, queue: make(chan T, config.MaxItems)}
+	if config.OneAtATime {
+		b.gate = newGroupGate()
+	}
+	return b
+}
+
+// Put adds an item to the queue. It returns ctx's error or ErrClosed if it did not.
+func (b *Batcher[T]) Put(ctx context.Context, item T) error {
+	select {
+	case b.queue <- item:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-b.config.Closing:
+		return ErrClosed
+	}
+}
+
+// Submit puts an item into b's queue and returns its result, which Process or Discard
+// sends to results. The error is ctx's, or ErrClosed: then the item may have been
+// processed, or not.
+func Submit[T, R any](ctx context.Context, b *Batcher[T], item T, results <-chan R) (result R, err error) {
+	if err := b.Put(ctx, item); err != nil {
+		return result, err
+	}
+	cancelled := ctx.Done()
+	if b.config.MustFinish {
+		cancelled = nil
+	}
+	select {
+	case result = <-results:
+		return result, nil
+	case <-cancelled:
+		return result, ctx.Err()
+	case <-b.config.Stopped: // the item may have arrived after the last worker had returned
+	}
+	select {
+	case result = <-results:
+		return result, nil
+	default:
+		return result, ErrClosed
+	}
+}
+
+// Work processes groups until Config.Closing is closed. Then it discards the items that
+// still wait. Several goroutines may call it at the same time.
+func (b *Batcher[T]) Work() {
+	for {
+		select {
+		case first := <-b.queue:
+			leave := b.gate.enter(b.config.Closing)
+			runtime.Gosched() // let goroutines that are about to submit do so first
+			b.config.Process(b.fill(first))
+			leave()
+		case <-b.config.Closing:
+			b.discardAll()
+			return
+		}
+	}
+}
+
+func (b *Batcher[T]) discardAll() {
+	for {
+		select {
+		case item := <-b.queue:
+			b.config.Discard(item)
+		default:
+			return
+		}
+	}
+}
+
+// fill makes a group of first and the items that are in the queue.
+func (b *Batcher[T]) fill(first T) []T {
+	group, weight := []T{first}, 0
+	for next := first; ; {
+		if b.config.Weight != nil {
+			weight += b.config.Weight(next)
+		}
+		if len(group) == b.config.MaxItems || weight > b.config.MaxWeight {
+			return group
+		}
+		select {
+		case next = <-b.queue:
+			group = append(group, next)
+		default:
+			return group
+		}
+	}
+}
