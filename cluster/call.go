@@ -12,6 +12,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/topology"
 )
 
@@ -22,15 +23,15 @@ var errPanic = errors.New("panic")
 type call struct {
 	*session
 	amqp.Delivery
-	line  *line // by which it came
-	taken time.Time
-	trace *requestTrace // nil: none
-	ended sync.Once
+	consumer *consume.Consumer // by which it came
+	taken    time.Time
+	trace    *requestTrace // nil: none
+	ended    sync.Once
 }
 
 // begin notes that a call is under way.
 func (c *call) begin() {
-	c.line.calls.Add(1)
+	c.consumer.Requests.Add(1)
 	c.metrics.inFlight.Inc()
 	c.metrics.bytes.Add(float64(len(c.Body)))
 	if c.o.Tracer != nil {
@@ -46,7 +47,7 @@ func (c *call) end(outcome string, after time.Duration) {
 	c.metrics.inFlight.Dec()
 	c.metrics.bytes.Sub(float64(len(c.Body)))
 	c.bodies.Release(c.weight())
-	c.line.calls.Done()
+	c.consumer.Requests.Done()
 }
 
 // guard, deferred, makes a panic cost no more than the request that caused it.
@@ -143,7 +144,7 @@ func (c *call) reply(body []byte) error {
 		return err
 	}
 	sending, headers := c.trace.reply(&c.Delivery, len(body))
-	err := c.line.publish(c.ctx, c.ReplyTo, amqp.Publishing{
+	err := c.consumer.Publish(c.ctx, c.ReplyTo, amqp.Publishing{
 		CorrelationId: c.CorrelationId,
 		ContentType:   "application/msgpack",
 		Headers:       headers,
@@ -157,9 +158,9 @@ func (c *call) reply(body []byte) error {
 // another, should it come again, is acknowledged now.
 func (c *call) acknowledge() {
 	nameless := c.MessageId == "" && (c.ReplyTo == "" || c.CorrelationId == "")
-	first, err := c.line.acks.add(c.DeliveryTag, nameless)
-	if first {
-		c.unacknowledged.Put(c.line)
+	needsFlush, err := c.consumer.Ack(&c.Delivery, nameless)
+	if needsFlush {
+		c.unacknowledged.Put(c.consumer)
 	}
 	if err != nil && !errors.Is(err, amqp.ErrClosed) {
 		c.o.Log.Warn("request carried out and not acknowledged; it comes again", zap.Error(err))
@@ -178,9 +179,7 @@ func (c *call) putBack(what string, err error) {
 		defer c.end(outcomePutBack, 0)
 		select {
 		case <-time.After(putBackAfter):
-			c.line.acks.refuse(c.DeliveryTag, func() error {
-				return c.line.send(func() error { return c.Nack(false, true) })
-			}) // fails only with the line, which has the same effect
+			c.consumer.Requeue(&c.Delivery) // fails only when the channel is closed, which has the same effect
 		case <-c.ctx.Done():
 		}
 	}()
@@ -189,7 +188,7 @@ func (c *call) putBack(what string, err error) {
 // operationName returns what the request asks for, as its routing key or, where
 // it came the direct way or was passed on, its type says.
 func (c *call) operationName() string {
-	if c.Exchange == topology.DirectExchange || c.line.queue != RequestQueue {
+	if c.Exchange == topology.DirectExchange || c.consumer.Queue != RequestQueue {
 		return c.Type
 	}
 	return c.RoutingKey
@@ -208,7 +207,7 @@ func (c *call) operation() string {
 // way says by which way the request came.
 func (c *call) way() string {
 	switch {
-	case c.line.queue == RequestQueue:
+	case c.consumer.Queue == RequestQueue:
 		return wayShared
 	case c.Exchange == topology.DirectExchange:
 		return wayDirect

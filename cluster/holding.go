@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
@@ -21,12 +22,12 @@ import (
 // A holding is a partition that this instance holds under a lease: its queue is
 // consumed, and its users' actors take requests from there and from the router.
 type holding struct {
-	ctx   context.Context // done when the partition is abandoned, or has been handed over
-	end   context.CancelFunc
-	lease partition.Lease
-	line  *line
-	users *actor.Partition
-	taken meter // from the line
+	ctx      context.Context // done when the partition is abandoned, or has been handed over
+	end      context.CancelFunc
+	lease    partition.Lease
+	consumer *consume.Consumer
+	users    *actor.Partition
+	taken    meter // from the line
 
 	overflow overflow // from the mailboxes into the queue
 
@@ -122,9 +123,9 @@ func (s *session) consume(ctx context.Context, cancel context.CancelFunc, x *slo
 	}
 	s.running.Go(func() {
 		defer close(h.ended)
-		s.take(ctx, h.line, h)
+		s.take(ctx, h.consumer, h)
 		if ctx.Err() == nil && !h.finishing.Load() {
-			s.o.Log.Warn("partition's consumer ended", zap.Int("partition", lease.Partition), zap.Error(h.line.why()))
+			s.o.Log.Warn("partition's consumer ended", zap.Int("partition", lease.Partition), zap.Error(h.consumer.EndCause()))
 			s.lostLease(lease)
 		}
 	})
@@ -151,10 +152,10 @@ var errNoAnswer = errors.New("the broker has not answered yet: the queue may be 
 // are sent.
 func (s *session) hold(ctx context.Context, lease partition.Lease) (*holding, error) {
 	queue := PartitionQueue(lease.Partition)
-	var l *line
+	var l *consume.Consumer
 	var opening errgroup.Group
 	opening.Go(func() (err error) { // meanwhile
-		l, err = s.lines.get(queue)
+		l, err = s.channels.Get(queue)
 		return err
 	})
 	told := s.notifier.catchUp(ctx, lease)
@@ -162,7 +163,7 @@ func (s *session) hold(ctx context.Context, lease partition.Lease) (*holding, er
 		return nil, err
 	}
 	if told != nil {
-		s.lines.put(l)
+		s.channels.Put(l)
 		return nil, fmt.Errorf("taking over what was left: %w", told)
 	}
 	slow := time.AfterFunc(answerWithin, func() {
@@ -170,7 +171,7 @@ func (s *session) hold(ctx context.Context, lease partition.Lease) (*holding, er
 	})
 	defer slow.Stop()
 	for begun := time.Now(); ; {
-		err := l.consume(s.o.QueueType == topology.Classic)
+		err := l.Start(s.o.QueueType == topology.Classic)
 		if err == nil {
 			break
 		}
@@ -187,14 +188,14 @@ func (s *session) hold(ctx context.Context, lease partition.Lease) (*holding, er
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
-		if l, err = s.lines.get(queue); err != nil {
+		if l, err = s.channels.Get(queue); err != nil {
 			return nil, err
 		}
 	}
 	return &holding{
-		ctx:   ctx,
-		lease: lease,
-		line:  l,
+		ctx:      ctx,
+		lease:    lease,
+		consumer: l,
 		users: actor.NewPartition(actor.PartitionOptions{
 			Store:   s.o.Store,
 			Lease:   lease,
@@ -217,7 +218,7 @@ func (s *session) handOver(x *slot, command ownership.HandOver) {
 	begun := time.Now()
 	h.finishing.Store(true)
 	x.held.Store(nil)
-	if err := h.line.cancel(); err != nil {
+	if err := h.consumer.Cancel(); err != nil {
 		s.lostLease(lease)
 		return
 	}
@@ -225,7 +226,7 @@ func (s *session) handOver(x *slot, command ownership.HandOver) {
 	s.running.Go(func() {
 		defer close(finished)
 		<-h.ended
-		h.line.calls.Wait()
+		h.consumer.Requests.Wait()
 	})
 	select {
 	case <-finished:
@@ -235,7 +236,7 @@ func (s *session) handOver(x *slot, command ownership.HandOver) {
 	if h.users.Finish(h.ctx) != nil || s.notifier.flush(h.ctx, lease.Partition) != nil {
 		return
 	}
-	s.lines.put(h.line)
+	s.channels.Put(h.consumer)
 	x.live.Store(nil)
 	h.end()
 	s.coordinator.end(command, func() {
@@ -264,11 +265,11 @@ func (s *session) abandon(x *slot) {
 			return
 		}
 		s.metrics.lost.Inc()
-		h.line.close()
+		h.consumer.Close()
 		s.running.Go(func() {
 			h.users.Stop()
 			<-h.ended
-			h.line.calls.Wait()
+			h.consumer.Requests.Wait()
 		})
 	})
 }

@@ -9,15 +9,16 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
 // take takes the requests of a line until that ends or ctx is done.
-func (s *session) take(ctx context.Context, l *line, of *holding) {
-	for d := range l.deliveries {
-		c := &call{session: s, Delivery: d, line: l, taken: time.Now()}
-		l.acks.take(d.DeliveryTag)
+func (s *session) take(ctx context.Context, l *consume.Consumer, of *holding) {
+	for d := range l.Deliveries {
+		c := &call{session: s, Delivery: d, consumer: l, taken: time.Now()}
+		l.Track(&d)
 		if ctx.Err() != nil || s.bodies.Acquire(ctx, c.weight()) != nil {
 			return
 		}

@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/batchqueue"
+	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
@@ -28,14 +28,14 @@ type session struct {
 	cache       *actor.Cache // nil: none
 	conn        *amqp.Connection
 
-	shared   *line
+	shared   *consume.Consumer
 	quiet    chan struct{} // closed when no more is taken from the shared queue
 	replies  *broker.ReplyChecker
 	notifier *notifier
 	hops     *hops
 	members  *membership.Membership
 	repairer *topology.Repairer
-	lines    *lines
+	channels *consume.Pool
 	slots    []*slot // by partition
 
 	ctx     context.Context // done when the connection is lost, or the session is over
@@ -43,7 +43,7 @@ type session struct {
 	running sync.WaitGroup      // goroutines
 	bodies  *semaphore.Weighted // bytes of the bodies of requests that are being carried out
 
-	unacknowledged *batchqueue.Queue[*line] // those on which something waits to be acknowledged
+	unacknowledged *batchqueue.Queue[*consume.Consumer] // those on which something waits to be acknowledged
 
 	arrived atomic.Bool  // all that the instance should own was once owned
 	heard   atomic.Int64 // when a heartbeat of our own last came back, in Unix nanoseconds
@@ -78,17 +78,10 @@ func (s *session) watch(closed <-chan *amqp.Error) {
 	s.running.Go(func() {
 		select {
 		case cause := <-closed:
-			s.fail(lostError(cause))
+			s.fail(consume.LostError(cause))
 		case <-s.ctx.Done():
 		}
 	})
-}
-
-func lostError(cause *amqp.Error) error {
-	if cause == nil {
-		return errors.New("the connection was closed")
-	}
-	return fmt.Errorf("the connection was lost: %w", cause)
 }
 
 // holds reports whether a partition's notifications are this session's to send.
@@ -147,11 +140,11 @@ func (s *session) serve(ctx context.Context, serving func()) (err error) {
 			return nil
 		}
 	}
-	l, err := openLine(s.conn, RequestQueue, s.o.Prefetch)
+	l, err := consume.Open(consume.Over(s.conn), RequestQueue, s.o.Prefetch)
 	if err != nil {
 		return err
 	}
-	if err := l.consume(false); err != nil {
+	if err := l.Start(false); err != nil {
 		return err
 	}
 	s.shared = l
@@ -160,7 +153,7 @@ func (s *session) serve(ctx context.Context, serving func()) (err error) {
 		defer close(s.quiet)
 		s.take(s.ctx, s.shared, nil)
 		if ctx.Err() == nil {
-			s.fail(s.shared.why()) // unless it has failed for another reason
+			s.fail(s.shared.EndCause()) // unless it has failed for another reason
 		}
 	})
 	serving()
@@ -171,8 +164,6 @@ func (s *session) serve(ctx context.Context, serving func()) (err error) {
 		return nil
 	}
 }
-
-var errConsumerCancelled = errors.New("the broker cancelled the consumer: the queue was deleted")
 
 // isSettled asks whether the instance has what it should.
 func (s *session) isSettled() bool {
@@ -201,7 +192,7 @@ func (s *session) drain() {
 		// First what came by the shared queue, while the partitions are here:
 		// then none of it has to be passed on.
 		if s.shared != nil {
-			if s.shared.cancel() != nil {
+			if s.shared.Cancel() != nil {
 				return // lost: what was taken comes again
 			}
 			<-s.quiet
@@ -234,24 +225,24 @@ func (s *session) drain() {
 func (s *session) flushAcks() {
 	for s.unacknowledged.Wait(s.ctx) {
 		select {
-		case <-time.After(ackAfter):
+		case <-time.After(consume.AckDelay):
 		case <-s.ctx.Done():
 			return // what was answered comes again
 		}
 		for _, l := range s.unacknowledged.Take() {
-			l.acks.flush() // an error is the line's end
+			l.FlushAcks() // on an error the channel is closed
 		}
 	}
 }
 
 // awaitCalls waits until the calls of a line, of which nothing more is taken,
 // have ended and are acknowledged, or the session is over.
-func (s *session) awaitCalls(l *line) {
+func (s *session) awaitCalls(l *consume.Consumer) {
 	ended := make(chan struct{})
 	s.running.Go(func() {
 		defer close(ended)
-		l.calls.Wait()
-		l.acks.flush()
+		l.Requests.Wait()
+		l.FlushAcks()
 	})
 	select {
 	case <-ended:
@@ -271,6 +262,6 @@ func (s *session) close() {
 	}
 	s.running.Wait()
 	if s.shared != nil {
-		s.shared.calls.Wait()
+		s.shared.Requests.Wait()
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/batchqueue"
+	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
@@ -41,7 +42,7 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 		bodies:      semaphore.NewWeighted(o.InFlight),
 		metrics:     i.metrics,
 
-		unacknowledged: batchqueue.New[*line](),
+		unacknowledged: batchqueue.New[*consume.Consumer](),
 	}
 	for p := range s.slots {
 		s.slots[p] = new(slot)
@@ -81,7 +82,7 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 		return nil, err
 	}
 	s.watch(s.hops.closing)
-	s.lines = openLines(conn, max(1, o.Prefetch/partitionPrefetchShare), o.Partitions, &s.running)
+	s.channels = consume.NewPool(consume.Over(conn), max(1, o.Prefetch/partitionPrefetchShare), o.Partitions, &s.running)
 	if err := s.join(ctx, i); err != nil {
 		return nil, err
 	}

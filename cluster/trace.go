@@ -56,7 +56,7 @@ type requestTrace struct {
 
 // traceRequest begins the trace of a request that was taken.
 func traceRequest(tracer trace.Tracer, c *call) *requestTrace {
-	ctx, span := tracer.Start(extract(&c.Delivery), "process "+c.line.queue,
+	ctx, span := tracer.Start(extract(&c.Delivery), "process "+c.consumer.Queue,
 		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(c.taken))
 	t := &requestTrace{tracer: tracer, ctx: ctx, span: span}
 	if !span.IsRecording() {
@@ -67,7 +67,7 @@ func traceRequest(tracer trace.Tracer, c *call) *requestTrace {
 		operation = operationUnknown
 	}
 	span.SetAttributes(semconv.MessagingSystemRabbitMQ, semconv.MessagingOperationTypeProcess,
-		semconv.MessagingOperationName("process"), semconv.MessagingDestinationName(c.line.queue),
+		semconv.MessagingOperationName("process"), semconv.MessagingDestinationName(c.consumer.Queue),
 		semconv.MessagingMessageBodySize(len(c.Body)), operationKey.String(operation), wayKey.String(c.way()))
 	span.SetAttributes(named(&c.Delivery)...)
 	if ms, ok := c.Headers[stampHeader].(int64); ok {

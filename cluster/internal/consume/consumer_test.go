@@ -1,4 +1,4 @@
-package cluster
+package consume
 
 import (
 	"sync"
@@ -20,7 +20,11 @@ func dial(t *testing.T, url string) *amqp.Connection {
 	return conn
 }
 
-func TestALineIsCancelledWhileAnswersAreSentAndNeitherCostsTheConnection(t *testing.T) {
+func TestMain(m *testing.M) { testservers.Main(m) }
+
+// TestCancelWhileReplying cancels consumers while replies are sent on their channels:
+// neither costs the connection.
+func TestCancelWhileReplying(t *testing.T) {
 	conn := dial(t, testservers.RabbitMQ(t).URL())
 	lost := conn.NotifyClose(make(chan *amqp.Error, 1))
 	channel, err := conn.Channel()
@@ -32,9 +36,9 @@ func TestALineIsCancelledWhileAnswersAreSentAndNeitherCostsTheConnection(t *test
 		t.Fatal(err)
 	}
 	for range 50 {
-		l, err := openLine(conn, queue.Name, 10)
+		c, err := Open(Over(conn), queue.Name, 10)
 		if err == nil {
-			err = l.consume(true)
+			err = c.Start(true)
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -43,7 +47,7 @@ func TestALineIsCancelledWhileAnswersAreSentAndNeitherCostsTheConnection(t *test
 		sending := make(chan struct{}, 100)
 		for range 4 {
 			senders.Go(func() {
-				for l.publish(t.Context(), "nobody", amqp.Publishing{Body: make([]byte, 100)}) == nil {
+				for c.Publish(t.Context(), "nobody", amqp.Publishing{Body: make([]byte, 100)}) == nil {
 					select {
 					case sending <- struct{}{}:
 					default:
@@ -52,17 +56,17 @@ func TestALineIsCancelledWhileAnswersAreSentAndNeitherCostsTheConnection(t *test
 			})
 		}
 		<-sending
-		if err := l.cancel(); err != nil {
+		if err := c.Cancel(); err != nil {
 			t.Errorf("cancelling: %v", err)
 		}
-		for range l.deliveries {
+		for range c.Deliveries {
 		}
-		l.close()
+		c.Close()
 		senders.Wait()
 	}
 	select {
 	case cause := <-lost:
-		t.Errorf("the connection is lost: %v", cause)
+		t.Errorf("the connection was lost: %v", cause)
 	default:
 	}
 }

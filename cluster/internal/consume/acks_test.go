@@ -1,4 +1,4 @@
-package cluster
+package consume
 
 import (
 	"errors"
@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// An ackModel is a channel as RabbitMQ keeps it.
+// An ackModel is the state of a channel at the broker.
 type ackModel struct {
 	unacked  map[uint64]bool
 	finished map[uint64]bool
@@ -23,14 +23,16 @@ func (m *ackModel) ack(tag uint64, multiple bool) error {
 			continue
 		}
 		if !m.finished[other] {
-			return errors.New("a delivery is acknowledged that is not done")
+			return errors.New("a delivery is acknowledged that is in flight")
 		}
 		delete(m.unacked, other)
 	}
 	return nil
 }
 
-func TestWhatIsDoneIsAcknowledgedOnceAndNothingElse(t *testing.T) {
+// TestAcks checks against a model of the broker that what is done is acknowledged once,
+// that nothing else is, and that no acknowledgement is forgotten.
+func TestAcks(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		m := ackModel{unacked: make(map[uint64]bool), finished: make(map[uint64]bool)}
 		prefetch := rapid.IntRange(1, 40).Draw(r, "prefetch")
@@ -42,10 +44,10 @@ func TestWhatIsDoneIsAcknowledgedOnceAndNothingElse(t *testing.T) {
 		}
 		var open []uint64
 		last := uint64(0)
-		promised := false // somebody is to flush
+		flushDue := false // flush is to be called
 		one := func(r *rapid.T) uint64 {
 			if len(open) == 0 {
-				r.Skip("nothing is open")
+				r.Skip("nothing is in flight")
 			}
 			i := rapid.IntRange(0, len(open)-1).Draw(r, "which")
 			tag := open[i]
@@ -53,38 +55,38 @@ func TestWhatIsDoneIsAcknowledgedOnceAndNothingElse(t *testing.T) {
 			return tag
 		}
 		r.Repeat(map[string]func(*rapid.T){
-			"take": func(r *rapid.T) {
+			"track": func(r *rapid.T) {
 				if len(m.unacked) == prefetch {
 					r.Skip("the broker sends no more")
 				}
 				last++
 				open, m.unacked[last] = append(open, last), true
-				a.take(last)
+				a.track(last)
 			},
 			"add": func(r *rapid.T) {
 				tag := one(r)
 				m.finished[tag] = true
 				first, err := a.add(tag, rapid.IntRange(0, 9).Draw(r, "urgent") == 0)
 				must(err)
-				promised = first || promised && len(a.done) > 0
+				flushDue = first || flushDue && len(a.waiting) > 0
 			},
 			"refuse": func(r *rapid.T) {
 				tag := one(r)
-				must(a.refuse(tag, func() error { delete(m.unacked, tag); return nil }))
+				must(a.reject(tag, func() error { delete(m.unacked, tag); return nil }))
 			},
 			"flush": func(r *rapid.T) {
 				must(a.flush())
-				promised = false
+				flushDue = false
 			},
 			"": func(r *rapid.T) {
-				if len(a.done) > 0 && (!promised || len(m.unacked) == prefetch) {
-					r.Fatalf("%d wait to be acknowledged, and %d of %d are open (to be flushed: %t)", len(a.done), len(open), prefetch, promised)
+				if len(a.waiting) > 0 && (!flushDue || len(m.unacked) == prefetch) {
+					r.Fatalf("%d acknowledgements wait, and %d of %d deliveries are in flight (flush is due: %t)", len(a.waiting), len(open), prefetch, flushDue)
 				}
 			},
 		})
 		must(a.flush())
 		if len(m.unacked) != len(open) {
-			r.Fatalf("%d are not acknowledged, and %d are open", len(m.unacked), len(open))
+			r.Fatalf("%d are not acknowledged, and %d are in flight", len(m.unacked), len(open))
 		}
 	})
 }

@@ -1,0 +1,20 @@
+// Package consume takes requests from queues, each over a channel of its own, and sends
+// their replies and acknowledgements.
+//
+// # What it promises
+//
+//   - Only deliveries that were acknowledged with [Consumer.Ack] are acknowledged to the
+//     broker, each once. That happens within [AckDelay] if the caller calls
+//     [Consumer.FlushAcks] after it. Acknowledgements are sent together, since the broker
+//     handles many at hardly more cost than one. Until then, they count as not
+//     acknowledged: if the instance dies, the requests are delivered again.
+//   - When the broker sends no more deliveries until some are acknowledged, none waits.
+//   - A consumer can be cancelled and closed while replies are sent on it; neither costs
+//     the connection.
+//   - A [Pool] keeps open channels, so that a partition that moves does not wait for one.
+//
+// # What it leaves to others
+//
+// Routing requests, and waiting until all of them are complete, is left to package
+// cluster. So is declaring the queues.
+package consume
