@@ -2,9 +2,13 @@ package actor
 
 import (
 	"context"
+	"errors"
 
 	"github.com/glotpod/ident/cluster/partition"
 )
+
+// ErrFenced says that nothing was written, since the lease is over.
+var ErrFenced = errors.New("actor: the lease is over")
 
 // A Store keeps the users. All methods may be called by many goroutines.
 //

@@ -1,30 +1,6 @@
 package actor
 
-import (
-	"encoding/json"
-
-	"github.com/google/uuid"
-)
-
-// A Notification is a notification of a change that has been committed.
-type Notification struct {
-	RoutingKey string
-	Body       []byte // JSON
-	Secret     bool   // Body holds access tokens
-}
-
-// A PendingNotification is a notice that was committed with its change, and is kept
-// until the broker has it.
-type PendingNotification struct {
-	ID          int64 // rises in the order of each user's changes
-	UserID      int64
-	Partition   int       // whose lease it was committed under; -1: not known
-	MessageID   uuid.UUID // the same each time that it is sent
-	RoutingKey  string
-	Body        []byte // JSON
-	TraceParent string // of the request, "" if it had none
-	TraceState  string // likewise; it is not stored, so what comes from the outbox has none
-}
+import "encoding/json"
 
 // operation is one operation of a JSON Patch (RFC 6902).
 type operation struct {
@@ -33,25 +9,37 @@ type operation struct {
 	Value any    `json:"value,omitzero"`
 }
 
-func created(u *User, tokens bool) Notification {
-	return notice("notifications.user.create", u.tree(tokens), tokens)
-}
-
-func patched(before, after *User, tokens bool) Notification {
-	body := map[string]any{"user_id": after.ID, "ops": diff(before, after, tokens)}
-	return notice("notifications.user.patch", body, tokens)
-}
-
-func deleted(id int64) Notification {
-	return notice("notifications.user.delete", map[string]any{"user_id": id}, false)
-}
-
-func notice(key string, body map[string]any, secret bool) Notification {
-	b, err := json.Marshal(body)
+// Changes says what has become of a user, nil for nobody, as a JSON Patch from the
+// user before to the user after. It holds no access token: where one was replaced,
+// that operation has no value. It is nil where the two are the same.
+func Changes(before, after *User) []byte {
+	var ops []operation
+	switch {
+	case before == nil && after == nil:
+	case before == nil:
+		ops = []operation{{"add", "", after.tree(false)}}
+	case after == nil:
+		ops = []operation{{Op: "remove", Path: ""}}
+	default:
+		ops = diff(before, after, false)
+		ops = tokenReplaced(ops, "/github", before.GitHub, after.GitHub)
+		ops = tokenReplaced(ops, "/facebook", before.Facebook, after.Facebook)
+	}
+	if len(ops) == 0 {
+		return nil
+	}
+	b, err := json.Marshal(ops)
 	if err != nil {
 		panic(err) // strings, integers, maps and lists of these always marshal
 	}
-	return Notification{RoutingKey: key, Body: b, Secret: secret}
+	return b
+}
+
+func tokenReplaced(ops []operation, path string, before, after *Account) []operation {
+	if before != nil && after != nil && before.AccessToken != after.AccessToken {
+		ops = append(ops, operation{Op: "replace", Path: path + "/access_token"})
+	}
+	return ops
 }
 
 // diff is the JSON Patch that makes after out of before, as those see the two
