@@ -348,7 +348,7 @@ func (m *model) play(t *testing.T, s script) {
 		case what < 95:
 			m.claim(0) // the owner finds out by its next write
 		case what < 96:
-			o.p.Finish(t.Context())
+			o.p.Drain(t.Context())
 			moved = true
 		case what < 97:
 			o.p.Stop()
@@ -356,7 +356,7 @@ func (m *model) play(t *testing.T, s script) {
 		case what < 98: // it ends while the next one begins
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
-			o.p.Finish(ctx)
+			o.p.Drain(ctx)
 			moved = true
 		default:
 			go o.p.Stop()
@@ -370,7 +370,7 @@ func (m *model) play(t *testing.T, s script) {
 		}
 	}
 	for _, o := range owners {
-		if err := o.p.Finish(t.Context()); err != nil || o.p.Load().Actors != 0 {
+		if err := o.p.Drain(t.Context()); err != nil || o.p.Load().Actors != 0 {
 			t.Errorf("%v, %d actors", err, o.p.Load().Actors)
 		}
 	}

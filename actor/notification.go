@@ -10,7 +10,7 @@ import (
 type Notification struct {
 	RoutingKey string
 	Body       []byte // JSON
-	Secret     bool   // Body holds access tokens
+	HasTokens     bool   // Body holds access tokens
 }
 
 // A PendingNotification is a notice that was committed with its change, and is kept
@@ -44,5 +44,5 @@ func notice(key string, body map[string]any, secret bool) Notification {
 	if err != nil {
 		panic(err) // strings, integers, maps and lists of these always marshal
 	}
-	return Notification{RoutingKey: key, Body: b, Secret: secret}
+	return Notification{RoutingKey: key, Body: b, HasTokens: secret}
 }

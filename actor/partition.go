@@ -189,11 +189,11 @@ func (p *Partition) Load() Load {
 	return l
 }
 
-// Finish takes no more work from now on, answers nothing more from the cache,
+// Drain takes no more work from now on, answers nothing more from the cache,
 // and waits until what the partition has is done: until every goroutine of its
 // own has ended. If ctx is done before, it returns ctx.Err(), and the work goes
 // on. It may be called more than once, but not by what a task calls.
-func (p *Partition) Finish(ctx context.Context) error {
+func (p *Partition) Drain(ctx context.Context) error {
 	p.end()
 	select {
 	case <-p.drained:

@@ -121,7 +121,7 @@ func TestAReadByThePartitionsQueueSeesTheWritesBeforeItHoweverManyWait(t *testin
 				t.Fatal(err)
 			}
 		}
-		if err := p.Finish(t.Context()); err != nil {
+		if err := p.Drain(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -202,7 +202,7 @@ func TestWritesThatWaitForOneUserAreCommittedTogetherUpToABoundAndToldInOrder(t 
 				})
 			}
 			synctest.Wait()
-			if err := p.Finish(t.Context()); err != nil {
+			if err := p.Drain(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			if len(told) != 3*maxBatch || !slices.IsSorted(told) {
@@ -246,7 +246,7 @@ func TestAWriteThatFailsTakesNoOtherAlong(t *testing.T) {
 				}
 			})
 		}
-		if err := p.Finish(t.Context()); err != nil {
+		if err := p.Drain(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -430,7 +430,7 @@ func TestWhenTheLeaseIsOverThePartitionIs(t *testing.T) {
 		if err := p.Write(&Write{UserID: 3}, nil); !errors.Is(err, ErrStopped) {
 			t.Errorf("a write: %v", err)
 		}
-		if err := p.Finish(t.Context()); err != nil || fenced != 1 {
+		if err := p.Drain(t.Context()); err != nil || fenced != 1 {
 			t.Errorf("%v; Fenced was called %d times", err, fenced)
 		}
 	})
@@ -483,16 +483,16 @@ func TestFinishDoesWhatThereIsAndTakesNoMore(t *testing.T) {
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond/2)
 		defer cancel()
-		if err := p.Finish(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		if err := p.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("too early: %v", err)
 		}
 		if err := p.Get(2, nil); !errors.Is(err, ErrStopped) {
 			t.Errorf("a read: %v", err)
 		}
-		if err := p.Finish(t.Context()); err != nil || done != 11 || p.Load().Actors != 0 {
+		if err := p.Drain(t.Context()); err != nil || done != 11 || p.Load().Actors != 0 {
 			t.Errorf("%v, %d done, %d actors", err, done, p.Load().Actors)
 		}
-		p.Finish(t.Context())
+		p.Drain(t.Context())
 		p.Stop()
 	})
 }
@@ -517,9 +517,9 @@ func TestAReadThatWaitsWhenAPartitionEndsIsNotAnsweredFromTheCache(t *testing.T)
 		p.Get(1, func(answer []byte, err error) { seen = nameIn(t, answer) })
 		over, cancel := context.WithCancel(t.Context())
 		cancel()
-		p.Finish(over)
+		p.Drain(over)
 		s.foreign(1, "by the next owner")
-		if err := p.Finish(t.Context()); err != nil || seen != "by the next owner" {
+		if err := p.Drain(t.Context()); err != nil || seen != "by the next owner" {
 			t.Errorf("%v; the read saw %q", err, seen)
 		}
 	})
@@ -545,7 +545,7 @@ func TestAPartitionCanBeEndedByManyWhileOthersUseIt(t *testing.T) {
 				}
 				if i%2 == 0 {
 					p.Stop()
-				} else if err := p.Finish(t.Context()); err != nil {
+				} else if err := p.Drain(t.Context()); err != nil {
 					t.Error(err)
 				}
 				if p.Load().Actors != 0 {

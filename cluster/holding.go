@@ -118,7 +118,7 @@ func (s *session) consume(ctx context.Context, cancel context.CancelFunc, x *slo
 	x.live.Store(h)
 	x.held.Store(h)
 	if ctx.Err() != nil { // abandoned meanwhile
-		h.users.Finish(done)
+		h.users.Drain(done)
 		x.held.Store(nil)
 	}
 	s.running.Go(func() {
@@ -233,7 +233,7 @@ func (s *session) handOver(x *slot, command ownership.HandOver) {
 	case <-h.ctx.Done():
 		return
 	}
-	if h.users.Finish(h.ctx) != nil || s.notifier.flush(h.ctx, lease.Partition) != nil {
+	if h.users.Drain(h.ctx) != nil || s.notifier.flush(h.ctx, lease.Partition) != nil {
 		return
 	}
 	s.channels.Put(h.consumer)
@@ -257,7 +257,7 @@ func (s *session) abandon(x *slot) {
 	x.mu.Unlock()
 	x.held.Store(nil)
 	if h := x.live.Load(); h != nil {
-		h.users.Finish(done) // takes no more
+		h.users.Drain(done) // takes no more
 	}
 	s.then(x, func() {
 		h := x.live.Swap(nil)

@@ -219,7 +219,7 @@ func equal[T comparable](a, b *T) bool {
 // tell plans a notification.
 func (pl *plan) tell(s *Store, lease partition.Lease, w *actor.Write, n actor.Notification) error {
 	body := n.Body
-	if n.Secret {
+	if n.HasTokens {
 		var err error
 		if body, err = s.keyring.Seal(body); err != nil {
 			return fmt.Errorf("sealing a notification: %w", err)
@@ -232,7 +232,7 @@ func (pl *plan) tell(s *Store, lease partition.Lease, w *actor.Write, n actor.No
 	c.ids = append(c.ids, uuidOf(actor.RequestID(told.MessageID)))
 	c.keys = append(c.keys, n.RoutingKey)
 	c.bodies = append(c.bodies, body)
-	c.sealeds = append(c.sealeds, n.Secret)
+	c.sealeds = append(c.sealeds, n.HasTokens)
 	c.traces = append(c.traces, w.TraceParent)
 	c.partitions = append(c.partitions, lease.Partition)
 	pl.told = append(pl.told, told)
