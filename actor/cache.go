@@ -147,7 +147,7 @@ func (c *Cache) warm(p *Partition, userID int64) *entry {
 	s := c.shard(userID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !c.trusted() || p.over.Load() {
+	if !c.trusted() || p.closed.Load() {
 		return nil
 	}
 	return s.getLocked(p, userID, c.clock.Load())
@@ -176,7 +176,7 @@ func (c *Cache) getMatching(p *Partition, userID int64, l *Lookup) []byte {
 	s := c.shard(userID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.users[userID]; !c.trusted() || p.over.Load() || e == nil || !e.keys.match(l) {
+	if e := s.users[userID]; !c.trusted() || p.closed.Load() || e == nil || !e.keys.match(l) {
 		return nil
 	}
 	if e := s.getLocked(p, userID, c.clock.Load()); e != nil {
@@ -212,7 +212,7 @@ func (c *Cache) keep(p *Partition, u *User, answer []byte, generation uint64) {
 	s.forgetLocked(p, u.ID)
 	// Trust changes the generation, and a partition ends, before the shard is
 	// cleared of what must not stay; that is to come if it is not seen here.
-	if c.current(generation) && !p.over.Load() {
+	if c.current(generation) && !p.closed.Load() {
 		s.keepLocked(p, u, answer, c.clock.Load())
 	}
 }

@@ -118,7 +118,7 @@ func (s *shard) sweep(idle int64, ended bool) {
 	defer s.mu.Unlock()
 	for e := s.ring.prev; e != &s.ring && (ended || e.used <= idle); {
 		before := e.prev
-		if e.used <= idle || e.partition.over.Load() {
+		if e.used <= idle || e.partition.closed.Load() {
 			s.removeLocked(e)
 		}
 		e = before

@@ -22,8 +22,8 @@ func Changes(before, after *User) []byte {
 		ops = []operation{{Op: "remove", Path: ""}}
 	default:
 		ops = diff(before, after, false)
-		ops = tokenReplaced(ops, "/github", before.GitHub, after.GitHub)
-		ops = tokenReplaced(ops, "/facebook", before.Facebook, after.Facebook)
+		ops = appendTokenReplaced(ops, "/github", before.GitHub, after.GitHub)
+		ops = appendTokenReplaced(ops, "/facebook", before.Facebook, after.Facebook)
 	}
 	if len(ops) == 0 {
 		return nil
@@ -35,7 +35,7 @@ func Changes(before, after *User) []byte {
 	return b
 }
 
-func tokenReplaced(ops []operation, path string, before, after *Account) []operation {
+func appendTokenReplaced(ops []operation, path string, before, after *Account) []operation {
 	if before != nil && after != nil && before.AccessToken != after.AccessToken {
 		ops = append(ops, operation{Op: "replace", Path: path + "/access_token"})
 	}

@@ -60,7 +60,7 @@ func BenchmarkNotice(b *testing.B) {
 	next.Name = "Ada Lovelace"
 	b.ReportAllocs()
 	for b.Loop() {
-		patched(ada, &next, false)
+		patchNotification(ada, &next, false)
 	}
 }
 

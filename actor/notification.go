@@ -10,7 +10,7 @@ import (
 type Notification struct {
 	RoutingKey string
 	Body       []byte // JSON
-	HasTokens     bool   // Body holds access tokens
+	HasTokens  bool   // Body holds access tokens
 }
 
 // A PendingNotification is a notice that was committed with its change, and is kept
@@ -26,20 +26,20 @@ type PendingNotification struct {
 	TraceState  string // likewise; it is not stored, so what comes from the outbox has none
 }
 
-func created(u *User, tokens bool) Notification {
-	return notice("notifications.user.create", u.tree(tokens), tokens)
+func createNotification(u *User, tokens bool) Notification {
+	return newNotification("notifications.user.create", u.tree(tokens), tokens)
 }
 
-func patched(before, after *User, tokens bool) Notification {
+func patchNotification(before, after *User, tokens bool) Notification {
 	body := map[string]any{"user_id": after.ID, "ops": diff(before, after, tokens)}
-	return notice("notifications.user.patch", body, tokens)
+	return newNotification("notifications.user.patch", body, tokens)
 }
 
-func deleted(id int64) Notification {
-	return notice("notifications.user.delete", map[string]any{"user_id": id}, false)
+func deleteNotification(id int64) Notification {
+	return newNotification("notifications.user.delete", map[string]any{"user_id": id}, false)
 }
 
-func notice(key string, body map[string]any, secret bool) Notification {
+func newNotification(key string, body map[string]any, secret bool) Notification {
 	b, err := json.Marshal(body)
 	if err != nil {
 		panic(err) // strings, integers, maps and lists of these always marshal

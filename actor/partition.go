@@ -37,13 +37,13 @@ type Partition struct {
 	o       PartitionOptions
 	ctx     context.Context // done when work is broken off; its cause says why
 	cancel  context.CancelCauseFunc
-	over    atomic.Bool   // no more work is taken, and nothing answered from the cache; set under mu
+	closed  atomic.Bool   // no more work is taken, and nothing answered from the cache; set under mu
 	drained chan struct{} // closed when over and nothing is under way
 	fenced  sync.Once     // calls Fenced
 
-	mu     sync.Mutex       // guards the following fields
-	actors map[int64]*actor // of the users who have one, by id
-	aside  int              // reads that are done beside the actors, at most Mailbox
+	mu          sync.Mutex       // guards the following fields
+	actors      map[int64]*actor // of the users who have one, by id
+	bypassReads int              // reads that are done beside the actors, at most Mailbox
 }
 
 // NewPartition returns a partition that has no work. Its owner ends it with
@@ -63,22 +63,22 @@ func NewPartition(o PartitionOptions) *Partition {
 // done and done is not called. For what is Queued, no mailbox is full.
 func (p *Partition) Write(w *Write, done func(Outcome, error)) error {
 	if w.Trace != nil {
-		w.waiting = time.Now()
+		w.enqueuedAt = time.Now()
 	}
-	t := task{write: w, wrote: done}
+	t := task{write: w, onWritten: done}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.over.Load() {
+	if p.closed.Load() {
 		return ErrStopped
 	}
 	a := p.actors[w.UserID]
 	switch {
 	case a == nil:
-		p.startLocked(w.UserID, t)
-	case a.waiting() >= p.o.Mailbox && !w.FromQueue:
+		p.startActorLocked(w.UserID, t)
+	case a.mailboxLen() >= p.o.Mailbox && !w.FromQueue:
 		return ErrMailboxFull
 	default:
-		a.put(t)
+		a.enqueue(t)
 	}
 	return nil
 }
@@ -97,48 +97,48 @@ func (p *Partition) Write(w *Write, done func(Outcome, error)) error {
 // every write that was answered, but perhaps not those that wait. If there are
 // too many of these as well, Get returns ErrMailboxFull.
 func (p *Partition) Get(userID int64, done func(answer []byte, err error)) error {
-	return p.get(userID, false, done)
+	return p.readUser(userID, false, done)
 }
 
 // GetFromQueue is Get for a read that came by the partition's queue, which bounds how many
 // there are: it finds no mailbox full, and so always sees the writes that came before it.
 func (p *Partition) GetFromQueue(userID int64, done func(answer []byte, err error)) error {
-	return p.get(userID, true, done)
+	return p.readUser(userID, true, done)
 }
 
-func (p *Partition) get(userID int64, queued bool, done func(answer []byte, err error)) error {
-	answer, err := p.getOrStart(userID, queued, done)
+func (p *Partition) readUser(userID int64, queued bool, done func(answer []byte, err error)) error {
+	answer, err := p.replyOrStart(userID, queued, done)
 	if answer != nil {
 		done(answer, nil)
 	}
 	return err
 }
 
-// getOrStart returns the answer, or sees to it that done is called with it.
-func (p *Partition) getOrStart(userID int64, queued bool, done func([]byte, error)) (warm []byte, err error) {
+// replyOrStart returns the answer, or sees to it that done is called with it.
+func (p *Partition) replyOrStart(userID int64, queued bool, done func([]byte, error)) (warm []byte, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.over.Load() {
+	if p.closed.Load() {
 		return nil, ErrStopped
 	}
 	a := p.actors[userID]
-	unwritten := a == nil || a.writes == 0
+	noWrites := a == nil || a.writes == 0
 	trusted := p.o.Cache.trusted()
-	if unwritten && trusted {
+	if noWrites && trusted {
 		if answer := p.o.Cache.get(p, userID); answer != nil {
 			return answer, nil
 		}
 	}
-	roomAside := p.aside < p.o.Mailbox
-	switch t := (task{read: done}); {
-	case unwritten && !trusted && roomAside:
-		p.startAsideLocked(userID, t)
+	mayBypass := p.bypassReads < p.o.Mailbox
+	switch t := (task{onRead: done}); {
+	case noWrites && !trusted && mayBypass:
+		p.startBypassReadLocked(userID, t)
 	case a == nil:
-		p.startLocked(userID, t)
-	case queued || a.waiting() < p.o.Mailbox:
-		a.put(t)
-	case roomAside:
-		p.startAsideLocked(userID, t)
+		p.startActorLocked(userID, t)
+	case queued || a.mailboxLen() < p.o.Mailbox:
+		a.enqueue(t)
+	case mayBypass:
+		p.startBypassReadLocked(userID, t)
 	default:
 		return nil, ErrMailboxFull
 	}
@@ -151,7 +151,7 @@ func (p *Partition) getOrStart(userID int64, queued bool, done func([]byte, erro
 func (p *Partition) GetCached(userID int64, l *Lookup) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if a := p.actors[userID]; p.over.Load() || a != nil && a.writes > 0 || p.o.Cache == nil {
+	if a := p.actors[userID]; p.closed.Load() || a != nil && a.writes > 0 || p.o.Cache == nil {
 		return nil
 	}
 	return p.o.Cache.getMatching(p, userID, l)
@@ -182,7 +182,7 @@ func (p *Partition) Load() Load {
 	defer p.mu.Unlock()
 	l := Load{Actors: len(p.actors)}
 	for _, a := range p.actors {
-		waiting := len(a.tasks) - a.doing
+		waiting := len(a.tasks) - a.inProgress
 		l.Waiting += waiting
 		l.Longest = max(l.Longest, waiting)
 	}
@@ -194,7 +194,7 @@ func (p *Partition) Load() Load {
 // own has ended. If ctx is done before, it returns ctx.Err(), and the work goes
 // on. It may be called more than once, but not by what a task calls.
 func (p *Partition) Drain(ctx context.Context) error {
-	p.end()
+	p.closeIntake()
 	select {
 	case <-p.drained:
 		return nil
@@ -213,16 +213,16 @@ func (p *Partition) Drain(ctx context.Context) error {
 // not done yet. It returns when every goroutine of the partition has ended. It
 // may be called more than once, but not by what a task calls.
 func (p *Partition) Stop() {
-	p.end()
+	p.closeIntake()
 	p.cancel(ErrStopped)
 	<-p.drained
 }
 
-// end takes no more work from now on.
-func (p *Partition) end() {
+// closeIntake takes no more work from now on.
+func (p *Partition) closeIntake() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.over.Swap(true) {
+	if p.closed.Swap(true) {
 		return
 	}
 	p.o.Cache.partitionEnded()
@@ -232,14 +232,14 @@ func (p *Partition) end() {
 // checkDrainedLocked is called whenever it may have become true that the
 // partition is over and nothing of it is under way. Nothing begins any more then.
 func (p *Partition) checkDrainedLocked() {
-	if p.over.Load() && len(p.actors) == 0 && p.aside == 0 {
+	if p.closed.Load() && len(p.actors) == 0 && p.bypassReads == 0 {
 		close(p.drained)
 	}
 }
 
-// fence ends the partition, since its lease is over.
-func (p *Partition) fence() {
-	p.end()
+// onFenced ends the partition, since its lease is over.
+func (p *Partition) onFenced() {
+	p.closeIntake()
 	p.cancel(ErrFenced)
 	p.fenced.Do(p.o.Fenced)
 }

@@ -90,7 +90,7 @@ func Parse(operation string, body []byte, identity RequestID, limits msgpack.Lim
 	if refusal == nil {
 		refusal = write(w, args, msg.Raw)
 	}
-	w.refused = refusal
+	w.refusal = refusal
 	return Request{Write: w}, nil
 }
 
@@ -191,14 +191,14 @@ func parsePatch(w *Write, args map[string]any, raw map[string][]byte) *Refusal {
 		return refuse(BadRequest, "%s", err)
 	}
 	w.patch, w.ops = patch, raw["ops"]
-	return outOfRange(w)
+	return checkUserID(w)
 }
 
 func parseDelete(w *Write, args map[string]any, _ map[string][]byte) *Refusal {
 	if refusal := parseUserID(w, args, "user_id"); refusal != nil {
 		return refusal
 	}
-	return outOfRange(w)
+	return checkUserID(w)
 }
 
 // parseUserID reads the argument user_id, and sees to it that no argument is
@@ -225,7 +225,7 @@ func parseUserID(w *Write, args map[string]any, known ...string) *Refusal {
 	return nil
 }
 
-func outOfRange(w *Write) *Refusal {
+func checkUserID(w *Write) *Refusal {
 	if !isUserID(w.UserID) {
 		return NoSuchUser
 	}

@@ -226,7 +226,7 @@ func TestTheDifferencePatchesTheUserBeforeIntoTheUserAfter(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		before, after := drawUser(t, "before"), drawUser(t, "after")
 		tokens := rapid.Bool().Draw(t, "tokens")
-		n := patched(before, after, tokens)
+		n := patchNotification(before, after, tokens)
 		if !tokens && strings.Contains(string(n.Body), "s3cret") {
 			t.Fatalf("a token in %s", n.Body)
 		}

@@ -29,24 +29,24 @@ type Write struct {
 
 	Trace Trace // who follows the write; nil: nobody
 
-	waiting time.Time // since when it has been in a mailbox, where somebody follows it
+	enqueuedAt time.Time // since when it has been in a mailbox, where somebody follows it
 
 	user    User            // of a create, without its id
 	patch   jsonpatch.Patch // of a patch
 	ops     []byte          // of a patch: the operations in msgpack, as the caller gave them
-	refused *Refusal        // set: the request is malformed
+	refusal *Refusal        // set: the request is malformed
 }
 
 // Refusal is the refusal of a write that is malformed, or names no user who
 // can exist; nil for all others. Such a write belongs to no user.
-func (w *Write) Refusal() *Refusal { return w.refused }
+func (w *Write) Refusal() *Refusal { return w.refusal }
 
 // IsCreate says whether the write makes a new user, so that an id has to be
 // drawn for it.
-func (w *Write) IsCreate() bool { return w.refused == nil && w.Operation == "create" }
+func (w *Write) IsCreate() bool { return w.refusal == nil && w.Operation == "create" }
 
 // NeedsTokens says whether Decide wants to see the user's access tokens.
-func (w *Write) NeedsTokens() bool { return w.refused == nil && w.Operation == "patch" }
+func (w *Write) NeedsTokens() bool { return w.refusal == nil && w.Operation == "patch" }
 
 // NewUser is the user whom a create makes, if nothing stands against it; nil
 // for all other writes. It is known before the transaction, unlike what Decide
@@ -76,27 +76,27 @@ func (w *Write) patchLimit(current *User) jsonpatch.Limit {
 // Decide says what the write makes of the user as stored now, nil if there is
 // none. It changes nothing and has no other inputs.
 func (w *Write) Decide(current *User, tokensInNotifications bool) Decision {
-	if w.refused != nil {
-		return Decision{Refusal: w.refused}
+	if w.refusal != nil {
+		return Decision{Refusal: w.refusal}
 	}
 	if w.Operation == "create" {
 		if current != nil {
 			return Decision{Refusal: InternalError("the new user's id is taken")}
 		}
 		next := w.NewUser()
-		return Decision{Next: next, Notification: created(next, tokensInNotifications)}
+		return Decision{Next: next, Notification: createNotification(next, tokensInNotifications)}
 	}
 	if current == nil {
 		return Decision{Refusal: NoSuchUser}
 	}
 	if w.Operation == "delete" {
-		return Decision{Notification: deleted(current.ID)}
+		return Decision{Notification: deleteNotification(current.ID)}
 	}
 	next, refusal := w.applyPatch(current)
 	if refusal != nil {
 		return Decision{Refusal: refusal}
 	}
-	return Decision{Next: next, Notification: patched(current, next, tokensInNotifications)}
+	return Decision{Next: next, Notification: patchNotification(current, next, tokensInNotifications)}
 }
 
 func (w *Write) applyPatch(current *User) (*User, *Refusal) {
