@@ -35,20 +35,20 @@ type Store interface {
 	// afterwards.
 	Abort()
 
-	// SendTo has each notification handed to sink after its commit, in each
+	// SetNotificationSink has each notification handed to sink after its commit, in each
 	// user's order; with nil, they stay stored.
-	SendTo(sink func(actor.PendingNotification))
+	SetNotificationSink(sink func(actor.PendingNotification))
 
-	// Undelivered returns stored notifications of some partitions that were
+	// PendingNotifications returns stored notifications of some partitions that were
 	// committed at least age ago, by id from afterID on.
-	Undelivered(ctx context.Context, partitions []int, afterID int64, age time.Duration, limit int) ([]actor.PendingNotification, error)
+	PendingNotifications(ctx context.Context, partitions []int, afterID int64, age time.Duration, limit int) ([]actor.PendingNotification, error)
 
 	// TakeOver returns those of the leases that by holds, and the notifications that
 	// are stored of the partitions of all, by id from the first on.
 	TakeOver(ctx context.Context, by ownership.Member, leases []partition.Lease, limit int) (held []partition.Lease, left []actor.PendingNotification, err error)
 
-	// Delivered says which notifications need not be stored any longer.
-	Delivered(ids ...int64)
+	// ConfirmNotifications says which notifications need not be stored any longer.
+	ConfirmNotifications(ids ...int64)
 
 	// Claim makes claims, and returns for each an ownership.Claimed or an
 	// ownership.ClaimRefused. After an error, which were made is not known.
@@ -63,9 +63,9 @@ type Store interface {
 	// Survey returns who holds the partitions.
 	Survey(ctx context.Context) ([]ownership.Row, error)
 
-	// WatchForeign says until ctx is done whether what was read of users is
+	// WatchForeignWrites says until ctx is done whether what was read of users is
 	// sure to be changed by this cluster alone.
-	WatchForeign(ctx context.Context, trust func(bool))
+	WatchForeignWrites(ctx context.Context, trust func(bool))
 }
 
 // Options say how an instance serves.
@@ -216,7 +216,7 @@ func (i *Instance) Run(ctx context.Context) error {
 		}
 	})
 	if i.cache != nil {
-		running.Go(func() { i.o.Store.WatchForeign(background, i.cache.SetTrusted) })
+		running.Go(func() { i.o.Store.WatchForeignWrites(background, i.cache.SetTrusted) })
 	}
 
 	patience := Patience{Insist: i.o.Insist}

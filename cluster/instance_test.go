@@ -88,7 +88,7 @@ func newSetup(t testing.TB) *setup {
 // register makes the database a cluster's, and the options an instance's of it.
 func (s *setup) register() {
 	s.t.Helper()
-	err := s.store.Agree(s.t.Context(), ownership.Parameters{
+	err := s.store.EnsureParameters(s.t.Context(), ownership.Parameters{
 		Partitions: s.options.Partitions, Table: ownership.TableVersion, QueueType: s.options.QueueType,
 	})
 	if err == nil {

@@ -316,7 +316,7 @@ func (n *notifier) confirm(ctx context.Context, s sent) (taken bool, err error) 
 		return false, err
 	}
 	if taken && !n.isRefused(s.UserID) {
-		n.store.Delivered(s.ID)
+		n.store.ConfirmNotifications(s.ID)
 	}
 	return taken, nil
 }

@@ -80,7 +80,7 @@ func (n *notifier) takeOver(ctx context.Context, leases []partition.Lease) (held
 		partitions = append(partitions, l.Partition)
 	}
 	if len(held) < len(leases) {
-		if page, err = n.store.Undelivered(ctx, partitions, 0, 0, catchUpPage); err != nil {
+		if page, err = n.store.PendingNotifications(ctx, partitions, 0, 0, catchUpPage); err != nil {
 			return nil, err
 		}
 	}
@@ -124,7 +124,7 @@ func (n *notifier) sendStored(ctx context.Context, partitions []int, page []acto
 				refused++
 			}
 		}
-		if page, err = n.store.Undelivered(ctx, partitions, last, 0, catchUpPage); err != nil {
+		if page, err = n.store.PendingNotifications(ctx, partitions, last, 0, catchUpPage); err != nil {
 			return err
 		}
 	}
@@ -261,7 +261,7 @@ func (n *notifier) sweep(ctx context.Context, age time.Duration, of func(user in
 				continue
 			}
 			if taken {
-				n.store.Delivered(x.ID)
+				n.store.ConfirmNotifications(x.ID)
 				f.taken++
 			} else {
 				f.refused[x.UserID] = true
@@ -289,5 +289,5 @@ func (n *notifier) resend(ctx context.Context, x actor.PendingNotification) (tak
 func (n *notifier) stored(ctx context.Context, last int64, age time.Duration) ([]actor.PendingNotification, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	return n.store.Undelivered(ctx, n.held(), last, age, catchUpPage)
+	return n.store.PendingNotifications(ctx, n.held(), last, age, catchUpPage)
 }

@@ -110,7 +110,7 @@ func (s *session) run(ctx context.Context, serving func()) error {
 	s.running.Go(func() { s.repairer.Run(s.ctx) })
 	s.heard.Store(time.Now().UnixNano())
 	s.running.Go(s.measure)
-	s.o.Store.SendTo(s.notifier.send)
+	s.o.Store.SetNotificationSink(s.notifier.send)
 	s.coordinator.attach(s, s.self.Incarnation.Session)
 
 	err := s.serve(ctx, serving)
@@ -256,7 +256,7 @@ func (s *session) close() {
 	s.fail(errOver)
 	s.conn.CloseDeadline(time.Now().Add(time.Second))
 	s.coordinator.detach(s) // abandons the partitions
-	s.o.Store.SendTo(nil)
+	s.o.Store.SetNotificationSink(nil)
 	if s.members != nil {
 		s.members.Close()
 	}

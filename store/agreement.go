@@ -24,14 +24,14 @@ func (s *Store) NextStart(ctx context.Context) (start int64, err error) {
 	return start, nil
 }
 
-// A DisagreementError says that an instance is set up for another cluster than
+// A ParametersError says that an instance is set up for another cluster than
 // the one in the database.
-type DisagreementError struct {
+type ParametersError struct {
 	Theirs ownership.Parameters // in the database
 	Ours   ownership.Parameters
 }
 
-func (e *DisagreementError) Error() string {
+func (e *ParametersError) Error() string {
 	var found []string
 	if e.Theirs.Partitions != e.Ours.Partitions {
 		found = append(found, fmt.Sprintf("has %d partitions, and the settings say %d", e.Theirs.Partitions, e.Ours.Partitions))
@@ -45,10 +45,10 @@ func (e *DisagreementError) Error() string {
 	return "the cluster in this database " + strings.Join(found, "; it ")
 }
 
-// Agree makes the parameters those of the cluster in this database, if it has
+// EnsureParameters makes the parameters those of the cluster in this database, if it has
 // none yet, and prepares the epoch table. Where it has others, the error is a
 // *DisagreementError.
-func (s *Store) Agree(ctx context.Context, ours ownership.Parameters) error {
+func (s *Store) EnsureParameters(ctx context.Context, ours ownership.Parameters) error {
 	var theirs ownership.Parameters
 	err := s.pool.Retry(ctx, func(ctx context.Context) error {
 		// The second statement sees what the first one has waited for.
@@ -68,7 +68,7 @@ func (s *Store) Agree(ctx context.Context, ours ownership.Parameters) error {
 		return s.logged(ctx, "agreeing on the cluster's parameters", err)
 	}
 	if theirs != ours {
-		return &DisagreementError{Theirs: theirs, Ours: ours}
+		return &ParametersError{Theirs: theirs, Ours: ours}
 	}
 	return nil
 }
@@ -79,7 +79,7 @@ const rebindLock = 0x6964656e78
 
 // TryRebind calls rebind if the last call that succeeded, of any instance, is at
 // least this long ago, and no other instance is at it; else it returns at once.
-// It says whether rebind was called and succeeded. Agree must have been called
+// It says whether rebind was called and succeeded. EnsureParameters must have been called
 // before. A connection of the pool is held during rebind, until ctx is done at
 // most.
 func (s *Store) TryRebind(ctx context.Context, least time.Duration, rebind func(ctx context.Context) error) (done bool, err error) {

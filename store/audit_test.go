@@ -172,7 +172,7 @@ func (h *harness) tend(until string, a ...any) {
 		if time.Now().After(deadline) {
 			h.t.Fatalf("in vain: %s", until)
 		}
-		if err := h.TendAudit(h.t.Context()); err != nil {
+		if err := h.MaintainAudit(h.t.Context()); err != nil {
 			h.t.Log(err)
 		}
 	}
@@ -211,7 +211,7 @@ func TestOnlyAStoreThatTendsTheTablesDropsDays(t *testing.T) {
 		h.exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date + $1::int)", day)
 	}
 	h.open() // as rekey does
-	h.opts.Tends, h.opts.AuditKeep = true, 30*24*time.Hour
+	h.opts.Maintain, h.opts.AuditKeep = true, 30*24*time.Hour
 	h.open()
 	h.await("SELECT "+hasDay+" IS NULL", -400)
 	if h.one("SELECT "+hasDay+" IS NULL", -10) == true {
@@ -249,7 +249,7 @@ func TestWhatFailsKeepsNothingElseFromBeingDoneAndIsMeasured(t *testing.T) {
 	h.exec("INSERT INTO ident_audit VALUES (now() - interval '100 days', 1, 'patch', NULL, NULL, '[]')")
 	h.exec("DO $$ BEGIN EXECUTE (SELECT format('DROP TABLE %I', max(relname)) FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$'); END $$")
 	h.exec("CREATE OR REPLACE FUNCTION ident_audit_day(day date) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'sour'; END $$")
-	if err := h.TendAudit(t.Context()); err == nil || !strings.Contains(err.Error(), "sour") {
+	if err := h.MaintainAudit(t.Context()); err == nil || !strings.Contains(err.Error(), "sour") {
 		t.Errorf("nobody was told: %v", err)
 	}
 	if h.one("SELECT count(*) FROM ident_audit") != int64(0) || h.one("SELECT "+hasDay+" IS NULL", -400) != true {
@@ -261,7 +261,7 @@ func TestWhatFailsKeepsNothingElseFromBeingDoneAndIsMeasured(t *testing.T) {
 	// A view of it is in the way of the day to be dropped.
 	h.exec("CREATE TABLE ident_audit_20200101 PARTITION OF ident_audit FOR VALUES FROM ('2020-01-01 00:00+00') TO ('2020-01-02 00:00+00')")
 	h.exec("CREATE VIEW looking AS SELECT * FROM ident_audit_20200101")
-	if err := h.TendAudit(t.Context()); err == nil {
+	if err := h.MaintainAudit(t.Context()); err == nil {
 		t.Error("nobody was told")
 	}
 	if ahead, overdue := h.days(); ahead != 6 || overdue != 1 {
@@ -275,7 +275,7 @@ func TestADayThatTakesLongIsLeftToTheNextTime(t *testing.T) {
 	h.exec("DO $$ BEGIN EXECUTE (SELECT string_agg(format('DROP TABLE %I', relname), ';') FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$'); END $$")
 	h.exec("CREATE OR REPLACE FUNCTION ident_audit_day(day date) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(60)'")
 	began := time.Now()
-	err := h.TendAudit(t.Context())
+	err := h.MaintainAudit(t.Context())
 	if took := time.Since(began); took > 4*time.Second {
 		t.Errorf("it took %v", took)
 	}
@@ -331,7 +331,7 @@ func TestInstancesThatTendTheAuditTableHoldUpNoWrite(t *testing.T) {
 	for _, s := range stores {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				if err := s.TendAudit(t.Context()); err != nil {
+				if err := s.MaintainAudit(t.Context()); err != nil {
 					t.Log(err) // a lock that was not to be had at once
 				}
 			}

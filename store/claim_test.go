@@ -34,7 +34,7 @@ func TestAClaimWaitsForWritesUnderTheLastLeaseAndTheNewHolderSeesThem(t *testing
 		if err != nil || u.Name != "last" {
 			t.Errorf("the new holder sees %+v, %v", u, err)
 		}
-		if all, err := other.Undelivered(t.Context(), []int{0}, 0, 0, 10); err != nil || len(all) != 2 {
+		if all, err := other.PendingNotifications(t.Context(), []int{0}, 0, 0, 10); err != nil || len(all) != 2 {
 			t.Errorf("the new holder finds %d notifications, want 2: %v", len(all), err)
 		}
 	})

@@ -21,7 +21,7 @@ func TestTheFirstOfManyWhoAgreeAtOnceDecidesAndTheOthersLearnWhatDiffers(t *test
 	var agreeing sync.WaitGroup
 	for i := range errs {
 		s := []*store.Store{h.Store, other}[i/2%2]
-		agreeing.Go(func() { errs[i] = s.Agree(t.Context(), parameters(16+16*(i%2))) })
+		agreeing.Go(func() { errs[i] = s.EnsureParameters(t.Context(), parameters(16+16*(i%2))) })
 	}
 	agreeing.Wait()
 	rows, err := h.Survey(t.Context())
@@ -36,7 +36,7 @@ func TestTheFirstOfManyWhoAgreeAtOnceDecidesAndTheOthersLearnWhatDiffers(t *test
 			}
 			continue
 		}
-		var disagreement *store.DisagreementError
+		var disagreement *store.ParametersError
 		want := fmt.Sprintf("the cluster in this database has %d partitions, and the settings say %d", len(rows), ours)
 		if !errors.As(err, &disagreement) || err.Error() != want || disagreement.Theirs.Partitions != len(rows) {
 			t.Errorf("%v, want %s", err, want)
@@ -54,7 +54,7 @@ func TestADisagreementSaysEverythingThatDiffers(t *testing.T) {
 	ours := ownership.Parameters{Partitions: 5, QueueType: "classic", Table: ownership.TableVersion + 1}
 	want := fmt.Sprintf("the cluster in this database has 4 partitions, and the settings say 5; it has quorum queues, and the settings say classic; "+
 		"it assigns partitions by table version %d, and this program by %d", ownership.TableVersion, ours.Table)
-	if err := h.Agree(t.Context(), ours); err == nil || err.Error() != want {
+	if err := h.EnsureParameters(t.Context(), ours); err == nil || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}
 }

@@ -108,7 +108,7 @@
 //
 // Other programs may write to the users. Triggers tell of it, also of what is
 // replicated from another database, but for sessions with our application name, and
-// [Store.WatchForeign] listens.
+// [Store.WatchForeignWrites] listens.
 //
 // # Reading
 //

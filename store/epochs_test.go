@@ -18,7 +18,7 @@ func parameters(partitions int) ownership.Parameters {
 
 func (h *harness) agree(partitions int) {
 	h.t.Helper()
-	if err := h.Agree(h.t.Context(), parameters(partitions)); err != nil {
+	if err := h.EnsureParameters(h.t.Context(), parameters(partitions)); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -209,7 +209,7 @@ func TestWhatWasDeliveredIsGoneWithTheRelease(t *testing.T) {
 	for i := range 10 {
 		h.create(i)
 	}
-	all, err := h.Undelivered(t.Context(), []int{0}, 0, 0, 100)
+	all, err := h.PendingNotifications(t.Context(), []int{0}, 0, 0, 100)
 	if err != nil || len(all) != 10 {
 		t.Fatal(len(all), err)
 	}
@@ -224,10 +224,10 @@ func TestWhatWasDeliveredIsGoneWithTheRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	var removing, releasing sync.WaitGroup
-	h.Delivered(all[0].ID, all[1].ID)
-	removing.Go(func() { h.Undelivered(t.Context(), nil, 0, 0, 1) }) // removes what was delivered
+	h.ConfirmNotifications(all[0].ID, all[1].ID)
+	removing.Go(func() { h.PendingNotifications(t.Context(), nil, 0, 0, 1) }) // removes what was delivered
 	h.await("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')")
-	h.Delivered(all[2].ID)
+	h.ConfirmNotifications(all[2].ID)
 	releasing.Go(func() { h.release(h.lease) })
 	h.await("SELECT count(*) = 2 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
 	if h.row(0).Released {

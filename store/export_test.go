@@ -11,8 +11,8 @@ import (
 // EmptyNextSlot is what is done every now and then.
 func (s *Store) EmptyNextSlot(ctx context.Context) error { return s.emptyNextSlot(ctx) }
 
-// TendAudit is what is done every now and then.
-func (s *Store) TendAudit(ctx context.Context) error { return s.tendAudit(ctx) }
+// MaintainAudit is what is done every now and then.
+func (s *Store) MaintainAudit(ctx context.Context) error { return s.tendAudit(ctx) }
 
 // MigrationSQL is what takes the schema from version-1 to version.
 func MigrationSQL(version int) string { return schema.SQL(version) }
@@ -25,7 +25,7 @@ func (w *Watcher) Listening()              { w.w.listening() }
 func (w *Watcher) Foreign()                { w.w.wrote() }
 func (w *Watcher) Lost()                   { w.w.lost() }
 
-// SampleTokens returns whose tokens CheckKeys looks at, as "gh 17".
+// SampleTokens returns whose tokens CheckKeyring looks at, as "gh 17".
 func SampleTokens(ctx context.Context, s *Store) (looked []string, err error) {
 	rows, err := s.sampleTokens(ctx)
 	for _, row := range rows {

@@ -9,46 +9,46 @@ import (
 	"github.com/glotpod/ident/store/internal/keyring"
 )
 
-// A Fate is what became of a user who was to be imported.
-type Fate struct {
-	Kind   FateKind
+// A ImportResult is what became of a user who was to be imported.
+type ImportResult struct {
+	Kind   ImportOutcome
 	Reason string // for people, without a value of what is stored or was read; "" where there is nothing to say
 }
 
-type FateKind int
+type ImportOutcome int
 
 const (
-	Imported     FateKind = iota // or would be, in a dry run
-	AlreadyThere                 // the same user, with the same content
-	Conflicting                  // with another user, with what this one is now, or with who is to come
-	Unreadable                   // no key opens a token, or there is none
+	Imported     ImportOutcome = iota // or would be, in a dry run
+	AlreadyThere                      // the same user, with the same content
+	Conflicting                       // with another user, with what this one is now, or with who is to come
+	Unreadable                        // no key opens a token, or there is none
 )
 
 // decide says what becomes of a user, and plans it.
-func (b *importing) decide(u *archive.User, plan *plan) (Fate, error) {
+func (b *importing) decide(u *archive.User, plan *plan) (ImportResult, error) {
 	next, reason, err := b.seal(u)
 	if err != nil {
-		return Fate{}, err
+		return ImportResult{}, err
 	}
 	if reason != "" {
-		return Fate{Unreadable, reason}, nil
+		return ImportResult{Unreadable, reason}, nil
 	}
 	if have := b.stored[u.ID]; have != nil {
 		if differ := b.differences(have, next, u); len(differ) > 0 {
-			return Fate{Conflicting, "there is a user with this id, who differs in " + strings.Join(differ, ", ")}, nil
+			return ImportResult{Conflicting, "there is a user with this id, who differs in " + strings.Join(differ, ", ")}, nil
 		}
-		return Fate{AlreadyThere, ""}, nil
+		return ImportResult{AlreadyThere, ""}, nil
 	}
 	if u.ID > b.highest {
-		return Fate{Conflicting, fmt.Sprintf("with this id, less than %d would be left for new users", leastIDs)}, nil
+		return ImportResult{Conflicting, fmt.Sprintf("with this id, less than %d would be left for new users", leastIDs)}, nil
 	}
 	if owner := b.taken.emails[u.Email]; owner != 0 {
-		return Fate{Conflicting, fmt.Sprintf("user %d has this email", owner)}, nil
+		return ImportResult{Conflicting, fmt.Sprintf("user %d has this email", owner)}, nil
 	}
 	for _, service := range services {
 		if a := *accountOf(&next.user, service); a != nil {
 			if owner := b.taken.services[serviceID{service, a.ID}]; owner != 0 {
-				return Fate{Conflicting, fmt.Sprintf("user %d has this %s account", owner, serviceNames[service])}, nil
+				return ImportResult{Conflicting, fmt.Sprintf("user %d has this %s account", owner, serviceNames[service])}, nil
 			}
 		}
 	}
@@ -63,7 +63,7 @@ func (b *importing) decide(u *archive.User, plan *plan) (Fate, error) {
 			plan.services.tokens = append(plan.services.tokens, next.tokens[i])
 		}
 	}
-	return Fate{}, nil
+	return ImportResult{}, nil
 }
 
 // serviceNames are those by which callers know the services.

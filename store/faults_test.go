@@ -110,7 +110,7 @@ func TestAFencedWriteWhoseTransactionFailsIsFencedStill(t *testing.T) {
 	if _, err := locked.Exec(t.Context(), "SELECT FROM ident_outbox FOR UPDATE"); err != nil {
 		t.Fatal(err)
 	}
-	h.Delivered(h.one("SELECT id FROM ident_outbox").(int64))
+	h.ConfirmNotifications(h.one("SELECT id FROM ident_outbox").(int64))
 	stale := h.lease
 	stale.Epoch += 5
 	if err := rename(h, h.Store, stale, created.UserID, "stale"); !errors.Is(err, actor.ErrFenced) {

@@ -22,11 +22,11 @@ const (
 	answerWithin = 2 * time.Second
 )
 
-// watches says whether there is a connection for WatchForeign: not where it
+// watches says whether there is a connection for WatchForeignWrites: not where it
 // would leave one to all the work.
 func watches(o Options) bool { return o.MaxConnections >= 4 }
 
-// WatchForeign tells trust whether what this process has read of users, and
+// WatchForeignWrites tells trust whether what this process has read of users, and
 // keeps, is as it stands in the database but for what it writes itself. It calls
 // trust(true) when it would hear of each write by another program, and has heard
 // of none for 30 s; and trust(false) when it hears of one, which is soon after
@@ -37,7 +37,7 @@ func watches(o Options) bool { return o.MaxConnections >= 4 }
 // It has a connection of its own, and makes another when that is lost. It
 // returns when ctx is done, which has to be before Close. With less than 4
 // connections in all it calls nothing.
-func (s *Store) WatchForeign(ctx context.Context, trust func(bool)) {
+func (s *Store) WatchForeignWrites(ctx context.Context, trust func(bool)) {
 	if !s.watches {
 		<-ctx.Done()
 		return

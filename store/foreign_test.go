@@ -19,7 +19,7 @@ func (h *harness) watch(s *store.Store) (told <-chan bool, end func()) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.WatchForeign(ctx, func(trusted bool) { all <- trusted })
+		s.WatchForeignWrites(ctx, func(trusted bool) { all <- trusted })
 	}()
 	end = func() {
 		cancel()

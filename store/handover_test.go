@@ -110,11 +110,11 @@ func TestWhatWasDeliveredIsGoneWithTheHandOver(t *testing.T) {
 	for i := range 3 {
 		h.create(i)
 	}
-	all, err := h.Undelivered(t.Context(), []int{0}, 0, 0, 100)
+	all, err := h.PendingNotifications(t.Context(), []int{0}, 0, 0, 100)
 	if err != nil || len(all) != 3 {
 		t.Fatal(len(all), err)
 	}
-	h.Delivered(all[0].ID, all[1].ID)
+	h.ConfirmNotifications(all[0].ID, all[1].ID)
 	h.handOver(ownership.HandOver{Partition: 0, Epoch: h.lease.Epoch, To: member("next")})
 	if n := h.one("SELECT count(*) FROM ident_outbox"); n != int64(1) {
 		t.Errorf("%v notifications are left", n)

@@ -13,9 +13,9 @@ import (
 	"github.com/glotpod/ident/store/internal/schema"
 )
 
-// ImportUsers is how many users one call of [Importer.Put] may be given: beyond
+// MaxImportUsers is how many users one call of [Importer.Import] may be given: beyond
 // it, little is gained.
-const ImportUsers = 500
+const MaxImportUsers = 500
 
 // leastIDs is how many ids an import leaves for new users, unless fewer are left
 // already.
@@ -82,9 +82,9 @@ func usersSequence(ctx context.Context, db schema.Queryer) (name string, err err
 // Close closes the connection.
 func (im *Importer) Close() { postgres.CloseConn(im.conn) }
 
-// Put imports users in one transaction, and says what became of each. On an error,
+// Import imports users in one transaction, and says what became of each. On an error,
 // none is imported, or perhaps, where the connection was lost, all that could be.
-func (im *Importer) Put(ctx context.Context, users []archive.User) (fates []Fate, err error) {
+func (im *Importer) Import(ctx context.Context, users []archive.User) (fates []ImportResult, err error) {
 	err = im.again(ctx, func(ctx context.Context) (err error) {
 		fates, err = im.try(ctx, users)
 		return err
@@ -110,7 +110,7 @@ func (im *Importer) again(ctx context.Context, try func(ctx context.Context) err
 	}
 }
 
-func (im *Importer) try(ctx context.Context, users []archive.User) ([]Fate, error) {
+func (im *Importer) try(ctx context.Context, users []archive.User) ([]ImportResult, error) {
 	b, err := im.look(ctx, users)
 	if err != nil {
 		return nil, fmt.Errorf("looking for users: %w", err)
@@ -144,11 +144,11 @@ func (im *Importer) try(ctx context.Context, users []archive.User) ([]Fate, erro
 	return b.fates, nil
 }
 
-// SetAside sees to it that no id up to last is drawn for a new user from now on. For
+// ReserveIDs sees to it that no id up to last is drawn for a new user from now on. For
 // the users who are imported, Put does so too; but an id that was drawn before may
 // be that of a user of the next call. It is refused where fewer than a million ids
 // would be left.
-func (im *Importer) SetAside(ctx context.Context, last int64) error {
+func (im *Importer) ReserveIDs(ctx context.Context, last int64) error {
 	if last > im.highest {
 		return fmt.Errorf("setting user ids aside up to %d: less than %d would be left for new users; if that is meant, set the sequence first: "+
 			"SELECT setval(pg_get_serial_sequence('users', 'id'), %d)", last, leastIDs, last)
@@ -156,9 +156,9 @@ func (im *Importer) SetAside(ctx context.Context, last int64) error {
 	return im.again(ctx, func(ctx context.Context) error { return im.setAside(ctx, last) })
 }
 
-// Drawn is the greatest id that was drawn for a new user or set aside, as far as this
+// ReservedIDs is the greatest id that was drawn for a new user or set aside, as far as this
 // Importer knows; in a dry run, or would be.
-func (im *Importer) Drawn() int64 { return im.drawn }
+func (im *Importer) ReservedIDs() int64 { return im.drawn }
 
 // setAside raises the sequence, which must never go down: whoever draws waits while
 // it is looked at and set. ALTER SEQUENCE is there for its lock, and changes
@@ -193,7 +193,7 @@ type importing struct {
 	*Importer
 	stored map[int64]*storedUser // by id, and those who have an email or an account that is wanted
 	taken  takenKeys
-	fates  []Fate
+	fates  []ImportResult
 }
 
 func (im *Importer) look(ctx context.Context, users []archive.User) (*importing, error) {

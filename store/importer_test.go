@@ -51,7 +51,7 @@ func (h *harness) export(tokens archive.Tokens) (users []archive.User) {
 // put imports users and returns their fates, one per line.
 func (h *harness) put(im *store.Importer, users ...archive.User) string {
 	h.t.Helper()
-	fates, err := im.Put(h.t.Context(), users)
+	fates, err := im.Import(h.t.Context(), users)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -142,18 +142,18 @@ func TestAnImportLeavesIDsForNewUsers(t *testing.T) {
 	const highest = actor.MaxUserID - 1_000_000
 	for _, dryRun := range []bool{true, false} {
 		im := h.importer(store.ImportOptions{DryRun: dryRun})
-		if err := im.SetAside(t.Context(), highest+1); err == nil || !strings.Contains(err.Error(), "setval") {
+		if err := im.ReserveIDs(t.Context(), highest+1); err == nil || !strings.Contains(err.Error(), "setval") {
 			t.Errorf("too many ids are set aside: %v", err)
 		}
 		const want = "2147483647 conflict: with this id, less than 1000000 would be left for new users\n7 imported"
-		if got := h.put(im, of(actor.MaxUserID), of(7)); got != want || im.Drawn() != 7 {
-			t.Errorf("up to %d ids are drawn: %s", im.Drawn(), got)
+		if got := h.put(im, of(actor.MaxUserID), of(7)); got != want || im.ReservedIDs() != 7 {
+			t.Errorf("up to %d ids are drawn: %s", im.ReservedIDs(), got)
 		}
 	}
 	if id := h.create(100); id != 8 {
 		t.Errorf("the next user has the id %d", id)
 	}
-	if err := h.importer(store.ImportOptions{}).SetAside(t.Context(), highest); err != nil {
+	if err := h.importer(store.ImportOptions{}).ReserveIDs(t.Context(), highest); err != nil {
 		t.Error(err)
 	}
 	if id := h.create(101); id != highest+1 {
@@ -162,8 +162,8 @@ func TestAnImportLeavesIDsForNewUsers(t *testing.T) {
 	// Where it was meant.
 	h.exec("SELECT setval(pg_get_serial_sequence('users', 'id'), 2147483600)")
 	im := h.importer(store.ImportOptions{})
-	if err := im.SetAside(t.Context(), 2147483600); err != nil || im.Drawn() != 2147483600 {
-		t.Errorf("%d: %v", im.Drawn(), err)
+	if err := im.ReserveIDs(t.Context(), 2147483600); err != nil || im.ReservedIDs() != 2147483600 {
+		t.Errorf("%d: %v", im.ReservedIDs(), err)
 	}
 	if got := h.put(im, of(2147483600)); got != "2147483600 imported" {
 		t.Error(got)
@@ -279,10 +279,10 @@ func TestAnImportAndACreateOfOneEmailHaveOneWinner(t *testing.T) {
 		a := ada(20_000 + n)
 		a["email"] = next.Email
 		var wg sync.WaitGroup
-		var fates []store.Fate
+		var fates []store.ImportResult
 		wg.Go(func() {
 			var err error
-			if fates, err = im.Put(t.Context(), []archive.User{next}); err != nil {
+			if fates, err = im.Import(t.Context(), []archive.User{next}); err != nil {
 				t.Error(err)
 			}
 		})

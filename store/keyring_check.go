@@ -31,12 +31,12 @@ const (
 	maxUsersLogged = 10
 )
 
-// CheckKeys looks at a sample of the access tokens: some hundred, however many
+// CheckKeyring looks at a sample of the access tokens: some hundred, however many
 // there are. It logs an error if there are such that no key opens, so that a key
 // that was lost is known of before the token is asked for; and it logs if there
 // are such as another key than the first has sealed, which is to say that [Store.Rekey]
 // is still to be done. It takes 10 s at the most; Rekey with DryRun looks at all.
-func (s *Store) CheckKeys(ctx context.Context) {
+func (s *Store) CheckKeyring(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, sampleTimeout)
 	defer cancel()
 	rows, err := s.sampleTokens(limited)
@@ -69,7 +69,7 @@ func (s *Store) CheckKeys(ctx context.Context) {
 	}
 }
 
-// sampleTokens reads the tokens that CheckKeys looks at.
+// sampleTokens reads the tokens that CheckKeyring looks at.
 func (s *Store) sampleTokens(ctx context.Context) (rows []sealedRow, err error) {
 	ranges, err := s.accountRanges(ctx)
 	if err != nil {

@@ -13,12 +13,12 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
-// checkKeys returns what CheckKeys logs.
+// checkKeys returns what CheckKeyring logs.
 func (h *harness) checkKeys(ctx context.Context, keys ...[32]byte) []observer.LoggedEntry {
 	h.t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
 	h.opts.Log = zap.New(core)
-	h.with(keys...).CheckKeys(ctx)
+	h.with(keys...).CheckKeyring(ctx)
 	return logs.All()
 }
 

@@ -44,10 +44,10 @@ const (
 	sweepEvery = time.Second
 )
 
-// SendTo has each notification handed to sink after its commit, in the order
+// SetNotificationSink has each notification handed to sink after its commit, in the order
 // of each user's changes. Sink may block; commits then wait. With nil they
-// stay in the database, for Undelivered to find.
-func (s *Store) SendTo(sink func(actor.PendingNotification)) {
+// stay in the database, for PendingNotifications to find.
+func (s *Store) SetNotificationSink(sink func(actor.PendingNotification)) {
 	s.outbox.mu.Lock()
 	defer s.outbox.mu.Unlock()
 	s.outbox.sink = sink
@@ -65,7 +65,7 @@ func (o *outbox) send(notifications []actor.PendingNotification) {
 	}
 }
 
-// Undelivered returns up to limit notifications, fewer if they are large, of
+// PendingNotifications returns up to limit notifications, fewer if they are large, of
 // these partitions, nil for all, and those of which no partition is known, that
 // are in the database and were committed at least age ago, by id from afterID
 // on. One that no key opens has no body.
@@ -73,7 +73,7 @@ func (o *outbox) send(notifications []actor.PendingNotification) {
 // For whoever holds the partitions, and has committed nothing to them yet, what one
 // call after another returns, with age 0, is all that was not delivered: no earlier
 // holder can add to it any more.
-func (s *Store) Undelivered(ctx context.Context, partitions []int, afterID int64, age time.Duration, limit int) ([]actor.PendingNotification, error) {
+func (s *Store) PendingNotifications(ctx context.Context, partitions []int, afterID int64, age time.Duration, limit int) ([]actor.PendingNotification, error) {
 	filter, args := "", []any{afterID, age, limit, maxPageBytes}
 	if partitions != nil {
 		filter = outboxOfPartitions
@@ -98,7 +98,7 @@ func (s *Store) Undelivered(ctx context.Context, partitions []int, afterID int64
 }
 
 // TakeOver returns those of the leases that by holds, and of the partitions of all what
-// Undelivered returns from the beginning on, in one round trip.
+// PendingNotifications returns from the beginning on, in one round trip.
 func (s *Store) TakeOver(ctx context.Context, by ownership.Member, leases []partition.Lease, limit int) (held []partition.Lease, left []actor.PendingNotification, err error) {
 	var partitions []int
 	var epochs []int64
@@ -172,11 +172,11 @@ func (o *outbox) isNews(id int64) bool {
 	return true
 }
 
-// Delivered says that the broker has taken the notifications with these ids.
+// ConfirmNotifications says that the broker has taken the notifications with these ids.
 // They are removed from the database soon.
-func (s *Store) Delivered(ids ...int64) { s.outbox.Delivered(ids...) }
+func (s *Store) ConfirmNotifications(ids ...int64) { s.outbox.ConfirmNotifications(ids...) }
 
-func (o *outbox) Delivered(ids ...int64) {
+func (o *outbox) ConfirmNotifications(ids ...int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.delivered = append(o.delivered, ids...)

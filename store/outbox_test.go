@@ -17,7 +17,7 @@ import (
 func TestNotificationsAreFoundByTheirPartition(t *testing.T) {
 	h := start(t)
 	sent := make(chan actor.PendingNotification, 100)
-	h.SendTo(func(n actor.PendingNotification) { sent <- n })
+	h.SetNotificationSink(func(n actor.PendingNotification) { sent <- n })
 	leases := []partition.Lease{h.lease, h.claim(1, 0), h.claim(2, 0)}
 	for i := range 9 {
 		w := request(t, "create", fmt.Sprint("m", i), ada(i))
@@ -41,7 +41,7 @@ func TestNotificationsAreFoundByTheirPartition(t *testing.T) {
 	} {
 		var got []string
 		for last := int64(0); ; {
-			page, err := h.Undelivered(t.Context(), c.partitions, last, 0, 2)
+			page, err := h.PendingNotifications(t.Context(), c.partitions, last, 0, 2)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -71,7 +71,7 @@ func TestTheMigrationToPartitionsKeepsWhatIsInTheOutbox(t *testing.T) {
 		SELECT n, gen_random_uuid(), 'key', 'body', false FROM generate_series(1, 3) AS n`)
 	migrate(t, h.db)
 	h.Store = h.open()
-	all, err := h.Undelivered(t.Context(), []int{0}, 0, 0, 10)
+	all, err := h.PendingNotifications(t.Context(), []int{0}, 0, 0, 10)
 	if err != nil || len(all) != 3 {
 		t.Fatal(all, err)
 	}
@@ -124,7 +124,7 @@ func TestATransactionThatIdlesIsEndedAndItsOutcomeIsUnknown(t *testing.T) {
 	}
 	tx := begin(t, conn)
 	h.await("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", conn.PgConn().PID())
-	if err := tx.Commit(t.Context()); err == nil || !store.Unreachable(err) {
+	if err := tx.Commit(t.Context()); err == nil || !store.IsUnreachable(err) {
 		t.Errorf("%v", err)
 	}
 }

@@ -13,7 +13,7 @@ import (
 // is sealed by the old key still.
 func TestRekeyOverwritesNoTokenThatWasWrittenMeanwhile(t *testing.T) {
 	h, ids := startStale(t, 40)
-	h.opts.TokensInNotices = false // there would be no end of them
+	h.opts.TokensInNotifications = false // there would be no end of them
 	stores := []*store.Store{h.with(newKey, oldKey), h.with(oldKey, newKey)}
 	last := make([]string, len(ids))
 	for i := range last {

@@ -21,7 +21,7 @@ var oldKey, newKey, lostKey = [32]byte{1, 2, 3}, [32]byte{4}, [32]byte{5}
 func startStale(t *testing.T, users int) (h *harness, ids []int64) {
 	t.Helper()
 	h = start(t, func(o *store.Options) {
-		o.TokensInNotices = true
+		o.TokensInNotifications = true
 		o.Keyring = store.NewKeyring(oldKey)
 	})
 	for n := range users {
@@ -77,7 +77,7 @@ func TestAfterRekeyTheFirstKeyAloneOpensAll(t *testing.T) {
 			t.Errorf("user %d is %+v %+v", id, u.GitHub, u.Facebook)
 		}
 	}
-	notices, err := h.Undelivered(t.Context(), nil, 0, 0, 100)
+	notices, err := h.PendingNotifications(t.Context(), nil, 0, 0, 100)
 	if err != nil || len(notices) != 10 {
 		t.Fatal(len(notices), err)
 	}

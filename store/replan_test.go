@@ -12,7 +12,7 @@ import (
 func TestStatementsThatAreNoLongerAsTheyWerePlannedAreTriedAgain(t *testing.T) {
 	h := start(t)
 	id, email := h.create(1), "ada1@example.org"
-	h.Warm(t.Context())
+	h.PrepareConnections(t.Context())
 	use := func(after string) {
 		t.Helper()
 		var listing sync.WaitGroup
@@ -29,7 +29,7 @@ func TestStatementsThatAreNoLongerAsTheyWerePlannedAreTriedAgain(t *testing.T) {
 				t.Fatalf("after %s: found %+v, %v", after, u, err)
 			}
 		}
-		if all, err := h.Undelivered(t.Context(), nil, 0, 0, 100); len(all) == 0 || err != nil {
+		if all, err := h.PendingNotifications(t.Context(), nil, 0, 0, 100); len(all) == 0 || err != nil {
 			t.Fatalf("after %s: undelivered are %v, %v", after, all, err)
 		}
 		for range 2 { // one reads the user first, one does not

@@ -69,7 +69,7 @@ func testRunbookGivesTheTables(t *testing.T, server *localserver.Postgres, migra
 	h.Store = h.open()
 	h.agree(4)
 	h.lease = h.claim(0, 0)
-	if err := h.TendAudit(t.Context()); err == nil {
+	if err := h.MaintainAudit(t.Context()); err == nil {
 		t.Fatal("who does not own the tables can tend them")
 	}
 	h.exec(give)
@@ -80,7 +80,7 @@ func testRunbookGivesTheTables(t *testing.T, server *localserver.Postgres, migra
 		) AS has (kind, name, owner) WHERE owner <> '"glotpod.ident"'::regrole`); got != "relation ident_of_others, routine ident_of_others" {
 		t.Errorf("not given away are %v", got)
 	}
-	if err := h.TendAudit(t.Context()); err != nil {
+	if err := h.MaintainAudit(t.Context()); err != nil {
 		t.Error(err)
 	}
 	if h.one("SELECT "+hasDay+" IS NULL", -400) != true {
@@ -110,7 +110,7 @@ func testRunbookGivesTheTables(t *testing.T, server *localserver.Postgres, migra
 		t.Errorf("%v tables are set aside", n)
 	}
 	h.exec("INSERT INTO ident_audit VALUES (now() - interval '100 days', 1, 'patch', NULL, NULL, '[]')")
-	if err := h.TendAudit(t.Context()); err != nil {
+	if err := h.MaintainAudit(t.Context()); err != nil {
 		t.Error(err)
 	}
 	h.create(1)

@@ -30,23 +30,23 @@ type Options struct {
 	Password       string
 	SSLMode        string // as libpq's
 	SSLRootCert    string // a file; "" for the system's
-	MaxConnections int    // at least 2; WatchForeign takes 4
+	MaxConnections int    // at least 2; WatchForeignWrites takes 4
 	Name           string // of this instance, shown in pg_stat_activity
 
 	Keyring *Keyring
 
-	// TokensInNotices puts access tokens into notifications.
-	TokensInNotices bool
+	// TokensInNotifications puts access tokens into notifications.
+	TokensInNotifications bool
 
-	// Tends has this store tend the tables: forget requests whose day is over, and
+	// Maintain has this store tend the tables: forget requests whose day is over, and
 	// keep the days of the audit. That is for the instances that serve, whose
 	// settings say for how long; what else opens the database leaves it to them.
-	Tends bool
+	Maintain bool
 
-	// TendAfter is how long after Open that is done for the first time; 0: at once. An
+	// MaintainAfter is how long after Open that is done for the first time; 0: at once. An
 	// instance that starts has more urgent things to do, and so has the database, all
 	// the more where many start together.
-	TendAfter time.Duration
+	MaintainAfter time.Duration
 
 	// AuditKeep is how long it is kept, at least, which request changed what; 0:
 	// that is not noted, and what was is left as it is.
@@ -61,7 +61,7 @@ type Store struct {
 	keyring *Keyring
 	log     *zap.Logger
 	reveal  bool // access tokens in notices
-	watches bool // has a connection for WatchForeign
+	watches bool // has a connection for WatchForeignWrites
 
 	auditKeep time.Duration              // 0: no audit
 	audit     atomic.Pointer[auditCount] // nil: not known
@@ -100,7 +100,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		metrics:   newMetrics(),
 		keyring:   o.Keyring,
 		log:       o.Log,
-		reveal:    o.TokensInNotices,
+		reveal:    o.TokensInNotifications,
 		watches:   watches(o),
 		auditKeep: o.AuditKeep,
 		stopped:   make(chan struct{}),
@@ -115,10 +115,10 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s.running.Go(s.draws.Work)
 	s.running.Go(s.sweepOutbox)
-	if o.Tends {
-		s.running.Go(func() { s.tend(o.TendAfter, "old requests not removed, trying again", s.emptyNextSlot) })
+	if o.Maintain {
+		s.running.Go(func() { s.tend(o.MaintainAfter, "old requests not removed, trying again", s.emptyNextSlot) })
 		if s.auditKeep > 0 {
-			s.running.Go(func() { s.tend(o.TendAfter, "audit table not tended, trying again", s.tendAudit) })
+			s.running.Go(func() { s.tend(o.MaintainAfter, "audit table not tended, trying again", s.tendAudit) })
 		}
 	}
 	go func() {
@@ -132,7 +132,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 // PoolConfig translates options for pgx.
 func PoolConfig(o Options) (*pgxpool.Config, error) { return o.settings().PoolConfig() }
 
-// settings leaves some connections to Ping and WatchForeign.
+// settings leaves some connections to Ping and WatchForeignWrites.
 func (o Options) settings() postgres.Settings {
 	s := postgres.Settings{
 		Host: o.Host, Port: o.Port, Database: o.Database, User: o.User, Password: o.Password,
@@ -141,7 +141,7 @@ func (o Options) settings() postgres.Settings {
 		MaxConnections:  o.MaxConnections - 1, // the one of Ping
 	}
 	if watches(o) {
-		s.MaxConnections-- // the one of WatchForeign
+		s.MaxConnections-- // the one of WatchForeignWrites
 	}
 	return s
 }
@@ -169,6 +169,6 @@ func (s *Store) Close() {
 	s.pool.Close()
 }
 
-// Unreachable says that an error came of a database that is out of reach, or was
+// IsUnreachable says that an error came of a database that is out of reach, or was
 // lost on the way.
-func Unreachable(err error) bool { return postgres.Classify(err) == postgres.Unknown }
+func IsUnreachable(err error) bool { return postgres.Classify(err) == postgres.Unknown }

@@ -254,7 +254,7 @@ func TestACreateDrawsTheIDOfTheNextOne(t *testing.T) {
 }
 
 func TestTokensAreSealedInTheDatabase(t *testing.T) {
-	h := start(t, func(o *store.Options) { o.TokensInNotices = true })
+	h := start(t, func(o *store.Options) { o.TokensInNotifications = true })
 	h.create(1)
 	for _, column := range []string{
 		"SELECT string_agg(encode(access_token, 'escape'), '') FROM services",
@@ -614,14 +614,14 @@ func TestAPageOfHugeUsersEndsEarlyAndIsContinued(t *testing.T) {
 func TestNotificationsComeInEachUsersOrderAndStayUntilDelivered(t *testing.T) {
 	h := start(t)
 	seen := make(chan actor.PendingNotification, 100)
-	h.SendTo(func(n actor.PendingNotification) { seen <- n })
+	h.SetNotificationSink(func(n actor.PendingNotification) { seen <- n })
 	id := h.create(1)
 	for i := range 20 {
 		h.do("patch", "", args{"user_id": id, "ops": replace("/name", fmt.Sprint(i))})
 	}
-	h.SendTo(nil)
+	h.SetNotificationSink(nil)
 	h.do("delete", "", args{"user_id": id})
-	stored, err := h.Undelivered(t.Context(), nil, 0, 0, 100)
+	stored, err := h.PendingNotifications(t.Context(), nil, 0, 0, 100)
 	if err != nil || len(stored) != 22 || len(seen) != 21 {
 		t.Fatalf("%d stored, %d sent: %v", len(stored), len(seen), err)
 	}
@@ -637,12 +637,12 @@ func TestNotificationsComeInEachUsersOrderAndStayUntilDelivered(t *testing.T) {
 	if got := string(stored[1].Body); got != fmt.Sprintf(`{"ops":[{"op":"replace","path":"/name","value":"0"}],"user_id":%d}`, id) {
 		t.Error(got)
 	}
-	h.Delivered(ids[:21]...)
-	left, err := h.Undelivered(t.Context(), nil, 0, 0, 100)
+	h.ConfirmNotifications(ids[:21]...)
+	left, err := h.PendingNotifications(t.Context(), nil, 0, 0, 100)
 	if err != nil || len(left) != 1 || left[0].RoutingKey != "notifications.user.delete" {
 		t.Errorf("%+v, %v", left, err)
 	}
-	if old, err := h.Undelivered(t.Context(), nil, 0, time.Hour, 100); err != nil || len(old) != 0 {
+	if old, err := h.PendingNotifications(t.Context(), nil, 0, time.Hour, 100); err != nil || len(old) != 0 {
 		t.Errorf("%v is an hour old: %v", old, err)
 	}
 }

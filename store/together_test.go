@@ -47,7 +47,7 @@ func TestWritesToOneUserShareATransactionAndEachIsTold(t *testing.T) {
 	h := start(t)
 	created := h.do("create", "m", ada(1))
 	var told []string
-	h.SendTo(func(n actor.PendingNotification) { told = append(told, string(n.Body)) })
+	h.SetNotificationSink(func(n actor.PendingNotification) { told = append(told, string(n.Body)) })
 	outcomes, at := h.together(h.Store, created.After, names(t, created.UserID, 50, func(i int) string { return fmt.Sprint("m", i) }))
 	if n := h.one("SELECT count(DISTINCT xmin::text) FROM ident_outbox WHERE routing_key LIKE '%.patch'"); n != int64(len(at)) || len(at) > 10 {
 		t.Errorf("done %v at a time, in %v transactions", at, n) // one, unless the machine is very slow
@@ -67,7 +67,7 @@ func TestWritesToOneUserShareATransactionAndEachIsTold(t *testing.T) {
 	if again.Applied || again.Refusal != nil || h.get(created.UserID).Name != "49" {
 		t.Errorf("one of them that comes again: %+v", again)
 	}
-	left, err := h.Undelivered(t.Context(), nil, 0, 0, 100)
+	left, err := h.PendingNotifications(t.Context(), nil, 0, 0, 100)
 	if err != nil || len(left) != 51 {
 		t.Fatalf("%d notifications in the outbox, %v", len(left), err)
 	}
@@ -214,7 +214,7 @@ func TestWritesToOneUserThatAreCommittedWithoutAnAnswerAreAppliedOnce(t *testing
 			writes[7] = request(t, "create", "", ada(7)) // fails, and leaves no trace
 			writes[7].UserID = created.UserID
 			var told sync.Map
-			s.SendTo(func(n actor.PendingNotification) { told.Store(n.ID, n) })
+			s.SetNotificationSink(func(n actor.PendingNotification) { told.Store(n.ID, n) })
 			var outcomes []actor.Outcome
 			var writing sync.WaitGroup
 			writing.Go(func() { outcomes, _ = h.together(s, created.After, writes) })
@@ -234,7 +234,7 @@ func TestWritesToOneUserThatAreCommittedWithoutAnAnswerAreAppliedOnce(t *testing
 					t.Errorf("outcome %d: %+v", i, o)
 				}
 			}
-			left, err := h.Undelivered(t.Context(), nil, 0, 0, 100)
+			left, err := h.PendingNotifications(t.Context(), nil, 0, 0, 100)
 			if err != nil || len(left) != 19 {
 				t.Errorf("%d notifications, %v", len(left), err)
 			}

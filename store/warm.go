@@ -17,14 +17,14 @@ import (
 )
 
 const (
-	// warmConnections is how many connections Warm prepares: as many as read and
+	// warmConnections is how many connections PrepareConnections prepares: as many as read and
 	// write at the same time under a usual load.
 	warmConnections = 4
 
 	warmTimeout = 5 * time.Second
 )
 
-// Warm makes connections, and has the statements planned on them that it takes to
+// PrepareConnections makes connections, and has the statements planned on them that it takes to
 // take partitions over and hand them over, to find users by their ids, and to patch
 // their names, emails and pictures. The first time on a connection these cost the
 // database a hundred times as much as later: that is not to happen when the requests
@@ -32,9 +32,9 @@ const (
 // made later, for want of one or in the place of one that was lost or has become old,
 // get there by themselves.
 //
-// Warm changes nothing. Where it fails, which is logged, there is nothing else that
+// PrepareConnections changes nothing. Where it fails, which is logged, there is nothing else that
 // fails. It takes about 5 s at the most.
-func (s *Store) Warm(ctx context.Context) {
+func (s *Store) PrepareConnections(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, warmTimeout)
 	defer cancel()
 	if err := s.warm(limited); err != nil && ctx.Err() == nil {

@@ -18,7 +18,7 @@ func TestAWarmStoreTakesAPartitionOverWithoutPlanningAnything(t *testing.T) {
 	const content = `SELECT concat((SELECT array_agg(u) FROM users u), (SELECT array_agg(r) FROM ident_requests r), (SELECT array_agg(o) FROM ident_outbox o),
 		(SELECT array_agg(a) FROM ident_audit a), (SELECT array_agg(p) FROM ident_partitions p))`
 	was := h.one(content)
-	s.Warm(t.Context())
+	s.PrepareConnections(t.Context())
 	if is := h.one(content); is != was {
 		t.Errorf("to warm a store has changed the database:\n%v\n%v", was, is)
 	}
@@ -36,10 +36,10 @@ func TestAWarmStoreTakesAPartitionOverWithoutPlanningAnything(t *testing.T) {
 	if err != nil || len(held) != 1 || len(left) != 1 {
 		t.Fatalf("held: %v, left: %v, %v", held, left, err)
 	}
-	if more, err := s.Undelivered(t.Context(), []int{0}, left[0].ID, 0, 10); err != nil || len(more) > 0 {
+	if more, err := s.PendingNotifications(t.Context(), []int{0}, left[0].ID, 0, 10); err != nil || len(more) > 0 {
 		t.Fatalf("left: %v, %v", more, err)
 	}
-	s.Delivered(left[0].ID)
+	s.ConfirmNotifications(left[0].ID)
 	for _, message := range []string{"who has to be read", "who is known"} {
 		found, err := s.Find(t.Context(), &actor.Lookup{UserID: &id})
 		if err != nil || found == nil {

@@ -173,7 +173,7 @@ func (e *exporting) copy(ctx context.Context, progress *userProgress) error {
 // databaseError has a database that is out of reach end the program as it does
 // elsewhere. It is for errors of the store alone.
 func databaseError(err error) error {
-	if store.Unreachable(err) {
+	if store.IsUnreachable(err) {
 		return fmt.Errorf("%w: %w", cluster.ErrUnreachable, err)
 	}
 	return err

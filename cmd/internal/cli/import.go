@@ -142,14 +142,14 @@ func (im *importing) copy(ctx context.Context) error {
 			return errors.New("the file was exported without access tokens, which a user cannot do without; --empty-tokens gives each account an empty one")
 		default:
 			if last := im.reader.Header().LastID; last > im.setAside {
-				if err := im.users.SetAside(ctx, last); err != nil {
+				if err := im.users.ReserveIDs(ctx, last); err != nil {
 					return databaseError(err)
 				}
 				im.setAside = last
 			}
 			im.batch, im.lines = append(im.batch, *u), append(im.lines, im.reader.Line())
 		}
-		if len(im.batch)+len(im.problems) >= store.ImportUsers || im.read-im.begun > importBytes {
+		if len(im.batch)+len(im.problems) >= store.MaxImportUsers || im.read-im.begun > importBytes {
 			if err := im.put(ctx); err != nil {
 				return err
 			}
@@ -172,7 +172,7 @@ func (im *importing) brokenOff(ctx context.Context, cause error) error {
 // end, though ctx may be done.
 func (im *importing) put(ctx context.Context) error {
 	if len(im.batch) > 0 {
-		fates, err := im.users.Put(context.WithoutCancel(ctx), im.batch)
+		fates, err := im.users.Import(context.WithoutCancel(ctx), im.batch)
 		if err != nil {
 			return fmt.Errorf("%w; broken off before line %d of the file: run the import again to go on", databaseError(err), im.lines[0])
 		}
@@ -198,7 +198,7 @@ func (im *importing) put(ctx context.Context) error {
 }
 
 // fateNames are those of the fates that are reported.
-var fateNames = map[store.FateKind]string{store.Conflicting: "conflict", store.Unreadable: "unreadable"}
+var fateNames = map[store.ImportOutcome]string{store.Conflicting: "conflict", store.Unreadable: "unreadable"}
 
 // report reports the problems by line.
 func (im *importing) report() {
@@ -220,5 +220,5 @@ func (im *importing) sum() {
 		did = "to be imported"
 	}
 	fmt.Fprintf(im.stderr, "%d users %s, %d already there, %d conflicts, %d unreadable, %d lines malformed; ids of new users are greater than %d\n",
-		im.fates[store.Imported], did, im.fates[store.AlreadyThere], im.fates[store.Conflicting], im.fates[store.Unreadable], im.malformed, im.users.Drawn())
+		im.fates[store.Imported], did, im.fates[store.AlreadyThere], im.fates[store.Conflicting], im.fates[store.Unreadable], im.malformed, im.users.ReservedIDs())
 }

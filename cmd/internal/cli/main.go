@@ -149,7 +149,7 @@ func fail(stderr io.Writer, err error) int {
 func statusOf(err error) int {
 	var settings *config.Error
 	var schema *store.SchemaError
-	var disagreement *store.DisagreementError
+	var disagreement *store.ParametersError
 	var setup *cluster.SetupError
 	var stopped *cluster.StoppedError
 	switch {

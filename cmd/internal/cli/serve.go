@@ -68,7 +68,7 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger) error {
 		return err
 	}
 	defer users.Close()
-	users.Warm(ctx)
+	users.PrepareConnections(ctx)
 	defer checkKeys(ctx, users)()
 	secret, err := clusterSecret(c)
 	if err != nil {
@@ -125,7 +125,7 @@ func newRegistry() *prometheus.Registry {
 func checkKeys(ctx context.Context, users *store.Store) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var checking sync.WaitGroup
-	checking.Go(func() { users.CheckKeys(ctx) })
+	checking.Go(func() { users.CheckKeyring(ctx) })
 	return func() {
 		cancel()
 		checking.Wait()
@@ -159,7 +159,7 @@ func openStore(ctx context.Context, c *config.Config, log *zap.Logger) (users *s
 
 func register(ctx context.Context, c *config.Config, log *zap.Logger) (_ *store.Store, start int64, err error) {
 	options := storeOptions(c, log)
-	options.Tends, options.TendAfter = true, tendAfter+rand.N(tendSpread)
+	options.Maintain, options.MaintainAfter = true, tendAfter+rand.N(tendSpread)
 	users, err := store.Open(ctx, options)
 	if err != nil {
 		return nil, 0, err
@@ -169,7 +169,7 @@ func register(ctx context.Context, c *config.Config, log *zap.Logger) (_ *store.
 			users.Close()
 		}
 	}()
-	err = users.Agree(ctx, ownership.Parameters{
+	err = users.EnsureParameters(ctx, ownership.Parameters{
 		Partitions: c.Cluster.Partitions,
 		Table:      ownership.TableVersion,
 		QueueType:  c.Cluster.QueueType,
@@ -218,19 +218,19 @@ func storeOptions(c *config.Config, log *zap.Logger) store.Options {
 		keys[i] = key.Reveal()
 	}
 	return store.Options{
-		Host:            pg.Host,
-		Port:            pg.Port,
-		Database:        pg.Database,
-		User:            pg.User,
-		Password:        pg.Password.Reveal(),
-		SSLMode:         pg.SSLMode,
-		SSLRootCert:     pg.SSLRootCert,
-		MaxConnections:  pg.MaxConnections,
-		Name:            c.Cluster.Instance,
-		Keyring:         store.NewKeyring(keys...),
-		TokensInNotices: c.Notifications.IncludeAccessTokens,
-		AuditKeep:       c.Audit.Keep,
-		Log:             log,
+		Host:                  pg.Host,
+		Port:                  pg.Port,
+		Database:              pg.Database,
+		User:                  pg.User,
+		Password:              pg.Password.Reveal(),
+		SSLMode:               pg.SSLMode,
+		SSLRootCert:           pg.SSLRootCert,
+		MaxConnections:        pg.MaxConnections,
+		Name:                  c.Cluster.Instance,
+		Keyring:               store.NewKeyring(keys...),
+		TokensInNotifications: c.Notifications.IncludeAccessTokens,
+		AuditKeep:             c.Audit.Keep,
+		Log:                   log,
 	}
 }
 
