@@ -185,8 +185,9 @@ func (i *Instance) unsettledFor() time.Duration {
 // Run serves until ctx is done, then hands over its partitions, answers what was
 // taken, and returns nil. It returns an ErrUnreachable where RabbitMQ or the
 // database is out of reach for longer than the options allow, a SetupError where
-// the broker has never been set up for it, and a StoppedError where other instances do
-// not let it take part.
+// the broker has never been set up for it, the dial's error where the broker refuses
+// the login of an instance that has not served yet (see broker.LoginRefused), and a
+// StoppedError where other instances do not let it take part.
 func (i *Instance) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -226,14 +227,18 @@ func (i *Instance) Run(ctx context.Context) error {
 			return failure(ctx)
 		}
 		var unfit *SetupError
-		if errors.As(err, &unfit) && !i.served.Load() { // else it was fit, and may be so again
+		if (errors.As(err, &unfit) || broker.LoginRefused(err)) && !i.served.Load() { // else it was fit, and may be so again
 			return err
 		}
 		if errors.Is(err, errOutage) || errors.Is(err, errAnew) {
 			i.o.Log.Warn("session ended", zap.Error(err))
 			continue // when the database is in reach
 		}
-		i.o.Log.Warn("RabbitMQ or the database out of reach", zap.Error(err), zap.Bool("insist", i.o.Insist))
+		message := "RabbitMQ or the database out of reach"
+		if broker.Refused(err) {
+			message = "RabbitMQ refused the connection"
+		}
+		i.o.Log.Warn(message, zap.Error(err), zap.Bool("insist", i.o.Insist))
 		if err := patience.Failed(ctx, err); err != nil && ctx.Err() == nil {
 			return err
 		}

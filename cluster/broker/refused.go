@@ -35,22 +35,22 @@ func (e *DialError) Error() string {
 
 func (e *DialError) Unwrap() error { return e.Err }
 
-// Refused reports whether err will stay as it is until an operator acts: the
-// login, the virtual host or a permission was refused, one side does not accept
-// the other's certificate, or the options make no sense. Any other error of a
-// dial, of a connection or of a channel is about a broker that could not be
-// reached or has gone, and may pass.
+// Refused reports whether err stays as it is until an operator acts: the login, the
+// virtual host or a permission was refused, one side does not accept the other's
+// certificate, or the options make no sense. Any other error of a dial, of a
+// connection or of a channel means that the broker could not be reached or has gone,
+// and may pass.
 func Refused(err error) bool {
 	if errors.Is(err, errOptions) || errors.Is(err, amqp.ErrSASL) {
 		return true
 	}
 	if e, ok := errors.AsType[*amqp.Error](err); ok {
-		// NotAllowed is the answer to a virtual host that does not exist or is
-		// not this user's, and to one connection more than is allowed.
+		// NotAllowed is the reply if the virtual host does not exist or the user has
+		// no access to it, and if the user has as many connections as it may have.
 		return e.Server && (e.Code == amqp.AccessRefused || e.Code == amqp.NotAllowed)
 	}
-	// With TLS 1.3 the broker judges our certificate after the handshake, so
-	// that its refusal is found in the log-in.
+	// With TLS 1.3 the broker checks our certificate after the handshake, so a
+	// refusal of the certificate appears during the log-in.
 	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "remote error" {
 		return true
 	}
@@ -58,6 +58,20 @@ func Refused(err error) bool {
 		return !isInterruption(e.Err)
 	}
 	return false
+}
+
+// LoginRefused reports whether err is the error of a dial in which the broker refused
+// the user, the password or the login method. These come from the settings, so a
+// further dial with the same settings does not help. Other refusals can pass without a
+// change of the settings: a virtual host is created, a certificate is renewed, another
+// connection of the user is closed.
+func LoginRefused(err error) bool {
+	dial, ok := errors.AsType[*DialError](err)
+	if !ok || dial.Stage != LoggingIn {
+		return false
+	}
+	e, ok := errors.AsType[*amqp.Error](dial.Err)
+	return errors.Is(dial.Err, amqp.ErrSASL) || ok && e.Server && e.Code == amqp.AccessRefused
 }
 
 // isInterruption reports whether a TLS handshake failed for a reason that is no

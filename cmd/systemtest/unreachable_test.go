@@ -49,7 +49,6 @@ func TestServerOutOfReachAtTheStartEndsTheInstanceWith129(t *testing.T) {
 		"RabbitMQ where nobody answers":  {"amqp.port": silent("amqp.port")},
 		"Postgres where nothing listens": {"database.postgres.port": freePort(t)},
 		"Postgres where nobody answers":  {"database.postgres.port": silent("database.postgres.port")},
-		"a wrong RabbitMQ password":      {"amqp.password": "s3cret-wrong"},
 		"a wrong Postgres password":      {"database.postgres.password": "s3cret-wrong"},
 		"a virtual host not there":       {"amqp.vhost": "nowhere"},
 		"a database not there":           {"database.postgres.database": "nowhere"},

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/glotpod/ident/cluster"
+	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/config"
 	"github.com/glotpod/ident/store"
@@ -113,8 +114,8 @@ the variable GLOTPOD_IDENT__AMQP__HOST as well.
 	}
 	fmt.Fprint(w, `
 Exit status: 0 when all went well or the instance was asked to stop, 78 when the
-settings or the schema are wrong, 129 when RabbitMQ or PostgreSQL is out of
-reach, 1 for other failures, 2 for wrong arguments.
+settings or the schema are wrong or RabbitMQ refuses the login, 129 when RabbitMQ
+or PostgreSQL is out of reach, 1 for other failures, 2 for wrong arguments.
 `)
 }
 
@@ -156,7 +157,7 @@ func statusOf(err error) int {
 	case errors.Is(err, cluster.ErrUnreachable):
 		return exitUnreachable
 	case errors.As(err, &settings), errors.As(err, &schema), errors.As(err, &disagreement), errors.As(err, &setup),
-		errors.As(err, &stopped) && stopped.Reason == ownership.ParametersDiffer:
+		broker.LoginRefused(err), errors.As(err, &stopped) && stopped.Reason == ownership.ParametersDiffer:
 		return exitSettings
 	}
 	return exitFailure
