@@ -1,6 +1,6 @@
 package localserver
 
-func pids(family []relative) (ids []int) {
+func pids(family []descendant) (ids []int) {
 	for _, r := range family {
 		ids = append(ids, r.pid)
 	}

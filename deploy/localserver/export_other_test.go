@@ -4,7 +4,7 @@ package localserver
 
 import "syscall"
 
-func pids([]relative) []int { return nil }
+func pids([]descendant) []int { return nil }
 
 // Alive reports whether the process runs.
 func Alive(pid int) bool { return syscall.Kill(pid, 0) == nil }

@@ -17,7 +17,7 @@ func (s *server) Processes() []int {
 	var ids []int
 	for _, p := range slices.Backward(s.current.processes) {
 		ids = append(ids, p.child.Pid)
-		ids = append(ids, pids(descendants(p.child.Pid))...)
+		ids = append(ids, pids(findDescendants(p.child.Pid))...)
 	}
 	return ids
 }

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// characters is the locale by which a new database knows what a letter is, so
+// characterLocale is the locale by which a new database knows what a letter is, so
 // that upper and lower case work beyond ASCII.
-const characters = "C.UTF-8"
+const characterLocale = "C.UTF-8"
 
 // dieWithParent makes the kernel send the child a signal when the thread that
 // starts it ends, as it does when this program is killed.
@@ -19,27 +19,27 @@ func dieWithParent(attr *syscall.SysProcAttr, sig syscall.Signal) {
 	attr.Pdeathsig = sig
 }
 
-// A relative is a process that another one started, directly or not. The start
+// A descendant is a process that another one started, directly or not. The start
 // time tells it from a later process with the same id.
-type relative struct {
+type descendant struct {
 	pid     int
 	started uint64 // in clock ticks since the machine's boot
 }
 
-// descendants lists what the process has started and what is still running.
-func descendants(pid int) []relative {
+// findDescendants lists what the process has started and what is still running.
+func findDescendants(pid int) []descendant {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil
 	}
-	children := make(map[int][]relative)
+	children := make(map[int][]descendant)
 	for _, e := range entries {
 		id, err := strconv.Atoi(e.Name())
 		if err != nil {
 			continue
 		}
 		if parent, _, started, ok := stat(id); ok {
-			children[parent] = append(children[parent], relative{id, started})
+			children[parent] = append(children[parent], descendant{id, started})
 		}
 	}
 	family := children[pid]
@@ -49,9 +49,9 @@ func descendants(pid int) []relative {
 	return family
 }
 
-// bury kills those of the family that are still there, and waits until none is.
+// killAll kills those of the family that are still there, and waits until none is.
 // They have lost their parent, so they have to be looked for.
-func bury(family []relative) {
+func killAll(family []descendant) {
 	for _, r := range family {
 		for {
 			_, state, started, ok := stat(r.pid)

@@ -4,17 +4,17 @@ package localserver
 
 import "syscall"
 
-// characters is the locale by which a new database knows what a letter is, so
-// that upper and lower case work beyond ASCII.
-const characters = "en_US.UTF-8"
+// characterLocale is the LC_CTYPE of a new database. It makes upper and lower case
+// work for letters beyond ASCII.
+const characterLocale = "en_US.UTF-8"
 
-// dieWithParent does nothing: only Linux can tie a child's life to its parent's.
+// dieWithParent does nothing: only Linux can signal a child when its parent dies.
 func dieWithParent(*syscall.SysProcAttr, syscall.Signal) {}
 
-type relative struct{}
+type descendant struct{}
 
-// descendants finds nothing here: what the servers started ends when it notices
-// that its parent is gone, which both servers' children do.
-func descendants(int) []relative { return nil }
+// findDescendants finds nothing. The children of both servers end by themselves
+// when their parent is gone.
+func findDescendants(int) []descendant { return nil }
 
-func bury([]relative) {}
+func killAll([]descendant) {}

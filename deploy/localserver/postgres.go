@@ -81,24 +81,24 @@ func (p *Postgres) URL(database string) string {
 func newPostgres(programs string, folder *postgresFolder, durable bool, port int) *Postgres {
 	p := &Postgres{Host: loopback, Port: port, User: superuser, Password: folder.password}
 	p.server = server{
-		name: "PostgreSQL",
-		log:  folder.log,
-		quit: syscall.SIGINT, // disconnects clients, then shuts down in order
-		done: make(chan struct{}),
+		name:       "PostgreSQL",
+		log:        folder.log,
+		stopSignal: syscall.SIGINT, // disconnects clients, then shuts down in order
+		done:       make(chan struct{}),
 	}
 	launch := func() (*Process, error) {
 		cmd := folder.command(filepath.Join(programs, "postgres"), postgresArguments(folder.data, port, durable)...)
 		// Upon SIGQUIT, PostgreSQL ends at once and leaves no shared memory.
 		return launchLogged(cmd, p.log, syscall.SIGQUIT)
 	}
-	p.boot = func(ctx context.Context) ([]*Process, error) {
+	p.launch = func(ctx context.Context) ([]*Process, error) {
 		crashed := folder.crashed()
 		for begin := time.Now(); ; {
 			main, err := launch()
 			if err != nil {
 				return nil, err
 			}
-			err = ready(ctx, main, p.probe)
+			err = awaitReady(ctx, main, p.probe)
 			if crashed && main.ended() && !anyTaken([]int{port}) && time.Since(begin) < orphansTimeout {
 				continue
 			}

@@ -101,7 +101,7 @@ func (f *postgresFolder) create(ctx context.Context, programs string, durable bo
 		"--auth=scram-sha-256",
 		"--encoding=UTF8",
 		"--locale=C",
-		"--lc-ctype=" + characters,
+		"--lc-ctype=" + characterLocale,
 	}
 	if !durable {
 		args = append(args, "--no-sync")
@@ -117,7 +117,7 @@ func (f *postgresFolder) create(ctx context.Context, programs string, durable bo
 		return context.Cause(ctx)
 	}
 	if status := initdb.Status(); !status.Success() {
-		return fmt.Errorf("initdb failed (%v)%s", status, lastLines(f.log))
+		return fmt.Errorf("initdb failed (%v)%s", status, logTail(f.log))
 	}
 	return os.Rename(unfinished, f.data)
 }

@@ -69,28 +69,28 @@ func (p *Process) Status() *os.ProcessState {
 	return p.status
 }
 
-// End asks the process to end by a signal, and kills it if it has not done so
+// Stop asks the process to end by a signal, and kills it if it has not done so
 // within patience. It returns when the process and what it started are gone, and
 // says by an error that it had to kill. A process that has ended may be ended
 // again.
-func (p *Process) End(sig syscall.Signal, patience time.Duration) error {
+func (p *Process) Stop(sig syscall.Signal, timeout time.Duration) error {
 	if p.ended() {
 		return nil
 	}
-	family := descendants(p.child.Pid)
+	family := findDescendants(p.child.Pid)
 	if err := p.child.Signal(sig); err != nil {
 		<-p.exited
 		return nil
 	}
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	select {
 	case <-p.exited:
-		bury(family)
+		killAll(family)
 		return nil
 	case <-timer.C:
 		p.Kill()
-		return fmt.Errorf("it did not end within %v and was killed", patience)
+		return fmt.Errorf("it did not end within %v and was killed", timeout)
 	}
 }
 
@@ -100,9 +100,9 @@ func (p *Process) Kill() {
 	// While it is stopped it neither ends nor starts children, so that its id
 	// is surely its own and the children can be counted.
 	if err := p.child.Signal(syscall.SIGSTOP); err == nil {
-		family := descendants(p.child.Pid)
+		family := findDescendants(p.child.Pid)
 		p.child.Kill()
-		defer bury(family)
+		defer killAll(family)
 	}
 	<-p.exited
 }

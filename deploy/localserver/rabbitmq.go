@@ -129,10 +129,10 @@ func newRabbitMQ(script, epmd string, folder *rabbitmqFolder, ports rabbitmqPort
 		},
 	}
 	r.server = server{
-		name: "RabbitMQ",
-		log:  folder.log(),
-		quit: syscall.SIGTERM,
-		done: make(chan struct{}),
+		name:       "RabbitMQ",
+		log:        folder.log(),
+		stopSignal: syscall.SIGTERM,
+		done:       make(chan struct{}),
 	}
 	env := folder.environment(filepath.Dir(epmd), ports)
 	run := func(program string) (*Process, error) {
@@ -140,7 +140,7 @@ func newRabbitMQ(script, epmd string, folder *rabbitmqFolder, ports rabbitmqPort
 		cmd.Dir, cmd.Env = folder.dir, env
 		return launchLogged(cmd, r.log, syscall.SIGKILL)
 	}
-	r.boot = func(ctx context.Context) ([]*Process, error) {
+	r.launch = func(ctx context.Context) ([]*Process, error) {
 		// Left to itself, the broker would start a port mapper that outlives it.
 		// It uses one that is there, which can be ended together with it.
 		mapper, err := run(epmd)
@@ -148,14 +148,14 @@ func newRabbitMQ(script, epmd string, folder *rabbitmqFolder, ports rabbitmqPort
 			return nil, err
 		}
 		answers := func(ctx context.Context) error { return dial(ctx, ports.epmd) }
-		if err := ready(ctx, mapper, answers); err != nil {
+		if err := awaitReady(ctx, mapper, answers); err != nil {
 			return []*Process{mapper}, err
 		}
 		broker, err := run(script)
 		if err != nil {
 			return []*Process{mapper}, err
 		}
-		return []*Process{mapper, broker}, ready(ctx, broker, r.probe)
+		return []*Process{mapper, broker}, awaitReady(ctx, broker, r.probe)
 	}
 	return r
 }

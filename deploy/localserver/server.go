@@ -31,18 +31,18 @@ const (
 //	          +---------------> down, and Done is closed
 //	            dies by itself
 type server struct {
-	name string
-	log  string         // the file that the processes write to
-	quit syscall.Signal // asks the server to end in order
+	name       string
+	log        string         // the file that the processes write to
+	stopSignal syscall.Signal // asks the server to end in order
 
-	// boot launches the processes, waits until the server answers, and returns
+	// launch launches the processes, waits until the server answers, and returns
 	// them in the order of their start, the server itself last. When it fails
 	// it returns what it has launched so far, for the caller to end.
-	boot func(context.Context) ([]*Process, error)
+	launch func(context.Context) ([]*Process, error)
 
 	done chan struct{}
 
-	turn sync.Mutex // held through every start and stop, which thus take turns
+	lifecycle sync.Mutex // held through every start and stop, which thus take turns
 
 	mu       sync.Mutex // guards the following fields
 	current  *run       // nil while the server is down
@@ -80,13 +80,13 @@ func (s *server) Err() error {
 // error means that it had to be killed. A server that is down may be stopped
 // again.
 func (s *server) Stop() error {
-	s.turn.Lock()
-	defer s.turn.Unlock()
+	s.lifecycle.Lock()
+	defer s.lifecycle.Unlock()
 	defer s.setStopping(nil)
-	return s.endInTurn(func(r *run) error {
+	return s.endLocked(func(r *run) error {
 		s.setStopping(r)
 		defer r.kill()
-		return r.main().End(s.quit, stopTimeout)
+		return r.main().Stop(s.stopSignal, stopTimeout)
 	})
 }
 
@@ -106,29 +106,29 @@ func (s *server) Kill() {
 	if stopping != nil {
 		stopping.kill()
 	}
-	s.turn.Lock()
-	defer s.turn.Unlock()
-	s.killInTurn()
+	s.lifecycle.Lock()
+	defer s.lifecycle.Unlock()
+	s.killLocked()
 }
 
 // Restart starts the server again, on the same ports and with its data, and
 // returns when it answers. A server that still runs is killed first.
 func (s *server) Restart(ctx context.Context) error {
-	s.turn.Lock()
-	defer s.turn.Unlock()
-	s.killInTurn()
-	return s.startInTurn(ctx)
+	s.lifecycle.Lock()
+	defer s.lifecycle.Unlock()
+	s.killLocked()
+	return s.startLocked(ctx)
 }
 
-func (s *server) killInTurn() {
-	s.endInTurn(func(r *run) error {
+func (s *server) killLocked() {
+	s.endLocked(func(r *run) error {
 		r.kill()
 		return nil
 	})
 }
 
-// endInTurn takes the server down by the given means.
-func (s *server) endInTurn(means func(*run) error) error {
+// endLocked takes the server down by the given means.
+func (s *server) endLocked(end func(*run) error) error {
 	s.mu.Lock()
 	r := s.current
 	s.current = nil
@@ -136,7 +136,7 @@ func (s *server) endInTurn(means func(*run) error) error {
 	if r == nil {
 		return nil
 	}
-	err := means(r)
+	err := end(r)
 	<-r.watched
 	if err != nil {
 		return fmt.Errorf("stop %s: %w", s.name, err)
@@ -146,23 +146,23 @@ func (s *server) endInTurn(means func(*run) error) error {
 
 // start brings up a new server.
 func (s *server) start(ctx context.Context) error {
-	s.turn.Lock()
-	defer s.turn.Unlock()
-	return s.startInTurn(ctx)
+	s.lifecycle.Lock()
+	defer s.lifecycle.Unlock()
+	return s.startLocked(ctx)
 }
 
-func (s *server) startInTurn(ctx context.Context) error {
+func (s *server) startLocked(ctx context.Context) error {
 	limited, cancel := context.WithTimeoutCause(ctx, startTimeout,
 		fmt.Errorf("no answer within %v", startTimeout))
 	defer cancel()
-	processes, err := s.boot(limited)
+	processes, err := s.launch(limited)
 	r := &run{processes: processes, watched: make(chan struct{})}
 	if err != nil {
 		r.kill()
 		if ctx.Err() != nil {
 			return fmt.Errorf("start %s: %w", s.name, err)
 		}
-		return fmt.Errorf("start %s: %w%s", s.name, err, lastLines(s.log))
+		return fmt.Errorf("start %s: %w%s", s.name, err, logTail(s.log))
 	}
 	s.mu.Lock()
 	s.current = r
@@ -183,14 +183,14 @@ func (s *server) watch(r *run) {
 	s.current = nil
 	r.kill()
 	if s.err == nil {
-		s.err = fmt.Errorf("%s ended by itself (%s)%s", s.name, r.main().Status(), lastLines(s.log))
+		s.err = fmt.Errorf("%s ended by itself (%s)%s", s.name, r.main().Status(), logTail(s.log))
 		close(s.done)
 	}
 }
 
-// ready calls probe again and again until it succeeds. It gives up when the
+// awaitReady calls probe again and again until it succeeds. It gives up when the
 // process ends or ctx does. An attempt that hangs is broken off.
-func ready(ctx context.Context, p *Process, probe func(context.Context) error) error {
+func awaitReady(ctx context.Context, p *Process, probe func(context.Context) error) error {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, probeTimeout)
 		result := make(chan error, 1)
@@ -216,8 +216,8 @@ func ready(ctx context.Context, p *Process, probe func(context.Context) error) e
 	}
 }
 
-// lastLines returns the end of a log in a form that can follow an error.
-func lastLines(log string) string {
+// logTail returns the end of a log in a form that can follow an error.
+func logTail(log string) string {
 	const lines = 20
 	text, err := os.ReadFile(log)
 	if err != nil || len(text) == 0 {

@@ -239,7 +239,7 @@ func startEcho(ctx context.Context, environ []string, run string, direct bool, c
 	}
 }
 
-func (e *echoProcess) stop() error { return e.End(syscall.SIGTERM, 10*time.Second) }
+func (e *echoProcess) stop() error { return e.Stop(syscall.SIGTERM, 10*time.Second) }
 
 // A firstWrite tells when it is written to.
 type firstWrite struct {

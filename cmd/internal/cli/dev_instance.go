@@ -108,7 +108,7 @@ func (i *devInstance) killCommand() string { return fmt.Sprintf("kill -9 %d", i.
 // stop asks the instance to end, also where a person has frozen it.
 func (i *devInstance) stop() error {
 	i.run.child.Signal(syscall.SIGCONT) // an error if it has ended
-	if err := i.run.End(syscall.SIGTERM, devDrainTimeout); err != nil {
+	if err := i.run.Stop(syscall.SIGTERM, devDrainTimeout); err != nil {
 		return fmt.Errorf("stop %s: %w", i.name, err)
 	}
 	return nil
