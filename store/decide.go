@@ -34,7 +34,7 @@ func (d *decided) firstNext() *actor.User {
 // to find out whose those are.
 func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) (late []*pending, err error) {
 	var all []decided
-	var wanted wanted
+	var wanted wantedKeys
 	for i, p := range g.writes {
 		if i > 0 && g.isFull(deadline) {
 			late = leaveOut(g.writes[i:])
@@ -66,17 +66,17 @@ func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) 
 	}
 
 	batch := new(pgx.Batch)
-	if wanted.queue(batch, &g.taken); batch.Len() > 0 {
+	if wanted.queue(batch, &g.owners); batch.Len() > 0 {
 		if err := conn.SendBatch(ctx, batch).Close(); err != nil {
 			return nil, err
 		}
 	}
 	for _, d := range all {
 		if next := d.firstNext(); next != nil {
-			if what := g.taken.conflict(next); what != "" {
+			if what := g.owners.conflict(next); what != "" {
 				d.decisions = []actor.Decision{{Refusal: &actor.Refusal{Code: actor.Conflict, Message: what}}} // it was the only one
 			} else {
-				g.taken.take(next)
+				g.owners.add(next)
 			}
 		}
 		if err := g.plan.add(g.store, d); err != nil {
@@ -149,7 +149,7 @@ func isForItself(current *actor.User, d actor.Decision) bool {
 	if d.Refusal != nil {
 		return d.Refusal.Code == actor.InvocationFailed
 	}
-	return d.Next == nil || new(wanted).add(current, d.Next)
+	return d.Next == nil || new(wantedKeys).add(current, d.Next)
 }
 
 // ask lets a write decide. A write that panics fails alone.

@@ -42,18 +42,18 @@ func (b *importing) decide(u *archive.User, plan *plan) (ImportResult, error) {
 	if u.ID > b.highest {
 		return ImportResult{Conflicting, fmt.Sprintf("with this id, less than %d would be left for new users", leastIDs)}, nil
 	}
-	if owner := b.taken.emails[u.Email]; owner != 0 {
+	if owner := b.owners.emails[u.Email]; owner != 0 {
 		return ImportResult{Conflicting, fmt.Sprintf("user %d has this email", owner)}, nil
 	}
 	for _, service := range services {
 		if a := *accountOf(&next.user, service); a != nil {
-			if owner := b.taken.services[serviceID{service, a.ID}]; owner != 0 {
+			if owner := b.owners.services[serviceID{service, a.ID}]; owner != 0 {
 				return ImportResult{Conflicting, fmt.Sprintf("user %d has this %s account", owner, serviceNames[service])}, nil
 			}
 		}
 	}
 	b.stored[u.ID] = next
-	b.taken.take(&next.user)
+	b.owners.add(&next.user)
 	plan.insertedUsers.add(&next.user)
 	for i, service := range services {
 		if a := *accountOf(&next.user, service); a != nil {

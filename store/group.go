@@ -22,7 +22,7 @@ type group struct {
 	rows   map[int64]int         // of each of the writes' users, there when the locking began
 	stored map[int64]*storedUser // those users' rows that could be locked
 	known  map[actor.RequestID]outcomeRow
-	taken  takenKeys // emails and service ids that other users have
+	owners keyOwners // emails and service ids that other users have
 	weight int       // bytes of what is written for the decisions so far, about
 	plan   plan
 }
@@ -154,7 +154,7 @@ func (g *group) lock(ctx context.Context, conn *pgx.Conn) error {
 	g.known = make(map[actor.RequestID]outcomeRow)
 	var users []int64
 	var identities uuids
-	var wanted wanted
+	var wanted wantedKeys
 	for _, p := range g.writes {
 		w := p.first()
 		for i, identity := range p.identities {
@@ -189,7 +189,7 @@ func (g *group) lock(ctx context.Context, conn *pgx.Conn) error {
 		batch.Queue(`SELECT identity, digest, user_id, code, message
 			FROM ident_requests WHERE identity = ANY($1::uuid[])`, identities).Query(g.readOutcomes)
 	}
-	wanted.queue(batch, &g.taken)
+	wanted.queue(batch, &g.owners)
 	return conn.SendBatch(ctx, batch).Close()
 }
 

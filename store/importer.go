@@ -192,7 +192,7 @@ func (im *Importer) setAside(ctx context.Context, last int64) error {
 type importing struct {
 	*Importer
 	stored map[int64]*storedUser // by id, and those who have an email or an account that is wanted
-	taken  takenKeys
+	owners keyOwners
 	fates  []ImportResult
 }
 
@@ -223,7 +223,7 @@ func (im *Importer) look(ctx context.Context, users []archive.User) (*importing,
 	b := &importing{Importer: im, stored: make(map[int64]*storedUser, len(found))}
 	for _, u := range found {
 		b.stored[u.user.ID] = u
-		b.taken.take(&u.user)
+		b.owners.add(&u.user)
 	}
 	return b, nil
 }

@@ -87,12 +87,12 @@ func (g *group) decideKnown(e *expectation) (unfit []*pending, err error) {
 		d := decided{pending: p, current: p.first().Cached}
 		g.ask(&d, deadline)
 		if next := d.firstNext(); next != nil {
-			if g.taken.conflict(next) != "" { // one of these writes wants the same
+			if g.owners.conflict(next) != "" { // one of these writes wants the same
 				p.part, p.reread = 0, true
 				unfit = append(unfit, p)
 				continue
 			}
-			g.taken.take(next)
+			g.owners.add(next)
 			e.wanted.add(d.current, next)
 		}
 		e.add(d)
@@ -112,7 +112,7 @@ type expectation struct {
 	users      []int64           // whose rows are of these versions
 	versions   [len(actor.Version{})][]uint32
 	accounts   bool // some of their accounts will be changed
-	wanted     wanted
+	wanted     wantedKeys
 }
 
 // add notes what the decisions on a user take for granted.
@@ -203,8 +203,8 @@ func (e *expectation) queue(batch *pgx.Batch, sound *bool) {
 	if w := &e.wanted; len(w.emails) > 0 {
 		expect(emailsFree, w.emails)
 	}
-	if w := &e.wanted; len(w.ids) > 0 {
-		expect(accountsFree, w.names, w.ids)
+	if w := &e.wanted; len(w.serviceIDs) > 0 {
+		expect(accountsFree, w.services, w.serviceIDs)
 	}
 	batch.Queue(fmt.Sprintf(setSound, conditions.String()), args...).QueryRow(func(row pgx.Row) error {
 		var text string

@@ -1,0 +1,129 @@
+package store
+
+import (
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/actor"
+)
+
+// Emails and service ids are the unique keys of users: at most one user has each. The
+// constraints of the tables guarantee that. It is checked before a commit too, so that a
+// conflict refuses one write and does not fail all writes of its transaction.
+
+// A serviceID is the id of an account at a service.
+type serviceID struct {
+	service string
+	id      int64
+}
+
+// keyOwners says which user has a key.
+type keyOwners struct {
+	emails   map[string]int64
+	services map[serviceID]int64
+}
+
+func (o *keyOwners) addEmail(email string, user int64) {
+	if o.emails == nil {
+		o.emails = make(map[string]int64)
+	}
+	o.emails[email] = user
+}
+
+func (o *keyOwners) addService(s serviceID, user int64) {
+	if o.services == nil {
+		o.services = make(map[serviceID]int64)
+	}
+	o.services[s] = user
+}
+
+// add makes u the owner of its keys.
+func (o *keyOwners) add(u *actor.User) {
+	o.addEmail(u.Email, u.ID)
+	for _, service := range services {
+		if account := *accountOf(u, service); account != nil {
+			o.addService(serviceID{service, account.ID}, u.ID)
+		}
+	}
+}
+
+// conflict describes the first key of u that another user has. It returns "" if there is
+// none.
+func (o *keyOwners) conflict(u *actor.User) string {
+	if owner, ok := o.emails[u.Email]; ok && owner != u.ID {
+		return "another user has this email"
+	}
+	for _, service := range services {
+		if account := *accountOf(u, service); account != nil {
+			if owner, ok := o.services[serviceID{service, account.ID}]; ok && owner != u.ID {
+				return "another user has this account"
+			}
+		}
+	}
+	return ""
+}
+
+// wantedKeys are keys that writes want to give to users.
+type wantedKeys struct {
+	emails     []string
+	services   []string // the service of each of serviceIDs
+	serviceIDs []int64
+}
+
+// add adds the keys that a user has after a write (next) and did not have before it. The
+// user before is nil if the write creates the user. It reports whether there are any.
+func (w *wantedKeys) add(before, next *actor.User) bool {
+	found := false
+	if before == nil || before.Email != next.Email {
+		w.emails = append(w.emails, next.Email)
+		found = true
+	}
+	for _, service := range services {
+		account := *accountOf(next, service)
+		if account == nil {
+			continue
+		}
+		if before != nil {
+			if had := *accountOf(before, service); had != nil && had.ID == account.ID {
+				continue
+			}
+		}
+		w.services = append(w.services, service)
+		w.serviceIDs = append(w.serviceIDs, account.ID)
+		found = true
+	}
+	return found
+}
+
+// queue queries the owners of the wanted keys and adds them to owners.
+func (w *wantedKeys) queue(batch *pgx.Batch, owners *keyOwners) {
+	if len(w.emails) > 0 {
+		batch.Queue("SELECT id, email_address FROM users WHERE email_address = ANY($1::text[])", w.emails).
+			Query(func(rows pgx.Rows) error {
+				for rows.Next() {
+					var user int64
+					var email string
+					if err := rows.Scan(&user, &email); err != nil {
+						return err
+					}
+					owners.addEmail(email, user)
+				}
+				return rows.Err()
+			})
+	}
+	if len(w.serviceIDs) > 0 {
+		batch.Queue(`SELECT s.user_id, s.sv_name::text, s.sv_id
+			FROM unnest($1::text[]::svc_type[], $2::bigint[]) AS w (sv_name, sv_id)
+			JOIN services s USING (sv_id, sv_name)`, w.services, w.serviceIDs).
+			Query(func(rows pgx.Rows) error {
+				for rows.Next() {
+					var user int64
+					var s serviceID
+					if err := rows.Scan(&user, &s.service, &s.id); err != nil {
+						return err
+					}
+					owners.addService(s, user)
+				}
+				return rows.Err()
+			})
+	}
+}
