@@ -53,7 +53,7 @@ func (s *Store) tryKnown(all []*pending) (done int, again []*pending, err error)
 	removal := s.outbox.remove()
 	g.plan.queue(batch, removal, isSound)
 	var ids []int64
-	s.spares.queue(batch, g.writes, &ids)
+	s.userIDs.reserved.queue(batch, g.writes, &ids)
 	err = s.pool.Transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return conn.SendBatch(ctx, batch).Close()
 	})
@@ -61,7 +61,7 @@ func (s *Store) tryKnown(all []*pending) (done int, again []*pending, err error)
 	if err != nil {
 		return 0, nil, fmt.Errorf("writing to users who are known: %w", err)
 	}
-	s.spares.put(ids)
+	s.userIDs.reserved.put(ids)
 	if !sound {
 		s.metrics.misses.Inc()
 		for _, p := range g.writes {

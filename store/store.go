@@ -67,7 +67,6 @@ type Store struct {
 	audit     atomic.Pointer[auditCount] // nil: not known
 
 	finds  *batch.Batcher[*find]
-	draws  *batch.Batcher[*draw] // of user ids
 	writes *batch.Batcher[*pending]
 
 	singles chan struct{} // holds a token for each write that is tried alone
@@ -81,7 +80,7 @@ type Store struct {
 
 	metrics *metrics
 	outbox  outbox
-	spares  spares
+	userIDs *userIDs
 }
 
 // Open returns the store in a database, which has to have the schema that
@@ -108,12 +107,13 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s.work, s.abort = context.WithCancel(context.Background())
 	s.ctx, s.close = context.WithCancel(s.work)
-	s.finds, s.draws, s.writes = s.batchFinds(), s.batchDraws(), s.batchWrites()
+	s.userIDs = newUserIDs(s.ctx, s.stopped, pool)
+	s.finds, s.writes = s.batchFinds(), s.batchWrites()
 	for range max(1, min(2, o.MaxConnections/4)) {
 		s.running.Go(s.writes.Work)
 		s.running.Go(s.finds.Work)
 	}
-	s.running.Go(s.draws.Work)
+	s.running.Go(s.userIDs.requests.Work)
 	s.running.Go(s.sweepOutbox)
 	if o.Maintain {
 		s.running.Go(func() { s.tend(o.MaintainAfter, "old requests not removed, trying again", s.emptyNextSlot) })

@@ -1,0 +1,154 @@
+package store
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/store/internal/batch"
+	"github.com/glotpod/ident/store/internal/postgres"
+)
+
+// nextIDs takes $1 user ids from the sequence.
+const nextIDs = `SELECT nextval(sequence) FROM
+	(SELECT pg_get_serial_sequence('users', 'id')::regclass AS sequence) AS s, generate_series(1, $1)`
+
+// maxIDRequests bounds how many user ids are taken in one round trip.
+const maxIDRequests = 32
+
+// userIDs hands out the ids of new users.
+type userIDs struct {
+	pool     *postgres.Pool
+	closing  context.Context // done when no new query is to begin
+	requests *batch.Batcher[*idRequest]
+	reserved reservedIDs
+}
+
+// An idRequest waits for a user id.
+type idRequest struct{ result chan idResult }
+
+type idResult struct {
+	id  int64
+	err error
+}
+
+// newUserIDs needs one goroutine that runs requests.Work. The channel stopped is closed
+// when that has returned.
+func newUserIDs(closing context.Context, stopped <-chan struct{}, pool *postgres.Pool) *userIDs {
+	u := &userIDs{pool: pool, closing: closing}
+	u.requests = batch.New(batch.Config[*idRequest]{
+		MaxItems: maxIDRequests,
+		Process:  u.answer,
+		Discard:  func(r *idRequest) { r.result <- idResult{err: batch.ErrClosed} },
+		Closing:  closing.Done(),
+		Stopped:  stopped,
+	})
+	return u
+}
+
+// next returns a user id that no other call returns.
+func (u *userIDs) next(ctx context.Context) (id int64, err error) {
+	err = u.pool.Retry(ctx, func(ctx context.Context) error {
+		request := &idRequest{result: make(chan idResult, 1)}
+		r, err := batch.Submit(ctx, u.requests, request, request.result)
+		if err != nil {
+			return err
+		}
+		id = r.id
+		return r.err
+	})
+	return id, err
+}
+
+// answer takes an id for each request in one round trip.
+func (u *userIDs) answer(group []*idRequest) {
+	ctx, cancel := context.WithTimeout(u.closing, postgres.AttemptTimeout)
+	defer cancel()
+	rows, _ := u.pool.Query(ctx, nextIDs, len(group))
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	for i, request := range group {
+		r := idResult{err: err}
+		if err == nil {
+			r.id = ids[i]
+		}
+		request.result <- r
+	}
+}
+
+// reservedFor is how long a reserved id may be used. It is not longer than a create may
+// take anyway. So users are created nearly in the order of their ids, and a client that
+// lists the users after the last id that it knows misses no more of them than without
+// reserved ids.
+const reservedFor = 100 * time.Millisecond
+
+// reservedIDs are user ids that transactions with creates have taken from the sequence
+// for the next creates, one for each create. So these need no round trip for an id. A
+// create that does not follow another one soon reserves no id, since it would not be
+// used.
+type reservedIDs struct {
+	mu         sync.Mutex // guards the following fields
+	ids        []int64
+	expire     time.Time // of ids
+	lastCreate time.Time // when the last create was planned
+}
+
+// put replaces the ids by those that a committed transaction has reserved.
+func (r *reservedIDs) put(ids []int64) {
+	if len(ids) == 0 {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ids, r.expire = ids, time.Now().Add(reservedFor)
+}
+
+// take returns an id, or 0 if there is none.
+func (r *reservedIDs) take() (id int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.ids) == 0 || time.Now().After(r.expire) {
+		return 0
+	}
+	id, r.ids = r.ids[0], r.ids[1:]
+	return id
+}
+
+// followsCreate records a create and reports whether it follows another one soon.
+func (r *reservedIDs) followsCreate() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last := r.lastCreate
+	r.lastCreate = time.Now()
+	return r.lastCreate.Sub(last) < reservedFor
+}
+
+// queue reserves an id for each create of a group, if other creates are likely to
+// follow. The ids may be put when the transaction is committed.
+func (r *reservedIDs) queue(statements *pgx.Batch, group []*pending, ids *[]int64) {
+	creates := 0
+	for _, p := range group {
+		if p.first().IsCreate() {
+			creates++
+		}
+	}
+	if creates > 0 && (r.followsCreate() || creates > 1) {
+		statements.Queue(nextIDs, creates).Query(func(rows pgx.Rows) (err error) {
+			*ids, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+			return err
+		})
+	}
+}
+
+// ReservedUserID implements [actor.Store].
+func (s *Store) ReservedUserID() int64 { return s.userIDs.reserved.take() }
+
+// NewUserID implements [actor.Store].
+func (s *Store) NewUserID(ctx context.Context) (int64, error) {
+	id, err := s.userIDs.next(ctx)
+	if err != nil {
+		return 0, s.logged(ctx, "taking a user id", err)
+	}
+	return id, nil
+}
