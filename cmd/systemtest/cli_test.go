@@ -9,7 +9,7 @@ import (
 )
 
 // callService runs glotpod-ident call.
-func (s *site) callService(t *testing.T, args ...string) (status int, stdout, stderr string) {
+func callService(t *testing.T, s *site, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	// It has no business with the database.
 	env := settings{}
@@ -28,7 +28,7 @@ func TestCallAsksTheServiceAndPrintsJSON(t *testing.T) {
 	s.serve(t)
 	prints := func(want any, args ...string) {
 		t.Helper()
-		status, stdout, stderr := s.callService(t, args...)
+		status, stdout, stderr := callService(t, s, args...)
 		if status != 0 || stderr != "" {
 			t.Errorf("call %q ended with %d: %s", args, status, stderr)
 			return
@@ -39,7 +39,7 @@ func TestCallAsksTheServiceAndPrintsJSON(t *testing.T) {
 	}
 	fails := func(code string, args ...string) {
 		t.Helper()
-		status, stdout, stderr := s.callService(t, args...)
+		status, stdout, stderr := callService(t, s, args...)
 		if status != 1 || stdout != "" || !strings.Contains(stderr, code) {
 			t.Errorf("call %q ended with %d: %s%s", args, status, stdout, stderr)
 		}
@@ -70,7 +70,7 @@ func TestCallAsksTheServiceAndPrintsJSON(t *testing.T) {
 	fails("operation_not_found", "nope", "user_id=1")
 	for _, args := range [][]string{{}, {"get", "user_id"}, {"get", "user_id=s3cret"}, {"get", "user_id:={"}, {"patch", "user_id=1", "--ops", "["},
 		{"get", "--nope"}, {"get", "a=1", "a=2"}, {"get", "--timeout=soon"}} {
-		if status, stdout, stderr := s.callService(t, args...); status != 2 || stdout != "" || stderr == "" {
+		if status, stdout, stderr := callService(t, s, args...); status != 2 || stdout != "" || stderr == "" {
 			t.Errorf("call %q ended with %d: %s", args, status, stdout+stderr)
 		}
 	}
@@ -79,7 +79,7 @@ func TestCallAsksTheServiceAndPrintsJSON(t *testing.T) {
 func TestCallTellsWhyThereIsNoAnswer(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	if status, _, stderr := s.callService(t, "get", "user_id=1"); status != 3 || stderr == "" {
+	if status, _, stderr := callService(t, s, "get", "user_id=1"); status != 3 || stderr == "" {
 		t.Errorf("where no service ever was, call ended with %d: %s", status, stderr)
 	}
 	c := s.newCaller(t)
@@ -88,18 +88,18 @@ func TestCallTellsWhyThereIsNoAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	if status, _, stderr := s.callService(t, "get", "user_id=1", "--timeout=1s"); status != 3 || stderr == "" {
+	if status, _, stderr := callService(t, s, "get", "user_id=1", "--timeout=1s"); status != 3 || stderr == "" {
 		t.Errorf("where no service is, call ended with %d: %s", status, stderr)
 	}
 	if took := time.Since(start); took < time.Second || took > giveUp {
 		t.Errorf("call with a timeout of 1s took %v", took)
 	}
 	s.settings["amqp.port"] = freePort(t)
-	if status, _, stderr := s.callService(t, "get", "user_id=1"); status != 129 || stderr == "" {
+	if status, _, stderr := callService(t, s, "get", "user_id=1"); status != 129 || stderr == "" {
 		t.Errorf("where no broker is, call ended with %d: %s", status, stderr)
 	}
 	s.settings["amqp.prot"] = "1"
-	if status, _, stderr := s.callService(t, "get", "user_id=1"); status != 78 || stderr == "" {
+	if status, _, stderr := callService(t, s, "get", "user_id=1"); status != 78 || stderr == "" {
 		t.Errorf("with wrong settings, call ended with %d: %s", status, stderr)
 	}
 }

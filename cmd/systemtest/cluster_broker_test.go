@@ -174,7 +174,7 @@ func TestBrokersUserNeedsTheRightsThatTheREADMESays(t *testing.T) {
 	s.settings = s.settings.with(user)
 	s.amqpURL = broker.URL()
 	v := s.serve(t)
-	s.traffic(t, 20).check(t, s)
+	startTraffic(t, s, 20).check(t, s)
 
 	remove(t.Context()) // closes its connections, too
 	create()

@@ -10,14 +10,8 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 )
 
-// serveAs starts an instance under a name.
-func (s *site) serveAs(t *testing.T, name string, changed ...settings) *service {
-	t.Helper()
-	return s.serve(t, append(changed, settings{"cluster.instance": name})...)
-}
-
 // partitionsOf returns the partitions that an instance owns.
-func (s *site) partitionsOf(t *testing.T, name string) (partitions []int) {
+func partitionsOf(t *testing.T, s *site, name string) (partitions []int) {
 	t.Helper()
 	for p, o := range s.owners(t) {
 		if o.holder == name && !o.released {
@@ -147,12 +141,12 @@ func TestPartitionsFollowTheMembers(t *testing.T) {
 	l := newLoad(t, s.amqpURL, 1)
 	eventually(t, "requests are answered", l.asksOn())
 	b.stop(t)
-	if left := s.partitionsOf(t, "b"); len(left) > 0 {
+	if left := partitionsOf(t, s, "b"); len(left) > 0 {
 		t.Errorf("it has ended with the partitions %v", left)
 	}
 	s.serveAs(t, "c")
 	s.awaitCalm(t, []string{"a", "c"}, func() bool { return true })
-	if n := len(slices.Concat(s.partitionsOf(t, "a"), s.partitionsOf(t, "c"))); n != 8 {
+	if n := len(slices.Concat(partitionsOf(t, s, "a"), partitionsOf(t, s, "c"))); n != 8 {
 		t.Errorf("%d of 8 partitions are owned", n)
 	}
 	l.check()

@@ -29,17 +29,6 @@ func TestDeletedUserIsGoneForGood(t *testing.T) {
 	}
 }
 
-// shown is a user as list shows it.
-func shown(u dict) any {
-	u = changed(u, nil)
-	for _, service := range []string{"github", "facebook"} {
-		if account, ok := u[service].(dict); ok {
-			u[service] = dict{"id": account["id"]}
-		}
-	}
-	return u
-}
-
 func TestListPagesThroughAllUsersByID(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

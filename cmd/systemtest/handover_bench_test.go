@@ -99,8 +99,8 @@ func newHandOverSite(t *testing.T, database *localserver.Postgres) *handOverSite
 		s.start()
 	}
 	s.awaitCalm(t, s.names, func() bool { return true })
-	users := s.newCaller(t).usersOf(t, handOverPartitions, 2)
-	s.load = s.startLoad(t, users, handOverInterval)
+	users := createUsersOf(t, s.newCaller(t), handOverPartitions, 2)
+	s.load = startLoad(t, s.site, users, handOverInterval)
 	eventually(t, "it is known what is usual", func() bool { return s.load.now() > handOverWarm+handOverUsual })
 	s.before = s.owners(t)
 	return s

@@ -45,7 +45,7 @@ const answersWithin = 30 * time.Second
 
 // startLoad begins to ask for users, by partition. The load ends with the test,
 // if not before.
-func (s *site) startLoad(t *testing.T, users [][]int64, interval time.Duration) *steadyLoad {
+func startLoad(t *testing.T, s *site, users [][]int64, interval time.Duration) *steadyLoad {
 	t.Helper()
 	conn, err := amqp.Dial(s.amqpURL)
 	if err != nil {
@@ -231,7 +231,7 @@ func (l *steadyLoad) end() {
 }
 
 // usersOf creates users until each partition has so many, whose ids it returns.
-func (c *caller) usersOf(t *testing.T, partitions, each int) [][]int64 {
+func createUsersOf(t *testing.T, c *caller, partitions, each int) [][]int64 {
 	t.Helper()
 	users := make([][]int64, partitions)
 	for wanting := partitions; wanting > 0; {

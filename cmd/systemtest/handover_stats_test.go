@@ -14,13 +14,6 @@ type shot struct {
 	code      string // of an answer that is an error
 }
 
-// An owner is a row of the table of who owns which partition.
-type owner struct {
-	holder   string
-	epoch    int64
-	released bool
-}
-
 // An observation is what was seen of one event: a steady load before, during
 // and after it, and who owned which partition at the load's begin and end.
 type observation struct {

@@ -176,7 +176,7 @@ func TestSteadyLoadSeesAPauseInEachPartition(t *testing.T) {
 	const partitions, interval, stopped = 8, 40 * ms, 800 * ms
 	s := newSite(t)
 	v := s.serve(t)
-	l := s.startLoad(t, s.newCaller(t).usersOf(t, partitions, 2), interval)
+	l := startLoad(t, s, createUsersOf(t, s.newCaller(t), partitions, 2), interval)
 	eventually(t, "it is known what is usual", func() bool { return l.now() > time.Second })
 	o := &observation{event: l.now(), subject: "another", ideal: partitions,
 		before: make([]owner, partitions), after: ownersNamed(strings.Repeat("another ", partitions))}

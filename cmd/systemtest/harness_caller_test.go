@@ -252,3 +252,22 @@ func normal(v any) any {
 	}
 	return v
 }
+
+const requestQueue = "glotpod.rpc/ident"
+
+// declareQueue declares the shared queue as the Python service did.
+func (c *caller) declareQueue(t *testing.T) amqp.Queue {
+	t.Helper()
+	q, err := c.channel.QueueDeclare(requestQueue, true, false, false, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
+}
+
+// directly sends the request to its user, by the id.
+func (m *message) directly(key string) *message {
+	m.Type = m.key
+	m.exchange, m.key = "glotpod.ident", key
+	return m
+}

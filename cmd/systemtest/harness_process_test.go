@@ -176,3 +176,8 @@ func (o *output) last(lines int) string {
 	all := strings.SplitAfter(o.String(), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "")
 }
+
+// encryptionKeys is the setting that gives the program these keys.
+func encryptionKeys(keys ...string) settings {
+	return settings{"database.encryption_key": strings.Join(keys, ",")}
+}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -245,4 +246,25 @@ func (v *service) oneConnection(t *testing.T) {
 		t.Errorf("the instance has ended")
 	case <-time.After(0):
 	}
+}
+
+// serveAs starts an instance under a name.
+func (s *site) serveAs(t *testing.T, name string, changed ...settings) *service {
+	t.Helper()
+	return s.serve(t, append(changed, settings{"cluster.instance": name})...)
+}
+
+// fetch returns what the instance serves over HTTP.
+func (v *service) fetch(t *testing.T, path string) string {
+	t.Helper()
+	response, err := http.Get(v.url + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s, %v", path, response.Status, err)
+	}
+	return string(body)
 }

@@ -108,3 +108,9 @@ func withIntegers(v any) any {
 	}
 	return v
 }
+
+const (
+	createKey = "notifications.user.create"
+	patchKey  = "notifications.user.patch"
+	deleteKey = "notifications.user.delete"
+)

@@ -71,3 +71,17 @@ func patchOf(user dict, ops ...any) dict {
 	}
 	return dict{"user_id": user["id"], "ops": ops}
 }
+
+// shown is a user as list shows it.
+func shown(u dict) any {
+	u = changed(u, nil)
+	for _, service := range []string{"github", "facebook"} {
+		if account, ok := u[service].(dict); ok {
+			u[service] = dict{"id": account["id"]}
+		}
+	}
+	return u
+}
+
+// newUserOf returns a new user who wants another's email.
+func newUserOf(u dict) dict { return changed(newUser(), dict{"email": u["email"]}) }

@@ -14,7 +14,7 @@ import (
 
 // stays fails unless the next request is served over the connection over which
 // the first one was.
-func (v *service) stays(t *testing.T, c *caller, u dict) {
+func staysUp(t *testing.T, v *service, c *caller, u dict) {
 	t.Helper()
 	m := c.request("get", dict{"user_id": u["id"]})
 	c.ask(t, m).is(t, u)
@@ -22,7 +22,7 @@ func (v *service) stays(t *testing.T, c *caller, u dict) {
 }
 
 // directName returns a direct reply-to name as the broker makes it.
-func (c *caller) directName(t *testing.T) string {
+func directReplyQueue(t *testing.T, c *caller) string {
 	t.Helper()
 	const key = "somewhere.else"
 	q, err := c.channel.QueueDeclare("", false, true, true, false, nil)
@@ -119,15 +119,15 @@ func TestForgedDirectReplyToCostsNoConnection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := forgeries(t, c.directName(t))
-	names["a caller who is gone"] = gone.directName(t)
+	names := forgeries(t, directReplyQueue(t, c))
+	names["a caller who is gone"] = directReplyQueue(t, gone)
 	gone.conn.Close()
 	for what, name := range names {
 		t.Run(what, func(t *testing.T) {
 			m := c.request("get", dict{"user_id": u["id"]})
 			m.ReplyTo = name
 			c.send(t, m)
-			v.stays(t, c, u)
+			staysUp(t, v, c, u)
 		})
 	}
 }
@@ -151,7 +151,7 @@ func TestReplyToThatLeadsNowhereCostsNothing(t *testing.T) {
 	m.ReplyTo = requestQueue
 	c.send(t, m)
 	u["name"] = "s3cret 9"
-	v.stays(t, c, u)
+	staysUp(t, v, c, u)
 	eventually(t, "nothing goes round", func() bool { return c.declareQueue(t).Messages == 0 })
 }
 
@@ -172,7 +172,7 @@ func TestMissingPropertiesCostNothing(t *testing.T) {
 	if err := c.channel.Publish("", requestQueue, false, false, amqp.Publishing{Body: pack(dict{"user_id": u["id"]})}); err != nil {
 		t.Fatal(err)
 	}
-	v.stays(t, c, u)
+	staysUp(t, v, c, u)
 	m := c.request("", dict{"user_id": u["id"]})
 	m.exchange, m.key = "", requestQueue
 	c.ask(t, m).refused(t, "operation_not_found")
@@ -211,7 +211,7 @@ func TestHostileHeadersCostNothing(t *testing.T) {
 			m := c.request("get", dict{"user_id": u["id"]})
 			raw.publish(t, m, headers)
 			c.await(t, m).is(t, u)
-			v.stays(t, c, u)
+			staysUp(t, v, c, u)
 		})
 	}
 }
@@ -229,7 +229,7 @@ func TestHugeBodiesCostNothing(t *testing.T) {
 	unanswered := c.request("patch", body)
 	unanswered.ReplyTo = ""
 	c.send(t, unanswered)
-	v.stays(t, c, u)
+	staysUp(t, v, c, u)
 }
 
 func TestHostilePatchesAreRefusedAndCostNothing(t *testing.T) {
@@ -264,7 +264,7 @@ func TestHostilePatchesAreRefusedAndCostNothing(t *testing.T) {
 			default:
 				t.Errorf("got %.200v", a.tree)
 			}
-			v.stays(t, c, u)
+			staysUp(t, v, c, u)
 		})
 	}
 	if s.contents(t) != before {
@@ -275,7 +275,7 @@ func TestHostilePatchesAreRefusedAndCostNothing(t *testing.T) {
 		ops = append(ops, op("replace", "/name", "s3cret B"), op("remove", "/id"))
 		c.call(t, "patch", patchOf(u, ops...)).is(t, ops)
 		u["name"] = "s3cret B"
-		v.stays(t, c, u)
+		staysUp(t, v, c, u)
 	})
 }
 
@@ -304,5 +304,5 @@ func TestListOfHugeUsersCostsNothing(t *testing.T) {
 		}
 		last = page["next_after_id"]
 	}
-	v.stays(t, c, u)
+	staysUp(t, v, c, u)
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // A copy of m is the same request, sent again.
-func (m *message) again() *message {
+func sentAgain(m *message) *message {
 	twin := *m
 	return &twin
 }
@@ -62,7 +62,7 @@ func TestRequestThatComesAgainIsAppliedOnceAndAnsweredTheSame(t *testing.T) {
 	repeat := func(when string) {
 		t.Helper()
 		for m, want := range first {
-			if got := c.ask(t, m.again()); !bytes.Equal(got.body, want.body) {
+			if got := c.ask(t, sentAgain(m)); !bytes.Equal(got.body, want.body) {
 				t.Errorf("%s, %s: got %v, want %v", names[m], when, got.tree, want.tree)
 			}
 		}
@@ -129,7 +129,7 @@ func TestOneIdentityWithAnotherRequestIsABadRequest(t *testing.T) {
 		c.ask(t, request("create", newUser(), m)).refused(t, "bad_request")
 		c.ask(t, request("create", []byte{0xc1}, m)).refused(t, "bad_request")
 		c.ask(t, request("patch", patchOf(u), m)).refused(t, "bad_request")
-		c.ask(t, m.again()).result(t)
+		c.ask(t, sentAgain(m)).result(t)
 		if name := c.get(t, u["id"])["name"]; name != "s3cret A" {
 			t.Errorf("the name is %q", name)
 		}

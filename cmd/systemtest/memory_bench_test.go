@@ -10,9 +10,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/glotpod/ident/cluster/client"
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/tinylib/msgp/msgp"
+
+	"github.com/glotpod/ident/cluster/client"
 )
 
 const (

@@ -131,7 +131,7 @@ func TestTokensAreReadableUnderEachFormOfTheKey(t *testing.T) {
 
 // catalog returns what the database's catalogs say of its schema, and of when
 // each part of it was last touched.
-func (s *site) catalog(t *testing.T) (text string) {
+func catalogOf(t *testing.T, s *site) (text string) {
 	t.Helper()
 	const own = `NOT IN (SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_|^information_schema$')`
 	err := s.db.QueryRow(t.Context(), `SELECT string_agg(line, E'\n' ORDER BY line) FROM (
@@ -154,12 +154,12 @@ func TestMigrateTwiceChangesNothing(t *testing.T) {
 	t.Parallel()
 	for name, s := range map[string]*site{"from nothing": emptySite(t), "from the Python service": pythonSite(t)} {
 		s.migrate(t)
-		catalog, contents := s.catalog(t), s.contents(t)
+		catalog, contents := catalogOf(t, s), s.contents(t)
 		status, stdout, stderr := runToEnd(t, s.settings.environ(), "migrate")
 		if status != 0 || strings.Contains(stdout, "applied") {
 			t.Errorf("%s: the second migrate ended with %d: %s%s", name, status, stdout, stderr)
 		}
-		if after := s.catalog(t); after != catalog {
+		if after := catalogOf(t, s); after != catalog {
 			t.Errorf("%s: the schema was\n%s\nand is\n%s", name, catalog, after)
 		}
 		if after := s.contents(t); after != contents {
@@ -195,11 +195,11 @@ func TestMigrateIsAllOrNothing(t *testing.T) {
 	t.Parallel()
 	s := pythonSite(t)
 	s.exec(t, "CREATE TABLE ident_outbox (in_the_way int)")
-	catalog := s.catalog(t)
+	catalog := catalogOf(t, s)
 	if status, _, stderr := runToEnd(t, s.settings.environ(), "migrate"); status == 0 || stderr == "" {
 		t.Errorf("migrate ended with %d: %s", status, stderr)
 	}
-	if after := s.catalog(t); after != catalog {
+	if after := catalogOf(t, s); after != catalog {
 		t.Errorf("the schema was\n%s\nand is\n%s", catalog, after)
 	}
 	s.exec(t, "DROP TABLE ident_outbox")
@@ -230,11 +230,11 @@ func TestMigratesThatRunAtOnceTakeTurns(t *testing.T) {
 func TestMigrateCheckSaysWhetherThereIsSomethingToDo(t *testing.T) {
 	t.Parallel()
 	s := pythonSite(t)
-	catalog := s.catalog(t)
+	catalog := catalogOf(t, s)
 	if status, _, stderr := runToEnd(t, s.settings.environ(), "migrate", "--check"); status != 78 || !strings.Contains(stderr, "migrate") {
 		t.Errorf("before: status %d, %s", status, stderr)
 	}
-	if after := s.catalog(t); after != catalog {
+	if after := catalogOf(t, s); after != catalog {
 		t.Errorf("the schema was\n%s\nand is\n%s", catalog, after)
 	}
 	s.migrate(t)
@@ -247,13 +247,13 @@ func TestANewerSchemaThatLeavesThisProgramWorkingIsServedAndLeftAlone(t *testing
 	t.Parallel()
 	s := newSite(t)
 	s.exec(t, "INSERT INTO ident_migrations (version, name, oldest) SELECT max(version) + 1, 'later', max(version) FROM ident_migrations")
-	catalog := s.catalog(t)
+	catalog := catalogOf(t, s)
 	for _, args := range [][]string{{"migrate", "--check"}, {"migrate"}} {
 		if status, stdout, stderr := runToEnd(t, s.settings.environ(), args...); status != 0 || !strings.Contains(stdout, "newer") {
 			t.Errorf("%q ended with %d: %s%s", args, status, stdout, stderr)
 		}
 	}
-	if s.catalog(t) != catalog {
+	if catalogOf(t, s) != catalog {
 		t.Error("migrate has changed a schema that is newer")
 	}
 	s.serve(t)
@@ -314,11 +314,11 @@ func TestServeRefusesASchemaThatItDoesNotKnow(t *testing.T) {
 				}
 			}
 			if strings.Contains(c.change, "INSERT") {
-				catalog := s.catalog(t)
+				catalog := catalogOf(t, s)
 				if status, _, _ := runToEnd(t, s.settings.environ(), "migrate"); status != 78 {
 					t.Errorf("migrate ended with %d", status)
 				}
-				if s.catalog(t) != catalog {
+				if catalogOf(t, s) != catalog {
 					t.Error("migrate has changed a schema that is newer")
 				}
 			}

@@ -7,12 +7,6 @@ import (
 	"testing"
 )
 
-const (
-	createKey = "notifications.user.create"
-	patchKey  = "notifications.user.patch"
-	deleteKey = "notifications.user.delete"
-)
-
 // patchNote is the body of the notification of a patch.
 func patchNote(u dict, ops ...any) dict {
 	return dict{"user_id": u["id"], "ops": append(list{}, ops...)}
@@ -188,9 +182,6 @@ func TestRefusedRequestsAndRepeatsTellNobody(t *testing.T) {
 	heard.hears(t, patchKey, patchNote(u))
 	heard.hears(t, deleteKey, dict{"user_id": u["id"]})
 }
-
-// newUserOf returns a new user who wants another's email.
-func newUserOf(u dict) dict { return changed(newUser(), dict{"email": u["email"]}) }
 
 // Whoever hears of a change finds it made.
 func TestNotificationsFollowTheCommit(t *testing.T) {

@@ -1,8 +1,6 @@
 package systemtest
 
 import (
-	"io"
-	"net/http"
 	"os"
 	"regexp"
 	"strings"
@@ -51,19 +49,4 @@ func TestAlertsAndDashboardsNameOnlyMetricsThatAreServed(t *testing.T) {
 			}
 		}
 	}
-}
-
-// fetch returns what the instance serves over HTTP.
-func (v *service) fetch(t *testing.T, path string) string {
-	t.Helper()
-	response, err := http.Get(v.url + path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %s, %v", path, response.Status, err)
-	}
-	return string(body)
 }

@@ -9,13 +9,8 @@ import (
 	"testing"
 )
 
-// encryptionKeys is the setting that gives the program these keys.
-func encryptionKeys(keys ...string) settings {
-	return settings{"database.encryption_key": strings.Join(keys, ",")}
-}
-
 // rekey runs the program's rekey until it ends.
-func (s *site) rekey(t *testing.T, keys settings, args ...string) (status int, stdout string) {
+func rekey(t *testing.T, s *site, keys settings, args ...string) (status int, stdout string) {
 	t.Helper()
 	status, stdout, stderr := runToEnd(t, s.settings.with(keys).environ(), append([]string{"rekey"}, args...)...)
 	t.Logf("rekey %s ended with %d\n%s%s", strings.Join(args, " "), status, stdout, stderr)
@@ -28,7 +23,7 @@ func (s *site) rekey(t *testing.T, keys settings, args ...string) (status int, s
 }
 
 // sealedBy says how many access tokens a key opens.
-func (s *site) sealedBy(t *testing.T, key string) (n int) {
+func sealedBy(t *testing.T, s *site, key string) (n int) {
 	t.Helper()
 	rows, err := s.db.Query(t.Context(), "SELECT access_token FROM services")
 	if err != nil {
@@ -93,7 +88,7 @@ func TestAKeyIsChangedWithoutACallerNoticing(t *testing.T) {
 	}
 	restart(oldKey, newKey)
 	restart(newKey, oldKey)
-	if status, stdout := s.rekey(t, encryptionKeys(newKey, oldKey), "--rate", "0", "--batch", "7"); status != 0 || !strings.Contains(stdout, "can be removed") {
+	if status, stdout := rekey(t, s, encryptionKeys(newKey, oldKey), "--rate", "0", "--batch", "7"); status != 0 || !strings.Contains(stdout, "can be removed") {
 		t.Errorf("rekey ended with %d: %s", status, stdout)
 	}
 	close(over)
@@ -102,10 +97,10 @@ func TestAKeyIsChangedWithoutACallerNoticing(t *testing.T) {
 		u["name"] = "s3cret Eve"
 		c.call(t, "patch", patchOf(u, op("replace", "/name", u["name"]))).result(t)
 	}
-	if n := s.sealedBy(t, newKey); n != 40 {
+	if n := sealedBy(t, s, newKey); n != 40 {
 		t.Errorf("the new key opens %d of 40 tokens", n)
 	}
-	if status, _ := s.rekey(t, encryptionKeys(newKey), "--dry-run"); status != 0 {
+	if status, _ := rekey(t, s, encryptionKeys(newKey), "--dry-run"); status != 0 {
 		t.Errorf("with the new key alone, a dry run ended with %d", status)
 	}
 	restart(newKey)
@@ -130,20 +125,20 @@ func TestRekeyIsInterruptedAndGoesOn(t *testing.T) {
 	}
 	keys := encryptionKeys(newKey, oldKey)
 	p := launch(t, s.settings.with(keys).environ(), "rekey", "--rate", "4")
-	eventually(t, "some are re-sealed", func() bool { return s.sealedBy(t, newKey) > 0 })
+	eventually(t, "some are re-sealed", func() bool { return sealedBy(t, s, newKey) > 0 })
 	p.terminate(t)
 	if status := p.await(t, patience); status != 1 || !strings.Contains(p.stdout.String(), "Interrupted in pass 1") {
 		t.Errorf("interrupted, rekey ended with %d: %s %s", status, p.stdout.String(), p.stderr.String())
 	}
-	done := s.sealedBy(t, newKey)
-	status, stdout := s.rekey(t, keys, "--json")
+	done := sealedBy(t, s, newKey)
+	status, stdout := rekey(t, s, keys, "--json")
 	var report struct {
 		AccessTokens struct{ Read, Resealed int } `json:"access_tokens"`
 	}
 	if err := json.Unmarshal([]byte(stdout), &report); err != nil || status != 0 || report.AccessTokens.Resealed != all-done || done == all {
 		t.Errorf("then it ended with %d and %+v, after %d: %v", status, report, done, err)
 	}
-	if n := s.sealedBy(t, newKey); n != all {
+	if n := sealedBy(t, s, newKey); n != all {
 		t.Errorf("the new key opens %d of %d", n, all)
 	}
 }
@@ -159,16 +154,16 @@ func TestRekeyListsWhatNoKeyOpensAndLeavesIt(t *testing.T) {
 	before := s.contents(t)
 	keys := encryptionKeys(newKey, oldKey)
 	const line = "user 2, the access token of facebook"
-	if status, stdout := s.rekey(t, keys, "--dry-run"); status != 1 || !strings.Contains(stdout, line) {
+	if status, stdout := rekey(t, s, keys, "--dry-run"); status != 1 || !strings.Contains(stdout, line) {
 		t.Errorf("a dry run ended with %d: %s", status, stdout)
 	}
 	if s.contents(t) != before {
 		t.Error("a dry run changes something")
 	}
-	if status, stdout := s.rekey(t, keys); status != 1 || !strings.Contains(stdout, line) {
+	if status, stdout := rekey(t, s, keys); status != 1 || !strings.Contains(stdout, line) {
 		t.Errorf("rekey ended with %d: %s", status, stdout)
 	}
-	status, stdout := s.rekey(t, keys, "--json")
+	status, stdout := rekey(t, s, keys, "--json")
 	count := func(read, unreadable int) dict {
 		return dict{"read": read, "resealed": 0, "stale": 0, "unreadable": unreadable}
 	}
@@ -177,7 +172,7 @@ func TestRekeyListsWhatNoKeyOpensAndLeavesIt(t *testing.T) {
 	if got := fromJSON(t, []byte(stdout)); status != 1 || !reflect.DeepEqual(got, want) {
 		t.Errorf("again, it ended with %d and %v, want %v", status, got, want)
 	}
-	if n := s.sealedBy(t, newKey); n != 5 {
+	if n := sealedBy(t, s, newKey); n != 5 {
 		t.Errorf("the new key opens %d", n)
 	}
 	s.settings = s.settings.with(keys)
@@ -188,14 +183,14 @@ func TestRekeyListsWhatNoKeyOpensAndLeavesIt(t *testing.T) {
 		t.Errorf("it does not say whose: %s", v.stderr.String())
 	}
 	s.exec(t, "DELETE FROM services WHERE user_id = 2 AND sv_name = 'fb'")
-	if status, _ := s.rekey(t, keys); status != 0 {
+	if status, _ := rekey(t, s, keys); status != 0 {
 		t.Errorf("in the end rekey ended with %d", status)
 	}
 }
 
 func TestRekeyNeedsTheSchema(t *testing.T) {
 	t.Parallel()
-	if status, _ := emptySite(t).rekey(t, nil); status != 78 {
+	if status, _ := rekey(t, emptySite(t), nil); status != 78 {
 		t.Errorf("ended with %d", status)
 	}
 }

@@ -11,18 +11,6 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-const requestQueue = "glotpod.rpc/ident"
-
-// declareQueue declares the shared queue as the Python service did.
-func (c *caller) declareQueue(t *testing.T) amqp.Queue {
-	t.Helper()
-	q, err := c.channel.QueueDeclare(requestQueue, true, false, false, false, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return q
-}
-
 func TestQueueIsDeclaredAsItAlwaysWas(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -143,13 +131,6 @@ func TestRequestTakesTheDirectWay(t *testing.T) {
 	}
 	c.create(t, newUser())
 	v.oneConnection(t)
-}
-
-// directly sends the request to its user, by the id.
-func (m *message) directly(key string) *message {
-	m.Type = m.key
-	m.exchange, m.key = "glotpod.ident", key
-	return m
 }
 
 // A caller that came first may have declared the exchange, as the contract has

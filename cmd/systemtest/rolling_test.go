@@ -36,8 +36,8 @@ func newRollout(t *testing.T, s *site, instances, partitions int, interval time.
 		r.start(rolloutName(n), before)
 	}
 	s.awaitCalm(t, r.names(), func() bool { return true })
-	users := s.newCaller(t).usersOf(t, partitions, 2)
-	r.load = s.startLoad(t, users, interval)
+	users := createUsersOf(t, s.newCaller(t), partitions, 2)
+	r.load = startLoad(t, s, users, interval)
 	eventually(t, "it is known what is usual", func() bool { return r.load.now() > handOverWarm+handOverUsual })
 	r.changing = r.load.now()
 	return r

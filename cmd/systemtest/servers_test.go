@@ -52,7 +52,7 @@ func (b *stubborn) run() {
 				}
 			}
 			var a answer
-			if a, answered = c.try(id, u); !answered {
+			if a, answered = tryCreate(c, id, u); !answered {
 				b.retries++
 				continue
 			}
@@ -71,7 +71,7 @@ func (b *stubborn) run() {
 }
 
 // try asks once. It reports false where no answer came.
-func (c *caller) try(messageID string, u dict) (answer, bool) {
+func tryCreate(c *caller, messageID string, u dict) (answer, bool) {
 	m := c.request("create", u)
 	m.MessageId = messageID
 	closed := c.conn.NotifyClose(make(chan *amqp.Error, 1))
@@ -89,7 +89,7 @@ func (c *caller) try(messageID string, u dict) (answer, bool) {
 
 // survives has stubborn callers ask while something happens to a server, and
 // fails unless each request was carried out, once.
-func (s *site) survives(t *testing.T, v *service, outage func()) {
+func survives(t *testing.T, s *site, v *service, outage func()) {
 	t.Helper()
 	stop, cancel := context.WithCancel(t.Context())
 	var callers sync.WaitGroup
@@ -136,8 +136,8 @@ func TestLostPostgresEndsTheInstanceOrIsWaitedFor(t *testing.T) {
 	impatient.moveInto(t, database)
 	insistent.moveInto(t, database)
 	leaver, stayer := impatient.serve(t), insistent.serve(t, settings{"amqp.insist": "true"})
-	impatient.load(t, leaver)
-	insistent.survives(t, stayer, func() {
+	loadInstance(t, impatient, leaver)
+	survives(t, insistent, stayer, func() {
 		database.Kill()
 		leaves(t, leaver)
 		eventually(t, "the one that stays is not ready", func() bool { return stayer.probe("/readyz") == http.StatusServiceUnavailable })
@@ -170,9 +170,9 @@ func TestLostRabbitMQEndsTheInstanceOrIsWaitedFor(t *testing.T) {
 	impatient.moveTo(t, broker)
 	insistent.moveTo(t, broker)
 	leaver, stayer := impatient.serve(t), insistent.serve(t, settings{"amqp.insist": "true"})
-	impatient.load(t, leaver)
+	loadInstance(t, impatient, leaver)
 	declared := time.Now()
-	insistent.survives(t, stayer, func() {
+	survives(t, insistent, stayer, func() {
 		time.Sleep(time.Until(declared.Add(brokerSettles)))
 		broker.Kill()
 		leaves(t, leaver)

@@ -15,7 +15,7 @@ type traffic struct {
 }
 
 // traffic sends so many requests of each kind.
-func (s *site) traffic(t *testing.T, each int) *traffic {
+func startTraffic(t *testing.T, s *site, each int) *traffic {
 	t.Helper()
 	x := &traffic{c: s.newCaller(t)}
 	chained := []dict{x.c.create(t, newUser()), x.c.create(t, newUser()), x.c.create(t, newUser())}
@@ -84,7 +84,7 @@ func TestInstanceThatIsAskedToStopAnswersWhatItHasTaken(t *testing.T) {
 			s := newSite(t)
 			v := s.serve(t, settings{"amqp.prefetch": "100"})
 			heard := s.subscribe(t)
-			x := s.traffic(t, 400)
+			x := startTraffic(t, s, 400)
 			eventually(t, "some are answered", func() bool { return x.answered() >= rounds })
 			v.stop(t)
 
@@ -126,7 +126,7 @@ func TestInstanceThatIsKilledLosesAndDoublesNothing(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	v := s.serve(t)
-	x := s.traffic(t, 400)
+	x := startTraffic(t, s, 400)
 	for _, answers := range []int{1, 300, 600} {
 		eventually(t, "some are answered", func() bool { return x.answered() >= answers })
 		v.kill(t)

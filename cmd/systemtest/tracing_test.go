@@ -17,7 +17,7 @@ import (
 const callerSpan = "b7ad6b7169203331"
 
 // traced gives a request a trace of its own, and returns that one's id.
-func (m *message) traced() (trace string) {
+func traced(m *message) (trace string) {
 	trace = strings.ReplaceAll(uuid.NewString(), "-", "")
 	m.Headers = amqp.Table{"traceparent": "00-" + trace + "-" + callerSpan + "-01", "tracestate": "vendor=kept"}
 	return trace
@@ -30,7 +30,7 @@ func TestSpansOfAWrite(t *testing.T) {
 	v := s.serve(t, settings{"tracing.endpoint": collector.url, "tracing.sample": "0"})
 	c, notifications := s.newCaller(t), s.subscribe(t)
 	create := c.request("create", newUser())
-	trace := create.traced()
+	trace := traced(create)
 	create.Headers["timestamp_in_ms"] = time.Now().Add(-time.Second).UnixMilli()
 	a := c.ask(t, create)
 	a.result(t)
@@ -103,7 +103,7 @@ func TestSpansOfARequestThatIsPassedOn(t *testing.T) {
 	eventually(t, "a request was passed on", func() bool {
 		u := c.create(t, newUser())
 		patch := c.request("patch", patchOf(u, op("replace", "/name", "s3cret Eve")))
-		trace := patch.traced()
+		trace := traced(patch)
 		c.ask(t, patch).result(t)
 		var all spans
 		eventually(t, "the spans have come", func() bool {
@@ -170,7 +170,7 @@ func TestSpansOfHostileRequests(t *testing.T) {
 	}
 	refused := c.request("get", dict{"email": "s3cret-nobody@secret.example"})
 	refused.key = "rpc.user.s3cret"
-	trace := refused.traced()
+	trace := traced(refused)
 	c.ask(t, refused).refused(t, "operation_not_found")
 	v.stop(t)
 

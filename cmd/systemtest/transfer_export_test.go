@@ -25,7 +25,7 @@ func threePages(t *testing.T) *site {
 }
 
 // bar has exports wait in the second page, until unbar.
-func (s *site) bar(t *testing.T) {
+func lockUsers(t *testing.T, s *site) {
 	t.Helper()
 	s.exec(t, `CREATE TABLE gate (open boolean)`)
 	s.exec(t, `CREATE FUNCTION wait() RETURNS boolean LANGUAGE plpgsql AS $$
@@ -34,21 +34,21 @@ func (s *site) bar(t *testing.T) {
 	s.exec(t, `CREATE VIEW users AS SELECT * FROM all_users WHERE id NOT BETWEEN 3001 AND 5000 OR wait()`)
 }
 
-func (s *site) unbar(t *testing.T) {
+func unlockUsers(t *testing.T, s *site) {
 	t.Helper()
 	s.exec(t, "INSERT INTO gate VALUES (true)")
 }
 
 // launchExport begins an export to a file, which waits when it returns.
-func (s *site) launchExport(t *testing.T, path string, args ...string) *process {
+func launchExport(t *testing.T, s *site, path string, args ...string) *process {
 	t.Helper()
 	p := launch(t, s.settings.environ(), append([]string{"export", "--output", path}, args...)...)
-	eventually(t, "a page waits", func() bool { return s.waiting(t) > 0 })
+	eventually(t, "a page waits", func() bool { return blockedStatements(t, s) > 0 })
 	return p
 }
 
 // waiting is how many pages wait.
-func (s *site) waiting(t *testing.T) int {
+func blockedStatements(t *testing.T, s *site) int {
 	t.Helper()
 	return s.count(t, `SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()`)
 }
@@ -66,13 +66,13 @@ func content(t *testing.T, path string) string {
 func TestAnExportThatWasBrokenOffIsContinued(t *testing.T) {
 	t.Parallel()
 	s := threePages(t)
-	whole := s.exports(t)
+	whole := exportUsers(t, s)
 	path := filepath.Join(t.TempDir(), "users.ndjson")
 	partial := path + ".partial"
 
 	// It is stopped while it reads the second page.
-	s.bar(t)
-	p := s.launchExport(t, path)
+	lockUsers(t, s)
+	p := launchExport(t, s, path)
 	if err := p.cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
@@ -85,11 +85,11 @@ func TestAnExportThatWasBrokenOffIsContinued(t *testing.T) {
 	if _, err := os.Stat(path); err == nil {
 		t.Error("half a file is in its place")
 	}
-	s.unbar(t)
-	if status, _, stderr := s.run(t, "export", "--output", path, "--resume", "--tokens", "omit"); status != 1 {
+	unlockUsers(t, s)
+	if status, _, stderr := runOn(t, s, "export", "--output", path, "--resume", "--tokens", "omit"); status != 1 {
 		t.Errorf("going on without tokens: %d, %s", status, stderr)
 	}
-	if status, _, stderr := s.run(t, "export", "--output", path, "--resume"); status != 0 || content(t, path) != whole {
+	if status, _, stderr := runOn(t, s, "export", "--output", path, "--resume"); status != 0 || content(t, path) != whole {
 		t.Errorf("going on: %d, %s", status, stderr)
 	}
 
@@ -98,17 +98,17 @@ func TestAnExportThatWasBrokenOffIsContinued(t *testing.T) {
 		if err := os.WriteFile(partial, []byte(whole[:n]), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if status, _, stderr := s.run(t, "export", "--output", path, "--resume"); status != 0 || content(t, path) != whole {
+		if status, _, stderr := runOn(t, s, "export", "--output", path, "--resume"); status != 0 || content(t, path) != whole {
 			t.Errorf("going on after %d bytes: %d, %s", n, status, stderr)
 		}
 	}
-	if status, _, stderr := s.run(t, "export", "--output", path); status != 0 || content(t, path) != whole {
+	if status, _, stderr := runOn(t, s, "export", "--output", path); status != 0 || content(t, path) != whole {
 		t.Errorf("anew: %d, %s", status, stderr)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	if rest := s.exports(t, "--after-id", "5998"); strings.Count(rest, "\n") != 3 || !strings.Contains(rest, `"after_id":5998`) {
+	if rest := exportUsers(t, s, "--after-id", "5998"); strings.Count(rest, "\n") != 3 || !strings.Contains(rest, `"after_id":5998`) {
 		t.Errorf("the rest:\n%s", rest)
 	}
 }
@@ -157,7 +157,7 @@ func TestAnExportIsReadByNobodyElse(t *testing.T) {
 	if err := os.WriteFile(path+".partial", nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if status, _, stderr := s.run(t, "export", "--output", path); status != 0 {
+	if status, _, stderr := runOn(t, s, "export", "--output", path); status != 0 {
 		t.Fatal(stderr)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
@@ -166,7 +166,7 @@ func TestAnExportIsReadByNobodyElse(t *testing.T) {
 	if err := os.Symlink(path+".others", path+".partial"); err != nil {
 		t.Fatal(err)
 	}
-	if status, _, _ := s.run(t, "export", "--output", path); status != 1 {
+	if status, _, _ := runOn(t, s, "export", "--output", path); status != 1 {
 		t.Errorf("a link is followed: %d", status)
 	}
 	if _, err := os.Stat(path + ".others"); err == nil {
@@ -175,7 +175,7 @@ func TestAnExportIsReadByNobodyElse(t *testing.T) {
 	if err := errors.Join(os.Remove(path+".partial"), syscall.Mkfifo(path+".partial", 0o640)); err != nil {
 		t.Fatal(err)
 	}
-	if status, _, stderr := s.run(t, "export", "--output", path, "--resume"); status != 1 || !strings.Contains(stderr, "no regular file") {
+	if status, _, stderr := runOn(t, s, "export", "--output", path, "--resume"); status != 1 || !strings.Contains(stderr, "no regular file") {
 		t.Errorf("to a FIFO: %d, %s", status, stderr)
 	}
 	if info, err := os.Stat(path + ".partial"); err != nil || info.Mode().Perm() != 0o640 {
@@ -186,17 +186,17 @@ func TestAnExportIsReadByNobodyElse(t *testing.T) {
 func TestOneExportAtATimeWritesAFile(t *testing.T) {
 	t.Parallel()
 	s := threePages(t)
-	whole := s.exports(t)
+	whole := exportUsers(t, s)
 	path := filepath.Join(t.TempDir(), "users")
-	s.bar(t)
+	lockUsers(t, s)
 	refused := func(args ...string) {
 		t.Helper()
 		args = append([]string{"export", "--output", path}, args...)
-		if status, _, stderr := s.run(t, args...); status != 1 || !strings.Contains(stderr, "another export writes "+path+".partial") {
+		if status, _, stderr := runOn(t, s, args...); status != 1 || !strings.Contains(stderr, "another export writes "+path+".partial") {
 			t.Errorf("%s ended with %d: %s", args, status, stderr)
 		}
 	}
-	first := s.launchExport(t, path)
+	first := launchExport(t, s, path)
 	begun := content(t, path+".partial")
 	refused()
 	refused("--resume")
@@ -205,10 +205,10 @@ func TestOneExportAtATimeWritesAFile(t *testing.T) {
 	}
 	first.kill(t) // and holds nothing any more
 	s.exec(t, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()")
-	eventually(t, "its page waits no more", func() bool { return s.waiting(t) == 0 })
-	second := s.launchExport(t, path, "--resume")
+	eventually(t, "its page waits no more", func() bool { return blockedStatements(t, s) == 0 })
+	second := launchExport(t, s, path, "--resume")
 	refused()
-	s.unbar(t)
+	unlockUsers(t, s)
 	if status := second.await(t, patience); status != 0 || content(t, path) != whole {
 		t.Errorf("going on: %d, %s", status, second.stderr.String())
 	}
@@ -245,7 +245,7 @@ func TestAnExportReplacesNothingButAFile(t *testing.T) {
 	before := there()
 	for _, name := range []string{"fifo", "socket", "folder", "folder/.", "folder/..", "to-fifo", "to-folder", "to-link", "circle"} {
 		for _, more := range []string{"--tokens=omit", "--resume"} {
-			status, _, stderr := s.run(t, "export", more, "--output", folder+"/"+name)
+			status, _, stderr := runOn(t, s, "export", more, "--output", folder+"/"+name)
 			if status != 2 || name != "circle" && !strings.Contains(stderr, "redirect standard output") {
 				t.Errorf("to %s, it ended with %d: %s", name, status, stderr)
 			}
@@ -259,7 +259,7 @@ func TestAnExportReplacesNothingButAFile(t *testing.T) {
 func TestAnExportKeepsALinkAndWritesWhereItLeads(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	whole := s.exports(t)
+	whole := exportUsers(t, s)
 	folder := t.TempDir()
 	if err := errors.Join(
 		os.MkdirAll(folder+"/far/away", 0o700), os.Mkdir(folder+"/near", 0o700),
@@ -274,13 +274,13 @@ func TestAnExportKeepsALinkAndWritesWhereItLeads(t *testing.T) {
 		if err := os.Mkdir(folder+"/far/b.partial", 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if status, _, stderr := s.run(t, "export", "--output", folder+"/users"); status != 1 || !strings.Contains(stderr, "b.partial") {
+		if status, _, stderr := runOn(t, s, "export", "--output", folder+"/users"); status != 1 || !strings.Contains(stderr, "b.partial") {
 			t.Errorf("it is written elsewhere: %d, %s", status, stderr)
 		}
 		if err := os.Remove(folder + "/far/b.partial"); err != nil {
 			t.Fatal(err)
 		}
-		if status, _, stderr := s.run(t, "export", "--output", folder+"/users"); status != 0 {
+		if status, _, stderr := runOn(t, s, "export", "--output", folder+"/users"); status != 0 {
 			t.Errorf("where it leads to what %s: %d, %s", what, status, stderr)
 		}
 		if info, err := os.Lstat(folder + "/far/b"); err != nil || !info.Mode().IsRegular() || content(t, folder+"/far/b") != whole {

@@ -9,15 +9,15 @@ import (
 )
 
 // run runs one of the program's commands on the site, and returns what it says.
-func (s *site) run(t *testing.T, args ...string) (status int, stdout, stderr string) {
+func runOn(t *testing.T, s *site, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	return runToEnd(t, s.settings.environ(), args...)
 }
 
 // exports returns what export writes.
-func (s *site) exports(t *testing.T, args ...string) string {
+func exportUsers(t *testing.T, s *site, args ...string) string {
 	t.Helper()
-	status, stdout, stderr := s.run(t, append([]string{"export"}, args...)...)
+	status, stdout, stderr := runOn(t, s, append([]string{"export"}, args...)...)
 	if status != 0 {
 		t.Fatalf("export ended with %d: %s", status, stderr)
 	}
@@ -25,20 +25,20 @@ func (s *site) exports(t *testing.T, args ...string) string {
 }
 
 // imports has the site import a text, and checks the status and what is reported.
-func (s *site) imports(t *testing.T, text string, status int, reported string, args ...string) {
+func importUsers(t *testing.T, s *site, text string, status int, reported string, args ...string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "users")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	got, stdout, stderr := s.run(t, append([]string{"import", file}, args...)...)
+	got, stdout, stderr := runOn(t, s, append([]string{"import", file}, args...)...)
 	if got != status || stdout != reported {
 		t.Errorf("import ended with %d, and said\n%s%s\nwant %d and\n%s", got, stdout, stderr, status, reported)
 	}
 }
 
 // elsewhere makes a site with another, empty database and the same keys.
-func (s *site) elsewhere(t *testing.T) *site {
+func elsewhere(t *testing.T, s *site) *site {
 	t.Helper()
 	other := emptySite(t)
 	other.settings["database.encryption_key"] = s.settings["database.encryption_key"]
@@ -50,7 +50,7 @@ func TestWhatIsExportedIsImportedAndServedElsewhere(t *testing.T) {
 	t.Parallel()
 	s := pythonSite(t)
 	s.migrate(t)
-	whole := s.exports(t)
+	whole := exportUsers(t, s)
 	users := pythonUsers(t)
 	if n := strings.Count(whole, "\n"); n != len(users)+2 {
 		t.Fatalf("%d lines for %d users:\n%s", n, len(users), whole)
@@ -61,22 +61,22 @@ func TestWhatIsExportedIsImportedAndServedElsewhere(t *testing.T) {
 		}
 	}
 
-	other := s.elsewhere(t)
+	other := elsewhere(t, s)
 	other.serve(t)
 	c := other.newCaller(t)
 	known := c.create(t, newUser()) // who has the id 1 for a while
 	c.call(t, "delete", dict{"user_id": known["id"]}).result(t)
 	heard := other.subscribe(t)
-	other.imports(t, whole, 0, "")
+	importUsers(t, other, whole, 0, "")
 	for _, u := range users {
 		c.call(t, "get", dict{"user_id": u["id"]}).is(t, u)
 		c.call(t, "get", dict{"email": u["email"]}).is(t, u)
 	}
-	if again := other.exports(t); again != whole {
+	if again := exportUsers(t, other); again != whole {
 		t.Errorf("exported again:\n%s\nwant\n%s", again, whole)
 	}
-	other.imports(t, whole, 0, "") // who is there is left alone
-	if again := other.exports(t); again != whole {
+	importUsers(t, other, whole, 0, "") // who is there is left alone
+	if again := exportUsers(t, other); again != whole {
 		t.Errorf("after the second import:\n%s\nwant\n%s", again, whole)
 	}
 	if u := c.create(t, newUser()); u["id"].(int64) <= users[len(users)-1]["id"].(int64) {
@@ -94,24 +94,24 @@ func TestTokensAreLeftOutOfAnExport(t *testing.T) {
 	s.serve(t)
 	c := s.newCaller(t)
 	u := c.create(t, newUser("github", "facebook"))
-	without := s.exports(t, "--tokens", "omit")
+	without := exportUsers(t, s, "--tokens", "omit")
 	if strings.Contains(without, "access_token") {
 		t.Errorf("this has tokens:\n%s", without)
 	}
-	other := s.elsewhere(t)
-	other.imports(t, without, 1, "")
+	other := elsewhere(t, s)
+	importUsers(t, other, without, 1, "")
 	if n := other.count(t, "SELECT count(*) FROM users"); n != 0 {
 		t.Errorf("%d users", n)
 	}
-	other.imports(t, without, 0, "", "--empty-tokens", "--dry-run")
-	other.imports(t, without, 0, "", "--empty-tokens")
+	importUsers(t, other, without, 0, "", "--empty-tokens", "--dry-run")
+	importUsers(t, other, without, 0, "", "--empty-tokens")
 	other.serve(t)
 	for _, service := range []string{"github", "facebook"} {
 		u[service].(dict)["access_token"] = ""
 	}
 	other.newCaller(t).call(t, "get", dict{"user_id": u["id"]}).is(t, u)
 	// The tokens that there are stay.
-	s.imports(t, without, 0, "", "--empty-tokens")
+	importUsers(t, s, without, 0, "", "--empty-tokens")
 }
 
 func TestEachLineThatIsNotImportedIsReported(t *testing.T) {
@@ -120,7 +120,7 @@ func TestEachLineThatIsNotImportedIsReported(t *testing.T) {
 	s.serve(t)
 	c := s.newCaller(t)
 	first, second := c.create(t, newUser()), c.create(t, newUser())
-	lines := strings.SplitAfter(s.exports(t), "\n")
+	lines := strings.SplitAfter(exportUsers(t, s), "\n")
 	foreign := string(seal(t, newKey(), "s3cret"))
 	of := func(id int, email, account string, token string) string {
 		return fmt.Sprintf(`{"id":%d,"name":"s3cret","email":"%s","github":{"id":%s,"access_token":"%s"}}`+"\n", id, email, account, token)
@@ -145,11 +145,11 @@ line 8: malformed: longer than 25165824 bytes
 line 10: malformed: email is longer than 2600 bytes
 line 11: malformed: id is not an integer from 1 to 2147483647
 `
-	s.imports(t, text+`{"end":true,"users":10}`, 1, reported, "--dry-run")
+	importUsers(t, s, text+`{"end":true,"users":10}`, 1, reported, "--dry-run")
 	if n := s.count(t, "SELECT count(*) FROM users"); n != 2 {
 		t.Errorf("a dry run has made users: there are %d", n)
 	}
-	s.imports(t, text+`{"end":true,"users":10}`, 1, reported)
+	importUsers(t, s, text+`{"end":true,"users":10}`, 1, reported)
 	c.call(t, "get", dict{"user_id": 8}).is(t, dict{"id": 8, "name": "s3cret", "email": "s3cret-8@secret.example",
 		"github": dict{"id": 8, "access_token": "s3cret-token"}})
 	c.call(t, "get", dict{"user_id": 1}).is(t, first)
@@ -159,16 +159,16 @@ line 11: malformed: id is not an integer from 1 to 2147483647
 	}
 
 	// Of a file that is cut off, what is there is imported, and it is said so.
-	other := s.elsewhere(t)
+	other := elsewhere(t, s)
 	cut := lines[0] + lines[1] + lines[2][:len(lines[2])/2]
-	other.imports(t, cut, 1, "line 3: malformed: not JSON, or cut off\n")
+	importUsers(t, other, cut, 1, "line 3: malformed: not JSON, or cut off\n")
 	if n := other.count(t, "SELECT count(*) FROM users"); n != 1 {
 		t.Errorf("%d users", n)
 	}
-	if status, _, stderr := other.run(t, "import", os.DevNull); status != 1 || !strings.Contains(stderr, "empty") {
+	if status, _, stderr := runOn(t, other, "import", os.DevNull); status != 1 || !strings.Contains(stderr, "empty") {
 		t.Errorf("an empty file: %d, %s", status, stderr)
 	}
-	other.imports(t, strings.Join(lines, ""), 0, "") // the rest
+	importUsers(t, other, strings.Join(lines, ""), 0, "") // the rest
 }
 
 func TestAnImportTellsWhichIDsNewUsersGet(t *testing.T) {
@@ -183,7 +183,7 @@ func TestAnImportTellsWhichIDsNewUsersGet(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, more := range []string{"--dry-run", "--empty-tokens"} {
-			if _, _, stderr := s.run(t, "import", file, more); !strings.Contains(stderr, want) {
+			if _, _, stderr := runOn(t, s, "import", file, more); !strings.Contains(stderr, want) {
 				t.Errorf("%d, %s: %s", last, more, stderr)
 			}
 		}
@@ -203,13 +203,13 @@ func TestAnImportThatWasBrokenOffIsRunAgain(t *testing.T) {
 	s.exec(t, `CREATE FUNCTION sour() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 		IF NEW.id = 1200 THEN RAISE EXCEPTION 'sour'; END IF; RETURN NEW; END $$`)
 	s.exec(t, "CREATE TRIGGER sour BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION sour()")
-	s.imports(t, text.String(), 1, "")
+	importUsers(t, s, text.String(), 1, "")
 	if n := s.count(t, "SELECT count(*) FROM users"); n != 1000 {
 		t.Errorf("%d users", n)
 	}
 	s.exec(t, "DROP TRIGGER sour ON users")
-	s.imports(t, text.String(), 0, "")
-	if got := s.exports(t); got != text.String() {
+	importUsers(t, s, text.String(), 0, "")
+	if got := exportUsers(t, s); got != text.String() {
 		t.Errorf("not all was imported:\n%.1000s", got)
 	}
 }
@@ -219,18 +219,18 @@ func TestExportAndImportTellWhatIsWrong(t *testing.T) {
 	s := emptySite(t)
 	for _, args := range []string{"export --tokens clear", "export --resume", "export --after-id -1", "export --after-id 1 --resume --output x",
 		"export x", "import", "import a b"} {
-		if status, stdout, stderr := s.run(t, strings.Fields(args)...); status != 2 || stdout != "" || stderr == "" {
+		if status, stdout, stderr := runOn(t, s, strings.Fields(args)...); status != 2 || stdout != "" || stderr == "" {
 			t.Errorf("%s ended with %d: %s", args, status, stdout+stderr)
 		}
 	}
 	for _, command := range [][]string{{"export"}, {"import", os.DevNull}} {
-		if status, _, stderr := s.run(t, command...); status != 78 {
+		if status, _, stderr := runOn(t, s, command...); status != 78 {
 			t.Errorf("%s without a schema ended with %d: %s", command, status, stderr)
 		}
 	}
 	s.settings["database.postgres.port"] = freePort(t)
 	for _, command := range [][]string{{"export"}, {"import", os.DevNull}} {
-		if status, _, stderr := s.run(t, command...); status != 129 {
+		if status, _, stderr := runOn(t, s, command...); status != 129 {
 			t.Errorf("%s without a database ended with %d: %s", command, status, stderr)
 		}
 	}

@@ -86,7 +86,7 @@ func TestInstanceStopsThoughTheDatabaseIsSilent(t *testing.T) {
 	s := newSite(t)
 	k := newLink(t, s.settings[key])
 	v := s.serve(t, settings{key: k.port(), "amqp.insist": "true", "shutdown.grace": "2s"})
-	s.load(t, v)
+	loadInstance(t, s, v)
 	k.silence()
 	v.terminate(t)
 	asked := time.Now()
@@ -109,7 +109,7 @@ func TestServerLostWhileServingEndsTheInstanceWith129(t *testing.T) {
 				k := newLink(t, s.settings[key])
 				v := s.serve(t, settings{key: k.port()})
 				if load {
-					s.load(t, v)
+					loadInstance(t, s, v)
 				}
 				lose(k)
 				all = append(all, ending{fmt.Sprintf("%s %s, under load: %v", server, how, load), v.process, time.Now()})
@@ -123,7 +123,7 @@ func TestServerLostWhileServingEndsTheInstanceWith129(t *testing.T) {
 
 // load keeps an instance busy until it or the test ends, with up to 200 requests
 // at a time.
-func (s *site) load(t *testing.T, v *service) {
+func loadInstance(t *testing.T, s *site, v *service) {
 	t.Helper()
 	c := s.newCaller(t)
 	underWay := make(chan *message, 200)

@@ -90,3 +90,10 @@ func held(owners []owner, instance string) (n int) {
 	}
 	return n
 }
+
+// An owner is a row of the table of who owns which partition.
+type owner struct {
+	holder   string
+	epoch    int64
+	released bool
+}
