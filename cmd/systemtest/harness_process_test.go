@@ -181,3 +181,10 @@ func (o *output) last(lines int) string {
 func encryptionKeys(keys ...string) settings {
 	return settings{"database.encryption_key": strings.Join(keys, ",")}
 }
+
+// pythonKey is the key of testdata/python-service.sql in base64url, and the same
+// in base32 and base64.
+const (
+	pythonKey       = "s3cretKeyOfThePythonServiceUsedInTestsOnly0="
+	pythonKeyBase32 = "WN3SW6WST3EOPU4F4PZLMGRHJHVO7COHSSY6OSE5G6WLNQ5HS4WQ===="
+)

@@ -8,13 +8,6 @@ import (
 	"testing"
 )
 
-// pythonKey is the key of testdata/python-service.sql in base64url, and the same
-// in base32 and base64.
-const (
-	pythonKey       = "s3cretKeyOfThePythonServiceUsedInTestsOnly0="
-	pythonKeyBase32 = "WN3SW6WST3EOPU4F4PZLMGRHJHVO7COHSSY6OSE5G6WLNQ5HS4WQ===="
-)
-
 // pythonSite makes a site with the database of testdata/python-service.sql.
 func pythonSite(t *testing.T) *site {
 	t.Helper()
