@@ -45,12 +45,12 @@ test-deploy: ## test deploy/ with Helm, Kubernetes, systemd and Docker (the firs
 
 chaos: ## cause faults in a cluster under load, RUNS times for DURATION (SEED=1 repeats the faults of a run)
 	@deploy/install-dependencies.sh test
-	$(GO) test -race -c -o bin/chaos.test ./cmd/systemtest
+	$(GO) test -race -c -o bin/chaos.test ./cmd/systemtest/faults
 	@for run in $$(seq $(RUNS)); do \
 		seed=$(SEED); seed=$${seed:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; \
 		echo "run $$run of $(RUNS), seed $$seed"; \
-		(cd cmd/systemtest && GLOTPOD_IDENT_CHAOS_SEED=$$seed GLOTPOD_IDENT_CHAOS_DURATION=$(DURATION) \
-			../../bin/chaos.test -test.run '^TestChaosLoses' -test.v -test.timeout 1h) || \
+		(cd cmd/systemtest/faults && GLOTPOD_IDENT_CHAOS_SEED=$$seed GLOTPOD_IDENT_CHAOS_DURATION=$(DURATION) \
+			../../../bin/chaos.test -test.run '^TestChaosLoses' -test.v -test.timeout 1h) || \
 			{ echo "repeat it with: make chaos RUNS=1 DURATION=$(DURATION) SEED=$$seed" >&2; exit 1; }; \
 	done
 

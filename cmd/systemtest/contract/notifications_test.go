@@ -1,0 +1,292 @@
+package contract
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/glotpod/ident/cmd/systemtest/harness"
+)
+
+// patchNote is the body of the notification of a patch.
+func patchNote(u dict, ops ...any) dict {
+	return dict{"user_id": u["id"], "ops": append(list{}, ops...)}
+}
+
+func TestSubscribersHearOfEachChange(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	s.Serve(t)
+	c := s.NewCaller(t)
+	heard := s.Subscribe(t)
+
+	u := c.Create(t, harness.Changed(harness.NewUser("github"), dict{"name": "s3cret <Ève> & \u2028🦊"}))
+	heard.Expect(t, harness.CreateKey, harness.AsListed(u))
+	big := c.Create(t, harness.Changed(harness.NewUser("github", "facebook"), dict{"github": dict{"id": int64(1)<<62 + 1, "access_token": "s3cret"}, "picture_url": ""}))
+	heard.Expect(t, harness.CreateKey, harness.AsListed(big))
+
+	for _, p := range []struct {
+		ops  list
+		told list
+	}{
+		{list{}, list{}},
+		{list{op("test", "/name", u["name"])}, list{}},
+		{list{op("replace", "/name", u["name"])}, list{}},
+		{list{op("replace", "/id", 99)}, list{}},
+		{list{op("replace", "/github/access_token", "s3cret-new")}, list{}},
+		{list{op("test", "/name", u["name"]), op("replace", "/name", "s3cret B")}, list{op("replace", "/name", "s3cret B")}},
+		{list{op("replace", "/name", "s3cret C"), op("replace", "/name", "")}, list{op("replace", "/name", "")}},
+		{list{op("add", "/picture_url", "s3cret")}, list{op("add", "/picture_url", "s3cret")}},
+		{list{op("add", "/picture_url", "s3cret-2")}, list{op("replace", "/picture_url", "s3cret-2")}},
+		{list{op("remove", "/picture_url")}, list{op("remove", "/picture_url")}},
+		{list{op("add", "/facebook", dict{"id": 5, "access_token": "s3cret"})}, list{op("add", "/facebook", dict{"id": 5})}},
+		{list{op("replace", "/facebook", dict{"id": 6, "access_token": "s3cret-7"})}, list{op("replace", "/facebook/id", 6)}},
+		{list{opFrom("move", "/facebook", "/github")}, nil}, // in more than one way
+		{list{op("replace", "/email", "s3cret-new@secret.example")}, list{op("replace", "/email", "s3cret-new@secret.example")}},
+	} {
+		c.Call(t, "patch", harness.Patch(u, p.ops...)).Result(t)
+		if p.told != nil {
+			heard.Expect(t, harness.PatchKey, patchNote(u, p.told...))
+			continue
+		}
+		if n := heard.Next(t); n.Key != harness.PatchKey || n.Value.(dict)["user_id"] != u["id"] {
+			t.Errorf("got the notification %s %s", n.Key, n.Body)
+		}
+	}
+	c.Call(t, "delete", dict{"user_id": u["id"]}).Result(t)
+	heard.Expect(t, harness.DeleteKey, dict{"user_id": u["id"]})
+}
+
+func TestTokensAreInNotificationsOnlyWhereTheSettingsSaySo(t *testing.T) {
+	t.Parallel()
+	for _, include := range []string{"false", "true"} {
+		s := harness.NewSite(t)
+		s.Serve(t, harness.Settings{"notifications.include_access_tokens": include})
+		c := s.NewCaller(t)
+		heard := s.Subscribe(t)
+		// as returns the user, or the part of one, that is told.
+		as := func(u dict) any {
+			if include == "true" {
+				return u
+			}
+			return harness.AsListed(u)
+		}
+		u := c.Create(t, harness.NewUser("github", "facebook"))
+		heard.Expect(t, harness.CreateKey, as(u))
+		fresh := harness.NewAccount()
+		c.Call(t, "patch", harness.Patch(u, op("remove", "/facebook"))).Result(t)
+		heard.Expect(t, harness.PatchKey, patchNote(u, op("remove", "/facebook")))
+		c.Call(t, "patch", harness.Patch(u, op("add", "/facebook", fresh))).Result(t)
+		heard.Expect(t, harness.PatchKey, patchNote(u, op("add", "/facebook", as(dict{"github": fresh}).(dict)["github"])))
+		c.Call(t, "patch", harness.Patch(u, op("replace", "/github/access_token", "s3cret-new"))).Result(t)
+		want := list{}
+		if include == "true" {
+			want = list{op("replace", "/github/access_token", "s3cret-new")}
+		}
+		last := heard.Expect(t, harness.PatchKey, patchNote(u, want...))
+		if include == "false" && strings.Contains(string(last.Body), "token") {
+			t.Errorf("the notification %s speaks of tokens", last.Body)
+		}
+	}
+}
+
+func TestANotificationThatNoKeyOpensIsSentInOrderOnceTheKeyIsThere(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	key, lost := s.Settings["database.encryption_key"], harness.NewKey()
+	const unread = "notification cannot be read, so those of its user are held back"
+	v := s.Serve(t)
+	c := s.NewCaller(t)
+	first, second := c.Create(t, harness.NewUser()), c.Create(t, harness.NewUser())
+	v.Stop(t)
+	// As an instance leaves them that ends.
+	left := func(u dict, name string, key string) {
+		note, err := json.Marshal(patchNote(u, op("replace", "/name", name)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key != "" {
+			note = harness.Seal(t, key, string(note))
+		}
+		s.Exec(t, "INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed) VALUES ($1, gen_random_uuid(), $2, $3, $4)",
+			u["id"], harness.PatchKey, note, key != "")
+	}
+	left(first, "s3cret 1", lost)
+	left(first, "s3cret 2", "")
+	left(second, "s3cret 3", key)
+
+	heard := s.Subscribe(t)
+	v = s.Serve(t)
+	hears := func(u dict, name string) {
+		t.Helper()
+		heard.Expect(t, harness.PatchKey, patchNote(u, op("replace", "/name", name)))
+	}
+	patch := func(u dict, name string) {
+		c.Call(t, "patch", harness.Patch(u, op("replace", "/name", name))).Result(t)
+	}
+	hears(second, "s3cret 3")
+	patch(first, "s3cret 4")
+	patch(second, "s3cret 5")
+	hears(second, "s3cret 5")
+	// One that comes to be there later is found when what is held back is tried again.
+	left(first, "s3cret 6", lost)
+	harness.Eventually(t, "it is read", func() bool { return v.Stderr.Count(unread) == 2 })
+	v.Stop(t)
+	if n := v.Stderr.Count(unread); n != 2 {
+		t.Errorf("of 2 notifications it is logged %d times", n)
+	}
+	if n := s.Count(t, "SELECT count(*) FROM ident_outbox"); n != 4 {
+		t.Errorf("%d notifications are kept", n)
+	}
+	s.Serve(t, harness.EncryptionKeys(key, lost))
+	patch(first, "s3cret 7")
+	for _, n := range []string{"1", "2", "4", "6", "7"} {
+		hears(first, "s3cret "+n)
+	}
+}
+
+func TestWhatIsHeldBackIsToldOnceTheNotificationBeforeItIsDeleted(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	v := s.Serve(t)
+	c := s.NewCaller(t)
+	u := c.Create(t, harness.NewUser())
+	v.Stop(t)
+	s.Exec(t, "INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed) VALUES ($1, gen_random_uuid(), $2, 'no token', true)", u["id"], harness.PatchKey)
+	v = s.Serve(t)
+	heard := s.Subscribe(t)
+	c.Call(t, "patch", harness.Patch(u, op("replace", "/name", "s3cret 1"))).Result(t)
+	if n := s.Count(t, "SELECT count(*) FROM ident_outbox"); n != 2 {
+		t.Errorf("%d notifications are kept", n)
+	}
+	s.Exec(t, "DELETE FROM ident_outbox WHERE body = 'no token'")
+	heard.Expect(t, harness.PatchKey, patchNote(u, op("replace", "/name", "s3cret 1")))
+}
+
+func TestRefusedRequestsAndRepeatsTellNobody(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	s.Serve(t)
+	c := s.NewCaller(t)
+	u := c.Create(t, harness.NewUser())
+	heard := s.Subscribe(t)
+	c.Call(t, "create", harness.NewUserLike(u)).IsError(t, "conflict")
+	c.Call(t, "create", dict{}).IsError(t, "bad_request")
+	c.Call(t, "patch", harness.Patch(u, op("remove", "/name"))).IsError(t, "invalid_patch_result")
+	c.Call(t, "patch", harness.Patch(u, op("test", "/name", 7))).IsError(t, "patch_failed")
+	c.Call(t, "patch", dict{"user_id": 99, "ops": list{}}).IsError(t, "not_found")
+	c.Call(t, "delete", dict{"user_id": 99}).IsError(t, "not_found")
+	c.Call(t, "get", dict{"user_id": u["id"]}).Result(t)
+	c.Call(t, "list", dict{}).Result(t)
+	patch := c.NewRequest("patch", harness.Patch(u))
+	c.Ask(t, patch).Result(t)
+	c.Ask(t, patch).Result(t)
+	c.Call(t, "delete", dict{"user_id": u["id"]}).Result(t)
+	heard.Expect(t, harness.PatchKey, patchNote(u))
+	heard.Expect(t, harness.DeleteKey, dict{"user_id": u["id"]})
+}
+
+// Whoever hears of a change finds it made.
+func TestNotificationsFollowTheCommit(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	s.Serve(t)
+	c := s.NewCaller(t)
+	heard := s.Subscribe(t)
+	u := c.Create(t, harness.NewUser())
+	heard.Next(t)
+	for i := range 50 {
+		name := fmt.Sprintf("s3cret %d", i)
+		patch := c.NewRequest("patch", harness.Patch(u, op("replace", "/name", name)))
+		c.Send(t, patch)
+		heard.Expect(t, harness.PatchKey, patchNote(u, op("replace", "/name", name)))
+		if n := s.Count(t, "SELECT count(*) FROM users WHERE name = $1", name); n != 1 {
+			t.Errorf("change %d was told and not made", i)
+		}
+		c.AwaitReply(t, patch).Result(t)
+	}
+}
+
+// The order is that of the requests, also where most of them find no room in a
+// mailbox.
+func TestNotificationsComeInEachUsersOrder(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	s.Settings["actor.mailbox"] = "10"
+	s.Serve(t)
+	c := s.NewCaller(t)
+	const rounds = 200
+	users := []dict{c.Create(t, harness.NewUser()), c.Create(t, harness.NewUser()), c.Create(t, harness.NewUser())}
+	heard := s.Subscribe(t)
+	var sent []*harness.Request
+	for i := range rounds {
+		for _, u := range users {
+			// Each patch applies only after the one before.
+			m := c.NewRequest("patch", harness.Patch(u, op("test", "/name", u["name"]), op("replace", "/name", fmt.Sprintf("s3cret %d", i))))
+			u["name"] = fmt.Sprintf("s3cret %d", i)
+			c.Send(t, m)
+			sent = append(sent, m)
+		}
+	}
+	for _, m := range sent {
+		c.AwaitReply(t, m).Result(t)
+	}
+	next, ids := make(map[any]int), make(map[string]bool)
+	for range rounds * len(users) {
+		n := heard.Next(t)
+		body := n.Value.(dict)
+		user := body["user_id"]
+		want := fmt.Sprintf("s3cret %d", next[user])
+		if got := body["ops"].(list)[0].(dict)["value"]; got != want {
+			t.Fatalf("user %v: heard of %q, want %q", user, got, want)
+		}
+		next[user]++
+		if ids[n.MessageID] {
+			t.Errorf("the message id %s comes twice", n.MessageID)
+		}
+		ids[n.MessageID] = true
+	}
+}
+
+// What was committed is told, also when nobody was there to tell it: here a
+// commit whose process died before it could.
+func TestNotificationsOutliveTheProcess(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	v := s.Serve(t)
+	c := s.NewCaller(t)
+	u := c.Create(t, harness.NewUser())
+	heard := s.Subscribe(t)
+	const patches = 300
+	var sent []*harness.Request
+	for i := range patches {
+		m := c.NewRequest("patch", harness.Patch(u, op("replace", "/name", fmt.Sprintf("s3cret %d", i))))
+		c.Send(t, m)
+		sent = append(sent, m)
+	}
+	c.AwaitReply(t, sent[0]).Result(t)
+	v.Kill(t)
+	s.Serve(t)
+	for _, m := range sent[1:] {
+		c.AwaitReply(t, m).Result(t)
+	}
+	// At least once, and in order, where a repeat is told by its id.
+	seen, next := make(map[string]bool), 0
+	for next < patches {
+		n := heard.Next(t)
+		if seen[n.MessageID] {
+			continue
+		}
+		seen[n.MessageID] = true
+		want := fmt.Sprintf("s3cret %d", next)
+		if got := n.Value.(dict)["ops"].(list)[0].(dict)["value"]; got != want {
+			t.Fatalf("heard of %q, want %q", got, want)
+		}
+		next++
+	}
+	harness.Eventually(t, "the outbox is empty", func() bool { return s.Count(t, "SELECT count(*) FROM ident_outbox") == 0 })
+	if name := c.Get(t, u["id"])["name"]; name != fmt.Sprintf("s3cret %d", patches-1) {
+		t.Errorf("the user's name is %q", name)
+	}
+}

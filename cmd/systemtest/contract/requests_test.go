@@ -1,0 +1,216 @@
+package contract
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/glotpod/ident/cmd/systemtest/harness"
+)
+
+func TestQueueIsDeclaredAsItAlwaysWas(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	s.Serve(t)
+	c := s.NewCaller(t)
+	if _, err := c.Channel.QueueDeclarePassive(harness.RequestQueue, true, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	c.DeclareQueue(t) // the broker refuses any difference
+}
+
+func TestRequestsThatWaitOnAnUpgradedBrokerAreAnswered(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	c := s.NewCaller(t)
+	c.DeclareQueue(t)
+	if err := c.Channel.QueueBind(harness.RequestQueue, "rpc.user.#", "amq.topic", false, nil); err != nil {
+		t.Fatal(err)
+	}
+	create, refused := c.NewRequest("create", harness.NewUser()), c.NewRequest("delete", dict{"user_id": 77})
+	c.Send(t, create)
+	c.Send(t, refused)
+	// One that came when callers did not make messages persistent.
+	get := c.NewRequest("get", dict{"email": "nobody@secret.example"})
+	get.DeliveryMode = amqp.Transient
+	c.Send(t, get)
+	harness.Eventually(t, "the requests are in the queue", func() bool { return c.DeclareQueue(t).Messages == 3 })
+
+	s.Serve(t)
+	c.AwaitReply(t, create).IsResult(t, dict{"user_id": 1})
+	c.AwaitReply(t, refused).IsError(t, "not_found")
+	c.AwaitReply(t, get).IsError(t, "not_found")
+}
+
+func TestAnswerGoesToReplyToUnderTheCorrelationID(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	s.Serve(t)
+	c := s.NewCaller(t)
+	u := c.Create(t, harness.NewUser())
+	for name, change := range map[string]func(*harness.Request){
+		"the caller's own queue":    func(m *harness.Request) {},
+		"direct reply-to":           func(m *harness.Request) { m.ReplyTo = harness.DirectReplyTo },
+		"no message_id":             func(m *harness.Request) { m.MessageId = "" },
+		"no correlation_id":         func(m *harness.Request) { m.CorrelationId = "" },
+		"an odd correlation_id":     func(m *harness.Request) { m.CorrelationId = "\x00\xff ☃" },
+		"a content type of its own": func(m *harness.Request) { m.ContentType, m.ContentEncoding = "text/plain", "gzip" },
+		"a priority and a type":     func(m *harness.Request) { m.Priority, m.Type, m.AppId = 9, "something else", "api" },
+		"a time to live":            func(m *harness.Request) { m.Expiration = "600000" },
+		"not persistent":            func(m *harness.Request) { m.DeliveryMode = 0 },
+		"headers":                   func(m *harness.Request) { m.Headers = amqp.Table{"x": amqp.Table{"y": []any{int32(1), "z"}}} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, operation := range []string{"get", "delete"} {
+				m := c.NewRequest(operation, dict{"user_id": u["id"], "nope": nil})
+				change(m)
+				c.Ask(t, m).IsError(t, "bad_request")
+			}
+			m := c.NewRequest("get", dict{"user_id": u["id"]})
+			change(m)
+			c.Ask(t, m).IsResult(t, u)
+		})
+	}
+}
+
+func TestRequestWithoutReplyToIsCarriedOut(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	v := s.Serve(t)
+	c := s.NewCaller(t)
+	u := c.Create(t, harness.NewUser())
+	m := c.NewRequest("patch", harness.Patch(u, op("replace", "/name", "s3cret Eve")))
+	m.ReplyTo, m.CorrelationId, m.MessageId = "", "", ""
+	c.Send(t, m)
+	refused := c.NewRequest("nope", dict{})
+	refused.ReplyTo = ""
+	c.Send(t, refused)
+	harness.Eventually(t, "the user has the new name", func() bool { return c.Get(t, u["id"])["name"] == "s3cret Eve" })
+	harness.Eventually(t, "both requests are acknowledged", func() bool { return c.DeclareQueue(t).Messages == 0 })
+	v.CheckOneConnection(t)
+}
+
+// A caller that knows the user's id may skip the shared queue.
+func TestRequestTakesTheDirectWay(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	v := s.Serve(t)
+	c := s.NewCaller(t)
+	probe, err := c.Conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := probe.ExchangeDeclarePassive("glotpod.ident", "x-consistent-hash", true, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	for range 30 {
+		u := c.Create(t, harness.NewUser())
+		key := strconv.FormatInt(u["id"].(int64), 10)
+		c.Ask(t, c.NewRequest("get", dict{"user_id": u["id"]}).ViaDirectReply(key)).IsResult(t, u)
+		patch := c.NewRequest("patch", harness.Patch(u, op("replace", "/name", "s3cret Eve"))).ViaDirectReply(key)
+		first := c.Ask(t, patch)
+		first.IsResult(t, list{op("replace", "/name", "s3cret Eve")})
+		// The same request, whichever way it takes.
+		patch.Exchange, patch.Key = "amq.topic", "rpc.user.patch"
+		if again := c.Ask(t, patch); !bytes.Equal(again.Body, first.Body) {
+			t.Errorf("got %v, want %v", again.Value, first.Value)
+		}
+		c.Ask(t, c.NewRequest("delete", dict{"user_id": u["id"]}).ViaDirectReply(key)).IsResult(t, dict{"user_id": u["id"]})
+	}
+	// Keys that are no ids, or the ids of others, and types that are none.
+	u := c.Create(t, harness.NewUser())
+	for _, key := range []string{"", "0", "-1", "999", "99999999999999999999", "abc", strings.Repeat("9", 255)} {
+		c.Ask(t, c.NewRequest("get", dict{"user_id": u["id"]}).ViaDirectReply(key)).IsResult(t, u)
+		nope := c.NewRequest("nope", dict{}).ViaDirectReply(key)
+		c.Ask(t, nope).IsError(t, "operation_not_found")
+		nope.Type = ""
+		c.Ask(t, nope).IsError(t, "operation_not_found")
+	}
+	c.Create(t, harness.NewUser())
+	v.CheckOneConnection(t)
+}
+
+// A caller that came first may have declared the exchange, as the contract has
+// it.
+func TestDirectWayLeadsSomewhereWhoeverDeclaredIt(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	c := s.NewCaller(t)
+	if err := c.Channel.ExchangeDeclare("glotpod.ident", "x-consistent-hash", true, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.Serve(t)
+	u := c.Create(t, harness.NewUser())
+	c.Ask(t, c.NewRequest("get", dict{"user_id": u["id"]}).ViaDirectReply("1")).IsResult(t, u)
+}
+
+func TestTraceparentIsCarriedOn(t *testing.T) {
+	t.Parallel()
+	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	s := harness.NewSite(t)
+	s.Serve(t)
+	c := s.NewCaller(t)
+	notifications := s.Subscribe(t)
+
+	create := c.NewRequest("create", harness.NewUser())
+	create.Headers = amqp.Table{"traceparent": trace, "other": "kept to itself"}
+	a := c.Ask(t, create)
+	a.Result(t)
+	if a.Headers["traceparent"] != trace {
+		t.Errorf("the answer's headers are %v", a.Headers)
+	}
+	if n := notifications.Next(t); n.Headers["traceparent"] != trace {
+		t.Errorf("the notification's headers are %v", n.Headers)
+	}
+	for _, odd := range []any{int64(7), "", "not one", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nx: y", []any{trace}} {
+		get := c.NewRequest("get", dict{"user_id": 1})
+		get.Headers = amqp.Table{"traceparent": odd}
+		a := c.Ask(t, get)
+		a.Result(t)
+		if _, carried := a.Headers["traceparent"]; carried {
+			t.Errorf("the traceparent %v was carried on", odd)
+		}
+	}
+}
+
+// An operator's mistake, which an instance that insists makes up for.
+func TestQueueThatIsDeletedIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	s.Serve(t, harness.Settings{"amqp.insist": "true"})
+	c := s.NewCaller(t)
+	if _, err := c.Channel.QueueDelete(harness.RequestQueue, false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	harness.Eventually(t, "requests are answered again", func() bool {
+		m := c.NewRequest("list", dict{})
+		c.Send(t, m)
+		select {
+		case <-c.Replies(m.CorrelationId):
+			return true
+		case <-time.After(time.Second):
+			return false
+		}
+	})
+}
+
+// Whatever instance answers, it knows what another one has answered.
+func TestReadsSeeEveryAnsweredWrite(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	s.Serve(t)
+	s.Serve(t)
+	c := s.NewCaller(t)
+	u := c.Create(t, harness.NewUser())
+	for i := range 100 {
+		u["name"] = fmt.Sprintf("s3cret %d", i)
+		c.Call(t, "patch", harness.Patch(u, op("replace", "/name", u["name"]))).Result(t)
+		c.Call(t, "get", dict{"user_id": u["id"]}).IsResult(t, u)
+		c.Call(t, "list", dict{}).IsResult(t, dict{"users": list{harness.AsListed(u)}})
+	}
+}

@@ -1,0 +1,184 @@
+package faults
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/glotpod/ident/cmd/systemtest/harness"
+	"github.com/glotpod/ident/deploy/localserver"
+	"github.com/glotpod/ident/deploy/testservers"
+)
+
+const (
+	chaosPartitions = 8
+	chaosSubscriber = "chaos.subscriber"
+
+	// fleetMin and fleetMax bound how many instances a run begins with.
+	fleetMin, fleetMax = 3, 5
+)
+
+// A fleet is all instances of a site whose broker and database are its own. One
+// goroutine, the test's, uses it.
+type fleet struct {
+	t        *testing.T
+	random   *rand.Rand
+	site     *harness.Site
+	broker   *localserver.RabbitMQ
+	database *localserver.Postgres
+	members  []*member
+	joined   int       // members that there have been
+	declared time.Time // since when all durable queues have been there
+}
+
+// A member is an instance's name, under which process follows process.
+type member struct {
+	*fleet
+	name       string
+	toBroker   *wire
+	toDatabase *wire
+	service    *harness.Instance // nil while it is down
+}
+
+// newFleet makes a site, with a subscriber's queue that keeps all notifications,
+// but no instance.
+func newFleet(t *testing.T, random *rand.Rand, queueType string) *fleet {
+	t.Helper()
+	f := &fleet{
+		t:        t,
+		random:   random,
+		broker:   testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{}),
+		database: testservers.OwnPostgres(t, localserver.PostgresOptions{}),
+	}
+	const vhost, database = "/", "chaos"
+	f.site = &harness.Site{AMQPURL: f.broker.URL(vhost), Settings: harness.Settings{
+		"amqp.host":                  f.broker.Host,
+		"amqp.vhost":                 vhost,
+		"amqp.login":                 f.broker.User,
+		"amqp.password":              f.broker.Password,
+		"amqp.heartbeat":             "1s",
+		"amqp.insist":                "true",
+		"cluster.partitions":         strconv.Itoa(chaosPartitions),
+		"cluster.queue_type":         queueType,
+		"database.encryption_key":    harness.NewKey(),
+		"database.postgres.host":     f.database.Host,
+		"database.postgres.database": database,
+		"http.listen":                "127.0.0.1:0",
+		"shutdown.grace":             "5s",
+	}}
+	f.site.UsePostgres(t, f.database)
+	f.declareSubscriber()
+	return f
+}
+
+// channel opens a channel to the broker, over a connection of its own.
+func (f *fleet) channel() *amqp.Channel {
+	f.t.Helper()
+	conn, err := amqp.Dial(f.site.AMQPURL)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { conn.CloseDeadline(time.Now().Add(harness.Timeout)) })
+	channel, err := conn.Channel()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return channel
+}
+
+func (f *fleet) declareSubscriber() {
+	f.t.Helper()
+	channel := f.channel()
+	if _, err := channel.QueueDeclare(chaosSubscriber, true, false, false, false, nil); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := channel.QueueBind(chaosSubscriber, "notifications.user.#", "amq.topic", false, nil); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// join adds a member, which is down. The database is farther from some members
+// than from others, so that of these, more is under way when something happens.
+func (f *fleet) join() *member {
+	f.t.Helper()
+	f.joined++
+	distance := time.Duration(f.random.IntN(4)) * 10 * time.Millisecond
+	m := &member{
+		fleet:      f,
+		name:       fmt.Sprintf("chaos-%d", f.joined),
+		toBroker:   newWire(f.t, f.broker.Port, 0),
+		toDatabase: newWire(f.t, f.database.Port, distance),
+	}
+	f.members = append(f.members, m)
+	return m
+}
+
+// start starts the member's next process. It does not wait for it to be ready.
+func (m *member) start() {
+	m.t.Helper()
+	m.service = &harness.Instance{Process: harness.Launch(m.t, m.site.Settings.With(harness.Settings{
+		"cluster.instance":       m.name,
+		"amqp.port":              m.toBroker.port(),
+		"database.postgres.port": m.toDatabase.port(),
+	}).Environ(), "serve")}
+}
+
+func (m *member) kill() {
+	m.t.Helper()
+	m.lives()
+	m.service.Kill(m.t)
+	m.service = nil
+}
+
+// stop has the process end as if it were the operator's wish, with status 0.
+func (m *member) stop() {
+	m.t.Helper()
+	m.lives()
+	harness.Eventually(m.t, "it heeds signals", func() bool { return m.service.Stderr.Count("starting") > 0 })
+	m.service.Stop(m.t)
+	m.service = nil
+}
+
+// lives fails unless the process runs.
+func (m *member) lives() {
+	m.t.Helper()
+	select {
+	case <-m.service.Done:
+		m.t.Fatalf("%s has ended by itself, with %d", m.name, m.service.Cmd.ProcessState.ExitCode())
+	default:
+	}
+}
+
+// awaitReady returns when all members that are up can serve.
+func (f *fleet) awaitReady() {
+	f.t.Helper()
+	for _, m := range f.members {
+		if m.service != nil {
+			m.service.AwaitReady(f.t)
+		}
+	}
+}
+
+// heard takes all notifications from the subscriber's queue. Nobody may send any
+// more.
+func (f *fleet) heard() (all []harness.Notification) {
+	f.t.Helper()
+	channel := f.channel()
+	q, err := channel.QueueDeclarePassive(chaosSubscriber, true, false, false, false, nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	deliveries, err := channel.Consume(chaosSubscriber, "", true, true, false, false, nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	s := harness.SubscriberTo(deliveries)
+	for range q.Messages {
+		all = append(all, s.Next(f.t))
+	}
+	return all
+}

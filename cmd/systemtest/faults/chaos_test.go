@@ -1,0 +1,165 @@
+package faults
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/glotpod/ident/cmd/systemtest/harness"
+	"github.com/glotpod/ident/cmd/systemtest/workload"
+	"github.com/glotpod/ident/deploy/testservers"
+)
+
+// Whatever happens to instances, broker and database, while many callers ask for
+// the same users: each request is answered, and carried out once; what is read
+// is what was written; and each change is told, in order.
+//
+// GLOTPOD_IDENT_CHAOS_SEED draws the faults that were drawn before; when exactly
+// they happen, and what is asked then, is chance. GLOTPOD_IDENT_CHAOS_DURATION is
+// for how long faults happen.
+func TestChaosLosesDoublesAndReordersNothing(t *testing.T) {
+	t.Parallel()
+	seed, duration := chaosSeed(t), chaosDuration(t)
+	random := rand.New(rand.NewPCG(seed, 0))
+	queueType := []string{"quorum", "classic"}[random.IntN(2)]
+	size := fleetMin + random.IntN(fleetMax-fleetMin+1)
+	mailbox := []string{"1", "256"}[random.IntN(2)]
+	t.Logf("seed %d: %d instances, %s queues, mailboxes for %s, faults for %v", seed, size, queueType, mailbox, duration)
+
+	f := newFleet(t, random, queueType)
+	f.site.Settings["actor.mailbox"] = mailbox
+	for range size {
+		f.join().start()
+	}
+	f.awaitReady()
+	f.declared = time.Now()
+	l := workload.Start(t, f.site.AMQPURL, seed)
+	harness.Eventually(t, "requests are answered", l.Progress())
+	c := &calamity{fleet: f, drawn: make(map[string]int)}
+	c.happen(duration)
+	harness.Eventually(t, "requests are answered after all faults", l.Progress())
+	operations := l.Finish()
+
+	f.site.DB = f.site.Connect(t)
+	harness.Eventually(t, "the outbox is empty", func() bool { return f.site.Count(t, "SELECT count(*) FROM ident_outbox") == 0 })
+	for _, m := range f.members {
+		m.stop()
+	}
+	f.checkQueues()
+	heard := f.heard()
+	users, repeats, problems := workload.CheckNotifications(heard, operations)
+	problems = append(problems, workload.CheckAnswered(operations)...)
+	problems = append(problems, f.checkAudit(len(heard)-repeats)...)
+	problems = append(problems, workload.Differences(f.users(), users)...)
+	begun := time.Now()
+	problems = append(problems, workload.CheckHistories(operations)...)
+	workload.Report(t, problems)
+	t.Logf("%s; %d notifications and %d repeats; histories checked in %.1f s",
+		workload.Summary(l, operations), len(heard)-repeats, repeats, time.Since(begun).Seconds())
+	for _, name := range slices.Sorted(maps.Keys(c.drawn)) {
+		t.Logf("%2d × %s", c.drawn[name], name)
+	}
+}
+
+func chaosSeed(t *testing.T) uint64 {
+	t.Helper()
+	text := os.Getenv("GLOTPOD_IDENT_CHAOS_SEED")
+	if text == "" {
+		return uint64(rand.Uint32())
+	}
+	seed, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seed
+}
+
+func chaosDuration(t *testing.T) time.Duration {
+	t.Helper()
+	text := os.Getenv("GLOTPOD_IDENT_CHAOS_DURATION")
+	if text == "" {
+		return 20 * time.Second
+	}
+	duration, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return duration
+}
+
+// checkAudit returns what is wrong with the audit table, after so many changes.
+func (f *fleet) checkAudit(changes int) (problems []string) {
+	f.t.Helper()
+	rows := f.site.Count(f.t, "SELECT count(*) FROM ident_audit")
+	requests := f.site.Count(f.t, "SELECT count(DISTINCT request) FROM ident_audit")
+	if rows != changes || requests != changes {
+		problems = append(problems, fmt.Sprintf("of %d changes, there are %d rows on record, by %d requests", changes, rows, requests))
+	}
+	return problems
+}
+
+// users returns all users in the database, as notifications show them.
+func (f *fleet) users() map[int64]workload.View {
+	f.t.Helper()
+	rows, err := f.site.DB.Query(f.t.Context(), `SELECT id, name, email_address, coalesce(picture_url, ''), gh.sv_id, coalesce(fb.sv_id, 0)
+		FROM users
+		LEFT JOIN services gh ON gh.user_id = id AND gh.sv_name = 'gh'
+		LEFT JOIN services fb ON fb.user_id = id AND fb.sv_name = 'fb'`)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer rows.Close()
+	all := make(map[int64]workload.View)
+	for rows.Next() {
+		var v workload.View
+		if err := rows.Scan(&v.ID, &v.Name, &v.Email, &v.Picture, &v.Github, &v.Facebook); err != nil {
+			f.t.Fatal(err)
+		}
+		all[v.ID] = v
+	}
+	if err := rows.Err(); err != nil {
+		f.t.Fatal(err)
+	}
+	return all
+}
+
+// checkQueues fails unless the queues are there that outlive instances, and no
+// others, and nobody waits in those for requests.
+func (f *fleet) checkQueues() {
+	f.t.Helper()
+	want := []string{chaosSubscriber, harness.RequestQueue}
+	for partition := range chaosPartitions {
+		want = append(want, fmt.Sprintf("%s/%04d", harness.RequestQueue, partition))
+	}
+	var names []string
+	harness.Eventually(f.t, "the queues of callers and instances are gone", func() bool {
+		var queues []testservers.Queue
+		path := "/api/queues/" + url.PathEscape(f.site.Settings["amqp.vhost"])
+		if err := f.broker.Management.Call(f.t.Context(), http.MethodGet, path, nil, &queues); err != nil {
+			f.t.Fatal(err)
+		}
+		names = nil
+		for _, q := range queues {
+			names = append(names, q.Name)
+		}
+		slices.Sort(names)
+		return slices.Equal(names, want)
+	})
+	channel := f.channel()
+	for _, name := range names {
+		q, err := channel.QueueDeclarePassive(name, true, false, false, false, nil)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		if name != chaosSubscriber && q.Messages > 0 {
+			f.t.Errorf("%d requests are left in %s", q.Messages, name)
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package handover
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/cmd/systemtest/harness"
+	"github.com/glotpod/ident/cmd/systemtest/workload"
+)
+
+// partitionsOf returns the partitions that an instance owns.
+func partitionsOf(t *testing.T, s *harness.Site, name string) (partitions []int) {
+	t.Helper()
+	for p, o := range s.Owners(t) {
+		if o.Holder == name && !o.Released {
+			partitions = append(partitions, p)
+		}
+	}
+	return partitions
+}
+
+// viaPartition has a request go the direct way.
+func viaPartition(m *harness.Request, user dict) *harness.Request {
+	m.Exchange, m.Type, m.Key = "glotpod.ident", m.Key, fmt.Sprint(user["id"])
+	return m
+}
+
+func TestUsersOfAKilledInstanceAreServedByTheOthers(t *testing.T) {
+	t.Parallel()
+	for _, queueType := range []string{"quorum", "classic"} {
+		t.Run(queueType, func(t *testing.T) {
+			t.Parallel()
+			const partitions = 8
+			s := harness.NewSite(t)
+			s.Settings["cluster.partitions"] = fmt.Sprint(partitions)
+			s.Settings["cluster.queue_type"] = queueType
+			names := []string{"a", "b", "c"}
+			var victim *harness.Instance
+			for _, name := range names {
+				victim = s.ServeAs(t, name)
+			}
+			owners := s.AwaitStableOwners(t, names, func() bool { return true })
+			c := s.NewCaller(t)
+			heard := s.Subscribe(t)
+			var orphans []dict
+			for range 4 * partitions {
+				u := c.Create(t, harness.NewUser())
+				heard.Expect(t, harness.CreateKey, harness.AsListed(u))
+				if owners[partition.Of(u["id"].(int64), partitions)].Holder == "c" {
+					orphans = append(orphans, u)
+				}
+			}
+			if len(orphans) == 0 {
+				t.Fatal("none of the users are in the instance's partitions")
+			}
+			victim.Kill(t)
+			killed := time.Now()
+			var sent []*harness.Request
+			for i, u := range orphans {
+				m := c.NewRequest("patch", harness.Patch(u, op("test", "/name", u["name"]), op("replace", "/name", "s3cret")))
+				if i%2 == 0 {
+					viaPartition(m, u)
+				}
+				c.Send(t, m)
+				sent = append(sent, m)
+			}
+			for _, m := range sent {
+				c.AwaitReply(t, m).Result(t)
+			}
+			t.Logf("%d users were served after %.2f s", len(orphans), time.Since(killed).Seconds())
+			for _, u := range orphans {
+				u["name"] = "s3cret"
+				c.Ask(t, viaPartition(c.NewRequest("get", dict{"user_id": u["id"]}), u)).IsResult(t, u)
+				heard.Next(t)
+			}
+			s.AwaitStableOwners(t, names[:2], func() bool { return true })
+		})
+	}
+}
+
+// Whoever has an instance's name later has it, as when its old machine comes
+// back to life.
+func TestOfTwoInstancesWithOneNameTheNewerStays(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	s.ServeAs(t, "other")
+	old := s.ServeAs(t, "twin", harness.Settings{"amqp.insist": "true"})
+	s.AwaitStableOwners(t, []string{"other", "twin"}, func() bool { return true })
+	l := workload.Start(t, s.AMQPURL, 1)
+	harness.Eventually(t, "requests are answered", l.Progress())
+	young := s.ServeAs(t, "twin")
+	if status := old.AwaitExit(t, harness.Timeout); status != 1 {
+		t.Errorf("the older one ended with %d", status)
+	}
+	if log := old.Stderr.Last(5); !strings.Contains(log, "a newer instance has this one's name") {
+		t.Errorf("the older one does not say why it ends: %s", log)
+	}
+	harness.Eventually(t, "requests are answered after all", l.Progress())
+	l.Check()
+	s.AwaitStableOwners(t, []string{"other", "twin"}, func() bool { return true })
+	young.CheckOneConnection(t)
+}
+
+// What a cluster was made with stays, also while nobody is there.
+func TestInstanceOfAnotherKindOfClusterEndsWith78(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	v := s.Serve(t)
+	for _, running := range []bool{true, false} {
+		for _, wrong := range []struct {
+			settings harness.Settings
+			says     string
+		}{
+			{harness.Settings{"cluster.partitions": "5"}, "has 4 partitions, and the settings say 5"},
+			{harness.Settings{"cluster.queue_type": "classic"}, "has quorum queues, and the settings say classic"},
+		} {
+			status, _, stderr := harness.Run(t, s.Settings.With(wrong.settings, harness.Settings{"cluster.instance": "wrong", "amqp.insist": "true"}).Environ(), "serve")
+			if status != 78 || !strings.Contains(stderr, wrong.says) {
+				t.Errorf("ended with %d, others running: %v: %s", status, running, stderr)
+			}
+		}
+		if running {
+			v.CheckOneConnection(t)
+			v.Stop(t)
+		}
+	}
+	s.Serve(t)
+}
+
+// A leaver's partitions are with the others before it ends, and a newcomer gets
+// its share.
+func TestPartitionsFollowTheMembers(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	s.Settings["cluster.partitions"] = "8"
+	s.ServeAs(t, "a")
+	b := s.ServeAs(t, "b")
+	s.AwaitStableOwners(t, []string{"a", "b"}, func() bool { return true })
+	l := workload.Start(t, s.AMQPURL, 1)
+	harness.Eventually(t, "requests are answered", l.Progress())
+	b.Stop(t)
+	if left := partitionsOf(t, s, "b"); len(left) > 0 {
+		t.Errorf("it has ended with the partitions %v", left)
+	}
+	s.ServeAs(t, "c")
+	s.AwaitStableOwners(t, []string{"a", "c"}, func() bool { return true })
+	if n := len(slices.Concat(partitionsOf(t, s, "a"), partitionsOf(t, s, "c"))); n != 8 {
+		t.Errorf("%d of 8 partitions are owned", n)
+	}
+	l.Check()
+}

@@ -1,0 +1,164 @@
+package handover
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/glotpod/ident/cmd/systemtest/harness"
+	"github.com/glotpod/ident/deploy/localserver"
+	"github.com/glotpod/ident/deploy/testservers"
+)
+
+const (
+	handOverPartitions = 64
+	handOverInstances  = 3
+
+	// handOverInterval is how often each partition is asked, and so by how much
+	// a pause may be longer than it is measured. The machine has to bear it with
+	// ease, or the load is what is measured.
+	handOverInterval = 80 * time.Millisecond
+
+	handOverHeartbeat = time.Second
+
+	// The load counts once the instances know their users, and shows for a
+	// while what is usual.
+	handOverWarm  = 2 * time.Second
+	handOverUsual = 4 * time.Second
+)
+
+// A handOver is what happens to a cluster, and what is to be had from it.
+type handOver struct {
+	name    string
+	happen  func(*handOverSite) *observation
+	pause   time.Duration // what it should be less than; 0: no partition moves
+	percent int           // of the partitions that move, of which that is asked
+}
+
+// handOvers are the events. The pause of a partition that is handed over is to be
+// short for nearly all of them; one that is found without its owner, for all.
+var handOvers = []handOver{
+	{"nothing", (*handOverSite).nothing, 0, 100},
+	{"join", (*handOverSite).join, 100 * time.Millisecond, 99},
+	{"leave", (*handOverSite).leave, 100 * time.Millisecond, 99},
+	{"sigkill", (*handOverSite).sigkill, time.Second, 100},
+	{"freeze", (*handOverSite).freeze, 3*handOverHeartbeat + time.Second, 100},
+}
+
+// BenchmarkHandOver measures what callers notice when an instance comes, goes,
+// dies or freezes, and what they notice where nothing happens. Each round has a
+// cluster of its own.
+func BenchmarkHandOver(b *testing.B) {
+	database := testservers.OwnPostgres(b, localserver.PostgresOptions{Durable: true})
+	var tables strings.Builder
+	for _, h := range handOvers {
+		b.Run(h.name, func(b *testing.B) {
+			var s handOverSummary
+			for b.Loop() {
+				asTest(b, func(t *testing.T) {
+					s.add(h.happen(newHandOverSite(t, database)))
+				})
+			}
+			s.report(b)
+			tables.WriteString("\n" + s.table(&h))
+		})
+	}
+	fmt.Println(tables.String()) // b.Log would show but ten lines
+}
+
+// asTest runs a part of a benchmark as a test, which is what sites and callers
+// are made for.
+func asTest(b *testing.B, f func(t *testing.T)) {
+	b.Helper()
+	all := func(string, string) (bool, error) { return true, nil }
+	if !testing.RunTests(all, []testing.InternalTest{{Name: b.Name(), F: f}}) {
+		b.FailNow()
+	}
+}
+
+// A handOverSite is a cluster under a steady load.
+type handOverSite struct {
+	*harness.Site
+	t         *testing.T
+	instances []*harness.Instance
+	names     []string
+	load      *steadyLoad
+	before    []harness.Lease
+}
+
+// newHandOverSite starts a cluster, and a load that has shown what is usual.
+func newHandOverSite(t *testing.T, database *localserver.Postgres) *handOverSite {
+	s := &handOverSite{Site: harness.NewEmptySite(t), t: t}
+	s.UsePostgres(t, database)
+	s.Settings["amqp.heartbeat"] = handOverHeartbeat.String()
+	s.Settings["cluster.partitions"] = fmt.Sprint(handOverPartitions)
+	s.Settings["log.level"] = "info"
+	for range handOverInstances {
+		s.start()
+	}
+	s.AwaitStableOwners(t, s.names, func() bool { return true })
+	users := createUsersOf(t, s.NewCaller(t), handOverPartitions, 2)
+	s.load = startLoad(t, s.Site, users, handOverInterval)
+	harness.Eventually(t, "it is known what is usual", func() bool { return s.load.now() > handOverWarm+handOverUsual })
+	s.before = s.Owners(t)
+	return s
+}
+
+// start starts one more instance.
+func (s *handOverSite) start() {
+	name := fmt.Sprintf("hand-over-%d", len(s.names))
+	s.instances = append(s.instances, s.Serve(s.t, harness.Settings{"cluster.instance": name}))
+	s.names = append(s.names, name)
+}
+
+// observe has something happen, and returns what the load has seen of it when all
+// is calm again. The partitions are then owned by these instances.
+func (s *handOverSite) observe(event func(), owners func() []string) *observation {
+	o := &observation{warm: handOverWarm, before: s.before, event: s.load.now()}
+	event()
+	slow := 10 * handOverInterval
+	o.after = s.AwaitStableOwners(s.t, owners(), func() bool { return s.load.waitsFor() < slow })
+	o.shots, o.late = s.load.finish(s.t), s.load.late
+	return o
+}
+
+func (s *handOverSite) nothing() *observation {
+	return s.observe(func() {}, func() []string { return s.names })
+}
+
+func (s *handOverSite) join() *observation {
+	o := s.observe(s.start, func() []string { return s.names })
+	o.subject = s.names[handOverInstances]
+	o.ideal = len(s.before) / len(s.names)
+	return o
+}
+
+// lose has something happen to one of the instances, which then owns nothing.
+func (s *handOverSite) lose(event func(*harness.Instance)) *observation {
+	const which = handOverInstances / 2
+	others := slices.Concat(s.names[:which], s.names[which+1:])
+	o := s.observe(func() { event(s.instances[which]) }, func() []string { return others })
+	o.subject = s.names[which]
+	o.ideal = harness.CountOwned(s.before, o.subject)
+	return o
+}
+
+func (s *handOverSite) leave() *observation {
+	return s.lose(func(v *harness.Instance) { v.Stop(s.t) })
+}
+
+func (s *handOverSite) sigkill() *observation {
+	return s.lose(func(v *harness.Instance) { v.Kill(s.t) })
+}
+
+func (s *handOverSite) freeze() *observation {
+	return s.lose(func(v *harness.Instance) {
+		if err := v.Cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			s.t.Fatal(err)
+		}
+		s.t.Cleanup(func() { v.Kill(s.t) })
+	})
+}

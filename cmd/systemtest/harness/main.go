@@ -1,0 +1,31 @@
+// Package harness lets tests run the program as its users do: it starts processes
+// of the program on a virtual host and a database of the test's own, and speaks
+// AMQP, SQL and HTTP to them. Tests that use it call no function of the program.
+//
+// The program is the test binary itself, which plays it if an environment variable
+// is set. So the program has the race detector if its tests have it, and no program
+// has to be built first. Each package that uses harness therefore has
+//
+//	func TestMain(m *testing.M) { harness.Main(m) }
+//
+// A [Site] is where instances work together, an [Instance] a process that serves, a
+// [Caller] a service that sends requests, and a [Subscriber] one that gets
+// notifications.
+package harness
+
+import (
+	"os"
+	"testing"
+
+	"github.com/glotpod/ident/cmd/internal/cli"
+	"github.com/glotpod/ident/deploy/testservers"
+)
+
+// Main plays the program if this process was started by [Launch]. Otherwise it runs
+// the tests of a package, as [testservers.Main] does.
+func Main(m *testing.M) {
+	if os.Getenv(programVariable) != "" {
+		cli.Main("test") // exits
+	}
+	testservers.Main(m)
+}

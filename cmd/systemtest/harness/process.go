@@ -1,0 +1,193 @@
+package harness
+
+import (
+	"bytes"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// programVariable is set in the environment of a process that is to play the program.
+const programVariable = "GLOTPOD_IDENT_TEST_PROGRAM"
+
+// Settings are some of the program's, by key, as in "amqp.host".
+type Settings map[string]string
+
+// With returns s changed by others.
+func (s Settings) With(others ...Settings) Settings {
+	all := maps.Clone(s)
+	for _, o := range others {
+		maps.Copy(all, o)
+	}
+	return all
+}
+
+// Environ returns the environment that gives the program these settings, and
+// nothing of the tests' own.
+func (s Settings) Environ() []string {
+	// Unasked, the race detector delays each exit by a second.
+	env := []string{programVariable + "=1", "PATH=" + os.Getenv("PATH"), "GORACE=atexit_sleep_ms=0"}
+	for _, key := range slices.Sorted(maps.Keys(s)) {
+		env = append(env, "GLOTPOD_IDENT__"+strings.ToUpper(strings.ReplaceAll(key, ".", "__"))+"="+s[key])
+	}
+	return env
+}
+
+// A Process is one run of the program.
+type Process struct {
+	Cmd            *exec.Cmd
+	Stdout, Stderr Output
+	ExtraSecrets   []string // what its log must not hold, beside marked
+	awaited        bool     // the test knows that it has ended
+	Done           chan struct{}
+	DoneAt         time.Time // once ended is closed
+}
+
+// Launch runs the program in an environment. The process is gone when the test
+// ends; what it wrote is checked whenever it ends.
+func Launch(t *testing.T, env []string, args ...string) *Process {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return LaunchProgram(t, self, env, args...)
+}
+
+// LaunchProgram is launch, for a program that need not be this one.
+func LaunchProgram(t *testing.T, program string, env []string, args ...string) *Process {
+	t.Helper()
+	p := &Process{Cmd: exec.Command(program, args...), Done: make(chan struct{})}
+	p.Cmd.Env = env
+	p.Cmd.Dir = t.TempDir()
+	p.Cmd.Stdout, p.Cmd.Stderr = &p.Stdout, &p.Stderr
+	for _, entry := range env {
+		if name, value, _ := strings.Cut(entry, "="); strings.HasSuffix(name, "__POSTGRES__PASSWORD") {
+			p.ExtraSecrets = append(p.ExtraSecrets, value)
+		}
+	}
+	if err := p.Cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(p.Done)
+		p.Cmd.Wait()
+		p.DoneAt = time.Now()
+	}()
+	t.Cleanup(func() {
+		p.Cmd.Process.Kill()
+		<-p.Done
+		p.check(t)
+		if t.Failed() && slices.Contains(args, "serve") {
+			t.Logf("glotpod-ident %s:\n%s", strings.Join(args, " "), p.Stderr.Last(60))
+		}
+	})
+	return p
+}
+
+// Secrets is in every token, password, key, email and name of these tests.
+var Secrets = []string{"s3cret", "secret.example"}
+
+// check looks for what must not be in a log.
+func (p *Process) check(t *testing.T) {
+	t.Helper()
+	log := p.Stderr.String()
+	for _, sign := range []string{"DATA RACE", "panic", "fatal error:", "goroutine 1 ["} {
+		if strings.Contains(log, sign) {
+			t.Errorf("the log has %q:\n%s", sign, log)
+		}
+	}
+	for _, secret := range slices.Concat(Secrets, p.ExtraSecrets) {
+		for line := range strings.Lines(log) {
+			if strings.Contains(strings.ToLower(line), strings.ToLower(secret)) {
+				t.Errorf("the log has %q, which is secret: %s", secret, line)
+			}
+		}
+	}
+	if p.Cmd.ProcessState.ExitCode() == 66 {
+		t.Errorf("status 66 is the race detector's:\n%s", log)
+	}
+}
+
+// AwaitExit waits until the process has ended and returns its status, -1 if a
+// signal ended it.
+func (p *Process) AwaitExit(t *testing.T, atMost time.Duration) int {
+	t.Helper()
+	select {
+	case <-p.Done:
+		p.awaited = true
+		return p.Cmd.ProcessState.ExitCode()
+	case <-time.After(atMost):
+		t.Fatalf("the program has not ended within %v", atMost)
+		return 0
+	}
+}
+
+// Kill ends the process by SIGKILL.
+func (p *Process) Kill(t *testing.T) {
+	t.Helper()
+	p.Cmd.Process.Kill()
+	p.AwaitExit(t, Timeout)
+}
+
+// Terminate asks the process to end.
+func (p *Process) Terminate(t *testing.T) {
+	t.Helper()
+	if err := p.Cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Run runs the program until it ends.
+func Run(t *testing.T, env []string, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	p := Launch(t, env, args...)
+	status = p.AwaitExit(t, Timeout)
+	return status, p.Stdout.String(), p.Stderr.String()
+}
+
+// Output is what a process has written so far.
+type Output struct {
+	mu   sync.Mutex // guards the following field
+	text bytes.Buffer
+}
+
+func (o *Output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *Output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// Count says how often there is a log line with this message.
+func (o *Output) Count(message string) int {
+	return strings.Count(o.String(), `"msg":"`+message+`"`)
+}
+
+func (o *Output) Last(lines int) string {
+	all := strings.SplitAfter(o.String(), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "")
+}
+
+// EncryptionKeys is the setting that gives the program these keys.
+func EncryptionKeys(keys ...string) Settings {
+	return Settings{"database.encryption_key": strings.Join(keys, ",")}
+}
+
+// pythonKey is the key of testdata/python-service.sql in base64url, and the same
+// in base32 and base64.
+const (
+	PythonKey       = "s3cretKeyOfThePythonServiceUsedInTestsOnly0="
+	PythonKeyBase32 = "WN3SW6WST3EOPU4F4PZLMGRHJHVO7COHSSY6OSE5G6WLNQ5HS4WQ===="
+)

@@ -1,0 +1,140 @@
+package workload
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+
+	"github.com/glotpod/ident/cmd/systemtest/harness"
+)
+
+// A ledger is what the notifications tell of the users, checked against the
+// operations that the callers know of.
+type ledger struct {
+	writes  map[string]*operation  // creates and patches, by mark
+	deletes map[int64][]*operation // by user id
+	told    map[*operation]bool
+	users   map[int64]*toldUser
+	bodies  map[string][]byte // by message id
+	repeats int
+	problem func(format string, args ...any)
+}
+
+// A toldUser is one user as the notifications tell of it so far.
+type toldUser struct {
+	now    View          // by the operations that were told, with what notifications do not show
+	heard  View          // by the notifications alone
+	called time.Duration // the latest call of those operations
+}
+
+// CheckNotifications goes through all notifications in the order of their
+// arrival. It returns the users who are there after them, as notifications show
+// users, and what is wrong: a change that was not told, or told as two, or whose
+// notification is out of order. Of an operation without an answer it notes
+// whether it was carried out.
+func CheckNotifications(heard []harness.Notification, operations []*operation) (users map[int64]View, repeats int, problems []string) {
+	a := &ledger{
+		writes:  make(map[string]*operation),
+		deletes: make(map[int64][]*operation),
+		told:    make(map[*operation]bool),
+		users:   make(map[int64]*toldUser),
+		bodies:  make(map[string][]byte),
+		problem: func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) },
+	}
+	for _, o := range operations {
+		switch o.kind {
+		case "create", "patch":
+			a.writes[o.mark] = o
+		case "delete":
+			a.deletes[o.id] = append(a.deletes[o.id], o)
+		}
+	}
+	for _, n := range heard {
+		a.hear(n)
+	}
+	for _, o := range operations {
+		if o.writes() && !o.open && o.reply.code == "" && !a.told[o] {
+			a.problem("nobody was told of this: %v", o)
+		}
+	}
+	users = make(map[int64]View)
+	for id, u := range a.users {
+		if u.heard.ID != 0 {
+			users[id] = u.heard
+		}
+	}
+	return users, a.repeats, problems
+}
+
+// hear takes the next notification.
+func (a *ledger) hear(n harness.Notification) {
+	if body, ok := a.bodies[n.MessageID]; ok {
+		a.repeats++
+		if !bytes.Equal(n.Body, body) {
+			a.problem("two notifications have the message id %s: %s and %s", n.MessageID, n.Body, body)
+		}
+		return
+	}
+	a.bodies[n.MessageID] = n.Body
+
+	body, _ := n.Value.(dict)
+	id, _ := body["user_id"].(int64)
+	if n.Key == harness.CreateKey {
+		id, _ = body["id"].(int64)
+	}
+	u := a.users[id]
+	if u == nil {
+		u = new(toldUser)
+		a.users[id] = u
+	}
+	next, o := u.heard, (*operation)(nil)
+	switch n.Key {
+	case harness.CreateKey:
+		var err error
+		if next, err = viewOf(body); err != nil {
+			a.problem("%s: %v", n.Body, err)
+		}
+		o = a.writes[next.Name]
+	case harness.PatchKey:
+		ops, _ := body["ops"].(list)
+		var code string
+		if next, code = u.heard.patched(ops); code != "" {
+			a.problem("%s does not follow: %s; the user is %+v", n.Body, code, u.heard)
+		}
+		o = a.writes[next.Name]
+	case harness.DeleteKey:
+		next = View{}
+		for _, d := range a.deletes[id] {
+			if d.reply.code == "" && (o == nil || o.open) {
+				o = d
+			}
+		}
+	}
+	if o == nil {
+		a.problem("nobody asked for what is told: %s %s", n.Key, n.Body)
+		return
+	}
+	a.follow(u, id, o, n)
+	if u.heard = next; next != u.now.shown() {
+		a.problem("%s leads to %+v\nbut %v leads to %+v", n.Body, next, o, u.now.shown())
+	}
+}
+
+// follow has an operation that was told change the user.
+func (a *ledger) follow(u *toldUser, id int64, o *operation, n harness.Notification) {
+	if a.told[o] {
+		a.problem("told twice, under two message ids: %v", o)
+	}
+	a.told[o] = true
+	if o.open && o.kind == "create" {
+		o.reply.id = id
+	}
+	var want reply
+	if u.now, want = o.does(u.now); want.code != "" || !o.open && o.reply != want {
+		a.problem("%s is told of an operation that comes to %+v here: %v", n.Key, want, o)
+	}
+	if !o.open && o.ret < u.called {
+		a.problem("told too late, after an operation that began after its end: %v", o)
+	}
+	u.called = max(u.called, o.call)
+}
