@@ -143,14 +143,14 @@ func (c *call) reply(body []byte) error {
 	if err := c.replies.Check(c.ctx, c.ReplyTo, c.Redelivered); err != nil {
 		return err
 	}
-	sending, headers := c.trace.reply(&c.Delivery, len(body))
+	span, headers := c.trace.startReply(&c.Delivery, len(body))
 	err := c.consumer.Publish(c.ctx, c.ReplyTo, amqp.Publishing{
 		CorrelationId: c.CorrelationId,
 		ContentType:   "application/msgpack",
 		Headers:       headers,
 		Body:          body,
 	})
-	sending.end(err == nil)
+	span.End(err == nil)
 	return err
 }
 
@@ -213,27 +213,4 @@ func (c *call) way() string {
 		return wayDirect
 	}
 	return wayPassedOn
-}
-
-const traceHeader = "traceparent"
-
-// traceParent returns the W3C trace context that a request came with, "" if it
-// has none that is well-formed.
-func traceParent(d *amqp.Delivery) string {
-	parent, _ := d.Headers[traceHeader].(string)
-	if len(parent) < 55 || len(parent) > 255 || strings.ContainsFunc(parent, notInTrace) {
-		return ""
-	}
-	return parent
-}
-
-func notInTrace(r rune) bool {
-	return !(r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r == '-')
-}
-
-func traceHeaders(parent string) amqp.Table {
-	if parent == "" {
-		return nil
-	}
-	return amqp.Table{traceHeader: parent}
 }

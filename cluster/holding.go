@@ -158,7 +158,7 @@ func (s *session) hold(ctx context.Context, lease partition.Lease) (*holding, er
 		l, err = s.channels.Get(queue)
 		return err
 	})
-	told := s.notifier.catchUp(ctx, lease)
+	told := s.notifier.CatchUp(ctx, lease)
 	if err := opening.Wait(); err != nil {
 		return nil, err
 	}
@@ -233,7 +233,7 @@ func (s *session) handOver(x *slot, command ownership.HandOver) {
 	case <-h.ctx.Done():
 		return
 	}
-	if h.users.Drain(h.ctx) != nil || s.notifier.flush(h.ctx, lease.Partition) != nil {
+	if h.users.Drain(h.ctx) != nil || s.notifier.Flush(h.ctx, lease.Partition) != nil {
 		return
 	}
 	s.channels.Put(h.consumer)

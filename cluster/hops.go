@@ -10,6 +10,7 @@ import (
 
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/batchqueue"
+	"github.com/glotpod/ident/cluster/internal/tracing"
 )
 
 // hops passes requests on to the queues of their partitions. A request that was
@@ -50,7 +51,7 @@ var errStuck = errors.New("the broker does not confirm requests that are passed 
 type hop struct {
 	call      *call
 	partition int
-	sending   *sending
+	span      *tracing.MessageSpan
 	returned  bool // no queue took it
 	taken     bool // the broker has it
 }
@@ -95,7 +96,7 @@ func openHops(conn *amqp.Connection, partitions int, secret secret) (*hops, erro
 // the partition is stuck, it returns errStuck.
 func (h *hops) pass(c *call, partition int, user, mark int64) error {
 	queue := PartitionQueue(partition)
-	sending, headers := c.trace.pass(&c.Delivery, queue)
+	span, headers := c.trace.startForward(&c.Delivery, queue)
 	if user != 0 {
 		headers[userHeader] = h.secret.sealUser(user, c.Body)
 	}
@@ -106,8 +107,8 @@ func (h *hops) pass(c *call, partition int, user, mark int64) error {
 	defer h.publishing.Unlock()
 	number := h.channel.GetNextPublishSeqNo()
 	headers[hopHeader] = int64(number)
-	if !h.begin(number, &hop{call: c, partition: partition, sending: sending}) {
-		sending.end(false)
+	if !h.begin(number, &hop{call: c, partition: partition, span: span}) {
+		span.End(false)
 		return errStuck
 	}
 	replyTo := c.ReplyTo
@@ -127,7 +128,7 @@ func (h *hops) pass(c *call, partition int, user, mark int64) error {
 	})
 	if err != nil {
 		h.end(number)
-		sending.end(false)
+		span.End(false)
 		return fmt.Errorf("passing a request on: %w", err)
 	}
 	return nil
@@ -235,7 +236,7 @@ func (s *session) finishHops() {
 		case <-s.hops.done.Ready():
 		case <-s.hops.drained:
 			for _, x := range s.hops.done.Take() {
-				x.sending.end(x.taken)
+				x.span.End(x.taken)
 				x.call.leave()
 			}
 			return
@@ -245,7 +246,7 @@ func (s *session) finishHops() {
 
 func (s *session) passed(x *hop) {
 	c := x.call
-	x.sending.end(x.taken)
+	x.span.End(x.taken)
 	switch {
 	case s.ctx.Err() != nil:
 		c.leave()

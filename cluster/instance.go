@@ -15,6 +15,7 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/actor/msgpack"
 	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/internal/notify"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
@@ -24,6 +25,7 @@ import (
 type Store interface {
 	actor.Store
 	topology.RebindLock
+	notify.Outbox
 
 	// RoundTrips says how often the database was asked for something.
 	RoundTrips() int64
@@ -38,17 +40,6 @@ type Store interface {
 	// SetNotificationSink has each notification handed to sink after its commit, in each
 	// user's order; with nil, they stay stored.
 	SetNotificationSink(sink func(actor.PendingNotification))
-
-	// PendingNotifications returns stored notifications of some partitions that were
-	// committed at least age ago, by id from afterID on.
-	PendingNotifications(ctx context.Context, partitions []int, afterID int64, age time.Duration, limit int) ([]actor.PendingNotification, error)
-
-	// TakeOver returns those of the leases that by holds, and the notifications that
-	// are stored of the partitions of all, by id from the first on.
-	TakeOver(ctx context.Context, by ownership.Member, leases []partition.Lease, limit int) (held []partition.Lease, left []actor.PendingNotification, err error)
-
-	// ConfirmNotifications says which notifications need not be stored any longer.
-	ConfirmNotifications(ids ...int64)
 
 	// Claim makes claims, and returns for each an ownership.Claimed or an
 	// ownership.ClaimRefused. After an error, which were made is not known.

@@ -285,7 +285,7 @@ func (i *Instance) collectSession(s *session, gauge func(*prometheus.Desc, float
 				load = load.Add(h.users.Load())
 			}
 		}
-		pending, heldBack = s.notifier.backlog()
+		pending, heldBack = s.notifier.Backlog()
 	}
 	gauge(actorsDesc, float64(load.Actors))
 	gauge(waitingDesc, float64(load.Waiting))

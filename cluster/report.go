@@ -124,7 +124,7 @@ func (i *Instance) problems(s *session) (problems []string) {
 	if i.cache != nil && i.served.Load() && !i.cache.Trusted() {
 		problems = append(problems, "users are read from the database each time, as another program writes to it, or none is heard")
 	}
-	if _, heldBack := s.notifier.backlog(); heldBack > 0 {
+	if _, heldBack := s.notifier.Backlog(); heldBack > 0 {
 		problems = append(problems, fmt.Sprintf("notifications of %d users are held back, as a subscriber's queue takes no more, or no key opens one of them", heldBack))
 	}
 	return problems

@@ -11,6 +11,7 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/topology"
+	"github.com/glotpod/ident/cluster/internal/tracing"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
@@ -54,8 +55,8 @@ func (s *session) route(c *call, of *holding) {
 	case request.List != nil:
 		c.spawn(func() { c.list(request.List) })
 	default:
-		request.Write.TraceParent = traceParent(&c.Delivery)
-		c.trace.follow(request.Write)
+		request.Write.TraceParent = tracing.Parent(&c.Delivery)
+		c.trace.attach(request.Write)
 		c.write(request.Write, of)
 	}
 }
@@ -119,7 +120,7 @@ func (c *call) warm(l *actor.Lookup) []byte {
 // read has a partition read a user. If it stops before it calls elsewhere. Where
 // too many wait for that user, the database is asked: it has all that was answered.
 func (c *call) read(l *actor.Lookup, id int64, get func(int64, func([]byte, error)) error, elsewhere func()) {
-	c.trace.readBegins()
+	c.trace.readStarts()
 	err := get(id, func(answer []byte, err error) {
 		defer c.guard()
 		c.trace.readEnds()
@@ -143,7 +144,7 @@ func isStopped(err error) bool {
 }
 
 func (c *call) find(l *actor.Lookup) {
-	c.trace.readBegins()
+	c.trace.readStarts()
 	user, err := c.o.Store.Find(c.ctx, l)
 	c.trace.readEnds()
 	switch {
@@ -160,7 +161,7 @@ func (c *call) find(l *actor.Lookup) {
 }
 
 func (c *call) list(page *actor.Page) {
-	c.trace.readBegins()
+	c.trace.readStarts()
 	users, next, err := c.o.Store.List(c.ctx, page)
 	c.trace.readEnds()
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/batchqueue"
 	"github.com/glotpod/ident/cluster/internal/consume"
+	"github.com/glotpod/ident/cluster/internal/notify"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
@@ -31,7 +32,7 @@ type session struct {
 	shared   *consume.Consumer
 	quiet    chan struct{} // closed when no more is taken from the shared queue
 	replies  *broker.ReplyChecker
-	notifier *notifier
+	notifier *notify.Notifier
 	hops     *hops
 	members  *membership.Membership
 	repairer *topology.Repairer
@@ -90,27 +91,16 @@ func (s *session) holds(partition int) bool {
 	return h != nil && h.ctx.Err() == nil && !h.finishing.Load()
 }
 
-// holding returns the partitions whose notifications are this session's to send.
-func (s *session) holding() []int {
-	partitions := []int{}
-	for p := range s.slots {
-		if s.holds(p) {
-			partitions = append(partitions, p)
-		}
-	}
-	return partitions
-}
-
 // run serves until ctx is done, then hands over and finishes what was taken; or
 // until the session is lost, which is the error.
 func (s *session) run(ctx context.Context, serving func()) error {
-	s.running.Go(func() { s.notifier.run(s.ctx) })
+	s.running.Go(func() { s.notifier.Run(s.ctx) })
 	s.running.Go(s.finishHops)
 	s.running.Go(s.flushAcks)
 	s.running.Go(func() { s.repairer.Run(s.ctx) })
 	s.heard.Store(time.Now().UnixNano())
 	s.running.Go(s.measure)
-	s.o.Store.SetNotificationSink(s.notifier.send)
+	s.o.Store.SetNotificationSink(s.notifier.Send)
 	s.coordinator.attach(s, s.self.Incarnation.Session)
 
 	err := s.serve(ctx, serving)
@@ -204,7 +194,7 @@ func (s *session) drain() {
 		case <-s.ctx.Done():
 			return
 		}
-		s.notifier.finish(s.ctx)
+		s.notifier.Finish(s.ctx)
 		s.members.Flush(s.ctx)
 	}()
 	select {

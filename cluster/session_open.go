@@ -12,6 +12,7 @@ import (
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/batchqueue"
 	"github.com/glotpod/ident/cluster/internal/consume"
+	"github.com/glotpod/ident/cluster/internal/notify"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
@@ -74,10 +75,9 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 		return nil, err
 	}
 	s.repairer = topology.NewRepairer(declared, o.Store, s.rebound)
-	if s.notifier, err = openNotifier(s); err != nil {
+	if err := s.openNotifier(); err != nil {
 		return nil, err
 	}
-	s.watch(s.notifier.closed)
 	if s.hops, err = openHops(conn, o.Partitions, secret(o.Secret)); err != nil {
 		return nil, err
 	}
@@ -87,6 +87,31 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 		return nil, err
 	}
 	return s, nil
+}
+
+// openNotifier opens the channel for notifications.
+func (s *session) openNotifier() error {
+	channel, err := s.conn.Channel()
+	if err != nil {
+		return fmt.Errorf("opening a channel: %w", err)
+	}
+	confirming, err := notify.Over(channel)
+	if err != nil {
+		return err
+	}
+	s.notifier = notify.New(confirming, notify.Options{
+		Self:       s.self,
+		Outbox:     s.o.Store,
+		Partitions: s.o.Partitions,
+		Owns:       s.holds,
+		Metrics: notify.Metrics{
+			Sent: s.metrics.notified, Refused: s.metrics.refused, Lag: s.metrics.notifyLag, Overdue: s.metrics.overdue,
+		},
+		Tracer: s.o.Tracer,
+		Log:    s.o.Log,
+	})
+	s.watch(channel.NotifyClose(make(chan *amqp.Error, 1)))
+	return nil
 }
 
 // rebound notes that this instance has rebound the partition queues.

@@ -1,0 +1,192 @@
+package cluster
+
+import (
+	"context"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/tracing"
+)
+
+// Spans follow the semantic conventions for messaging, with these decisions.
+//
+// A span contains nothing of a user, not even the user's id. So the routing key of a
+// request is left out, since it is the user's id if the request was sent directly. The
+// reply queue is left out as well: a client that knows the name of a direct reply-to
+// queue can send replies to it. The destination of a request is its queue, which tells
+// the partition.
+//
+// The broker does not say how long a message was in a queue, unless it is set up to
+// stamp the messages that it receives ([stampHeader]). Only then is there a span for the
+// time in the queue. The property timestamp is the caller's, in whole seconds.
+
+const (
+	// stampHeader is when the broker received a message, in Unix milliseconds, if its
+	// message interceptor for timestamps is configured.
+	stampHeader = "timestamp_in_ms"
+
+	// maxStampAge is the greatest age of a stamp that is believed.
+	maxStampAge = 24 * time.Hour
+)
+
+var (
+	operationKey = attribute.Key("glotpod.ident.operation")
+	wayKey       = attribute.Key("glotpod.ident.way")
+	outcomeKey   = attribute.Key("glotpod.ident.outcome")
+	writesKey    = attribute.Key("glotpod.ident.commit.writes")
+)
+
+// A requestTrace makes the spans of one request. A nil requestTrace stands for no
+// tracing: its methods do nothing.
+type requestTrace struct {
+	tracer    trace.Tracer
+	ctx       context.Context // has span
+	span      trace.Span
+	readStart time.Time
+}
+
+// traceRequest starts the span of a request that was received.
+func traceRequest(tracer trace.Tracer, c *call) *requestTrace {
+	ctx, span := tracer.Start(tracing.Extract(c.Headers), "process "+c.consumer.Queue,
+		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(c.taken))
+	t := &requestTrace{tracer: tracer, ctx: ctx, span: span}
+	if !span.IsRecording() {
+		return t
+	}
+	operation := c.operation()
+	if !isOperation(operation) {
+		operation = operationUnknown
+	}
+	span.SetAttributes(semconv.MessagingSystemRabbitMQ, semconv.MessagingOperationTypeProcess,
+		semconv.MessagingOperationName("process"), semconv.MessagingDestinationName(c.consumer.Queue),
+		semconv.MessagingMessageBodySize(len(c.Body)), operationKey.String(operation), wayKey.String(c.way()))
+	span.SetAttributes(idAttributes(&c.Delivery)...)
+	if ms, ok := c.Headers[stampHeader].(int64); ok {
+		since := time.UnixMilli(ms)
+		if wait := c.taken.Sub(since); wait >= 0 && wait < maxStampAge {
+			t.child("queue wait", since, c.taken)
+		}
+	}
+	return t
+}
+
+// idAttributes returns the attributes that identify a request.
+func idAttributes(d *amqp.Delivery) (all []attribute.KeyValue) {
+	if d.MessageId != "" {
+		all = append(all, semconv.MessagingMessageID(tracing.Printable(d.MessageId)))
+	}
+	if d.CorrelationId != "" {
+		all = append(all, semconv.MessagingMessageConversationID(tracing.Printable(d.CorrelationId)))
+	}
+	return all
+}
+
+// child records a finished step of the request.
+func (t *requestTrace) child(name string, from, to time.Time) {
+	_, span := t.tracer.Start(t.ctx, name, trace.WithTimestamp(from))
+	span.End(trace.WithTimestamp(to))
+}
+
+// routed records that the request was received at a time and has been parsed by now.
+func (t *requestTrace) routed(received time.Time) {
+	if t != nil && t.span.IsRecording() {
+		t.child("route", received, time.Now())
+	}
+}
+
+// readStarts notes that reading the user starts.
+func (t *requestTrace) readStarts() {
+	if t != nil {
+		t.readStart = time.Now()
+	}
+}
+
+// readEnds records that reading the user has ended.
+func (t *requestTrace) readEnds() {
+	if t != nil && t.span.IsRecording() {
+		t.child("read", t.readStart, time.Now())
+	}
+}
+
+// attach makes the spans of a write part of the trace.
+func (t *requestTrace) attach(w *actor.Write) {
+	if t == nil {
+		return
+	}
+	w.TraceParent, w.TraceState = tracing.Inject(t.ctx)
+	if t.span.IsRecording() {
+		w.Trace = t
+	}
+}
+
+// Waited implements [actor.Trace].
+func (t *requestTrace) Waited(since, until time.Time) { t.child("actor wait", since, until) }
+
+// Committed implements [actor.Trace]. The span starts when the store received the write.
+// Until the event "transaction", the write waits for the transaction before it.
+func (t *requestTrace) Committed(since, begun time.Time, writes int, err error) {
+	_, span := t.tracer.Start(t.ctx, "commit", trace.WithTimestamp(since))
+	if !begun.IsZero() {
+		span.AddEvent("transaction", trace.WithTimestamp(begun))
+	}
+	if writes > 0 {
+		span.SetAttributes(writesKey.Int(writes))
+	}
+	if err != nil {
+		span.SetStatus(codes.Error, "") // the log says why
+	}
+	span.End()
+}
+
+// end ends the span of the request with an outcome of the metric requests_total.
+func (t *requestTrace) end(outcome string) {
+	if t == nil {
+		return
+	}
+	t.span.SetAttributes(outcomeKey.String(outcome))
+	switch outcome {
+	case outcomeOK, outcomePassedOn:
+	case outcomePutBack, outcomeLeft, string(actor.InvocationFailed):
+		t.span.SetStatus(codes.Error, "")
+		fallthrough
+	default: // an error reply because of the request itself
+		t.span.SetAttributes(semconv.ErrorTypeKey.String(outcome))
+	}
+	t.span.End()
+}
+
+// startReply starts the span of a reply, and returns the headers that lead to it.
+func (t *requestTrace) startReply(d *amqp.Delivery, size int) (*tracing.MessageSpan, amqp.Table) {
+	if t == nil {
+		return nil, tracing.ParentHeaders(tracing.Parent(d))
+	}
+	s := tracing.StartMessage(t.ctx, t.tracer, "reply", "reply", size)
+	if s.Span.IsRecording() {
+		s.Span.SetAttributes(semconv.MessagingDestinationTemporary(true))
+		s.Span.SetAttributes(idAttributes(d)...)
+	}
+	return s, s.Headers()
+}
+
+// startForward starts the span of a request that is forwarded to a queue, and returns
+// the headers that lead to it.
+func (t *requestTrace) startForward(d *amqp.Delivery, queue string) (*tracing.MessageSpan, amqp.Table) {
+	if t == nil {
+		if h := tracing.ParentHeaders(tracing.Parent(d)); h != nil {
+			return nil, h
+		}
+		return nil, amqp.Table{}
+	}
+	s := tracing.StartMessage(t.ctx, t.tracer, "pass on "+queue, "pass on", len(d.Body))
+	if s.Span.IsRecording() {
+		s.Span.SetAttributes(semconv.MessagingDestinationName(queue))
+		s.Span.SetAttributes(idAttributes(d)...)
+	}
+	return s, s.Headers()
+}
