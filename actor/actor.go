@@ -116,7 +116,7 @@ func (p *Partition) commitWrites(userID int64, batch []task, known *User) (done 
 	err := context.Cause(p.ctx)
 	if err == nil {
 		if known == nil {
-			known = cache.known(p, userID)
+			known = cache.user(p, userID)
 		}
 		outcomes, err = p.o.Store.Commit(p.ctx, p.o.Lease, batchWrites(batch, known))
 	}
@@ -127,10 +127,10 @@ func (p *Partition) commitWrites(userID int64, batch []task, known *User) (done 
 		p.onFenced()
 	}
 	switch last := stateAfter(outcomes[len(outcomes)-1], err); {
-	case last.user == nil || !cache.current(generation):
-		cache.forget(p, userID)
+	case last.user == nil || !cache.trustedSince(generation):
+		cache.evict(p, userID)
 	case last.user != known:
-		cache.keep(p, last.user, UserReply(last.user), generation)
+		cache.put(p, last.user, UserReply(last.user), generation)
 	}
 
 	err = p.cause(err)
@@ -216,7 +216,7 @@ func completeReads(reads []task, answer []byte, err error) {
 // answerReads answers reads, all of which came before the user is looked for.
 func (p *Partition) answerReads(userID int64, reads []task) {
 	var err error
-	answer := p.o.Cache.get(p, userID)
+	answer := p.o.Cache.reply(p, userID)
 	if answer == nil {
 		answer, err = p.loadUser(userID)
 	}
@@ -229,7 +229,7 @@ func (p *Partition) loadUser(userID int64) (answer []byte, err error) {
 	generation := p.o.Cache.generation()
 	answer, user, err := p.findUser(userID)
 	if user != nil {
-		p.o.Cache.keep(p, user, answer, generation)
+		p.o.Cache.put(p, user, answer, generation)
 	}
 	return answer, err
 }

@@ -42,7 +42,7 @@ func BenchmarkGetWarm(b *testing.B) {
 	partitions, c := benchmarkPartitions(b, 64, true)
 	const users = 64 * 1000
 	for user := range int64(users) {
-		c.keep(partitions[user%64], &User{ID: user}, UserReply(ada), c.generation())
+		c.put(partitions[user%64], &User{ID: user}, UserReply(ada), c.generation())
 	}
 	var told, seed atomic.Int64
 	b.ReportAllocs()

@@ -29,10 +29,10 @@ type Cache struct {
 	clock  atomic.Int64  // what a shard takes for the time: rises ageIdle times in idle
 	wake   chan struct{} // holds a token while there may be users of a partition that has ended
 
-	trusting sync.Mutex    // held by who changes the following field
-	trust    atomic.Uint64 // how often it was changed whether the cache is trusted: odd, it is
+	trustMu      sync.Mutex    // held by who changes the following field
+	trustChanges atomic.Uint64 // how often it was changed whether the cache is trusted: odd, it is
 
-	reads atomic.Int64 // that were answered
+	hits atomic.Int64 // that were answered
 
 	cancel context.CancelFunc
 	closed chan struct{} // closed when sweep has ended
@@ -48,9 +48,9 @@ const (
 	minShardBytes = 1 << 20
 	maxShards     = 64
 
-	// giveBack is how many bytes have to have been kept, and three quarters of
+	// freeMemoryFrom is how many bytes have to have been kept, and three quarters of
 	// them let go, for memory to be given back to the system at once.
-	giveBack = 64 << 20
+	freeMemoryFrom = 64 << 20
 )
 
 // NewCache returns an empty cache, which is not trusted yet. It has to be closed.
@@ -64,7 +64,7 @@ func NewCache(o CacheOptions) *Cache {
 	for i := range c.shards {
 		c.shards[i].init(o.Users/n, o.Bytes/int64(n), c.index)
 	}
-	go c.sweep(ctx)
+	go c.evictLoop(ctx)
 	return c
 }
 
@@ -80,12 +80,12 @@ func (c *Cache) Close() {
 // the store before is kept afterwards. A read that begins after SetTrusted(false) thus
 // sees what another program had written before it.
 func (c *Cache) SetTrusted(yes bool) {
-	c.trusting.Lock()
-	defer c.trusting.Unlock()
+	c.trustMu.Lock()
+	defer c.trustMu.Unlock()
 	if c.trusted() == yes {
 		return
 	}
-	c.trust.Add(1)
+	c.trustChanges.Add(1)
 	if yes {
 		return
 	}
@@ -98,7 +98,7 @@ func (c *Cache) SetTrusted(yes bool) {
 func (c *Cache) Trusted() bool { return c.trusted() }
 
 // Hits says how many reads were answered from the cache.
-func (c *Cache) Hits() int64 { return c.reads.Load() }
+func (c *Cache) Hits() int64 { return c.hits.Load() }
 
 // Len says how many users are warm.
 func (c *Cache) Len() int {
@@ -127,20 +127,20 @@ func (c *Cache) generation() uint64 {
 	if c == nil {
 		return 0
 	}
-	return c.trust.Load()
+	return c.trustChanges.Load()
 }
 
 // trusted says whether the cache may be used now.
 func (c *Cache) trusted() bool { return c.generation()%2 == 1 }
 
-// current says whether the cache has been trusted ever since it was of the given
+// trustedSince says whether the cache has been trusted ever since it was of the given
 // generation.
-func (c *Cache) current(generation uint64) bool {
+func (c *Cache) trustedSince(generation uint64) bool {
 	return generation%2 == 1 && c.generation() == generation
 }
 
-// warm returns a user who is warm in p, nil for others.
-func (c *Cache) warm(p *Partition, userID int64) *entry {
+// entryOf returns a user who is entryOf in p, nil for others.
+func (c *Cache) entryOf(p *Partition, userID int64) *entry {
 	if c == nil {
 		return nil
 	}
@@ -153,11 +153,11 @@ func (c *Cache) warm(p *Partition, userID int64) *entry {
 	return s.getLocked(p, userID, c.clock.Load())
 }
 
-// get returns the answer about a user who is warm in p, nil for others.
-func (c *Cache) get(p *Partition, userID int64) []byte {
-	if e := c.warm(p, userID); e != nil {
-		c.reads.Add(1)
-		return e.answer
+// reply returns the answer about a user who is warm in p, nil for others.
+func (c *Cache) reply(p *Partition, userID int64) []byte {
+	if e := c.entryOf(p, userID); e != nil {
+		c.hits.Add(1)
+		return e.reply
 	}
 	return nil
 }
@@ -171,28 +171,28 @@ func (c *Cache) FindID(l *Lookup) (userID int64) {
 	return c.index.find(l)
 }
 
-// getMatching is get, for a user whom l describes.
-func (c *Cache) getMatching(p *Partition, userID int64, l *Lookup) []byte {
+// matchingReply is get, for a user whom l describes.
+func (c *Cache) matchingReply(p *Partition, userID int64, l *Lookup) []byte {
 	s := c.shard(userID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.users[userID]; !c.trusted() || p.closed.Load() || e == nil || !e.keys.match(l) {
+	if e := s.users[userID]; !c.trusted() || p.closed.Load() || e == nil || !e.keys.matches(l) {
 		return nil
 	}
 	if e := s.getLocked(p, userID, c.clock.Load()); e != nil {
-		c.reads.Add(1)
-		return e.answer
+		c.hits.Add(1)
+		return e.reply
 	}
 	return nil
 }
 
-// known returns a user who is warm in p, nil for others.
-func (c *Cache) known(p *Partition, userID int64) *User {
-	e := c.warm(p, userID)
+// user returns a user who is warm in p, nil for others.
+func (c *Cache) user(p *Partition, userID int64) *User {
+	e := c.entryOf(p, userID)
 	if e == nil {
 		return nil
 	}
-	u, err := userOf(e.answer)
+	u, err := userInReply(e.reply)
 	if err != nil {
 		return nil // AnswerUser has worded something else: the store has it
 	}
@@ -200,32 +200,32 @@ func (c *Cache) known(p *Partition, userID int64) *User {
 	return u
 }
 
-// keep makes a user warm in p, if the cache has been trusted since it was of the
+// put makes a user warm in p, if the cache has been trusted since it was of the
 // given generation. It keeps a copy of answer, which is about that user.
-func (c *Cache) keep(p *Partition, u *User, answer []byte, generation uint64) {
+func (c *Cache) put(p *Partition, u *User, answer []byte, generation uint64) {
 	if c == nil {
 		return
 	}
 	s := c.shard(u.ID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.forgetLocked(p, u.ID)
+	s.evictLocked(p, u.ID)
 	// Trust changes the generation, and a partition ends, before the shard is
 	// cleared of what must not stay; that is to come if it is not seen here.
-	if c.current(generation) && !p.closed.Load() {
-		s.keepLocked(p, u, answer, c.clock.Load())
+	if c.trustedSince(generation) && !p.closed.Load() {
+		s.putLocked(p, u, answer, c.clock.Load())
 	}
 }
 
-// forget makes a user passive who may be warm in p.
-func (c *Cache) forget(p *Partition, userID int64) {
+// evict makes a user passive who may be warm in p.
+func (c *Cache) evict(p *Partition, userID int64) {
 	if c == nil {
 		return
 	}
 	s := c.shard(userID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.forgetLocked(p, userID)
+	s.evictLocked(p, userID)
 }
 
 // shard returns the shard that a user is in. Ids that follow each other are
@@ -235,9 +235,9 @@ func (c *Cache) shard(userID int64) *shard {
 	return &c.shards[uint64(userID)*golden>>32%uint64(len(c.shards))]
 }
 
-// partitionEnded has the users who were warm in a partition that is over let go
+// onPartitionClosed has the users who were warm in a partition that is over let go
 // soon.
-func (c *Cache) partitionEnded() {
+func (c *Cache) onPartitionClosed() {
 	if c == nil {
 		return
 	}
@@ -247,8 +247,8 @@ func (c *Cache) partitionEnded() {
 	}
 }
 
-// sweep lets go who is idle, or was warm in a partition that has ended.
-func (c *Cache) sweep(ctx context.Context) {
+// evictLoop lets go who is idle, or was warm in a partition that has ended.
+func (c *Cache) evictLoop(ctx context.Context) {
 	defer close(c.closed)
 	ticker := time.NewTicker(c.idle / ageIdle)
 	defer ticker.Stop()
@@ -268,10 +268,10 @@ func (c *Cache) sweep(ctx context.Context) {
 		idle := c.clock.Load() - ageIdle - 1
 		most = max(most, c.Bytes())
 		for i := range c.shards {
-			c.shards[i].sweep(idle, ended)
+			c.shards[i].evictIdle(idle, ended)
 		}
 		c.index.shrink()
-		if left := c.Bytes(); most >= giveBack && left <= most/4 {
+		if left := c.Bytes(); most >= freeMemoryFrom && left <= most/4 {
 			debug.FreeOSMemory() // by itself, the runtime takes minutes
 			most = left
 		}

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// keys are what a warm user is found by, beside the id.
-type keys struct {
+// lookupKeys are what a warm user is found by, beside the id.
+type lookupKeys struct {
 	email    string     // "" for none
 	accounts [2]account // with GitHub, and with Facebook
 }
@@ -16,8 +16,8 @@ type account struct {
 	has bool
 }
 
-func keysOf(u *User) keys {
-	k := keys{email: u.Email}
+func keysOf(u *User) lookupKeys {
+	k := lookupKeys{email: u.Email}
 	for i, a := range []*Account{u.GitHub, u.Facebook} {
 		if a != nil {
 			k.accounts[i] = account{a.ID, true}
@@ -26,9 +26,9 @@ func keysOf(u *User) keys {
 	return k
 }
 
-// match reports whether a user with these keys is the one whom l describes, by
+// matches reports whether a user with these keys is the one whom l describes, by
 // whatever it names but the id.
-func (k *keys) match(l *Lookup) bool {
+func (k *lookupKeys) matches(l *Lookup) bool {
 	if l.Email != nil && *l.Email != k.email {
 		return false
 	}
@@ -70,18 +70,18 @@ func (s *indexShard) clear() {
 	s.emails, s.accounts = make(map[string]int64), make(map[accountKey]int64)
 }
 
-func (x *index) ofEmail(email string) *indexShard {
+func (x *index) emailShard(email string) *indexShard {
 	return &x.shards[maphash.String(x.seed, email)%maxShards]
 }
 
-func (x *index) ofAccount(k accountKey) *indexShard {
+func (x *index) accountShard(k accountKey) *indexShard {
 	return &x.shards[maphash.Comparable(x.seed, k)%maxShards]
 }
 
 // add notes whose keys these are.
-func (x *index) add(k *keys, userID int64) {
+func (x *index) add(k *lookupKeys, userID int64) {
 	if k.email != "" {
-		s := x.ofEmail(k.email)
+		s := x.emailShard(k.email)
 		s.mu.Lock()
 		s.emails[k.email] = userID
 		s.mu.Unlock()
@@ -89,7 +89,7 @@ func (x *index) add(k *keys, userID int64) {
 	for service, a := range k.accounts {
 		if a.has {
 			key := accountKey{service, a.id}
-			s := x.ofAccount(key)
+			s := x.accountShard(key)
 			s.mu.Lock()
 			s.accounts[key] = userID
 			s.mu.Unlock()
@@ -98,9 +98,9 @@ func (x *index) add(k *keys, userID int64) {
 }
 
 // remove takes back add, as far as nobody else has got the keys since.
-func (x *index) remove(k *keys, userID int64) {
+func (x *index) remove(k *lookupKeys, userID int64) {
 	if k.email != "" {
-		s := x.ofEmail(k.email)
+		s := x.emailShard(k.email)
 		s.mu.Lock()
 		if s.emails[k.email] == userID {
 			delete(s.emails, k.email)
@@ -110,7 +110,7 @@ func (x *index) remove(k *keys, userID int64) {
 	for service, a := range k.accounts {
 		if a.has {
 			key := accountKey{service, a.id}
-			s := x.ofAccount(key)
+			s := x.accountShard(key)
 			s.mu.Lock()
 			if s.accounts[key] == userID {
 				delete(s.accounts, key)
@@ -124,7 +124,7 @@ func (x *index) remove(k *keys, userID int64) {
 // that is not known. One of what it names is enough.
 func (x *index) find(l *Lookup) int64 {
 	if l.Email != nil {
-		s := x.ofEmail(*l.Email)
+		s := x.emailShard(*l.Email)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.emails[*l.Email]
@@ -132,7 +132,7 @@ func (x *index) find(l *Lookup) int64 {
 	for service, id := range []*int64{l.GitHubID, l.FacebookID} {
 		if id != nil {
 			key := accountKey{service, *id}
-			s := x.ofAccount(key)
+			s := x.accountShard(key)
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			return s.accounts[key]

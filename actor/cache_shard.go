@@ -14,8 +14,8 @@ type shard struct {
 
 	mu    sync.Mutex // guards the following fields, and all entries
 	users map[int64]*entry
-	most  int   // users since the map was made: it has memory for so many
-	ring  entry // its next was used last, and its prev longest ago
+	peak  int   // users since the map was made: it has memory for so many
+	lru   entry // its next was used last, and its prev longest ago
 	bytes int64
 }
 
@@ -23,10 +23,10 @@ type shard struct {
 type entry struct {
 	partition  *Partition // in which the user is warm
 	userID     int64
-	answer     []byte // to a get; shared, never changed
-	keys       keys
+	reply      []byte // to a get; shared, never changed
+	keys       lookupKeys
 	version    Version
-	used       int64 // when, on the cache's clock
+	lastUsed   int64 // when, on the cache's clock
 	prev, next *entry
 }
 
@@ -35,7 +35,7 @@ type entry struct {
 // memory is larger than the answer.
 const entryBytes = 336
 
-func (e *entry) bytes() int64 { return entryBytes + int64(len(e.answer)+len(e.keys.email)) }
+func (e *entry) bytes() int64 { return entryBytes + int64(len(e.reply)+len(e.keys.email)) }
 
 func (s *shard) init(maxUsers int, maxBytes int64, x *index) {
 	s.maxUsers, s.maxBytes, s.index = maxUsers, maxBytes, x
@@ -52,8 +52,8 @@ func (s *shard) clearLocked() {
 	for _, e := range s.users {
 		s.index.remove(&e.keys, e.userID)
 	}
-	s.users, s.most, s.bytes = make(map[int64]*entry), 0, 0
-	s.ring.prev, s.ring.next = &s.ring, &s.ring
+	s.users, s.peak, s.bytes = make(map[int64]*entry), 0, 0
+	s.lru.prev, s.lru.next = &s.lru, &s.lru
 }
 
 func (s *shard) size() (users int, bytes int64) {
@@ -69,56 +69,56 @@ func (s *shard) getLocked(p *Partition, userID, now int64) *entry {
 	if e == nil || e.partition != p {
 		return nil
 	}
-	e.used = now
-	if s.ring.next != e {
-		e.leaveRing()
-		e.enterRing(&s.ring)
+	e.lastUsed = now
+	if s.lru.next != e {
+		e.unlink()
+		e.linkAfter(&s.lru)
 	}
 	return e
 }
 
-// keepLocked adds a user who is not there yet in p, and makes room.
-func (s *shard) keepLocked(p *Partition, u *User, answer []byte, now int64) {
+// putLocked adds a user who is not there yet in p, and makes room.
+func (s *shard) putLocked(p *Partition, u *User, answer []byte, now int64) {
 	if old := s.users[u.ID]; old != nil {
 		s.removeLocked(old) // of a partition that was the same one's before
 	}
 	k := keysOf(u)
 	k.email = strings.Clone(k.email) // which may be part of something larger
-	e := &entry{partition: p, userID: u.ID, answer: slices.Clip(slices.Clone(answer)), keys: k, version: u.Version, used: now}
+	e := &entry{partition: p, userID: u.ID, reply: slices.Clip(slices.Clone(answer)), keys: k, version: u.Version, lastUsed: now}
 	if e.bytes() > s.maxBytes {
 		return
 	}
-	e.enterRing(&s.ring)
+	e.linkAfter(&s.lru)
 	s.users[u.ID] = e
 	s.index.add(&e.keys, u.ID)
 	s.bytes += e.bytes()
 	for len(s.users) > s.maxUsers || s.bytes > s.maxBytes {
-		s.removeLocked(s.ring.prev)
+		s.removeLocked(s.lru.prev)
 	}
-	s.most = max(s.most, len(s.users))
+	s.peak = max(s.peak, len(s.users))
 }
 
-func (s *shard) forgetLocked(p *Partition, userID int64) {
+func (s *shard) evictLocked(p *Partition, userID int64) {
 	if e := s.users[userID]; e != nil && e.partition == p {
 		s.removeLocked(e)
 	}
 }
 
 func (s *shard) removeLocked(e *entry) {
-	e.leaveRing()
+	e.unlink()
 	delete(s.users, e.userID)
 	s.index.remove(&e.keys, e.userID)
 	s.bytes -= e.bytes()
 }
 
-// sweep removes the users who were last used at the time idle or before, and,
+// evictIdle removes the users who were last used at the time idle or before, and,
 // where a partition has ended, those who were warm in such a one.
-func (s *shard) sweep(idle int64, ended bool) {
+func (s *shard) evictIdle(idle int64, ended bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for e := s.ring.prev; e != &s.ring && (ended || e.used <= idle); {
+	for e := s.lru.prev; e != &s.lru && (ended || e.lastUsed <= idle); {
 		before := e.prev
-		if e.used <= idle || e.partition.closed.Load() {
+		if e.lastUsed <= idle || e.partition.closed.Load() {
 			s.removeLocked(e)
 		}
 		e = before
@@ -129,19 +129,19 @@ func (s *shard) sweep(idle int64, ended bool) {
 // shrinkLocked gives back the memory of a map that has become much too large:
 // it does not shrink by itself.
 func (s *shard) shrinkLocked() {
-	if s.most <= 64 || len(s.users) > s.most/4 {
+	if s.peak <= 64 || len(s.users) > s.peak/4 {
 		return
 	}
 	users := make(map[int64]*entry, len(s.users))
 	for id, e := range s.users {
 		users[id] = e
 	}
-	s.users, s.most = users, len(users)
+	s.users, s.peak = users, len(users)
 }
 
-func (e *entry) leaveRing() { e.prev.next, e.next.prev = e.next, e.prev }
+func (e *entry) unlink() { e.prev.next, e.next.prev = e.next, e.prev }
 
-func (e *entry) enterRing(ring *entry) {
+func (e *entry) linkAfter(ring *entry) {
 	e.prev, e.next = ring, ring.next
 	e.prev.next, e.next.prev = e, e
 }

@@ -10,7 +10,7 @@ import (
 
 // warm keeps a user with an answer of n bytes, as a load does.
 func warm(c *Cache, p *Partition, user int64, n int) {
-	c.keep(p, &User{ID: user}, make([]byte, n), c.generation())
+	c.put(p, &User{ID: user}, make([]byte, n), c.generation())
 }
 
 func TestANewCacheIsNotTrusted(t *testing.T) {
@@ -21,7 +21,7 @@ func TestANewCacheIsNotTrusted(t *testing.T) {
 		t.Error("it keeps a user")
 	}
 	c.SetTrusted(true)
-	if warm(c, p, 1, 1); c.get(p, 1) == nil {
+	if warm(c, p, 1, 1); c.reply(p, 1) == nil {
 		t.Error("it keeps nobody when it is trusted")
 	}
 }
@@ -38,13 +38,13 @@ func TestWhatIsKeptIsOfOneGenerationInWhichTheCacheIsTrusted(t *testing.T) {
 	} {
 		generation := c.generation()
 		change()
-		if c.keep(p, &User{ID: 1}, []byte{1}, generation); c.get(p, 1) != nil {
+		if c.put(p, &User{ID: 1}, []byte{1}, generation); c.reply(p, 1) != nil {
 			t.Errorf("after change %d a user is kept who was read before it", i)
 		}
 	}
 	generation := c.generation()
 	c.SetTrusted(true) // as before
-	if c.keep(p, &User{ID: 1}, []byte{1}, generation); c.get(p, 1) == nil {
+	if c.put(p, &User{ID: 1}, []byte{1}, generation); c.reply(p, 1) == nil {
 		t.Error("trusting what is trusted forgets users")
 	}
 }
@@ -59,12 +59,12 @@ func TestWhoWasNotAskedForTheLongestGoesFirst(t *testing.T) {
 		for user := int64(1); user <= 3; user++ {
 			warm(c, p, user, 100)
 		}
-		c.get(p, 1)
+		c.reply(p, 1)
 		warm(c, p, 4, 100)
 		warm(c, p, 3, 100)
 		warm(c, p, 5, 100)
 		for user, want := range map[int64]bool{1: false, 2: false, 3: true, 4: true, 5: true} {
-			if got := c.get(p, user) != nil; got != want {
+			if got := c.reply(p, user) != nil; got != want {
 				t.Errorf("%+v: user %d is warm: %t", o, user, got)
 			}
 		}
@@ -80,7 +80,7 @@ func TestAUserWhoIsLargerThanTheCacheIsNotKept(t *testing.T) {
 	warm(c, p, 1, 100)
 	warm(c, p, 2, 100)
 	warm(c, p, 2, 1000)
-	if c.get(p, 1) == nil || c.get(p, 2) != nil || c.Len() != 1 || c.Bytes() != entryBytes+100 {
+	if c.reply(p, 1) == nil || c.reply(p, 2) != nil || c.Len() != 1 || c.Bytes() != entryBytes+100 {
 		t.Errorf("%d users in %d bytes", c.Len(), c.Bytes())
 	}
 }
@@ -97,7 +97,7 @@ func TestTheBoundsHoldOverAllShardsAndAreNearlyUsedUp(t *testing.T) {
 		p := testPartition(t, newFakeStore(), c, 1)
 		answer, generation := make([]byte, 340), c.generation()
 		for user := range int64(200_000) {
-			c.keep(p, &User{ID: user * 7}, answer, generation)
+			c.put(p, &User{ID: user * 7}, answer, generation)
 		}
 		used := max(float64(c.Len())/float64(o.Users), float64(c.Bytes())/float64(o.Bytes))
 		if used > 1 || used < 0.97 {
@@ -119,16 +119,16 @@ func TestAUserWhoIsNotAskedForIsPassiveWhenTheIdleTimeIsOver(t *testing.T) {
 		if c.Len() != 2 {
 			t.Errorf("%d users are left after the idle time to the moment", c.Len())
 		}
-		c.get(p, 2)
+		c.reply(p, 2)
 		time.Sleep(idle / 8)
 		synctest.Wait()
-		if c.get(p, 1) != nil || c.Len() != 1 || c.Bytes() != entryBytes+1 {
+		if c.reply(p, 1) != nil || c.Len() != 1 || c.Bytes() != entryBytes+1 {
 			t.Errorf("%d users in %d bytes are left", c.Len(), c.Bytes())
 		}
 		for range 20 {
-			c.get(p, 2)
+			c.reply(p, 2)
 			time.Sleep(idle)
-			if c.get(p, 2) == nil {
+			if c.reply(p, 2) == nil {
 				t.Fatal("a user who was asked for is passive")
 			}
 		}
@@ -146,12 +146,12 @@ func TestUsersOfAPartitionThatHasEndedAreNotFoundAndLetGo(t *testing.T) {
 		old.Stop()
 		next := testPartition(t, newFakeStore(), c, 1)
 		warm(c, next, 1, 1)
-		if c.get(old, 2) != nil || c.get(next, 2) != nil || c.get(old, 1) != nil || c.get(next, 1) == nil {
+		if c.reply(old, 2) != nil || c.reply(next, 2) != nil || c.reply(old, 1) != nil || c.reply(next, 1) == nil {
 			t.Error("users are found in a partition that they are not warm in")
 		}
 		synctest.Wait()
 		warm(c, old, 2, 1) // by what is still under way
-		if c.Len() != 101 || c.get(other, 100) == nil || c.get(next, 1) == nil {
+		if c.Len() != 101 || c.reply(other, 100) == nil || c.reply(next, 1) == nil {
 			t.Errorf("%d users", c.Len())
 		}
 	})
@@ -182,7 +182,7 @@ func heap() int64 {
 func warmUpMany(c *Cache, p *Partition, n int64, size int) {
 	answer, generation := make([]byte, size), c.generation()
 	for user := range n {
-		c.keep(p, &User{ID: user + 1}, answer, generation)
+		c.put(p, &User{ID: user + 1}, answer, generation)
 	}
 }
 

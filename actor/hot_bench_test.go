@@ -76,7 +76,7 @@ func BenchmarkUserOf(b *testing.B) {
 	answer := UserReply(ada)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := userOf(answer); err != nil {
+		if _, err := userInReply(answer); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -14,7 +14,7 @@ func TestAWarmUserIsFoundByWhatTheUserHasNow(t *testing.T) {
 	defer c.Close()
 	c.SetTrusted(true)
 	p := testPartition(t, newFakeStore(), c, 1)
-	keep := func(u User) { c.keep(p, &u, UserReply(&u), c.generation()) }
+	keep := func(u User) { c.put(p, &u, UserReply(&u), c.generation()) }
 	found := func(l Lookup) int64 {
 		id := c.FindID(&l)
 		if id == 0 || p.GetCached(id, &l) == nil {
@@ -44,7 +44,7 @@ func TestAWarmUserIsFoundByWhatTheUserHasNow(t *testing.T) {
 	if found(Lookup{UserID: ptr[int64](2), Email: ptr("a")}) != 0 || found(Lookup{Email: ptr("a"), NoMatch: true}) != 0 {
 		t.Error("it answers what it is not for")
 	}
-	c.forget(p, 1)
+	c.evict(p, 1)
 	if email("c") != 0 || github(7) != 0 || email("a") != 2 {
 		t.Error("who is forgotten is found")
 	}
@@ -71,7 +71,7 @@ func TestAUserWhoIsBeingWrittenToIsNotFoundByOtherKeys(t *testing.T) {
 		c.SetTrusted(true)
 		p := testPartition(t, s, c, 10)
 		u := User{ID: 1, Email: "a"}
-		c.keep(p, &u, UserReply(&u), c.generation())
+		c.put(p, &u, UserReply(&u), c.generation())
 		l := Lookup{Email: ptr("a")}
 		if p.GetCached(1, &l) == nil {
 			t.Fatal("the user is not warm")

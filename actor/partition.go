@@ -125,7 +125,7 @@ func (p *Partition) replyOrStart(userID int64, queued bool, done func([]byte, er
 	noWrites := a == nil || a.writes == 0
 	trusted := p.o.Cache.trusted()
 	if noWrites && trusted {
-		if answer := p.o.Cache.get(p, userID); answer != nil {
+		if answer := p.o.Cache.reply(p, userID); answer != nil {
 			return answer, nil
 		}
 	}
@@ -154,7 +154,7 @@ func (p *Partition) GetCached(userID int64, l *Lookup) []byte {
 	if a := p.actors[userID]; p.closed.Load() || a != nil && a.writes > 0 || p.o.Cache == nil {
 		return nil
 	}
-	return p.o.Cache.getMatching(p, userID, l)
+	return p.o.Cache.matchingReply(p, userID, l)
 }
 
 // Prefetch sees to it that a user is warm soon, if the cache is trusted.
@@ -225,7 +225,7 @@ func (p *Partition) closeIntake() {
 	if p.closed.Swap(true) {
 		return
 	}
-	p.o.Cache.partitionEnded()
+	p.o.Cache.onPartitionClosed()
 	p.checkDrainedLocked()
 }
 

@@ -16,8 +16,8 @@ func UserReply(u *User) []byte {
 	return appendUser(appendResult(make([]byte, 0, 512)), u, true)
 }
 
-// userOf returns the user whom AnswerUser has worded.
-func userOf(answer []byte) (*User, error) { return readUser(answer[len(resultHead):]) }
+// userInReply returns the user whom AnswerUser has worded.
+func userInReply(answer []byte) (*User, error) { return readUser(answer[len(resultHead):]) }
 
 var resultHead = appendResult(nil)
 
@@ -61,11 +61,11 @@ func ErrorCode(answer []byte) Code {
 
 var refusalHead = msgp.AppendString(msgp.AppendMapHeader(nil, 3), "error")
 
-func answerUserID(id int64) []byte {
+func userIDReply(id int64) []byte {
 	b := msgp.AppendMapHeader(appendResult(make([]byte, 0, 32)), 1)
 	return msgp.AppendInt64(msgp.AppendString(b, "user_id"), id)
 }
 
-func answerRaw(result []byte) []byte {
+func rawReply(result []byte) []byte {
 	return append(appendResult(make([]byte, 0, len(result)+16)), result...)
 }

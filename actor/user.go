@@ -78,13 +78,13 @@ func parseUser(tree any) (User, error) {
 			}
 		case "name":
 			hasName = true
-			u.Name, err = text("name", v)
+			u.Name, err = stringField("name", v)
 		case "email":
 			hasEmail = true
-			u.Email, err = text("email", v)
+			u.Email, err = stringField("email", v)
 		case "picture_url":
 			var url string
-			url, err = text("picture_url", v)
+			url, err = stringField("picture_url", v)
 			u.PictureURL = &url
 		case "github":
 			u.GitHub, err = parseAccount("github", v)
@@ -120,14 +120,14 @@ func parseAccount(service string, v any) (*Account, error) {
 	if !ok {
 		return nil, wrongType(service+".id", "a 64-bit integer")
 	}
-	token, err := text(service+".access_token", fields["access_token"])
+	token, err := stringField(service+".access_token", fields["access_token"])
 	if err != nil {
 		return nil, err
 	}
 	return &Account{ID: id, AccessToken: token}, nil
 }
 
-func text(field string, v any) (string, error) {
+func stringField(field string, v any) (string, error) {
 	s, ok := v.(string)
 	if !ok {
 		return "", wrongType(field, "a string")
@@ -231,7 +231,7 @@ func readUser(b []byte) (*User, error) {
 		case "facebook":
 			u.Facebook, err = readAccount(&b)
 		default:
-			err = errNoUser
+			err = errNotAUser
 		}
 		return err
 	})
@@ -247,14 +247,14 @@ func readAccount(b *[]byte) (*Account, error) {
 		case "access_token":
 			a.AccessToken, *b, err = msgp.ReadStringBytes(*b)
 		default:
-			err = errNoUser
+			err = errNotAUser
 		}
 		return err
 	})
 	return a, err
 }
 
-var errNoUser = errors.New("actor: not a user")
+var errNotAUser = errors.New("actor: not a user")
 
 // readMap reads a map, whose values value reads.
 func readMap(b *[]byte, value func(key string) error) error {

@@ -20,7 +20,7 @@ func TestAUserIsReadFromTheAnswerAsItWasWorded(t *testing.T) {
 			GitHub:     account.Draw(r, "github"),
 			Facebook:   account.Draw(r, "facebook"),
 		}
-		got, err := userOf(UserReply(u))
+		got, err := userInReply(UserReply(u))
 		if err != nil || !reflect.DeepEqual(got, u) {
 			r.Fatalf("%+v, %v, want %+v", got, err, u)
 		}
@@ -30,12 +30,12 @@ func TestAUserIsReadFromTheAnswerAsItWasWorded(t *testing.T) {
 func TestAUserIsReadFromNothingElse(t *testing.T) {
 	answer := UserReply(ada)
 	for n := len(resultHead); n < len(answer); n++ {
-		if u, err := userOf(answer[:n]); err == nil {
+		if u, err := userInReply(answer[:n]); err == nil {
 			t.Fatalf("the first %d of %d bytes are %+v", n, len(answer), u)
 		}
 	}
-	for _, answer := range [][]byte{PageReply(nil, 0), answerUserID(7)} {
-		if u, err := userOf(answer); err == nil {
+	for _, answer := range [][]byte{PageReply(nil, 0), userIDReply(7)} {
+		if u, err := userInReply(answer); err == nil {
 			t.Errorf("%q is %+v", answer, u)
 		}
 	}

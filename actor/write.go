@@ -138,9 +138,9 @@ func (w *Write) Reply(o Outcome) []byte {
 	case o.Refusal != nil:
 		return ErrorReply(o.Refusal)
 	case w.Operation == "patch":
-		return answerRaw(w.ops)
+		return rawReply(w.ops)
 	default:
-		return answerUserID(o.UserID)
+		return userIDReply(o.UserID)
 	}
 }
 
