@@ -7,14 +7,14 @@ import (
 )
 
 // hurry sends the next message as soon as Spacing allows.
-func (c *Core) hurry() {
-	c.sendBy(0)
+func (c *Core) sendSoon() {
+	c.sendWithin(0)
 }
 
 // sendBy sends the next message after wait at the latest, though not sooner
 // than Spacing allows.
-func (c *Core) sendBy(wait time.Duration) {
-	due := later(c.now.Add(wait), c.sentAt.Add(c.cfg.Spacing))
+func (c *Core) sendWithin(wait time.Duration) {
+	due := laterOf(c.now.Add(wait), c.sentAt.Add(c.cfg.Spacing))
 	if due.Before(c.sendAt) {
 		c.sendAt = due
 	}
@@ -22,40 +22,40 @@ func (c *Core) sendBy(wait time.Duration) {
 
 // broadcast tells the others how things are here, and what is new.
 func (c *Core) broadcast() {
-	msg := c.message()
-	msg.Released, msg.Taken, msg.Gone = c.news.Released, c.news.Taken, c.news.Gone
-	c.do(Broadcast{Message: msg})
+	msg := c.nextMessage()
+	msg.Released, msg.Taken, msg.Gone = c.unsentFacts.Released, c.unsentFacts.Taken, c.unsentFacts.Gone
+	c.emit(Broadcast{Message: msg})
 
-	c.news = Message{}
+	c.unsentFacts = Message{}
 	c.sentAt = c.now
 	c.sendAt = c.now.Add(c.jitter(c.cfg.Heartbeat))
 }
 
 // message returns the next message, which says how things are here.
-func (c *Core) message() Message {
+func (c *Core) nextMessage() Message {
 	c.seq++
-	return Message{From: c.self, Seq: c.seq, State: c.state, Parameters: c.cfg.parameters(), Wants: c.wants()}
+	return Message{From: c.self, Seq: c.seq, State: c.state, Parameters: c.cfg.parameters(), Wants: c.wantedLeases()}
 }
 
 // wants returns the leases that others are asked to give up, at most Window, and of
 // each holder its share: one that does not answer holds up no other. It is part of
 // each message, so a wish that was lost is heard next time.
-func (c *Core) wants() []HeldLease {
+func (c *Core) wantedLeases() []HeldLease {
 	var leases []HeldLease
 	asked := make(map[Member]int)
 	for p := range c.partitions {
-		if part := &c.partitions[p]; part.asks() {
+		if part := &c.partitions[p]; part.waitsForHolder() {
 			asked[part.holder] = 0
 		}
 	}
 	share := (c.cfg.Window + len(asked) - 1) / max(1, len(asked))
-	c.wantsMore = false
+	c.moreWanted = false
 	for p := range c.partitions {
 		part := &c.partitions[p]
 		switch {
-		case !part.asks():
+		case !part.waitsForHolder():
 		case asked[part.holder] == share, len(leases) == c.cfg.Window:
-			c.wantsMore = true
+			c.moreWanted = true
 		default:
 			asked[part.holder]++
 			leases = append(leases, HeldLease{Lease: partition.Lease{Partition: p, Epoch: part.epoch}, Holder: part.holder})

@@ -65,22 +65,22 @@ func DefaultConfig() Config {
 
 // The following follow from the Config.
 const (
-	looksPerHeartbeat   = 4
-	neighboursProbed    = 2  // in each look: who follows in the order of names
-	doubtfulProbed      = 2  // in each look: whose fate is not known
+	checksPerHeartbeat  = 4
+	neighboursPerCheck  = 2  // in each look: who follows in the order of names
+	doubtfulPerCheck    = 2  // in each look: whose fate is not known
 	heartbeatsPerSurvey = 10 // of the epoch table
 	maxDebounces        = 4
 	maxBackoff          = 2  // heartbeats between two claims after repeated failures
 	forgetAfter         = 10 // SuspectAfters since a member was last heard
-	leastWindow         = 4
+	minWindow           = 4
 	windowShare         = 16 // of the partitions
-	handOverShare       = 4  // of the window
+	handoverShare       = 4  // of the window
 	restFactor          = 2  // of what a hand-over took
 	restShare           = 20 // of a heartbeat, at most
 )
 
 // check says what is wrong with c.
-func (c Config) check() error {
+func (c Config) validate() error {
 	switch {
 	case c.Name == "":
 		return errors.New("ownership: Name is empty")
@@ -90,7 +90,7 @@ func (c Config) check() error {
 		return errors.New("ownership: Heartbeat, Debounce and Spacing must be positive")
 	case c.SuspectAfter < 2*c.Heartbeat:
 		return errors.New("ownership: SuspectAfter is less than two heartbeats")
-	case c.Spacing > c.Heartbeat/looksPerHeartbeat:
+	case c.Spacing > c.Heartbeat/checksPerHeartbeat:
 		return errors.New("ownership: Spacing is more than a quarter of a heartbeat")
 	case c.Window < 0 || c.MaxMembers < 1:
 		return errors.New("ownership: Window is negative, or MaxMembers is not at least 1")
@@ -99,10 +99,10 @@ func (c Config) check() error {
 }
 
 // atATime is how many partitions are usually handed over at a time.
-func (c Config) atATime() int { return (c.Window + handOverShare - 1) / handOverShare }
+func (c Config) usualHandovers() int { return (c.Window + handoverShare - 1) / handoverShare }
 
 // longestRest is the longest rest between two hand-overs.
-func (c Config) longestRest() time.Duration { return c.Heartbeat / restShare }
+func (c Config) maxRest() time.Duration { return c.Heartbeat / restShare }
 
 func (c Config) parameters() Parameters {
 	return Parameters{Partitions: c.Partitions, Table: TableVersion, QueueType: c.QueueType}

@@ -26,10 +26,10 @@ type Core struct {
 	leaving bool // by request
 
 	partitions      []partitionState
-	busy            int       // partitions that are not idle
-	moving          []int     // those that are being handed over, in the order in which that began
-	attempts        uint64    // claims so far
-	unansweredSince time.Time // claims fail; zero if the latest was answered
+	active          int       // partitions that are not idle
+	handovers       []int     // those that are being handed over, in the order in which that began
+	lastAttempt     uint64    // claims so far
+	claimsFailSince time.Time // claims fail; zero if the latest was answered
 
 	session
 	commands []Command // of this step
@@ -37,11 +37,11 @@ type Core struct {
 
 // New returns the core of an instance that is not connected yet.
 func New(cfg Config) (*Core, error) {
-	if err := cfg.check(); err != nil {
+	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
 	if cfg.Window == 0 {
-		cfg.Window = max(leastWindow, cfg.Partitions/windowShare)
+		cfg.Window = max(minWindow, cfg.Partitions/windowShare)
 	}
 	return &Core{
 		cfg:        cfg,
@@ -56,92 +56,92 @@ func New(cfg Config) (*Core, error) {
 // what is to be done. What they give to tell to all is told by one message. Step never
 // waits for anything: answers are events.
 func (c *Core) Step(now time.Time, events ...Event) []Command {
-	if c.ended() {
+	if c.terminated() {
 		return nil
 	}
-	c.pass(now)
+	c.advanceClock(now)
 	for _, e := range events {
-		c.handle(e)
-		c.elapse()
-		if c.ended() {
+		c.handleEvent(e)
+		c.runTimers()
+		if c.terminated() {
 			break
 		}
 	}
-	c.tell()
+	c.flush()
 	commands := c.commands
 	c.commands = nil
 	return commands
 }
 
 // ended reports whether nothing will be decided any more.
-func (c *Core) ended() bool { return c.state == Left || c.state == Stopped }
+func (c *Core) terminated() bool { return c.state == Left || c.state == Stopped }
 
 // NextTick says when the next [Tick] is due, and the zero time if none is.
 func (c *Core) NextTick() time.Time {
 	if !c.connected() {
 		return time.Time{}
 	}
-	wake := c.lookAt
+	wake := c.checksAt
 	if c.sendAt.Before(wake) {
 		wake = c.sendAt
 	}
 	if c.state == Joining && c.readyAt.Before(wake) {
 		wake = c.readyAt
 	}
-	if !c.settleAt.IsZero() && c.settleAt.Before(wake) {
-		wake = c.settleAt
+	if !c.applyRingAt.IsZero() && c.applyRingAt.Before(wake) {
+		wake = c.applyRingAt
 	}
-	if turn := c.turn(); c.queued && turn.After(c.now) && turn.Before(wake) {
+	if turn := c.nextHandoverAt(); c.handoverQueued && turn.After(c.now) && turn.Before(wake) {
 		wake = turn
 	}
 	return wake
 }
 
-func (c *Core) handle(e Event) {
+func (c *Core) handleEvent(e Event) {
 	switch e := e.(type) {
 	case Connected:
-		c.connect(e.Session)
+		c.startSession(e.Session)
 	case Disconnected:
-		c.disconnect()
+		c.endSession()
 	case DrainRequested:
-		c.request(true, c.leaving)
+		c.applyRequest(true, c.leaving)
 	case UndrainRequested:
-		c.request(false, c.leaving)
+		c.applyRequest(false, c.leaving)
 	case LeaveRequested:
-		c.request(c.drained, true)
+		c.applyRequest(c.drained, true)
 	case Claimed:
-		c.won(e)
+		c.onClaimed(e)
 	case LeaseReleased:
-		c.freed(e)
+		c.announceReleased(e)
 	default:
 		if c.connected() {
-			c.handleConnected(e)
+			c.handleSessionEvent(e)
 		}
 	}
 }
 
 // handleConnected handles what has no meaning outside a session.
-func (c *Core) handleConnected(e Event) {
+func (c *Core) handleSessionEvent(e Event) {
 	switch e := e.(type) {
 	case MessageReceived:
-		c.hear(&e.Message)
+		c.handleMessage(&e.Message)
 	case MemberGone:
-		if c.bury(e.Member) {
-			c.news.Gone = append(c.news.Gone, e.Member)
-			c.hurry()
+		if c.markGone(e.Member) {
+			c.unsentFacts.Gone = append(c.unsentFacts.Gone, e.Member)
+			c.sendSoon()
 		}
 	case ClaimRefused:
-		c.refused(e)
+		c.onClaimRefused(e)
 	case ClaimFailed:
-		c.claimFailed(e)
+		c.onClaimFailed(e)
 	case Consuming:
-		c.consuming(e)
+		c.onConsuming(e)
 	case HandedOver:
-		c.handedOver(e)
+		c.onHandedOver(e)
 	case LeaseLost:
-		c.lost(e)
+		c.onLeaseLost(e)
 	case Surveyed:
-		c.surveyed(e.Rows)
+		c.onSurveyed(e.Rows)
 	}
 }
 
@@ -150,7 +150,7 @@ func (c *Core) handleConnected(e Event) {
 // suspected for that. But the others may have suspected us, and have deposed
 // us: so what is held is given up and claimed anew, by what the epoch table
 // says and not by what is remembered.
-func (c *Core) pass(now time.Time) {
+func (c *Core) advanceClock(now time.Time) {
 	away := now.Sub(c.now)
 	if away < 0 {
 		return
@@ -160,48 +160,48 @@ func (c *Core) pass(now time.Time) {
 		return
 	}
 	for _, m := range c.members {
-		m.heard = m.heard.Add(away)
+		m.lastHeard = m.lastHeard.Add(away)
 	}
 	if now.Sub(c.sentAt) >= c.cfg.SuspectAfter {
 		for p := range c.partitions {
-			if c.partitions[p].phase.held() {
-				c.lose(p)
+			if c.partitions[p].phase.hasLease() {
+				c.loseLease(p)
 			}
 		}
 	}
 }
 
 // elapse does what is due.
-func (c *Core) elapse() {
+func (c *Core) runTimers() {
 	if !c.connected() {
 		return
 	}
-	if !c.now.Before(c.lookAt) {
-		c.look()
+	if !c.now.Before(c.checksAt) {
+		c.runChecks()
 	}
 	if c.state == Joining && !c.now.Before(c.readyAt) {
-		c.become(Ready)
+		c.enterState(Ready)
 	}
-	if c.queued && !c.handsOverEnough() {
-		c.queued = false
-		c.goOn()
+	if c.handoverQueued && !c.handoverLimitReached() {
+		c.handoverQueued = false
+		c.resumeHandovers()
 	}
-	if !c.settleAt.IsZero() && !c.now.Before(c.settleAt) {
-		c.settle()
+	if !c.applyRingAt.IsZero() && !c.now.Before(c.applyRingAt) {
+		c.applyRing()
 	}
 }
 
 // tell sends the messages that are due, of which the last one is that this instance
 // has left.
-func (c *Core) tell() {
+func (c *Core) flush() {
 	if !c.connected() {
 		return
 	}
-	c.grant()
-	if c.state == Leaving && c.busy == 0 {
+	c.sendGrants()
+	if c.state == Leaving && c.active == 0 {
 		c.state = Left
 		c.broadcast()
-		c.do(ReportState{State: Left})
+		c.emit(ReportState{State: Left})
 		return
 	}
 	if !c.now.Before(c.sendAt) {
@@ -210,20 +210,20 @@ func (c *Core) tell() {
 }
 
 // look is what is done now and then without any event.
-func (c *Core) look() {
-	c.lookAt = c.now.Add(c.cfg.Heartbeat / looksPerHeartbeat)
-	c.watch()
+func (c *Core) runChecks() {
+	c.checksAt = c.now.Add(c.cfg.Heartbeat / checksPerHeartbeat)
+	c.suspectSilent()
 	for p := range c.partitions {
-		c.align(p)
+		c.reconcile(p)
 	}
-	c.probe()
+	c.sendProbes()
 	if !c.now.Before(c.surveyAt) {
 		c.surveyAt = c.now.Add(c.jitter(heartbeatsPerSurvey * c.cfg.Heartbeat))
-		c.do(Survey{})
+		c.emit(Survey{})
 	}
 }
 
-func (c *Core) do(command Command) {
+func (c *Core) emit(command Command) {
 	c.commands = append(c.commands, command)
 }
 
@@ -232,7 +232,7 @@ func (c *Core) jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.9 + 0.2*c.random.Float64()))
 }
 
-func later(a, b time.Time) time.Time {
+func laterOf(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
 	}

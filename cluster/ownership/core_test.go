@@ -115,12 +115,12 @@ func checkInvariants(t *testing.T, c *Core) {
 		if part.phase != idle && !c.connected() {
 			t.Errorf("partition %d is %v without a session", p, part.phase)
 		}
-		if m := c.members[part.holder.Name]; part.asks() && (m == nil || m.Member != part.holder || !m.alive()) {
+		if m := c.members[part.holder.Name]; part.waitsForHolder() && (m == nil || m.Member != part.holder || !m.isAlive()) {
 			t.Errorf("partition %d waits for %v, which is no more", p, part.holder)
 		}
 	}
-	if noted := slices.Sorted(slices.Values(c.moving)); c.busy != busy || !slices.Equal(noted, moving) {
-		t.Errorf("%d partitions are busy, not %d, and %v are moving, not %v", busy, c.busy, moving, noted)
+	if noted := slices.Sorted(slices.Values(c.handovers)); c.active != busy || !slices.Equal(noted, moving) {
+		t.Errorf("%d partitions are busy, not %d, and %v are moving, not %v", busy, c.active, moving, noted)
 	}
 	if !slices.IsSorted(c.ring) {
 		t.Errorf("the ring is not sorted: %v", c.ring)
@@ -185,7 +185,7 @@ func TestBackOffEndsWithOutage(t *testing.T) {
 			}
 			claim = only[Claim](b.wait(3 * b.core.cfg.Heartbeat))[0]
 		}
-		outage := b.now.Sub(b.core.unansweredSince) > 0
+		outage := b.now.Sub(b.core.claimsFailSince) > 0
 		got := only[Claim](b.step(Claimed{Partition: 1, Attempt: claims[1].Attempt, Epoch: 1}))
 		if again := len(got) == 1; again != outage {
 			t.Errorf("after an outage: %v; claims: %+v", outage, got)
@@ -214,7 +214,7 @@ func TestUnknownHolderIsGivenTime(t *testing.T) {
 		row := Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 3}, Holder: alice}}
 		got := b.step(ClaimRefused{Attempt: claims[0].Attempt, Row: row})
 		expect(t, only[Claim](got))
-		got = b.wait(time.Second / looksPerHeartbeat)
+		got = b.wait(time.Second / checksPerHeartbeat)
 		expect(t, only[Probe](got), Probe{Member: alice})
 		expect(t, only[Claim](got))
 		if certain {
@@ -347,7 +347,7 @@ func TestLeavesUnasked(t *testing.T) {
 	got := append(b.step(LeaveRequested{}), b.wait(b.core.cfg.SuspectAfter-time.Second)...)
 	expect(t, only[HandOver](got))
 	b.hear(alice, 2, Ready)
-	got = b.wait(time.Second + b.core.cfg.Heartbeat/looksPerHeartbeat)
+	got = b.wait(time.Second + b.core.cfg.Heartbeat/checksPerHeartbeat)
 	expect(t, only[HandOver](got), HandOver{Partition: 0, Epoch: 1})
 
 	got = b.step(HandedOver{Partition: 0, Epoch: 1})
@@ -402,7 +402,7 @@ func TestAnyEvents(t *testing.T) {
 		}
 		part := func() int { return random.IntN(3) }
 		epoch := func() int64 { return random.Int64N(6) }
-		attempt := func() uint64 { return b.core.attempts - random.Uint64N(3) }
+		attempt := func() uint64 { return b.core.lastAttempt - random.Uint64N(3) }
 		leases := func() (leases []HeldLease) {
 			for range random.IntN(3) {
 				leases = append(leases, HeldLease{Lease: partition.Lease{Partition: part(), Epoch: epoch()}, Holder: who()})
@@ -542,7 +542,7 @@ func TestTransitionsAreChecked(t *testing.T) {
 				b.core.transition(0, to)
 				return false
 			}()
-			legal := slices.Contains(next[from], to) || from == idle && to == idle
+			legal := slices.Contains(allowedNext[from], to) || from == idle && to == idle
 			if panics == legal {
 				t.Errorf("from %v to %v: panics: %v", from, to, panics)
 			}

@@ -75,7 +75,7 @@ func TestAGrantThatComesTooLateIsGivenBack(t *testing.T) {
 	b, _ := newAsker(t, 1)
 	b.step(DrainRequested{})
 	granted := HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 4}, Holder: b.core.self}
-	got := append(b.grants(2, granted), b.wait(b.core.cfg.Heartbeat/looksPerHeartbeat)...)
+	got := append(b.grants(2, granted), b.wait(b.core.cfg.Heartbeat/checksPerHeartbeat)...)
 	expect(t, only[Consume](got))
 	expect(t, only[Survey](got), Survey{})
 	others := Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 4}, Holder: alice}}
@@ -135,7 +135,7 @@ func TestAGrantThatWasOvertakenByAClaimIsIgnored(t *testing.T) {
 // that does not know of grants takes it for a release, and finds out by a claim.
 func TestWhoAskedIsToldOfTheNextLease(t *testing.T) {
 	b := newOwner(t, 2)
-	b.core.cfg.Window = 2 * handOverShare
+	b.core.cfg.Window = 2 * handoverShare
 	wishes := []HeldLease{{Lease: partition.Lease{Partition: 0, Epoch: 1}, Holder: b.core.self}, {Lease: partition.Lease{Partition: 1, Epoch: 1}, Holder: b.core.self}}
 	b.hear(alice, 1, Ready, func(m *Message) { m.Wants = wishes })
 	got := b.step(DrainRequested{})
@@ -185,13 +185,13 @@ func TestWhatCouldNotBeGrantedIsReleased(t *testing.T) {
 
 func TestAFewPartitionsAreAskedForAtATime(t *testing.T) {
 	b, asked := newAsker(t, 64)
-	if len(asked) != leastWindow {
+	if len(asked) != minWindow {
 		t.Fatalf("%d are asked for", len(asked))
 	}
 	granted := asked[0]
 	granted.Epoch, granted.Holder = 4, b.core.self
 	said := only[Broadcast](append(b.grants(2, granted), b.wait(b.core.cfg.Spacing)...))
-	if len(said) != 1 || len(said[0].Message.Wants) != leastWindow || said[0].Message.Wants[0] != asked[1] {
+	if len(said) != 1 || len(said[0].Message.Wants) != minWindow || said[0].Message.Wants[0] != asked[1] {
 		t.Errorf("after one was granted: %+v", said)
 	}
 }
@@ -226,7 +226,7 @@ func TestEachHolderIsAskedForItsShare(t *testing.T) {
 			asked[lease.Holder]++
 			most = max(most, asked[lease.Holder])
 		}
-		if len(wants) != leastWindow || len(asked) != test.asked || most != test.most {
+		if len(wants) != minWindow || len(asked) != test.asked || most != test.most {
 			t.Errorf("holders of %v: asked for %+v", test.holders, wants)
 		}
 	}

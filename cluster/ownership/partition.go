@@ -39,10 +39,10 @@ var phaseNames = [...]string{"idle", "waiting", "claiming", "starting", "owned",
 func (f phase) String() string { return phaseNames[f] }
 
 // held reports whether a channel may be open and work may be under way.
-func (f phase) held() bool { return f >= starting }
+func (f phase) hasLease() bool { return f >= starting }
 
 // next are the phases that may follow each.
-var next = [...][]phase{
+var allowedNext = [...][]phase{
 	idle:        {claiming},
 	waiting:     {claiming, starting, idle},
 	claiming:    {claiming, starting, waiting, idle},
@@ -66,7 +66,7 @@ type partitionState struct {
 }
 
 // asks reports whether the partition waits for its holder to give it up.
-func (part *partitionState) asks() bool {
+func (part *partitionState) waitsForHolder() bool {
 	return part.phase == waiting && part.holder.Name != ""
 }
 
@@ -80,20 +80,20 @@ func (c *Core) transition(p int, to phase) {
 	if from == idle && to == idle {
 		return
 	}
-	if !slices.Contains(next[from], to) {
+	if !slices.Contains(allowedNext[from], to) {
 		panic(fmt.Sprintf("ownership: partition %d goes from %v to %v", p, from, to))
 	}
 	switch {
 	case from == idle:
-		c.busy++
+		c.active++
 	case to == idle:
-		c.busy--
+		c.active--
 	}
 	if from == handingOver {
-		c.moving = slices.DeleteFunc(c.moving, func(q int) bool { return q == p })
+		c.handovers = slices.DeleteFunc(c.handovers, func(q int) bool { return q == p })
 	}
 	if to == handingOver {
-		c.moving = append(c.moving, p)
+		c.handovers = append(c.handovers, p)
 	}
 	part.phase, part.since = to, c.now
 }

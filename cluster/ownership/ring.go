@@ -9,33 +9,33 @@ import (
 // follow. Who does not count any more is taken out at once. Who comes is waited
 // for together with those who come after, unless there is no ring yet that
 // could be disturbed and nobody else is on the way.
-func (c *Core) reconsider() {
-	names := c.counting()
+func (c *Core) scheduleRing() {
+	names := c.ringNames()
 	switch {
 	case slices.Equal(names, c.ring):
-		c.pending, c.pendingSince, c.settleAt = nil, time.Time{}, time.Time{}
+		c.nextRing, c.ringDiffersSince, c.applyRingAt = nil, time.Time{}, time.Time{}
 	case c.state == Joining:
 		c.ring = names // nothing here depends on it yet
-	case slices.ContainsFunc(c.ring, func(name string) bool { return !contains(names, name) }),
-		len(c.ring) == 0 && !c.othersJoin():
-		c.settleAt = c.now
-	case !slices.Equal(names, c.pending):
-		if c.pendingSince.IsZero() {
-			c.pendingSince = c.now
+	case slices.ContainsFunc(c.ring, func(name string) bool { return !containsSorted(names, name) }),
+		len(c.ring) == 0 && !c.othersAreJoining():
+		c.applyRingAt = c.now
+	case !slices.Equal(names, c.nextRing):
+		if c.ringDiffersSince.IsZero() {
+			c.ringDiffersSince = c.now
 		}
-		c.pending = names
-		c.settleAt = c.now.Add(c.cfg.Debounce)
-		if latest := c.pendingSince.Add(maxDebounces * c.cfg.Debounce); latest.Before(c.settleAt) {
-			c.settleAt = latest
+		c.nextRing = names
+		c.applyRingAt = c.now.Add(c.cfg.Debounce)
+		if latest := c.ringDiffersSince.Add(maxDebounces * c.cfg.Debounce); latest.Before(c.applyRingAt) {
+			c.applyRingAt = latest
 		}
 	}
 }
 
 // counting returns the names that should be in the ring, in order.
-func (c *Core) counting() []string {
+func (c *Core) ringNames() []string {
 	var names []string
 	for name, m := range c.members {
-		if m.counts() {
+		if m.inRing() {
 			names = append(names, name)
 		}
 	}
@@ -46,9 +46,9 @@ func (c *Core) counting() []string {
 	return names
 }
 
-func (c *Core) othersJoin() bool {
+func (c *Core) othersAreJoining() bool {
 	for _, m := range c.members {
-		if m.alive() && m.state == Joining && !m.refused {
+		if m.isAlive() && m.state == Joining && !m.refused {
 			return true
 		}
 	}
@@ -56,16 +56,16 @@ func (c *Core) othersJoin() bool {
 }
 
 // settle makes the ring what it should be.
-func (c *Core) settle() {
-	c.ring = c.counting()
+func (c *Core) applyRing() {
+	c.ring = c.ringNames()
 	c.owners = c.assign(c.ring)
-	c.pending, c.pendingSince, c.settleAt = nil, time.Time{}, time.Time{}
+	c.nextRing, c.ringDiffersSince, c.applyRingAt = nil, time.Time{}, time.Time{}
 	for p := range c.partitions {
-		c.align(p)
+		c.reconcile(p)
 	}
 }
 
 // ours reports whether the ring gives the partition to this instance.
-func (c *Core) ours(p int) bool {
+func (c *Core) isOurs(p int) bool {
 	return c.state == Ready && c.owners[p] == c.self.Name
 }

@@ -81,7 +81,7 @@ func (w *world) rest(heartbeats int) {
 	most("hand-overs", after.handedOver-before.handedOver, 0)
 	most("abandons", after.abandoned-before.abandoned, 0)
 	most("messages", after.messages-before.messages, running*(heartbeats*10/9+1))
-	most("probes", after.probes-before.probes, running*(heartbeats+1)*looksPerHeartbeat*neighboursProbed)
+	most("probes", after.probes-before.probes, running*(heartbeats+1)*checksPerHeartbeat*neighboursPerCheck)
 	most("surveys", after.surveys-before.surveys, running*(heartbeats/(heartbeatsPerSurvey*9/10)+1))
 }
 
@@ -91,7 +91,7 @@ func (i *instance) checkBounds(commands []Command) {
 	if len(c.members) > names {
 		i.w.fail("%s keeps %d members", i.name, len(c.members))
 	}
-	if facts := len(c.news.Released) + len(c.news.Taken) + len(c.news.Gone); facts > 2*len(c.partitions)+names {
+	if facts := len(c.unsentFacts.Released) + len(c.unsentFacts.Taken) + len(c.unsentFacts.Gone); facts > 2*len(c.partitions)+names {
 		i.w.fail("%s keeps %d facts to tell", i.name, facts)
 	}
 	if len(commands) > 4*len(c.partitions)+10 {

@@ -33,7 +33,7 @@ type PartitionStatus struct {
 // it. One that has just become ready is not settled before the ring counts it; one
 // that is not to own any is.
 func (s Status) Settled() bool {
-	if s.State == Ready && !contains(s.Ring, s.Self.Name) {
+	if s.State == Ready && !containsSorted(s.Ring, s.Self.Name) {
 		return false
 	}
 	for _, p := range s.Partitions {
@@ -47,14 +47,14 @@ func (s Status) Settled() bool {
 // Status returns how things are.
 func (c *Core) Status() Status {
 	s := Status{Self: c.self, State: c.state, Ring: slices.Clone(c.ring)}
-	for _, name := range c.names() {
+	for _, name := range c.memberNames() {
 		m := c.members[name]
-		s.Members = append(s.Members, MemberStatus{Member: m.Member, State: m.state, LastHeard: m.heard, Alive: m.alive()})
+		s.Members = append(s.Members, MemberStatus{Member: m.Member, State: m.state, LastHeard: m.lastHeard, Alive: m.isAlive()})
 	}
 	for p := range c.partitions {
 		part := &c.partitions[p]
 		status := PartitionStatus{AssignedTo: c.owners[p], Phase: part.phase.String()}
-		if part.phase.held() {
+		if part.phase.hasLease() {
 			status.Epoch = part.epoch
 		}
 		s.Partitions = append(s.Partitions, status)

@@ -51,12 +51,12 @@ func (t *table) assign(names []string) []string {
 	// Whoever stays is kept, so the ring is never empty in between unless all
 	// of it changes.
 	for _, name := range t.names {
-		if !contains(names, name) {
+		if !containsSorted(names, name) {
 			t.ring.Remove(name)
 		}
 	}
 	for _, name := range names {
-		if !contains(t.names, name) {
+		if !containsSorted(t.names, name) {
 			t.ring.Add(ringMember(name))
 		}
 	}
@@ -72,7 +72,7 @@ func (t *table) assign(names []string) []string {
 }
 
 // contains reports whether name is among sorted.
-func contains(sorted []string, name string) bool {
+func containsSorted(sorted []string, name string) bool {
 	_, found := slices.BinarySearch(sorted, name)
 	return found
 }
