@@ -1,22 +1,18 @@
-// Package localserver runs a RabbitMQ broker and a PostgreSQL server that belong to
-// the calling program alone: real servers, as installed on the machine, on free
-// loopback ports and with data folders of their own. The command "glotpod-ident
-// dev" and the tests run on them.
+// Package localserver runs a private RabbitMQ broker and a private PostgreSQL server:
+// the real programs as installed on the machine, on free loopback ports, with data
+// folders of their own. The command glotpod-ident-dev and the tests use them.
 //
-// What it promises:
+// The package promises:
 //
-//   - Nothing outside the given folder is read or written, no setting of a
-//     server that the machine itself runs is used, and nothing listens on
-//     another address than the loopback's.
-//   - A server that has been started answers: StartPostgres and StartRabbitMQ
-//     return when a client has logged in.
-//   - Data survives. Stop, Kill and Restart keep it, and so does starting again
-//     in the same folder later. Two servers must not use one folder at once;
-//     keeping them apart is left to the caller.
-//   - Nothing is left running. Stop and Kill return when every process of the
-//     server is gone, and on Linux the servers also die with a program that is
-//     itself killed.
+//   - A server reads and writes only inside its folder, uses no setting of the
+//     servers that the machine itself runs, and listens on the loopback address only.
+//   - StartPostgres and StartRabbitMQ return after a client has logged in.
+//   - Data survives. Stop, Kill and Restart keep it. A later start in the same folder
+//     finds it again. Two servers must not use one folder at the same time; the caller
+//     prevents that.
+//   - No process is left behind. Stop and Kill return when all processes of the server
+//     are gone. On Linux, the servers also die when the calling program is killed.
 //
-// All methods may be called from several goroutines; those that start or stop
-// the same server wait for each other.
+// All methods are safe for concurrent use. Methods that start or stop the same server
+// wait for each other.
 package localserver

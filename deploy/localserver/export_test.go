@@ -2,7 +2,7 @@ package localserver
 
 import "slices"
 
-// These give the tests what only they need.
+// The functions that only tests use.
 
 var (
 	FreePorts   = freePorts
@@ -10,7 +10,7 @@ var (
 	OnFreePorts = onFreePorts
 )
 
-// Processes returns the ids of all processes of the server, its own first.
+// Processes returns the ids of all processes of the server, the main process first.
 func (s *server) Processes() []int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -22,8 +22,8 @@ func (s *server) Processes() []int {
 	return ids
 }
 
-// HideInstallations makes everything look as if nothing were installed, until
-// the returned function is called.
+// HideInstallations makes the package find no installed programs, until restore is
+// called.
 func HideInstallations() (restore func()) {
 	p, r, e := postgresFolders, rabbitmqFolders, erlangFolders
 	postgresFolders, rabbitmqFolders, erlangFolders = nil, nil, nil

@@ -17,20 +17,20 @@ type Management struct {
 	Password string
 }
 
-// CreateVHost makes a virtual host in which the API's user may do everything.
-// One that exists is left as it is.
+// CreateVHost creates a virtual host and gives the API's user all permissions in it. It
+// does nothing if the virtual host exists.
 func (m Management) CreateVHost(ctx context.Context, vhost string) error {
 	return m.Call(ctx, http.MethodPut, "/api/vhosts/"+url.PathEscape(vhost), nil, nil)
 }
 
-// DeleteVHost ends a virtual host with all that is in it. Clients that are
-// connected to it lose their connections.
+// DeleteVHost deletes a virtual host and its contents. The broker closes the connections
+// of its clients.
 func (m Management) DeleteVHost(ctx context.Context, vhost string) error {
 	return m.Call(ctx, http.MethodDelete, "/api/vhosts/"+url.PathEscape(vhost), nil, nil)
 }
 
-// CreateUser makes a user without rights. With an empty password, the user can
-// only log in by certificate.
+// CreateUser creates a user without permissions. A user with an empty password can only
+// log in by certificate.
 func (m Management) CreateUser(ctx context.Context, user, password string) error {
 	body := map[string]string{"tags": ""}
 	if password == "" {
@@ -41,29 +41,29 @@ func (m Management) CreateUser(ctx context.Context, user, password string) error
 	return m.Call(ctx, http.MethodPut, "/api/users/"+url.PathEscape(user), body, nil)
 }
 
-// DeleteUser removes a user and closes its connections.
+// DeleteUser deletes a user. The broker closes its connections.
 func (m Management) DeleteUser(ctx context.Context, user string) error {
 	return m.Call(ctx, http.MethodDelete, "/api/users/"+url.PathEscape(user), nil, nil)
 }
 
-// Permit lets a user do in a virtual host what the three regular expressions
-// over the names of queues and exchanges allow. ".*" allows all, "" nothing.
+// Permit sets a user's permissions in a virtual host. Each permission is a regular
+// expression over the names of queues and exchanges: ".*" allows all, "" none.
 func (m Management) Permit(ctx context.Context, user, vhost, configure, write, read string) error {
 	body := map[string]string{"configure": configure, "write": write, "read": read}
 	return m.Call(ctx, http.MethodPut, "/api/permissions/"+url.PathEscape(vhost)+"/"+url.PathEscape(user), body, nil)
 }
 
-// Call does any request of the API. The path starts with /api/ and is escaped
-// already. A body that is not nil is sent as JSON; the answer is decoded into
-// answer unless that is nil.
-func (m Management) Call(ctx context.Context, method, path string, body, answer any) error {
-	if err := m.call(ctx, method, path, body, answer); err != nil {
+// Call sends a request to the API. The path starts with /api/ and must be escaped. Call
+// sends body as JSON unless it is nil, and decodes the response into response unless
+// that is nil.
+func (m Management) Call(ctx context.Context, method, path string, body, response any) error {
+	if err := m.call(ctx, method, path, body, response); err != nil {
 		return fmt.Errorf("%s %s: %w", method, m.URL+path, err)
 	}
 	return nil
 }
 
-func (m Management) call(ctx context.Context, method, path string, body, answer any) error {
+func (m Management) call(ctx context.Context, method, path string, body, response any) error {
 	var content io.Reader
 	if body != nil {
 		text, err := json.Marshal(body)
@@ -77,7 +77,7 @@ func (m Management) call(ctx context.Context, method, path string, body, answer 
 		return err
 	}
 	req.SetBasicAuth(m.User, m.Password)
-	req.Close = true // no idle connection shall look like a leak to a test
+	req.Close = true // a test would report an idle connection as a leak
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err
@@ -90,8 +90,8 @@ func (m Management) call(ctx context.Context, method, path string, body, answer 
 	if resp.StatusCode/100 != 2 {
 		return fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(text))
 	}
-	if answer == nil {
+	if response == nil {
 		return nil
 	}
-	return json.Unmarshal(text, answer)
+	return json.Unmarshal(text, response)
 }

@@ -9,24 +9,24 @@ import (
 	"time"
 )
 
-// characterLocale is the locale by which a new database knows what a letter is, so
-// that upper and lower case work beyond ASCII.
+// characterLocale is the LC_CTYPE of a new database. It makes upper and lower case
+// work for letters beyond ASCII.
 const characterLocale = "C.UTF-8"
 
-// dieWithParent makes the kernel send the child a signal when the thread that
-// starts it ends, as it does when this program is killed.
+// dieWithParent makes the kernel send sig to the child when the thread that starts the
+// child ends. A thread ends at the latest when this program is killed.
 func dieWithParent(attr *syscall.SysProcAttr, sig syscall.Signal) {
 	attr.Pdeathsig = sig
 }
 
-// A descendant is a process that another one started, directly or not. The start
-// time tells it from a later process with the same id.
+// A descendant is a child of a process, or a child's descendant. The start time
+// distinguishes it from a later process with the same id.
 type descendant struct {
 	pid     int
 	started uint64 // in clock ticks since the machine's boot
 }
 
-// findDescendants lists what the process has started and what is still running.
+// findDescendants returns the running descendants of a process.
 func findDescendants(pid int) []descendant {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -42,35 +42,35 @@ func findDescendants(pid int) []descendant {
 			children[parent] = append(children[parent], descendant{id, started})
 		}
 	}
-	family := children[pid]
-	for i := 0; i < len(family); i++ {
-		family = append(family, children[family[i].pid]...)
+	found := children[pid]
+	for i := 0; i < len(found); i++ {
+		found = append(found, children[found[i].pid]...)
 	}
-	return family
+	return found
 }
 
-// killAll kills those of the family that are still there, and waits until none is.
-// They have lost their parent, so they have to be looked for.
-func killAll(family []descendant) {
-	for _, r := range family {
+// killAll kills the descendants that still run, and returns when all are gone. They are
+// not children of this program, so it cannot wait for them, but must poll.
+func killAll(descendants []descendant) {
+	for _, d := range descendants {
 		for {
-			_, state, started, ok := stat(r.pid)
-			if !ok || started != r.started || state == 'Z' {
+			_, state, started, ok := stat(d.pid)
+			if !ok || started != d.started || state == 'Z' {
 				break
 			}
-			syscall.Kill(r.pid, syscall.SIGKILL)
+			syscall.Kill(d.pid, syscall.SIGKILL)
 			time.Sleep(time.Millisecond)
 		}
 	}
 }
 
-// stat reads what /proc says of a process; ok is false when there is none.
+// stat reads /proc/<pid>/stat. ok is false if there is no such process.
 func stat(pid int) (parent int, state byte, started uint64, ok bool) {
 	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, 0, 0, false
 	}
-	// The second field, the name, is in parentheses and may hold anything.
+	// The second field is the name in parentheses. It may hold any character.
 	i := bytes.LastIndexByte(line, ')')
 	if i < 0 {
 		return 0, 0, 0, false

@@ -11,20 +11,20 @@ import (
 // loopback is the only address that anything here listens on.
 const loopback = "127.0.0.1"
 
-// Ports are drawn from below those that the kernel hands to outgoing
-// connections: a client's connection must not take a server's port while that
-// server is being restarted. These bounds hold where the kernel does not tell.
+// Ports are chosen below the range from which the kernel takes the local ports of
+// outgoing connections. Otherwise a client's connection could take the port of a server
+// that is being restarted. highestPort is used if the kernel does not tell its range.
 const (
 	lowestPort  = 16384
 	highestPort = 32767
 )
 
-// portAttempts bounds how often a start is tried anew because another program
-// took a port between its being chosen and its being used.
+// portAttempts is how often a start is tried. A retry is needed if another program
+// takes a port after it was chosen and before the server uses it.
 const portAttempts = 5
 
-// onFreePorts calls start with n free ports. If it fails and one of them is
-// taken, it is called again with others.
+// onFreePorts calls start with n free ports. If start fails and one of the ports is
+// taken, onFreePorts calls start again with other ports.
 func onFreePorts(n int, start func(ports []int) error) error {
 	for attempt := 1; ; attempt++ {
 		ports, err := freePorts(n)
@@ -54,12 +54,12 @@ func freePorts(n int) ([]int, error) {
 		if err != nil {
 			continue
 		}
-		defer l.Close() // held until all are found, so that none is found twice
+		defer l.Close() // open until all ports are found, so that all differ
 		if ports = append(ports, port); len(ports) == n {
 			return ports, nil
 		}
 	}
-	return nil, fmt.Errorf("found no %d free ports between %d and %d on %s", n, lowestPort, highest, loopback)
+	return nil, fmt.Errorf("there are no %d free ports between %d and %d on %s", n, lowestPort, highest, loopback)
 }
 
 // anyTaken reports whether something listens on one of the ports.

@@ -14,21 +14,21 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// orphansTimeout bounds how long a start waits for what a server that was killed
-// has left running. Such processes keep the data locked until they notice that
-// the server is gone, which they do at once or at the end of a statement.
+// orphansTimeout is the longest time that a start waits for processes that a killed
+// server has left. They keep the data folder locked until they notice that the server
+// is gone, at the latest at the end of a statement.
 const orphansTimeout = 20 * time.Second
 
-// PostgresOptions say how to run a PostgreSQL server.
+// PostgresOptions configure a PostgreSQL server.
 type PostgresOptions struct {
-	// Dir is the server's folder, which is made if need be. It holds the data,
-	// the superuser's password and the log, postgres.log. When the program runs
-	// as root, the folder is given to the system's user postgres, as PostgreSQL
-	// refuses to run as root; that user must be able to reach it.
+	// Dir is the server's folder. It is created if it does not exist. It holds the
+	// data, the superuser's password and the log, postgres.log. PostgreSQL refuses to
+	// run as root. So if this program runs as root, the system's user postgres becomes
+	// the owner of Dir, and that user must be allowed to enter the parent folders.
 	Dir string
 
-	// Durable makes the data survive a crash of the machine. Without it, as
-	// tests want it, data survives only a crash of the server.
+	// Durable makes the data survive a crash of the machine. Without Durable, which is
+	// faster and enough for tests, the data survives a crash of the server only.
 	Durable bool
 }
 
@@ -42,10 +42,10 @@ type Postgres struct {
 	server
 }
 
-// StartPostgres starts a server on a free port and returns when it answers. Dir
-// is filled on the first start; later ones find its data, user and password
-// again. Once ctx is cancelled, a start that is under way fails; a server that
-// has been started is not affected.
+// StartPostgres starts a server on a free port and returns when the server answers. The
+// first start in a folder creates the data; later starts find the data, the user and
+// the password again. Cancelling ctx makes a running StartPostgres fail, and does not
+// affect a server that has been started.
 func StartPostgres(ctx context.Context, o PostgresOptions) (*Postgres, error) {
 	programs, err := findPostgres()
 	if err != nil {
@@ -66,7 +66,7 @@ func StartPostgres(ctx context.Context, o PostgresOptions) (*Postgres, error) {
 	return p, nil
 }
 
-// URL returns what a client needs to connect to one of the server's databases.
+// URL returns the connection URL of one of the server's databases.
 func (p *Postgres) URL(database string) string {
 	u := url.URL{
 		Scheme:   "postgres",
@@ -83,18 +83,18 @@ func newPostgres(programs string, folder *postgresFolder, durable bool, port int
 	p.server = server{
 		name:       "PostgreSQL",
 		log:        folder.log,
-		stopSignal: syscall.SIGINT, // disconnects clients, then shuts down in order
+		stopSignal: syscall.SIGINT, // disconnects clients, then shuts down cleanly
 		done:       make(chan struct{}),
 	}
-	launch := func() (*Process, error) {
+	startMain := func() (*Process, error) {
 		cmd := folder.command(filepath.Join(programs, "postgres"), postgresArguments(folder.data, port, durable)...)
-		// Upon SIGQUIT, PostgreSQL ends at once and leaves no shared memory.
+		// On SIGQUIT, PostgreSQL ends at once and leaves no shared memory behind.
 		return launchLogged(cmd, p.log, syscall.SIGQUIT)
 	}
 	p.launch = func(ctx context.Context) ([]*Process, error) {
 		crashed := folder.crashed()
 		for begin := time.Now(); ; {
-			main, err := launch()
+			main, err := startMain()
 			if err != nil {
 				return nil, err
 			}
@@ -122,7 +122,7 @@ func postgresArguments(data string, port int, durable bool) []string {
 		"listen_addresses=" + loopback,
 		"port=" + strconv.Itoa(port),
 		"unix_socket_directories=",
-		"logging_collector=off", // the log is this process's standard error
+		"logging_collector=off", // PostgreSQL logs to its standard error
 		"max_connections=200",
 	}
 	if !durable {
@@ -135,8 +135,8 @@ func postgresArguments(data string, port int, durable bool) []string {
 	return args
 }
 
-// command makes a command that runs as the folder's user, in the folder, and
-// that sees nothing of this program's environment but where programs are.
+// command returns a command that runs as the folder's user, in the folder. Of this
+// program's environment it gets PATH only.
 func (f *postgresFolder) command(program string, args ...string) *exec.Cmd {
 	cmd := exec.Command(program, args...)
 	cmd.Dir = f.dir

@@ -15,22 +15,21 @@ import (
 	"syscall"
 )
 
-// superuser is the name of the user that owns everything in a private server.
+// superuser is the database user that initdb creates. It owns all databases.
 const superuser = "glotpod"
 
-// A postgresFolder is a folder that holds a database cluster ready to be run.
+// A postgresFolder is a folder with an initialized data folder in it.
 type postgresFolder struct {
 	dir      string
-	data     string // the cluster itself
+	data     string // PostgreSQL's data folder, in dir
 	log      string
-	password string // the superuser's
+	password string // of the superuser
 
-	// user is whom the server must run as, nil for the program's own user.
-	user *syscall.Credential
+	user *syscall.Credential // the user that runs the server; nil for this program's user
 }
 
-// openPostgresFolder prepares o.Dir, creating what is not there. A creation that
-// was interrupted is done again from the start.
+// openPostgresFolder prepares o.Dir. It creates the data folder if it does not exist,
+// also after a creation that was interrupted.
 func openPostgresFolder(ctx context.Context, programs string, o PostgresOptions) (*postgresFolder, error) {
 	dir, err := filepath.Abs(o.Dir)
 	if err != nil {
@@ -71,7 +70,7 @@ func openPostgresFolder(ctx context.Context, programs string, o PostgresOptions)
 	return f, nil
 }
 
-// crashed reports whether the server that ran here last did not end in order.
+// crashed reports whether the last server in this folder did not shut down cleanly.
 func (f *postgresFolder) crashed() bool {
 	_, err := os.Stat(filepath.Join(f.data, "postmaster.pid"))
 	return err == nil
@@ -79,8 +78,8 @@ func (f *postgresFolder) crashed() bool {
 
 func (f *postgresFolder) passwordFile() string { return filepath.Join(f.dir, "password") }
 
-// create makes the password and the cluster. The cluster gets its final name
-// only when it is whole.
+// create creates the password and the data folder. The data folder gets its final name
+// only after initdb has completed it.
 func (f *postgresFolder) create(ctx context.Context, programs string, durable bool) error {
 	if err := os.WriteFile(f.passwordFile(), []byte(rand.Text()+"\n"), 0o600); err != nil {
 		return err
@@ -122,11 +121,11 @@ func (f *postgresFolder) create(ctx context.Context, programs string, durable bo
 	return os.Rename(unfinished, f.data)
 }
 
-// postgresUser returns the system's user whom PostgreSQL runs as.
+// postgresUser returns the system's user postgres, as which PostgreSQL runs.
 func postgresUser() (*syscall.Credential, error) {
 	account, err := user.Lookup("postgres")
 	if err != nil {
-		return nil, fmt.Errorf("PostgreSQL does not run as root, and the user postgres is missing (%w): run this as another user", err)
+		return nil, fmt.Errorf("PostgreSQL refuses to run as root, and there is no user postgres (%w): run this program as another user", err)
 	}
 	uid, err := strconv.ParseUint(account.Uid, 10, 32)
 	if err != nil {
@@ -136,42 +135,42 @@ func postgresUser() (*syscall.Credential, error) {
 	if err != nil {
 		return nil, err
 	}
-	// No further groups: a folder that is open to one of them alone is
-	// reported as out of reach.
+	// The user's supplementary groups are left out. So checkReachable may reject a
+	// folder that only one of these groups may enter.
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 }
 
-// checkReachable returns an error that names the first folder on the way to dir
-// which the user may not pass through.
-func checkReachable(dir string, who *syscall.Credential) error {
-	var way []string
+// checkReachable returns an error if the user may not enter dir or one of its parents.
+// The error names the topmost such folder.
+func checkReachable(dir string, credential *syscall.Credential) error {
+	var folders []string // from dir up to the root
 	for d := dir; ; d = filepath.Dir(d) {
-		way = append(way, d)
+		folders = append(folders, d)
 		if d == filepath.Dir(d) {
 			break
 		}
 	}
-	for _, d := range slices.Backward(way) {
+	for _, d := range slices.Backward(folders) {
 		info, err := os.Stat(d)
 		if err != nil {
 			return err
 		}
-		if !mayEnter(info, who) {
-			return fmt.Errorf("the user postgres, whom PostgreSQL runs as when root starts it, may not enter %s (%v): choose another folder, or allow it by `chmod o+x %s`", d, info.Mode(), d)
+		if !mayEnter(info, credential) {
+			return fmt.Errorf("PostgreSQL runs as the user postgres when root starts it, and this user may not enter %s (%v): choose another folder, or run `chmod o+x %s`", d, info.Mode(), d)
 		}
 	}
 	return nil
 }
 
-func mayEnter(info fs.FileInfo, who *syscall.Credential) bool {
+func mayEnter(info fs.FileInfo, credential *syscall.Credential) bool {
 	owner, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return true // PostgreSQL will tell
+		return true // unknown; PostgreSQL reports an error if it may not
 	}
 	switch mode := info.Mode(); {
-	case owner.Uid == who.Uid:
+	case owner.Uid == credential.Uid:
 		return mode&0o100 != 0
-	case owner.Gid == who.Gid:
+	case owner.Gid == credential.Gid:
 		return mode&0o010 != 0
 	default:
 		return mode&0o001 != 0

@@ -9,17 +9,16 @@ import (
 	"time"
 )
 
-// A Process is a child of this program that does not outlive it.
+// A Process is a child process that does not outlive this program.
 type Process struct {
 	child  *os.Process
-	exited chan struct{}    // closed once it has ended and been waited for
-	status *os.ProcessState // how it ended; to be read after exited
+	exited chan struct{}    // closed after the process has ended and was reaped
+	status *os.ProcessState // how it ended; valid after exited is closed
 }
 
-// Launch starts a command, and on Linux has the kernel send it the signal
-// deathSignal should this program die without ending it. The process gets a group
-// of its own: a Ctrl-C in the terminal reaches this program alone, which then
-// ends its children in order.
+// Launch starts a command. On Linux, the kernel sends deathSignal to the process if
+// this program dies first. The process gets a process group of its own, so a Ctrl-C in
+// the terminal reaches this program only, which then stops its children one by one.
 func Launch(cmd *exec.Cmd, deathSignal syscall.Signal) (*Process, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = new(syscall.SysProcAttr)
@@ -29,8 +28,8 @@ func Launch(cmd *exec.Cmd, deathSignal syscall.Signal) (*Process, error) {
 	p := &Process{exited: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// The kernel ties a child's life to the thread that started it, not
-		// to the whole program: that thread has to stay until the child ends.
+		// The kernel sends the signal when the thread that started the child
+		// ends, not the program. So that thread must live until the child ends.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -38,7 +37,7 @@ func Launch(cmd *exec.Cmd, deathSignal syscall.Signal) (*Process, error) {
 		if err != nil {
 			return
 		}
-		cmd.Wait() // what it returns is in the status too
+		cmd.Wait() // the error says no more than ProcessState
 		p.status = cmd.ProcessState
 		close(p.exited)
 	}()
@@ -60,24 +59,23 @@ func launchLogged(cmd *exec.Cmd, log string, deathSignal syscall.Signal) (*Proce
 	return Launch(cmd, deathSignal)
 }
 
-// Exited is closed when the process has ended.
+// Exited returns a channel that is closed when the process has ended.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 
-// Status waits for the process to end and says how it did.
+// Status waits until the process has ended and returns how it ended.
 func (p *Process) Status() *os.ProcessState {
 	<-p.exited
 	return p.status
 }
 
-// Stop asks the process to end by a signal, and kills it if it has not done so
-// within patience. It returns when the process and what it started are gone, and
-// says by an error that it had to kill. A process that has ended may be ended
-// again.
+// Stop sends a signal to the process, and kills the process if it has not ended within
+// timeout. Stop returns when the process and its descendants are gone. An error means
+// that the process had to be killed. Stopping a process that has ended does nothing.
 func (p *Process) Stop(sig syscall.Signal, timeout time.Duration) error {
 	if p.ended() {
 		return nil
 	}
-	family := findDescendants(p.child.Pid)
+	descendants := findDescendants(p.child.Pid)
 	if err := p.child.Signal(sig); err != nil {
 		<-p.exited
 		return nil
@@ -86,7 +84,7 @@ func (p *Process) Stop(sig syscall.Signal, timeout time.Duration) error {
 	defer timer.Stop()
 	select {
 	case <-p.exited:
-		killAll(family)
+		killAll(descendants)
 		return nil
 	case <-timer.C:
 		p.Kill()
@@ -94,15 +92,15 @@ func (p *Process) Stop(sig syscall.Signal, timeout time.Duration) error {
 	}
 }
 
-// Kill ends the process and what it started at once, and returns when they are
-// gone. A process that has ended may be killed too.
+// Kill kills the process and its descendants, and returns when they are gone. Killing a
+// process that has ended does nothing.
 func (p *Process) Kill() {
-	// While it is stopped it neither ends nor starts children, so that its id
-	// is surely its own and the children can be counted.
+	// A stopped process neither ends nor starts children. So its id cannot be reused
+	// by another process, and the list of descendants is complete.
 	if err := p.child.Signal(syscall.SIGSTOP); err == nil {
-		family := findDescendants(p.child.Pid)
+		descendants := findDescendants(p.child.Pid)
 		p.child.Kill()
-		defer killAll(family)
+		defer killAll(descendants)
 	}
 	<-p.exited
 }

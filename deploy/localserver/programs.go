@@ -9,8 +9,8 @@ import (
 	"slices"
 )
 
-// ErrNotInstalled is matched by the error of a start for which the server's
-// programs are missing. That error's text says what to install.
+// ErrNotInstalled is wrapped by the error of a start that does not find the server's
+// programs. The text of that error says what to install.
 var ErrNotInstalled = errors.New("not installed")
 
 // installHint ends every error about missing programs.
@@ -20,18 +20,18 @@ func notInstalled(what string) error {
 	return fmt.Errorf("%s: %w (%s)", what, ErrNotInstalled, installHint)
 }
 
-// Where packages put the programs, by preference. Of several versions that one
-// pattern finds, the one that sorts last is taken.
+// The folders where packages put the programs, in order of preference. If a pattern
+// matches several versions, the one that sorts last is used.
 var (
 	postgresFolders = []string{
 		"/usr/lib/postgresql/*/bin", // Debian
-		"/usr/pgsql-*/bin",          // PostgreSQL's own rpm
+		"/usr/pgsql-*/bin",          // the rpm of the PostgreSQL project
 		"/opt/homebrew/opt/postgresql*/bin",
 		"/usr/local/opt/postgresql*/bin",
 		"/usr/local/pgsql/bin",
 	}
-	// Debian's command on the PATH is a wrapper that becomes another user, and
-	// loses the environment by that: the script behind it comes first.
+	// These come before the PATH: Debian's command on the PATH is a wrapper that
+	// switches to another user and drops the environment.
 	rabbitmqFolders = []string{
 		"/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin",
 		"/usr/local/lib/rabbitmq/lib/rabbitmq_server-*/sbin",
@@ -47,8 +47,8 @@ var (
 	}
 )
 
-// findPostgres returns the folder that holds both initdb and postgres. One on
-// the PATH is preferred: whoever put it there chose a version.
+// findPostgres returns the folder that holds initdb and postgres. A folder on the PATH
+// is preferred, because it was put there to choose a version.
 func findPostgres() (string, error) {
 	if initdb, err := exec.LookPath("initdb"); err == nil {
 		if folder := filepath.Dir(initdb); executable(filepath.Join(folder, "postgres")) {

@@ -14,45 +14,46 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// RabbitMQOptions say how to run a RabbitMQ broker.
+// RabbitMQOptions configure a RabbitMQ broker.
 type RabbitMQOptions struct {
-	// Dir is the broker's folder, which is made if need be. It holds the
+	// Dir is the broker's folder. It is created if it does not exist. It holds the
 	// broker's data, settings, Erlang cookie and log, rabbitmq.log.
 	Dir string
 
-	// TLS, if not nil, has the broker listen on a further port with TLS.
+	// TLS, if not nil, makes the broker listen on a second port with TLS.
 	TLS *TLS
 
-	// Metrics has the broker collect the figures for the charts of its
-	// management pages, which costs it some work for each queue and channel.
+	// Metrics makes the broker collect the statistics for the charts of its
+	// management pages. This costs CPU time for each queue and channel.
 	Metrics bool
 }
 
-// TLS says how the broker proves who it is, and whom it believes. A client that
-// logs in by EXTERNAL is the user whom its certificate's common name names.
+// TLS configures the broker's certificate and the check of the clients' certificates. A
+// client that logs in by EXTERNAL becomes the user that its certificate's common name
+// names.
 type TLS struct {
-	CAFile   string // of those who sign the clients' certificates
-	CertFile string // the broker's own
-	KeyFile  string
+	CAFile   string // the authorities that sign clients' certificates
+	CertFile string // the broker's certificate
+	KeyFile  string // the key of CertFile
 
-	// RequireCert refuses clients that show no certificate. One that is shown
-	// is always checked.
+	// RequireCert makes the broker refuse clients without a certificate. Without
+	// RequireCert, the broker still checks each certificate that a client sends.
 	RequireCert bool
 }
 
-// RabbitMQ is a private RabbitMQ broker, with the plugins for the consistent
-// hash exchange, management over HTTP and login by certificate. Its exported
-// fields do not change.
+// RabbitMQ is a private RabbitMQ broker with the plugins for the consistent hash
+// exchange, for management over HTTP and for login by certificate. Its exported fields
+// do not change.
 //
-// A Kill leaves behind what a crash of that RabbitMQ leaves. A broker as old as
-// 3.10 writes down some of what is declared seconds later: one that is killed
-// sooner may have lost a queue, or have a quorum queue that takes no messages.
-// Messages that it has confirmed, in queues that are older, are kept.
+// A Kill has the effect of a crash of the broker. Old brokers, such as 3.10, store some
+// declarations seconds later. If such a broker is killed sooner, a new queue may be
+// gone, or a new quorum queue may accept no messages. Confirmed messages in older queues
+// are kept.
 type RabbitMQ struct {
 	Host     string
 	Port     int    // AMQP without TLS
 	TLSPort  int    // AMQP with TLS, 0 without
-	User     string // an administrator, known in every virtual host
+	User     string // an administrator
 	Password string
 
 	Management Management
@@ -60,9 +61,9 @@ type RabbitMQ struct {
 	server
 }
 
-// StartRabbitMQ starts a broker on free ports and returns when it answers. A
-// folder that was used before gives its data back. Once ctx is cancelled, a
-// start that is under way fails; a broker that has been started is not affected.
+// StartRabbitMQ starts a broker on free ports and returns when the broker answers. A
+// start in a folder that was used before finds its data again. Cancelling ctx makes a
+// running StartRabbitMQ fail, and does not affect a broker that has been started.
 func StartRabbitMQ(ctx context.Context, o RabbitMQOptions) (*RabbitMQ, error) {
 	script, epmd, err := findRabbitMQ()
 	if err != nil {
@@ -90,8 +91,7 @@ func StartRabbitMQ(ctx context.Context, o RabbitMQOptions) (*RabbitMQ, error) {
 	return r, nil
 }
 
-// URL returns what a client needs to connect to one of the broker's virtual
-// hosts, without TLS.
+// URL returns the connection URL of one of the broker's virtual hosts, without TLS.
 func (r *RabbitMQ) URL(vhost string) string {
 	u := url.URL{
 		Scheme:  "amqp",
@@ -108,13 +108,13 @@ type rabbitmqPorts struct {
 	amqp       int
 	tls        int // 0 for none
 	management int
-	epmd       int // of Erlang's port mapper
-	erlang     int // of the broker's own Erlang node
+	epmd       int // Erlang's port mapper
+	erlang     int // the broker's Erlang node
 }
 
 func newRabbitMQ(script, epmd string, folder *rabbitmqFolder, ports rabbitmqPorts) *RabbitMQ {
-	// Every new RabbitMQ has this administrator, who may log in from the
-	// loopback address only.
+	// Every new RabbitMQ has this administrator. It may log in from the loopback
+	// address only.
 	const user, password = "guest", "guest"
 	r := &RabbitMQ{
 		Host:     loopback,
@@ -141,8 +141,8 @@ func newRabbitMQ(script, epmd string, folder *rabbitmqFolder, ports rabbitmqPort
 		return launchLogged(cmd, r.log, syscall.SIGKILL)
 	}
 	r.launch = func(ctx context.Context) ([]*Process, error) {
-		// Left to itself, the broker would start a port mapper that outlives it.
-		// It uses one that is there, which can be ended together with it.
+		// The broker uses a port mapper that is running already. It would start one
+		// that outlives the broker; this one is stopped together with the broker.
 		mapper, err := run(epmd)
 		if err != nil {
 			return nil, err
@@ -160,8 +160,8 @@ func newRabbitMQ(script, epmd string, folder *rabbitmqFolder, ports rabbitmqPort
 	return r
 }
 
-// probe succeeds when a client can log in by AMQP, TLS is listened for, and the
-// management API answers.
+// probe succeeds when a client can log in by AMQP, the TLS port accepts connections,
+// and the management API replies.
 func (r *RabbitMQ) probe(ctx context.Context) error {
 	conn, err := amqp.DialConfig(r.URL("/"), amqp.Config{
 		Dial: func(network, addr string) (net.Conn, error) {
@@ -169,7 +169,7 @@ func (r *RabbitMQ) probe(ctx context.Context) error {
 			if err != nil {
 				return nil, err
 			}
-			// For the handshake; there is nothing after it but the closing.
+			// The deadline is for the handshake. After it, the connection is closed.
 			deadline, _ := ctx.Deadline()
 			return conn, conn.SetDeadline(deadline)
 		},

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// A rabbitmqFolder holds everything that a broker reads or writes.
+// A rabbitmqFolder is the folder with all files that a broker reads or writes.
 type rabbitmqFolder struct{ dir string }
 
 func openRabbitMQFolder(dir string) (*rabbitmqFolder, error) {
@@ -31,19 +31,20 @@ func openRabbitMQFolder(dir string) (*rabbitmqFolder, error) {
 func (f *rabbitmqFolder) path(name string) string { return filepath.Join(f.dir, name) }
 func (f *rabbitmqFolder) log() string             { return f.path("rabbitmq.log") }
 
-// environment is all that the broker and Erlang's port mapper see. It names a
-// place in the folder for every file that they would else look for elsewhere.
+// environment returns the whole environment of the broker and of Erlang's port mapper.
+// It names a path in the folder for every file that they would look for elsewhere.
 func (f *rabbitmqFolder) environment(erlang string, ports rabbitmqPorts) []string {
 	return []string{
 		"PATH=" + os.Getenv("PATH") + string(filepath.ListSeparator) + erlang,
 		"LANG=C.UTF-8",
-		"HOME=" + f.dir, // of the Erlang cookie
+		"HOME=" + f.dir, // the Erlang cookie is stored here
 
 		"ERL_EPMD_ADDRESS=" + loopback,
 		"ERL_EPMD_PORT=" + strconv.Itoa(ports.epmd),
 		"RABBITMQ_DIST_PORT=" + strconv.Itoa(ports.erlang),
-		// The data belongs to the node's name. It need not differ from that of
-		// another private broker, which has another port mapper.
+		// The data belongs to a node name, so the name must not change. All private
+		// brokers have the same name. They do not collide, because each has its own
+		// port mapper.
 		"RABBITMQ_NODENAME=ident@localhost",
 
 		"RABBITMQ_MNESIA_BASE=" + f.path("data"),
@@ -55,13 +56,13 @@ func (f *rabbitmqFolder) environment(erlang string, ports rabbitmqPorts) []strin
 		"RABBITMQ_PID_FILE=" + f.path("pid"),
 
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=+S 2:2 -kernel inet_dist_use_interface {127,0,0,1}",
-		// The script then becomes the broker instead of waiting for it, so that
-		// a signal reaches the broker.
+		// This makes the script replace itself by the broker, so that a signal to the
+		// process reaches the broker.
 		"RUNNING_UNDER_SYSTEMD=true",
 	}
 }
 
-// configure writes the broker's settings.
+// configure writes the broker's settings files.
 func (f *rabbitmqFolder) configure(ports rabbitmqPorts, o RabbitMQOptions) error {
 	var b strings.Builder
 	set := func(key string, value any) { fmt.Fprintf(&b, "%s = %v\n", key, value) }
@@ -85,7 +86,7 @@ func (f *rabbitmqFolder) configure(ports rabbitmqPorts, o RabbitMQOptions) error
 		set("ssl_options.fail_if_no_peer_cert", t.RequireCert)
 		set("ssl_cert_login_from", "common_name")
 	}
-	// A fairly full disk is no reason for a private broker to block publishers.
+	// The default limit would block publishers on a disk that is merely rather full.
 	set("disk_free_limit.absolute", "50MB")
 	set("management_agent.disable_metrics_collector", !o.Metrics)
 	set("log.file", false)

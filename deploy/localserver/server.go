@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// startTimeout and stopTimeout are far beyond what a slow machine needs: a
-	// server that has not started or stopped by then never will.
+	// startTimeout and stopTimeout are far longer than a slow machine needs. A server
+	// that has not started or stopped by then never will.
 	startTimeout = 3 * time.Minute
 	stopTimeout  = 1 * time.Minute
 
@@ -21,64 +21,64 @@ const (
 	probeInterval = 50 * time.Millisecond
 )
 
-// A server is what Postgres and RabbitMQ have in common: the life of a server's
-// processes.
+// A server is the part that Postgres and RabbitMQ share: it starts, watches and stops
+// the processes.
 //
-//	start          Stop, Kill
-//	------> runs -------------> down
-//	          | <-------------
-//	          |     Restart
-//	          +---------------> down, and Done is closed
-//	            dies by itself
+//	start             Stop, Kill
+//	------> running -------------> down
+//	           | <----------------
+//	           |     Restart
+//	           +-----------------> down, and Done is closed
+//	             dies by itself
 type server struct {
 	name       string
 	log        string         // the file that the processes write to
-	stopSignal syscall.Signal // asks the server to end in order
+	stopSignal syscall.Signal // makes the server shut down cleanly
 
-	// launch launches the processes, waits until the server answers, and returns
-	// them in the order of their start, the server itself last. When it fails
-	// it returns what it has launched so far, for the caller to end.
+	// launch starts the processes and waits until the server answers. It returns the
+	// processes in the order of their start, the server itself last. If it fails, it
+	// returns the processes started so far, and the caller kills them.
 	launch func(context.Context) ([]*Process, error)
 
 	done chan struct{}
 
-	lifecycle sync.Mutex // held through every start and stop, which thus take turns
+	lifecycle sync.Mutex // held during each start and stop, so that only one runs
 
 	mu       sync.Mutex // guards the following fields
 	current  *run       // nil while the server is down
-	stopping *run       // the one that Stop is ending, or else nil
+	stopping *run       // the run that Stop is stopping, or nil
 	err      error      // why done is closed
 }
 
-// A run is the time between one start and the next end.
+// A run is the time from a start of the server to its stop, crash or kill.
 type run struct {
 	processes []*Process
-	watched   chan struct{} // closed when the goroutine that watches them returns
+	watched   chan struct{} // closed when the goroutine that runs watch returns
 }
 
 func (r *run) main() *Process { return r.processes[len(r.processes)-1] }
 
-// kill ends all processes at once.
+// kill kills all processes.
 func (r *run) kill() {
 	for _, p := range slices.Backward(r.processes) {
 		p.Kill()
 	}
 }
 
-// Done is closed when the server dies without having been told to. It stays
-// closed after a Restart.
+// Done returns a channel that is closed when the server dies without a Stop, Kill or
+// Restart. The channel stays closed after a Restart.
 func (s *server) Done() <-chan struct{} { return s.done }
 
-// Err says how the server died, and is nil as long as Done is open.
+// Err returns how the server died. It is nil until Done is closed.
 func (s *server) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
 }
 
-// Stop ends the server in order and returns when all its processes are gone. An
-// error means that it had to be killed. A server that is down may be stopped
-// again.
+// Stop shuts the server down cleanly and returns when all its processes are gone. An
+// error means that the server had to be killed. Stopping a server that is down does
+// nothing.
 func (s *server) Stop() error {
 	s.lifecycle.Lock()
 	defer s.lifecycle.Unlock()
@@ -96,9 +96,9 @@ func (s *server) setStopping(r *run) {
 	s.stopping = r
 }
 
-// Kill ends all processes of the server at once by SIGKILL, as a crash would,
-// and returns when they are gone. Clients see their connections break. A Stop
-// that is under way is cut short.
+// Kill ends all processes of the server by SIGKILL, as a crash would, and returns when
+// they are gone. Clients see their connections break. If a Stop is running, Kill cuts
+// it short.
 func (s *server) Kill() {
 	s.mu.Lock()
 	stopping := s.stopping
@@ -111,8 +111,8 @@ func (s *server) Kill() {
 	s.killLocked()
 }
 
-// Restart starts the server again, on the same ports and with its data, and
-// returns when it answers. A server that still runs is killed first.
+// Restart starts the server again, on the same ports and with its data, and returns
+// when it answers. Restart kills a server that is still running first.
 func (s *server) Restart(ctx context.Context) error {
 	s.lifecycle.Lock()
 	defer s.lifecycle.Unlock()
@@ -127,7 +127,7 @@ func (s *server) killLocked() {
 	})
 }
 
-// endLocked takes the server down by the given means.
+// endLocked takes the server down by end. The caller holds s.lifecycle.
 func (s *server) endLocked(end func(*run) error) error {
 	s.mu.Lock()
 	r := s.current
@@ -144,7 +144,7 @@ func (s *server) endLocked(end func(*run) error) error {
 	return nil
 }
 
-// start brings up a new server.
+// start starts a new server.
 func (s *server) start(ctx context.Context) error {
 	s.lifecycle.Lock()
 	defer s.lifecycle.Unlock()
@@ -171,14 +171,14 @@ func (s *server) startLocked(ctx context.Context) error {
 	return nil
 }
 
-// watch notices when the server dies by itself.
+// watch closes s.done when the server dies by itself.
 func (s *server) watch(r *run) {
 	defer close(r.watched)
 	<-r.main().exited
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.current != r {
-		return // somebody ended it
+		return // Stop, Kill or Restart ended it
 	}
 	s.current = nil
 	r.kill()
@@ -188,8 +188,8 @@ func (s *server) watch(r *run) {
 	}
 }
 
-// awaitReady calls probe again and again until it succeeds. It gives up when the
-// process ends or ctx does. An attempt that hangs is broken off.
+// awaitReady calls probe until it succeeds. It fails when the process has ended or ctx
+// is done. A call that hangs is cancelled after probeTimeout.
 func awaitReady(ctx context.Context, p *Process, probe func(context.Context) error) error {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, probeTimeout)
@@ -208,7 +208,7 @@ func awaitReady(ctx context.Context, p *Process, probe func(context.Context) err
 		}
 		select {
 		case <-p.exited:
-			return fmt.Errorf("it ended at once (%s)", p.Status())
+			return fmt.Errorf("the process ended (%s)", p.Status())
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %v", context.Cause(ctx), err)
 		case <-time.After(probeInterval):
@@ -216,7 +216,7 @@ func awaitReady(ctx context.Context, p *Process, probe func(context.Context) err
 	}
 }
 
-// logTail returns the end of a log in a form that can follow an error.
+// logTail returns the last lines of a log file, to be appended to an error.
 func logTail(log string) string {
 	const lines = 20
 	text, err := os.ReadFile(log)
