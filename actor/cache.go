@@ -8,52 +8,52 @@ import (
 	"time"
 )
 
-// CacheOptions bounds a cache. The bounds are over all partitions that share it.
+// CacheOptions are the limits of a cache. All partitions that share it count together.
 type CacheOptions struct {
-	Users int           // the most users, at least 1
-	Bytes int64         // the most bytes, as [Cache.Bytes] counts them
-	Idle  time.Duration // how long a user is kept who is not asked for, at least; at most an eighth longer
+	Users int           // maximum number of users, at least 1
+	Bytes int64         // maximum size in bytes, as [Cache.Bytes] counts them
+	Idle  time.Duration // a user that is not used for this time, or up to an eighth longer, is evicted
 }
 
-// A Cache keeps users in memory, so that reading them needs no store: such a
-// user is warm. When it is full, those go who were not asked for the longest.
+// A Cache keeps users in memory, so that they can be read without the store. When it is
+// full, it evicts the least recently used user.
 //
-// A user is warm in the partition whose actor has read or written the user last,
-// until that partition ends; the cache is as true as the partition's lease is. It
-// is safe for concurrent use, by any number of partitions. A nil *Cache keeps
-// nobody.
+// A user is cached for one partition: the one whose actor last read or wrote it, and only
+// until that partition ends. The cached user is up to date as long as the partition's
+// lease is valid. A Cache is safe for concurrent use by any number of partitions. A nil
+// *Cache is always empty.
 type Cache struct {
 	idle   time.Duration
-	shards []shard       // a user is in one of them, by id
-	index  *index        // whom the users' other keys lead to
-	clock  atomic.Int64  // what a shard takes for the time: rises ageIdle times in idle
-	wake   chan struct{} // holds a token while there may be users of a partition that has ended
+	shards []shard       // the user id selects the shard
+	index  *index        // finds users by other keys than the id
+	clock  atomic.Int64  // the time for shards; increases ageIdle times per idle
+	wake   chan struct{} // has a token while users of a closed partition may still be cached
 
-	trustMu      sync.Mutex    // held by who changes the following field
-	trustChanges atomic.Uint64 // how often it was changed whether the cache is trusted: odd, it is
+	trustMu      sync.Mutex    // serializes changes of trustChanges
+	trustChanges atomic.Uint64 // number of changes between trusted and not trusted; odd: trusted
 
-	hits atomic.Int64 // that were answered
+	hits atomic.Int64 // reads answered from the cache
 
 	cancel context.CancelFunc
-	closed chan struct{} // closed when sweep has ended
+	closed chan struct{} // closed when evictLoop has returned
 }
 
 const (
-	// ageIdle is the age on the cache's clock at which a user is idle.
+	// ageIdle is how many ticks of the cache's clock make a user idle.
 	ageIdle = 8
 
-	// A cache has as many shards as have at least so many users and bytes each,
-	// so that each can be bounded by itself, but no more than maxShards.
+	// Each shard gets an equal part of the limits. A cache has as many shards as
+	// possible, up to maxShards, if each can have at least this many users and bytes.
 	minShardUsers = 512
 	minShardBytes = 1 << 20
 	maxShards     = 64
 
-	// freeMemoryFrom is how many bytes have to have been kept, and three quarters of
-	// them let go, for memory to be given back to the system at once.
+	// If the cache had at least this many bytes and has evicted three quarters of them,
+	// it returns memory to the operating system at once.
 	freeMemoryFrom = 64 << 20
 )
 
-// NewCache returns an empty cache, which is not trusted yet. It has to be closed.
+// NewCache returns an empty cache that is not trusted yet. The caller must close it.
 func NewCache(o CacheOptions) *Cache {
 	n := 1
 	for 2*n <= maxShards && o.Users/(2*n) >= minShardUsers && o.Bytes/int64(2*n) >= minShardBytes {
@@ -68,25 +68,24 @@ func NewCache(o CacheOptions) *Cache {
 	return c
 }
 
-// Close ends what the cache does by itself, which is to forget idle users. It may
-// be called more than once.
+// Close ends the goroutine that evicts idle users. It may be called more than once.
 func (c *Cache) Close() {
 	c.cancel()
 	<-c.closed
 }
 
-// SetTrusted says whether the cache may be used. When SetTrusted(false) is called, nothing
-// more is answered from it, and it forgets everybody; nothing that was asked of
-// the store before is kept afterwards. A read that begins after SetTrusted(false) thus
-// sees what another program had written before it.
-func (c *Cache) SetTrusted(yes bool) {
+// SetTrusted sets whether the cache may be used. SetTrusted(false) evicts all users. From
+// then on nothing is answered from the cache, and no result of a query that began
+// before the call is ever added. Therefore a read that begins after SetTrusted(false) sees
+// what another program has written before that call.
+func (c *Cache) SetTrusted(trusted bool) {
 	c.trustMu.Lock()
 	defer c.trustMu.Unlock()
-	if c.trusted() == yes {
+	if c.Trusted() == trusted {
 		return
 	}
 	c.trustChanges.Add(1)
-	if yes {
+	if trusted {
 		return
 	}
 	for i := range c.shards {
@@ -94,13 +93,13 @@ func (c *Cache) SetTrusted(yes bool) {
 	}
 }
 
-// Trusted says whether the cache may be used now.
-func (c *Cache) Trusted() bool { return c.trusted() }
+// Trusted reports whether the cache may be used now.
+func (c *Cache) Trusted() bool { return c.generation()%2 == 1 }
 
-// Hits says how many reads were answered from the cache.
+// Hits returns how many reads were answered from the cache.
 func (c *Cache) Hits() int64 { return c.hits.Load() }
 
-// Len says how many users are warm.
+// Len returns the number of cached users.
 func (c *Cache) Len() int {
 	n := 0
 	for i := range c.shards {
@@ -110,8 +109,8 @@ func (c *Cache) Len() int {
 	return n
 }
 
-// Bytes says how many bytes the warm users take: those of their answers and
-// emails, and 336 beside each.
+// Bytes returns the size of the cached users in bytes: the encoded reply and the email of
+// each, and 336 bytes of overhead.
 func (c *Cache) Bytes() int64 {
 	n := int64(0)
 	for i := range c.shards {
@@ -121,8 +120,8 @@ func (c *Cache) Bytes() int64 {
 	return n
 }
 
-// generation says how often it was changed whether the cache is trusted. Who
-// wants to keep what the store says takes it before the store is asked.
+// generation returns a number that changes whenever SetTrusted changes something. To
+// put the result of a query into the cache, take the generation before the query.
 func (c *Cache) generation() uint64 {
 	if c == nil {
 		return 0
@@ -130,16 +129,13 @@ func (c *Cache) generation() uint64 {
 	return c.trustChanges.Load()
 }
 
-// trusted says whether the cache may be used now.
-func (c *Cache) trusted() bool { return c.generation()%2 == 1 }
-
-// trustedSince says whether the cache has been trusted ever since it was of the given
-// generation.
+// trustedSince reports whether the cache was trusted at the given generation and has been
+// since.
 func (c *Cache) trustedSince(generation uint64) bool {
 	return generation%2 == 1 && c.generation() == generation
 }
 
-// entryOf returns a user who is entryOf in p, nil for others.
+// entryOf returns the entry of a user that is cached for p, else nil.
 func (c *Cache) entryOf(p *Partition, userID int64) *entry {
 	if c == nil {
 		return nil
@@ -147,13 +143,13 @@ func (c *Cache) entryOf(p *Partition, userID int64) *entry {
 	s := c.shard(userID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !c.trusted() || p.closed.Load() {
+	if !c.Trusted() || p.closed.Load() {
 		return nil
 	}
 	return s.getLocked(p, userID, c.clock.Load())
 }
 
-// reply returns the answer about a user who is warm in p, nil for others.
+// reply returns the encoded reply with a user that is cached for p, else nil.
 func (c *Cache) reply(p *Partition, userID int64) []byte {
 	if e := c.entryOf(p, userID); e != nil {
 		c.hits.Add(1)
@@ -162,8 +158,9 @@ func (c *Cache) reply(p *Partition, userID int64) []byte {
 	return nil
 }
 
-// FindID returns the id of a warm user who may be the one whom l describes, though
-// l does not name the id; 0 if there is none.
+// FindID finds a cached user by the email or a service id in l. The user may not match l
+// completely: [Partition.GetCached] checks that. FindID returns 0 if there is none, or
+// if l has a user id.
 func (c *Cache) FindID(l *Lookup) (userID int64) {
 	if c == nil || l.UserID != nil || l.NoMatch {
 		return 0
@@ -171,12 +168,12 @@ func (c *Cache) FindID(l *Lookup) (userID int64) {
 	return c.index.find(l)
 }
 
-// matchingReply is get, for a user whom l describes.
+// matchingReply is reply for a user that also matches l.
 func (c *Cache) matchingReply(p *Partition, userID int64, l *Lookup) []byte {
 	s := c.shard(userID)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.users[userID]; !c.trusted() || p.closed.Load() || e == nil || !e.keys.matches(l) {
+	if e := s.users[userID]; !c.Trusted() || p.closed.Load() || e == nil || !e.keys.matches(l) {
 		return nil
 	}
 	if e := s.getLocked(p, userID, c.clock.Load()); e != nil {
@@ -186,7 +183,7 @@ func (c *Cache) matchingReply(p *Partition, userID int64, l *Lookup) []byte {
 	return nil
 }
 
-// user returns a user who is warm in p, nil for others.
+// user returns a user that is cached for p, else nil.
 func (c *Cache) user(p *Partition, userID int64) *User {
 	e := c.entryOf(p, userID)
 	if e == nil {
@@ -194,15 +191,15 @@ func (c *Cache) user(p *Partition, userID int64) *User {
 	}
 	u, err := userInReply(e.reply)
 	if err != nil {
-		return nil // AnswerUser has worded something else: the store has it
+		return nil // not encoded by UserReply: the store will read the user
 	}
 	u.Version = e.version
 	return u
 }
 
-// put makes a user warm in p, if the cache has been trusted since it was of the
-// given generation. It keeps a copy of answer, which is about that user.
-func (c *Cache) put(p *Partition, u *User, answer []byte, generation uint64) {
+// put caches a user for p, if the cache has been trusted since the given generation. It
+// copies reply, the encoded reply with that user.
+func (c *Cache) put(p *Partition, u *User, reply []byte, generation uint64) {
 	if c == nil {
 		return
 	}
@@ -210,14 +207,15 @@ func (c *Cache) put(p *Partition, u *User, answer []byte, generation uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.evictLocked(p, u.ID)
-	// Trust changes the generation, and a partition ends, before the shard is
-	// cleared of what must not stay; that is to come if it is not seen here.
+	// SetTrusted changes the generation before it clears the shards, and a partition
+	// sets closed before its users are evicted. So a change that is not visible here will
+	// still remove this entry.
 	if c.trustedSince(generation) && !p.closed.Load() {
-		s.putLocked(p, u, answer, c.clock.Load())
+		s.putLocked(p, u, reply, c.clock.Load())
 	}
 }
 
-// evict makes a user passive who may be warm in p.
+// evict removes a user if it is cached for p.
 func (c *Cache) evict(p *Partition, userID int64) {
 	if c == nil {
 		return
@@ -228,15 +226,13 @@ func (c *Cache) evict(p *Partition, userID int64) {
 	s.evictLocked(p, userID)
 }
 
-// shard returns the shard that a user is in. Ids that follow each other are
-// spread evenly.
+// shard returns the shard of a user id. Consecutive ids are spread evenly.
 func (c *Cache) shard(userID int64) *shard {
 	const golden = 0x9e3779b97f4a7c15
 	return &c.shards[uint64(userID)*golden>>32%uint64(len(c.shards))]
 }
 
-// onPartitionClosed has the users who were warm in a partition that is over let go
-// soon.
+// onPartitionClosed makes evictLoop evict the users of closed partitions soon.
 func (c *Cache) onPartitionClosed() {
 	if c == nil {
 		return
@@ -247,33 +243,33 @@ func (c *Cache) onPartitionClosed() {
 	}
 }
 
-// evictLoop lets go who is idle, or was warm in a partition that has ended.
+// evictLoop evicts users that are idle, and users of closed partitions.
 func (c *Cache) evictLoop(ctx context.Context) {
 	defer close(c.closed)
 	ticker := time.NewTicker(c.idle / ageIdle)
 	defer ticker.Stop()
-	var most int64 // bytes since memory was given back
+	var peak int64 // maximum of Bytes since memory was returned to the system
 	for {
-		var ended bool
+		var closed bool // a partition was closed
 		select {
 		case <-ticker.C:
 			c.clock.Add(1)
 		case <-c.wake:
-			ended = true
+			closed = true
 		case <-ctx.Done():
 			return
 		}
-		// What was last used at this time, or before, has been idle for long
-		// enough: by one more, as the clock may have been about to rise.
+		// Entries last used at this time or before are idle. One tick is added
+		// because an entry may have been used just before the clock increased.
 		idle := c.clock.Load() - ageIdle - 1
-		most = max(most, c.Bytes())
+		peak = max(peak, c.Bytes())
 		for i := range c.shards {
-			c.shards[i].evictIdle(idle, ended)
+			c.shards[i].evict(idle, closed)
 		}
 		c.index.shrink()
-		if left := c.Bytes(); most >= freeMemoryFrom && left <= most/4 {
-			debug.FreeOSMemory() // by itself, the runtime takes minutes
-			most = left
+		if left := c.Bytes(); peak >= freeMemoryFrom && left <= peak/4 {
+			debug.FreeOSMemory() // the runtime alone would take minutes
+			peak = left
 		}
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// lookupKeys are what a warm user is found by, beside the id.
+// lookupKeys are the keys by which a cached user can be found, except the id.
 type lookupKeys struct {
 	email    string     // "" for none
 	accounts [2]account // with GitHub, and with Facebook
@@ -26,8 +26,7 @@ func keysOf(u *User) lookupKeys {
 	return k
 }
 
-// matches reports whether a user with these keys is the one whom l describes, by
-// whatever it names but the id.
+// matches reports whether a user with these keys matches all fields of l except the id.
 func (k *lookupKeys) matches(l *Lookup) bool {
 	if l.Email != nil && *l.Email != k.email {
 		return false
@@ -40,8 +39,8 @@ func (k *lookupKeys) matches(l *Lookup) bool {
 	return true
 }
 
-// An index says which warm user may have an email or an account. Whether the
-// user has it, the user's entry says.
+// An index finds the id of a cached user by email or account. The result may be out of
+// date: the caller must compare with the keys in the user's entry.
 type index struct {
 	seed   maphash.Seed
 	shards [maxShards]indexShard
@@ -78,7 +77,7 @@ func (x *index) accountShard(k accountKey) *indexShard {
 	return &x.shards[maphash.Comparable(x.seed, k)%maxShards]
 }
 
-// add notes whose keys these are.
+// add adds the keys of a user.
 func (x *index) add(k *lookupKeys, userID int64) {
 	if k.email != "" {
 		s := x.emailShard(k.email)
@@ -97,7 +96,7 @@ func (x *index) add(k *lookupKeys, userID int64) {
 	}
 }
 
-// remove takes back add, as far as nobody else has got the keys since.
+// remove removes the keys of a user, except those that another user has got since.
 func (x *index) remove(k *lookupKeys, userID int64) {
 	if k.email != "" {
 		s := x.emailShard(k.email)
@@ -120,8 +119,7 @@ func (x *index) remove(k *lookupKeys, userID int64) {
 	}
 }
 
-// find returns who may be meant by a look-up that does not name the id, 0 if
-// that is not known. One of what it names is enough.
+// find returns the id of a user that has the first key in l, 0 if no cached user has it.
 func (x *index) find(l *Lookup) int64 {
 	if l.Email != nil {
 		s := x.emailShard(*l.Email)
@@ -141,8 +139,7 @@ func (x *index) find(l *Lookup) int64 {
 	return 0
 }
 
-// shrink gives back the memory of maps that are empty: they do not shrink by
-// themselves.
+// shrink replaces maps that are empty. A Go map does not shrink by itself.
 func (x *index) shrink() {
 	for i := range x.shards {
 		s := &x.shards[i]

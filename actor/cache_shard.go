@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// A shard is a part of a cache that bounds and locks its users by itself.
+// A shard is a part of a cache with its own lock and its own limits.
 type shard struct {
 	maxUsers int
 	maxBytes int64
@@ -14,25 +14,25 @@ type shard struct {
 
 	mu    sync.Mutex // guards the following fields, and all entries
 	users map[int64]*entry
-	peak  int   // users since the map was made: it has memory for so many
-	lru   entry // its next was used last, and its prev longest ago
+	peak  int   // maximum of len(users) since the map was made; the map has memory for this many
+	lru   entry // list of entries: next is the most recently used one, prev the least recently used one
 	bytes int64
 }
 
-// An entry is a user who is warm.
+// An entry is a cached user.
 type entry struct {
-	partition  *Partition // in which the user is warm
+	partition  *Partition // that the user is cached for
 	userID     int64
-	reply      []byte // to a get; shared, never changed
+	reply      []byte // to a get, encoded; shared, never changed
 	keys       lookupKeys
 	version    Version
-	lastUsed   int64 // when, on the cache's clock
+	lastUsed   int64 // on the cache's clock
 	prev, next *entry
 }
 
-// entryBytes is about what an entry takes beside its answer and its email: 128
-// bytes itself, 20 to 40 in the map, up to 140 in the index, and what its answer's
-// memory is larger than the answer.
+// entryBytes is roughly the memory of an entry without its reply and its email: 128
+// bytes for the entry, 20 to 40 in the map, up to 140 in the index, and the unused
+// end of the memory block that holds the reply.
 const entryBytes = 336
 
 func (e *entry) bytes() int64 { return entryBytes + int64(len(e.reply)+len(e.keys.email)) }
@@ -62,8 +62,8 @@ func (s *shard) size() (users int, bytes int64) {
 	return len(s.users), s.bytes
 }
 
-// getLocked returns a user who is warm in p, nil for others. Who has it may read its
-// answer and version without the lock.
+// getLocked returns the entry of a user that is cached for p, else nil. Its reply and
+// version may be read without the lock.
 func (s *shard) getLocked(p *Partition, userID, now int64) *entry {
 	e := s.users[userID]
 	if e == nil || e.partition != p {
@@ -77,14 +77,15 @@ func (s *shard) getLocked(p *Partition, userID, now int64) *entry {
 	return e
 }
 
-// putLocked adds a user who is not there yet in p, and makes room.
-func (s *shard) putLocked(p *Partition, u *User, answer []byte, now int64) {
+// putLocked adds a user that is not cached for p, and evicts other users if the shard is
+// over its limits then.
+func (s *shard) putLocked(p *Partition, u *User, reply []byte, now int64) {
 	if old := s.users[u.ID]; old != nil {
-		s.removeLocked(old) // of a partition that was the same one's before
+		s.removeLocked(old) // cached for a former owner of this partition
 	}
 	k := keysOf(u)
-	k.email = strings.Clone(k.email) // which may be part of something larger
-	e := &entry{partition: p, userID: u.ID, reply: slices.Clip(slices.Clone(answer)), keys: k, version: u.Version, lastUsed: now}
+	k.email = strings.Clone(k.email) // the string may keep a larger buffer alive
+	e := &entry{partition: p, userID: u.ID, reply: slices.Clip(slices.Clone(reply)), keys: k, version: u.Version, lastUsed: now}
 	if e.bytes() > s.maxBytes {
 		return
 	}
@@ -111,23 +112,23 @@ func (s *shard) removeLocked(e *entry) {
 	s.bytes -= e.bytes()
 }
 
-// evictIdle removes the users who were last used at the time idle or before, and,
-// where a partition has ended, those who were warm in such a one.
-func (s *shard) evictIdle(idle int64, ended bool) {
+// evict removes the entries last used at the time idle or before. If a partition was
+// closed, it also removes the entries of closed partitions.
+func (s *shard) evict(idle int64, closed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for e := s.lru.prev; e != &s.lru && (ended || e.lastUsed <= idle); {
-		before := e.prev
+	for e := s.lru.prev; e != &s.lru && (closed || e.lastUsed <= idle); {
+		prev := e.prev
 		if e.lastUsed <= idle || e.partition.closed.Load() {
 			s.removeLocked(e)
 		}
-		e = before
+		e = prev
 	}
 	s.shrinkLocked()
 }
 
-// shrinkLocked gives back the memory of a map that has become much too large:
-// it does not shrink by itself.
+// shrinkLocked copies the users into a smaller map if the map is much too large for
+// them. A Go map does not shrink by itself.
 func (s *shard) shrinkLocked() {
 	if s.peak <= 64 || len(s.users) > s.peak/4 {
 		return

@@ -2,16 +2,16 @@ package actor
 
 import "encoding/json"
 
-// operation is one operation of a JSON Patch (RFC 6902).
+// An operation is one operation of a JSON Patch (RFC 6902), as encoded in JSON.
 type operation struct {
 	Op    string `json:"op"`
 	Path  string `json:"path"`
 	Value any    `json:"value,omitzero"`
 }
 
-// Changes says what has become of a user, nil for nobody, as a JSON Patch from the
-// user before to the user after. It holds no access token: where one was replaced,
-// that operation has no value. It is nil where the two are the same.
+// Changes returns the JSON Patch from one state of a user to the next, for the audit
+// log. A nil user does not exist. The patch contains no access token: the operation that
+// replaces a token has no value. If nothing changed, Changes returns nil.
 func Changes(before, after *User) []byte {
 	var ops []operation
 	switch {
@@ -42,8 +42,8 @@ func appendTokenReplaced(ops []operation, path string, before, after *Account) [
 	return ops
 }
 
-// diff is the JSON Patch that makes after out of before, as those see the two
-// who are shown access tokens, or are not.
+// diff returns the JSON Patch from before to after. Without tokens, it is the patch
+// between the two users as they look without their access tokens.
 func diff(before, after *User, tokens bool) []operation {
 	ops := []operation{}
 	if before.Name != after.Name {

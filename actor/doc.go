@@ -1,42 +1,59 @@
-// Package actor says what a user is and what can be done to one, and does it:
-// it reads requests, decides what they make of a user, words the answers and
-// the notifications, and runs an actor for each user who has work.
+// Package actor is the domain of the service: what a user is, what each
+// operation does to a user, and the actor that runs a user's operations in order.
 //
-// A [Partition] does the work of the users of one partition. A user's actor is a
-// mailbox, bounded but for what the partition's queue bounds, and, while there is
-// work in it, a goroutine. It serialises what concerns its user: each write decides on
-// what the one before has left, and a read sees what the writes before it have left.
-// What waits is given to the store at once, which may commit several writes together;
-// the next ones are begun when these are answered. The actors of different users run
-// side by side.
+// # What it is for
 //
-// # Warm users
+// [Parse] turns the body of a message into a [Request]: a get, a list or a [Write].
+// [Write.Decide] computes what a write does to a user. [UserReply], [PageReply],
+// [ErrorReply] and [Write.Reply] encode what the caller gets. A [Notification] is what
+// subscribers get.
 //
-// A [Cache] keeps users in memory, worded as the answer to a get. It rests on
-// this: all writes to a user of a partition, from when the lease began
-// until it ends, come through the one Partition, whose actor puts what it has
-// committed into the cache before it tells anybody. So a user who is warm is as
-// the last answered write has left him, as long as
+// A [Partition] does the work for the users of one partition. It starts an actor
+// for each user that has work. An actor is a mailbox (a queue of that user's reads and
+// writes) and one goroutine, which exists only while the mailbox has tasks. Actors of
+// different users run in parallel.
 //
-//   - the lease is good. When the store says that it is over, or the partition is
-//     finished or stopped, nothing is answered from the cache any more. While an
-//     instance does not know yet that it has lost a lease, it must not be able to
-//     answer at all: that is left to package cluster.
-//   - no other program writes to the tables. When one does, somebody has to call
-//     [Cache.SetTrusted] with false. What the store was asked before that moment is
-//     not kept after it.
+// # What it promises
 //
-// Where a write's outcome is not known for sure, the user is forgotten and read
-// again.
+//   - Order. One user's writes are decided and committed in the order in which
+//     [Partition.Write] was called. Each write is decided on the state that the write
+//     before it left behind.
+//   - Read your writes. A read sees every write that was answered before the read began.
+//     A read that is in the mailbox also sees every write that is before it there.
+//   - Bounds. A mailbox holds a limited number of tasks. Requests from the partition
+//     queue ([Write].FromQueue, [Partition.GetFromQueue]) are exempt, because the
+//     consumer's prefetch limits their number.
+//   - One callback per task. It is called exactly once, also when the partition stops
+//     or loses its lease.
+//   - Group commit. Writes that wait in one mailbox go to the [Store] together. The
+//     store decides how many of them it commits in one transaction.
+//
+// # The cache
+//
+// A [Cache] keeps users in memory, already encoded as the reply to a get. These
+// invariants make it safe to answer from the cache:
+//
+//   - Invariant: all writes to a user go through one Partition while the lease is
+//     valid. Its actor updates the cache before it calls any callback.
+//   - Invariant: a partition that is drained, stopped or fenced neither reads from
+//     the cache nor adds to it.
+//   - Invariant: after [Cache.SetTrusted](false) nothing is answered from the cache,
+//     and no result of a query that began before that call is ever added to it. The user
+//     of this package must call it when another program has written to the tables.
+//   - If the outcome of a write is not known, the user is evicted and read again.
 //
 // # Decisions
 //
-// What a write does is a pure function of the user as stored ([Write.Decide]).
-// The [Store] calls it either inside the transaction that has the user's rows
-// locked; or, where the user is warm, before it, with the user whom the actor
-// knows, and the transaction then writes nothing unless the rows are of the
-// version that is known. So what another program has changed meanwhile is never
-// decided upon unseen.
+// [Write.Decide] is a pure function of the stored user. The [Store] calls it in one
+// of two ways. Either it locks and reads the user's rows, and decides inside the
+// transaction. Or it decides before the transaction, on [Write].Cached, and the
+// transaction changes nothing unless the stored rows still have that version. Therefore
+// no write is ever decided on a state that another program has changed in the
+// meantime.
 //
-// The package knows neither the broker nor SQL.
+// # What it leaves to others
+//
+// The package knows neither RabbitMQ nor SQL. Package store implements [Store].
+// Package cluster claims leases, routes requests to the right partition, and makes sure
+// that an instance that may have lost a lease without noticing answers nothing.
 package actor

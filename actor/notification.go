@@ -6,24 +6,24 @@ import (
 	"github.com/google/uuid"
 )
 
-// A Notification is a notification of a change that has been committed.
+// A Notification tells subscribers about a committed change.
 type Notification struct {
 	RoutingKey string
 	Body       []byte // JSON
-	HasTokens  bool   // Body holds access tokens
+	HasTokens  bool   // Body contains access tokens
 }
 
-// A PendingNotification is a notice that was committed with its change, and is kept
-// until the broker has it.
+// A PendingNotification is a notification in the outbox: it was committed with its
+// change and stays there until the broker has confirmed it.
 type PendingNotification struct {
-	ID          int64 // rises in the order of each user's changes
+	ID          int64 // increases in the order of each user's changes
 	UserID      int64
-	Partition   int       // whose lease it was committed under; -1: not known
-	MessageID   uuid.UUID // the same each time that it is sent
+	Partition   int       // the partition that committed it; -1: not known
+	MessageID   uuid.UUID // the same each time it is sent
 	RoutingKey  string
 	Body        []byte // JSON
-	TraceParent string // of the request, "" if it had none
-	TraceState  string // likewise; it is not stored, so what comes from the outbox has none
+	TraceParent string // of the request, "" for none
+	TraceState  string // of the request; not stored, so "" if it was read from the outbox
 }
 
 func createNotification(u *User, tokens bool) Notification {

@@ -11,56 +11,57 @@ import (
 )
 
 var (
-	// ErrMailboxFull says that as many tasks wait for one user as may.
+	// ErrMailboxFull means that the user's mailbox has reached its limit.
 	ErrMailboxFull = errors.New("actor: mailbox full")
 
-	// ErrStopped says that the partition takes no more work, or that it was
-	// stopped before a task was done.
+	// ErrStopped means that the partition accepts no more work, or that it was
+	// stopped before the task was done.
 	ErrStopped = errors.New("actor: partition stopped")
 )
 
-// PartitionOptions says what a partition works with.
+// PartitionOptions are the dependencies and limits of a partition.
 type PartitionOptions struct {
 	Store   Store
-	Lease   partition.Lease // what its writes are committed under
-	Mailbox int             // tasks for one user, beside one that is being done and what is Queued
+	Lease   partition.Lease // the lease that the writes are committed under
+	Mailbox int             // limit of tasks that wait for one user; tasks from the partition queue are exempt
 	Cache   *Cache          // shared by all partitions of the instance; nil: every read goes to the store
-	Fenced  func()          // called once, when the store says that the lease is over; must not block
+	Fenced  func()          // called once, when the store reports that the lease was lost; must not block
 }
 
-// A Partition runs the actors of the users of one partition, from when its
-// lease was claimed until the lease ends. It is safe for concurrent use.
+// A Partition runs the actors of the users of one partition for the time of one
+// lease. It is safe for concurrent use.
 //
-// One user's tasks are done in the order in which Write and Get were called,
-// but that reads are not held up needlessly: see [Partition.Get].
+// One user's tasks run in the order in which Write and Get were called. A read
+// that need not wait for a write may run earlier: see [Partition.Get].
 type Partition struct {
 	o       PartitionOptions
-	ctx     context.Context // done when work is broken off; its cause says why
+	ctx     context.Context // cancelled by Stop and by a lost lease; its cause is ErrStopped or ErrFenced
 	cancel  context.CancelCauseFunc
-	closed  atomic.Bool   // no more work is taken, and nothing answered from the cache; set under mu
-	drained chan struct{} // closed when over and nothing is under way
-	fenced  sync.Once     // calls Fenced
+	closed  atomic.Bool   // accepts no work and does not use the cache any more; set under mu
+	drained chan struct{} // closed when closed is set and no task is left
+	fenced  sync.Once     // for the call of o.Fenced
 
 	mu          sync.Mutex       // guards the following fields
-	actors      map[int64]*actor // of the users who have one, by id
-	bypassReads int              // reads that are done beside the actors, at most Mailbox
+	actors      map[int64]*actor // by user id; only of users that have tasks
+	bypassReads int              // reads in progress outside of the actors, at most o.Mailbox
 }
 
-// NewPartition returns a partition that has no work. Its owner ends it with
-// Stop, or with Finish if that succeeds.
+// NewPartition returns a partition without work. The caller must end it, either with
+// Stop or with a Drain that succeeds.
 func NewPartition(o PartitionOptions) *Partition {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	return &Partition{o: o, ctx: ctx, cancel: cancel, drained: make(chan struct{}), actors: make(map[int64]*actor)}
 }
 
-// Write puts w into the mailbox of its user. When it is committed or has failed,
-// done is called, once, by the user's actor, which waits for it to return. The
-// error is the store's; or ErrFenced, if the lease is over, or ErrStopped: then
-// a write that was under way may have been applied or not, and who takes the
-// request next finds out by its identity.
+// Write puts w into the mailbox of its user. The user's actor calls done once, when the
+// write is committed or has failed, and waits for done to return.
 //
-// Where Write itself returns an error, ErrMailboxFull or ErrStopped, nothing is
-// done and done is not called. For what is Queued, no mailbox is full.
+// The error that done gets is the store's, ErrFenced or ErrStopped. After one of the
+// last two, a write that was in progress may have been applied. The next owner of
+// the partition finds that out by the request id.
+//
+// Write returns ErrMailboxFull or ErrStopped if it does not accept the write. done is
+// not called then. A write that is FromQueue never finds a mailbox full.
 func (p *Partition) Write(w *Write, done func(Outcome, error)) error {
 	if w.Trace != nil {
 		w.enqueuedAt = time.Now()
@@ -83,39 +84,45 @@ func (p *Partition) Write(w *Write, done func(Outcome, error)) error {
 	return nil
 }
 
-// Get reads a user. What done is called with, once, is the whole answer, encoded:
-// it is shared and must not be changed. The errors are those of Write.
+// Get reads a user and calls done once with the encoded reply, which is shared and must
+// not be changed. The errors are those of Write.
 //
-// While a write of the user is under way or waits, the read waits behind it, and sees
-// what that has left, though it may be told after later writes are committed as well.
-// Otherwise, if the user is warm, done is called before Get returns. If not, the
-// user's actor loads the user, for all reads that have come until then; but when
-// the cache is not trusted, or there is none, such reads go to the store beside
-// each other, up to Mailbox of them in the partition at a time.
+// If a write of the user is in the mailbox, the read waits behind it and sees the
+// state that the write leaves behind. Its callback may be called after later writes
+// are committed as well.
 //
-// A read that finds the mailbox full goes to the store in the same way: it sees
-// every write that was answered, but perhaps not those that wait. If there are
-// too many of these as well, Get returns ErrMailboxFull.
-func (p *Partition) Get(userID int64, done func(answer []byte, err error)) error {
+// If there is no write and the user is cached, Get calls done before it returns. If
+// the user is not cached, its actor loads it, once for all reads that wait.
+//
+// If the cache is nil or not trusted and there is no write, the read bypasses the
+// actor: it goes to the store in parallel with other reads, up to o.Mailbox of them in
+// the partition.
+//
+// A read that finds the mailbox full bypasses the actor too. It sees every write that
+// was answered before, but perhaps not the writes in the mailbox. If there are too many
+// such reads, Get returns ErrMailboxFull.
+func (p *Partition) Get(userID int64, done func(reply []byte, err error)) error {
 	return p.readUser(userID, false, done)
 }
 
-// GetFromQueue is Get for a read that came by the partition's queue, which bounds how many
-// there are: it finds no mailbox full, and so always sees the writes that came before it.
-func (p *Partition) GetFromQueue(userID int64, done func(answer []byte, err error)) error {
+// GetFromQueue is Get for a read from the partition queue. The consumer's prefetch
+// limits the number of such reads, so they never find a mailbox full. Therefore such a
+// read always sees the writes before it in the queue.
+func (p *Partition) GetFromQueue(userID int64, done func(reply []byte, err error)) error {
 	return p.readUser(userID, true, done)
 }
 
-func (p *Partition) readUser(userID int64, queued bool, done func(answer []byte, err error)) error {
-	answer, err := p.replyOrStart(userID, queued, done)
-	if answer != nil {
-		done(answer, nil)
+func (p *Partition) readUser(userID int64, fromQueue bool, done func(reply []byte, err error)) error {
+	reply, err := p.replyOrStart(userID, fromQueue, done)
+	if reply != nil {
+		done(reply, nil)
 	}
 	return err
 }
 
-// replyOrStart returns the answer, or sees to it that done is called with it.
-func (p *Partition) replyOrStart(userID int64, queued bool, done func([]byte, error)) (warm []byte, err error) {
+// replyOrStart returns the reply if it is cached. Otherwise it starts a read that
+// calls done.
+func (p *Partition) replyOrStart(userID int64, fromQueue bool, done func([]byte, error)) (cached []byte, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed.Load() {
@@ -123,10 +130,10 @@ func (p *Partition) replyOrStart(userID int64, queued bool, done func([]byte, er
 	}
 	a := p.actors[userID]
 	noWrites := a == nil || a.writes == 0
-	trusted := p.o.Cache.trusted()
+	trusted := p.o.Cache.Trusted()
 	if noWrites && trusted {
-		if answer := p.o.Cache.reply(p, userID); answer != nil {
-			return answer, nil
+		if reply := p.o.Cache.reply(p, userID); reply != nil {
+			return reply, nil
 		}
 	}
 	mayBypass := p.bypassReads < p.o.Mailbox
@@ -135,7 +142,7 @@ func (p *Partition) replyOrStart(userID int64, queued bool, done func([]byte, er
 		p.startBypassReadLocked(userID, t)
 	case a == nil:
 		p.startActorLocked(userID, t)
-	case queued || a.mailboxLen() < p.o.Mailbox:
+	case fromQueue || a.mailboxLen() < p.o.Mailbox:
 		a.enqueue(t)
 	case mayBypass:
 		p.startBypassReadLocked(userID, t)
@@ -145,9 +152,9 @@ func (p *Partition) replyOrStart(userID int64, queued bool, done func([]byte, er
 	return nil, nil
 }
 
-// GetCached returns the whole answer, encoded, about a user of this id whom l
-// describes, if the user is warm and no write of the user is under way or waits;
-// nil otherwise. The answer is shared and must not be changed.
+// GetCached returns the encoded reply with the user of this id, if the user is cached,
+// matches l, and has no write in its mailbox. Otherwise it returns nil. The reply is
+// shared and must not be changed.
 func (p *Partition) GetCached(userID int64, l *Lookup) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -157,26 +164,26 @@ func (p *Partition) GetCached(userID int64, l *Lookup) []byte {
 	return p.o.Cache.matchingReply(p, userID, l)
 }
 
-// Prefetch sees to it that a user is warm soon, if the cache is trusted.
+// Prefetch loads a user into the cache in the background, if the cache is trusted.
 func (p *Partition) Prefetch(userID int64) {
-	if p.o.Cache.trusted() {
-		p.Get(userID, func([]byte, error) {}) // who is not warm then is read when asked for
+	if p.o.Cache.Trusted() {
+		p.Get(userID, func([]byte, error) {}) // after an error, the next read loads the user
 	}
 }
 
-// A Load is what one partition or several have to do.
+// A Load is the number of tasks of one or more partitions.
 type Load struct {
-	Actors  int // users whose tasks are under way or wait
-	Waiting int // tasks that wait for their user
-	Longest int // the most of them for one user
+	Actors  int // users that have tasks, in progress or waiting
+	Waiting int // tasks that wait in a mailbox
+	Longest int // tasks that wait in the longest mailbox
 }
 
-// Add returns the load of l's partitions and other's.
+// Add returns the load of the partitions of l and other together.
 func (l Load) Add(other Load) Load {
 	return Load{l.Actors + other.Actors, l.Waiting + other.Waiting, max(l.Longest, other.Longest)}
 }
 
-// Load says what the partition has to do.
+// Load returns the partition's current load.
 func (p *Partition) Load() Load {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -189,10 +196,10 @@ func (p *Partition) Load() Load {
 	return l
 }
 
-// Drain takes no more work from now on, answers nothing more from the cache,
-// and waits until what the partition has is done: until every goroutine of its
-// own has ended. If ctx is done before, it returns ctx.Err(), and the work goes
-// on. It may be called more than once, but not by what a task calls.
+// Drain makes the partition accept no more work and stop using the cache. Then it waits
+// until all tasks are done and every goroutine of the partition has ended. If ctx is done
+// first, Drain returns ctx.Err() and the tasks go on. Drain may be called more than
+// once, but not from a task's callback.
 func (p *Partition) Drain(ctx context.Context) error {
 	p.closeIntake()
 	select {
@@ -208,17 +215,17 @@ func (p *Partition) Drain(ctx context.Context) error {
 	}
 }
 
-// Stop ends the partition without finishing its work: what is under way is
-// broken off, what waits is not begun, and each task is told ErrStopped if it was
-// not done yet. It returns when every goroutine of the partition has ended. It
-// may be called more than once, but not by what a task calls.
+// Stop ends the partition without waiting for its work. It cancels the tasks in
+// progress and starts no others. Each task that is not done gets ErrStopped. Stop
+// returns when every goroutine of the partition has ended. It may be called more than once,
+// but not from a task's callback.
 func (p *Partition) Stop() {
 	p.closeIntake()
 	p.cancel(ErrStopped)
 	<-p.drained
 }
 
-// closeIntake takes no more work from now on.
+// closeIntake makes the partition accept no more work.
 func (p *Partition) closeIntake() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -229,15 +236,15 @@ func (p *Partition) closeIntake() {
 	p.checkDrainedLocked()
 }
 
-// checkDrainedLocked is called whenever it may have become true that the
-// partition is over and nothing of it is under way. Nothing begins any more then.
+// checkDrainedLocked closes drained if no more work is accepted and no task is left.
+// It must be called after each change that may make this true.
 func (p *Partition) checkDrainedLocked() {
 	if p.closed.Load() && len(p.actors) == 0 && p.bypassReads == 0 {
 		close(p.drained)
 	}
 }
 
-// onFenced ends the partition, since its lease is over.
+// onFenced stops the partition because its lease was lost.
 func (p *Partition) onFenced() {
 	p.closeIntake()
 	p.cancel(ErrFenced)

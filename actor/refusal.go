@@ -2,7 +2,7 @@ package actor
 
 import "fmt"
 
-// A Code is the error code of an answer, as callers know it.
+// A Code is the error code in an error reply. Codes are part of the wire contract.
 type Code string
 
 const (
@@ -10,15 +10,16 @@ const (
 	OperationNotFound  Code = "operation_not_found"  // no such operation
 	BadRequest         Code = "bad_request"          // arguments missing, unknown or of the wrong type
 	NotFound           Code = "not_found"            // no such user
-	Conflict           Code = "conflict"             // an email or service id that another user has
-	PatchFailed        Code = "patch_failed"         // well formed, but does not apply
-	InvalidPatchResult Code = "invalid_patch_result" // the patched user is no valid user
-	InvocationFailed   Code = "invocation_failed"    // anything else that went wrong here
+	Conflict           Code = "conflict"             // another user has the email or the service id
+	PatchFailed        Code = "patch_failed"         // the patch is well formed, but does not apply
+	InvalidPatchResult Code = "invalid_patch_result" // the patch does not result in a valid user
+	InvocationFailed   Code = "invocation_failed"    // any other failure of the service
 )
 
-// A Refusal is an answer that says no. Its message is for people and holds
-// no value of what the caller sent or what is stored. All refusals but InvocationFailed are final:
-// they are kept under the request's identity and given again.
+// A Refusal is the reason why a request is not done. The caller gets it as an error
+// reply. The message is for people; it contains no value that the caller sent or that is
+// stored. A refused write is recorded under its request id, and a replay gets
+// the same refusal. Only InvocationFailed is not recorded.
 type Refusal struct {
 	Code      Code
 	Message   string
@@ -37,16 +38,16 @@ func wrongType(field, want string) *Refusal {
 
 func missing(field string) *Refusal { return refuse(BadRequest, "%s is missing", field) }
 
-// InternalError is the refusal for what went wrong on this side. The details belong in
-// the log.
+// InternalError returns a retryable refusal with the code InvocationFailed. The details
+// of the failure belong in the log, not in the message.
 func InternalError(message string) *Refusal {
 	return &Refusal{Code: InvocationFailed, Message: message, Retryable: true}
 }
 
 var (
-	// NoSuchUser answers a request about a user who does not exist.
+	// NoSuchUser refuses a request about a user that does not exist.
 	NoSuchUser = refuse(NotFound, "no such user")
 
-	// RequestIDReused answers a request whose identity another request has.
+	// RequestIDReused refuses a request if another request had the same request id.
 	RequestIDReused = refuse(BadRequest, "another request was made under this message_id or correlation_id")
 )

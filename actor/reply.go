@@ -6,23 +6,23 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// appendResult appends the head of {"result": …}; the result follows.
+// appendResult appends the beginning of {"result": …}, without the value.
 func appendResult(b []byte) []byte {
 	return msgp.AppendString(msgp.AppendMapHeader(b, 1), "result")
 }
 
-// UserReply words the answer to a get.
+// UserReply encodes the reply to a get, with access tokens.
 func UserReply(u *User) []byte {
 	return appendUser(appendResult(make([]byte, 0, 512)), u, true)
 }
 
-// userInReply returns the user whom AnswerUser has worded.
-func userInReply(answer []byte) (*User, error) { return readUser(answer[len(resultHead):]) }
+// userInReply decodes the user from a reply that UserReply has encoded.
+func userInReply(reply []byte) (*User, error) { return readUser(reply[len(resultHead):]) }
 
 var resultHead = appendResult(nil)
 
-// PageReply words the answer to a list: users is one page, and nextAfterID is
-// what to ask for next, 0 if this is the last page. Access tokens are left out.
+// PageReply encodes the reply to a list, without access tokens. users is one page;
+// nextAfterID is the AfterID of the next page, 0 if this is the last page.
 func PageReply(users []User, nextAfterID int64) []byte {
 	b := appendResult(make([]byte, 0, 64+128*len(users)))
 	if nextAfterID > 0 {
@@ -38,17 +38,17 @@ func PageReply(users []User, nextAfterID int64) []byte {
 	return b
 }
 
-// ErrorReply words the answer that says no.
+// ErrorReply encodes an error reply.
 func ErrorReply(r *Refusal) []byte {
-	b := append(make([]byte, 0, 64+len(r.Message)), refusalHead...)
+	b := append(make([]byte, 0, 64+len(r.Message)), errorHead...)
 	b = msgp.AppendString(b, string(r.Code))
 	b = msgp.AppendString(msgp.AppendString(b, "message"), r.Message)
 	return msgp.AppendBool(msgp.AppendString(b, "retryable"), r.Retryable)
 }
 
-// ErrorCode returns the code of the refusal that an answer is, "" of a result.
-func ErrorCode(answer []byte) Code {
-	rest, ok := bytes.CutPrefix(answer, refusalHead)
+// ErrorCode returns the code of an error reply, "" for any other reply.
+func ErrorCode(reply []byte) Code {
+	rest, ok := bytes.CutPrefix(reply, errorHead)
 	if !ok {
 		return ""
 	}
@@ -59,7 +59,7 @@ func ErrorCode(answer []byte) Code {
 	return Code(code)
 }
 
-var refusalHead = msgp.AppendString(msgp.AppendMapHeader(nil, 3), "error")
+var errorHead = msgp.AppendString(msgp.AppendMapHeader(nil, 3), "error")
 
 func userIDReply(id int64) []byte {
 	b := msgp.AppendMapHeader(appendResult(make([]byte, 0, 32)), 1)

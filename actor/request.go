@@ -5,23 +5,23 @@ import (
 	"github.com/glotpod/ident/actor/msgpack"
 )
 
-// A Request is one well-formed request: exactly one of its fields is set.
+// A Request is a parsed request. Exactly one of its fields is set.
 type Request struct {
 	Get   *Lookup
 	List  *Page
 	Write *Write
 }
 
-// A Lookup says which user to get: all that is set must hold.
+// A Lookup describes the user to get. The user must match all fields that are set.
 type Lookup struct {
 	UserID     *int64
 	Email      *string
 	GitHubID   *int64
 	FacebookID *int64
-	NoMatch    bool // an argument can be no user's
+	NoMatch    bool // no user can match: an argument has the wrong type or is out of range
 }
 
-// ByIDAlone returns the id of the user to get, if nothing else is asked for.
+// ByIDAlone returns the id to look up, if no other field is set.
 func (l *Lookup) ByIDAlone() (id int64, ok bool) {
 	if l.UserID == nil || l.Email != nil || l.GitHubID != nil || l.FacebookID != nil || l.NoMatch {
 		return 0, false
@@ -29,11 +29,11 @@ func (l *Lookup) ByIDAlone() (id int64, ok bool) {
 	return *l.UserID, true
 }
 
-// A Page says which users to list.
+// A Page describes which users to list.
 type Page struct {
 	AfterID int64
 	Size    int    // 1 to MaxPageSize
-	Name    string // words, each the beginning of a word of the user's name; "" for all users
+	Name    string // words; each must be the prefix of a word in the user's name; "" matches all users
 }
 
 const (
@@ -41,11 +41,11 @@ const (
 	MaxPageSize     = 1000
 )
 
-// Parse reads the request that asks for operation ("get", "create", …) with the
-// given body. It returns a refusal where there is nothing to be done. A write
-// that is malformed is a [Write] nonetheless, which refuses: the refusal has to
-// be kept under its identity. The identity is for a write alone.
-func Parse(operation string, body []byte, identity RequestID, limits msgpack.Limits) (Request, *Refusal) {
+// Parse parses the body of a request for an operation ("get", "create", …). A malformed
+// get or list, or an unknown operation, gives a refusal. A malformed create, patch or
+// delete gives a [Write] that is refused, because its refusal has to be recorded
+// under its request id. Only writes use the request id.
+func Parse(operation string, body []byte, id RequestID, limits msgpack.Limits) (Request, *Refusal) {
 	var read func(args map[string]any) (Request, *Refusal)
 	var write func(w *Write, args map[string]any, raw map[string][]byte) *Refusal
 	switch operation {
@@ -81,7 +81,7 @@ func Parse(operation string, body []byte, identity RequestID, limits msgpack.Lim
 		}
 		return read(args)
 	}
-	w := &Write{Operation: operation, RequestID: identity, Size: len(body)}
+	w := &Write{Operation: operation, RequestID: id, Size: len(body)}
 	if err != nil {
 		w.Digest = msgpack.DigestRaw(operation, body)
 	} else {
@@ -201,17 +201,17 @@ func parseDelete(w *Write, args map[string]any, _ map[string][]byte) *Refusal {
 	return checkUserID(w)
 }
 
-// parseUserID reads the argument user_id, and sees to it that no argument is
-// there but the known ones. An id beyond the range of int64 becomes 0.
-func parseUserID(w *Write, args map[string]any, known ...string) *Refusal {
+// parseUserID parses the argument user_id, and refuses arguments that are not allowed.
+// An id beyond the range of int64 becomes 0, which is out of range.
+func parseUserID(w *Write, args map[string]any, allowed ...string) *Refusal {
 	unknown := len(args)
-	for _, key := range known {
+	for _, key := range allowed {
 		if _, ok := args[key]; ok {
 			unknown--
 		}
 	}
 	if unknown > 0 {
-		return refuse(BadRequest, "%s takes %v, and nothing else", w.Operation, known)
+		return refuse(BadRequest, "%s takes %v, and nothing else", w.Operation, allowed)
 	}
 	switch id := args["user_id"].(type) {
 	case nil:

@@ -5,12 +5,13 @@ import (
 	"encoding/binary"
 )
 
-// An RequestID tells one request from all others, so that it is applied once
-// however often it comes. The zero RequestID is none.
+// A RequestID identifies a request. A request that arrives again has the same id, and
+// is applied only once. The zero RequestID means that the request has none.
 type RequestID [16]byte
 
-// RequestIDOf derives a request's identity from its properties: message_id, or
-// else reply_to and correlation_id together. A request with neither has none.
+// RequestIDOf derives a request's id from its message properties: from message_id, or
+// if that is empty, from reply_to and correlation_id together. If one of these is empty
+// too, the request has no id.
 func RequestIDOf(messageID, replyTo, correlationID string) RequestID {
 	var text []byte
 	switch {

@@ -7,39 +7,43 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 )
 
-// ErrFenced says that nothing was written, since the lease is over.
-var ErrFenced = errors.New("actor: the lease is over")
+// ErrFenced means that nothing was written because the lease was lost.
+var ErrFenced = errors.New("actor: lease lost")
 
-// A Store keeps the users. All methods may be called by many goroutines.
+// A Store keeps the users durably. All methods are safe for concurrent use.
 //
-// An error means that nothing is known to have happened and the caller should
-// be told so ([InvocationFailed]), or, where ctx is done, that the request is
-// left for whoever takes it next. It has been logged.
+// A method that returns an error has logged it. Nothing is then known about what
+// happened in the database. If ctx is done, the request is left to the next owner of the
+// partition; otherwise the caller gets [InvocationFailed].
 type Store interface {
-	// Find returns the user whom l describes, nil if there is none.
+	// Find returns the user that l describes, nil if there is none.
 	Find(ctx context.Context, l *Lookup) (*User, error)
 
-	// List returns a page of users by id, without access tokens, and what the
-	// next page comes after, 0 if there is none.
+	// List returns a page of users in the order of their ids, without access tokens.
+	// nextAfterID is the AfterID of the next page, 0 if this is the last page.
 	List(ctx context.Context, page *Page) (users []User, nextAfterID int64, err error)
 
-	// NewUserID draws an id that no user had or will have.
+	// NewUserID returns an id that no user has had and no user will get.
 	NewUserID(ctx context.Context) (int64, error)
 
-	// ReservedUserID is NewUserID, but does not wait: it returns 0 where that has to.
+	// ReservedUserID is NewUserID without waiting. It returns 0 if no id is reserved.
 	ReservedUserID() int64
 
-	// Commit applies writes to one user, in order, each of them once: it lets each
-	// decide on the user as stored and as the writes before it have left him, and
-	// commits, in one transaction, the changes, and the notice and the outcome of
-	// each under its identity; or, where a write of that identity was committed
-	// before, returns that one's outcome. The user is locked when they decide; or they
-	// decide on the user whom the first one knows, and that is committed only if he is
-	// still so.
+	// Commit applies the writes of one user in order, each at most once. There is at
+	// least one write.
 	//
-	// There is one write at least. As many as can be committed together are: Commit
-	// returns their outcomes, and has done nothing about the others. An error is about
-	// the first one. Commit returns when all is durable. If the lease is over, it
+	// Each write decides on the stored user as the writes before it have left it
+	// ([Write.Decide]). One transaction commits the new state of the user, and for each
+	// write its notification, and its outcome under its request id. If a write of that
+	// request id was committed before, Commit returns the outcome of that one.
+	//
+	// While the writes decide, either the user's rows are locked; or the writes decide
+	// on the first write's Cached user, and the transaction fails if the stored user has
+	// another version.
+	//
+	// Commit may apply fewer writes than it was given. It returns their outcomes
+	// and has done nothing about the remaining writes. An error is about the first
+	// write. When Commit returns, the changes are durable. If the lease was lost, it
 	// changes nothing and returns ErrFenced.
 	Commit(ctx context.Context, lease partition.Lease, writes []*Write) ([]Outcome, error)
 }

@@ -7,40 +7,40 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// A User is one user as callers see it.
+// A User is a user as callers see it.
 type User struct {
 	ID         int64 // 1 to MaxUserID
 	Name       string
 	Email      string
-	PictureURL *string // nil where there is none
+	PictureURL *string // nil if there is none
 	GitHub     *Account
 	Facebook   *Account
 
-	Version Version // of what is stored, where the user comes from there
+	Version Version // of the stored user; zero if this one was not read from the store
 }
 
-// A Version tells what is stored of a user from what was and will be. What it
-// consists of is the store's affair. Zero stands for no version.
+// A Version identifies one stored state of a user. The store defines its content. Zero
+// means that there is no version.
 type Version [3]uint32
 
 // An Account is a user's account with another service.
 type Account struct {
-	ID          int64 // what the service calls the user by
+	ID          int64 // the user's id at that service
 	AccessToken string
 }
 
 const (
-	// MaxUserID is the greatest id that the users table can hold.
+	// MaxUserID is the largest id that the users table can hold.
 	MaxUserID = math.MaxInt32
 
-	// MaxEmailBytes is the longest email that the unique index over emails
-	// can hold whatever its text: a B-tree entry ends at 2,704 bytes.
+	// MaxEmailBytes is the maximum length of an email that the unique index on emails
+	// can hold: a B-tree entry is limited to 2,704 bytes.
 	MaxEmailBytes = 2600
 )
 
-// ParseUser reads a user from a decoded tree. An id, which has to be an
-// integer, is ignored. The error, a *Refusal with the code BadRequest, names
-// the first field that is wrong, and never its value.
+// ParseUser parses a user from a decoded msgpack or JSON value. An id must be an integer
+// and is ignored. The error is a *Refusal with the code BadRequest. It names a wrong
+// field, and never contains a value.
 func ParseUser(tree any) (User, error) {
 	u, err := parseUser(tree)
 	if err == nil {
@@ -52,8 +52,8 @@ func ParseUser(tree any) (User, error) {
 	return u, nil
 }
 
-// checkEmail says whether every database can hold the user's email. One that it
-// holds already may be longer, where it was written by others.
+// checkEmail returns an error if the email is longer than the database can hold. An email
+// that is stored already may be longer, if another program wrote it.
 func (u *User) checkEmail() error {
 	if len(u.Email) > MaxEmailBytes {
 		return refuse(BadRequest, "email is longer than %d bytes", MaxEmailBytes)
@@ -61,7 +61,7 @@ func (u *User) checkEmail() error {
 	return nil
 }
 
-// parseUser is ParseUser, but that it takes emails of any length.
+// parseUser is ParseUser for emails of any length.
 func parseUser(tree any) (User, error) {
 	fields, ok := tree.(map[string]any)
 	if !ok {
@@ -143,8 +143,8 @@ func isInteger(v any) bool {
 	return false
 }
 
-// tree shows the user as get does, to a JSON Patch or, without access tokens,
-// to those who must not see them. The caller owns the tree.
+// tree returns the user as a decoded value, as a get shows it: what a JSON Patch is
+// applied to. Without tokens, access tokens are left out. The caller owns the tree.
 func (u *User) tree(tokens bool) map[string]any {
 	t := map[string]any{"id": u.ID, "name": u.Name, "email": u.Email}
 	if u.PictureURL != nil {
@@ -167,7 +167,7 @@ func (a *Account) tree(tokens bool) map[string]any {
 	return t
 }
 
-// Size returns how many bytes of text the user has.
+// Size returns the total length of the user's strings in bytes.
 func (u *User) Size() int {
 	n := len(u.Name) + len(u.Email)
 	if u.PictureURL != nil {
@@ -181,11 +181,11 @@ func (u *User) Size() int {
 	return n
 }
 
-// appendUser appends u in msgpack.
+// appendUser appends u, encoded in msgpack.
 func appendUser(b []byte, u *User, tokens bool) []byte {
 	n := uint32(3)
-	for _, there := range []bool{u.PictureURL != nil, u.GitHub != nil, u.Facebook != nil} {
-		if there {
+	for _, present := range []bool{u.PictureURL != nil, u.GitHub != nil, u.Facebook != nil} {
+		if present {
 			n++
 		}
 	}
@@ -212,7 +212,7 @@ func appendAccount(b []byte, service string, a *Account, tokens bool) []byte {
 	return msgp.AppendString(msgp.AppendString(b, "access_token"), a.AccessToken)
 }
 
-// readUser reads what appendUser has appended with access tokens.
+// readUser decodes a user that appendUser has encoded with access tokens.
 func readUser(b []byte) (*User, error) {
 	u := new(User)
 	err := readMap(&b, func(field string) (err error) {
@@ -256,7 +256,7 @@ func readAccount(b *[]byte) (*Account, error) {
 
 var errNotAUser = errors.New("actor: not a user")
 
-// readMap reads a map, whose values value reads.
+// readMap decodes a map from *b. value decodes the value of each key.
 func readMap(b *[]byte, value func(key string) error) error {
 	n, rest, err := msgp.ReadMapHeaderBytes(*b)
 	*b = rest

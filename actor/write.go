@@ -7,50 +7,49 @@ import (
 	"github.com/glotpod/ident/actor/jsonpatch"
 )
 
-// A Write is a request that changes a user: create, patch or delete. It also
-// stands for one of these that is refused whatever is stored.
+// A Write is a request that changes a user: a create, patch or delete. A Write may be
+// malformed; then it is refused whatever is stored, and Refusal returns why.
 type Write struct {
 	Operation string    // "create", "patch" or "delete"
-	UserID    int64     // of a create: 0 until an id was drawn for it
-	RequestID RequestID // zero for a request that has none
-	Digest    int64     // of operation and arguments: another request has another one
-	Size      int       // of the request's body, in bytes
-	FromQueue bool      // came by the partition's queue, which bounds how many there are
+	UserID    int64     // of a create: 0 until the caller has set a new id
+	RequestID RequestID // zero if the request has none
+	Digest    int64     // hash of the operation and its arguments; distinguishes a replay from another request with the same id
+	Size      int       // of the request's body in bytes
+	FromQueue bool      // came from the partition queue; no mailbox is full for it
 
-	// Cached is the user as the last write or read has found or left him, with
-	// access tokens; nil where that is not known. It spares the store to read the
-	// user. Another program may have changed the user since: the version tells. Of
-	// writes that are committed together, the first one's counts.
+	// Cached is the user as the last write or read of this partition saw it, with access
+	// tokens; nil if that is not known. With it the store need not read the user.
+	// Another program may have changed the user in the meantime; the store compares the
+	// version. Of writes that are committed together, only the first one's Cached counts.
 	Cached *User
 
-	// TraceParent is the W3C trace context of the request, "" for none, and
-	// TraceState what tracers have added to it. Its notification carries them on.
+	// TraceParent and TraceState are the W3C trace context of the request, "" for none.
+	// The notification carries the same ones.
 	TraceParent, TraceState string
 
-	Trace Trace // who follows the write; nil: nobody
+	Trace Trace // gets the times of the write's stages; may be nil
 
-	enqueuedAt time.Time // since when it has been in a mailbox, where somebody follows it
+	enqueuedAt time.Time // when it was put into the mailbox; set only if Trace is set
 
-	user    User            // of a create, without its id
+	user    User            // of a create, without id
 	patch   jsonpatch.Patch // of a patch
-	ops     []byte          // of a patch: the operations in msgpack, as the caller gave them
-	refusal *Refusal        // set: the request is malformed
+	ops     []byte          // of a patch: its operations in msgpack, as the caller sent them
+	refusal *Refusal        // set: the write is malformed
 }
 
-// Refusal is the refusal of a write that is malformed, or names no user who
-// can exist; nil for all others. Such a write belongs to no user.
+// Refusal returns why the write is refused whatever is stored: it is malformed, or its
+// user id is out of range. Such a write belongs to no user. For all other writes,
+// Refusal returns nil.
 func (w *Write) Refusal() *Refusal { return w.refusal }
 
-// IsCreate says whether the write makes a new user, so that an id has to be
-// drawn for it.
+// IsCreate reports whether the write makes a new user and therefore needs a new id.
 func (w *Write) IsCreate() bool { return w.refusal == nil && w.Operation == "create" }
 
-// NeedsTokens says whether Decide wants to see the user's access tokens.
+// NeedsTokens reports whether Decide needs the user's access tokens.
 func (w *Write) NeedsTokens() bool { return w.refusal == nil && w.Operation == "patch" }
 
-// NewUser is the user whom a create makes, if nothing stands against it; nil
-// for all other writes. It is known before the transaction, unlike what Decide
-// says.
+// NewUser returns the user that a create makes if it is not refused, nil for all other
+// writes. It does not depend on what is stored.
 func (w *Write) NewUser() *User {
 	if !w.IsCreate() {
 		return nil
@@ -60,21 +59,22 @@ func (w *Write) NewUser() *User {
 	return &u
 }
 
-// A Decision is what a write does.
+// A Decision is the effect of a write.
 type Decision struct {
-	Refusal      *Refusal     // set: nothing changes
-	Next         *User        // the user from now on; nil: gone
-	Notification Notification // what the world is told
+	Refusal      *Refusal     // not nil: nothing changes
+	Next         *User        // the user after the write; nil: deleted
+	Notification Notification // for the subscribers
 }
 
-// patchLimit bounds what applying the patch may cost: ample, and in proportion to
-// the user, who may have been made larger than any request of now.
+// patchLimit bounds the cost of applying the patch. The limit is generous and grows with
+// the stored user, which may be larger than today's limit of a request.
 func (w *Write) patchLimit(current *User) jsonpatch.Limit {
 	return jsonpatch.Limit{Work: 4<<20 + 4*(current.Size()+w.Size), Depth: 1000}
 }
 
-// Decide says what the write makes of the user as stored now, nil if there is
-// none. It changes nothing and has no other inputs.
+// Decide computes the effect of the write on the stored user; current is nil if the user
+// does not exist. Decide is a pure function. tokensInNotifications decides
+// whether the notification contains access tokens.
 func (w *Write) Decide(current *User, tokensInNotifications bool) Decision {
 	if w.refusal != nil {
 		return Decision{Refusal: w.refusal}
@@ -119,20 +119,20 @@ func (w *Write) applyPatch(current *User) (*User, *Refusal) {
 	return &next, nil
 }
 
-// An Outcome is what became of a write.
+// An Outcome is the result of a write that was committed or refused.
 type Outcome struct {
-	Refusal *Refusal // nil: it is done
-	UserID  int64    // whom it was done to; of a create that came again, the user whom the first one made
+	Refusal *Refusal // nil: the write was applied
+	UserID  int64    // the user it was applied to; of a replayed create, the user that the first one made
 
-	Applied bool // by this very call, and not by an earlier one
+	Applied bool // this call applied the write; false for a replay
 
-	// After is the user from now on, with access tokens, and of no version if other
-	// writes of the same call have changed him after it. Nil is: gone, if it was
-	// applied; not known, if not.
+	// After is the user after the write, with access tokens. It has no version if
+	// later writes of the same call changed the user again. Nil means: deleted, if
+	// Applied is set; not known, otherwise.
 	After *User
 }
 
-// Reply words the answer to the write.
+// Reply encodes the reply to the write.
 func (w *Write) Reply(o Outcome) []byte {
 	switch {
 	case o.Refusal != nil:
@@ -144,15 +144,14 @@ func (w *Write) Reply(o Outcome) []byte {
 	}
 }
 
-// A Trace is told how a write goes on, by whoever does the work. It must not block.
+// A Trace records how long the stages of a write took. Its methods must not block.
 type Trace interface {
-	// Waited says that the write has been in its user's mailbox until it was given to
-	// the store.
+	// Waited records the time that the write spent in its user's mailbox. At until it
+	// was given to the store.
 	Waited(since, until time.Time)
 
-	// Committed says that the store is done with the write. It was given it at
-	// since. begun is when it last began a transaction for it, and writes how many
-	// writes that transaction has carried; zero, where there was none that has
-	// succeeded.
+	// Committed records the time that the write spent in the store, from since to now.
+	// begun is when the last transaction for it began, and writes is the number of
+	// writes in that transaction. Both are zero if no transaction succeeded.
 	Committed(since, begun time.Time, writes int, err error)
 }
