@@ -20,7 +20,7 @@ type server struct {
 // testServers tells of the broker and the database that the tests have.
 func testServers(t *testing.T) (servers struct{ Postgres, RabbitMQ server }) {
 	t.Helper()
-	const variable = "GLOTPOD_IDENT_TESTENV"
+	const variable = "GLOTPOD_IDENT_TESTSERVERS"
 	if err := json.Unmarshal([]byte(os.Getenv(variable)), &servers); err != nil {
 		t.Fatalf("%s should tell of a broker and a database (make test-deploy starts them): %v", variable, err)
 	}

@@ -21,8 +21,7 @@ func TestMain(m *testing.M) {
 	testservers.Main(m)
 }
 
-// awaitGone fails the test unless all the processes are gone, or very soon will
-// be.
+// awaitGone waits until all the processes are gone. It fails the test after a minute.
 func awaitGone(t *testing.T, pids []int) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
@@ -31,12 +30,12 @@ func awaitGone(t *testing.T, pids []int) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("processes %v are still there", left)
+			t.Fatalf("processes %v still run", left)
 		}
 	}
 }
 
-// running returns those of the processes that run.
+// running returns the processes that still run.
 func running(pids []int) (left []int) {
 	for _, pid := range pids {
 		if localserver.Alive(pid) {
@@ -46,7 +45,7 @@ func running(pids []int) (left []int) {
 	return left
 }
 
-// ownDir makes a folder which PostgreSQL's user can reach.
+// ownDir creates a folder that the user postgres may enter.
 func ownDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "glotpod-ident-test-")
@@ -64,7 +63,13 @@ func ownDir(t *testing.T) string {
 	return dir
 }
 
-func TestFreePortsAreDifferentAndFree(t *testing.T) {
+func TestPorts(t *testing.T) {
+	t.Run("free and different", testFreePorts)
+	t.Run("retry when a port is taken", testPortRetry)
+	t.Run("no retry otherwise", testPortNoRetry)
+}
+
+func testFreePorts(t *testing.T) {
 	ports, err := localserver.FreePorts(20)
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +77,7 @@ func TestFreePortsAreDifferentAndFree(t *testing.T) {
 	seen := make(map[int]bool)
 	for _, port := range ports {
 		if seen[port] {
-			t.Errorf("port %d comes twice", port)
+			t.Errorf("port %d was returned twice", port)
 		}
 		seen[port] = true
 	}
@@ -81,7 +86,7 @@ func TestFreePortsAreDifferentAndFree(t *testing.T) {
 	}
 }
 
-func TestStartIsTriedOnOtherPortsWhenOneWasTaken(t *testing.T) {
+func testPortRetry(t *testing.T) {
 	var tried [][]int
 	err := localserver.OnFreePorts(2, func(ports []int) error {
 		tried = append(tried, ports)
@@ -96,7 +101,7 @@ func TestStartIsTriedOnOtherPortsWhenOneWasTaken(t *testing.T) {
 	}
 }
 
-func TestStartIsNotTriedAgainForAnotherReason(t *testing.T) {
+func testPortNoRetry(t *testing.T) {
 	cause := errors.New("another reason")
 	tries := 0
 	err := localserver.OnFreePorts(2, func([]int) error {
@@ -108,7 +113,7 @@ func TestStartIsNotTriedAgainForAnotherReason(t *testing.T) {
 	}
 }
 
-func TestMissingProgramsAreReportedWithWhatToInstall(t *testing.T) {
+func TestNotInstalled(t *testing.T) {
 	defer localserver.HideInstallations()()
 	t.Setenv("PATH", t.TempDir())
 	_, err := localserver.StartPostgres(t.Context(), localserver.PostgresOptions{Dir: t.TempDir()})

@@ -16,7 +16,18 @@ import (
 	"github.com/glotpod/ident/deploy/testservers"
 )
 
-func TestPostgresKeepsItsDataAndLeavesNoProcess(t *testing.T) {
+func TestPostgres(t *testing.T) {
+	t.Parallel()
+	t.Run("data survives and no process is left", testPostgresLife)
+	t.Run("wrong password", testPostgresPassword)
+	t.Run("death is noticed", testPostgresDeath)
+	t.Run("concurrent use", testPostgresConcurrentUse)
+	t.Run("port taken", testPostgresPortTaken)
+	t.Run("interrupted creation", testPostgresInterruptedCreation)
+	t.Run("closed folder", testPostgresClosedFolder)
+}
+
+func testPostgresLife(t *testing.T) {
 	t.Parallel()
 	dir := ownDir(t)
 	start := func() *localserver.Postgres {
@@ -66,7 +77,7 @@ func TestPostgresKeepsItsDataAndLeavesNoProcess(t *testing.T) {
 	}
 }
 
-func TestPostgresIsToBeReachedByPasswordOnly(t *testing.T) {
+func testPostgresPassword(t *testing.T) {
 	t.Parallel()
 	p := testservers.OwnPostgres(t, localserver.PostgresOptions{})
 	p.Password = "wrong"
@@ -75,18 +86,18 @@ func TestPostgresIsToBeReachedByPasswordOnly(t *testing.T) {
 	}
 }
 
-func TestPostgresThatDiesIsNoticedAndCanBeRestarted(t *testing.T) {
+func testPostgresDeath(t *testing.T) {
 	t.Parallel()
 	p := testservers.OwnPostgres(t, localserver.PostgresOptions{})
 	if err := p.Err(); err != nil {
-		t.Errorf("a server that runs has died by %v", err)
+		t.Errorf("Err is %v while the server runs", err)
 	}
 	if err := syscall.Kill(p.Processes()[0], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	<-p.Done()
 	if err := p.Err(); err == nil || !strings.Contains(err.Error(), "killed") {
-		t.Errorf("the server was said to have died by %v", err)
+		t.Errorf("after SIGKILL, Err is %v", err)
 	}
 	if err := p.Stop(); err != nil {
 		t.Error(err)
@@ -97,7 +108,7 @@ func TestPostgresThatDiesIsNoticedAndCanBeRestarted(t *testing.T) {
 	connect(t, p)
 }
 
-func TestPostgresMayBeStoppedKilledAndRestartedAtOnce(t *testing.T) {
+func testPostgresConcurrentUse(t *testing.T) {
 	t.Parallel()
 	p := testservers.OwnPostgres(t, localserver.PostgresOptions{})
 	var wg sync.WaitGroup
@@ -120,12 +131,12 @@ func TestPostgresMayBeStoppedKilledAndRestartedAtOnce(t *testing.T) {
 	wg.Wait()
 	select {
 	case <-p.Done():
-		t.Errorf("an end that was asked for is said to be none: %v", p.Err())
+		t.Errorf("Done is closed after Stop, Kill and Restart: %v", p.Err())
 	default:
 	}
 }
 
-func TestPostgresSaysThatItsPortIsTaken(t *testing.T) {
+func testPostgresPortTaken(t *testing.T) {
 	t.Parallel()
 	p := testservers.OwnPostgres(t, localserver.PostgresOptions{})
 	p.Kill()
@@ -139,7 +150,7 @@ func TestPostgresSaysThatItsPortIsTaken(t *testing.T) {
 	}
 }
 
-func TestPostgresCreationThatWasInterruptedIsDoneAgain(t *testing.T) {
+func testPostgresInterruptedCreation(t *testing.T) {
 	t.Parallel()
 	dir := ownDir(t)
 	cause := errors.New("interrupted")
@@ -148,16 +159,16 @@ func TestPostgresCreationThatWasInterruptedIsDoneAgain(t *testing.T) {
 	if _, err := localserver.StartPostgres(ctx, localserver.PostgresOptions{Dir: dir}); !errors.Is(err, cause) {
 		t.Errorf("a start that is cancelled: %v", err)
 	}
-	// Wherever that was interrupted, something is there now.
+	// Leave something behind, wherever the creation was cancelled.
 	if err := os.MkdirAll(filepath.Join(dir, "data.new", "base"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	testservers.OwnPostgres(t, localserver.PostgresOptions{Dir: dir})
 }
 
-func TestPostgresNamesTheFolderThatItsUserMayNotEnter(t *testing.T) {
+func testPostgresClosedFolder(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root has to run PostgreSQL as another user")
+		t.Skip("PostgreSQL runs as another user only if root starts it")
 	}
 	t.Parallel()
 	closed := filepath.Join(ownDir(t), "closed")

@@ -18,7 +18,15 @@ import (
 	"github.com/glotpod/ident/deploy/testservers"
 )
 
-func TestRabbitMQKeepsItsDataAndLeavesNoProcess(t *testing.T) {
+func TestRabbitMQ(t *testing.T) {
+	t.Parallel()
+	t.Run("data survives and no process is left", testRabbitMQLife)
+	t.Run("logins", testRabbitMQLogins)
+	t.Run("cancelled start", testRabbitMQCancelledStart)
+	t.Run("failed start", testRabbitMQFailedStart)
+}
+
+func testRabbitMQLife(t *testing.T) {
 	t.Parallel()
 	dir := ownDir(t)
 	start := func() *localserver.RabbitMQ {
@@ -67,7 +75,7 @@ func TestRabbitMQKeepsItsDataAndLeavesNoProcess(t *testing.T) {
 	}
 }
 
-func TestRabbitMQKnowsUsersByPasswordAndByCertificate(t *testing.T) {
+func testRabbitMQLogins(t *testing.T) {
 	t.Parallel()
 	authority := testservers.NewAuthority(t)
 	brokerCert, brokerKey := authority.Issue(t, "broker")
@@ -129,18 +137,18 @@ func TestRabbitMQKnowsUsersByPasswordAndByCertificate(t *testing.T) {
 	}
 }
 
-func TestRabbitMQStartThatIsCancelledLeavesNothing(t *testing.T) {
+func testRabbitMQCancelledStart(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("interrupted")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer time.AfterFunc(time.Second, func() { cancel(cause) }).Stop()
-	// That its folder can be removed at the end says that nothing writes there.
+	// ownDir removes the folder, which fails if a process still writes there.
 	if _, err := localserver.StartRabbitMQ(ctx, localserver.RabbitMQOptions{Dir: ownDir(t)}); !errors.Is(err, cause) {
 		t.Errorf("a start that is cancelled: %v", err)
 	}
 }
 
-func TestRabbitMQThatCannotStartSaysWhy(t *testing.T) {
+func testRabbitMQFailedStart(t *testing.T) {
 	t.Parallel()
 	dir := ownDir(t)
 	if err := os.MkdirAll(filepath.Join(dir, "data"), 0o700); err != nil {
@@ -151,7 +159,7 @@ func TestRabbitMQThatCannotStartSaysWhy(t *testing.T) {
 	}
 	_, err := localserver.StartRabbitMQ(t.Context(), localserver.RabbitMQOptions{Dir: dir})
 	if err == nil || !strings.Contains(err.Error(), "the end of "+filepath.Join(dir, "rabbitmq.log")) {
-		t.Errorf("a broker whose data folder is none: %v", err)
+		t.Errorf("the data folder is a file: %v", err)
 	}
 }
 
@@ -176,7 +184,7 @@ func channel(t *testing.T, conn *amqp.Connection) *amqp.Channel {
 	return ch
 }
 
-// publish puts a message into the queue and returns when the broker keeps it.
+// publish sends a message to the queue and waits for the broker's confirm.
 func publish(t *testing.T, conn *amqp.Connection, body string) {
 	t.Helper()
 	ch := channel(t, conn)
@@ -192,6 +200,6 @@ func publish(t *testing.T, conn *amqp.Connection, body string) {
 		t.Fatal(err)
 	}
 	if ok, err := confirmation.WaitContext(t.Context()); err != nil || !ok {
-		t.Fatalf("the broker did not take the message: %v, %v", ok, err)
+		t.Fatalf("the broker did not confirm the message: %v, %v", ok, err)
 	}
 }

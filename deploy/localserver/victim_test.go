@@ -12,8 +12,8 @@ import (
 	"github.com/glotpod/ident/deploy/localserver"
 )
 
-// victimVariable makes this test binary play a program that starts servers in
-// the folder that the variable names, and then gets killed.
+// If the environment variable victimVariable is set, this test binary is the victim: it
+// starts servers in the folder that the variable names, and waits to be killed.
 const victimVariable = "GLOTPOD_IDENT_TEST_VICTIM"
 
 func victim(dir string) {
@@ -32,9 +32,9 @@ func victim(dir string) {
 	select {}
 }
 
-func TestServersDieWithAProgramThatIsKilled(t *testing.T) {
+func TestServersDieWithTheProgram(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("only Linux can tie a child's life to its parent's")
+		t.Skip("only Linux can signal a child when its parent dies")
 	}
 	t.Parallel()
 	cmd := exec.Command(os.Args[0])

@@ -17,14 +17,14 @@ import (
 
 // An Authority signs certificates for a test.
 type Authority struct {
-	CAFile string // its own certificate, in PEM
+	CAFile string // the authority's certificate, in PEM
 
 	dir         string
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
 }
 
-// NewAuthority makes an authority that nobody but the test knows.
+// NewAuthority creates an authority for the test.
 func NewAuthority(t testing.TB) *Authority {
 	t.Helper()
 	a := &Authority{dir: testDir(t)}
@@ -38,8 +38,8 @@ func NewAuthority(t testing.TB) *Authority {
 	return a
 }
 
-// Issue makes a certificate for a server on this machine's loopback address, or
-// for a client that is to log in as the user commonName. Both files are in PEM.
+// Issue issues a certificate for a server on the loopback address, or for a client that
+// logs in as the user commonName. Both files are in PEM.
 func (a *Authority) Issue(t testing.TB, commonName string) (certFile, keyFile string) {
 	t.Helper()
 	return a.issue(t, &x509.Certificate{
@@ -51,7 +51,7 @@ func (a *Authority) Issue(t testing.TB, commonName string) (certFile, keyFile st
 	}, commonName)
 }
 
-// issue signs what the template says; the first certificate signs itself.
+// issue signs a certificate. The first one is self-signed and becomes the authority's.
 func (a *Authority) issue(t testing.TB, template *x509.Certificate, name string) (certFile, keyFile string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -65,7 +65,7 @@ func (a *Authority) issue(t testing.TB, template *x509.Certificate, name string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The margin is for clocks that differ.
+	// The hour before now allows for clocks that differ.
 	template.NotBefore = time.Now().Add(-time.Hour)
 	template.NotAfter = time.Now().Add(24 * time.Hour)
 	certificate, err := x509.CreateCertificate(rand.Reader, template, a.certificate, &key.PublicKey, a.key)

@@ -13,8 +13,8 @@ import (
 	"github.com/glotpod/ident/deploy/localserver"
 )
 
-// Main runs a package's tests and exits. It ends the servers that were started
-// for this package, and fails if a goroutine is left that no option excuses.
+// Main runs a package's tests and exits. It stops the servers that were started for
+// this package. It fails if a goroutine is left, unless an option allows that goroutine.
 func Main(m *testing.M, options ...goleak.Option) {
 	shared.open()
 	status := m.Run()
@@ -32,14 +32,14 @@ func Main(m *testing.M, options ...goleak.Option) {
 // shared are the servers that the tests of this process share.
 var shared pool
 
-// A pool finds each server in the environment, or else starts it when it is
-// first asked for.
+// A pool holds the shared servers. Each comes from the environment, or is started when
+// a test first needs it.
 type pool struct {
 	mu       sync.Mutex // guards the following fields; held while a server starts
 	opened   bool       // between open and close
-	given    *Servers   // those that the environment describes, nil for none
-	err      error      // why they cannot be used
-	dir      string     // of those that were started here, "" for none yet
+	given    *Servers   // the servers that the environment describes, or nil
+	err      error      // why there are no servers
+	dir      string     // of the servers started by this process, "" before the first
 	postgres *localserver.Postgres
 	rabbitmq *localserver.RabbitMQ
 }
@@ -51,7 +51,7 @@ func (p *pool) open() {
 	p.given, p.err = fromEnvironment()
 }
 
-// close ends what was started here.
+// close stops the servers that this process has started.
 func (p *pool) close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -98,8 +98,8 @@ func (p *pool) getRabbitMQ(ctx context.Context) (*localserver.RabbitMQ, error) {
 	return p.rabbitmq, p.err
 }
 
-// prepareLocked makes sure that a server can be found or started. An error stays: what
-// failed for one test is not tried again for each of the others.
+// prepareLocked makes sure that a server can be found or started. It keeps an error: a
+// start that has failed for one test is not tried again for the next ones.
 func (p *pool) prepareLocked() error {
 	if !p.opened {
 		return errors.New("this package's TestMain does not call testservers.Main")

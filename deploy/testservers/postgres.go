@@ -12,10 +12,10 @@ import (
 	"github.com/glotpod/ident/deploy/localserver"
 )
 
-// cleanupTimeout bounds what is done after a test, when its context has ended.
+// cleanupTimeout limits each cleanup after a test. The test's context is cancelled then.
 const cleanupTimeout = time.Minute
 
-// A Database belongs to one test. It is empty unless a template says otherwise.
+// A Database belongs to one test. It is empty, or a copy of a template.
 type Database struct {
 	Host     string
 	Port     int
@@ -26,33 +26,34 @@ type Database struct {
 	server *localserver.Postgres
 }
 
-// URL returns the database's address, as pgx takes it.
+// URL returns the database's connection URL.
 func (d *Database) URL() string { return d.server.URL(d.Name) }
 
-// Postgres makes a database on the shared server. It is dropped when the test
-// ends, under whoever is still connected to it.
+// Postgres creates a database on the shared server. It is dropped when the test ends,
+// even if clients are still connected.
 func Postgres(t testing.TB) *Database {
 	t.Helper()
-	// template0 has no visitors, who would get in the way of others that copy it.
+	// No client can connect to template0. A connected client would make CREATE
+	// DATABASE fail.
 	return copyOf(t, "template0", "")
 }
 
-// PostgresIn is Postgres, for a database of a locale.
+// PostgresIn is like Postgres, and sets the locale of the database.
 func PostgresIn(t testing.TB, locale string) *Database {
 	t.Helper()
 	return copyOf(t, "template0", "LOCALE '"+locale+"'")
 }
 
-// A Template is a database that those of many tests begin as: copying it costs a
-// fraction of what filling each of them would.
+// A Template is a filled database that many tests start with a copy of. A copy takes a
+// fraction of the time that filling takes.
 type Template struct {
-	mu   sync.Mutex // guards the following field; held while it is filled
-	name string     // "" until it is filled
+	mu   sync.Mutex // guards the following field; held while the database is filled
+	name string     // of the database; "" until it is filled
 }
 
-// Postgres is like the function of that name, for a database that begins as a copy
-// of the template, which fill fills for the first test that asks. That one stays
-// as long as its server, and nobody may be connected to it when fill has returned.
+// Postgres is like the function Postgres, and returns a copy of the template. The first
+// call creates the template with fill, which must close its connections. The template
+// stays until the server stops.
 func (x *Template) Postgres(t testing.TB, fill func(*Database)) *Database {
 	t.Helper()
 	x.mu.Lock()
@@ -65,7 +66,7 @@ func (x *Template) Postgres(t testing.TB, fill func(*Database)) *Database {
 	return copyOf(t, x.name, "")
 }
 
-// copyOf makes a database that is dropped when the test ends.
+// copyOf creates a database from a template. It is dropped when the test ends.
 func copyOf(t testing.TB, template, options string) *Database {
 	t.Helper()
 	d := create(t, template, options)
@@ -93,14 +94,14 @@ func create(t testing.TB, template, options string) *Database {
 		Name:     uniqueName(t),
 		server:   server,
 	}
-	// Files are copied in half the time that it takes to log their pages.
+	// file_copy takes half the time of wal_log, the default.
 	if err := d.execute(t.Context(), `CREATE DATABASE "`+d.Name+`" TEMPLATE "`+template+`" STRATEGY file_copy `+options); err != nil {
 		t.Fatalf("create a database for the test: %v", err)
 	}
 	return d
 }
 
-// execute runs a statement outside the test's database.
+// execute runs a statement in the database postgres of the same server.
 func (d *Database) execute(ctx context.Context, sql string) error {
 	conn, err := pgconn.Connect(ctx, d.server.URL("postgres"))
 	if err != nil {
@@ -111,9 +112,8 @@ func (d *Database) execute(ctx context.Context, sql string) error {
 	return err
 }
 
-// OwnPostgres starts a server for one test alone, which may kill and restart
-// it. It ends with the test. Without a Dir in the options, it gets a temporary
-// one.
+// OwnPostgres starts a server for one test, which may kill and restart it. The server is
+// killed when the test ends. If o.Dir is empty, the server gets a temporary folder.
 func OwnPostgres(t testing.TB, o localserver.PostgresOptions) *localserver.Postgres {
 	t.Helper()
 	if o.Dir == "" {
@@ -127,7 +127,7 @@ func OwnPostgres(t testing.TB, o localserver.PostgresOptions) *localserver.Postg
 	return p
 }
 
-// testDir makes a folder that is removed when the test ends.
+// testDir creates a folder that is removed when the test ends.
 func testDir(t testing.TB) string {
 	t.Helper()
 	dir, err := tempDir()

@@ -19,18 +19,17 @@ type Broker struct {
 	User     string // an administrator of the whole broker
 	Password string
 
-	// Management is the API of the whole broker, for what a test does to its
-	// virtual host from outside.
+	// Management is the management API of the whole broker.
 	Management localserver.Management
 
 	server *localserver.RabbitMQ
 }
 
-// URL returns the virtual host's address, as amqp091-go takes it.
+// URL returns the virtual host's connection URL.
 func (b *Broker) URL() string { return b.server.URL(b.VHost) }
 
-// RabbitMQ makes a virtual host on the shared broker. It is deleted when the
-// test ends, under whoever is still connected to it.
+// RabbitMQ creates a virtual host on the shared broker. It is deleted when the test
+// ends, even if clients are still connected.
 func RabbitMQ(t testing.TB) *Broker {
 	t.Helper()
 	server, err := shared.getRabbitMQ(t.Context())
@@ -59,9 +58,9 @@ func RabbitMQ(t testing.TB) *Broker {
 	return b
 }
 
-// A Queue is what the broker tells of a queue's declaration. How many messages
-// and consumers it has is told at once and exactly by a passive declaration
-// over AMQP, and late over this API.
+// A Queue is how a queue was declared, as the management API returns it. That API
+// returns the number of messages and consumers late. For the exact number, use a passive
+// declaration over AMQP.
 type Queue struct {
 	Name       string         `json:"name"`
 	Type       string         `json:"type"` // "classic" or "quorum"
@@ -80,9 +79,8 @@ func (b *Broker) Queues(t testing.TB) []Queue {
 	return queues
 }
 
-// OwnRabbitMQ starts a broker for one test alone, which may kill and restart
-// it. It ends with the test. Without a Dir in the options, it gets a temporary
-// one.
+// OwnRabbitMQ starts a broker for one test, which may kill and restart it. The broker is
+// killed when the test ends. If o.Dir is empty, the broker gets a temporary folder.
 func OwnRabbitMQ(t testing.TB, o localserver.RabbitMQOptions) *localserver.RabbitMQ {
 	t.Helper()
 	if o.Dir == "" {
@@ -96,10 +94,10 @@ func OwnRabbitMQ(t testing.TB, o localserver.RabbitMQOptions) *localserver.Rabbi
 	return r
 }
 
-// uniqueName returns a name for what belongs to the test, by which a person who
-// looks at the server can tell whose it is. It needs no quoting anywhere.
+// uniqueName returns a name for the test's database or virtual host. It begins with the
+// test's name, so that it can be recognized on the server. It needs no quoting.
 func uniqueName(t testing.TB) string {
-	const longest = 40 // of the 63 bytes that PostgreSQL leaves of a name
+	const longest = 40 // bytes; PostgreSQL truncates names after 63
 	plain := strings.Map(func(r rune) rune {
 		if 'a' <= r && r <= 'z' || '0' <= r && r <= '9' {
 			return r

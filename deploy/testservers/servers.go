@@ -14,7 +14,7 @@ import (
 )
 
 // variable names the environment variable that describes the shared servers.
-const variable = "GLOTPOD_IDENT_TESTENV"
+const variable = "GLOTPOD_IDENT_TESTSERVERS"
 
 // Servers are a broker and a database server for the tests of several packages.
 type Servers struct {
@@ -46,7 +46,7 @@ func Start(ctx context.Context) (*Servers, error) {
 	return s, nil
 }
 
-// Stop ends both servers and removes their folder.
+// Stop kills both servers and removes their folder.
 func (s *Servers) Stop() error {
 	if s.Postgres != nil {
 		s.Postgres.Kill()
@@ -57,8 +57,8 @@ func (s *Servers) Stop() error {
 	return os.RemoveAll(s.dir)
 }
 
-// Environ returns the environment variable, as in "NAME=value", by which the
-// tests of other processes find the servers.
+// Environ returns the environment variable, in the form "NAME=value", by which tests in
+// other processes find the servers.
 func (s *Servers) Environ() (string, error) {
 	text, err := json.Marshal(s)
 	if err != nil {
@@ -67,8 +67,8 @@ func (s *Servers) Environ() (string, error) {
 	return variable + "=" + string(text), nil
 }
 
-// fromEnvironment returns the servers that the environment describes, nil if
-// there are none. They can be used, but not stopped.
+// fromEnvironment returns the servers that the environment variable describes, or nil if
+// it is not set. These servers can be used, but not stopped.
 func fromEnvironment() (*Servers, error) {
 	text := os.Getenv(variable)
 	if text == "" {
@@ -79,7 +79,7 @@ func fromEnvironment() (*Servers, error) {
 		return nil, fmt.Errorf("read %s: %w", variable, err)
 	}
 	if s.Postgres == nil || s.RabbitMQ == nil {
-		return nil, fmt.Errorf("read %s: a server is missing", variable)
+		return nil, fmt.Errorf("read %s: it describes only one server", variable)
 	}
 	return &s, nil
 }
@@ -92,8 +92,8 @@ func rabbitmqOptions(dir string) localserver.RabbitMQOptions {
 	return localserver.RabbitMQOptions{Dir: filepath.Join(dir, "rabbitmq")}
 }
 
-// tempDir makes a temporary folder that other users may pass through, as
-// PostgreSQL's user has to when tests run as root.
+// tempDir creates a temporary folder that other users may enter. If tests run as root,
+// the user postgres must be able to enter it.
 func tempDir() (string, error) {
 	dir, err := os.MkdirTemp("", "glotpod-ident-test-")
 	if err != nil {

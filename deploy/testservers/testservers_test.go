@@ -11,7 +11,7 @@ import (
 
 func TestMain(m *testing.M) { testservers.Main(m) }
 
-func TestEachTestHasADatabaseOfItsOwn(t *testing.T) {
+func TestPostgres(t *testing.T) {
 	for _, name := range []string{"one", "Zwei & drei", "x/y \"z\""} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -20,7 +20,7 @@ func TestEachTestHasADatabaseOfItsOwn(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// Left open: the database goes all the same.
+			// The connection stays open. The database is dropped nevertheless.
 			if _, err := conn.Exec(t.Context(), "CREATE TABLE mine (x int)"); err != nil {
 				t.Fatal(err)
 			}
@@ -28,7 +28,7 @@ func TestEachTestHasADatabaseOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestEachTestHasAVirtualHostOfItsOwn(t *testing.T) {
+func TestRabbitMQ(t *testing.T) {
 	for _, name := range []string{"one", "Zwei & drei", "x/y \"z\""} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

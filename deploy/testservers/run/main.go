@@ -1,7 +1,6 @@
-// Command run runs another command, such as "go test ./...", with a private
-// broker and database server for the tests in it to share. When the command
-// has ended it ends the servers, removes their data, and exits with the
-// command's status.
+// Command run runs another command, such as "go test ./...", with a private broker and
+// a private database server that the tests share. After the command has ended, run
+// stops the servers, removes their data, and exits with the command's status.
 package main
 
 import (
@@ -51,8 +50,8 @@ func run(args []string) (status int, err error) {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), environ)
-	// The command and all that it starts are one group, which a signal reaches
-	// as a whole. The go command would not pass it on to the tests.
+	// The command and its descendants are one process group, so that a signal reaches
+	// all of them. The go command would not forward it to the tests.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return 1, err
@@ -76,8 +75,7 @@ func run(args []string) (status int, err error) {
 	}
 }
 
-// start starts the servers, unless a signal comes first, and tells how long it
-// is taking.
+// start starts the servers and prints its progress. A signal cancels the start.
 func start(signals <-chan os.Signal) (*testservers.Servers, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
@@ -110,8 +108,8 @@ func start(signals <-chan os.Signal) (*testservers.Servers, error) {
 	}
 }
 
-// statusOf follows the shells in what the status is of a command that a signal
-// has ended.
+// statusOf returns the exit status as a shell does: 128 plus the signal's number for a
+// command that was ended by a signal.
 func statusOf(state *os.ProcessState) int {
 	if w, ok := state.Sys().(syscall.WaitStatus); ok && w.Signaled() {
 		return 128 + int(w.Signal())
@@ -119,7 +117,8 @@ func statusOf(state *os.ProcessState) int {
 	return state.ExitCode()
 }
 
-// ignoreExit drops the error that only says that the command failed.
+// ignoreExit returns nil for the error that only says that the command's status is not
+// zero.
 func ignoreExit(err error) error {
 	if _, ok := errors.AsType[*exec.ExitError](err); ok {
 		return nil

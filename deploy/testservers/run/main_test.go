@@ -14,10 +14,16 @@ import (
 	"testing"
 )
 
-func TestCommandFindsServersThatAreGoneAfterIt(t *testing.T) {
+func TestRun(t *testing.T) {
+	t.Run("servers are gone afterwards", testRunServers)
+	t.Run("signal reaches descendants", testRunSignal)
+	t.Run("signal during the start", testRunSignalDuringStart)
+}
+
+func testRunServers(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	cmd := exec.Command(build(t), "--", "sh", "-c", `echo "$GLOTPOD_IDENT_TESTENV"; exit 7`)
+	cmd := exec.Command(build(t), "--", "sh", "-c", `echo "$GLOTPOD_IDENT_TESTSERVERS"; exit 7`)
 	cmd.Stdout, cmd.Stderr = &out, t.Output()
 	cmd.Env = append(os.Environ(), "TMPDIR="+openDir(t))
 	cmd.Run()
@@ -26,21 +32,21 @@ func TestCommandFindsServersThatAreGoneAfterIt(t *testing.T) {
 	}
 	var servers struct{ Postgres, RabbitMQ struct{ Port int } }
 	if err := json.Unmarshal(out.Bytes(), &servers); err != nil {
-		t.Fatalf("the command was told of the servers by %q: %v", out.String(), err)
+		t.Fatalf("the variable is %q: %v", out.String(), err)
 	}
 	for _, port := range []int{servers.Postgres.Port, servers.RabbitMQ.Port} {
 		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err != nil {
-			t.Errorf("a server is still there: %v", err)
+			t.Errorf("a server still runs: %v", err)
 			continue
 		}
 		l.Close()
 	}
 }
 
-func TestSignalReachesAllThatTheCommandStarted(t *testing.T) {
+func testRunSignal(t *testing.T) {
 	t.Parallel()
-	// A sleep that begins just when the signal comes may not get it.
+	// The loop is needed: a sleep that is started just as the signal comes may miss it.
 	cmd := exec.Command(build(t), "sh", "-c", `sh -c "trap 'echo child got it; exit' TERM; echo ready; while :; do sleep 1; done" & wait`)
 	cmd.Stderr = t.Output()
 	cmd.Env = append(os.Environ(), "TMPDIR="+openDir(t))
@@ -66,7 +72,7 @@ func TestSignalReachesAllThatTheCommandStarted(t *testing.T) {
 	}
 }
 
-func TestSignalInterruptsTheStart(t *testing.T) {
+func testRunSignalDuringStart(t *testing.T) {
 	t.Parallel()
 	var stderr bytes.Buffer
 	cmd := exec.Command(build(t), "echo", "this is not run")
@@ -92,7 +98,7 @@ func TestSignalInterruptsTheStart(t *testing.T) {
 	}
 }
 
-// build returns the program.
+// build builds the program and returns its path.
 func build(t *testing.T) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "run")
@@ -102,8 +108,8 @@ func build(t *testing.T) string {
 	return program
 }
 
-// openDir makes a folder for temporary files, which PostgreSQL's user can reach
-// and which has to be empty again in the end.
+// openDir creates a folder for temporary files that the user postgres may enter. The
+// test fails if the folder is not empty at the end.
 func openDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "glotpod-ident-test-")
@@ -115,7 +121,7 @@ func openDir(t *testing.T) string {
 	}
 	t.Cleanup(func() {
 		if err := os.Remove(dir); err != nil {
-			t.Errorf("something is left in the folder: %v", err)
+			t.Errorf("the folder is not empty: %v", err)
 			os.RemoveAll(dir)
 		}
 	})
