@@ -17,7 +17,6 @@ import (
 //     nothing, except that what they won is released.
 type Core struct {
 	cfg    Config
-	assign func(names []string) []string // sorted and distinct names to each partition's owner
 	random *rand.Rand
 
 	now     time.Time // of the latest event
@@ -43,9 +42,11 @@ func New(cfg Config) (*Core, error) {
 	if cfg.Window == 0 {
 		cfg.Window = max(minWindow, cfg.Partitions/windowShare)
 	}
+	if cfg.Assign == nil {
+		cfg.Assign = NewTable(cfg.Partitions).Assign
+	}
 	return &Core{
 		cfg:        cfg,
-		assign:     newTable(cfg.Partitions).assign,
 		random:     rand.New(rand.NewPCG(cfg.Seed, uint64(cfg.Start))),
 		partitions: make([]partitionState, cfg.Partitions),
 		session:    session{owners: make([]string, cfg.Partitions)},

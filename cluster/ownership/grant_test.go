@@ -248,7 +248,7 @@ func newAskedOwner(t *testing.T, partitions int) *bench {
 			}
 		})
 	}
-	b.core.assign = func([]string) []string { return owners }
+	b.core.cfg.Assign = func([]string) []string { return owners }
 	return b
 }
 

@@ -177,7 +177,7 @@ func TestMutations(t *testing.T) {
 	}
 }
 
-// testMutant runs the other tests with another text for a file.
+// testMutant runs the tests of this package and of sim with another text for a file.
 func testMutant(t *testing.T, file, text string) ([]byte, error) {
 	path, err := filepath.Abs(file)
 	if err != nil {
@@ -195,5 +195,5 @@ func testMutant(t *testing.T, file, text string) ([]byte, error) {
 		}
 	}
 	return exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-count=1", "-timeout=2m",
-		"-skip=^TestMutations$", "-overlay="+overlay, ".").CombinedOutput()
+		"-skip=^TestMutations$", "-overlay="+overlay, ".", "./sim").CombinedOutput()
 }

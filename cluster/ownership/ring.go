@@ -58,7 +58,7 @@ func (c *Core) othersAreJoining() bool {
 // settle makes the ring what it should be.
 func (c *Core) applyRing() {
 	c.ring = c.ringNames()
-	c.owners = c.assign(c.ring)
+	c.owners = c.cfg.Assign(c.ring)
 	c.nextRing, c.ringDiffersSince, c.applyRingAt = nil, time.Time{}, time.Time{}
 	for p := range c.partitions {
 		c.reconcile(p)

@@ -23,19 +23,19 @@ func Assign(members []string, partitions int) []string {
 	}
 	members = slices.Clone(members)
 	slices.Sort(members)
-	return newTable(partitions).assign(slices.Compact(members))
+	return NewTable(partitions).Assign(slices.Compact(members))
 }
 
 // A table is a hash ring that is changed by the members that come and go,
 // which costs a hundredth of making it anew when there are hundreds of members.
-type table struct {
+type Table struct {
 	partitions int
 	names      []string // those in ring
 	ring       *consistent.Consistent
 }
 
-func newTable(partitions int) *table {
-	return &table{
+func NewTable(partitions int) *Table {
+	return &Table{
 		partitions: partitions,
 		ring: consistent.New(nil, consistent.Config{
 			Hasher:            hasher{},
@@ -47,7 +47,7 @@ func newTable(partitions int) *table {
 }
 
 // assign is Assign for names that are sorted and distinct.
-func (t *table) assign(names []string) []string {
+func (t *Table) Assign(names []string) []string {
 	// Whoever stays is kept, so the ring is never empty in between unless all
 	// of it changes.
 	for _, name := range t.names {

@@ -72,7 +72,7 @@ func TestAssign(t *testing.T) {
 func TestTableHasNoHistory(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 1))
 	const partitions = 100
-	table, all := newTable(partitions), names(12)
+	table, all := NewTable(partitions), names(12)
 	slices.Sort(all)
 	for range 50 {
 		var members []string
@@ -81,7 +81,7 @@ func TestTableHasNoHistory(t *testing.T) {
 				members = append(members, name)
 			}
 		}
-		if got, want := table.assign(members), Assign(members, partitions); !slices.Equal(got, want) {
+		if got, want := table.Assign(members), Assign(members, partitions); !slices.Equal(got, want) {
 			t.Fatalf("%v: %v, not %v", members, got, want)
 		}
 	}
@@ -121,11 +121,11 @@ func BenchmarkTable(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			all := names(n)
 			slices.Sort(all)
-			table := newTable(1024)
-			table.assign(all)
+			table := NewTable(1024)
+			table.Assign(all)
 			for b.Loop() {
-				table.assign(all[1:])
-				table.assign(all)
+				table.Assign(all[1:])
+				table.Assign(all)
 			}
 		})
 	}

@@ -1,4 +1,4 @@
-package ownership
+package sim
 
 import (
 	"flag"
@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/glotpod/ident/cluster/ownership"
 )
 
 var update = flag.Bool("update", false, "write what happens into the scripts")
@@ -38,7 +40,7 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := play(t, string(text))
+			got := runScript(t, string(text))
 			if *update {
 				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 					t.Fatal(err)
@@ -51,7 +53,7 @@ func TestScripts(t *testing.T) {
 }
 
 // play returns the script with what happens in it.
-func play(t *testing.T, script string) string {
+func runScript(t *testing.T, script string) string {
 	var said strings.Builder
 	w := newWorld(setting{seed: 1, fixed: true, writeEvery: 100 * time.Millisecond}, func(format string, args ...any) {
 		fmt.Fprintf(&said, format+"\n", args...)
@@ -63,21 +65,21 @@ func play(t *testing.T, script string) string {
 		}
 		commands, _, _ := strings.Cut(paragraph, "\n----")
 		for line := range strings.Lines(commands) {
-			if err := w.obey(strings.Fields(line)); err != nil {
+			if err := w.runCommand(strings.Fields(line)); err != nil {
 				t.Fatalf("%s: %v", strings.TrimSpace(line), err)
 			}
 		}
 		paragraphs[n] = strings.TrimSpace(commands) + "\n----\n" + strings.TrimRight(said.String(), "\n")
 		said.Reset()
 	}
-	if len(w.wrong) > 0 {
-		t.Errorf("%s", strings.Join(w.wrong, "\n"))
+	if len(w.failures) > 0 {
+		t.Errorf("%s", strings.Join(w.failures, "\n"))
 	}
 	return strings.Join(paragraphs, "\n\n") + "\n"
 }
 
 // obey carries out a command of a script.
-func (w *world) obey(words []string) error {
+func (w *world) runCommand(words []string) error {
 	argument := func(n int) string {
 		if n < len(words) {
 			return words[n]
@@ -100,7 +102,7 @@ func (w *world) obey(words []string) error {
 		w.open()
 		return err
 	case "launch":
-		w.launch(name, func(cfg *Config) {
+		w.launch(name, func(cfg *ownership.Config) {
 			if queue, ok := strings.CutPrefix(argument(2), "queue="); ok {
 				cfg.QueueType = queue
 			}
@@ -124,15 +126,15 @@ func (w *world) obey(words []string) error {
 		i.exit(2 * time.Millisecond)
 	case "cut":
 		w.broker.drop(i.connection)
-		i.notice(i.connection)
+		i.noticeLoss(i.connection)
 	case "freeze":
 		i.freeze(pause(2), argument(3) == "connected")
 	case "leave":
-		i.answer(LeaveRequested{})
+		i.post(ownership.LeaveRequested{})
 	case "drain":
-		i.answer(DrainRequested{})
+		i.post(ownership.DrainRequested{})
 	case "undrain":
-		i.answer(UndrainRequested{})
+		i.post(ownership.UndrainRequested{})
 	case "database":
 		w.epochs.outage(pause(2))
 	case "broker":

@@ -1,9 +1,11 @@
-package ownership
+package sim
 
 import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/glotpod/ident/cluster/ownership"
 )
 
 // An instance is a process: a core, and a model of the shell that carries out
@@ -11,7 +13,7 @@ import (
 type instance struct {
 	w       *world
 	name    string
-	core    *Core
+	core    *ownership.Core
 	start   int64
 	session int64
 
@@ -19,11 +21,13 @@ type instance struct {
 	channels   map[int]*channel
 	running    bool
 	frozen     bool
-	late       []func() // what waits while frozen
-	inbox      []Event  // what is decided about together, at this moment
+	drained    bool              // it has been asked to drain, and not to undrain since
+	leaving    bool              // it has been asked to leave
+	delayed    []func()          // what waits while frozen
+	inbox      []ownership.Event // what is decided about together, at this moment
 	tickAt     time.Time
 
-	claimed map[int]burst // by partition
+	claims map[int]burst // by partition
 }
 
 // A burst counts the claims since a time.
@@ -45,23 +49,22 @@ type channel struct {
 }
 
 // launch starts a process.
-func (w *world) launch(name string, change ...func(*Config)) *instance {
+func (w *world) launch(name string, change ...func(*ownership.Config)) *instance {
 	start := int64(len(w.instances) + 1)
 	cfg := w.config(name, start)
 	for _, f := range change {
 		f(&cfg)
 	}
-	core, err := New(cfg)
+	core, err := ownership.New(cfg)
 	if err != nil {
 		panic(err)
 	}
-	core.assign = w.assign
 	i := &instance{
 		w: w, name: name, core: core, start: start, running: true,
-		channels: make(map[int]*channel), claimed: make(map[int]burst),
+		channels: make(map[int]*channel), claims: make(map[int]burst),
 	}
 	w.instances, w.names[name] = append(w.instances, i), true
-	w.after(w.hop(), func() { i.run(i.connect) })
+	w.after(w.latency(), func() { i.run(i.connect) })
 	return i
 }
 
@@ -71,7 +74,7 @@ func (i *instance) run(do func()) {
 	switch {
 	case !i.running:
 	case i.frozen:
-		i.late = append(i.late, do)
+		i.delayed = append(i.delayed, do)
 	default:
 		do()
 	}
@@ -87,13 +90,13 @@ func (i *instance) connect() {
 		return
 	}
 	i.session++
-	member := Member{Name: i.name, Incarnation: Incarnation{Start: i.start, Session: i.session}}
+	member := ownership.Member{Name: i.name, Incarnation: ownership.Incarnation{Start: i.start, Session: i.session}}
 	i.connection = i.w.broker.connect(i, member)
-	i.step(Connected{Session: i.session})
+	i.step(ownership.Connected{Session: i.session})
 }
 
 // notice lets the instance find out that its connection is gone.
-func (i *instance) notice(c *connection) {
+func (i *instance) noticeLoss(c *connection) {
 	i.run(func() {
 		if i.connection != c {
 			return
@@ -101,42 +104,52 @@ func (i *instance) notice(c *connection) {
 		i.step()
 		c.used = false
 		i.connection = nil
-		i.step(Disconnected{})
+		i.step(ownership.Disconnected{})
 		i.w.after(i.w.between(10*time.Millisecond, 200*time.Millisecond), func() { i.run(i.connect) })
 	})
 }
 
 // deliver hands over an event that belongs to a connection.
-func (i *instance) deliver(c *connection, e Event) {
+func (i *instance) deliver(c *connection, e ownership.Event) {
 	i.run(func() {
 		if c == i.connection {
-			i.put(e)
+			i.enqueue(e)
 		}
 	})
 }
 
 // answer hands over an event that does not.
-func (i *instance) answer(e Event) {
-	i.run(func() { i.put(e) })
+func (i *instance) post(e ownership.Event) {
+	i.run(func() { i.enqueue(e) })
 }
 
 // put has the core decide about an event, together with others of this moment.
-func (i *instance) put(e Event) {
+func (i *instance) enqueue(e ownership.Event) {
 	if i.inbox = append(i.inbox, e); len(i.inbox) == 1 {
 		i.w.after(0, func() { i.run(func() { i.step() }) })
 	}
 }
 
 // step has the core decide, and carries out what it says.
-func (i *instance) step(events ...Event) {
+func (i *instance) step(events ...ownership.Event) {
 	events, i.inbox = append(i.inbox, events...), nil
 	if !i.running || len(events) == 0 {
 		return
 	}
+	for _, e := range events {
+		switch e.(type) {
+		case ownership.DrainRequested:
+			i.drained = true
+		case ownership.UndrainRequested:
+			i.drained = false
+		case ownership.LeaveRequested:
+			i.leaving = true
+		}
+	}
 	i.w.count.steps++
 	commands := i.core.Step(i.w.now, events...)
 	if i.w.trace != nil {
-		i.traceCommands(commands)
+		i.traceStep(commands)
 	}
 	for _, command := range commands {
 		i.execute(command)
@@ -154,75 +167,75 @@ func (i *instance) tick() {
 		return
 	}
 	i.tickAt = wake
-	i.w.at(wake, func() {
+	i.w.schedule(wake, func() {
 		i.run(func() {
 			if wake.Equal(i.tickAt) {
 				i.tickAt = time.Time{}
-				i.step(Tick{})
+				i.step(ownership.Tick{})
 			}
 		})
 	})
 }
 
-func (i *instance) execute(command Command) {
+func (i *instance) execute(command ownership.Command) {
 	w := i.w
 	switch c := command.(type) {
-	case Broadcast:
-		w.count.messages++
+	case ownership.Broadcast:
+		w.count.broadcasts++
 		w.broker.publish(i.connection, c.Message)
-	case Send:
-		w.count.told++
+	case ownership.Send:
+		w.count.sent++
 		w.broker.sendTo(i.connection, c.To, c.Message)
-	case Probe:
+	case ownership.Probe:
 		w.count.probes++
 		w.broker.probe(i.connection, c.Member)
-	case Claim:
+	case ownership.Claim:
 		i.claim(c)
-	case Consume:
+	case ownership.Consume:
 		i.consume(c)
-	case HandOver:
+	case ownership.HandOver:
 		w.count.handedOver++
 		i.handOver(i.channels[c.Partition], c)
-	case Abandon:
+	case ownership.Abandon:
 		w.count.abandoned++
 		i.close(c.Partition)
-	case Release:
-		i.release(c.Partition, c.Epoch, func() { i.answer(LeaseReleased(c)) })
-	case Survey:
+	case ownership.Release:
+		i.release(c.Partition, c.Epoch, func() { i.post(ownership.LeaseReleased(c)) })
+	case ownership.Survey:
 		w.count.surveys++
-		var rows []Row
+		var rows []ownership.Row
 		read := func(done func()) {
 			rows = slices.Clone(w.epochs.rows)
 			done()
 		}
 		w.epochs.submit(read, func(known bool) {
 			if known {
-				i.answer(Surveyed{Rows: rows})
+				i.post(ownership.Surveyed{Rows: rows})
 			}
 		})
-	case ReportRefusal:
-		w.count.refusals++
-	case Reconnect:
+	case ownership.ReportRefusal:
+		w.count.membersRefused++
+	case ownership.Reconnect:
 		gone := i.connection
 		w.broker.drop(gone)
-		i.notice(gone)
-	case ReportState:
-		if c.State == Left {
+		i.noticeLoss(gone)
+	case ownership.ReportState:
+		if c.State == ownership.Left {
 			w.after(10*time.Millisecond, func() { i.exit(0) }) // its last message is out
 		}
-	case Stop:
+	case ownership.Stop:
 		w.count.stops++
 		i.exit(0)
 	}
 }
 
-func (i *instance) claim(c Claim) {
+func (i *instance) claim(c ownership.Claim) {
 	i.w.count.claims++
 	i.checkClaims(c.Partition)
 	var won bool
-	var row Row
+	var row ownership.Row
 	update := func(done func()) {
-		i.w.epochs.claim(c, func(ok bool, r Row) {
+		i.w.epochs.claim(c, func(ok bool, r ownership.Row) {
 			won, row = ok, r
 			done()
 		})
@@ -230,12 +243,12 @@ func (i *instance) claim(c Claim) {
 	i.w.epochs.submit(update, func(known bool) {
 		switch {
 		case !known:
-			i.answer(ClaimFailed{Partition: c.Partition, Attempt: c.Attempt})
+			i.post(ownership.ClaimFailed{Partition: c.Partition, Attempt: c.Attempt})
 		case won:
-			i.answer(Claimed{Partition: c.Partition, Attempt: c.Attempt, Epoch: row.Epoch})
+			i.post(ownership.Claimed{Partition: c.Partition, Attempt: c.Attempt, Epoch: row.Epoch})
 		default:
-			i.w.count.refused++
-			i.answer(ClaimRefused{Attempt: c.Attempt, Row: row})
+			i.w.count.claimsRefused++
+			i.post(ownership.ClaimRefused{Attempt: c.Attempt, Row: row})
 		}
 	})
 }
@@ -252,13 +265,13 @@ func (i *instance) release(p int, epoch int64, done func()) {
 
 // end releases a lease, or gives the next one to another, and tries until that is
 // done.
-func (i *instance) end(c HandOver, done func(HandedOver)) {
-	ended := HandedOver{Partition: c.Partition, Epoch: c.Epoch}
+func (i *instance) endLease(c ownership.HandOver, done func(ownership.HandedOver)) {
+	ended := ownership.HandedOver{Partition: c.Partition, Epoch: c.Epoch}
 	update := func(done func()) { i.w.epochs.release(c.Partition, c.Epoch, done) }
-	if c.To != (Member{}) {
+	if c.To != (ownership.Member{}) {
 		update = func(done func()) {
 			i.w.epochs.grant(c, func(granted bool) {
-				if ended.To = (Member{}); granted {
+				if ended.To = (ownership.Member{}); granted {
 					ended.To = c.To
 				}
 				done()
@@ -270,25 +283,25 @@ func (i *instance) end(c HandOver, done func(HandedOver)) {
 			done(ended)
 			return
 		}
-		i.w.after(100*time.Millisecond, func() { i.run(func() { i.end(c, done) }) })
+		i.w.after(100*time.Millisecond, func() { i.run(func() { i.endLease(c, done) }) })
 	})
 }
 
-func (i *instance) consume(c Consume) {
+func (i *instance) consume(c ownership.Consume) {
 	ch := &channel{owner: i, connection: i.connection, partition: c.Partition, epoch: c.Epoch}
 	i.channels[c.Partition] = ch
-	i.w.after(i.w.hop(), func() {
+	i.w.after(i.w.latency(), func() {
 		if ch.closed || !ch.connection.open {
 			return
 		}
 		if !i.w.broker.consume(ch) {
-			i.w.after(i.w.hop(), func() { i.answer(LeaseLost(c)) })
+			i.w.after(i.w.latency(), func() { i.post(ownership.LeaseLost(c)) })
 			return
 		}
-		i.w.after(i.w.hop(), func() {
+		i.w.after(i.w.latency(), func() {
 			i.run(func() {
 				if !ch.closed {
-					i.step(Consuming(c))
+					i.step(ownership.Consuming(c))
 					ch.write()
 				}
 			})
@@ -322,7 +335,7 @@ func (ch *channel) wrote(ok bool) {
 	switch {
 	case ch.closed:
 	case !ok:
-		i.step(LeaseLost{Partition: ch.partition, Epoch: ch.epoch})
+		i.step(ownership.LeaseLost{Partition: ch.partition, Epoch: ch.epoch})
 	case ch.finish != nil:
 		ch.finish()
 	default:
@@ -331,21 +344,21 @@ func (ch *channel) wrote(ok bool) {
 }
 
 // handOver ends a channel: what was delivered is finished first.
-func (i *instance) handOver(ch *channel, c HandOver) {
+func (i *instance) handOver(ch *channel, c ownership.HandOver) {
 	ch.canceled = true
 	i.w.broker.cancel(ch)
 	ch.finish = func() {
-		i.w.after(i.w.hop(), func() {
+		i.w.after(i.w.latency(), func() {
 			i.run(func() {
 				if ch.closed {
 					return
 				}
 				ch.closed = true
-				i.end(c, func(ended HandedOver) {
+				i.endLease(c, func(ended ownership.HandedOver) {
 					i.run(func() {
 						if i.channels[c.Partition] == ch {
 							delete(i.channels, c.Partition)
-							i.put(ended)
+							i.enqueue(ended)
 						}
 					})
 				})
@@ -365,7 +378,7 @@ func (i *instance) close(p int) {
 	}
 	ch.closed = true
 	delete(i.channels, p)
-	i.w.after(i.w.hop(), func() { i.w.broker.cancel(ch) })
+	i.w.after(i.w.latency(), func() { i.w.broker.cancel(ch) })
 }
 
 // exit ends the process. The broker notices after a while.
@@ -391,18 +404,18 @@ func (i *instance) freeze(d time.Duration, answered bool) {
 		i.w.after(i.w.between(2*time.Second, 3*time.Second), func() {
 			if i.frozen && c.open && i.w.now.Before(until) {
 				i.w.broker.drop(c)
-				i.notice(c)
+				i.noticeLoss(c)
 			}
 		})
 	}
-	i.w.linger(d, i.wake)
+	i.w.afterFault(d, i.wake)
 }
 
 // wake does at once, in any order, what should have been done meanwhile.
 func (i *instance) wake() {
 	i.frozen = false
-	late := i.late
-	i.late = nil
+	late := i.delayed
+	i.delayed = nil
 	i.w.random.Shuffle(len(late), func(a, b int) { late[a], late[b] = late[b], late[a] })
 	for _, do := range late {
 		i.run(do)
@@ -415,11 +428,11 @@ func (i *instance) cut() {
 	if c == nil {
 		return
 	}
-	i.w.linger(i.w.between(0, 3*time.Second), func() { i.w.broker.drop(c) })
-	i.w.linger(i.w.between(0, 3*time.Second), func() { i.notice(c) })
+	i.w.afterFault(i.w.between(0, 3*time.Second), func() { i.w.broker.drop(c) })
+	i.w.afterFault(i.w.between(0, 3*time.Second), func() { i.noticeLoss(c) })
 }
 
 // serving reports whether the instance belongs in the ring.
 func (i *instance) serving() bool {
-	return i.running && !i.core.drained && !i.core.leaving
+	return i.running && !i.drained && !i.leaving
 }

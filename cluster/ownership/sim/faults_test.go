@@ -1,54 +1,56 @@
-package ownership
+package sim
 
 import (
 	"fmt"
 	"time"
+
+	"github.com/glotpod/ident/cluster/ownership"
 )
 
 // A fault is something that happens to a world, be it wanted or not.
 type fault struct {
 	name   string
 	weight int
-	strike func(w *world)
+	inject func(w *world)
 }
 
 var faults = []fault{
 	{"crash", 4, func(w *world) {
-		if i := w.one(isRunning); i != nil {
+		if i := w.pick(running); i != nil {
 			i.exit(2 * time.Millisecond)
 			if w.chance(0.7) {
-				w.linger(w.between(0, 5*time.Second), func() { w.launch(i.name) })
+				w.afterFault(w.between(0, 5*time.Second), func() { w.launch(i.name) })
 			}
 		}
 	}},
 	{"freeze", 4, func(w *world) {
-		if i := w.one(isRunning); i != nil {
+		if i := w.pick(running); i != nil {
 			i.freeze(w.between(100*time.Millisecond, 12*time.Second), w.chance(0.2))
 		}
 	}},
 	{"cut", 3, func(w *world) {
-		if i := w.one(isRunning); i != nil {
+		if i := w.pick(running); i != nil {
 			i.cut()
 		}
 	}},
 	{"join", 2, func(w *world) { w.launch(fmt.Sprintf("n%02d", len(w.instances))) }},
 	{"twice", 1, func(w *world) {
-		if i := w.one(isRunning); i != nil {
+		if i := w.pick(running); i != nil {
 			w.launch(i.name)
 		}
 	}},
 	{"leave", 3, func(w *world) {
-		if i := w.one(isRunning); i != nil {
-			i.answer(LeaveRequested{})
+		if i := w.pick(running); i != nil {
+			i.post(ownership.LeaveRequested{})
 			if w.chance(0.7) {
-				w.linger(w.between(0, 5*time.Second), func() { w.launch(i.name) })
+				w.afterFault(w.between(0, 5*time.Second), func() { w.launch(i.name) })
 			}
 		}
 	}},
 	{"drain", 2, func(w *world) {
-		if i := w.one(isRunning); i != nil {
-			i.answer(DrainRequested{})
-			w.linger(w.between(0, 8*time.Second), func() { i.answer(UndrainRequested{}) })
+		if i := w.pick(running); i != nil {
+			i.post(ownership.DrainRequested{})
+			w.afterFault(w.between(0, 8*time.Second), func() { i.post(ownership.UndrainRequested{}) })
 		}
 	}},
 	{"database outage", 1, func(w *world) {
@@ -63,14 +65,14 @@ var faults = []fault{
 	}},
 	{"stranger's parameters", 1, func(w *world) {
 		name := fmt.Sprintf("n%02d", len(w.instances))
-		w.launch(name, func(cfg *Config) { cfg.QueueType = "classic" })
+		w.launch(name, func(cfg *ownership.Config) { cfg.QueueType = "classic" })
 	}},
 }
 
-func isRunning(i *instance) bool { return i.running }
+func running(i *instance) bool { return i.running }
 
 // afflict lets faults strike for a while, about one in each interval.
-func (w *world) afflict(d, interval time.Duration) {
+func (w *world) injectFaults(d, interval time.Duration) {
 	total := 0
 	for _, f := range faults {
 		total += f.weight
@@ -81,7 +83,7 @@ func (w *world) afflict(d, interval time.Duration) {
 		for _, f := range faults {
 			if n -= f.weight; n < 0 {
 				w.count.faults[f.name]++
-				f.strike(w)
+				f.inject(w)
 				break
 			}
 		}
@@ -89,24 +91,24 @@ func (w *world) afflict(d, interval time.Duration) {
 }
 
 // unreliable makes the network and the database what they seldom are.
-func (w *world) unreliable() {
+func (w *world) makeUnreliable() {
 	w.network = network{
 		lost:  []float64{0, 0.02, 0.3}[w.random.IntN(3)],
 		late:  []float64{0, 0.02, 0.2}[w.random.IntN(3)],
 		twice: []float64{0, 0.02, 0.2}[w.random.IntN(3)],
 	}
-	w.epochs.unsure = []float64{0, 0.01, 0.1}[w.random.IntN(3)]
-	w.epochs.slow = []float64{0, 0.01, 0.05}[w.random.IntN(3)]
+	w.epochs.lostAnswers = []float64{0, 0.01, 0.1}[w.random.IntN(3)]
+	w.epochs.slowStatements = []float64{0, 0.01, 0.05}[w.random.IntN(3)]
 }
 
 // calm ends the faults and waits until the last one is through.
-func (w *world) calm() {
+func (w *world) stopFaults() {
 	w.network = network{}
-	w.epochs.unsure, w.epochs.slow = 0, 0
-	for w.now.Before(w.lingers) {
-		w.run(w.lingers.Sub(w.now))
+	w.epochs.lostAnswers, w.epochs.slowStatements = 0, 0
+	for w.now.Before(w.faultsEnd) {
+		w.run(w.faultsEnd.Sub(w.now))
 	}
-	if w.one((*instance).serving) == nil {
+	if w.pick((*instance).serving) == nil {
 		w.launch("last")
 	}
 }

@@ -1,4 +1,4 @@
-package ownership
+package sim
 
 import (
 	"container/heap"
@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/glotpod/ident/cluster/ownership"
 )
 
 // A world is a deterministic model of everything around the cores: instances
@@ -20,19 +22,19 @@ type world struct {
 	now       time.Time
 	due       dueQueue
 	scheduled uint64
-	lingers   time.Time // when the last of the faults so far ends
+	faultsEnd time.Time // when the last of the faults so far ends
 
 	broker    *broker
 	epochs    *epochTable
 	instances []*instance // all that ever were, in the order of their start
 	names     map[string]bool
-	tables    map[string][]string // by members, what table has assigned
-	table     *table
+	assigned  map[string][]string // by members, what table has assigned
+	table     *ownership.Table
 
-	network network
-	count   count
-	trace   func(format string, args ...any) // nil: not wanted
-	wrong   []string                         // at most ten
+	network  network
+	count    count
+	trace    func(format string, args ...any) // nil: not wanted
+	failures []string                         // at most ten
 }
 
 // A setting is what stays the same in a world.
@@ -52,23 +54,23 @@ type network struct {
 
 // A count is what has been done so far, by all instances.
 type count struct {
-	steps, messages, told, probes, claims, refused, surveys, refusals, stops int
-	won, granted                                                             int // claims that succeeded, and leases that were given
-	moved                                                                    int // of these: from another name
-	handedOver, abandoned                                                    int
-	writes, fenced                                                           int // accepted and refused by the fence
-	faults                                                                   map[string]int
+	steps, broadcasts, sent, probes, claims, claimsRefused, surveys, membersRefused, stops int
+	won, granted                                                                           int // claims that succeeded, and leases that were given
+	moved                                                                                  int // of these: from another name
+	handedOver, abandoned                                                                  int
+	writes, fenced                                                                         int // accepted and refused by the fence
+	faults                                                                                 map[string]int
 }
 
 func newWorld(s setting, trace func(format string, args ...any)) *world {
 	w := &world{
-		setting: s,
-		random:  rand.New(rand.NewPCG(s.seed, 0)),
-		start:   time.Unix(0, 0).UTC(),
-		names:   make(map[string]bool),
-		tables:  make(map[string][]string),
-		count:   count{faults: make(map[string]int)},
-		trace:   trace,
+		setting:  s,
+		random:   rand.New(rand.NewPCG(s.seed, 0)),
+		start:    time.Unix(0, 0).UTC(),
+		names:    make(map[string]bool),
+		assigned: make(map[string][]string),
+		count:    count{faults: make(map[string]int)},
+		trace:    trace,
 	}
 	w.now = w.start
 	return w
@@ -76,35 +78,36 @@ func newWorld(s setting, trace func(format string, args ...any)) *world {
 
 // open makes what depends on the setting, which must not change afterwards.
 func (w *world) open() {
-	w.table = newTable(w.setting.partitions)
+	w.table = ownership.NewTable(w.setting.partitions)
 	w.broker = newBroker(w)
 	w.epochs = newEpochTable(w)
 }
 
 // config is that of all instances of a world.
-func (w *world) config(name string, start int64) Config {
-	cfg := DefaultConfig()
+func (w *world) config(name string, start int64) ownership.Config {
+	cfg := ownership.DefaultConfig()
 	cfg.Name, cfg.Start = name, start
 	cfg.Partitions, cfg.QueueType = w.setting.partitions, "quorum"
 	cfg.Seed = w.random.Uint64()
+	cfg.Assign = w.assign
 	return cfg
 }
 
 // assign is what all cores assign with, so that each ring is computed once.
 func (w *world) assign(names []string) []string {
 	key := strings.Join(names, " ")
-	owners, ok := w.tables[key]
+	owners, ok := w.assigned[key]
 	if !ok {
-		owners = w.table.assign(names)
-		w.tables[key] = owners
+		owners = w.table.Assign(names)
+		w.assigned[key] = owners
 	}
 	return owners
 }
 
 // fail notes that something is wrong.
 func (w *world) fail(format string, args ...any) {
-	if len(w.wrong) < 10 {
-		w.wrong = append(w.wrong, fmt.Sprintf("%8.3fs ", w.elapsed().Seconds())+fmt.Sprintf(format, args...))
+	if len(w.failures) < 10 {
+		w.failures = append(w.failures, fmt.Sprintf("%8.3fs ", w.elapsed().Seconds())+fmt.Sprintf(format, args...))
 	}
 }
 
@@ -133,18 +136,18 @@ func (q *dueQueue) Pop() any {
 }
 
 // at has something happen at a time.
-func (w *world) at(t time.Time, do func()) {
+func (w *world) schedule(t time.Time, do func()) {
 	w.scheduled++
 	heap.Push(&w.due, &action{at: t.Sub(w.start), seq: w.scheduled, do: do})
 }
 
-func (w *world) after(d time.Duration, do func()) { w.at(w.now.Add(d), do) }
+func (w *world) after(d time.Duration, do func()) { w.schedule(w.now.Add(d), do) }
 
 // linger is after for what belongs to a fault, which has not ended before.
-func (w *world) linger(d time.Duration, do func()) {
+func (w *world) afterFault(d time.Duration, do func()) {
 	w.after(d, do)
-	if end := w.now.Add(d); end.After(w.lingers) {
-		w.lingers = end
+	if end := w.now.Add(d); end.After(w.faultsEnd) {
+		w.faultsEnd = end
 	}
 }
 
@@ -170,7 +173,7 @@ func (w *world) between(least, most time.Duration) time.Duration {
 }
 
 // hop is how long it takes to get from one process to another.
-func (w *world) hop() time.Duration {
+func (w *world) latency() time.Duration {
 	if w.setting.fixed {
 		return time.Millisecond
 	}
@@ -178,7 +181,7 @@ func (w *world) hop() time.Duration {
 }
 
 // one returns one of the instances for which is holds, nil if there is none.
-func (w *world) one(is func(*instance) bool) *instance {
+func (w *world) pick(is func(*instance) bool) *instance {
 	var found []*instance
 	for _, i := range w.instances {
 		if is(i) {

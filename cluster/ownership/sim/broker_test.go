@@ -1,8 +1,10 @@
-package ownership
+package sim
 
 import (
 	"slices"
 	"time"
+
+	"github.com/glotpod/ident/cluster/ownership"
 )
 
 // A broker is a model of RabbitMQ: connections, each with an exclusive queue
@@ -18,7 +20,7 @@ type broker struct {
 // whether it is there.
 type connection struct {
 	owner  *instance
-	member Member
+	member ownership.Member
 	open   bool // as the broker sees it
 	used   bool // as the instance sees it
 }
@@ -27,7 +29,7 @@ func newBroker(w *world) *broker {
 	return &broker{w: w, up: true, queues: make([][]*channel, w.setting.partitions)}
 }
 
-func (b *broker) connect(i *instance, member Member) *connection {
+func (b *broker) connect(i *instance, member ownership.Member) *connection {
 	c := &connection{owner: i, member: member, open: true, used: true}
 	b.connections = append(b.connections, c)
 	return c
@@ -46,8 +48,8 @@ func (b *broker) drop(c *connection) {
 }
 
 // publish sends a message to all members' queues.
-func (b *broker) publish(from *connection, msg Message) {
-	b.w.after(b.w.hop(), func() {
+func (b *broker) publish(from *connection, msg ownership.Message) {
+	b.w.after(b.w.latency(), func() {
 		if !from.open {
 			return
 		}
@@ -58,8 +60,8 @@ func (b *broker) publish(from *connection, msg Message) {
 }
 
 // sendTo sends a message to a member's queue.
-func (b *broker) sendTo(from *connection, member Member, msg Message) {
-	b.w.after(b.w.hop(), func() {
+func (b *broker) sendTo(from *connection, member ownership.Member, msg ownership.Message) {
+	b.w.after(b.w.latency(), func() {
 		if !from.open {
 			return
 		}
@@ -71,7 +73,7 @@ func (b *broker) sendTo(from *connection, member Member, msg Message) {
 	})
 }
 
-func (b *broker) send(to *connection, msg Message) {
+func (b *broker) send(to *connection, msg ownership.Message) {
 	n := b.w.network
 	copies := 1
 	if b.w.chance(n.lost) {
@@ -83,25 +85,25 @@ func (b *broker) send(to *connection, msg Message) {
 	for range copies {
 		arrive := func() {
 			if to.open {
-				to.owner.deliver(to, MessageReceived{Message: msg})
+				to.owner.deliver(to, ownership.MessageReceived{Message: msg})
 			}
 		}
 		if b.w.chance(n.late) {
-			b.w.linger(b.w.between(0, 8*time.Second), arrive)
+			b.w.afterFault(b.w.between(0, 8*time.Second), arrive)
 		} else {
-			b.w.after(b.w.hop(), arrive)
+			b.w.after(b.w.latency(), arrive)
 		}
 	}
 }
 
 // probe tells from whether the queue of a member is gone.
-func (b *broker) probe(from *connection, member Member) {
-	b.w.after(b.w.hop(), func() {
+func (b *broker) probe(from *connection, member ownership.Member) {
+	b.w.after(b.w.latency(), func() {
 		here := slices.ContainsFunc(b.connections, func(c *connection) bool { return c.member == member })
 		if !from.open || here {
 			return
 		}
-		b.w.after(b.w.hop(), func() { from.owner.deliver(from, MemberGone{Member: member}) })
+		b.w.after(b.w.latency(), func() { from.owner.deliver(from, ownership.MemberGone{Member: member}) })
 	})
 }
 
@@ -132,7 +134,7 @@ func (b *broker) restart(down time.Duration) {
 	b.up = false
 	for _, c := range slices.Clone(b.connections) {
 		b.drop(c)
-		b.w.after(b.w.hop(), func() { c.owner.notice(c) })
+		b.w.after(b.w.latency(), func() { c.owner.noticeLoss(c) })
 	}
-	b.w.linger(down, func() { b.up = true })
+	b.w.afterFault(down, func() { b.up = true })
 }

@@ -1,14 +1,16 @@
-package ownership
+package sim
 
 import (
 	"fmt"
 	"strings"
+
+	"github.com/glotpod/ident/cluster/ownership"
 )
 
 // traceCommands prints what an instance does, in a line for each step that has
 // it do anything but look around and say that it is there. Commands of one kind
 // are put together.
-func (i *instance) traceCommands(commands []Command) {
+func (i *instance) traceStep(commands []ownership.Command) {
 	var parts []string
 	var last string
 	for _, command := range commands {
@@ -24,46 +26,46 @@ func (i *instance) traceCommands(commands []Command) {
 		last = verb
 	}
 	if len(parts) > 0 {
-		i.w.trace("%8.3fs %s: %s", i.w.elapsed().Seconds(), i.core.self, strings.Join(parts, ", "))
+		i.w.trace("%8.3fs %s: %s", i.w.elapsed().Seconds(), i.core.Status().Self, strings.Join(parts, ", "))
 	}
 }
 
 // describe returns what a command says, "" for what is done all the time. A
 // partition is followed by the epoch that is meant.
-func describe(command Command) (verb, object string) {
+func describe(command ownership.Command) (verb, object string) {
 	switch c := command.(type) {
-	case Broadcast:
-		if said := news(c.Message); said != "" {
-			return "say", said
+	case ownership.Broadcast:
+		if text := describeNews(c.Message); text != "" {
+			return "broadcast", text
 		}
 		return "", ""
-	case Send:
-		return "tell", c.To.String() + " " + news(c.Message)
-	case Probe, Survey:
+	case ownership.Send:
+		return "send", "to " + c.To.String() + " " + describeNews(c.Message)
+	case ownership.Probe, ownership.Survey:
 		return "", ""
-	case Claim:
+	case ownership.Claim:
 		if c.Depose != 0 {
 			return "depose", fmt.Sprintf("%d@%d", c.Partition, c.Depose)
 		}
 		return "claim", fmt.Sprint(c.Partition)
-	case Consume:
+	case ownership.Consume:
 		return "consume", fmt.Sprintf("%d@%d", c.Partition, c.Epoch)
-	case HandOver:
-		if c.To != (Member{}) {
+	case ownership.HandOver:
+		if c.To != (ownership.Member{}) {
 			return "hand over", fmt.Sprintf("%d@%d to %s", c.Partition, c.Epoch, c.To.Name)
 		}
 		return "hand over", fmt.Sprintf("%d@%d", c.Partition, c.Epoch)
-	case Abandon:
+	case ownership.Abandon:
 		return "abandon", fmt.Sprintf("%d@%d", c.Partition, c.Epoch)
-	case Release:
+	case ownership.Release:
 		return "release", fmt.Sprintf("%d@%d", c.Partition, c.Epoch)
-	case ReportRefusal:
+	case ownership.ReportRefusal:
 		return "refuse", fmt.Sprintf("%v (%s)", c.Member, c.Reason)
-	case Reconnect:
+	case ownership.Reconnect:
 		return "reconnect", "(" + c.Reason + ")"
-	case ReportState:
+	case ownership.ReportState:
 		return "become", c.State.String()
-	case Stop:
+	case ownership.Stop:
 		return "stop", fmt.Sprintf("%v (%s)", c.Reason, c.Detail)
 	default:
 		return "do", fmt.Sprintf("%#v", c)
@@ -71,9 +73,9 @@ func describe(command Command) (verb, object string) {
 }
 
 // news returns what a message says beyond that its sender is there.
-func news(msg Message) string {
+func describeNews(msg ownership.Message) string {
 	var parts []string
-	leases := func(what string, leases []HeldLease) {
+	leases := func(what string, leases []ownership.HeldLease) {
 		for n, l := range leases {
 			if n == 0 {
 				parts = append(parts, what)

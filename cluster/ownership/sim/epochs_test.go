@@ -1,8 +1,9 @@
-package ownership
+package sim
 
 import (
 	"time"
 
+	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
@@ -10,32 +11,32 @@ import (
 type fence uint8
 
 const (
-	forShare fence = iota // the row is locked until the write is committed
-	exists                // the row is looked at, and may change before the commit
-	noFence
+	forShare  fence = iota // the row is locked until the write is committed
+	checkOnly              // the row is looked at, and may change before the commit
+	none
 )
 
 // An epochTable is a model of the epochs in PostgreSQL, and of the writes that
 // they fence. A transaction that holds a row FOR SHARE keeps updates of the row
 // waiting.
 type epochTable struct {
-	w       *world
-	rows    []Row
-	shared  []time.Time // until when a write holds the row
-	written []int64     // the epoch of the latest write that was accepted
+	w           *world
+	rows        []ownership.Row
+	lockedUntil []time.Time // until when a write holds the row
+	written     []int64     // the epoch of the latest write that was accepted
 
-	up      bool
-	awaited []statement // what hangs until it is up again
-	unsure  float64     // probability that an answer is lost
-	slow    float64     // probability that a statement is carried out late
-	lastOf  []string    // by partition, the name of the latest holder
+	up             bool
+	hanging        []statement // what hangs until it is up again
+	lostAnswers    float64     // probability that an answer is lost
+	slowStatements float64     // probability that a statement is carried out late
+	lastHolder     []string    // by partition, the name of the latest holder
 }
 
 func newEpochTable(w *world) *epochTable {
 	n := w.setting.partitions
-	t := &epochTable{w: w, up: true, rows: make([]Row, n), shared: make([]time.Time, n), written: make([]int64, n), lastOf: make([]string, n)}
+	t := &epochTable{w: w, up: true, rows: make([]ownership.Row, n), lockedUntil: make([]time.Time, n), written: make([]int64, n), lastHolder: make([]string, n)}
 	for p := range t.rows {
-		t.rows[p] = Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: p}}, Released: true}
+		t.rows[p] = ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: p}}, Released: true}
 	}
 	return t
 }
@@ -47,32 +48,32 @@ type statement func(done func())
 // whether its outcome is known.
 func (t *epochTable) submit(s statement, answer func(known bool)) {
 	w := t.w
-	if w.chance(t.slow) {
+	if w.chance(t.slowStatements) {
 		// The client gives up waiting, the statement does not.
-		w.linger(w.between(0, 10*time.Second), func() { s(func() {}) })
-		w.linger(w.between(0, time.Second), func() { answer(false) })
+		w.afterFault(w.between(0, 10*time.Second), func() { s(func() {}) })
+		w.afterFault(w.between(0, time.Second), func() { answer(false) })
 		return
 	}
-	w.after(w.hop(), func() {
+	w.after(w.latency(), func() {
 		switch {
 		case t.up:
 			s(func() {
-				known := !w.chance(t.unsure)
-				w.after(w.hop(), func() { answer(known) })
+				known := !w.chance(t.lostAnswers)
+				w.after(w.latency(), func() { answer(known) })
 			})
 		case w.chance(0.5): // refused
-			w.after(w.hop(), func() { answer(false) })
+			w.after(w.latency(), func() { answer(false) })
 		default: // hangs
-			t.awaited = append(t.awaited, s)
+			t.hanging = append(t.hanging, s)
 			w.after(w.between(0, time.Second), func() { answer(false) })
 		}
 	})
 }
 
 // update changes a partition's row once no write holds it.
-func (t *epochTable) update(p int, change func(row *Row)) {
-	if t.w.now.Before(t.shared[p]) {
-		t.w.at(t.shared[p], func() { t.update(p, change) })
+func (t *epochTable) update(p int, change func(row *ownership.Row)) {
+	if t.w.now.Before(t.lockedUntil[p]) {
+		t.w.schedule(t.lockedUntil[p], func() { t.update(p, change) })
 		return
 	}
 	before := t.rows[p]
@@ -83,16 +84,16 @@ func (t *epochTable) update(p int, change func(row *Row)) {
 }
 
 // claim is the update behind [Claim].
-func (t *epochTable) claim(c Claim, done func(won bool, row Row)) {
-	t.update(c.Partition, func(row *Row) {
+func (t *epochTable) claim(c ownership.Claim, done func(won bool, row ownership.Row)) {
+	t.update(c.Partition, func(row *ownership.Row) {
 		if !row.Released && (c.Depose == 0 || row.Epoch != c.Depose) {
 			done(false, *row)
 			return
 		}
 		t.w.count.won++
-		if t.lastOf[c.Partition] != c.By.Name {
+		if t.lastHolder[c.Partition] != c.By.Name {
 			t.w.count.moved++
-			t.lastOf[c.Partition] = c.By.Name
+			t.lastHolder[c.Partition] = c.By.Name
 		}
 		row.Epoch, row.Holder, row.Released = row.Epoch+1, c.By, false
 		done(true, *row)
@@ -101,7 +102,7 @@ func (t *epochTable) claim(c Claim, done func(won bool, row Row)) {
 
 // release is the update behind [Release].
 func (t *epochTable) release(p int, epoch int64, done func()) {
-	t.update(p, func(row *Row) {
+	t.update(p, func(row *ownership.Row) {
 		row.Released = row.Released || row.Epoch == epoch
 		done()
 	})
@@ -109,13 +110,13 @@ func (t *epochTable) release(p int, epoch int64, done func()) {
 
 // grant is the update behind a [HandOver] to somebody. It calls done with whether
 // that one is the owner now, be it by an earlier try.
-func (t *epochTable) grant(c HandOver, done func(granted bool)) {
-	t.update(c.Partition, func(row *Row) {
+func (t *epochTable) grant(c ownership.HandOver, done func(granted bool)) {
+	t.update(c.Partition, func(row *ownership.Row) {
 		if row.Epoch == c.Epoch && !row.Released {
 			t.w.count.granted++
-			if t.lastOf[c.Partition] != c.To.Name {
+			if t.lastHolder[c.Partition] != c.To.Name {
 				t.w.count.moved++
-				t.lastOf[c.Partition] = c.To.Name
+				t.lastHolder[c.Partition] = c.To.Name
 			}
 			row.Epoch, row.Holder = row.Epoch+1, c.To
 		}
@@ -125,18 +126,18 @@ func (t *epochTable) grant(c HandOver, done func(granted bool)) {
 
 // write is a transaction of a partition's owner. It calls done with whether the
 // fence let it through.
-func (t *epochTable) write(by Member, p int, epoch int64, done func(accepted bool)) {
+func (t *epochTable) write(by ownership.Member, p int, epoch int64, done func(accepted bool)) {
 	row := t.rows[p]
-	if t.w.setting.fence != noFence && (row.Epoch != epoch || row.Released) {
+	if t.w.setting.fence != none && (row.Epoch != epoch || row.Released) {
 		t.w.count.fenced++
 		done(false)
 		return
 	}
-	commit := t.w.now.Add(t.w.hop())
-	if t.w.setting.fence == forShare && t.shared[p].Before(commit) {
-		t.shared[p] = commit
+	commit := t.w.now.Add(t.w.latency())
+	if t.w.setting.fence == forShare && t.lockedUntil[p].Before(commit) {
+		t.lockedUntil[p] = commit
 	}
-	t.w.at(commit, func() {
+	t.w.schedule(commit, func() {
 		t.accept(by, p, epoch)
 		done(true)
 	})
@@ -144,7 +145,7 @@ func (t *epochTable) write(by Member, p int, epoch int64, done func(accepted boo
 
 // accept checks what is promised: writes to a partition come from its owner at
 // that time, and in the order of the epochs.
-func (t *epochTable) accept(by Member, p int, epoch int64) {
+func (t *epochTable) accept(by ownership.Member, p int, epoch int64) {
 	row := t.rows[p]
 	if row.Epoch != epoch || row.Released || row.Holder != by {
 		t.w.fail("partition %d took a write of %v under epoch %d, though epoch %d is of %v", p, by, epoch, row.Epoch, row.Holder)
@@ -159,10 +160,10 @@ func (t *epochTable) accept(by Member, p int, epoch int64) {
 // outage makes the database unreachable for a while.
 func (t *epochTable) outage(d time.Duration) {
 	t.up = false
-	t.w.linger(d, func() {
+	t.w.afterFault(d, func() {
 		t.up = true
-		awaited := t.awaited
-		t.awaited = nil
+		awaited := t.hanging
+		t.hanging = nil
 		for _, s := range awaited {
 			s(func() {})
 		}

@@ -1,14 +1,16 @@
-package ownership
+package sim
 
 import (
 	"fmt"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/glotpod/ident/cluster/ownership"
 )
 
 // grown returns a world at rest in which n instances share the partitions.
-func grown(n, partitions int) *world {
+func newSettledWorld(n, partitions int) *world {
 	w := newWorld(setting{seed: 1, partitions: partitions, writeEvery: time.Second}, nil)
 	w.open()
 	for i := range n {
@@ -35,7 +37,7 @@ func TestMovesAreFew(t *testing.T) {
 			w.launch("new")
 		}},
 		{"leave", partitions / n, func(w *world) {
-			w.find("ident-3").answer(LeaveRequested{})
+			w.find("ident-3").post(ownership.LeaveRequested{})
 		}},
 		{"crash", partitions / n, func(w *world) {
 			w.find("ident-3").exit(2 * time.Millisecond)
@@ -46,14 +48,14 @@ func TestMovesAreFew(t *testing.T) {
 			}
 		}},
 		{"drain and undrain", 2 * partitions / n, func(w *world) {
-			w.find("ident-3").answer(DrainRequested{})
+			w.find("ident-3").post(ownership.DrainRequested{})
 			w.run(3 * time.Second)
-			w.find("ident-3").answer(UndrainRequested{})
+			w.find("ident-3").post(ownership.UndrainRequested{})
 		}},
 		{"rolling update", 2 * partitions, func(w *world) {
 			for i := range n {
 				name := fmt.Sprintf("ident-%d", i)
-				w.find(name).answer(LeaveRequested{})
+				w.find(name).post(ownership.LeaveRequested{})
 				w.run(3 * time.Second)
 				w.launch(name)
 				w.run(3 * time.Second)
@@ -62,7 +64,7 @@ func TestMovesAreFew(t *testing.T) {
 		{"rolling update in haste", 2 * partitions, func(w *world) {
 			for i := range n {
 				name := fmt.Sprintf("ident-%d", i)
-				w.find(name).answer(LeaveRequested{})
+				w.find(name).post(ownership.LeaveRequested{})
 				w.run(700 * time.Millisecond)
 				w.launch(name)
 				w.run(500 * time.Millisecond)
@@ -70,15 +72,15 @@ func TestMovesAreFew(t *testing.T) {
 		}},
 	}
 	for _, test := range tests {
-		w := grown(n, partitions)
+		w := newSettledWorld(n, partitions)
 		before, began := w.count, w.now
 		test.change(w)
 		w.run(time.Second)
 		w.settle(settleLimit)
 		got := w.moves(before)
 		heartbeats := len(w.instances) * (int(w.now.Sub(began)/time.Second)*10/9 + 1)
-		messages := w.count.messages - before.messages - heartbeats
-		told := w.count.told - before.told
+		messages := w.count.broadcasts - before.broadcasts - heartbeats
+		told := w.count.sent - before.sent
 		t.Logf("%-24s %4d moves, ideal %4d: %+.0f %%; %d messages to all more than heartbeats, %d to one",
 			test.name, got, test.ideal, 100*(float64(got)/float64(test.ideal)-1), messages, told)
 		if got > test.ideal*5/4 {
@@ -87,8 +89,8 @@ func TestMovesAreFew(t *testing.T) {
 		if messages > got/2+len(w.instances)*len(w.instances) || told > got {
 			t.Errorf("%s: %d messages to all and %d to one for %d moves", test.name, messages, told, got)
 		}
-		if len(w.wrong) > 0 {
-			t.Errorf("%s: %v", test.name, w.wrong)
+		if len(w.failures) > 0 {
+			t.Errorf("%s: %v", test.name, w.failures)
 		}
 	}
 }
@@ -162,17 +164,17 @@ func TestPausesAreShort(t *testing.T) {
 		limit  time.Duration
 	}{
 		{"join", func(w *world) { w.launch("ident-3") }, 60 * time.Millisecond},
-		{"leave", func(w *world) { w.find("ident-1").answer(LeaveRequested{}) }, 60 * time.Millisecond},
-		{"drain", func(w *world) { w.find("ident-1").answer(DrainRequested{}) }, 60 * time.Millisecond},
+		{"leave", func(w *world) { w.find("ident-1").post(ownership.LeaveRequested{}) }, 60 * time.Millisecond},
+		{"drain", func(w *world) { w.find("ident-1").post(ownership.DrainRequested{}) }, 60 * time.Millisecond},
 		{"crash", func(w *world) { w.find("ident-1").exit(2 * time.Millisecond) }, 300 * time.Millisecond},
 		{"freeze", func(w *world) { w.find("ident-1").freeze(time.Minute, false) }, 3500 * time.Millisecond},
 	}
 	for _, test := range tests {
-		w := grown(3, 128)
-		before, epochs := w.assign(w.instances[0].core.ring), slices.Clone(w.epochs.rows)
+		w := newSettledWorld(3, 128)
+		before, epochs := w.assign(w.instances[0].core.Status().Ring), slices.Clone(w.epochs.rows)
 		test.change(w)
 		pauses := w.pauses(6 * time.Second)
-		after := w.assign(w.instances[0].core.ring)
+		after := w.assign(w.instances[0].core.Status().Ring)
 
 		var moved []time.Duration
 		for p, pause := range pauses {

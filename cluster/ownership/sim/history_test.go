@@ -1,9 +1,10 @@
-package ownership
+package sim
 
 import (
 	"flag"
 	"fmt"
 	"maps"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -15,9 +16,19 @@ import (
 
 var (
 	simSeed  = flag.Uint64("sim.seed", 0, "simulate this seed alone, and print what happens")
-	simRuns  = flag.Int("sim.runs", 50, "how many histories to simulate")
-	simLarge = flag.Bool("sim.large", false, "simulate 200 instances and 1,024 partitions through faults")
+	simRuns  = flag.Int("sim.runs", defaultRuns(), "how many histories to simulate")
+	simLarge = flag.Bool("sim.large", long, "simulate 200 instances and 1,024 partitions through faults")
 )
+
+// long is set if the tests may take minutes.
+var long = os.Getenv("GLOTPOD_IDENT_TEST_LONG") != ""
+
+func defaultRuns() int {
+	if long {
+		return 1000
+	}
+	return 25
+}
 
 // settleLimit is how long it may take until all is as it should be, once the
 // last fault has ended: as long as it takes to survey the epoch table, since
@@ -26,7 +37,7 @@ const settleLimit = 15 * time.Second
 
 // history makes a world of a few instances out of a seed, has it go through all
 // kinds of faults, and checks that it finds its way back.
-func history(seed uint64, change func(*setting), trace func(string, ...any)) (w *world, settled time.Duration) {
+func runHistory(seed uint64, change func(*setting), trace func(string, ...any)) (w *world, settled time.Duration) {
 	w = newWorld(setting{seed: seed}, trace)
 	s := &w.setting
 	s.partitions = 1 + w.random.IntN(24)
@@ -44,12 +55,12 @@ func history(seed uint64, change func(*setting), trace func(string, ...any)) (w 
 		w.launch(fmt.Sprintf("n%02d", n))
 	}
 	if w.chance(0.7) {
-		w.unreliable()
+		w.makeUnreliable()
 	}
-	w.afflict(40*time.Second, interval)
-	w.calm()
+	w.injectFaults(40*time.Second, interval)
+	w.stopFaults()
 	settled = w.settle(settleLimit)
-	w.rest(12)
+	w.checkAtRest(12)
 	return w, settled
 }
 
@@ -58,7 +69,7 @@ func history(seed uint64, change func(*setting), trace func(string, ...any)) (w 
 // whom the ring names, and nobody does more than send heartbeats.
 func TestHistories(t *testing.T) {
 	if *simSeed != 0 {
-		w, settled := history(*simSeed, nil, tracer(t))
+		w, settled := runHistory(*simSeed, nil, traceTo(t))
 		t.Logf("settled %v after the last fault; %+v", settled, w.count)
 		report(t, "TestHistories", *simSeed, w)
 		return
@@ -71,7 +82,7 @@ func TestHistories(t *testing.T) {
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
 			for n := seed.Add(1); n <= uint64(*simRuns) && !t.Failed(); n = seed.Add(1) {
-				w, settled := history(n, nil, nil)
+				w, settled := runHistory(n, nil, nil)
 				mu.Lock()
 				report(t, "TestHistories", n, w)
 				total.add(w.count)
@@ -90,7 +101,7 @@ func TestHistoryReplays(t *testing.T) {
 	for seed := range uint64(5) {
 		var traces [2]strings.Builder
 		for i := range traces {
-			history(seed, nil, func(format string, args ...any) { fmt.Fprintf(&traces[i], format+"\n", args...) })
+			runHistory(seed, nil, func(format string, args ...any) { fmt.Fprintf(&traces[i], format+"\n", args...) })
 		}
 		if traces[0].String() != traces[1].String() || traces[0].Len() == 0 {
 			t.Errorf("seed %d: two histories of %d and %d bytes differ", seed, traces[0].Len(), traces[1].Len())
@@ -108,15 +119,15 @@ func TestLargeHistory(t *testing.T) {
 	w := newWorld(setting{seed: seed, partitions: partitions, writeEvery: time.Second}, nil)
 	w.open()
 	for n := range instances {
-		w.linger(w.between(0, time.Second), func() { w.launch(fmt.Sprintf("n%03d", n)) })
+		w.afterFault(w.between(0, time.Second), func() { w.launch(fmt.Sprintf("n%03d", n)) })
 	}
-	w.calm()
+	w.stopFaults()
 	t.Logf("%d instances settled %v after they were started", instances, w.settle(settleLimit))
-	w.unreliable()
-	w.afflict(trouble, 200*time.Millisecond)
-	w.calm()
+	w.makeUnreliable()
+	w.injectFaults(trouble, 200*time.Millisecond)
+	w.stopFaults()
 	t.Logf("settled %v after the last fault", w.settle(settleLimit))
-	w.rest(3)
+	w.checkAtRest(3)
 	t.Log(w.count)
 	report(t, "TestLargeHistory", seed, w)
 }
@@ -124,11 +135,11 @@ func TestLargeHistory(t *testing.T) {
 // What the simulation relies on it can tell from what is nearly as good: a
 // fence that looks at the epoch without locking it, or none.
 func TestFenceIsMissed(t *testing.T) {
-	for _, f := range []fence{exists, noFence} {
+	for _, f := range []fence{checkOnly, none} {
 		found := false
 		for seed := uint64(1); seed <= 100 && !found; seed++ {
-			w, _ := history(seed, func(s *setting) { s.fence = f }, nil)
-			found = slices.ContainsFunc(w.wrong, func(s string) bool { return strings.Contains(s, "took a write") })
+			w, _ := runHistory(seed, func(s *setting) { s.fence = f }, nil)
+			found = slices.ContainsFunc(w.failures, func(s string) bool { return strings.Contains(s, "took a write") })
 		}
 		if !found {
 			t.Errorf("no stale write was found with fence %d", f)
@@ -139,25 +150,25 @@ func TestFenceIsMissed(t *testing.T) {
 // report fails the test if anything was wrong in a world, and says how to see
 // it again.
 func report(t *testing.T, test string, seed uint64, w *world) {
-	if len(w.wrong) > 0 {
-		t.Errorf("seed %d:\n  %s\nagain: go test ./cluster/ownership -v -run '^%s$' -sim.seed=%d",
-			seed, strings.Join(w.wrong, "\n  "), test, seed)
+	if len(w.failures) > 0 {
+		t.Errorf("seed %d:\n  %s\nagain: go test ./cluster/ownership/sim -v -run '^%s$' -sim.seed=%d",
+			seed, strings.Join(w.failures, "\n  "), test, seed)
 	}
 }
 
-func tracer(t *testing.T) func(string, ...any) {
+func traceTo(t *testing.T) func(string, ...any) {
 	return func(format string, args ...any) { fmt.Fprintf(t.Output(), format+"\n", args...) }
 }
 
 func (c *count) add(other count) {
 	c.steps += other.steps
-	c.messages += other.messages
-	c.told += other.told
+	c.broadcasts += other.broadcasts
+	c.sent += other.sent
 	c.probes += other.probes
 	c.claims += other.claims
-	c.refused += other.refused
+	c.claimsRefused += other.claimsRefused
 	c.surveys += other.surveys
-	c.refusals += other.refusals
+	c.membersRefused += other.membersRefused
 	c.stops += other.stops
 	c.won += other.won
 	c.granted += other.granted
@@ -181,6 +192,6 @@ func (c count) String() string {
 	}
 	return fmt.Sprintf("%d events, %d messages to all, %d to one, %d probes, %d surveys; claims: %d, %d refused, %d won; %d granted; %d of both from another name; "+
 		"%d hand-overs, %d abandons; writes: %d, and %d fenced off; %d refusals, %d stops; faults: %s",
-		c.steps, c.messages, c.told, c.probes, c.surveys, c.claims, c.refused, c.won, c.granted, c.moved,
-		c.handedOver, c.abandoned, c.writes, c.fenced, c.refusals, c.stops, strings.Join(faults, ", "))
+		c.steps, c.broadcasts, c.sent, c.probes, c.surveys, c.claims, c.claimsRefused, c.won, c.granted, c.moved,
+		c.handedOver, c.abandoned, c.writes, c.fenced, c.membersRefused, c.stops, strings.Join(faults, ", "))
 }

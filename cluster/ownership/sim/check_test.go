@@ -1,0 +1,139 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/glotpod/ident/cluster/ownership"
+)
+
+// What an instance at rest does, as the constants of package ownership have it.
+const (
+	probesPerHeartbeat  = 4 * 2
+	heartbeatsPerSurvey = 10
+)
+
+// unsettled says what is still missing until all is as it should be, "" if
+// nothing is: each partition is owned and served by the one whom the ring
+// names, all agree on the ring, and the epoch table says the same.
+func (w *world) unsettled() string {
+	var names []string
+	for _, i := range w.instances {
+		if i.serving() {
+			names = append(names, i.name)
+		}
+	}
+	slices.Sort(names)
+	owners := w.assign(names)
+	for _, i := range w.instances {
+		if !i.running {
+			continue
+		}
+		if missing := i.unsettled(names, owners); missing != "" {
+			return missing
+		}
+	}
+	return ""
+}
+
+// unsettled returns what is still missing in one instance. names are those that should
+// be in the ring, and owners what the ring assigns.
+func (i *instance) unsettled(names, owners []string) string {
+	w, status := i.w, i.core.Status()
+	if !slices.Equal(status.Ring, names) {
+		return fmt.Sprintf("%s has the ring %v, not %v", status.Self, status.Ring, names)
+	}
+	for p, part := range status.Partitions {
+		row := w.epochs.rows[p]
+		switch ours := owners[p] == i.name; {
+		case ours && part.Phase != "owned", !ours && part.Phase != "idle":
+			return fmt.Sprintf("%s is %v with partition %d of %s", status.Self, part.Phase, p, owners[p])
+		case !ours && i.channels[p] != nil:
+			return fmt.Sprintf("%s has a channel for partition %d of %s", status.Self, p, owners[p])
+		case ours && (row.Holder != status.Self || row.Released || row.Epoch != part.Epoch):
+			return fmt.Sprintf("%s owns partition %d under epoch %d, the table says %+v", status.Self, p, part.Epoch, row)
+		case ours && (w.broker.served(p) == nil || w.broker.served(p) != i.channels[p]):
+			return fmt.Sprintf("%s owns partition %d, and its messages go elsewhere", status.Self, p)
+		}
+	}
+	return ""
+}
+
+// settle lets time pass until nothing has been missing for a heartbeat, and
+// returns how long it took. More than limit is wrong.
+func (w *world) settle(limit time.Duration) time.Duration {
+	began, since := w.now, w.now
+	for {
+		why := w.unsettled()
+		switch {
+		case why == "" && w.now.Sub(since) >= time.Second:
+			return since.Sub(began)
+		case why != "" && w.now.Sub(began) >= limit:
+			w.fail("not settled after %v: %s", limit, why)
+			return limit
+		}
+		w.run(50 * time.Millisecond)
+		if why != "" {
+			since = w.now
+		}
+	}
+}
+
+// rest lets some heartbeats pass in which nothing happens, and checks that the
+// instances do no more than they must.
+func (w *world) checkAtRest(heartbeats int) {
+	before, running := w.count, 0
+	for _, i := range w.instances {
+		if i.running {
+			running++
+		}
+	}
+	w.run(time.Duration(heartbeats) * time.Second)
+	after := w.count
+	most := func(what string, n, limit int) {
+		if n > limit {
+			w.fail("%d instances at rest do %d %s in %d heartbeats", running, n, what, heartbeats)
+		}
+	}
+	most("claims", after.claims-before.claims, 0)
+	most("hand-overs", after.handedOver-before.handedOver, 0)
+	most("abandons", after.abandoned-before.abandoned, 0)
+	most("messages", after.broadcasts-before.broadcasts, running*(heartbeats*10/9+1))
+	most("probes", after.probes-before.probes, running*(heartbeats+1)*probesPerHeartbeat)
+	most("surveys", after.surveys-before.surveys, running*(heartbeats/(heartbeatsPerSurvey*9/10)+1))
+}
+
+// checkBounds checks that an instance keeps nothing without a limit. Members stay for
+// longer than it takes from one survey to the next.
+func (i *instance) checkBounds(commands []ownership.Command) {
+	names, partitions := len(i.w.names), i.w.setting.partitions
+	if len(commands) > 4*partitions+10 {
+		i.w.fail("%s gives %d commands in one step", i.name, len(commands))
+	}
+	for _, command := range commands {
+		switch c := command.(type) {
+		case ownership.Survey:
+			if members := len(i.core.Status().Members); members > names {
+				i.w.fail("%s keeps %d members", i.name, members)
+			}
+		case ownership.Broadcast:
+			if facts := len(c.Message.Released) + len(c.Message.Taken) + len(c.Message.Gone); facts > 2*partitions+names {
+				i.w.fail("%s has kept %d facts to tell", i.name, facts)
+			}
+		}
+	}
+}
+
+// checkClaims checks that an instance does not claim a partition over and over.
+func (i *instance) checkClaims(p int) {
+	b := i.claims[p]
+	if i.w.now.Sub(b.since) > 5*time.Second {
+		b = burst{since: i.w.now}
+	}
+	b.claims++
+	i.claims[p] = b
+	if b.claims > 20 {
+		i.w.fail("%s has claimed partition %d %d times in five heartbeats", i.name, p, b.claims)
+	}
+}
