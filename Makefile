@@ -23,10 +23,10 @@ help: ## list the targets
 dev: ## run a cluster with a broker and a database of its own, until Ctrl-C
 	@deploy/install-dependencies.sh
 	@$(MAKE) --no-print-directory build
-	@bin/glotpod-ident dev
+	@bin/glotpod-ident-dev
 
-build: ## build bin/glotpod-ident
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/glotpod-ident ./cmd/glotpod-ident
+build: ## build the three programs into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/glotpod-ident ./cmd/glotpod-ident-dev ./cmd/glotpod-ident-bench
 
 test: ## check the source and run all tests (TESTFLAGS='-run Patch', PACKAGES=./store)
 	@deploy/install-dependencies.sh test

@@ -1,28 +1,30 @@
 package cli
 
 import (
+	"errors"
 	"flag"
 	"fmt"
-	"io"
 )
 
-// flags are the flags of a command.
-type flags struct {
+// Flags are the flags of a command. It offers all methods of [flag.FlagSet] except
+// Parse.
+type Flags struct {
 	*flag.FlagSet
+	env *Env
 }
 
-// newFlags returns the flags of a command, whose help shows the arguments it
-// takes and what it does.
-func newFlags(name string, stderr io.Writer, arguments, about string) flags {
-	f := flags{flag.NewFlagSet(name, flag.ContinueOnError)}
-	f.SetOutput(stderr)
+// NewFlags returns the flags of the command. Its help shows the arguments and the
+// text about.
+func (e *Env) NewFlags(arguments, about string) *Flags {
+	f := &Flags{FlagSet: flag.NewFlagSet(e.title(), flag.ContinueOnError), env: e}
+	f.SetOutput(e.Stderr)
 	f.Usage = func() {
-		fmt.Fprintf(f.Output(), "Usage: glotpod-ident %s", name)
+		fmt.Fprintf(f.Output(), "Usage: %s", e.title())
 		if arguments != "" {
 			fmt.Fprintf(f.Output(), " %s", arguments)
 		}
 		fmt.Fprintf(f.Output(), "\n\n%s\n", about)
-		if hasFlags(f.FlagSet) {
+		if f.hasFlags() {
 			fmt.Fprint(f.Output(), "\nFlags:\n")
 			f.PrintDefaults()
 		}
@@ -30,45 +32,41 @@ func newFlags(name string, stderr io.Writer, arguments, about string) flags {
 	return f
 }
 
-func hasFlags(f *flag.FlagSet) (has bool) {
+func (f *Flags) hasFlags() (has bool) {
 	f.VisitAll(func(*flag.Flag) { has = true })
 	return has
 }
 
-// parse parses a command's arguments. The command is done, with the returned
-// status, when only help was asked for, or the arguments are wrong, as more
-// than most that are no flags are.
-func (f flags) parse(args []string, most int) (status int, done bool) {
-	switch err := f.Parse(args); {
-	case err == flag.ErrHelp:
-		return exitOK, true
+// Parse parses the arguments of a command. If they ask for help or are wrong, done is
+// true and the command ends with status. More than maxArgs positional arguments are
+// wrong.
+func (f *Flags) Parse(args []string, maxArgs int) (status int, done bool) {
+	switch err := f.FlagSet.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return StatusOK, true
 	case err != nil:
-		return exitUsage, true
+		return StatusUsage, true
 	}
-	if f.NArg() > most {
-		fmt.Fprintf(f.Output(), "glotpod-ident %s: unexpected argument %q\n", f.Name(), f.Arg(most))
-		return exitUsage, true
+	if f.NArg() > maxArgs {
+		return f.Wrong(fmt.Errorf("unexpected argument %q", f.Arg(maxArgs))), true
 	}
-	return exitOK, false
+	return StatusOK, false
 }
 
-// parseMixed is parse for a command whose flags may stand between and behind
-// its other arguments, which it returns.
-func (f flags) parseMixed(args []string) (words []string, status int, done bool) {
+// ParseMixed parses arguments whose flags may stand between and behind positional
+// arguments, and returns the positional arguments. status and done are as in Parse.
+func (f *Flags) ParseMixed(args []string) (positional []string, status int, done bool) {
 	for {
-		if status, done := f.parse(args, len(args)); done {
+		if status, done := f.Parse(args, len(args)); done {
 			return nil, status, true
 		}
 		if f.NArg() == 0 {
-			return words, exitOK, false
+			return positional, StatusOK, false
 		}
-		words = append(words, f.Arg(0))
+		positional = append(positional, f.Arg(0))
 		args = f.Args()[1:]
 	}
 }
 
-// wrong says what is wrong with the arguments, and returns the status for it.
-func (f flags) wrong(what string) int {
-	fmt.Fprintf(f.Output(), "glotpod-ident %s: %s\n", f.Name(), what)
-	return exitUsage
-}
+// Wrong prints what is wrong with the arguments and returns the exit status for it.
+func (f *Flags) Wrong(err error) int { return f.env.FailWith(StatusUsage, err) }

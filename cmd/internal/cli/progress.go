@@ -7,7 +7,20 @@ import (
 	"time"
 )
 
-// isTerminal says whether what is written to w is seen at once.
+// A StatusLine shows on one line of a terminal what the program does now. Without a
+// terminal it shows nothing. It is not safe for concurrent use.
+type StatusLine struct {
+	terminal io.Writer // nil: there is none
+}
+
+// NewStatusLine returns a StatusLine for w, which may be a terminal.
+func NewStatusLine(w io.Writer) *StatusLine {
+	if isTerminal(w) {
+		return &StatusLine{terminal: w}
+	}
+	return new(StatusLine)
+}
+
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
@@ -17,63 +30,56 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// A progressLine tells on one line of a terminal what is being done, and
-// nothing where there is no terminal. One goroutine uses it at a time.
-type progressLine struct {
-	to io.Writer // nil: there is no terminal
-}
-
-func newProgressLine(stderr io.Writer) *progressLine {
-	if isTerminal(stderr) {
-		return &progressLine{to: stderr}
-	}
-	return new(progressLine)
-}
-
 const eraseLine = "\r\x1b[K"
 
-func (p *progressLine) show(format string, args ...any) {
-	if p.to != nil {
-		fmt.Fprintf(p.to, eraseLine+format, args...)
+// Show replaces the line.
+func (l *StatusLine) Show(format string, args ...any) {
+	if l.terminal != nil {
+		fmt.Fprintf(l.terminal, eraseLine+format, args...)
 	}
 }
 
-// clear makes way for other lines.
-func (p *progressLine) clear() {
-	if p.to != nil {
-		fmt.Fprint(p.to, eraseLine)
+// Clear erases the line, so that other lines can be printed.
+func (l *StatusLine) Clear() {
+	if l.terminal != nil {
+		fmt.Fprint(l.terminal, eraseLine)
 	}
 }
 
-// A progress tells now and then how far something is: on a terminal on one line,
-// elsewhere line by line. One goroutine uses it at a time.
-type progress struct {
-	*progressLine
-	stderr io.Writer
-	every  time.Duration
-	told   time.Time
+// A Progress reports at intervals how far a command is: on one line of a terminal, or
+// line by line where there is no terminal. It is not safe for concurrent use.
+type Progress struct {
+	line     *StatusLine
+	w        io.Writer
+	interval time.Duration
+	reported time.Time
 }
 
-// newProgress returns a progress that tells every so often on a terminal, and every
-// so often elsewhere.
-func newProgress(stderr io.Writer, onTerminal, elsewhere time.Duration) progress {
-	p := progress{progressLine: newProgressLine(stderr), stderr: stderr, every: elsewhere, told: time.Now()}
-	if p.onTerminal() {
-		p.every = onTerminal
+// NewProgress returns a Progress that reports to w at an interval that depends on
+// whether w is a terminal.
+func NewProgress(w io.Writer, onTerminal, elsewhere time.Duration) *Progress {
+	p := &Progress{line: NewStatusLine(w), w: w, interval: elsewhere, reported: time.Now()}
+	if p.OnTerminal() {
+		p.interval = onTerminal
 	}
 	return p
 }
 
-func (p *progress) onTerminal() bool { return p.to != nil }
+// OnTerminal says whether the progress is shown on a terminal.
+func (p *Progress) OnTerminal() bool { return p.line.terminal != nil }
 
-// due says whether it is time to tell.
-func (p *progress) due() bool { return time.Since(p.told) >= p.every }
+// Due says whether the interval since the last report has passed.
+func (p *Progress) Due() bool { return time.Since(p.reported) >= p.interval }
 
-func (p *progress) tell(text string) {
-	p.told = time.Now()
-	if p.onTerminal() {
-		p.show("%s", text)
+// Report reports a line.
+func (p *Progress) Report(text string) {
+	p.reported = time.Now()
+	if p.OnTerminal() {
+		p.line.Show("%s", text)
 	} else {
-		fmt.Fprintln(p.stderr, text)
+		fmt.Fprintln(p.w, text)
 	}
 }
+
+// Clear erases the line on the terminal, so that other lines can be printed.
+func (p *Progress) Clear() { p.line.Clear() }

@@ -17,15 +17,15 @@ import (
 	"os"
 	"testing"
 
-	"github.com/glotpod/ident/cmd/internal/cli"
 	"github.com/glotpod/ident/deploy/testservers"
 )
 
-// Main plays the program if this process was started by [Launch]. Otherwise it runs
+// Main plays a program if this process was started by [Launch], [LaunchDev] or
+// [LaunchBench]. Otherwise it runs
 // the tests of a package, as [testservers.Main] does.
 func Main(m *testing.M) {
 	if os.Getenv(programVariable) != "" {
-		cli.Main("test") // exits
+		playProgram() // exits
 	}
 	testservers.Main(m)
 }

@@ -147,7 +147,13 @@ func (p *Process) Terminate(t *testing.T) {
 // Run runs the program until it ends.
 func Run(t *testing.T, env []string, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
-	p := Launch(t, env, args...)
+	return Launch(t, env, args...).AwaitOutput(t)
+}
+
+// AwaitOutput waits until the process has ended, and returns its status and what it has
+// written.
+func (p *Process) AwaitOutput(t *testing.T) (status int, stdout, stderr string) {
+	t.Helper()
 	status = p.AwaitExit(t, Timeout)
 	return status, p.Stdout.String(), p.Stderr.String()
 }

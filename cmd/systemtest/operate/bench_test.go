@@ -35,8 +35,8 @@ type savedBench struct {
 func TestBenchMeasuresAClusterThatItStartsAndLeavesNothing(t *testing.T) {
 	t.Parallel()
 	folder, file := devFolder(t), filepath.Join(t.TempDir(), "saved.json")
-	p := harness.Launch(t, append(harness.Settings{}.Environ(), "TMPDIR="+folder),
-		"bench", "--local", "1", "--partitions", "4", "--save", file, "--duration", "1s",
+	p := harness.LaunchBench(t, append(harness.Settings{}.Environ(), "TMPDIR="+folder),
+		"--local", "1", "--partitions", "4", "--save", file, "--duration", "1s",
 		"--cases", "get-direct,patch,patch-direct")
 	if status := p.AwaitExit(t, devPatience); status != 0 {
 		t.Fatalf("status %d: %s", status, p.Stderr.String())
@@ -68,7 +68,7 @@ func TestBenchMeasuresAClusterThatItStartsAndLeavesNothing(t *testing.T) {
 	if got := strings.Join(cells, " "); got != want {
 		t.Errorf("measured: %s", got)
 	}
-	status, out, stderr := harness.Run(t, harness.Settings{}.Environ(), "bench", "compare", file, file)
+	status, out, stderr := harness.LaunchBench(t, harness.Settings{}.Environ(), "compare", file, file).AwaitOutput(t)
 	if status != 0 || strings.Count(out, "same within noise") != 6 {
 		t.Errorf("compared with itself: status %d, %s%s", status, out, stderr)
 	}
@@ -77,7 +77,7 @@ func TestBenchMeasuresAClusterThatItStartsAndLeavesNothing(t *testing.T) {
 func TestBenchLeavesNothingWhenInterrupted(t *testing.T) {
 	t.Parallel()
 	folder := devFolder(t)
-	p := harness.Launch(t, append(harness.Settings{}.Environ(), "TMPDIR="+folder), "bench", "--local", "1", "--partitions", "4", "--duration", "1h")
+	p := harness.LaunchBench(t, append(harness.Settings{}.Environ(), "TMPDIR="+folder), "--local", "1", "--partitions", "4", "--duration", "1h")
 	measures := func() bool {
 		for _, pid := range processesOf(t, folder) {
 			line, _ := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
@@ -115,8 +115,8 @@ func TestBenchMeasuresARunningClusterAndDeletesItsUsers(t *testing.T) {
 	s := harness.NewSite(t)
 	s.Serve(t)
 	file := filepath.Join(t.TempDir(), "saved.json")
-	status, stdout, stderr := harness.Run(t, s.Settings.Environ(),
-		append([]string{"bench", "--cases", "get,get-email,create,mix", "--json", "--save", file}, shortBench...)...)
+	status, stdout, stderr := harness.LaunchBench(t, s.Settings.Environ(),
+		append([]string{"--cases", "get,get-email,create,mix", "--json", "--save", file}, shortBench...)...).AwaitOutput(t)
 	if status != 0 || stderr != "" {
 		t.Fatalf("status %d: %s", status, stderr)
 	}
@@ -153,7 +153,7 @@ func TestBenchMeasuresARunningClusterAndDeletesItsUsers(t *testing.T) {
 			brokerOnly[key] = value
 		}
 	}
-	status, stdout, stderr = harness.Run(t, brokerOnly.Environ(), append([]string{"bench", "--cases", "get", "--keep"}, shortBench...)...)
+	status, stdout, stderr = harness.LaunchBench(t, brokerOnly.Environ(), append([]string{"--cases", "get", "--keep"}, shortBench...)...).AwaitOutput(t)
 	if status != 0 || stderr != "" || strings.Contains(stdout, "WAL") || !strings.Contains(stdout, "p50 <= 1.5 x echo") {
 		t.Errorf("status %d: %s%s", status, stdout, stderr)
 	}
@@ -165,7 +165,7 @@ func TestBenchMeasuresARunningClusterAndDeletesItsUsers(t *testing.T) {
 func TestBenchFailsWhenARequestFails(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
-	status, stdout, stderr := harness.Run(t, s.Settings.Environ(), "bench", "--cases", "get")
+	status, stdout, stderr := harness.LaunchBench(t, s.Settings.Environ(), "--cases", "get").AwaitOutput(t)
 	if status != 1 || stdout != "" || !strings.Contains(stderr, "no identity service") {
 		t.Errorf("without a service: status %d, %s%s", status, stdout, stderr)
 	}

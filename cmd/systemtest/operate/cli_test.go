@@ -138,7 +138,6 @@ func TestHelpAndVersionAreThereWithoutSettings(t *testing.T) {
 		{"import --help", "-dry-run"},
 		{"call --help", "--ops"},
 		{"call -h", "-show-tokens"},
-		{"dev --help", "dev"},
 		{"version --help", "version"},
 		{"version", "glotpod-ident "},
 		{"--version", "glotpod-ident "},

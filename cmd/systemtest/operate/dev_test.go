@@ -23,7 +23,7 @@ func TestDevFindsItsDataAgainAndLeavesNothingRunning(t *testing.T) {
 	folder := devFolder(t)
 	p, try := startDev(t, folder)
 
-	if status, stdout, stderr := harness.Run(t, harness.Settings{}.Environ(), "dev", "--data", folder); status != 1 || !strings.Contains(stderr, "another glotpod-ident dev") {
+	if status, stdout, stderr := harness.LaunchDev(t, harness.Settings{}.Environ(), "--data", folder).AwaitOutput(t); status != 1 || !strings.Contains(stderr, "another glotpod-ident-dev") {
 		t.Errorf("a second one of the same folder: status %d, %q, %q", status, stdout, stderr)
 	}
 	if out := shell(t, try); !strings.Contains(out, `"users": []`) {
@@ -117,7 +117,7 @@ func TestDevStopsAtOnceUponASecondSignal(t *testing.T) {
 func TestDevStopsWhileItStarts(t *testing.T) {
 	t.Parallel()
 	folder := devFolder(t)
-	p := harness.Launch(t, harness.Settings{}.Environ(), "dev", "--data", folder)
+	p := harness.LaunchDev(t, harness.Settings{}.Environ(), "--data", folder)
 	harness.Eventually(t, "the database is there", func() bool { return strings.Contains(p.Stdout.String(), "PostgreSQL is ready") })
 	p.Terminate(t)
 	if status := p.AwaitExit(t, devPatience); status != 0 {
@@ -131,7 +131,7 @@ func TestDevStopsWhileItStarts(t *testing.T) {
 func TestDevRefusesWhatItCannotDo(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{{"--log-format", "xml"}, {"--instances", "0"}, {"--instances", "10"}} {
-		status, _, stderr := harness.Run(t, harness.Settings{}.Environ(), append([]string{"dev", "--data", devFolder(t)}, args...)...)
+		status, _, stderr := harness.LaunchDev(t, harness.Settings{}.Environ(), append([]string{"--data", devFolder(t)}, args...)...).AwaitOutput(t)
 		if status != 2 || !strings.Contains(stderr, args[0]) {
 			t.Errorf("%q: status %d, %q", args, status, stderr)
 		}
@@ -142,7 +142,7 @@ func TestDevRefusesWhatItCannotDo(t *testing.T) {
 // that it then asks people to try.
 func startDev(t *testing.T, folder string, args ...string) (p *harness.Process, try string) {
 	t.Helper()
-	p = harness.Launch(t, harness.Settings{}.Environ(), append([]string{"dev", "--data", folder}, args...)...)
+	p = harness.LaunchDev(t, harness.Settings{}.Environ(), append([]string{"--data", folder}, args...)...)
 	try = said(t, p, `(?m)^  (GLOTPOD_IDENT_SETTINGS=\S+ \S+ call list)$`)
 	return p, "cd '" + p.Cmd.Dir + "' && " + try
 }

@@ -13,7 +13,7 @@ import (
 var (
 	alertName  = regexp.MustCompile(`(?m)^ *- alert: (\w+)$`)
 	errorLine  = regexp.MustCompile(`[lL]og\.Error\("([^"]+)"`)
-	exitStatus = regexp.MustCompile(`(?m)^\texit\w+ += (\d+)`)
+	exitStatus = regexp.MustCompile(`(?m)^\tStatus\w+ += (\d+)`)
 )
 
 func TestRunbookHasEachAlertExitStatusAndErrorLine(t *testing.T) {
@@ -38,7 +38,7 @@ func TestRunbookHasEachAlertExitStatusAndErrorLine(t *testing.T) {
 	if has("alert", alertName, read("../../../deploy/prometheus/alerts.yaml"), "\n### ", "\n") == 0 {
 		t.Error("there are no alerts")
 	}
-	if has("exit status", exitStatus, read("../../internal/cli/main.go"), "\n| ", " |") == 0 {
+	if has("exit status", exitStatus, read("../../internal/cli/status.go"), "\n| ", " |") == 0 {
 		t.Error("there are no exit statuses")
 	}
 	lines := 0

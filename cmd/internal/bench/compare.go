@@ -1,0 +1,110 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/glotpod/ident/cmd/internal/cli"
+)
+
+const compareAbout = `Compares two runs that --save has written. Rates and latencies differ also
+with what else the machines did; their ratios to the echo of the same run hardly
+do. Where the ratios of all pairs of one run are beyond those of the other run, the
+case has become better or worse.`
+
+func runCompare(_ context.Context, env *cli.Env, args []string) int {
+	flags := env.NewFlags("before.json after.json", compareAbout)
+	files, status, done := flags.ParseMixed(args)
+	if done {
+		return status
+	}
+	if len(files) != 2 {
+		flags.Usage()
+		return cli.StatusUsage
+	}
+	var reports [2]*report
+	for i, file := range files {
+		var err error
+		if reports[i], err = readReport(file); err != nil {
+			return env.Fail(err)
+		}
+	}
+	var b bytes.Buffer
+	compareReports(&b, reports[0], reports[1])
+	if _, err := env.Stdout.Write(b.Bytes()); err != nil {
+		return env.Fail(err)
+	}
+	return cli.StatusOK
+}
+
+// compareReports prints how the cells compare that both runs have.
+func compareReports(w io.Writer, before, after *report) {
+	for _, r := range []*report{before, after} {
+		fmt.Fprintf(w, "%s  %s\n", r.Started.Format("2006-01-02 15:04 UTC"), r.Cluster.text())
+	}
+	fmt.Fprintln(w)
+	t := cli.NewTable(w, "CASE", "IN FLIGHT", "PER SECOND", "", "P50 MS", "", "CPU S/1000", "", "RATE : ECHO", "P50 : ECHO", "")
+	for _, a := range before.Cells {
+		b := after.cell(a.Case, a.InFlight)
+		if b == nil {
+			continue
+		}
+		x, y := a.Sides[0], b.Sides[0]
+		cpuText, cpuChange := "-", ""
+		if x.CPU != nil && y.CPU != nil {
+			cpuText, cpuChange = pair(x.CPU.total(), y.CPU.total())
+		}
+		rate, rateChange := pair(x.PerSecond, y.PerSecond)
+		latency, latencyChange := pair(x.P50, y.P50)
+		ea, eb := a.side(echoSide), b.side(echoSide)
+		ratio, latencyRatio, verdict := "-", "-", ""
+		if ea != nil && eb != nil {
+			ratio, latencyRatio = spreads(ea.Rate, eb.Rate), spreads(ea.Latency, eb.Latency)
+			verdict = compareEchoes(ea, eb)
+		}
+		t.Row(a.Case, strconv.Itoa(a.InFlight), rate, rateChange, latency, latencyChange, cpuText, cpuChange, ratio, latencyRatio, verdict)
+	}
+	t.Flush()
+}
+
+func (r *report) cell(name string, inFlight int) *cell {
+	for i, c := range r.Cells {
+		if c.Case == name && c.InFlight == inFlight {
+			return &r.Cells[i]
+		}
+	}
+	return nil
+}
+
+func (c *cpuCost) total() float64 { return c.Server + c.Broker + c.Database }
+
+// pair shows two values, and by how much the second one is more.
+func pair(a, b float64) (values, change string) {
+	values = digits(a) + " > " + digits(b)
+	if a > 0 {
+		change = fmt.Sprintf("%+.0f%%", 100*(b/a-1))
+	}
+	return values, change
+}
+
+func spreads(a, b *spread) string {
+	if a == nil || b == nil {
+		return "-"
+	}
+	return digits(a.Median) + " > " + digits(b.Median)
+}
+
+// compareEchoes says whether the service has become better or worse beside the
+// echo, if that is more than noise.
+func compareEchoes(a, b *sideResult) string {
+	if a.Rate == nil || b.Rate == nil || a.Rate.overlaps(*b.Rate) {
+		return "same within noise"
+	}
+	if b.Rate.Median > a.Rate.Median {
+		return "better"
+	}
+	return "WORSE"
+}

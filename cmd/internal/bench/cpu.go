@@ -1,0 +1,127 @@
+package bench
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+// ticksPerSecond is how many of the kernel's clock ticks make a second: Linux shows
+// all programs this many, whatever it uses itself.
+const ticksPerSecond = 100
+
+// A cpuTicks is CPU time in ticks, by who has used it.
+type cpuTicks struct {
+	service, echo, broker, database int64
+}
+
+func (c cpuTicks) since(before cpuTicks) cpuTicks {
+	return cpuTicks{c.service - before.service, c.echo - before.echo, c.broker - before.broker, c.database - before.database}
+}
+
+func (c cpuTicks) plus(other cpuTicks) cpuTicks {
+	return cpuTicks{c.service + other.service, c.echo + other.echo, c.broker + other.broker, c.database + other.database}
+}
+
+// A processFamily tells apart what the processes are that this one has started:
+// those that are neither instances nor the echo are the servers'.
+type processFamily struct {
+	self      int
+	instances []int
+	echo      int
+}
+
+// cpu reads what each has used so far. It is false where there is no /proc that
+// tells.
+func (f processFamily) cpu() (sum cpuTicks, ok bool) {
+	all := readProcesses()
+	if len(all) == 0 {
+		return sum, false
+	}
+	instances := make(map[int]bool)
+	for _, pid := range f.instances {
+		instances[pid] = true
+	}
+	for pid, p := range all {
+		child, found := f.childOf(all, pid)
+		if !found {
+			continue
+		}
+		switch {
+		case instances[child]:
+			sum.service += p.ticks
+		case child == f.echo:
+			sum.echo += p.ticks
+		case all[child].name == "postgres":
+			sum.database += p.ticks
+		default:
+			sum.broker += p.ticks
+		}
+	}
+	return sum, true
+}
+
+// childOf returns which child of this process another one is, or descends from.
+func (f processFamily) childOf(all map[int]process, pid int) (child int, found bool) {
+	for range len(all) {
+		switch parent := all[pid].parent; parent {
+		case f.self:
+			return pid, true
+		case 0:
+			return 0, false
+		default:
+			pid = parent
+		}
+	}
+	return 0, false
+}
+
+type process struct {
+	name   string
+	parent int
+	ticks  int64 // with those of the children that have ended
+}
+
+func readProcesses() map[int]process {
+	files, _ := filepath.Glob("/proc/[0-9]*/stat") // fails for a wrong pattern alone
+	all := make(map[int]process, len(files))
+	for _, file := range files {
+		line, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		pid, p, ok := parseProcess(line)
+		if ok {
+			all[pid] = p
+		}
+	}
+	return all
+}
+
+// parseProcess reads a line of /proc/<pid>/stat.
+func parseProcess(line []byte) (pid int, p process, ok bool) {
+	// The name is in parentheses and may hold anything.
+	begin, end := bytes.IndexByte(line, '('), bytes.LastIndexByte(line, ')')
+	if begin < 1 || end < begin {
+		return 0, p, false
+	}
+	pid, err := strconv.Atoi(string(bytes.TrimSpace(line[:begin])))
+	fields := bytes.Fields(line[end+1:])
+	const parentField, firstTime, times = 1, 11, 4 // utime, stime, cutime, cstime
+	if err != nil || len(fields) < firstTime+times {
+		return 0, p, false
+	}
+	p.name = string(line[begin+1 : end])
+	if p.parent, err = strconv.Atoi(string(fields[parentField])); err != nil {
+		return 0, p, false
+	}
+	for _, field := range fields[firstTime : firstTime+times] {
+		ticks, err := strconv.ParseInt(string(field), 10, 64)
+		if err != nil {
+			return 0, p, false
+		}
+		p.ticks += ticks
+	}
+	return pid, p, true
+}

@@ -1,0 +1,282 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/glotpod/ident/actor/msgpack"
+	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/client"
+	"github.com/glotpod/ident/cmd/internal/connect"
+)
+
+const (
+	// maxConnections is over how many connections requests are sent, where
+	// so many are in flight.
+	maxConnections = 4
+
+	// replyTimeout is far more than any answer takes.
+	replyTimeout = 30 * time.Second
+)
+
+// A route says where a request is published to.
+type route func(r request, m *amqp.Publishing) (exchange, key string)
+
+// sharedRoute leads to the queue that all instances share.
+func sharedRoute(r request, _ *amqp.Publishing) (exchange, key string) {
+	return "amq.topic", r.operation
+}
+
+// directRoute leads to the queue of the user's partition.
+func directRoute(r request, m *amqp.Publishing) (exchange, key string) {
+	m.Type = r.operation
+	return "glotpod.ident", r.user
+}
+
+// work is what a load consists of. Its functions are safe for concurrent
+// use.
+type work struct {
+	next       func() (request, bool) // false: there are no more
+	way        route
+	persistent bool
+	onReply    func(r request, answer []byte) error // nil: nobody wants the answers
+}
+
+// A loadResult is what a load came to in one go.
+type loadResult struct {
+	lasted    time.Duration
+	inTime    int // answered in that time; those under way at its end come to be answered later
+	latencies histogram
+}
+
+func (s *loadResult) merge(other *loadResult) {
+	s.lasted = max(s.lasted, other.lasted)
+	s.inTime += other.inTime
+	s.latencies.merge(&other.latencies)
+}
+
+// A loadGenerator asks as many callers would: each sends a request as soon as the
+// one before is answered. It serves the echo and the service alike.
+type loadGenerator struct {
+	conns []*loadConn
+}
+
+func openLoadGenerator(ctx context.Context, o broker.Options) (*loadGenerator, error) {
+	l := new(loadGenerator)
+	for range maxConnections {
+		c, err := openLoadConn(ctx, o)
+		if err != nil {
+			l.close()
+			return nil, err
+		}
+		l.conns = append(l.conns, c)
+	}
+	return l, nil
+}
+
+func (l *loadGenerator) close() {
+	for _, c := range l.conns {
+		connect.Close(c.conn)
+	}
+}
+
+// run keeps so many requests in flight for a while, until there are no more,
+// one fails or ctx is done, and returns when all are answered.
+func (l *loadGenerator) run(ctx context.Context, w work, inFlight int, lasting time.Duration) (*loadResult, error) {
+	begin := time.Now()
+	conns := l.conns[:min(len(l.conns), inFlight)]
+	slices := make([]*loadResult, len(conns))
+	var group errgroup.Group
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for i, c := range conns {
+		share := (inFlight + i) / len(conns)
+		group.Go(func() (err error) {
+			if slices[i], err = c.run(ctx, w, share, begin, lasting); err != nil {
+				cancel()
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	whole := new(loadResult)
+	for _, s := range slices {
+		whole.merge(s)
+	}
+	return whole, ctx.Err()
+}
+
+// A loadConn is one connection of a load. One goroutine sends over it and
+// receives: with another between them, each request would have to wait for the
+// scheduler once more.
+type loadConn struct {
+	conn     *amqp.Connection
+	channel  *amqp.Channel
+	answers  <-chan amqp.Delivery
+	returned <-chan amqp.Return
+	name     string // in front of message ids
+	number   uint64 // of the last request
+	flights  []flight
+}
+
+// A flight is a request under way, by its place among them.
+type flight struct {
+	number  uint64 // with the place in its low bits; 0: none
+	sent    time.Time
+	request request
+}
+
+// placeBits is how many bits of a request's number say its place.
+const placeBits = 16
+
+func openLoadConn(ctx context.Context, o broker.Options) (_ *loadConn, err error) {
+	conn, err := connect.DialWith(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			connect.Close(conn)
+		}
+	}()
+	c := &loadConn{conn: conn, name: rand.Text() + "-"}
+	if c.channel, err = conn.Channel(); err != nil {
+		return nil, fmt.Errorf("opening a channel: %w", err)
+	}
+	c.returned = c.channel.NotifyReturn(make(chan amqp.Return, 1))
+	if c.answers, err = c.channel.Consume("amq.rabbitmq.reply-to", "", true, false, false, false, nil); err != nil {
+		return nil, fmt.Errorf("consuming answers: %w", err)
+	}
+	return c, nil
+}
+
+var errConnectionLost = errors.New("the connection to RabbitMQ was lost")
+
+func (c *loadConn) run(ctx context.Context, w work, inFlight int, begin time.Time, lasting time.Duration) (*loadResult, error) {
+	slice := &loadResult{lasted: lasting}
+	end := begin.Add(lasting)
+	look := time.NewTicker(replyTimeout / 6)
+	defer look.Stop()
+	c.flights = make([]flight, inFlight)
+	var failure error
+	underWay := 0
+	send := func(place int) {
+		if failure != nil || ctx.Err() != nil {
+			return
+		}
+		request, more := w.next()
+		if !more {
+			return
+		}
+		if failure = c.send(w, place, request); failure == nil {
+			underWay++
+		}
+	}
+	for place := range inFlight {
+		send(place)
+	}
+	for underWay > 0 {
+		select {
+		case d, ok := <-c.answers:
+			if !ok {
+				return nil, errConnectionLost
+			}
+			now := time.Now()
+			place := c.flightOf(d.CorrelationId)
+			if place < 0 {
+				continue // of an earlier run, which did not wait for it
+			}
+			flight := c.flights[place]
+			c.flights[place].number = 0
+			underWay--
+			slice.latencies.add(now.Sub(flight.sent))
+			if err := flight.finish(w, d.Body); err != nil && failure == nil {
+				failure = err
+			}
+			if now.Before(end) {
+				slice.inTime++
+				send(place)
+			}
+		case r, ok := <-c.returned:
+			if !ok {
+				return nil, errConnectionLost
+			}
+			return nil, fmt.Errorf("%s: %w", r.RoutingKey, client.ErrNoService)
+		case now := <-look.C:
+			for _, f := range c.flights {
+				if f.number != 0 && now.Sub(f.sent) > replyTimeout {
+					return nil, fmt.Errorf("%s was not answered within %v", f.request.operation, replyTimeout)
+				}
+			}
+		}
+	}
+	return slice, failure
+}
+
+func (c *loadConn) send(w work, place int, r request) error {
+	c.number++
+	number := c.number<<placeBits | uint64(place)
+	id := strconv.FormatUint(number, 36)
+	m := amqp.Publishing{
+		ReplyTo:       "amq.rabbitmq.reply-to",
+		CorrelationId: id,
+		MessageId:     c.name + id,
+		ContentType:   "application/msgpack",
+		DeliveryMode:  amqp.Transient,
+		Body:          r.body,
+	}
+	if w.persistent {
+		m.DeliveryMode = amqp.Persistent
+	}
+	exchange, key := w.way(r, &m)
+	c.flights[place] = flight{number: number, sent: time.Now(), request: r}
+	if err := c.channel.Publish(exchange, key, true, false, m); err != nil {
+		return fmt.Errorf("sending a request: %w", err)
+	}
+	return nil
+}
+
+// flightOf returns the place of the request with this correlation id, -1 if none
+// is under way.
+func (c *loadConn) flightOf(id string) int {
+	number, err := strconv.ParseUint(id, 36, 64)
+	place := int(number & (1<<placeBits - 1))
+	if err != nil || place >= len(c.flights) || c.flights[place].number != number {
+		return -1
+	}
+	return place
+}
+
+// finish looks at the answer to a request.
+func (f flight) finish(w work, answer []byte) error {
+	if !bytes.HasPrefix(answer, []byte("\x81\xa6result")) {
+		return fmt.Errorf("a request failed: %s: %s", strings.TrimPrefix(f.request.operation, "rpc.user."), errorCode(answer))
+	}
+	if w.onReply == nil {
+		return nil
+	}
+	return w.onReply(f.request, answer)
+}
+
+// errorCode returns the error that the service has answered.
+func errorCode(answer []byte) string {
+	msg, err := msgpack.Decode(answer, msgpack.Limits{Bytes: math.MaxInt, Depth: 100, Values: math.MaxInt})
+	if tree, ok := msg.Tree.(map[string]any); ok && err == nil {
+		if code, ok := tree["error"].(string); ok {
+			return code
+		}
+	}
+	return "the answer is not one of the identity service's"
+}

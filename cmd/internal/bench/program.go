@@ -1,0 +1,161 @@
+// Package bench is the program glotpod-ident-bench. It measures the service in turn
+// with an echo and with bare transactions on the database, so that a result depends
+// on the machine as little as possible.
+package bench
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/glotpod/ident/cmd/internal/cli"
+	"github.com/glotpod/ident/cmd/internal/devcluster"
+	"github.com/glotpod/ident/config"
+)
+
+const about = `Measures the service, in turn with an echo: a consumer that answers each request
+with the same user, on the same machine, asked by the same load over the same
+connections. What is measured is what the service costs beside that. Targets are
+ratios to it.
+
+  glotpod-ident-bench --local 1
+  glotpod-ident-bench --cases patch,create --in-flight 32 --save before.json
+  glotpod-ident-bench compare before.json after.json
+
+With --local it starts instances, a RabbitMQ and a durable PostgreSQL of its own in
+a temporary folder (TMPDIR names where), and removes them at the end. Without, it
+measures the cluster that the settings lead to: it creates users whose email
+begins with "bench-", and deletes them at the end; subscribers are notified of
+them as of any others. What only a database within reach tells is left out
+otherwise, and so is CPU time.
+
+A get, a get by email, a patch and a create go to the shared queue, what is named
+-direct to the user's partition; patch-one patches the same user each time; mix is
+nine gets for each patch. "row lock" is a
+patch made without the service: one transaction that locks the user's row, over
+pgx. "commit" is an update of one row.
+
+Ends with status 0 also when a target is missed, 1 when a request failed, 129 when
+RabbitMQ is out of reach.`
+
+// options say what is to be measured.
+type options struct {
+	local      int // instances to start; 0: none, there is a cluster
+	queueType  string
+	partitions int
+	inFlight   []int
+	cases      []benchCase
+	duration   time.Duration // of each case with each number in flight
+	asJSON     bool
+	save       string // a file, "" for none
+	keep       bool   // the users
+}
+
+// Name is the name of the program.
+const Name = "glotpod-ident-bench"
+
+// Program returns the program glotpod-ident-bench.
+func Program(version string) cli.Program {
+	return cli.Program{
+		Name:    Name,
+		Version: version,
+		Default: cli.Command{Run: run},
+		Commands: []cli.Command{
+			{Name: "compare", Summary: "compare two runs", Run: runCompare},
+			{Name: echoCommand, Summary: "be the echo of a run", Run: runEcho},
+		},
+	}
+}
+
+func run(ctx context.Context, env *cli.Env, args []string) int {
+	o, status, done := parse(env, args)
+	if done {
+		return status
+	}
+	ctx, hurry, release := cli.StopSignals(ctx)
+	defer release()
+	report, err := runBenchmark(ctx, env, o, hurry)
+	if err != nil && ctx.Err() != nil {
+		return env.FailWith(cli.StatusFailure, fmt.Errorf("interrupted: %w", err))
+	}
+	if err != nil {
+		return env.Fail(err)
+	}
+	text, err := report.encode()
+	if err == nil && o.save != "" {
+		err = os.WriteFile(o.save, text, 0o666)
+	}
+	if err == nil && o.asJSON {
+		_, err = env.Stdout.Write(text)
+	} else if err == nil {
+		err = report.print(env.Stdout)
+	}
+	if err != nil {
+		return env.Fail(err)
+	}
+	return cli.StatusOK
+}
+
+func parse(env *cli.Env, args []string) (o options, status int, done bool) {
+	flags := env.NewFlags("[compare before.json after.json]", about)
+	flags.IntVar(&o.local, "local", 0, "start `n` instances to measure, 1 to 9")
+	flags.StringVar(&o.queueType, "queue-type", config.QueueQuorum, "the `type` of the partitions' queues, quorum or classic, with --local")
+	flags.IntVar(&o.partitions, "partitions", 64, "how `many` partitions there are, with --local")
+	inFlight := flags.String("in-flight", "1,128", "`how many` requests are under way at once")
+	cases := flags.String("cases", caseNames(), "`what` is measured")
+	flags.DurationVar(&o.duration, "duration", 10*time.Second, "how long each case is measured with each number in flight, along with what it is compared with")
+	flags.BoolVar(&o.asJSON, "json", false, "print one JSON document, for programs")
+	flags.StringVar(&o.save, "save", "", "write that document to a `file` as well")
+	flags.BoolVar(&o.keep, "keep", false, "keep the users that were created")
+	if status, done := flags.Parse(args, 0); done {
+		return o, status, true
+	}
+	var err error
+	if o.cases, err = casesNamed(*cases); err == nil {
+		o.inFlight, err = parseInFlight(*inFlight)
+	}
+	if err == nil {
+		given := make(map[string]bool)
+		flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+		err = o.check(given)
+	}
+	if err != nil {
+		return o, flags.Wrong(err), true
+	}
+	return o, cli.StatusOK, false
+}
+
+// check checks the options. given has the names of the flags that are set.
+func (o options) check(given map[string]bool) error {
+	switch {
+	case given["local"] && (o.local < 1 || o.local > devcluster.MaxInstances):
+		return fmt.Errorf("--local is 1 to %d, not %d", devcluster.MaxInstances, o.local)
+	case o.local == 0 && (given["queue-type"] || given["partitions"]):
+		return errors.New("--queue-type and --partitions are for a cluster that is started by --local")
+	case o.local > 0 && o.keep:
+		return errors.New("--keep is for a cluster that runs already")
+	case o.queueType != config.QueueQuorum && o.queueType != config.QueueClassic:
+		return fmt.Errorf("--queue-type is quorum or classic, not %q", o.queueType)
+	case o.partitions < 1 || o.partitions > 1024:
+		return fmt.Errorf("--partitions is 1 to 1024, not %d", o.partitions)
+	case o.duration <= 0:
+		return fmt.Errorf("--duration is more than nothing, not %v", o.duration)
+	}
+	return nil
+}
+
+func parseInFlight(list string) (numbers []int, err error) {
+	for text := range strings.SplitSeq(list, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > 1<<placeBits {
+			return nil, fmt.Errorf("--in-flight has numbers from 1 to %d, not %q", 1<<placeBits, text)
+		}
+		numbers = append(numbers, n)
+	}
+	return numbers, nil
+}

@@ -1,0 +1,203 @@
+package bench
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/cmd/internal/cli"
+	"github.com/glotpod/ident/cmd/internal/connect"
+	"github.com/glotpod/ident/config"
+)
+
+// cleanUpTimeout is how long it may take to delete what was made.
+const cleanUpTimeout = 10 * time.Minute
+
+// A bench is a run of the benchmark.
+type bench struct {
+	options
+	name     string // tells it from others
+	config   *config.Config
+	version  string // of this program
+	progress *cli.StatusLine
+	part     string // which is being measured, of how many
+	stderr   io.Writer
+	load     *loadGenerator
+	users    *userPool
+	database *database      // nil: out of reach
+	family   *processFamily // nil: CPU time is not known
+}
+
+// runBenchmark measures, and leaves nothing behind. Once hurry is closed, it
+// waits for no more answers.
+func runBenchmark(ctx context.Context, env *cli.Env, o options, hurry <-chan struct{}) (report *report, err error) {
+	b := &bench{options: o, name: strings.ToLower(rand.Text()[:10]), version: env.Version, progress: cli.NewStatusLine(env.Stderr), stderr: env.Stderr}
+	defer b.progress.Clear()
+	environ := env.Environ
+	if o.local > 0 {
+		var private *privateCluster
+		if private, err = openCluster(o, env); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, private.stop()) }()
+		if err := private.start(ctx, b.progress); err != nil {
+			return nil, err
+		}
+		environ = private.cluster.Environ()
+		family := &processFamily{self: os.Getpid(), instances: private.cluster.Pids()}
+		if _, ok := family.cpu(); ok {
+			b.family = family
+		}
+	}
+	if err := b.configure(environ); err != nil {
+		return nil, err
+	}
+	b.load, err = openLoadGenerator(ctx, connect.Broker(b.config, zap.NewNop(), "bench", b.version))
+	if err != nil {
+		return nil, err
+	}
+	defer b.load.close()
+	defer closeUpon(hurry, b.load)()
+	return b.measureAll(ctx, environ)
+}
+
+// closeUpon closes a load once hurry is closed, until the returned function is
+// called.
+func closeUpon(hurry <-chan struct{}, load *loadGenerator) (release func()) {
+	over, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-hurry:
+			load.close()
+		case <-over:
+		}
+	}()
+	return func() {
+		close(over)
+		<-ended
+	}
+}
+
+// configure reads the settings, those of the database only where there are any.
+func (b *bench) configure(environ []string) (err error) {
+	if b.config, err = config.Load(environ); err == nil {
+		return nil
+	}
+	client, clientErr := config.LoadClient(environ)
+	if clientErr != nil {
+		return clientErr
+	}
+	if b.local > 0 {
+		return err
+	}
+	b.config = client
+	return nil
+}
+
+// measureAll measures each case beside an echo that it starts.
+func (b *bench) measureAll(ctx context.Context, environ []string) (report *report, err error) {
+	direct := false
+	for _, c := range b.cases {
+		direct = direct || c.direct
+	}
+	echo, err := startEcho(ctx, environ, b.name, direct, b.config.Cluster, b.stderr)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, echo.stop()) }()
+	if b.family != nil {
+		b.family.echo = echo.pid
+	}
+	if err := b.openDatabase(ctx); err != nil {
+		return nil, err
+	}
+	leaving := context.WithoutCancel(ctx)
+	if b.database != nil {
+		defer func() { err = errors.Join(err, b.database.close(leaving)) }()
+	}
+	b.users = newUserPool(b.name)
+	defer func() { err = errors.Join(err, b.removeUsers(leaving)) }()
+	b.progress.Show("creating %d users", userCount)
+	if err := b.users.setUp(ctx, b.load); err != nil {
+		return nil, err
+	}
+	if report, err = b.describe(ctx); err != nil {
+		return nil, err
+	}
+	for i, c := range b.cases {
+		for j, n := range b.inFlight {
+			b.part = fmt.Sprintf("%d of %d", i*len(b.inFlight)+j+1, len(b.cases)*len(b.inFlight))
+			cell, err := b.measure(ctx, c, n)
+			if err != nil {
+				return nil, err
+			}
+			report.Cells = append(report.Cells, *cell)
+		}
+	}
+	report.Machine.LoadAtEnd = loadAverage()
+	return report, nil
+}
+
+// openDatabase connects to the database. One that is out of reach is no error
+// where the cluster was not started for this.
+func (b *bench) openDatabase(ctx context.Context) (err error) {
+	if b.config.Database.EncryptionKeys == nil {
+		return nil
+	}
+	b.database, err = openDatabase(ctx, b.config, b.name)
+	if err != nil && b.local == 0 && ctx.Err() == nil {
+		fmt.Fprintf(b.stderr, "glotpod-ident-bench: what the database tells is left out: %v\n", err)
+		return nil
+	}
+	return err
+}
+
+// removeUsers deletes the users that were created, unless they are to be kept or
+// the database goes with them.
+func (b *bench) removeUsers(ctx context.Context) error {
+	if b.keep || b.local > 0 {
+		return nil
+	}
+	b.progress.Show("deleting %d users", len(b.users.created))
+	ctx, cancel := context.WithTimeout(ctx, cleanUpTimeout)
+	defer cancel()
+	return b.users.removeAll(ctx, b.load)
+}
+
+// describe begins a report.
+func (b *bench) describe(ctx context.Context) (*report, error) {
+	r := &report{
+		Format:  reportFormat,
+		Version: b.version,
+		Started: time.Now().UTC().Truncate(time.Second),
+		Machine: machine{CPUs: runtime.NumCPU(), System: runtime.GOOS + "/" + runtime.GOARCH, LoadAverage: loadAverage()},
+		Cluster: setup{Local: b.local, Partitions: b.config.Cluster.Partitions, QueueType: b.config.Cluster.QueueType},
+	}
+	r.Cluster.RabbitMQ, _ = b.load.conns[0].conn.Properties["version"].(string)
+	if b.database == nil {
+		return r, nil
+	}
+	var err error
+	r.Cluster.PostgreSQL, r.Cluster.Durable, err = b.database.describe(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("asking the database for its settings: %w", err)
+	}
+	return r, nil
+}
+
+// loadAverage returns how many processes wanted to run in the last 1, 5 and 15
+// minutes, "" where that is not known.
+func loadAverage() string {
+	text, _ := os.ReadFile("/proc/loadavg") // only Linux has it
+	fields := strings.Fields(string(text))
+	return strings.Join(fields[:min(3, len(fields))], " ")
+}

@@ -1,0 +1,192 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tinylib/msgp/msgp"
+)
+
+const (
+	// userCount is how many users requests are about, in turn.
+	userCount = 1000
+
+	// setUpInFlight is how many requests are under way while users are
+	// made and deleted.
+	setUpInFlight = 64
+)
+
+// A request is what one caller asks for.
+type request struct {
+	operation string // as a routing key
+	user      string // whose id is the routing key of the direct way; "": nobody's
+	body      []byte
+	email     string // of the user that it creates; "": it creates none
+}
+
+// userPool are the users whom requests are about, and those that requests
+// create. It is safe for concurrent use once it is set up.
+type userPool struct {
+	run      string        // tells this run's users from all others
+	services uint64        // where their service ids begin
+	turn     atomic.Uint64 // of whom the next request is about
+	asked    atomic.Uint64 // how many were to be created
+	about    []user
+
+	mu      sync.Mutex // guards the following field
+	created []user
+}
+
+type user struct {
+	id    int64
+	key   string // the id in decimal
+	email string
+}
+
+func newUserPool(run string) *userPool {
+	return &userPool{run: run, services: rand.Uint64N(1 << 62)}
+}
+
+// one returns whose turn it is.
+func (u *userPool) one(turn uint64) user { return u.about[turn%uint64(len(u.about))] }
+
+func (u *userPool) get() request { return u.getOf(u.turn.Add(1)) }
+
+func (u *userPool) getOf(turn uint64) request {
+	user := u.one(turn)
+	b := msgp.AppendMapHeader(make([]byte, 0, 24), 1)
+	b = msgp.AppendInt64(msgp.AppendString(b, "user_id"), user.id)
+	return request{operation: "rpc.user.get", user: user.key, body: b}
+}
+
+func (u *userPool) getByEmail() request {
+	user := u.one(u.turn.Add(1))
+	b := msgp.AppendMapHeader(make([]byte, 0, 64), 1)
+	b = msgp.AppendString(msgp.AppendString(b, "email"), user.email)
+	return request{operation: "rpc.user.get", user: user.key, body: b}
+}
+
+func (u *userPool) patch() request {
+	turn := u.turn.Add(1)
+	return u.rename(u.one(turn), turn)
+}
+
+// patchOne is about the same user each time.
+func (u *userPool) patchOne() request { return u.rename(u.one(0), u.turn.Add(1)) }
+
+// rename gives a user a name that nobody had before.
+func (u *userPool) rename(user user, turn uint64) request {
+	b := msgp.AppendMapHeader(make([]byte, 0, 96), 2)
+	b = msgp.AppendInt64(msgp.AppendString(b, "user_id"), user.id)
+	b = msgp.AppendArrayHeader(msgp.AppendString(b, "ops"), 1)
+	b = msgp.AppendMapHeader(b, 3)
+	b = msgp.AppendString(msgp.AppendString(b, "op"), "replace")
+	b = msgp.AppendString(msgp.AppendString(b, "path"), "/name")
+	b = msgp.AppendString(msgp.AppendString(b, "value"), "Bench user "+strconv.FormatUint(turn, 10))
+	return request{operation: "rpc.user.patch", user: user.key, body: b}
+}
+
+// mixed makes nine gets for each patch.
+func (u *userPool) mixed() request {
+	turn := u.turn.Add(1)
+	if turn%10 == 0 {
+		return u.rename(u.one(turn/10), turn)
+	}
+	return u.getOf(turn)
+}
+
+func (u *userPool) create() request {
+	n := u.asked.Add(1)
+	email := fmt.Sprintf("bench-%s-%d@bench.invalid", u.run, n)
+	b := appendUser(make([]byte, 0, 256), 0, email, u.services+n)
+	return request{operation: "rpc.user.create", user: strconv.FormatUint(n, 10), body: b, email: email}
+}
+
+func (u *userPool) remove(user user) request {
+	b := msgp.AppendMapHeader(make([]byte, 0, 24), 1)
+	b = msgp.AppendInt64(msgp.AppendString(b, "user_id"), user.id)
+	return request{operation: "rpc.user.delete", user: user.key, body: b}
+}
+
+// appendUser appends a user as create takes it or, with an id that is not
+// 0, as get shows it.
+func appendUser(b []byte, id int64, email string, service uint64) []byte {
+	if id == 0 {
+		b = msgp.AppendMapHeader(b, 4)
+	} else {
+		b = msgp.AppendMapHeader(b, 5)
+		b = msgp.AppendInt64(msgp.AppendString(b, "id"), id)
+	}
+	b = msgp.AppendString(msgp.AppendString(b, "name"), "Bench user 1234567")
+	b = msgp.AppendString(msgp.AppendString(b, "email"), email)
+	b = msgp.AppendString(msgp.AppendString(b, "picture_url"), "https://bench.invalid/picture.png")
+	b = msgp.AppendMapHeader(msgp.AppendString(b, "github"), 2)
+	b = msgp.AppendUint64(msgp.AppendString(b, "id"), service)
+	return msgp.AppendString(msgp.AppendString(b, "access_token"), "bench-0123456789abcdef0123456789abcdef")
+}
+
+// answered notes the user whom a request has created, if any.
+func (u *userPool) onReply(r request, answer []byte) error {
+	if r.email == "" {
+		return nil
+	}
+	const begin = "\x81\xa6result\x81\xa7user_id"
+	rest, ok := bytes.CutPrefix(answer, []byte(begin))
+	id, _, err := msgp.ReadInt64Bytes(rest)
+	if !ok || err != nil {
+		return errors.New("the answer to a create has no user_id")
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.created = append(u.created, user{id: id, key: strconv.FormatInt(id, 10), email: r.email})
+	return nil
+}
+
+// setUp creates the users whom requests are about, and asks for each of them, so
+// that those who own them have them in memory.
+func (u *userPool) setUp(ctx context.Context, load *loadGenerator) error {
+	creates := work{next: take(userCount, u.create), way: sharedRoute, persistent: true, onReply: u.onReply}
+	if _, err := load.run(ctx, creates, setUpInFlight, time.Hour); err != nil {
+		return fmt.Errorf("creating users: %w", err)
+	}
+	u.about = u.created[:len(u.created):len(u.created)]
+	gets := work{next: take(len(u.about), u.get), way: directRoute}
+	if _, err := load.run(ctx, gets, setUpInFlight, time.Hour); err != nil {
+		return fmt.Errorf("reading users: %w", err)
+	}
+	return nil
+}
+
+// removeAll deletes all users that were created.
+func (u *userPool) removeAll(ctx context.Context, load *loadGenerator) error {
+	var n atomic.Int64
+	deletes := work{persistent: true, way: sharedRoute, next: func() (request, bool) {
+		i := n.Add(1)
+		if i > int64(len(u.created)) {
+			return request{}, false
+		}
+		return u.remove(u.created[i-1]), true
+	}}
+	if _, err := load.run(ctx, deletes, setUpInFlight, time.Hour); err != nil {
+		return fmt.Errorf("deleting the users whose email begins with bench-%s-: %w", u.run, err)
+	}
+	return nil
+}
+
+// take returns what makes n requests and no more.
+func take(n int, next func() request) func() (request, bool) {
+	var taken atomic.Int64
+	return func() (request, bool) {
+		if taken.Add(1) > int64(n) {
+			return request{}, false
+		}
+		return next(), true
+	}
+}

@@ -1,0 +1,91 @@
+// Package connect makes the options for the broker and the database from the
+// settings, and opens the connections of commands that ask the instances.
+package connect
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/cluster"
+	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/config"
+	"github.com/glotpod/ident/store"
+)
+
+// Timeout bounds one attempt to open the database or a connection to the broker.
+const Timeout = 8 * time.Second
+
+// Store returns the options for the database.
+func Store(c *config.Config, log *zap.Logger) store.Options {
+	pg := c.Database.Postgres
+	keys := make([][32]byte, len(c.Database.EncryptionKeys))
+	for i, key := range c.Database.EncryptionKeys {
+		keys[i] = key.Reveal()
+	}
+	return store.Options{
+		Host:                  pg.Host,
+		Port:                  pg.Port,
+		Database:              pg.Database,
+		User:                  pg.User,
+		Password:              pg.Password.Reveal(),
+		SSLMode:               pg.SSLMode,
+		SSLRootCert:           pg.SSLRootCert,
+		MaxConnections:        pg.MaxConnections,
+		Name:                  c.Cluster.Instance,
+		Keyring:               store.NewKeyring(keys...),
+		TokensInNotifications: c.Notifications.IncludeAccessTokens,
+		AuditKeep:             c.Audit.Keep,
+		Log:                   log,
+	}
+}
+
+// StoreError wraps an error of package store. If the database is unreachable, the
+// result is a [cluster.ErrUnreachable].
+func StoreError(err error) error {
+	if store.IsUnreachable(err) {
+		return fmt.Errorf("%w: %w", cluster.ErrUnreachable, err)
+	}
+	return err
+}
+
+// Broker returns the options for the broker. purpose distinguishes the connections of
+// one instance. version is the version of the program.
+func Broker(c *config.Config, log *zap.Logger, purpose, version string) broker.Options {
+	return broker.Options{
+		Host:           c.AMQP.Host,
+		Port:           c.AMQP.Port,
+		VHost:          c.AMQP.VHost,
+		LoginMethod:    c.AMQP.LoginMethod,
+		Login:          c.AMQP.Login,
+		Password:       c.AMQP.Password.Reveal(),
+		TLS:            c.AMQP.TLSConfig,
+		Heartbeat:      c.AMQP.Heartbeat,
+		ConnectionName: fmt.Sprintf("%s/%s", c.Cluster.Instance, purpose),
+		Version:        version,
+		OnFiltered: func(f broker.Filtered) {
+			log.Warn("message changed before it was read", zap.String("why", string(f.Reason)))
+		},
+	}
+}
+
+// Dial connects a command to the broker. If that fails, the error is a
+// [cluster.ErrUnreachable].
+func Dial(ctx context.Context, c *config.Config, purpose, version string) (*amqp.Connection, error) {
+	return DialWith(ctx, Broker(c, zap.NewNop(), purpose, version))
+}
+
+// DialWith is Dial with options.
+func DialWith(ctx context.Context, o broker.Options) (*amqp.Connection, error) {
+	conn, err := broker.Dial(ctx, o)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", cluster.ErrUnreachable, err)
+	}
+	return conn, nil
+}
+
+// Close closes a connection of a command. It waits for at most a second.
+func Close(conn *amqp.Connection) { conn.CloseDeadline(time.Now().Add(time.Second)) }

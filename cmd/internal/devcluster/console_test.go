@@ -1,0 +1,102 @@
+package devcluster
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+)
+
+// terminal keeps what is printed, while it is not held up.
+type terminal struct {
+	taking chan struct{} // closed when it takes what is printed, nil for always
+	text   strings.Builder
+}
+
+func (o *terminal) Write(p []byte) (int, error) {
+	if o.taking != nil {
+		<-o.taking
+	}
+	return o.text.Write(p)
+}
+
+func TestDevConsoleKeepsTheLinesOfSeveralProcessesWhole(t *testing.T) {
+	const processes, lines = 8, 100
+	out := new(terminal)
+	c := newConsole()
+	var writing sync.WaitGroup
+	for p := range processes {
+		w := c.lines(out, fmt.Sprintf("%d | ", p))
+		writing.Go(func() {
+			for n := range lines {
+				line := fmt.Sprintf("line %d of %d\n", n, p)
+				io.WriteString(w, line[:n%len(line)])
+				io.WriteString(w, line[n%len(line):])
+			}
+			io.WriteString(w, "\nunfinished")
+		})
+	}
+	writing.Wait()
+	c.close()
+
+	next := make([]int, processes)
+	for line := range strings.Lines(out.text.String()) {
+		var p, n, of int
+		if p = int(line[0] - '0'); line == fmt.Sprintf("%d | \n", p) && next[p] == lines {
+			next[p]++
+			continue
+		}
+		if _, err := fmt.Sscanf(line, "%d | line %d of %d\n", &p, &n, &of); err != nil || p != of || n != next[p] {
+			t.Fatalf("got the line %q, want line %d", line, next[p])
+		}
+		next[p]++
+	}
+	for p, n := range next {
+		if n != lines+1 {
+			t.Errorf("%d of the %d lines of %d are there", n, lines+1, p)
+		}
+	}
+}
+
+func TestDevConsoleCutsALineThatIsVeryLong(t *testing.T) {
+	out := new(terminal)
+	c := newConsole()
+	w := c.lines(out, "> ")
+	for range 1000 {
+		io.WriteString(w, strings.Repeat("x", 1000))
+	}
+	io.WriteString(w, "\nnext\n")
+	c.close()
+	if want := "> " + strings.Repeat("x", maxLineLength) + "\n> next\n"; out.text.String() != want {
+		t.Errorf("got %d bytes that end in %.20q", out.text.Len(), out.text.String()[out.text.Len()-20:])
+	}
+}
+
+func TestDevConsoleThatIsHeldUpHoldsUpNoProcessForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := &terminal{taking: make(chan struct{})}
+		c := newConsole()
+		w := c.lines(out, "")
+		const written = 3 * consoleLines
+		io.WriteString(w, "first\n")
+		synctest.Wait() // it is being printed
+		for n := range written {
+			fmt.Fprintln(w, n) // in the end this waits, but for stallTimeout alone
+		}
+		close(out.taking)
+		synctest.Wait()
+		io.WriteString(w, "last\n")
+		c.close()
+
+		lines := strings.Split(out.text.String(), "\n")
+		note := fmt.Sprintf("(%d lines are left out", written-consoleLines)
+		if !strings.HasPrefix(lines[1], note) {
+			t.Errorf("the second line is %q, want %q", lines[1], note)
+		}
+		if got := len(lines); got != 1+1+consoleLines+1+1 || lines[got-2] != "last" {
+			t.Errorf("there are %d lines, and the last is %q", got, lines[got-2])
+		}
+	})
+}

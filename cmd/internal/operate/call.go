@@ -1,0 +1,240 @@
+package operate
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tinylib/msgp/msgp"
+
+	"github.com/glotpod/ident/actor/msgpack"
+	"github.com/glotpod/ident/cluster"
+	"github.com/glotpod/ident/cluster/client"
+	"github.com/glotpod/ident/cmd/internal/cli"
+	"github.com/glotpod/ident/cmd/internal/connect"
+	"github.com/glotpod/ident/config"
+)
+
+const callAbout = `Sends one request to the service over RabbitMQ, as its callers do, and prints
+the answer as JSON.
+
+An argument is name=value, where a dot leads into a map. Ids and page_size are
+integers, everything else is a string; name:=value takes any JSON.
+
+  glotpod-ident call get user_id=1
+  glotpod-ident call create name=Ada email=ada@example.org github.id=7 github.access_token=secret
+  glotpod-ident call patch user_id=1 --ops '[{"op": "replace", "path": "/name", "value": "Ada L."}]'
+  glotpod-ident call list name=ada page_size=10
+  glotpod-ident call delete user_id=1
+
+Ends with status 0 for a result, 1 for an error that the service answered, 3
+when no answer came in time, 129 when RabbitMQ is out of reach.`
+
+// Call is the command call.
+var Call = cli.Command{Name: "call", Summary: "send one request to the service, and print the answer", Run: runCall}
+
+func runCall(ctx context.Context, env *cli.Env, args []string) int {
+	flags := env.NewFlags("<operation> [name=value …]", callAbout)
+	ops := flags.String("ops", "", "the `JSON` Patch of a patch")
+	showTokens := flags.Bool("show-tokens", false, "print access tokens instead of ***")
+	timeout := flags.Duration("timeout", 10*time.Second, "how long to wait for the answer")
+	messageID := flags.String("message-id", "", "the request's `id`: a second one under the same id is not carried out again")
+	words, status, done := flags.ParseMixed(args)
+	if done {
+		return status
+	}
+	if len(words) == 0 {
+		flags.Usage()
+		return cli.StatusUsage
+	}
+	request, err := requestFrom(words[1:], *ops)
+	if err != nil {
+		return flags.Wrong(err)
+	}
+	c, err := config.LoadClient(env.Environ)
+	if err != nil {
+		return env.Fail(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, *timeout)
+	defer cancel()
+	answer, err := call(ctx, c, env.Version, words[0], *messageID, request)
+	switch {
+	case !errors.Is(err, cluster.ErrUnreachable) && errors.Is(err, context.DeadlineExceeded), errors.Is(err, client.ErrNoService):
+		return env.FailWith(cli.StatusNoReply, err)
+	case err != nil:
+		return env.Fail(err)
+	}
+	return printAnswer(env, answer, *showTokens)
+}
+
+// call sends a request and returns the decoded answer.
+func call(ctx context.Context, c *config.Config, version, operation, messageID string, request map[string]any) (map[string]any, error) {
+	body, err := msgp.AppendMapStrIntf(nil, request)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the request: %w", err)
+	}
+	conn, err := connect.Dial(ctx, c, "call", version)
+	if err != nil {
+		return nil, err
+	}
+	defer connect.Close(conn)
+	client, err := client.NewClient(conn)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := client.Call(ctx, operation, messageID, body)
+	if err != nil {
+		return nil, err
+	}
+	msg, err := msgpack.Decode(answer, msgpack.Limits{Bytes: math.MaxInt, Depth: 1000, Values: math.MaxInt})
+	tree, isMap := msg.Tree.(map[string]any)
+	if err != nil || !isMap {
+		return nil, errors.New("the answer is not one of the identity service's")
+	}
+	return tree, nil
+}
+
+func printAnswer(env *cli.Env, answer map[string]any, showTokens bool) int {
+	if !showTokens {
+		maskTokens(answer)
+	}
+	out, status := env.Stdout, cli.StatusOK
+	result, ok := answer["result"]
+	if !ok {
+		out, status, result = env.Stderr, cli.StatusFailure, answer
+	}
+	encoder := json.NewEncoder(out)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(result); err != nil {
+		return env.Fail(fmt.Errorf("printing the answer: %w", err))
+	}
+	return status
+}
+
+const mask = "***"
+
+// maskTokens hides access tokens wherever an answer can hold any: in a user,
+// and in the value of a patch's operation.
+func maskTokens(v any) {
+	switch v := v.(type) {
+	case []any:
+		for _, e := range v {
+			maskTokens(e)
+		}
+	case map[string]any:
+		if path, _ := v["path"].(string); strings.HasSuffix(path, "/access_token") && v["value"] != nil {
+			v["value"] = mask
+		}
+		for key, e := range v {
+			if key == "access_token" {
+				v[key] = mask
+			} else {
+				maskTokens(e)
+			}
+		}
+	}
+}
+
+// integers are the arguments that name=value takes for integers.
+var integers = []string{"user_id", "github_id", "facebook_id", "after_id", "page_size", "id", "github.id", "facebook.id"}
+
+// requestFrom makes a request's arguments of words like name=value.
+func requestFrom(words []string, ops string) (map[string]any, error) {
+	request := make(map[string]any)
+	for _, word := range words {
+		name, text, ok := strings.Cut(word, "=")
+		if !ok || name == "" || name == ":" {
+			return nil, fmt.Errorf("argument %q is not name=value", name)
+		}
+		var value any = text
+		if raw, ok := strings.CutSuffix(name, ":"); ok {
+			parsed, err := fromJSON(text)
+			if err != nil {
+				return nil, fmt.Errorf("argument %s: %w", raw, err)
+			}
+			name, value = raw, parsed
+		} else if slices.Contains(integers, name) {
+			n, err := strconv.ParseInt(text, 10, 64)
+			if err != nil {
+				return nil, fmt.Errorf("argument %s is not a 64-bit integer", name)
+			}
+			value = n
+		}
+		if err := put(request, strings.Split(name, "."), value); err != nil {
+			return nil, fmt.Errorf("argument %s: %w", name, err)
+		}
+	}
+	if ops != "" {
+		value, err := fromJSON(ops)
+		if err != nil {
+			return nil, fmt.Errorf("--ops: %w", err)
+		}
+		request["ops"] = value
+	}
+	return request, nil
+}
+
+// put puts a value where path leads.
+func put(in map[string]any, path []string, value any) error {
+	for _, key := range path[:len(path)-1] {
+		if in[key] == nil {
+			in[key] = make(map[string]any)
+		}
+		next, ok := in[key].(map[string]any)
+		if !ok {
+			return fmt.Errorf("%s is no map", key)
+		}
+		in = next
+	}
+	last := path[len(path)-1]
+	if _, taken := in[last]; taken {
+		return errors.New("given twice")
+	}
+	in[last] = value
+	return nil
+}
+
+// fromJSON decodes JSON such that integers stay integers.
+func fromJSON(text string) (any, error) {
+	decoder := json.NewDecoder(strings.NewReader(text))
+	decoder.UseNumber()
+	var v any
+	if err := decoder.Decode(&v); err != nil {
+		return nil, fmt.Errorf("not JSON: %w", err)
+	}
+	if decoder.More() {
+		return nil, errors.New("not JSON: something follows the value")
+	}
+	return withNumbers(v), nil
+}
+
+func withNumbers(v any) any {
+	switch v := v.(type) {
+	case []any:
+		for i := range v {
+			v[i] = withNumbers(v[i])
+		}
+	case map[string]any:
+		for _, key := range slices.Collect(maps.Keys(v)) {
+			v[key] = withNumbers(v[key])
+		}
+	case json.Number:
+		if n, err := strconv.ParseInt(v.String(), 10, 64); err == nil {
+			return n
+		}
+		if n, err := strconv.ParseUint(v.String(), 10, 64); err == nil {
+			return n
+		}
+		f, _ := v.Float64()
+		return f
+	}
+	return v
+}

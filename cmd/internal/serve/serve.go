@@ -1,0 +1,221 @@
+// Package serve is the command serve: an instance of the service.
+package serve
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/actor/msgpack"
+	"github.com/glotpod/ident/cluster"
+	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cmd/internal/cli"
+	"github.com/glotpod/ident/cmd/internal/clusterview"
+	"github.com/glotpod/ident/cmd/internal/connect"
+	"github.com/glotpod/ident/cmd/internal/web"
+	"github.com/glotpod/ident/config"
+	"github.com/glotpod/ident/store"
+)
+
+// Command is the command serve.
+var Command = cli.Command{Name: "serve", Summary: "run an instance (also without any command)", Run: run}
+
+func run(ctx context.Context, env *cli.Env, args []string) int {
+	flags := env.NewFlags("", "Runs an instance until it is asked to stop (SIGTERM, SIGINT).")
+	if status, done := flags.Parse(args, 0); done {
+		return status
+	}
+	c, err := config.Load(env.Environ)
+	if err != nil {
+		return env.Fail(err)
+	}
+	log := newLogger(c.Log, env.Stderr)
+	defer log.Sync()
+	if err := serve(ctx, c, log, env.Version); err != nil {
+		log.Error("ended", zap.Error(err), zap.Int("status", cli.StatusOf(err)))
+		return cli.StatusOf(err)
+	}
+	log.Info("ended")
+	return cli.StatusOK
+}
+
+// serve runs an instance until ctx is done, which is no error.
+func serve(ctx context.Context, c *config.Config, log *zap.Logger, version string) error {
+	log.Info("starting", zap.String("version", version), zap.String("instance", c.Cluster.Instance))
+	registry := newRegistry(version)
+	server, err := web.Listen(web.Options{
+		Address: c.HTTP.Listen,
+		Pprof:   c.HTTP.Pprof,
+		Metrics: registry,
+		Watcher: clusterview.NewWatcher(c.Cluster.Instance, connect.Broker(c, zap.NewNop(), "watch", version)),
+		Log:     log,
+	})
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	tracing, err := openTracing(c, log, version)
+	if err != nil {
+		return err
+	}
+	defer tracing.close()
+
+	defer runtime.KeepAlive(make([]byte, heapFloor))
+	users, start, err := openStore(ctx, c, log)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	defer users.Close()
+	users.PrepareConnections(ctx)
+	defer checkKeys(ctx, users)()
+	secret, err := clusterSecret(c)
+	if err != nil {
+		return err
+	}
+
+	requests := connect.Broker(c, log, "serve", version)
+	requests.MaxBody = c.Limits.BodyBytes
+	instance := cluster.New(cluster.Options{
+		Store:      users,
+		Broker:     requests,
+		Name:       c.Cluster.Instance,
+		Start:      start,
+		Version:    version,
+		Partitions: c.Cluster.Partitions,
+		QueueType:  c.Cluster.QueueType,
+		Secret:     secret,
+		Prefetch:   c.AMQP.Prefetch,
+		Mailbox:    c.Actor.Mailbox,
+		Limits:     msgpack.Limits{Bytes: c.Limits.BodyBytes, Depth: c.Limits.Depth, Values: c.Limits.Values},
+		InFlight:   int64(c.Limits.InFlightBytes),
+		Warm:       warmUsers(c),
+		Insist:     c.AMQP.Insist,
+		Grace:      c.Shutdown.Grace,
+		Log:        log,
+		Tracer:     tracing.tracer,
+	})
+	registry.MustRegister(users, instance)
+	server.Serve(instance)
+	return instance.Run(ctx)
+}
+
+// heapFloor is how many bytes the garbage collector takes for used from the start. It
+// comes when as much again has been allocated; by itself it would come for each few
+// megabytes, as little as is in use, and take a fifth of the CPU time of a write.
+// Nobody touches these bytes, so they take no memory; the garbage beside them does.
+const heapFloor = 32 << 20
+
+// newRegistry returns a registry with what there is to know about any process.
+func newRegistry(version string) *prometheus.Registry {
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "glotpod_ident_build_info",
+		Help:        "1, and by its labels which program this is.",
+		ConstLabels: prometheus.Labels{"version": version, "go_version": runtime.Version()},
+	})
+	build.Set(1)
+	r := prometheus.NewRegistry()
+	r.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+// checkKeys has the encryption keys checked, beside everything else. end breaks that
+// off where it has to, and waits for it.
+func checkKeys(ctx context.Context, users *store.Store) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var checking sync.WaitGroup
+	checking.Go(func() { users.CheckKeyring(ctx) })
+	return func() {
+		cancel()
+		checking.Wait()
+	}
+}
+
+// openStore opens the database, as patiently as the settings say, and makes sure
+// that this instance fits into the database's cluster. start is the number of
+// this run.
+func openStore(ctx context.Context, c *config.Config, log *zap.Logger) (users *store.Store, start int64, err error) {
+	patience := cluster.Patience{Insist: c.AMQP.Insist}
+	var final error // one that patience does not mend
+	err = patience.Retry(ctx, func(err error) {
+		log.Warn("database out of reach", zap.Error(err))
+	}, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, connect.Timeout)
+		defer cancel()
+		var err error
+		users, start, err = register(ctx, c, log)
+		if cli.StatusOf(err) == cli.StatusSettings {
+			final = err
+			return nil
+		}
+		return err
+	})
+	if final != nil {
+		return nil, 0, final
+	}
+	return users, start, err
+}
+
+func register(ctx context.Context, c *config.Config, log *zap.Logger) (_ *store.Store, start int64, err error) {
+	options := connect.Store(c, log)
+	options.Maintain, options.MaintainAfter = true, tendAfter+rand.N(tendSpread)
+	users, err := store.Open(ctx, options)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() {
+		if err != nil {
+			users.Close()
+		}
+	}()
+	err = users.EnsureParameters(ctx, ownership.Parameters{
+		Partitions: c.Cluster.Partitions,
+		Table:      ownership.TableVersion,
+		QueueType:  c.Cluster.QueueType,
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	start, err = users.NextStart(ctx)
+	return users, start, err
+}
+
+// clusterSecret derives what the instances of a cluster, and nobody else, know:
+// they have the encryption keys in common.
+func clusterSecret(c *config.Config) (secret [][]byte, err error) {
+	for _, key := range c.Database.EncryptionKeys {
+		encryption := key.Reveal()
+		derived, err := hkdf.Key(sha256.New, encryption[:], nil, "glotpod.ident cluster", sha256.Size)
+		if err != nil {
+			return nil, fmt.Errorf("deriving the cluster's secret: %w", err)
+		}
+		secret = append(secret, derived)
+	}
+	return secret, nil
+}
+
+// warmUsers returns the bounds on the users who are kept in memory, nil for none.
+func warmUsers(c *config.Config) *actor.CacheOptions {
+	if !c.Actor.ReadCache {
+		return nil
+	}
+	return &actor.CacheOptions{Users: c.Actor.WarmUsers, Bytes: int64(c.Actor.WarmBytes), Idle: c.Actor.Idle}
+}
+
+const (
+	// The tables are first tended at some time after a start.
+	tendAfter  = 20 * time.Second
+	tendSpread = 40 * time.Second
+)

@@ -1,0 +1,65 @@
+package users
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/cluster"
+	"github.com/glotpod/ident/cmd/internal/cli"
+	"github.com/glotpod/ident/cmd/internal/connect"
+	"github.com/glotpod/ident/config"
+	"github.com/glotpod/ident/store"
+)
+
+// Migrate is the command migrate.
+var Migrate = cli.Command{Name: "migrate", Summary: "bring the database's schema up to date", Run: runMigrate}
+
+func runMigrate(ctx context.Context, env *cli.Env, args []string) int {
+	flags := env.NewFlags("[--check]",
+		"Brings the database's schema up to date: an empty database, an older one, or\none that the Python service filled. What is up to date is left alone.")
+	check := flags.Bool("check", false, "change nothing; end with status 78 where there is something to be done")
+	if status, done := flags.Parse(args, 0); done {
+		return status
+	}
+	c, err := config.Load(env.Environ)
+	if err != nil {
+		return env.Fail(err)
+	}
+	if err := migrate(ctx, c, *check, env.Stdout); err != nil {
+		return env.Fail(err)
+	}
+	return cli.StatusOK
+}
+
+func migrate(ctx context.Context, c *config.Config, check bool, stdout io.Writer) error {
+	pool, err := store.PoolConfig(connect.Store(c, zap.NewNop()))
+	if err != nil {
+		return err
+	}
+	conn, err := pgx.ConnectConfig(ctx, pool.ConnConfig)
+	if err != nil {
+		return fmt.Errorf("%w: %w", cluster.ErrUnreachable, err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var version int
+	if check {
+		version, err = store.CheckSchema(ctx, conn)
+	} else {
+		version, err = store.Migrate(ctx, conn, func(version int, name string) {
+			fmt.Fprintf(stdout, "applying migration %d: %s\n", version, name)
+		})
+	}
+	if err != nil {
+		return err
+	}
+	if want := store.SchemaVersion(); version > want {
+		fmt.Fprintf(stdout, "the schema is newer than this program's version %d, which works with it: version %d\n", want, version)
+		return nil
+	}
+	fmt.Fprintf(stdout, "the schema is up to date: version %d\n", version)
+	return nil
+}

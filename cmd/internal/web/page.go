@@ -1,0 +1,46 @@
+package web
+
+import (
+	"crypto/sha256"
+	"embed"
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"strings"
+)
+
+//go:embed page
+var pageFiles embed.FS
+
+// servePage serves the status page: one document, which needs nothing from
+// elsewhere, and whose style and script alone the browser is to follow.
+var servePage = newPage()
+
+func newPage() http.HandlerFunc {
+	style := pagePart("page.css")
+	script := pagePart("dom.js") + pagePart("members.js") + pagePart("ring.js") + pagePart("charts.js") + pagePart("page.js")
+	document := []byte(strings.NewReplacer("{{style}}", style, "{{script}}", script).Replace(pagePart("page.html")))
+	policy := fmt.Sprintf("default-src 'none'; connect-src 'self'; img-src data:; style-src %s; script-src %s; "+
+		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+		policyHash(style), policyHash(script))
+	return func(w http.ResponseWriter, _ *http.Request) {
+		header := w.Header()
+		header.Set("Content-Type", "text/html; charset=utf-8")
+		header.Set("Content-Security-Policy", policy)
+		w.Write(document)
+	}
+}
+
+func pagePart(name string) string {
+	text, err := pageFiles.ReadFile("page/" + name)
+	if err != nil {
+		panic(err) // it is part of the program
+	}
+	return string(text)
+}
+
+// policyHash names an inline style or script in a Content-Security-Policy.
+func policyHash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+}
