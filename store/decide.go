@@ -50,8 +50,8 @@ func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) 
 			current = &before.user
 			if w.NeedsTokens() {
 				var err error
-				if current, err = g.store.unseal(before); err != nil {
-					g.store.logSealed(before.user.ID, err)
+				if current, err = before.unseal(g.store.keyring); err != nil {
+					g.store.reader.logUnreadable(before.user.ID, err)
 					g.plan.fail(p, err)
 					continue
 				}
@@ -162,21 +162,4 @@ func (s *Store) ask(w *actor.Write, current *actor.User) (d actor.Decision) {
 		}
 	}()
 	return w.Decide(current, s.reveal)
-}
-
-// unseal returns a stored user with its access tokens.
-func (s *Store) unseal(stored *storedUser) (*actor.User, error) {
-	user := stored.user
-	for i, service := range services {
-		account := accountOf(&user, service)
-		if *account == nil {
-			continue
-		}
-		token, err := s.keyring.Open(stored.tokens[i])
-		if err != nil {
-			return nil, err
-		}
-		*account = &actor.Account{ID: (*account).ID, AccessToken: string(token)}
-	}
-	return &user, nil
 }

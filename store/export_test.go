@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 
 	"github.com/glotpod/ident/store/internal/schema"
@@ -12,26 +11,14 @@ import (
 func (s *Store) EmptyNextSlot(ctx context.Context) error { return s.emptyNextSlot(ctx) }
 
 // MaintainAudit is what is done every now and then.
-func (s *Store) MaintainAudit(ctx context.Context) error { return s.tendAudit(ctx) }
+func (s *Store) MaintainAudit(ctx context.Context) error { return s.audit.Maintain(ctx) }
 
 // MigrationSQL is what takes the schema from version-1 to version.
 func MigrationSQL(version int) string { return schema.SQL(version) }
 
-// A Watcher is a watcher.
-type Watcher struct{ w watcher }
-
-func NewWatcher(trust func(bool)) *Watcher { return &Watcher{watcher{trust: trust}} }
-func (w *Watcher) Listening()              { w.w.listening() }
-func (w *Watcher) Foreign()                { w.w.wrote() }
-func (w *Watcher) Lost()                   { w.w.lost() }
-
-// SampleTokens returns whose tokens CheckKeyring looks at, as "gh 17".
-func SampleTokens(ctx context.Context, s *Store) (looked []string, err error) {
-	rows, err := s.sampleTokens(ctx)
-	for _, row := range rows {
-		looked = append(looked, fmt.Sprint(row.service, " ", row.userID))
-	}
-	return looked, err
+// SampledTokens returns the tokens that CheckKeyring samples, as "gh 17".
+func SampledTokens(ctx context.Context, s *Store) ([]string, error) {
+	return s.rekeyer().SampledRows(ctx)
 }
 
 // Planned returns how many statements have been planned on each of the connections

@@ -7,12 +7,8 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/leases"
 )
-
-// fenceClass is the first key of the advisory locks on partitions, the second
-// one is the partition: "iden" in ASCII. Writes share the lock, a claim has it
-// alone.
-const fenceClass = 0x6964656e
 
 // queueLocks takes the locks on the partitions that the group writes to, and
 // returns these.
@@ -25,7 +21,7 @@ func (g *group) queueLocks(batch *pgx.Batch) (partitions []int) {
 	slices.Sort(partitions) // all take the locks in this order, so that none waits in a circle
 	partitions = slices.Compact(partitions)
 	if len(partitions) > 0 {
-		batch.Queue("SELECT pg_advisory_xact_lock_shared($1, p) FROM unnest($2::int[]) AS p", fenceClass, partitions)
+		batch.Queue("SELECT pg_advisory_xact_lock_shared($1, p) FROM unnest($2::int[]) AS p", leases.LockClass, partitions)
 	}
 	return partitions
 }

@@ -3,7 +3,6 @@ package store_test
 import (
 	"context"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/glotpod/ident/deploy/localserver"
@@ -186,39 +185,4 @@ func TestWithFewConnectionsNothingIsTrusted(t *testing.T) {
 			t.Errorf("with %d connections something is trusted", most)
 		}
 	}
-}
-
-func TestTrustComesBackWhenForeignWritesHaveEndedForAWhile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var told []bool
-		w := store.NewWatcher(func(trusted bool) { told = append(told, trusted) })
-		want := func(all ...bool) {
-			t.Helper()
-			if len(told) != len(all) || len(all) > 0 && told[len(told)-1] != all[len(all)-1] {
-				t.Fatalf("told %v, want %v", told, all)
-			}
-		}
-		w.Listening()
-		w.Listening()
-		want(true)
-		w.Foreign()
-		want(true, false)
-		for range 29 {
-			time.Sleep(time.Second)
-			w.Listening()
-		}
-		w.Foreign() // begins anew
-		for range 29 {
-			time.Sleep(time.Second)
-			w.Listening()
-		}
-		want(true, false)
-		time.Sleep(time.Second)
-		w.Listening()
-		want(true, false, true)
-		w.Lost()
-		w.Lost()
-		w.Listening() // again
-		want(true, false, true, false, true)
-	})
 }

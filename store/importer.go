@@ -9,6 +9,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store/archive"
+	"github.com/glotpod/ident/store/internal/outbox"
 	"github.com/glotpod/ident/store/internal/postgres"
 	"github.com/glotpod/ident/store/internal/schema"
 )
@@ -135,7 +136,7 @@ func (im *Importer) try(ctx context.Context, users []archive.User) ([]ImportResu
 	}
 	err = pgx.BeginFunc(ctx, im.conn, func(tx pgx.Tx) error {
 		batch := new(pgx.Batch)
-		plan.queue(batch, new(removal), "true")
+		plan.queue(batch, new(outbox.Removal), "true")
 		return tx.SendBatch(ctx, batch).Close()
 	})
 	if err != nil {
@@ -210,7 +211,7 @@ func (im *Importer) look(ctx context.Context, users []archive.User) (*importing,
 		}
 	}
 	var found []*storedUser
-	read := func(rows pgx.Rows) error { return readUsers(rows, &found) }
+	read := func(rows pgx.Rows) error { return collectUsers(rows, &found) }
 	batch := new(pgx.Batch)
 	batch.Queue(findByID, ids).Query(read)
 	batch.Queue(findByEmail, emails).Query(read)

@@ -68,7 +68,7 @@ func TestTheSampleOfTokensIsSmallAndHasTheLowestAndTheHighestIDs(t *testing.T) {
 	if after := h.one(seqScans); after != before {
 		t.Error("a table was read from one end to the other")
 	}
-	looked, err := store.SampleTokens(t.Context(), h.Store)
+	looked, err := store.SampledTokens(t.Context(), h.Store)
 	if err != nil {
 		t.Fatal(err)
 	}

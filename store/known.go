@@ -50,14 +50,14 @@ func (s *Store) tryKnown(all []*pending) (done int, again []*pending, err error)
 	batch := new(pgx.Batch)
 	g.queueLocks(batch)
 	e.queue(batch, &sound)
-	removal := s.outbox.remove()
+	removal := s.outbox.Remove()
 	g.plan.queue(batch, removal, isSound)
 	var ids []int64
 	s.userIDs.reserved.queue(batch, g.writes, &ids)
 	err = s.pool.Transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return conn.SendBatch(ctx, batch).Close()
 	})
-	removal.done(err)
+	removal.Done(err)
 	if err != nil {
 		return 0, nil, fmt.Errorf("writing to users who are known: %w", err)
 	}

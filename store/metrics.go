@@ -25,9 +25,9 @@ type metrics struct {
 	misses      prometheus.Counter
 	failures    *prometheus.CounterVec // by class
 	failed      prometheus.Counter
-	finds       prometheus.Histogram // look-ups in each round trip
+	lookups     prometheus.Histogram // look-ups in each round trip
 	foreign     prometheus.Counter
-	unopened    prometheus.Counter
+	unreadable  prometheus.Counter
 	panics      prometheus.Counter
 	collections []prometheus.Collector // all of the above
 }
@@ -53,15 +53,15 @@ func newMetrics() *metrics {
 		m.failures.WithLabelValues(class.String())
 	}
 	m.failed = m.counter("writes_failed_total", "Writes that were given up; the log says why.")
-	m.finds = prometheus.NewHistogram(prometheus.HistogramOpts{
+	m.lookups = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    metricPrefix + "lookup_batch_users",
 		Help:    "Users who are looked for in one round trip.",
 		Buckets: prometheus.ExponentialBuckets(1, 2, 7),
 	})
 	m.foreign = m.counter("foreign_writes_total", "Times that another program was heard to have written to the users.")
-	m.unopened = m.counter("unreadable_tokens_total", "Times that a user could not be read, as no key opens an access token; the log has the user's id.")
+	m.unreadable = m.counter("unreadable_tokens_total", "Times that a user could not be read, as no key opens an access token; the log has the user's id.")
 	m.panics = m.counter("write_panics_total", "Writes that failed by a bug in what they make of the user; the log has the stack.")
-	m.collections = append(m.collections, m.commits, m.writes, m.failures, m.finds)
+	m.collections = append(m.collections, m.commits, m.writes, m.failures, m.lookups)
 	return m
 }
 
@@ -117,10 +117,10 @@ func (s *Store) Collect(to chan<- prometheus.Metric) {
 	send(maxDesc, prometheus.GaugeValue, float64(pool.MaxConns()))
 	send(waitsDesc, prometheus.CounterValue, float64(pool.EmptyAcquireCount()))
 	send(waitedDesc, prometheus.CounterValue, pool.EmptyAcquireWaitTime().Seconds())
-	if s.auditKeep > 0 {
+	if s.audit != nil {
 		ahead, overdue := math.NaN(), math.NaN()
-		if days := s.audit.Load(); days != nil {
-			ahead, overdue = float64(days.ahead), float64(days.overdue)
+		if days := s.audit.Days(); days != nil {
+			ahead, overdue = float64(days.Ahead), float64(days.Overdue)
 		}
 		send(aheadDesc, prometheus.GaugeValue, ahead)
 		send(overdueDesc, prometheus.GaugeValue, overdue)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/audit"
 )
 
 // A plan is what a group is going to write, column by column as the statements
@@ -42,7 +43,7 @@ type plan struct {
 		traces     []string
 		partitions []int
 	}
-	audit auditRows
+	audit audit.Rows
 
 	told     []actor.PendingNotification // one for each of notices, to be sent after the commit
 	written  []written                   // users, to be told their versions after it
@@ -122,8 +123,8 @@ func (pl *plan) add(s *Store, d decided) error {
 		if refusal != nil {
 			continue
 		}
-		if s.auditKeep > 0 {
-			pl.audit.add(w, current, decision.Next)
+		if s.audit != nil {
+			pl.audit.Add(w, current, decision.Next)
 		}
 		if err := pl.tell(s, d.pending.lease, w, decision.Notification); err != nil {
 			return err

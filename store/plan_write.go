@@ -4,11 +4,13 @@ import (
 	"context"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/store/internal/outbox"
 )
 
 // queue has all written that is planned, if a condition holds, and what was
 // delivered removed in any case.
-func (pl *plan) queue(batch *pgx.Batch, removal *removal, condition string) {
+func (pl *plan) queue(batch *pgx.Batch, removal *outbox.Removal, condition string) {
 	if c := &pl.deletedServices; c.users != nil {
 		batch.Queue(`DELETE FROM services s
 			USING unnest($1::int[], $2::text[]::svc_type[]) AS d (user_id, sv_name)
@@ -40,7 +42,7 @@ func (pl *plan) queue(batch *pgx.Batch, removal *removal, condition string) {
 			(SELECT ident_slot(now()) UNION SELECT ident_slot(now() - interval '10 minutes')) AS slots (slot) WHERE `+condition,
 			c.identities, c.digests, c.users, c.codes, c.messages)
 	}
-	pl.audit.queue(batch, condition)
+	pl.audit.Queue(batch, condition)
 	if c := &pl.notices; c.users != nil {
 		batch.Queue(`INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, traceparent, partition)
 			SELECT n.user_id, n.message_id, n.routing_key, n.body, n.sealed, nullif(n.trace, ''), n.partition
@@ -49,22 +51,16 @@ func (pl *plan) queue(batch *pgx.Batch, removal *removal, condition string) {
 			RETURNING id, pg_current_xact_id()::xid`, c.users, c.ids, c.keys, c.bodies, c.sealeds, c.traces, c.partitions).
 			Query(pl.readNoticeIDs)
 	}
-	if removal.ids != nil {
-		batch.Queue(deleteOutbox, removal.ids)
-	}
+	removal.Queue(batch)
 }
 
 // commit writes all that is planned and commits: one round trip.
 func (pl *plan) commit(ctx context.Context, conn *pgx.Conn, s *Store) error {
 	batch := new(pgx.Batch)
-	removal := s.outbox.remove()
+	removal := s.outbox.Remove()
 	pl.queue(batch, removal, "true")
 	if len(pl.stuck) > 0 {
-		batch.Queue(outboxColumns+"ident_outbox WHERE user_id = ANY($1::int[]) ORDER BY id", pl.stuck).Query(func(rows pgx.Rows) error {
-			left, err := s.readOutbox(rows)
-			pl.told = append(pl.told, left...)
-			return err
-		})
+		s.outbox.QueueOfUsers(batch, pl.stuck, &pl.told)
 	}
 	if batch.Len() == 0 {
 		// Nothing was locked for long and nothing is to be kept.
@@ -73,7 +69,7 @@ func (pl *plan) commit(ctx context.Context, conn *pgx.Conn, s *Store) error {
 		batch.Queue("commit")
 	}
 	err := conn.SendBatch(ctx, batch).Close()
-	removal.done(err)
+	removal.Done(err)
 	return err
 }
 
@@ -95,7 +91,7 @@ func (s *Store) finish(pl *plan) (done int) {
 			}
 		}
 	}
-	s.outbox.send(pl.told)
+	s.outbox.Send(pl.told)
 	for _, d := range pl.finished {
 		done += len(d.outcomes)
 	}

@@ -3,14 +3,18 @@ package store
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/zap"
 
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/store/internal/audit"
 	"github.com/glotpod/ident/store/internal/batch"
+	"github.com/glotpod/ident/store/internal/foreign"
 	"github.com/glotpod/ident/store/internal/keyring"
+	"github.com/glotpod/ident/store/internal/leases"
+	"github.com/glotpod/ident/store/internal/outbox"
 	"github.com/glotpod/ident/store/internal/postgres"
 )
 
@@ -61,13 +65,13 @@ type Store struct {
 	keyring *Keyring
 	log     *zap.Logger
 	reveal  bool // access tokens in notices
-	watches bool // has a connection for WatchForeignWrites
 
-	auditKeep time.Duration              // 0: no audit
-	audit     atomic.Pointer[auditCount] // nil: not known
-
-	finds  *batch.Batcher[*find]
-	writes *batch.Batcher[*pending]
+	reader  *reader
+	outbox  *outbox.Outbox
+	leases  *leases.Table
+	audit   *audit.Maintainer // nil: changes are not recorded
+	foreign *foreign.Watcher  // nil: there are too few connections
+	writes  *batch.Batcher[*pending]
 
 	singles chan struct{} // holds a token for each write that is tried alone
 	running sync.WaitGroup
@@ -79,7 +83,6 @@ type Store struct {
 	abort context.CancelFunc
 
 	metrics *metrics
-	outbox  outbox
 	userIDs *userIDs
 }
 
@@ -95,30 +98,41 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		pool:      pool,
-		metrics:   newMetrics(),
-		keyring:   o.Keyring,
-		log:       o.Log,
-		reveal:    o.TokensInNotifications,
-		watches:   watches(o),
-		auditKeep: o.AuditKeep,
-		stopped:   make(chan struct{}),
-		singles:   make(chan struct{}, max(1, o.MaxConnections/4)),
+		pool:    pool,
+		metrics: newMetrics(),
+		keyring: o.Keyring,
+		log:     o.Log,
+		reveal:  o.TokensInNotifications,
+		outbox:  outbox.New(pool, o.Keyring, o.Log),
+		stopped: make(chan struct{}),
+		singles: make(chan struct{}, max(1, o.MaxConnections/4)),
 	}
 	s.work, s.abort = context.WithCancel(context.Background())
 	s.ctx, s.close = context.WithCancel(s.work)
 	s.userIDs = newUserIDs(s.ctx, s.stopped, pool)
-	s.finds, s.writes = s.batchFinds(), s.batchWrites()
+	s.reader = newReader(s.ctx, s.stopped, pool, &o, s.metrics)
+	s.leases = leases.NewTable(pool, s.outbox, o.Log)
+	if o.AuditKeep > 0 {
+		s.audit = audit.NewMaintainer(pool, o.AuditKeep, o.Log)
+	}
+	if o.watchesForeignWrites() {
+		s.foreign = foreign.NewWatcher(pool, s.metrics.foreign, o.Log)
+	}
+	s.writes = s.batchWrites()
 	for range max(1, min(2, o.MaxConnections/4)) {
 		s.running.Go(s.writes.Work)
-		s.running.Go(s.finds.Work)
+		s.running.Go(s.reader.lookups.Work)
 	}
 	s.running.Go(s.userIDs.requests.Work)
-	s.running.Go(s.sweepOutbox)
+	s.running.Go(func() { s.outbox.Sweep(s.work, s.ctx.Done()) })
 	if o.Maintain {
-		s.running.Go(func() { s.tend(o.MaintainAfter, "old requests not removed, trying again", s.emptyNextSlot) })
-		if s.auditKeep > 0 {
-			s.running.Go(func() { s.tend(o.MaintainAfter, "audit table not tended, trying again", s.tendAudit) })
+		s.running.Go(func() {
+			maintain(s.ctx, s.log, o.MaintainAfter, "old requests not removed, trying again", s.emptyNextSlot)
+		})
+		if s.audit != nil {
+			s.running.Go(func() {
+				maintain(s.ctx, s.log, o.MaintainAfter, "audit table not maintained, trying again", s.audit.Maintain)
+			})
 		}
 	}
 	go func() {
@@ -140,11 +154,15 @@ func (o Options) settings() postgres.Settings {
 		ApplicationName: "glotpod.ident/" + o.Name,
 		MaxConnections:  o.MaxConnections - 1, // the one of Ping
 	}
-	if watches(o) {
+	if o.watchesForeignWrites() {
 		s.MaxConnections-- // the one of WatchForeignWrites
 	}
 	return s
 }
+
+// watchesForeignWrites reports whether there is a connection for WatchForeignWrites: not if
+// only one would be left for all other work.
+func (o Options) watchesForeignWrites() bool { return o.MaxConnections >= 4 }
 
 // Ping says whether the database answers and can be written to. It uses a
 // connection of its own, which the load on the others does not hold up. One
@@ -172,3 +190,13 @@ func (s *Store) Close() {
 // IsUnreachable says that an error came of a database that is out of reach, or was
 // lost on the way.
 func IsUnreachable(err error) bool { return postgres.Classify(err) == postgres.Unknown }
+
+// Find implements [actor.Store].
+func (s *Store) Find(ctx context.Context, keys *actor.Lookup) (*actor.User, error) {
+	return s.reader.Find(ctx, keys)
+}
+
+// List implements [actor.Store].
+func (s *Store) List(ctx context.Context, page *actor.Page) (users []actor.User, nextAfterID int64, err error) {
+	return s.reader.List(ctx, page)
+}

@@ -148,7 +148,7 @@ func (s *Store) ReservedUserID() int64 { return s.userIDs.reserved.take() }
 func (s *Store) NewUserID(ctx context.Context) (int64, error) {
 	id, err := s.userIDs.next(ctx)
 	if err != nil {
-		return 0, s.logged(ctx, "taking a user id", err)
+		return 0, postgres.LogError(ctx, s.log, "taking a user id", err)
 	}
 	return id, nil
 }

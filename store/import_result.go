@@ -7,6 +7,7 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store/archive"
 	"github.com/glotpod/ident/store/internal/keyring"
+	"github.com/glotpod/ident/store/internal/schema"
 )
 
 // A ImportResult is what became of a user who was to be imported.
@@ -48,7 +49,7 @@ func (b *importing) decide(u *archive.User, plan *plan) (ImportResult, error) {
 	for _, service := range services {
 		if a := *accountOf(&next.user, service); a != nil {
 			if owner := b.owners.services[serviceID{service, a.ID}]; owner != 0 {
-				return ImportResult{Conflicting, fmt.Sprintf("user %d has this %s account", owner, serviceNames[service])}, nil
+				return ImportResult{Conflicting, fmt.Sprintf("user %d has this %s account", owner, schema.ServiceNames[service])}, nil
 			}
 		}
 	}
@@ -66,9 +67,6 @@ func (b *importing) decide(u *archive.User, plan *plan) (ImportResult, error) {
 	return ImportResult{}, nil
 }
 
-// serviceNames are those by which callers know the services.
-var serviceNames = map[string]string{"gh": "github", "fb": "facebook"}
-
 // seal makes the rows of a user, with tokens that the first key opens, or says why
 // it cannot be done.
 func (b *importing) seal(u *archive.User) (_ *storedUser, reason string, err error) {
@@ -82,12 +80,12 @@ func (b *importing) seal(u *archive.User) (_ *storedUser, reason string, err err
 		switch {
 		case a.Token != "":
 			if s.tokens[i], err = b.keyring.Reseal([]byte(a.Token)); err == keyring.ErrNoKey {
-				return nil, "no key opens the access token of its " + serviceNames[service] + " account", nil
+				return nil, "no key opens the access token of its " + schema.ServiceNames[service] + " account", nil
 			}
 		case b.options.EmptyTokens:
 			s.tokens[i], err = b.keyring.Seal(nil)
 		case b.stored[u.ID] == nil:
-			return nil, "its " + serviceNames[service] + " account has no access token", nil
+			return nil, "its " + schema.ServiceNames[service] + " account has no access token", nil
 		}
 		if err != nil {
 			return nil, "", fmt.Errorf("sealing an access token: %w", err)
@@ -113,9 +111,9 @@ func (b *importing) differences(have, next *storedUser, u *archive.User) (fields
 		switch {
 		case old == nil && a == nil:
 		case old == nil || a == nil || old.ID != a.ID:
-			fields = append(fields, serviceNames[service])
+			fields = append(fields, schema.ServiceNames[service])
 		case archivedAccount(u, service).Token != "" && !b.keyring.SameContent(have.tokens[i], next.tokens[i]):
-			fields = append(fields, serviceNames[service]+".access_token")
+			fields = append(fields, schema.ServiceNames[service]+".access_token")
 		}
 	}
 	return fields

@@ -1,41 +1,41 @@
-package store
+package rekey
 
 import (
 	"context"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/store/internal/postgres"
 )
 
-// A sealedRow is a row with something sealed in it.
+// A sealedRow is a row with a sealed value.
 type sealedRow struct {
-	sealedKey
+	rowKey
 	userID int64
 	sealed []byte
 }
 
-// A sealedKey tells the rows of a sealedColumn apart.
-type sealedKey struct {
-	service string // as the database names it; "" where there is none
+// A rowKey identifies a row of a column.
+type rowKey struct {
+	service string // the database's name; "" for notifications
 	id      int64
 }
 
-// A sealedColumn is where what is sealed is stored. All that is are accessTokens
-// and notificationBodies.
-type sealedColumn struct {
-	// page selects service, id, user id and what is sealed of the rows of service
-	// $1 with ids from $2 to $3, by id: up to $4 of them, fewer if they have more
-	// than $5 bytes, but one at least.
+// A column holds sealed values. There are two: accessTokens and notificationBodies.
+type column struct {
+	// page selects service, id, user id and sealed value of the rows of service $1 with
+	// ids from $2 to $3, by id: at most $4 rows, and no more once they have $5 bytes.
 	page string
 
-	// replace puts $4 in the place of $3 in the rows ($1, $2), arrays all of them,
-	// where it is still there. It leaves out a row that another transaction has
-	// locked, so that it waits for nobody and cannot be part of a deadlock.
+	// replace sets the rows ($1, $2) to $4 if they still have the value $3; all are
+	// arrays. It leaves out rows that another transaction has locked. So it waits for no
+	// transaction and cannot be part of a deadlock.
 	replace string
 }
 
-var accessTokens = &sealedColumn{
-	// The comparison of pairs can only be answered by the primary key. By the
-	// other index a rare service would be searched for among all accounts.
+var accessTokens = &column{
+	// Only the primary key can answer the comparison of pairs. The other index would
+	// search for the accounts of a rare service among all accounts.
 	page: `SELECT sv_name::text, user_id, user_id, access_token FROM (
 			SELECT sv_name, user_id, access_token,
 				sum(octet_length(access_token)) OVER (ORDER BY sv_name, user_id ROWS UNBOUNDED PRECEDING) AS bytes
@@ -50,7 +50,7 @@ var accessTokens = &sealedColumn{
 		WHERE s.sv_name = n.sv_name AND s.user_id = n.user_id`,
 }
 
-var notificationBodies = &sealedColumn{
+var notificationBodies = &column{
 	page: `SELECT $1::text, id, user_id, body FROM (
 			SELECT id, user_id, body, sum(octet_length(body)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS bytes
 			FROM ident_outbox WHERE id BETWEEN $2 AND $3 AND sealed ORDER BY id LIMIT $4) AS page
@@ -63,18 +63,18 @@ var notificationBodies = &sealedColumn{
 		WHERE o.id = n.id`,
 }
 
-// A sealedRange is some of the rows of a column, as ids go.
-type sealedRange struct {
-	column      *sealedColumn
+// An idRange is the rows of a column whose ids are in a range.
+type idRange struct {
+	column      *column
 	service     string
-	first, last int64 // last < first: there are none
+	first, last int64 // last < first means that there are no rows
 }
 
-func (r *sealedRange) size() int64 { return max(0, r.last-r.first+1) }
+func (r *idRange) size() int64 { return max(0, r.last-r.first+1) }
 
-// accountRanges returns where the access tokens are, service by service.
-func (s *Store) accountRanges(ctx context.Context) ([]sealedRange, error) {
-	return s.ranges(ctx, accessTokens, `SELECT e::text,
+// tokenRanges returns the range of the access tokens of each service.
+func (k *Rekeyer) tokenRanges(ctx context.Context) ([]idRange, error) {
+	return k.queryRanges(ctx, accessTokens, `SELECT e::text,
 			coalesce((SELECT CASE WHEN s.sv_name = e THEN s.user_id END FROM services s
 				WHERE (s.sv_name, s.user_id) >= (e, '-2147483648'::int) ORDER BY s.sv_name, s.user_id LIMIT 1), 0),
 			coalesce((SELECT CASE WHEN s.sv_name = e THEN s.user_id END FROM services s
@@ -82,31 +82,31 @@ func (s *Store) accountRanges(ctx context.Context) ([]sealedRange, error) {
 		FROM unnest(enum_range(NULL::svc_type)) AS e ORDER BY e`)
 }
 
-// sealedRanges returns where all is that is sealed.
-func (s *Store) sealedRanges(ctx context.Context) ([]sealedRange, error) {
-	tokens, err := s.accountRanges(ctx)
+// allRanges returns the ranges of everything that is sealed.
+func (k *Rekeyer) allRanges(ctx context.Context) ([]idRange, error) {
+	tokens, err := k.tokenRanges(ctx)
 	if err != nil {
 		return nil, err
 	}
-	notifications, err := s.ranges(ctx, notificationBodies, "SELECT '', coalesce(min(id), 0), coalesce(max(id), -1) FROM ident_outbox")
+	notifications, err := k.queryRanges(ctx, notificationBodies, "SELECT '', coalesce(min(id), 0), coalesce(max(id), -1) FROM ident_outbox")
 	return append(tokens, notifications...), err
 }
 
-func (s *Store) ranges(ctx context.Context, column *sealedColumn, sql string) ([]sealedRange, error) {
-	rows, err := s.pool.Query(ctx, sql)
+func (k *Rekeyer) queryRanges(ctx context.Context, c *column, sql string) ([]idRange, error) {
+	rows, err := k.pool.Query(ctx, sql)
 	if err != nil {
 		return nil, err
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (sealedRange, error) {
-		r := sealedRange{column: column}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (idRange, error) {
+		r := idRange{column: c}
 		err := row.Scan(&r.service, &r.first, &r.last)
 		return r, err
 	})
 }
 
-// sealedPage reads the rows of a range whose ids are from on.
-func (s *Store) sealedPage(ctx context.Context, r *sealedRange, from int64, limit int) ([]sealedRow, error) {
-	rows, err := s.pool.Query(ctx, r.column.page, r.service, from, r.last, limit, maxPageBytes)
+// readPage reads the rows of a range with ids from from on.
+func (k *Rekeyer) readPage(ctx context.Context, r *idRange, from int64, limit int) ([]sealedRow, error) {
+	rows, err := k.pool.Query(ctx, r.column.page, r.service, from, r.last, limit, postgres.MaxPageBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -118,15 +118,15 @@ func scanSealed(row pgx.CollectableRow) (r sealedRow, err error) {
 	return r, err
 }
 
-// A replacement is what is to take the place of what is sealed in a row.
+// A replacement is a new sealed value for a row.
 type replacement struct {
 	row sealedRow
 	new []byte
 }
 
-// replaceSealed makes replacements where nothing else has taken the place, and
-// says how many it made.
-func (s *Store) replaceSealed(ctx context.Context, c *sealedColumn, all []replacement) (made int, err error) {
+// replace writes replacements to rows that have not changed since they were read. It
+// returns the number of rows written.
+func (k *Rekeyer) replace(ctx context.Context, c *column, all []replacement) (written int, err error) {
 	if len(all) == 0 {
 		return 0, nil
 	}
@@ -137,6 +137,6 @@ func (s *Store) replaceSealed(ctx context.Context, c *sealedColumn, all []replac
 		services, ids = append(services, r.row.service), append(ids, r.row.id)
 		olds, news = append(olds, r.row.sealed), append(news, r.new)
 	}
-	tag, err := s.pool.Exec(ctx, c.replace, services, ids, olds, news)
+	tag, err := k.pool.Exec(ctx, c.replace, services, ids, olds, news)
 	return int(tag.RowsAffected()), err
 }

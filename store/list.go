@@ -2,32 +2,31 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
-	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/store/internal/postgres"
 )
 
-// maxPageBytes bounds a page of list beside its size, so that its answer can be
-// sent. A page has one user at least.
-const maxPageBytes = 4 << 20
+// maxListBytes bounds the texts of a page, so that the reply can be sent. A page has at
+// least one user.
+const maxListBytes = 4 << 20
 
 // List implements [actor.Store].
-func (s *Store) List(ctx context.Context, page *actor.Page) ([]actor.User, int64, error) {
-	filter, args := "", []any{page.AfterID, page.Size, maxPageBytes}
+func (r *reader) List(ctx context.Context, page *actor.Page) ([]actor.User, int64, error) {
+	filter, args := "", []any{page.AfterID, page.Size, maxListBytes}
 	words := searchWords(page.Name)
 	search := searchQuery(words)
 	if len(words) > maxSearchWords || len(search) > maxSearchBytes || slices.ContainsFunc(words, isTooLong) {
 		return nil, 0, nil
 	}
 	if len(words) > 0 {
-		// The planner computes the query, which is empty where none of the words counts.
+		// The planner computes the query. It is empty if PostgreSQL ignores all words.
 		filter = ` AND (ident_words(name) @@ to_tsquery('pg_catalog.simple', $4)
 			OR numnode(to_tsquery('pg_catalog.simple', $4)) = 0)`
 		args = append(args, search)
@@ -49,24 +48,24 @@ func (s *Store) List(ctx context.Context, page *actor.Page) ([]actor.User, int64
 
 	var users []actor.User
 	var found int
-	err := s.pool.Retry(ctx, func(ctx context.Context) error {
+	err := r.pool.Retry(ctx, func(ctx context.Context) error {
 		batch := new(pgx.Batch)
-		// How to find the users depends on how rare the words are.
+		// The best plan depends on how rare the words are.
 		batch.Queue("SELECT set_config('plan_cache_mode', 'force_custom_plan', true)")
 		batch.Queue(query, args...).Query(func(rows pgx.Rows) (err error) {
-			users, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (actor.User, error) {
+			users, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (actor.User, error) {
 				var u actor.User
 				var github, facebook *int64
-				err := r.Scan(&found, &u.ID, &u.Name, &u.Email, &u.PictureURL, &github, &facebook)
-				u.GitHub, u.Facebook = tokenless(github), tokenless(facebook)
+				err := row.Scan(&found, &u.ID, &u.Name, &u.Email, &u.PictureURL, &github, &facebook)
+				u.GitHub, u.Facebook = accountWithoutToken(github), accountWithoutToken(facebook)
 				return u, err
 			})
 			return err
 		})
-		return s.pool.SendBatch(ctx, batch).Close()
+		return r.pool.SendBatch(ctx, batch).Close()
 	})
 	if err != nil {
-		return nil, 0, s.logged(ctx, "listing users", err)
+		return nil, 0, postgres.LogError(ctx, r.log, "listing users", err)
 	}
 	if len(users) == found {
 		return users, 0, nil
@@ -74,7 +73,7 @@ func (s *Store) List(ctx context.Context, page *actor.Page) ([]actor.User, int64
 	return users, users[len(users)-1].ID, nil
 }
 
-func tokenless(id *int64) *actor.Account {
+func accountWithoutToken(id *int64) *actor.Account {
 	if id == nil {
 		return nil
 	}
@@ -82,22 +81,22 @@ func tokenless(id *int64) *actor.Account {
 }
 
 const (
-	// maxSearchWords is how many words can each be the beginning of a word of one
-	// name, of which 1,000 characters count.
+	// maxSearchWords bounds the words of a search. A name has no more words, because only
+	// its first 1,000 characters are searched.
 	maxSearchWords = 1000
 
-	// maxSearchBytes is the most that those words have as a tsquery, which can hold
-	// twice as much: in lower case they may have more.
+	// maxSearchBytes bounds the words as a tsquery, which can hold twice as much: words may
+	// become longer in lower case.
 	maxSearchBytes = 512 << 10
 
-	// maxWordBytes is the most that a word of a tsvector has. Longer ones are left out
-	// of it, and of a tsquery.
+	// maxWordBytes is the maximum length of a word of a tsvector. PostgreSQL leaves longer
+	// words out of a tsvector and of a tsquery.
 	maxWordBytes = 2046
 )
 
-// searchWords returns each word of text once, divided as ident_words divides names.
-// Some may be none to PostgreSQL, which knows what is a letter or a digit in this
-// database, and which is lower case of which.
+// searchWords returns each word of text once, divided as ident_words divides names. For
+// PostgreSQL some of them may not be words: what a letter, a digit or lower case is depends
+// on the database.
 func searchWords(text string) []string {
 	words := strings.FieldsFunc(text, func(r rune) bool {
 		return unicode.IsSpace(r) || r < unicode.MaxASCII && !unicode.IsLetter(r) && !unicode.IsDigit(r)
@@ -106,9 +105,9 @@ func searchWords(text string) []string {
 	return slices.Compact(words)
 }
 
-// isTooLong says that a word cannot be the beginning of a word of any name.
+// isTooLong reports whether no word of any name can begin with this word.
 func isTooLong(word string) bool {
-	if len(word) <= maxWordBytes/2 { // in lower case it has half as many again at most
+	if len(word) <= maxWordBytes/2 { // lower case is longer by half at most
 		return false
 	}
 	parts := strings.FieldsFunc(word, func(r rune) bool { return !unicode.In(r, unicode.L, unicode.M, unicode.N) })
@@ -117,30 +116,17 @@ func isTooLong(word string) bool {
 	})
 }
 
-// searchQuery returns a tsquery for names that have, for each word, one that begins
-// with it.
+// searchQuery returns a tsquery for names in which, for each word, a word begins with it.
 func searchQuery(words []string) string {
 	operands := make([]string, len(words))
 	for i, word := range words {
 		operands[i] = "'" + word + "':*"
-		// A sigma has another lower case at the end of a word, where this may be.
+		// A sigma at the end of a word has another lower case. The word of the name may end
+		// here or not.
 		if last, size := utf8.DecodeLastRuneInString(word); strings.ContainsRune("Σσς", last) {
 			stem := word[:len(word)-size]
 			operands[i] = "('" + stem + "σ':* | '" + stem + "ς':*)"
 		}
 	}
 	return strings.Join(operands, " & ")
-}
-
-// logged logs an error, unless it is the caller who gave up, and wraps it.
-func (s *Store) logged(ctx context.Context, doing string, err error) error {
-	if ctx.Err() == nil {
-		s.log.Error("database", zap.String("doing", doing), zap.Error(err))
-	}
-	return fmt.Errorf("%s: %w", doing, err)
-}
-
-func (s *Store) logSealed(userID int64, err error) {
-	s.metrics.unopened.Inc()
-	s.log.Error("access token cannot be read", zap.Int64("user_id", userID), zap.Error(err))
 }

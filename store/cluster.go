@@ -1,0 +1,191 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/postgres"
+)
+
+// NextStart returns a number that is greater than each one that it has returned
+// before, to whomever.
+func (s *Store) NextStart(ctx context.Context) (start int64, err error) {
+	err = s.pool.Retry(ctx, func(ctx context.Context) error {
+		return s.pool.QueryRow(ctx, "SELECT nextval('ident_starts')").Scan(&start)
+	})
+	if err != nil {
+		return 0, postgres.LogError(ctx, s.log, "drawing the number of a start", err)
+	}
+	return start, nil
+}
+
+// A ParametersError says that an instance is set up for another cluster than
+// the one in the database.
+type ParametersError struct {
+	Theirs ownership.Parameters // in the database
+	Ours   ownership.Parameters
+}
+
+func (e *ParametersError) Error() string {
+	var found []string
+	if e.Theirs.Partitions != e.Ours.Partitions {
+		found = append(found, fmt.Sprintf("has %d partitions, and the settings say %d", e.Theirs.Partitions, e.Ours.Partitions))
+	}
+	if e.Theirs.QueueType != e.Ours.QueueType {
+		found = append(found, fmt.Sprintf("has %s queues, and the settings say %s", e.Theirs.QueueType, e.Ours.QueueType))
+	}
+	if e.Theirs.Table != e.Ours.Table {
+		found = append(found, fmt.Sprintf("assigns partitions by table version %d, and this program by %d", e.Theirs.Table, e.Ours.Table))
+	}
+	return "the cluster in this database " + strings.Join(found, "; it ")
+}
+
+// EnsureParameters makes the parameters those of the cluster in this database, if it has
+// none yet, and prepares the epoch table. Where it has others, the error is a
+// *DisagreementError.
+func (s *Store) EnsureParameters(ctx context.Context, ours ownership.Parameters) error {
+	var theirs ownership.Parameters
+	err := s.pool.Retry(ctx, func(ctx context.Context) error {
+		// The second statement sees what the first one has waited for.
+		batch := new(pgx.Batch)
+		batch.Queue(`WITH first AS (
+				INSERT INTO ident_cluster (partitions, queue_type, table_version) VALUES ($1, $2, $3)
+				ON CONFLICT DO NOTHING RETURNING partitions)
+			INSERT INTO ident_partitions (partition, epoch, released)
+			SELECT p, 0, true FROM first, generate_series(0, first.partitions - 1) AS p
+			ON CONFLICT DO NOTHING`, ours.Partitions, ours.QueueType, ours.Table)
+		batch.Queue("SELECT partitions, queue_type, table_version FROM ident_cluster").QueryRow(func(row pgx.Row) error {
+			return row.Scan(&theirs.Partitions, &theirs.QueueType, &theirs.Table)
+		})
+		return s.pool.SendBatch(ctx, batch).Close()
+	})
+	if err != nil {
+		return postgres.LogError(ctx, s.log, "agreeing on the cluster's parameters", err)
+	}
+	if theirs != ours {
+		return &ParametersError{Theirs: theirs, Ours: ours}
+	}
+	return nil
+}
+
+// rebindLock is the key of the advisory lock on binding the partitions' queues
+// anew: "idenx" in ASCII.
+const rebindLock = 0x6964656e78
+
+// TryRebind calls rebind if the last call that succeeded, of any instance, is at
+// least this long ago, and no other instance is at it; else it returns at once.
+// It says whether rebind was called and succeeded. EnsureParameters must have been called
+// before. A connection of the pool is held during rebind, until ctx is done at
+// most.
+func (s *Store) TryRebind(ctx context.Context, least time.Duration, rebind func(ctx context.Context) error) (done bool, err error) {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return false, fmt.Errorf("reaching the database: %w", err)
+	}
+	defer conn.Release()
+	unlock, err := postgres.TryLock(ctx, conn.Conn(), rebindLock, s.log)
+	if err != nil {
+		return false, fmt.Errorf("locking the binding of queues: %w", err)
+	}
+	if unlock == nil {
+		return false, nil
+	}
+	defer unlock()
+	var due bool
+	if err := conn.QueryRow(ctx, "SELECT coalesce(rebound_at <= now() - $1::interval, true) FROM ident_cluster", least).Scan(&due); err != nil {
+		return false, fmt.Errorf("reading when queues were last bound: %w", err)
+	}
+	if !due {
+		return false, nil
+	}
+	if err := rebind(ctx); err != nil {
+		return false, err
+	}
+	if _, err := conn.Exec(ctx, "UPDATE ident_cluster SET rebound_at = now()"); err != nil {
+		return false, fmt.Errorf("recording that queues were bound: %w", err)
+	}
+	return true, nil
+}
+
+// SetNotificationSink sets the function that receives each notification after its commit,
+// in the order of each user's changes. The sink may block; commits then wait. Without a
+// sink (nil) notifications stay in the database, where PendingNotifications finds them.
+func (s *Store) SetNotificationSink(sink func(actor.PendingNotification)) { s.outbox.SetSink(sink) }
+
+// ConfirmNotifications says that the broker has taken the notifications with these ids.
+// They are deleted soon.
+func (s *Store) ConfirmNotifications(ids ...int64) { s.outbox.Confirm(ids...) }
+
+// PendingNotifications returns stored notifications by id, from afterID on, that were
+// committed at least age ago: at most limit, fewer if they are large. They are of the given
+// partitions (nil: of all) or of none. A notification that no key opens has no body.
+//
+// If the caller holds the partitions and has committed nothing to them yet, repeated calls
+// with age 0 return everything that is not confirmed: no earlier holder can add to it any
+// more.
+func (s *Store) PendingNotifications(ctx context.Context, partitions []int, afterID int64, age time.Duration, limit int) ([]actor.PendingNotification, error) {
+	return s.outbox.Pending(ctx, partitions, afterID, age, limit)
+}
+
+// Survey returns the epoch table by partition. A partition that was never held is released,
+// and its holder is the zero member.
+func (s *Store) Survey(ctx context.Context) ([]ownership.Row, error) { return s.leases.Survey(ctx) }
+
+// Claim carries out claims. It returns for each, in their order, an [ownership.Claimed] or
+// an [ownership.ClaimRefused]. After an error the outcome of all claims is unknown. Claim
+// takes 5 s at most.
+//
+// If a claim deposes a holder that is frozen or cut off in the middle of a transaction,
+// Claim terminates that holder's connections. Claims that depose nobody are committed
+// before and do not wait.
+func (s *Store) Claim(ctx context.Context, claims []ownership.Claim) ([]ownership.Event, error) {
+	return s.leases.Claim(ctx, claims)
+}
+
+// TakeOver returns which of the leases by holds, and the first page of the pending
+// notifications of all their partitions, in one round trip.
+func (s *Store) TakeOver(ctx context.Context, by ownership.Member, wanted []partition.Lease, limit int) (held []partition.Lease, pending []actor.PendingNotification, err error) {
+	return s.leases.TakeOver(ctx, by, wanted, limit)
+}
+
+// Release marks the partitions of these leases as free, unless the lease is lost. It also
+// deletes all confirmed notifications, so that the next holder does not find them. It
+// takes 5 s at most and may be repeated after an error.
+func (s *Store) Release(ctx context.Context, released []partition.Lease) error {
+	return s.leases.Release(ctx, released)
+}
+
+// HandOver ends leases under which nothing is written any more. Each goes to its member To
+// under the next epoch, or is released if To is the zero member. HandOver answers each
+// hand-over, in their order. To is zero in the answer if the lease has ended in another
+// way. If another transaction is in the way, all leases are released.
+//
+// HandOver also deletes all confirmed notifications, so that the next holder does not find
+// them. It takes 5 s at most and may be repeated after an error.
+func (s *Store) HandOver(ctx context.Context, all []ownership.HandOver) ([]ownership.HandedOver, error) {
+	return s.leases.HandOver(ctx, all)
+}
+
+// WatchForeignWrites calls changed(true) when it would notice each write of another program
+// to the users and has noticed none for 30 s. It calls changed(false) when it notices one,
+// which is soon after its commit, when it cannot notice them any more, and when ctx is
+// done. Each call has another argument than the call before. Nothing that this process has
+// cached is to be trusted before the first call.
+//
+// It has its own connection and makes another one when that is lost. It returns when ctx is
+// done, which must be before Close. If the store has fewer than 4 connections in all, it
+// calls nothing.
+func (s *Store) WatchForeignWrites(ctx context.Context, changed func(bool)) {
+	if s.foreign == nil {
+		<-ctx.Done()
+		return
+	}
+	s.foreign.Watch(ctx, changed)
+}

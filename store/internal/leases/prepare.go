@@ -1,0 +1,36 @@
+package leases
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/cluster/ownership"
+)
+
+// Prepare has a connection prepare the statements of Claim, HandOver, Release and TakeOver, except
+// that on the outbox. It claims, releases and grants nothing. After an error a transaction
+// may be open.
+func (t *Table) Prepare(ctx context.Context, conn *pgx.Conn) error {
+	claim := &claimTx{table: t}
+	if err := claim.lock(ctx, conn); err != nil {
+		return err
+	}
+	batch := new(pgx.Batch)
+	claim.queueUpdate(batch)
+	batch.Queue("rollback")
+	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+		return err
+	}
+	release, grant := leaseEndTx{table: t}, leaseEndTx{table: t}
+	release.released.add(-1, -1)
+	grant.grant(ownership.HandOver{Partition: -1, Epoch: -1})
+	return errors.Join(release.try(ctx, conn), grant.try(ctx, conn))
+}
+
+// QueueHoldsNone adds the statement of TakeOver on leases, which finds none here, to a
+// batch that prepares statements.
+func QueueHoldsNone(batch *pgx.Batch) {
+	batch.Queue(heldLeases, "", int64(0), int64(0), []int{}, []int64{})
+}

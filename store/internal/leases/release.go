@@ -1,0 +1,149 @@
+package leases
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/postgres"
+)
+
+const (
+	releaseLeases = `UPDATE ident_partitions p SET released = true
+		FROM unnest($1::int[], $2::bigint[]) AS l (partition, epoch)
+		WHERE p.partition = l.partition AND p.epoch = l.epoch AND NOT p.released`
+
+	grantLeases = `UPDATE ident_partitions p
+		SET epoch = p.epoch + 1, holder = l.name, holder_start = l.start, holder_session = l.session, claimed_at = now()
+		FROM unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[]) AS l (partition, epoch, name, start, session)
+		WHERE p.partition = l.partition AND p.epoch = l.epoch AND NOT p.released`
+
+	// notDurable allows the database to lose a transaction if it crashes soon. A release
+	// may be lost: the claim that follows commits after it and makes both durable. Until
+	// then the table names a holder that says, when asked, that it does not hold the
+	// partition, or that is gone.
+	notDurable = "SET LOCAL synchronous_commit = off"
+)
+
+// Release marks the partitions of these leases as free, unless the lease is lost. It also
+// deletes all confirmed notifications, so that the next holder does not find them.
+// Release takes 5 s at most and may be repeated after an error.
+func (t *Table) Release(ctx context.Context, released []partition.Lease) error {
+	e := leaseEndTx{table: t}
+	for _, l := range released {
+		e.released.add(l.Partition, l.Epoch)
+	}
+	if err := e.run(ctx); err != nil {
+		return postgres.LogError(ctx, t.log, "releasing partitions", err)
+	}
+	return nil
+}
+
+// HandOver ends leases under which nothing is written any more. Each goes to its member
+// To under the next epoch, or is released if To is the zero member. HandOver answers each
+// hand-over, in their order. To is zero in the answer if the lease has ended in another way.
+//
+// If another transaction is in the way, such as one of a frozen holder, all leases are
+// released: the member that claims such a partition waits for that transaction, and the
+// other partitions do not.
+//
+// HandOver also deletes all confirmed notifications, so that the next holder does not find
+// them. It takes 5 s at most and may be repeated after an error.
+func (t *Table) HandOver(ctx context.Context, all []ownership.HandOver) ([]ownership.HandedOver, error) {
+	e := leaseEndTx{table: t}
+	for _, h := range all {
+		if h.To == (ownership.Member{}) {
+			e.released.add(h.Partition, h.Epoch)
+		} else {
+			e.grant(h)
+		}
+	}
+	err := e.run(ctx)
+	if err != nil && postgres.Classify(err) == postgres.Contended && len(e.granted.partitions) > 0 {
+		e = leaseEndTx{table: t}
+		for _, h := range all {
+			e.released.add(h.Partition, h.Epoch)
+		}
+		err = e.run(ctx)
+	}
+	if err != nil {
+		return nil, postgres.LogError(ctx, t.log, "handing partitions over", err)
+	}
+	var answers []ownership.HandedOver
+	for _, h := range all {
+		answer := ownership.HandedOver{Partition: h.Partition, Epoch: h.Epoch}
+		next := ownership.HeldLease{Lease: partition.Lease{Partition: h.Partition, Epoch: h.Epoch + 1}, Holder: h.To}
+		if e.held[next] {
+			answer.To = h.To
+		}
+		answers = append(answers, answer)
+	}
+	return answers, nil
+}
+
+// A leaseEndTx releases and grants the leases that end in one transaction.
+type leaseEndTx struct {
+	table    *Table
+	released leaseColumns
+	granted  leaseColumns
+	to       memberColumns                // the next holders of granted
+	held     map[ownership.HeldLease]bool // leases of the granted partitions after the transaction
+}
+
+func (e *leaseEndTx) grant(h ownership.HandOver) {
+	e.granted.add(h.Partition, h.Epoch)
+	e.to.add(h.To)
+}
+
+// run repeats the transaction until the leases have ended, the outcome is unknown, or ctx
+// is done. A transaction that needs locks is tried once.
+func (e *leaseEndTx) run(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	for {
+		err := e.table.pool.Transact(ctx, e.try)
+		if err == nil || postgres.Classify(err) != postgres.Contended || len(e.granted.partitions) > 0 || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// try runs the transaction, in one round trip.
+func (e *leaseEndTx) try(ctx context.Context, conn *pgx.Conn) error {
+	removal := e.table.outbox.RemoveAll()
+	batch := new(pgx.Batch)
+	batch.Queue("begin isolation level read committed")
+	removal.Queue(batch)
+	if len(e.released.partitions) > 0 {
+		batch.Queue(releaseLeases, e.released.partitions, e.released.epochs)
+	}
+	if len(e.granted.partitions) > 0 {
+		e.queueGrants(batch)
+	} else {
+		batch.Queue(notDurable)
+	}
+	batch.Queue("commit")
+	err := conn.SendBatch(ctx, batch).Close()
+	removal.Done(err)
+	return err
+}
+
+// queueGrants takes the locks as a claim does, makes the next leases, and reads which
+// leases there are then: an earlier attempt may have made them.
+func (e *leaseEndTx) queueGrants(batch *pgx.Batch) {
+	partitions := e.granted.partitions
+	batch.Queue(lockLimits)
+	batch.Queue(`SELECT pg_advisory_xact_lock($1, partition)
+		FROM (SELECT partition FROM unnest($2::int[]) AS g (partition) ORDER BY partition OFFSET 0) AS g`, LockClass, partitions)
+	batch.Queue(grantLeases, partitions, e.granted.epochs, e.to.names, e.to.starts, e.to.sessions)
+	batch.Queue(rowColumns+" WHERE partition = ANY($1::int[]) AND NOT released", partitions).Query(func(rows pgx.Rows) error {
+		all, err := collectRows(rows)
+		e.held = make(map[ownership.HeldLease]bool)
+		for _, row := range all {
+			e.held[row.HeldLease] = true
+		}
+		return err
+	})
+}

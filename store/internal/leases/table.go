@@ -1,0 +1,121 @@
+package leases
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/outbox"
+	"github.com/glotpod/ident/store/internal/postgres"
+)
+
+// LockClass is the first key of the advisory locks on partitions; the second key is the
+// partition: "iden" in ASCII. Writes take the lock shared, claims and hand-overs
+// exclusively.
+const LockClass = 0x6964656e
+
+// changeTimeout bounds a change to the epoch table, all attempts included.
+const changeTimeout = 5 * time.Second
+
+// lockLimits apply to transactions that take locks exclusively. Such a transaction waits
+// for writers that are at work, but not for a frozen one, and does not delay other
+// transactions for long if this process freezes.
+const lockLimits = `SELECT set_config('lock_timeout', '200ms', true),
+		set_config('idle_in_transaction_session_timeout', '1s', true)`
+
+const rowColumns = `SELECT partition, epoch, coalesce(holder, ''), coalesce(holder_start, 0), coalesce(holder_session, 0), released
+	FROM ident_partitions`
+
+// A Table is the epoch table. It is safe for concurrent use.
+type Table struct {
+	pool   *postgres.Pool
+	outbox *outbox.Outbox
+	log    *zap.Logger
+}
+
+// NewTable returns the epoch table of a database.
+func NewTable(pool *postgres.Pool, o *outbox.Outbox, log *zap.Logger) *Table {
+	return &Table{pool: pool, outbox: o, log: log}
+}
+
+// Survey returns all rows by partition. A partition that was never held is released, and
+// its holder is the zero member.
+func (t *Table) Survey(ctx context.Context) ([]ownership.Row, error) {
+	var all []ownership.Row
+	err := t.pool.Retry(ctx, func(ctx context.Context) error {
+		rows, err := t.pool.Query(ctx, rowColumns+" ORDER BY partition")
+		if err != nil {
+			return err
+		}
+		all, err = collectRows(rows)
+		return err
+	})
+	if err != nil {
+		return nil, postgres.LogError(ctx, t.log, "reading the epoch table", err)
+	}
+	return all, nil
+}
+
+func collectRows(rows pgx.Rows) ([]ownership.Row, error) {
+	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (row ownership.Row, err error) {
+		by := &row.Holder
+		err = r.Scan(&row.Partition, &row.Epoch, &by.Name, &by.Incarnation.Start, &by.Incarnation.Session, &row.Released)
+		return row, err
+	})
+}
+
+const heldLeases = `SELECT partition, epoch
+	FROM unnest($4::int[], $5::bigint[]) AS l (partition, epoch) JOIN ident_partitions USING (partition, epoch)
+	WHERE NOT released AND holder = $1 AND holder_start = $2 AND holder_session = $3`
+
+// TakeOver returns which of the leases by holds, and the first page of the pending
+// notifications of all their partitions, in one round trip.
+func (t *Table) TakeOver(ctx context.Context, by ownership.Member, wanted []partition.Lease, limit int) (held []partition.Lease, pending []actor.PendingNotification, err error) {
+	var columns leaseColumns
+	for _, l := range wanted {
+		columns.add(l.Partition, l.Epoch)
+	}
+	err = t.pool.Retry(ctx, func(ctx context.Context) error {
+		if err := t.outbox.DeleteConfirmed(ctx); err != nil {
+			return err
+		}
+		batch := new(pgx.Batch)
+		batch.Queue(heldLeases, by.Name, by.Incarnation.Start, by.Incarnation.Session, columns.partitions, columns.epochs).Query(func(rows pgx.Rows) (err error) {
+			held, err = pgx.CollectRows(rows, pgx.RowToStructByPos[partition.Lease])
+			return err
+		})
+		t.outbox.QueueFirstPage(batch, columns.partitions, limit, &pending)
+		return t.pool.SendBatch(ctx, batch).Close()
+	})
+	if err != nil {
+		return nil, nil, postgres.LogError(ctx, t.log, "taking partitions over", err)
+	}
+	return held, pending, nil
+}
+
+// leaseColumns are leases as the parameters of a statement.
+type leaseColumns struct {
+	partitions []int
+	epochs     []int64
+}
+
+func (c *leaseColumns) add(partition int, epoch int64) {
+	c.partitions, c.epochs = append(c.partitions, partition), append(c.epochs, epoch)
+}
+
+// memberColumns are members as the parameters of a statement.
+type memberColumns struct {
+	names            []string
+	starts, sessions []int64
+}
+
+func (c *memberColumns) add(m ownership.Member) {
+	c.names = append(c.names, m.Name)
+	c.starts = append(c.starts, m.Incarnation.Start)
+	c.sessions = append(c.sessions, m.Incarnation.Session)
+}

@@ -1,0 +1,25 @@
+// Package outbox keeps notifications from their commit until the broker has confirmed
+// them.
+//
+// A write inserts its notification into the table ident_outbox in the transaction that
+// changes the user. After the commit the store hands the notification to a sink, which
+// publishes it ([Outbox.Send]). Once the broker has confirmed it ([Outbox.Confirm]), the
+// row is deleted. A notification whose process died in between stays in the table, and
+// the next holder of its partition finds it there ([Outbox.Pending]).
+//
+// # Design decisions and what they cost
+//
+//   - A confirmed row is deleted by the next commit of any user, in the same round trip,
+//     and by a sweep if there is none for a second. So a confirmation costs no round trip
+//     of its own. The price: a process that dies in between leaves confirmed
+//     notifications behind, and the next holder publishes them again. Subscribers
+//     receive each notification at least once.
+//   - A release of a partition deletes everything that is confirmed, also what another
+//     transaction is just deleting ([Outbox.RemoveAll]). Otherwise the next holder could
+//     find confirmed rows whenever that other transaction fails.
+//   - The order of a user's notifications is the order of their ids. Only one member at a
+//     time writes to a partition, so ids of one user ascend in the order of the commits. There
+//     is no order between users.
+//   - A notification that no key opens is not skipped: later notifications of the same user
+//     wait behind it. The alternative, to lose one silently, cannot be repaired.
+package outbox

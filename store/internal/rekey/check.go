@@ -1,0 +1,135 @@
+package rekey
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/store/internal/keyring"
+)
+
+const (
+	// The sample has, of each service, the tokens of this many users with the lowest ids,
+	// as many with the highest, and some in between.
+	sampledAtEnds  = 32
+	sampledBetween = 128
+
+	// maxSampledBytes bounds the size of a token in the sample.
+	maxSampledBytes = 16 << 10
+
+	// sampleBatch is the number of tokens per statement. If the pool has one connection,
+	// other work gets it in between.
+	sampleBatch = 32
+
+	sampleTimeout = 10 * time.Second
+
+	maxUsersLogged = 10
+)
+
+// Check opens a sample of the access tokens: some hundred, however many there are. It logs
+// an error if no key opens some of them, so that a lost key is noticed before callers need the
+// token. It logs a message if a later key opens some of them: then Run is still to be done.
+// Check takes 10 s at most. Run with DryRun reads all tokens.
+func (k *Rekeyer) Check(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, sampleTimeout)
+	defer cancel()
+	rows, err := k.sample(limited)
+	if err != nil {
+		if ctx.Err() == nil {
+			k.log.Warn("access tokens not checked", zap.Error(err))
+		}
+		return
+	}
+	stale := 0
+	var unreadable []int64 // user ids
+	for _, row := range rows {
+		switch _, by := k.keyring.OpenWithKey(row.sealed); by {
+		case keyring.NoKey:
+			unreadable = append(unreadable, row.userID)
+		case keyring.LaterKey:
+			stale++
+		}
+	}
+	if n := len(unreadable); n > 0 {
+		slices.Sort(unreadable)
+		unreadable = slices.Compact(unreadable)
+		k.log.Error("no key opens some access tokens: their users cannot be read",
+			zap.Int("unreadable", n), zap.Int("sampled", len(rows)),
+			zap.Int64s("user_ids", unreadable[:min(len(unreadable), maxUsersLogged)]))
+	}
+	if stale > 0 {
+		k.log.Info("some access tokens are not sealed by the first key: glotpod-ident rekey is to be run",
+			zap.Int("stale", stale), zap.Int("sampled", len(rows)))
+	}
+}
+
+// sample reads the sample for Check.
+func (k *Rekeyer) sample(ctx context.Context) (rows []sealedRow, err error) {
+	ranges, err := k.tokenRanges(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading the range of user ids: %w", err)
+	}
+	seen := make(map[rowKey]bool)
+	for points := range slices.Chunk(samplePoints(ranges), sampleBatch) {
+		found, err := k.tokensFrom(ctx, points)
+		if err != nil {
+			return nil, fmt.Errorf("reading a sample: %w", err)
+		}
+		for _, row := range found {
+			if !seen[row.rowKey] {
+				seen[row.rowKey] = true
+				rows = append(rows, row)
+			}
+		}
+	}
+	return rows, nil
+}
+
+// samplePoints chooses the rows from which tokensFrom reads.
+func samplePoints(ranges []idRange) (points []rowKey) {
+	for _, of := range ranges {
+		n := of.size()
+		if n == 0 {
+			continue
+		}
+		for i := range min(n, sampledAtEnds) {
+			points = append(points, rowKey{of.service, of.first + i}, rowKey{of.service, of.last - i})
+		}
+		for range sampledBetween {
+			points = append(points, rowKey{of.service, of.first + rand.Int64N(n)})
+		}
+	}
+	return points
+}
+
+// tokensFrom reads, for each point, the first token at or after it.
+func (k *Rekeyer) tokensFrom(ctx context.Context, points []rowKey) ([]sealedRow, error) {
+	var services []string
+	var ids []int64
+	for _, p := range points {
+		services, ids = append(services, p.service), append(ids, p.id)
+	}
+	rows, err := k.pool.Query(ctx, `SELECT s.sv_name::text, s.user_id, s.user_id, s.access_token
+		FROM unnest($1::text[]::svc_type[], $2::int[]) AS p (sv_name, user_id), LATERAL (
+			SELECT sv_name, user_id, access_token FROM services
+			WHERE (services.sv_name, services.user_id) >= (p.sv_name, p.user_id) ORDER BY services.sv_name, services.user_id LIMIT 1) AS s
+		WHERE octet_length(s.access_token) <= $3`, services, ids, maxSampledBytes)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, scanSealed)
+}
+
+// SampledRows returns the rows of a sample as "gh 17", for tests.
+func (k *Rekeyer) SampledRows(ctx context.Context) (names []string, err error) {
+	rows, err := k.sample(ctx)
+	for _, row := range rows {
+		names = append(names, fmt.Sprint(row.service, " ", row.userID))
+	}
+	return names, err
+}
