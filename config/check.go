@@ -7,9 +7,8 @@ import (
 	"os"
 )
 
-// check fills in the defaults that depend on more than their own setting, and
-// finds what is wrong between settings that are each right by themselves. It
-// judges none that depends on one that is wrong already.
+// check sets the defaults that depend on other settings, and checks that settings are
+// consistent with each other. It skips checks that depend on a setting with an error.
 func (l *loader) check(c *Config) {
 	if c.AMQP.Port == 0 {
 		c.AMQP.Port = 5672
@@ -17,10 +16,10 @@ func (l *loader) check(c *Config) {
 			c.AMQP.Port = 5671
 		}
 	}
-	if c.Cluster.Instance == "" && l.sound("cluster.instance") {
+	if c.Cluster.Instance == "" && l.valid("cluster.instance") {
 		l.nameInstance(&c.Cluster)
 	}
-	if l.sound("amqp.") {
+	if l.valid("amqp.") {
 		l.checkLogin(&c.AMQP)
 	}
 	if file := c.Database.Postgres.SSLRootCert; file != "" && file != "system" {
@@ -30,26 +29,26 @@ func (l *loader) check(c *Config) {
 	}
 }
 
-// refuse notes that the setting called name is wrong, where it is given.
+// refuse records an error of the setting called name, at the place where it is set.
 func (l *loader) refuse(name string, err error) {
 	l.fail(name, l.given[name].origin, err)
 }
 
-// nameInstance names the instance after its host.
+// nameInstance sets the instance's name to the host name.
 func (l *loader) nameInstance(c *Cluster) {
 	const name = "cluster.instance"
 	host, err := os.Hostname()
 	switch {
 	case err != nil:
-		l.refuse(name, fmt.Errorf("must be given, as the host's name is not known: %w", err))
+		l.refuse(name, fmt.Errorf("must be set, because the host name is not known: %w", err))
 	case !instancePattern.MatchString(host):
-		l.refuse(name, fmt.Errorf("must be given, as the host's name, %q, cannot serve", host))
+		l.refuse(name, fmt.Errorf("must be set, because the host name %q is not a valid instance name", host))
 	default:
 		c.Instance = host
 	}
 }
 
-// checkLogin judges the settings for TLS and the login that rests on it.
+// checkLogin checks the settings for TLS, and that the login method can work with them.
 func (l *loader) checkLogin(c *AMQP) {
 	if c.LoginMethod == LoginExternal && (!c.SSL || c.SSLCert == "") {
 		l.refuse("amqp.login_method", fmt.Errorf("%s needs amqp.ssl = true and amqp.ssl_cert", LoginExternal))
@@ -70,8 +69,8 @@ func (l *loader) checkLogin(c *AMQP) {
 	}
 }
 
-// checkCertificates sees whether the broker's CA certificates and the client
-// certificate can be used.
+// checkCertificates checks that the CA certificates and the client certificate can be
+// read and used.
 func (l *loader) checkCertificates(c *AMQP) {
 	if c.SSLCA != "" {
 		if _, err := certPool(c.SSLCA); err != nil {

@@ -2,7 +2,7 @@ package config
 
 import "time"
 
-// Config is the whole of the settings. It is safe to print: see [Hidden].
+// Config has all settings. It is safe to print: see [Hidden].
 type Config struct {
 	Database      Database
 	AMQP          AMQP
@@ -17,26 +17,26 @@ type Config struct {
 	Shutdown      Shutdown
 }
 
-// Database says where users are kept and how their access tokens are sealed.
+// Database has the settings of the database and of the encryption of access tokens.
 type Database struct {
-	// EncryptionKeys has at least one key. The first encrypts, all decrypt.
+	// EncryptionKeys has at least one key. The first key encrypts, all keys decrypt.
 	EncryptionKeys []Key
 	Postgres       Postgres
 }
 
-// Postgres says how to reach the database.
+// Postgres has the settings of the connection to the database.
 type Postgres struct {
-	Host           string // a host name, an address, or the folder of a Unix socket
+	Host           string // a host name, an address, or the directory of a Unix socket
 	Port           int    // 1 to 65535
 	Database       string // never empty
 	User           string // never empty
 	Password       Secret // "" for none
-	SSLMode        string // as libpq names them: disable, allow, prefer, require, verify-ca, verify-full
-	SSLRootCert    string // a PEM file, "system" for the system's, or ""
-	MaxConnections int    // of this instance, 2 to 1000
+	SSLMode        string // as in libpq: disable, allow, prefer, require, verify-ca, verify-full
+	SSLRootCert    string // a PEM file, "system" for the system's certificates, or ""
+	MaxConnections int    // of this instance; 2 to 1000
 }
 
-// AMQP says how to reach RabbitMQ.
+// AMQP has the settings of the connection to RabbitMQ.
 type AMQP struct {
 	SSL           bool
 	Host          string
@@ -44,38 +44,37 @@ type AMQP struct {
 	Login         string
 	Password      Secret
 	LoginMethod   string // LoginAMQPlain, LoginPlain or LoginExternal
-	Insist        bool   // try again for a while when a connection fails or is lost
+	Insist        bool   // retry for some time when a connection fails or is lost
 	VHost         string // never empty
 	Heartbeat     time.Duration
-	SSLCA         string // a PEM file, or "" for the system's
+	SSLCA         string // a PEM file, or "" for the system's certificates
 	SSLCert       string // a PEM file, or "" for no client certificate
-	SSLKey        string // a PEM file, given if SSLCert is
+	SSLKey        string // a PEM file; set if and only if SSLCert is
 	SSLServerName string // the name to verify, or "" for Host
-	Prefetch      int    // requests of the shared queue, 1 to 65535
+	Prefetch      int    // requests from the shared queue, 1 to 65535
 }
 
-// What [AMQP].LoginMethod can be: the names of SASL mechanisms.
+// Values of [AMQP].LoginMethod: the names of SASL mechanisms.
 const (
 	LoginAMQPlain = "AMQPLAIN"
 	LoginPlain    = "PLAIN"
 	LoginExternal = "EXTERNAL" // by client certificate
 )
 
-// Cluster says what this instance is among its equals.
+// Cluster has the settings of the cluster and of this instance in it.
 type Cluster struct {
 	Instance   string // 1 to 63 of A–Z a–z 0–9 . _ -
 	Partitions int    // 1 to 1024, the same in all instances
 	QueueType  string // QueueQuorum or QueueClassic, the same in all instances
 }
 
-// What [Cluster].QueueType can be.
+// Values of [Cluster].QueueType.
 const (
 	QueueQuorum  = "quorum"
 	QueueClassic = "classic"
 )
 
-// Actor bounds what one user's actor holds, and how many users are kept in
-// memory.
+// Actor has the limits of mailboxes and of the users in memory.
 type Actor struct {
 	Mailbox   int           // requests, 1 to 65536
 	ReadCache bool          // keep users in memory
@@ -84,49 +83,49 @@ type Actor struct {
 	Idle      time.Duration // 1s to 24h
 }
 
-// Limits bounds what one request's body may hold.
+// Limits has the limits of request bodies.
 type Limits struct {
 	BodyBytes     int // 1 KiB to 128 MiB
-	Depth         int // maps and arrays inside each other, 4 to 1000
-	Values        int // values in all, 100 to 10000000
-	InFlightBytes int // of all bodies together, 1 MiB to 16 GiB
+	Depth         int // nesting of maps and arrays, 4 to 1000
+	Values        int // values in one body, 100 to 10000000
+	InFlightBytes int // of all bodies in progress together, 1 MiB to 16 GiB
 }
 
-// Notifications says what subscribers are told.
+// Notifications has the settings of notifications.
 type Notifications struct {
 	IncludeAccessTokens bool
 }
 
-// Audit says how changes are kept on record.
+// Audit has the settings of the audit log.
 type Audit struct {
-	Keep time.Duration // 0 to 100 years; 0: not at all
+	Keep time.Duration // 0 to 100 years; 0: write nothing
 }
 
-// HTTP says where health, metrics and status are served.
+// HTTP has the settings of the HTTP server for health, metrics and status.
 type HTTP struct {
-	Listen string // host:port, or "" for nowhere
-	Pprof  bool   // profiles too
+	Listen string // host:port, or "" for no server
+	Pprof  bool   // serve profiles too
 }
 
-// Tracing says which requests are traced, and where their spans are sent.
+// Tracing has the settings of tracing.
 type Tracing struct {
 	Endpoint string  // the URL of an OTLP collector, or "" for none
-	Sample   float64 // of the requests whose caller has not decided it, 0 to 1
+	Sample   float64 // fraction of the requests without a traceparent, 0 to 1
 }
 
-// Log says what is logged, and how.
+// Log has the settings of the log.
 type Log struct {
 	Level  string // "debug", "info", "warn" or "error"
 	Format string // LogJSON or LogConsole
 }
 
-// What [Log].Format can be.
+// Values of [Log].Format.
 const (
 	LogJSON    = "json"
 	LogConsole = "console"
 )
 
-// Shutdown bounds an orderly end.
+// Shutdown has the settings of an orderly shutdown.
 type Shutdown struct {
 	Grace time.Duration // 1s to 10m
 }

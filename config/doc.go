@@ -1,34 +1,31 @@
-// Package config reads the settings of glotpod-ident, checks them all, and
-// hands them down as plain values.
+// Package config reads and checks the settings of glotpod-ident and returns them as plain
+// values.
 //
 // # Where settings come from
 //
 // Each setting has a name made of its section and key, such as "amqp.port".
-// Its value is, in rising order of precedence:
+// Its value comes from one of these sources; a later one overrides an earlier one:
 //
-//   - its default, if it has one;
-//   - what the TOML file holds that the environment variable
-//     GLOTPOD_IDENT_SETTINGS names, if it names one;
-//   - its own environment variable: GLOTPOD_IDENT__AMQP__PORT. There, text is
-//     given bare, and a list has commas between its members.
+//   - the default, if there is one;
+//   - the TOML file that the environment variable GLOTPOD_IDENT_SETTINGS names;
+//   - the setting's own environment variable, such as GLOTPOD_IDENT__AMQP__PORT. Text
+//     has no quotation marks there, and a list is separated by commas.
 //
-// A secret can also be kept in a file of its own, which a setting with the
-// suffix "_file" names. Of the two forms one source gives at most one; if the
-// environment gives either, it replaces both of the settings file. An empty
-// "_file" is the same as none. All paths are the operating system's: relative
-// ones start from the working directory.
+// A secret can also be in a file of its own. A setting with the suffix "_file" is the
+// path of that file. The settings file may have the secret or its "_file", but not both,
+// and so may the environment. Either one in the environment overrides both in the
+// settings file. An empty "_file" means none. A relative path starts at the working directory.
 //
-// The table in settings.go is the one place that lists the settings. Loading,
-// variable names, error texts and the printed reference come from it.
+// The table in settings.go is the only list of the settings. Loading, variable names,
+// error texts and the reference are derived from it.
 //
 // # What it promises
 //
-// [Load] returns either settings that are complete and consistent, or every
-// fault that it found, each an [*Error] that names the setting and the file,
-// line or variable where it stands. The files that settings name (secrets, CA
-// certificates, client certificates) have been read and were usable; whether
-// RabbitMQ and Postgres can be reached is for others to find out.
+// [Load] returns either complete and consistent settings, or all errors that it found.
+// Each is an [*Error] with the setting and its file and line, or its variable. Load has
+// read the files that settings name (secrets, CA certificates, client certificates) and
+// could use them. It does not check whether RabbitMQ and Postgres can be reached.
 //
-// Secrets are [Hidden]: they show neither in errors nor wherever a [Config] is
-// printed, logged or encoded.
+// Secrets are [Hidden]: they are not visible in errors, nor in a [Config] that is printed,
+// logged or encoded.
 package config

@@ -10,11 +10,11 @@ import (
 // SettingsVariable is the environment variable that names the settings file.
 const SettingsVariable = "GLOTPOD_IDENT_SETTINGS"
 
-// variablePrefix starts the name of each setting's own environment variable.
+// variablePrefix is the prefix of the settings' own environment variables.
 const variablePrefix = "GLOTPOD_IDENT__"
 
-// lookup returns the value of the variable called name, or "" if it has none.
-// Of a variable that stands twice the last one holds.
+// lookup returns the value of the variable called name, or "" if it is not set. If it
+// occurs twice, the last one counts.
 func lookup(environ []string, name string) string {
 	var value string
 	for _, entry := range environ {
@@ -25,8 +25,8 @@ func lookup(environ []string, name string) string {
 	return value
 }
 
-// readEnviron takes the settings that have environment variables, in place of
-// what the settings file gave.
+// readEnviron takes the settings from environment variables. They override those of the
+// settings file.
 func (l *loader) readEnviron(environ []string) {
 	for _, entry := range environ {
 		variable, text, _ := strings.Cut(entry, "=")
@@ -45,8 +45,8 @@ func (l *loader) readEnviron(environ []string) {
 	}
 }
 
-// dropOtherForm forgets the settings file's secret where the environment names
-// a file for it, and the other way round.
+// dropOtherForm removes the secret that the settings file has if the environment has the
+// secret's file, and the file if the environment has the secret.
 func (l *loader) dropOtherForm(name, text string) {
 	other, isFile := strings.CutSuffix(name, fileSuffix)
 	if isFile && text == "" {
@@ -60,7 +60,7 @@ func (l *loader) dropOtherForm(name, text string) {
 	}
 }
 
-// unknownVariable says that no setting called name has a variable.
+// unknownVariable returns the error for a variable that belongs to no setting.
 func (l *loader) unknownVariable(name string) error {
 	if meant := nearest(name, l.names()); meant != "" {
 		return fmt.Errorf("unknown variable; did you mean %s?", setting{name: meant}.variable())

@@ -8,22 +8,22 @@ import (
 	"strings"
 )
 
-// Error is one fault in the settings. Its text never holds a secret.
+// An Error is one error in the settings. Its text never contains a secret.
 type Error struct {
-	// Key names the setting ("amqp.port"), or is "" where the fault is not one
-	// setting's.
+	// Key is the name of the setting ("amqp.port"), "" if the error does not belong
+	// to one setting.
 	Key string
-	// File is where the fault stands, or "".
+	// File is the file with the error, or "".
 	File string
-	// Line is the line in File, counted from 1, or 0 where it is not known.
+	// Line is the line in File, counted from 1, or 0 if it is not known.
 	Line int
-	// Variable is the environment variable with the fault, or "".
+	// Variable is the environment variable with the error, or "".
 	Variable string
-	// Err says what is wrong.
+	// Err describes what is wrong.
 	Err error
 }
 
-// Error returns one line: where, which setting, and what is wrong.
+// Error returns one line: the place, the setting, and what is wrong.
 func (e *Error) Error() string {
 	var parts []string
 	if e.File != "" {
@@ -44,19 +44,19 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// join returns faults as one error with a line for each, in the order in which
-// an operator meets them, or nil if there are none.
-func join(faults []*Error) error {
-	slices.SortStableFunc(faults, func(a, b *Error) int {
+// join returns all errors as one, with a line for each, sorted by file, line and variable.
+// It returns nil if there are none.
+func join(all []*Error) error {
+	slices.SortStableFunc(all, func(a, b *Error) int {
 		return cmp.Or(
 			cmp.Compare(a.File, b.File),
 			cmp.Compare(a.Line, b.Line),
 			cmp.Compare(a.Variable, b.Variable),
 		)
 	})
-	errs := make([]error, len(faults))
-	for i, fault := range faults {
-		errs[i] = fault
+	errs := make([]error, len(all))
+	for i, e := range all {
+		errs[i] = e
 	}
 	return errors.Join(errs...)
 }

@@ -70,7 +70,7 @@ func TestWrongFile(t *testing.T) {
 		{`cluster.instance = ""`, 2, "cluster.instance", `must be 1 to 63 of the characters A–Z a–z 0–9 . _ -, not the text ""`},
 		{`cluster.instance = "` + strings.Repeat("x", 65) + `"`, 2, "cluster.instance", `must be 1 to 63 of the characters A–Z a–z 0–9 . _ -, not a text of 65 bytes`},
 		{`cluster.instance = "a\n"`, 2, "cluster.instance", `must be 1 to 63 of the characters A–Z a–z 0–9 . _ -, not a text of 2 bytes`},
-		{`amqp.host = ""`, 2, "amqp.host", `must be text, and not empty, not the text ""`},
+		{`amqp.host = ""`, 2, "amqp.host", `must be text that is not empty, not the text ""`},
 		{`amqp.vhost = "a\u0000b"`, 2, "amqp.vhost", "must not contain a NUL"},
 		{`amqp.password = "a\u0000b"`, 2, "amqp.password", "must not contain a NUL"},
 		{`http.listen = "8470"`, 2, "http.listen", `must be host:port, or empty for none, not the text "8470"`},
@@ -93,17 +93,17 @@ func TestWrongFile(t *testing.T) {
 		{`amqp.login_method = "EXTERNAL"`, 2, "amqp.login_method", "EXTERNAL needs amqp.ssl = true and amqp.ssl_cert"},
 		{"amqp.ssl = true\namqp.login_method = 'EXTERNAL'", 3, "amqp.login_method", "EXTERNAL needs amqp.ssl = true and amqp.ssl_cert"},
 		{"amqp.ssl = true\namqp.ssl_ca = '/nowhere'", 3, "amqp.ssl_ca", "cannot be used: open /nowhere: no such file or directory"},
-		{"amqp.ssl = true\namqp.ssl_ca = '/dev/null'", 3, "amqp.ssl_ca", "has no certificate in PEM form: /dev/null"},
+		{"amqp.ssl = true\namqp.ssl_ca = '/dev/null'", 3, "amqp.ssl_ca", "contains no PEM certificate: /dev/null"},
 		{"amqp.ssl = true\namqp.ssl_key = '/nowhere'\namqp.ssl_cert = '/nowhere'", 4, "amqp.ssl_cert", "cannot be used with amqp.ssl_key: open /nowhere: no such file or directory"},
-		{`database.postgres.sslrootcert = "/dev/null"`, 2, "database.postgres.sslrootcert", "has no certificate in PEM form: /dev/null"},
+		{`database.postgres.sslrootcert = "/dev/null"`, 2, "database.postgres.sslrootcert", "contains no PEM certificate: /dev/null"},
 		// a fault is told once: what follows from it is not judged
 		{"amqp.ssl = 'true'\namqp.ssl_ca = '/nowhere'", 2, "amqp.ssl", `must be true or false, not the text "true"`},
 		{"amqp.sssl = true\namqp.ssl_ca = '/nowhere'", 2, "amqp.sssl", "unknown key; did you mean amqp.ssl?"},
 		// not TOML
-		{"\namqp.host = localhost", 3, "amqp.host", "not valid TOML here: text needs quotation marks, and a key or table can stand only once"},
-		{"amqp.port = 1\namqp.port = 2", 3, "amqp.port", "not valid TOML here: text needs quotation marks, and a key or table can stand only once"},
-		{"\n[amqp]\n[amqp]", 4, "", "not valid TOML here: text needs quotation marks, and a key or table can stand only once"},
-		{"amqp.port = 99999999999999999999", 2, "amqp.port", "not valid TOML here: text needs quotation marks, and a key or table can stand only once"},
+		{"\namqp.host = localhost", 3, "amqp.host", "not valid TOML here: text needs quotation marks, and a key or table may occur only once"},
+		{"amqp.port = 1\namqp.port = 2", 3, "amqp.port", "not valid TOML here: text needs quotation marks, and a key or table may occur only once"},
+		{"\n[amqp]\n[amqp]", 4, "", "not valid TOML here: text needs quotation marks, and a key or table may occur only once"},
+		{"amqp.port = 99999999999999999999", 2, "amqp.port", "not valid TOML here: text needs quotation marks, and a key or table may occur only once"},
 		{"amqp.host = \"x\nlog.level = 'info'", 2, "amqp.host", "not valid TOML: strings cannot contain newlines"},
 	}
 	for _, test := range tests {

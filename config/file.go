@@ -10,8 +10,8 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// readFile takes the settings that the TOML file at path gives. It notes keys
-// that are not settings, and returns an error if the file cannot be read at all.
+// readFile takes the settings from the TOML file at path. It records unknown keys as
+// errors, and returns an error if the file cannot be read at all.
 func (l *loader) readFile(path string) error {
 	content, err := readSmall(path)
 	if err != nil {
@@ -21,29 +21,28 @@ func (l *loader) readFile(path string) error {
 	md, err := toml.Decode(content, &top)
 	if err != nil {
 		e, _ := errors.AsType[toml.ParseError](err)
-		return &Error{Key: e.LastKey, File: path, Line: e.Position.Line, Err: errors.New(syntaxFault(e))}
+		return &Error{Key: e.LastKey, File: path, Line: e.Position.Line, Err: errors.New(syntaxError(e))}
 	}
 	l.file = path
 	l.walk(&md, nil, top)
 	return nil
 }
 
-// syntaxFault says what is wrong with a text that is not TOML. It passes on
-// toml's words only if they quote nothing: what they quote may be a secret that
-// lacks its quotation marks.
-func syntaxFault(e toml.ParseError) string {
+// syntaxError describes why a file is not TOML. It uses the message of package toml only
+// if that quotes nothing from the file: the quoted text may be a secret without its quotation marks.
+func syntaxError(e toml.ParseError) string {
 	if strings.ContainsAny(e.Message, "\"'`0123456789") {
-		return "not valid TOML here: text needs quotation marks, and a key or table can stand only once"
+		return "not valid TOML here: text needs quotation marks, and a key or table may occur only once"
 	}
 	return "not valid TOML: " + e.Message
 }
 
-// walk takes the settings in a table of the file, which stands at path.
+// walk takes the settings from the table at path.
 func (l *loader) walk(md *toml.MetaData, path toml.Key, table map[string]toml.Primitive) {
 	for _, key := range slices.Sorted(maps.Keys(table)) {
 		path := append(slices.Clone(path), key)
 		name := path.String() // quotes keys with dots in them
-		value, line := look(md, table[key])
+		value, line := decodeValue(md, table[key])
 		_, isTable := value.(map[string]any)
 		i := slices.IndexFunc(l.settings, func(s setting) bool { return s.name == name })
 		switch at := (origin{file: l.file, line: line}); {
@@ -61,7 +60,7 @@ func (l *loader) walk(md *toml.MetaData, path toml.Key, table map[string]toml.Pr
 	}
 }
 
-// unknownKey says that there is no setting or section called name.
+// unknownKey returns the error for a name that is neither a setting nor a section.
 func (l *loader) unknownKey(name string) error {
 	known := l.names()
 	for _, s := range l.settings {
@@ -80,18 +79,18 @@ func (l *loader) isSection(name string) bool {
 	return slices.ContainsFunc(l.settings, func(s setting) bool { return strings.HasPrefix(s.name, name+".") })
 }
 
-// look returns a value as TOML holds it, and the line on which it stands.
-func look(md *toml.MetaData, p toml.Primitive) (value any, line int) {
-	var l lens
+// decodeValue returns a value as package toml decodes it, and its line.
+func decodeValue(md *toml.MetaData, p toml.Primitive) (value any, line int) {
+	var l lineFinder
 	e, _ := errors.AsType[toml.ParseError](md.PrimitiveDecode(p, &l))
 	return l.value, e.Position.Line
 }
 
-// lens sees the value that it is decoded from. Then it fails, since toml tells
-// the line of a value only in an error.
-type lens struct{ value any }
+// lineFinder records the value that it is decoded from. Then it returns an error on
+// purpose, because package toml reports the line of a value only in an error.
+type lineFinder struct{ value any }
 
-func (l *lens) UnmarshalTOML(value any) error {
+func (l *lineFinder) UnmarshalTOML(value any) error {
 	l.value = value
 	return errors.New("seen")
 }

@@ -5,7 +5,7 @@ import (
 	"io"
 )
 
-// redacted stands for a hidden value wherever that is shown.
+// redacted is shown in place of a hidden value.
 const redacted = "[redacted]"
 
 // Hidden holds a value that only Reveal shows. fmt, log, slog, zap and the
@@ -14,16 +14,16 @@ const redacted = "[redacted]"
 // The zero Hidden holds T's zero value. Two Hiddens do not compare with ==;
 // reflect.DeepEqual compares what they hold.
 type Hidden[T comparable] struct {
-	// value is behind pointers for where a Hidden is in an unexported field:
-	// there, fmt cannot call methods and prints what it finds. It follows one
-	// pointer if the verb does not fit, but not two.
+	// value has two pointers because of unexported fields. In those, fmt cannot call
+	// the methods of a Hidden and prints its content. fmt follows one pointer,
+	// but not two.
 	value **T
 }
 
-// Secret is a hidden text, such as a password.
+// Secret is a hidden string, such as a password.
 type Secret = Hidden[string]
 
-// Hide returns value hidden.
+// Hide wraps value.
 func Hide[T comparable](value T) Hidden[T] {
 	var zero T
 	if value == zero {

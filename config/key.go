@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// Key is a hidden Fernet key: 16 bytes that sign, then 16 that encrypt.
+// Key is a hidden Fernet key: 16 bytes for signing, then 16 for encryption.
 type Key = Hidden[[32]byte]
 
-// encoding writes bytes as text and reads them back.
+// encoding converts between bytes and text.
 type encoding interface {
 	EncodeToString([]byte) string
 	DecodeString(string) ([]byte, error)
@@ -19,10 +19,10 @@ type encoding interface {
 
 var lowerBase32 = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567")
 
-// keyEncodings are the ways in which a key may be written. Their texts of 32
-// bytes have 43 or 44 characters in base64 and 52 or 56 in base32, and base64
-// and base64url differ only in characters that the other does not have. So a
-// text stands for the same bytes in each encoding that it fits.
+// keyEncodings are the encodings that a key may have. They are not ambiguous: 32 bytes have
+// 43 or 44 characters in base64 and 52 or 56 in base32, and base64 and base64url differ
+// only in characters that the other does not use. So a text means the same bytes in
+// each encoding that accepts it.
 var keyEncodings = []encoding{
 	base64.URLEncoding, base64.RawURLEncoding,
 	base64.StdEncoding, base64.RawStdEncoding,
@@ -30,11 +30,10 @@ var keyEncodings = []encoding{
 	lowerBase32, lowerBase32.WithPadding(base32.NoPadding),
 }
 
-// ParseKey reads a key from its text: exactly 32 bytes in base64, base64url or
-// base32 (all upper or all lower case), padded or not. Space around the text is
-// cut. Only the text that encoding those bytes gives is taken: one with stray
-// bits in its last character, or with a line break inside, is refused. The
-// error does not contain the text.
+// ParseKey parses a key: exactly 32 bytes in base64, base64url or base32 (all upper case or
+// all lower case), padded or not. It ignores space around the text. The text must be what
+// encoding the bytes would give: unused bits in the last character or a line break
+// inside are errors. The error does not contain the text.
 func ParseKey(text string) (Key, error) {
 	text = strings.TrimSpace(text)
 	for _, e := range keyEncodings {
@@ -47,8 +46,7 @@ func ParseKey(text string) (Key, error) {
 		"this text of %d bytes is not", len(text))
 }
 
-// GenerateKey returns the text of a new random key, as Fernet keys are usually
-// written: in base64url, padded.
+// GenerateKey returns a new random key in the usual form of Fernet keys: padded base64url.
 func GenerateKey() string {
 	var b [32]byte
 	_, _ = rand.Read(b[:]) // crypto/rand never fails: it ends the program instead.

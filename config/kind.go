@@ -10,36 +10,36 @@ import (
 	"time"
 )
 
-// kind is a type of setting together with the field that a value goes to.
+// A kind is the type of a setting, with the field that gets its value.
 type kind interface {
-	// String says what a value is; it completes "must be …".
+	// String describes the valid values; it completes "must be …".
 	String() string
-	// parse returns the value that TOML would hold for the text of an
-	// environment variable, or the text itself if it is none of this kind.
+	// parse converts the text of an environment variable to the value that package
+	// toml would return. If the text is not valid, parse returns the text itself.
 	parse(text string) any
-	// put checks a value as TOML holds it and stores it. Its error shows no
-	// secret.
+	// put checks a value from package toml and stores it in the field. The error
+	// contains no secret.
 	put(value any) error
 }
 
-// text is a string of which ok is true.
+// text is a string that ok accepts.
 type text struct {
 	into  *string
 	wants string
 	ok    func(string) bool
 }
 
-// anyText is text that may be empty.
+// anyText accepts any string, also an empty one.
 func anyText(into *string) text {
 	return text{into, "text", func(string) bool { return true }}
 }
 
-// filled is text that may not be empty.
+// filled accepts any string that is not empty.
 func filled(into *string) text {
-	return text{into, "text, and not empty", func(s string) bool { return s != "" }}
+	return text{into, "text that is not empty", func(s string) bool { return s != "" }}
 }
 
-// oneOf is one of a few words.
+// oneOf accepts one of several words.
 func oneOf(into *string, words ...string) text {
 	return text{into, "one of " + strings.Join(words, ", "), func(s string) bool { return slices.Contains(words, s) }}
 }
@@ -106,7 +106,7 @@ func (f fraction) put(value any) error {
 	switch {
 	case !ok:
 		return mismatch(f, value)
-	case !(n >= 0 && n <= 1): // nor is it NaN
+	case !(n >= 0 && n <= 1): // also false for NaN
 		return fmt.Errorf("must be %s, not %v", f, value)
 	}
 	*f.into = n
@@ -137,13 +137,13 @@ func (f flag) put(value any) error {
 	return nil
 }
 
-// duration is a length of time from min to max, written as text with a unit.
+// duration is a time span from min to max, written as text with a unit.
 type duration struct {
 	into     *time.Duration
 	min, max time.Duration
 }
 
-// withUnits matches each duration, also those that are too long to be parsed.
+// withUnits matches all durations, also those that overflow a time.Duration.
 var withUnits = regexp.MustCompile(`^[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$`)
 
 func (d duration) String() string {
@@ -165,7 +165,7 @@ func (d duration) put(value any) error {
 	return nil
 }
 
-// short writes a whole number of seconds without the units that are zero.
+// short formats a whole number of seconds without the units that are zero.
 func short(d time.Duration) string {
 	s := d.String()
 	for _, zero := range []string{"m0s", "h0m"} {
@@ -176,13 +176,12 @@ func short(d time.Duration) string {
 	return s
 }
 
-// fileSuffix is what the name of a secret's setting has in addition where it
-// names the secret's file.
+// fileSuffix is the suffix of settings that name a secret's file.
 const fileSuffix = "_file"
 
-// fileOf is the path of a file that holds the secret whose setting has the same
-// name without fileSuffix. It has no field to go to: loader.openSecretFiles puts
-// the secret in its place.
+// fileOf is the path of a file with a secret. The secret's setting has the same name
+// without fileSuffix. fileOf has no field: loader.openSecretFiles replaces the path by
+// the secret.
 type fileOf struct{}
 
 func (f fileOf) String() string { return "the path of a file" }
@@ -194,7 +193,7 @@ func (f fileOf) put(value any) error {
 	return err
 }
 
-// plainText returns value as the string that it must be.
+// plainText returns value as a string, or an error if it is none.
 func plainText(value any) (string, error) {
 	s, ok := value.(string)
 	if !ok {
@@ -206,7 +205,8 @@ func plainText(value any) (string, error) {
 	return s, nil
 }
 
-// mismatch says that value is not what k wants. It is not for secrets.
+// mismatch returns the error for a value that k does not accept. It shows the value, so it
+// must not be used for secrets.
 func mismatch(k kind, value any) error {
 	shown := typeName(value)
 	switch v := value.(type) {
@@ -220,7 +220,7 @@ func mismatch(k kind, value any) error {
 	return fmt.Errorf("must be %s, not %s", k, shown)
 }
 
-// typeName says what TOML type value has.
+// typeName names the TOML type of value.
 func typeName(value any) string {
 	switch v := value.(type) {
 	case string:

@@ -10,22 +10,21 @@ import (
 	"strings"
 )
 
-// Load returns the settings that environ, in the form of [os.Environ], gives
-// itself and by the file that it names. It reads that file and those that
-// settings name, and nothing else. The error is an [*Error] or joins several.
+// Load returns the settings from environ, which has the form of [os.Environ], and from
+// the settings file that environ names. It reads that file, the files that settings name,
+// and nothing else. The error is an [*Error] or joins several.
 func Load(environ []string) (*Config, error) {
 	return load(environ, "")
 }
 
-// LoadClient is Load for a program that only speaks to the service, through the
-// broker. It leaves Config.Database zero: values there are neither checked nor
-// required, and their files are not read.
+// LoadClient is Load for a program that only sends requests to the service. It leaves
+// Config.Database zero: these settings are not required, not checked, and their files are
+// not read.
 func LoadClient(environ []string) (*Config, error) {
 	return load(environ, "database.")
 }
 
-// load leaves out the settings whose names start with skipped, if that is not
-// "".
+// load is Load without the settings whose names start with skipped. "" skips none.
 func load(environ []string, skipped string) (*Config, error) {
 	c := new(Config)
 	l := loader{settings: c.settings(), given: make(map[string]given)}
@@ -47,8 +46,8 @@ func load(environ []string, skipped string) (*Config, error) {
 	return c, nil
 }
 
-// loader gathers what is given, then assigns it, and notes each fault on the
-// way.
+// A loader collects the values from all sources, then assigns them to the fields. It
+// collects all errors.
 type loader struct {
 	settings []setting
 	given    map[string]given // by the setting's name
@@ -56,26 +55,26 @@ type loader struct {
 	faults   []*Error
 }
 
-// given is a value with the place where it stands.
+// given is a value and where it was set.
 type given struct {
 	value any // as TOML holds it
 	origin
 }
 
-// origin is a line of a file, or a variable.
+// origin is where a value was set: a line of a file, or a variable.
 type origin struct {
 	file     string
 	line     int
 	variable string
 }
 
-// fail notes that the setting called name is wrong as it stands at o.
+// fail records an error of the setting called name, set at o.
 func (l *loader) fail(name string, o origin, err error) {
 	l.faults = append(l.faults, &Error{Key: name, File: o.file, Line: o.line, Variable: o.variable, Err: err})
 }
 
-// sound reports whether no setting is wrong whose name starts with prefix.
-func (l *loader) sound(prefix string) bool {
+// valid reports whether no setting whose name starts with prefix has an error.
+func (l *loader) valid(prefix string) bool {
 	return !slices.ContainsFunc(l.faults, func(e *Error) bool { return strings.HasPrefix(e.Key, prefix) })
 }
 
@@ -88,7 +87,7 @@ func (l *loader) names() []string {
 	return names
 }
 
-// take notes the value of s. An empty path of a secret's file is none.
+// take records the value of s. An empty path of a secret's file counts as not set.
 func (l *loader) take(s setting, g given) {
 	if _, ok := s.kind.(fileOf); ok && g.value == "" {
 		delete(l.given, s.name)
@@ -97,7 +96,7 @@ func (l *loader) take(s setting, g given) {
 	l.given[s.name] = g
 }
 
-// openSecretFiles replaces what names a secret's file by the secret.
+// openSecretFiles reads the secrets whose settings name a file.
 func (l *loader) openSecretFiles() {
 	for _, s := range l.settings {
 		kind, ok := s.kind.(sealed)
@@ -114,7 +113,7 @@ func (l *loader) openSecretFiles() {
 		}
 		name, ok := path.value.(string)
 		if !ok {
-			continue // assign says so.
+			continue // assign reports the wrong type.
 		}
 		text, err := readSmall(name)
 		if err != nil {
@@ -125,7 +124,7 @@ func (l *loader) openSecretFiles() {
 	}
 }
 
-// assign puts all values, given or default, into their fields.
+// assign stores all values, or the defaults, in their fields.
 func (l *loader) assign() {
 	for _, s := range l.settings {
 		g, ok := l.given[s.name]
@@ -133,7 +132,7 @@ func (l *loader) assign() {
 		case ok:
 		case s.initial != "":
 			g.value = s.kind.parse(s.initial)
-		case s.required && l.sound(s.name):
+		case s.required && l.valid(s.name):
 			l.fail(s.name, origin{file: l.file}, errors.New("is required"))
 			continue
 		default:
@@ -145,7 +144,7 @@ func (l *loader) assign() {
 	}
 }
 
-// maxFileBytes bounds the files that are read whole.
+// maxFileBytes is the maximum size of a file with settings or a secret.
 const maxFileBytes = 64 << 10
 
 // readSmall returns the content of a file of at most maxFileBytes. Its error
@@ -166,7 +165,7 @@ func readSmall(path string) (string, error) {
 	return string(b), nil
 }
 
-// withoutPath takes the path out of err, where the caller names it.
+// withoutPath removes the path from err, because the caller adds it.
 func withoutPath(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err

@@ -6,16 +6,16 @@ import (
 	"strings"
 )
 
-// Entry describes one setting to its users.
+// An Entry is the description of one setting.
 type Entry struct {
-	Key      string // its name in TOML, with its sections: "amqp.port"
-	Variable string // the environment variable that gives it too
+	Key      string // the name in TOML with its sections: "amqp.port"
+	Variable string // the environment variable of the setting
 	Default  string // Markdown; "required" and "none" are words, not values
-	Value    string // what a value may be: "a whole number from 1 to 65535"
-	Help     string // what it is for: sentences of Markdown
+	Value    string // valid values: "a whole number from 1 to 65535"
+	Help     string // what the setting is for; sentences in Markdown
 }
 
-// Reference describes all settings, section by section.
+// Reference returns the descriptions of all settings, section by section.
 func Reference() []Entry {
 	var entries []Entry
 	for _, s := range new(Config).settings() {
@@ -31,7 +31,7 @@ func Reference() []Entry {
 	return entries
 }
 
-// MarkdownTable returns the reference as a table for README.md.
+// MarkdownTable returns the reference as the table in README.md.
 func MarkdownTable() string {
 	var b strings.Builder
 	b.WriteString("| Key | Default | Value | Meaning |\n|---|---|---|---|\n")

@@ -6,21 +6,21 @@ import (
 	"strings"
 )
 
-// sealed is a kind whose value a file may hold too.
+// sealed is a kind whose value may also be in a file of its own.
 type sealed interface {
 	kind
-	// fromFile returns the value that TOML would hold for a file's text.
+	// fromFile converts the content of the file to the value that package toml would return.
 	fromFile(text string) any
 }
 
-// secret is a hidden text.
+// secret is a hidden string.
 type secret struct{ into *Secret }
 
 func (s secret) String() string { return "text" }
 
 func (s secret) parse(text string) any { return text }
 
-// fromFile cuts one line break at the end, which editors put there.
+// fromFile removes one line break at the end, which editors add.
 func (s secret) fromFile(text string) any {
 	if line, ok := strings.CutSuffix(text, "\n"); ok {
 		return strings.TrimSuffix(line, "\r")
@@ -75,7 +75,7 @@ func (k keyList) put(value any) error {
 	return nil
 }
 
-// split returns the parts of text as TOML would hold a list of them.
+// split splits text into a list as package toml would return it.
 func split(text, separator string) []any {
 	var list []any
 	for part := range strings.SplitSeq(text, separator) {

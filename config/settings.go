@@ -12,52 +12,52 @@ import (
 // setting describes one setting.
 type setting struct {
 	name     string // with its sections, as in TOML: "amqp.port"
-	initial  string // its default, as its variable would give it; "" for none
-	computed string // says where the default comes from, if not from initial
-	required bool   // it must be given
-	kind     kind   // what values it takes, and where they go
+	initial  string // the default, in the form of an environment variable; "" for none
+	computed string // the default in words, if initial does not say it
+	required bool   // must be set
+	kind     kind   // which values are valid, and the field that gets the value
 	help     string // one or more sentences of Markdown
 }
 
-// variable returns the name of the environment variable that gives s.
+// variable returns the name of the setting's environment variable.
 func (s setting) variable() string {
 	return variablePrefix + strings.ToUpper(strings.ReplaceAll(s.name, ".", "__"))
 }
 
-// section returns the name of the table in which s stands.
+// section returns the name of the TOML table that contains s.
 func (s setting) section() string { return s.name[:strings.LastIndexByte(s.name, '.')] }
 
-// settings lists all there are, in the order of the reference, each ready to
-// put its value into c.
+// settings returns all settings in the order of the reference. Their values go to
+// the fields of c.
 func (c *Config) settings() []setting {
 	db, pg, mq := &c.Database, &c.Database.Postgres, &c.AMQP
 	return []setting{
 		{name: "database.encryption_key", required: true, kind: keyList{&db.EncryptionKeys},
-			help: "The Fernet key that encrypts access tokens in the database, as `glotpod-ident keygen` prints one: 32 bytes in base64, base64url or base32. Of a list, the first key encrypts and all decrypt."},
+			help: "The Fernet key that encrypts access tokens in the database: 32 bytes in base64, base64url or base32, as `glotpod-ident keygen` prints it. In a list, the first key encrypts and all keys decrypt."},
 		{name: "database.encryption_key_file", kind: fileOf{},
-			help: "A file with the key, instead of `database.encryption_key`. Several stand one per line."},
+			help: "A file with the key, instead of `database.encryption_key`. It may have several keys, one per line."},
 		{name: "database.postgres.host", initial: "localhost", kind: filled(&pg.Host),
-			help: "The host on which Postgres listens, or the folder of its Unix socket."},
+			help: "The host name or address of Postgres, or the directory of its Unix socket."},
 		{name: "database.postgres.port", initial: "5432", kind: number{&pg.Port, 1, 65535},
-			help: "The port on which Postgres listens."},
+			help: "The port of Postgres."},
 		{name: "database.postgres.database", initial: "glotpod.ident", kind: filled(&pg.Database),
-			help: "The database that holds the tables. It must exist already."},
+			help: "The database with the tables. It must exist."},
 		{name: "database.postgres.user", initial: "glotpod.ident", kind: filled(&pg.User),
-			help: "A Postgres user who owns the tables and may make new ones, as not only `migrate` but the instances too make and drop some."},
+			help: "The Postgres user. It must own the tables and may create tables: `migrate` and the running instances both create and drop some."},
 		{name: "database.postgres.password", kind: secret{&pg.Password},
 			help: "The password of that user."},
 		{name: "database.postgres.password_file", kind: fileOf{},
 			help: "A file with the password, instead of `database.postgres.password`."},
 		{name: "database.postgres.sslmode", initial: "prefer",
 			kind: oneOf(&pg.SSLMode, "disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
-			help: "Whether the connection to Postgres is encrypted and its certificate verified, as libpq has it."},
+			help: "Whether the connection to Postgres is encrypted and the certificate is verified, as in libpq."},
 		{name: "database.postgres.sslrootcert", kind: anyText(&pg.SSLRootCert),
-			help: "A PEM file with the CA certificates that Postgres is verified against, or `system`."},
+			help: "A PEM file with the CA certificates that verify Postgres, or `system` for the system's certificates."},
 		{name: "database.postgres.max_connections", initial: "10", kind: number{&pg.MaxConnections, 2, 1000},
-			help: "The most connections to Postgres that this instance holds."},
+			help: "The maximum number of connections to Postgres that this instance opens."},
 
 		{name: "amqp.ssl", initial: "false", kind: flag{&mq.SSL},
-			help: "Whether to speak TLS with RabbitMQ. Its certificate is always verified."},
+			help: "Whether to use TLS for RabbitMQ. The broker's certificate is always verified."},
 		{name: "amqp.host", initial: "localhost", kind: filled(&mq.Host),
 			help: "The host of the RabbitMQ broker."},
 		{name: "amqp.port", computed: "5672, or 5671 with `amqp.ssl`", kind: number{&mq.Port, 1, 65535},
@@ -70,85 +70,85 @@ func (c *Config) settings() []setting {
 			help: "A file with the password, instead of `amqp.password`."},
 		{name: "amqp.login_method", initial: LoginAMQPlain,
 			kind: oneOf(&mq.LoginMethod, LoginAMQPlain, LoginPlain, LoginExternal),
-			help: "How to log in. `EXTERNAL` is by client certificate and needs `amqp.ssl` and `amqp.ssl_cert`."},
+			help: "How to log in. `EXTERNAL` uses the client certificate and needs `amqp.ssl` and `amqp.ssl_cert`."},
 		{name: "amqp.insist", initial: "false", kind: flag{&mq.Insist},
-			help: "When RabbitMQ or Postgres cannot be reached or is lost: `false` ends the instance with status 129 at once, `true` tries again for up to 5 minutes first."},
+			help: "What to do when RabbitMQ or Postgres cannot be reached or the connection is lost: `false` ends the instance with status 129 at once, `true` retries for up to 5 minutes first."},
 		{name: "amqp.vhost", initial: "/", kind: filled(&mq.VHost),
-			help: "The virtual host in the broker."},
+			help: "The virtual host of the broker."},
 		{name: "amqp.heartbeat", initial: "3s", kind: duration{&mq.Heartbeat, time.Second, 5 * time.Minute},
-			help: "How often broker and instance show each other that they live. A connection that is silent for one and a half of these is lost. An instance that is frozen is found by it too: its partitions go to others after about three of these."},
+			help: "How often the broker and the instance send heartbeats to each other. A connection that is silent for one and a half intervals is lost. Heartbeats also detect a frozen instance: other instances take over its partitions after about three intervals."},
 		{name: "amqp.ssl_ca", kind: anyText(&mq.SSLCA), computed: "the system's",
-			help: "A PEM file with the CA certificates that the broker is verified against."},
+			help: "A PEM file with the CA certificates that verify the broker."},
 		{name: "amqp.ssl_cert", kind: anyText(&mq.SSLCert),
-			help: "A PEM file with this instance's client certificate, and `amqp.ssl_key` with its key."},
+			help: "A PEM file with the client certificate of this instance. Its key is in `amqp.ssl_key`."},
 		{name: "amqp.ssl_key", kind: anyText(&mq.SSLKey),
 			help: "A PEM file with the key of `amqp.ssl_cert`."},
 		{name: "amqp.ssl_server_name", kind: anyText(&mq.SSLServerName), computed: "`amqp.host`",
-			help: "The name that the broker's certificate must bear."},
+			help: "The name that the broker's certificate must contain."},
 		{name: "amqp.prefetch", initial: "256", kind: number{&mq.Prefetch, 1, 65535},
-			help: "The most requests taken from the shared queue and not yet answered; of each partition's queue, an eighth of it. The rest wait in the broker."},
+			help: "The maximum number of requests from the shared queue that are not yet answered; for each partition queue, an eighth of it. More requests wait in the broker."},
 
 		{name: "cluster.instance", computed: "the host name",
 			kind: text{&c.Cluster.Instance, "1 to 63 of the characters A–Z a–z 0–9 . _ -", instancePattern.MatchString},
-			help: "The name of this instance. No two that run at once share one."},
+			help: "The name of this instance. It must be unique among the running instances."},
 		{name: "cluster.partitions", initial: "64", kind: number{&c.Cluster.Partitions, 1, 1024},
-			help: "Into how many partitions user ids fall. All instances must agree; it is set for good when the first instance of a cluster starts."},
+			help: "The number of partitions that user ids are divided into. It must be the same in all instances. It cannot be changed after the first instance of a cluster has started."},
 		{name: "cluster.queue_type", initial: QueueQuorum,
 			kind: oneOf(&c.Cluster.QueueType, QueueQuorum, QueueClassic),
-			help: "The type of the partitions' queues: `quorum` survives the loss of a broker node, `classic` is faster. All instances must agree; it is set for good when the first instance of a cluster starts."},
+			help: "The type of the partition queues: `quorum` survives the loss of a broker node, `classic` is faster. It must be the same in all instances. It cannot be changed after the first instance of a cluster has started."},
 
 		{name: "actor.mailbox", initial: "256", kind: number{&c.Actor.Mailbox, 1, 65536},
-			help: "The most requests that wait for one user in memory, beside those that came by the queue of the user's partition, where further ones wait. Well below `amqp.prefetch`, nobody's requests keep an instance from taking others'; but when an instance is killed, those that wait in that queue may be overtaken by later ones."},
+			help: "The maximum number of requests that wait for one user in memory. More requests wait in the partition queue; requests taken from that queue do not count. Well below `amqp.prefetch`, the requests of one user cannot keep an instance from accepting requests for other users; but when an instance is killed, requests that wait in the partition queue may be overtaken by later ones."},
 		{name: "actor.read_cache", initial: "true", kind: flag{&c.Actor.ReadCache},
-			help: "Whether users are kept in memory, so that most reads need no database. What another program writes to the tables is noticed, and then they are read again; say `false` if even the moment until then is too long."},
+			help: "Whether to keep users in memory, so that most reads need no database. When another program writes to the tables, the instance notices and reads the users again. Set `false` if even this short delay is too long."},
 		{name: "actor.warm_users", initial: "100000", kind: number{&c.Actor.WarmUsers, 1, 100_000_000},
-			help: "The most users that this instance keeps in memory."},
+			help: "The maximum number of users that this instance keeps in memory."},
 		{name: "actor.warm_bytes", initial: "67108864", kind: number{&c.Actor.WarmBytes, 1 << 20, 1 << 40},
-			help: "The most bytes that the users in memory take, each with 336 bytes beside its data. Those that were not asked for the longest go first."},
+			help: "The maximum size of the users in memory in bytes, including 336 bytes of overhead per user. The least recently used users are evicted first."},
 		{name: "actor.idle", initial: "5m", kind: duration{&c.Actor.Idle, time.Second, 24 * time.Hour},
-			help: "How long a user is kept in memory who is not asked for."},
+			help: "How long a user stays in memory without being read or written."},
 
 		{name: "limits.body_bytes", initial: "1048576", kind: number{&c.Limits.BodyBytes, 1 << 10, 128 << 20},
-			help: "The most bytes in a request's body."},
+			help: "The maximum size of a request's body in bytes."},
 		{name: "limits.depth", initial: "32", kind: number{&c.Limits.Depth, 4, 1000},
-			help: "How deep maps and arrays in a request's body may nest."},
+			help: "The maximum nesting depth of maps and arrays in a request's body."},
 		{name: "limits.values", initial: "100000", kind: number{&c.Limits.Values, 100, 10_000_000},
-			help: "The most values in a request's body."},
+			help: "The maximum number of values in a request's body."},
 		{name: "limits.in_flight_bytes", initial: "33554432", kind: number{&c.Limits.InFlightBytes, 1 << 20, 16 << 30},
-			help: "The most bytes in the bodies of all requests that are being carried out at a time, each of which takes some ten times its bytes of memory at worst. Beside them wait up to `amqp.prefetch` bodies, and of each partition's queue an eighth of it."},
+			help: "The maximum size in bytes of the bodies of all requests in progress. In the worst case a request needs about ten times the size of its body in memory. In addition, up to `amqp.prefetch` bodies wait, and an eighth of that per partition queue."},
 
 		{name: "notifications.include_access_tokens", initial: "false", kind: flag{&c.Notifications.IncludeAccessTokens},
-			help: "Whether notifications carry users' access tokens, in clear, to every subscriber."},
+			help: "Whether notifications contain the users' access tokens, in clear text, for every subscriber."},
 
 		{name: "audit.keep", initial: "720h", kind: duration{&c.Audit.Keep, 0, 100 * 365 * 24 * time.Hour},
-			help: "How long it is kept, at least, which request changed what for which user, in the table `ident_audit`; a day of UTC goes as a whole. `0s` writes nothing there, and leaves what there is. Of instances that disagree, the shortest counts."},
+			help: "How long the table `ident_audit` keeps, at least, which request changed what for which user. Old entries are removed by whole days in UTC. `0s` writes no entries and keeps those that exist. If instances disagree, the shortest time counts."},
 
 		{name: "http.listen", initial: "127.0.0.1:8470",
 			kind: text{&c.HTTP.Listen, "host:port, or empty for none", isListenAddress},
-			help: "Where health, metrics and the status of the cluster are served over HTTP, to whoever can connect. None of it shows a user's data."},
+			help: "Where to serve health, metrics and the cluster's status over HTTP, without authentication. None of it contains a user's data."},
 		{name: "http.pprof", initial: "false", kind: flag{&c.HTTP.Pprof},
-			help: "Whether `/debug/pprof` is served there too: profiles of the running program, to whoever can connect."},
+			help: "Whether to serve `/debug/pprof` too: profiles of the running program, without authentication."},
 
 		{name: "tracing.endpoint",
 			kind: text{&c.Tracing.Endpoint, "an http or https URL without a user or a query, or empty for none", isCollectorURL},
-			help: "The OpenTelemetry collector to which spans are sent by OTLP over HTTP, as in `http://localhost:4318`; `/v1/traces` is added to it. Without it nothing is traced, and the callers' `traceparent` is carried on as it came."},
+			help: "The OpenTelemetry collector that gets the spans by OTLP over HTTP, as in `http://localhost:4318`; `/v1/traces` is appended. If it is empty, nothing is traced, and the caller's `traceparent` is passed on unchanged."},
 		{name: "tracing.sample", initial: "0.1", kind: fraction{&c.Tracing.Sample},
-			help: "Which part of the requests is traced that come without a `traceparent`. For all others the caller has decided."},
+			help: "The fraction of requests without a `traceparent` that are traced. For all other requests the caller decides."},
 
 		{name: "log.level", initial: "info", kind: oneOf(&c.Log.Level, "debug", "info", "warn", "error"),
-			help: "The least severe messages that are logged."},
+			help: "The lowest level of messages that are logged."},
 		{name: "log.format", initial: LogJSON, kind: oneOf(&c.Log.Format, LogJSON, LogConsole),
-			help: "How log lines are written: for programs or for people."},
+			help: "The format of log lines: `json` for programs, `console` for people."},
 
 		{name: "shutdown.grace", initial: "25s", kind: duration{&c.Shutdown.Grace, time.Second, 10 * time.Minute},
-			help: "How long an instance that was asked to stop may take to finish the requests that it has taken, and to hand its partitions over."},
+			help: "How long an instance that was asked to stop may take to finish its requests and to hand over its partitions."},
 	}
 }
 
 var instancePattern = regexp.MustCompile(`^[A-Za-z0-9._-]{1,63}$`)
 
-// isCollectorURL reports whether spans can be sent to s. What else a URL may
-// have is either a secret or not kept.
+// isCollectorURL reports whether s is a valid URL of a collector. User and query are
+// refused because they may be secrets; a fragment has no meaning.
 func isCollectorURL(s string) bool {
 	if s == "" {
 		return true
@@ -158,8 +158,8 @@ func isCollectorURL(s string) bool {
 		u.User == nil && u.RawQuery == "" && u.Fragment == ""
 }
 
-// isListenAddress reports whether s is an address to listen on. Port 0 is any
-// free one.
+// isListenAddress reports whether s is an address to listen on. Port 0 means any free
+// port.
 func isListenAddress(s string) bool {
 	if s == "" {
 		return true

@@ -2,9 +2,9 @@ package config
 
 import "strings"
 
-// nearest returns which of the known names is the one most like name, or "" if
-// none is like it. A name that lacks its section is like the only one that ends
-// with it.
+// nearest returns the known name that is most similar to name, or "" if no name is similar.
+// A name without its section matches the known name that ends with it, if there is only
+// one.
 func nearest(name string, known []string) string {
 	var ends []string
 	for _, k := range known {
@@ -25,9 +25,9 @@ func nearest(name string, known []string) string {
 }
 
 // distance returns how many bytes must be inserted, removed or replaced to turn
-// a into b (Levenshtein's distance).
+// a into b (Levenshtein distance).
 func distance(a, b string) int {
-	// row[j] is the distance of the part of a that was looked at from b[:j].
+	// row[j] is the distance between the processed part of a and b[:j].
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

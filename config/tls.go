@@ -9,9 +9,9 @@ import (
 	"os"
 )
 
-// TLSConfig returns how to speak TLS with the broker, or nil if SSL is false.
-// It reads the files that a names at each call, so that a new connection uses
-// certificates that were renewed. The broker's certificate is always verified.
+// TLSConfig returns the TLS configuration for the broker, or nil if SSL is false. It
+// reads the certificate files at each call, so that a new connection uses renewed
+// certificates. The broker's certificate is always verified.
 func (a AMQP) TLSConfig() (*tls.Config, error) {
 	if !a.SSL {
 		return nil, nil
@@ -34,7 +34,7 @@ func (a AMQP) TLSConfig() (*tls.Config, error) {
 	return c, nil
 }
 
-// certPool returns the CA certificates in a PEM file.
+// certPool reads the CA certificates from a PEM file.
 func certPool(path string) (*x509.CertPool, error) {
 	pem, err := os.ReadFile(path)
 	if err != nil {
@@ -42,7 +42,7 @@ func certPool(path string) (*x509.CertPool, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, errors.New("has no certificate in PEM form: " + path)
+		return nil, errors.New("contains no PEM certificate: " + path)
 	}
 	return pool, nil
 }

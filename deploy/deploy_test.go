@@ -122,7 +122,7 @@ func valueSchema(e config.Entry) (object, error) {
 		return object{"type": "number", "minimum": 0, "maximum": 1}, nil
 	case "text":
 		return object{"type": "string"}, nil
-	case "text, and not empty", "the path of a file":
+	case "text that is not empty", "the path of a file":
 		return object{"type": "string", "minLength": 1}, nil
 	case "a key, or a list of keys":
 		key := object{"type": "string", "minLength": 1}
