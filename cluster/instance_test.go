@@ -81,7 +81,7 @@ func newSetup(t testing.TB) *setup {
 		},
 		Name: "one", Partitions: 4, QueueType: "quorum", Secret: [][]byte{{1}},
 		Prefetch: 64, Mailbox: 64, Limits: limits, InFlight: 64 << 20, Grace: 20 * time.Second, Log: zaptest.NewLogger(t),
-		Warm: &actor.CacheOptions{Users: 1000, Bytes: 1 << 20, Idle: time.Minute},
+		Cache: &actor.CacheOptions{Users: 1000, Bytes: 1 << 20, Idle: time.Minute},
 	}}
 }
 

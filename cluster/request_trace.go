@@ -52,25 +52,25 @@ type requestTrace struct {
 }
 
 // traceRequest starts the span of a request that was received.
-func traceRequest(tracer trace.Tracer, c *call) *requestTrace {
-	ctx, span := tracer.Start(tracing.Extract(c.Headers), "process "+c.consumer.Queue,
-		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(c.taken))
+func traceRequest(tracer trace.Tracer, r *request) *requestTrace {
+	ctx, span := tracer.Start(tracing.Extract(r.delivery.Headers), "process "+r.consumer.Queue,
+		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(r.received))
 	t := &requestTrace{tracer: tracer, ctx: ctx, span: span}
 	if !span.IsRecording() {
 		return t
 	}
-	operation := c.operation()
+	operation := r.operation()
 	if !isOperation(operation) {
 		operation = operationUnknown
 	}
 	span.SetAttributes(semconv.MessagingSystemRabbitMQ, semconv.MessagingOperationTypeProcess,
-		semconv.MessagingOperationName("process"), semconv.MessagingDestinationName(c.consumer.Queue),
-		semconv.MessagingMessageBodySize(len(c.Body)), operationKey.String(operation), wayKey.String(c.way()))
-	span.SetAttributes(idAttributes(&c.Delivery)...)
-	if ms, ok := c.Headers[stampHeader].(int64); ok {
+		semconv.MessagingOperationName("process"), semconv.MessagingDestinationName(r.consumer.Queue),
+		semconv.MessagingMessageBodySize(len(r.delivery.Body)), operationKey.String(operation), wayKey.String(r.way()))
+	span.SetAttributes(idAttributes(&r.delivery)...)
+	if ms, ok := r.delivery.Headers[stampHeader].(int64); ok {
 		since := time.UnixMilli(ms)
-		if wait := c.taken.Sub(since); wait >= 0 && wait < maxStampAge {
-			t.child("queue wait", since, c.taken)
+		if wait := r.received.Sub(since); wait >= 0 && wait < maxStampAge {
+			t.child("queue wait", since, r.received)
 		}
 	}
 	return t
@@ -151,8 +151,8 @@ func (t *requestTrace) end(outcome string) {
 	}
 	t.span.SetAttributes(outcomeKey.String(outcome))
 	switch outcome {
-	case outcomeOK, outcomePassedOn:
-	case outcomePutBack, outcomeLeft, string(actor.InvocationFailed):
+	case outcomeOK, outcomeForwarded:
+	case outcomeRequeued, outcomeLeft, string(actor.InvocationFailed):
 		t.span.SetStatus(codes.Error, "")
 		fallthrough
 	default: // an error reply because of the request itself

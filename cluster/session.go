@@ -19,9 +19,11 @@ import (
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/throttle"
+	"github.com/glotpod/ident/cluster/wait"
 )
 
-// A session is what an instance does over one connection.
+// A session is the work of an instance over one broker connection.
 type session struct {
 	o           Options
 	self        ownership.Member
@@ -29,53 +31,43 @@ type session struct {
 	cache       *actor.Cache // nil: none
 	conn        *amqp.Connection
 
-	shared   *consume.Consumer
-	quiet    chan struct{} // closed when no more is taken from the shared queue
-	replies  *broker.ReplyChecker
-	notifier *notify.Notifier
-	hops     *hops
-	members  *membership.Membership
-	repairer *topology.Repairer
-	channels *consume.Pool
-	slots    []*slot // by partition
+	shared         *consume.Consumer // of the shared queue; nil until it is opened
+	sharedReceived chan struct{}     // closed when all deliveries of shared were received
+	replies        *broker.ReplyChecker
+	notifier       *notify.Notifier
+	forwarder      *forwarder
+	members        *membership.Membership
+	repairer       *topology.Repairer
+	channels       *consume.Pool
+	slots          []*partitionSlot // by partition
 
-	ctx     context.Context // done when the connection is lost, or the session is over
-	end     context.CancelCauseFunc
+	ctx     context.Context // done when the connection is lost, or the session is closed
+	cancel  context.CancelCauseFunc
 	running sync.WaitGroup      // goroutines
-	bodies  *semaphore.Weighted // bytes of the bodies of requests that are being carried out
+	bodies  *semaphore.Weighted // bytes of the bodies of requests in flight
 
-	unacknowledged *batchqueue.Queue[*consume.Consumer] // those on which something waits to be acknowledged
+	unacknowledged *batchqueue.Queue[*consume.Consumer] // those whose acknowledgements are to be flushed
 
-	arrived atomic.Bool  // all that the instance should own was once owned
-	heard   atomic.Int64 // when a heartbeat of our own last came back, in Unix nanoseconds
-	blocked atomic.Bool  // the broker takes nothing in
+	arrived       atomic.Bool  // once, this session served all partitions that it should
+	lastHeartbeat atomic.Int64 // when a heartbeat of this instance last came back, in Unix nanoseconds
+	blocked       atomic.Bool  // the broker blocks the connection
 
-	dropped tally // answers to callers who cannot be answered
+	droppedReplies *throttle.Logger // replies to callers that cannot receive them
 
-	metrics *metrics
-	taken   meter // from the shared queue
+	metrics  *metrics
+	requests meter // received from the shared queue
 }
 
-var errOver = errors.New("the session is over")
+var (
+	errSessionClosed = errors.New("the session is closed")
+	errHeartbeatLost = errors.New("heartbeats do not come back")
+)
 
-var errUnheard = errors.New("heartbeats do not come back")
+// fail ends the session because of err, unless it has ended already.
+func (s *session) fail(err error) { s.cancel(err) }
 
-// checkHeard ends the session before the others, who do not hear of it either,
-// believe it dead and take its partitions.
-func (s *session) checkHeard(suspectAfter time.Duration) {
-	heard := time.Unix(0, s.heard.Load())
-	if s.blocked.Load() {
-		s.heard.Store(time.Now().UnixNano()) // nobody hears of anybody
-	} else if time.Since(heard) > suspectAfter-measureEvery {
-		s.fail(errUnheard)
-	}
-}
-
-// fail ends the session, unless it is over already.
-func (s *session) fail(why error) { s.end(why) }
-
-// watch ends the session when a channel or the connection is lost.
-func (s *session) watch(closed <-chan *amqp.Error) {
+// failWhenLost ends the session when a channel or the connection is lost.
+func (s *session) failWhenLost(closed <-chan *amqp.Error) {
 	s.running.Go(func() {
 		select {
 		case cause := <-closed:
@@ -85,26 +77,26 @@ func (s *session) watch(closed <-chan *amqp.Error) {
 	})
 }
 
-// holds reports whether a partition's notifications are this session's to send.
-func (s *session) holds(partition int) bool {
-	h := s.slots[partition].live.Load()
-	return h != nil && h.ctx.Err() == nil && !h.finishing.Load()
+// ownsNotifications reports whether this session sends the notifications of a partition.
+func (s *session) ownsNotifications(partition int) bool {
+	p := s.slots[partition].serving.Load()
+	return p != nil && p.ctx.Err() == nil && !p.handingOver.Load()
 }
 
-// run serves until ctx is done, then hands over and finishes what was taken; or
-// until the session is lost, which is the error.
-func (s *session) run(ctx context.Context, serving func()) error {
+// run serves until ctx is done, then hands over its partitions and completes the requests
+// that were received. If the session is lost, run returns why.
+func (s *session) run(ctx context.Context, onServing func()) error {
 	s.running.Go(func() { s.notifier.Run(s.ctx) })
-	s.running.Go(s.finishHops)
+	s.running.Go(s.completeForwards)
 	s.running.Go(s.flushAcks)
 	s.running.Go(func() { s.repairer.Run(s.ctx) })
-	s.heard.Store(time.Now().UnixNano())
-	s.running.Go(s.measure)
+	s.lastHeartbeat.Store(time.Now().UnixNano())
+	s.running.Go(s.watch)
 	s.o.Store.SetNotificationSink(s.notifier.Send)
 	s.coordinator.attach(s, s.self.Incarnation.Session)
 
-	err := s.serve(ctx, serving)
-	if err == nil && failure(ctx) == nil {
+	err := s.consumeShared(ctx, onServing)
+	if err == nil && stopCause(ctx) == nil {
 		s.drain()
 	}
 	s.close()
@@ -112,16 +104,16 @@ func (s *session) run(ctx context.Context, serving func()) error {
 }
 
 const (
-	// settleFor is how long an instance waits for its first partitions before
-	// it takes requests for others.
+	// settleFor is how long an instance waits for its first partitions before it consumes
+	// the shared queue: without them it would forward most requests.
 	settleFor   = 3 * time.Second
 	settleEvery = 10 * time.Millisecond
 )
 
-// serve takes requests from the shared queue until ctx is done (nil) or the
-// session is lost.
-func (s *session) serve(ctx context.Context, serving func()) (err error) {
-	for begun := time.Now(); !s.isSettled() && time.Since(begun) < settleFor; {
+// consumeShared receives requests from the shared queue until ctx is done, and then
+// returns nil, or until the session is lost. It calls onServing when it starts.
+func (s *session) consumeShared(ctx context.Context, onServing func()) (err error) {
+	for begun := time.Now(); !s.checkSettled() && time.Since(begun) < settleFor; {
 		select {
 		case <-time.After(settleEvery):
 		case <-s.ctx.Done():
@@ -130,23 +122,23 @@ func (s *session) serve(ctx context.Context, serving func()) (err error) {
 			return nil
 		}
 	}
-	l, err := consume.Open(consume.Over(s.conn), RequestQueue, s.o.Prefetch)
+	consumer, err := consume.Open(consume.Over(s.conn), RequestQueue, s.o.Prefetch)
 	if err != nil {
 		return err
 	}
-	if err := l.Start(false); err != nil {
+	if err := consumer.Start(false); err != nil {
 		return err
 	}
-	s.shared = l
-	s.quiet = make(chan struct{})
+	s.shared = consumer
+	s.sharedReceived = make(chan struct{})
 	s.running.Go(func() {
-		defer close(s.quiet)
-		s.take(s.ctx, s.shared, nil)
+		defer close(s.sharedReceived)
+		s.receive(s.ctx, s.shared, nil)
 		if ctx.Err() == nil {
 			s.fail(s.shared.EndCause()) // unless it has failed for another reason
 		}
 	})
-	serving()
+	onServing()
 	select {
 	case <-s.ctx.Done():
 		return context.Cause(s.ctx)
@@ -155,15 +147,15 @@ func (s *session) serve(ctx context.Context, serving func()) (err error) {
 	}
 }
 
-// isSettled asks whether the instance has what it should.
-func (s *session) isSettled() bool {
-	status, ok := s.coordinator.look()
-	return ok && s.settled(status)
+// checkSettled reports whether the instance serves the partitions that it should.
+func (s *session) checkSettled() bool {
+	status, ok := s.coordinator.status()
+	return ok && s.noteSettled(status)
 }
 
-// settled notes whether the instance has what it should: what the ring that it counts
-// in gives to it, or nothing, if it is drained.
-func (s *session) settled(status ownership.Status) bool {
+// noteSettled notes and reports whether the instance serves the partitions that it
+// should: those that the hash ring assigns to it, or none if it is drained.
+func (s *session) noteSettled(status ownership.Status) bool {
 	settled := status.Self == s.self && status.Settled() && (status.State == ownership.Ready || status.State == ownership.Draining)
 	if settled {
 		s.arrived.Store(true)
@@ -171,81 +163,85 @@ func (s *session) settled(status ownership.Status) bool {
 	return settled
 }
 
-// drain hands the partitions over, takes no more requests, and waits until
-// those that were taken are answered, and their notifications sent.
+// drain stops receiving requests, hands the partitions over, and waits until the
+// requests that were received are complete and their notifications confirmed. If that
+// takes longer than the grace period, the broker delivers the remaining requests again.
 func (s *session) drain() {
 	s.o.Log.Info("draining")
 	deadline := time.After(s.o.Grace)
 	finished := make(chan struct{})
 	go func() {
 		defer close(finished)
-		// First what came by the shared queue, while the partitions are here:
-		// then none of it has to be passed on.
-		if s.shared != nil {
-			if s.shared.Cancel() != nil {
-				return // lost: what was taken comes again
-			}
-			<-s.quiet
-			s.awaitCalls(s.shared)
-		}
-		s.coordinator.tell(ownership.LeaveRequested{})
-		select {
-		case <-s.coordinator.left:
-		case <-s.ctx.Done():
-			return
-		}
-		s.notifier.Finish(s.ctx)
-		s.members.Flush(s.ctx)
+		s.finish()
 	}()
 	select {
 	case <-finished:
 		return
 	case <-deadline:
-		s.o.Log.Warn("not all requests were answered in time; the broker gives them to others", zap.Duration("grace", s.o.Grace))
+		s.o.Log.Warn("not all requests completed in time; the broker delivers them to other instances", zap.Duration("grace", s.o.Grace))
 	case <-s.ctx.Done():
 		s.o.Log.Warn("connection lost while draining", zap.Error(context.Cause(s.ctx)))
 	}
-	s.fail(errOver)
+	s.fail(errSessionClosed)
 	s.o.Store.Abort()
-	s.conn.CloseDeadline(time.Now().Add(time.Second)) // ends the consumers, too
+	s.conn.CloseDeadline(time.Now().Add(time.Second)) // which ends the consumers
 	<-finished
 }
 
-// flushAcks acknowledges what has waited for long enough.
-func (s *session) flushAcks() {
-	for s.unacknowledged.Wait(s.ctx) {
-		select {
-		case <-time.After(consume.AckDelay):
-		case <-s.ctx.Done():
-			return // what was answered comes again
+// finish is drain without a time limit. It returns early if the session is lost.
+func (s *session) finish() {
+	// The requests from the shared queue come first, while the partitions are still
+	// served here: so none of them has to be forwarded.
+	if s.shared != nil {
+		if s.shared.Cancel() != nil {
+			return // the channel is lost: the requests are delivered again
 		}
-		for _, l := range s.unacknowledged.Take() {
-			l.FlushAcks() // on an error the channel is closed
-		}
+		<-s.sharedReceived
+		s.awaitRequests(s.shared)
 	}
+	s.coordinator.post(ownership.LeaveRequested{})
+	select {
+	case <-s.coordinator.left:
+	case <-s.ctx.Done():
+		return
+	}
+	s.notifier.Finish(s.ctx)
+	s.members.Flush(s.ctx)
 }
 
-// awaitCalls waits until the calls of a line, of which nothing more is taken,
-// have ended and are acknowledged, or the session is over.
-func (s *session) awaitCalls(l *consume.Consumer) {
-	ended := make(chan struct{})
+// awaitRequests waits until the requests of a consumer that has ended are complete and
+// acknowledged, or the session has ended.
+func (s *session) awaitRequests(consumer *consume.Consumer) {
+	completed := make(chan struct{})
 	s.running.Go(func() {
-		defer close(ended)
-		l.Requests.Wait()
-		l.FlushAcks()
+		defer close(completed)
+		consumer.Requests.Wait()
+		consumer.FlushAcks()
 	})
 	select {
-	case <-ended:
+	case <-completed:
 	case <-s.ctx.Done():
 	}
 }
 
-// close ends the session. What is still under way was not acknowledged, and
-// comes again; nobody waits for it.
+// flushAcks sends acknowledgements that have waited long enough for others.
+func (s *session) flushAcks() {
+	for s.unacknowledged.Wait(s.ctx) {
+		if wait.For(s.ctx, consume.AckDelay) != nil {
+			return // the requests are delivered again
+		}
+		for _, consumer := range s.unacknowledged.Take() {
+			consumer.FlushAcks() // on an error the channel is closed
+		}
+	}
+}
+
+// close ends the session. Requests in flight were not acknowledged, and are delivered
+// again: close does not wait for their replies.
 func (s *session) close() {
-	s.fail(errOver)
+	s.fail(errSessionClosed)
 	s.conn.CloseDeadline(time.Now().Add(time.Second))
-	s.coordinator.detach(s) // abandons the partitions
+	s.coordinator.detach(s) // which abandons the partitions
 	s.o.Store.SetNotificationSink(nil)
 	if s.members != nil {
 		s.members.Close()

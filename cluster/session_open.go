@@ -16,14 +16,27 @@ import (
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/throttle"
 )
 
-// partitionPrefetchShare is how many times less the prefetch count of a partition queue
-// is than that of the shared queue.
-const partitionPrefetchShare = 8
+const (
+	// connectTimeout is how long connecting to the broker may take.
+	connectTimeout = 8 * time.Second
 
-// openSession connects, declares what the cluster works with, and takes part in
-// the membership. ctx bounds the opening alone.
+	// evictTimeout is how long an instance waits until an older one of its name has
+	// ended, or the broker has dropped the older one's connection.
+	evictTimeout = time.Minute
+
+	// partitionPrefetchShare is how many times less the prefetch count of a partition
+	// queue is than that of the shared queue.
+	partitionPrefetchShare = 8
+
+	// droppedReplyEvery is how often dropped replies are logged at most.
+	droppedReplyEvery = 10 * time.Second
+)
+
+// openSession connects, declares the exchanges and queues, and joins the members. ctx
+// bounds the opening alone, not the session.
 func openSession(ctx context.Context, i *Instance, number int64) (_ *session, err error) {
 	o := i.o
 	dialing, cancel := context.WithTimeout(ctx, connectTimeout)
@@ -32,24 +45,9 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 	if err != nil {
 		return nil, err
 	}
-	s := &session{
-		o:           o,
-		self:        ownership.Member{Name: o.Name, Incarnation: ownership.Incarnation{Start: o.Start, Session: number}},
-		coordinator: i.coordinator,
-		cache:       i.cache,
-		conn:        conn,
-		replies:     broker.NewReplyChecker(conn, o.Broker),
-		slots:       make([]*slot, o.Partitions),
-		bodies:      semaphore.NewWeighted(o.InFlight),
-		metrics:     i.metrics,
-
-		unacknowledged: batchqueue.New[*consume.Consumer](),
-	}
-	for p := range s.slots {
-		s.slots[p] = new(slot)
-	}
-	s.ctx, s.end = context.WithCancelCause(context.Background())
-	// A broker that takes nothing in blocks who sends, whatever ctx says.
+	s := newSession(i, conn, number)
+	// If the broker blocks the connection, publishing ignores ctx; closing the
+	// connection unblocks it.
 	defer context.AfterFunc(ctx, func() { conn.CloseDeadline(time.Now()) })()
 	defer func() {
 		if err != nil {
@@ -57,36 +55,73 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 			s.close()
 		}
 	}()
-	s.watch(conn.NotifyClose(make(chan *amqp.Error, 1)))
-	blocked := conn.NotifyBlocked(make(chan amqp.Blocking, 1)) // ends with the connection
-	s.running.Go(func() {
-		for b := range blocked {
-			o.Log.Warn("RabbitMQ takes nothing in", zap.Bool("blocked", b.Active), zap.String("why", b.Reason))
-			s.blocked.Store(b.Active)
-			s.coordinator.block(s, b.Active)
-		}
-	})
-
-	open, openApart := topology.Over(conn, o.Broker)
-	declared := topology.New(topology.Options{
-		Open: open, OpenApart: openApart, Partitions: o.Partitions, QueueType: o.QueueType, Log: o.Log,
-	})
-	if err := declared.Declare(ctx); err != nil {
+	s.failWhenLost(conn.NotifyClose(make(chan *amqp.Error, 1)))
+	s.watchBlocked()
+	if err := s.declare(ctx); err != nil {
 		return nil, err
 	}
-	s.repairer = topology.NewRepairer(declared, o.Store, s.rebound)
 	if err := s.openNotifier(); err != nil {
 		return nil, err
 	}
-	if s.hops, err = openHops(conn, o.Partitions, secret(o.Secret)); err != nil {
+	if err := s.openForwarder(); err != nil {
 		return nil, err
 	}
-	s.watch(s.hops.closing)
 	s.channels = consume.NewPool(consume.Over(conn), max(1, o.Prefetch/partitionPrefetchShare), o.Partitions, &s.running)
 	if err := s.join(ctx, i); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+func newSession(i *Instance, conn *amqp.Connection, number int64) *session {
+	o := i.o
+	s := &session{
+		o:           o,
+		self:        ownership.Member{Name: o.Name, Incarnation: ownership.Incarnation{Start: o.Start, Session: number}},
+		coordinator: i.coordinator,
+		cache:       i.cache,
+		conn:        conn,
+		replies:     broker.NewReplyChecker(conn, o.Broker),
+		slots:       make([]*partitionSlot, o.Partitions),
+		bodies:      semaphore.NewWeighted(o.InFlight),
+		metrics:     i.metrics,
+
+		unacknowledged: batchqueue.New[*consume.Consumer](),
+		droppedReplies: throttle.New(o.Log, zap.WarnLevel, "reply dropped", droppedReplyEvery),
+	}
+	for p := range s.slots {
+		s.slots[p] = new(partitionSlot)
+	}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	return s
+}
+
+// watchBlocked notes when the broker blocks and unblocks the connection.
+func (s *session) watchBlocked() {
+	blocked := s.conn.NotifyBlocked(make(chan amqp.Blocking, 1)) // closed with the connection
+	s.running.Go(func() {
+		for b := range blocked {
+			s.o.Log.Warn("RabbitMQ blocks or unblocks publishing", zap.Bool("blocked", b.Active), zap.String("why", b.Reason))
+			s.blocked.Store(b.Active)
+			s.coordinator.setBlocked(s, b.Active)
+		}
+	})
+}
+
+// declare declares the exchanges and queues, and makes what repairs them.
+func (s *session) declare(ctx context.Context) error {
+	open, openApart := topology.Over(s.conn, s.o.Broker)
+	t := topology.New(topology.Options{
+		Open: open, OpenApart: openApart, Partitions: s.o.Partitions, QueueType: s.o.QueueType, Log: s.o.Log,
+	})
+	s.repairer = topology.NewRepairer(t, s.o.Store, s.onRebound)
+	return t.Declare(ctx)
+}
+
+// onRebound notes that this instance has rebound the partition queues.
+func (s *session) onRebound() {
+	s.metrics.rebinds.Inc()
+	s.o.Log.Warn("partition queues rebound: requests had reached the wrong queues", zap.Int64("misrouted", count(s.metrics.misrouted)))
 }
 
 // openNotifier opens the channel for notifications.
@@ -103,65 +138,54 @@ func (s *session) openNotifier() error {
 		Self:       s.self,
 		Outbox:     s.o.Store,
 		Partitions: s.o.Partitions,
-		Owns:       s.holds,
+		Owns:       s.ownsNotifications,
 		Metrics: notify.Metrics{
 			Sent: s.metrics.notified, Refused: s.metrics.refused, Lag: s.metrics.notifyLag, Overdue: s.metrics.overdue,
 		},
 		Tracer: s.o.Tracer,
 		Log:    s.o.Log,
 	})
-	s.watch(channel.NotifyClose(make(chan *amqp.Error, 1)))
+	s.failWhenLost(channel.NotifyClose(make(chan *amqp.Error, 1)))
 	return nil
 }
 
-// rebound notes that this instance has rebound the partition queues.
-func (s *session) rebound() {
-	s.metrics.rebinds.Inc()
-	s.o.Log.Warn("partition queues rebound: requests had reached the wrong queues", zap.Int64("misrouted", count(s.metrics.misrouted)))
+// openForwarder opens the channel for forwarded requests.
+func (s *session) openForwarder() error {
+	channel, err := s.conn.Channel()
+	if err != nil {
+		return fmt.Errorf("opening a channel: %w", err)
+	}
+	if s.forwarder, err = newForwarder(channel, s.o.Partitions, userIDSealer(s.o.Secret)); err != nil {
+		return err
+	}
+	s.failWhenLost(channel.NotifyClose(make(chan *amqp.Error, 1)))
+	return nil
 }
 
-// evictTimeout is how long an instance waits for an older one of its name to
-// end, or for the broker to find that one dead.
-const evictTimeout = time.Minute
-
-// join becomes a member, after the broker has dropped the connections of
-// whatever ran under this name before: what such a one still answers must not
-// be older than what is written from here on.
+// join joins the members, after the broker has dropped the connections of earlier
+// sessions under this name: such a session must not send replies that are older than
+// what is written from here on.
 func (s *session) join(ctx context.Context, i *Instance) error {
 	rows, err := s.o.Store.Survey(ctx)
 	if err != nil {
 		return err
 	}
-	var before []ownership.Member
-	seen := make(map[ownership.Member]bool)
-	for _, row := range rows {
-		who := row.Holder
-		if who.Name == s.self.Name && who.Incarnation.Compare(s.self.Incarnation) < 0 && !row.Released && !seen[who] {
-			seen[who] = true
-			before = append(before, who)
-		}
-	}
-	if len(before) > 0 {
+	if earlier := earlierSessions(rows, s.self); len(earlier) > 0 {
 		evicting, cancel := context.WithTimeout(ctx, evictTimeout)
 		defer cancel()
-		if err := membership.StopPredecessors(evicting, s.conn, s.self, before, ownership.DefaultConfig().Heartbeat/4); err != nil {
+		if err := membership.StopPredecessors(evicting, s.conn, s.self, earlier, ownership.DefaultConfig().Heartbeat/4); err != nil {
 			return fmt.Errorf("waiting for the instance that had this one's name before: %w", err)
 		}
 	}
 	s.members, err = membership.Join(ctx, s.conn, membership.Options{
-		Self:   s.self,
-		Report: func() membership.Report { return s.report(i) },
-		OnEvent: func(e ownership.Event) {
-			if r, ok := e.(ownership.MessageReceived); ok && r.Message.From == s.self {
-				s.heard.Store(time.Now().UnixNano())
-			}
-			s.coordinator.tell(e)
-		},
+		Self:    s.self,
+		Report:  func() membership.Report { return s.report(i) },
+		OnEvent: s.onMemberEvent,
 		OnDrain: func(yes bool) {
 			if yes {
-				s.coordinator.tell(ownership.DrainRequested{})
+				s.coordinator.post(ownership.DrainRequested{})
 			} else {
-				s.coordinator.tell(ownership.UndrainRequested{})
+				s.coordinator.post(ownership.UndrainRequested{})
 			}
 		},
 		Log: s.o.Log,
@@ -178,4 +202,27 @@ func (s *session) join(ctx context.Context, i *Instance) error {
 		}
 	})
 	return nil
+}
+
+// earlierSessions returns the holders in the epoch table that are earlier sessions of
+// self's name and may still run.
+func earlierSessions(rows []ownership.Row, self ownership.Member) (earlier []ownership.Member) {
+	seen := make(map[ownership.Member]bool)
+	for _, row := range rows {
+		holder := row.Holder
+		if holder.Name == self.Name && holder.Incarnation.Compare(self.Incarnation) < 0 && !row.Released && !seen[holder] {
+			seen[holder] = true
+			earlier = append(earlier, holder)
+		}
+	}
+	return earlier
+}
+
+// onMemberEvent passes an event on to the ownership core, and notes when a heartbeat of
+// this instance has come back.
+func (s *session) onMemberEvent(e ownership.Event) {
+	if r, ok := e.(ownership.MessageReceived); ok && r.Message.From == s.self {
+		s.lastHeartbeat.Store(time.Now().UnixNano())
+	}
+	s.coordinator.post(e)
 }

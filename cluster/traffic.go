@@ -9,26 +9,25 @@ import (
 )
 
 const (
-	// trafficEvery is the time that each point of the traffic is about. Points
-	// begin at multiples of it, by each instance's clock, so that those of
-	// several instances can be added.
+	// trafficEvery is the time between two points of the traffic. Points are at multiples
+	// of it by each instance's clock, so that those of several instances can be added.
 	trafficEvery = 10 * time.Second
 
-	// trafficPoints is how many are kept: of the last ten minutes.
+	// trafficPoints is how many points are kept: those of the last ten minutes.
 	trafficPoints = 60
 )
 
-// traffic is how many requests were answered in the last minutes, and how fast.
+// traffic records how many requests were replied to in the last minutes, and how fast.
 type traffic struct {
 	mu     sync.Mutex // guards the following fields
 	points []membership.TrafficPoint
-	counts []uint64 // of all requests until the last point
+	counts []uint64 // of all requests until the last point, by duration
 	end    time.Time
 }
 
-// note takes note of the traffic, if a point has ended. counts returns how many
-// requests were answered in all, by the time that they took.
-func (t *traffic) note(now time.Time, counts func() []uint64) {
+// record adds a point if it is time. counts returns the number of requests that were
+// replied to since the start of the process, by their duration.
+func (t *traffic) record(now time.Time, counts func() []uint64) {
 	end := now.Truncate(trafficEvery)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -36,14 +35,14 @@ func (t *traffic) note(now time.Time, counts func() []uint64) {
 		return
 	}
 	first := t.counts == nil
-	was := t.counts
+	before := t.counts
 	t.end, t.counts = end, counts()
 	if first {
-		return // since when is not known
+		return // these are of an unknown time
 	}
 	point := membership.TrafficPoint{End: end.Unix(), Counts: slices.Clone(t.counts)}
-	for i := range was {
-		point.Counts[i] -= was[i]
+	for i := range before {
+		point.Counts[i] -= before[i]
 	}
 	t.points = append(t.points, point)
 	if len(t.points) > trafficPoints {

@@ -101,7 +101,7 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger, version strin
 		Mailbox:    c.Actor.Mailbox,
 		Limits:     msgpack.Limits{Bytes: c.Limits.BodyBytes, Depth: c.Limits.Depth, Values: c.Limits.Values},
 		InFlight:   int64(c.Limits.InFlightBytes),
-		Warm:       warmUsers(c),
+		Cache:      warmUsers(c),
 		Insist:     c.AMQP.Insist,
 		Grace:      c.Shutdown.Grace,
 		Log:        log,
@@ -147,7 +147,7 @@ func checkKeys(ctx context.Context, users *store.Store) (end func()) {
 // that this instance fits into the database's cluster. start is the number of
 // this run.
 func openStore(ctx context.Context, c *config.Config, log *zap.Logger) (users *store.Store, start int64, err error) {
-	patience := cluster.Patience{Insist: c.AMQP.Insist}
+	patience := cluster.Retrier{Insist: c.AMQP.Insist}
 	var final error // one that patience does not mend
 	err = patience.Retry(ctx, func(err error) {
 		log.Warn("database out of reach", zap.Error(err))

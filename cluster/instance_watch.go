@@ -1,0 +1,92 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	// pingEvery and pingTimeout bound how long the loss of the database goes unnoticed
+	// while there are no requests.
+	pingEvery   = time.Second
+	pingTimeout = 5 * time.Second
+
+	// maxOutage is how long the database may be out of reach until the instance leaves
+	// its partitions to members that can reach it.
+	maxOutage = 6 * time.Second
+
+	// measureEvery is how often an instance measures its load and checks its state.
+	measureEvery = time.Second
+)
+
+var errOutage = fmt.Errorf("the database has been out of reach for more than %v", maxOutage)
+
+// watchDatabase pings the database until ctx is done. If the database is out of reach for
+// longer than the options allow, watchDatabase returns an ErrUnreachable. During a short
+// outage, reads fail and writes wait. A longer one ends the session, so that members that
+// reach the database can claim its partitions.
+func (i *Instance) watchDatabase(ctx context.Context) error {
+	retrier := Retrier{Insist: i.o.Insist}
+	ticker := time.NewTicker(pingEvery)
+	defer ticker.Stop()
+	for {
+		begun := time.Now()
+		err := retrier.Retry(ctx, func(err error) {
+			i.stored.Store(false)
+			i.o.Log.Warn("database out of reach", zap.Error(err))
+			if s := i.session.Load(); s != nil && time.Since(begun) > maxOutage {
+				s.fail(errOutage)
+			}
+		}, i.ping)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			i.stored.Store(false)
+			i.o.Store.Abort()
+			return err
+		}
+		i.stored.Store(true)
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (i *Instance) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	return i.o.Store.Ping(ctx)
+}
+
+// watchSettled checks until ctx is done whether the instance serves the partitions that it
+// should, and records the traffic.
+func (i *Instance) watchSettled(ctx context.Context) {
+	ticker := time.NewTicker(measureEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case now := <-ticker.C:
+			i.traffic.record(now, i.metrics.durationCounts)
+			status, ok := i.coordinator.status()
+			switch {
+			case !ok:
+				return
+			case status.Settled():
+				i.unsettled.Store(0)
+				if s := i.session.Load(); s != nil {
+					s.noteSettled(status)
+				}
+			default:
+				i.unsettled.CompareAndSwap(0, now.UnixNano())
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}

@@ -1,0 +1,142 @@
+package cluster
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/cluster/internal/batchqueue"
+	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/cluster/wait"
+)
+
+const (
+	// claimTimeout, releaseTimeout and surveyTimeout bound what is done to the epoch table
+	// at a time.
+	claimTimeout   = 8 * time.Second
+	releaseTimeout = 5 * time.Second
+	surveyTimeout  = 5 * time.Second
+
+	// handOverRetryEvery is the pause after a failed attempt to end leases.
+	handOverRetryEvery = 200 * time.Millisecond
+)
+
+// A leaseEnd is a call of endLease.
+type leaseEnd struct {
+	handOver ownership.HandOver
+	done     func()
+}
+
+// claim has a claim made.
+func (c *coordinator) claim(claim ownership.Claim) {
+	c.claimed[claim.Partition].Store(time.Now().UnixNano())
+	if claim.Depose == 0 {
+		c.claims.Put(claim)
+	} else {
+		c.deposals.Put(claim)
+	}
+}
+
+// partitionsField returns a log field with the partitions of some items.
+func partitionsField[T any](items []T, partition func(T) int) zap.Field {
+	numbers := make([]int, len(items))
+	for i, item := range items {
+		numbers[i] = partition(item)
+	}
+	return zap.Ints("partitions", numbers)
+}
+
+// claimAll makes the claims of a queue, all that wait at a time together.
+func (c *coordinator) claimAll(ctx context.Context, claims *batchqueue.Queue[ownership.Claim]) {
+	for batch := range claims.Batches(ctx) {
+		results := c.claimBatch(ctx, batch)
+		for i, result := range results {
+			if _, claimed := result.(ownership.Claimed); !claimed {
+				c.claimed[batch[i].Partition].Store(0)
+			}
+		}
+		c.post(results...)
+	}
+}
+
+// claimBatch makes claims, and returns an event for each.
+func (c *coordinator) claimBatch(ctx context.Context, batch []ownership.Claim) []ownership.Event {
+	claiming, cancel := context.WithTimeout(ctx, claimTimeout)
+	defer cancel()
+	results, err := c.store.Claim(claiming, batch)
+	if err == nil {
+		return results
+	}
+	if ctx.Err() == nil {
+		c.log.Warn("partitions not claimed", partitionsField(batch, func(c ownership.Claim) int { return c.Partition }), zap.Error(err))
+	}
+	results = nil
+	for _, claim := range batch {
+		results = append(results, ownership.ClaimFailed{Partition: claim.Partition, Attempt: claim.Attempt})
+	}
+	return results
+}
+
+// releaseAll releases leases of partitions that are not served. It is not tried again
+// after a failure: the members that are to claim these partitions find the leases.
+func (c *coordinator) releaseAll(ctx context.Context) {
+	for batch := range c.releases.Batches(ctx) {
+		releasing, cancel := context.WithTimeout(ctx, releaseTimeout)
+		err := c.store.Release(releasing, batch)
+		cancel()
+		if err != nil {
+			c.log.Warn("partitions not released", partitionsField(batch, func(l partition.Lease) int { return l.Partition }), zap.Error(err))
+			continue
+		}
+		var released []ownership.Event
+		for _, lease := range batch {
+			released = append(released, ownership.LeaseReleased{Partition: lease.Partition, Epoch: lease.Epoch})
+		}
+		c.post(released...)
+	}
+}
+
+// endLeases ends the leases of partitions that were handed over, all that wait at a time
+// together.
+func (c *coordinator) endLeases(ctx context.Context) {
+	for batch := range c.leaseEnds.Batches(ctx) {
+		var all []ownership.HandOver
+		for _, b := range batch {
+			all = append(all, b.handOver)
+		}
+		results, err := c.endBatch(ctx, all)
+		for err != nil {
+			c.log.Warn("partitions not handed over, trying again", partitionsField(all, func(h ownership.HandOver) int { return h.Partition }), zap.Error(err))
+			if wait.For(ctx, handOverRetryEvery) != nil {
+				return
+			}
+			results, err = c.endBatch(ctx, all)
+		}
+		var events []ownership.Event
+		for i, b := range batch {
+			b.done()
+			events = append(events, results[i])
+		}
+		c.post(events...)
+	}
+}
+
+func (c *coordinator) endBatch(ctx context.Context, all []ownership.HandOver) ([]ownership.HandedOver, error) {
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
+	return c.store.HandOver(ctx, all)
+}
+
+// survey reads the epoch table for the ownership core. After a failure, which the store
+// has logged, the core asks again.
+func (c *coordinator) survey(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
+	defer cancel()
+	rows, err := c.store.Survey(ctx)
+	if err != nil {
+		return
+	}
+	c.post(ownership.Surveyed{Rows: rows})
+}

@@ -1,0 +1,224 @@
+package cluster
+
+import (
+	"errors"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/internal/consume"
+	"github.com/glotpod/ident/cluster/internal/topology"
+	"github.com/glotpod/ident/cluster/wait"
+)
+
+var errPanic = errors.New("panic")
+
+// A request is one that was received and is not yet complete. It becomes complete once:
+// with a reply, when it was forwarded, or when it is left to the broker, which delivers
+// it again.
+type request struct {
+	session  *session
+	from     *servedPartition  // whose queue it came by; nil: the shared queue
+	consumer *consume.Consumer // by which it came
+	delivery amqp.Delivery
+	received time.Time
+	trace    *requestTrace // nil: no tracing
+
+	completed sync.Once // done by whichever way of completing it comes first
+}
+
+// start counts the request as in flight.
+func (r *request) start() {
+	s := r.session
+	r.consumer.Requests.Add(1)
+	s.metrics.inFlight.Inc()
+	s.metrics.bytes.Add(float64(len(r.delivery.Body)))
+	if s.o.Tracer != nil {
+		r.trace = traceRequest(s.o.Tracer, r)
+	}
+}
+
+// complete releases what the request occupies. duration is the time until the reply; 0
+// if there was none. complete is called once.
+func (r *request) complete(outcome string, duration time.Duration) {
+	s := r.session
+	s.metrics.completed(r.operation(), r.way(), outcome, duration)
+	r.trace.end(outcome)
+	s.metrics.inFlight.Dec()
+	s.metrics.bytes.Sub(float64(len(r.delivery.Body)))
+	s.bodies.Release(r.weight())
+	r.consumer.Requests.Done()
+}
+
+// weight is what the request counts against the limit on bytes in flight. A request that
+// is larger than the limit is processed alone.
+func (r *request) weight() int64 { return min(int64(len(r.delivery.Body)), r.session.o.InFlight) }
+
+// recoverPanic, deferred, makes a panic cost only the request that caused it.
+func (r *request) recoverPanic() {
+	if v := recover(); v != nil {
+		r.session.metrics.panics.Inc()
+		r.session.o.Log.Error("panic", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+		r.replyError(errPanic)
+	}
+}
+
+// spawn runs f in a goroutine of its own.
+func (r *request) spawn(f func()) {
+	go func() {
+		defer r.recoverPanic()
+		f()
+	}()
+}
+
+// replyOr sends a reply, or an error reply if err is not nil.
+func (r *request) replyOr(body []byte, err error) {
+	if err != nil {
+		r.replyError(err)
+		return
+	}
+	r.reply(body)
+}
+
+// replyError replies that the request could not be carried out. After the end of the
+// session it leaves the request to the broker.
+func (r *request) replyError(err error) {
+	switch {
+	case r.session.ctx.Err() != nil:
+		r.leave()
+	case errors.Is(err, errPartitionOverdue):
+		r.session.metrics.overloads.WithLabelValues(overloadPartition).Inc()
+		r.reply(actor.ErrorReply(actor.InternalError("the queue of the user's partition takes nothing in")))
+	default:
+		r.reply(actor.ErrorReply(actor.InternalError("the request could not be carried out")))
+	}
+}
+
+// leave neither replies to nor acknowledges the request: when its channel is closed, the
+// broker delivers it again.
+func (r *request) leave() { r.completed.Do(r.completeLeft) }
+
+func (r *request) completeLeft() { r.complete(outcomeLeft, 0) }
+
+// reply sends a reply, and then has the request acknowledged. It blocks only on the
+// socket: if it must first be found out whether the reply queue exists, it continues in
+// the background.
+func (r *request) reply(body []byte) {
+	r.completed.Do(func() {
+		d := &r.delivery
+		if d.ReplyTo == "" || r.session.replies.Decided(d.ReplyTo, d.Redelivered) {
+			r.sendReply(body)
+		} else {
+			go r.sendReply(body)
+		}
+	})
+}
+
+func (r *request) sendReply(body []byte) {
+	s := r.session
+	if s.ctx.Err() != nil {
+		r.completeLeft()
+		return
+	}
+	if r.delivery.ReplyTo != "" {
+		switch err := r.publishReply(body); {
+		case errors.Is(err, broker.ErrReplyTo):
+			s.metrics.unanswered.Inc()
+			s.droppedReplies.Log(1, zap.Error(err))
+		case errors.Is(err, amqp.ErrClosed):
+			r.completeLeft()
+			return
+		case err != nil:
+			r.requeue("reply not sent; the request is delivered again", err)
+			return
+		}
+	}
+	r.acknowledge()
+	outcome := outcomeOK
+	if code := actor.ErrorCode(body); code != "" {
+		outcome = string(code)
+	}
+	r.complete(outcome, time.Since(r.received))
+}
+
+func (r *request) publishReply(body []byte) error {
+	s, d := r.session, &r.delivery
+	if err := s.replies.Check(s.ctx, d.ReplyTo, d.Redelivered); err != nil {
+		return err
+	}
+	span, headers := r.trace.startReply(d, len(body))
+	err := r.consumer.Publish(s.ctx, d.ReplyTo, amqp.Publishing{
+		CorrelationId: d.CorrelationId,
+		ContentType:   "application/msgpack",
+		Headers:       headers,
+		Body:          body,
+	})
+	span.End(err == nil)
+	return err
+}
+
+// acknowledge has the request acknowledged soon; at once if it has no request id, so that
+// a second delivery could not be told from a new request.
+func (r *request) acknowledge() {
+	d := &r.delivery
+	hasNoID := d.MessageId == "" && (d.ReplyTo == "" || d.CorrelationId == "")
+	needsFlush, err := r.consumer.Ack(d, hasNoID)
+	if needsFlush {
+		r.session.unacknowledged.Put(r.consumer)
+	}
+	if err != nil && !errors.Is(err, amqp.ErrClosed) {
+		r.session.o.Log.Warn("request carried out and not acknowledged; it is delivered again", zap.Error(err))
+	}
+}
+
+// requeueDelay keeps a request without a reply from being delivered again in a tight
+// loop.
+const requeueDelay = time.Second
+
+// requeue gives the request back to the broker after a delay. If it was carried out, it
+// gets the same reply when it is delivered again. requeue does not block.
+func (r *request) requeue(message string, err error) {
+	r.session.o.Log.Warn(message, zap.Error(err))
+	go func() {
+		defer r.complete(outcomeRequeued, 0)
+		if wait.For(r.session.ctx, requeueDelay) == nil {
+			r.consumer.Requeue(&r.delivery) // fails only if the channel is closed, which has the same effect
+		}
+	}()
+}
+
+// operationName returns the name of the operation with its prefix. It is the routing key
+// or, if the request was sent directly or forwarded, the type.
+func (r *request) operationName() string {
+	if r.delivery.Exchange == topology.DirectExchange || r.consumer.Queue != RequestQueue {
+		return r.delivery.Type
+	}
+	return r.delivery.RoutingKey
+}
+
+// operation returns the name of the operation without its prefix, "" if it does not have
+// the prefix.
+func (r *request) operation() string {
+	operation, ok := strings.CutPrefix(r.operationName(), topology.RequestPrefix)
+	if !ok {
+		return ""
+	}
+	return operation
+}
+
+// way returns the way by which the request came, as the metrics have it.
+func (r *request) way() string {
+	switch {
+	case r.consumer.Queue == RequestQueue:
+		return wayShared
+	case r.delivery.Exchange == topology.DirectExchange:
+		return wayDirect
+	}
+	return wayForwarded
+}

@@ -1,0 +1,259 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/consume"
+	"github.com/glotpod/ident/cluster/internal/topology"
+	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/cluster/wait"
+)
+
+// A servedPartition is a partition that this instance serves under a lease: it consumes
+// the partition's queue, and runs the actors of the partition's users. Their requests
+// come from that queue and from the router.
+type servedPartition struct {
+	ctx      context.Context // done when the partition is abandoned, or has been handed over
+	cancel   context.CancelFunc
+	lease    partition.Lease
+	consumer *consume.Consumer
+	users    *actor.Partition
+	requests meter // received by the consumer
+
+	spilled spilledWrites
+
+	handingOver atomic.Bool   // the consumer is being cancelled
+	received    chan struct{} // closed when all deliveries of the consumer were received
+}
+
+const (
+	// consumeFor is how long consuming a queue is tried while it is missing, or while
+	// the broker has not yet dropped its last consumer.
+	consumeFor   = 2 * time.Second
+	consumeEvery = 50 * time.Millisecond
+
+	// slowConsume is how long the broker may take to start a consumer until that is
+	// logged.
+	slowConsume = 10 * time.Second
+)
+
+var errNoAnswer = errors.New("the broker has not answered yet: the queue may be without a leader")
+
+// startServing starts to serve a partition. It does not wait for that.
+func (s *session) startServing(lease partition.Lease) {
+	x := s.slots[lease.Partition]
+	ctx, cancel := context.WithCancel(s.ctx)
+	x.setCancel(cancel)
+	x.enqueue(&s.running, func() {
+		p, err := s.openPartition(ctx, lease)
+		if err != nil {
+			defer cancel()
+			if ctx.Err() == nil {
+				s.o.Log.Warn("partition not consumed", zap.Int("partition", lease.Partition), zap.Error(err))
+				s.reportLost(lease)
+			}
+			return
+		}
+		p.cancel = cancel
+		s.serve(x, p)
+	})
+}
+
+// serve receives the requests of a partition that was opened.
+func (s *session) serve(x *partitionSlot, p *servedPartition) {
+	x.serving.Store(p)
+	x.accepting.Store(p)
+	if p.ctx.Err() != nil { // it was abandoned in the meantime
+		p.users.Drain(canceled)
+		x.accepting.Store(nil)
+	}
+	s.running.Go(func() {
+		defer close(p.received)
+		s.receive(p.ctx, p.consumer, p)
+		if p.ctx.Err() == nil && !p.handingOver.Load() {
+			s.o.Log.Warn("partition's consumer ended", zap.Int("partition", p.lease.Partition), zap.Error(p.consumer.EndCause()))
+			s.reportLost(p.lease)
+		}
+	})
+	after := s.coordinator.sinceClaim(p.lease.Partition)
+	s.metrics.takeOvers.Observe(after.Seconds())
+	s.o.Log.Debug("partition taken over", zap.Int("partition", p.lease.Partition), zap.Duration("after", after))
+	s.coordinator.post(ownership.Consuming(p.lease))
+}
+
+// reportLost tells the ownership core that a lease is of no use any more.
+func (s *session) reportLost(lease partition.Lease) {
+	s.coordinator.post(ownership.LeaseLost{Partition: lease.Partition, Epoch: lease.Epoch})
+}
+
+// openPartition consumes the queue of a partition, after it has made sure that this
+// instance holds the lease, and that the notifications that earlier owners have left in
+// the outbox are sent.
+func (s *session) openPartition(ctx context.Context, lease partition.Lease) (*servedPartition, error) {
+	consumer, err := s.catchUp(ctx, lease)
+	if err != nil {
+		return nil, err
+	}
+	if consumer, err = s.startConsumer(ctx, lease.Partition, consumer); err != nil {
+		return nil, err
+	}
+	return &servedPartition{
+		ctx:      ctx,
+		lease:    lease,
+		consumer: consumer,
+		users: actor.NewPartition(actor.PartitionOptions{
+			Store:   s.o.Store,
+			Lease:   lease,
+			Mailbox: s.o.Mailbox,
+			Cache:   s.cache,
+			Fenced:  func() { s.onFenced(lease) },
+		}),
+		received: make(chan struct{}),
+	}, nil
+}
+
+// catchUp sends the notifications that earlier owners have left, and takes a channel for
+// the consumer at the same time.
+func (s *session) catchUp(ctx context.Context, lease partition.Lease) (*consume.Consumer, error) {
+	var consumer *consume.Consumer
+	var opening errgroup.Group
+	opening.Go(func() (err error) {
+		consumer, err = s.channels.Get(PartitionQueue(lease.Partition))
+		return err
+	})
+	caughtUp := s.notifier.CatchUp(ctx, lease)
+	if err := opening.Wait(); err != nil {
+		return nil, err
+	}
+	if caughtUp != nil {
+		s.channels.Put(consumer)
+		return nil, fmt.Errorf("sending the notifications that were left: %w", caughtUp)
+	}
+	return consumer, nil
+}
+
+// startConsumer starts a consumer of a partition's queue, or another one if that fails
+// and may succeed soon.
+func (s *session) startConsumer(ctx context.Context, partition int, consumer *consume.Consumer) (*consume.Consumer, error) {
+	slow := time.AfterFunc(slowConsume, func() {
+		s.o.Log.Warn("partition not consumed", zap.Int("partition", partition), zap.Error(errNoAnswer))
+	})
+	defer slow.Stop()
+	for begun := time.Now(); ; {
+		err := consumer.Start(s.o.QueueType == topology.Classic)
+		if err == nil {
+			return consumer, nil
+		}
+		if topology.IsCode(err, amqp.NotFound) {
+			s.repairer.ReportMissing()
+		} else if !topology.IsCode(err, amqp.AccessRefused) {
+			return nil, err
+		}
+		if time.Since(begun) > consumeFor {
+			return nil, err
+		}
+		if err := wait.For(ctx, consumeEvery); err != nil {
+			return nil, err
+		}
+		if consumer, err = s.channels.Get(PartitionQueue(partition)); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// handOver stops serving a partition in order, and then ends its lease. It does not wait
+// for that.
+func (s *session) handOver(command ownership.HandOver) {
+	x := s.slots[command.Partition]
+	x.enqueue(&s.running, func() {
+		lease := partition.Lease{Partition: command.Partition, Epoch: command.Epoch}
+		p := x.serving.Load()
+		if p == nil || p.lease != lease || p.ctx.Err() != nil {
+			return // it was abandoned
+		}
+		begun := time.Now()
+		if err := s.finishServing(x, p); err != nil {
+			return
+		}
+		s.coordinator.endLease(command, func() {
+			after := time.Since(begun)
+			s.metrics.handOvers.Observe(after.Seconds())
+			s.o.Log.Debug("partition handed over", zap.Int("partition", lease.Partition), zap.Duration("after", after))
+		})
+	})
+}
+
+// finishServing cancels the consumer of a partition, and waits until all of its requests are
+// complete and their notifications confirmed. It returns an error if the partition is
+// abandoned before that.
+func (s *session) finishServing(x *partitionSlot, p *servedPartition) error {
+	p.handingOver.Store(true)
+	x.accepting.Store(nil)
+	if err := p.consumer.Cancel(); err != nil {
+		s.reportLost(p.lease)
+		return err
+	}
+	completed := make(chan struct{})
+	s.running.Go(func() {
+		defer close(completed)
+		<-p.received
+		p.consumer.Requests.Wait()
+	})
+	select {
+	case <-completed:
+	case <-p.ctx.Done():
+		return p.ctx.Err()
+	}
+	if err := p.users.Drain(p.ctx); err != nil {
+		return err
+	}
+	if err := s.notifier.Flush(p.ctx, p.lease.Partition); err != nil {
+		return err
+	}
+	s.channels.Put(p.consumer)
+	x.serving.Store(nil)
+	p.cancel()
+	return nil
+}
+
+// abandon stops serving a partition at once. When it has returned, nothing is read from
+// its users' state any more. Closing its channel, so that the broker delivers again what
+// was not acknowledged, follows in the background.
+func (s *session) abandon(partition int) {
+	x := s.slots[partition]
+	x.cancelLease()
+	x.accepting.Store(nil)
+	if p := x.serving.Load(); p != nil {
+		p.users.Drain(canceled) // which returns at once
+	}
+	x.enqueue(&s.running, func() {
+		p := x.serving.Swap(nil)
+		if p == nil {
+			return
+		}
+		s.metrics.lost.Inc()
+		p.consumer.Close()
+		s.running.Go(func() {
+			p.users.Stop()
+			<-p.received
+			p.consumer.Requests.Wait()
+		})
+	})
+}
+
+// canceled is a context that is done.
+var canceled = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
