@@ -13,43 +13,43 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// ErrNoInstance says that there is no instance, or none that has the name.
+// ErrNoInstance means that no instance is there, or none of that name.
 var ErrNoInstance = errors.New("no such instance")
 
-// A MissingError says which instances have not answered in time. Others know
-// of them, and believe them to be alive.
+// A MissingError names the instances that have not replied in time, although other
+// instances believe them to be alive.
 type MissingError struct {
 	Names []string // in order
 }
 
 func (e *MissingError) Error() string {
-	return "no answer in time from " + strings.Join(e.Names, ", ")
+	return "no reply in time from " + strings.Join(e.Names, ", ")
 }
 
-// AskStatus asks all members for their status, again and again until each that
-// any of them believes to be alive has answered, and for a moment nobody else
-// has. The reports are in the order of
-// names, with one for each: the latest of the newest incarnation.
+// AskStatus asks all members for their status. It repeats the request until each member
+// that any report calls alive has replied, and no further report has come for
+// 100 ms. The reports are sorted by name, one per name: the latest of the newest
+// incarnation.
 //
-// When ctx ends before, it returns the reports that came so far, and a
-// [*MissingError]; or, if none came, an error that wraps ctx's. If the broker
-// says that nobody is there, that is [ErrNoInstance]. It uses a channel of its
-// own.
+// If ctx ends earlier, AskStatus returns the reports that have come, and a
+// [*MissingError] if reports are missing. If no report has come, the error wraps ctx's.
+// If the broker has no member to deliver the request to, the error is [ErrNoInstance].
+// AskStatus opens a channel of its own.
 func AskStatus(ctx context.Context, conn *amqp.Connection) ([]Report, error) {
 	reports := make(map[string]Report)
-	err := ask(ctx, conn, typeStatus, request{}, settleFor, func(d *amqp.Delivery) (done bool) {
+	err := sendUntilAnswered(ctx, conn, typeStatus, request{}, quietPeriod, func(d *amqp.Delivery) (done bool) {
 		if r, err := decodeReport(d.Body); d.Type == typeReport && err == nil {
 			if known, ok := reports[r.Name]; !ok || known.Member().Incarnation.Compare(r.Member().Incarnation) <= 0 {
 				reports[r.Name] = r
 			}
 		}
-		return len(reports) > 0 && len(missing(reports)) == 0
+		return len(reports) > 0 && len(missingNames(reports)) == 0
 	})
 	var all []Report
 	for _, name := range slices.Sorted(maps.Keys(reports)) {
 		all = append(all, reports[name])
 	}
-	switch names := missing(reports); {
+	switch names := missingNames(reports); {
 	case err == nil:
 		return all, nil
 	case len(names) > 0 && ctx.Err() != nil:
@@ -60,9 +60,9 @@ func AskStatus(ctx context.Context, conn *amqp.Connection) ([]Report, error) {
 	return all, fmt.Errorf("asking the instances for their status: %w", err)
 }
 
-// missing returns the names of those who are alive, by any report, and have not
-// reported, or not in the incarnation that the report knows of.
-func missing(reports map[string]Report) []string {
+// missingNames returns the names of the members that any report calls alive and that have
+// not reported themselves, or only as an older incarnation than that report knows.
+func missingNames(reports map[string]Report) []string {
 	names := make(map[string]bool)
 	for _, r := range reports {
 		for _, m := range r.Members {
@@ -75,17 +75,18 @@ func missing(reports map[string]Report) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// RequestDrain asks the instance of a name to give up its partitions and to take
-// none, or, with yes being false, to take part again. It returns nil when the
-// instance has taken the request, and [ErrNoInstance], which may be wrapped with
-// ctx's error, if none has until ctx ends. It uses a channel of its own.
+// RequestDrain asks the named instance to hand over its partitions and to claim none
+// (yes is true), or to take part again (yes is false). It returns nil when the instance
+// has accepted the request. If no instance accepts it before ctx ends, the error is
+// [ErrNoInstance], possibly together with ctx's error. RequestDrain opens a channel of
+// its own.
 func RequestDrain(ctx context.Context, conn *amqp.Connection, name string, yes bool) error {
 	kind := typeUndrain
 	if yes {
 		kind = typeDrain
 	}
-	err := ask(ctx, conn, kind, request{Instance: name}, 0, func(d *amqp.Delivery) (done bool) {
-		return d.Type == typeTaken
+	err := sendUntilAnswered(ctx, conn, kind, request{Instance: name}, 0, func(d *amqp.Delivery) (done bool) {
+		return d.Type == typeAccepted
 	})
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("%w: %w", ErrNoInstance, err)
@@ -96,34 +97,33 @@ func RequestDrain(ctx context.Context, conn *amqp.Connection, name string, yes b
 	return nil
 }
 
-// askEvery is how often a request is sent: it or the answer may be lost.
-const askEvery = time.Second
+// requestInterval is how often a request is repeated: it or the reply may be lost.
+const requestInterval = time.Second
 
-// settleFor is for how long nothing more may come before all are believed to have
-// reported: who has just joined may be the first to answer, and knows nobody.
-const settleFor = 100 * time.Millisecond
+// quietPeriod is how long no further report may come before the reports count as
+// complete: a member that has just joined may reply first, and knows no other member.
+const quietPeriod = 100 * time.Millisecond
 
-// leaveWithin bounds how long the broker may take to close a channel that is of
-// no use any more.
-const leaveWithin = time.Second
+// channelCloseTimeout bounds how long the broker may take to close a channel that is no
+// longer needed.
+const channelCloseTimeout = time.Second
 
-// ask sends a request to all members, again and again, and gives answered each
-// answer. It returns nil when answered has returned true and for the time of
-// settle no more have come, and ErrNoInstance if the broker has nobody to send
-// to.
-func ask(ctx context.Context, conn *amqp.Connection, kind string, r request, settle time.Duration, answered func(*amqp.Delivery) bool) error {
-	a := asker{queue: replyPrefix + rand.Text(), correlation: rand.Text()}
+// sendUntilAnswered repeats a request to all members and calls complete with each reply.
+// It returns nil when complete has returned true and no further reply has come for the
+// time settle. It returns ErrNoInstance if no member's queue is bound to the exchange.
+func sendUntilAnswered(ctx context.Context, conn *amqp.Connection, kind string, r request, settle time.Duration, complete func(*amqp.Delivery) bool) error {
+	a := requester{queue: replyPrefix + rand.Text(), correlation: rand.Text()}
 	if err := within(ctx, conn, func() error { return a.open(conn) }); err != nil {
 		return err
 	}
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveWithin)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), channelCloseTimeout)
 		defer cancel()
-		within(ctx, conn, a.channel.Close) // an error is the channel's end
+		within(ctx, conn, a.channel.Close) // on an error, the channel is closed as well
 	}()
 	r.envelope = envelope{V: wireVersion}
-	body := encode(r)
-	again := time.NewTicker(askEvery)
+	body := encodeBody(r)
+	again := time.NewTicker(requestInterval)
 	defer again.Stop()
 	var settled <-chan time.Time
 	for {
@@ -132,15 +132,15 @@ func ask(ctx context.Context, conn *amqp.Connection, kind string, r request, set
 		}
 		for waiting := true; waiting; {
 			select {
-			case d, ok := <-a.answers:
+			case d, ok := <-a.replies:
 				if !ok {
-					return fmt.Errorf("waiting for answers: %w", amqp.ErrClosed)
+					return fmt.Errorf("waiting for replies: %w", amqp.ErrClosed)
 				}
 				if d.CorrelationId != a.correlation {
 					continue
 				}
 				settled = nil
-				if answered(&d) {
+				if complete(&d) {
 					settled = time.After(settle)
 				}
 			case <-settled:
@@ -149,7 +149,7 @@ func ask(ctx context.Context, conn *amqp.Connection, kind string, r request, set
 				if ok {
 					return ErrNoInstance
 				}
-				a.returned = nil // the answers end as well
+				a.returned = nil // the channel is closed, so replies ends as well
 			case <-again.C:
 				waiting = false
 			case <-ctx.Done():
@@ -159,16 +159,16 @@ func ask(ctx context.Context, conn *amqp.Connection, kind string, r request, set
 	}
 }
 
-// An asker is a channel that requests go out by and answers come by.
-type asker struct {
+// A requester is a channel for requests and their replies.
+type requester struct {
 	channel     *amqp.Channel
 	queue       string
 	correlation string
-	answers     <-chan amqp.Delivery
+	replies     <-chan amqp.Delivery
 	returned    chan amqp.Return
 }
 
-func (a *asker) open(conn *amqp.Connection) (err error) {
+func (a *requester) open(conn *amqp.Connection) (err error) {
 	if a.channel, err = conn.Channel(); err != nil {
 		return fmt.Errorf("opening a channel: %w", err)
 	}
@@ -180,17 +180,17 @@ func (a *asker) open(conn *amqp.Connection) (err error) {
 	if err := Declare(a.channel); err != nil {
 		return err
 	}
-	if err := declareOwn(a.channel, a.queue); err != nil {
+	if err := declareExclusive(a.channel, a.queue); err != nil {
 		return err
 	}
-	a.returned = a.channel.NotifyReturn(make(chan amqp.Return, 1)) // the first one ends it
-	if a.answers, err = a.channel.Consume(a.queue, "", true, true, false, false, nil); err != nil {
+	a.returned = a.channel.NotifyReturn(make(chan amqp.Return, 1)) // the first return ends the request
+	if a.replies, err = a.channel.Consume(a.queue, "", true, true, false, false, nil); err != nil {
 		return fmt.Errorf("consuming the queue %s: %w", a.queue, err)
 	}
 	return nil
 }
 
-func (a *asker) publish(kind string, body []byte) error {
+func (a *requester) publish(kind string, body []byte) error {
 	err := a.channel.Publish(Exchange, "", true, false, amqp.Publishing{
 		Type:          kind,
 		ContentType:   "application/json",

@@ -1,38 +1,36 @@
-// Package membership carries what the members of the cluster tell one another
-// over RabbitMQ, and what an operator asks of them. It decides nothing: that is
-// package ownership's.
+// Package membership carries the messages between the members of the cluster over
+// RabbitMQ, and the requests of an operator. It decides nothing: package ownership
+// decides.
 //
-// Each member has a queue of its own, exclusive to its connection, whose name
-// tells the incarnation ([QueueOf]). The broker drops the queue with the
-// connection, so whoever publishes to the queue and has the message returned
-// knows for certain that this incarnation is over. That is what
-// [Membership.Probe] and [StopPredecessors] do. All members' queues are bound to one fanout
-// exchange, [Exchange], by which a message reaches everybody, its sender
-// included. What concerns one alone goes to that one's queue.
+// Each member has a queue of its own, exclusive to its connection. The queue's name
+// contains the incarnation ([QueueOf]). The broker deletes the queue together with the
+// connection. So if a message to the queue is returned, this incarnation is certainly
+// gone: [Membership.Probe] and [StopPredecessors] rely on that. All members' queues are
+// bound to one fanout exchange, [Exchange], through which a message reaches every
+// member, its sender included. A message for one member goes to that member's queue.
 //
 // # What is promised
 //
-//   - What one member broadcasts, and sends to one, arrives in order. Anything may
-//     be lost: when the broker takes in less than is sent, and when a member reads
-//     less than comes.
-//   - No call by which ownership's commands are carried out waits for the broker.
-//   - Whatever anybody publishes to the exchange or to a member's queue, nothing
-//     comes of it but a line in the log, at most once a minute, unless it is a
-//     message of this package.
+//   - What one member sends, to all or to one, arrives in order. Any message may be
+//     lost: when the broker accepts less than is sent, and when a member reads less than
+//     arrives.
+//   - The methods that carry out ownership's commands do not wait for the broker.
+//   - A message that is not one of this package's has no effect except a log line, at
+//     most one per minute, whoever publishes it to the exchange or to a member's queue.
 //
 // # What is trusted
 //
-// A message is believed to be of the member that it says it is of. Who may write
-// to the exchange, or to the default exchange, can stop instances, drain them,
-// and make them believe that others are there or gone; the fence around writes
-// to the database holds all the same, but what is read may be stale then. The broker's permissions have to keep
-// others out: the exchange and all queues of this package begin with
-// glotpod.ident.
+// A message is believed to come from the member that it names as its sender. A client
+// that may publish to the exchange, or to the default exchange, can stop instances,
+// drain them, and make them believe that other members exist or are gone. The fence
+// around database writes holds all the same, but reads may be stale then. The broker's
+// permissions have to keep such clients out: the exchange and all queues of this package
+// begin with glotpod.ident.
 //
 // # On the wire
 //
-// A message is a JSON object of up to 1 MiB. Its "v" is 1; one with another is
-// not looked at. The property type says what it is: heartbeat, probe, status,
-// drain or undrain. The last three ask for an answer to the queue that reply_to
-// names, which has to begin with glotpod.ident.reply/.
+// A message is a JSON object of up to 1 MiB. Its "v" is 1; a message with another "v" is
+// ignored. The property type is heartbeat, probe, status, drain or undrain. The last
+// three ask for a reply to the queue that reply_to names, which has to begin with
+// glotpod.ident.reply/.
 package membership

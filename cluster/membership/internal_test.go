@@ -1,102 +1,77 @@
 package membership
 
 import (
-	"errors"
-	"reflect"
 	"strings"
 	"testing"
-	"testing/synctest"
-	"time"
-
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
-func TestAComplaintIsLoggedOnceAMinuteWithHowOftenItWasNot(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		core, logged := observer.New(zap.DebugLevel)
-		c := complaint{log: zap.New(core), message: "garbage"}
-		for range 150 {
-			c.make(errors.New("why"))
-			time.Sleep(time.Second)
-		}
-		var held []int64
-		for _, line := range logged.All() {
-			held = append(held, line.ContextMap()["more_since_last"].(int64))
-		}
-		if want := []int64{0, 59, 59}; !reflect.DeepEqual(held, want) {
-			t.Errorf("%v", held)
-		}
-	})
-}
-
 func TestWhatIsToBeSentIsBoundedAndTheNewestStays(t *testing.T) {
-	o := newOutbound()
+	o := newSendQueue()
 	thrown := 0
 	for range 5 * maxBroadcasts {
-		if !o.put(parcel{kind: broadcast, body: []byte("x")}) {
+		if !o.add(outboundMessage{kind: message, body: []byte("x")}) {
 			thrown++
 		}
 	}
 	if thrown != 4*maxBroadcasts || len(o.waiting) != maxBroadcasts || o.waiting[0].number != 4*maxBroadcasts+1 {
 		t.Errorf("%d thrown away, %d wait from %d on", thrown, len(o.waiting), o.waiting[0].number)
 	}
-	o = newOutbound()
+	o = newSendQueue()
 	for range 20 {
-		o.put(parcel{kind: broadcast, body: make([]byte, 1<<20)})
+		o.add(outboundMessage{kind: message, body: make([]byte, 1<<20)})
 	}
 	if len(o.waiting) != maxBroadcastBytes>>20 || o.bytes != maxBroadcastBytes {
 		t.Errorf("%d of 1 MiB wait, %d bytes", len(o.waiting), o.bytes)
 	}
 	for i := range int64(2 * maxProbes) {
-		o.put(parcel{kind: probe, key: QueueOf(ownership.Member{Incarnation: ownership.Incarnation{Start: i}})})
-		o.put(parcel{kind: reply})
+		o.add(outboundMessage{kind: probe, key: QueueOf(ownership.Member{Incarnation: ownership.Incarnation{Start: i}})})
+		o.add(outboundMessage{kind: reply})
 	}
-	if o.counts[probe] != maxProbes || o.counts[reply] != maxReplies || o.counts[broadcast] != 16 {
+	if o.counts[probe] != maxProbes || o.counts[reply] != maxReplies || o.counts[message] != 16 {
 		t.Errorf("%v wait", o.counts)
 	}
 }
 
 func TestOneQuestionAboutAMemberIsOpenAtATime(t *testing.T) {
-	o := newOutbound()
+	o := newSendQueue()
 	ask := func() int {
-		o.put(parcel{kind: probe, key: "a"})
+		o.add(outboundMessage{kind: probe, key: "a"})
 		return len(o.waiting)
 	}
 	if ask() != 1 || ask() != 1 {
 		t.Error("a second one waits")
 	}
-	o.next()
+	o.take()
 	if ask() != 0 {
 		t.Error("a second one before the answer to the first")
 	}
-	o.confirm()
+	o.confirmOldest()
 	if ask() != 1 {
 		t.Error("none after the answer")
 	}
 }
 
 func TestWhatIsSentAheadIsBoundedAndSettledInOrder(t *testing.T) {
-	o := newOutbound()
+	o := newSendQueue()
 	for range maxUnconfirmed + 2 {
-		o.put(parcel{kind: broadcast})
+		o.add(outboundMessage{kind: message})
 	}
 	for n := range maxUnconfirmed + 1 {
-		if _, ok := o.next(); ok != (n < maxUnconfirmed) {
+		if _, ok := o.take(); ok != (n < maxUnconfirmed) {
 			t.Fatalf("parcel %d: %v", n+1, ok)
 		}
 	}
 	for n := range uint64(maxUnconfirmed + 2) {
-		if o.settled(n+1) || !o.settled(n) {
+		if o.isSettled(n+1) || !o.isSettled(n) {
 			t.Fatalf("%d are confirmed", n)
 		}
-		o.next()
-		o.confirm()
+		o.take()
+		o.confirmOldest()
 	}
-	if !o.settled(o.last) {
+	if !o.isSettled(o.lastNumber) {
 		t.Error("not all are settled")
 	}
 }
@@ -141,7 +116,7 @@ func TestAMessageThatCannotBeIsNotTakenIn(t *testing.T) {
 			Wants: []lease{{Partition: 1, Epoch: 1, Holder: who}}, Gone: []MemberID{who},
 		}
 	}
-	if _, err := decodeMessage(encode(good())); err != nil {
+	if _, err := decodeMessage(encodeBody(good())); err != nil {
 		t.Fatal(err)
 	}
 	for what, spoil := range map[string]func(*heartbeat){
@@ -169,7 +144,7 @@ func TestAMessageThatCannotBeIsNotTakenIn(t *testing.T) {
 	} {
 		h := good()
 		spoil(&h)
-		if msg, err := decodeMessage(encode(h)); err == nil {
+		if msg, err := decodeMessage(encodeBody(h)); err == nil {
 			t.Errorf("%s: %+v", what, msg)
 		}
 	}

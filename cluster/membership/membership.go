@@ -9,91 +9,97 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/throttle"
+	"github.com/glotpod/ident/cluster/wait"
 )
 
-// Options say whose membership it is, and who is told what. None of the
-// functions may wait for this package.
+// Options configure a [Membership]. None of the functions may wait for a method of this
+// package.
 type Options struct {
 	Self ownership.Member
 
-	// Report returns what is answered to a status request. It is called from
-	// one goroutine, and Close waits for it.
+	// Report returns the reply to a status request. It is called from one goroutine,
+	// and Close waits for it.
 	Report func() Report
 
-	// OnEvent is told what has happened, an [ownership.Received] or an
-	// [ownership.Gone]. It must not block, and is called from two goroutines.
+	// OnEvent is called with each event: an [ownership.MessageReceived] or an
+	// [ownership.MemberGone]. It must not block. It is called from two goroutines.
 	OnEvent func(ownership.Event)
 
-	// OnDrain is told that an operator wants this instance to drain, or not to
-	// any more. It must not block.
+	// OnDrain is called if an operator asks this instance to drain (true), or to take
+	// part again (false). It must not block.
 	OnDrain func(yes bool)
 
 	Log *zap.Logger
 }
 
-// A Membership is an instance's part in the cluster over one connection to the
+// A Membership makes an instance a member of the cluster over one connection to the
 // broker. It is safe for concurrent use.
 type Membership struct {
-	o          Options
+	options    Options
 	channel    *amqp.Channel
-	closing    chan *amqp.Error // the channel's end
+	closing    chan *amqp.Error // receives the reason if the channel is closed
 	deliveries <-chan amqp.Delivery
 	returned   chan amqp.Return
 	confirmed  chan amqp.Confirmation
 
-	garbage   complaint // what came and could not be used
-	discarded complaint // what was to be sent and was not
+	malformed *throttle.Logger // messages received that could not be used
+	unsent    *throttle.Logger // messages that were to be sent and were dropped
 
-	asked  chan question // status requests that wait
-	ready  chan struct{} // holds a token while there may be something to send
-	lost   chan struct{} // closed when this is of no use any more
-	end    sync.Once     // closes the channel and waits for the following
-	using  sync.WaitGroup
-	taking sync.WaitGroup // what the channel has for us, until it is closed
+	queries    chan statusQuery // status requests that wait for a reply
+	ready      wait.Signal      // there may be a message to send
+	lost       chan struct{}    // closed when the membership is lost
+	closeOnce  sync.Once        // closes the channel and waits for the goroutines
+	workers    sync.WaitGroup   // the goroutines that end when lost is closed
+	confirming sync.WaitGroup   // the goroutine that ends when the channel is closed
 
-	mu       sync.Mutex // guards the following fields
-	err      error      // why it is lost
-	outbound outbound
-	flushes  []flush
+	mu      sync.Mutex // guards the following fields
+	err     error      // why the membership is lost
+	queue   sendQueue
+	flushes []flush
 }
 
-// consumerTag names the consumer of the member's queue within its channel.
+// consumerTag is the tag of the consumer of the member's queue.
 const consumerTag = "member"
 
-// prefetch is how many messages the broker sends ahead. The rest waits in the
-// queue, and there makes room for what is newer.
+// prefetch is how many messages the broker sends before they are acknowledged. The others
+// wait in the queue, where the oldest are dropped if it is full.
 const prefetch = 64
 
-// Join makes this instance a member over conn: it declares the exchange and the
-// member's queue, and hears from now on what others broadcast. It sends nothing
-// by itself. ctx bounds the joining alone; where it ends meanwhile, conn is
-// closed, since that is the only way to stop waiting for the broker.
+// logInterval is the least time between two log lines about messages that other clients
+// can cause.
+const logInterval = time.Minute
+
+// Join makes this instance a member over conn: it declares the exchange and the member's
+// queue, and consumes from the queue. It sends nothing by itself. ctx bounds Join alone.
+// If ctx ends before Join returns, conn is closed: there is no other way to stop waiting
+// for the broker.
 //
-// A queue that is there already means that another connection is this very
-// member, which is an error.
+// Join returns an error if the queue exists: then another connection is the same member.
 func Join(ctx context.Context, conn *amqp.Connection, o Options) (*Membership, error) {
 	m := &Membership{
-		o:         o,
-		garbage:   complaint{log: o.Log, message: "a message to the members was not understood"},
-		discarded: complaint{log: o.Log, message: "messages to the members were not sent"},
-		asked:     make(chan question, maxQuestions),
-		ready:     make(chan struct{}, 1),
+		options:   o,
+		malformed: throttle.New(o.Log, zapcore.WarnLevel, "malformed message to the members", logInterval),
+		unsent:    throttle.New(o.Log, zapcore.WarnLevel, "messages to the members not sent", logInterval),
+		queries:   make(chan statusQuery, maxStatusQueries),
+		ready:     wait.NewSignal(),
 		lost:      make(chan struct{}),
-		outbound:  newOutbound(),
+		queue:     newSendQueue(),
 	}
 	if err := within(ctx, conn, func() error { return m.open(conn) }); err != nil {
 		return nil, err
 	}
-	m.taking.Go(m.confirm)
-	m.using.Go(m.receive)
-	m.using.Go(m.send)
-	m.using.Go(m.answer)
+	m.confirming.Go(m.runConfirmations)
+	m.workers.Go(m.runReceiver)
+	m.workers.Go(m.runSender)
+	m.workers.Go(m.runReporter)
 	return m, nil
 }
 
-// open opens the channel. When it fails there is no channel left.
+// open opens the channel and prepares it. On an error the channel is closed.
 func (m *Membership) open(conn *amqp.Connection) (err error) {
 	if m.channel, err = conn.Channel(); err != nil {
 		return fmt.Errorf("opening a channel: %w", err)
@@ -109,19 +115,19 @@ func (m *Membership) open(conn *amqp.Connection) (err error) {
 	if err := m.channel.Qos(prefetch, 0, false); err != nil {
 		return fmt.Errorf("setting the prefetch count: %w", err)
 	}
-	queue := QueueOf(m.o.Self)
+	queue := QueueOf(m.options.Self)
 	if err := Declare(m.channel); err != nil {
 		return err
 	}
-	if err := declareOwn(m.channel, queue); err != nil {
+	if err := declareExclusive(m.channel, queue); err != nil {
 		return err
 	}
 	if err := m.channel.QueueBind(queue, "", Exchange, false, nil); err != nil {
 		return fmt.Errorf("binding the queue %s: %w", queue, err)
 	}
 	m.closing = m.channel.NotifyClose(make(chan *amqp.Error, 1))
-	// Without buffers: then a return is taken before the confirmation that the
-	// broker sends after it.
+	// Both without buffers, so that a return is received before the confirmation that
+	// the broker sends after it.
 	m.returned = m.channel.NotifyReturn(make(chan amqp.Return))
 	m.confirmed = m.channel.NotifyPublish(make(chan amqp.Confirmation))
 	if m.deliveries, err = m.channel.Consume(queue, consumerTag, false, true, false, false, nil); err != nil {
@@ -130,8 +136,8 @@ func (m *Membership) open(conn *amqp.Connection) (err error) {
 	return nil
 }
 
-// within calls f, which waits for the broker, and closes the connection if ctx
-// ends meanwhile.
+// within calls f, which waits for the broker. If ctx ends before f returns, within closes
+// the connection, which makes f return.
 func within(ctx context.Context, conn *amqp.Connection, f func() error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -139,43 +145,42 @@ func within(ctx context.Context, conn *amqp.Connection, f func() error) error {
 	release := context.AfterFunc(ctx, func() { conn.CloseDeadline(time.Now()) })
 	err := f()
 	if !release() {
-		return ctx.Err() // which is why f failed, if it did
+		return ctx.Err() // if f failed, this is the cause
 	}
 	return err
 }
 
 var errClosed = errors.New("the membership was closed")
 
-// Done returns a channel that is closed when the membership is lost, since
-// its channel or its queue is, or when Close is called.
+// Done returns a channel that is closed when the membership is lost, because its AMQP
+// channel or its queue is lost, or when Close is called.
 func (m *Membership) Done() <-chan struct{} { return m.lost }
 
-// Err returns why the membership is lost, nil while it is not.
+// Err returns the reason for which the membership is lost, or nil if it is not lost.
 func (m *Membership) Err() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.err
 }
 
-// lose says that the membership is of no use any more. The first reason counts.
-func (m *Membership) lose(why error) {
+// lose marks the membership as lost. The first reason counts.
+func (m *Membership) lose(reason error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.err == nil {
-		m.err = why
+		m.err = reason
 		close(m.lost)
 	}
 }
 
-// Close ends the membership and the member's queue. When it returns, nobody is
-// told anything any more. It throws away what is not sent yet; see
-// [Membership.Flush]. It waits for the broker, which closing the connection
-// ends.
+// Close ends the membership and deletes the member's queue. After it has returned, none of
+// the functions in Options is called. Close drops the messages that are not sent yet (see
+// [Membership.Flush]). It waits for the broker; closing the connection ends that wait.
 func (m *Membership) Close() {
 	m.lose(errClosed)
-	m.end.Do(func() {
-		m.using.Wait() // lest something be sent on a channel that is being closed
+	m.closeOnce.Do(func() {
+		m.workers.Wait() // so that no message is sent on a closing channel
 		m.channel.Close()
-		m.taking.Wait()
+		m.confirming.Wait()
 	})
 }

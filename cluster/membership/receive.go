@@ -5,26 +5,27 @@ import (
 	"fmt"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/cluster/ownership"
 )
 
 var errCancelled = errors.New("the broker cancelled the consumer: the queue was deleted")
 
-// receive takes what comes until the membership is lost.
-func (m *Membership) receive() {
+// runReceiver handles deliveries until the membership is lost.
+func (m *Membership) runReceiver() {
 	for {
 		select {
 		case d, ok := <-m.deliveries:
 			if !ok {
-				m.lose(m.endOfDeliveries())
+				m.lose(m.lossCause())
 				return
 			}
 			if err := d.Ack(false); err != nil {
-				continue // the deliveries end as well
+				continue // the channel is closed, so the deliveries end as well
 			}
-			if err := m.take(&d); err != nil {
-				m.garbage.make(err)
+			if err := m.handleDelivery(&d); err != nil {
+				m.malformed.Log(1, zap.Error(err))
 			}
 		case <-m.lost:
 			return
@@ -32,9 +33,9 @@ func (m *Membership) receive() {
 	}
 }
 
-// endOfDeliveries finds out why there are no more: the channel is gone, or the
-// consumer alone.
-func (m *Membership) endOfDeliveries() error {
+// lossCause returns the reason for which the deliveries have ended: the channel was
+// closed, or the consumer alone was cancelled.
+func (m *Membership) lossCause() error {
 	if !m.channel.IsClosed() {
 		return errCancelled
 	}
@@ -44,21 +45,21 @@ func (m *Membership) endOfDeliveries() error {
 	return errors.New("the connection was closed")
 }
 
-// take takes a message. An error says why it was of no use.
-func (m *Membership) take(d *amqp.Delivery) error {
+// handleDelivery handles a message. It returns an error if the message is malformed.
+func (m *Membership) handleDelivery(d *amqp.Delivery) error {
 	switch d.Type {
 	case typeHeartbeat:
 		msg, err := decodeMessage(d.Body)
 		if err != nil {
 			return err
 		}
-		m.o.OnEvent(ownership.MessageReceived{Message: msg})
+		m.options.OnEvent(ownership.MessageReceived{Message: msg})
 		return nil
 	case typeProbe:
-		return nil // it has come, which was the question
+		return nil // its arrival is all that the probe is for
 	case typeStatus, typeDrain, typeUndrain:
-		return m.takeRequest(d)
+		return m.handleRequest(d)
 	default:
-		return errors.New("an unknown type")
+		return errors.New("unknown message type")
 	}
 }

@@ -15,7 +15,7 @@ import (
 // its meaning or goes away, and not when one is added.
 const ReportFormat = 1
 
-// A Report is what a member says of itself when it is asked for its status.
+// A Report is a member's reply to a status request. It is about that member.
 type Report struct {
 	Format int `json:"format"`
 	MemberID
@@ -24,24 +24,24 @@ type Report struct {
 	StartedAt  time.Time  `json:"started_at"`
 	Parameters Parameters `json:"parameters"`
 
-	Members    []KnownMember     `json:"members"`    // the others, by name
-	Partitions []ServedPartition `json:"partitions"` // those that it holds, by number
+	Members    []KnownMember     `json:"members"`    // the other members, sorted by name
+	Partitions []ServedPartition `json:"partitions"` // those whose lease it holds, sorted by number
 
 	SharedRequestsPerSecond float64  `json:"shared_requests_per_second"` // taken from the shared queue
-	CachedUsers             int      `json:"warm_users"`                 // kept in memory
+	CachedUsers             int      `json:"warm_users"`                 // in memory
 	Counters                Counters `json:"counters"`
-	Problems                []string `json:"problems,omitempty"` // in words
+	Problems                []string `json:"problems,omitempty"` // sentences for people
 	Traffic                 Traffic  `json:"traffic,omitzero"`   // an older program leaves it out
 }
 
-// A KnownMember is what a member knows of another one.
+// A KnownMember is what a member knows about another member.
 type KnownMember struct {
 	MemberID
 	State string `json:"state"`
 	Alive bool   `json:"alive"`
 }
 
-// A ServedPartition is a partition that a member holds a lease of.
+// A ServedPartition is a partition whose lease a member holds.
 type ServedPartition struct {
 	Partition         int     `json:"partition"`
 	Phase             string  `json:"phase"`
@@ -49,45 +49,45 @@ type ServedPartition struct {
 	RequestsPerSecond float64 `json:"requests_per_second"`
 }
 
-// Counters count since the process has started.
+// Counters count since the start of the process.
 type Counters struct {
-	Forwarded int64 `json:"forwarded"` // requests taken from the shared queue that went on to a partition's
-	Misrouted int64 `json:"misplaced"` // requests that came by another partition's queue
-	Fenced    int64 `json:"fenced"`    // writes that were refused because their lease was over
+	Forwarded int64 `json:"forwarded"` // requests from the shared queue that were forwarded to a partition queue
+	Misrouted int64 `json:"misplaced"` // requests that came through another partition's queue
+	Fenced    int64 `json:"fenced"`    // writes that were refused because their lease had ended
 
 	DatabaseRoundTrips int64 `json:"database_round_trips"`
 }
 
-// Traffic says how many requests a member has answered in the last minutes, and
-// how fast.
+// Traffic is the number and the duration of the requests that a member has answered in the
+// last minutes.
 type Traffic struct {
-	IntervalSeconds int            `json:"interval_seconds"` // that each point is about
+	IntervalSeconds int            `json:"interval_seconds"` // the length of the interval of each point
 	BoundsSeconds   []float64      `json:"bounds_seconds"`   // ascending
-	Points          []TrafficPoint `json:"points"`           // the latest is the last
+	Points          []TrafficPoint `json:"points"`           // in order of time
 }
 
-// A TrafficPoint says how many requests were answered within one interval, by the
-// time that they took: Counts has the number of those that took no longer than
-// each bound, and longer than the one before, and last that of all others.
+// A TrafficPoint counts the requests that were answered within one interval, by duration.
+// Counts[i] is the number of those that took no longer than bound i and longer than the
+// bound before. The last of Counts is the number of all others.
 type TrafficPoint struct {
 	End    int64    `json:"end"` // Unix time in seconds, a multiple of the interval
 	Counts []uint64 `json:"counts"`
 }
 
-func (t Traffic) check() error {
+func (t Traffic) validate() error {
 	if len(t.Points) > 0 && (t.IntervalSeconds <= 0 || !slices.IsSorted(t.BoundsSeconds)) {
-		return errors.New("a traffic that cannot be")
+		return errors.New("impossible traffic")
 	}
 	for _, p := range t.Points {
 		if len(p.Counts) != len(t.BoundsSeconds)+1 {
-			return errors.New("a traffic that cannot be")
+			return errors.New("impossible traffic")
 		}
 	}
 	return nil
 }
 
-// NewReport returns a report that tells what s does: the identity, the state, the
-// members and the partitions. All else is left to the caller.
+// NewReport returns a report with the member id, the state, the members and the partitions
+// of s. The caller fills in the other fields.
 func NewReport(s ownership.Status) Report {
 	r := Report{
 		Format:     ReportFormat,
@@ -107,15 +107,15 @@ func NewReport(s ownership.Status) Report {
 	return r
 }
 
-// answer is the body of a report on the wire.
-type answer struct {
+// reportBody is the body of a report on the wire.
+type reportBody struct {
 	envelope
 	Report Report `json:"report"`
 }
 
-// encodeReport returns an error where a number is none, or there is too much.
+// encodeReport returns an error if a float is not a number or the body is too large.
 func encodeReport(r Report) ([]byte, error) {
-	body, err := json.Marshal(answer{envelope: envelope{V: wireVersion}, Report: r})
+	body, err := json.Marshal(reportBody{envelope: envelope{V: wireVersion}, Report: r})
 	if err == nil && len(body) > maxBody {
 		err = fmt.Errorf("%d bytes", len(body))
 	}
@@ -126,31 +126,31 @@ func encodeReport(r Report) ([]byte, error) {
 }
 
 func decodeReport(body []byte) (Report, error) {
-	var a answer
-	if err := decode(body, &a); err != nil {
+	var a reportBody
+	if err := decodeBody(body, &a); err != nil {
 		return Report{}, err
 	}
 	r := a.Report
 	if r.Format != ReportFormat {
-		return Report{}, fmt.Errorf("a report of format %d", r.Format)
+		return Report{}, fmt.Errorf("report of format %d", r.Format)
 	}
-	if err := errors.Join(r.check(), r.Parameters.check(), r.Traffic.check()); err != nil {
+	if err := errors.Join(r.validate(), r.Parameters.validate(), r.Traffic.validate()); err != nil {
 		return Report{}, err
 	}
 	if !isText(r.State) || !isText(r.Version) {
-		return Report{}, errors.New("a text that cannot be")
+		return Report{}, errors.New("impossible text")
 	}
 	if slices.ContainsFunc(r.Problems, func(problem string) bool { return !isSentence(problem) }) {
-		return Report{}, errors.New("a text that cannot be")
+		return Report{}, errors.New("impossible text")
 	}
 	for _, m := range r.Members {
-		if m.check() != nil || !isText(m.State) {
-			return Report{}, errors.New("a member that cannot be")
+		if m.validate() != nil || !isText(m.State) {
+			return Report{}, errors.New("impossible member")
 		}
 	}
 	for _, p := range r.Partitions {
 		if p.Partition < 0 || p.Partition >= r.Parameters.Partitions || !isText(p.Phase) || math.Signbit(p.RequestsPerSecond) {
-			return Report{}, errors.New("a partition that cannot be")
+			return Report{}, errors.New("impossible partition")
 		}
 	}
 	return r, nil

@@ -7,47 +7,46 @@ import (
 	"fmt"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/cluster/ownership"
 )
 
-// maxUnconfirmed is how much is sent ahead of the broker's confirmations.
+// maxUnconfirmed is how many messages may be sent and not confirmed.
 const maxUnconfirmed = 256
 
-var errFull = errors.New("the broker takes in less than there is to send")
+var errSendQueueFull = errors.New("the broker accepts less than there is to send")
 
-// Broadcast publishes a message to all members, after all that were broadcast
-// before. It does not wait. Where the broker takes in less than there is to
-// send, the oldest that was not sent is thrown away.
-func (m *Membership) Broadcast(msg ownership.Message) { m.tell(msg, Exchange, "") }
+// Broadcast sends a message to all members, after all earlier messages. It does not wait.
+// If the broker accepts less than there is to send, the oldest unsent messages are
+// dropped.
+func (m *Membership) Broadcast(msg ownership.Message) { m.sendMessage(msg, Exchange, "") }
 
-// Send sends a message to one member, as Broadcast does to all.
+// Send sends a message to one member, in order with the broadcasts. It does not wait.
 func (m *Membership) Send(to ownership.Member, msg ownership.Message) {
-	m.tell(msg, "", QueueOf(to))
+	m.sendMessage(msg, "", QueueOf(to))
 }
 
-func (m *Membership) tell(msg ownership.Message, exchange, key string) {
+func (m *Membership) sendMessage(msg ownership.Message, exchange, key string) {
 	body := encodeMessage(msg)
 	if len(body) > maxBody {
-		m.discarded.make(fmt.Errorf("a message of %d bytes", len(body)))
+		m.unsent.Log(1, zap.Error(fmt.Errorf("message of %d bytes", len(body))))
 		return
 	}
-	m.put(parcel{kind: broadcast, exchange: exchange, key: key, name: typeHeartbeat, body: body})
+	m.enqueue(outboundMessage{kind: message, exchange: exchange, key: key, msgType: typeHeartbeat, body: body})
 }
 
-// Probe asks the broker whether a member's queue is there. If it is not, Event
-// is told that the member is gone; else, or if the broker does not say, nothing
-// happens. It does not wait. While an earlier question about the same member is
-// open, it does nothing.
-func (m *Membership) Probe(who ownership.Member) {
-	m.put(parcel{kind: probe, who: who, key: QueueOf(who), name: typeProbe, body: encode(envelope{V: wireVersion})})
+// Probe asks the broker whether a member's queue exists. If it does not, OnEvent gets an
+// [ownership.MemberGone]. If it exists, or the broker does not reply, nothing happens.
+// Probe does not wait. It does nothing while an earlier probe of the member is open.
+func (m *Membership) Probe(member ownership.Member) {
+	m.enqueue(outboundMessage{kind: probe, member: member, key: QueueOf(member), msgType: typeProbe, body: encodeBody(envelope{V: wireVersion})})
 }
 
-// Flush waits until the broker has confirmed all that was broadcast so far, but
-// for what had to be thrown away. It returns an error if ctx ends before, or if
-// the membership is lost.
+// Flush waits until the broker has confirmed all messages sent so far, except those that
+// were dropped. It returns an error if ctx ends or the membership is lost before.
 func (m *Membership) Flush(ctx context.Context) error {
-	done := m.flushed()
+	done := m.startFlush()
 	select {
 	case <-done:
 	case <-m.lost:
@@ -57,35 +56,35 @@ func (m *Membership) Flush(ctx context.Context) error {
 	case <-done:
 		return nil
 	default:
-		return fmt.Errorf("sending what was broadcast: %w", cmp.Or(m.Err(), ctx.Err()))
+		return fmt.Errorf("flushing messages to the members: %w", cmp.Or(m.Err(), ctx.Err()))
 	}
 }
 
-// A flush waits for all parcels up to a number.
+// A flush waits for all messages up to a number.
 type flush struct {
-	last uint64
-	done chan struct{}
+	lastNumber uint64
+	done       chan struct{}
 }
 
-// flushed returns a channel that is closed when all that was put so far is
-// settled, which nothing is any more once the membership is lost.
-func (m *Membership) flushed() <-chan struct{} {
+// startFlush returns a channel that is closed when all messages queued so far are
+// confirmed or dropped. It is never closed if the membership is lost.
+func (m *Membership) startFlush() <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	f := flush{last: m.outbound.last, done: make(chan struct{})}
+	f := flush{lastNumber: m.queue.lastNumber, done: make(chan struct{})}
 	if m.err != nil {
 		return f.done // never
 	}
 	m.flushes = append(m.flushes, f)
-	m.settleLocked()
+	m.completeFlushesLocked()
 	return f.done
 }
 
-// settleLocked tells those who wait for what is settled now.
-func (m *Membership) settleLocked() {
+// completeFlushesLocked closes the channels of the flushes that are complete.
+func (m *Membership) completeFlushesLocked() {
 	var waiting []flush
 	for _, f := range m.flushes {
-		if m.outbound.settled(f.last) {
+		if m.queue.isSettled(f.lastNumber) {
 			close(f.done)
 		} else {
 			waiting = append(waiting, f)
@@ -94,30 +93,22 @@ func (m *Membership) settleLocked() {
 	m.flushes = waiting
 }
 
-// put has a parcel sent in its turn.
-func (m *Membership) put(p parcel) {
+// enqueue queues a message to be sent.
+func (m *Membership) enqueue(p outboundMessage) {
 	m.mu.Lock()
-	full := m.err == nil && !m.outbound.put(p)
+	full := m.err == nil && !m.queue.add(p)
 	if full {
-		m.settleLocked()
+		m.completeFlushesLocked()
 	}
 	m.mu.Unlock()
 	if full {
-		m.discarded.make(errFull)
+		m.unsent.Log(1, zap.Error(errSendQueueFull))
 	}
-	m.wake()
+	m.ready.Notify()
 }
 
-// wake has the sender look whether there is something to send.
-func (m *Membership) wake() {
-	select {
-	case m.ready <- struct{}{}:
-	default:
-	}
-}
-
-// send sends what is put, until the membership is lost.
-func (m *Membership) send() {
+// runSender sends the queued messages until the membership is lost.
+func (m *Membership) runSender() {
 	for {
 		select {
 		case <-m.ready:
@@ -125,7 +116,7 @@ func (m *Membership) send() {
 			return
 		}
 		for {
-			p, ok := m.next()
+			p, ok := m.nextOutbound()
 			if !ok {
 				break
 			}
@@ -137,19 +128,19 @@ func (m *Membership) send() {
 	}
 }
 
-// next takes a parcel that is to be sent now.
-func (m *Membership) next() (parcel, bool) {
+// nextOutbound takes a message that may be sent now from the queue.
+func (m *Membership) nextOutbound() (outboundMessage, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.err != nil {
-		return parcel{}, false
+		return outboundMessage{}, false
 	}
-	return m.outbound.next()
+	return m.queue.take()
 }
 
-func (m *Membership) publish(p parcel) error {
+func (m *Membership) publish(p outboundMessage) error {
 	_, err := m.channel.PublishWithDeferredConfirm(p.exchange, p.key, p.kind == probe, false, amqp.Publishing{
-		Type:          p.name,
+		Type:          p.msgType,
 		ContentType:   "application/json",
 		CorrelationId: p.correlation,
 		Body:          p.body,
@@ -157,15 +148,15 @@ func (m *Membership) publish(p parcel) error {
 	return err
 }
 
-// confirm takes the broker's word on what was sent, until the channel is closed.
-func (m *Membership) confirm() {
+// runConfirmations handles returns and confirmations until the channel is closed.
+func (m *Membership) runConfirmations() {
 	for m.returned != nil || m.confirmed != nil {
 		select {
 		case r, ok := <-m.returned:
 			if !ok {
 				m.returned = nil
-			} else if who, ok := m.probed(r.RoutingKey); ok && r.ReplyCode == amqp.NoRoute {
-				m.o.OnEvent(ownership.MemberGone{Member: who})
+			} else if member, ok := m.probedMember(r.RoutingKey); ok && r.ReplyCode == amqp.NoRoute {
+				m.options.OnEvent(ownership.MemberGone{Member: member})
 			}
 		case _, ok := <-m.confirmed:
 			if !ok {
@@ -173,18 +164,18 @@ func (m *Membership) confirm() {
 				continue
 			}
 			m.mu.Lock()
-			m.outbound.confirm()
-			m.settleLocked()
+			m.queue.confirmOldest()
+			m.completeFlushesLocked()
 			m.mu.Unlock()
-			m.wake()
+			m.ready.Notify()
 		}
 	}
 }
 
-// probed returns whom the open question about a queue is about.
-func (m *Membership) probed(queue string) (ownership.Member, bool) {
+// probedMember returns the member whose open probe went to the queue.
+func (m *Membership) probedMember(queue string) (ownership.Member, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	who, ok := m.outbound.probes[queue]
-	return who, ok
+	member, ok := m.queue.probes[queue]
+	return member, ok
 }

@@ -9,8 +9,7 @@ import (
 	"github.com/glotpod/ident/cluster/ownership"
 )
 
-// Exchange is the durable fanout exchange by which a message reaches all
-// members.
+// Exchange is the durable fanout exchange through which a message reaches all members.
 const Exchange = "glotpod.ident.members"
 
 const (
@@ -18,7 +17,8 @@ const (
 	replyPrefix  = "glotpod.ident.reply/"
 )
 
-// What a queue of this package holds at most. What is older makes room.
+// The limits of each queue of this package. If a queue is full, its oldest messages are
+// dropped.
 const (
 	queuedMessages = 10_000
 	queuedBytes    = 64 << 20
@@ -36,9 +36,9 @@ func Declare(channel *amqp.Channel) error {
 	return nil
 }
 
-// declareOwn declares a queue that ends with its consumer, and with the
-// connection in any case.
-func declareOwn(channel *amqp.Channel, queue string) error {
+// declareExclusive declares a queue that the broker deletes together with its consumer or
+// with the connection.
+func declareExclusive(channel *amqp.Channel, queue string) error {
 	_, err := channel.QueueDeclare(queue, false, true, true, false, amqp.Table{
 		"x-max-length":       queuedMessages,
 		"x-max-length-bytes": queuedBytes,

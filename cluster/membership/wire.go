@@ -13,18 +13,18 @@ import (
 // wireVersion is the "v" of all messages.
 const wireVersion = 1
 
-// The types of messages, told by the property of that name.
+// The values of the property type.
 const (
 	typeHeartbeat = "heartbeat" // an ownership.Message
-	typeProbe     = "probe"     // says nothing
+	typeProbe     = "probe"     // has no content
 	typeStatus    = "status"    // asks for a Report
 	typeDrain     = "drain"     // a request
 	typeUndrain   = "undrain"   // a request
-	typeReport    = "report"    // answers status
-	typeTaken     = "taken"     // answers drain and undrain
+	typeReport    = "report"    // replies to status
+	typeAccepted  = "taken"     // replies to drain and undrain
 )
 
-// What is taken in. The limits are far above what members send.
+// Limits of what is accepted. Members send far less.
 const (
 	maxBody       = 1 << 20
 	maxName       = 63
@@ -34,7 +34,7 @@ const (
 )
 
 type (
-	// An envelope is what each message is.
+	// An envelope is part of each message.
 	envelope struct {
 		V int `json:"v"`
 	}
@@ -42,7 +42,7 @@ type (
 	// A request is the body of status, drain and undrain.
 	request struct {
 		envelope
-		Instance string `json:"instance,omitempty"` // whom it is for; all, if it is status
+		Instance string `json:"instance,omitempty"` // the instance that is to act; empty for status, which goes to all
 	}
 
 	// A heartbeat is an ownership.Message.
@@ -66,53 +66,53 @@ type (
 	}
 )
 
-// An MemberID is an ownership.Member in JSON.
+// A MemberID is the JSON form of an [ownership.Member].
 type MemberID struct {
 	Name    string `json:"name"`
 	Start   int64  `json:"start"`
 	Session int64  `json:"session"`
 }
 
-// MemberIDOf returns m's identity.
+// MemberIDOf returns the id of m.
 func MemberIDOf(m ownership.Member) MemberID {
 	return MemberID{Name: m.Name, Start: m.Incarnation.Start, Session: m.Incarnation.Session}
 }
 
-// Member returns the member whose identity i is.
+// Member returns the member whose id is i.
 func (i MemberID) Member() ownership.Member {
 	return ownership.Member{Name: i.Name, Incarnation: ownership.Incarnation{Start: i.Start, Session: i.Session}}
 }
 
-func (i MemberID) check() error {
+func (i MemberID) validate() error {
 	if !IsName(i.Name) || i.Start < 0 || i.Session < 0 {
-		return errors.New("a member that cannot be")
+		return errors.New("impossible member")
 	}
 	return nil
 }
 
-// Parameters are ownership.Parameters in JSON.
+// Parameters are the JSON form of [ownership.Parameters].
 type Parameters struct {
 	Partitions   int    `json:"partitions"`
 	TableVersion int    `json:"table_version"`
 	QueueType    string `json:"queue_type"`
 }
 
-func (p Parameters) check() error {
+func (p Parameters) validate() error {
 	if p.Partitions < 0 || p.Partitions > maxPartitions || !isText(p.QueueType) {
-		return errors.New("parameters that cannot be")
+		return errors.New("impossible parameters")
 	}
 	return nil
 }
 
-// IsName reports whether an instance can have this name: 1 to 63 of the
-// characters A–Z a–z 0–9 . _ -
+// IsName reports whether name can be the name of an instance: 1 to 63 of the characters
+// A–Z a–z 0–9 . _ -
 func IsName(name string) bool {
 	return name != "" && len(name) <= maxName && !strings.ContainsFunc(name, func(r rune) bool {
 		return !(r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-')
 	})
 }
 
-// isText reports whether s is short, and does no harm in a log or a terminal.
+// isText reports whether s is short and does no harm in a log or a terminal.
 func isText(s string) bool { return len(s) <= maxText && isPrintable(s) }
 
 func isSentence(s string) bool { return len(s) <= maxSentence && isPrintable(s) }
@@ -121,8 +121,8 @@ func isPrintable(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
-// states are those in which a member sends messages, by name.
-var states = func() map[string]ownership.State {
+// statesByName has the states in which a member sends messages.
+var statesByName = func() map[string]ownership.State {
 	names := make(map[string]ownership.State)
 	for s := ownership.Joining; s <= ownership.Left; s++ {
 		names[s.String()] = s
@@ -132,8 +132,8 @@ var states = func() map[string]ownership.State {
 
 func (e *envelope) version() int { return e.V }
 
-// decode decodes a body of the version that we know.
-func decode(body []byte, into interface{ version() int }) error {
+// decodeBody decodes a body of version wireVersion.
+func decodeBody(body []byte, into interface{ version() int }) error {
 	if len(body) > maxBody {
 		return fmt.Errorf("more than %d bytes", maxBody)
 	}
@@ -141,7 +141,7 @@ func decode(body []byte, into interface{ version() int }) error {
 	if err == nil && into.version() == wireVersion {
 		return nil
 	}
-	var e envelope // whose version may be why
+	var e envelope // another version may be the cause
 	if err := json.Unmarshal(body, &e); err != nil {
 		return fmt.Errorf("decoding the envelope: %w", err)
 	}
@@ -151,8 +151,8 @@ func decode(body []byte, into interface{ version() int }) error {
 	return fmt.Errorf("decoding the body: %w", err)
 }
 
-// encode encodes what this package has made, which cannot fail.
-func encode(v any) []byte {
+// encodeBody encodes a value of this package's own types. That cannot fail.
+func encodeBody(v any) []byte {
 	body, err := json.Marshal(v)
 	if err != nil {
 		panic(err)
@@ -172,10 +172,10 @@ func encodeMessage(m ownership.Message) []byte {
 		Released:   encodeLeases(m.Released),
 		Taken:      encodeLeases(m.Taken),
 	}
-	for _, who := range m.Gone {
-		h.Gone = append(h.Gone, MemberIDOf(who))
+	for _, member := range m.Gone {
+		h.Gone = append(h.Gone, MemberIDOf(member))
 	}
-	return encode(h)
+	return encodeBody(h)
 }
 
 func encodeLeases(leases []ownership.HeldLease) []lease {
@@ -186,18 +186,18 @@ func encodeLeases(leases []ownership.HeldLease) []lease {
 	return all
 }
 
-// decodeMessage decodes a heartbeat. Whatever the body is, the message can be
-// given to an ownership.Core.
+// decodeMessage decodes a heartbeat. If it returns no error, the message can be given to
+// an ownership.Core, whoever has sent it.
 func decodeMessage(body []byte) (ownership.Message, error) {
 	var h heartbeat
-	if err := decode(body, &h); err != nil {
+	if err := decodeBody(body, &h); err != nil {
 		return ownership.Message{}, err
 	}
-	state, known := states[h.State]
+	state, known := statesByName[h.State]
 	if !known {
-		return ownership.Message{}, errors.New("a state that cannot be")
+		return ownership.Message{}, errors.New("impossible state")
 	}
-	if err := errors.Join(h.From.check(), h.Parameters.check()); err != nil {
+	if err := errors.Join(h.From.validate(), h.Parameters.validate()); err != nil {
 		return ownership.Message{}, err
 	}
 	m := ownership.Message{
@@ -219,11 +219,11 @@ func decodeMessage(body []byte) (ownership.Message, error) {
 	if len(h.Gone) > maxPartitions {
 		return ownership.Message{}, errors.New("too many members")
 	}
-	for _, who := range h.Gone {
-		if err := who.check(); err != nil {
+	for _, id := range h.Gone {
+		if err := id.validate(); err != nil {
 			return ownership.Message{}, err
 		}
-		m.Gone = append(m.Gone, who.Member())
+		m.Gone = append(m.Gone, id.Member())
 	}
 	return m, nil
 }
@@ -234,11 +234,11 @@ func decodeLeases(leases []lease) ([]ownership.HeldLease, error) {
 	}
 	var all []ownership.HeldLease
 	for _, l := range leases {
-		if err := l.Holder.check(); err != nil {
+		if err := l.Holder.validate(); err != nil {
 			return nil, err
 		}
 		if l.Partition < 0 || l.Partition >= maxPartitions || l.Epoch < 0 {
-			return nil, errors.New("a lease that cannot be")
+			return nil, errors.New("impossible lease")
 		}
 		all = append(all, ownership.HeldLease{Lease: partition.Lease{Partition: l.Partition, Epoch: l.Epoch}, Holder: l.Holder.Member()})
 	}
