@@ -54,8 +54,8 @@ func TestApply(t *testing.T) {
 	}
 }
 
-// What an operation inserted is not changed through another place where the
-// same value stands: not in the patch, not in the document, not in a copy.
+// A value in several places is changed in only one of them: an operation changes neither
+// the patch, nor the document, nor a copy.
 func TestValuesAreNotShared(t *testing.T) {
 	for name, c := range map[string]struct{ doc, ops, want string }{
 		"one value added twice": {
@@ -102,7 +102,7 @@ func TestValuesAreNotShared(t *testing.T) {
 	}
 }
 
-// One patch and one document serve many at once; the race detector watches.
+// One patch and one document may be used concurrently. The race detector checks it.
 func TestApplyAtOnce(t *testing.T) {
 	doc := tree(t, user)
 	p := patch(t, tree(t, `[
@@ -212,7 +212,7 @@ func TestEquality(t *testing.T) {
 	}
 }
 
-// Values of every type arrive as they were, to the last bit.
+// Values of all types are unchanged in the result.
 func TestValuesArriveUnchanged(t *testing.T) {
 	type opaque struct{ n *int }
 	for _, v := range []any{

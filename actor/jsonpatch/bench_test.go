@@ -45,7 +45,7 @@ func BenchmarkApply(b *testing.B) {
 	}
 }
 
-// BenchmarkHostile shows what a patch can make us do at most by default.
+// BenchmarkHostile measures the most expensive patches within the default limit.
 func BenchmarkHostile(b *testing.B) {
 	const many = 1_000_000
 	for _, c := range []struct {

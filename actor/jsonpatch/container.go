@@ -5,26 +5,25 @@ import (
 	"slices"
 )
 
-// While a patch is applied, a tree holds two sorts of containers, told apart
-// by their types. A map[string]any or []any may belong to the document or the
-// patch, or stand in several places, and is never written. An object or *array
-// was made by this Apply and may be.
+// While a patch is applied, the tree has two sorts of containers, with different types. A
+// map[string]any or []any may belong to the document or the patch, or occur in several
+// places; it is never changed. An object or *array was made by this Apply and may be
+// changed; it is called owned.
 //
-// Invariant: an owned container stands in one place of one tree, and every
-// container around it is owned.
+// Invariant: an owned container occurs in one place of one tree, and all containers around
+// it are owned.
 type container interface {
 	// descend returns the container under token, owned.
 	descend(token string) (container, *Error)
-	// insert adds v under token, and says how much work that was beyond v.
+	// insert adds v under token, and returns the work in addition to v's own.
 	insert(token string, v any) (work int, err *Error)
-	// replace puts v in the place of what is under token.
+	// replace replaces the value under token by v.
 	replace(token string, v any) *Error
-	// remove takes out what is under token, and says how much work that was.
+	// remove removes the value under token, and returns the work.
 	remove(token string) (work int, err *Error)
 }
 
-// own returns v as a container that may be written, a copy if need be. The
-// caller puts it where v was.
+// own returns v as an owned container, copied if necessary. The caller replaces v by it.
 func own(v any) (container, *Error) {
 	switch v := v.(type) {
 	case object:
@@ -130,7 +129,7 @@ func (a *array) remove(token string) (int, *Error) {
 	return (len(a.items) - i) / shiftedPerUnit, nil
 }
 
-// member returns the member that token names.
+// member returns the member with the name token.
 func member(members map[string]any, token string) (any, *Error) {
 	v, ok := members[token]
 	if !ok {
@@ -139,7 +138,7 @@ func member(members map[string]any, token string) (any, *Error) {
 	return v, nil
 }
 
-// element returns the position of the element that token names.
+// element returns the index in token, if items has such an element.
 func element(items []any, token string) (int, *Error) {
 	i, ok := parseIndex(token)
 	if !ok {
@@ -152,5 +151,5 @@ func element(items []any, token string) (int, *Error) {
 }
 
 func notAnIndex() *Error {
-	return fault(Malformed, "the pointer has something else where an array index belongs")
+	return fault(Malformed, "the pointer has no array index where one is needed")
 }

@@ -1,11 +1,10 @@
 // Package jsonpatch applies JSON Patch (RFC 6902), addressed by JSON Pointer
 // (RFC 6901), to decoded values.
 //
-// It is our own for two reasons. The wire contract answers a patch that asks
-// for what makes no sense differently from one that merely does not fit the
-// document, and both differently from a failed test, so a failure has to say
-// which it is (see [Kind]). And service ids are 64-bit integers, so a value
-// must never pass through JSON text or a float64 on its way.
+// There are two reasons not to use an existing package. First, the wire contract has
+// different error codes for a malformed patch, a patch that does not apply to the document,
+// and a failed test, so an error must have a [Kind]. Second, service ids are 64-bit
+// integers, so no value may be converted to JSON text or float64.
 //
 // # Values
 //
@@ -17,17 +16,16 @@
 //	[]any                    an array
 //	map[string]any           an object
 //
-// A value of any other type is a leaf that is moved about as it is and equals
-// what reflect.DeepEqual says it equals.
+// A value of any other type is a leaf. It is moved and copied unchanged, and compared with
+// reflect.DeepEqual.
 //
 // # Promises
 //
-// Apply changes neither the document nor the patch, and a patch applies as a
-// whole or not at all. What no operation reached is not copied: the result may
-// share it with the document and the patch, so all three are to be treated as
-// read-only from then on. Whatever the patch, Apply does not panic and ends
-// within its [Limit]. An [Error] names the operation and its pointer, never a
-// value: documents hold access tokens.
+// Apply changes neither the document nor the patch. A patch applies as a whole or not at
+// all. Apply copies only the containers that an operation changes. The result may share
+// the other parts with the document and the patch, so all three are read-only afterwards.
+// Apply never panics, and its cost never exceeds the [Limit]. An [Error] contains the
+// operation and its pointer, but no value, because documents contain access tokens.
 //
-// Whether the result is a valid user is for the caller to decide.
+// The caller must check whether the result is a valid user.
 package jsonpatch

@@ -1,7 +1,6 @@
 package jsonpatch
 
-// editor is a document to which a patch is being applied. After an error it is
-// of no use any more.
+// An editor is a document while a patch is applied. It must not be used after an error.
 type editor struct {
 	root  any
 	meter meter
@@ -42,7 +41,7 @@ func (e *editor) add(path pointer, value any) *Error {
 	return e.meter.charge(work)
 }
 
-// remove leaves nil where it removes the root.
+// remove sets a removed root to nil.
 func (e *editor) remove(path pointer) *Error {
 	if path == root {
 		e.root = nil
@@ -81,7 +80,7 @@ func (e *editor) replaceRoot(value any) *Error {
 	return nil
 }
 
-// move takes the value out and adds it again, also where both are one place.
+// move removes the value and adds it at the other place, also if both places are the same.
 func (e *editor) move(from, path pointer) *Error {
 	value, err := e.find(from)
 	if err != nil {
@@ -112,13 +111,14 @@ func (e *editor) test(path pointer, want any) *Error {
 		return fault(TestFailed, "there is no value to test")
 	}
 	if !equal(value, want) {
-		return fault(TestFailed, "the value is another than tested for")
+		return fault(TestFailed, "the value is not the tested one")
 	}
 	return nil
 }
 
-// find returns the value at a location, to be read. Only its last token may
-// lead to a Conflict: a parent that is not there makes the pointer Malformed.
+// find returns the value at a location. The caller must not change it. If only the last
+// token does not exist, that is a Conflict; if a parent does not exist, the pointer is
+// Malformed.
 func (e *editor) find(at pointer) (any, *Error) {
 	value := e.root
 	for at != root {
@@ -135,8 +135,8 @@ func (e *editor) find(at pointer) (any, *Error) {
 	return value, nil
 }
 
-// openParent returns the container around a location below the root, to be
-// written, and the location's last token.
+// openParent returns the container of a location as an owned container, and the location's
+// last token. The location must not be the root.
 func (e *editor) openParent(path pointer) (container, string, *Error) {
 	parent, last := path.parent()
 	current, err := own(e.root)
@@ -155,5 +155,5 @@ func (e *editor) openParent(path pointer) (container, string, *Error) {
 }
 
 func noSuchParent() *Error {
-	return fault(Malformed, "the pointer leads through something that is not there")
+	return fault(Malformed, "a parent of the pointer does not exist")
 }

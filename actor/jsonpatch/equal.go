@@ -6,9 +6,9 @@ import (
 	"reflect"
 )
 
-// equal compares as RFC 6902 has test compare: numbers by value whatever their
-// types, strings by code points, arrays in order, objects in any order. It
-// looks at no more of either side than both have.
+// equal compares two values as RFC 6902 defines it for test: numbers by value, whatever
+// their types, strings by code points, arrays in order, objects in any order. Its cost
+// is bounded by the smaller of the two values.
 func equal(a, b any) bool {
 	if members, ok := membersOf(a); ok {
 		other, ok := membersOf(b)
@@ -61,7 +61,7 @@ func equalItems(a, b []any) bool {
 	return true
 }
 
-// equalNumbers compares a number with anything, without rounding.
+// equalNumbers compares a number with any value, without rounding.
 func equalNumbers(a, b any) bool {
 	if a, ok := a.(float64); ok {
 		if b, ok := b.(float64); ok {
@@ -76,13 +76,13 @@ func equalNumbers(a, b any) bool {
 	return ok && x == y
 }
 
-// integer is a whole number of 64 bits and a sign, in its only form.
+// An integer is a whole number with a sign and 64 bits. Equal numbers are equal integers.
 type integer struct {
 	negative  bool
 	magnitude uint64
 }
 
-// asInteger returns the integer that v is exactly, if it is one.
+// asInteger converts v to an integer, if v is exactly an integer.
 func asInteger(v any) (integer, bool) {
 	switch v := v.(type) {
 	case uint64:

@@ -2,21 +2,19 @@ package jsonpatch
 
 import "fmt"
 
-// Kind says in what way a patch failed.
+// A Kind is the class of an error.
 type Kind uint8
 
 const (
-	// Malformed: the patch is not well formed, or a pointer leads through
-	// something that is not there, through a scalar, or to an array element
-	// by something that is no index.
+	// Malformed: the patch is not well formed; or a parent of a pointer does not
+	// exist or is a scalar; or a pointer has something else than an index for an array.
 	Malformed Kind = iota + 1
-	// Conflict: the pointer's parent is there, but not in the state that the
-	// operation needs: no such member or index, or a move into the moved
-	// value itself.
+	// Conflict: the pointer's parent exists, but does not have the member or index that
+	// the operation needs; or a value is moved into itself.
 	Conflict
-	// TestFailed: a test found another value than it asked for, or none.
+	// TestFailed: the tested value is different or does not exist.
 	TestFailed
-	// TooLarge: applying the patch would go beyond the [Limit].
+	// TooLarge: applying the patch would exceed the [Limit].
 	TooLarge
 )
 
@@ -35,22 +33,21 @@ func (k Kind) String() string {
 	return fmt.Sprintf("Kind(%d)", uint8(k))
 }
 
-// Error is the only type of error that this package returns. It may be logged
-// and shown to the caller: it holds no value of the document or the patch.
+// An Error is the only type of error of this package. It may be logged and shown to the
+// caller, because it contains no value of the document or the patch.
 type Error struct {
 	Kind Kind
-	// Op is the index of the operation that failed. It is -1 where none is to
-	// blame: the patch is no list, or the document itself is over the limit.
+	// Op is the index of the operation that failed. It is -1 if the patch is no list, or
+	// if the document alone exceeds the limit.
 	Op int
-	// Pointer is the path or from member that failed, as the patch gave it. It
-	// is empty for the root and where an operation could not be parsed.
+	// Pointer is the operation's path or from, as in the patch. It is empty for the root,
+	// and if the operation could not be parsed.
 	Pointer string
 
 	reason string
 }
 
-// Error describes the failure in one line. It shows the beginning of a long
-// pointer only.
+// Error describes the error in one line. It truncates a long pointer.
 func (e *Error) Error() string {
 	switch {
 	case e.Op < 0:
@@ -61,8 +58,8 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("jsonpatch: operation %d at %.80q: %s", e.Op, e.Pointer, e.reason)
 }
 
-// fault is an Error that does not know its place yet. The reason is one of our
-// own sentences, never a part of the input.
+// fault returns an Error without Op and Pointer; Apply and Parse add these. reason must not
+// contain parts of the input.
 func fault(kind Kind, reason string) *Error {
 	return &Error{Kind: kind, Op: -1, reason: reason}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/glotpod/ident/actor/jsonpatch"
 )
 
-// user is a document of the shape that the service patches, and some more.
+// user is a document like those that the service patches, with some more members.
 const user = `{
 	"id": 7, "name": "ada", "picture_url": null, "tags": ["x", "y"], "-": "dash",
 	"github": {"id": 9007199254740993, "access_token": "s3cret"}
@@ -149,7 +149,7 @@ func TestApplyFailures(t *testing.T) {
 	}
 }
 
-// A patch is refused as a whole before any of it is done.
+// A malformed operation is found before any operation is applied.
 func TestParseComesBeforeApply(t *testing.T) {
 	ops := []any{op("test", "path", "/name", "value", "bob"), op("frob", "path", "")}
 	_, err := run(tree(t, user), ops, roomy)
@@ -158,7 +158,7 @@ func TestParseComesBeforeApply(t *testing.T) {
 	}
 }
 
-// No part of a document or of a patch's values shows in an error.
+// Errors contain no value of the document or the patch.
 func TestErrorsHoldNoValues(t *testing.T) {
 	const secret = "s3cret"
 	doc := map[string]any{"token": secret, "list": []any{secret}, secret: map[string]any{secret: secret}}
@@ -190,7 +190,7 @@ func TestErrorShowsPlace(t *testing.T) {
 		"jsonpatch: the patch is not a list of operations":                       nil,
 		"jsonpatch: operation 0: value is missing":                               []any{op("add", "path", "/a")},
 		`jsonpatch: operation 0 at "/a\n": there is no such member`:              []any{op("remove", "path", "/a\n")},
-		"jsonpatch: operation 0: the value is another than tested for":           []any{op("test", "path", "", "value", nil)},
+		"jsonpatch: operation 0: the value is not the tested one":                []any{op("test", "path", "", "value", nil)},
 		`jsonpatch: operation 0 at "` + long[:80] + `": there is no such member`: []any{op("remove", "path", long)},
 	} {
 		if _, err := run(tree(t, `{}`), ops, roomy); err == nil || err.Error() != want {

@@ -6,8 +6,8 @@ import (
 	"github.com/glotpod/ident/actor/jsonpatch"
 )
 
-// FuzzPatch looks for patches that panic, alter their inputs, give another
-// result a second time, or make a result beyond the limit.
+// FuzzPatch searches for patches that panic, change their inputs, have another result the
+// second time, or have a result that exceeds the limit.
 func FuzzPatch(f *testing.F) {
 	for _, c := range conformanceCases(f) {
 		f.Add([]byte(c.Doc), []byte(c.Ops))

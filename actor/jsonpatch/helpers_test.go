@@ -16,10 +16,10 @@ import (
 	"github.com/glotpod/ident/actor/jsonpatch"
 )
 
-// roomy is a limit that no test meets unless it means to.
+// roomy is a limit for tests that are not about limits.
 var roomy = jsonpatch.Limit{Work: 1 << 24, Depth: 1000}
 
-// tree decodes JSON into the values that patches work on.
+// tree decodes JSON into the types that patches work on.
 func tree(t testing.TB, text string) any {
 	t.Helper()
 	v, err := decode([]byte(text))
@@ -68,7 +68,7 @@ func withNumbers(v any) (any, error) {
 	return v, nil
 }
 
-// patch parses operations that are meant to be well formed.
+// patch parses well-formed operations.
 func patch(t testing.TB, ops any) jsonpatch.Patch {
 	t.Helper()
 	p, err := jsonpatch.Parse(ops)
@@ -78,7 +78,7 @@ func patch(t testing.TB, ops any) jsonpatch.Patch {
 	return p
 }
 
-// run parses and applies, with whichever error comes first.
+// run parses and applies a patch. It returns the first error.
 func run(doc, ops any, limit jsonpatch.Limit) (any, error) {
 	p, err := jsonpatch.Parse(ops)
 	if err != nil {
@@ -127,8 +127,8 @@ func clone(v any) any {
 	return v
 }
 
-// measure walks a tree for its weight in units of Limit.Work and its depth. It
-// fails on a value that is not one of the document types.
+// measure returns the cost of a tree in units of Limit.Work, and its depth. It returns an
+// error if a value has another type than documents have.
 func measure(v any) (weight, depth int, err error) {
 	weight = 1
 	inner := func(child any) {
@@ -160,7 +160,7 @@ func measure(v any) (weight, depth int, err error) {
 	return weight, depth, err
 }
 
-// same compares exactly, types and all; empty containers must not be nil.
+// same compares values and types exactly. Empty containers must not be nil.
 func same(a, b any) bool {
 	return reflect.DeepEqual(a, b)
 }

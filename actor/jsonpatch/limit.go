@@ -1,33 +1,32 @@
 package jsonpatch
 
-// Limit bounds what one Apply may cost, so that a small patch cannot make a
-// huge document or keep a processor busy. The zero Limit allows nothing.
+// A Limit bounds the cost of one Apply, so that a small patch cannot make a huge document
+// or use much CPU time. The zero Limit allows nothing.
 type Limit struct {
-	// Work is the budget for the document and everything that the operations
-	// do to it. A value costs 1, its bytes and the bytes of its keys 1 each;
-	// the document is charged once and what an operation adds, copies or
-	// moves again each time, so the result never weighs more than Work.
-	// Array elements that shift to make or fill a gap cost 1 per 16.
+	// Work is the budget for the document and for the operations. A value costs 1, plus
+	// 1 for each byte of a string and of a key. The document is charged once, and what an
+	// operation adds, copies or moves is charged each time. Therefore the result
+	// never costs more than Work. Array elements that are shifted cost 1 per 16.
 	//
-	// The rest of the work is linear in the patch and the document, and free.
+	// All other work is linear in the patch and the document, and is not charged.
 	Work int
-	// Depth is how many arrays and objects may be nested in one another. It
-	// bounds the recursion too, so it is to be thousands at most.
+	// Depth is the maximum nesting of arrays and objects. It also bounds recursion, so it
+	// should be at most a few thousand.
 	Depth int
 }
 
-// DefaultLimit is ample for a patch of a user and keeps a processor busy for
-// some 100 ms at worst.
+// DefaultLimit is generous for a patch of a user. In the worst case Apply needs about
+// 100 ms of CPU time.
 var DefaultLimit = Limit{
 	Work:  1 << 20, // about a MiB of values
 	Depth: 1000,
 }
 
-// shiftedPerUnit is how many array elements shift at the price of one value:
-// that is a memmove, while a value has to be visited.
+// shiftedPerUnit is how many shifted array elements cost as much as one value: shifting is
+// a memmove, while a value must be visited.
 const shiftedPerUnit = 16
 
-// meter counts down a Limit.
+// A meter is what is left of a Limit.
 type meter struct {
 	left  int
 	depth int
@@ -37,16 +36,17 @@ func newMeter(limit Limit) meter {
 	return meter{left: limit.Work, depth: limit.Depth}
 }
 
-// charge takes work off the budget.
+// charge subtracts work from the budget.
 func (m *meter) charge(work int) *Error {
 	if work > m.left {
-		return fault(TooLarge, "the patch takes more work than allowed")
+		return fault(TooLarge, "the patch needs more work than allowed")
 	}
 	m.left -= work
 	return nil
 }
 
-// weigh charges for the whole of v, which has enclosing containers around it.
+// weigh charges the cost of v with everything in it. enclosing is the number of containers
+// around v.
 func (m *meter) weigh(v any, enclosing int) *Error {
 	work := 1
 	switch v := v.(type) {

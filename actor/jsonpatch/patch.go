@@ -1,12 +1,12 @@
 package jsonpatch
 
-// Patch is a list of well-formed operations. The zero Patch is empty and
-// changes nothing. It may be applied any number of times, and at once.
+// A Patch is a list of well-formed operations. The zero Patch is empty and changes
+// nothing. A Patch may be applied many times, also concurrently.
 type Patch struct {
 	ops []operation
 }
 
-// operation is one element of a patch. Only some verbs use from and value.
+// An operation is one element of a patch. Only some verbs use from and value.
 type operation struct {
 	verb  string
 	path  pointer
@@ -23,11 +23,10 @@ const (
 	verbTest    = "test"
 )
 
-// Parse reads a decoded JSON Patch: a []any of map[string]any. Members that an
-// operation does not define are ignored. A failure is an [*Error] of the kind
-// [Malformed].
+// Parse parses a decoded JSON Patch: a []any of map[string]any. Members that an operation
+// does not define are ignored. The error is an [*Error] of the kind [Malformed].
 //
-// The patch keeps the values in ops, which must not be changed any more.
+// The patch refers to the values in ops, which must not be changed afterwards.
 func Parse(ops any) (Patch, error) {
 	list, ok := ops.([]any)
 	if !ok {
@@ -68,14 +67,14 @@ func parseOperation(v any) (operation, *Error) {
 		}
 	case verbRemove:
 	default:
-		return operation{}, fault(Malformed, "op is none of the six operations")
+		return operation{}, fault(Malformed, "op is not one of the six operations")
 	}
 	return op, nil
 }
 
-// Apply returns doc with the operations done in their order. A failure is an
-// [*Error]; there is no result then. See the package's documentation for what
-// the result shares with doc and the patch.
+// Apply applies the operations to doc in order and returns the result. The error is an
+// [*Error]. The result may share parts with doc and the patch: see the package
+// documentation.
 func (p Patch) Apply(doc any, limit Limit) (any, error) {
 	e := editor{root: doc, meter: newMeter(limit)}
 	if err := e.meter.weigh(doc, 0); err != nil {

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// pointer is a well-formed JSON Pointer, kept as its text: equal locations
-// have equal texts, because RFC 6901 leaves only one way to escape a token.
+// A pointer is a well-formed JSON Pointer. Equal locations have equal pointers, because
+// there is only one way to escape a token (RFC 6901).
 type pointer string
 
 const root pointer = ""
@@ -30,7 +30,7 @@ func parsePointer(v any) (pointer, bool) {
 	}
 }
 
-// next splits off the first token. It must not be called on the root.
+// next returns the first token and the rest. It must not be called on the root.
 func (p pointer) next() (token string, rest pointer) {
 	text := string(p[1:])
 	if end := strings.IndexByte(text, '/'); end >= 0 {
@@ -39,13 +39,14 @@ func (p pointer) next() (token string, rest pointer) {
 	return unescape(text), root
 }
 
-// parent splits off the last token. It must not be called on the root.
+// parent returns the location's parent and the last token. It must not be called on the
+// root.
 func (p pointer) parent() (parent pointer, token string) {
 	slash := strings.LastIndexByte(string(p), '/')
 	return p[:slash], unescape(string(p[slash+1:]))
 }
 
-// depth is the number of containers around the location.
+// depth returns the number of containers around the location.
 func (p pointer) depth() int {
 	return strings.Count(string(p), "/")
 }
@@ -64,8 +65,8 @@ func unescape(token string) string {
 	return escapes.Replace(token)
 }
 
-// parseIndex reads an array index: decimal digits without leading zeros. One
-// too large for an int lies beyond any array, and so does the one returned.
+// parseIndex parses an array index: decimal digits without leading zeros. If the index is
+// too large for an int, it returns math.MaxInt, which is beyond the end of any array.
 func parseIndex(token string) (int, bool) {
 	if token == "" || token[0] == '0' && len(token) > 1 {
 		return 0, false

@@ -10,7 +10,8 @@ import (
 	"github.com/glotpod/ident/actor/jsonpatch"
 )
 
-// Few names, so that operations meet; some could be indices, some need escapes.
+// Only a few names, so that operations often use the same ones. Some could be indices,
+// some need escapes.
 var names = rapid.SampledFrom([]string{"a", "b", "0", "1", "-", "", "~", "/", "~1"})
 
 var scalars = rapid.OneOf(
@@ -64,7 +65,7 @@ func locations(v any) []string {
 	return all
 }
 
-// drawPointer draws a location in v, or one next to it that may not be there.
+// drawPointer draws a location in v, or a location next to it that may not exist.
 func drawPointer(t *rapid.T, v any, label string) string {
 	at := rapid.SampledFrom(locations(v)).Draw(t, label)
 	for range rapid.SampledFrom([]int{0, 0, 1, 1, 2}).Draw(t, label+" goes on") {
@@ -91,9 +92,9 @@ func drawOp(t *rapid.T, v any) any {
 	return o
 }
 
-// A patch does what its operations do one by one, each applied by itself: so
-// no operation reaches a value through another place than its pointer. And
-// neither the document nor the patch changes.
+// A patch has the same result as its operations applied one by one in patches of their
+// own. Therefore an operation changes only the place that its pointer names. Neither the
+// document nor the patch changes.
 func TestApplyIsItsOperationsInOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		doc := documents.Draw(t, "doc")
@@ -138,8 +139,7 @@ func TestApplyIsItsOperationsInOrder(t *testing.T) {
 	})
 }
 
-// Whatever a patch made passes a test for itself, and nothing but an equal
-// value does.
+// The result of a patch equals itself in a test operation, and no different value does.
 func TestResultEqualsItself(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		doc, other := documents.Draw(t, "doc"), documents.Draw(t, "other")
@@ -175,8 +175,8 @@ func TestAddThenRemoveIsIdentity(t *testing.T) {
 	})
 }
 
-// gaps lists the pointers in a document to where add inserts and overwrites
-// nothing, except by '-'.
+// gaps lists the pointers at which add inserts a value without overwriting one, except
+// those that end with '-'.
 func gaps(doc any) []string {
 	var all []string
 	for _, location := range locations(doc) {
@@ -236,7 +236,7 @@ func TestMoveIsCopyAndRemove(t *testing.T) {
 	})
 }
 
-// at returns what is at a location that exists, by means of a copy.
+// at returns the value at an existing location, by a copy operation.
 func at(doc any, location string) any {
 	v, err := run(doc, []any{op("copy", "from", location, "path", "")}, roomy)
 	if err != nil {

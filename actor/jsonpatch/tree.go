@@ -1,6 +1,6 @@
 package jsonpatch
 
-// membersOf returns the members of an object, owned or not, to be read.
+// membersOf returns the members of an object, owned or not. The caller must not change them.
 func membersOf(v any) (map[string]any, bool) {
 	switch v := v.(type) {
 	case map[string]any:
@@ -11,7 +11,7 @@ func membersOf(v any) (map[string]any, bool) {
 	return nil, false
 }
 
-// itemsOf returns the elements of an array, owned or not, to be read.
+// itemsOf returns the elements of an array, owned or not. The caller must not change them.
 func itemsOf(v any) ([]any, bool) {
 	switch v := v.(type) {
 	case []any:
@@ -22,7 +22,7 @@ func itemsOf(v any) ([]any, bool) {
 	return nil, false
 }
 
-// child returns what token names in v.
+// child returns the member or element of v with the name or index token.
 func child(v any, token string) (any, *Error) {
 	if members, ok := membersOf(v); ok {
 		return member(members, token)
@@ -37,8 +37,8 @@ func child(v any, token string) (any, *Error) {
 	return nil, fault(Malformed, "the pointer leads into a scalar")
 }
 
-// snapshot returns v with nothing owned in it, fit to stand in several places.
-// What is owned is copied, the rest shared.
+// snapshot returns v without owned containers, so that it may occur in several places.
+// Owned containers are copied, the rest is shared.
 func snapshot(v any) any {
 	switch v := v.(type) {
 	case object:
@@ -57,8 +57,8 @@ func snapshot(v any) any {
 	return v
 }
 
-// release gives up ownership of everything in v and returns it as a plain
-// tree, without copying. The owned containers are not to be used any more.
+// release converts all owned containers in v to plain ones, without copying. The owned
+// containers must not be used afterwards.
 func release(v any) any {
 	switch v := v.(type) {
 	case object:

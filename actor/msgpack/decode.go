@@ -1,15 +1,14 @@
-// Package msgpack turns the body of a request into a tree of Go values, under
-// limits, and tells apart what is no msgpack at all from what merely is no
-// request.
+// Package msgpack decodes the body of a request into Go values, within limits. It
+// distinguishes a body that is not msgpack (an [*Error]) from a body that is msgpack but
+// not a request (for example, with an [Opaque] value).
 //
-// It stands on the byte primitives of github.com/tinylib/msgp and adds what a
-// service that takes bodies from strangers needs: a container may not announce
-// more elements than there are bytes left to hold them, depth and number of
-// values are bounded, strings are UTF-8, and nothing may follow the one value.
-// Memory that a body costs is therefore bounded by its limits, whatever it
-// claims to hold.
+// It uses the byte functions of github.com/tinylib/msgp and adds the checks that a
+// service needs for bodies from untrusted callers. A container must not announce more
+// elements than the remaining bytes can hold. Depth and number of values are limited.
+// Strings must be UTF-8. No bytes may follow the value. Therefore the limits bound the
+// memory for a body, whatever sizes the body announces.
 //
-// Source of the format: https://github.com/msgpack/msgpack/blob/master/spec.md
+// Specification of the format: https://github.com/msgpack/msgpack/blob/master/spec.md
 package msgpack
 
 import (
@@ -21,18 +20,18 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// Limits bound what Decode accepts. Zero means "none allowed", so all three
-// have to be set.
+// Limits bound the bodies that Decode accepts. Zero allows nothing, so all three must be
+// set.
 type Limits struct {
-	Bytes  int // length of a whole body
-	Depth  int // containers inside one another; a scalar alone has depth 0
-	Values int // scalars, containers and map keys, all together
+	Bytes  int // length of the body
+	Depth  int // nested containers; a body that is a scalar has depth 0
+	Values int // number of scalars, containers and map keys together
 }
 
-// An Error says why a body is not one whole msgpack value within the limits.
-// It never quotes the body.
+// An Error is the reason why a body is not one whole msgpack value within the limits. It
+// never contains parts of the body.
 type Error struct {
-	Offset int // where decoding stopped, in bytes from the start
+	Offset int // where decoding stopped, in bytes from the start of the body
 	Reason string
 }
 
@@ -40,29 +39,28 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("msgpack: %s at byte %d", e.Reason, e.Offset)
 }
 
-// Opaque is a value that no request has a use for, encoded: one of an extension
-// type, such as a timestamp, or a map with a key that is not a string. It is
-// carried so that it can be refused as a wrong type, not as broken msgpack.
+// Opaque is the encoding of a value that no request uses: a value of an extension type,
+// such as a timestamp, or a map with a key that is not a string. Such a value is correct
+// msgpack, so the caller must refuse it for its type.
 type Opaque string
 
-// A Message is one decoded body.
+// A Message is a decoded body.
 type Message struct {
 	// Tree is nil, bool, int64, uint64 (only above the range of int64),
-	// float64, string, []byte, Opaque, []any or map[string]any. Where a map
-	// names a key twice, the last one counts.
+	// float64, string, []byte, Opaque, []any or map[string]any. If a map contains a
+	// key twice, the last value counts.
 	Tree any
 
-	// Raw holds, where Tree is a map, the encoded value of each of its keys.
-	// The slices share the body's memory.
+	// Raw has the encoded value of each key, if Tree is a map. The slices share
+	// memory with the body.
 	Raw map[string][]byte
 
-	// NUL is true when a string, or a key, contains U+0000, which PostgreSQL
-	// cannot store.
+	// NUL is true if a string or a key contains U+0000, which PostgreSQL cannot store.
 	NUL bool
 }
 
-// Decode reads body as one msgpack value. Every error is an *Error. The message
-// does not share memory with body, but for Raw.
+// Decode decodes body, which must be one msgpack value. Every error is an *Error. The
+// message shares no memory with body, except Raw.
 func Decode(body []byte, limits Limits) (Message, error) {
 	d := decoder{limits: limits, size: len(body)}
 	if len(body) > limits.Bytes {
@@ -111,8 +109,7 @@ func (d *decoder) value(b []byte, depth int) (any, []byte, error) {
 	return v, rest, nil
 }
 
-// scalar reads a value that holds no other ones and needs no checks beyond the
-// library's own.
+// scalar decodes a value that is no container and needs only the library's own checks.
 func scalar(b []byte) (v any, rest []byte, err error) {
 	switch msgp.NextType(b) {
 	case msgp.BoolType:
@@ -166,7 +163,7 @@ func (d *decoder) array(b []byte, depth int) (any, []byte, error) {
 	if err != nil {
 		return nil, nil, d.fail(b, err.Error())
 	}
-	if err := d.enter(rest, depth, uint64(n)); err != nil {
+	if err := d.checkContainer(rest, depth, uint64(n)); err != nil {
 		return nil, nil, err
 	}
 	list := make([]any, n)
@@ -183,11 +180,11 @@ func (d *decoder) mapping(b []byte, depth int) (any, []byte, error) {
 	if err != nil {
 		return nil, nil, d.fail(b, err.Error())
 	}
-	if err := d.enter(rest, depth, 2*uint64(n)); err != nil {
+	if err := d.checkContainer(rest, depth, 2*uint64(n)); err != nil {
 		return nil, nil, err
 	}
 	m := make(map[string]any, n)
-	odd := false
+	hasOtherKeys := false
 	if depth == 0 {
 		d.msg.Raw = make(map[string][]byte, n)
 	}
@@ -202,7 +199,7 @@ func (d *decoder) mapping(b []byte, depth int) (any, []byte, error) {
 		}
 		name, ok := key.(string)
 		if !ok {
-			odd = true
+			hasOtherKeys = true
 			continue
 		}
 		m[name] = val
@@ -210,15 +207,15 @@ func (d *decoder) mapping(b []byte, depth int) (any, []byte, error) {
 			d.msg.Raw[name] = start[:len(start)-len(rest)]
 		}
 	}
-	if odd {
+	if hasOtherKeys {
 		return Opaque(b[:len(b)-len(rest)]), rest, nil
 	}
 	return m, rest, nil
 }
 
-// enter checks a container's announced size before anything is allocated for
-// it: each of its elements takes a byte at least.
-func (d *decoder) enter(rest []byte, depth int, elements uint64) error {
+// checkContainer checks the announced size of a container before memory is allocated for
+// it. Each element needs at least one byte.
+func (d *decoder) checkContainer(rest []byte, depth int, elements uint64) error {
 	switch {
 	case depth >= d.limits.Depth:
 		return d.fail(rest, fmt.Sprintf("nested deeper than %d", d.limits.Depth))

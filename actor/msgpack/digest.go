@@ -9,10 +9,10 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// Digest condenses an operation and its decoded arguments to 64 bits, such
-// that a retry which orders its keys differently, or chooses other widths for
-// its integers, has the digest of the first try. It is the first half-word of a
-// SHA-256 over a canonical encoding.
+// Digest returns a 64-bit hash of an operation and its decoded arguments. The order of map
+// keys and the width of integers in the encoding do not matter, so a retry that is
+// encoded differently has the same digest. It is the first 8 bytes of the SHA-256 of a
+// canonical encoding.
 func Digest(operation string, tree any) int64 {
 	buf := make([]byte, 0, 256)
 	buf = msgp.AppendString(buf, operation)
@@ -66,5 +66,5 @@ func appendCanonical(b []byte, v any) []byte {
 		}
 		return b
 	}
-	panic("msgpack: not a value that Decode makes")
+	panic("msgpack: not a value that Decode returns")
 }

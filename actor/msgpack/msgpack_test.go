@@ -13,7 +13,16 @@ import (
 
 var limits = Limits{Bytes: 1 << 20, Depth: 32, Values: 100_000}
 
-func TestDecodeReadsEveryType(t *testing.T) {
+func TestDecode(t *testing.T) {
+	t.Run("types", testDecodeTypes)
+	t.Run("malformed", testDecodeMalformed)
+	t.Run("keys_that_are_no_strings", testDecodeOtherKeys)
+	t.Run("NUL", testDecodeNUL)
+	t.Run("raw", testDecodeRaw)
+	t.Run("memory_of_a_hostile_body", testDecodeMemory)
+}
+
+func testDecodeTypes(t *testing.T) {
 	for name, tc := range map[string]struct {
 		body string
 		want any
@@ -48,7 +57,7 @@ func TestDecodeReadsEveryType(t *testing.T) {
 	}
 }
 
-func TestDecodeRefusesWhatIsNotOneWholeValue(t *testing.T) {
+func testDecodeMalformed(t *testing.T) {
 	for name, body := range map[string]string{
 		"empty":                     "",
 		"truncated map":             "\x82\xa1a\x01",
@@ -80,7 +89,7 @@ func TestDecodeRefusesWhatIsNotOneWholeValue(t *testing.T) {
 	}
 }
 
-func TestAMapWithAKeyThatIsNoStringIsOpaque(t *testing.T) {
+func testDecodeOtherKeys(t *testing.T) {
 	for body, want := range map[string]any{
 		"\x82\x01\x02\xa1a\x03":      Opaque("\x82\x01\x02\xa1a\x03"),
 		"\x81\xa1a\x81\xc4\x01b\xc0": map[string]any{"a": Opaque("\x81\xc4\x01b\xc0")},
@@ -91,7 +100,7 @@ func TestAMapWithAKeyThatIsNoStringIsOpaque(t *testing.T) {
 	}
 }
 
-func TestNULIsReported(t *testing.T) {
+func testDecodeNUL(t *testing.T) {
 	for body, want := range map[string]bool{"\x81\xa1a\xa2b\x00": true, "\x81\xa2a\x00\xc0": true, "\x81\xa1a\x00": false} {
 		if got, err := Decode([]byte(body), limits); err != nil || got.NUL != want {
 			t.Errorf("%q: %v, %v", body, got.NUL, err)
@@ -99,14 +108,14 @@ func TestNULIsReported(t *testing.T) {
 	}
 }
 
-func TestRawIsTheEncodedValueAsGiven(t *testing.T) {
+func testDecodeRaw(t *testing.T) {
 	msg, err := Decode([]byte("\x82\xa3ops\x91\xcd\x00\x01\xa1x\xc0"), limits)
 	if err != nil || string(msg.Raw["ops"]) != "\x91\xcd\x00\x01" || string(msg.Raw["x"]) != "\xc0" {
 		t.Fatalf("Raw = %q, %v", msg.Raw, err)
 	}
 }
 
-func TestDigestIgnoresOrderAndWidthButNothingElse(t *testing.T) {
+func TestDigest(t *testing.T) {
 	decode := func(s string) any {
 		msg, err := Decode([]byte(s), limits)
 		if err != nil {
@@ -114,18 +123,25 @@ func TestDigestIgnoresOrderAndWidthButNothingElse(t *testing.T) {
 		}
 		return msg.Tree
 	}
-	a := Digest("patch", decode("\x82\xa1a\x01\xa1b\xa1x"))
-	if b := Digest("patch", decode("\xde\x00\x02\xa1b\xd9\x01x\xa1a\xcd\x00\x01")); a != b {
-		t.Error("same arguments, other digest")
-	}
-	for _, other := range []string{"\x82\xa1a\x02\xa1b\xa1x", "\x82\xa1a\x01\xa1b\xc4\x01x", "\x81\xa1a\x01", "\x82\xa1a\xcb\x3f\xf0\x00\x00\x00\x00\x00\x00\xa1b\xa1x"} {
-		if Digest("patch", decode(other)) == a {
-			t.Errorf("other arguments %q, same digest", other)
+	const args = "\x82\xa1a\x01\xa1b\xa1x"
+	digest := Digest("patch", decode(args))
+	t.Run("same_arguments_encoded_differently", func(t *testing.T) {
+		if Digest("patch", decode("\xde\x00\x02\xa1b\xd9\x01x\xa1a\xcd\x00\x01")) != digest {
+			t.Error("another digest")
 		}
-	}
-	if Digest("create", decode("\x82\xa1a\x01\xa1b\xa1x")) == a {
-		t.Error("other operation, same digest")
-	}
+	})
+	t.Run("other_arguments", func(t *testing.T) {
+		for _, other := range []string{"\x82\xa1a\x02\xa1b\xa1x", "\x82\xa1a\x01\xa1b\xc4\x01x", "\x81\xa1a\x01", "\x82\xa1a\xcb\x3f\xf0\x00\x00\x00\x00\x00\x00\xa1b\xa1x"} {
+			if Digest("patch", decode(other)) == digest {
+				t.Errorf("%q has the same digest", other)
+			}
+		}
+	})
+	t.Run("other_operation", func(t *testing.T) {
+		if Digest("create", decode(args)) == digest {
+			t.Error("the same digest")
+		}
+	})
 }
 
 func FuzzDecode(f *testing.F) {
@@ -141,8 +157,7 @@ func FuzzDecode(f *testing.F) {
 			}
 			return
 		}
-		// What was decoded, encoded canonically, decodes to itself: Decode
-		// loses nothing but order, width and keys that are no strings.
+		// The canonical encoding of a decoded value decodes to the same value.
 		canonical := appendCanonical(nil, msg.Tree)
 		again, err := Decode(canonical, Limits{Bytes: math.MaxInt, Depth: 16, Values: 4096})
 		if err != nil {
@@ -154,9 +169,9 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-func TestHostileBodyCostsMemoryInProportionToItsLimits(t *testing.T) {
-	// The costliest body that the limits let through: as many one-element maps
-	// as there may be values.
+func testDecodeMemory(t *testing.T) {
+	// The most expensive body within the limits: as many maps of one element as
+	// there may be values.
 	body := msgp.AppendArrayHeader(nil, 33_000)
 	for range 33_000 {
 		body = append(body, "\x81\xa0\xc0"...)
