@@ -1,0 +1,222 @@
+// Package commitstate decides what happens to a pending write after each attempt to
+// commit it. It is a pure state machine: no I/O, no goroutine, no clock. The store makes
+// the attempts, turns their results into events, and carries out the actions.
+//
+//	┌────────┐ attempt without  ┌──────────┐ outcome lost ┌────────────────┐
+//	│ Cached ├─────────────────▶│ MustRead ├─────────────▶│ OutcomeUnknown │
+//	└───┬────┘ a decision       └────┬─────┘              └───────┬────────┘
+//	    │                            │                            │
+//	    └────────────────────────────┼────────────────────────────┘
+//	                                 ▼ decided, abandoned, or given up
+//	                           ┌───────────┐
+//	                           │ Completed │
+//	                           └───────────┘
+//
+// A lost outcome leads from Cached to OutcomeUnknown too. A state is never left for an
+// earlier one.
+//
+// # What it promises
+//
+//   - Each event has exactly one transition, in each state.
+//   - A pending write is never given up while an earlier attempt may still be committed.
+//   - After a failure that is not certain to be its own, a pending write leaves its
+//     group, so that it delays no other one. If several writes to the user were in
+//     the attempt, the next one has half as many, so that the write which fails is found
+//     in a few attempts.
+//
+// # Design decisions and what they cost
+//
+// The state of each pending write is its own, although an attempt is made for a group: a
+// write that fails costs the others of its group one attempt more, and then nothing.
+// The price is that after a failure each user's writes have a transaction of their own.
+//
+// A pending write that other transactions block is postponed and not waited for. It
+// holds no connection and no lock meanwhile. The price is that its order among other
+// users' writes is lost, which nobody relies on.
+package commitstate
+
+import "time"
+
+// A State says what the next attempt may rely on.
+type State int
+
+const (
+	// Cached: the writes decide on the cached user.
+	Cached State = iota
+
+	// MustRead: no user is cached, or an attempt that relied on the cached user did
+	// not decide. The user has to be read and locked.
+	MustRead
+
+	// OutcomeUnknown: an attempt ended without telling whether it was committed. The
+	// user has to be read. All request ids have to be looked up, random ones included:
+	// they tell whether that attempt was committed.
+	OutcomeUnknown
+
+	// Completed: the caller has its result.
+	Completed
+)
+
+// A Result is what an attempt did for one pending write.
+type Result int
+
+const (
+	// Decided: the attempt was committed. The first of the pending write's writes has
+	// an outcome or an error; perhaps others of them have an outcome too.
+	Decided Result = iota
+
+	// LeftOut: the attempt was committed without this pending write, because it was
+	// large enough or took too long.
+	LeftOut
+
+	// Overtaken: the attempt was committed without this pending write, which wants the
+	// same user, request id, email or service id as another one of the attempt. What
+	// is cached may be out of date.
+	Overtaken
+
+	// PreconditionMissed: the attempt wrote nothing, because something was not as the
+	// decisions on cached users assumed.
+	PreconditionMissed
+
+	// Blocked: the attempt was committed without this pending write, because another
+	// transaction has locked or changed the user's rows.
+	Blocked
+
+	// Failed: the attempt was not committed, and the same attempt would fail again.
+	Failed
+
+	// Contended: the attempt was not committed, because another transaction was in the
+	// way.
+	Contended
+
+	// OutcomeLost: the database was unreachable, or was lost before it answered. The
+	// attempt may have been committed.
+	OutcomeLost
+
+	// Abandoned: there was no attempt. The caller's context is done, or the store closes.
+	Abandoned
+
+	results int = iota
+)
+
+// An Event is the result of an attempt for one pending write.
+type Event struct {
+	Result    Result
+	Now       time.Time
+	InAttempt int  // how many of the pending write's writes were in the attempt
+	OnCached  bool // the attempt relied on cached users
+	Alone     bool // the pending write was the only one of its group
+}
+
+// An Action is what the store does next with a pending write.
+type Action int
+
+const (
+	Deliver     Action = iota // send the outcomes, or the error, to the caller
+	Abandon                   // send the error of the context to the caller
+	GiveUp                    // log the error and send it to the caller
+	GiveUpBusy                // likewise, with an error that says that other transactions were in the way
+	Retry                     // attempt again at once, with the rest of the group
+	RetryLater                // likewise, after a pause
+	CommitAlone               // attempt at once, but no longer with the rest of the group
+	Postpone                  // queue again after a pause, for a group to come
+)
+
+// Patience is how long a pending write is attempted that other transactions block. It is
+// also how long a pending write that fails is attempted again after an attempt of unknown
+// outcome. By then the server has given up that attempt, since none of its statements may
+// take so long.
+const Patience = 20 * time.Second
+
+// A Progress is the state of a pending write with what transitions depend on.
+type Progress struct {
+	State        State
+	MaxInAttempt int       // how many of its writes may be in the next attempt; less than all after a failure
+	UnknownSince time.Time // when the latest attempt of unknown outcome ended
+	BlockedSince time.Time // when the pending write was first postponed; zero means never
+}
+
+// A transition leads to state to, or leaves a state that is later than that.
+type transition struct {
+	on   Result
+	when func(Progress, Event) bool // nil means always
+	to   State
+	then Action
+}
+
+// sameState is never later than the present state.
+const sameState = Cached
+
+// transitions has the rules. Of those for a result, the first whose condition holds
+// applies.
+var transitions = [...]transition{
+	{Decided, nil, Completed, Deliver},
+	{Abandoned, nil, Completed, Abandon},
+
+	{LeftOut, nil, sameState, Retry},
+	{Overtaken, nil, MustRead, Retry},
+	{PreconditionMissed, nil, MustRead, Retry},
+
+	{Blocked, patienceIsOver, Completed, GiveUpBusy},
+	{Blocked, nil, sameState, Postpone},
+
+	{Failed, reliedOnCached, MustRead, Retry},
+	{Failed, isInGroup, MustRead, CommitAlone},
+	{Failed, hadSeveralWrites, MustRead, Retry},
+	{Failed, mayStillCommit, sameState, RetryLater},
+	{Failed, nil, Completed, GiveUp},
+
+	{Contended, reliedOnCached, MustRead, Retry},
+	{Contended, isInGroup, MustRead, CommitAlone},
+	{Contended, patienceIsOver, Completed, GiveUpBusy},
+	{Contended, nil, MustRead, Postpone},
+
+	{OutcomeLost, isInGroupWithoutWrites, MustRead, CommitAlone},
+	{OutcomeLost, isInGroup, OutcomeUnknown, CommitAlone},
+	{OutcomeLost, hadNoWrites, MustRead, RetryLater},
+	{OutcomeLost, nil, OutcomeUnknown, RetryLater},
+}
+
+func reliedOnCached(_ Progress, e Event) bool         { return e.OnCached }
+func isInGroup(_ Progress, e Event) bool              { return !e.Alone }
+func hadNoWrites(_ Progress, e Event) bool            { return e.InAttempt == 0 }
+func isInGroupWithoutWrites(_ Progress, e Event) bool { return !e.Alone && e.InAttempt == 0 }
+func hadSeveralWrites(_ Progress, e Event) bool       { return e.InAttempt > 1 }
+
+// mayStillCommit reports whether the server may still commit an earlier attempt.
+func mayStillCommit(p Progress, e Event) bool {
+	return p.State == OutcomeUnknown && e.Now.Sub(p.UnknownSince) < Patience
+}
+
+// patienceIsOver reports whether other transactions have blocked the pending write for
+// too long.
+func patienceIsOver(p Progress, e Event) bool {
+	return !p.BlockedSince.IsZero() && e.Now.Sub(p.BlockedSince) > Patience && !mayStillCommit(p, e)
+}
+
+// After returns the progress after an event, and what the store does next.
+func (p Progress) After(e Event) (Progress, Action) {
+	t := p.transition(e)
+	if (e.Result == Failed || e.Result == OutcomeLost) && e.InAttempt > 1 {
+		p.MaxInAttempt = e.InAttempt / 2
+	}
+	if t.to == OutcomeUnknown {
+		p.UnknownSince = e.Now
+	}
+	if t.then == Postpone && p.BlockedSince.IsZero() {
+		p.BlockedSince = e.Now
+	}
+	p.State = max(p.State, t.to)
+	return p, t.then
+}
+
+// transition returns the first transition that applies. There is one for each event.
+func (p Progress) transition(e Event) *transition {
+	for i := range transitions {
+		t := &transitions[i]
+		if t.on == e.Result && (t.when == nil || t.when(p, e)) {
+			return t
+		}
+	}
+	panic("commitstate: no transition")
+}

@@ -1,0 +1,163 @@
+package commitstate
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+var now = time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
+
+func ago(d time.Duration) time.Time { return now.Add(-d) }
+
+// TestTransitions has one case for each rule, and for each condition beside it.
+func TestTransitions(t *testing.T) {
+	const soon, late = Patience - 1, Patience + 1
+	mustRead := Progress{State: MustRead, MaxInAttempt: 8}
+	unknown := func(since time.Duration) Progress {
+		return Progress{State: OutcomeUnknown, MaxInAttempt: 8, UnknownSince: ago(since)}
+	}
+	blocked := func(p Progress, since time.Duration) Progress { p.BlockedSince = ago(since); return p }
+	with := func(p Progress, s State) Progress { p.State = s; return p }
+	most := func(p Progress, n int) Progress { p.MaxInAttempt = n; return p }
+	cached := with(mustRead, Cached)
+
+	for _, c := range []struct {
+		name   string
+		before Progress
+		event  Event
+		after  Progress
+		action Action
+	}{
+		{"decided on cached", cached, Event{Result: Decided, InAttempt: 8, OnCached: true}, with(cached, Completed), Deliver},
+		{"decided by reading", mustRead, Event{Result: Decided, InAttempt: 8}, with(mustRead, Completed), Deliver},
+		{"abandoned", unknown(soon), Event{Result: Abandoned}, with(unknown(soon), Completed), Abandon},
+		{"left out", cached, Event{Result: LeftOut, OnCached: true}, cached, Retry},
+		{"left out of reading", unknown(soon), Event{Result: LeftOut}, unknown(soon), Retry},
+		{"overtaken", cached, Event{Result: Overtaken, OnCached: true}, mustRead, Retry},
+		{"precondition missed", cached, Event{Result: PreconditionMissed, OnCached: true, InAttempt: 8, Alone: true}, mustRead, Retry},
+
+		{"blocked/first", mustRead, Event{Result: Blocked}, blocked(mustRead, 0), Postpone},
+		{"blocked/first, not read before", cached, Event{Result: Blocked}, blocked(cached, 0), Postpone},
+		{"blocked/patience lasts", blocked(mustRead, Patience), Event{Result: Blocked}, blocked(mustRead, Patience), Postpone},
+		{"blocked/patience is over", blocked(mustRead, late), Event{Result: Blocked}, with(blocked(mustRead, late), Completed), GiveUpBusy},
+		{"blocked/earlier attempt may commit", blocked(unknown(soon), late), Event{Result: Blocked}, blocked(unknown(soon), late), Postpone},
+		{"blocked/earlier attempt is over", blocked(unknown(late), late), Event{Result: Blocked}, with(blocked(unknown(late), late), Completed), GiveUpBusy},
+
+		{"failed/on cached", cached, Event{Result: Failed, InAttempt: 1, OnCached: true, Alone: true}, mustRead, Retry},
+		{"failed/on cached, several", cached, Event{Result: Failed, InAttempt: 7, OnCached: true}, most(mustRead, 3), Retry},
+		{"failed/in a group", mustRead, Event{Result: Failed, InAttempt: 1}, mustRead, CommitAlone},
+		{"failed/in a group, several", mustRead, Event{Result: Failed, InAttempt: 8}, most(mustRead, 4), CommitAlone},
+		{"failed/in a group, not in the attempt", cached, Event{Result: Failed}, mustRead, CommitAlone},
+		{"failed/alone, several", mustRead, Event{Result: Failed, InAttempt: 2, Alone: true}, most(mustRead, 1), Retry},
+		{"failed/alone, several, may commit", unknown(soon), Event{Result: Failed, InAttempt: 2, Alone: true}, most(unknown(soon), 1), Retry},
+		{"failed/alone", mustRead, Event{Result: Failed, InAttempt: 1, Alone: true}, with(mustRead, Completed), GiveUp},
+		{"failed/alone, earlier attempt may commit", unknown(soon), Event{Result: Failed, InAttempt: 1, Alone: true}, unknown(soon), RetryLater},
+		{"failed/alone, earlier attempt is over", unknown(Patience), Event{Result: Failed, InAttempt: 1, Alone: true}, with(unknown(Patience), Completed), GiveUp},
+		{"failed/alone, fenced before", mustRead, Event{Result: Failed, Alone: true}, with(mustRead, Completed), GiveUp},
+
+		{"contended/on cached", cached, Event{Result: Contended, InAttempt: 8, OnCached: true}, mustRead, Retry},
+		{"contended/in a group", mustRead, Event{Result: Contended, InAttempt: 8}, mustRead, CommitAlone},
+		{"contended/alone", mustRead, Event{Result: Contended, InAttempt: 8, Alone: true}, blocked(mustRead, 0), Postpone},
+		{"contended/alone, patience is over", blocked(mustRead, late), Event{Result: Contended, InAttempt: 1, Alone: true}, with(blocked(mustRead, late), Completed), GiveUpBusy},
+		{"contended/alone, earlier attempt may commit", blocked(unknown(soon), late), Event{Result: Contended, InAttempt: 1, Alone: true}, blocked(unknown(soon), late), Postpone},
+
+		{"outcome lost/on cached", cached, Event{Result: OutcomeLost, InAttempt: 1, OnCached: true, Alone: true}, unknown(0), RetryLater},
+		{"outcome lost/in a group", cached, Event{Result: OutcomeLost, InAttempt: 8, OnCached: true}, most(unknown(0), 4), CommitAlone},
+		{"outcome lost/in a group, not in the attempt", cached, Event{Result: OutcomeLost, OnCached: true}, mustRead, CommitAlone},
+		{"outcome lost/alone", mustRead, Event{Result: OutcomeLost, InAttempt: 1, Alone: true}, unknown(0), RetryLater},
+		{"outcome lost/alone, not in the attempt", mustRead, Event{Result: OutcomeLost, Alone: true}, mustRead, RetryLater},
+		{"outcome lost/again", unknown(soon), Event{Result: OutcomeLost, InAttempt: 1, Alone: true}, unknown(0), RetryLater},
+		{"outcome lost/again, not in the attempt", unknown(soon), Event{Result: OutcomeLost, Alone: true}, unknown(soon), RetryLater},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.event.Now = now
+			after, action := c.before.After(c.event)
+			if after != c.after || action != c.action {
+				t.Errorf("%+v, action %d, want %+v, action %d", after, action, c.after, c.action)
+			}
+		})
+	}
+}
+
+// all calls yield with each combination of a progress and an event.
+func all(yield func(Progress, Event)) {
+	var times []time.Time
+	for _, d := range []time.Duration{0, time.Second, Patience - 1, Patience, Patience + 1, time.Hour} {
+		times = append(times, ago(d))
+	}
+	for s := Cached; s < Completed; s++ {
+		for _, unknownSince := range append(times, time.Time{}) {
+			if (s == OutcomeUnknown) == unknownSince.IsZero() {
+				continue
+			}
+			for _, blockedSince := range append(times, time.Time{}) {
+				for result := range results {
+					for _, inAttempt := range []int{0, 1, 2, 3, 10} {
+						for _, flags := range [][2]bool{{false, false}, {false, true}, {true, false}, {true, true}} {
+							yield(Progress{s, 10, unknownSince, blockedSince}, Event{Result(result), now, inAttempt, flags[0], flags[1]})
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestInvariants(t *testing.T) {
+	combinations := 0
+	used := make(map[*transition]bool)
+	all(func(p Progress, e Event) {
+		combinations++
+		used[p.transition(e)] = true
+		after, action := p.After(e)
+		wrong := func(what string) { t.Errorf("%s: %+v, %+v: %+v, action %d", what, p, e, after, action) }
+		if ends := action == Deliver || action == Abandon || action == GiveUp || action == GiveUpBusy; ends != (after.State == Completed) {
+			wrong("completed by another action")
+		}
+		if after.State < p.State {
+			wrong("an earlier state")
+		}
+		if (action == GiveUp || action == GiveUpBusy) && mayStillCommit(p, e) {
+			wrong("given up, and an earlier attempt may commit")
+		}
+		if after.MaxInAttempt < 1 || after.MaxInAttempt > p.MaxInAttempt {
+			wrong("size of the next attempt")
+		}
+		if e.Result == OutcomeLost && e.InAttempt > 0 && after.State != OutcomeUnknown {
+			wrong("an outcome was forgotten")
+		}
+		if !e.Alone && (e.Result == Failed || e.Result == OutcomeLost || e.Result == Contended) && action == RetryLater {
+			wrong("others wait")
+		}
+		if (action == Postpone) != (action == Postpone && !after.BlockedSince.IsZero()) {
+			wrong("postponed without a limit")
+		}
+	})
+	for i := range transitions {
+		if !used[&transitions[i]] {
+			t.Errorf("transition %d never applies", i)
+		}
+	}
+	t.Log(combinations, "combinations")
+}
+
+// A pending write of many writes, one of which fails, is attempted until that write is
+// alone, and then given up.
+func TestHalving(t *testing.T) {
+	for _, writes := range []int{2, 3, 64, 127, 128} {
+		t.Run(fmt.Sprint(writes, " writes"), func(t *testing.T) {
+			p := Progress{State: Cached, MaxInAttempt: writes}
+			for attempts := 1; ; attempts++ {
+				var action Action
+				p, action = p.After(Event{Result: Failed, Now: now, InAttempt: p.MaxInAttempt, OnCached: p.State == Cached, Alone: true})
+				if action == GiveUp {
+					break
+				}
+				if action != Retry || attempts > 8 {
+					t.Fatalf("action %d after %d attempts", action, attempts)
+				}
+			}
+		})
+	}
+}
