@@ -6,21 +6,60 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/store/internal/keyring"
 )
 
-// Decided writes wait for nothing but the check for conflicts.
-type decided struct {
-	pending   *pending
-	before    *storedUser      // nil: nobody, or somebody who was not read
-	current   *actor.User      // before, with access tokens if the write needs them
-	decisions []actor.Decision // of the first of the pending writes, one after another
+// A decider has writes decide.
+type decider struct {
+	keyring               *keyring.Keyring
+	tokensInNotifications bool
+	log                   *zap.Logger
+	panics                prometheus.Counter
+	logUnreadable         func(userID int64, err error)
 }
 
-// firstNext is the user as the first decision leaves him, nil where he is not changed, or
-// is gone. No later decision gives him another email or service id.
+// decide has one write decide. A write that panics fails, and no other one with it.
+func (d *decider) decide(w *actor.Write, current *actor.User) (decision actor.Decision) {
+	defer func() {
+		if r := recover(); r != nil {
+			d.panics.Inc()
+			d.log.Error("panic", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
+			decision = actor.Decision{Refusal: actor.InternalError("the request could not be carried out")}
+		}
+	}()
+	return w.Decide(current, d.tokensInNotifications)
+}
+
+// current returns the user on which a write decides, with access tokens if the write
+// needs them. It returns nil if there is no user, or the write decides without one.
+func (d *decider) current(stored *storedUser, w *actor.Write) (*actor.User, error) {
+	if stored == nil || w.Refusal() != nil {
+		return nil, nil
+	}
+	if !w.NeedsTokens() {
+		return &stored.user, nil
+	}
+	user, err := stored.unseal(d.keyring)
+	if err != nil {
+		d.logUnreadable(stored.user.ID, err)
+	}
+	return user, err
+}
+
+// decided are the writes of a pending write that have decided in an attempt.
+type decided struct {
+	pending   *pending
+	stored    *storedUser      // nil if there is no user, or it was not read
+	current   *actor.User      // the user before the first decision
+	decisions []actor.Decision // of the first writes, each on the result of the one before
+}
+
+// firstNext returns the user after the first decision. It is nil if the write was refused
+// or deletes the user. No later decision gives the user another email or service id.
 func (d *decided) firstNext() *actor.User {
 	if first := d.decisions[0]; first.Refusal == nil {
 		return first.Next
@@ -28,37 +67,28 @@ func (d *decided) firstNext() *actor.User {
 	return nil
 }
 
-// decide lets the writes decide on the locked users, and plans the changes. It returns
-// the pendings that it did not come to.
-// Where a patch gives a user another email or service id, it takes a round trip
-// to find out whose those are.
-func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) (late []*pending, err error) {
+// decideOnStored has the writes decide on the locked users, and plans the changes. The
+// pending writes that it does not come to are left out. If a patch gives a user another
+// email or service id, it takes a round trip to find the owner of that.
+func (a *attempt) decideOnStored(ctx context.Context, conn *pgx.Conn, deadline time.Time) error {
 	var all []decided
 	var wanted wantedKeys
-	for i, p := range g.writes {
-		if i > 0 && g.isFull(deadline) {
-			late = leaveOut(g.writes[i:])
+	for i, p := range a.group {
+		if i > 0 && a.isFull(deadline) {
+			a.leaveOutRest(i)
 			break
 		}
-		if g.repeat(p) {
+		if a.replay(p) {
 			continue
 		}
-		w := p.first()
-		before := g.stored[w.UserID]
-		var current *actor.User
-		if before != nil && w.Refusal() == nil {
-			current = &before.user
-			if w.NeedsTokens() {
-				var err error
-				if current, err = before.unseal(g.store.keyring); err != nil {
-					g.store.reader.logUnreadable(before.user.ID, err)
-					g.plan.fail(p, err)
-					continue
-				}
-			}
+		stored := a.stored[p.first().UserID]
+		current, err := a.decider.current(stored, p.first())
+		if err != nil {
+			p.setDecided(nil, err)
+			continue
 		}
-		d := decided{pending: p, before: before, current: current}
-		g.ask(&d, deadline)
+		d := decided{pending: p, stored: stored, current: current}
+		a.decide(&d, deadline)
 		if next := d.firstNext(); next != nil && current != nil {
 			wanted.add(current, next)
 		}
@@ -66,33 +96,34 @@ func (g *group) decide(ctx context.Context, conn *pgx.Conn, deadline time.Time) 
 	}
 
 	batch := new(pgx.Batch)
-	if wanted.queue(batch, &g.owners); batch.Len() > 0 {
+	if wanted.queue(batch, &a.owners); batch.Len() > 0 {
 		if err := conn.SendBatch(ctx, batch).Close(); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for _, d := range all {
 		if next := d.firstNext(); next != nil {
-			if what := g.owners.conflict(next); what != "" {
-				d.decisions = []actor.Decision{{Refusal: &actor.Refusal{Code: actor.Conflict, Message: what}}} // it was the only one
+			if conflict := a.owners.conflict(next); conflict != "" {
+				// There is no other decision: the write had to be committed alone.
+				d.decisions = []actor.Decision{{Refusal: &actor.Refusal{Code: actor.Conflict, Message: conflict}}}
 			} else {
-				g.owners.add(next)
+				a.owners.add(next)
 			}
 		}
-		if err := g.plan.add(g.store, d); err != nil {
-			return nil, err
+		if err := a.plan.add(d); err != nil {
+			return err
 		}
 	}
-	return late, nil
+	return nil
 }
 
-// repeat plans the answers to those writes that were done before, as many of the first as
-// there are; or says that the first one was not.
-func (g *group) repeat(p *pending) bool {
-	var rows []outcomeRow
-	for _, identity := range p.identities {
-		row, known := g.known[identity]
-		if !known {
+// replay plans the recorded outcomes of the first writes, as far as they were decided
+// before. It reports whether the first one was.
+func (a *attempt) replay(p *pending) bool {
+	var rows []recordedOutcome
+	for _, id := range p.requestIDs {
+		row, recorded := a.recorded[id]
+		if !recorded {
 			break
 		}
 		rows = append(rows, row)
@@ -100,28 +131,29 @@ func (g *group) repeat(p *pending) bool {
 	if len(rows) == 0 {
 		return false
 	}
-	g.plan.repeat(p, rows, g.good(p.lease))
+	a.plan.addReplay(p, rows, a.leaseValid(p.lease))
 	return true
 }
 
-// ask lets writes to one user decide one after another: all of the pending ones that are
-// meant; or less, since some remain by themselves, were done before, or are too much.
-func (g *group) ask(d *decided, deadline time.Time) {
+// decide has the writes of d.pending that are in the attempt decide, each on the result of
+// the one before. It stops early before a replay or a write that must be committed alone,
+// or if the attempt is full. It decides at least the first one.
+func (a *attempt) decide(d *decided, deadline time.Time) {
 	p, current := d.pending, d.current
-	if own := time.Now().Add(decideOneFor); own.Before(deadline) {
+	if own := time.Now().Add(decideUserFor); own.Before(deadline) {
 		deadline = own
 	}
-	for i, w := range p.writes[:p.part] {
-		if _, known := g.known[p.identities[i]]; known || i > 0 && g.isFull(deadline) {
+	for i, w := range p.writes[:p.inAttempt] {
+		if _, recorded := a.recorded[p.requestIDs[i]]; recorded || i > 0 && a.isFull(deadline) {
 			break
 		}
-		decision := g.store.ask(w, current)
-		alone := isForItself(current, decision)
+		decision := a.decider.decide(w, current)
+		alone := mustCommitAlone(current, decision)
 		if alone && i > 0 {
 			break
 		}
 		d.decisions = append(d.decisions, decision)
-		g.weight += w.Size + 2*len(decision.Notification.Body) // the audit has about the same
+		a.size += w.Size + 2*len(decision.Notification.Body) // a row of ident_audit has about the same size
 		if decision.Refusal == nil {
 			current = decision.Next
 		}
@@ -129,37 +161,17 @@ func (g *group) ask(d *decided, deadline time.Time) {
 			break
 		}
 	}
-	p.part = len(d.decisions)
+	p.inAttempt = len(d.decisions)
 	if current != d.current && current != nil {
-		g.weight += current.Size()
+		a.size += current.Size()
 	}
 }
 
-// leaveOut returns writes that are not part of a try after all.
-func leaveOut(writes []*pending) []*pending {
-	for _, p := range writes {
-		p.part = 0
-	}
-	return writes
-}
-
-// isForItself says that a write is not to be committed along with others to its user:
-// it could fail, and they with it; or none can follow it.
-func isForItself(current *actor.User, d actor.Decision) bool {
+// mustCommitAlone reports whether a write must not share a transaction with other writes
+// to its user: it could fail and they would fail with it, or no write can follow it.
+func mustCommitAlone(current *actor.User, d actor.Decision) bool {
 	if d.Refusal != nil {
 		return d.Refusal.Code == actor.InvocationFailed
 	}
 	return d.Next == nil || new(wantedKeys).add(current, d.Next)
-}
-
-// ask lets a write decide. A write that panics fails alone.
-func (s *Store) ask(w *actor.Write, current *actor.User) (d actor.Decision) {
-	defer func() {
-		if r := recover(); r != nil {
-			s.metrics.panics.Inc()
-			s.log.Error("panic", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
-			d = actor.Decision{Refusal: actor.InternalError("the request could not be carried out")}
-		}
-	}()
-	return w.Decide(current, s.reveal)
 }

@@ -10,15 +10,15 @@ import (
 	"github.com/glotpod/ident/store/internal/leases"
 )
 
-// queueLocks takes the locks on the partitions that the group writes to, and
-// returns these.
-func (g *group) queueLocks(batch *pgx.Batch) (partitions []int) {
-	for _, p := range g.writes {
+// queueLocks locks the partitions of the attempt and returns them. Writes lock a partition
+// shared, claims exclusively.
+func (a *attempt) queueLocks(batch *pgx.Batch) (partitions []int) {
+	for _, p := range a.group {
 		if p.lease.Epoch != 0 {
 			partitions = append(partitions, p.lease.Partition)
 		}
 	}
-	slices.Sort(partitions) // all take the locks in this order, so that none waits in a circle
+	slices.Sort(partitions) // every transaction takes the locks in this order, so no deadlock is possible
 	partitions = slices.Compact(partitions)
 	if len(partitions) > 0 {
 		batch.Queue("SELECT pg_advisory_xact_lock_shared($1, p) FROM unnest($2::int[]) AS p", leases.LockClass, partitions)
@@ -26,45 +26,45 @@ func (g *group) queueLocks(batch *pgx.Batch) (partitions []int) {
 	return partitions
 }
 
-// queueFence takes the locks and then, by a statement of its own, which therefore
-// sees what was committed while the locks were waited for, reads the epochs.
-func (g *group) queueFence(batch *pgx.Batch) {
-	partitions := g.queueLocks(batch)
+// queueFence locks the partitions and reads their epochs. The second statement sees what
+// was committed while the first one waited for the locks.
+func (a *attempt) queueFence(batch *pgx.Batch) {
+	partitions := a.queueLocks(batch)
 	if len(partitions) == 0 {
 		return
 	}
 	batch.Queue("SELECT partition, epoch FROM ident_partitions WHERE partition = ANY($1::int[]) AND NOT released", partitions).
-		Query(g.readEpochs)
+		Query(a.readEpochs)
 }
 
-func (g *group) readEpochs(rows pgx.Rows) error {
+func (a *attempt) readEpochs(rows pgx.Rows) error {
 	for rows.Next() {
 		var partition int
 		var epoch int64
 		if err := rows.Scan(&partition, &epoch); err != nil {
 			return err
 		}
-		g.epochs[partition] = epoch
+		a.epochs[partition] = epoch
 	}
 	return rows.Err()
 }
 
-// good says whether writes under the lease may be committed.
-func (g *group) good(lease partition.Lease) bool {
-	return lease.Epoch == 0 || g.epochs[lease.Partition] == lease.Epoch
+// leaseValid reports whether writes under the lease may be committed.
+func (a *attempt) leaseValid(lease partition.Lease) bool {
+	return lease.Epoch == 0 || a.epochs[lease.Partition] == lease.Epoch
 }
 
-// setAsideFenced takes those writes out of the group whose lease is over. Only
-// one that an earlier try has committed, while the lease was good, is left in.
-// If that try has not committed it, it never will: the claim that ended the
-// lease has waited for its end.
-func (g *group) setAsideFenced() {
-	g.writes = slices.DeleteFunc(g.writes, func(p *pending) bool {
-		if _, known := g.known[p.identities[0]]; g.good(p.lease) || known && p.unsure {
+// failFenced has pending writes fail whose lease has ended. The exception is one that an
+// earlier attempt of unknown outcome has committed, while the lease was valid. If that
+// attempt has not committed it yet, it never will: the claim that ended the lease has
+// waited for the end of that attempt.
+func (a *attempt) failFenced() {
+	a.group = slices.DeleteFunc(a.group, func(p *pending) bool {
+		if a.leaseValid(p.lease) || a.isReplay(p) && p.isOutcomeUnknown() {
 			return false
 		}
-		p.part = 0
-		g.plan.fail(p, actor.ErrFenced)
+		p.inAttempt = 0
+		p.setDecided(nil, actor.ErrFenced)
 		return true
 	})
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store/archive"
+	"github.com/glotpod/ident/store/internal/commitstate"
 	"github.com/glotpod/ident/store/internal/outbox"
 	"github.com/glotpod/ident/store/internal/postgres"
 	"github.com/glotpod/ident/store/internal/schema"
@@ -93,14 +94,14 @@ func (im *Importer) Import(ctx context.Context, users []archive.User) (fates []I
 	return fates, err
 }
 
-// again calls try until no other transaction stands in its way, or patience is
+// again calls try until no other transaction stands in its way, or commitstate.Patience is
 // over.
 func (im *Importer) again(ctx context.Context, try func(ctx context.Context) error) error {
 	for begun, pause := time.Now(), 10*time.Millisecond; ; pause = min(2*pause, time.Second) {
 		attempt, cancel := context.WithTimeout(ctx, pageTimeout)
 		err := try(attempt)
 		cancel()
-		if err == nil || postgres.Classify(err) != postgres.Contended || time.Since(begun) > patience {
+		if err == nil || postgres.Classify(err) != postgres.Contended || time.Since(begun) > commitstate.Patience {
 			return err
 		}
 		select {

@@ -8,12 +8,20 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store/internal/audit"
+	"github.com/glotpod/ident/store/internal/keyring"
 )
 
-// A plan is what a group is going to write, column by column as the statements
-// take it, and what becomes of its writes when that is committed. A statement whose
-// first column is nil is left out.
+// A planner has the settings of all plans.
+type planner struct {
+	keyring *keyring.Keyring
+	audited bool // changes are recorded in ident_audit
+}
+
+// A plan is what an attempt writes, column by column as the statements take it. A
+// statement whose first column is nil is omitted.
 type plan struct {
+	planner *planner // nil if only the columns are used
+
 	deletedServices struct {
 		users []int64
 		names []string
@@ -28,28 +36,30 @@ type plan struct {
 		tokens [][]byte
 	}
 	requests struct {
-		identities uuids
-		digests    []int64
-		users      []int64
-		codes      []*string
-		messages   []*string
+		ids      uuids
+		digests  []int64
+		users    []int64
+		codes    []*string
+		messages []*string
 	}
-	notices struct {
+	notifications struct {
 		users      []int64
-		ids        uuids
+		messageIDs uuids
 		keys       []string
 		bodies     [][]byte
-		sealeds    []bool
+		sealed     []bool
 		traces     []string
 		partitions []int
 	}
 	audit audit.Rows
 
-	told     []actor.PendingNotification // one for each of notices, to be sent after the commit
-	written  []written                   // users, to be told their versions after it
-	xid      uint32                      // of the transaction, once it has written
-	stuck    []int64                     // users whose notices may be left in the outbox by a try of unknown outcome
-	finished []finished
+	toSend   []actor.PendingNotification // after the commit; first those of notifications, in the same order
+	versions []versionUpdate             // after the commit
+	xid      uint32                      // the transaction's id; 0 until it has written
+
+	// resend has users whose notifications may be in the outbox unsent, because an
+	// earlier attempt of unknown outcome has committed them.
+	resend []int64
 }
 
 type userColumns struct {
@@ -66,87 +76,76 @@ func (c *userColumns) add(u *actor.User) {
 	c.pictures = append(c.pictures, u.PictureURL)
 }
 
-// A written user has these rows written, as the user's version counts them.
-type written struct {
+// A versionUpdate says which rows of a user are written. They have a new version.
+type versionUpdate struct {
 	user *actor.User
 	rows [len(actor.Version{})]bool
 }
 
-// Finished writes are told their outcomes after the commit.
-type finished struct {
-	pending  *pending
-	outcomes []actor.Outcome
-	err      error // about the first one
-}
-
-// repeat plans nothing: the requests were applied or refused before. If that was
-// done by an earlier try, the notices have not been sent yet; where the lease is
-// over, its next holder sends them.
-func (pl *plan) repeat(p *pending, rows []outcomeRow, leased bool) {
+// addReplay plans no change: the writes were decided by an earlier attempt or request. If
+// it was an attempt of p, its notifications were not sent. They are sent now if the lease
+// is valid, and otherwise by the next holder of the partition.
+func (pl *plan) addReplay(p *pending, rows []recordedOutcome, leaseValid bool) {
 	outcomes := make([]actor.Outcome, len(rows))
-	stuck := false
+	applied := false
 	for i, row := range rows {
 		outcomes[i] = row.outcome
 		if row.digest != p.writes[i].Digest {
 			outcomes[i] = actor.Outcome{Refusal: actor.RequestIDReused}
 		}
-		stuck = stuck || row.outcome.UserID == p.writes[i].UserID
+		applied = applied || row.outcome.UserID == p.writes[i].UserID
 	}
-	if p.unsure && leased && stuck {
-		pl.stuck = append(pl.stuck, p.first().UserID)
+	if p.isOutcomeUnknown() && leaseValid && applied {
+		pl.resend = append(pl.resend, p.first().UserID)
 	}
-	pl.finished = append(pl.finished, finished{pending: p, outcomes: outcomes})
+	p.setDecided(outcomes, nil)
 }
 
-// fail plans nothing: the first write cannot be done, and may be tried again.
-func (pl *plan) fail(p *pending, err error) {
-	pl.finished = append(pl.finished, finished{pending: p, err: err})
-}
-
-// add plans what decisions take.
-func (pl *plan) add(s *Store, d decided) error {
-	current := d.current
+// add plans what the decisions on a user need.
+func (pl *plan) add(d decided) error {
+	p, current := d.pending, d.current
 	outcomes := make([]actor.Outcome, len(d.decisions))
 	for i, decision := range d.decisions {
-		w, refusal := d.pending.writes[i], decision.Refusal
+		w, refusal := p.writes[i], decision.Refusal
 		switch {
 		case refusal == nil:
 			outcomes[i] = actor.Outcome{UserID: w.UserID, Applied: true, After: decision.Next}
-		case w.NeedsTokens(): // so that they are there
+		case w.NeedsTokens(): // so that After has the tokens
 			outcomes[i] = actor.Outcome{Refusal: refusal, After: current}
 		default:
 			outcomes[i] = actor.Outcome{Refusal: refusal}
 		}
-		if refusal == nil || d.pending.keeps(w, refusal) {
-			pl.record(d.pending.identities[i], w, outcomes[i])
+		if refusal == nil || p.mustRecord(w, refusal) {
+			pl.addRequest(p.requestIDs[i], w, outcomes[i])
 		}
 		if refusal != nil {
 			continue
 		}
-		if s.audit != nil {
+		if pl.planner.audited {
 			pl.audit.Add(w, current, decision.Next)
 		}
-		if err := pl.tell(s, d.pending.lease, w, decision.Notification); err != nil {
+		if err := pl.addNotification(p.lease, w, decision.Notification); err != nil {
 			return err
 		}
 		current = decision.Next
 	}
-	pl.finished = append(pl.finished, finished{pending: d.pending, outcomes: outcomes})
+	p.setDecided(outcomes, nil)
 	if current == d.current {
 		return nil
 	}
-	return pl.change(s, d, current)
+	return pl.addChange(d, current)
 }
 
-// keeps says whether a refusal is recorded. Under an identity that was made up it has to
-// be where the same transaction may record other writes, since it tells of all of them.
-func (p *pending) keeps(w *actor.Write, refusal *actor.Refusal) bool {
-	return refusal.Code != actor.InvocationFailed && (w.RequestID != (actor.RequestID{}) || p.part > 1 || p.unsure)
+// mustRecord reports whether a refusal is recorded. One with a random request id has to
+// be recorded if the transaction may record other writes of p, because the recorded
+// request ids tell which of the writes it has decided.
+func (p *pending) mustRecord(w *actor.Write, refusal *actor.Refusal) bool {
+	return refusal.Code != actor.InvocationFailed && (hasRequestID(w) || p.inAttempt > 1 || p.isOutcomeUnknown())
 }
 
-func (pl *plan) record(identity actor.RequestID, w *actor.Write, o actor.Outcome) {
+func (pl *plan) addRequest(id actor.RequestID, w *actor.Write, o actor.Outcome) {
 	r := &pl.requests
-	r.identities = append(r.identities, uuidOf(identity))
+	r.ids = append(r.ids, uuidOf(id))
 	r.digests = append(r.digests, w.Digest)
 	r.users = append(r.users, o.UserID)
 	var code, message *string
@@ -157,9 +156,9 @@ func (pl *plan) record(identity actor.RequestID, w *actor.Write, o actor.Outcome
 	r.messages = append(r.messages, message)
 }
 
-// change plans the difference that decisions make to the user's rows, whom they leave as
-// next.
-func (pl *plan) change(s *Store, d decided, next *actor.User) (err error) {
+// addChange plans the difference between the user before all decisions and after them
+// (next), which may be nil.
+func (pl *plan) addChange(d decided, next *actor.User) (err error) {
 	id := d.pending.first().UserID
 	var had, has actor.User
 	if d.current != nil {
@@ -168,18 +167,18 @@ func (pl *plan) change(s *Store, d decided, next *actor.User) (err error) {
 	if next != nil {
 		has = *next
 	}
-	x := written{user: next}
+	update := versionUpdate{user: next}
 	switch {
 	case next == nil:
 		pl.deletedUsers = append(pl.deletedUsers, id)
 	case d.current == nil:
 		pl.insertedUsers.add(next)
-		x.rows[0] = true
+		update.rows[0] = true
 	default:
 		next.Version = had.Version
 		if had.Name != has.Name || had.Email != has.Email || !equal(had.PictureURL, has.PictureURL) {
 			pl.updatedUsers.add(next)
-			x.rows[0] = true
+			update.rows[0] = true
 		}
 	}
 	for i, service := range services {
@@ -194,48 +193,47 @@ func (pl *plan) change(s *Store, d decided, next *actor.User) (err error) {
 			}
 		default:
 			sealed := []byte(nil)
-			if d.before != nil && old != nil && old.AccessToken == account.AccessToken {
-				sealed = d.before.tokens[i]
-			} else if sealed, err = s.keyring.Seal([]byte(account.AccessToken)); err != nil {
+			if d.stored != nil && old != nil && old.AccessToken == account.AccessToken {
+				sealed = d.stored.tokens[i]
+			} else if sealed, err = pl.planner.keyring.Seal([]byte(account.AccessToken)); err != nil {
 				return fmt.Errorf("sealing an access token: %w", err)
 			}
 			pl.services.users = append(pl.services.users, id)
 			pl.services.names = append(pl.services.names, service)
 			pl.services.ids = append(pl.services.ids, account.ID)
 			pl.services.tokens = append(pl.services.tokens, sealed)
-			x.rows[1+i] = true
+			update.rows[1+i] = true
 		}
 	}
 	if next != nil {
-		pl.written = append(pl.written, x)
+		pl.versions = append(pl.versions, update)
 	}
 	return nil
 }
 
-// equal says whether both point to the same, or to nothing.
+// equal reports whether a and b point to equal values, or are both nil.
 func equal[T comparable](a, b *T) bool {
 	return a == b || a != nil && b != nil && *a == *b
 }
 
-// tell plans a notification.
-func (pl *plan) tell(s *Store, lease partition.Lease, w *actor.Write, n actor.Notification) error {
+func (pl *plan) addNotification(lease partition.Lease, w *actor.Write, n actor.Notification) error {
 	body := n.Body
 	if n.HasTokens {
 		var err error
-		if body, err = s.keyring.Seal(body); err != nil {
+		if body, err = pl.planner.keyring.Seal(body); err != nil {
 			return fmt.Errorf("sealing a notification: %w", err)
 		}
 	}
-	told := actor.PendingNotification{UserID: w.UserID, Partition: lease.Partition, MessageID: uuid.New(),
+	pending := actor.PendingNotification{UserID: w.UserID, Partition: lease.Partition, MessageID: uuid.New(),
 		RoutingKey: n.RoutingKey, Body: n.Body, TraceParent: w.TraceParent, TraceState: w.TraceState}
-	c := &pl.notices
+	c := &pl.notifications
 	c.users = append(c.users, w.UserID)
-	c.ids = append(c.ids, uuidOf(actor.RequestID(told.MessageID)))
+	c.messageIDs = append(c.messageIDs, uuidOf(actor.RequestID(pending.MessageID)))
 	c.keys = append(c.keys, n.RoutingKey)
 	c.bodies = append(c.bodies, body)
-	c.sealeds = append(c.sealeds, n.HasTokens)
+	c.sealed = append(c.sealed, n.HasTokens)
 	c.traces = append(c.traces, w.TraceParent)
 	c.partitions = append(c.partitions, lease.Partition)
-	pl.told = append(pl.told, told)
+	pl.toSend = append(pl.toSend, pending)
 	return nil
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/glotpod/ident/store/internal/outbox"
 )
 
-// queue has all written that is planned, if a condition holds, and what was
-// delivered removed in any case.
+// queue writes what is planned, if an SQL condition holds. It removes the delivered
+// notifications in any case.
 func (pl *plan) queue(batch *pgx.Batch, removal *outbox.Removal, condition string) {
 	if c := &pl.deletedServices; c.users != nil {
 		batch.Queue(`DELETE FROM services s
@@ -36,35 +36,34 @@ func (pl *plan) queue(batch *pgx.Batch, removal *outbox.Removal, condition strin
 			ON CONFLICT (sv_name, user_id) DO UPDATE
 			SET sv_id = excluded.sv_id, access_token = excluded.access_token`, c.users, c.names, c.ids, c.tokens)
 	}
-	if c := &pl.requests; c.identities != nil {
+	if c := &pl.requests; c.ids != nil {
 		batch.Queue(`INSERT INTO ident_requests (slot, identity, digest, user_id, code, message)
 			SELECT slots.slot, r.* FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::text[], $5::text[]) AS r,
 			(SELECT ident_slot(now()) UNION SELECT ident_slot(now() - interval '10 minutes')) AS slots (slot) WHERE `+condition,
-			c.identities, c.digests, c.users, c.codes, c.messages)
+			c.ids, c.digests, c.users, c.codes, c.messages)
 	}
 	pl.audit.Queue(batch, condition)
-	if c := &pl.notices; c.users != nil {
+	if c := &pl.notifications; c.users != nil {
 		batch.Queue(`INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, traceparent, partition)
 			SELECT n.user_id, n.message_id, n.routing_key, n.body, n.sealed, nullif(n.trace, ''), n.partition
 			FROM unnest($1::int[], $2::uuid[], $3::text[], $4::bytea[], $5::boolean[], $6::text[], $7::int[])
 				AS n (user_id, message_id, routing_key, body, sealed, trace, partition) WHERE `+condition+`
-			RETURNING id, pg_current_xact_id()::xid`, c.users, c.ids, c.keys, c.bodies, c.sealeds, c.traces, c.partitions).
-			Query(pl.readNoticeIDs)
+			RETURNING id, pg_current_xact_id()::xid`, c.users, c.messageIDs, c.keys, c.bodies, c.sealed, c.traces, c.partitions).
+			Query(pl.readNotificationIDs)
 	}
 	removal.Queue(batch)
 }
 
-// commit writes all that is planned and commits: one round trip.
-func (pl *plan) commit(ctx context.Context, conn *pgx.Conn, s *Store) error {
+// commit writes what is planned and commits, in one round trip.
+func (pl *plan) commit(ctx context.Context, conn *pgx.Conn, o *outbox.Outbox) error {
 	batch := new(pgx.Batch)
-	removal := s.outbox.Remove()
+	removal := o.Remove()
 	pl.queue(batch, removal, "true")
-	if len(pl.stuck) > 0 {
-		s.outbox.QueueOfUsers(batch, pl.stuck, &pl.told)
+	if len(pl.resend) > 0 {
+		o.QueueOfUsers(batch, pl.resend, &pl.toSend)
 	}
 	if batch.Len() == 0 {
-		// Nothing was locked for long and nothing is to be kept.
-		batch.Queue("rollback")
+		batch.Queue("rollback") // cheaper than a commit: the transaction has written nothing
 	} else {
 		batch.Queue("commit")
 	}
@@ -73,31 +72,22 @@ func (pl *plan) commit(ctx context.Context, conn *pgx.Conn, s *Store) error {
 	return err
 }
 
-func (pl *plan) readNoticeIDs(rows pgx.Rows) error {
+func (pl *plan) readNotificationIDs(rows pgx.Rows) error {
 	for i := 0; rows.Next(); i++ {
-		if err := rows.Scan(&pl.told[i].ID, &pl.xid); err != nil {
+		if err := rows.Scan(&pl.toSend[i].ID, &pl.xid); err != nil {
 			return err
 		}
 	}
 	return rows.Err()
 }
 
-// finish tells the world what was committed, and says how many writes have an outcome.
-func (s *Store) finish(pl *plan) (done int) {
-	for _, x := range pl.written {
-		for i, row := range x.rows {
-			if row {
-				x.user.Version[i] = pl.xid
+// setVersions sets the versions of the written users, after the commit.
+func (pl *plan) setVersions() {
+	for _, u := range pl.versions {
+		for i, written := range u.rows {
+			if written {
+				u.user.Version[i] = pl.xid
 			}
 		}
 	}
-	s.outbox.Send(pl.told)
-	for _, d := range pl.finished {
-		done += len(d.outcomes)
-	}
-	for _, d := range pl.finished {
-		d.pending.shared = done
-		d.pending.finish(d.outcomes, d.err)
-	}
-	return done
 }

@@ -5,13 +5,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
-	"github.com/glotpod/ident/actor"
-	"github.com/glotpod/ident/cluster/partition"
-	"github.com/glotpod/ident/store/internal/audit"
 	"github.com/glotpod/ident/store/internal/leases"
 	"github.com/glotpod/ident/store/internal/outbox"
 )
@@ -47,7 +43,7 @@ func (s *Store) prepareConnections(ctx context.Context) error {
 			return fmt.Errorf("reaching the database: %w", err)
 		}
 		defer conn.Release() // at the end, so that each is another connection
-		for _, prepare := range []func(context.Context, *pgx.Conn) error{s.leases.Prepare, prepareReads, s.prepareWrites} {
+		for _, prepare := range []func(context.Context, *pgx.Conn) error{s.leases.Prepare, prepareReads, s.committer.prepare} {
 			if err := prepare(ctx, conn.Conn()); err != nil {
 				s.pool.Rollback(conn.Conn(), err)
 				return fmt.Errorf("planning statements: %w", err)
@@ -63,44 +59,5 @@ func prepareReads(ctx context.Context, conn *pgx.Conn) error {
 	batch.Queue(findByID, []int64{})
 	leases.QueueHoldsNone(batch)
 	outbox.QueueNoPage(batch)
-	return conn.SendBatch(ctx, batch).Close()
-}
-
-// prepareWrites patches a user that cannot exist in a partition that cannot exist: first
-// with reading the user, then as if the user were cached.
-func (s *Store) prepareWrites(ctx context.Context, conn *pgx.Conn) error {
-	lease := partition.Lease{Partition: -1, Epoch: -1}
-	identity := actor.RequestID(uuid.New())
-	write := &actor.Write{Operation: "patch", RequestID: identity}
-	g := &group{store: s, writes: []*pending{{writes: []*actor.Write{write}, identities: []actor.RequestID{identity}, lease: lease}}}
-	if err := g.lock(ctx, conn); err != nil {
-		return err
-	}
-	var empty plan
-	empty.updatedUsers.ids = []int64{}
-	empty.requests.identities = uuids{}
-	empty.notices.users = []int64{}
-	queue := func(batch *pgx.Batch, condition string) {
-		empty.queue(batch, new(outbox.Removal), condition)
-		if s.audit != nil {
-			audit.QueueNone(batch, condition)
-		}
-		outbox.QueueDeleteNone(batch)
-	}
-	batch := new(pgx.Batch)
-	queue(batch, "true")
-	batch.Queue("commit")
-	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
-		return err
-	}
-
-	e := expectation{leases: []partition.Lease{lease}, identities: uuids{uuidOf(identity)}, users: []int64{write.UserID}}
-	for i := range e.versions {
-		e.versions[i] = []uint32{0}
-	}
-	batch = new(pgx.Batch)
-	g.queueLocks(batch)
-	e.queue(batch, new(bool))
-	queue(batch, isSound)
 	return conn.SendBatch(ctx, batch).Close()
 }

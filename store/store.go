@@ -10,7 +10,6 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store/internal/audit"
-	"github.com/glotpod/ident/store/internal/batch"
 	"github.com/glotpod/ident/store/internal/foreign"
 	"github.com/glotpod/ident/store/internal/keyring"
 	"github.com/glotpod/ident/store/internal/leases"
@@ -64,16 +63,15 @@ type Store struct {
 	pool    *postgres.Pool
 	keyring *Keyring
 	log     *zap.Logger
-	reveal  bool // access tokens in notices
 
-	reader  *reader
-	outbox  *outbox.Outbox
-	leases  *leases.Table
-	audit   *audit.Maintainer // nil: changes are not recorded
-	foreign *foreign.Watcher  // nil: there are too few connections
-	writes  *batch.Batcher[*pending]
+	reader    *reader
+	committer *committer
+	userIDs   *userIDs
+	outbox    *outbox.Outbox
+	leases    *leases.Table
+	audit     *audit.Maintainer // nil: changes are not recorded
+	foreign   *foreign.Watcher  // nil: there are too few connections
 
-	singles chan struct{} // holds a token for each write that is tried alone
 	running sync.WaitGroup
 	stopped chan struct{} // closed when nobody commits any more
 
@@ -83,7 +81,6 @@ type Store struct {
 	abort context.CancelFunc
 
 	metrics *metrics
-	userIDs *userIDs
 }
 
 // Open returns the store in a database, which has to have the schema that
@@ -102,10 +99,8 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		metrics: newMetrics(),
 		keyring: o.Keyring,
 		log:     o.Log,
-		reveal:  o.TokensInNotifications,
 		outbox:  outbox.New(pool, o.Keyring, o.Log),
 		stopped: make(chan struct{}),
-		singles: make(chan struct{}, max(1, o.MaxConnections/4)),
 	}
 	s.work, s.abort = context.WithCancel(context.Background())
 	s.ctx, s.close = context.WithCancel(s.work)
@@ -118,9 +113,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if o.watchesForeignWrites() {
 		s.foreign = foreign.NewWatcher(pool, s.metrics.foreign, o.Log)
 	}
-	s.writes = s.batchWrites()
+	s.committer = s.newCommitter(&o)
 	for range max(1, min(2, o.MaxConnections/4)) {
-		s.running.Go(s.writes.Work)
+		s.running.Go(s.committer.queue.Work)
 		s.running.Go(s.reader.lookups.Work)
 	}
 	s.running.Go(s.userIDs.requests.Work)
@@ -141,6 +136,30 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		close(s.stopped)
 	}()
 	return s, nil
+}
+
+func (s *Store) newCommitter(o *Options) *committer {
+	c := &committer{
+		pool:     s.pool,
+		log:      s.log,
+		metrics:  s.metrics,
+		planner:  planner{keyring: s.keyring, audited: s.audit != nil},
+		reserved: &s.userIDs.reserved,
+		outbox:   s.outbox,
+		decider: decider{
+			keyring:               s.keyring,
+			tokensInNotifications: o.TokensInNotifications,
+			log:                   s.log,
+			panics:                s.metrics.panics,
+			logUnreadable:         s.reader.logUnreadable,
+		},
+		soloSlots: make(chan struct{}, max(1, o.MaxConnections/4)),
+		running:   &s.running,
+		closing:   s.ctx,
+		working:   s.work,
+	}
+	c.start(s.stopped)
+	return c
 }
 
 // PoolConfig translates options for pgx.

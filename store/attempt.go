@@ -1,0 +1,102 @@
+package store
+
+import (
+	"slices"
+	"time"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/store/internal/commitstate"
+)
+
+// An attempt tries once to commit a group of pending writes in one transaction. Each
+// user has at most one pending write in it, and each request id at most one write.
+type attempt struct {
+	decider  *decider
+	group    []*pending                          // those that take part
+	epochs   map[int]int64                       // of the group's partitions that are not released
+	rows     map[int64]int                       // how many rows each user had before the rows were locked
+	stored   map[int64]*storedUser               // the rows that this transaction has locked
+	recorded map[actor.RequestID]recordedOutcome // of the group's requests
+	owners   keyOwners                           // of emails and service ids
+	size     int                                 // about how many bytes are written for the decisions so far
+	plan     plan
+}
+
+// A recordedOutcome is a row of ident_requests.
+type recordedOutcome struct {
+	digest  int64
+	outcome actor.Outcome
+}
+
+// newAttempt returns an attempt with those of the group that can share a transaction.
+// The others get the result that is given.
+func (c *committer) newAttempt(group []*pending, others commitstate.Result) *attempt {
+	return &attempt{decider: &c.decider, group: chooseDistinct(group, others), plan: plan{planner: &c.planner}}
+}
+
+// chooseDistinct returns those of the group that can share a transaction, in a slice of
+// its own, and sets how many of their writes are in the attempt. The others get the
+// result that is given.
+func chooseDistinct(group []*pending, others commitstate.Result) (chosen []*pending) {
+	if len(group) == 1 && len(group[0].writes) == 1 {
+		group[0].inAttempt = 1
+		return slices.Clone(group)
+	}
+	users := make(map[int64]bool, len(group))
+	requests := make(map[actor.RequestID]bool, len(group))
+	for _, p := range group {
+		user := p.first().UserID
+		if user == 0 || !users[user] { // a refused write may belong to no user
+			for _, id := range p.requestIDs[:p.progress.MaxInAttempt] {
+				if requests[id] {
+					break
+				}
+				requests[id] = true
+				p.inAttempt++
+			}
+		}
+		if p.inAttempt == 0 {
+			p.leaveOut(others)
+			continue
+		}
+		users[user] = true
+		chosen = append(chosen, p)
+	}
+	return chosen
+}
+
+const (
+	// decideGroupFor bounds how long the writes of a group may take to decide, while
+	// other groups wait and rows may be locked. The last of these writes may exceed it.
+	decideGroupFor = 500 * time.Millisecond
+
+	// decideUserFor bounds how long the writes to one user may take to decide, while
+	// other users' writes wait that share the transaction.
+	decideUserFor = 20 * time.Millisecond
+)
+
+// isFull reports whether the attempt is to get no further decisions. It gets at least one.
+func (a *attempt) isFull(deadline time.Time) bool {
+	return a.size > maxGroupBytes || time.Now().After(deadline)
+}
+
+// leaveOutRest takes the pending writes from the i-th one on out of the attempt.
+func (a *attempt) leaveOutRest(i int) {
+	for _, p := range a.group[i:] {
+		p.leaveOut(commitstate.LeftOut)
+	}
+}
+
+// announce makes the committed attempt known: to the cached users their new versions, to
+// the sink its notifications. It returns how many writes have an outcome.
+func (c *committer) announce(group []*pending, pl *plan) (committed int) {
+	pl.setVersions()
+	c.outbox.Send(pl.toSend)
+	for _, p := range group {
+		committed += len(p.outcomes)
+	}
+	for _, p := range group {
+		p.shared = committed
+	}
+	return committed
+}

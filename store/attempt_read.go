@@ -1,0 +1,162 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/store/internal/commitstate"
+	"github.com/glotpod/ident/store/internal/postgres"
+)
+
+// attemptRead attempts to commit a group in one transaction that reads and locks the
+// users first. It returns how many writes it committed with an outcome.
+func (c *committer) attemptRead(group []*pending) (committed int, err error) {
+	ctx, cancel := context.WithTimeout(c.working, postgres.AttemptTimeout)
+	defer cancel()
+	a := c.newAttempt(group, commitstate.LeftOut)
+	err = c.pool.Transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		if err := a.lock(ctx, conn); err != nil {
+			return fmt.Errorf("locking the users: %w", err)
+		}
+		a.failFenced()
+		a.leaveOutBlocked()
+		if err := a.decideOnStored(ctx, conn, time.Now().Add(decideGroupFor)); err != nil {
+			return fmt.Errorf("checking for conflicts: %w", err)
+		}
+		if err := a.plan.commit(ctx, conn, c.outbox); err != nil {
+			return fmt.Errorf("committing: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return c.announce(group, &a.plan), nil
+}
+
+// lock begins the transaction, locks the partitions and the users' rows, and reads
+// everything that is known to be needed. It takes one round trip.
+func (a *attempt) lock(ctx context.Context, conn *pgx.Conn) error {
+	a.epochs = make(map[int]int64)
+	a.rows = make(map[int64]int, len(a.group))
+	a.stored = make(map[int64]*storedUser, len(a.group))
+	a.recorded = make(map[actor.RequestID]recordedOutcome)
+	var users []int64
+	var requests uuids
+	var wanted wantedKeys
+	for _, p := range a.group {
+		for i, id := range p.requestIDs {
+			if p.isOutcomeUnknown() || hasRequestID(p.writes[i]) {
+				requests = append(requests, uuidOf(id))
+			}
+		}
+		w := p.first()
+		if w.Refusal() != nil {
+			continue
+		}
+		if next := w.NewUser(); next != nil {
+			wanted.add(nil, next)
+		}
+		users = append(users, w.UserID)
+	}
+
+	batch := new(pgx.Batch)
+	// The fence needs a statement to see everything that was committed before it.
+	batch.Queue("begin isolation level read committed")
+	a.queueFence(batch)
+	if len(users) > 0 {
+		// To wait for a row that another transaction has locked would delay all other
+		// users of the group.
+		batch.Queue(`SELECT id FROM users WHERE id = ANY($1::int[])
+			UNION ALL SELECT user_id FROM services WHERE user_id = ANY($1::int[])`, users).Query(a.countRows)
+		batch.Queue(`SELECT id, name, email_address, picture_url, xmin
+			FROM users WHERE id = ANY($1::int[]) FOR UPDATE SKIP LOCKED`, users).Query(a.readUsers)
+		batch.Queue(`SELECT user_id, sv_name::text, sv_id, access_token, xmin
+			FROM services WHERE user_id = ANY($1::int[]) FOR UPDATE SKIP LOCKED`, users).Query(a.readServices)
+	}
+	if len(requests) > 0 {
+		batch.Queue(`SELECT identity, digest, user_id, code, message
+			FROM ident_requests WHERE identity = ANY($1::uuid[])`, requests).Query(a.readOutcomes)
+	}
+	wanted.queue(batch, &a.owners)
+	return conn.SendBatch(ctx, batch).Close()
+}
+
+func (a *attempt) countRows(rows pgx.Rows) error {
+	for rows.Next() {
+		var user int64
+		if err := rows.Scan(&user); err != nil {
+			return err
+		}
+		a.rows[user]++
+	}
+	return rows.Err()
+}
+
+func (a *attempt) readUsers(rows pgx.Rows) error {
+	for rows.Next() {
+		u := new(storedUser)
+		if err := rows.Scan(&u.user.ID, &u.user.Name, &u.user.Email, &u.user.PictureURL, &u.user.Version[0]); err != nil {
+			return err
+		}
+		a.stored[u.user.ID] = u
+	}
+	return rows.Err()
+}
+
+func (a *attempt) readServices(rows pgx.Rows) error {
+	for rows.Next() {
+		var user, id int64
+		var service string
+		var token []byte
+		var version uint32
+		if err := rows.Scan(&user, &service, &id, &token, &version); err != nil {
+			return err
+		}
+		if u := a.stored[user]; u != nil {
+			u.setAccount(service, id, token, version)
+		}
+	}
+	return rows.Err()
+}
+
+func (a *attempt) readOutcomes(rows pgx.Rows) error {
+	for rows.Next() {
+		var id uuid.UUID
+		var row recordedOutcome
+		var code, message *string
+		if err := rows.Scan(&id, &row.digest, &row.outcome.UserID, &code, &message); err != nil {
+			return err
+		}
+		if code != nil {
+			row.outcome.Refusal = &actor.Refusal{Code: actor.Code(*code), Message: *message}
+		}
+		a.recorded[actor.RequestID(id)] = row
+	}
+	return rows.Err()
+}
+
+// isReplay reports whether the first write was decided before.
+func (a *attempt) isReplay(p *pending) bool {
+	_, recorded := a.recorded[p.requestIDs[0]]
+	return recorded
+}
+
+// leaveOutBlocked takes those pending writes out of the attempt whose users have a row
+// that this transaction could not lock, because another one has locked or changed it.
+func (a *attempt) leaveOutBlocked() {
+	a.group = slices.DeleteFunc(a.group, func(p *pending) bool {
+		user := p.first().UserID
+		if a.isReplay(p) || p.first().Refusal() != nil || a.rows[user] == a.stored[user].rows() {
+			return false
+		}
+		p.leaveOut(commitstate.Blocked)
+		return true
+	})
+}

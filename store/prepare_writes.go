@@ -1,0 +1,53 @@
+package store
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/audit"
+	"github.com/glotpod/ident/store/internal/commitstate"
+	"github.com/glotpod/ident/store/internal/outbox"
+)
+
+// prepare has the server plan the statements of commits on a connection. It patches a user
+// that cannot exist in a partition that cannot exist: first with reading the user, then as
+// if the user were cached.
+func (c *committer) prepare(ctx context.Context, conn *pgx.Conn) error {
+	lease := partition.Lease{Partition: -1, Epoch: -1}
+	write := &actor.Write{Operation: "patch", RequestID: actor.RequestID(uuid.New())}
+	a := c.newAttempt([]*pending{newPending(ctx, lease, []*actor.Write{write})}, commitstate.LeftOut)
+	if err := a.lock(ctx, conn); err != nil {
+		return err
+	}
+	var empty plan
+	empty.updatedUsers.ids = []int64{}
+	empty.requests.ids = uuids{}
+	empty.notifications.users = []int64{}
+	queue := func(batch *pgx.Batch, condition string) {
+		empty.queue(batch, new(outbox.Removal), condition)
+		if c.planner.audited {
+			audit.QueueNone(batch, condition)
+		}
+		outbox.QueueDeleteNone(batch)
+	}
+	batch := new(pgx.Batch)
+	queue(batch, "true")
+	batch.Queue("commit")
+	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+		return err
+	}
+
+	required := preconditions{leases: []partition.Lease{lease}, requests: uuids{uuidOf(write.RequestID)}, users: []int64{write.UserID}}
+	for i := range required.versions {
+		required.versions[i] = []uint32{0}
+	}
+	batch = new(pgx.Batch)
+	a.queueLocks(batch)
+	required.queue(batch, new(bool))
+	queue(batch, preconditionsHold)
+	return conn.SendBatch(ctx, batch).Close()
+}
