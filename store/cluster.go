@@ -14,20 +14,20 @@ import (
 	"github.com/glotpod/ident/store/internal/postgres"
 )
 
-// NextStart returns a number that is greater than each one that it has returned
-// before, to whomever.
+// NextStart returns a number that is greater than all that it has returned before, to any
+// caller.
 func (s *Store) NextStart(ctx context.Context) (start int64, err error) {
 	err = s.pool.Retry(ctx, func(ctx context.Context) error {
 		return s.pool.QueryRow(ctx, "SELECT nextval('ident_starts')").Scan(&start)
 	})
 	if err != nil {
-		return 0, postgres.LogError(ctx, s.log, "drawing the number of a start", err)
+		return 0, postgres.LogError(ctx, s.log, "reading the number of a start", err)
 	}
 	return start, nil
 }
 
-// A ParametersError says that an instance is set up for another cluster than
-// the one in the database.
+// A ParametersError says that the settings of an instance are for another cluster than the
+// one in the database.
 type ParametersError struct {
 	Theirs ownership.Parameters // in the database
 	Ours   ownership.Parameters
@@ -47,13 +47,13 @@ func (e *ParametersError) Error() string {
 	return "the cluster in this database " + strings.Join(found, "; it ")
 }
 
-// EnsureParameters makes the parameters those of the cluster in this database, if it has
-// none yet, and prepares the epoch table. Where it has others, the error is a
-// *DisagreementError.
+// EnsureParameters stores the parameters of the cluster if the database has none yet, and
+// fills the epoch table. If the database has other parameters, the error is a
+// *ParametersError.
 func (s *Store) EnsureParameters(ctx context.Context, ours ownership.Parameters) error {
 	var theirs ownership.Parameters
 	err := s.pool.Retry(ctx, func(ctx context.Context) error {
-		// The second statement sees what the first one has waited for.
+		// The second statement sees rows that the first one has waited for.
 		batch := new(pgx.Batch)
 		batch.Queue(`WITH first AS (
 				INSERT INTO ident_cluster (partitions, queue_type, table_version) VALUES ($1, $2, $3)
@@ -67,7 +67,7 @@ func (s *Store) EnsureParameters(ctx context.Context, ours ownership.Parameters)
 		return s.pool.SendBatch(ctx, batch).Close()
 	})
 	if err != nil {
-		return postgres.LogError(ctx, s.log, "agreeing on the cluster's parameters", err)
+		return postgres.LogError(ctx, s.log, "storing the parameters of the cluster", err)
 	}
 	if theirs != ours {
 		return &ParametersError{Theirs: theirs, Ours: ours}
@@ -75,16 +75,15 @@ func (s *Store) EnsureParameters(ctx context.Context, ours ownership.Parameters)
 	return nil
 }
 
-// rebindLock is the key of the advisory lock on binding the partitions' queues
-// anew: "idenx" in ASCII.
+// rebindLock is the key of the advisory lock on rebinding the partitions' queues: "idenx"
+// in ASCII.
 const rebindLock = 0x6964656e78
 
-// TryRebind calls rebind if the last call that succeeded, of any instance, is at
-// least this long ago, and no other instance is at it; else it returns at once.
-// It says whether rebind was called and succeeded. EnsureParameters must have been called
-// before. A connection of the pool is held during rebind, until ctx is done at
-// most.
-func (s *Store) TryRebind(ctx context.Context, least time.Duration, rebind func(ctx context.Context) error) (done bool, err error) {
+// TryRebind calls rebind, unless it has succeeded in any instance less than minAge ago or
+// another instance is calling it. TryRebind reports whether rebind was called and
+// succeeded. EnsureParameters must have been called before. TryRebind uses a connection of
+// the pool during rebind.
+func (s *Store) TryRebind(ctx context.Context, minAge time.Duration, rebind func(ctx context.Context) error) (done bool, err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return false, fmt.Errorf("reaching the database: %w", err)
@@ -92,15 +91,15 @@ func (s *Store) TryRebind(ctx context.Context, least time.Duration, rebind func(
 	defer conn.Release()
 	unlock, err := postgres.TryLock(ctx, conn.Conn(), rebindLock, s.log)
 	if err != nil {
-		return false, fmt.Errorf("locking the binding of queues: %w", err)
+		return false, fmt.Errorf("locking the rebinding of queues: %w", err)
 	}
 	if unlock == nil {
 		return false, nil
 	}
 	defer unlock()
 	var due bool
-	if err := conn.QueryRow(ctx, "SELECT coalesce(rebound_at <= now() - $1::interval, true) FROM ident_cluster", least).Scan(&due); err != nil {
-		return false, fmt.Errorf("reading when queues were last bound: %w", err)
+	if err := conn.QueryRow(ctx, "SELECT coalesce(rebound_at <= now() - $1::interval, true) FROM ident_cluster", minAge).Scan(&due); err != nil {
+		return false, fmt.Errorf("reading when queues were last rebound: %w", err)
 	}
 	if !due {
 		return false, nil
@@ -109,7 +108,7 @@ func (s *Store) TryRebind(ctx context.Context, least time.Duration, rebind func(
 		return false, err
 	}
 	if _, err := conn.Exec(ctx, "UPDATE ident_cluster SET rebound_at = now()"); err != nil {
-		return false, fmt.Errorf("recording that queues were bound: %w", err)
+		return false, fmt.Errorf("recording that queues were rebound: %w", err)
 	}
 	return true, nil
 }

@@ -12,31 +12,30 @@ import (
 )
 
 const (
-	// An exported page has at most so many users, and so many bytes unless it
-	// is one user.
+	// These bound an exported page. A page has at least one user.
 	exportUsers = 1000
 	exportBytes = 4 << 20
 
-	// pageTimeout bounds how long a page may take to be read or written, by a
-	// database that has nothing of it in memory.
+	// pageTimeout bounds reading or writing a page, by a database that has nothing of it
+	// in memory.
 	pageTimeout = time.Minute
 )
 
-// An Exporter reads users out of a database, page by page. One goroutine at a
-// time may use it.
+// An Exporter reads all users of a database, page by page. One goroutine at a time may
+// use it.
 //
-// Each page is what was committed at one moment, and the next page at a later
-// one: no snapshot is held, for hours, that would keep the database from
-// cleaning up. So a user is exported once, whole, as at some moment of the
-// export; but two users may be shown as they never were at once.
+// Each page shows the database at one moment, and the next page at a later one: a
+// snapshot of the whole export would keep the database from vacuuming for hours. So each
+// user is exported once, as it was at some moment of the export. Two users may be
+// shown in a combination of states that never existed.
 type Exporter struct {
-	conn   *pgx.Conn
-	tokens bool
+	conn       *pgx.Conn
+	withTokens bool
 }
 
-// OpenExporter opens a database, which has to have the schema that Migrate makes:
-// else the error is a *SchemaError. Where tokens are left out, the database does
-// not even show them. Close must be called.
+// OpenExporter opens a database. If its schema is not the one that Migrate makes, the error
+// is a *SchemaError. With archive.Omit the exporter does not read access tokens. Close must
+// be called.
 func OpenExporter(ctx context.Context, o Options, tokens archive.Tokens) (*Exporter, error) {
 	conn, err := connect(ctx, o.settings())
 	if err != nil {
@@ -61,7 +60,7 @@ func connect(ctx context.Context, settings postgres.Settings) (*pgx.Conn, error)
 // Close closes the connection.
 func (e *Exporter) Close() { postgres.CloseConn(e.conn) }
 
-// LastID is the greatest id of all users, 0 where there are none.
+// LastID returns the greatest id of all users, 0 if there are none.
 func (e *Exporter) LastID(ctx context.Context) (id int64, err error) {
 	if err := e.conn.QueryRow(ctx, "SELECT coalesce((SELECT id FROM users ORDER BY id DESC LIMIT 1), 0)").Scan(&id); err != nil {
 		return 0, fmt.Errorf("reading the greatest user id: %w", err)
@@ -69,20 +68,20 @@ func (e *Exporter) LastID(ctx context.Context) (id int64, err error) {
 	return id, nil
 }
 
-// Page returns the next users by id whose id is greater than afterID, none when
-// those before were all.
+// Page returns the next users, by id, with ids greater than afterID. It returns none at the
+// end.
 func (e *Exporter) Page(ctx context.Context, afterID int64) ([]archive.User, error) {
 	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
 	defer cancel()
-	token := func(of string) string {
-		if e.tokens {
-			return of + ".access_token"
+	tokenOf := func(alias string) string {
+		if e.withTokens {
+			return alias + ".access_token"
 		}
 		return "NULL::bytea"
 	}
-	github, facebook := token("g"), token("f")
-	// With the limits, accounts are looked for by their key, user by user, whatever
-	// the planner takes the tables for.
+	github, facebook := tokenOf("g"), tokenOf("f")
+	// Because of LIMIT 1 the planner looks for accounts by key, user by user, whatever the
+	// statistics of the tables are.
 	rows, _ := e.conn.Query(ctx, `SELECT id, name, email_address, picture_url, gh, gh_token, fb, fb_token FROM (
 			SELECT u.id, u.name, u.email_address, u.picture_url, g.sv_id AS gh, `+github+` AS gh_token, f.sv_id AS fb, `+facebook+` AS fb_token,
 				row_number() OVER w AS position,
@@ -98,7 +97,7 @@ func (e *Exporter) Page(ctx context.Context, afterID int64) ([]archive.User, err
 		var github, facebook *int64
 		var githubToken, facebookToken []byte
 		err := row.Scan(&u.ID, &u.Name, &u.Email, &u.PictureURL, &github, &githubToken, &facebook, &facebookToken)
-		u.GitHub, u.Facebook = exported(github, githubToken), exported(facebook, facebookToken)
+		u.GitHub, u.Facebook = archiveAccount(github, githubToken), archiveAccount(facebook, facebookToken)
 		return u, err
 	})
 	if err != nil {
@@ -107,7 +106,7 @@ func (e *Exporter) Page(ctx context.Context, afterID int64) ([]archive.User, err
 	return users, nil
 }
 
-func exported(id *int64, token []byte) *archive.Account {
+func archiveAccount(id *int64, token []byte) *archive.Account {
 	if id == nil {
 		return nil
 	}

@@ -103,9 +103,9 @@ func TestEachImportedUserHasAFate(t *testing.T) {
 	)
 	want := fmt.Sprintf(`1 there
 1 there
-1 conflict: there is a user with this id, who differs in email, github
-1 conflict: there is a user with this id, who differs in name, github
-1 conflict: there is a user with this id, who differs in github.access_token
+1 conflict: the user with this id differs in email, github
+1 conflict: the user with this id differs in name, github
+1 conflict: the user with this id differs in github.access_token
 11 conflict: user %d has this email
 12 conflict: user %d has this github account
 13 imported
@@ -113,7 +113,7 @@ func TestEachImportedUserHasAFate(t *testing.T) {
 15 unreadable: its github account has no access token
 16 imported
 16 there
-16 conflict: there is a user with this id, who differs in name
+16 conflict: the user with this id differs in name
 17 conflict: user 16 has this email
 18 conflict: user 16 has this github account`, users[1].ID, users[2].ID)
 	if got != want {

@@ -24,16 +24,16 @@ type Keyring = keyring.Keyring
 // them. There must be at least one key.
 func NewKeyring(keys ...[32]byte) *Keyring { return keyring.New(keys...) }
 
-// Options say where the users are kept and how.
+// Options say which database a store uses and how.
 type Options struct {
 	Host           string
 	Port           int
 	Database       string
 	User           string
 	Password       string
-	SSLMode        string // as libpq's
-	SSLRootCert    string // a file; "" for the system's
-	MaxConnections int    // at least 2; WatchForeignWrites takes 4
+	SSLMode        string // as in libpq
+	SSLRootCert    string // a file; "" means the system's certificates
+	MaxConnections int    // at least 2; WatchForeignWrites needs 4
 	Name           string // of this instance, shown in pg_stat_activity
 
 	Keyring *Keyring
@@ -41,18 +41,17 @@ type Options struct {
 	// TokensInNotifications puts access tokens into notifications.
 	TokensInNotifications bool
 
-	// Maintain has this store tend the tables: forget requests whose day is over, and
-	// keep the days of the audit. That is for the instances that serve, whose
-	// settings say for how long; what else opens the database leaves it to them.
+	// Maintain makes this store maintain tables: delete old requests, and create, index and
+	// drop days of the audit table. Instances that serve do that, because their settings say
+	// how long the audit is kept. Other programs leave it to them.
 	Maintain bool
 
-	// MaintainAfter is how long after Open that is done for the first time; 0: at once. An
-	// instance that starts has more urgent things to do, and so has the database, all
-	// the more where many start together.
+	// MaintainAfter is the delay after Open until the first maintenance. When an instance
+	// starts, it and the database have more urgent work, especially if many start together.
 	MaintainAfter time.Duration
 
-	// AuditKeep is how long it is kept, at least, which request changed what; 0:
-	// that is not noted, and what was is left as it is.
+	// AuditKeep is how long the record of which request changed what is kept, at least. 0
+	// means that nothing is recorded and that existing records stay as they are.
 	AuditKeep time.Duration
 
 	Log *zap.Logger
@@ -72,19 +71,19 @@ type Store struct {
 	audit     *audit.Maintainer // nil: changes are not recorded
 	foreign   *foreign.Watcher  // nil: there are too few connections
 
-	running sync.WaitGroup
-	stopped chan struct{} // closed when nobody commits any more
+	running sync.WaitGroup // the goroutines of the store
+	stopped chan struct{}  // closed when these have returned
 
-	ctx   context.Context // done when the store closes: nothing new is begun
+	ctx   context.Context // done when the store closes: nothing new begins
 	close context.CancelFunc
-	work  context.Context // done when the store is aborted: nothing is finished
+	work  context.Context // done when the store is aborted: nothing is completed
 	abort context.CancelFunc
 
 	metrics *metrics
 }
 
-// Open returns the store in a database, which has to have the schema that
-// Migrate makes: else the error is a *SchemaError. Close must be called.
+// Open opens the store of a database. If its schema is not the one that Migrate makes, the
+// error is a *SchemaError. Close must be called.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	pool, err := postgres.Open(ctx, o.settings())
 	if err != nil {
@@ -162,19 +161,20 @@ func (s *Store) newCommitter(o *Options) *committer {
 	return c
 }
 
-// PoolConfig translates options for pgx.
+// PoolConfig returns the options for connecting with pgx.
 func PoolConfig(o Options) (*pgxpool.Config, error) { return o.settings().PoolConfig() }
 
-// settings leaves some connections to Ping and WatchForeignWrites.
+// settings returns the settings of the pool. MaxConnections includes one connection for Ping
+// and one for WatchForeignWrites that are not in the pool.
 func (o Options) settings() postgres.Settings {
 	s := postgres.Settings{
 		Host: o.Host, Port: o.Port, Database: o.Database, User: o.User, Password: o.Password,
 		SSLMode: o.SSLMode, SSLRootCert: o.SSLRootCert,
 		ApplicationName: "glotpod.ident/" + o.Name,
-		MaxConnections:  o.MaxConnections - 1, // the one of Ping
+		MaxConnections:  o.MaxConnections - 1, // for Ping
 	}
 	if o.watchesForeignWrites() {
-		s.MaxConnections-- // the one of WatchForeignWrites
+		s.MaxConnections-- // for WatchForeignWrites
 	}
 	return s
 }
@@ -183,22 +183,21 @@ func (o Options) settings() postgres.Settings {
 // only one would be left for all other work.
 func (o Options) watchesForeignWrites() bool { return o.MaxConnections >= 4 }
 
-// Ping says whether the database answers and can be written to. It uses a
-// connection of its own, which the load on the others does not hold up. One
-// goroutine at a time may call it.
+// Ping returns an error unless the database answers and accepts writes. It uses its own
+// connection, so that load on the others does not delay it. One goroutine at a time may
+// call Ping.
 func (s *Store) Ping(ctx context.Context) error { return s.pool.Ping(ctx) }
 
-// RoundTrips says how often the store has sent something to the database, which is
-// once for each round trip but for a few when a connection is opened or ends.
+// RoundTrips returns the number of round trips to the database since Open. Opening and
+// closing a connection count as a few.
 func (s *Store) RoundTrips() int64 { return s.pool.RoundTrips() }
 
-// Abort breaks off all that is under way: who waits for it is told an error, and
-// does not know whether it was done. Afterwards the store is good for nothing
-// but to be closed.
+// Abort cancels everything that is under way. Callers that wait get an error, and writes may
+// have been committed or not. After Abort, only Close may be called.
 func (s *Store) Abort() { s.abort() }
 
-// Close ends the store. What is under way is finished, unless the store was
-// aborted or the database is out of reach. Nobody may be using Ping.
+// Close closes the store. It waits for what is under way, unless the store was aborted or the
+// database is unreachable. No Ping may be under way.
 func (s *Store) Close() {
 	s.close()
 	<-s.stopped
@@ -206,8 +205,8 @@ func (s *Store) Close() {
 	s.pool.Close()
 }
 
-// IsUnreachable says that an error came of a database that is out of reach, or was
-// lost on the way.
+// IsUnreachable reports whether an error means that the database is unreachable or that the
+// connection was lost.
 func IsUnreachable(err error) bool { return postgres.Classify(err) == postgres.Unknown }
 
 // Find implements [actor.Store].

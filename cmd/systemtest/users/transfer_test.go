@@ -138,7 +138,7 @@ func TestEachLineThatIsNotImportedIsReported(t *testing.T) {
 		of(8, "s3cret-8@secret.example", "8", own) +
 		of(9, strings.Repeat("s3cret", 500), "9", own) +
 		of(0, "s3cret-10@secret.example", "10", own)
-	const reported = `line 3: conflict: user 2: there is a user with this id, who differs in name, email, github
+	const reported = `line 3: conflict: user 2: the user with this id differs in name, email, github
 line 4: conflict: user 3: user 2 has this email
 line 5: conflict: user 4: user 1 has this github account
 line 6: unreadable: user 5: no key opens the access token of its github account

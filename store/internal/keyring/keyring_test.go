@@ -2,6 +2,7 @@ package keyring
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 )
 
@@ -23,7 +24,7 @@ func TestKeyring(t *testing.T) {
 			if key != want || string(got) != string(plain) && want != NoKey {
 				t.Errorf("opened %q with %v, want %v", got, key, want)
 			}
-			if got, err := rotated.Open(sealed); (err == ErrNoKey) != (want == NoKey) || err == nil && string(got) != string(plain) {
+			if got, err := rotated.Open(sealed); errors.Is(err, ErrNoKey) != (want == NoKey) || err == nil && string(got) != string(plain) {
 				t.Errorf("opened %q, %v", got, err)
 			}
 		}
@@ -37,7 +38,7 @@ func TestKeyring(t *testing.T) {
 		if _, key := rotated.OpenWithKey(again); key != FirstKey || err != nil {
 			t.Errorf("resealed with %v, %v", key, err)
 		}
-		if _, err := rotated.Reseal(seal(t, other)); err != ErrNoKey {
+		if _, err := rotated.Reseal(seal(t, other)); !errors.Is(err, ErrNoKey) {
 			t.Error(err)
 		}
 	})

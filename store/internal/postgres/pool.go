@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/glotpod/ident/cluster/wait"
 )
 
 // A Pool is a pool of connections, and one more connection for Ping. Its methods are
@@ -94,7 +96,7 @@ func (p *Pool) closeIdle() {
 	idle := p.AcquireAllIdle(ctx)
 	for i, conn := range idle {
 		if i > 0 {
-			time.Sleep(min(closePause, closePauseSum/time.Duration(len(idle))))
+			wait.For(ctx, min(closePause, closePauseSum/time.Duration(len(idle))))
 		}
 		conn.Hijack().Close(ctx)
 	}

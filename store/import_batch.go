@@ -1,0 +1,188 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/store/archive"
+	"github.com/glotpod/ident/store/internal/keyring"
+	"github.com/glotpod/ident/store/internal/schema"
+)
+
+// An ImportResult says what an import did with a user.
+type ImportResult struct {
+	Kind   ImportOutcome
+	Reason string // for people, without stored or imported values; may be ""
+}
+
+// An ImportOutcome is the kind of an ImportResult.
+type ImportOutcome int
+
+const (
+	Imported     ImportOutcome = iota // in a dry run: would be imported
+	AlreadyThere                      // the same user is stored with the same content
+	Conflicting                       // with another user, with the stored user, or with new users
+	Unreadable                        // no key opens a token, or it is missing
+)
+
+// An importBatch is one attempt to import users.
+type importBatch struct {
+	keyring     *Keyring
+	emptyTokens bool
+	maxID       int64                 // the greatest id that may be imported
+	stored      map[int64]*storedUser // by id: the users that exist or have an email or account that an import wants
+	owners      keyOwners             // of emails and accounts
+	plan        plan
+}
+
+// newBatch reads the stored users that may conflict with an import.
+func (im *Importer) newBatch(ctx context.Context, users []archive.User) (*importBatch, error) {
+	var ids []int64
+	var emails []string
+	accounts := make(map[string][]int64) // by service
+	for i := range users {
+		ids = append(ids, users[i].ID)
+		emails = append(emails, users[i].Email)
+		for _, service := range services {
+			if a := archivedAccount(&users[i], service); a != nil {
+				accounts[service] = append(accounts[service], a.ID)
+			}
+		}
+	}
+	var found []*storedUser
+	collect := func(rows pgx.Rows) error { return collectUsers(rows, &found) }
+	statements := new(pgx.Batch)
+	statements.Queue(findByID, ids).Query(collect)
+	statements.Queue(findByEmail, emails).Query(collect)
+	for service, ids := range accounts {
+		statements.Queue(findByService, ids, service).Query(collect)
+	}
+	if err := im.conn.SendBatch(ctx, statements).Close(); err != nil {
+		return nil, err
+	}
+	b := &importBatch{keyring: im.keyring, emptyTokens: im.options.EmptyTokens, maxID: im.maxID, stored: make(map[int64]*storedUser, len(found))}
+	for _, u := range found {
+		b.stored[u.user.ID] = u
+		b.owners.add(&u.user)
+	}
+	return b, nil
+}
+
+func archivedAccount(u *archive.User, service string) *archive.Account {
+	if service == "gh" {
+		return u.GitHub
+	}
+	return u.Facebook
+}
+
+// decide decides what to do with a user, and plans it.
+func (b *importBatch) decide(u *archive.User) (ImportResult, error) {
+	next, reason, err := b.seal(u)
+	if err != nil {
+		return ImportResult{}, err
+	}
+	if reason != "" {
+		return ImportResult{Unreadable, reason}, nil
+	}
+	if stored := b.stored[u.ID]; stored != nil {
+		if fields := b.differences(stored, next, u); len(fields) > 0 {
+			return ImportResult{Conflicting, "the user with this id differs in " + strings.Join(fields, ", ")}, nil
+		}
+		return ImportResult{AlreadyThere, ""}, nil
+	}
+	if u.ID > b.maxID {
+		return ImportResult{Conflicting, fmt.Sprintf("with this id, less than %d would be left for new users", minFreeIDs)}, nil
+	}
+	if reason := b.conflict(&next.user); reason != "" {
+		return ImportResult{Conflicting, reason}, nil
+	}
+	b.stored[u.ID] = next
+	b.owners.add(&next.user)
+	b.planInsert(next)
+	return ImportResult{}, nil
+}
+
+// conflict says which other user has the email or an account of a user, "" if none has.
+func (b *importBatch) conflict(u *actor.User) string {
+	if owner := b.owners.emails[u.Email]; owner != 0 {
+		return fmt.Sprintf("user %d has this email", owner)
+	}
+	for _, service := range services {
+		if a := *accountOf(u, service); a != nil {
+			if owner := b.owners.services[serviceID{service, a.ID}]; owner != 0 {
+				return fmt.Sprintf("user %d has this %s account", owner, schema.ServiceNames[service])
+			}
+		}
+	}
+	return ""
+}
+
+func (b *importBatch) planInsert(u *storedUser) {
+	b.plan.insertedUsers.add(&u.user)
+	for i, service := range services {
+		if a := *accountOf(&u.user, service); a != nil {
+			columns := &b.plan.services
+			columns.users = append(columns.users, u.user.ID)
+			columns.names = append(columns.names, service)
+			columns.ids = append(columns.ids, a.ID)
+			columns.tokens = append(columns.tokens, u.tokens[i])
+		}
+	}
+}
+
+// seal returns the rows of a user with tokens that the first key opens, or the reason why
+// that is impossible.
+func (b *importBatch) seal(u *archive.User) (_ *storedUser, reason string, err error) {
+	s := &storedUser{user: actor.User{ID: u.ID, Name: u.Name, Email: u.Email, PictureURL: u.PictureURL}}
+	for i, service := range services {
+		a := archivedAccount(u, service)
+		if a == nil {
+			continue
+		}
+		*accountOf(&s.user, service) = &actor.Account{ID: a.ID}
+		switch {
+		case a.Token != "":
+			if s.tokens[i], err = b.keyring.Reseal([]byte(a.Token)); errors.Is(err, keyring.ErrNoKey) {
+				return nil, "no key opens the access token of its " + schema.ServiceNames[service] + " account", nil
+			}
+		case b.emptyTokens:
+			s.tokens[i], err = b.keyring.Seal(nil)
+		case b.stored[u.ID] == nil:
+			return nil, "its " + schema.ServiceNames[service] + " account has no access token", nil
+		}
+		if err != nil {
+			return nil, "", fmt.Errorf("sealing an access token: %w", err)
+		}
+	}
+	return s, "", nil
+}
+
+// differences names the fields in which a stored user differs from an imported one. A token
+// that the archive omits does not differ.
+func (b *importBatch) differences(stored, next *storedUser, u *archive.User) (fields []string) {
+	if stored.user.Name != next.user.Name {
+		fields = append(fields, "name")
+	}
+	if stored.user.Email != next.user.Email {
+		fields = append(fields, "email")
+	}
+	if !equal(stored.user.PictureURL, next.user.PictureURL) {
+		fields = append(fields, "picture_url")
+	}
+	for i, service := range services {
+		old, a := *accountOf(&stored.user, service), *accountOf(&next.user, service)
+		switch {
+		case old == nil && a == nil:
+		case old == nil || a == nil || old.ID != a.ID:
+			fields = append(fields, schema.ServiceNames[service])
+		case archivedAccount(u, service).Token != "" && !b.keyring.SameContent(stored.tokens[i], next.tokens[i]):
+			fields = append(fields, schema.ServiceNames[service]+".access_token")
+		}
+	}
+	return fields
+}
