@@ -2,99 +2,94 @@
 //
 // # Writing
 //
-// Writes that wait at the same moment share a transaction (group commit), which
-// takes one or two round trips however many they are.
+// Pending writes share transactions (group commit). While one group is being committed,
+// the next one fills. A group takes one or two round trips, however many writes it has.
 //
-// So do writes to one user that wait: each decides on what the one before it has left,
-// and the user's rows are written once, as the last one leaves them. Each has its own
-// record, notification and row of the audit. One that could fail, and the others with
-// it, is committed by itself: it gives the user another email or service id; as does one
-// that makes or deletes him.
+// Pending writes to one user share a transaction too. Each write decides on what the one
+// before it has left, and the user's rows are written once, as the last write leaves them.
+// Each write has its own recorded outcome, notification and row of ident_audit. A write is
+// committed alone if it could fail and others would fail with it: one that gives the user
+// another email or service id. So is a write that creates or deletes a user.
 //
-// Where the users have to be read, it is two: the first locks the users' rows, the
-// second writes what the writes have decided, and commits. Since a write decides
-// on rows that are locked, what another program has written meanwhile, to the row
-// of a user or of its services, is never overwritten unseen.
+// There are two ways to commit a group.
 //
-// Where each write knows its user ([actor.Write]'s Known), makes a new one, or is
-// refused whatever is stored, it is one. The writes have decided before, and the
-// transaction first compares what they took for granted with what is there: that
-// the users' rows are of the versions that are known, and it locks those that it
-// will change; that no request has come before; that the emails and service ids
-// which are wanted are free; and the leases. The statements that write are in the
-// same round trip, and do nothing unless all of that holds. Where it does not,
-// the writes are done by reading their users, which takes two round trips more,
-// and another one where a patch gives a user another email or service id. A row's
-// version is its xmin, by which PostgreSQL tells what a transaction has written.
+// If users have to be read, it takes two round trips. The first one locks and reads the
+// users' rows. Then the writes decide. The second one writes the results and commits.
+// Since a write decides on locked rows, it never overwrites what another program has
+// written to the rows of a user or of its services meanwhile.
 //
-// With each write are committed: its outcome under the request's identity, so
-// that the request is applied once however often it comes; and its notification
-// in the outbox, so that the world is told of it, though this process may die
-// the moment after.
+// If each write has its user cached ([actor.Write]'s Cached), creates a user, or is refused
+// whatever is stored, it takes one round trip. The writes have decided before. The first
+// statement of the transaction checks the preconditions, which is what the decisions
+// assume:
 //
-// What keeps emails and service ids unique is the tables' constraints; they are
-// checked beforehand only so that one write's conflict is that one's refusal,
-// and not the failure of all that share its transaction. Where another
-// transaction is faster between the check and the commit, the group fails, and
-// each user's writes are tried again without others'.
+//   - the leases are valid;
+//   - the users' rows have the versions of the cached users; rows that will be changed
+//     are locked;
+//   - no request was decided before;
+//   - the emails and service ids that users are to get have no owners.
 //
-// After a commit whose outcome is unknown, because the connection was lost,
-// the write is tried again until it is known: its identity tells whether it was
-// applied.
+// The statements that write are in the same round trip, and do nothing unless all
+// preconditions hold. If they do not, the group is committed by reading its users, which
+// takes two round trips more, and another one if a patch gives a user another email or
+// service id. The version of a row is its xmin, which PostgreSQL sets to the id of the
+// transaction that has written the row.
+//
+// Each transaction also commits, for each write: its outcome under the request id, so that
+// the request is applied once however often it is sent; and its notification in the
+// outbox, so that it is sent even if this process dies right after the commit.
+//
+// After an attempt whose outcome is unknown, because the connection was lost, a write is
+// attempted again until its outcome is known. The recorded request ids tell whether the
+// earlier attempt was committed. A write without a request id gets a random one.
+//
+// What follows an attempt for each pending write is a state machine of its own, package
+// internal/commitstate.
 //
 // # Fencing
 //
-// Each write comes with a lease: a partition, and the epoch under which its
-// caller owns that. No write is committed under a lease that is over. Two
-// transactions make sure of that together:
+// Each write comes with a lease: a partition, and the epoch under which the caller owns
+// it. No write is committed under a lease that has ended. Two transactions guarantee that
+// together:
 //
 //	a group of writes                        a claim
-//	lock its partitions, shared              lock its partitions, alone
-//	read their epochs, or compare them       read their rows
-//	leave out what has another one           raise the epochs
+//	lock its partitions, shared              lock its partitions, exclusively
+//	read or compare their epochs             read their rows
+//	leave out writes of other epochs         raise the epochs
 //	write, commit                            commit
 //
-// The locks are advisory ones, held by the transaction and given back by the
-// server when that has ended, one way or the other. They are taken in ascending
-// order, so that nobody waits in a circle. The epochs are read by a statement
-// after the one that locks: at the isolation level READ COMMITTED, which both
-// transactions ask for, that statement sees all that was committed before it
-// began, and so before the lock was had. Hence a group and a claim of the same
-// partition come one after the other:
+// The locks are advisory locks of the transaction. The server releases them when the
+// transaction has ended, whether committed or rolled back. Every transaction takes them in
+// ascending order, so there is no deadlock. The epochs are read by a later statement than
+// the one that locks. Both transactions ask for the isolation level READ COMMITTED, at
+// which that statement sees everything that was committed before it began, and so
+// everything that was committed before the lock was granted. Hence a group and a claim of
+// the same partition come one after the other:
 //
-//   - If the group has its lock first, the claim waits until the group's
-//     transaction has ended in the server, be it that its connection is lost and
-//     the commit still on its way. The new holder therefore sees all that was
-//     written under earlier leases, users, outcomes and outbox, and nothing is
-//     added to it.
-//   - If the claim has it first, the group reads the epoch that the claim has
-//     committed, and its writes are refused with [actor.ErrFenced].
+//   - If the group locks first, the claim waits until the group's transaction has ended in
+//     the server, even if the connection is lost and the commit is still on its way. So
+//     the new holder sees everything that was written under earlier leases (users,
+//     outcomes and outbox), and nothing is added to it.
+//   - If the claim locks first, the group reads the epoch that the claim has committed. Its
+//     writes are refused with [actor.ErrFenced].
 //
-// So ErrFenced is certain also where an earlier try of the write ended without
-// an answer: that try had ended in the server before the lease was over, and
-// the write's identity, which is read after the epochs, tells what became of it.
+// ErrFenced is also certain if an earlier attempt of the write ended without an answer.
+// That attempt had ended in the server before the lease ended. The recorded request id,
+// which is read after the epochs, tells whether it was committed.
 //
-// An owner that hands a partition over makes the next lease itself, for the one who
-// is to have it. That raises the epoch, and is done as a claim is.
+// An owner that hands a partition over makes the next lease itself, for the next holder.
+// That raises the epoch, and it locks as a claim does.
 //
-// A release needs no lock. It changes no epoch, and a write that it overtakes is
-// one under the last lease, which the next claim waits for. Nor has it to last when
-// the server crashes: the claim that builds on it commits after it. But a new epoch
-// has to last before anybody acts on it, or another one could be given the same.
+// A release needs no lock, because it changes no epoch. A write that is committed after
+// the release is still one under the last lease, which the next claim waits for. A release
+// need not survive a crash of the server either: the claim that builds on it is committed
+// after it. A new epoch must survive before any member acts on it. Otherwise another
+// holder could get the same epoch.
 //
-// Nothing less would do. Where the epoch is compared without a lock, a claim can
-// come between the comparison and the commit; so it can where the epoch's row is
-// locked FOR KEY SHARE, which an update of the epoch does not wait for. FOR SHARE
-// would do, but each group would write to the row and to the log, the claim could
-// wait for ever behind groups that overtake it, and nobody could tell who stands
-// in its way. Those who wait for an advisory lock are served in the order in
-// which they came.
-//
-// A process that is frozen or cut off in the middle of a transaction holds its
-// locks. A claim that deposes such a holder ends its connections, which
-// pg_locks names; otherwise the server does so soon, by
-// idle_in_transaction_session_timeout or, where half of what was sent has not
-// arrived, by TCP keepalives.
+// A process that is frozen or cut off in the middle of a transaction keeps its locks. A
+// claim that deposes such a holder terminates its connections, which pg_locks names.
+// Otherwise the server ends the transaction soon: by idle_in_transaction_session_timeout
+// or, if only part of a message has arrived, by TCP keepalives.
 //
 // # On record
 //
@@ -131,4 +126,31 @@
 //
 // Access tokens, and notifications that hold any, are sealed before they
 // become part of a statement, and no error or log line quotes them.
+//
+// # Design decisions and what they cost
+//
+//   - The epoch is checked under a lock, and not merely compared: a claim could come between
+//     the comparison and the commit, and a stale write would land. The price is one
+//     statement in each transaction, and that a claim waits for the transactions under way.
+//   - That lock is advisory, and not one of the epoch's row. FOR KEY SHARE is not enough: an
+//     update of the epoch does not wait for it, and a stale write lands. FOR SHARE would
+//     be enough, but each group would write to the row and to the write-ahead log, a claim
+//     could wait forever behind groups that overtake it, and no member could tell which
+//     connection is in its way. Advisory locks are granted in the order of the requests.
+//   - A group waits up to 25 ms for the one before it, instead of being committed beside it. So
+//     what arrives meanwhile makes one group and not several small ones, each of which
+//     costs the database as much as a large one. The price is latency: a write may wait
+//     for the group before it.
+//   - Cached users save a round trip and the reading of rows. The price is a check of versions
+//     in each transaction, and an attempt in vain whenever a precondition does not hold.
+//   - Rows that another transaction has locked are skipped, not waited for, so that one user
+//     does not delay a group. The price is that its writes are attempted again every 5 to
+//     250 ms, and wait that much longer than needed.
+//   - Constraints of the tables keep emails and service ids unique. They are checked before the
+//     commit too, only so that a conflict refuses one write instead of failing the group.
+//     If another transaction is faster between the check and the commit, the group fails,
+//     and each pending write is attempted again in a transaction of its own.
+//   - An attempt is abandoned only before it begins. A caller that cancels waits up to 10 s for
+//     the end of the attempt. To return earlier would leave an unknown outcome.
+//   - Reserved user ids save a create one round trip. The price is gaps in the ids.
 package store

@@ -9,12 +9,12 @@ import (
 	"github.com/glotpod/ident/store/internal/postgres"
 )
 
-// slotLockWait is how long the lock on a slot may hold up commits.
+// slotLockWait bounds how long locking a slot may delay commits.
 const slotLockWait = "200ms"
 
-// emptyNextSlot empties the slot that tomorrow will write to. What it holds is
-// two days old and more. In the first and the last hour of a day nothing is
-// done, so that no transaction can see another day than this one.
+// emptyNextSlot empties the slot of ident_requests for the requests of tomorrow. Its rows
+// are at least two days old. In the first and the last hour of a day it does nothing, so
+// that no transaction can see a different day.
 func (s *Store) emptyNextSlot(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, postgres.AttemptTimeout)
 	defer cancel()
@@ -31,7 +31,7 @@ func (s *Store) emptyNextSlot(ctx context.Context) error {
 	table := fmt.Sprintf("ident_requests_%d", slot)
 	var used bool
 	if err := s.pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+table+")").Scan(&used); err != nil {
-		return fmt.Errorf("looking into %s: %w", table, err)
+		return fmt.Errorf("querying %s: %w", table, err)
 	}
 	if !used {
 		return nil
