@@ -1,6 +1,7 @@
 package actor
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"testing"
@@ -13,7 +14,22 @@ func warm(c *Cache, p *Partition, user int64, n int) {
 	c.put(p, &User{ID: user}, make([]byte, n), c.generation())
 }
 
-func TestANewCacheIsNotTrusted(t *testing.T) {
+func ptr[T any](v T) *T { return &v }
+
+func TestCache(t *testing.T) {
+	t.Run("new_is_not_trusted", testCacheNew)
+	t.Run("generations", testCacheGenerations)
+	t.Run("evicts_least_recently_used", testCacheLRU)
+	t.Run("user_too_large", testCacheUserTooLarge)
+	t.Run("limits", testCacheLimits)
+	t.Run("evicts_idle", testCacheIdle)
+	t.Run("evicts_closed_partition", testCacheClosedPartition)
+	t.Run("close", testCacheClose)
+	t.Run("memory_per_user", testCacheMemoryPerUser)
+	t.Run("memory_after_eviction", testCacheMemoryAfterEviction)
+}
+
+func testCacheNew(t *testing.T) {
 	c := NewCache(roomy)
 	defer c.Close()
 	p := testPartition(t, newFakeStore(), c, 1)
@@ -26,7 +42,7 @@ func TestANewCacheIsNotTrusted(t *testing.T) {
 	}
 }
 
-func TestWhatIsKeptIsOfOneGenerationInWhichTheCacheIsTrusted(t *testing.T) {
+func testCacheGenerations(t *testing.T) {
 	c := NewCache(roomy)
 	defer c.Close()
 	p := testPartition(t, newFakeStore(), c, 1)
@@ -49,7 +65,7 @@ func TestWhatIsKeptIsOfOneGenerationInWhichTheCacheIsTrusted(t *testing.T) {
 	}
 }
 
-func TestWhoWasNotAskedForTheLongestGoesFirst(t *testing.T) {
+func testCacheLRU(t *testing.T) {
 	for _, o := range []CacheOptions{
 		{Users: 3, Bytes: 1 << 20, Idle: time.Hour},
 		{Users: 1000, Bytes: 3 * (entryBytes + 100), Idle: time.Hour},
@@ -74,7 +90,7 @@ func TestWhoWasNotAskedForTheLongestGoesFirst(t *testing.T) {
 	}
 }
 
-func TestAUserWhoIsLargerThanTheCacheIsNotKept(t *testing.T) {
+func testCacheUserTooLarge(t *testing.T) {
 	c := testCache(t, CacheOptions{Users: 10, Bytes: 1000, Idle: time.Hour})
 	p := testPartition(t, newFakeStore(), c, 1)
 	warm(c, p, 1, 100)
@@ -85,7 +101,7 @@ func TestAUserWhoIsLargerThanTheCacheIsNotKept(t *testing.T) {
 	}
 }
 
-func TestTheBoundsHoldOverAllShardsAndAreNearlyUsedUp(t *testing.T) {
+func testCacheLimits(t *testing.T) {
 	for _, o := range []CacheOptions{
 		{Users: 100_000, Bytes: 1 << 30, Idle: time.Hour},
 		{Users: 1 << 30, Bytes: 64 << 20, Idle: time.Hour},
@@ -106,7 +122,7 @@ func TestTheBoundsHoldOverAllShardsAndAreNearlyUsedUp(t *testing.T) {
 	}
 }
 
-func TestAUserWhoIsNotAskedForIsPassiveWhenTheIdleTimeIsOver(t *testing.T) {
+func testCacheIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const idle = 8 * time.Minute
 		c := testCache(t, CacheOptions{Users: 10, Bytes: 1 << 20, Idle: idle})
@@ -135,7 +151,7 @@ func TestAUserWhoIsNotAskedForIsPassiveWhenTheIdleTimeIsOver(t *testing.T) {
 	})
 }
 
-func TestUsersOfAPartitionThatHasEndedAreNotFoundAndLetGo(t *testing.T) {
+func testCacheClosedPartition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := testCache(t, roomy)
 		old, other := testPartition(t, newFakeStore(), c, 1), testPartition(t, newFakeStore(), c, 1)
@@ -157,7 +173,7 @@ func TestUsersOfAPartitionThatHasEndedAreNotFoundAndLetGo(t *testing.T) {
 	})
 }
 
-func TestACacheCanBeClosedTwiceAndKeepsItsBounds(t *testing.T) {
+func testCacheClose(t *testing.T) {
 	c := testCache(t, CacheOptions{Users: 1, Bytes: 1 << 20, Idle: time.Second})
 	p := testPartition(t, newFakeStore(), c, 1)
 	c.Close()
@@ -169,24 +185,7 @@ func TestACacheCanBeClosedTwiceAndKeepsItsBounds(t *testing.T) {
 	}
 }
 
-// heap returns how many bytes are in use.
-func heap() int64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
-}
-
-// warmUpMany makes n users warm, each of whom has an answer of size bytes.
-func warmUpMany(c *Cache, p *Partition, n int64, size int) {
-	answer, generation := make([]byte, size), c.generation()
-	for user := range n {
-		c.put(p, &User{ID: user + 1}, answer, generation)
-	}
-}
-
-func TestAWarmUserCostsLittleBesideTheData(t *testing.T) {
+func testCacheMemoryPerUser(t *testing.T) {
 	for _, size := range []int{0, 100, 300, 1025} {
 		const users = 100_000
 		c := testCache(t, CacheOptions{Users: users * 11 / 10, Bytes: 1 << 40, Idle: time.Hour})
@@ -203,7 +202,7 @@ func TestAWarmUserCostsLittleBesideTheData(t *testing.T) {
 	}
 }
 
-func TestUsersWhoWereAskedForOnceLeaveLittleMemory(t *testing.T) {
+func testCacheMemoryAfterEviction(t *testing.T) {
 	const users = 200_000
 	synctest.Test(t, func(t *testing.T) {
 		c := testCache(t, CacheOptions{Users: users * 11 / 10, Bytes: 1 << 40, Idle: time.Minute})
@@ -223,6 +222,108 @@ func TestUsersWhoWereAskedForOnceLeaveLittleMemory(t *testing.T) {
 		}
 		runtime.KeepAlive(c)
 	})
+}
+
+func TestCacheIndex(t *testing.T) {
+	t.Run("keys", testIndexKeys)
+	t.Run("user_with_a_write", testIndexUserWithWrite)
+}
+
+func testIndexKeys(t *testing.T) {
+	c := NewCache(roomy)
+	defer c.Close()
+	c.SetTrusted(true)
+	p := testPartition(t, newFakeStore(), c, 1)
+	keep := func(u User) { c.put(p, &u, UserReply(&u), c.generation()) }
+	found := func(l Lookup) int64 {
+		id := c.FindID(&l)
+		if id == 0 || p.GetCached(id, &l) == nil {
+			return 0
+		}
+		return id
+	}
+	email := func(email string) int64 { return found(Lookup{Email: &email}) }
+	github := func(id int64) int64 { return found(Lookup{GitHubID: &id}) }
+	facebook := func(id int64) int64 { return found(Lookup{FacebookID: &id}) }
+
+	keep(User{ID: 1, Email: "a", GitHub: &Account{ID: 7}})
+	keep(User{ID: 2, Email: "b", GitHub: &Account{ID: 8}, Facebook: &Account{ID: 7}})
+	if email("a") != 1 || github(7) != 1 || facebook(7) != 2 || github(8) != 2 || email("c") != 0 || github(0) != 0 || facebook(8) != 0 {
+		t.Error("the wrong ones are found")
+	}
+	// The email passes on to the other, in whichever order that is learned.
+	keep(User{ID: 2, Email: "a", GitHub: &Account{ID: 8}})
+	keep(User{ID: 1, Email: "c", GitHub: &Account{ID: 7}})
+	if email("a") != 2 || email("b") != 0 || email("c") != 1 || facebook(7) != 0 {
+		t.Error("what has changed is found as it was")
+	}
+	// All that is asked for has to hold.
+	if found(Lookup{Email: ptr("a"), GitHubID: ptr[int64](8)}) != 2 || found(Lookup{Email: ptr("a"), GitHubID: ptr[int64](7)}) != 0 {
+		t.Error("not all that is asked for counts")
+	}
+	if found(Lookup{UserID: ptr[int64](2), Email: ptr("a")}) != 0 || found(Lookup{Email: ptr("a"), NoMatch: true}) != 0 {
+		t.Error("it answers what it is not for")
+	}
+	c.evict(p, 1)
+	if email("c") != 0 || github(7) != 0 || email("a") != 2 {
+		t.Error("who is forgotten is found")
+	}
+	if c.SetTrusted(false); email("a") != 0 {
+		t.Error("somebody is found in a cache that is not trusted")
+	}
+	c.SetTrusted(true)
+	if email("a") != 0 {
+		t.Error("somebody is found who was forgotten")
+	}
+	for i := range c.index.shards {
+		if s := &c.index.shards[i]; len(s.emails)+len(s.accounts) > 0 {
+			t.Errorf("the index has %v, %v", s.emails, s.accounts)
+		}
+	}
+}
+
+func testIndexUserWithWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newFakeStore()
+		s.before = func(context.Context, int64, *Write) error { time.Sleep(time.Second); return nil }
+		c := NewCache(roomy)
+		defer c.Close()
+		c.SetTrusted(true)
+		p := testPartition(t, s, c, 10)
+		u := User{ID: 1, Email: "a"}
+		c.put(p, &u, UserReply(&u), c.generation())
+		l := Lookup{Email: ptr("a")}
+		if p.GetCached(1, &l) == nil {
+			t.Fatal("the user is not warm")
+		}
+		if err := p.Write(&Write{UserID: 1}, func(Outcome, error) {}); err != nil {
+			t.Fatal(err)
+		}
+		if p.GetCached(1, &l) != nil {
+			t.Error("the user is found while a write is under way")
+		}
+		p.Stop()
+		if p.GetCached(1, &l) != nil {
+			t.Error("the user is found when the partition is over")
+		}
+	})
+}
+
+// heap returns how many bytes are in use.
+func heap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// warmUpMany makes n users warm, each of whom has an answer of size bytes.
+func warmUpMany(c *Cache, p *Partition, n int64, size int) {
+	answer, generation := make([]byte, size), c.generation()
+	for user := range n {
+		c.put(p, &User{ID: user + 1}, answer, generation)
+	}
 }
 
 func mebibytes(n int64) string { return fmt.Sprintf("%.2f MiB", float64(n)/(1<<20)) }

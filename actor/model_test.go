@@ -11,8 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/glotpod/ident/cluster/partition"
 	"pgregory.net/rapid"
+
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // A model is a store that delays and fails at random, and knows which answers a

@@ -1,17 +1,13 @@
 package actor
 
 import (
-	"encoding/json"
 	"fmt"
-	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/tinylib/msgp/msgp"
 	"go.uber.org/goleak"
-	"pgregory.net/rapid"
 
-	"github.com/glotpod/ident/actor/jsonpatch"
 	"github.com/glotpod/ident/actor/msgpack"
 )
 
@@ -49,7 +45,12 @@ func without(base m, key string) m {
 	return base
 }
 
-func TestParseRefusesMalformedRequestsWithTheCodeOfTheContract(t *testing.T) {
+func TestParse(t *testing.T) {
+	t.Run("refusals", testParseRefusals)
+	t.Run("get_that_matches_no_user", testParseGetNoMatch)
+}
+
+func testParseRefusals(t *testing.T) {
 	patch := func(ops any) m { return m{"user_id": 1, "ops": ops} }
 	for _, tc := range []struct {
 		operation string
@@ -126,7 +127,7 @@ func TestParseRefusesMalformedRequestsWithTheCodeOfTheContract(t *testing.T) {
 	}
 }
 
-func TestGetWithAnArgumentThatIsNoUsersFindsNobody(t *testing.T) {
+func testParseGetNoMatch(t *testing.T) {
 	for _, args := range []m{
 		{"user_id": "abc"}, {"user_id": 10.38}, {"user_id": ""}, {"user_id": true}, {"user_id": 0}, {"user_id": -1},
 		{"user_id": int64(MaxUserID) + 1}, {"user_id": uint64(1) << 63}, {"github_id": "x"}, {"facebook_id": uint64(1) << 63},
@@ -142,7 +143,7 @@ func TestGetWithAnArgumentThatIsNoUsersFindsNobody(t *testing.T) {
 	}
 }
 
-func TestIdentityIsTheMessageIDOrElseReplyToAndCorrelationIDTogether(t *testing.T) {
+func TestRequestIDOf(t *testing.T) {
 	all := map[RequestID]string{}
 	for _, p := range [][3]string{{"m", "", ""}, {"n", "", ""}, {"", "a", "bc"}, {"", "ab", "c"}, {"", "a", "b"}} {
 		id := RequestIDOf(p[0], p[1], p[2])
@@ -161,7 +162,7 @@ func TestIdentityIsTheMessageIDOrElseReplyToAndCorrelationIDTogether(t *testing.
 	}
 }
 
-func TestPatchRefusalsHaveTheCodeOfTheContract(t *testing.T) {
+func TestDecidePatch(t *testing.T) {
 	stored := &User{ID: 3, Name: "Ada", Email: "a", GitHub: &Account{ID: 7, AccessToken: "t"}}
 	for _, tc := range []struct {
 		op   m
@@ -203,90 +204,5 @@ func TestPatchRefusalsHaveTheCodeOfTheContract(t *testing.T) {
 		if d.Refusal == nil && d.Next.ID != 3 {
 			t.Errorf("%v changed the id to %d", tc.op, d.Next.ID)
 		}
-	}
-}
-
-func drawUser(t *rapid.T, label string) *User {
-	account := func(what string) *Account {
-		if rapid.Bool().Draw(t, what) {
-			return nil
-		}
-		return &Account{ID: rapid.Int64Range(1, 3).Draw(t, what+" id"), AccessToken: rapid.SampledFrom([]string{"", "s3cret-a", "s3cret-b"}).Draw(t, what+" token")}
-	}
-	u := &User{ID: 1, Name: rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, label+" name"), Email: rapid.SampledFrom([]string{"x", "y"}).Draw(t, label+" email"),
-		GitHub: account(label + " github"), Facebook: account(label + " facebook")}
-	if rapid.Bool().Draw(t, label+" picture") {
-		url := rapid.SampledFrom([]string{"", "p", "q"}).Draw(t, label+" url")
-		u.PictureURL = &url
-	}
-	return u
-}
-
-func TestTheDifferencePatchesTheUserBeforeIntoTheUserAfter(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		before, after := drawUser(t, "before"), drawUser(t, "after")
-		tokens := rapid.Bool().Draw(t, "tokens")
-		n := patchNotification(before, after, tokens)
-		if !tokens && strings.Contains(string(n.Body), "s3cret") {
-			t.Fatalf("a token in %s", n.Body)
-		}
-		var body struct {
-			UserID int64 `json:"user_id"`
-			Ops    []any `json:"ops"`
-		}
-		if err := json.Unmarshal(n.Body, &body); err != nil || body.UserID != 1 || body.Ops == nil {
-			t.Fatalf("%s: %v", n.Body, err)
-		}
-		patch, err := jsonpatch.Parse(body.Ops)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := patch.Apply(viaJSON(t, before.tree(tokens)), jsonpatch.DefaultLimit)
-		if want := viaJSON(t, after.tree(tokens)); err != nil || !reflect.DeepEqual(got, want) {
-			t.Fatalf("%s makes %v, want %v: %v", n.Body, got, want, err)
-		}
-	})
-}
-
-func viaJSON(t *rapid.T, v any) (tree any) {
-	b, err := json.Marshal(v)
-	if err == nil {
-		err = json.Unmarshal(b, &tree)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tree
-}
-
-func TestWhatAUserIsWordedAsIsParsedAsThatUser(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		u := drawUser(t, "user")
-		msg, err := msgpack.Decode(UserReply(u), testLimits)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := ParseUser(msg.Tree.(map[string]any)["result"])
-		if u.GitHub == nil && u.Facebook == nil {
-			if err == nil {
-				t.Fatal("a user without a service is valid")
-			}
-			return
-		}
-		got.ID = u.ID // ParseUser ignores ids
-		if err != nil || !reflect.DeepEqual(&got, u) {
-			t.Fatalf("%+v, %v; want %+v", got, err, u)
-		}
-	})
-}
-
-func BenchmarkPatch(b *testing.B) {
-	body := encode(b, m{"user_id": 3, "ops": []any{m{"op": "replace", "path": "/name", "value": "Grace"}}})
-	stored := &User{ID: 3, Name: "Ada", Email: "a", GitHub: &Account{ID: 7, AccessToken: "t"}}
-	b.ReportAllocs()
-	for b.Loop() {
-		r, _ := Parse("patch", body, RequestID{1}, testLimits)
-		r.Write.Decide(stored, false)
-		r.Write.Reply(Outcome{UserID: 3})
 	}
 }

@@ -5,9 +5,38 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/glotpod/ident/actor/msgpack"
 )
 
-func TestAUserIsReadFromTheAnswerAsItWasWorded(t *testing.T) {
+func TestUserReply(t *testing.T) {
+	t.Run("parsed_by_ParseUser", testUserReplyParsed)
+	t.Run("decoded", testUserReplyDecoded)
+	t.Run("truncated_or_another_reply", testUserReplyNotDecoded)
+}
+
+func testUserReplyParsed(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		u := drawUser(t, "user")
+		msg, err := msgpack.Decode(UserReply(u), testLimits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := ParseUser(msg.Tree.(map[string]any)["result"])
+		if u.GitHub == nil && u.Facebook == nil {
+			if err == nil {
+				t.Fatal("a user without a service is valid")
+			}
+			return
+		}
+		got.ID = u.ID // ParseUser ignores ids
+		if err != nil || !reflect.DeepEqual(&got, u) {
+			t.Fatalf("%+v, %v; want %+v", got, err, u)
+		}
+	})
+}
+
+func testUserReplyDecoded(t *testing.T) {
 	account := rapid.Ptr(rapid.Custom(func(r *rapid.T) Account {
 		return Account{ID: rapid.Int64().Draw(r, "account"), AccessToken: rapid.String().Draw(r, "token")}
 	}), true)
@@ -27,7 +56,7 @@ func TestAUserIsReadFromTheAnswerAsItWasWorded(t *testing.T) {
 	})
 }
 
-func TestAUserIsReadFromNothingElse(t *testing.T) {
+func testUserReplyNotDecoded(t *testing.T) {
 	answer := UserReply(ada)
 	for n := len(resultHead); n < len(answer); n++ {
 		if u, err := userInReply(answer[:n]); err == nil {
@@ -39,4 +68,20 @@ func TestAUserIsReadFromNothingElse(t *testing.T) {
 			t.Errorf("%q is %+v", answer, u)
 		}
 	}
+}
+
+func drawUser(t *rapid.T, label string) *User {
+	account := func(what string) *Account {
+		if rapid.Bool().Draw(t, what) {
+			return nil
+		}
+		return &Account{ID: rapid.Int64Range(1, 3).Draw(t, what+" id"), AccessToken: rapid.SampledFrom([]string{"", "s3cret-a", "s3cret-b"}).Draw(t, what+" token")}
+	}
+	u := &User{ID: 1, Name: rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, label+" name"), Email: rapid.SampledFrom([]string{"x", "y"}).Draw(t, label+" email"),
+		GitHub: account(label + " github"), Facebook: account(label + " facebook")}
+	if rapid.Bool().Draw(t, label+" picture") {
+		url := rapid.SampledFrom([]string{"", "p", "q"}).Draw(t, label+" url")
+		u.PictureURL = &url
+	}
+	return u
 }

@@ -1,0 +1,346 @@
+package actor
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestMailbox(t *testing.T) {
+	t.Run("order", testMailboxOrder)
+	t.Run("full", testMailboxFull)
+	t.Run("full_during_a_batch", testMailboxFullDuringBatch)
+	t.Run("full_for_reads", testMailboxFullForReads)
+	t.Run("never_full_for_the_partition_queue", testMailboxFromQueue)
+	t.Run("reads_between_writes", testMailboxReadsBetweenWrites)
+	t.Run("batch_of_writes", testMailboxBatch)
+	t.Run("one_write_fails", testMailboxOneWriteFails)
+}
+
+func testMailboxOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newFakeStore()
+		p := testPartition(t, s, nil, 100)
+		var done sync.WaitGroup
+		for i := range 1000 {
+			done.Add(1)
+			w := &Write{UserID: int64(i % 10), Digest: int64(i)}
+			if err := p.Write(w, func(Outcome, error) { done.Done() }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		done.Wait()
+		synctest.Wait()
+		if s.most != 10 || s.overlap || p.Load().Actors != 0 {
+			t.Errorf("%d users at once, overlapping: %t, %d actors left", s.most, s.overlap, p.Load().Actors)
+		}
+		last := map[int64]int64{}
+		for _, w := range s.order {
+			if before, ok := last[w.UserID]; ok && w.Digest < before {
+				t.Fatalf("user %d: write %d after %d", w.UserID, w.Digest, before)
+			}
+			last[w.UserID] = w.Digest
+		}
+	})
+}
+
+func testMailboxFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPartition(t, newFakeStore(), nil, 3)
+		write := func(user int64) error { return p.Write(&Write{UserID: user}, func(Outcome, error) {}) }
+		for range 4 { // one is being done
+			if err := write(1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := write(1); !errors.Is(err, ErrMailboxFull) {
+			t.Errorf("the fifth: %v", err)
+		}
+		if err := p.Write(&Write{UserID: 1, FromQueue: true}, func(Outcome, error) {}); err != nil {
+			t.Errorf("one by the partition's queue: %v", err)
+		}
+		if err := write(2); err != nil {
+			t.Errorf("another user: %v", err)
+		}
+		time.Sleep(2 * time.Millisecond)
+		synctest.Wait()
+		if err := write(1); err != nil {
+			t.Errorf("when two are done: %v", err)
+		}
+	})
+}
+
+func testMailboxFullDuringBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newFakeStore()
+		s.together = maxBatch
+		held := make(chan struct{})
+		s.before = func(_ context.Context, _ int64, w *Write) error {
+			if w != nil {
+				<-held
+			}
+			return nil
+		}
+		const mailbox = 20
+		p := testPartition(t, s, testCache(t, roomy), mailbox)
+		taken := 0
+		fill := func() {
+			for {
+				if p.Write(&Write{UserID: 1}, func(Outcome, error) { taken-- }) != nil {
+					return
+				}
+				taken += 2
+				if p.Get(1, func([]byte, error) { taken-- }) != nil {
+					taken--
+				}
+				synctest.Wait() // a read that finds no room is done beside the mailbox, and told
+			}
+		}
+		fill()
+		held <- struct{}{} // the first write is done, and more are begun
+		synctest.Wait()
+		fill()
+		if taken > mailbox+1 {
+			t.Errorf("%d tasks of one user, in a mailbox for %d", taken, mailbox)
+		}
+		close(held)
+		synctest.Wait()
+		if taken != 0 {
+			t.Errorf("%d were not told", taken)
+		}
+	})
+}
+
+func testMailboxFullForReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newFakeStore()
+		s.names[1] = "stored"
+		p := testPartition(t, s, testCache(t, roomy), 2)
+		for range 3 {
+			p.Write(&Write{UserID: 1, Digest: 5}, func(Outcome, error) {})
+		}
+		names := make(chan string, 2)
+		get := func() error {
+			return p.Get(1, func(answer []byte, err error) { names <- nameIn(t, answer) })
+		}
+		for range 2 {
+			if err := get(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := get(); !errors.Is(err, ErrMailboxFull) {
+			t.Errorf("the third: %v", err)
+		}
+		for range 2 {
+			<-names
+		}
+		synctest.Wait()
+		if s.finds() != 2 || s.readers != 2 {
+			t.Errorf("%d look-ups, %d at once", s.finds(), s.readers)
+		}
+	})
+}
+
+func testMailboxFromQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testPartition(t, newFakeStore(), testCache(t, roomy), 1)
+		for i := range int64(20) {
+			p.Write(&Write{UserID: 1, Digest: i + 1, FromQueue: true}, func(Outcome, error) {})
+			err := p.GetFromQueue(1, func(answer []byte, err error) {
+				if got := nameIn(t, answer); got != strconv.FormatInt(i+1, 10) {
+					t.Errorf("after write %d: %q", i+1, got)
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := p.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func testMailboxReadsBetweenWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, cache := range []*Cache{nil, testCache(t, roomy)} {
+			for _, together := range []int{1, 3, maxBatch} {
+				s := newFakeStore()
+				s.together = together
+				p := testPartition(t, s, cache, 100)
+				names := make(chan string, 30)
+				for i := range int64(10) {
+					p.Write(&Write{UserID: 1, Digest: i + 10}, func(Outcome, error) {})
+					for range 2 {
+						if err := p.Get(1, func(answer []byte, err error) { names <- nameIn(t, answer) }); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				for i := range 20 {
+					if got, want := <-names, strconv.Itoa(10+i/2); got != want {
+						t.Errorf("cache %t, %d together: read %d sees %q, want %q", cache != nil, together, i, got, want)
+					}
+				}
+				if cache != nil && s.finds() != 0 {
+					t.Errorf("%d together: %d look-ups of a user who has just been written", together, s.finds())
+				}
+			}
+		}
+	})
+}
+
+func testMailboxBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, together := range []int{1, 7, maxBatch} {
+			s := newFakeStore()
+			s.together = together
+			p := testPartition(t, s, nil, 1000)
+			var told []int64
+			for i := range int64(3 * maxBatch) {
+				p.Write(&Write{UserID: 1, Digest: i}, func(o Outcome, err error) {
+					if err != nil || o.Refusal != nil || o.Applied && i > 0 && o.After.Name != strconv.FormatInt(i, 10) {
+						t.Errorf("write %d: %+v, %v", i, o, err)
+					}
+					told = append(told, i)
+				})
+			}
+			synctest.Wait()
+			if err := p.Drain(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if len(told) != 3*maxBatch || !slices.IsSorted(told) {
+				t.Errorf("%d together: told %v", together, told)
+			}
+			if most := slices.Max(s.batches); most != maxBatch || s.batches[0] != 1 {
+				t.Errorf("%d together: given %v at once", together, s.batches)
+			}
+			if len(s.order) != 3*maxBatch {
+				t.Errorf("%d together: %d were done", together, len(s.order))
+			}
+		}
+	})
+}
+
+func testMailboxOneWriteFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newFakeStore()
+		s.together = maxBatch
+		failed := errors.New("failed")
+		s.before = func(_ context.Context, _ int64, w *Write) error {
+			if w != nil && w.Digest%3 == 2 {
+				return failed
+			}
+			return nil
+		}
+		p := testPartition(t, s, testCache(t, roomy), 1000)
+		for i := range int64(100) {
+			p.Write(&Write{UserID: 1, Digest: i + 1}, func(_ Outcome, err error) {
+				if (err != nil) != ((i+1)%3 == 2) {
+					t.Errorf("write %d: %v", i, err)
+				}
+			})
+			p.Get(1, func(answer []byte, err error) {
+				want := i + 1
+				if want%3 == 2 {
+					want--
+				}
+				if got := nameIn(t, answer); got != strconv.FormatInt(want, 10) {
+					t.Errorf("after write %d: %q", i+1, got)
+				}
+			})
+		}
+		if err := p.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestReads(t *testing.T) {
+	t.Run("one_load_for_all", testReadsShareLoad)
+	t.Run("cached", testReadsCached)
+	t.Run("without_trusted_cache", testReadsWithoutTrustedCache)
+	t.Run("without_cache_after_a_write", testReadsWithoutCacheAfterWrite)
+}
+
+func testReadsShareLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newFakeStore()
+		s.names[1] = "a"
+		p := testPartition(t, s, testCache(t, roomy), 100)
+		var done sync.WaitGroup
+		for range 100 {
+			done.Add(1)
+			if err := p.Get(1, func(answer []byte, err error) { done.Done() }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if p.Load().Actors != 1 {
+			t.Errorf("%d actors", p.Load().Actors)
+		}
+		done.Wait()
+		if s.finds() != 1 {
+			t.Errorf("%d look-ups", s.finds())
+		}
+	})
+}
+
+func testReadsCached(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newFakeStore()
+		s.names[1] = "a"
+		p := testPartition(t, s, testCache(t, roomy), 100)
+		read(t, p, 1)
+		synctest.Wait()
+		told := 0
+		done := func([]byte, error) { told++ }
+		allocs := testing.AllocsPerRun(100, func() { p.Get(1, done) })
+		if told != 101 || allocs != 0 || s.finds() != 1 || p.Load().Actors != 0 {
+			t.Errorf("%d told before Get returned, %v allocations, %d look-ups, %d actors", told, allocs, s.finds(), p.Load().Actors)
+		}
+	})
+}
+
+func testReadsWithoutTrustedCache(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		distrusted := testCache(t, roomy)
+		distrusted.SetTrusted(false)
+		for _, cache := range []*Cache{nil, distrusted} {
+			s := newFakeStore()
+			p := testPartition(t, s, cache, 3)
+			var done sync.WaitGroup
+			for range 7 { // 3 beside the actor, one by the actor, 3 in the mailbox
+				done.Add(1)
+				if err := p.Get(1, func([]byte, error) { done.Done() }); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := p.Get(1, nil); !errors.Is(err, ErrMailboxFull) {
+				t.Errorf("the eighth: %v", err)
+			}
+			done.Wait()
+			if s.readers != 4 || s.finds() != 5 { // what waits is looked up once
+				t.Errorf("%d look-ups, %d at once", s.finds(), s.readers)
+			}
+		}
+	})
+}
+
+func testReadsWithoutCacheAfterWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newFakeStore()
+		p := testPartition(t, s, nil, 3)
+		p.Write(&Write{UserID: 1, Digest: 1}, func(Outcome, error) {})
+		p.Get(1, func([]byte, error) {})
+		time.Sleep(time.Millisecond * 3 / 2) // the write is done, the read is under way
+		read(t, p, 1)
+		if s.readers != 2 {
+			t.Errorf("%d look-ups at once", s.readers)
+		}
+	})
+}
