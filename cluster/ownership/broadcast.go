@@ -6,13 +6,13 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 )
 
-// hurry sends the next message as soon as Spacing allows.
+// sendSoon sends the next broadcast as soon as Spacing allows.
 func (c *Core) sendSoon() {
 	c.sendWithin(0)
 }
 
-// sendBy sends the next message after wait at the latest, though not sooner
-// than Spacing allows.
+// sendWithin sends the next broadcast after wait at the latest, or as soon as Spacing
+// allows if that is later.
 func (c *Core) sendWithin(wait time.Duration) {
 	due := laterOf(c.now.Add(wait), c.sentAt.Add(c.cfg.Spacing))
 	if due.Before(c.sendAt) {
@@ -20,7 +20,7 @@ func (c *Core) sendWithin(wait time.Duration) {
 	}
 }
 
-// broadcast tells the others how things are here, and what is new.
+// broadcast sends a message with the unsent facts to all members.
 func (c *Core) broadcast() {
 	msg := c.nextMessage()
 	msg.Released, msg.Taken, msg.Gone = c.unsentFacts.Released, c.unsentFacts.Taken, c.unsentFacts.Gone
@@ -31,15 +31,17 @@ func (c *Core) broadcast() {
 	c.sendAt = c.now.Add(c.jitter(c.cfg.Heartbeat))
 }
 
-// message returns the next message, which says how things are here.
+// nextMessage returns the next message, with the present state and wishes of this
+// instance.
 func (c *Core) nextMessage() Message {
 	c.seq++
 	return Message{From: c.self, Seq: c.seq, State: c.state, Parameters: c.cfg.parameters(), Wants: c.wantedLeases()}
 }
 
-// wants returns the leases that others are asked to give up, at most Window, and of
-// each holder its share: one that does not answer holds up no other. It is part of
-// each message, so a wish that was lost is heard next time.
+// wantedLeases returns the leases that this instance asks their holders to hand over:
+// at most Window, and from each holder an equal share, so that a holder that does not
+// respond delays no other. The wishes are part of each message, so a lost wish is
+// repeated.
 func (c *Core) wantedLeases() []HeldLease {
 	var leases []HeldLease
 	asked := make(map[Member]int)

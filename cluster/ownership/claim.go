@@ -6,8 +6,8 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 )
 
-// align brings a partition in line with the ring and the members as they are
-// now. It may be called at any time.
+// reconcile adapts a partition to the present ring and members. It may be called at any
+// time.
 func (c *Core) reconcile(p int) {
 	part := &c.partitions[p]
 	switch {
@@ -26,12 +26,12 @@ func (c *Core) reconcile(p int) {
 	}
 }
 
-// claim asks the epoch table for the partition: for a free one, or for the
-// lease of a holder that is over.
+// claim asks the epoch table for the partition: for a released row, or for the lease of
+// a dead holder.
 //
-// Invariant: the epoch to depose comes from an answer of the epoch table, never
-// from what was held here before. So it is somebody else's, or one of our own
-// under which nothing runs.
+// Invariant: the epoch to depose comes from a reply of the epoch table, never from what
+// this instance has held. So the lease belongs to another member, or to this instance
+// and nothing runs under it.
 func (c *Core) claim(p int, depose HeldLease) {
 	part := &c.partitions[p]
 	c.transition(p, claiming)
@@ -40,13 +40,13 @@ func (c *Core) claim(p int, depose HeldLease) {
 	c.emit(Claim{Partition: p, Attempt: part.attempt, Depose: depose.Epoch, By: c.self})
 }
 
-// isAnswer reports whether the partition waits for the answer to this attempt.
+// isCurrentAttempt reports whether the partition waits for the reply to this attempt.
 func (c *Core) isCurrentAttempt(p int, attempt uint64) bool {
 	return c.partitions[p].phase == claiming && c.partitions[p].attempt == attempt
 }
 
-// won is the answer to a claim that succeeded. If it comes too late to be of
-// use, what was won is given back.
+// onClaimed handles the reply to a claim that succeeded. If the lease is no longer
+// needed, it is released.
 func (c *Core) onClaimed(e Claimed) {
 	c.onDatabaseAnswer()
 	if !c.isCurrentAttempt(e.Partition, e.Attempt) {
@@ -68,9 +68,9 @@ func (c *Core) onClaimed(e Claimed) {
 	c.emit(Consume{Partition: e.Partition, Epoch: e.Epoch})
 }
 
-// refused is the answer to a claim that another's lease stands against. It is
-// the epoch table's word, so it is the time to find out whether that other is
-// alive.
+// onClaimRefused handles the reply to a claim that failed because another lease stands.
+// The row is what the epoch table says now, so this is the time to check whether the
+// holder is alive.
 func (c *Core) onClaimRefused(e ClaimRefused) {
 	p := e.Row.Partition
 	c.onDatabaseAnswer()
@@ -91,7 +91,7 @@ func (c *Core) onClaimRefused(e ClaimRefused) {
 	}
 }
 
-// ask asks the holder of a lease to give it up.
+// askHolder asks the holder of a lease to hand the partition over.
 func (c *Core) askHolder(p int, lease HeldLease) {
 	part := &c.partitions[p]
 	c.transition(p, waiting)
@@ -99,7 +99,7 @@ func (c *Core) askHolder(p int, lease HeldLease) {
 	c.sendSoon()
 }
 
-// claimFailed is no answer to a claim: it is tried again.
+// onClaimFailed handles a claim whose outcome is unknown: it is repeated.
 func (c *Core) onClaimFailed(e ClaimFailed) {
 	if c.claimsFailSince.IsZero() {
 		c.claimsFailSince = c.now
@@ -113,8 +113,8 @@ func (c *Core) onClaimFailed(e ClaimFailed) {
 	}
 }
 
-// databaseAnswered says that the database is in reach. If it was not for a
-// while, what waits for that need not wait any longer.
+// onDatabaseAnswer notes that the database is reachable. If it was not for a heartbeat,
+// the partitions that wait for another try are claimed at once.
 func (c *Core) onDatabaseAnswer() {
 	since := c.claimsFailSince
 	c.claimsFailSince = time.Time{}
@@ -129,8 +129,8 @@ func (c *Core) onDatabaseAnswer() {
 	}
 }
 
-// backOff tries again: at once where the partition was served for long, else
-// the later the more often in a row it was called for.
+// retryLater claims the partition again: at once if it was served for long, else after
+// a delay that grows with each failure in a row.
 func (c *Core) retryLater(p int) {
 	part := &c.partitions[p]
 	longest := maxBackoff * c.cfg.Heartbeat
@@ -146,7 +146,7 @@ func (c *Core) retryLater(p int) {
 	c.reconcile(p)
 }
 
-// consuming says that the consumer has been started.
+// onConsuming notes that the consumer has started.
 func (c *Core) onConsuming(e Consuming) {
 	part := &c.partitions[e.Partition]
 	if part.phase != starting || part.epoch != e.Epoch {
@@ -156,7 +156,7 @@ func (c *Core) onConsuming(e Consuming) {
 	c.reconcile(e.Partition)
 }
 
-// learn takes in what a message says of leases.
+// learnLeases handles the leases in a message.
 func (c *Core) learnLeases(msg *Message) {
 	for _, lease := range msg.Granted {
 		if c.isPartition(lease.Partition) && lease.Holder == c.self {
@@ -181,14 +181,15 @@ func (c *Core) learnLeases(msg *Message) {
 	}
 }
 
-// granted takes a lease that its last holder has won for this instance, which had
-// asked for it. If it comes too late to be of use, it is given back, once the epoch table
-// says that it is ours. A claim that is under way finds that it is our own, and makes
-// another of it.
+// onGranted handles a lease that its last holder has taken for this instance, on its
+// wish. If the lease is no longer needed, it is released as soon as the epoch table
+// says that it is ours. A claim that is in flight is refused with a row that names this
+// instance; then the next claim deposes that lease.
 //
-// Invariant: the lease of a partition that is asked for is not over if its epoch is
-// beyond the one that the epoch table has said. For this instance has ended none since
-// then, and nobody else ends one while its holder lives.
+// Invariant: a lease that arrives while the partition waits for its holder, with a
+// later epoch than the one that the epoch table gave, is valid. Since then this
+// instance has ended none of its leases, and no other member ends one while its holder
+// lives.
 func (c *Core) onGranted(lease HeldLease) {
 	part := &c.partitions[lease.Partition]
 	switch {
@@ -204,8 +205,7 @@ func (c *Core) onGranted(lease HeldLease) {
 	}
 }
 
-// outdated lets go of a partition that is held under a lesser epoch than the
-// one of lease.
+// yieldTo gives a partition up if its lease has an earlier epoch than the given one.
 func (c *Core) yieldTo(lease HeldLease) {
 	part := &c.partitions[lease.Partition]
 	if part.phase.hasLease() && part.epoch < lease.Epoch {
@@ -215,9 +215,9 @@ func (c *Core) yieldTo(lease HeldLease) {
 
 func (c *Core) isPartition(p int) bool { return 0 <= p && p < len(c.partitions) }
 
-// surveyed compares what is believed with the epoch table, which may have
-// changed since it was read: for messages that were lost, and for leases that
-// nobody knows of.
+// onSurveyed compares the partitions with rows of the epoch table, which may have
+// changed since they were read. This finds lost messages, and leases that no member
+// knows of.
 func (c *Core) onSurveyed(rows []Row) {
 	for _, row := range rows {
 		if !c.isPartition(row.Partition) {
@@ -226,7 +226,7 @@ func (c *Core) onSurveyed(rows []Row) {
 		part := &c.partitions[row.Partition]
 		switch {
 		case (part.phase == starting || part.phase == owned) && row.Epoch == part.epoch && (row.Released || row.Holder != c.self):
-			c.loseLease(row.Partition) // somebody has changed the table
+			c.loseLease(row.Partition) // the table was changed by hand
 		case part.phase.hasLease():
 			c.yieldTo(row.HeldLease)
 		case part.waitsForHolder() && row.Epoch >= part.epoch:

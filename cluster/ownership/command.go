@@ -1,27 +1,27 @@
 package ownership
 
-// A Command is something to be done, returned by [Core.Step]. Commands are
-// given without waiting for the answers to earlier ones; those about the same
-// partition are to be carried out in their order.
+// A Command is a task for the program that runs the core. [Core.Step] returns commands.
+// They do not wait for the replies to earlier commands. Commands about the same
+// partition have to be carried out in order.
 type Command interface{ command() }
 
 type (
 	// Broadcast publishes a message to the membership exchange.
 	Broadcast struct{ Message Message }
 
-	// Send sends a message to one member, after what was broadcast before.
+	// Send sends a message to one member, after all earlier broadcasts.
 	Send struct {
 		To      Member
 		Message Message
 	}
 
-	// Probe asks the broker whether the member's exclusive queue is there.
+	// Probe asks the broker whether the member's exclusive queue exists.
 	Probe struct{ Member Member }
 
-	// Claim makes By the owner of a partition under the next epoch, if the row
-	// is released or its epoch is Depose: one conditional update. A Depose of 0
-	// deposes nobody. It is answered by [Claimed], [ClaimRefused] or
-	// [ClaimFailed] with the same Attempt.
+	// Claim makes By the owner of the partition under the next epoch, if the row is
+	// released or its epoch is Depose: one conditional update. With a Depose of 0 no
+	// holder is deposed. The reply is [Claimed], [ClaimRefused] or [ClaimFailed], with
+	// the same Attempt.
 	Claim struct {
 		Partition int
 		Attempt   uint64
@@ -29,73 +29,70 @@ type (
 		By        Member
 	}
 
-	// Consume makes sure that the epoch table names us under Epoch, and consumes
-	// the partition's queue; each write from it carries Epoch. It is answered by
-	// [Consuming] or [Lost].
+	// Consume checks that the epoch table names this instance under Epoch, and starts
+	// to consume the partition's queue. Each write of that consumer carries Epoch. The
+	// reply is [Consuming] or [LeaseLost].
 	Consume struct {
 		Partition int
 		Epoch     int64
 	}
 
-	// HandOver cancels the consumer, finishes and acknowledges what had been
-	// delivered, and ends the lease: it makes To the owner under the next epoch
-	// or, where To is the zero member, releases this one. That is tried again
-	// until the database has said that it is done, or that the epoch is over. It
-	// is answered by [HandedOver], or by [Lost] if it becomes impossible.
+	// HandOver cancels the consumer, completes and acknowledges what was delivered, and
+	// then ends the lease: To becomes the owner under the next epoch or, if To is the
+	// zero member, the lease is released. The runner repeats that until the database
+	// has confirmed it, or has said that the epoch is over. The reply is [HandedOver],
+	// or [LeaseLost] if the hand-over is impossible.
 	HandOver struct {
 		Partition int
 		Epoch     int64
 		To        Member
 	}
 
-	// Abandon closes the channel at once, so that the broker delivers what was
-	// not acknowledged to the next owner. It is not answered.
+	// Abandon closes the consumer's channel at once, so that the broker delivers
+	// unacknowledged requests to the next owner. There is no reply.
 	Abandon struct {
 		Partition int
 		Epoch     int64
 	}
 
-	// Release marks the partition's row released if it still has Epoch. It is
-	// about a row that nothing here works under, and is answered by [Released]
-	// if the database is in reach.
+	// Release marks the partition's row as released if its epoch is still Epoch. It is
+	// for rows under which nothing runs here. The reply is [LeaseReleased], if the
+	// database responds.
 	Release struct {
 		Partition int
 		Epoch     int64
 	}
 
-	// Survey reads the epoch table. It is answered by [Surveyed] if the
-	// database is in reach.
+	// Survey reads the epoch table. The reply is [Surveyed], if the database responds.
 	Survey struct{}
 
-	// ReportRefusal says that Member does not count here and why. It is to be logged,
-	// and is given once for each incarnation.
+	// ReportRefusal means that Member does not count here, for the given reason. It is
+	// for the log. It is given once per incarnation.
 	ReportRefusal struct {
 		Member Member
 		Reason string
 	}
 
-	// Reconnect asks for a new session. The one there was counts as
-	// disconnected.
+	// Reconnect asks for a new session. The present one counts as disconnected.
 	Reconnect struct{ Reason string }
 
-	// ReportState says that the instance is in another state. Left is the last
-	// command of all; when it comes, what was said before is to be sent out,
-	// and the process may end.
+	// ReportState means that the instance has entered State. If that is Left, there are
+	// no further commands; the process may end when all earlier messages are sent.
 	ReportState struct{ State State }
 
-	// Stop says that the process must end, and is the last command of all. Its
-	// partitions have been abandoned.
+	// Stop means that the process has to end. All its partitions are abandoned, and
+	// there are no further commands.
 	Stop struct {
 		Reason StopReason
 		Detail string
 	}
 )
 
-// A StopReason is why an instance must end.
+// A StopReason is the reason for which an instance has to end.
 type StopReason uint8
 
 const (
-	// Superseded: a newer process has this instance's name.
+	// Superseded: a newer process has the name of this instance.
 	Superseded StopReason = iota + 1
 	// ParametersDiffer: the cluster has other parameters.
 	ParametersDiffer

@@ -6,48 +6,47 @@ import (
 	"time"
 )
 
-// A Config is what a [Core] is made with.
+// A Config configures a [Core].
 type Config struct {
-	Name  string // unique among the instances that run
-	Start int64  // greater than that of each earlier run under this name
+	Name  string // unique among the running instances
+	Start int64  // greater than the Start of each earlier run under this name
 
 	Partitions int    // the same in all instances
 	QueueType  string // the same in all instances
 
-	// Heartbeat is how often a member says that it is there. It looks around,
-	// and probes its neighbours, four times as often.
+	// Heartbeat is the interval between two broadcasts of a member. The periodic
+	// checks, which include the probes of neighbours, run four times as often.
 	Heartbeat time.Duration
 
-	// SuspectAfter is for how long a member is believed to be alive without
-	// being heard. It should be longer than the broker takes to drop a frozen
-	// connection: then a member has lost its channels before it loses its
-	// partitions.
+	// SuspectAfter is how long a member counts as alive without a message from it. It
+	// should be longer than the broker takes to drop the connection of a frozen client:
+	// then a member has lost its channels before other members take its partitions.
 	SuspectAfter time.Duration
 
-	// Debounce is for how long the ring waits for more members when one has
-	// come, and how long an instance listens before it counts itself ready.
-	// After four times this it waits no more.
+	// Debounce is how long the ring waits for further members after a member has
+	// joined, and how long a joining instance listens before it is ready. The ring
+	// waits at most four times as long.
 	Debounce time.Duration
 
-	// Spacing is the least time between two messages of an instance.
+	// Spacing is the least time between two broadcasts of an instance.
 	Spacing time.Duration
 
 	// Window is how many partitions an instance asks for at a time, and the most that
-	// it hands over at a time on request. 0 stands for a sixteenth of Partitions, but 4
-	// at least.
+	// it hands over at a time on request. 0 means a sixteenth of Partitions, and at
+	// least 4.
 	//
-	// A hand-over is work for the broker and the database too, and requests to other
-	// partitions are to have their share of that. So usually a quarter of Window is
-	// handed over at a time, and after each hand-over the instance rests for twice as
-	// long as it took. But what takes longer than a twentieth of Heartbeat no longer
-	// counts for the quarter, and a rest is never longer than that.
+	// A hand-over also costs the broker and the database work, which delays requests to
+	// other partitions. So usually a quarter of Window is handed over at a time, and
+	// after each hand-over the instance rests for twice as long as the hand-over took.
+	// A hand-over that takes longer than a twentieth of Heartbeat no longer counts for
+	// the quarter. A rest is never longer than that.
 	Window int
 
-	// MaxMembers is how many names are kept in mind, those that are gone for a
-	// while included.
+	// MaxMembers is how many member names are remembered, including those that have
+	// been gone for a while.
 	MaxMembers int
 
-	// Seed makes the instances' timers differ.
+	// Seed is for the jitter of the timers. It should differ between instances.
 	Seed uint64
 
 	// Assign returns the owner of each partition for names that are sorted and
@@ -56,35 +55,35 @@ type Config struct {
 	Assign func(names []string) []string
 }
 
-// DefaultConfig returns what suits a broker nearby with an AMQP heartbeat of
-// 1 s. Name, Start, Partitions, QueueType and Seed remain to be set.
+// DefaultConfig returns the values for a nearby broker with an AMQP heartbeat of 1 s.
+// Name, Start, Partitions, QueueType and Seed remain to be set.
 func DefaultConfig() Config {
 	return Config{
-		Heartbeat:    time.Second,            // death is found in a quarter of it, by probing
+		Heartbeat:    time.Second,            // a dead member is found after a quarter of it, by a probe
 		SuspectAfter: 3 * time.Second,        // the broker drops a frozen connection after 2 to 3 s
-		Debounce:     300 * time.Millisecond, // instances that are started together differ by less
-		Spacing:      5 * time.Millisecond,   // what one alone waits for does not wait for that
+		Debounce:     300 * time.Millisecond, // longer than the differences between instances that are started together
+		Spacing:      5 * time.Millisecond,   // messages to one member do not wait for it
 		MaxMembers:   1000,
 	}
 }
 
-// The following follow from the Config.
+// Further constants. Durations and numbers are relative to those in Config.
 const (
 	checksPerHeartbeat  = 4
-	neighboursPerCheck  = 2  // in each look: who follows in the order of names
-	doubtfulPerCheck    = 2  // in each look: whose fate is not known
-	heartbeatsPerSurvey = 10 // of the epoch table
-	maxDebounces        = 4
-	maxBackoff          = 2  // heartbeats between two claims after repeated failures
-	forgetAfter         = 10 // SuspectAfters since a member was last heard
-	minWindow           = 4
-	windowShare         = 16 // of the partitions
-	handoverShare       = 4  // of the window
-	restFactor          = 2  // of what a hand-over took
-	restShare           = 20 // of a heartbeat, at most
+	neighboursPerCheck  = 2  // probes per check of the members that follow in the order of names
+	doubtfulPerCheck    = 2  // probes per check of members that may be dead
+	heartbeatsPerSurvey = 10 // heartbeats between two surveys of the epoch table
+	maxDebounces        = 4  // Debounces that the ring waits at most
+	maxBackoff          = 2  // heartbeats between two claims after repeated failures, at most
+	forgetAfter         = 10 // SuspectAfters after the last message of a member until it is forgotten
+	minWindow           = 4  // partitions
+	windowShare         = 16 // the default Window is this fraction of the partitions
+	handoverShare       = 4  // this fraction of Window is usually handed over at a time
+	restFactor          = 2  // a rest takes this many times as long as the hand-over
+	restShare           = 20 // a rest takes at most this fraction of a heartbeat
 )
 
-// check says what is wrong with c.
+// validate returns an error that names the wrong field.
 func (c Config) validate() error {
 	switch {
 	case c.Name == "":
@@ -103,10 +102,10 @@ func (c Config) validate() error {
 	return nil
 }
 
-// atATime is how many partitions are usually handed over at a time.
+// usualHandovers is how many partitions are usually handed over at a time.
 func (c Config) usualHandovers() int { return (c.Window + handoverShare - 1) / handoverShare }
 
-// longestRest is the longest rest between two hand-overs.
+// maxRest is the longest rest after a hand-over.
 func (c Config) maxRest() time.Duration { return c.Heartbeat / restShare }
 
 func (c Config) parameters() Parameters {

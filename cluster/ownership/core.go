@@ -5,36 +5,35 @@ import (
 	"time"
 )
 
-// A Core decides for one instance. It is a pure function of the events that it
-// is given: it does nothing by itself and knows no clock. It is not safe for
-// concurrent use.
+// A Core makes the decisions of one instance. It is a pure function of the events that
+// it is given: it has no side effects and no clock. It is not safe for concurrent use.
 //
-// Between two events the following hold:
-//   - unless it joins, owners is what Assign makes of ring;
-//   - a partition that waits for a holder waits for one that is alive;
+// Between two events the following invariants hold:
+//   - unless the instance is joining, owners is what Assign returns for ring;
+//   - a partition that waits for a holder waits for a live one;
 //   - without a session all partitions are idle;
-//   - answers to claims, consumers and hand-overs of an earlier session change
-//     nothing, except that what they won is released.
+//   - replies to claims, consumers and hand-overs of an earlier session change nothing,
+//     except that leases won by them are released.
 type Core struct {
 	cfg    Config
 	random *rand.Rand
 
-	now     time.Time // of the latest event
+	now     time.Time // the time of the latest event
 	state   State
-	drained bool // by request, until that is taken back
-	leaving bool // by request
+	drained bool // an operator has asked to drain, and not taken it back
+	leaving bool // the instance has been asked to leave
 
 	partitions      []partitionState
-	active          int       // partitions that are not idle
-	handovers       []int     // those that are being handed over, in the order in which that began
-	lastAttempt     uint64    // claims so far
-	claimsFailSince time.Time // claims fail; zero if the latest was answered
+	active          int       // the number of partitions that are not idle
+	handovers       []int     // the partitions that are being handed over, in the order in which that began
+	lastAttempt     uint64    // the number of the latest claim
+	claimsFailSince time.Time // when claims began to fail; zero if the latest got a reply
 
 	session
-	commands []Command // of this step
+	commands []Command // of the current Step
 }
 
-// New returns the core of an instance that is not connected yet.
+// New returns a core whose instance is not connected yet.
 func New(cfg Config) (*Core, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -53,9 +52,9 @@ func New(cfg Config) (*Core, error) {
 	}, nil
 }
 
-// Step takes events that are being looked at now, one after another, and returns
-// what is to be done. What they give to tell to all is told by one message. Step never
-// waits for anything: answers are events.
+// Step handles events that have happened by now, in order, and returns the commands.
+// All that the events give to broadcast goes into one message. Step never waits: the
+// replies to commands are events.
 func (c *Core) Step(now time.Time, events ...Event) []Command {
 	if c.terminated() {
 		return nil
@@ -74,10 +73,11 @@ func (c *Core) Step(now time.Time, events ...Event) []Command {
 	return commands
 }
 
-// ended reports whether nothing will be decided any more.
+// terminated reports whether the core has made its last decision.
 func (c *Core) terminated() bool { return c.state == Left || c.state == Stopped }
 
-// NextTick says when the next [Tick] is due, and the zero time if none is.
+// NextTick returns the time at which the next [Tick] is due, or the zero time if none
+// is.
 func (c *Core) NextTick() time.Time {
 	if !c.connected() {
 		return time.Time{}
@@ -121,7 +121,7 @@ func (c *Core) handleEvent(e Event) {
 	}
 }
 
-// handleConnected handles what has no meaning outside a session.
+// handleSessionEvent handles the events that mean nothing without a session.
 func (c *Core) handleSessionEvent(e Event) {
 	switch e := e.(type) {
 	case MessageReceived:
@@ -146,11 +146,11 @@ func (c *Core) handleSessionEvent(e Event) {
 	}
 }
 
-// pass lets time pass until now. When more of it has passed than could between
-// two events, this process was away and has heard nobody meanwhile; nobody is
-// suspected for that. But the others may have suspected us, and have deposed
-// us: so what is held is given up and claimed anew, by what the epoch table
-// says and not by what is remembered.
+// advanceClock sets the time. If more time has passed than can pass between two events,
+// this process was frozen or starved, and has received no messages. So it suspects no
+// member for its silence. But the other members may have suspected this instance and
+// have deposed it. So it gives its leases up, and claims the partitions again by what
+// the epoch table says, not by what it remembers.
 func (c *Core) advanceClock(now time.Time) {
 	away := now.Sub(c.now)
 	if away < 0 {
@@ -172,7 +172,7 @@ func (c *Core) advanceClock(now time.Time) {
 	}
 }
 
-// elapse does what is due.
+// runTimers does what is due.
 func (c *Core) runTimers() {
 	if !c.connected() {
 		return
@@ -192,8 +192,8 @@ func (c *Core) runTimers() {
 	}
 }
 
-// tell sends the messages that are due, of which the last one is that this instance
-// has left.
+// flush sends the messages that are due. The last message says that this instance has
+// left.
 func (c *Core) flush() {
 	if !c.connected() {
 		return
@@ -210,7 +210,7 @@ func (c *Core) flush() {
 	}
 }
 
-// look is what is done now and then without any event.
+// runChecks does what has to be done periodically, without an event.
 func (c *Core) runChecks() {
 	c.checksAt = c.now.Add(c.cfg.Heartbeat / checksPerHeartbeat)
 	c.suspectSilent()
@@ -224,11 +224,12 @@ func (c *Core) runChecks() {
 	}
 }
 
+// emit adds a command to those that Step returns.
 func (c *Core) emit(command Command) {
 	c.commands = append(c.commands, command)
 }
 
-// jitter returns d, give or take a tenth.
+// jitter returns d plus or minus up to a tenth.
 func (c *Core) jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.9 + 0.2*c.random.Float64()))
 }

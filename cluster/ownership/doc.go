@@ -1,54 +1,51 @@
-// Package ownership decides, for one instance, who is a member of the cluster,
-// who owns which partition, and what is to be done about it.
+// Package ownership decides, for one instance, which instances are members of the
+// cluster, which member owns which partition, and what has to be done about that.
 //
-// It only decides. A [Core] is given events, each with the time at which it is
-// looked at, and returns commands. Whoever runs it carries the commands out and
-// hands their results back as events. There is no input or output here, no
-// goroutine, no clock and no chance but the one that Config.Seed gives. So whole
-// clusters of cores can be simulated, and what went wrong can be seen again.
+// It only decides. A [Core] gets events, each with the current time, and returns commands.
+// The program that runs the core carries the commands out and reports their results as
+// events. The package has no input or output, no goroutine, no clock, and no randomness
+// except from Config.Seed. So whole clusters of cores can be simulated (package sim does
+// that), and each failure can be repeated.
 //
-// # What is true
+// # The epoch table
 //
-// The epoch table in the database is the only truth about who owns a partition.
-// A claim raises the partition's epoch and names the new owner, and so does an owner
-// that hands a partition over; each write makes sure, in its own transaction, that its
-// epoch is still the one in the table.
-// Two instances can therefore both believe that they own a partition, but only
-// one of them can write to it, and whatever is decided here wrongly costs time
-// and nothing else.
+// The epoch table in the database is the only truth about the owner of a partition. A
+// claim raises the partition's epoch and names the new owner, and so does an owner that
+// hands the partition over. Each write checks in its own transaction that its epoch is
+// still the one in the table. So two instances may both believe that they own a partition,
+// but only one of them can write to it. A wrong decision in this package costs time and
+// nothing else.
 //
-// A claim takes a partition that is released, or deposes the holder of exactly
-// the epoch that it names. That epoch is what the table has just said, when it
-// refused a claim, and never what this instance remembers of its own. And the
-// holder has to be over:
+// A claim takes a released partition, or deposes the holder of exactly the epoch that the
+// claim names. That epoch comes from the table's latest refusal of a claim, never from
+// what the instance remembers of its own leases. And the holder has to be dead:
 //
-//   - the broker has said that its exclusive queue is gone, or it has said good-bye;
+//   - the broker has reported that its exclusive queue is gone, or it has said that it left;
 //   - a newer incarnation of its name is known;
-//   - it has not been heard for Config.SuspectAfter; or
-//   - it is an incarnation of this very instance under which nothing runs.
+//   - no message of it has come for Config.SuspectAfter; or
+//   - it is an incarnation of this instance under which nothing runs.
 //
 // # Members
 //
-// Each instance broadcasts a [Message] with every heartbeat, and early when
-// there is news. Each connection to the broker is an [Incarnation] of its own,
-// with a clean slate: whatever was believed in the last one is forgotten, and
-// whoever knows of the new one knows that the last one is over.
+// Each instance broadcasts a [Message] with every heartbeat, and earlier if there is news.
+// Each connection to the broker is a new [Incarnation], with empty state: nothing is
+// carried over from the last one, and a member that knows the new incarnation knows that
+// the last one is over.
 //
-// The broker knows best who is dead. So each member keeps asking it about the
-// two that follow it in the order of names, which is as much work in a large
-// cluster as in a small one, and tells the others what it finds. Silence counts
-// as well, but takes longer. An instance that finds that it was away itself,
-// frozen or starved, suspects nobody for having heard nobody; but it lets go of
-// what it holds, since the others may have suspected it.
+// The broker is the first to notice that a member is dead. So each member keeps probing the
+// two members that follow it in the order of names, and tells the others what it finds. The
+// work per member does not depend on the size of the cluster. Silence counts too, but takes
+// longer. An instance that finds that it was frozen or starved itself suspects no member for
+// its silence. But it gives its own leases up, because the others may have suspected it.
 //
 // # The ring
 //
-// [Assign] makes of the names of the ready members a table of who should own
-// which partition. Who goes, or dies, is taken out of the ring at once. Who comes
-// is waited for together with those who come soon after.
+// [Assign] computes from the names of the ready members which one should own each
+// partition. A member that leaves or dies is removed from the ring at once. A new member
+// waits a short time for further new members.
 //
-// Members need not agree on the ring at each moment. A partition moves when the
-// two that it concerns do:
+// Members need not agree on the ring at each moment. A partition moves when its old and its
+// new owner agree:
 //
 //	new owner                  old owner                 epoch table
 //	    │ claim                    │                          │
@@ -56,7 +53,7 @@
 //	    │◀─────────────────────────┼───── refused: epoch 7 ───┤
 //	    │ wants epoch 7            │                          │
 //	    ├─────────────────────────▶│ if its ring says so too: │
-//	    │                          │ cancel, finish, ack,     │
+//	    │                          │ cancel, complete, ack,   │
 //	    │                          │ epoch 8 for the new one  │
 //	    │                          ├─────────────────────────▶│
 //	    │◀───────────── granted 8 ─┤                          │
@@ -64,22 +61,87 @@
 //	    ├──────────────────────────┼─────────────────────────▶│
 //	    │ consume                  │                          │
 //
-// Until it is asked the old owner serves the partition, also when it drains or
-// leaves. The new one asks for a few at a time, and the old one gives them one after
-// another (of more than 64 partitions, a few at a time) with a rest after each, so that
-// none waits for many others while nobody serves it, and what does not move is served as
-// before.
+// Until the new owner asks for it, the old owner serves the partition, also if it drains or
+// leaves. The new owner asks for a few partitions at a time. The old owner hands them over
+// one after another (of more than 64 partitions, a few at a time) with a rest after each.
+// So no partition that moves waits for many others while no instance serves it, and
+// partitions that do not move are served as before.
 //
-// Every message may be lost. A wish is repeated with each heartbeat, and all
-// else is found out by reading the epoch table now and then. A new owner that has not
-// heard of its grant is told that epoch 7 is released when it asks again; then it
-// claims, finds that epoch 8 is its own, and claims once more.
+// Every message may be lost. A wish is repeated with each heartbeat; a periodic survey of
+// the epoch table finds everything else. If a new owner has missed its grant, it asks again,
+// and is told that epoch 7 is released. It then claims, is refused by epoch 8, which is its
+// own, and claims once more.
+//
+// # One partition as a state machine
+//
+// Each partition has a phase in each instance. "Ours" means that the ring assigns the
+// partition to this instance. An event that is not in the table leaves the phase as it is.
+//
+//	phase         event                                     next phase    command
+//	idle          ours                                      claiming      Claim
+//	claiming      claimed, and still ours                   starting      Consume
+//	claiming      claimed, but no longer ours               idle          Release
+//	claiming      refused: released meanwhile               claiming      Claim
+//	claiming      refused: the holder is dead               claiming      Claim (depose)
+//	claiming      refused: the holder is alive              waiting       wish in the next messages
+//	claiming      failed, and still ours                    waiting       Claim after a delay
+//	claiming      refused or failed, no longer ours         idle
+//	waiting       the holder has granted the lease          starting      Consume
+//	waiting       the holder has released it or is dead     claiming      Claim
+//	waiting       no holder is known, and the delay is over claiming      Claim
+//	waiting       no longer ours                            idle
+//	starting      consuming                                 owned
+//	owned         not ours, and the new owner asks for it   handing over  HandOver
+//	owned         not ours, draining, no member asks        handing over  HandOver (release)
+//	handing over  handed over                               idle          grant to the new owner
+//	with a lease  lost, or the table has a later epoch      waiting       Abandon; Claim if still ours
+//	with a lease  lost, and no longer ours                  idle          Abandon, Release
+//	any           the connection is lost                    idle          Abandon if there is a lease
+//
+// A claim that succeeds after its session has ended, or after a newer claim for the
+// partition, is released. The function transition checks each change of the phase against
+// the list of allowed changes.
 //
 // # What is left to others
 //
-// Whoever runs a Core gives it a Config.Start that is greater than that of each
-// earlier run under the same name, and declares for each session an exclusive
-// queue whose name tells name, start and session, so that the broker can be
-// asked about it. It fences the writes. It answers each [Claim], [Consume] and
-// [HandOver], and carries out what concerns one partition in order.
+// The program that runs a Core sets Config.Start to a greater value than in each earlier run
+// under the same name. For each session it declares an exclusive queue whose name contains
+// name, start and session, so that the broker can be asked about it. It fences the writes.
+// It replies to each [Claim], [Consume] and [HandOver], and carries out the commands for
+// one partition in order.
+//
+// # Design decisions and what they cost
+//
+//   - No leader and no consensus protocol. The epoch table is the only arbiter, because
+//     each write needs the database anyway. Cost: without the database no partition can
+//     move. Why not a leader: requests would wait for its election, and its own failure
+//     would be one more case.
+//   - Leases have no expiry time; they end by a claim, a grant or a release. Cost: a dead
+//     holder's partitions wait until its death is noticed (a quarter of a heartbeat by a
+//     probe, SuspectAfter by silence). Why not a time to live: it would need clocks that
+//     agree, and a renewal for each partition all the time.
+//   - A live holder is never deposed; it is asked. Cost: two messages and a round trip to
+//     the database per partition. Why not take the partition at once: the holder's running
+//     requests would be fenced off and run again, and the partition would pause until the
+//     broker requeues them.
+//   - Suspicion may be wrong, because the fence makes that harmless. Cost: an instance that
+//     was frozen for SuspectAfter gives all its leases up, even if no other member noticed.
+//   - The old owner makes the grant in the table itself. Cost: a kind of message more. Why
+//     not release and let the new owner claim: that is one more round trip in which no
+//     instance serves the partition, and another member could claim it.
+//   - An instance never continues a lease from an earlier session; it claims again. Cost: a
+//     lost connection raises the epochs of all its partitions. Why not continue: a deposed owner
+//     must not claim from what it remembers.
+//   - Hand-overs are paced. Cost: a drain of many partitions takes seconds. Why not all at
+//     once: each is work for the broker and the database, and all other requests would
+//     wait for that.
+//   - A ring of bounded loads (a quarter above the average). Cost: a change moves a few
+//     partitions more than the ideal number. Why not modulo or plain hashing: modulo moves
+//     nearly all partitions, and plain hashing loads members unevenly.
+//   - Members probe neighbours instead of each other. Cost: the death of several neighbours
+//     at once is found a probe later. Why not probe all: the work would grow with the
+//     square of the cluster.
+//   - Newcomers are gathered (Debounce), and deaths are not. Cost: a new instance is idle
+//     for some 300 ms. Why: instances that start together would otherwise move partitions
+//     several times.
 package ownership

@@ -1,92 +1,92 @@
 package ownership
 
-// An Event is something that has happened, told to [Core.Step].
+// An Event is something that has happened. It is the input of [Core.Step].
 type Event interface{ event() }
 
 type (
-	// Tick says that time has passed. It is due at [Core.Wake].
+	// Tick means that time has passed. It is due at [Core.NextTick].
 	Tick struct{}
 
-	// Connected begins a session: the instance's own exclusive queue is
-	// declared under the name of this incarnation and bound to the membership
-	// exchange. Session rises from one to the next.
+	// Connected begins a session: the instance's exclusive queue is declared under the
+	// name of this incarnation, and bound to the membership exchange. Session rises
+	// with each session.
 	Connected struct{ Session int64 }
 
-	// Disconnected ends the session, and with it all channels.
+	// Disconnected ends the session and all its channels.
 	Disconnected struct{}
 
-	// MessageReceived is a message of a member. Our own come back to us and are
-	// ignored.
+	// MessageReceived is a message of a member. An instance's own broadcasts come back
+	// to it and are ignored.
 	MessageReceived struct{ Message Message }
 
-	// MemberGone answers [Probe]: the broker knows no exclusive queue of Member, so
-	// that incarnation is over. It is not sent when the queue is there, nor
-	// when the broker did not say.
+	// MemberGone replies to [Probe]: the broker has no exclusive queue of Member, so
+	// that incarnation is over. There is no event if the queue exists or the broker did
+	// not reply.
 	MemberGone struct{ Member Member }
 
-	// Claimed answers [Claim]: the epoch table names us under Epoch.
+	// Claimed replies to [Claim]: the epoch table names this instance under Epoch.
 	Claimed struct {
 		Partition int
 		Attempt   uint64
 		Epoch     int64
 	}
 
-	// ClaimRefused answers [Claim]: it changed nothing, and Row is why.
+	// ClaimRefused replies to [Claim]: the claim changed nothing, because of Row.
 	ClaimRefused struct {
 		Attempt uint64
 		Row     Row
 	}
 
-	// ClaimFailed answers [Claim]: whether it changed anything is not known.
+	// ClaimFailed replies to [Claim]: it is unknown whether the claim changed anything.
 	ClaimFailed struct {
 		Partition int
 		Attempt   uint64
 	}
 
-	// Consuming answers [Consume].
+	// Consuming replies to [Consume].
 	Consuming struct {
 		Partition int
 		Epoch     int64
 	}
 
-	// HandedOver answers [HandOver]: what had been delivered is finished and
-	// acknowledged, and nothing is consumed any more. The epoch table names To
-	// under the epoch that follows Epoch; where To is the zero member, Epoch is
-	// released, or was over already.
+	// HandedOver replies to [HandOver]: what was delivered is completed and
+	// acknowledged, and the consumer has ended. The epoch table names To under the
+	// epoch that follows Epoch. If To is the zero member, Epoch is released, or was
+	// over already.
 	HandedOver struct {
 		Partition int
 		Epoch     int64
 		To        Member
 	}
 
-	// LeaseLost says that a partition cannot be served under Epoch any longer: a
-	// write was refused because of it or its outcome is unknown, the broker
-	// cancelled the consumer, or the consumer could not be started.
+	// LeaseLost means that a partition can no longer be served under Epoch: a write was
+	// refused because of it or has an unknown outcome, the broker cancelled the
+	// consumer, or the consumer could not start.
 	LeaseLost struct {
 		Partition int
 		Epoch     int64
 	}
 
-	// LeaseReleased answers [Release]: Epoch is released, or was over already. It
-	// is not sent when the database did not say.
+	// LeaseReleased replies to [Release]: Epoch is released, or was over already. There
+	// is no event if the database did not reply.
 	LeaseReleased struct {
 		Partition int
 		Epoch     int64
 	}
 
-	// Surveyed answers [Survey] with the epoch table, at least those rows that
-	// name this instance or a partition that the ring gives to it.
+	// Surveyed replies to [Survey] with the epoch table, or at least with the rows that
+	// name this instance or a partition that the ring assigns to it.
 	Surveyed struct{ Rows []Row }
 
-	// DrainRequested asks the instance to give up its partitions and to stay
-	// out of the ring, also after a lost connection.
+	// DrainRequested asks the instance to hand over its partitions and to stay out of
+	// the ring, also after a new connection.
 	DrainRequested struct{}
 
-	// UndrainRequested takes that back.
+	// UndrainRequested takes a DrainRequested back.
 	UndrainRequested struct{}
 
-	// LeaveRequested asks the instance to give up its partitions and to end.
-	// It cannot be taken back.
+	// LeaveRequested asks the instance to hand over its partitions and to end. It
+	// cannot be taken back.
 	LeaveRequested struct{}
 )
 

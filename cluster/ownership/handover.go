@@ -7,9 +7,10 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 )
 
-// giveUp hands over a partition that the ring gives to another, once that
-// other asks for it: before, it would only stand idle. An instance that drains
-// or leaves does not wait for what does not come.
+// maybeHandOver hands over a partition that the ring assigns to another member, once
+// that member asks for it. Earlier the partition would only be idle. An instance that
+// drains or leaves does not wait for ever: if no member asks, it releases the
+// partition.
 func (c *Core) maybeHandOver(p int) {
 	part := &c.partitions[p]
 	owner := c.members[c.owners[p]]
@@ -31,14 +32,15 @@ func (c *Core) maybeHandOver(p int) {
 	c.emit(HandOver{Partition: p, Epoch: part.epoch, To: to})
 }
 
-// handsOverEnough says that no further partition is to be handed over for now.
+// handoverLimitReached reports whether no further hand-over may begin now.
 func (c *Core) handoverLimitReached() bool {
 	return len(c.handovers) >= c.cfg.Window || c.now.Before(c.nextHandoverAt())
 }
 
-// turn is when the next hand-over may begin, if it were only for time: after the rest,
-// and once the last ones have ended, or have taken so long that it is rather a request
-// that they wait for than the broker or the database.
+// nextHandoverAt returns the time at which the next hand-over may begin, apart from the
+// limit Window: after the rest, and once the usual number of hand-overs have ended or
+// have taken long. A hand-over that takes long rather waits for a request than for the
+// broker or the database.
 func (c *Core) nextHandoverAt() time.Time {
 	turn := c.restUntil
 	if last := len(c.handovers) - c.cfg.usualHandovers(); last >= 0 {
@@ -47,15 +49,17 @@ func (c *Core) nextHandoverAt() time.Time {
 	return turn
 }
 
-// asksFor reports whether the member asks for our lease of a partition. We may
-// have claimed it anew since the member last read the epoch table.
+// wantsLease reports whether the member asks for our lease of a partition. Since the
+// member last read the epoch table, we may have claimed the partition again under a
+// later epoch.
 func (m *member) wantsLease(p int, epoch int64) bool {
 	return slices.ContainsFunc(m.wants, func(l HeldLease) bool { return l.Partition == p && l.Epoch <= epoch })
 }
 
-// asked takes a member's wish for a lease of ours. One that is not held was won
-// by a claim whose answer was lost, or our news of its end was; it is released
-// again. But at first the wish and the news may have crossed.
+// onWish handles a wish of a member for a lease of ours. If the partition is idle here,
+// the lease was won by a claim whose reply was lost, or the news of its end was lost;
+// it is released again. But shortly after its end, the wish and the news may have
+// crossed.
 func (c *Core) onWish(lease HeldLease) {
 	if !c.isPartition(lease.Partition) {
 		return
@@ -69,8 +73,7 @@ func (c *Core) onWish(lease HeldLease) {
 	}
 }
 
-// handedOver says that a partition has been given up. Whoever has it now is told in any
-// case.
+// onHandedOver notes that a hand-over is complete. The new holder is told in any case.
 func (c *Core) onHandedOver(e HandedOver) {
 	if e.To != (Member{}) {
 		c.unsentGrants = append(c.unsentGrants, HeldLease{Lease: partition.Lease{Partition: e.Partition, Epoch: e.Epoch + 1}, Holder: e.To})
@@ -89,7 +92,7 @@ func (c *Core) onHandedOver(e HandedOver) {
 	c.reconcile(e.Partition)
 }
 
-// goOn hands over what has waited for its turn.
+// resumeHandovers hands over the partitions that had to wait.
 func (c *Core) resumeHandovers() {
 	for p := range c.partitions {
 		if c.partitions[p].phase == owned {
@@ -98,10 +101,10 @@ func (c *Core) resumeHandovers() {
 	}
 }
 
-// grant tells those who asked for leases of ours that they have the next ones. They
-// wait for that alone, and nobody else does: so it is not broadcast, nor has it to
-// wait for Spacing. Programs that do not know of grants are told that the leases they
-// asked for are released: then they find that they have the next ones.
+// sendGrants tells the new holders about leases that were granted to them. Only the new
+// holder waits for a grant, so it is not broadcast and does not wait for Spacing. Each
+// message also says that the old leases are released, for programs that do not know of
+// grants: they claim the partition and find that it is theirs.
 func (c *Core) sendGrants() {
 	for len(c.unsentGrants) > 0 {
 		to := c.unsentGrants[0].Holder
@@ -117,7 +120,7 @@ func (c *Core) sendGrants() {
 	}
 }
 
-// freed tells whoever waits for a lease of ours that it is no more.
+// announceReleased tells the members that wait for a lease of ours that it is released.
 func (c *Core) announceReleased(e LeaseReleased) {
 	if !c.connected() {
 		return
@@ -126,7 +129,7 @@ func (c *Core) announceReleased(e LeaseReleased) {
 	c.sendSoon()
 }
 
-// lost says that a partition cannot be served as it is.
+// onLeaseLost handles the loss of a lease.
 func (c *Core) onLeaseLost(e LeaseLost) {
 	part := &c.partitions[e.Partition]
 	if part.phase.hasLease() && part.epoch == e.Epoch {
@@ -134,8 +137,9 @@ func (c *Core) onLeaseLost(e LeaseLost) {
 	}
 }
 
-// lose gives up a partition at once. If it is still ours by the ring it is
-// claimed anew, else its row is left free, should it name us.
+// loseLease gives a partition up at once. If the ring still assigns it to this
+// instance, it is claimed again; otherwise its row is released if it names this
+// instance.
 func (c *Core) loseLease(p int) {
 	part := &c.partitions[p]
 	c.abandon(p)
@@ -147,7 +151,7 @@ func (c *Core) loseLease(p int) {
 	c.emit(Release{Partition: p, Epoch: part.epoch})
 }
 
-// abandon closes the channel of a partition that is held.
+// abandon closes the channel of a partition, if it has one.
 func (c *Core) abandon(p int) {
 	if part := &c.partitions[p]; part.phase.hasLease() {
 		c.emit(Abandon{Partition: p, Epoch: part.epoch})

@@ -8,22 +8,22 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 )
 
-// An Incarnation tells the lives of one name apart. Each connection to the
-// broker is a life of its own, since the broker ends what belongs to a
-// connection together with it.
+// An Incarnation distinguishes the lives of one name. Each connection to the broker is
+// a life of its own, because the broker deletes what belongs to a connection together
+// with it.
 type Incarnation struct {
-	Start   int64 // of the process: a later run under the same name has a greater one
-	Session int64 // counts the process's connections to the broker
+	Start   int64 // of the process; greater in each later run under the same name
+	Session int64 // the number of the process's connection to the broker
 }
 
-// Compare orders incarnations of one name: the greater one supersedes the
-// others.
+// Compare orders the incarnations of one name. A greater one supersedes the smaller
+// ones.
 func (i Incarnation) Compare(other Incarnation) int {
 	return cmp.Or(cmp.Compare(i.Start, other.Start), cmp.Compare(i.Session, other.Session))
 }
 
-// A Member is one incarnation of one name. The ring knows names, everything
-// else knows members.
+// A Member is one incarnation of one name. The ring uses names; everything else uses
+// members.
 type Member struct {
 	Name        string
 	Incarnation Incarnation
@@ -34,24 +34,24 @@ func (m Member) String() string {
 	return fmt.Sprintf("%s/%d.%d", m.Name, m.Incarnation.Start, m.Incarnation.Session)
 }
 
-// A State is how far an instance has come.
+// A State is the state of an instance in the cluster.
 //
 //	absent ⇄ joining → ready ⇄ draining
 //	              ╲       ↓     ╱
 //	               ╲──▶ leaving ◀──▶ left
 //
-// Only ready members count in the ring. One that drains or leaves still serves
-// each partition until that has been handed over.
+// Only ready members are in the ring. An instance that drains or leaves serves each of its
+// partitions until that is handed over.
 type State uint8
 
 const (
-	Absent   State = iota // not connected; of another member: known by the epoch table alone
-	Joining               // listens who else is there
-	Ready                 // counts in the ring
-	Draining              // stays, but gives up its partitions and takes none
-	Leaving               // gives up its partitions in order to end
-	Left                  // has ended well
-	Stopped               // must end, see [Stop]
+	Absent   State = iota // not connected; of another member: known from the epoch table alone
+	Joining               // listens for the other members
+	Ready                 // is in the ring
+	Draining              // hands its partitions over, claims none, and stays
+	Leaving               // hands its partitions over in order to end
+	Left                  // has ended as requested
+	Stopped               // has to end, see [Stop]
 )
 
 var stateNames = [...]string{"absent", "joining", "ready", "draining", "leaving", "left", "stopped"}
@@ -63,20 +63,21 @@ func (s State) String() string {
 	return fmt.Sprintf("State(%d)", uint8(s))
 }
 
-// established reports whether a member in this state has been let in, so that
-// whoever comes later has to agree with it.
+// established reports whether a member in this state has been admitted, so that later
+// members have to have its parameters.
 func (s State) established() bool {
 	return s == Ready || s == Draining || s == Leaving
 }
 
-// Parameters are what all members have to agree on.
+// Parameters are values that have to be the same in all members.
 type Parameters struct {
 	Partitions int
 	Table      int    // the TableVersion of the program
-	QueueType  string // of the partitions' queues
+	QueueType  string // of the partition queues
 }
 
-// differences says where theirs are other than ours, "" if nowhere.
+// differences describes the differences between ours and theirs. It returns "" if there
+// are none.
 func (ours Parameters) differences(theirs Parameters) string {
 	var found []string
 	differ := func(what string, our, their any) {
@@ -100,24 +101,25 @@ type HeldLease struct {
 // A Row is the epoch table's row of one partition.
 type Row struct {
 	HeldLease
-	Released bool // no member holds the partition; also true if no member ever held it
+	Released bool // leases that have ended, so that the partition is free
 }
 
-// A Message is what members tell one another, all of them at once or one alone. One
-// to all is sent every Config.Heartbeat, and early when there is news.
+// A Message is what a member tells all others, or one of them. It is sent to all every
+// Config.Heartbeat, and earlier if there is news.
 //
-// State and Wants are what holds for its sender at present: of two messages the
-// one with the greater Seq counts. Released, Taken and Gone are facts: they stay true
-// however late they arrive. So is Granted, but what was granted may be over meanwhile.
+// State and Wants are the present state of the sender: of two messages, the one with
+// the greater Seq counts. Released, Taken and Gone are facts: they stay true however
+// late they arrive. Granted is a fact too, but a granted lease may have ended
+// meanwhile.
 type Message struct {
 	From       Member
 	Seq        int64 // rises with each message of From
 	State      State
 	Parameters Parameters
 
-	Wants    []HeldLease // which leases the sender asks their holders to give up
-	Granted  []HeldLease // which leases the sender has won for their holders, in the place of its own
+	Wants    []HeldLease // leases that the sender asks their holders to hand over
+	Granted  []HeldLease // leases that the sender has taken for their holders, in place of its own
 	Released []HeldLease // which leases have ended, so that the partition is free
-	Taken    []HeldLease // which leases were won from a holder that did not release
-	Gone     []Member    // who is no more, by the broker's word
+	Taken    []HeldLease // leases that replaced the lease of a holder that had not released it
+	Gone     []Member    // members that are gone, according to the broker
 }

@@ -6,32 +6,32 @@ import (
 	"time"
 )
 
-// A member is the newest incarnation of a name that we know of.
+// A member is the newest known incarnation of a name.
 type member struct {
 	Member
 	state         State
 	seq           int64       // of the latest message
-	lastHeard     time.Time   // when that came, or when we came to know the member
-	silent        bool        // not heard for SuspectAfter; that can be wrong
-	gone          bool        // the broker said so, or the member did; that is certain
+	lastHeard     time.Time   // when the latest message came, or when the member became known
+	silent        bool        // no message for SuspectAfter; the member may be alive all the same
+	gone          bool        // according to the broker or to the member itself; this is certain
 	refused       bool        // has other parameters
-	heardWhenGone bool        // was heard although it is gone, or an older incarnation was
-	wants         []HeldLease // of ours, at most Window
+	heardWhenGone bool        // a message of it, or of an older incarnation, came after it was gone
+	wants         []HeldLease // leases of ours that it asks for; at most Window
 }
 
-// alive reports whether the member has to be reckoned with. The leases of one
-// that is not alive may be taken.
+// isAlive reports whether the member counts as alive. The leases of a member that is
+// not alive may be taken.
 func (m *member) isAlive() bool { return !m.gone && !m.silent }
 
-// counts reports whether the member belongs in the ring.
+// inRing reports whether the member belongs in the ring.
 func (m *member) inRing() bool { return m.isAlive() && m.state == Ready && !m.refused }
 
-// names returns the members' names in order.
+// memberNames returns the members' names, sorted.
 func (c *Core) memberNames() []string {
 	return slices.Sorted(maps.Keys(c.members))
 }
 
-// hear takes a message of a member.
+// handleMessage handles a message of a member.
 func (c *Core) handleMessage(msg *Message) {
 	if msg.From.Name == c.self.Name {
 		if c.isNewerSelf(msg.From) {
@@ -40,9 +40,9 @@ func (c *Core) handleMessage(msg *Message) {
 		return
 	}
 	if m := c.members[msg.From.Name]; m != nil && m.gone && msg.From.Incarnation.Compare(m.Incarnation) <= 0 {
-		m.heardWhenGone = true // so it is told, and stops or comes back as a newer one
+		m.heardWhenGone = true // so it is told that it is gone, and stops or reconnects
 		if c.connected() && slices.Contains(msg.Gone, c.self) {
-			c.requestReconnect("the others hold this session to be over") // each believes it of the other
+			c.requestReconnect("other members believe that this session is over") // each believes it of the other one
 		}
 		return
 	}
@@ -54,13 +54,13 @@ func (c *Core) handleMessage(msg *Message) {
 	if newer {
 		c.updateMember(m, msg)
 	}
-	for _, who := range msg.Gone {
+	for _, other := range msg.Gone {
 		if c.connected() {
-			c.markGone(who)
+			c.markGone(other)
 		}
 	}
 	if m.refused || !c.connected() {
-		return // its partitions may be other ones
+		return // with other parameters, its partitions may be different ones
 	}
 	c.learnLeases(msg)
 	if newer {
@@ -73,12 +73,13 @@ func (c *Core) handleMessage(msg *Message) {
 	}
 }
 
-// meet returns what is known of a member. It returns nil for an incarnation
-// that another has superseded, and for a name that there is no room for.
-func (c *Core) lookup(who Member) *member {
-	m, superseded := c.members[who.Name]
+// lookup returns what is known about a member, which it adds if it is new. It returns
+// nil for an incarnation that a newer one has superseded, and for a new name if there
+// are MaxMembers already.
+func (c *Core) lookup(other Member) *member {
+	m, superseded := c.members[other.Name]
 	if superseded {
-		switch who.Incarnation.Compare(m.Incarnation) {
+		switch other.Incarnation.Compare(m.Incarnation) {
 		case -1:
 			return nil
 		case 0:
@@ -87,19 +88,19 @@ func (c *Core) lookup(who Member) *member {
 	} else if len(c.members) >= c.cfg.MaxMembers {
 		if !c.tooManyReported {
 			c.tooManyReported = true
-			c.emit(ReportRefusal{Member: who, Reason: "there are as many members as may be"})
+			c.emit(ReportRefusal{Member: other, Reason: "too many members"})
 		}
 		return nil
 	}
-	m = &member{Member: who, lastHeard: c.now}
-	c.members[who.Name] = m
+	m = &member{Member: other, lastHeard: c.now}
+	c.members[other.Name] = m
 	if superseded {
 		c.membersChanged()
 	}
 	return m
 }
 
-// update takes over what a newer message says of its sender.
+// updateMember copies the state in a newer message of the member.
 func (c *Core) updateMember(m *member, msg *Message) {
 	counted, unheard := m.inRing(), m.state == Absent
 	m.seq, m.state, m.lastHeard, m.silent = msg.Seq, msg.State, c.now, false
@@ -118,17 +119,19 @@ func (c *Core) updateMember(m *member, msg *Message) {
 		c.membersChanged()
 	}
 	if unheard && m.state == Joining {
-		c.sendWithin(c.cfg.Debounce / 4) // so that it knows of us before it is ready
+		c.sendWithin(c.cfg.Debounce / 4) // so that it knows this instance before it is ready
 	}
 }
 
-// supersedes reports whether who is a newer process under our name.
-func (c *Core) isNewerSelf(who Member) bool {
-	return who.Name == c.self.Name && who.Incarnation.Start > c.self.Incarnation.Start
+// isNewerSelf reports whether the member is a newer process with the name of this
+// instance.
+func (c *Core) isNewerSelf(other Member) bool {
+	return other.Name == c.self.Name && other.Incarnation.Start > c.self.Incarnation.Start
 }
 
-// disagree settles which of two that have other parameters is refused: the one
-// that comes when the other is established, else the one that started later.
+// resolveDisagreement decides which of two instances with different parameters is
+// refused: the one that came when the other was established, else the one that started
+// later.
 func (c *Core) resolveDisagreement(m *member, why string) {
 	weYield := m.state.established()
 	if m.state.established() == c.state.established() {
@@ -143,20 +146,20 @@ func (c *Core) resolveDisagreement(m *member, why string) {
 	}
 }
 
-// bury notes that an incarnation is certainly over, and reports whether that
-// is news.
-func (c *Core) markGone(who Member) bool {
+// markGone notes that an incarnation is certainly gone. It reports whether that is
+// news.
+func (c *Core) markGone(other Member) bool {
 	switch {
-	case who == c.self:
-		c.requestReconnect("the others hold this session to be over")
+	case other == c.self:
+		c.requestReconnect("other members believe that this session is over")
 		return false
-	case c.isNewerSelf(who):
-		c.stop(Superseded, "the others knew "+who.String())
+	case c.isNewerSelf(other):
+		c.stop(Superseded, "other members know "+other.String())
 		return false
-	case who.Name == c.self.Name:
+	case other.Name == c.self.Name:
 		return false
 	}
-	m := c.lookup(who)
+	m := c.lookup(other)
 	if m == nil || m.gone {
 		return false
 	}
@@ -165,19 +168,20 @@ func (c *Core) markGone(who Member) bool {
 	return true
 }
 
-// over reports whether who, a holder named by the epoch table, is no more and
-// may be deposed. One that we have never heard of is believed to be alive until
-// it has been silent for SuspectAfter or a probe finds it gone. One whom we have
-// no room for is not reckoned with.
-func (c *Core) isDead(who Member) bool {
-	if who.Name == c.self.Name {
-		return !c.isNewerSelf(who)
+// isDead reports whether a holder named by the epoch table is dead, so that it may be
+// deposed. A holder from which no message has come yet counts as alive until it has
+// been silent for SuspectAfter or a probe finds that it is gone. A holder beyond
+// MaxMembers counts as dead.
+func (c *Core) isDead(other Member) bool {
+	if other.Name == c.self.Name {
+		return !c.isNewerSelf(other)
 	}
-	m := c.lookup(who)
+	m := c.lookup(other)
 	return m == nil || !m.isAlive()
 }
 
-// watch notes who has been silent for too long, and forgets who is no more.
+// suspectSilent marks the members that have been silent for too long, and forgets those
+// that have been gone for long.
 func (c *Core) suspectSilent() {
 	changed := false
 	for _, name := range c.memberNames() {
@@ -202,10 +206,11 @@ func (c *Core) suspectSilent() {
 	}
 }
 
-// probe asks the broker about those who follow us in the order of names: a
-// member that dies is noticed by the ones before it, however many we are. It
-// also asks about a few of those whose fate is not known and may concern nobody
-// else: who is silent, and who is known by the epoch table alone.
+// sendProbes asks the broker about the members that follow this one in the order of
+// names. So the death of a member is noticed by the members before it, and the work
+// does not grow with the cluster. It also probes a few members that may be dead and
+// that no other member may probe: silent ones, and those known from the epoch table
+// alone.
 func (c *Core) sendProbes() {
 	names := c.memberNames()
 	after, _ := slices.BinarySearch(names, c.self.Name)
@@ -229,8 +234,7 @@ func (c *Core) sendProbes() {
 	}
 }
 
-// membersChanged lets the ring and whoever waits follow a change of the
-// members.
+// membersChanged adapts the ring and the partitions to a change of the members.
 func (c *Core) membersChanged() {
 	c.scheduleRing()
 	for p := range c.partitions {

@@ -20,7 +20,7 @@ var mutations = []struct {
 	{"an older incarnation replaces a newer one", "members.go",
 		"case -1:\n\t\t\treturn nil", "case -1:"},
 	{"a newer process under our name is ignored", "members.go",
-		"return who.Name == c.self.Name && who.Incarnation.Start > c.self.Incarnation.Start", "return false"},
+		"return other.Name == c.self.Name && other.Incarnation.Start > c.self.Incarnation.Start", "return false"},
 	{"the gone come back by a late message", "members.go",
 		"m != nil && m.gone && msg.From", "false && msg.From"},
 	{"the gone are not told so", "members.go",

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// A phase is how far this instance is with one partition.
+// A phase is the state of one partition in this instance.
 //
-//	     ours by the ring             won             consuming
+//	     ours by the ring         claimed          consuming
 //	idle ────────────────▶ claiming ───────▶ starting ─────────▶ owned
 //	▲  ▲                    │    ▲              │                │   │
 //	│  │    refused, failed │    │ again        │           lost │   │ its new owner
@@ -18,30 +18,30 @@ import (
 //	╰────────────────────────────────────────────────────────────────╯
 //	                            handed over
 //
-// A waiting partition is starting when its holder has granted it. It is claimed again
-// when its holder has released it or is no more, or, where nobody is known to hold it,
-// after a while. What was claimed in vain, or lost, and is not ours by the ring any
-// more, becomes idle instead of waiting. A lost connection leads from each phase to
-// idle.
+// A waiting partition becomes starting when its holder grants it. It is claimed again when
+// its holder has released it or is dead or, if no holder is known, after a delay. A
+// partition whose claim failed or whose lease is lost becomes idle instead of waiting if
+// the ring no longer assigns it to this instance. The loss of the connection leads from
+// each phase to idle.
 type phase uint8
 
 const (
-	idle        phase = iota // not ours, or not yet
-	waiting                  // ours by the ring; another holds it, or we try again later
+	idle        phase = iota // not ours
+	waiting                  // ours by the ring; another member holds the lease, or the claim is repeated later
 	claiming                 // the epoch table has been asked
-	starting                 // held; the consumer is being started
-	owned                    // held and served
-	handingOver              // held; the consumer is being ended
+	starting                 // we hold the lease; the consumer is being started
+	owned                    // we hold the lease and serve the partition
+	handingOver              // we hold the lease; the consumer is being ended
 )
 
 var phaseNames = [...]string{"idle", "waiting", "claiming", "starting", "owned", "handing over"}
 
 func (f phase) String() string { return phaseNames[f] }
 
-// held reports whether a channel may be open and work may be under way.
+// hasLease reports whether a channel may be open and requests may be running.
 func (f phase) hasLease() bool { return f >= starting }
 
-// next are the phases that may follow each.
+// allowedNext has the phases that may follow each phase.
 var allowedNext = [...][]phase{
 	idle:        {claiming},
 	waiting:     {claiming, starting, idle},
@@ -54,26 +54,26 @@ var allowedNext = [...][]phase{
 // A partitionState is what this instance knows of one partition.
 type partitionState struct {
 	phase phase
-	since time.Time // in this phase
+	since time.Time // when the phase began
 
-	epoch   int64     // held: ours. waiting for a holder: the holder's
-	holder  Member    // waiting: who is asked to give it up; zero if nobody is
-	retryAt time.Time // waiting for nobody: when to try again
-	attempt uint64    // claiming: what the answer will name
-	deposed Member    // claiming: who loses it if we win; zero if nobody does
+	epoch   int64     // with a lease: ours. waiting for a holder: the holder's
+	holder  Member    // waiting: the member that is asked for its lease; zero if none is
+	retryAt time.Time // waiting for no holder: when to claim again
+	attempt uint64    // claiming: the attempt that the reply will name
+	deposed Member    // claiming: the holder that the claim deposes; zero if none
 
-	setbacks int // since it was last served for long
+	setbacks int // failures since the partition was last served for long
 }
 
-// asks reports whether the partition waits for its holder to give it up.
+// waitsForHolder reports whether the partition waits until its holder hands it over.
 func (part *partitionState) waitsForHolder() bool {
 	return part.phase == waiting && part.holder.Name != ""
 }
 
 // transition is the one place where a partition changes its phase.
 //
-// Invariant: busy is the number of partitions that are not idle, and moving are those
-// that are being handed over.
+// Invariant: active is the number of partitions that are not idle, and handovers are
+// those that are being handed over.
 func (c *Core) transition(p int, to phase) {
 	part := &c.partitions[p]
 	from := part.phase

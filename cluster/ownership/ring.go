@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// reconsider compares the ring with who should be in it, and sets when it is to
-// follow. Who does not count any more is taken out at once. Who comes is waited
-// for together with those who come after, unless there is no ring yet that
-// could be disturbed and nobody else is on the way.
+// scheduleRing compares the ring with the members that should be in it, and sets the
+// time at which it changes. A member that is no longer ready is removed at once. A new
+// member waits for further new members, except if there is no ring yet and no other
+// member is joining.
 func (c *Core) scheduleRing() {
 	names := c.ringNames()
 	switch {
 	case slices.Equal(names, c.ring):
 		c.nextRing, c.ringDiffersSince, c.applyRingAt = nil, time.Time{}, time.Time{}
 	case c.state == Joining:
-		c.ring = names // nothing here depends on it yet
+		c.ring = names // no partition depends on it yet
 	case slices.ContainsFunc(c.ring, func(name string) bool { return !containsSorted(names, name) }),
 		len(c.ring) == 0 && !c.othersAreJoining():
 		c.applyRingAt = c.now
@@ -31,7 +31,7 @@ func (c *Core) scheduleRing() {
 	}
 }
 
-// counting returns the names that should be in the ring, in order.
+// ringNames returns the names that should be in the ring, sorted.
 func (c *Core) ringNames() []string {
 	var names []string
 	for name, m := range c.members {
@@ -55,7 +55,7 @@ func (c *Core) othersAreJoining() bool {
 	return false
 }
 
-// settle makes the ring what it should be.
+// applyRing changes the ring to the members that should be in it.
 func (c *Core) applyRing() {
 	c.ring = c.ringNames()
 	c.owners = c.cfg.Assign(c.ring)
@@ -65,7 +65,7 @@ func (c *Core) applyRing() {
 	}
 }
 
-// ours reports whether the ring gives the partition to this instance.
+// isOurs reports whether the ring assigns the partition to this instance.
 func (c *Core) isOurs(p int) bool {
 	return c.state == Ready && c.owners[p] == c.self.Name
 }

@@ -2,39 +2,39 @@ package ownership
 
 import "time"
 
-// A session is what is known from one connection to the broker until its end.
-// The next one begins with a clean slate.
+// A session is the state of one connection to the broker. The next connection begins
+// with an empty one.
 type session struct {
 	self            Member
 	members         map[string]*member // by name, without self
 	tooManyReported bool               // a member was refused because of MaxMembers
 
-	ring             []string  // the names that count, in order
-	owners           []string  // by partition; "" is nobody
-	nextRing         []string  // the ring to come, while settleAt is set
-	ringDiffersSince time.Time // when it first differed from ring
-	applyRingAt      time.Time // zero: ring is as it should be
+	ring             []string  // the names of the ready members, sorted
+	owners           []string  // by partition; "" if there is no owner
+	nextRing         []string  // what ring will be; set while applyRingAt is
+	ringDiffersSince time.Time // since when ring is not what it should be
+	applyRingAt      time.Time // when ring changes; zero if it is what it should be
 
 	readyAt        time.Time // when joining ends
-	checksAt       time.Time // when to look around
+	checksAt       time.Time // when the periodic checks run next
 	surveyAt       time.Time // when to read the epoch table
-	lastWishAt     time.Time // when a lease of ours was last asked for that is to be given up
-	handoverQueued bool      // such leases wait for their turn
-	restUntil      time.Time // until then none begins to be handed over on request
+	lastWishAt     time.Time // when a member last asked for a lease that is to be handed over
+	handoverQueued bool      // members asked for leases that have to wait because of the limits
+	restUntil      time.Time // until then no hand-over begins on request
 
-	unsentFacts  Message     // facts that are still to be told
-	unsentGrants []HeldLease // leases won for others, of which they are to be told in this step
+	unsentFacts  Message     // facts for the next broadcast
+	unsentGrants []HeldLease // leases granted in this Step, of which the new holders are to be told
 	seq          int64       // of the latest message
-	sentAt       time.Time   // the latest message
-	sendAt       time.Time   // when the next is due
-	moreWanted   bool        // than the latest message could say
+	sentAt       time.Time   // the time of the latest broadcast
+	sendAt       time.Time   // when the next broadcast is due
+	moreWanted   bool        // there are more wishes than the latest message could hold
 }
 
 func (c *Core) connected() bool {
 	return Joining <= c.state && c.state <= Leaving
 }
 
-// connect begins a session.
+// startSession begins a session.
 func (c *Core) startSession(number int64) {
 	if c.connected() {
 		c.endSession()
@@ -55,7 +55,7 @@ func (c *Core) startSession(number int64) {
 	}
 }
 
-// disconnect ends the session.
+// endSession ends the session.
 func (c *Core) endSession() {
 	if !c.connected() {
 		return
@@ -68,13 +68,13 @@ func (c *Core) endSession() {
 	}
 }
 
-// reconnect ends a session that is of no use any more, and asks for another.
+// requestReconnect ends a session that is of no more use, and asks for a new one.
 func (c *Core) requestReconnect(why string) {
 	c.emit(Reconnect{Reason: why})
 	c.endSession()
 }
 
-// request notes whether the instance is to drain or to leave.
+// applyRequest notes whether the instance has to drain or to leave.
 func (c *Core) applyRequest(drained, leaving bool) {
 	c.drained, c.leaving = drained, leaving
 	switch {
@@ -92,7 +92,7 @@ func (c *Core) applyRequest(drained, leaving bool) {
 	}
 }
 
-// become enters a state, tells of it, and lets the ring follow.
+// enterState enters a state, broadcasts it, and adapts the ring.
 func (c *Core) enterState(s State) {
 	c.state = s
 	c.emit(ReportState{State: s})
@@ -104,7 +104,7 @@ func (c *Core) enterState(s State) {
 	c.scheduleRing()
 }
 
-// stop ends everything.
+// stop ends all work, with a Stop command.
 func (c *Core) stop(reason StopReason, why string) {
 	c.abandonAll()
 	c.state = Stopped

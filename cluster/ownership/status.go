@@ -5,33 +5,33 @@ import (
 	"time"
 )
 
-// A Status is a copy of what an instance knows, for people and for metrics.
+// A Status is a copy of the state of a core, for people and for metrics.
 type Status struct {
 	Self       Member
 	State      State
-	Ring       []string          // the names that count, in order
-	Members    []MemberStatus    // the others, in the order of their names
+	Ring       []string          // the names of the ready members, sorted
+	Members    []MemberStatus    // the other members, sorted by name
 	Partitions []PartitionStatus // by partition
 }
 
-// A MemberStatus is what is known of another member.
+// A MemberStatus is what the instance knows about another member.
 type MemberStatus struct {
 	Member
 	State     State
-	LastHeard time.Time // the latest message
+	LastHeard time.Time // when the latest message came
 	Alive     bool
 }
 
-// A PartitionStatus is what an instance knows of a partition.
+// A PartitionStatus is what the instance knows about a partition.
 type PartitionStatus struct {
-	AssignedTo string // by the ring; "" is nobody
-	Phase      string // here
-	Epoch      int64  // of the lease that is held here, else 0
+	AssignedTo string // the owner by the ring; "" if there is none
+	Phase      string // in this instance
+	Epoch      int64  // of the lease that this instance holds; 0 if it holds none
 }
 
-// Settled reports whether the instance owns each partition that the ring gives to
-// it. One that has just become ready is not settled before the ring counts it; one
-// that is not to own any is.
+// Settled reports whether the instance owns each partition that the ring assigns to it.
+// An instance that has just become ready is not settled before it is in the ring. An
+// instance without assigned partitions is settled.
 func (s Status) Settled() bool {
 	if s.State == Ready && !containsSorted(s.Ring, s.Self.Name) {
 		return false
@@ -44,7 +44,7 @@ func (s Status) Settled() bool {
 	return true
 }
 
-// Status returns how things are.
+// Status returns a copy of the state.
 func (c *Core) Status() Status {
 	s := Status{Self: c.self, State: c.state, Ring: slices.Clone(c.ring)}
 	for _, name := range c.memberNames() {

@@ -7,16 +7,16 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// TableVersion is the version of the function that [Assign] is. Members of
-// another version do not work together, so it must be raised with any change
-// that assigns only one partition differently.
+// TableVersion is the version of [Assign]. Members with different versions do not work
+// together. It has to be raised with each change that assigns even one partition
+// differently.
 const TableVersion = 1
 
-// Assign says which of members has each partition. It depends on nothing but
-// its arguments, and neither on the order nor on repetitions of members, so
-// all who see the same members agree. No member has more than a quarter above
-// the average, rounded up; with more members than partitions some have none.
-// Without members, each partition's is "".
+// Assign returns the member that owns each partition. The result depends on the
+// arguments alone, and not on order or repetitions in members, so instances that see
+// the same members agree. No member has more than the average plus a quarter, rounded
+// up. If there are more members than partitions, some members have none. Without
+// members, each owner is "".
 func Assign(members []string, partitions int) []string {
 	if partitions < 1 {
 		return nil
@@ -26,14 +26,16 @@ func Assign(members []string, partitions int) []string {
 	return NewTable(partitions).Assign(slices.Compact(members))
 }
 
-// A table is a hash ring that is changed by the members that come and go,
-// which costs a hundredth of making it anew when there are hundreds of members.
+// A Table is a hash ring that is updated by the members that join and leave. With
+// hundreds of members, an update costs a hundredth of a new ring. It is not safe for
+// concurrent use.
 type Table struct {
 	partitions int
-	names      []string // those in ring
+	names      []string // the members of ring
 	ring       *consistent.Consistent
 }
 
+// NewTable returns a table without members.
 func NewTable(partitions int) *Table {
 	return &Table{
 		partitions: partitions,
@@ -46,10 +48,10 @@ func NewTable(partitions int) *Table {
 	}
 }
 
-// assign is Assign for names that are sorted and distinct.
+// Assign is like the function [Assign] for names that are sorted and distinct.
 func (t *Table) Assign(names []string) []string {
-	// Whoever stays is kept, so the ring is never empty in between unless all
-	// of it changes.
+	// Names that stay are not removed, so the ring is never empty in between, unless
+	// all names change.
 	for _, name := range t.names {
 		if !containsSorted(names, name) {
 			t.ring.Remove(name)
@@ -71,7 +73,7 @@ func (t *Table) Assign(names []string) []string {
 	return owners
 }
 
-// contains reports whether name is among sorted.
+// containsSorted reports whether the sorted names contain name.
 func containsSorted(sorted []string, name string) bool {
 	_, found := slices.BinarySearch(sorted, name)
 	return found
