@@ -2,8 +2,8 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 52 | trimSuffix "-" }}
 {{- end }}
 
-{{/* A StatefulSet's name with the hash of its revision is a label, of at most 63
-     characters. */}}
+{{/* Kubernetes makes a label of a StatefulSet's name and the hash of its revision. A
+     label has at most 63 characters. */}}
 {{- define "ident.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
@@ -44,8 +44,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- .Values.existingSecret | default (printf "%s-settings" (include "ident.fullname" .)) }}
 {{- end }}
 
-{{/* The settings file. toToml is of no use for it: it makes 5432.0 of 5432. What
-     JSON writes for text, numbers, truth values and lists of these is TOML. */}}
+{{/* The settings file. toToml cannot be used: it writes 5432 as 5432.0. The JSON form of
+     strings, numbers, booleans and lists of these is TOML too. */}}
 {{- define "ident.settings" -}}
 {{- $settings := mergeOverwrite (dict "amqp" (dict "insist" true)) (deepCopy .Values.settings) }}
 {{- include "ident.table" (dict "path" "" "table" $settings) }}
@@ -68,7 +68,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{/* What each container of a pod is like. */}}
+{{/* The part that all containers of a pod share. */}}
 {{- define "ident.container" -}}
 image: {{ include "ident.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
@@ -80,7 +80,7 @@ securityContext:
 env:
   - name: GLOTPOD_IDENT_SETTINGS
     value: /etc/glotpod-ident/settings/settings.toml
-  # Whatever the file says: these belong to the pod's other properties.
+  # These override the settings file, because other parts of the pod depend on them.
   - name: GLOTPOD_IDENT__CLUSTER__INSTANCE
     valueFrom:
       fieldRef:
@@ -111,7 +111,7 @@ resources:
   {{- toYaml .Values.resources | nindent 2 }}
 {{- end }}
 
-{{/* What the schema cannot say. */}}
+{{/* Checks that values.schema.json cannot express. */}}
 {{- define "ident.check" -}}
 {{- if .Values.existingSecret }}
 {{- if .Values.settings }}
