@@ -13,7 +13,7 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 )
 
-// instantStore does everything at once.
+// instantStore needs no time.
 type instantStore struct{ Store }
 
 func (instantStore) Commit(_ context.Context, _ partition.Lease, writes []*Write) ([]Outcome, error) {
@@ -28,7 +28,7 @@ func (instantStore) Find(context.Context, *Lookup) (*User, error) { return ada, 
 
 var ada = &User{ID: 3, Name: "Ada Lovelace", Email: "ada@example.org", GitHub: &Account{ID: 7, AccessToken: "0123456789012345678901234567890123456789"}}
 
-// benchmarkPartitions returns partitions over a cache in which everybody fits.
+// benchmarkPartitions returns partitions with a cache that is large enough for all users.
 func benchmarkPartitions(b *testing.B, n int, cached bool) ([]*Partition, *Cache) {
 	var c *Cache
 	if cached {
@@ -41,13 +41,13 @@ func benchmarkPartitions(b *testing.B, n int, cached bool) ([]*Partition, *Cache
 	return list, c
 }
 
-func BenchmarkGetWarm(b *testing.B) {
+func BenchmarkGetCached(b *testing.B) {
 	partitions, c := benchmarkPartitions(b, 64, true)
 	const users = 64 * 1000
 	for user := range int64(users) {
 		c.put(partitions[user%64], &User{ID: user}, UserReply(ada), c.generation())
 	}
-	var told, seed atomic.Int64
+	var completed, seed atomic.Int64
 	b.ReportAllocs()
 	b.SetParallelism(8)
 	b.ResetTimer()
@@ -57,14 +57,14 @@ func BenchmarkGetWarm(b *testing.B) {
 		for user := seed.Add(7919); pb.Next(); user += 31 {
 			partitions[user%64].Get(user%users, done)
 		}
-		told.Add(int64(n))
+		completed.Add(int64(n))
 	})
-	if told.Load() != int64(b.N) {
-		b.Errorf("%d of %d were warm", told.Load(), b.N)
+	if completed.Load() != int64(b.N) {
+		b.Errorf("%d of %d were cached", completed.Load(), b.N)
 	}
 }
 
-func BenchmarkGetCold(b *testing.B) {
+func BenchmarkGetNotCached(b *testing.B) {
 	partitions, _ := benchmarkPartitions(b, 1, true)
 	b.ReportAllocs()
 	user := int64(0)
@@ -76,8 +76,8 @@ func BenchmarkGetCold(b *testing.B) {
 	}
 }
 
-// What a write costs beside the store: to hand it over, to run its actor, and to
-// bring the cache up to date.
+// BenchmarkWrite measures a write without the store: the mailbox, the actor and the update
+// of the cache.
 func BenchmarkWrite(b *testing.B) {
 	for name, cached := range map[string]bool{"cache": true, "no cache": false} {
 		b.Run(name, func(b *testing.B) {
@@ -99,7 +99,7 @@ func BenchmarkWrite(b *testing.B) {
 	}
 }
 
-func BenchmarkWarmUser(b *testing.B) {
+func BenchmarkCachedUser(b *testing.B) {
 	partitions, c := benchmarkPartitions(b, 1, true)
 	const users = 100_000
 	size := len(UserReply(ada))
@@ -108,12 +108,12 @@ func BenchmarkWarmUser(b *testing.B) {
 		c.SetTrusted(false)
 		c.SetTrusted(true)
 		before := heap()
-		warmUpMany(c, partitions[0], users, size)
+		cacheMany(c, partitions[0], users, size)
 		bytes = heap() - before
 		runtime.KeepAlive(c)
 	}
 	b.ReportMetric(float64(bytes)/users, "B/user")
-	b.ReportMetric(float64(size), "B/answer")
+	b.ReportMetric(float64(size), "B/reply")
 }
 
 var benchLimits = msgpack.Limits{Bytes: 1 << 20, Depth: 32, Values: 100_000}
@@ -128,7 +128,7 @@ func benchBody(b *testing.B, args map[string]any) []byte {
 
 var benchRename = map[string]any{"user_id": 7, "ops": []any{map[string]any{"op": "replace", "path": "/name", "value": "Ada Lovelace"}}}
 
-// BenchmarkParse reads requests, identity and digest included.
+// BenchmarkParse parses requests, including request id and digest.
 func BenchmarkParse(b *testing.B) {
 	for operation, args := range map[string]map[string]any{
 		"get":    {"user_id": 7},
@@ -147,8 +147,7 @@ func BenchmarkParse(b *testing.B) {
 	}
 }
 
-// BenchmarkDecide applies a patch to a user, and words the difference that others
-// are told.
+// BenchmarkDecide applies a patch to a user and makes the notification.
 func BenchmarkDecide(b *testing.B) {
 	r, refusal := Parse("patch", benchBody(b, benchRename), RequestID{}, benchLimits)
 	if refusal != nil {
@@ -162,8 +161,8 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
-// BenchmarkNotice words the difference between two users alone.
-func BenchmarkNotice(b *testing.B) {
+// BenchmarkNotification makes only the notification of a patch.
+func BenchmarkNotification(b *testing.B) {
 	next := *ada
 	next.Name = "Ada Lovelace"
 	b.ReportAllocs()
@@ -172,19 +171,19 @@ func BenchmarkNotice(b *testing.B) {
 	}
 }
 
-func BenchmarkAnswerUser(b *testing.B) {
+func BenchmarkUserReply(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		UserReply(ada)
 	}
 }
 
-// BenchmarkUserOf reads a warm user, to be written to.
-func BenchmarkUserOf(b *testing.B) {
-	answer := UserReply(ada)
+// BenchmarkUserInReply decodes a cached user, as a write does.
+func BenchmarkUserInReply(b *testing.B) {
+	reply := UserReply(ada)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := userInReply(answer); err != nil {
+		if _, err := userInReply(reply); err != nil {
 			b.Fatal(err)
 		}
 	}

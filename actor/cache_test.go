@@ -3,14 +3,15 @@ package actor
 import (
 	"context"
 	"fmt"
+	"os"
 	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// warm keeps a user with an answer of n bytes, as a load does.
-func warm(c *Cache, p *Partition, user int64, n int) {
+// cacheUser puts a user with a reply of n bytes into the cache.
+func cacheUser(c *Cache, p *Partition, user int64, n int) {
 	c.put(p, &User{ID: user}, make([]byte, n), c.generation())
 }
 
@@ -33,12 +34,12 @@ func testCacheNew(t *testing.T) {
 	c := NewCache(roomy)
 	defer c.Close()
 	p := testPartition(t, newFakeStore(), c, 1)
-	if warm(c, p, 1, 1); c.Len() != 0 {
-		t.Error("it keeps a user")
+	if cacheUser(c, p, 1, 1); c.Len() != 0 {
+		t.Error("a user is cached before the cache is trusted")
 	}
 	c.SetTrusted(true)
-	if warm(c, p, 1, 1); c.reply(p, 1) == nil {
-		t.Error("it keeps nobody when it is trusted")
+	if cacheUser(c, p, 1, 1); c.reply(p, 1) == nil {
+		t.Error("no user is cached when the cache is trusted")
 	}
 }
 
@@ -55,13 +56,13 @@ func testCacheGenerations(t *testing.T) {
 		generation := c.generation()
 		change()
 		if c.put(p, &User{ID: 1}, []byte{1}, generation); c.reply(p, 1) != nil {
-			t.Errorf("after change %d a user is kept who was read before it", i)
+			t.Errorf("after change %d a user is cached that was read before it", i)
 		}
 	}
 	generation := c.generation()
-	c.SetTrusted(true) // as before
+	c.SetTrusted(true) // changes nothing
 	if c.put(p, &User{ID: 1}, []byte{1}, generation); c.reply(p, 1) == nil {
-		t.Error("trusting what is trusted forgets users")
+		t.Error("SetTrusted(true) on a trusted cache evicts users")
 	}
 }
 
@@ -73,15 +74,15 @@ func testCacheLRU(t *testing.T) {
 		c := testCache(t, o)
 		p := testPartition(t, newFakeStore(), c, 1)
 		for user := int64(1); user <= 3; user++ {
-			warm(c, p, user, 100)
+			cacheUser(c, p, user, 100)
 		}
 		c.reply(p, 1)
-		warm(c, p, 4, 100)
-		warm(c, p, 3, 100)
-		warm(c, p, 5, 100)
+		cacheUser(c, p, 4, 100)
+		cacheUser(c, p, 3, 100)
+		cacheUser(c, p, 5, 100)
 		for user, want := range map[int64]bool{1: false, 2: false, 3: true, 4: true, 5: true} {
 			if got := c.reply(p, user) != nil; got != want {
-				t.Errorf("%+v: user %d is warm: %t", o, user, got)
+				t.Errorf("%+v: user %d is cached: %t", o, user, got)
 			}
 		}
 		if c.Len() != 3 || c.Bytes() != 3*(entryBytes+100) {
@@ -93,9 +94,9 @@ func testCacheLRU(t *testing.T) {
 func testCacheUserTooLarge(t *testing.T) {
 	c := testCache(t, CacheOptions{Users: 10, Bytes: 1000, Idle: time.Hour})
 	p := testPartition(t, newFakeStore(), c, 1)
-	warm(c, p, 1, 100)
-	warm(c, p, 2, 100)
-	warm(c, p, 2, 1000)
+	cacheUser(c, p, 1, 100)
+	cacheUser(c, p, 2, 100)
+	cacheUser(c, p, 2, 1000)
 	if c.reply(p, 1) == nil || c.reply(p, 2) != nil || c.Len() != 1 || c.Bytes() != entryBytes+100 {
 		t.Errorf("%d users in %d bytes", c.Len(), c.Bytes())
 	}
@@ -103,7 +104,7 @@ func testCacheUserTooLarge(t *testing.T) {
 
 func testCacheLimits(t *testing.T) {
 	for _, o := range []CacheOptions{
-		{Users: 100_000, Bytes: 1 << 30, Idle: time.Hour},
+		{Users: 40_000, Bytes: 1 << 30, Idle: time.Hour},
 		{Users: 1 << 30, Bytes: 64 << 20, Idle: time.Hour},
 	} {
 		c := testCache(t, o)
@@ -111,9 +112,9 @@ func testCacheLimits(t *testing.T) {
 			t.Errorf("%d shards", len(c.shards))
 		}
 		p := testPartition(t, newFakeStore(), c, 1)
-		answer, generation := make([]byte, 340), c.generation()
-		for user := range int64(200_000) {
-			c.put(p, &User{ID: user * 7}, answer, generation)
+		reply, generation := make([]byte, 1300), c.generation()
+		for user := range int64(80_000) {
+			c.put(p, &User{ID: user * 7}, reply, generation)
 		}
 		used := max(float64(c.Len())/float64(o.Users), float64(c.Bytes())/float64(o.Bytes))
 		if used > 1 || used < 0.97 {
@@ -128,12 +129,12 @@ func testCacheIdle(t *testing.T) {
 		c := testCache(t, CacheOptions{Users: 10, Bytes: 1 << 20, Idle: idle})
 		p := testPartition(t, newFakeStore(), c, 1)
 		time.Sleep(30 * time.Second) // between two ticks
-		warm(c, p, 1, 1)
-		warm(c, p, 2, 1)
+		cacheUser(c, p, 1, 1)
+		cacheUser(c, p, 2, 1)
 		time.Sleep(idle)
 		synctest.Wait()
 		if c.Len() != 2 {
-			t.Errorf("%d users are left after the idle time to the moment", c.Len())
+			t.Errorf("%d users are left after exactly the idle time", c.Len())
 		}
 		c.reply(p, 2)
 		time.Sleep(idle / 8)
@@ -145,7 +146,7 @@ func testCacheIdle(t *testing.T) {
 			c.reply(p, 2)
 			time.Sleep(idle)
 			if c.reply(p, 2) == nil {
-				t.Fatal("a user who was asked for is passive")
+				t.Fatal("a user that was read is evicted")
 			}
 		}
 	})
@@ -156,17 +157,17 @@ func testCacheClosedPartition(t *testing.T) {
 		c := testCache(t, roomy)
 		old, other := testPartition(t, newFakeStore(), c, 1), testPartition(t, newFakeStore(), c, 1)
 		for user := range int64(100) {
-			warm(c, old, user, 1)
-			warm(c, other, 100+user, 1)
+			cacheUser(c, old, user, 1)
+			cacheUser(c, other, 100+user, 1)
 		}
 		old.Stop()
 		next := testPartition(t, newFakeStore(), c, 1)
-		warm(c, next, 1, 1)
+		cacheUser(c, next, 1, 1)
 		if c.reply(old, 2) != nil || c.reply(next, 2) != nil || c.reply(old, 1) != nil || c.reply(next, 1) == nil {
-			t.Error("users are found in a partition that they are not warm in")
+			t.Error("users are found in a partition that they are not cached for")
 		}
 		synctest.Wait()
-		warm(c, old, 2, 1) // by what is still under way
+		cacheUser(c, old, 2, 1) // by a task that is still in progress
 		if c.Len() != 101 || c.reply(other, 100) == nil || c.reply(next, 1) == nil {
 			t.Errorf("%d users", c.Len())
 		}
@@ -178,42 +179,45 @@ func testCacheClose(t *testing.T) {
 	p := testPartition(t, newFakeStore(), c, 1)
 	c.Close()
 	c.Close()
-	warm(c, p, 1, 1)
-	warm(c, p, 2, 1)
+	cacheUser(c, p, 1, 1)
+	cacheUser(c, p, 2, 1)
 	if c.Len() != 1 {
 		t.Errorf("%d users", c.Len())
 	}
 }
 
 func testCacheMemoryPerUser(t *testing.T) {
+	users := 25_000
+	if os.Getenv("GLOTPOD_IDENT_TEST_LONG") != "" {
+		users = 100_000
+	}
 	for _, size := range []int{0, 100, 300, 1025} {
-		const users = 100_000
 		c := testCache(t, CacheOptions{Users: users * 11 / 10, Bytes: 1 << 40, Idle: time.Hour})
 		p := testPartition(t, newFakeStore(), c, 1)
 		before := heap()
-		warmUpMany(c, p, users, size)
-		each := float64(heap()-before)/users - float64(size)
-		t.Logf("answers of %d bytes: %.0f bytes beside them for each user", size, each)
-		// The memory of an answer is up to an eighth more than it needs.
+		cacheMany(c, p, int64(users), size)
+		each := float64(heap()-before)/float64(users) - float64(size)
+		t.Logf("replies of %d bytes: %.0f more bytes for each user", size, each)
+		// The memory block of a reply is up to an eighth larger than the reply.
 		if c.Len() != users || each > entryBytes+float64(size)/8 {
-			t.Errorf("%d users, %.0f bytes beside %d for each", c.Len(), each, size)
+			t.Errorf("%d users, %.0f bytes in addition to %d for each", c.Len(), each, size)
 		}
 		runtime.KeepAlive(c)
 	}
 }
 
 func testCacheMemoryAfterEviction(t *testing.T) {
-	const users = 200_000
+	const users = 130_000 // more than freeMemoryFrom bytes
 	synctest.Test(t, func(t *testing.T) {
 		c := testCache(t, CacheOptions{Users: users * 11 / 10, Bytes: 1 << 40, Idle: time.Minute})
 		p := testPartition(t, newFakeStore(), c, 1)
 		before := heap()
-		warmUpMany(c, p, users, 200)
+		cacheMany(c, p, users, 200)
 		if c.Len() != users {
 			t.Fatalf("%d users", c.Len())
 		}
 		full := heap() - before
-		time.Sleep(2 * time.Minute) // nobody calls
+		time.Sleep(2 * time.Minute) // no user is read
 		synctest.Wait()
 		left := heap() - before
 		t.Logf("%s, then %s", mebibytes(full), mebibytes(left))
@@ -234,7 +238,7 @@ func testIndexKeys(t *testing.T) {
 	defer c.Close()
 	c.SetTrusted(true)
 	p := testPartition(t, newFakeStore(), c, 1)
-	keep := func(u User) { c.put(p, &u, UserReply(&u), c.generation()) }
+	put := func(u User) { c.put(p, &u, UserReply(&u), c.generation()) }
 	found := func(l Lookup) int64 {
 		id := c.FindID(&l)
 		if id == 0 || p.GetCached(id, &l) == nil {
@@ -246,38 +250,38 @@ func testIndexKeys(t *testing.T) {
 	github := func(id int64) int64 { return found(Lookup{GitHubID: &id}) }
 	facebook := func(id int64) int64 { return found(Lookup{FacebookID: &id}) }
 
-	keep(User{ID: 1, Email: "a", GitHub: &Account{ID: 7}})
-	keep(User{ID: 2, Email: "b", GitHub: &Account{ID: 8}, Facebook: &Account{ID: 7}})
+	put(User{ID: 1, Email: "a", GitHub: &Account{ID: 7}})
+	put(User{ID: 2, Email: "b", GitHub: &Account{ID: 8}, Facebook: &Account{ID: 7}})
 	if email("a") != 1 || github(7) != 1 || facebook(7) != 2 || github(8) != 2 || email("c") != 0 || github(0) != 0 || facebook(8) != 0 {
-		t.Error("the wrong ones are found")
+		t.Error("the wrong users are found")
 	}
-	// The email passes on to the other, in whichever order that is learned.
-	keep(User{ID: 2, Email: "a", GitHub: &Account{ID: 8}})
-	keep(User{ID: 1, Email: "c", GitHub: &Account{ID: 7}})
+	// User 2 gets the email of user 1. The cache sees the two changes in the other order.
+	put(User{ID: 2, Email: "a", GitHub: &Account{ID: 8}})
+	put(User{ID: 1, Email: "c", GitHub: &Account{ID: 7}})
 	if email("a") != 2 || email("b") != 0 || email("c") != 1 || facebook(7) != 0 {
-		t.Error("what has changed is found as it was")
+		t.Error("a user is found by its old keys")
 	}
-	// All that is asked for has to hold.
+	// The user must match all fields of the lookup.
 	if found(Lookup{Email: ptr("a"), GitHubID: ptr[int64](8)}) != 2 || found(Lookup{Email: ptr("a"), GitHubID: ptr[int64](7)}) != 0 {
-		t.Error("not all that is asked for counts")
+		t.Error("a user is found that does not match all fields")
 	}
 	if found(Lookup{UserID: ptr[int64](2), Email: ptr("a")}) != 0 || found(Lookup{Email: ptr("a"), NoMatch: true}) != 0 {
-		t.Error("it answers what it is not for")
+		t.Error("a lookup by id, or one that no user can match, finds a user")
 	}
 	c.evict(p, 1)
 	if email("c") != 0 || github(7) != 0 || email("a") != 2 {
-		t.Error("who is forgotten is found")
+		t.Error("an evicted user is found")
 	}
 	if c.SetTrusted(false); email("a") != 0 {
-		t.Error("somebody is found in a cache that is not trusted")
+		t.Error("a user is found in a cache that is not trusted")
 	}
 	c.SetTrusted(true)
 	if email("a") != 0 {
-		t.Error("somebody is found who was forgotten")
+		t.Error("an evicted user is found")
 	}
 	for i := range c.index.shards {
 		if s := &c.index.shards[i]; len(s.emails)+len(s.accounts) > 0 {
-			t.Errorf("the index has %v, %v", s.emails, s.accounts)
+			t.Errorf("the index still has %v, %v", s.emails, s.accounts)
 		}
 	}
 }
@@ -294,22 +298,22 @@ func testIndexUserWithWrite(t *testing.T) {
 		c.put(p, &u, UserReply(&u), c.generation())
 		l := Lookup{Email: ptr("a")}
 		if p.GetCached(1, &l) == nil {
-			t.Fatal("the user is not warm")
+			t.Fatal("the user is not cached")
 		}
 		if err := p.Write(&Write{UserID: 1}, func(Outcome, error) {}); err != nil {
 			t.Fatal(err)
 		}
 		if p.GetCached(1, &l) != nil {
-			t.Error("the user is found while a write is under way")
+			t.Error("the user is found while a write is in progress")
 		}
 		p.Stop()
 		if p.GetCached(1, &l) != nil {
-			t.Error("the user is found when the partition is over")
+			t.Error("the user is found after the partition was stopped")
 		}
 	})
 }
 
-// heap returns how many bytes are in use.
+// heap returns the size of the live heap in bytes.
 func heap() int64 {
 	runtime.GC()
 	runtime.GC()
@@ -318,11 +322,11 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// warmUpMany makes n users warm, each of whom has an answer of size bytes.
-func warmUpMany(c *Cache, p *Partition, n int64, size int) {
-	answer, generation := make([]byte, size), c.generation()
+// cacheMany puts n users into the cache, each with a reply of size bytes.
+func cacheMany(c *Cache, p *Partition, n int64, size int) {
+	reply, generation := make([]byte, size), c.generation()
 	for user := range n {
-		c.put(p, &User{ID: user + 1}, answer, generation)
+		c.put(p, &User{ID: user + 1}, reply, generation)
 	}
 }
 

@@ -12,26 +12,26 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 )
 
-// fakeStore keeps users in memory. What it does takes a millisecond, unless
-// before or after says otherwise: they are called, without the lock, around each
-// access, with the write, or nil for a look-up.
+// A fakeStore keeps users in memory. Each access takes a millisecond, unless the hooks before
+// and after are set. The hooks are called around each access, without the lock, with the
+// write, or nil for a lookup.
 type fakeStore struct {
 	Store
 	before, after func(ctx context.Context, user int64, w *Write) error
 
 	mu      sync.Mutex // guards the following fields
 	names   map[int64]string
-	epoch   int64 // of the lease that is good
-	found   int   // look-ups
+	epoch   int64 // of the valid lease
+	found   int   // number of lookups
 	now     map[int64]bool
-	most    int // users whose writes were under way at once
+	most    int // maximum number of users with a write in progress
 	reading int
-	readers int // the most look-ups that were under way at once
+	readers int // maximum number of lookups in progress
 	order   []*Write
-	overlap bool // two writes of one user were under way at once
+	overlap bool // two writes of one user were in progress at the same time
 
-	together int   // the most writes that are committed at once, 0: one
-	batches  []int // how many were given at once
+	together int   // maximum number of writes that Commit applies; 0: one
+	batches  []int // number of writes of each Commit
 }
 
 func newFakeStore() *fakeStore {
@@ -89,8 +89,8 @@ func (s *fakeStore) user(id int64) *User {
 	return &User{ID: id, Name: name, Version: Version{uint32(version)}}
 }
 
-// Commit does up to most writes, and what comes after one that is refused or repeated
-// is left.
+// Commit applies up to s.together writes. It stops after a write that is refused or a
+// replay.
 func (s *fakeStore) Commit(ctx context.Context, lease partition.Lease, writes []*Write) (outcomes []Outcome, err error) {
 	s.mu.Lock()
 	s.batches = append(s.batches, len(writes))
@@ -111,7 +111,7 @@ func (s *fakeStore) Commit(ctx context.Context, lease partition.Lease, writes []
 	return outcomes, nil
 }
 
-// commit names a user after the write's digest; 0 deletes it.
+// commit sets a user's name to the write's digest; the digest 0 deletes the user.
 func (s *fakeStore) commit(ctx context.Context, lease partition.Lease, w *Write) (Outcome, error) {
 	s.mu.Lock()
 	s.overlap = s.overlap || s.now[w.UserID]
@@ -148,39 +148,39 @@ func (s *fakeStore) commit(ctx context.Context, lease partition.Lease, w *Write)
 	return o, nil
 }
 
-var errRepeated = errors.New("it was applied before")
+var errReplayed = errors.New("applied before")
 
-// outcomeOf is what comes of a write that is made to go wrong.
-func outcomeOf(err error, known *User) (Outcome, error) {
+// outcomeOf returns the result of a write for an error from a hook.
+func outcomeOf(err error, cached *User) (Outcome, error) {
 	var refusal *Refusal
 	switch {
 	case errors.As(err, &refusal):
-		return Outcome{Refusal: refusal, After: known}, nil
-	case errors.Is(err, errRepeated):
+		return Outcome{Refusal: refusal, After: cached}, nil
+	case errors.Is(err, errReplayed):
 		return Outcome{UserID: 1}, nil
 	}
 	return Outcome{}, err
 }
 
-// finds says how many look-ups there were.
+// finds returns the number of lookups.
 func (s *fakeStore) finds() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.found
 }
 
-// foreign names a user as another program would.
+// foreign changes a user's name as another program would do.
 func (s *fakeStore) foreign(user int64, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.names[user] = name
 }
 
-// nameIn is the user's name that an answer tells, "" for nobody.
-func nameIn(t testing.TB, answer []byte) string {
-	msg, err := msgpack.Decode(answer, testLimits)
+// nameIn returns the user's name in a reply, "" for an error reply.
+func nameIn(t testing.TB, reply []byte) string {
+	msg, err := msgpack.Decode(reply, testLimits)
 	if err != nil {
-		t.Errorf("an answer of %d bytes: %v", len(answer), err)
+		t.Errorf("a reply of %d bytes: %v", len(reply), err)
 		return ""
 	}
 	result, _ := msg.Tree.(map[string]any)["result"].(map[string]any)
@@ -188,14 +188,14 @@ func nameIn(t testing.TB, answer []byte) string {
 	return name
 }
 
-// testPartition returns a partition over s that the test stops.
+// testPartition returns a partition with the store s. It is stopped when the test ends.
 func testPartition(t testing.TB, s Store, c *Cache, mailbox int) *Partition {
 	p := NewPartition(PartitionOptions{Store: s, Lease: partition.Lease{Epoch: 1}, Mailbox: mailbox, Cache: c, Fenced: func() {}})
 	t.Cleanup(p.Stop)
 	return p
 }
 
-// testCache returns a trusted cache that the test closes.
+// testCache returns a trusted cache. It is closed when the test ends.
 func testCache(t testing.TB, o CacheOptions) *Cache {
 	c := NewCache(o)
 	t.Cleanup(c.Close)
@@ -205,17 +205,17 @@ func testCache(t testing.TB, o CacheOptions) *Cache {
 
 var roomy = CacheOptions{Users: 1000, Bytes: 1 << 20, Idle: time.Hour}
 
-// read reads a user, and waits for the answer.
+// read reads a user and waits for the reply.
 func read(t testing.TB, p *Partition, user int64) (name string) {
 	t.Helper()
 	done := make(chan struct{})
-	err := p.Get(user, func(answer []byte, err error) {
+	err := p.Get(user, func(reply []byte, err error) {
 		defer close(done)
 		if err != nil {
 			t.Errorf("reading: %v", err)
 			return
 		}
-		name = nameIn(t, answer)
+		name = nameIn(t, reply)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -224,7 +224,7 @@ func read(t testing.TB, p *Partition, user int64) (name string) {
 	return name
 }
 
-// write names a user, and waits for the outcome.
+// write changes a user's name and waits for the outcome.
 func write(t testing.TB, p *Partition, user, name int64) (o Outcome, err error) {
 	t.Helper()
 	done := make(chan struct{})

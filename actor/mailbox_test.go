@@ -50,29 +50,38 @@ func testMailboxOrder(t *testing.T) {
 }
 
 func testMailboxFull(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := testPartition(t, newFakeStore(), nil, 3)
-		write := func(user int64) error { return p.Write(&Write{UserID: user}, func(Outcome, error) {}) }
-		for range 4 { // one is being done
-			if err := write(1); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := write(1); !errors.Is(err, ErrMailboxFull) {
-			t.Errorf("the fifth: %v", err)
-		}
-		if err := p.Write(&Write{UserID: 1, FromQueue: true}, func(Outcome, error) {}); err != nil {
-			t.Errorf("one by the partition's queue: %v", err)
-		}
-		if err := write(2); err != nil {
-			t.Errorf("another user: %v", err)
-		}
-		time.Sleep(2 * time.Millisecond)
-		synctest.Wait()
-		if err := write(1); err != nil {
-			t.Errorf("when two are done: %v", err)
-		}
-	})
+	const mailbox = 3
+	write := func(p *Partition, user int64) error { return p.Write(&Write{UserID: user}, func(Outcome, error) {}) }
+	for _, tc := range []struct {
+		name string
+		try  func(p *Partition) error
+		want error
+	}{
+		{"refuses_a_write", func(p *Partition) error { return write(p, 1) }, ErrMailboxFull},
+		{"accepts_a_write_from_the_partition_queue", func(p *Partition) error {
+			return p.Write(&Write{UserID: 1, FromQueue: true}, func(Outcome, error) {})
+		}, nil},
+		{"other_users_are_served", func(p *Partition) error { return write(p, 2) }, nil},
+		{"accepts_writes_again_when_two_are_done", func(p *Partition) error {
+			time.Sleep(2 * time.Millisecond)
+			synctest.Wait()
+			return write(p, 1)
+		}, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := testPartition(t, newFakeStore(), nil, mailbox)
+				for range 1 + mailbox { // one is in progress
+					if err := write(p, 1); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := tc.try(p); !errors.Is(err, tc.want) {
+					t.Errorf("%v, want %v", err, tc.want)
+				}
+			})
+		})
+	}
 }
 
 func testMailboxFullDuringBatch(t *testing.T) {
@@ -98,11 +107,11 @@ func testMailboxFullDuringBatch(t *testing.T) {
 				if p.Get(1, func([]byte, error) { taken-- }) != nil {
 					taken--
 				}
-				synctest.Wait() // a read that finds no room is done beside the mailbox, and told
+				synctest.Wait() // a read that finds the mailbox full bypasses it and completes
 			}
 		}
 		fill()
-		held <- struct{}{} // the first write is done, and more are begun
+		held <- struct{}{} // the first write is done, and the next batch starts
 		synctest.Wait()
 		fill()
 		if taken > mailbox+1 {
@@ -111,7 +120,7 @@ func testMailboxFullDuringBatch(t *testing.T) {
 		close(held)
 		synctest.Wait()
 		if taken != 0 {
-			t.Errorf("%d were not told", taken)
+			t.Errorf("%d were not completed", taken)
 		}
 	})
 }
@@ -126,7 +135,7 @@ func testMailboxFullForReads(t *testing.T) {
 		}
 		names := make(chan string, 2)
 		get := func() error {
-			return p.Get(1, func(answer []byte, err error) { names <- nameIn(t, answer) })
+			return p.Get(1, func(reply []byte, err error) { names <- nameIn(t, reply) })
 		}
 		for range 2 {
 			if err := get(); err != nil {
@@ -141,7 +150,7 @@ func testMailboxFullForReads(t *testing.T) {
 		}
 		synctest.Wait()
 		if s.finds() != 2 || s.readers != 2 {
-			t.Errorf("%d look-ups, %d at once", s.finds(), s.readers)
+			t.Errorf("%d lookups, %d at once", s.finds(), s.readers)
 		}
 	})
 }
@@ -151,8 +160,8 @@ func testMailboxFromQueue(t *testing.T) {
 		p := testPartition(t, newFakeStore(), testCache(t, roomy), 1)
 		for i := range int64(20) {
 			p.Write(&Write{UserID: 1, Digest: i + 1, FromQueue: true}, func(Outcome, error) {})
-			err := p.GetFromQueue(1, func(answer []byte, err error) {
-				if got := nameIn(t, answer); got != strconv.FormatInt(i+1, 10) {
+			err := p.GetFromQueue(1, func(reply []byte, err error) {
+				if got := nameIn(t, reply); got != strconv.FormatInt(i+1, 10) {
 					t.Errorf("after write %d: %q", i+1, got)
 				}
 			})
@@ -177,7 +186,7 @@ func testMailboxReadsBetweenWrites(t *testing.T) {
 				for i := range int64(10) {
 					p.Write(&Write{UserID: 1, Digest: i + 10}, func(Outcome, error) {})
 					for range 2 {
-						if err := p.Get(1, func(answer []byte, err error) { names <- nameIn(t, answer) }); err != nil {
+						if err := p.Get(1, func(reply []byte, err error) { names <- nameIn(t, reply) }); err != nil {
 							t.Fatal(err)
 						}
 					}
@@ -188,7 +197,7 @@ func testMailboxReadsBetweenWrites(t *testing.T) {
 					}
 				}
 				if cache != nil && s.finds() != 0 {
-					t.Errorf("%d together: %d look-ups of a user who has just been written", together, s.finds())
+					t.Errorf("%d together: %d lookups of a user that was just written", together, s.finds())
 				}
 			}
 		}
@@ -201,21 +210,21 @@ func testMailboxBatch(t *testing.T) {
 			s := newFakeStore()
 			s.together = together
 			p := testPartition(t, s, nil, 1000)
-			var told []int64
+			var completed []int64
 			for i := range int64(3 * maxBatch) {
 				p.Write(&Write{UserID: 1, Digest: i}, func(o Outcome, err error) {
 					if err != nil || o.Refusal != nil || o.Applied && i > 0 && o.After.Name != strconv.FormatInt(i, 10) {
 						t.Errorf("write %d: %+v, %v", i, o, err)
 					}
-					told = append(told, i)
+					completed = append(completed, i)
 				})
 			}
 			synctest.Wait()
 			if err := p.Drain(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if len(told) != 3*maxBatch || !slices.IsSorted(told) {
-				t.Errorf("%d together: told %v", together, told)
+			if len(completed) != 3*maxBatch || !slices.IsSorted(completed) {
+				t.Errorf("%d together: completed %v", together, completed)
 			}
 			if most := slices.Max(s.batches); most != maxBatch || s.batches[0] != 1 {
 				t.Errorf("%d together: given %v at once", together, s.batches)
@@ -245,12 +254,12 @@ func testMailboxOneWriteFails(t *testing.T) {
 					t.Errorf("write %d: %v", i, err)
 				}
 			})
-			p.Get(1, func(answer []byte, err error) {
+			p.Get(1, func(reply []byte, err error) {
 				want := i + 1
 				if want%3 == 2 {
 					want--
 				}
-				if got := nameIn(t, answer); got != strconv.FormatInt(want, 10) {
+				if got := nameIn(t, reply); got != strconv.FormatInt(want, 10) {
 					t.Errorf("after write %d: %q", i+1, got)
 				}
 			})
@@ -276,7 +285,7 @@ func testReadsShareLoad(t *testing.T) {
 		var done sync.WaitGroup
 		for range 100 {
 			done.Add(1)
-			if err := p.Get(1, func(answer []byte, err error) { done.Done() }); err != nil {
+			if err := p.Get(1, func(reply []byte, err error) { done.Done() }); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -285,7 +294,7 @@ func testReadsShareLoad(t *testing.T) {
 		}
 		done.Wait()
 		if s.finds() != 1 {
-			t.Errorf("%d look-ups", s.finds())
+			t.Errorf("%d lookups", s.finds())
 		}
 	})
 }
@@ -297,11 +306,11 @@ func testReadsCached(t *testing.T) {
 		p := testPartition(t, s, testCache(t, roomy), 100)
 		read(t, p, 1)
 		synctest.Wait()
-		told := 0
-		done := func([]byte, error) { told++ }
+		completed := 0
+		done := func([]byte, error) { completed++ }
 		allocs := testing.AllocsPerRun(100, func() { p.Get(1, done) })
-		if told != 101 || allocs != 0 || s.finds() != 1 || p.Load().Actors != 0 {
-			t.Errorf("%d told before Get returned, %v allocations, %d look-ups, %d actors", told, allocs, s.finds(), p.Load().Actors)
+		if completed != 101 || allocs != 0 || s.finds() != 1 || p.Load().Actors != 0 {
+			t.Errorf("%d completed before Get returned, %v allocations, %d lookups, %d actors", completed, allocs, s.finds(), p.Load().Actors)
 		}
 	})
 }
@@ -314,7 +323,7 @@ func testReadsWithoutTrustedCache(t *testing.T) {
 			s := newFakeStore()
 			p := testPartition(t, s, cache, 3)
 			var done sync.WaitGroup
-			for range 7 { // 3 beside the actor, one by the actor, 3 in the mailbox
+			for range 7 { // 3 bypass the actor, 1 is in progress in the actor, 3 are in the mailbox
 				done.Add(1)
 				if err := p.Get(1, func([]byte, error) { done.Done() }); err != nil {
 					t.Fatal(err)
@@ -324,8 +333,8 @@ func testReadsWithoutTrustedCache(t *testing.T) {
 				t.Errorf("the eighth: %v", err)
 			}
 			done.Wait()
-			if s.readers != 4 || s.finds() != 5 { // what waits is looked up once
-				t.Errorf("%d look-ups, %d at once", s.finds(), s.readers)
+			if s.readers != 4 || s.finds() != 5 { // one lookup for all reads in the mailbox
+				t.Errorf("%d lookups, %d at once", s.finds(), s.readers)
 			}
 		}
 	})
@@ -337,10 +346,10 @@ func testReadsWithoutCacheAfterWrite(t *testing.T) {
 		p := testPartition(t, s, nil, 3)
 		p.Write(&Write{UserID: 1, Digest: 1}, func(Outcome, error) {})
 		p.Get(1, func([]byte, error) {})
-		time.Sleep(time.Millisecond * 3 / 2) // the write is done, the read is under way
+		time.Sleep(time.Millisecond * 3 / 2) // the write is done, the read is in progress
 		read(t, p, 1)
 		if s.readers != 2 {
-			t.Errorf("%d look-ups at once", s.readers)
+			t.Errorf("%d lookups at once", s.readers)
 		}
 	})
 }

@@ -16,23 +16,23 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 )
 
-// A model is a store that delays and fails at random, and knows which answers a
-// read may give: a user as he was at some moment between its begin and its end.
+// A model is a store that delays and fails at random. It knows which states a read may
+// return: those that the user had at some moment between begin and end of the read.
 type model struct {
 	Store
-	mu       sync.Mutex // guards the following fields
-	random   *rand.Rand
-	events   int                 // what has happened so far
-	epoch    int64               // of the lease that is good
-	versions map[int64][]version // of each user, the last is the one now
-	wrong    []string            // what ought not to have happened
-	untold   int                 // tasks that were taken and not told yet
+	mu         sync.Mutex // guards the following fields
+	random     *rand.Rand
+	events     int                 // number of events so far
+	epoch      int64               // of the valid lease
+	versions   map[int64][]version // of each user; the last one is the current one
+	wrong      []string            // violations that were found
+	incomplete int                 // tasks that were accepted and are not completed yet
 }
 
-// A version is what a user was from some event on.
+// A version is the state of a user from some event on.
 type version struct {
-	name string // "": there was no such user
-	end  int    // the event from which on nobody may see it, 0 if it may be seen
+	name string // "": the user did not exist
+	end  int    // the event from which on no read may return it; 0: reads may return it
 }
 
 func newModel(seed uint64) *model {
@@ -43,14 +43,14 @@ func (m *model) failLocked(format string, args ...any) {
 	m.wrong = append(m.wrong, fmt.Sprintf(format, args...))
 }
 
-// event makes something happen.
+// eventLocked returns the number of a new event.
 func (m *model) eventLocked() int {
 	m.events++
 	return m.events
 }
 
-// becomesLocked makes a user another. If others may see the old one for some more
-// time, outdated ends that.
+// becomesLocked changes a user. Reads may still return the old version until
+// outdatedLocked is called.
 func (m *model) becomesLocked(user int64, name string) {
 	if len(m.versions[user]) == 0 {
 		m.versions[user] = []version{{}}
@@ -76,7 +76,7 @@ func (m *model) nowLocked(user int64) *User {
 	return &User{ID: user, Name: list[len(list)-1].name}
 }
 
-// chance is true n times in a hundred.
+// chance is true with a probability of n percent.
 func (m *model) chance(n int) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -85,7 +85,7 @@ func (m *model) chance(n int) bool {
 
 var errModel = errors.New("failed at random")
 
-// pause takes up to 3 ms, and fails now and then.
+// pause takes up to 3 ms, and fails sometimes.
 func (m *model) pause(ctx context.Context) error {
 	m.mu.Lock()
 	pause := time.Duration(m.random.IntN(4)) * time.Millisecond
@@ -111,8 +111,8 @@ func (m *model) Find(ctx context.Context, l *Lookup) (*User, error) {
 	return u, m.pause(ctx)
 }
 
-// Commit names a user after the write's digest, or deletes one. It does some of the
-// writes, all at the same moment.
+// Commit sets a user's name to the write's digest, or deletes the user. It applies some of
+// the writes, all at the same moment.
 func (m *model) Commit(ctx context.Context, lease partition.Lease, writes []*Write) ([]Outcome, error) {
 	if err := m.pause(ctx); err != nil {
 		return nil, err
@@ -141,32 +141,31 @@ func (m *model) Commit(ctx context.Context, lease partition.Lease, writes []*Wri
 		return nil, err
 	}
 	if m.chance(10) {
-		for i := range outcomes { // as if an earlier try had done it
+		for i := range outcomes { // as for a replay
 			outcomes[i].Applied, outcomes[i].After = false, nil
 		}
 	}
 	return outcomes, nil
 }
 
-// foreign is a write by another program, of which the cache is told a little
-// later.
-func (m *model) foreign(user, name int64, told func()) {
+// foreign is a write by another program. notify distrusts the cache a little later.
+func (m *model) foreign(user, name int64, notify func()) {
 	m.mu.Lock()
 	m.becomesLocked(user, strconv.FormatInt(name, 10))
 	m.mu.Unlock()
-	told()
+	notify()
 	m.mu.Lock()
 	m.outdatedLocked(user)
 	m.mu.Unlock()
 }
 
-// An owner is a partition under a lease, and what was asked of it.
+// An owner is a partition with a lease, and the tasks that it got.
 type owner struct {
-	m       *model
-	p       *Partition
-	mailbox int
-	asked   map[int64]int // writes of each user that were taken
-	told    map[int64]int // and of which it was told what became
+	m         *model
+	p         *Partition
+	mailbox   int
+	asked     map[int64]int // accepted writes of each user
+	completed map[int64]int // completed writes of each user
 }
 
 func (m *model) own(c *Cache, mailbox int) *owner {
@@ -177,65 +176,66 @@ func (m *model) own(c *Cache, mailbox int) *owner {
 	return &owner{m, p, mailbox, map[int64]int{}, map[int64]int{}}
 }
 
-// askLocked and answerLocked count tasks; each is told once.
-func (o *owner) askLocked() (answerLocked func()) {
-	o.m.untold++
-	told := false
+// acceptLocked counts a task that is accepted. The function that it returns must be called
+// exactly once, when the task is completed.
+func (o *owner) acceptLocked() (completeLocked func()) {
+	o.m.incomplete++
+	completed := false
 	return func() {
-		if told {
-			o.m.failLocked("a task was told twice")
+		if completed {
+			o.m.failLocked("a task was completed twice")
 		}
-		told = true
-		o.m.untold--
+		completed = true
+		o.m.incomplete--
 	}
 }
 
 func (o *owner) write(user, name int64, operation string) error {
 	o.m.mu.Lock()
-	answerLocked := o.askLocked()
+	completeLocked := o.acceptLocked()
 	turn := o.asked[user]
 	o.asked[user]++
 	o.m.mu.Unlock()
 	err := o.p.Write(&Write{Operation: operation, UserID: user, Digest: name}, func(Outcome, error) {
 		o.m.mu.Lock()
 		defer o.m.mu.Unlock()
-		answerLocked()
-		if o.told[user] != turn {
-			o.m.failLocked("write %d of user %d was told after %d", turn, user, o.told[user])
+		completeLocked()
+		if o.completed[user] != turn {
+			o.m.failLocked("write %d of user %d was completed after %d", turn, user, o.completed[user])
 		}
-		o.told[user]++
+		o.completed[user]++
 	})
 	if err != nil {
 		o.m.mu.Lock()
 		defer o.m.mu.Unlock()
-		answerLocked()
+		completeLocked()
 		o.asked[user]--
 	}
 	return err
 }
 
-// never is a mailbox that does not become full.
+// never is the size of a mailbox that does not become full.
 const never = 1000
 
 func (o *owner) read(t testing.TB, user int64) error {
 	o.m.mu.Lock()
-	answerLocked := o.askLocked()
+	completeLocked := o.acceptLocked()
 	before, begin := o.asked[user], o.m.eventLocked()
 	o.m.mu.Unlock()
-	err := o.p.Get(user, func(answer []byte, err error) {
+	err := o.p.Get(user, func(reply []byte, err error) {
 		o.m.mu.Lock()
 		defer o.m.mu.Unlock()
-		answerLocked()
-		if o.mailbox == never && o.told[user] < before {
-			o.m.failLocked("a read of user %d was told before a write that came before it", user)
+		completeLocked()
+		if o.mailbox == never && o.completed[user] < before {
+			o.m.failLocked("a read of user %d was completed before an earlier write", user)
 		}
 		if err != nil {
 			if !errors.Is(err, errModel) && !errors.Is(err, ErrStopped) && !errors.Is(err, ErrFenced) {
-				o.m.failLocked("a read was told %v", err)
+				o.m.failLocked("a read failed: %v", err)
 			}
 			return
 		}
-		name := nameIn(t, answer)
+		name := nameIn(t, reply)
 		for _, v := range o.m.versions[user] {
 			if v.name == name && (v.end == 0 || v.end > begin) {
 				return
@@ -248,12 +248,12 @@ func (o *owner) read(t testing.TB, user int64) error {
 	if err != nil {
 		o.m.mu.Lock()
 		defer o.m.mu.Unlock()
-		answerLocked()
+		completeLocked()
 	}
 	return err
 }
 
-// A script is what happens, and under which bounds.
+// A script is a sequence of steps, with the limits.
 type script struct {
 	seed    uint64
 	bounds  CacheOptions
@@ -263,7 +263,7 @@ type script struct {
 }
 
 type step struct {
-	what  int // of a hundred kinds, many of which are the same
+	what  int // 0 to 99: selects the kind of step
 	user  int64
 	pause time.Duration
 }
@@ -288,16 +288,16 @@ func drawScript(t *rapid.T) script {
 	}
 }
 
-// Whatever happens, a read sees a user as he was at a moment between its begin
-// and its end, where a write by another program happens when the cache is
-// distrusted; a user's tasks are done in order; and the bounds hold.
-func TestNoReadIsStaleAndAllIsInOrder(t *testing.T) {
+// In random runs, a read returns a state that the user had between the begin and the end of
+// the read (a write by another program takes effect when the cache is distrusted); a user's
+// tasks are done in order; and the limits hold.
+func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s := drawScript(rt)
 		m := newModel(s.seed)
 		synctest.Test(t, func(t *testing.T) { m.play(t, s) })
-		if m.untold != 0 {
-			m.failLocked("%d tasks were not told", m.untold)
+		if m.incomplete != 0 {
+			m.failLocked("%d tasks were not completed", m.incomplete)
 		}
 		if len(m.wrong) > 0 {
 			rt.Fatal(m.wrong)
@@ -305,7 +305,8 @@ func TestNoReadIsStaleAndAllIsInOrder(t *testing.T) {
 	})
 }
 
-// claim makes somebody else the owner, who writes to a user, if one is given.
+// claim gives the partition to another owner. That owner writes to the user, unless user
+// is 0.
 func (m *model) claim(user int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -347,14 +348,14 @@ func (m *model) play(t *testing.T, s script) {
 		case what < 94:
 			trust(true)
 		case what < 95:
-			m.claim(0) // the owner finds out by its next write
+			m.claim(0) // the old owner notices it at its next write
 		case what < 96:
 			o.p.Drain(t.Context())
 			moved = true
 		case what < 97:
 			o.p.Stop()
 			moved = true
-		case what < 98: // it ends while the next one begins
+		case what < 98: // it drains while the next owner starts
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			o.p.Drain(ctx)

@@ -25,15 +25,15 @@ func testCacheAfterWrite(t *testing.T) {
 		for _, tc := range []struct {
 			what        string
 			name        int64
-			before      error // that the store gives before it has applied the write
-			after       error // and after
+			before      error // that the store returns before it applies the write
+			after       error // that the store returns after that
 			want        string
 			wantLookups int
 		}{
 			{"applied", 7, nil, nil, "7", 0},
 			{"deleted", 0, nil, nil, "", 1},
 			{"refused", 7, NoSuchUser, nil, "a", 0},
-			{"repeated", 7, nil, errRepeated, "7", 1},
+			{"replayed", 7, nil, errReplayed, "7", 1},
 			{"failed", 7, failed, nil, "a", 1},
 			{"failed when done", 7, nil, failed, "7", 1},
 		} {
@@ -46,7 +46,7 @@ func testCacheAfterWrite(t *testing.T) {
 			write(t, p, 1, tc.name)
 			s.before, s.after = nil, nil
 			if got := read(t, p, 1); got != tc.want || s.finds() != 1+tc.wantLookups {
-				t.Errorf("%s: %q, %d look-ups; want %q, %d", tc.what, got, s.finds()-1, tc.want, tc.wantLookups)
+				t.Errorf("%s: %q, %d lookups; want %q, %d", tc.what, got, s.finds()-1, tc.want, tc.wantLookups)
 			}
 		}
 	})
@@ -62,7 +62,7 @@ func testCacheAfterDistrust(t *testing.T) {
 		s.before = func(context.Context, int64, *Write) error { return nil }
 		s.after = func(ctx context.Context, _ int64, _ *Write) error { return takeAMillisecond(ctx) }
 		first, names := make(chan string, 1), make(chan string, 3)
-		p.Get(1, func(answer []byte, err error) { first <- nameIn(t, answer) })
+		p.Get(1, func(reply []byte, err error) { first <- nameIn(t, reply) })
 		p.Write(&Write{UserID: 2, Digest: 2}, func(Outcome, error) {})
 		synctest.Wait() // the store has read user 1 and written user 2
 		for user := int64(1); user <= 3; user++ {
@@ -74,14 +74,14 @@ func testCacheAfterDistrust(t *testing.T) {
 		}
 		c.SetTrusted(true)
 		for user := int64(1); user <= 3; user++ {
-			p.Get(user, func(answer []byte, err error) { names <- nameIn(t, answer) })
+			p.Get(user, func(reply []byte, err error) { names <- nameIn(t, reply) })
 		}
 		if name := <-first; name != "a" {
-			t.Errorf("the read that came before: %q", name)
+			t.Errorf("the earlier read: %q", name)
 		}
 		for range 3 {
 			if name := <-names; name != "b" {
-				t.Errorf("a read that came after: %q", name)
+				t.Errorf("a later read: %q", name)
 			}
 		}
 	})
@@ -94,20 +94,20 @@ func testCacheAfterDrain(t *testing.T) {
 		c := testCache(t, roomy)
 		p := testPartition(t, s, c, 10)
 		read(t, p, 1)
-		c.Close() // so that it does not let the user go
+		c.Close() // so that the cache does not evict the user
 		s.before = func(ctx context.Context, _ int64, w *Write) error {
 			if w != nil {
 				takeAMillisecond(ctx)
-				return NoSuchUser // the user stays warm
+				return NoSuchUser // the user stays cached
 			}
 			return nil
 		}
 		p.Write(&Write{UserID: 1, Digest: 2}, func(Outcome, error) {})
 		seen := ""
-		p.Get(1, func(answer []byte, err error) { seen = nameIn(t, answer) })
-		over, cancel := context.WithCancel(t.Context())
+		p.Get(1, func(reply []byte, err error) { seen = nameIn(t, reply) })
+		cancelled, cancel := context.WithCancel(t.Context())
 		cancel()
-		p.Drain(over)
+		p.Drain(cancelled)
 		s.foreign(1, "by the next owner")
 		if err := p.Drain(t.Context()); err != nil || seen != "by the next owner" {
 			t.Errorf("%v; the read saw %q", err, seen)
@@ -117,10 +117,10 @@ func testCacheAfterDrain(t *testing.T) {
 
 func testCachedUserOfWrite(t *testing.T) {
 	s := newFakeStore()
-	var known, stored []*User
+	var cached, stored []*User
 	s.before = func(_ context.Context, id int64, w *Write) error {
 		if w != nil {
-			known, stored = append(known, w.Cached), append(stored, s.user(id))
+			cached, stored = append(cached, w.Cached), append(stored, s.user(id))
 		}
 		return nil
 	}
@@ -136,21 +136,21 @@ func testCachedUserOfWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(5) // he is not known yet
+	write(5) // the user is not cached yet
 	write(6)
 	write(7)
 	c.SetTrusted(false)
 	write(8)
 	c.SetTrusted(true)
 	read := make(chan []byte)
-	if err := p.Get(1, func(answer []byte, _ error) { read <- answer }); err != nil {
+	if err := p.Get(1, func(reply []byte, _ error) { read <- reply }); err != nil {
 		t.Fatal(err)
 	}
 	<-read
 	write(9)
 	for i, want := range []*User{nil, stored[1], stored[2], nil, stored[4]} {
-		if got := known[i]; !reflect.DeepEqual(got, want) {
-			t.Errorf("the write number %d knows %+v, want %+v", i+1, got, want)
+		if got := cached[i]; !reflect.DeepEqual(got, want) {
+			t.Errorf("write %d got the cached user %+v, want %+v", i+1, got, want)
 		}
 	}
 }
@@ -172,21 +172,21 @@ func testPartitionFenced(t *testing.T) {
 		read(t, p, 2)
 		synctest.Wait()
 		s.epoch = 2
-		told := make(chan error, 8)
+		completed := make(chan error, 8)
 		for user := int64(1); user <= 2; user++ {
 			for range 2 {
 				p.Write(&Write{UserID: user}, func(_ Outcome, err error) {
 					if fenced != 1 {
-						t.Errorf("told when Fenced was called %d times", fenced)
+						t.Errorf("completed after %d calls of Fenced", fenced)
 					}
-					told <- err
+					completed <- err
 				})
-				p.Get(user, func(_ []byte, err error) { told <- err })
+				p.Get(user, func(_ []byte, err error) { completed <- err })
 			}
 		}
 		for range 8 {
-			if err := <-told; !errors.Is(err, ErrFenced) {
-				t.Errorf("told %v", err)
+			if err := <-completed; !errors.Is(err, ErrFenced) {
+				t.Errorf("completed with %v", err)
 			}
 		}
 		if err := p.Get(2, nil); !errors.Is(err, ErrStopped) {
@@ -204,24 +204,24 @@ func testPartitionFenced(t *testing.T) {
 func testPartitionStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := testPartition(t, newFakeStore(), testCache(t, roomy), 100)
-		told := 0
+		completed := 0
 		var mu sync.Mutex
-		tell := func(err error) {
+		complete := func(err error) {
 			mu.Lock()
 			defer mu.Unlock()
-			told++
+			completed++
 			if !errors.Is(err, ErrStopped) {
-				t.Errorf("told %v", err)
+				t.Errorf("completed with %v", err)
 			}
 		}
 		for i := range 100 {
-			p.Write(&Write{UserID: int64(i % 3)}, func(_ Outcome, err error) { tell(err) })
-			p.Get(int64(i%5), func(_ []byte, err error) { tell(err) })
+			p.Write(&Write{UserID: int64(i % 3)}, func(_ Outcome, err error) { complete(err) })
+			p.Get(int64(i%5), func(_ []byte, err error) { complete(err) })
 		}
 		p.Stop()
 		p.Stop()
-		if told != 200 || p.Load().Actors != 0 {
-			t.Errorf("%d told, %d actors", told, p.Load().Actors)
+		if completed != 200 || p.Load().Actors != 0 {
+			t.Errorf("%d completed, %d actors", completed, p.Load().Actors)
 		}
 		if err := p.Write(&Write{}, nil); !errors.Is(err, ErrStopped) {
 			t.Error(err)
@@ -241,8 +241,8 @@ func testPartitionDrain(t *testing.T) {
 				}
 			})
 		}
-		p.Get(1, func(answer []byte, err error) {
-			if nameIn(t, answer) == "1" {
+		p.Get(1, func(reply []byte, err error) {
+			if nameIn(t, reply) == "1" {
 				done++
 			}
 		})
@@ -268,16 +268,16 @@ func testPartitionConcurrentUse(t *testing.T) {
 		s := newFakeStore()
 		s.before = func(ctx context.Context, _ int64, _ *Write) error { return ctx.Err() }
 		p := NewPartition(PartitionOptions{Store: s, Lease: partition.Lease{Epoch: 1}, Mailbox: 4, Cache: c, Fenced: func() {}})
-		var running, told sync.WaitGroup
+		var running, completed sync.WaitGroup
 		for i := range 10 {
 			running.Go(func() {
 				for user := range int64(20) {
-					told.Add(2)
-					if p.Write(&Write{UserID: user, Digest: 1}, func(Outcome, error) { told.Done() }) != nil {
-						told.Done()
+					completed.Add(2)
+					if p.Write(&Write{UserID: user, Digest: 1}, func(Outcome, error) { completed.Done() }) != nil {
+						completed.Done()
 					}
-					if p.Get(user, func([]byte, error) { told.Done() }) != nil {
-						told.Done()
+					if p.Get(user, func([]byte, error) { completed.Done() }) != nil {
+						completed.Done()
 					}
 				}
 				if i%2 == 0 {
@@ -297,6 +297,6 @@ func testPartitionConcurrentUse(t *testing.T) {
 			}
 		})
 		running.Wait()
-		told.Wait()
+		completed.Wait()
 	}
 }

@@ -57,15 +57,15 @@ func testUserReplyDecoded(t *testing.T) {
 }
 
 func testUserReplyNotDecoded(t *testing.T) {
-	answer := UserReply(ada)
-	for n := len(resultHead); n < len(answer); n++ {
-		if u, err := userInReply(answer[:n]); err == nil {
-			t.Fatalf("the first %d of %d bytes are %+v", n, len(answer), u)
+	reply := UserReply(ada)
+	for n := len(resultHead); n < len(reply); n++ {
+		if u, err := userInReply(reply[:n]); err == nil {
+			t.Fatalf("the first %d of %d bytes are %+v", n, len(reply), u)
 		}
 	}
-	for _, answer := range [][]byte{PageReply(nil, 0), userIDReply(7)} {
-		if u, err := userInReply(answer); err == nil {
-			t.Errorf("%q is %+v", answer, u)
+	for _, reply := range [][]byte{PageReply(nil, 0), userIDReply(7)} {
+		if u, err := userInReply(reply); err == nil {
+			t.Errorf("%q is %+v", reply, u)
 		}
 	}
 }
