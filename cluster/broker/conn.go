@@ -7,57 +7,57 @@ import (
 	"time"
 )
 
-// A conn is a connection to the broker whose reading side is filtered, and whose
-// writing side gathers what is written in quick succession. The library reads
-// from one goroutine; everything else may be used from any.
+// A conn is a connection to the broker. Its reads go through the filter, and its writes
+// are batched. The library reads from one goroutine; all other methods may be called
+// from any goroutine.
 type conn struct {
 	net.Conn
 	filter   *filter
 	frameMax atomic.Int64
-	outgoing atomic.Pointer[outgoing] // set once the log-in is done
+	writer   atomic.Pointer[batchWriter] // set when the log-in is complete
 
-	end   sync.Once
-	ended chan struct{} // is closed when nothing more can be read
-	err   error         // why; may be read once ended is closed
+	endOnce   sync.Once
+	readEnded chan struct{} // closed when nothing more can be read
+	err       error         // the reason; may be read when readEnded is closed
 }
 
 func newConn(stream net.Conn, maxBody int, onFiltered func(Filtered)) *conn {
-	c := &conn{Conn: stream, ended: make(chan struct{})}
+	c := &conn{Conn: stream, readEnded: make(chan struct{})}
 	c.frameMax.Store(frameMax)
 	c.filter = newFilter(stream, &c.frameMax, maxBody, onFiltered)
 	return c
 }
 
-// setOpen ends the log-in, in which this frame size was agreed.
-func (c *conn) setOpen(frameMax int) {
+// completeLogin ends the log-in, in which the frame size was agreed.
+func (c *conn) completeLogin(frameMax int) {
 	c.frameMax.Store(int64(frameMax))
-	c.outgoing.Store(newOutgoing(c.Conn))
+	c.writer.Store(newBatchWriter(c.Conn))
 }
 
 // Read implements [net.Conn].
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.filter.Read(p)
 	if err != nil {
-		c.end.Do(func() {
+		c.endOnce.Do(func() {
 			c.err = err
-			close(c.ended)
+			close(c.readEnded)
 		})
 	}
 	return n, err
 }
 
-// Write implements [net.Conn]. With TLS 1.3 the broker may refuse our certificate
-// when we write already. The library would close the connection over that at
-// once, so during the log-in a failed write waits for the reader to find out the
-// reason.
+// Write implements [net.Conn]. With TLS 1.3, the broker may reject our certificate
+// while we already write. The library would then close the connection with the error of
+// the write. So during the log-in a failed write waits until the reader has received
+// the reason.
 func (c *conn) Write(p []byte) (int, error) {
-	if o := c.outgoing.Load(); o != nil {
+	if o := c.writer.Load(); o != nil {
 		return o.Write(p)
 	}
 	n, err := c.Conn.Write(p)
 	if err != nil {
 		select {
-		case <-c.ended:
+		case <-c.readEnded:
 		case <-time.After(time.Second):
 		}
 	}
@@ -66,7 +66,7 @@ func (c *conn) Write(p []byte) (int, error) {
 
 // Close implements [net.Conn].
 func (c *conn) Close() error {
-	if o := c.outgoing.Load(); o != nil {
+	if o := c.writer.Load(); o != nil {
 		return o.close()
 	}
 	return c.Conn.Close()

@@ -11,17 +11,17 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// frameMax is the most bytes in a frame that we agree to: RabbitMQ's default.
+// frameMax is the largest frame, in bytes, that we agree to: RabbitMQ's default.
 const frameMax = 128 << 10
 
-// Dial connects, logs in and opens the virtual host. ctx bounds all of that, and
-// has no say afterwards. An error is a [*DialError]; [Refused] tells what can be
-// done about it.
+// Dial connects, logs in and opens the virtual host. ctx bounds the dial, and has no
+// effect on the connection afterwards. An error is a [*DialError]; see [Refused] and
+// [LoginRefused].
 //
-// The connection does not recover: once it is lost, it stays so.
+// A lost connection does not recover.
 func Dial(ctx context.Context, o Options) (*amqp.Connection, error) {
 	d := &dial{options: o}
-	conn, err := d.do(ctx)
+	conn, err := d.run(ctx)
 	if err != nil {
 		return nil, &DialError{Address: o.address(), VHost: o.VHost, Stage: d.stage, Err: err}
 	}
@@ -34,7 +34,7 @@ type dial struct {
 	stage   Stage
 }
 
-func (d *dial) do(ctx context.Context) (*amqp.Connection, error) {
+func (d *dial) run(ctx context.Context) (*amqp.Connection, error) {
 	d.stage = Preparing
 	if err := d.options.check(); err != nil {
 		return nil, err
@@ -47,10 +47,10 @@ func (d *dial) do(ctx context.Context) (*amqp.Connection, error) {
 	d.stage = Connecting
 	socket, err := d.connect(ctx)
 	if err != nil {
-		return nil, cause(ctx, err)
+		return nil, preferContextError(ctx, err)
 	}
-	// Closing ends any wait on the socket, in all that follows. A deadline would
-	// not do: the library sets its own.
+	// If ctx ends, closing the socket ends every wait on it in the following steps. A
+	// deadline would not work, because the library sets deadlines of its own.
 	release := context.AfterFunc(ctx, func() { socket.Close() })
 	stream := socket
 	if config != nil {
@@ -59,7 +59,7 @@ func (d *dial) do(ctx context.Context) (*amqp.Connection, error) {
 		if err = client.HandshakeContext(ctx); err != nil {
 			socket.Close()
 			release()
-			return nil, cause(ctx, err)
+			return nil, preferContextError(ctx, err)
 		}
 		stream = client
 	}
@@ -72,21 +72,21 @@ func (d *dial) do(ctx context.Context) (*amqp.Connection, error) {
 	}
 	if err != nil {
 		socket.Close()
-		return nil, cause(ctx, err)
+		return nil, preferContextError(ctx, err)
 	}
 	return conn, nil
 }
 
 func (d *dial) connect(ctx context.Context) (net.Conn, error) {
 	dialer := net.Dialer{
-		// Heartbeats find a dead peer sooner. This serves where none flow: while
-		// the broker blocks a publisher, and in an upload that never ends.
+		// Heartbeats find a dead peer sooner. Keep-alive is for the times without
+		// heartbeats: while the broker blocks a publisher, and during a long write.
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
 	}
-	return dialer.DialContext(ctx, "tcp", d.options.address()) // with TCP_NODELAY, as Go always has it
+	return dialer.DialContext(ctx, "tcp", d.options.address()) // with TCP_NODELAY, as always in Go
 }
 
-// open speaks AMQP over stream until the virtual host is open.
+// open runs the AMQP log-in over stream until the virtual host is open.
 func (d *dial) open(stream net.Conn) (*amqp.Connection, error) {
 	properties := amqp.Table{
 		"product":  "glotpod.ident",
@@ -104,31 +104,32 @@ func (d *dial) open(stream net.Conn) (*amqp.Connection, error) {
 		Locale:     "en_US",
 	})
 	if err != nil {
-		err = explain(err, filtered)
+		err = loginError(err, filtered)
 		stream.Close()
 		conn.Close() // ends the library's goroutines
 		return nil, err
 	}
-	filtered.setOpen(conn.Config.FrameSize)
+	filtered.completeLogin(conn.Config.FrameSize)
 	return conn, nil
 }
 
-// explain finds out why the library gave up. It makes up a refusal for any way
-// in which the connection ends during the log-in, but it marks what the broker
-// really said, and stream knows what befell it.
-func explain(err error, stream *conn) error {
+// loginError returns the reason for which the log-in failed. The library reports a
+// refusal whenever the connection ends during the log-in, but marks the errors that the
+// broker really sent. For other errors, stream has the error of the socket.
+func loginError(err error, stream *conn) error {
 	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Server || errors.Is(err, amqp.ErrSASL) {
 		return err
 	}
 	select {
-	case <-stream.ended:
+	case <-stream.readEnded:
 		return stream.err
 	default:
 		return err
 	}
 }
 
-// cause prefers that ctx has ended to what ended because of that.
-func cause(ctx context.Context, err error) error {
+// preferContextError returns ctx's error if ctx has ended, because that is then the
+// cause of err.
+func preferContextError(ctx context.Context, err error) error {
 	return cmp.Or(ctx.Err(), err)
 }

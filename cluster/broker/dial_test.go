@@ -52,15 +52,16 @@ func TestARefusalIsFinalAndKeepsThePassword(t *testing.T) {
 		name   string
 		change func(*Options)
 		says   string
+		login  bool // it is the login that is refused
 	}{
-		{"wrong password", func(o *Options) { o.Password = password }, "Login was refused"},
-		{"wrong password by PLAIN", func(o *Options) { o.Password, o.LoginMethod = password, Plain }, "Login was refused"},
-		{"unknown user", func(o *Options) { o.Login, o.Password = "noone", password }, "Login was refused"},
-		{"no virtual host", func(o *Options) { o.VHost = "nowhere" }, "not found"},
-		{"no permission", func(o *Options) { o.Login, o.Password = "nobody", password }, "refused for user"},
+		{"wrong password", func(o *Options) { o.Password = password }, "Login was refused", true},
+		{"wrong password by PLAIN", func(o *Options) { o.Password, o.LoginMethod = password, Plain }, "Login was refused", true},
+		{"unknown user", func(o *Options) { o.Login, o.Password = "noone", password }, "Login was refused", true},
+		{"no virtual host", func(o *Options) { o.VHost = "nowhere" }, "not found", false},
+		{"no permission", func(o *Options) { o.Login, o.Password = "nobody", password }, "refused for user", false},
 		{"no such mechanism here", func(o *Options) {
 			o.LoginMethod, o.TLS = External, func() (*tls.Config, error) { return nil, nil }
-		}, "SASL"},
+		}, "SASL", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := optionsFor(b)
@@ -68,6 +69,9 @@ func TestARefusalIsFinalAndKeepsThePassword(t *testing.T) {
 			_, err := Dial(testContext(t), o)
 			if err == nil || !Refused(err) {
 				t.Fatalf("error %v, refused: %v", err, Refused(err))
+			}
+			if got := LoginRefused(err); got != c.login {
+				t.Errorf("login refused: %v, want %v", got, c.login)
 			}
 			for _, text := range []string{err.Error(), fmt.Sprintf("%+v %#v", err, err), fmt.Sprintf("%v %+v %#v", o, o, o)} {
 				if strings.Contains(text, o.Password) {

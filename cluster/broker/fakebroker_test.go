@@ -101,7 +101,7 @@ func FuzzHeaders(f *testing.F) {
 	}
 	broker, deliveries := consumeFromFake(f, 0)
 	f.Fuzz(func(t *testing.T, flags uint16, list []byte) {
-		if len(list) > 10_000 || header(contentHeader(0, flags, list)).check() != nil {
+		if len(list) > 10_000 || header(contentHeader(0, flags, list)).validate() != nil {
 			t.Skip("RabbitMQ sends no such header")
 		}
 		sent := make(chan error, 1)

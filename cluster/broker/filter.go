@@ -7,53 +7,52 @@ import (
 	"sync/atomic"
 )
 
-// Filtered is a message that was changed before it was received.
+// Filtered describes a message that was changed before it was received.
 type Filtered struct {
 	Channel uint16
 	Reason  Reason
 }
 
-// A Reason says why a message was changed, and by that how.
+// A Reason is the reason for a change of a message. It also tells what the change was.
 type Reason string
 
 const (
-	UnreadableHeaders Reason = "unreadable headers" // taken out: the library could not parse them, or they hold too much
-	OversizedHeader   Reason = "oversized header"   // headers taken out: with them the frame is larger than agreed
-	OversizedBody     Reason = "oversized body"     // cut to one byte more than is allowed
+	UnreadableHeaders Reason = "unreadable headers" // removed: the library cannot parse them, or they hold too many values
+	OversizedHeader   Reason = "oversized header"   // headers removed: with them the frame is larger than agreed
+	OversizedBody     Reason = "oversized body"     // cut to one byte more than the limit
 )
 
-// ErrNotAMQP is wrapped by the error of a connection on which there comes what
+// ErrNotAMQP is wrapped by the error of a connection on which the peer sends bytes that
 // no AMQP 0-9-1 peer sends.
 var ErrNotAMQP = errors.New("this is not AMQP 0-9-1")
 
-// A filter reads what the broker sends and passes it on as it came, frame by
-// frame, except that it changes messages which would end the connection or fill
-// the memory. It only takes bytes out and overwrites numbers, so all happens in
-// the buffer that the bytes were read into:
+// A filter reads the bytes of the broker and passes them on unchanged, frame by frame, but
+// it changes messages that would end the connection or fill the memory. It only removes
+// bytes and overwrites numbers, so it works in the buffer that the bytes were read into:
 //
-//	next          seen              end
-//	 | may be read | to be looked at | free ...
+//	next          checked           end
+//	 | may be read | to be checked   | free ...
 //
-// A frame is dealt with in four parts: bytes that pass, bytes that are cut, more
-// bytes that pass, and the end octet. Nearly always the first part is all but the
-// octet. Where each part ends is decided from the beginning of the frame; only a
-// content header has to be there as a whole.
+// A frame has four parts: bytes that pass, bytes that are cut, further bytes that pass, and
+// the end octet. Nearly always the first part is everything but the octet. The beginning of
+// a frame is enough to decide where each part ends; only a content header has to be in the
+// buffer as a whole.
 type filter struct {
 	source     io.Reader
 	frameMax   *atomic.Int64
-	maxBody    int // 0 for no limit
+	maxBody    int // 0: no limit
 	onFiltered func(Filtered)
 
-	buffer          []byte
-	next, seen, end int
-	err             error // ends the stream after what may still be read
+	buffer             []byte
+	next, checked, end int
+	err                error // ends the stream after the bytes that may still be read
 
-	// What is still to come of the current frame.
+	// The number of bytes still to come in each part of the current frame.
 	pass, cut, passAfter int
-	inFrame              bool // its end octet is still to come
+	inFrame              bool // the end octet is still to come
 
-	// wanted is how many bytes of a body are still to pass, for each channel
-	// whose last message has an oversized one.
+	// wanted has, for each channel whose latest message has an oversized body, how many
+	// bytes of that body still pass.
 	wanted map[uint16]int
 }
 
@@ -73,49 +72,49 @@ func newFilter(source io.Reader, frameMax *atomic.Int64, maxBody int, onFiltered
 
 // Read implements [io.Reader].
 func (f *filter) Read(p []byte) (int, error) {
-	for f.next == f.seen {
+	for f.next == f.checked {
 		if f.err != nil {
 			return 0, f.err
 		}
 		f.fill()
 	}
-	n := copy(p, f.buffer[f.next:f.seen])
+	n := copy(p, f.buffer[f.next:f.checked])
 	f.next += n
 	return n, nil
 }
 
-// fill reads once from the source. Everything that was seen has been read.
+// fill reads once from the source. All checked bytes must have been read.
 func (f *filter) fill() {
-	f.end = copy(f.buffer, f.buffer[f.seen:f.end])
-	f.next, f.seen = 0, 0
+	f.end = copy(f.buffer, f.buffer[f.checked:f.end])
+	f.next, f.checked = 0, 0
 	n, err := f.source.Read(f.buffer[f.end:])
 	f.end += n
 	f.err = err
-	if err := f.look(); err != nil {
+	if err := f.process(); err != nil {
 		f.err = err
 	}
 }
 
-// look goes through the new bytes as far as it can without more of them.
-func (f *filter) look() error {
+// process checks the new bytes, as far as that is possible without further ones.
+func (f *filter) process() error {
 	for {
-		f.see(&f.pass)
+		f.passBytes(&f.pass)
 		if f.pass > 0 {
 			return nil
 		}
-		f.drop(&f.cut)
+		f.dropBytes(&f.cut)
 		if f.cut > 0 {
 			return nil
 		}
-		f.see(&f.passAfter)
-		if f.passAfter > 0 || f.seen == f.end {
+		f.passBytes(&f.passAfter)
+		if f.passAfter > 0 || f.checked == f.end {
 			return nil
 		}
 		if f.inFrame {
-			if octet := f.buffer[f.seen]; octet != frameEnd {
+			if octet := f.buffer[f.checked]; octet != frameEnd {
 				return fmt.Errorf("%w: a frame ends with the octet %#x", ErrNotAMQP, octet)
 			}
-			f.seen++
+			f.checked++
 			f.inFrame = false
 		}
 		started, err := f.startFrame()
@@ -125,24 +124,24 @@ func (f *filter) look() error {
 	}
 }
 
-// see lets up to *n bytes pass, and counts them off.
-func (f *filter) see(n *int) {
-	passed := min(*n, f.end-f.seen)
-	f.seen += passed
+// passBytes lets up to *n bytes pass, and subtracts their number from *n.
+func (f *filter) passBytes(n *int) {
+	passed := min(*n, f.end-f.checked)
+	f.checked += passed
 	*n -= passed
 }
 
-// drop takes up to *n bytes out of the buffer, and counts them off.
-func (f *filter) drop(n *int) {
-	dropped := min(*n, f.end-f.seen)
-	f.end = f.seen + copy(f.buffer[f.seen:], f.buffer[f.seen+dropped:f.end])
+// dropBytes removes up to *n bytes from the buffer, and subtracts their number from *n.
+func (f *filter) dropBytes(n *int) {
+	dropped := min(*n, f.end-f.checked)
+	f.end = f.checked + copy(f.buffer[f.checked:], f.buffer[f.checked+dropped:f.end])
 	*n -= dropped
 }
 
-// startFrame decides what to do with the next frame. It reports false if it
-// needs more bytes for that.
+// startFrame decides how to treat the next frame. It reports false if it needs more
+// bytes for that.
 func (f *filter) startFrame() (started bool, err error) {
-	there := f.buffer[f.seen:f.end]
+	there := f.buffer[f.checked:f.end]
 	if len(there) < headLen {
 		return false, nil
 	}
@@ -153,7 +152,8 @@ func (f *filter) startFrame() (started bool, err error) {
 
 	switch kind := h.kind(); {
 	case kind == frameHeader:
-		// All of it, or all that comes before the contents of the headers.
+		// The whole frame or, if it does not fit, everything before the contents of the
+		// headers table.
 		needed := headLen + min(size, frontMax)
 		if fits {
 			needed = headLen + size
@@ -169,7 +169,7 @@ func (f *filter) startFrame() (started bool, err error) {
 		err = fmt.Errorf("%w: a frame with %d bytes of payload, more than agreed", ErrNotAMQP, size)
 	case len(f.wanted) == 0:
 	case kind == frameMethod:
-		delete(f.wanted, h.channel()) // the body is over
+		delete(f.wanted, h.channel()) // the body is complete
 	case kind == frameBody:
 		f.startBody(h)
 	}
@@ -177,12 +177,12 @@ func (f *filter) startFrame() (started bool, err error) {
 	return f.inFrame, err
 }
 
-// startHeader decides what to do with a content header frame. content is the
-// payload, or its beginning where the whole frame does not fit.
+// startHeader decides how to treat a content header frame. content is the payload, or
+// its beginning if the whole frame does not fit.
 func (f *filter) startHeader(h head, content header, fits bool) error {
-	at, span, err := content.find(headersAt)
+	at, span, err := content.locate(headersAt)
 	if err == nil && fits {
-		err = content.check()
+		err = content.validate()
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNotAMQP, err)
@@ -193,7 +193,7 @@ func (f *filter) startHeader(h head, content header, fits bool) error {
 			return fmt.Errorf("%w: a content header of %d bytes", ErrNotAMQP, h.size())
 		}
 		f.cutHeaders(h, content, at, span, OversizedHeader)
-	case span > 0 && !checkTable(content[at+4:at+span]):
+	case span > 0 && !isReadableTable(content[at+4:at+span]):
 		f.cutHeaders(h, content, at, span, UnreadableHeaders)
 	}
 
@@ -205,18 +205,18 @@ func (f *filter) startHeader(h head, content header, fits bool) error {
 	return nil
 }
 
-// cutHeaders takes the headers out of a content header frame. They begin at at,
-// and take span bytes.
+// cutHeaders removes the headers table from a content header frame. The table begins at
+// at and takes span bytes.
 func (f *filter) cutHeaders(h head, content header, at, span int, reason Reason) {
 	f.pass, f.cut, f.passAfter = headLen+at, span, h.size()-at-span
-	content.clear(headersAt)
+	content.clearFlag(headersAt)
 	h.setSize(h.size() - span)
 	f.onFiltered(Filtered{h.channel(), reason})
 }
 
-// startBody decides what to do with a body frame, while some body is being cut.
-// Of a frame that is not wanted at all there remains a heartbeat: the library
-// gives up a connection on which it sees nothing for a while.
+// startBody decides how to treat a body frame while a body is being cut. A frame of
+// which nothing passes becomes a heartbeat: the library closes a connection on which it
+// receives nothing for a while.
 func (f *filter) startBody(h head) {
 	wanted, ok := f.wanted[h.channel()]
 	if !ok {

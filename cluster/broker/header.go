@@ -12,15 +12,15 @@ import (
 //	| class-id | weight | body size | property flags | property list...
 //	+----------+--------+-----------+----------------+------------- - -
 //
-// A flag stands for each property that the list has, the first for the highest
-// bit. The two lowest bits stand for none; RabbitMQ passes them on as they come.
+// There is a flag for each property that the list may contain, the first one in the highest
+// bit. The two lowest bits have no property; RabbitMQ forwards them unchanged.
 const (
 	bodySizeAt   = 4
 	flagsAt      = 12
 	propertiesAt = 14
 )
 
-// properties tells how each property lies in the list, by the order of flags.
+// properties has the encoding of each property, in the order of the flags.
 var properties = [14]encoding{
 	shortString, // content-type
 	shortString, // content-encoding
@@ -41,15 +41,15 @@ var properties = [14]encoding{
 type encoding byte
 
 const (
-	shortString encoding = iota // a length of one byte, and so many bytes
-	table                       // a length of four bytes, and so many bytes
+	shortString encoding = iota // a length of one byte, and that many bytes
+	table                       // a length of four bytes, and that many bytes
 	octet
 	timestamp // eight bytes
 )
 
-// span returns how many bytes a property takes at the start of b, with its
-// length. More than len(b) means that b ends before that is known, or before the
-// property does.
+// span returns how many bytes a property takes at the start of b, including its length.
+// If the result is more than len(b), b ends before the property does, or before its
+// length is known.
 func (e encoding) span(b []byte) int {
 	switch e {
 	case octet:
@@ -69,17 +69,16 @@ func (e encoding) span(b []byte) int {
 	}
 }
 
-// headersAt is the place of the headers in the order of properties.
+// headersAt is the index of the headers in properties.
 const headersAt = 2
 
-// frontMax is the most bytes of payload before the contents of the headers
-// table: two short strings and the table's length follow the fixed part.
+// frontMax is the most bytes of payload before the contents of the headers table: the
+// fixed part, two short strings and the table's length.
 const frontMax = propertiesAt + 2*256 + 4
 
 var errProperties = errors.New("the properties of a message end early")
 
-// A header is the payload of a content header frame, or so much of its beginning
-// as is there yet.
+// A header is the payload of a content header frame, or its beginning.
 type header []byte
 
 func (h header) bodySize() uint64     { return binary.BigEndian.Uint64(h[bodySizeAt:]) }
@@ -88,15 +87,14 @@ func (h header) setBodySize(n uint64) { binary.BigEndian.PutUint64(h[bodySizeAt:
 func (h header) flags() uint16         { return binary.BigEndian.Uint16(h[flagsAt:]) }
 func (h header) has(property int) bool { return h.flags()&(1<<(15-property)) != 0 }
 
-// clear says that the list has no such property. It is left to the caller to
-// take it out.
-func (h header) clear(property int) {
+// clearFlag clears the flag of a property. The caller removes the property itself.
+func (h header) clearFlag(property int) {
 	binary.BigEndian.PutUint16(h[flagsAt:], h.flags()&^(1<<(15-property)))
 }
 
-// find returns where a property begins and how many bytes it takes, none if it
-// is not there. What comes before must lie in h, what it consists of need not.
-func (h header) find(property int) (at, span int, err error) {
+// locate returns where a property begins and how many bytes it takes; 0 if the property
+// is absent. h must contain everything before the property.
+func (h header) locate(property int) (at, span int, err error) {
 	if len(h) < propertiesAt {
 		return 0, 0, errProperties
 	}
@@ -115,10 +113,10 @@ func (h header) find(property int) (at, span int, err error) {
 	return at, span, nil
 }
 
-// check reports an error unless the list has all the properties that the flags
-// announce. There may be more in it: RabbitMQ and the library pass over that.
-func (h header) check() error {
-	at, span, err := h.find(len(properties) - 1)
+// validate returns an error if the list is shorter than the flags say. It may be
+// longer: RabbitMQ and the library ignore the rest.
+func (h header) validate() error {
+	at, span, err := h.locate(len(properties) - 1)
 	if err == nil && at+span > len(h) {
 		err = errProperties
 	}

@@ -7,14 +7,14 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// A login is how the client proves to the broker who it is.
+// A login proves the identity of the client to the broker.
 type login struct {
 	mechanism string
 	response  string
 
-	// properties is the table of client properties that the library sends. It
-	// puts its own capabilities there and then asks for the response: the only
-	// moment at which more can be added.
+	// properties is the table of client properties that the library sends. The library
+	// adds its capabilities to it and then asks for the response: that is the only
+	// moment at which further capabilities can be added.
 	properties amqp.Table
 }
 
@@ -34,18 +34,18 @@ func (l *login) Mechanism() string { return l.mechanism }
 
 // Response implements [amqp.Authentication].
 func (l *login) Response() string {
-	// Without this capability, RabbitMQ refuses a password by hanging up without
-	// a word, which cannot be told from a broker that is going down.
+	// Without this capability, RabbitMQ refuses a password by closing the socket
+	// without a reason. That looks the same as a broker that is shutting down.
 	if c, ok := l.properties["capabilities"].(amqp.Table); ok {
 		c["authentication_failure_close"] = true
 	}
 	return l.response
 }
 
-// Format keeps the password out of whatever prints a connection's settings.
+// Format keeps the password out of printed connection settings.
 func (l *login) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "login by %s", l.mechanism) }
 
-// tableEntry is one entry of a field table, a string, as on the wire.
+// tableEntry returns an entry of a field table, with a string value, as on the wire.
 func tableEntry(name, value string) string {
 	b := append([]byte{byte(len(name))}, name...)
 	b = append(b, 'S')

@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// The ways to log in, by the names of their SASL mechanisms.
+// The login methods, named by their SASL mechanisms.
 const (
 	AMQPlain = "AMQPLAIN"
 	Plain    = "PLAIN"
-	External = "EXTERNAL" // as whom the client certificate names
+	External = "EXTERNAL" // as the user that the client certificate names
 )
 
-// Options say which broker to reach, and how. Two dials may share one value.
+// Options say which broker to connect to, and how. Several dials may share one value.
 type Options struct {
 	Host  string
 	Port  int // 1 to 65535
@@ -27,41 +27,40 @@ type Options struct {
 	Login       string // not used with External
 	Password    string // not used with External
 
-	// TLS returns how to speak TLS. Each dial asks it anew, so that it can
-	// follow certificates that are renewed. If it is nil or returns nil, the
-	// connection is plain TCP. Dial fills in an empty ServerName with Host, and
-	// accepts neither InsecureSkipVerify nor a version below TLS 1.2.
+	// TLS returns the TLS configuration. It is called for each dial, so that renewed
+	// certificates are used. If TLS is nil or returns nil, the connection is plain TCP.
+	// Dial sets an empty ServerName to Host, and accepts neither InsecureSkipVerify nor
+	// a version below TLS 1.2.
 	TLS func() (*tls.Config, error)
 
-	// Heartbeat is how often each side shows that it lives, in whole seconds.
-	// The connection is given up after 1.5 to 2 of them without a sign. The
-	// shorter of this and the broker's own setting holds.
+	// Heartbeat is how often each side sends a sign of life, in whole seconds. A
+	// connection without one for 1.5 to 2 heartbeats is closed. The shorter of this and
+	// the broker's setting is used.
 	Heartbeat time.Duration
 
-	// MaxBody is the most bytes of a body that the application will look at. Of
-	// a longer one only MaxBody+1 bytes are received, and the rest is thrown
-	// away as it comes. 0 stands for no limit.
+	// MaxBody is the most bytes of a body that the application reads. Of a longer body
+	// only MaxBody+1 bytes are received; the others are dropped as they arrive. 0 means
+	// no limit.
 	MaxBody int
 
-	// OnFiltered, if not nil, is told of each message that was changed before
-	// it was received. It is called by the goroutine that reads from the
-	// connection and must not block.
+	// OnFiltered, if not nil, is called with each message that was changed before it
+	// was received. It is called by the goroutine that reads from the connection and
+	// must not block.
 	OnFiltered func(Filtered)
 
-	// How the connection is shown to the broker's operator.
+	// The name and the version that the broker's operator sees.
 	ConnectionName string
 	Version        string // of this program
 }
 
-// Format implements [fmt.Formatter]. It shows the address and keeps the password
-// to itself.
+// Format implements [fmt.Formatter]. It prints the address, and not the password.
 func (o Options) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "RabbitMQ at %s, virtual host %q", o.address(), o.VHost)
 }
 
 func (o Options) address() string { return net.JoinHostPort(o.Host, strconv.Itoa(o.Port)) }
 
-// errOptions is wrapped by errors about what Options hold.
+// errOptions is wrapped by errors about the values in Options.
 var errOptions = errors.New("unusable options")
 
 func (o Options) check() error {
@@ -77,8 +76,8 @@ func (o Options) check() error {
 		return wrong("login method %q", o.LoginMethod)
 	case o.LoginMethod == External && o.TLS == nil:
 		return wrong("login method %s without TLS", External)
-	// PLAIN ends both with a NUL, and RabbitMQ's complaint about a surplus one
-	// would quote the password.
+	// In PLAIN a NUL ends each of them. RabbitMQ's error about a further NUL would
+	// quote the password.
 	case strings.ContainsRune(o.Login, 0) || strings.ContainsRune(o.Password, 0):
 		return wrong("a NUL in the login or password")
 	case len(o.VHost) > 255:

@@ -9,30 +9,28 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// ReplyChecker says which requests can be answered over one connection. It belongs to
-// that connection and is thrown away with it. It may be used from several
-// goroutines.
+// A ReplyChecker tells which requests can be replied to over one connection. It belongs to
+// that connection and is dropped with it. It is safe for concurrent use.
 //
-// Whoever publishes to a direct reply-to name takes a risk:
+// Publishing to a direct reply-to name is a risk:
 //
-//   - RabbitMQ up to 4.0 closes the publisher's connection with 541 over a name of
-//     no known form.
-//   - Up to 3.10.11 and 3.11.3 it also does so if the name's node is not running.
-//     A caller's name is such a one once the caller's node has failed. Later
-//     versions up to 4.0 look for a node of another name, for which the
-//     publisher's channel may have to wait, and may miss heartbeats meanwhile.
-//   - With Erlang up to OTP 25 it also does so over a process that cannot exist
-//     on the broker's own node. If the node is another one, the two nodes lose
-//     each other.
+//   - RabbitMQ up to 4.0 closes the publisher's connection with 541 over a name of unknown
+//     form.
+//   - Up to 3.10.11 and 3.11.3 it does so too if the name's node is not running. A caller's
+//     name is of that kind once the caller's node has failed. Later versions up to 4.0
+//     search for a node of another name; the publisher's channel may have to wait for that,
+//     and may miss heartbeats meanwhile.
+//   - With Erlang up to OTP 25 it does so too over a process that cannot exist on the
+//     broker's own node. If the node is another one, the two nodes lose each other.
 //
-// So a name of no known form is refused, and so is one with a process that the
-// broker cannot have. Whether the node is there is tried out, once for each node:
-// on a connection of its own, with another name on the same node that nobody has.
+// So a name of unknown form is refused, and so is a name with a process that the broker
+// cannot have. Whether a node is there is probed once per node: over a connection of its own,
+// with a name on the same node that no client has.
 type ReplyChecker struct {
-	release release
-	try     func(ctx context.Context, name string) (safe bool, err error)
+	version brokerVersion
+	probe   func(ctx context.Context, name string) (safe bool, err error)
 
-	trying chan struct{} // holds a token while somebody tries
+	probing chan struct{} // holds a token while a probe runs
 
 	mu    sync.Mutex // guards the following field
 	nodes map[string]finding
@@ -45,58 +43,59 @@ type finding struct {
 }
 
 const (
-	// freshFor is how long it is taken for granted that a node is still missing
-	// and, for a request that may have cost somebody a connection, that it is
-	// still there.
+	// freshFor is how long a finding is used that a node is missing. For a request that
+	// may have cost another instance its connection, it is also how long a finding is
+	// used that the node is there.
 	freshFor = 2 * time.Second
 
-	// maxNodes bounds what is remembered. A caller may forge any number of nodes.
+	// maxNodes bounds the number of findings, because a caller may forge any number of
+	// nodes.
 	maxNodes = 1024
 )
 
-// NewReplyChecker returns the Replies of conn. Connections to try names on are made
+// NewReplyChecker returns the ReplyChecker of conn. It opens the connections for probes
 // with o.
 func NewReplyChecker(conn *amqp.Connection, o Options) *ReplyChecker {
 	o.ConnectionName += " (reply_to)"
-	return newReplies(releaseOf(conn.Properties), func(ctx context.Context, name string) (bool, error) {
-		return tryName(ctx, o, name)
+	return newReplyChecker(versionOf(conn.Properties), func(ctx context.Context, name string) (bool, error) {
+		return probeNode(ctx, o, name)
 	})
 }
 
-func newReplies(r release, try func(ctx context.Context, name string) (safe bool, err error)) *ReplyChecker {
+func newReplyChecker(version brokerVersion, probe func(ctx context.Context, name string) (safe bool, err error)) *ReplyChecker {
 	return &ReplyChecker{
-		release: r,
-		try:     try,
-		trying:  make(chan struct{}, 1),
+		version: version,
+		probe:   probe,
+		probing: make(chan struct{}, 1),
 		nodes:   make(map[string]finding),
 	}
 }
 
-// Check reports whether publishing to replyTo, as a routing key of the default
-// exchange, leaves the connection alive. redelivered is the request's flag: it
-// may be what has cost another instance its connection.
+// Check returns nil if a message to replyTo, as a routing key of the default exchange,
+// leaves the connection open. redelivered is the request's flag: such a request may
+// have cost another instance its connection.
 //
-// An error that wraps [ErrReplyTo] is final: there is no way to give the answer.
-// Any other error is the broker's, or ctx's. Check nearly always returns at once.
-// When it meets a node for the first time, it tries that node out, which takes
-// some milliseconds, or a second if the name is forged; then those who ask about
-// further nodes wait in line. ctx bounds the wait.
+// An error that wraps [ErrReplyTo] is final: the reply cannot be sent. Any other error
+// comes from the broker or from ctx. Check nearly always returns at once. If it meets a
+// node for the first time, it probes that node, which takes some milliseconds, or a
+// second if the name is forged. Meanwhile checks of other unknown nodes wait. ctx
+// bounds the wait.
 func (r *ReplyChecker) Check(ctx context.Context, replyTo string, redelivered bool) error {
 	name, err := parseReplyTo(replyTo)
 	if err != nil || name == nil {
 		return err
 	}
-	if !r.release.direct || name.wide && !r.release.wide {
+	if !r.version.knownForm || name.wide && !r.version.wideIDs {
 		return fmt.Errorf("%w: this RabbitMQ does not make such direct reply-to names", ErrReplyTo)
 	}
-	safe, known := r.known(name.node, redelivered)
+	safe, known := r.cachedFinding(name.node, redelivered)
 	if !known {
-		if safe, err = r.find(ctx, name, redelivered); err != nil {
-			return fmt.Errorf("find out whether a direct reply-to name is safe: %w", err)
+		if safe, err = r.probeNode(ctx, name, redelivered); err != nil {
+			return fmt.Errorf("probing a direct reply-to name: %w", err)
 		}
 	}
 	if !safe {
-		return fmt.Errorf("%w: the caller's node is not there", ErrReplyTo)
+		return fmt.Errorf("%w: the caller's node is not running", ErrReplyTo)
 	}
 	return nil
 }
@@ -104,15 +103,15 @@ func (r *ReplyChecker) Check(ctx context.Context, replyTo string, redelivered bo
 // Decided reports whether Check would return at once.
 func (r *ReplyChecker) Decided(replyTo string, redelivered bool) bool {
 	name, err := parseReplyTo(replyTo)
-	if err != nil || name == nil || !r.release.direct || name.wide && !r.release.wide {
+	if err != nil || name == nil || !r.version.knownForm || name.wide && !r.version.wideIDs {
 		return true
 	}
-	_, known := r.known(name.node, redelivered)
+	_, known := r.cachedFinding(name.node, redelivered)
 	return known
 }
 
-// known returns what has been found out about a node.
-func (r *ReplyChecker) known(node string, redelivered bool) (safe, known bool) {
+// cachedFinding returns the finding about a node, if it may still be used.
+func (r *ReplyChecker) cachedFinding(node string, redelivered bool) (safe, known bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f, ok := r.nodes[node]
@@ -120,18 +119,18 @@ func (r *ReplyChecker) known(node string, redelivered bool) (safe, known bool) {
 	return f.safe, ok && (fresh || f.safe && !redelivered)
 }
 
-// find tries names on the broker, one after another.
-func (r *ReplyChecker) find(ctx context.Context, name *directName, redelivered bool) (safe bool, err error) {
+// probeNode probes the node of name. Probes run one after another.
+func (r *ReplyChecker) probeNode(ctx context.Context, name *directName, redelivered bool) (safe bool, err error) {
 	select {
-	case r.trying <- struct{}{}:
-		defer func() { <-r.trying }()
+	case r.probing <- struct{}{}:
+		defer func() { <-r.probing }()
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}
-	if safe, known := r.known(name.node, redelivered); known {
+	if safe, known := r.cachedFinding(name.node, redelivered); known {
 		return safe, nil
 	}
-	safe, err = r.try(ctx, name.sibling())
+	safe, err = r.probe(ctx, name.probeName())
 	if err != nil {
 		return false, err
 	}

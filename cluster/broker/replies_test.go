@@ -159,14 +159,14 @@ func forge(random *rand.Rand, real string) string {
 func TestRabbitMQClosesTheConnectionOverAForgedName(t *testing.T) {
 	b := testservers.RabbitMQ(t)
 	o := optionsFor(b)
-	if safe, err := tryName(testContext(t), o, directQueue+".garbage.garbage"); safe || err != nil {
+	if safe, err := probeNode(testContext(t), o, directQueue+".garbage.garbage"); safe || err != nil {
 		t.Errorf("safe: %v, error %v", safe, err)
 	}
-	if safe, err := tryName(testContext(t), o, "no.such.queue"); !safe || err != nil {
+	if safe, err := probeNode(testContext(t), o, "no.such.queue"); !safe || err != nil {
 		t.Errorf("safe: %v, error %v", safe, err)
 	}
 	o.Password = "wrong"
-	if _, err := tryName(testContext(t), o, "no.such.queue"); !Refused(err) {
+	if _, err := probeNode(testContext(t), o, "no.such.queue"); !Refused(err) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -178,16 +178,16 @@ func TestANameThatHoldsThePublisherUpIsNotSafe(t *testing.T) {
 			io.Copy(io.Discard, conn)
 		}))
 	}
-	if safe, err := tryName(testContext(t), afterPublish(nil), "x"); safe || err != nil {
+	if safe, err := probeNode(testContext(t), afterPublish(nil), "x"); safe || err != nil {
 		t.Errorf("silence: safe: %v, error %v", safe, err)
 	}
 	alarm := method(0, 10, 60, short("low on memory")) // connection.blocked
-	if safe, err := tryName(testContext(t), afterPublish(alarm), "x"); safe || !errors.Is(err, errBlocked) {
+	if safe, err := probeNode(testContext(t), afterPublish(alarm), "x"); safe || !errors.Is(err, errBlocked) {
 		t.Errorf("an alarm: safe: %v, error %v", safe, err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if safe, err := tryName(ctx, afterPublish(nil), "x"); safe || !errors.Is(err, context.DeadlineExceeded) {
+	if safe, err := probeNode(ctx, afterPublish(nil), "x"); safe || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("out of patience: safe: %v, error %v", safe, err)
 	}
 }
@@ -229,12 +229,12 @@ func (b *brokerOf) expectTries(t *testing.T, want ...string) {
 func on(node string) string { return directReplyTo(process(node, 7, 7, 7)) }
 
 // today is a release whose names are all known.
-var today = release{direct: true, wide: true}
+var today = brokerVersion{knownForm: true, wideIDs: true}
 
 func TestANodeIsTriedOnceUnlessARequestIsSuspect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &brokerOf{nodes: []string{"reply@1", "reply@2"}}
-		r := newReplies(today, b.try)
+		r := newReplyChecker(today, b.try)
 		check := func(node string, redelivered, want bool) {
 			t.Helper()
 			err := r.Check(t.Context(), on(node), redelivered)
@@ -268,7 +268,7 @@ func TestANodeIsTriedOnceUnlessARequestIsSuspect(t *testing.T) {
 
 func TestNobodyTriesForTheNameOfAQueue(t *testing.T) {
 	b := &brokerOf{}
-	r := newReplies(today, b.try)
+	r := newReplyChecker(today, b.try)
 	if err := r.Check(t.Context(), "replies", true); err != nil {
 		t.Error(err)
 	}
@@ -281,7 +281,7 @@ func TestNobodyTriesForTheNameOfAQueue(t *testing.T) {
 func TestAllWaitForOneTry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &brokerOf{nodes: []string{"reply@1"}, wait: time.Second}
-		r := newReplies(today, b.try)
+		r := newReplyChecker(today, b.try)
 		var all sync.WaitGroup
 		for range 100 {
 			all.Go(func() {
@@ -306,7 +306,7 @@ func TestAllWaitForOneTry(t *testing.T) {
 func TestATryThatFailsSaysNothing(t *testing.T) {
 	failure := errors.New("the broker has gone")
 	b := &brokerOf{nodes: []string{"reply@1"}, err: failure}
-	r := newReplies(today, b.try)
+	r := newReplyChecker(today, b.try)
 	if err := r.Check(t.Context(), on("reply@1"), false); !errors.Is(err, failure) || errors.Is(err, ErrReplyTo) {
 		t.Errorf("error %v", err)
 	}
@@ -318,7 +318,7 @@ func TestATryThatFailsSaysNothing(t *testing.T) {
 
 func TestForgedNodesDoNotFillTheMemory(t *testing.T) {
 	b := &brokerOf{nodes: []string{"reply@0"}}
-	r := newReplies(today, b.try)
+	r := newReplyChecker(today, b.try)
 	for i := range 3 * maxNodes {
 		r.Check(t.Context(), on(fmt.Sprintf("reply@%d", i)), false)
 		if len(r.nodes) > maxNodes {
@@ -347,7 +347,7 @@ func TestABrokerGetsOnlyNamesThatItCanMake(t *testing.T) {
 		{"?", "Erlang/OTP 27", nil},
 	} {
 		b := &brokerOf{nodes: []string{"reply@1"}}
-		r := newReplies(releaseOf(amqp.Table{"version": c.version, "platform": c.platform}), b.try)
+		r := newReplyChecker(versionOf(amqp.Table{"version": c.version, "platform": c.platform}), b.try)
 		for _, name := range []string{narrow, wide, wideSerial} {
 			err := r.Check(t.Context(), name, false)
 			if took := err == nil; took != slices.Contains(c.takes, name) || !took && !errors.Is(err, ErrReplyTo) {
@@ -355,7 +355,7 @@ func TestABrokerGetsOnlyNamesThatItCanMake(t *testing.T) {
 			}
 		}
 	}
-	if got := releaseOf(amqp.Table{}); got != (release{}) {
+	if got := versionOf(amqp.Table{}); got != (brokerVersion{}) {
 		t.Errorf("a broker that tells nothing: %+v", got)
 	}
 }

@@ -11,23 +11,23 @@ import (
 	"unicode/utf8"
 )
 
-// ErrReplyTo is wrapped by the error about a reply_to that cannot be answered.
+// ErrReplyTo is wrapped by errors about a reply_to to which no reply can be sent.
 var ErrReplyTo = errors.New("unusable reply_to")
 
-// CheckReplyTo tells what can be said about a request's reply_to without a
-// broker: nil if it could be the name of a queue, or is a direct reply-to name
-// such as RabbitMQ makes. It costs next to nothing, so that a request can be
-// refused early. Before anything is published to the name, ask [ReplyChecker].
+// CheckReplyTo checks a reply_to as far as that is possible without a broker. It
+// returns nil if replyTo can be the name of a queue, or is a direct reply-to name as
+// RabbitMQ makes them. It costs very little, so that a request can be refused early.
+// Before publishing to the name, use a [ReplyChecker].
 func CheckReplyTo(replyTo string) error {
 	_, err := parseReplyTo(replyTo)
 	return err
 }
 
-// directQueue is what a caller consumes from, and gives as reply_to, for direct
-// replies. RabbitMQ puts a name that it makes in its place.
+// directQueue is the name that a caller consumes from, and gives as reply_to, for
+// direct replies. RabbitMQ replaces it by a name that it makes.
 const directQueue = "amq.rabbitmq.reply-to"
 
-// parseReplyTo returns the direct reply-to name that replyTo is, nil if it is the
+// parseReplyTo returns the direct reply-to name in replyTo, or nil if replyTo is the
 // name of a queue.
 func parseReplyTo(replyTo string) (*directName, error) {
 	refuse := func(why string) (*directName, error) {
@@ -41,7 +41,7 @@ func parseReplyTo(replyTo string) (*directName, error) {
 	case !utf8.ValidString(replyTo):
 		return refuse("no queue has a name that is not UTF-8")
 	case replyTo == directQueue:
-		return refuse("it names no caller")
+		return refuse("it does not name a caller")
 	}
 	text, ok := strings.CutPrefix(replyTo, directQueue+".")
 	if !ok {
@@ -54,10 +54,10 @@ func parseReplyTo(replyTo string) (*directName, error) {
 	return name, nil
 }
 
-// A directName is a direct reply-to name as RabbitMQ makes them since 3.8.13. It
-// names an Erlang process in the broker, which is a caller's channel, and a key
-// that this channel knows, both in base64 with a dot between them. The process is
-// in Erlang's external term format:
+// A directName is a direct reply-to name as RabbitMQ makes them since 3.8.13. It contains an
+// Erlang process of the broker, which is a caller's channel, and a key that this channel
+// knows, both in base64 and separated by a dot. The process is in Erlang's external term
+// format:
 //
 //	0     1    2     3             5      5+length
 //	+-----+----+-----+-------------+------+--------+--------+----------+
@@ -65,13 +65,13 @@ func parseReplyTo(replyTo string) (*directName, error) {
 //	+-----+----+-----+-------------+------+--------+--------+----------+
 //	 8     8    8     16 bits              32       32       32
 //
-// The node is "reply@" and a hash of the node's true name.
+// The node is "reply@" followed by a hash of the node's real name.
 type directName struct {
 	node string
-	wide bool // the id or serial is larger than they get up to Erlang/OTP 25
+	wide bool // the id or the serial is larger than they are up to Erlang/OTP 25
 
 	process []byte
-	idAt    int // where the id begins in process
+	idAt    int // the index of the id in process
 }
 
 const (
@@ -80,17 +80,17 @@ const (
 	keyLen  = 16
 
 	nodePrefix = "reply@"
-	hashes     = 1 << 27 // there are so many, from 0
+	hashes     = 1 << 27 // the number of hashes; they begin at 0
 
 	narrowID     = 1 << 15
 	narrowSerial = 1 << 13
 )
 
-// processHead is the same in all names.
+// processHead begins all processes.
 var processHead = []byte{131, 88, 118}
 
-// parseDirectName reports false if no RabbitMQ could have made the name. text is
-// what follows the name of the direct reply-to queue.
+// parseDirectName reports false if no RabbitMQ can have made the name. text is the part
+// after the name of the direct reply-to queue.
 func parseDirectName(text string) (*directName, bool) {
 	first, second, _ := strings.Cut(text, ".")
 	key, ok := decodeBase64(second)
@@ -108,25 +108,25 @@ func parseDirectName(text string) (*directName, bool) {
 	n.node = string(process[nodeAt:n.idAt])
 	id, serial := binary.BigEndian.Uint32(process[n.idAt:]), binary.BigEndian.Uint32(process[n.idAt+4:])
 	n.wide = id >= narrowID || serial >= narrowSerial
-	return n, isNode(n.node)
+	return n, isNodeName(n.node)
 }
 
-// decodeBase64 takes base64 only as RabbitMQ writes it.
+// decodeBase64 decodes base64 in exactly the form that RabbitMQ writes.
 func decodeBase64(text string) ([]byte, bool) {
 	b, err := base64.StdEncoding.Strict().DecodeString(text)
-	return b, err == nil && !strings.ContainsAny(text, "\r\n") // the decoder passes over these
+	return b, err == nil && !strings.ContainsAny(text, "\r\n") // which the decoder ignores
 }
 
-func isNode(node string) bool {
+func isNodeName(node string) bool {
 	digits, ok := strings.CutPrefix(node, nodePrefix)
 	hash, err := strconv.ParseUint(digits, 10, 32)
 	return ok && err == nil && hash < hashes && digits == strconv.FormatUint(hash, 10)
 }
 
-// sibling returns a direct reply-to name on the same node that nobody has: its
-// process is the first that Erlang starts, which is no channel, and its key is
-// all zeros.
-func (n *directName) sibling() string {
+// probeName returns a direct reply-to name on the same node that no client has: its
+// process is the first one that Erlang starts, which is no channel, and its key is all
+// zeros.
+func (n *directName) probeName() string {
 	process := slices.Clone(n.process)
 	clear(process[n.idAt : n.idAt+8])
 	return directQueue + "." + base64.StdEncoding.EncodeToString(process) + "." + base64.StdEncoding.EncodeToString(make([]byte, keyLen))

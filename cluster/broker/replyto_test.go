@@ -139,8 +139,8 @@ func FuzzReplyTo(f *testing.F) {
 		if got := directQueue + "." + base64.StdEncoding.EncodeToString(again) + "." + key; got != replyTo {
 			t.Fatalf("%q was read as %q", replyTo, got)
 		}
-		if sibling, err := parseReplyTo(name.sibling()); err != nil || sibling.node != name.node || sibling.wide {
-			t.Fatalf("%q has the sibling %q", replyTo, name.sibling())
+		if sibling, err := parseReplyTo(name.probeName()); err != nil || sibling.node != name.node || sibling.wide {
+			t.Fatalf("%q has the sibling %q", replyTo, name.probeName())
 		}
 	})
 }

@@ -2,25 +2,25 @@ package broker
 
 import "encoding/binary"
 
-// What a headers table may hold, all its nested tables and arrays taken
-// together. The library gives up beyond a depth of 32 and 8192 elements in one
-// table or array; so much could also take the memory of many such messages.
+// Limits of a headers table, for all its nested tables and arrays together. The library
+// fails beyond a depth of 32, and beyond 8192 elements in one table or array. Tables of that
+// size would also take as much memory as many ordinary messages.
 const (
 	maxTableDepth  = 8
 	maxTableValues = 1024
 )
 
-// checkTable reports whether the library can read a field table, given without
-// its length. It takes the field types that the library knows: RabbitMQ has 'L'
-// besides.
-func checkTable(b []byte) bool {
+// isReadableTable reports whether the library can parse a field table, given without
+// its length. It accepts the field types that the library knows; RabbitMQ knows 'L'
+// too.
+func isReadableTable(b []byte) bool {
 	values := 0
-	return checkFields(b, true, 0, &values)
+	return areReadableFields(b, true, 0, &values)
 }
 
-// checkFields checks the contents of a table, in which a short string names each
-// value, or of an array, in which they have no names.
-func checkFields(b []byte, named bool, depth int, values *int) bool {
+// areReadableFields checks the contents of a table, in which each value has a short
+// string as its name, or of an array, in which values have no names.
+func areReadableFields(b []byte, named bool, depth int, values *int) bool {
 	for len(b) > 0 {
 		if named {
 			n := shortString.span(b)
@@ -30,15 +30,15 @@ func checkFields(b []byte, named bool, depth int, values *int) bool {
 			b = b[n:]
 		}
 		var ok bool
-		if b, ok = checkValue(b, depth, values); !ok {
+		if b, ok = skipValue(b, depth, values); !ok {
 			return false
 		}
 	}
 	return true
 }
 
-// checkValue checks the value at the start of b and returns what follows it.
-func checkValue(b []byte, depth int, values *int) (rest []byte, ok bool) {
+// skipValue checks the value at the start of b and returns the bytes after it.
+func skipValue(b []byte, depth int, values *int) (rest []byte, ok bool) {
 	if *values++; *values > maxTableValues || len(b) == 0 {
 		return nil, false
 	}
@@ -69,7 +69,7 @@ func checkValue(b []byte, depth int, values *int) (rest []byte, ok bool) {
 		return nil, false
 	}
 	if kind == 'F' || kind == 'A' {
-		ok = depth < maxTableDepth && checkFields(b[:n], kind == 'F', depth+1, values)
+		ok = depth < maxTableDepth && areReadableFields(b[:n], kind == 'F', depth+1, values)
 		return b[n:], ok
 	}
 	return b[n:], true

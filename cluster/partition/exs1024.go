@@ -1,18 +1,18 @@
 package partition
 
-// An exs1024 is the random number generator of that name in Erlang's module
-// rand: xorshift1024*, whose state is a ring of 16 words.
+// An exs1024 is the random number generator exs1024 of Erlang's module rand:
+// xorshift1024*, whose state is a ring of 16 words.
 type exs1024 struct {
 	words   [16]uint64
-	current uint // the word that was made last; the next one is the oldest
+	current uint // the index of the latest word; the next one is the oldest
 }
 
-// seed makes of g the generator that Erlang makes of the triple
-// {seed, seed, seed}. It takes the low 21 bits of each.
+// seed sets g to the generator that Erlang makes from the triple {seed, seed, seed}. It
+// uses the low 21 bits of each.
 //
-// From the 63 bits that these give, another generator, xorshift64*, makes the
-// words. The last one made becomes the first of the ring, and is the first to be
-// used: there is no way to make fewer than all.
+// From these 63 bits, another generator, xorshift64*, makes the words. The last word
+// becomes the first of the ring, and is the first to be used. So all words have to be
+// made.
 func (g *exs1024) seed(seed uint32) {
 	part := func(prime uint64) uint64 {
 		const mask = 1<<21 - 1
@@ -39,11 +39,11 @@ func (g *exs1024) next() uint64 {
 	return word * 1181783497276652981
 }
 
-// uniform returns the next random number between 0 and 1, either of which it may
-// be: 64 bits as a fraction, rounded to what a float64 holds.
+// uniform returns the next random number from 0 to 1, both included: 64 bits as a
+// fraction, rounded to a float64.
 //
-// It sums two halves, which are exact, and so rounds once. The conversion of all
-// 64 bits gives the same, but has to branch on a random bit.
+// It adds two halves, which are exact, and so rounds once. A conversion of all 64 bits
+// gives the same result, but has to branch on a random bit.
 func (g *exs1024) uniform() float64 {
 	bits := g.next()
 	return float64(uint32(bits>>32))*0x1p-32 + float64(uint32(bits))*0x1p-64

@@ -11,7 +11,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// A Stage is how far a dial got.
+// A Stage is the step of a dial.
 type Stage string
 
 const (
@@ -21,7 +21,7 @@ const (
 	LoggingIn  Stage = "log in"
 )
 
-// A DialError says why a dial failed. Its text never holds the password.
+// A DialError is the error of a dial. Its text never contains the password.
 type DialError struct {
 	Address string // host:port
 	VHost   string
@@ -74,7 +74,7 @@ func LoginRefused(err error) bool {
 	return errors.Is(dial.Err, amqp.ErrSASL) || ok && e.Server && e.Code == amqp.AccessRefused
 }
 
-// isInterruption reports whether a TLS handshake failed for a reason that is no
+// isInterruption reports whether a TLS handshake failed for another reason than a
 // disagreement of the two sides.
 func isInterruption(err error) bool {
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {

@@ -9,32 +9,32 @@ import (
 )
 
 const (
-	// tryDialTimeout and tryTimeout bound the two parts of one try. A node that
-	// is there lets nobody wait for a fraction of that.
-	tryDialTimeout = 5 * time.Second
-	tryTimeout     = time.Second
+	// probeDialTimeout and probeTimeout bound the two parts of a probe. A node that is
+	// running responds in a fraction of that.
+	probeDialTimeout = 5 * time.Second
+	probeTimeout     = time.Second
 )
 
-var errBlocked = errors.New("RabbitMQ takes no messages at the moment")
+var errBlocked = errors.New("RabbitMQ blocks publishers at the moment")
 
-// tryName publishes an empty message to name, on a connection of its own, and
-// reports whether that connection lives on and was not held up.
-func tryName(ctx context.Context, o Options, name string) (safe bool, err error) {
-	dialCtx, cancel := context.WithTimeout(ctx, tryDialTimeout)
+// probeNode publishes an empty message to name over a connection of its own. It reports
+// whether that connection stays open and was not delayed.
+func probeNode(ctx context.Context, o Options, name string) (safe bool, err error) {
+	dialCtx, cancel := context.WithTimeout(ctx, probeDialTimeout)
 	defer cancel()
 	conn, err := Dial(dialCtx, o)
 	if err != nil {
 		return false, err
 	}
-	defer conn.CloseDeadline(time.Now().Add(tryTimeout))
+	defer conn.CloseDeadline(time.Now().Add(probeTimeout))
 	closed := conn.NotifyClose(make(chan *amqp.Error, 1))
 	blocked := conn.NotifyBlocked(make(chan amqp.Blocking, 1))
 
-	tryCtx, cancel := context.WithTimeout(ctx, tryTimeout)
+	tryCtx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	defer context.AfterFunc(tryCtx, func() { conn.CloseDeadline(time.Now()) })()
 	err = publishAndWait(conn, name)
-	if errors.Is(err, amqp.ErrClosed) { // before it could say why
+	if errors.Is(err, amqp.ErrClosed) { // the reason comes from NotifyClose
 		if e := <-closed; e != nil {
 			err = e
 		}
@@ -56,7 +56,8 @@ func tryName(ctx context.Context, o Options, name string) (safe bool, err error)
 	}
 }
 
-// publishAndWait returns when the broker has dealt with an empty message to name.
+// publishAndWait publishes an empty message to name, and returns when the broker has
+// handled it.
 func publishAndWait(conn *amqp.Connection, name string) error {
 	ch, err := conn.Channel()
 	if err != nil {
@@ -65,5 +66,5 @@ func publishAndWait(conn *amqp.Connection, name string) error {
 	if err := ch.Publish("", name, false, false, amqp.Publishing{}); err != nil {
 		return err
 	}
-	return ch.Qos(1, 0, false) // for its answer, which comes after
+	return ch.Qos(1, 0, false) // its reply comes after the message is handled
 }

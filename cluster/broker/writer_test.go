@@ -13,7 +13,7 @@ import (
 func TestWhatComesDuringAWriteIsWrittenAtOnceAfterIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
-		o := newOutgoing(ours)
+		o := newBatchWriter(ours)
 		for _, s := range []string{"a", "b", "c"} {
 			if n, err := o.Write([]byte(s)); n != 1 || err != nil {
 				t.Fatal(n, err)
@@ -33,7 +33,7 @@ func TestWhatComesDuringAWriteIsWrittenAtOnceAfterIt(t *testing.T) {
 func TestAllThatWasWrittenArrivesInOrderThoughTheConnectionIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
-		o := newOutgoing(ours)
+		o := newBatchWriter(ours)
 		var want []byte
 		for i := range 100 {
 			p := bytes.Repeat([]byte{byte(i)}, i)
@@ -56,8 +56,8 @@ func TestAllThatWasWrittenArrivesInOrderThoughTheConnectionIsClosed(t *testing.T
 func TestAWriteWaitsWhileTooMuchIsUnderWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
-		o := newOutgoing(ours)
-		p := make([]byte, maxOutgoing)
+		o := newBatchWriter(ours)
+		p := make([]byte, maxWaiting)
 		for range 2 { // one is being written, one waits
 			o.Write(p)
 			synctest.Wait()
@@ -74,7 +74,7 @@ func TestAWriteWaitsWhileTooMuchIsUnderWay(t *testing.T) {
 			t.Error("the third did not wait")
 		default:
 		}
-		io.ReadFull(theirs, make([]byte, 2*maxOutgoing))
+		io.ReadFull(theirs, make([]byte, 2*maxWaiting))
 		<-written
 		if third != nil {
 			t.Error(third)
@@ -91,12 +91,12 @@ func TestAWriteWaitsWhileTooMuchIsUnderWay(t *testing.T) {
 func TestAPeerThatReadsNothingHoldsUpACloseForAMoment(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, _ := net.Pipe()
-		o := newOutgoing(ours)
+		o := newBatchWriter(ours)
 		o.Write([]byte{1})
 		synctest.Wait()
 		begun := time.Now()
 		o.close()
-		if took := time.Since(begun); took != farewell {
+		if took := time.Since(begun); took != closeTimeout {
 			t.Errorf("the close took %v", took)
 		}
 		o.close() // once more changes nothing
