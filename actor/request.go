@@ -1,6 +1,8 @@
 package actor
 
 import (
+	"strings"
+
 	"github.com/glotpod/ident/actor/jsonpatch"
 	"github.com/glotpod/ident/actor/msgpack"
 )
@@ -101,7 +103,7 @@ func parseGet(args map[string]any) (Request, *Refusal) {
 		switch key {
 		case "user_id", "email", "github_id", "facebook_id":
 		default:
-			return Request{}, refuse(BadRequest, "get takes user_id, email, github_id and facebook_id, and nothing else")
+			return Request{}, refuse(BadRequest, "unknown argument: get accepts only user_id, email, github_id and facebook_id")
 		}
 		if v == nil {
 			continue
@@ -124,7 +126,7 @@ func parseGet(args map[string]any) (Request, *Refusal) {
 		}
 	}
 	if !given {
-		return Request{}, refuse(BadRequest, "get takes at least one argument that is not nil")
+		return Request{}, refuse(BadRequest, "get needs at least one argument that is not nil")
 	}
 	return Request{Get: &l}, nil
 }
@@ -137,7 +139,7 @@ func parseList(args map[string]any) (Request, *Refusal) {
 		switch key {
 		case "after_id", "page_size", "name":
 		default:
-			return Request{}, refuse(BadRequest, "list takes after_id, page_size and name, and nothing else")
+			return Request{}, refuse(BadRequest, "unknown argument: list accepts only after_id, page_size and name")
 		}
 		if v == nil {
 			continue
@@ -211,7 +213,7 @@ func parseUserID(w *Write, args map[string]any, allowed ...string) *Refusal {
 		}
 	}
 	if unknown > 0 {
-		return refuse(BadRequest, "%s takes %v, and nothing else", w.Operation, allowed)
+		return refuse(BadRequest, "unknown argument: %s accepts only %s", w.Operation, strings.Join(allowed, " and "))
 	}
 	switch id := args["user_id"].(type) {
 	case nil:

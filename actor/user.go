@@ -65,7 +65,7 @@ func (u *User) checkEmail() error {
 func parseUser(tree any) (User, error) {
 	fields, ok := tree.(map[string]any)
 	if !ok {
-		return User{}, refuse(BadRequest, "a user is a map")
+		return User{}, refuse(BadRequest, "a user must be a map")
 	}
 	var u User
 	var hasName, hasEmail bool
@@ -91,7 +91,7 @@ func parseUser(tree any) (User, error) {
 		case "facebook":
 			u.Facebook, err = parseAccount("facebook", v)
 		default:
-			err = refuse(BadRequest, "a user has no field but id, name, email, picture_url, github and facebook")
+			err = refuse(BadRequest, "unknown field: a user has only id, name, email, picture_url, github and facebook")
 		}
 		if err != nil {
 			return User{}, err
@@ -103,7 +103,7 @@ func parseUser(tree any) (User, error) {
 	case !hasEmail:
 		return User{}, missing("email")
 	case u.GitHub == nil && u.Facebook == nil:
-		return User{}, refuse(BadRequest, "a user has github or facebook or both")
+		return User{}, refuse(BadRequest, "a user must have github or facebook or both")
 	}
 	return u, nil
 }
@@ -114,7 +114,7 @@ func parseAccount(service string, v any) (*Account, error) {
 		return nil, wrongType(service, "a map")
 	}
 	if len(fields) != 2 {
-		return nil, refuse(BadRequest, "%s has id and access_token, and nothing else", service)
+		return nil, refuse(BadRequest, "%s must have id and access_token, and no other fields", service)
 	}
 	id, ok := fields["id"].(int64)
 	if !ok {

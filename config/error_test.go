@@ -10,8 +10,8 @@ import (
 	"github.com/glotpod/ident/config"
 )
 
-// Each wrong file gives exactly this fault. The first line of each file is
-// line 2: the key stands before it.
+// Each of these files has exactly one error. The content starts at line 2, because the key
+// is in line 1.
 func TestWrongFile(t *testing.T) {
 	tests := []struct {
 		content string
@@ -85,7 +85,7 @@ func TestWrongFile(t *testing.T) {
 		{`queue_type = "quorum"`, 2, "queue_type", "unknown key; did you mean cluster.queue_type?"},
 		{"\n[postgres]\nhost = 'x'\nport = 1", 3, "postgres", "unknown key; did you mean database.postgres?"},
 		{"\n[rabbit]", 3, "rabbit", "unknown key"},
-		// between settings
+		// consistency of settings
 		{`amqp.ssl_ca = "x"`, 2, "amqp.ssl_ca", "needs amqp.ssl = true"},
 		{`amqp.ssl_server_name = "x"`, 2, "amqp.ssl_server_name", "needs amqp.ssl = true"},
 		{"amqp.ssl = true\namqp.ssl_cert = 'x'", 3, "amqp.ssl_cert", "needs amqp.ssl_key"},
@@ -96,7 +96,7 @@ func TestWrongFile(t *testing.T) {
 		{"amqp.ssl = true\namqp.ssl_ca = '/dev/null'", 3, "amqp.ssl_ca", "contains no PEM certificate: /dev/null"},
 		{"amqp.ssl = true\namqp.ssl_key = '/nowhere'\namqp.ssl_cert = '/nowhere'", 4, "amqp.ssl_cert", "cannot be used with amqp.ssl_key: open /nowhere: no such file or directory"},
 		{`database.postgres.sslrootcert = "/dev/null"`, 2, "database.postgres.sslrootcert", "contains no PEM certificate: /dev/null"},
-		// a fault is told once: what follows from it is not judged
+		// an error is reported once; checks that depend on the setting are skipped
 		{"amqp.ssl = 'true'\namqp.ssl_ca = '/nowhere'", 2, "amqp.ssl", `must be true or false, not the text "true"`},
 		{"amqp.sssl = true\namqp.ssl_ca = '/nowhere'", 2, "amqp.sssl", "unknown key; did you mean amqp.ssl?"},
 		// not TOML

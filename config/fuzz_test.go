@@ -10,9 +10,9 @@ import (
 	"github.com/glotpod/ident/config"
 )
 
-// Whatever stands in the settings file around a secret, Load returns, and shows
-// the secret neither in its error nor in the settings. The secret stands alone
-// on its line, quoted or not.
+// Whatever the settings file contains before and after a secret, Load returns, and neither
+// its error nor the printed settings contain the secret. The secret is alone on its line,
+// with or without quotation marks.
 func FuzzLoad(f *testing.F) {
 	const secret = "zq4-Hunter2-zq4"
 	for _, seed := range []string{
@@ -48,7 +48,7 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// Whatever is in the environment, Load returns.
+// Load returns for any environment.
 func FuzzLoadEnviron(f *testing.F) {
 	for _, e := range config.Reference() {
 		f.Add(e.Variable[len("GLOTPOD_IDENT__"):], "1")

@@ -9,16 +9,16 @@ import (
 	"github.com/glotpod/ident/config"
 )
 
-// keyText is the text of a key that no test compares anything with.
+// keyText is a key for tests that do not check the key.
 const keyText = "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4="
 
-// keyLine gives the one setting that is required.
+// keyLine sets the only required setting.
 const keyLine = "database.encryption_key = \"" + keyText + "\"\n"
 
-// keyVariable does so in the environment.
+// keyVariable sets it in the environment.
 const keyVariable = "GLOTPOD_IDENT__DATABASE__ENCRYPTION_KEY=" + keyText
 
-// write returns the path of a new file with that content.
+// write creates a file with that content and returns its path.
 func write(t testing.TB, content string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "file")
@@ -28,13 +28,13 @@ func write(t testing.TB, content string) string {
 	return path
 }
 
-// loadFile loads a settings file with that content, and variables on top.
+// loadFile loads a settings file with that content, and environment variables.
 func loadFile(t testing.TB, content string, environ ...string) (*config.Config, error) {
 	t.Helper()
 	return config.Load(append(environ, config.SettingsVariable+"="+write(t, content)))
 }
 
-// mustLoad returns what [loadFile] does where nothing is wrong.
+// mustLoad is [loadFile] for settings without errors.
 func mustLoad(t testing.TB, content string, environ ...string) *config.Config {
 	t.Helper()
 	c, err := loadFile(t, content, environ...)
@@ -44,7 +44,7 @@ func mustLoad(t testing.TB, content string, environ ...string) *config.Config {
 	return c
 }
 
-// faults takes apart what Load joined.
+// faults returns the single errors in the error of Load.
 func faults(t testing.TB, err error) []*config.Error {
 	t.Helper()
 	if one, ok := err.(*config.Error); ok {

@@ -19,7 +19,7 @@ import (
 	"github.com/glotpod/ident/config"
 )
 
-// showings are the ways in which a value gets into text.
+// showings are the ways to convert a value to text.
 var showings = map[string]func(any) string{
 	"json": func(v any) string {
 		b, err := json.Marshal(v)
@@ -66,7 +66,7 @@ func logged(encoder zapcore.Encoder, v any) string {
 	return b.String()
 }
 
-// wantHidden fails if text shows any of the secrets, plain or encoded.
+// wantHidden fails if text contains any of the secrets, plain or encoded.
 func wantHidden(t *testing.T, text string, secrets ...string) {
 	t.Helper()
 	for _, s := range secrets {

@@ -12,7 +12,7 @@ import (
 	"github.com/glotpod/ident/config"
 )
 
-// encodings are the forms of a key.
+// encodings are the encodings of a key.
 var encodings = map[string]func([]byte) string{
 	"base64url":       base64.URLEncoding.EncodeToString,
 	"base64url, bare": base64.RawURLEncoding.EncodeToString,
@@ -27,7 +27,7 @@ var encodings = map[string]func([]byte) string{
 	"base64 between space": func(b []byte) string { return "\n\t " + base64.StdEncoding.EncodeToString(b) + "\r\n" },
 }
 
-// Any key in any encoding is read as the same bytes.
+// A key has the same bytes in all encodings.
 func TestParseKeyReadsEveryEncoding(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "key")
@@ -43,7 +43,7 @@ func TestParseKeyReadsEveryEncoding(t *testing.T) {
 	})
 }
 
-// No text of another number of bytes is a key.
+// A text that encodes another number of bytes is not a key.
 func TestParseKeyRefusesOtherLengths(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := rapid.SliceOfN(rapid.Byte(), 0, 80).Filter(func(b []byte) bool { return len(b) != 32 }).Draw(t, "key")
@@ -55,8 +55,8 @@ func TestParseKeyRefusesOtherLengths(t *testing.T) {
 	})
 }
 
-// What is taken is exactly what its bytes are written as in some encoding; so a
-// text cannot stand for two keys, nor can two texts of one encoding for one.
+// A text is accepted only if it is exactly what an encoding returns for the bytes. So a
+// text cannot mean two keys, and two texts in one encoding cannot mean the same key.
 func TestParseKeyIsStrict(t *testing.T) {
 	alphabet := rapid.SampledFrom([]rune("ABCyz0189+/-_= \nſK7"))
 	rapid.Check(t, func(t *rapid.T) {

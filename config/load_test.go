@@ -9,7 +9,7 @@ import (
 	"github.com/glotpod/ident/config"
 )
 
-// defaults is what holds where nothing but a key is given.
+// defaults are the settings if only a key is set.
 func defaults(t *testing.T) *config.Config {
 	t.Helper()
 	key, err := config.ParseKey(keyText)
@@ -75,8 +75,8 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// everything gives each setting that can stand beside all others a value that
-// is not its default.
+// everything sets all settings that can be used together to values that are not the
+// defaults.
 const everything = `
 [database]
 encryption_key = "` + keyText + `"
@@ -249,7 +249,7 @@ func TestEnvironmentOverridesFile(t *testing.T) {
 	}
 }
 
-// A wrong value in the file does not matter where the environment replaces it.
+// A wrong value in the file is no error if the environment overrides it.
 func TestEnvironmentReplacesWrongValue(t *testing.T) {
 	c := mustLoad(t, keyLine+`amqp.port = "abc"`, "GLOTPOD_IDENT__AMQP__PORT=5000")
 	if c.AMQP.Port != 5000 {

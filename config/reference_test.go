@@ -14,7 +14,7 @@ var update = flag.Bool("update", false, "write the table of settings into README
 
 const readme = "../README.md"
 
-// README.md holds the table of settings as it is.
+// README.md contains the current table of settings.
 func TestReadme(t *testing.T) {
 	const begin, end = "<!-- settings -->\n", "<!-- /settings -->"
 	b, err := os.ReadFile(readme)
@@ -73,7 +73,7 @@ func TestReference(t *testing.T) {
 	}
 }
 
-// The keys and defaults that the Python service documented hold.
+// The keys and defaults of the Python service are unchanged.
 func TestReferenceKeepsDocumentedDefaults(t *testing.T) {
 	want := map[string]string{
 		"database.encryption_key":    "required",

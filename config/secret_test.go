@@ -35,7 +35,7 @@ func TestPasswordFile(t *testing.T) {
 	}
 }
 
-// The environment's form of a secret replaces either form of the settings file.
+// Either form of a secret in the environment overrides both forms in the settings file.
 func TestSecretPrecedence(t *testing.T) {
 	one, two := write(t, "one"), write(t, "two")
 	for _, test := range []struct {

@@ -16,8 +16,7 @@ import (
 	"github.com/glotpod/ident/config"
 )
 
-// certificate returns the paths of a new certificate, signed by itself, and of
-// its key.
+// certificate returns the paths of a new self-signed certificate and its key.
 func certificate(t *testing.T) (cert, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

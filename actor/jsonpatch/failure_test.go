@@ -66,7 +66,7 @@ func TestApplyFailures(t *testing.T) {
 		pointer string
 		op      any
 	}{
-		// A parent that is not there, whoever asks for it.
+		// A parent that does not exist, for each operation.
 		{jsonpatch.Malformed, "/path/doesnt/exist", add("/path/doesnt/exist")},
 		{jsonpatch.Malformed, "/path/doesnt", replace("/path/doesnt")},
 		{jsonpatch.Malformed, "/path/doesnt", remove("/path/doesnt")},
