@@ -1,4 +1,5 @@
-// Package deploy_test checks that what is in this folder fits the program.
+// Package deploy_test checks that the files in this folder match the program, and that
+// the module keeps the rules of its layout.
 package deploy_test
 
 import (
@@ -23,11 +24,10 @@ var update = flag.Bool("update", false, "write the settings into chart/values.sc
 
 const schemaFile = "chart/values.schema.json"
 
-// chartsOwn are the settings that the chart gives by itself, since it has to know
-// them.
-var chartsOwn = []string{"cluster.instance", "http.listen", "http.pprof", "shutdown.grace"}
+// setByChart are the settings that the chart sets by itself.
+var setByChart = []string{"cluster.instance", "http.listen", "http.pprof", "shutdown.grace"}
 
-func TestChartsSchemaHasTheSettingsAsTheyAre(t *testing.T) {
+func TestChartSchema(t *testing.T) {
 	content, err := os.ReadFile(schemaFile)
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +42,7 @@ func TestChartsSchemaHasTheSettingsAsTheyAre(t *testing.T) {
 		return
 	}
 	if !*update {
-		t.Fatalf("%s has other settings than the program; `go test ./deploy -run Schema -update` writes them", schemaFile)
+		t.Fatalf("%s has other settings than the program; run `go test ./deploy -run ChartSchema -update`", schemaFile)
 	}
 	values["settings"] = want
 	var b bytes.Buffer
@@ -57,13 +57,13 @@ func TestChartsSchemaHasTheSettingsAsTheyAre(t *testing.T) {
 	}
 }
 
-// settingsSchema returns a JSON Schema of the settings file, but for what the chart
-// gives by itself, as JSON is decoded.
+// settingsSchema returns a JSON Schema of the settings file, without the settings in
+// setByChart, as decoded JSON.
 func settingsSchema(t *testing.T) any {
 	t.Helper()
 	root := table()
 	for _, e := range config.Reference() {
-		if slices.Contains(chartsOwn, e.Key) {
+		if slices.Contains(setByChart, e.Key) {
 			continue
 		}
 		s, err := valueSchema(e)
@@ -102,8 +102,8 @@ func table() object {
 
 func properties(table object) object { return table["properties"].(object) }
 
-// valueSchema returns the schema of one setting, by what the reference says of its
-// values.
+// valueSchema returns the schema of one setting, derived from the reference's description
+// of its values.
 func valueSchema(e config.Entry) (object, error) {
 	var low, high int64
 	if _, err := fmt.Sscanf(e.Value, "a whole number from %d to %d", &low, &high); err == nil {
@@ -133,8 +133,8 @@ func valueSchema(e config.Entry) (object, error) {
 	return nil, fmt.Errorf("%s: there is no schema yet for %q", e.Key, e.Value)
 }
 
-// Whatever file names a setting's variable names one that exists.
-func TestVariablesExist(t *testing.T) {
+// TestVariables checks that the files name no environment variable that does not exist.
+func TestVariables(t *testing.T) {
 	known := make(map[string]bool)
 	for _, e := range config.Reference() {
 		known[e.Variable] = true
@@ -165,9 +165,9 @@ func TestVariablesExist(t *testing.T) {
 	}
 }
 
-// The image is built with a Go that go.mod takes, and named in full, so that the
-// same source gives the same program.
-func TestImageIsBuiltByAGoThatTheModuleTakes(t *testing.T) {
+// TestImageGoVersion checks that the image is built with a Go that go.mod accepts. The
+// Dockerfile must name the full version, so that builds are reproducible.
+func TestImageGoVersion(t *testing.T) {
 	dockerfile, err := os.ReadFile("Dockerfile")
 	if err != nil {
 		t.Fatal(err)
@@ -179,10 +179,10 @@ func TestImageIsBuiltByAGoThatTheModuleTakes(t *testing.T) {
 	image := regexp.MustCompile(`(?m)^FROM .*golang:(\d+)\.(\d+)\.(\d+)-`).FindSubmatch(dockerfile)
 	wants := regexp.MustCompile(`(?m)^go (\d+)\.(\d+)\.(\d+)$`).FindSubmatch(module)
 	if image == nil || wants == nil {
-		t.Fatalf("no whole version in the Dockerfile (%q) or in go.mod (%q)", image, wants)
+		t.Fatalf("no full version in the Dockerfile (%q) or in go.mod (%q)", image, wants)
 	}
 	if slices.Compare(numbers(image[1:]), numbers(wants[1:])) < 0 {
-		t.Errorf("the image is built by Go %q, and go.mod wants %q", image[1:], wants[1:])
+		t.Errorf("the image is built with Go %q, and go.mod requires %q", image[1:], wants[1:])
 	}
 }
 

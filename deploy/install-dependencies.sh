@@ -1,10 +1,9 @@
 #!/bin/sh
-# Installs what is missing of RabbitMQ and PostgreSQL; with the argument "test" also
-# of a C compiler, which Go's race detector needs, and of Chromium, in which the
-# status page is tested; with "deploy" also of systemd, which looks at its units, of
-# Prometheus, whose promtool looks at the alerts, and of Docker, which builds the image.
-# Checks that Go is recent enough, but does not install it. Does nothing when all is
-# there.
+# Installs RabbitMQ and PostgreSQL if they are missing. With the argument "test", also a C
+# compiler, for Go's race detector, and Chromium, for the tests of the status page. With
+# "deploy", also systemd, for the checks of its units, Prometheus, for promtool, and Docker,
+# for the image. Checks the version of Go, but does not install Go. Does nothing if
+# everything is installed.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -18,8 +17,8 @@ check_go() {
 	wanted=$(sed -n 's/^go \([0-9]*\.[0-9]*\).*/\1/p' "$root/go.mod")
 	command -v go >/dev/null ||
 		fail "Go $wanted or later is needed, and there is no go on the PATH. See https://go.dev/doc/install"
-	# Asked in the module's folder, a go command that can fetch the version that
-	# go.mod wants does so.
+	# In the module's folder, the go command may download the version that go.mod
+	# requires.
 	found=$(cd "$root" && go env GOVERSION 2>&1) || fail "$found"
 	number=$(printf '%s\n' "$found" | sed -n 's/.*go\([0-9]*\.[0-9]*\).*/\1/p')
 	if [ "${number%.*}" -lt "${wanted%.*}" ] ||
@@ -28,7 +27,7 @@ check_go() {
 	fi
 }
 
-# The places are those where deploy/localserver looks for the programs.
+# deploy/localserver looks in the same places.
 have_rabbitmq() {
 	exists /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server \
 		/usr/local/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server \
@@ -47,14 +46,14 @@ have_postgres() {
 		command -v initdb >/dev/null
 }
 
-# On macOS the race detector does without a C compiler. Elsewhere it takes one
-# that finds the C library's headers.
+# On macOS, the race detector needs no C compiler. Elsewhere it needs one with the headers
+# of the C library.
 have_compiler() {
 	[ "$(uname)" = Darwin ] ||
 		echo '#include <stdlib.h>' | ${CC:-gcc} -fsyntax-only -x c - 2>/dev/null
 }
 
-# The places are those where chromedp looks.
+# chromedp looks in the same places.
 have_browser() {
 	exists "/Applications/Chromium.app/Contents/MacOS/Chromium" \
 		"/Applications/Google Chrome.app/Contents/MacOS/Google Chrome" \
@@ -73,11 +72,11 @@ exists() {
 	return 1
 }
 
-# install_packages runs as root, in a process of its own if that takes sudo.
+# install_packages must run as root. If sudo is needed, it runs in a process of its own.
 install_packages() {
-	# The packages would start servers for the whole machine, which nothing here
-	# uses. Debian's way to forbid that is this file. It forbids only as long as
-	# this script runs, should it ever be left behind.
+	# The packages would start servers for the whole machine, which are not needed.
+	# Debian's policy-rc.d forbids this. The file has an effect only while this script
+	# runs, in case it is left behind.
 	policy=/usr/sbin/policy-rc.d
 	if [ ! -e $policy ]; then
 		trap 'rm -f $policy' EXIT
@@ -113,7 +112,7 @@ fi
 [ -n "$packages" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then
-	fail "Missing, by the names of Debian's packages:$packages." \
+	fail "Missing (names of Debian's packages):$packages." \
 		"Install them and try again, for example by" \
 		"  macOS:   brew install rabbitmq postgresql; brew install --cask chromium" \
 		"  Fedora:  sudo dnf install rabbitmq-server postgresql-server gcc chromium" \

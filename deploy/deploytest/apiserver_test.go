@@ -6,10 +6,10 @@ import (
 	"testing"
 )
 
-// The API server takes, as a dry run, whatever the chart makes: no field that it
-// does not know, no value that it refuses, nothing that it warns of, and pods as
-// restricted as the namespace wants them.
-func TestAPIServerTakesWhatTheChartMakes(t *testing.T) {
+// TestAPIServerAcceptsChart applies the chart's objects in a dry run. The API server must
+// know all fields, accept all values and give no warning, and the pods must be as
+// restricted as the namespace demands.
+func TestAPIServerAcceptsChart(t *testing.T) {
 	c := kubernetes(t)
 	c.namespace(t, "dry")
 	crds, err := os.ReadFile("testdata/crds.yaml")
@@ -19,7 +19,7 @@ func TestAPIServerTakesWhatTheChartMakes(t *testing.T) {
 	if err := c.apply(string(crds)); err != nil {
 		t.Fatal(err)
 	}
-	mustRun(t, c.kubectl("wait", "--for=condition=Established", "--timeout="+patience.String(), "crd", "--all"))
+	mustRun(t, c.kubectl("wait", "--for=condition=Established", "--timeout="+timeout.String(), "crd", "--all"))
 
 	dryRun := func(manifest string) error {
 		return c.apply(manifest, "--namespace=dry", "--dry-run=server", "--validate=strict", "--warnings-as-errors")
@@ -30,7 +30,7 @@ func TestAPIServerTakesWhatTheChartMakes(t *testing.T) {
 			if err := dryRun(manifest); err != nil {
 				t.Error(err)
 			}
-			// Each of the three checks has something to check: what is spoilt is refused.
+			// Each of the three checks works: the API server refuses a broken manifest.
 			for _, spoil := range []struct{ old, new, says string }{
 				{"podManagementPolicy:", "podManagementPolice:", "podManagementPolice"},
 				{"podManagementPolicy: Parallel", "podManagementPolicy: AllAtOnce", "AllAtOnce"},

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Builds what the tests here run beside the program: Helm, a Kubernetes control
-# plane, kubectl, and kwok, which plays the nodes. The first time takes long; then
-# what is in Go's build cache is used again.
+# Builds the programs that the tests run: Helm, a Kubernetes control plane, kubectl, and
+# kwok, which simulates the nodes. The first build takes long; later ones use Go's build
+# cache.
 set -eu
 cd "$(dirname "$0")"
 into=$(cd ../.. && pwd)/bin/deploytest

@@ -9,15 +9,15 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// key is what the chart cannot do without.
+// key is the only required value.
 const key = "settings.database.encryption_key=hU0ZKsJiKyKmVfCHCHyQKIPfKXRBdoWlhbIdaVMEEnI="
 
-// values are the examples of values, one for each way to use the chart.
+// values returns the files with example values, one for each way to use the chart.
 func values(t *testing.T) []string {
 	t.Helper()
 	files, err := filepath.Glob(chart + "/ci/*-values.yaml")
 	if err != nil || len(files) == 0 {
-		t.Fatalf("no examples of values: %v", err)
+		t.Fatalf("there are no example values: %v", err)
 	}
 	return files
 }
@@ -31,8 +31,8 @@ func TestLint(t *testing.T) {
 	}
 }
 
-// Both versions of Helm make the same of the chart.
-func TestTemplatesDoNotDependOnHelm(t *testing.T) {
+// Both versions of Helm must render the same objects.
+func TestHelmVersionsAgree(t *testing.T) {
 	for _, file := range values(t) {
 		var made []map[string]any
 		for _, helm := range []string{"helm", "helm3"} {
@@ -54,7 +54,7 @@ func TestTemplatesDoNotDependOnHelm(t *testing.T) {
 func TestWrongValuesAreRefused(t *testing.T) {
 	for _, test := range []struct {
 		set  []string
-		says string // in what is printed
+		says string // part of the output
 	}{
 		{[]string{"replica=3"}, "replica"},
 		{[]string{"replicas=-1"}, "replicas"},
@@ -81,11 +81,11 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		{[]string{"settings.database.postgres.sslmode=on"}, "sslmode"},
 		{[]string{"settings.tracing.sample=2"}, "sample"},
 		{[]string{"settings.tracing.endpoint=collector:4318"}, "endpoint"},
-		// These are the chart's to give.
+		// The chart sets these.
 		{[]string{"settings.cluster.instance=a"}, "instance"},
 		{[]string{"settings.http.listen=:80"}, "http"},
 		{[]string{"settings.shutdown.grace=1m"}, "shutdown"},
-		// What the schema cannot say, the templates do.
+		// The templates check these, because the schema cannot.
 		{[]string{"existingSecret=mine"}, "exclude each other"},
 		{[]string{"replicas=65"}, "65 instances would share 64 partitions"},
 		{[]string{"settings.cluster.partitions=2"}, "3 instances would share 2 partitions"},
@@ -100,7 +100,7 @@ func TestWrongValuesAreRefused(t *testing.T) {
 				}
 				_, err := run(exec.Command(tool(t, helm), args...))
 				if err == nil {
-					t.Fatalf("%s takes it", helm)
+					t.Fatalf("%s accepts it", helm)
 				}
 				if !strings.Contains(err.Error(), test.says) {
 					t.Errorf("%s does not say %q: %v", helm, test.says, err)
@@ -117,25 +117,25 @@ func TestKeyIsRequired(t *testing.T) {
 	}
 }
 
-// A pod gets more time than the drain takes, whatever is set.
-func TestGraceExceedsTheDrain(t *testing.T) {
+// A pod must get more time than the drain may take.
+func TestGracePeriod(t *testing.T) {
 	out := mustRun(t, exec.Command(tool(t, "helm"), "template", "ident", chart, "--set", key,
 		"--set", "drainSeconds=100", "--set", "preStopSeconds=7"))
 	pod := podOf(t, objects(t, out))
 	if got := pod.TerminationGracePeriodSeconds; got <= 107 {
-		t.Errorf("it is killed after %d s", got)
+		t.Errorf("the pod is killed after %d s", got)
 	}
 	ident := pod.Containers[0]
 	if got := ident.Lifecycle.PreStop.Sleep.Seconds; got != 7 {
-		t.Errorf("the pause has %d s", got)
+		t.Errorf("the pause is %d s", got)
 	}
 	if got := ident.environ("ident-0")["GLOTPOD_IDENT__SHUTDOWN__GRACE"]; got != "100s" {
 		t.Errorf("the drain may take %q", got)
 	}
 }
 
-// A pod is replaced when its settings change, and only then.
-func TestChecksumFollowsTheSettings(t *testing.T) {
+// A pod must be replaced when its settings change, and only then.
+func TestSettingsChecksum(t *testing.T) {
 	checksum := func(set string) string {
 		out := mustRun(t, exec.Command(tool(t, "helm"), "template", "ident", chart, "--set", key, "--set", set))
 		return templateOf(t, objects(t, out)).Metadata.Annotations["checksum/settings"]
@@ -146,7 +146,7 @@ func TestChecksumFollowsTheSettings(t *testing.T) {
 	}
 }
 
-func TestNetworkPolicyHasThePortsOfTheSettings(t *testing.T) {
+func TestNetworkPolicyPorts(t *testing.T) {
 	out := mustRun(t, exec.Command(tool(t, "helm"), "template", "ident", chart, "--set", key,
 		"--set", "settings.amqp.port=5673", "--set", "settings.database.postgres.port=6432",
 		"--set", "settings.tracing.endpoint=http://[::1]:4318/x", "--set", "networkPolicy.ports={5432}"))

@@ -18,8 +18,8 @@ import (
 	"testing"
 )
 
-// A cluster is a Kubernetes: etcd, an API server with its usual admission, the
-// controllers, the scheduler, and nodes that kwok plays.
+// A cluster is a Kubernetes cluster: etcd, an API server with its default admission
+// plugins, the controllers, the scheduler, and nodes that kwok simulates.
 type cluster struct {
 	dir       string
 	server    string // the API server's URL
@@ -41,7 +41,7 @@ func kubernetes(t *testing.T) *cluster {
 		for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok", "kubectl", "helm"} {
 			tools[name] = tool(t, name)
 		}
-		for range 3 { // a port that was free may not be any more
+		for range 3 { // another program may have taken a port meanwhile
 			if shared.cluster, shared.err = startCluster(tools); shared.err == nil {
 				return
 			}
@@ -108,7 +108,7 @@ func startCluster(tools map[string]string) (_ *cluster, err error) {
 		return nil, err
 	}
 	kubeconfig := "--kubeconfig=" + c.kubeconfig()
-	// What kwok has to do is in its module.
+	// kwok's module contains its configuration.
 	kwok, err := run(exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"))
 	if err != nil {
 		return nil, err
@@ -133,7 +133,7 @@ func startCluster(tools map[string]string) (_ *cluster, err error) {
 	return c, await(func() error {
 		out, err := run(c.kubectl("get", "nodes", "-o", `jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}`))
 		if err == nil && out != "True True True" {
-			err = fmt.Errorf("the nodes are ready: %q", out)
+			err = fmt.Errorf("want three ready nodes, have %q", out)
 		}
 		return err
 	}, c.processes...)
@@ -145,8 +145,8 @@ func (c *cluster) writeFiles(token string) error {
 		return err
 	}
 	accounts := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
-	// The server makes its certificate by itself. It listens on the loopback
-	// interface only.
+	// The server creates its certificate by itself, so clients cannot verify it. It
+	// listens on the loopback interface only.
 	kubeconfig := fmt.Sprintf(`apiVersion: v1
 kind: Config
 current-context: test
@@ -163,7 +163,7 @@ users: [{name: test, user: {token: %q}}]
 
 func (c *cluster) kubeconfig() string { return filepath.Join(c.dir, "kubeconfig") }
 
-// environ keeps the tools from what the user has set up for them.
+// environ makes the tools ignore the configuration in the user's home.
 func (c *cluster) environ() []string {
 	return []string{"HOME=" + c.dir, "KUBECONFIG=" + c.kubeconfig(), "KUBERC=off", "HELM_CACHE_HOME=" + c.dir,
 		"HELM_CONFIG_HOME=" + c.dir, "HELM_DATA_HOME=" + c.dir, "XDG_CONFIG_HOME=" + c.dir}
@@ -220,7 +220,7 @@ func (c *cluster) apply(manifest string, args ...string) error {
 	return err
 }
 
-// nodes are three, in as many zones, for kwok to play.
+// nodes returns three nodes in three zones, which kwok simulates.
 func nodes() string {
 	var b strings.Builder
 	for _, zone := range []string{"a", "b", "c"} {
@@ -239,8 +239,8 @@ status:
 	return b.String()
 }
 
-// namespace makes one in which only pods may be that are restricted as Kubernetes'
-// Pod Security Standards have it.
+// namespace creates a namespace that enforces the level "restricted" of Kubernetes' Pod
+// Security Standards.
 func (c *cluster) namespace(t *testing.T, name string) {
 	t.Helper()
 	err := c.apply(fmt.Sprintf(`{apiVersion: v1, kind: Namespace, metadata: {name: %s, labels: {

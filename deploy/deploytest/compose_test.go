@@ -7,8 +7,8 @@ import (
 	"github.com/compose-spec/compose-go/v2/cli"
 )
 
-// The file is read as Docker Compose reads it.
-func TestComposeFileIsSound(t *testing.T) {
+// TestCompose loads the file with the loader of Docker Compose.
+func TestCompose(t *testing.T) {
 	options, err := cli.NewProjectOptions([]string{"../compose.yaml"}, cli.WithInterpolation(true))
 	if err != nil {
 		t.Fatal(err)
@@ -27,7 +27,7 @@ func TestComposeFileIsSound(t *testing.T) {
 			t.Errorf("%s has the host name %q", name, s.Hostname)
 		}
 		if s.StopGracePeriod == nil || time.Duration(*s.StopGracePeriod) <= 25*time.Second {
-			t.Errorf("%s is killed after %v, before its drain is over", name, s.StopGracePeriod)
+			t.Errorf("%s is killed after %v, which is too early for its drain", name, s.StopGracePeriod)
 		}
 		if s.Environment["GLOTPOD_IDENT__AMQP__HOST"] == nil {
 			t.Errorf("%s has no settings", name)
@@ -36,12 +36,12 @@ func TestComposeFileIsSound(t *testing.T) {
 			t.Errorf("%s waits for %v", name, s.DependsOn)
 		}
 		if !s.ReadOnly || len(s.CapDrop) == 0 {
-			t.Errorf("%s may do more than it has to", name)
+			t.Errorf("%s has unnecessary privileges", name)
 		}
 		for _, p := range s.Ports {
 			ports[p.Published] = name
 			if p.HostIP != "127.0.0.1" {
-				t.Errorf("%s is to be reached from other machines: %+v", name, p)
+				t.Errorf("%s can be reached from other machines: %+v", name, p)
 			}
 		}
 	}

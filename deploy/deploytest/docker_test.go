@@ -12,15 +12,15 @@ import (
 	"testing"
 )
 
-// A dockerEngine is one of the test's own.
+// A dockerEngine is a Docker engine that belongs to a test.
 type dockerEngine struct {
 	t      *testing.T
 	dir    string
 	client string // the path of docker
 }
 
-// dockerClient returns the path of a client that builds by BuildKit: without a
-// component of its own only those before 23.0 do.
+// dockerClient returns the path of a client that builds with BuildKit. Clients from 23.0 on
+// need the plugin buildx for it.
 func dockerClient(t *testing.T) string {
 	t.Helper()
 	for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
@@ -41,18 +41,18 @@ func dockerClient(t *testing.T) string {
 	return ""
 }
 
-// startDocker starts an engine that has no images, and ends with the test.
+// startDocker starts an engine without images. It is stopped when the test ends.
 func startDocker(t *testing.T) *dockerEngine {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root can start a Docker engine")
 	}
-	dir, err := os.MkdirTemp("", "ident-docker-") // the path of a socket has to be short
+	dir, err := os.MkdirTemp("", "ident-docker-") // short, because the path of a socket is limited
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_, _ = run(exec.Command("umount", filepath.Join(dir, "exec/netns/default"))) // which the engine leaves, once it has run something
+		_, _ = run(exec.Command("umount", filepath.Join(dir, "exec/netns/default"))) // the engine leaves it behind
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
@@ -60,7 +60,7 @@ func startDocker(t *testing.T) *dockerEngine {
 	d := &dockerEngine{t: t, dir: dir, client: dockerClient(t)}
 	engine, err := start(dir, "dockerd", "dockerd", nil, "--host", d.address(), "--pidfile", filepath.Join(dir, "pid"),
 		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"), "--storage-driver", "vfs",
-		// The containers use the machine's network, in which nothing is changed.
+		// The containers use the host's network. The engine must not change it.
 		"--bridge", "none", "--iptables=false", "--ip6tables=false")
 	if err != nil {
 		t.Fatal(err)
@@ -87,8 +87,8 @@ func (d *dockerEngine) run(args ...string) string {
 
 var builderImage = regexp.MustCompile(`(?m)^FROM (?:--platform=\S+ )?(golang:\S+) AS build$`)
 
-// makeBuilder makes the image in which the program is built, of this machine's Go,
-// certificates and busybox: the real one is in a registry, which may be out of reach.
+// makeBuilder creates the build image from this machine's Go, certificates and busybox. The
+// real build image is in a registry, which may be unreachable.
 func (d *dockerEngine) makeBuilder() {
 	d.t.Helper()
 	dockerfile, err := os.ReadFile("../Dockerfile")
@@ -97,7 +97,7 @@ func (d *dockerEngine) makeBuilder() {
 	}
 	name := builderImage.FindSubmatch(dockerfile)
 	if name == nil {
-		d.t.Fatal("the Dockerfile does not say in what it builds")
+		d.t.Fatal("the Dockerfile has no build image")
 	}
 	root := filepath.Join(d.dir, "root")
 	mustRun(d.t, exec.Command("sh", "-euc", `
@@ -119,19 +119,19 @@ func goEnv(t *testing.T, name string) string {
 	return strings.TrimSpace(mustRun(t, exec.Command("go", "env", name)))
 }
 
-func TestDockerBuildsAnImageThatServesAsNobodyAndWritesNoFile(t *testing.T) {
+func TestDockerImage(t *testing.T) {
 	d := startDocker(t)
 	d.makeBuilder()
 	d.run("build", "--network", "host", "--file", filepath.Join(repository(t), "deploy/Dockerfile"),
 		"--build-arg", "VERSION=v1.2.3-test", "--build-arg", "REVISION=0123abc", "--tag", "glotpod-ident", repository(t))
 	if got := d.run("inspect", "--format", `{{index .Config.Labels "org.opencontainers.image.version"}} {{index .Config.Labels "org.opencontainers.image.revision"}}`,
 		"glotpod-ident"); got != "v1.2.3-test 0123abc" {
-		t.Errorf("the image says of itself %q", got)
+		t.Errorf("the labels of the image are %q", got)
 	}
 	files := d.run("image", "save", "--output", filepath.Join(d.dir, "image.tar"), "glotpod-ident") + mustRun(t, exec.Command("sh", "-euc",
 		`cd "$1" && mkdir image && tar -xf image.tar -C image && find image -name layer.tar -exec tar -tf {} ';' | grep -v '/$' | sort`, "sh", d.dir))
 	if want := []string{"etc/ssl/certs/ca-certificates.crt", "glotpod-ident"}; !slices.Equal(strings.Fields(files), want) {
-		t.Errorf("the image has the files\n%s", files)
+		t.Errorf("the files of the image are\n%s", files)
 	}
 
 	servers := testServers(t)
@@ -158,7 +158,7 @@ func TestDockerBuildsAnImageThatServesAsNobodyAndWritesNoFile(t *testing.T) {
 		t.Errorf("migrate says %q", out)
 	}
 	id := d.run(container("--detach", "glotpod-ident")...)
-	if err := await(func() error { return answers("http://127.0.0.1:" + ports[0] + "/readyz") }); err != nil {
+	if err := await(func() error { return checkURL("http://127.0.0.1:" + ports[0] + "/readyz") }); err != nil {
 		t.Fatalf("%v\n%s", err, d.run("logs", id))
 	}
 	status, err := os.ReadFile("/proc/" + d.run("inspect", "--format", "{{.State.Pid}}", id) + "/status")
@@ -167,14 +167,14 @@ func TestDockerBuildsAnImageThatServesAsNobodyAndWritesNoFile(t *testing.T) {
 	}
 	for _, line := range []string{"\nUid:\t65532\t65532\t65532\t65532\n", "\nGid:\t65532\t65532\t65532\t65532\n", "\nCapEff:\t0000000000000000\n"} {
 		if !strings.Contains(string(status), line) {
-			t.Errorf("the process is not as %q says", line)
+			t.Errorf("/proc/<pid>/status does not contain %q", line)
 		}
 	}
 	if out := d.run("exec", id, "/glotpod-ident", "status"); !strings.Contains(out, "ident-docker") {
-		t.Errorf("its own status does not name it:\n%s", out)
+		t.Errorf("the status does not list the instance:\n%s", out)
 	}
 	d.run("stop", "--time", "60", id)
 	if code := d.run("inspect", "--format", "{{.State.ExitCode}}", id); code != "0" {
-		t.Errorf("it ended with %s: %s", code, d.run("logs", id))
+		t.Errorf("the instance ended with %s: %s", code, d.run("logs", id))
 	}
 }

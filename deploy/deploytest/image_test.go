@@ -11,14 +11,14 @@ import (
 	"testing"
 )
 
-// What the image's program is built by is taken from the Dockerfile, and run in a
-// folder as that has it: other tests want the program without an engine.
-func TestImagesProgramIsReproducible(t *testing.T) {
+// The tests of the image's program run the build command of the Dockerfile in a folder with
+// the same source. So they need no Docker engine.
+func TestProgramIsReproducible(t *testing.T) {
 	here, err := os.ReadFile(buildAsImage(t, repository(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A copy elsewhere is compiled anew, all of it.
+	// Compile everything again, in another folder and with an empty cache.
 	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
 	copySource(t, elsewhere)
 	there, err := os.ReadFile(buildAsImage(t, elsewhere, "GOCACHE="+filepath.Join(t.TempDir(), "cache")))
@@ -26,7 +26,7 @@ func TestImagesProgramIsReproducible(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(here, there) {
-		t.Error("the same source makes two programs")
+		t.Error("two builds of the same source differ")
 	}
 
 	file, err := elf.NewFile(bytes.NewReader(here))
@@ -35,15 +35,15 @@ func TestImagesProgramIsReproducible(t *testing.T) {
 	}
 	for _, p := range file.Progs {
 		if p.Type == elf.PT_INTERP || p.Type == elf.PT_DYNAMIC {
-			t.Error("the program needs libraries, and the image has none")
+			t.Error("the program is not static, and the image has no libraries")
 		}
 	}
 }
 
-func TestImagesProgramKnowsItsVersion(t *testing.T) {
+func TestProgramVersion(t *testing.T) {
 	out := mustRun(t, exec.Command(buildAsImage(t, repository(t)), "version"))
 	if !strings.HasPrefix(out, "glotpod-ident v1.2.3-test ") {
-		t.Errorf("it says %q", out)
+		t.Errorf("version prints %q", out)
 	}
 }
 
@@ -56,7 +56,7 @@ func repository(t *testing.T) string {
 	return root
 }
 
-// copySource copies what a build of the image gets to see.
+// copySource copies the files that the image's build gets.
 func copySource(t *testing.T, dir string) {
 	t.Helper()
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -68,8 +68,8 @@ func copySource(t *testing.T, dir string) {
 
 var buildCommand = regexp.MustCompile(`(?m)^RUN ((?:.*\\\n)*.*go build (?:.*\\\n)*.*)$`)
 
-// buildAsImage builds the program in a folder by the Dockerfile's command, and
-// returns its path.
+// buildAsImage runs the Dockerfile's build command in a folder, and returns the path of the
+// program.
 func buildAsImage(t *testing.T, dir string, environ ...string) string {
 	t.Helper()
 	dockerfile, err := os.ReadFile("../Dockerfile")
@@ -78,12 +78,12 @@ func buildAsImage(t *testing.T, dir string, environ ...string) string {
 	}
 	found := buildCommand.FindAllSubmatch(dockerfile, -1)
 	if len(found) != 1 {
-		t.Fatalf("the Dockerfile has %d commands that build", len(found))
+		t.Fatalf("the Dockerfile has %d build commands", len(found))
 	}
 	program := filepath.Join(t.TempDir(), "glotpod-ident")
 	script := string(found[0][1])
 	if strings.Count(script, "-o /glotpod-ident") != 1 {
-		t.Fatalf("the program does not go to /glotpod-ident: %s", script)
+		t.Fatalf("the output is not /glotpod-ident: %s", script)
 	}
 	cmd := exec.Command("sh", "-euc", strings.Replace(script, "-o /glotpod-ident", `-o "$OUT"`, 1))
 	cmd.Dir = dir

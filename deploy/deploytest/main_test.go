@@ -1,11 +1,11 @@
-// Package deploytest tests what is in deploy/ with the programs that it is meant
-// for: Helm, a real Kubernetes control plane, Docker, the reader of Docker Compose,
-// systemd.
-// It is a module of its own, so that their source is none of the service's
-// dependencies. `make test-deploy` builds these programs and runs it. It needs Linux.
+// Package deploytest tests the files in deploy/ with the programs that use them: Helm, a
+// real Kubernetes control plane, Docker, the parser of Docker Compose, and systemd.
 //
-// Nodes are not real: kwok says of each pod that it runs and is ready. What a pod
-// runs is tested by running it, as a process.
+// It is a module of its own, so that these programs are no dependencies of the service.
+// `make test-deploy` builds the programs and runs the tests. They need Linux.
+//
+// kwok simulates the nodes: it reports each pod as running and ready. The container of a
+// pod is tested by running its command as a process.
 package deploytest
 
 import (
@@ -24,9 +24,8 @@ import (
 const (
 	chart = "../chart"
 
-	// patience is how long anything may take that is waited for. It is far more
-	// than is usual, since machines can be slow.
-	patience = 5 * time.Minute
+	// timeout limits each wait. It is far longer than usual, for slow machines.
+	timeout = 5 * time.Minute
 )
 
 func TestMain(m *testing.M) {
@@ -37,7 +36,7 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// tool returns the path of a program that build-tools.sh has built.
+// tool returns the path of a program that build-tools.sh builds.
 func tool(t testing.TB, name string) string {
 	t.Helper()
 	path, err := filepath.Abs("../../bin/deploytest/" + name)
@@ -50,8 +49,8 @@ func tool(t testing.TB, name string) string {
 	return path
 }
 
-// run runs a command, and returns its standard output and, where it failed, an
-// error with what it said. The command ends with this process at the latest.
+// run runs a command and returns its standard output. An error contains all of the
+// command's output. The command is killed when this process dies.
 func run(cmd *exec.Cmd) (string, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var stdout, stderr bytes.Buffer
@@ -71,14 +70,14 @@ func mustRun(t testing.TB, cmd *exec.Cmd) string {
 	return out
 }
 
-// A process is one that goes on until it is ended.
+// A process is a command in the background.
 type process struct {
 	cmd   *exec.Cmd
-	log   string // the file that it logs to
+	log   string // the file with its output
 	ended chan struct{}
 }
 
-// start starts a process, which ends with this one at the latest.
+// start starts a process. It is killed when this process dies.
 func start(dir, name, program string, environ []string, args ...string) (*process, error) {
 	p := &process{cmd: exec.Command(program, args...), log: filepath.Join(dir, name+".log"), ended: make(chan struct{})}
 	log, err := os.Create(p.log)
@@ -95,38 +94,38 @@ func start(dir, name, program string, environ []string, args ...string) (*proces
 	}
 	go func() {
 		defer close(p.ended)
-		_ = p.cmd.Wait() // its state tells
+		_ = p.cmd.Wait() // ProcessState has the result
 	}()
 	return p, nil
 }
 
-// stop ends the process, patiently if it may take its time.
-func (p *process) stop(patiently bool) {
-	if patiently {
+// stop kills the process. If graceful, stop first sends SIGTERM, and waits.
+func (p *process) stop(graceful bool) {
+	if graceful {
 		_ = p.cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-p.ended:
 			return
-		case <-time.After(patience):
+		case <-time.After(timeout):
 		}
 	}
 	_ = p.cmd.Process.Kill()
 	<-p.ended
 }
 
-// tail returns the end of what the process has logged.
+// tail returns the last lines of the process's output.
 func (p *process) tail() string {
 	content, _ := os.ReadFile(p.log)
 	lines := strings.Split(strings.TrimSpace(string(content)), "\n")
 	return filepath.Base(p.log) + ":\n" + strings.Join(lines[max(0, len(lines)-15):], "\n")
 }
 
-// await asks until there is no error, and returns the last one if that takes too
-// long, or as soon as a process has ended that has to go on.
-func await(ask func() error, processes ...*process) error {
-	deadline := time.Now().Add(patience)
+// await calls check until it returns nil. It returns check's last error after timeout, or
+// as soon as one of the processes has ended.
+func await(check func() error, processes ...*process) error {
+	deadline := time.Now().Add(timeout)
 	for {
-		err := ask()
+		err := check()
 		if err == nil {
 			return nil
 		}
@@ -140,12 +139,12 @@ func await(ask func() error, processes ...*process) error {
 		if time.Now().After(deadline) {
 			return err
 		}
-		time.Sleep(200 * time.Millisecond) // between two questions
+		time.Sleep(200 * time.Millisecond)
 	}
 }
 
-// freePorts returns ports that nobody listens on. They can be taken by another
-// program before they are used.
+// freePorts returns ports that no program listens on. Another program may take them before
+// they are used.
 func freePorts(n int) ([]string, error) {
 	var ports []string
 	for range n {
@@ -153,7 +152,7 @@ func freePorts(n int) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer l.Close() // only now, so that all are different
+		defer l.Close() // at the end, so that all ports differ
 		_, port, _ := net.SplitHostPort(l.Addr().String())
 		ports = append(ports, port)
 	}

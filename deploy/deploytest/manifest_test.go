@@ -7,7 +7,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// objects returns what a manifest has, by kind and name, as YAML is decoded.
+// objects returns the decoded objects of a manifest, by kind and name.
 func objects(t *testing.T, manifest string) map[string]any {
 	t.Helper()
 	all := make(map[string]any)
@@ -31,7 +31,7 @@ func objects(t *testing.T, manifest string) map[string]any {
 	return all
 }
 
-// decode reads what objects has returned into a struct.
+// decode converts an object into a struct.
 func decode(t *testing.T, object, into any) {
 	t.Helper()
 	if object == nil {
@@ -71,7 +71,7 @@ type container struct {
 	}
 }
 
-// environ is the container's environment in the pod of that name.
+// environ returns the container's environment in the pod of that name.
 func (c container) environ(pod string) map[string]string {
 	all := make(map[string]string)
 	for _, e := range c.Env {

@@ -17,18 +17,18 @@ type server struct {
 	Port                 int
 }
 
-// testServers tells of the broker and the database that the tests have.
+// testServers returns the broker and the database for the tests.
 func testServers(t *testing.T) (servers struct{ Postgres, RabbitMQ server }) {
 	t.Helper()
 	const variable = "GLOTPOD_IDENT_TESTSERVERS"
 	if err := json.Unmarshal([]byte(os.Getenv(variable)), &servers); err != nil {
-		t.Fatalf("%s should tell of a broker and a database (make test-deploy starts them): %v", variable, err)
+		t.Fatalf("%s must describe a broker and a database (make test-deploy starts them): %v", variable, err)
 	}
 	return servers
 }
 
-// answers returns nil if all is well with what is at a URL.
-func answers(url string) error {
+// checkURL returns nil if a GET of the URL succeeds with status 200.
+func checkURL(url string) error {
 	response, err := http.Get(url)
 	if err != nil {
 		return err
@@ -40,11 +40,11 @@ func answers(url string) error {
 	return nil
 }
 
-// What a pod of the chart's runs, run as processes here: with the settings file from
-// the Secret, the environment, the arguments, and a program as the image has it. The
-// init container makes the schema, the probes lead to what they are to find, and
-// SIGTERM ends it well.
-func TestPodsContainersServe(t *testing.T) {
+// TestPod runs the containers of the chart's pod as processes, with the settings file
+// from the Secret, the environment, the arguments, and the program of the image. The init
+// container must create the schema, the probes must succeed, and SIGTERM must end the
+// instance with status 0.
+func TestPod(t *testing.T) {
 	servers := testServers(t)
 	ports, err := freePorts(1)
 	if err != nil {
@@ -100,12 +100,12 @@ func TestPodsContainersServe(t *testing.T) {
 	}
 	defer p.stop(false)
 	for _, path := range []string{ident.StartupProbe.HTTPGet.Path, ident.ReadinessProbe.HTTPGet.Path, ident.LivenessProbe.HTTPGet.Path, "/metrics"} {
-		if err := await(func() error { return answers("http://127.0.0.1:" + ports[0] + path) }, p); err != nil {
+		if err := await(func() error { return checkURL("http://127.0.0.1:" + ports[0] + path) }, p); err != nil {
 			t.Fatal(err)
 		}
 	}
 
-	// As by `kubectl exec`.
+	// This is what `kubectl exec` runs.
 	status := exec.Command(program, "status")
 	status.Env = environ(ident)
 	if out := mustRun(t, status); !strings.Contains(out, "ident-0") {
@@ -114,13 +114,13 @@ func TestPodsContainersServe(t *testing.T) {
 
 	p.stop(true)
 	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
-		t.Errorf("it ended with %d: %s", code, p.tail())
+		t.Errorf("the instance ended with %d: %s", code, p.tail())
 	}
 	log, err := os.ReadFile(p.log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if bytes.Contains(log, []byte(servers.RabbitMQ.Password)) {
-		t.Error("the log has a password")
+		t.Error("the log contains a password")
 	}
 }

@@ -14,9 +14,9 @@ import (
 
 const release = "ident"
 
-// A life of an installation, as an operator leads it: install, scale, replace the
-// image, go back, change a setting, leave the scaling to Kubernetes, remove.
-func TestInstallationOverTime(t *testing.T) {
+// TestRollout does what an operator does with an installation: install, scale, replace the
+// image, roll back, change a setting, leave the scaling to Kubernetes, uninstall.
+func TestRollout(t *testing.T) {
 	c := kubernetes(t)
 	const namespace = "life"
 	c.namespace(t, namespace)
@@ -40,7 +40,7 @@ func TestInstallationOverTime(t *testing.T) {
 	w.sawOneByOne([]string{"2", "1", "0"})
 
 	w = site.watch()
-	mustRun(t, c.helm("rollback", release, "--namespace", namespace, "--wait", "--timeout", patience.String()))
+	mustRun(t, c.helm("rollback", release, "--namespace", namespace, "--wait", "--timeout", timeout.String()))
 	site.has("v1", 3)
 	w.sawOneByOne([]string{"2", "1", "0"})
 
@@ -49,7 +49,7 @@ func TestInstallationOverTime(t *testing.T) {
 	site.has("v1", 3)
 	for name, p := range site.pods() {
 		if p.Metadata.UID != before[name].Metadata.UID {
-			t.Errorf("%s was replaced, though nothing that it uses has changed", name)
+			t.Errorf("%s was replaced, but nothing that it uses has changed", name)
 		}
 	}
 	w = site.watch()
@@ -64,12 +64,12 @@ func TestInstallationOverTime(t *testing.T) {
 	site.helm("upgrade", "--set", "image.tag=v3")
 	site.has("v3", 4)
 
-	mustRun(t, c.helm("uninstall", release, "--namespace", namespace, "--wait", "--timeout", patience.String()))
+	mustRun(t, c.helm("uninstall", release, "--namespace", namespace, "--wait", "--timeout", timeout.String()))
 	if err := await(func() error {
 		out, err := run(c.kubectl("get", "all,secrets,serviceaccounts,networkpolicies,poddisruptionbudgets,horizontalpodautoscalers",
 			"--namespace", namespace, "--selector=app.kubernetes.io/instance="+release, "--output=name"))
 		if err == nil && out != "" {
-			err = fmt.Errorf("something is left: %s", out)
+			err = fmt.Errorf("objects are left: %s", out)
 		}
 		return err
 	}, c.processes...); err != nil {
@@ -84,7 +84,7 @@ type site struct {
 	namespace string
 }
 
-// A livePod is one that Kubernetes has.
+// A livePod is a pod in the cluster.
 type livePod struct {
 	Metadata struct {
 		Name, UID         string
@@ -110,7 +110,7 @@ func (p livePod) ready() bool {
 
 func (s *site) helm(command string, set ...string) {
 	s.t.Helper()
-	args := []string{command, release, chart, "--namespace", s.namespace, "--wait", "--timeout", patience.String(), "--set", key}
+	args := []string{command, release, chart, "--namespace", s.namespace, "--wait", "--timeout", timeout.String(), "--set", key}
 	if command == "upgrade" {
 		args = append(args, "--reset-then-reuse-values")
 	}
@@ -131,8 +131,8 @@ func (s *site) pods() map[string]livePod {
 	return pods
 }
 
-// has waits until there are so many pods, named by their numbers, all of them with
-// that image, and ready for as long as the chart wants it.
+// has waits until there are exactly n pods, with numbered names and that image tag, and all
+// are ready for minReadySeconds.
 func (s *site) has(tag string, n int) {
 	s.t.Helper()
 	want := make(map[string]bool)
@@ -153,7 +153,7 @@ func (s *site) has(tag string, n int) {
 		var current, update string
 		if _, scanErr := fmt.Sscanf(out, "%d at %s and %s", &available, &current, &update); err == nil &&
 			(scanErr != nil || available != n || current != update) {
-			err = fmt.Errorf("not all are available: %s", out)
+			err = fmt.Errorf("not all pods are available: %s", out)
 		}
 		return err
 	}, s.c.processes...)
@@ -162,7 +162,7 @@ func (s *site) has(tag string, n int) {
 	}
 }
 
-// isSpread checks that no two pods are in the same zone, while there are enough.
+// isSpread checks that no two pods are in the same zone. There must be enough zones.
 func (s *site) isSpread() {
 	s.t.Helper()
 	nodes := make(map[string]string)
@@ -174,7 +174,7 @@ func (s *site) isSpread() {
 	}
 }
 
-// mayLose waits until the disruption budget knows the pods, and lets so many go.
+// mayLose waits until the disruption budget allows n of the pods to be evicted.
 func (s *site) mayLose(n int) {
 	s.t.Helper()
 	want := fmt.Sprintf("%d of %d", n, len(s.pods()))
@@ -182,7 +182,7 @@ func (s *site) mayLose(n int) {
 		out, err := run(s.c.kubectl("get", "pdb/ident-glotpod-ident", "--namespace", s.namespace,
 			"--output=jsonpath={.status.disruptionsAllowed} of {.status.currentHealthy}"))
 		if err == nil && out != want {
-			err = fmt.Errorf("the budget lets %s go, want %s", out, want)
+			err = fmt.Errorf("the budget allows %s disruptions, want %s", out, want)
 		}
 		return err
 	}, s.c.processes...)
@@ -191,19 +191,19 @@ func (s *site) mayLose(n int) {
 	}
 }
 
-// A watch sees all that happens to the pods of a site.
+// A watch records all events of the pods of a site.
 type watch struct {
 	t       *testing.T
 	stop    func()
 	watched sync.WaitGroup
 
-	// What it has seen, to be read after it has been stopped.
+	// The result, valid after stop.
 	err     error
-	deleted []string // the numbers of the pods that went, in order
-	fewest  int      // how many were ready, at the worst
+	deleted []string // the numbers of the deleted pods, in order
+	fewest  int      // the lowest number of ready pods
 }
 
-// watch starts to watch a site whose pods are all ready.
+// watch starts a watch. All pods of the site must be ready.
 func (s *site) watch() *watch {
 	s.t.Helper()
 	cmd := s.c.kubectl("get", "pods", "--namespace", s.namespace, "--watch", "--output-watch-events", "--output=json")
@@ -225,7 +225,7 @@ func (s *site) watch() *watch {
 	}
 	s.t.Cleanup(w.stop)
 	all := len(s.pods())
-	known := make(chan struct{}) // closed when it has seen all that there are
+	known := make(chan struct{}) // closed when the watch has seen all pods
 	w.watched.Go(func() {
 		w.err = w.follow(json.NewDecoder(out), all, known)
 	})
@@ -272,8 +272,8 @@ func (w *watch) follow(events *json.Decoder, all int, known chan struct{}) error
 	}
 }
 
-// sawOneByOne ends the watch, and checks that these pods went in this order, and that
-// never more than one was missing.
+// sawOneByOne stops the watch. It checks that exactly these pods were deleted, in this
+// order, and that at most one pod was missing at any time.
 func (w *watch) sawOneByOne(numbers []string) {
 	w.t.Helper()
 	w.stop()
@@ -281,9 +281,9 @@ func (w *watch) sawOneByOne(numbers []string) {
 		w.t.Fatal(w.err)
 	}
 	if !slices.Equal(w.deleted, numbers) {
-		w.t.Errorf("the pods went in the order %v, want %v", w.deleted, numbers)
+		w.t.Errorf("the pods were deleted in the order %v, want %v", w.deleted, numbers)
 	}
 	if want := len(numbers) - 1; w.fewest != want {
-		w.t.Errorf("of %d pods, %d were ready at the worst, want %d", len(numbers), w.fewest, want)
+		w.t.Errorf("of %d pods, at least %d were ready, want %d", len(numbers), w.fewest, want)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// The units are as systemd wants them, and leave little that could be taken from
-// them. (systemd looks whether the program is there, so another stands for it.)
+// systemd must accept the units without a warning, and rate them as secure. (systemd checks
+// that the program exists, so /bin/true replaces it.)
 func TestUnits(t *testing.T) {
 	units, err := filepath.Glob("../systemd/*.service")
 	if err != nil || len(units) == 0 {
@@ -36,7 +36,7 @@ func TestUnits(t *testing.T) {
 				t.Errorf("%s: %s", unit, line)
 			}
 		}
-		// 10 is a service that may do everything, 0 one that may do nothing.
+		// The exposure level is from 0 (restricted) to 10 (unrestricted); 15 means 1.5.
 		out, err = exec.Command("systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=15", copied).CombinedOutput()
 		if err != nil {
 			t.Errorf("%s: %v\n%s", unit, err, out)
@@ -44,5 +44,5 @@ func TestUnits(t *testing.T) {
 	}
 }
 
-// olderSystemd matches what systemd before 254 says of the growing pauses.
+// olderSystemd matches the warning of systemd before 254 about RestartSteps.
 var olderSystemd = regexp.MustCompile(`Unknown key( name)? '(RestartSteps|RestartMaxDelaySec)'`)

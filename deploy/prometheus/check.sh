@@ -1,5 +1,5 @@
 #!/bin/sh
-# Checks the alerts, and the expressions of the dashboard, with promtool.
+# Checks the alerts and the dashboard's expressions with promtool.
 set -eu
 cd "$(dirname "$0")"
 
