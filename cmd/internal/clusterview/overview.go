@@ -1,5 +1,6 @@
 // Package clusterview makes one view of the whole cluster: it asks the instances and
-// the broker, finds what is wrong, and prints the result.
+// the broker, finds problems, and prints the result. A [Watcher] does so for the status
+// page, and finds out what has changed since the last view.
 package clusterview
 
 import (
@@ -10,37 +11,38 @@ import (
 	"github.com/glotpod/ident/cluster/membership"
 )
 
-// overviewFormat is raised when a key of an overview changes its meaning or
-// goes away, and not when one is added.
+// overviewFormat is raised when a key of the JSON document is removed or changes its
+// meaning, but not when a key is added.
 const overviewFormat = 1
 
-// An Overview is what status prints: in JSON as it is.
+// An Overview is the state of the cluster. Its JSON form is the output of
+// glotpod-ident status --json.
 type Overview struct {
 	Format      int                 `json:"format"`
 	Members     []membership.Report `json:"members"` // by name
-	Missing     []string            `json:"missing"` // names of those who are there and have not answered
-	SharedQueue queueDepth          `json:"shared_queue"`
+	Missing     []string            `json:"missing"` // names of instances that are alive but did not reply
+	SharedQueue queueLength         `json:"shared_queue"`
 	Partitions  []partitionView     `json:"partitions"` // by number
-	Unowned     []int               `json:"unowned"`    // numbers of partitions that nobody has
-	Contested   []int               `json:"contested"`  // numbers of partitions that several believe to have
+	Unowned     []int               `json:"unowned"`    // numbers of partitions that have no owner
+	Contested   []int               `json:"contested"`  // numbers of partitions that several instances serve
 }
 
-type queueDepth struct {
+type queueLength struct {
 	Name          string `json:"name"`
-	MessagesReady *int   `json:"messages_ready"` // nil: there is no such queue
+	MessagesReady *int   `json:"messages_ready"` // nil: the queue does not exist
 }
 
-// A partitionView is what all members together say of a partition. Of several
-// who claim it, the one with the greatest epoch counts: the database refuses the
-// others' writes.
+// A partitionView is what all members together report about a partition. If several
+// members serve it, its owner is the one with the greatest epoch: the database refuses
+// the writes of the others.
 type partitionView struct {
-	Partition         int        `json:"partition"`
-	Owner             string     `json:"owner"` // "": nobody
-	Epoch             int64      `json:"epoch"`
-	Phase             string     `json:"phase"`
-	RequestsPerSecond float64    `json:"requests_per_second"`
-	OutdatedClaims    []claim    `json:"outdated_claims"`
-	Queue             queueDepth `json:"queue"`
+	Partition         int         `json:"partition"`
+	Owner             string      `json:"owner"` // "": none
+	Epoch             int64       `json:"epoch"`
+	Phase             string      `json:"phase"`
+	RequestsPerSecond float64     `json:"requests_per_second"`
+	OutdatedClaims    []claim     `json:"outdated_claims"` // by epoch, the greatest first
+	Queue             queueLength `json:"queue"`
 }
 
 type claim struct {
@@ -48,13 +50,13 @@ type claim struct {
 	Epoch  int64  `json:"epoch"`
 }
 
-// newOverview makes of reports all but what the broker knows.
+// newOverview makes an overview from the reports. It lacks the lengths of the queues.
 func newOverview(reports []membership.Report) *Overview {
 	o := &Overview{
 		Format:      overviewFormat,
 		Members:     reports,
 		Missing:     []string{},
-		SharedQueue: queueDepth{Name: cluster.RequestQueue},
+		SharedQueue: queueLength{Name: cluster.RequestQueue},
 		Unowned:     []int{},
 		Contested:   []int{},
 	}
@@ -64,11 +66,11 @@ func newOverview(reports []membership.Report) *Overview {
 	}
 	o.Partitions = make([]partitionView, partitions)
 	for p := range o.Partitions {
-		o.Partitions[p] = partitionView{Partition: p, OutdatedClaims: []claim{}, Queue: queueDepth{Name: cluster.PartitionQueue(p)}}
+		o.Partitions[p] = partitionView{Partition: p, OutdatedClaims: []claim{}, Queue: queueLength{Name: cluster.PartitionQueue(p)}}
 	}
 	for _, r := range reports {
-		for _, held := range r.Partitions {
-			o.Partitions[held.Partition].add(r.Name, held)
+		for _, served := range r.Partitions {
+			o.Partitions[served.Partition].add(r.Name, served)
 		}
 	}
 	for p, view := range o.Partitions {
@@ -82,12 +84,12 @@ func newOverview(reports []membership.Report) *Overview {
 	return o
 }
 
-// add notes that a member holds the partition.
-func (v *partitionView) add(member string, held membership.ServedPartition) {
-	outdated := claim{member, held.Epoch}
-	if v.Owner == "" || held.Epoch > v.Epoch {
+// add adds that a member serves the partition.
+func (v *partitionView) add(member string, served membership.ServedPartition) {
+	outdated := claim{member, served.Epoch}
+	if v.Owner == "" || served.Epoch > v.Epoch {
 		outdated = claim{v.Owner, v.Epoch}
-		v.Owner, v.Epoch, v.Phase, v.RequestsPerSecond = member, held.Epoch, held.Phase, held.RequestsPerSecond
+		v.Owner, v.Epoch, v.Phase, v.RequestsPerSecond = member, served.Epoch, served.Phase, served.RequestsPerSecond
 	}
 	if outdated.Member != "" {
 		v.OutdatedClaims = append(v.OutdatedClaims, outdated)
@@ -98,4 +100,11 @@ func (v *partitionView) add(member string, held membership.ServedPartition) {
 // healthy says whether each instance has replied and each partition has one owner.
 func (o *Overview) healthy() bool {
 	return len(o.Missing) == 0 && len(o.Unowned) == 0 && len(o.Contested) == 0
+}
+
+// RemoveTraffic removes the members' traffic.
+func (o *Overview) RemoveTraffic() {
+	for i := range o.Members {
+		o.Members[i].Traffic = membership.Traffic{}
+	}
 }

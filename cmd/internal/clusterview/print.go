@@ -12,7 +12,7 @@ import (
 	"github.com/glotpod/ident/cmd/internal/cli"
 )
 
-// Print prints the overview for people, as it is now.
+// Print prints the overview for people. now is the time that uptimes refer to.
 func (o *Overview) Print(w io.Writer, now time.Time) error {
 	var b bytes.Buffer
 	o.printMembers(&b, now)
@@ -25,7 +25,7 @@ func (o *Overview) Print(w io.Writer, now time.Time) error {
 }
 
 func (o *Overview) printMembers(w io.Writer, now time.Time) {
-	table := cli.NewTable(w, "INSTANCE", "INCARNATION", "STATE", "VERSION", "UP", "PARTITIONS", "REQUESTS/S", "SHARED/S", "WARM USERS")
+	table := cli.NewTable(w, "INSTANCE", "INCARNATION", "STATE", "VERSION", "UP", "PARTITIONS", "REQUESTS/S", "SHARED/S", "CACHED USERS")
 	for _, m := range o.Members {
 		rate := 0.0
 		for _, p := range m.Partitions {
@@ -39,12 +39,12 @@ func (o *Overview) printMembers(w io.Writer, now time.Time) {
 			rateText(rate), rateText(m.SharedRequestsPerSecond), strconv.Itoa(m.CachedUsers))
 	}
 	for _, name := range o.Missing {
-		table.Row(name, "-", "no answer", "-", "-", "-", "-", "-", "-")
+		table.Row(name, "-", "no reply", "-", "-", "-", "-", "-", "-")
 	}
 	table.Flush()
 }
 
-// printPartitions prints those first that nobody has.
+// printPartitions prints the partitions, those without an owner first.
 func (o *Overview) printPartitions(w io.Writer) {
 	table := cli.NewTable(w, "PARTITION", "OWNER", "EPOCH", "STATE", "READY", "REQUESTS/S")
 	views := slices.Clone(o.Partitions)
@@ -60,23 +60,23 @@ func (o *Overview) printPartitions(w io.Writer) {
 	for _, v := range views {
 		owner, epoch, phase := v.Owner, strconv.FormatInt(v.Epoch, 10), v.Phase
 		if owner == "" {
-			owner, epoch, phase = "nobody", "-", "-"
+			owner, epoch, phase = "none", "-", "-"
 		}
 		table.Row(strconv.Itoa(v.Partition), owner, epoch, phase, v.Queue.text("no queue", ""), rateText(v.RequestsPerSecond))
 	}
 	table.Flush()
 }
 
-// printVerdict says what is wrong, or that nothing is.
+// printVerdict prints the problems, or that there are none.
 func (o *Overview) printVerdict(w io.Writer) {
 	if len(o.Missing) > 0 {
-		fmt.Fprintf(w, "No answer in time from %s, who may have partitions that nobody seems to have.\n", strings.Join(o.Missing, ", "))
+		fmt.Fprintf(w, "No reply in time from %s. Partitions without an owner may belong there.\n", strings.Join(o.Missing, ", "))
 	}
 	if len(o.Unowned) > 0 {
-		fmt.Fprintf(w, "Nobody owns %d of %d partitions: %s\n", len(o.Unowned), len(o.Partitions), ranges(o.Unowned))
+		fmt.Fprintf(w, "%d of %d partitions have no owner: %s\n", len(o.Unowned), len(o.Partitions), ranges(o.Unowned))
 	}
 	if len(o.Contested) > 0 {
-		fmt.Fprintf(w, "%d of %d partitions are claimed by several. The greatest epoch counts, and no other can write:\n", len(o.Contested), len(o.Partitions))
+		fmt.Fprintf(w, "Several instances serve %d of %d partitions. Only the one with the greatest epoch can write:\n", len(o.Contested), len(o.Partitions))
 		for _, p := range o.Contested {
 			v := o.Partitions[p]
 			fmt.Fprintf(w, "  %d: %s under epoch %d", p, v.Owner, v.Epoch)
@@ -91,16 +91,16 @@ func (o *Overview) printVerdict(w io.Writer) {
 	}
 }
 
-func (q queueDepth) text(none, unit string) string {
+func (q queueLength) text(missing, unit string) string {
 	if q.MessagesReady == nil {
-		return none
+		return missing
 	}
 	return strconv.Itoa(*q.MessagesReady) + unit
 }
 
 func rateText(perSecond float64) string { return strconv.FormatFloat(perSecond, 'f', 1, 64) }
 
-// ranges writes ascending numbers as in "0-3, 7".
+// ranges formats ascending numbers as in "0-3, 7".
 func ranges(numbers []int) string {
 	var parts []string
 	for i := 0; i < len(numbers); {

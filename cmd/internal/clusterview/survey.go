@@ -2,7 +2,6 @@ package clusterview
 
 import (
 	"context"
-
 	"errors"
 	"fmt"
 	"time"
@@ -12,37 +11,46 @@ import (
 	"github.com/glotpod/ident/cluster/membership"
 )
 
-// Survey asks the instances, and then the broker. An instance that does not
-// answer is no error.
-func Survey(ctx context.Context, conn *amqp.Connection, forInstances, forBroker time.Duration) (*Overview, error) {
-	asking, cancel := context.WithTimeout(ctx, forInstances)
-	defer cancel()
-	reports, err := membership.AskStatus(asking, conn)
-	missing, someAreMissing := errors.AsType[*membership.MissingError](err)
-	if err != nil && !someAreMissing {
+// Survey asks all instances for their status, and then the broker for the length of
+// each queue. instanceTimeout and brokerTimeout bound the two steps. An instance that
+// does not reply is no error: it is in Missing.
+func Survey(ctx context.Context, conn *amqp.Connection, instanceTimeout, brokerTimeout time.Duration) (*Overview, error) {
+	o, err := surveyInstances(ctx, conn, instanceTimeout)
+	if err != nil {
 		return nil, err
 	}
-	o := newOverview(reports)
-	if someAreMissing {
-		o.Missing = missing.Names
-	}
-
-	asking, cancel = context.WithTimeout(ctx, forBroker)
+	ctx, cancel := context.WithTimeout(ctx, brokerTimeout)
 	defer cancel()
-	// The library waits for the broker whatever ctx says.
-	defer context.AfterFunc(asking, func() { conn.CloseDeadline(time.Now()) })()
+	// The library ignores ctx while it waits for the broker; closing the connection
+	// unblocks it.
+	defer context.AfterFunc(ctx, func() { conn.CloseDeadline(time.Now()) })()
 	if err := o.countMessages(conn); err != nil {
-		if asking.Err() != nil {
-			err = asking.Err()
+		if ctx.Err() != nil {
+			err = ctx.Err()
 		}
-		return nil, fmt.Errorf("asking the broker how many messages wait: %w", err)
+		return nil, fmt.Errorf("ask the broker for the lengths of the queues: %w", err)
 	}
 	return o, nil
 }
 
-// countMessages asks the broker how many messages wait in each queue.
+func surveyInstances(ctx context.Context, conn *amqp.Connection, timeout time.Duration) (*Overview, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	reports, err := membership.AskStatus(ctx, conn)
+	missing, someMissing := errors.AsType[*membership.MissingError](err)
+	if err != nil && !someMissing {
+		return nil, err
+	}
+	o := newOverview(reports)
+	if someMissing {
+		o.Missing = missing.Names
+	}
+	return o, nil
+}
+
+// countMessages asks the broker how many messages are ready in each queue.
 func (o *Overview) countMessages(conn *amqp.Connection) error {
-	c := counter{conn: conn}
+	c := messageCounter{conn: conn}
 	defer c.close()
 	if err := c.count(&o.SharedQueue); err != nil {
 		return err
@@ -55,14 +63,14 @@ func (o *Overview) countMessages(conn *amqp.Connection) error {
 	return nil
 }
 
-// A counter asks over a channel, and opens another when the broker has closed
-// it, which it does when there is no such queue.
-type counter struct {
+// A messageCounter asks over one channel as long as the broker does not close it. The
+// broker closes it if a queue does not exist.
+type messageCounter struct {
 	conn    *amqp.Connection
-	channel *amqp.Channel // nil: to be opened
+	channel *amqp.Channel // nil: must be opened
 }
 
-func (c *counter) count(q *queueDepth) (err error) {
+func (c *messageCounter) count(q *queueLength) (err error) {
 	if c.channel == nil {
 		if c.channel, err = c.conn.Channel(); err != nil {
 			return err
@@ -80,8 +88,8 @@ func (c *counter) count(q *queueDepth) (err error) {
 	return nil
 }
 
-func (c *counter) close() {
+func (c *messageCounter) close() {
 	if c.channel != nil {
-		c.channel.Close() // an error is its end
+		c.channel.Close() // the error says that it is closed already
 	}
 }

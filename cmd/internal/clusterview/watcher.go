@@ -7,67 +7,68 @@ import (
 	"sync"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cmd/internal/connect"
-	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 const (
-	// watchEvery is how often the cluster is asked at most, whoever wants to know.
-	watchEvery = time.Second
+	// surveyInterval is the minimum time between two surveys, however many requests
+	// for the view there are.
+	surveyInterval = time.Second
 
-	// watchInstances bounds how long the instances are waited for, and watchBroker
-	// how long the broker, which is asked about each queue in turn. All of it ends
-	// before who asks over HTTP would be left without an answer.
-	watchInstances = 2 * time.Second
-	watchBroker    = 6 * time.Second
-	watchTimeout   = 9 * time.Second
+	// The timeouts of a survey. The broker is asked for each queue in turn. A survey
+	// ends before the write timeout of the HTTP server (10 s).
+	instanceTimeout = 2 * time.Second
+	brokerTimeout   = 6 * time.Second
+	surveyTimeout   = 9 * time.Second
 
-	// watchIdle is how long the connection stays open that nobody asks by.
-	watchIdle = 10 * time.Second
+	// idleTimeout is how long the connection stays open without a survey.
+	idleTimeout = 10 * time.Second
 
-	// watchKeeps is how many of the latest changes are told.
-	watchKeeps = 50
+	// maxChanges is how many of the latest changes a view has.
+	maxChanges = 50
 )
 
-var errWatcherClosed = errors.New("the instance is ending")
+var errWatcherClosed = errors.New("the instance is stopping")
 
-// A Watcher looks at the whole cluster for those who want to see it, as many as
-// they are: over a connection of its own, which is there while somebody wants to,
-// so that whatever becomes of it costs no request anything.
+// A Watcher surveys the cluster for the status page, when somebody asks for a view. It
+// has a connection of its own to the broker, so that a problem with a survey affects no
+// request. The connection is open only while views are asked for.
 type Watcher struct {
-	self   string
-	broker broker.Options
-	ctx    context.Context // done when the watcher is closed
-	cancel context.CancelFunc
+	observer string
+	broker   broker.Options
+	ctx      context.Context // done when the watcher is closed
+	cancel   context.CancelFunc
 
-	mu      sync.Mutex // guards the following fields, and is held while it looks
-	conn    *amqp.Connection
-	idle    *time.Timer // closes the connection
-	latest  *view       // the last that there was
-	encoded []byte      // the same, in JSON
-	err     error       // why the last look has found none
-	looked  time.Time
-	changes []change
+	mu       sync.Mutex // guards the following fields; held during a survey
+	conn     *amqp.Connection
+	idle     *time.Timer // closes the connection
+	latest   *view       // of the last survey that succeeded
+	encoded  []byte      // latest in JSON
+	err      error       // of the last survey
+	surveyed time.Time   // when the last survey ended
+	changes  []change
 }
 
-// NewWatcher returns a watcher that looks from the instance self.
-func NewWatcher(self string, o broker.Options) *Watcher {
-	w := &Watcher{self: self, broker: o}
+// NewWatcher returns a watcher for the instance observer.
+func NewWatcher(observer string, o broker.Options) *Watcher {
+	w := &Watcher{observer: observer, broker: o}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	return w
 }
 
-// View returns how the cluster is, or was at most watchEvery ago: a view, in
-// JSON, which is not to be changed.
+// View returns a view of the cluster in JSON, at most surveyInterval old. The caller must
+// not modify it.
 func (w *Watcher) View(ctx context.Context) ([]byte, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err := ctx.Err(); err != nil { // gone while waiting
+	if err := ctx.Err(); err != nil { // the client left during the survey of another one
 		return nil, err
 	}
-	if time.Since(w.looked) >= watchEvery {
-		w.lookAnewLocked()
+	if time.Since(w.surveyed) >= surveyInterval {
+		w.refreshLocked()
 	}
 	if w.err != nil {
 		return nil, w.err
@@ -75,26 +76,26 @@ func (w *Watcher) View(ctx context.Context) ([]byte, error) {
 	return w.encoded, nil
 }
 
-func (w *Watcher) lookAnewLocked() {
-	v, err := w.lookLocked()
-	w.looked, w.err = time.Now(), err
+func (w *Watcher) refreshLocked() {
+	v, err := w.surveyLocked()
+	w.surveyed, w.err = time.Now(), err
 	if err != nil {
 		w.disconnectLocked()
 		return
 	}
-	w.idle.Reset(watchIdle)
-	w.changes = append(w.changes, v.since(w.latest)...)
-	w.changes = w.changes[max(0, len(w.changes)-watchKeeps):]
+	w.idle.Reset(idleTimeout)
+	w.changes = append(w.changes, v.changesSince(w.latest)...)
+	w.changes = w.changes[max(0, len(w.changes)-maxChanges):]
 	v.Changes = append([]change{}, w.changes...)
 	w.latest = v
 	w.encoded, w.err = json.Marshal(v)
 }
 
-func (w *Watcher) lookLocked() (*view, error) {
+func (w *Watcher) surveyLocked() (*view, error) {
 	if w.ctx.Err() != nil {
 		return nil, errWatcherClosed
 	}
-	ctx, cancel := context.WithTimeout(w.ctx, watchTimeout)
+	ctx, cancel := context.WithTimeout(w.ctx, surveyTimeout)
 	defer cancel()
 	if w.conn == nil || w.conn.IsClosed() {
 		conn, err := connect.DialWith(ctx, w.broker)
@@ -102,22 +103,20 @@ func (w *Watcher) lookLocked() (*view, error) {
 			return nil, err
 		}
 		w.conn = conn
-		w.idle = time.AfterFunc(watchIdle, w.disconnect)
+		w.idle = time.AfterFunc(idleTimeout, w.disconnect)
 	}
-	o, err := Survey(ctx, w.conn, watchInstances, watchBroker)
+	o, err := Survey(ctx, w.conn, instanceTimeout, brokerTimeout)
 	if err != nil {
 		return nil, err
 	}
-	return newView(w.self, o, time.Now()), nil
+	return newView(w.observer, o, time.Now()), nil
 }
 
-// Done is closed when the watcher is closed.
-func (w *Watcher) Done() <-chan struct{} { return w.ctx.Done() }
-
+// disconnect closes the connection if it is idle or the watcher is closed.
 func (w *Watcher) disconnect() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.ctx.Err() != nil || time.Since(w.looked) >= watchIdle {
+	if w.ctx.Err() != nil || time.Since(w.surveyed) >= idleTimeout {
 		w.disconnectLocked()
 	}
 }
@@ -130,7 +129,11 @@ func (w *Watcher) disconnectLocked() {
 	}
 }
 
-// Close ends what the watcher does. Who asks it now is told an error.
+// Done is closed when the watcher is closed.
+func (w *Watcher) Done() <-chan struct{} { return w.ctx.Done() }
+
+// Close cancels the survey that runs, and closes the connection. Later calls of View
+// return an error.
 func (w *Watcher) Close() {
 	w.cancel()
 	w.disconnect()

@@ -48,7 +48,7 @@ func runStatus(ctx context.Context, env *cli.Env, args []string) int {
 	if err != nil {
 		return failAsking(env, conn, err)
 	}
-	o.WithoutTraffic()
+	o.RemoveTraffic()
 	if *asJSON {
 		encoder := json.NewEncoder(env.Stdout)
 		encoder.SetIndent("", "  ")

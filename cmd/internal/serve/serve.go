@@ -108,7 +108,7 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger, version strin
 		Tracer:     tracing.tracer,
 	})
 	registry.MustRegister(users, instance)
-	server.Serve(instance)
+	server.SetInstance(instance)
 	return instance.Run(ctx)
 }
 

@@ -8,64 +8,67 @@ import (
 	"time"
 )
 
-// serveStatus tells of the whole cluster, as glotpod-ident status --json does.
-func (h *Server) serveStatus(w http.ResponseWriter, r *http.Request) {
-	document, err := h.watcher.View(r.Context())
+const (
+	// eventInterval is the time between two events.
+	eventInterval = time.Second
+
+	// maxListeners bounds the clients of /events. Another instance sends the same
+	// events.
+	maxListeners = 64
+)
+
+// serveStatus serves a view of the whole cluster. It contains what
+// glotpod-ident status --json prints.
+func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request) {
+	document, err := s.watcher.View(r.Context())
 	status := http.StatusOK
 	if err != nil {
 		status = http.StatusServiceUnavailable
-		document = quoted(struct {
+		document = mustMarshal(struct {
 			Error string `json:"error"`
 		}{err.Error()})
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	w.Write(document) // an error is the client's end
+	w.Write(document) // an error means that the client has left
 	io.WriteString(w, "\n")
 }
 
-// quoted returns in JSON what surely has such a form.
-func quoted(what any) []byte {
-	document, err := json.Marshal(what)
+// mustMarshal encodes a value that has a JSON form.
+func mustMarshal(v any) []byte {
+	document, err := json.Marshal(v)
 	if err != nil {
 		panic(err)
 	}
 	return document
 }
 
-// eventEvery is how often who listens hears of the cluster.
-const eventEvery = time.Second
-
-// listenersAtOnce is how many may listen to one instance. Another one shows the
-// same.
-const listenersAtOnce = 64
-
-// serveEvents sends the view, or why there is none, again and again, as
-// server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
-func (h *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
+// serveEvents sends a view at each interval as a server-sent event, or the error if there
+// is no view (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	if r.Method == http.MethodHead {
 		return
 	}
 	select {
-	case h.listeners <- struct{}{}:
-		defer func() { <-h.listeners }()
+	case s.listeners <- struct{}{}:
+		defer func() { <-s.listeners }()
 	default:
 		w.Header().Set("Retry-After", "10")
-		http.Error(w, "too many listen already", http.StatusServiceUnavailable)
+		http.Error(w, "too many clients listen already", http.StatusServiceUnavailable)
 		return
 	}
 	controller := http.NewResponseController(w)
-	controller.SetReadDeadline(time.Time{}) // it would end the request
-	ticker := time.NewTicker(eventEvery)
+	controller.SetReadDeadline(time.Time{}) // the deadline would cancel the request
+	ticker := time.NewTicker(eventInterval)
 	defer ticker.Stop()
 	for {
 		name := "view"
-		data, err := h.watcher.View(r.Context())
+		data, err := s.watcher.View(r.Context())
 		if err != nil {
-			name, data = "trouble", quoted(err.Error())
+			name, data = "trouble", mustMarshal(err.Error())
 		}
-		controller.SetWriteDeadline(time.Now().Add(httpTimeout))
+		controller.SetWriteDeadline(time.Now().Add(requestTimeout))
 		if _, err := fmt.Fprintf(w, "event: %s\ndata: %s\n\n", name, data); err != nil {
 			return
 		}
@@ -76,7 +79,7 @@ func (h *Server) serveEvents(w http.ResponseWriter, r *http.Request) {
 		case <-ticker.C:
 		case <-r.Context().Done():
 			return
-		case <-h.watcher.Done():
+		case <-s.watcher.Done():
 			return
 		}
 	}

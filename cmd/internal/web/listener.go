@@ -6,51 +6,52 @@ import (
 	"sync"
 )
 
-// A newestListener has at most so many connections open. For one more it closes
-// the oldest, so that whoever opens many, or keeps them, shuts nobody out who
-// comes later: a probe is answered long before it is the oldest.
-type newestListener struct {
+// A limitListener limits the number of open connections. To accept one more, it closes
+// the oldest. So a client that opens many connections, or keeps them open, does not
+// prevent others from connecting: a probe is answered long before its connection is the
+// oldest.
+type limitListener struct {
 	net.Listener
-	most int // at least 1
+	limit int // at least 1
 
-	mu   sync.Mutex
-	open list.List // of *newestConn, the oldest first
+	mu   sync.Mutex // guards the following field
+	open list.List  // of *limitConn, the oldest first
 }
 
 // Accept waits for the next connection.
-func (l *newestListener) Accept() (net.Conn, error) {
+func (l *limitListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	c := &newestConn{Conn: conn, listener: l}
+	c := &limitConn{Conn: conn, listener: l}
 	l.mu.Lock()
-	var oldest *newestConn
-	if l.open.Len() >= l.most {
-		oldest = l.open.Remove(l.open.Front()).(*newestConn)
-		oldest.place = nil
+	var oldest *limitConn
+	if l.open.Len() >= l.limit {
+		oldest = l.open.Remove(l.open.Front()).(*limitConn)
+		oldest.element = nil
 	}
-	c.place = l.open.PushBack(c)
+	c.element = l.open.PushBack(c)
 	l.mu.Unlock()
 	if oldest != nil {
-		oldest.Conn.Close() // who uses it sees that, and closes it too
+		oldest.Conn.Close() // the HTTP server gets an error and closes it too
 	}
 	return c, nil
 }
 
-// A newestConn is a connection that a newestListener may close.
-type newestConn struct {
+// A limitConn is a connection that a limitListener may close.
+type limitConn struct {
 	net.Conn
-	listener *newestListener
-	place    *list.Element // among those that are open, nil once it is not; guarded by the listener's mu
+	listener *limitListener
+	element  *list.Element // of listener.open, nil if it is not in there; guarded by listener.mu
 }
 
 // Close closes the connection. It may be called more than once.
-func (c *newestConn) Close() error {
+func (c *limitConn) Close() error {
 	c.listener.mu.Lock()
-	if c.place != nil {
-		c.listener.open.Remove(c.place)
-		c.place = nil
+	if c.element != nil {
+		c.listener.open.Remove(c.element)
+		c.element = nil
 	}
 	c.listener.mu.Unlock()
 	return c.Conn.Close()

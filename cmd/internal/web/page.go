@@ -12,14 +12,14 @@ import (
 //go:embed page
 var pageFiles embed.FS
 
-// servePage serves the status page: one document, which needs nothing from
-// elsewhere, and whose style and script alone the browser is to follow.
+// servePage serves the status page. The page is one document that loads nothing else
+// except events. Its policy allows no other style and no other script.
 var servePage = newPage()
 
 func newPage() http.HandlerFunc {
-	style := pagePart("page.css")
-	script := pagePart("dom.js") + pagePart("members.js") + pagePart("ring.js") + pagePart("charts.js") + pagePart("page.js")
-	document := []byte(strings.NewReplacer("{{style}}", style, "{{script}}", script).Replace(pagePart("page.html")))
+	style := pageFile("page.css")
+	script := pageFile("dom.js") + pageFile("members.js") + pageFile("ring.js") + pageFile("charts.js") + pageFile("page.js")
+	document := []byte(strings.NewReplacer("{{style}}", style, "{{script}}", script).Replace(pageFile("page.html")))
 	policy := fmt.Sprintf("default-src 'none'; connect-src 'self'; img-src data:; style-src %s; script-src %s; "+
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
 		policyHash(style), policyHash(script))
@@ -31,15 +31,16 @@ func newPage() http.HandlerFunc {
 	}
 }
 
-func pagePart(name string) string {
+func pageFile(name string) string {
 	text, err := pageFiles.ReadFile("page/" + name)
 	if err != nil {
-		panic(err) // it is part of the program
+		panic(err) // the files are embedded
 	}
 	return string(text)
 }
 
-// policyHash names an inline style or script in a Content-Security-Policy.
+// policyHash returns the source expression for an inline style or script in a
+// Content-Security-Policy.
 func policyHash(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"

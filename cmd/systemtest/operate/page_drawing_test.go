@@ -111,32 +111,32 @@ func TestPageShowsWhatIsWrongAsTextAlone(t *testing.T) {
 		partition(p)["queue"] = dict{"name": "q", "messages_ready": 1000 * p}
 	}
 	partition(40)["outdated_claims"] = list{dict{"member": markup, "epoch": 6}}
-	bad["problems"] = list{"ident-9 does not answer, though others believe it to be alive.",
-		"Nobody who answers owns 4 of 64 partitions: 20-23. Requests to their users wait.", markup}
+	bad["problems"] = list{"ident-9 does not reply, but other instances believe that it is alive.",
+		"4 of 64 partitions have no owner among the instances that replied: 20-23. Requests for their users wait.", markup}
 	bad["missing"] = list{"ident-9"}
-	bad["changes"] = list{dict{"at": time.Now(), "what": "ident-9 does not answer"}, dict{"at": time.Now(), "what": markup}}
+	bad["changes"] = list{dict{"at": time.Now(), "what": "ident-9 does not reply"}, dict{"at": time.Now(), "what": markup}}
 	bad["shared_queue"] = dict{"name": "q", "messages_ready": 17}
 	bad["members"].(list)[2].(dict)["version"] = markup
 	st.send(t, "view", bad)
 
 	b := harness.OpenPage(t, st.url)
-	b.ExpectText(t, "verdict", "3 things are wrong:")
+	b.ExpectText(t, "verdict", "3 problems:")
 	for _, id := range []string{"problems", "changes", "members"} {
 		b.ExpectText(t, id, markup)
 	}
 	b.ExpectTrue(t, "a letter for each of those who own", `["A", "B", "C", "D", "E", "F", "?"].every((letter) =>
 		[...document.querySelectorAll("#letters text")].some((text) => text.textContent === letter))`)
-	for _, text := range []string{"owned: 57", "starting: 1", "handing over: 2", "nobody's (?): 4", "claimed by several: 1"} {
+	for _, text := range []string{"owned: 57", "starting: 1", "handing over: 2", "no owner (?): 4", "several owners: 1"} {
 		b.ExpectText(t, "phase-legend", text)
 	}
-	b.ExpectTrue(t, "who does not answer is shown", rowSays("ident-9", "no answer"))
+	b.ExpectTrue(t, "who does not answer is shown", rowSays("ident-9", "no reply"))
 	b.ExpectText(t, "backlog", "23,000")
 	b.ExpectText(t, "shared-queue", "17 requests wait in the shared queue")
 	b.ExpectTrue(t, "the tab's title says so", `document.title === "(3!) glotpod.ident"`)
 
 	// What a segment is can be read, also with the keyboard alone.
 	b.Eval(t, `document.querySelector("[data-partition='21']").dispatchEvent(new MouseEvent("click", {bubbles: true}))`)
-	b.ExpectText(t, "partition", "Partition 21: nobody's, 21000 waiting")
+	b.ExpectText(t, "partition", "Partition 21: no owner, 21000 waiting")
 	b.Eval(t, `[document.getElementById("ring").focus(), document.getElementById("ring").dispatchEvent(new KeyboardEvent("keydown", {key: "Home"})),
 		document.getElementById("ring").dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowLeft"}))]`)
 	b.ExpectText(t, "partition", "Partition 63: ")
@@ -155,7 +155,7 @@ func TestPageShowsWhatIsWrongAsTextAlone(t *testing.T) {
 	}
 
 	st.send(t, "trouble", "RabbitMQ cannot be reached: "+markup)
-	b.ExpectText(t, "contact", "This instance cannot see the cluster: RabbitMQ cannot be reached: "+markup)
+	b.ExpectText(t, "contact", "This instance cannot survey the cluster: RabbitMQ cannot be reached: "+markup)
 	b.ExpectTrue(t, "the last picture is greyed", `document.getElementById("picture").className === "stale"`)
 	b.Screenshot(t, "trouble")
 	b.CheckConsole(t, strings.TrimPrefix(st.url, "http://"))

@@ -34,7 +34,7 @@ func TestPageShowsTheClusterAsItChanges(t *testing.T) {
 		b.ExpectTrue(t, name+" is ready", rowSays(name, "ready"))
 		b.ExpectText(t, "owned", name)
 	}
-	b.ExpectText(t, "rate-chart", "at most")
+	b.ExpectText(t, "rate-chart", "maximum")
 	b.ExpectTrue(t, "all segments have a letter", `document.querySelectorAll("#letters text").length === 64`)
 	b.Screenshot(t, "three")
 	b.Eval(t, `(window.sameDocument = true)`)

@@ -152,7 +152,7 @@ func TestStatusShowsWhoHasWhichPartitionAndHowMuchWaits(t *testing.T) {
 		t.Errorf("status ended with %d: %s", status, stderr)
 	}
 	want := []string{
-		"INSTANCE INCARNATION STATE VERSION UP PARTITIONS REQUESTS/S SHARED/S WARM USERS",
+		"INSTANCE INCARNATION STATE VERSION UP PARTITIONS REQUESTS/S SHARED/S CACHED USERS",
 		"web-1 12.3 ready 1.2.3 1h0m 2 3.0 0.0 0",
 		"web-2 12.3 ready 1.2.3 1h0m 2 3.0 0.0 0",
 		"",
@@ -227,8 +227,8 @@ func TestStatusNamesPartitionsWithoutAnOwnerAndWithSeveral(t *testing.T) {
 	}
 	got := strings.Join(rows(stdout), "\n")
 	for _, want := range []string{
-		"Shared queue glotpod.rpc/ident: no such queue\n\nPARTITION OWNER EPOCH STATE READY REQUESTS/S\n0 nobody - - no queue 0.0\n1 nobody - - no queue 0.0\n2 nobody - - no queue 0.0\n3 web-2 9 owned no queue 1.5\n",
-		"\nNobody owns 3 of 4 partitions: 0-2\n",
+		"Shared queue glotpod.rpc/ident: no such queue\n\nPARTITION OWNER EPOCH STATE READY REQUESTS/S\n0 none - - no queue 0.0\n1 none - - no queue 0.0\n2 none - - no queue 0.0\n3 web-2 9 owned no queue 1.5\n",
+		"\n3 of 4 partitions have no owner: 0-2\n",
 		"\n3: web-2 under epoch 9, not web-3 under epoch 8, not web-1 under epoch 7",
 	} {
 		if !strings.Contains(got, want) {
@@ -254,7 +254,7 @@ func TestStatusTellsWhyItDoesNotKnow(t *testing.T) {
 		t.Errorf("where nobody answers, status ended with %d: %s", status, stdout+stderr)
 	}
 	s.play(t, "web-1", "web-2")
-	if status, stdout, _ := s.run(t, "status", "--timeout=1s"); status != 3 || !strings.Contains(stdout, "No answer in time from web-2,") {
+	if status, stdout, _ := s.run(t, "status", "--timeout=1s"); status != 3 || !strings.Contains(stdout, "No reply in time from web-2.") {
 		t.Errorf("where one does not answer, status ended with %d: %s", status, stdout)
 	}
 	if status, stdout, stderr := s.run(t, "status", "web-1"); status != 2 || stdout != "" || stderr == "" {

@@ -1,17 +1,17 @@
 const plot = { width: 360, height: 150, left: 46, right: 350, top: 10, bottom: 124 };
 const chartSpan = 600; // seconds
 
-// roundUp returns the next greater number that reads well on an axis.
+// roundUp returns the next greater round number, for an axis.
 function roundUp(x) {
   const power = 10 ** Math.floor(Math.log10(x));
   return [1, 1.5, 2, 3, 4, 6, 8, 10].map((n) => n * power).find((n) => n >= x * 0.999);
 }
 
-// path joins points [time, value], but for gaps, where value is null or a time
-// is left out.
+// path connects points [time, value]. It leaves a gap where a value is null or a time
+// is missing.
 function path(points, x, y) {
   const steps = points.slice(1).map(([time], i) => time - points[i][0]);
-  const usual = Math.min(...steps);
+  const interval = Math.min(...steps);
   let d = "";
   let previous = null;
   for (const [time, value] of points) {
@@ -19,15 +19,15 @@ function path(points, x, y) {
       previous = null;
       continue;
     }
-    const joined = previous !== null && time - previous < 1.5 * usual;
-    d += `${joined ? "L" : "M"}${x(time).toFixed(1)} ${y(value).toFixed(1)}`;
-    if (!joined) d += "h0.01"; // a dot, if nothing follows
+    const connected = previous !== null && time - previous < 1.5 * interval;
+    d += `${connected ? "L" : "M"}${x(time).toFixed(1)} ${y(value).toFixed(1)}`;
+    if (!connected) d += "h0.01"; // a dot, in case that no line follows
     previous = time;
   }
   return d;
 }
 
-// drawChart draws lines over the last minutes; each has a class and points.
+// drawChart draws lines for the last chartSpan seconds. Each line has a class and points.
 function drawChart(id, now, lines, summary) {
   const figureElement = byId(id);
   setText(figureElement.querySelector("figcaption span"), summary);
@@ -63,13 +63,13 @@ function drawCharts(view) {
   const points = (valueOf) => rates.map((r) => [r.end, valueOf(r)]);
   const milliseconds = (seconds) => (seconds === null ? null : seconds * 1000);
 
-  const most = Math.max(...rates.map((r) => r.per_second), 0);
+  const highest = Math.max(...rates.map((r) => r.per_second), 0);
   const last = rates.at(-1);
   drawChart("rate-chart", now, [{ kind: "", points: points((r) => r.per_second) }],
-    last ? `${figure(last.per_second)} at last, ${figure(most)} at most` : "not known yet");
+    last ? `now ${figure(last.per_second)}, maximum ${figure(highest)}` : "not known yet");
 
-  const answered = rates.filter((r) => r.p50_seconds !== null).at(-1);
+  const latest = rates.filter((r) => r.p50_seconds !== null).at(-1);
   drawChart("latency-chart", now,
     [{ kind: "", points: points((r) => milliseconds(r.p50_seconds)) }, { kind: "dashed", points: points((r) => milliseconds(r.p99_seconds)) }],
-    answered ? `p50 ${figure(answered.p50_seconds * 1000)}, p99 ${figure(answered.p99_seconds * 1000)} at last` : "no requests");
+    latest ? `now p50 ${figure(latest.p50_seconds * 1000)}, p99 ${figure(latest.p99_seconds * 1000)}` : "no requests");
 }

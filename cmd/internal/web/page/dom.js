@@ -1,10 +1,11 @@
 "use strict";
 
-// Whatever comes from the cluster is set as text or as a number, never as markup.
+// Data of the cluster is set as text or as a number, never as markup.
 
 const byId = (id) => document.getElementById(id);
 
-// setText leaves alone what is so already, so that only what is new is read out.
+// setText does not touch a text that is right already, so that screen readers read out
+// only what has changed.
 function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -23,7 +24,7 @@ function make(namespace, tag, attributes, children) {
 const html = (tag, attributes = {}, ...children) => make("http://www.w3.org/1999/xhtml", tag, attributes, children);
 const svg = (tag, attributes = {}, ...children) => make("http://www.w3.org/2000/svg", tag, attributes, children);
 
-// replace gives an element other children, if what they are made of has changed.
+// replace replaces the children of an element if their source has changed.
 function replace(element, source, childrenOf) {
   const key = JSON.stringify(source);
   if (element.dataset.key === key) return;
@@ -31,11 +32,11 @@ function replace(element, source, childrenOf) {
   element.replaceChildren(...childrenOf(source));
 }
 
-const plural = (n, what) => `${n} ${what}${n === 1 ? "" : "s"}`;
+const plural = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 
 const twoDigits = (n) => String(n).padStart(2, "0");
 
-// clock writes a time of this day, as this machine has it.
+// clock formats the local time of day.
 function clock(time, withSeconds = true) {
   const t = new Date(time);
   const minutes = `${twoDigits(t.getHours())}:${twoDigits(t.getMinutes())}`;
@@ -50,13 +51,13 @@ function duration(milliseconds) {
   return `${Math.floor(s / 86400)} d ${Math.floor(s / 3600) % 24} h`;
 }
 
-// figure writes a number with about three digits.
+// figure formats a number with about three digits.
 function figure(x) {
   if (x >= 100 || x === 0) return String(Math.round(x));
   return x.toFixed(x >= 10 ? 1 : 2);
 }
 
-// ranges writes ascending numbers as in "0-3, 7".
+// ranges formats ascending numbers as in "0-3, 7".
 function ranges(numbers) {
   const parts = [];
   for (let i = 0; i < numbers.length;) {

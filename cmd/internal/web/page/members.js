@@ -1,38 +1,37 @@
-// Each instance has a letter, in the order of names at first. It keeps the letter
-// as long as it is shown, and has it again if nobody else does when it comes back.
-const seats = [];
-
-function seatOf(name) { return seats.indexOf(name); }
+// Each instance has a letter: that of its index in this list of names. An instance keeps
+// its letter while it is shown. If it comes back, it gets the same letter unless another
+// instance has taken it.
+const letters = [];
 
 function letterOf(name) {
   let letter = "";
-  for (let n = seatOf(name) + 1; n > 0; n = Math.floor((n - 1) / 26)) {
+  for (let n = letters.indexOf(name) + 1; n > 0; n = Math.floor((n - 1) / 26)) {
     letter = String.fromCharCode(65 + (n - 1) % 26) + letter;
   }
   return letter;
 }
 
-const colours = 8; // in the style
+const colours = 8; // as in page.css
 
-const colourOf = (name) => `m${seatOf(name) % colours}`;
+const colourOf = (name) => `m${letters.indexOf(name) % colours}`;
 
 const lettered = (name) => `${letterOf(name)} ${name}`;
 
-function seat(names) {
+function assignLetters(names) {
   for (const name of names) {
-    if (seats.includes(name)) continue;
-    const free = seats.findIndex((holder) => !names.includes(holder));
-    if (free < 0) seats.push(name);
-    else seats[free] = name;
+    if (letters.includes(name)) continue;
+    const free = letters.findIndex((owner) => !names.includes(owner));
+    if (free < 0) letters.push(name);
+    else letters[free] = name;
   }
 }
 
-// Who has gone is shown for a while, by name.
+// An instance that is gone stays in the list for this time, in ms.
 const showGoneFor = 60_000;
 const lastSeen = new Map();
 const goneSince = new Map();
 
-// membersOf returns all that are to be shown, by name.
+// membersOf returns the instances to show, by name.
 function membersOf(view) {
   const at = Date.parse(view.at);
   const all = new Map();
@@ -42,7 +41,7 @@ function membersOf(view) {
     goneSince.delete(m.name);
   }
   for (const name of view.missing) {
-    all.set(name, { name, state: "no answer" });
+    all.set(name, { name, state: "no reply" });
     goneSince.delete(name);
   }
   for (const name of lastSeen.keys()) {
@@ -57,7 +56,7 @@ function membersOf(view) {
     }
   }
   const members = [...all.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
-  seat(members.map((m) => m.name));
+  assignLetters(members.map((m) => m.name));
   return members;
 }
 
@@ -68,7 +67,7 @@ const memberColumns = [
   ["Partitions", "number", (m) => String(m.partitions.length)],
   ["Own requests/s", "number", (m) => figure(m.partitions.reduce((sum, p) => sum + p.requests_per_second, 0))],
   ["Shared requests/s", "number", (m) => figure(m.shared_requests_per_second)],
-  ["Warm users", "number", (m) => m.warm_users.toLocaleString("en")],
+  ["Cached users", "number", (m) => m.warm_users.toLocaleString("en")],
 ];
 
 const memberRows = new Map();

@@ -1,5 +1,5 @@
-let view = null; // the last one
-let heardAt = null; // when the instance was last heard of, by this machine's clock
+let view = null; // the latest
+let lastEventAt = null; // by the clock of this machine
 let source = null;
 
 function drawVerdict(members) {
@@ -9,8 +9,8 @@ function drawVerdict(members) {
   const moving = partitions.filter((p) => p.phase === "handing over" || p.phase === "starting").length;
   let text = `All ${partitions.length} partitions have one owner. ${present}.`;
   if (partitions.length === 1) text = `The partition has one owner. ${present}.`;
-  if (wrong) text = problems.length === 1 ? "Something is wrong:" : `${problems.length} things are wrong:`;
-  else if (moving > 0) text += ` ${plural(moving, "partition")} changing hands.`;
+  if (wrong) text = `${plural(problems.length, "problem")}:`;
+  else if (moving > 0) text += ` ${plural(moving, "partition")} moving.`;
   setText(byId("verdict"), text);
   setAttribute(byId("now"), "class", wrong ? "wrong" : "");
   replace(byId("problems"), problems, (all) => all.map((problem) => html("li", {}, problem)));
@@ -24,16 +24,16 @@ function drawChanges() {
     html("li", {}, html("time", { datetime: time }, clock(time)), html("span", {}, what))));
 }
 
-const mostBacklogs = 8;
+const maxBacklogs = 8;
 
 function drawQueues() {
   const shared = view.shared_queue.messages_ready;
-  setText(byId("shared-queue"), shared === null ? "There is no shared queue." :
-    shared === 0 ? "In the shared queue nothing waits." :
+  setText(byId("shared-queue"), shared === null ? "The shared queue does not exist." :
+    shared === 0 ? "The shared queue is empty." :
     shared === 1 ? "1 request waits in the shared queue." : `${shared.toLocaleString("en")} requests wait in the shared queue.`);
   const waiting = view.partitions.filter((p) => p.queue.messages_ready > 0)
-    .sort((a, b) => b.queue.messages_ready - a.queue.messages_ready).slice(0, mostBacklogs)
-    .map((p) => [String(p.partition), p.owner ? lettered(p.owner) : "nobody", p.queue.messages_ready.toLocaleString("en")]);
+    .sort((a, b) => b.queue.messages_ready - a.queue.messages_ready).slice(0, maxBacklogs)
+    .map((p) => [String(p.partition), p.owner ? lettered(p.owner) : "none", p.queue.messages_ready.toLocaleString("en")]);
   byId("backlog").hidden = waiting.length === 0;
   byId("no-backlog").hidden = waiting.length > 0;
   replace(byId("backlog").tBodies[0], waiting, (all) => all.map(([partition, owner, ready]) =>
@@ -45,7 +45,7 @@ function redraw() {
   const members = membersOf(view);
   if (only !== null && !members.some((m) => m.name === only)) only = null;
   byId("picture").hidden = false;
-  setText(byId("seen"), `as ${view.seen_from} sees the cluster, ${clock(view.at)}`);
+  setText(byId("seen"), `the cluster as seen from ${view.seen_from} at ${clock(view.at)}`);
   drawVerdict(members);
   drawRing(view, members);
   drawMembers(members, Date.parse(view.at), view.seen_from);
@@ -54,49 +54,49 @@ function redraw() {
   drawQueues();
 }
 
-// complain says why there is no new picture; null: there is one.
-function complain(reason) {
+// showError shows why there is no new view. null hides the error.
+function showError(reason) {
   byId("contact").hidden = reason === null;
   setAttribute(byId("picture"), "class", reason === null ? "" : "stale");
   if (reason === null) return;
-  setText(byId("contact"), view === null ? reason : `${reason} Below is the last picture, of ${clock(view.at)}.`);
+  setText(byId("contact"), view === null ? reason : `${reason} The page shows the state at ${clock(view.at)}.`);
   document.title = "(no contact) glotpod.ident";
 }
 
-const retryAfter = 3_000;
-const silentAfter = 20_000; // far more than it takes the instance to look
+const retryAfter = 3_000; // ms
+const silentAfter = 20_000; // ms; far more than a survey of the cluster takes
 
-function lost() {
-  const since = heardAt === null ? "" : ` since ${clock(heardAt)}`;
-  complain(`No contact with this instance${since}, trying again.`);
+function showLost() {
+  const since = lastEventAt === null ? "" : ` since ${clock(lastEventAt)}`;
+  showError(`No contact with this instance${since}, reconnecting.`);
 }
 
 function listen() {
   source?.close();
   source = new EventSource("events");
-  let silence = setTimeout(again, silentAfter);
-  const heard = () => {
-    heardAt = Date.now();
+  let silence = setTimeout(reconnect, silentAfter);
+  const received = () => {
+    lastEventAt = Date.now();
     clearTimeout(silence);
-    silence = setTimeout(again, silentAfter);
+    silence = setTimeout(reconnect, silentAfter);
   };
-  function again() {
+  function reconnect() {
     source.close();
     clearTimeout(silence);
-    lost();
+    showLost();
     setTimeout(listen, retryAfter);
   }
   source.addEventListener("view", ({ data }) => {
-    heard();
+    received();
     view = JSON.parse(data);
     redraw();
-    complain(null);
+    showError(null);
   });
   source.addEventListener("trouble", ({ data }) => {
-    heard();
-    complain(`This instance cannot see the cluster: ${JSON.parse(data)}. It tries again.`);
+    received();
+    showError(`This instance cannot survey the cluster: ${JSON.parse(data)}. It tries again.`);
   });
-  source.addEventListener("error", again);
+  source.addEventListener("error", reconnect);
 }
 
 listen();

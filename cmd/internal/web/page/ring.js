@@ -1,10 +1,10 @@
 const ring = { centre: 200, inner: 128, outer: 188, tick: 197, count: 0, segments: [], owners: [], movedAt: [] };
 
-const showMovedFor = 10_000;
+const showMovedFor = 10_000; // ms
 
-let partitions = []; // as they were last seen
-let chosen = null; // the number of the partition that is told of
-let only = null; // the name of the instance whose partitions alone are shown
+let partitions = []; // of the latest view
+let chosen = null; // the number of the partition that is described
+let only = null; // the name of the instance whose partitions are highlighted; null: all
 
 function at(radius, turn) {
   const angle = 2 * Math.PI * turn;
@@ -14,7 +14,7 @@ function at(radius, turn) {
 // arc returns the outline of the partitions from first to before end.
 function arc(first, end, inner = ring.inner, outer = ring.outer) {
   const from = first / ring.count;
-  const to = Math.min(end / ring.count, from + 0.9999); // a whole turn would be none
+  const to = Math.min(end / ring.count, from + 0.9999); // an arc of a full circle would not be drawn
   const wide = to - from > 0.5 ? 1 : 0;
   const point = (radius, turn) => at(radius, turn).map((x) => x.toFixed(2)).join(" ");
   return `M${point(outer, from)}A${outer} ${outer} 0 ${wide} 1 ${point(outer, to)}` +
@@ -38,7 +38,7 @@ function layOutRing(count) {
   choose(null);
 }
 
-// runs are neighbours with one owner, as [owner, first, end].
+// runs returns the runs of adjacent partitions with the same owner, as [owner, first, end].
 function runs() {
   const all = [];
   partitions.forEach(({ owner }, p) => {
@@ -49,23 +49,23 @@ function runs() {
   return all;
 }
 
-// drawLetters puts each owner's letter where there is room for it.
+// drawLetters draws the letter of each owner where there is room for it.
 function drawLetters() {
   const middle = (ring.inner + ring.outer) / 2;
   const one = (2 * Math.PI * middle) / ring.count;
-  const letters = [];
+  const labels = [];
   const put = (owner, from, to) => {
     const size = Math.min(18, (to - from) * one * 0.95);
     if (size < 9) return;
     const [x, y] = at(middle, (from + to) / 2 / ring.count);
-    letters.push([owner ? letterOf(owner) : "?", owner ? colourOf(owner) : "nobody", x.toFixed(1), y.toFixed(1), size.toFixed(1)]);
+    labels.push([owner ? letterOf(owner) : "?", owner ? colourOf(owner) : "nobody", x.toFixed(1), y.toFixed(1), size.toFixed(1)]);
   };
   for (const [owner, first, end] of runs()) {
     if (only !== null && owner !== only) continue;
     if (one >= 9) for (let p = first; p < end; p++) put(owner, p, p + 1);
     else put(owner, first, end);
   }
-  replace(byId("letters"), letters, (all) => all.map(([letter, kind, x, y, size]) =>
+  replace(byId("letters"), labels, (all) => all.map(([letter, kind, x, y, size]) =>
     svg("text", { x, y, "font-size": size, class: kind }, letter)));
 }
 
@@ -94,20 +94,20 @@ function drawRing(view, members) {
   setText(byId("ring-members"), `partition${partitions.length === 1 ? "" : "s"}, ${plural(present, "instance")}`);
   drawLegend(moved.length);
   drawOwned();
-  tell();
+  describeChosen();
 }
 
 const phaseKinds = [
   ["plain", "owned", (p) => p.phase === "owned"],
   ["starting", "starting", (p) => p.phase === "starting"],
   ["handing-over", "handing over", (p) => p.phase === "handing over"],
-  ["nobody", "nobody's (?)", (p) => !p.owner],
-  ["contested", "claimed by several", (p) => p.outdated_claims.length > 0],
+  ["nobody", "no owner (?)", (p) => !p.owner],
+  ["contested", "several owners", (p) => p.outdated_claims.length > 0],
 ];
 
 function drawLegend(moved) {
   const kinds = phaseKinds.map(([kind, name, is]) => [kind, `${name}: ${partitions.filter(is).length}`]);
-  kinds.push(["moved", `changed hands in the last ${showMovedFor / 1000} s: ${moved}`]);
+  kinds.push(["moved", `moved in the last ${showMovedFor / 1000} s: ${moved}`]);
   replace(byId("phase-legend"), kinds, (all) => all.map(([kind, text]) => {
     const shape = kind === "moved" ? { x: 2, y: 8, width: 16, height: 5 } : { x: 2, y: 2, width: 16, height: 16 };
     const sample = svg("svg", { class: "sample", viewBox: "0 0 20 20", "aria-hidden": "true" });
@@ -122,20 +122,20 @@ function drawOwned() {
   for (const { partition, owner } of partitions) {
     byOwner.set(owner, [...(byOwner.get(owner) ?? []), partition]);
   }
-  const owned = [...byOwner].map(([owner, numbers]) => [owner ? lettered(owner) : "Nobody", ranges(numbers)]).sort();
+  const owned = [...byOwner].map(([owner, numbers]) => [owner ? lettered(owner) : "No owner", ranges(numbers)]).sort();
   replace(byId("owned"), owned, (all) => all.flatMap(([owner, numbers]) => [html("dt", {}, owner), html("dd", {}, numbers)]));
 }
 
 function describe(p) {
   const waiting = p.queue.messages_ready === null ? "no queue" : `${p.queue.messages_ready} waiting`;
   const rest = `${waiting}, ${figure(p.requests_per_second)} requests/s`;
-  if (!p.owner) return `Partition ${p.partition}: nobody's, ${waiting}`;
-  const others = p.outdated_claims.map((c) => `, also claimed by ${c.member} under epoch ${c.epoch}`).join("");
+  if (!p.owner) return `Partition ${p.partition}: no owner, ${waiting}`;
+  const others = p.outdated_claims.map((c) => `, also served by ${c.member} with epoch ${c.epoch}`).join("");
   return `Partition ${p.partition}: ${lettered(p.owner)}, ${p.phase}, epoch ${p.epoch}${others}, ${rest}`;
 }
 
-// tell says how the partition is that somebody has pointed at.
-function tell() {
+// describeChosen shows the description of the chosen partition.
+function describeChosen() {
   if (chosen === null || !partitions[chosen]) return;
   const text = describe(partitions[chosen]);
   setText(byId("partition"), text);
@@ -146,7 +146,7 @@ function choose(p) {
   chosen = p;
   setAttribute(byId("ring"), "aria-valuenow", p ?? 0);
   setAttribute(byId("chosen"), "d", p === null ? "" : arc(p, p + 1));
-  tell();
+  describeChosen();
 }
 
 function showOnly(name) {
@@ -165,8 +165,8 @@ byId("ring").addEventListener("focus", () => {
 });
 
 byId("ring").addEventListener("keydown", (event) => {
-  const far = Math.max(1, Math.round(ring.count / 8));
-  const step = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: far, PageDown: -far }[event.key];
+  const page = Math.max(1, Math.round(ring.count / 8));
+  const step = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: page, PageDown: -page }[event.key];
   const p = chosen ?? 0;
   if (step) choose((p + step + ring.count) % ring.count);
   else if (event.key === "Home") choose(0);

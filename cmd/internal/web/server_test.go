@@ -1,0 +1,88 @@
+package web
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+)
+
+// A fakeInstance has fixed states.
+type fakeInstance struct{ ready, started error }
+
+func (i fakeInstance) Ready() error   { return i.ready }
+func (i fakeInstance) Started() error { return i.started }
+
+// get sends a request to a server that does not listen.
+func get(s *Server, path string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	s.routes(prometheus.NewRegistry(), false).ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+	return w
+}
+
+func TestProbes(t *testing.T) {
+	draining := errors.New("draining")
+	for name, test := range map[string]struct {
+		instance               Instance // nil: not set
+		livez, readyz, startup string   // "": the probe succeeds
+	}{
+		"starting":       {nil, "", "starting", "starting"},
+		"serving":        {fakeInstance{}, "", "", ""},
+		"draining":       {fakeInstance{ready: draining}, "", "draining", ""},
+		"not yet served": {fakeInstance{draining, draining}, "", "draining", "draining"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &Server{log: zap.NewNop()}
+			if test.instance != nil {
+				s.SetInstance(test.instance)
+			}
+			for path, reason := range map[string]string{"/livez": test.livez, "/readyz": test.readyz, "/startupz": test.startup} {
+				status, body := http.StatusOK, "ok"
+				if reason != "" {
+					status, body = http.StatusServiceUnavailable, reason
+				}
+				if w := get(s, path); w.Code != status || strings.TrimSpace(w.Body.String()) != body {
+					t.Errorf("%s: %d %q, want %d %q", path, w.Code, w.Body, status, body)
+				}
+			}
+		})
+	}
+}
+
+func TestPage(t *testing.T) {
+	s := &Server{log: zap.NewNop()}
+	w := get(s, "/")
+	policy, body := w.Result().Header.Get("Content-Security-Policy"), w.Body.String()
+	t.Run("policy denies by default", func(t *testing.T) {
+		if w.Code != http.StatusOK || !strings.Contains(policy, "default-src 'none'") || strings.Contains(policy, "unsafe") {
+			t.Errorf("%d, with the policy %q", w.Code, policy)
+		}
+	})
+	t.Run("policy allows the style and the script", func(t *testing.T) {
+		for _, part := range []struct{ begin, end, directive string }{
+			{"<style>", "</style>", "style-src "}, {"<script>", "</script>", "script-src "},
+		} {
+			_, rest, _ := strings.Cut(body, part.begin)
+			text, rest, found := strings.Cut(rest, part.end)
+			if !found || text == "" || strings.Contains(rest, part.begin) || !strings.Contains(policy, part.directive+policyHash(text)) {
+				t.Errorf("the policy %q does not allow the content of %s", policy, part.begin)
+			}
+		}
+	})
+	t.Run("loads nothing and sets no markup", func(t *testing.T) {
+		for _, unwanted := range []string{"{{", "src=", "@import", "innerHTML", "insertAdjacentHTML"} {
+			if strings.Contains(body, unwanted) {
+				t.Errorf("the page contains %q", unwanted)
+			}
+		}
+	})
+	t.Run("unknown path", func(t *testing.T) {
+		if w := get(s, "/elsewhere"); w.Code != http.StatusNotFound {
+			t.Errorf("status %d", w.Code)
+		}
+	})
+}
