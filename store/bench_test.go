@@ -12,29 +12,28 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
-// BenchmarkCommit renames users, so many at a time, who are known or have to be read
-// first, and reports beside the time
-// what a write adds to the write-ahead log, by which replicas and the disk are
-// loaded. What others write to the same server meanwhile is counted as well.
+// BenchmarkCommit renames users, which are cached or have to be read. It also reports how
+// many bytes a write adds to the write-ahead log, which load replicas and the disk. That
+// includes what other programs write to the same server meanwhile.
 func BenchmarkCommit(b *testing.B) {
 	for _, c := range []struct {
 		concurrent int
-		known      bool
+		cached     bool
 	}{{1, false}, {1, true}, {128, false}, {128, true}} {
-		b.Run(fmt.Sprintf("concurrent=%d/known=%t", c.concurrent, c.known), func(b *testing.B) {
+		b.Run(fmt.Sprintf("concurrent=%d/cached=%t", c.concurrent, c.cached), func(b *testing.B) {
 			concurrent := c.concurrent
 			h := start(b, func(o *store.Options) { o.Log = zap.NewNop() })
 			users := make([]*actor.User, concurrent)
 			for i := range users {
 				users[i] = h.get(h.create(i))
 			}
-			rename := func(n, who int) error {
-				w := request(b, "patch", fmt.Sprint("m", n), args{"user_id": users[who].ID, "ops": replace("/name", fmt.Sprint("name ", n))})
-				if c.known {
-					w.Cached = users[who]
+			rename := func(n, user int) error {
+				w := request(b, "patch", fmt.Sprint("m", n), args{"user_id": users[user].ID, "ops": replace("/name", fmt.Sprint("name ", n))})
+				if c.cached {
+					w.Cached = users[user]
 				}
 				o, err := commit(b.Context(), h, h.lease, w)
-				users[who] = o.After
+				users[user] = o.After
 				return err
 			}
 			h.exec("CHECKPOINT")
@@ -42,14 +41,14 @@ func BenchmarkCommit(b *testing.B) {
 			var next atomic.Int64
 			var committing sync.WaitGroup
 			b.ResetTimer()
-			for who := range concurrent {
+			for user := range concurrent {
 				committing.Go(func() {
 					for {
 						n := int(next.Add(1)) - 1
 						if n >= b.N {
 							return
 						}
-						if err := rename(n, who); err != nil {
+						if err := rename(n, user); err != nil {
 							b.Error(err)
 							return
 						}
@@ -64,7 +63,7 @@ func BenchmarkCommit(b *testing.B) {
 	}
 }
 
-// BenchmarkFind reads users by id, so many at a time.
+// BenchmarkFind looks users up by id.
 func BenchmarkFind(b *testing.B) {
 	for _, concurrent := range []int{1, 128} {
 		b.Run(fmt.Sprint("concurrent=", concurrent), func(b *testing.B) {

@@ -51,6 +51,7 @@ type committer struct {
 	planner  planner
 	decider  decider
 	reserved *reservedIDs
+	patience time.Duration // see commitstate.Progress
 	outbox   *outbox.Outbox
 
 	queue     *batch.Batcher[*pending]
@@ -93,7 +94,7 @@ func (c *committer) commit(ctx context.Context, lease partition.Lease, writes []
 		c.logFailure(w, errNoLease)
 		return nil, errNoLease
 	}
-	p := newPending(ctx, lease, writes)
+	p := newPending(ctx, lease, writes, c.patience)
 	r, err := batch.Submit(ctx, c.queue, p, p.result)
 	if err != nil {
 		return nil, err

@@ -3,7 +3,11 @@ package store
 import (
 	"context"
 	"strconv"
+	"time"
 
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/glotpod/ident/store/internal/postgres"
 	"github.com/glotpod/ident/store/internal/schema"
 )
 
@@ -12,6 +16,19 @@ func (s *Store) EmptyNextSlot(ctx context.Context) error { return s.emptyNextSlo
 
 // MaintainAudit is what is done every now and then.
 func (s *Store) MaintainAudit(ctx context.Context) error { return s.audit.Maintain(ctx) }
+
+// SetPatience changes how long writes are attempted again. No write may be under way.
+func SetPatience(s *Store, d time.Duration) { s.committer.patience = d }
+
+// ContendedAttempts returns how many attempts to commit failed because another
+// transaction was in the way.
+func ContendedAttempts(s *Store) int {
+	var m dto.Metric
+	if err := s.metrics.failures.WithLabelValues(postgres.Contended.String()).Write(&m); err != nil {
+		panic(err)
+	}
+	return int(m.GetCounter().GetValue())
+}
 
 // MigrationSQL is what takes the schema from version-1 to version.
 func MigrationSQL(version int) string { return schema.SQL(version) }

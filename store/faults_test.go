@@ -2,7 +2,6 @@ package store_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -12,20 +11,21 @@ import (
 	"github.com/glotpod/ident/actor"
 )
 
-func TestRowsThatOthersHaveLockedHoldUpNobodyElse(t *testing.T) {
-	for _, known := range []bool{false, true} {
-		t.Run(fmt.Sprint("known=", known), func(t *testing.T) { testRowsThatOthersHaveLocked(t, known) })
-	}
+// TestLockedRows: writes to users whose rows another transaction has locked wait, and no
+// other writes do.
+func TestLockedRows(t *testing.T) {
+	t.Run("read", func(t *testing.T) { testLockedRows(t, false) })
+	t.Run("cached", func(t *testing.T) { testLockedRows(t, true) })
 }
 
-func testRowsThatOthersHaveLocked(t *testing.T, known bool) {
+func testLockedRows(t *testing.T, cached bool) {
 	h := start(t)
 	var ids []int64
 	users := make(map[int64]*actor.User)
 	for i := range 20 {
 		id := h.create(i)
 		ids = append(ids, id)
-		if known {
+		if cached {
 			users[id] = h.get(id)
 		}
 	}
@@ -44,7 +44,7 @@ func testRowsThatOthersHaveLocked(t *testing.T, known bool) {
 
 	var waiting sync.WaitGroup
 	rename := func(id int64) actor.Outcome {
-		return h.knowing(users[id], "patch", "", args{"user_id": id, "ops": replace("/name", "ours")})
+		return h.onCached(users[id], "patch", "", args{"user_id": id, "ops": replace("/name", "ours")})
 	}
 	for _, id := range ids[:11] {
 		waiting.Go(func() {
@@ -53,7 +53,7 @@ func testRowsThatOthersHaveLocked(t *testing.T, known bool) {
 			}
 		})
 	}
-	for range 20 { // all of this while the others wait
+	for range 20 { // while the others wait
 		for _, id := range ids[11:] {
 			if o := rename(id); o.Refusal != nil {
 				t.Fatal(o.Refusal)
@@ -75,7 +75,8 @@ func testRowsThatOthersHaveLocked(t *testing.T, known bool) {
 	}
 }
 
-func TestAbortEndsEveryCommitHoweverManyWait(t *testing.T) {
+// TestAbort: no commit outlasts it, however many wait.
+func TestAbort(t *testing.T) {
 	h := start(t)
 	foreign := connect(t, h.db.Config().ConnString())
 	err := pgx.BeginFunc(t.Context(), foreign, func(tx pgx.Tx) error {
@@ -98,25 +99,5 @@ func TestAbortEndsEveryCommitHoweverManyWait(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-func TestAFencedWriteWhoseTransactionFailsIsFencedStill(t *testing.T) {
-	h := start(t)
-	created := h.do("create", "m1", ada(1))
-	// The removal of what was delivered fails, since the row is locked.
-	foreign := connect(t, h.db.Config().ConnString())
-	locked := begin(t, foreign)
-	if _, err := locked.Exec(t.Context(), "SELECT FROM ident_outbox FOR UPDATE"); err != nil {
-		t.Fatal(err)
-	}
-	h.ConfirmNotifications(h.one("SELECT id FROM ident_outbox").(int64))
-	stale := h.lease
-	stale.Epoch += 5
-	if err := rename(h, h.Store, stale, created.UserID, "stale"); !errors.Is(err, actor.ErrFenced) {
-		t.Errorf("%v", err)
-	}
-	if u := h.get(created.UserID); u.Name == "stale" {
-		t.Error("the stale write landed")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"reflect"
 	"sync"
 	"sync/atomic"
@@ -18,14 +19,14 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
-// lockShared is how a write locks a partition.
+// lockShared locks a partition as a write does.
 const lockShared = "SELECT pg_advisory_xact_lock_shared(x'6964656e'::int, $1)"
 
-// waitsForLock is whether a backend waits for an advisory lock.
+// waitsForLock says whether a connection waits for an advisory lock.
 const waitsForLock = `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
 	AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`
 
-// rename commits a write to a user under a lease.
+// rename commits a write that renames a user, under a lease.
 func rename(h *harness, s *store.Store, lease partition.Lease, id int64, name string) error {
 	w := request(h.t, "patch", "", args{"user_id": id, "ops": replace("/name", name)})
 	o, err := h.commit(s, lease, w)
@@ -34,6 +35,9 @@ func rename(h *harness, s *store.Store, lease partition.Lease, id int64, name st
 	}
 	return err
 }
+
+// long says that random tests are to make all their rounds.
+var long = os.Getenv("GLOTPOD_IDENT_TEST_LONG") != ""
 
 func begin(t testing.TB, conn *pgx.Conn) pgx.Tx {
 	t.Helper()
@@ -45,8 +49,18 @@ func begin(t testing.TB, conn *pgx.Conn) pgx.Tx {
 	return tx
 }
 
-// Why the fence is a lock, and not only a look at the epoch or a lesser lock.
-func TestAStaleWriteLandsWhereTheEpochIsOnlyComparedOrLockedForKeyShare(t *testing.T) {
+// TestFence: no write is committed under a lease that has ended.
+func TestFence(t *testing.T) {
+	t.Run("a lesser fence lets a stale write land", testLesserFences)
+	t.Run("the rest of the group is committed", testFenceInGroup)
+	t.Run("no lease", testNoLease)
+	t.Run("random owners", testFenceAtRandom)
+	t.Run("the transaction fails", testFenceAfterFailure)
+}
+
+// testLesserFences shows why the fence is an advisory lock. It is not enough to compare the
+// epoch, or to lock its row FOR KEY SHARE.
+func testLesserFences(t *testing.T) {
 	h := start(t)
 	id := h.create(1)
 	for name, check := range map[string]string{
@@ -60,7 +74,7 @@ func TestAStaleWriteLandsWhereTheEpochIsOnlyComparedOrLockedForKeyShare(t *testi
 			if err := stale.QueryRow(t.Context(), check, epoch).Scan(&current); err != nil || !current {
 				t.Fatal(current, err)
 			}
-			h.claim(0, epoch) // is not held up
+			h.claim(0, epoch) // does not wait
 			if _, err := stale.Exec(t.Context(), "UPDATE users SET name = $1 WHERE id = $2", name, id); err != nil {
 				t.Fatal(err)
 			}
@@ -74,15 +88,15 @@ func TestAStaleWriteLandsWhereTheEpochIsOnlyComparedOrLockedForKeyShare(t *testi
 	}
 }
 
-func TestAWriteUnderALeaseThatIsOverIsFencedAndOthersOfItsGroupAreNot(t *testing.T) {
+func testFenceInGroup(t *testing.T) {
 	h := start(t)
-	over, good := h.lease, h.claim(1, 0)
-	h.claim(0, over.Epoch)
-	given := h.claim(2, 0)
-	h.release(given)
-	leases := []partition.Lease{over, good, given, {Partition: 1, Epoch: good.Epoch + 1}, {Partition: 99, Epoch: 1}}
+	lost, valid := h.lease, h.claim(1, 0)
+	h.claim(0, lost.Epoch)
+	released := h.claim(2, 0)
+	h.release(released)
+	leases := []partition.Lease{lost, valid, released, {Partition: 1, Epoch: valid.Epoch + 1}, {Partition: 99, Epoch: 1}}
 
-	// Whoever comes first waits for the lock, so that the rest share groups.
+	// The first groups wait for the locks, so that the rest of the writes share groups.
 	h.exec("BEGIN; SELECT pg_advisory_xact_lock(x'6964656e'::int, p) FROM generate_series(0, 3) AS p")
 	var committing sync.WaitGroup
 	for i := range 100 {
@@ -92,9 +106,9 @@ func TestAWriteUnderALeaseThatIsOverIsFencedAndOthersOfItsGroupAreNot(t *testing
 		committing.Go(func() {
 			o, err := commit(t.Context(), h, lease, w)
 			switch {
-			case lease == good && (err != nil || !o.Applied):
-				t.Errorf("under a good lease: %+v, %v", o, err)
-			case lease != good && !errors.Is(err, actor.ErrFenced):
+			case lease == valid && (err != nil || !o.Applied):
+				t.Errorf("under a valid lease: %+v, %v", o, err)
+			case lease != valid && !errors.Is(err, actor.ErrFenced):
 				t.Errorf("under %+v: %+v, %v", lease, o, err)
 			}
 		})
@@ -107,7 +121,7 @@ func TestAWriteUnderALeaseThatIsOverIsFencedAndOthersOfItsGroupAreNot(t *testing
 	}
 }
 
-func TestAWriteToAUserNeedsALeaseAndARefusalDoesNot(t *testing.T) {
+func testNoLease(t *testing.T) {
 	h := start(t)
 	w := request(t, "create", "m1", ada(1))
 	w.UserID = 1
@@ -125,7 +139,7 @@ func TestAWriteToAUserNeedsALeaseAndARefusalDoesNot(t *testing.T) {
 	}
 }
 
-func TestAnOutcomeSaysWhatThisVeryCallHasMadeOfTheUser(t *testing.T) {
+func TestOutcome(t *testing.T) {
 	h := start(t)
 	created := h.do("create", "m1", ada(1))
 	id := created.UserID
@@ -144,7 +158,7 @@ func TestAnOutcomeSaysWhatThisVeryCallHasMadeOfTheUser(t *testing.T) {
 		h.do("create", "m4", ada(1)),
 	} {
 		if o.Applied || o.After != nil && (o.Refusal == nil || !reflect.DeepEqual(o.After, h.get(id))) {
-			t.Errorf("a repeat or a refusal was applied: %+v", o)
+			t.Errorf("a replay or a refusal was applied: %+v", o)
 		}
 	}
 	if deleted := h.do("delete", "m5", args{"user_id": id}); !deleted.Applied || deleted.After != nil {
@@ -152,16 +166,20 @@ func TestAnOutcomeSaysWhatThisVeryCallHasMadeOfTheUser(t *testing.T) {
 	}
 }
 
-func TestEveryCommittedWriteIsUnderTheEpochOfItsCommit(t *testing.T) {
+func testFenceAtRandom(t *testing.T) {
 	const partitions, users, owners = 3, 6, 4
+	steps := 50
+	if long {
+		steps = 150
+	}
 	h := start(t)
 	var ids []int64
 	for n := range users {
 		ids = append(ids, h.create(n))
 	}
 	h.release(h.lease)
-	// Looks at the epoch table when the write is about to be committed, which is
-	// some time after it has passed the fence.
+	// The trigger reads the epoch table just before the commit, some time after the
+	// write has passed the fence.
 	h.exec("CREATE TABLE written (n bigserial, user_id int, epoch bigint, current bigint)")
 	h.exec(`CREATE FUNCTION witness() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 		PERFORM pg_sleep(random() * 0.005);
@@ -170,8 +188,8 @@ func TestEveryCommittedWriteIsUnderTheEpochOfItsCommit(t *testing.T) {
 	h.exec(`CREATE CONSTRAINT TRIGGER witness AFTER UPDATE ON users DEFERRABLE INITIALLY DEFERRED
 		FOR EACH ROW EXECUTE FUNCTION witness()`)
 
-	// What owners remember, right or wrong, is shared by all: so leases are used
-	// long after they are over.
+	// The owners share the leases that they remember, valid or not. So leases are used
+	// long after they have ended.
 	var mu sync.Mutex
 	var known [partitions]partition.Lease
 	remember := func(l partition.Lease) {
@@ -191,7 +209,7 @@ func TestEveryCommittedWriteIsUnderTheEpochOfItsCommit(t *testing.T) {
 		r := rand.New(rand.NewPCG(1, uint64(owner)))
 		acting.Go(func() {
 			var mine [partitions]partition.Lease
-			for step := range 150 {
+			for step := range steps {
 				p := r.IntN(partitions)
 				switch {
 				case r.IntN(10) == 0:
@@ -246,13 +264,41 @@ func TestEveryCommittedWriteIsUnderTheEpochOfItsCommit(t *testing.T) {
 	acting.Wait()
 	t.Log(applied.Load(), "applied,", fenced.Load(), "fenced,", h.one("SELECT sum(epoch)::int FROM ident_partitions"), "claims")
 	if n := h.one("SELECT count(*) FROM written WHERE epoch <> current"); n != int64(0) {
-		t.Errorf("%v writes were committed under a lease that was over", n)
+		t.Errorf("%v writes were committed under a lease that had ended", n)
 	}
 	if n := h.one(`SELECT count(*) FROM (SELECT epoch, lag(epoch) OVER (PARTITION BY user_id ORDER BY n) AS before FROM written) AS w
 		WHERE before > epoch`); n != int64(0) {
 		t.Errorf("%v writes came after one of a later epoch", n)
 	}
-	if applied.Load() < 100 || fenced.Load() < 100 {
-		t.Error("too little was tried")
+	if least := int64(steps / 2); applied.Load() < least || fenced.Load() < least {
+		t.Error("too few writes were applied or fenced")
+	}
+}
+
+// testFenceAfterFailure: a fenced write stays fenced if the transaction fails that finds
+// out.
+func testFenceAfterFailure(t *testing.T) {
+	h := start(t)
+	created := h.do("create", "m1", ada(1))
+	// The removal of the confirmed notification fails, since its row is locked.
+	foreign := connect(t, h.db.Config().ConnString())
+	locked := begin(t, foreign)
+	if _, err := locked.Exec(t.Context(), "SELECT FROM ident_outbox FOR UPDATE"); err != nil {
+		t.Fatal(err)
+	}
+	h.ConfirmNotifications(h.one("SELECT id FROM ident_outbox").(int64))
+	lost := h.lease
+	lost.Epoch += 5
+	renamed := make(chan error, 1)
+	go func() { renamed <- rename(h, h.Store, lost, created.UserID, "stale") }()
+	for store.ContendedAttempts(h.Store) == 0 && len(renamed) == 0 {
+		h.exec("SELECT pg_sleep(0.01)")
+	}
+	locked.Rollback(t.Context())
+	if err := <-renamed; !errors.Is(err, actor.ErrFenced) {
+		t.Errorf("%v", err)
+	}
+	if u := h.get(created.UserID); u.Name == "stale" {
+		t.Error("the stale write was committed")
 	}
 }

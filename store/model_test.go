@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"reflect"
+	"strconv"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -12,20 +13,20 @@ import (
 	"github.com/glotpod/ident/actor"
 )
 
-// A model is what the store promises of writes that come one after another.
+// A model says what the store must do for writes that come one after another.
 type model struct {
 	users map[int64]actor.User    // without versions
-	known map[int64][]*actor.User // as each was once, the last one as he is but for foreign writes
+	seen  map[int64][]*actor.User // all states of each user; the last one is out of date only after foreign writes
 }
 
-func (m *model) know(u *actor.User) {
+func (m *model) add(u *actor.User) {
 	if u != nil {
-		m.known[u.ID] = append(m.known[u.ID], u)
+		m.seen[u.ID] = append(m.seen[u.ID], u)
 	}
 }
 
-// isNow says whether u is what the model has of the user.
-func (m *model) isNow(u *actor.User) bool {
+// isCurrent reports whether u is the user as the model has it.
+func (m *model) isCurrent(u *actor.User) bool {
 	want, exists := m.users[u.ID]
 	now := *u
 	now.Version = actor.Version{}
@@ -42,16 +43,27 @@ func (m *model) taken(u *actor.User) bool {
 	return false
 }
 
-func TestTheStoreDoesWhatItsModelDoes(t *testing.T) {
-	h := start(t)
-	// Each check takes tens of round trips: -rapid.checks asks for more.
-	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
-		f.Value.Set("25")
-		defer f.Value.Set(f.DefValue)
+// limitChecks sets the number of checks of rapid, each of which takes tens of round trips,
+// unless -rapid.checks is given.
+func limitChecks(t *testing.T, quick, full int) {
+	f := flag.Lookup("rapid.checks")
+	if f.Value.String() != f.DefValue {
+		return
 	}
+	t.Cleanup(func() { f.Value.Set(f.DefValue) })
+	if long {
+		quick = full
+	}
+	f.Value.Set(strconv.Itoa(quick))
+}
+
+// TestModel: the store does what its model does.
+func TestModel(t *testing.T) {
+	h := start(t)
+	limitChecks(t, 15, 50)
 	rapid.Check(t, func(r *rapid.T) {
 		h.exec("TRUNCATE users, services, ident_outbox")
-		m := model{users: map[int64]actor.User{}, known: map[int64][]*actor.User{}}
+		m := model{users: map[int64]actor.User{}, seen: map[int64][]*actor.User{}}
 		account := rapid.Custom(func(r *rapid.T) args {
 			return args{"id": rapid.IntRange(1, 3).Draw(r, "account"), "access_token": rapid.StringN(0, 3, -1).Filter(noNUL).Draw(r, "token")}
 		})
@@ -70,7 +82,7 @@ func TestTheStoreDoesWhatItsModelDoes(t *testing.T) {
 			return u
 		})
 		someone := func(r *rapid.T) int64 {
-			ids := []int64{1 << 30} // who does not exist
+			ids := []int64{1 << 30} // a user that does not exist
 			for id := range m.users {
 				ids = append(ids, id)
 			}
@@ -87,17 +99,17 @@ func TestTheStoreDoesWhatItsModelDoes(t *testing.T) {
 			}
 			w := request(t, operation, rand.Text(), a)
 			w.UserID = id
-			if known := m.known[id]; len(known) > 0 && rapid.Bool().Draw(r, "known") {
-				w.Cached = known[len(known)-1]
+			if seen := m.seen[id]; len(seen) > 0 && rapid.Bool().Draw(r, "cached") {
+				w.Cached = seen[len(seen)-1]
 				if rapid.IntRange(0, 4).Draw(r, "stale") == 0 {
-					w.Cached = rapid.SampledFrom(known).Draw(r, "as known")
+					w.Cached = rapid.SampledFrom(seen).Draw(r, "cached state")
 				}
 			}
 			o, err := commit(t.Context(), h, h.lease, w)
 			if err != nil {
 				r.Fatal(err)
 			}
-			m.know(o.After)
+			m.add(o.After)
 			var got actor.Code
 			if o.Refusal != nil {
 				got = o.Refusal.Code
@@ -193,13 +205,13 @@ func TestTheStoreDoesWhatItsModelDoes(t *testing.T) {
 			"": func(r *rapid.T) {
 				for id, want := range m.users {
 					got := h.get(id)
-					if got == nil || !m.isNow(got) {
+					if got == nil || !m.isCurrent(got) {
 						r.Fatalf("user %d is %+v, want %+v", id, got, want)
 					}
-					if last := m.known[id][len(m.known[id])-1]; last.Version == got.Version && !m.isNow(last) {
+					if last := m.seen[id][len(m.seen[id])-1]; last.Version == got.Version && !m.isCurrent(last) {
 						r.Fatalf("user %d is %+v, and was %+v with this version", id, got, last)
 					}
-					m.know(got)
+					m.add(got)
 				}
 				counts := fmt.Sprint(h.one("SELECT count(*) FROM users"), h.one("SELECT count(*) FROM services s WHERE NOT EXISTS (SELECT FROM users u WHERE u.id = s.user_id)"))
 				if counts != fmt.Sprint(len(m.users), 0) {

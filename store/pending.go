@@ -41,14 +41,14 @@ type commitResult struct {
 	err      error           // of the first write, if there are no outcomes
 }
 
-func newPending(ctx context.Context, lease partition.Lease, writes []*actor.Write) *pending {
+func newPending(ctx context.Context, lease partition.Lease, writes []*actor.Write, patience time.Duration) *pending {
 	p := &pending{
 		writes:     writes,
 		requestIDs: make([]actor.RequestID, len(writes)),
 		lease:      lease,
 		ctx:        ctx,
 		result:     make(chan commitResult, 1),
-		progress:   commitstate.Progress{MaxInAttempt: len(writes)},
+		progress:   commitstate.Progress{MaxInAttempt: len(writes), Patience: patience},
 		backoff:    wait.Backoff{First: firstPostponement, Longest: longestPostponement},
 	}
 	if !canDecideOnCached(p.first()) {

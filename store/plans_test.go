@@ -7,13 +7,14 @@ import (
 	"github.com/glotpod/ident/actor"
 )
 
-// The statements are planned when the tables are empty, and nobody tells the
-// planner when they no longer are.
-func TestNoStatementReadsAWholeTableHoweverSmallItWasWhenPlanned(t *testing.T) {
+// TestPlans: no statement reads a whole table, however small the table was when the
+// statement was planned. Here the statements are planned while the tables are empty, and
+// the planner does not learn that they no longer are.
+func TestPlans(t *testing.T) {
 	h := start(t)
 	h.exec("ALTER TABLE users SET (autovacuum_enabled = false)")
 	h.exec("ALTER TABLE services SET (autovacuum_enabled = false)")
-	s := h.open() // whose work is counted at the latest when it is closed
+	s := h.open() // the server counts its work at the latest when it is closed
 	before := h.one(seqScans)
 	h.Store = s
 	for n := range 10 {
@@ -39,8 +40,9 @@ func TestNoStatementReadsAWholeTableHoweverSmallItWasWhenPlanned(t *testing.T) {
 const seqScans = `SELECT sum(seq_scan)::bigint FROM pg_stat_user_tables
 	WHERE relname IN ('users', 'services', 'ident_outbox', 'ident_partitions', 'ident_requests_0', 'ident_requests_1', 'ident_requests_2')`
 
-// The words that are asked for are known when the statement is planned.
-func TestListFindsRareWordsByTheirIndex(t *testing.T) {
+// TestPlanOfList: a list finds rare words by the index, because the words are known when
+// the statement is planned.
+func TestPlanOfList(t *testing.T) {
 	h := start(t)
 	h.exec("INSERT INTO users (name, email_address) SELECT format('common w%s', n), n FROM generate_series(1, 20000) AS n")
 	h.exec("VACUUM ANALYZE users")
@@ -50,6 +52,6 @@ func TestListFindsRareWordsByTheirIndex(t *testing.T) {
 			t.Fatalf("%q finds %+v, %v", name, users, err)
 		}
 	}
-	s.Close() // its work is counted soon after
+	s.Close() // the server counts its work soon after
 	h.await("SELECT idx_scan = 2 FROM pg_stat_user_indexes WHERE indexrelname = 'users_name_words'")
 }

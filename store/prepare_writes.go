@@ -19,7 +19,7 @@ import (
 func (c *committer) prepare(ctx context.Context, conn *pgx.Conn) error {
 	lease := partition.Lease{Partition: -1, Epoch: -1}
 	write := &actor.Write{Operation: "patch", RequestID: actor.RequestID(uuid.New())}
-	a := c.newAttempt([]*pending{newPending(ctx, lease, []*actor.Write{write})}, commitstate.LeftOut)
+	a := c.newAttempt([]*pending{newPending(ctx, lease, []*actor.Write{write}, c.patience)}, commitstate.LeftOut)
 	if err := a.lock(ctx, conn); err != nil {
 		return err
 	}

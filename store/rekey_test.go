@@ -181,7 +181,7 @@ func TestAUserWhoIsKnownCanBePatchedRightAfterRekey(t *testing.T) {
 	h, ids := startStale(t, 1)
 	known := h.do("patch", "before", args{"user_id": ids[0], "ops": replace("/name", "Eve")}).After
 	h.rekey(store.RekeyOptions{})
-	patched := h.knowing(known, "patch", "after", args{"user_id": ids[0], "ops": replace("/github/id", 1234)})
+	patched := h.onCached(known, "patch", "after", args{"user_id": ids[0], "ops": replace("/github/id", 1234)})
 	if !patched.Applied || patched.After.GitHub.AccessToken != "token-0" {
 		t.Errorf("patched: %+v", patched)
 	}

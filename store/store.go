@@ -10,6 +10,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store/internal/audit"
+	"github.com/glotpod/ident/store/internal/commitstate"
 	"github.com/glotpod/ident/store/internal/foreign"
 	"github.com/glotpod/ident/store/internal/keyring"
 	"github.com/glotpod/ident/store/internal/leases"
@@ -145,6 +146,7 @@ func (s *Store) newCommitter(o *Options) *committer {
 		planner:  planner{keyring: s.keyring, audited: s.audit != nil},
 		reserved: &s.userIDs.reserved,
 		outbox:   s.outbox,
+		patience: commitstate.DefaultPatience,
 		decider: decider{
 			keyring:               s.keyring,
 			tokensInNotifications: o.TokensInNotifications,

@@ -122,11 +122,8 @@ const (
 	Postpone                  // queue again after a pause, for a group to come
 )
 
-// Patience is how long a pending write is attempted that other transactions block. It is
-// also how long a pending write that fails is attempted again after an attempt of unknown
-// outcome. By then the server has given up that attempt, since none of its statements may
-// take so long.
-const Patience = 20 * time.Second
+// DefaultPatience is longer than any statement of an attempt may take.
+const DefaultPatience = 20 * time.Second
 
 // A Progress is the state of a pending write with what transitions depend on.
 type Progress struct {
@@ -134,6 +131,12 @@ type Progress struct {
 	MaxInAttempt int       // how many of its writes may be in the next attempt; less than all after a failure
 	UnknownSince time.Time // when the latest attempt of unknown outcome ended
 	BlockedSince time.Time // when the pending write was first postponed; zero means never
+
+	// Patience is how long a pending write is attempted that other transactions block.
+	// It is also how long a pending write that fails is attempted again after an
+	// attempt of unknown outcome: by then the server has given that attempt up. It does
+	// not change.
+	Patience time.Duration
 }
 
 // A transition leads to state to, or leaves a state that is later than that.
@@ -185,13 +188,13 @@ func hadSeveralWrites(_ Progress, e Event) bool       { return e.InAttempt > 1 }
 
 // mayStillCommit reports whether the server may still commit an earlier attempt.
 func mayStillCommit(p Progress, e Event) bool {
-	return p.State == OutcomeUnknown && e.Now.Sub(p.UnknownSince) < Patience
+	return p.State == OutcomeUnknown && e.Now.Sub(p.UnknownSince) < p.Patience
 }
 
 // patienceIsOver reports whether other transactions have blocked the pending write for
 // too long.
 func patienceIsOver(p Progress, e Event) bool {
-	return !p.BlockedSince.IsZero() && e.Now.Sub(p.BlockedSince) > Patience && !mayStillCommit(p, e)
+	return !p.BlockedSince.IsZero() && e.Now.Sub(p.BlockedSince) > p.Patience && !mayStillCommit(p, e)
 }
 
 // After returns the progress after an event, and what the store does next.

@@ -12,10 +12,10 @@ func ago(d time.Duration) time.Time { return now.Add(-d) }
 
 // TestTransitions has one case for each rule, and for each condition beside it.
 func TestTransitions(t *testing.T) {
-	const soon, late = Patience - 1, Patience + 1
-	mustRead := Progress{State: MustRead, MaxInAttempt: 8}
+	const soon, late = DefaultPatience - 1, DefaultPatience + 1
+	mustRead := Progress{State: MustRead, MaxInAttempt: 8, Patience: DefaultPatience}
 	unknown := func(since time.Duration) Progress {
-		return Progress{State: OutcomeUnknown, MaxInAttempt: 8, UnknownSince: ago(since)}
+		return Progress{State: OutcomeUnknown, MaxInAttempt: 8, UnknownSince: ago(since), Patience: DefaultPatience}
 	}
 	blocked := func(p Progress, since time.Duration) Progress { p.BlockedSince = ago(since); return p }
 	with := func(p Progress, s State) Progress { p.State = s; return p }
@@ -39,7 +39,7 @@ func TestTransitions(t *testing.T) {
 
 		{"blocked/first", mustRead, Event{Result: Blocked}, blocked(mustRead, 0), Postpone},
 		{"blocked/first, not read before", cached, Event{Result: Blocked}, blocked(cached, 0), Postpone},
-		{"blocked/patience lasts", blocked(mustRead, Patience), Event{Result: Blocked}, blocked(mustRead, Patience), Postpone},
+		{"blocked/patience lasts", blocked(mustRead, DefaultPatience), Event{Result: Blocked}, blocked(mustRead, DefaultPatience), Postpone},
 		{"blocked/patience is over", blocked(mustRead, late), Event{Result: Blocked}, with(blocked(mustRead, late), Completed), GiveUpBusy},
 		{"blocked/earlier attempt may commit", blocked(unknown(soon), late), Event{Result: Blocked}, blocked(unknown(soon), late), Postpone},
 		{"blocked/earlier attempt is over", blocked(unknown(late), late), Event{Result: Blocked}, with(blocked(unknown(late), late), Completed), GiveUpBusy},
@@ -53,7 +53,7 @@ func TestTransitions(t *testing.T) {
 		{"failed/alone, several, may commit", unknown(soon), Event{Result: Failed, InAttempt: 2, Alone: true}, most(unknown(soon), 1), Retry},
 		{"failed/alone", mustRead, Event{Result: Failed, InAttempt: 1, Alone: true}, with(mustRead, Completed), GiveUp},
 		{"failed/alone, earlier attempt may commit", unknown(soon), Event{Result: Failed, InAttempt: 1, Alone: true}, unknown(soon), RetryLater},
-		{"failed/alone, earlier attempt is over", unknown(Patience), Event{Result: Failed, InAttempt: 1, Alone: true}, with(unknown(Patience), Completed), GiveUp},
+		{"failed/alone, earlier attempt is over", unknown(DefaultPatience), Event{Result: Failed, InAttempt: 1, Alone: true}, with(unknown(DefaultPatience), Completed), GiveUp},
 		{"failed/alone, fenced before", mustRead, Event{Result: Failed, Alone: true}, with(mustRead, Completed), GiveUp},
 
 		{"contended/on cached", cached, Event{Result: Contended, InAttempt: 8, OnCached: true}, mustRead, Retry},
@@ -83,7 +83,7 @@ func TestTransitions(t *testing.T) {
 // all calls yield with each combination of a progress and an event.
 func all(yield func(Progress, Event)) {
 	var times []time.Time
-	for _, d := range []time.Duration{0, time.Second, Patience - 1, Patience, Patience + 1, time.Hour} {
+	for _, d := range []time.Duration{0, time.Second, DefaultPatience - 1, DefaultPatience, DefaultPatience + 1, time.Hour} {
 		times = append(times, ago(d))
 	}
 	for s := Cached; s < Completed; s++ {
@@ -95,7 +95,7 @@ func all(yield func(Progress, Event)) {
 				for result := range results {
 					for _, inAttempt := range []int{0, 1, 2, 3, 10} {
 						for _, flags := range [][2]bool{{false, false}, {false, true}, {true, false}, {true, true}} {
-							yield(Progress{s, 10, unknownSince, blockedSince}, Event{Result(result), now, inAttempt, flags[0], flags[1]})
+							yield(Progress{s, 10, unknownSince, blockedSince, DefaultPatience}, Event{Result(result), now, inAttempt, flags[0], flags[1]})
 						}
 					}
 				}
@@ -147,7 +147,7 @@ func TestInvariants(t *testing.T) {
 func TestHalving(t *testing.T) {
 	for _, writes := range []int{2, 3, 64, 127, 128} {
 		t.Run(fmt.Sprint(writes, " writes"), func(t *testing.T) {
-			p := Progress{State: Cached, MaxInAttempt: writes}
+			p := Progress{State: Cached, MaxInAttempt: writes, Patience: DefaultPatience}
 			for attempts := 1; ; attempts++ {
 				var action Action
 				p, action = p.After(Event{Result: Failed, Now: now, InAttempt: p.MaxInAttempt, OnCached: p.State == Cached, Alone: true})

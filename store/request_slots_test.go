@@ -10,8 +10,7 @@ import (
 	"github.com/glotpod/ident/actor"
 )
 
-// setClock makes the database's days those of another clock, which shows a time
-// of an imagined day now.
+// setClock sets the clock that the database uses for slots.
 func (h *harness) setClock(day int, hour time.Duration) {
 	h.t.Helper()
 	imagined := time.Date(2030, 1, day, 0, 0, 0, 0, time.UTC).Add(hour)
@@ -29,9 +28,17 @@ func (h *harness) emptySlot() {
 	}
 }
 
-// A function in SQL that is not put where it is called is read and planned anew by each
-// statement.
-func TestTheSlotOfARequestIsComputedWhereItIsAskedFor(t *testing.T) {
+// TestRequestSlots: each slot of ident_requests holds the requests of one day.
+func TestRequestSlots(t *testing.T) {
+	t.Run("function is inlined", testSlotInlined)
+	t.Run("time zones", testSlotTimeZones)
+	t.Run("kept for a day", testSlotEmptied)
+	t.Run("midnight", testSlotMidnight)
+}
+
+// testSlotInlined: the planner inlines the function ident_slot. Otherwise each statement would
+// parse and plan the function again.
+func testSlotInlined(t *testing.T) {
 	h := start(t)
 	rows, _ := h.db.Query(t.Context(), "EXPLAIN VERBOSE SELECT ident_slot(now())")
 	plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
@@ -43,19 +50,19 @@ func TestTheSlotOfARequestIsComputedWhereItIsAskedFor(t *testing.T) {
 	}
 }
 
-func TestASlotIsADayOfUTCInEachTimeZone(t *testing.T) {
+func testSlotTimeZones(t *testing.T) {
 	h := start(t)
-	for _, zone := range []string{"UTC", "Europe/Berlin", "Pacific/Apia"} { // the last one has left a day out
+	for _, zone := range []string{"UTC", "Europe/Berlin", "Pacific/Apia"} { // the last one has skipped a day
 		h.exec("SET timezone = '" + zone + "'")
 		wrong := h.one(`SELECT count(*) FROM generate_series(14000, 26000) AS day, LATERAL (SELECT 'epoch'::timestamptz + day * interval '24 hours') AS begins (at)
 			WHERE ident_slot(at) <> day % 3 OR ident_slot(at - interval '1 microsecond') <> (day - 1) % 3`)
 		if wrong != int64(0) {
-			t.Errorf("%s: %v days begin or end in another one's slot", zone, wrong)
+			t.Errorf("%s: %v days begin or end in the slot of another day", zone, wrong)
 		}
 	}
 }
 
-func TestARequestIsRememberedForADayAndForgottenAfterTwo(t *testing.T) {
+func testSlotEmptied(t *testing.T) {
 	h := start(t)
 	h.setClock(1, 22*time.Hour+59*time.Minute)
 	first := h.do("create", "m1", ada(1))
@@ -70,19 +77,20 @@ func TestARequestIsRememberedForADayAndForgottenAfterTwo(t *testing.T) {
 		}
 	}
 	h.setClock(3, 2*time.Hour)
-	kept := h.do("delete", "m2", args{"user_id": 99})
+	recorded := h.do("delete", "m2", args{"user_id": 99})
 	h.emptySlot()
 	wantCode(t, h.do("create", "m1", ada(1)), actor.Conflict)
-	if again := h.do("delete", "m2", args{"user_id": 99}); again.Refusal.Code != kept.Refusal.Code {
+	if again := h.do("delete", "m2", args{"user_id": 99}); again.Refusal.Code != recorded.Refusal.Code {
 		t.Errorf("today's request: %+v", again)
 	}
 }
 
-func TestTwoTransactionsThatSeeDifferentDaysMeetInOneIndex(t *testing.T) {
+// testSlotMidnight: a request is recorded once even if two transactions see different days.
+func testSlotMidnight(t *testing.T) {
 	h := start(t)
 	h.setClock(1, 23*time.Hour+59*time.Minute)
 	h.do("create", "m1", ada(1))
-	// What a transaction does that began before it could see the first one.
+	// A transaction does this that began before it could see the first request.
 	h.setClock(2, time.Minute)
 	_, err := h.db.Exec(t.Context(), `INSERT INTO ident_requests (identity, slot, digest, user_id)
 		SELECT identity, ident_slot(now() - interval '10 minutes'), 0, 0 FROM ident_requests`)

@@ -12,25 +12,25 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
-// A contest is a round in which several users want the same requests to be theirs: under
-// one identity, the first that comes is carried out, and the others are refused.
+// A contest is a round in which writes to several users have the same request ids. The
+// first write with a request id is applied, and the others are refused.
 type contest struct {
 	h     *harness
 	round int
 
 	mu      sync.Mutex // guards the following fields
 	applied int
-	by      map[string]string // who has which identity: the name that it gave
+	names   map[string]string // the name that was applied with each request id
 	last    map[int64]string  // the name of each user
 }
 
-// enter returns what commits writes to a user, in a random order, a third of them without
-// identity.
-func (c *contest) enter(s *store.Store, user int64, identities int) (commit func()) {
+// enter returns a function that commits writes to a user, in a random order. A third of them
+// have no request id.
+func (c *contest) enter(s *store.Store, user int64, requests int) (commit func()) {
 	t := c.h.t
 	var writes []*actor.Write
 	var ids, names []string
-	for i, n := range rand.Perm(identities) {
+	for i, n := range rand.Perm(requests) {
 		id, name := "", fmt.Sprintf("%d %d %d", c.round, user, i)
 		if i%3 > 0 {
 			id = fmt.Sprint(c.round, " ", n)
@@ -38,14 +38,14 @@ func (c *contest) enter(s *store.Store, user int64, identities int) (commit func
 		ids, names = append(ids, id), append(names, name)
 		writes = append(writes, request(t, "patch", id, args{"user_id": user, "ops": replace("/name", name)}))
 	}
-	known := c.h.get(user)
-	return func() { c.commit(s, user, known, writes, ids, names) }
+	cached := c.h.get(user)
+	return func() { c.commit(s, user, cached, writes, ids, names) }
 }
 
-func (c *contest) commit(s *store.Store, user int64, known *actor.User, writes []*actor.Write, ids, names []string) {
+func (c *contest) commit(s *store.Store, user int64, cached *actor.User, writes []*actor.Write, ids, names []string) {
 	t := c.h.t
 	for len(writes) > 0 {
-		writes[0].Cached = known
+		writes[0].Cached = cached
 		outcomes, err := s.Commit(t.Context(), c.h.lease, writes)
 		if err != nil {
 			t.Error(err)
@@ -57,21 +57,22 @@ func (c *contest) commit(s *store.Store, user int64, known *actor.User, writes [
 			case o.Refusal == nil:
 				c.applied++
 				c.last[user] = names[i]
-				if other, taken := c.by[ids[i]]; taken && ids[i] != "" {
-					t.Errorf("a request was carried out for %q and for %q", other, names[i])
+				if other, taken := c.names[ids[i]]; taken && ids[i] != "" {
+					t.Errorf("a request was applied for %q and for %q", other, names[i])
 				}
-				c.by[ids[i]] = names[i]
+				c.names[ids[i]] = names[i]
 			case o.Refusal.Code != actor.BadRequest || ids[i] == "":
 				t.Errorf("%q was refused: %v", names[i], o.Refusal)
 			}
 		}
 		c.mu.Unlock()
 		n := len(outcomes)
-		known, writes, ids, names = outcomes[n-1].After, writes[n:], ids[n:], names[n:]
+		cached, writes, ids, names = outcomes[n-1].After, writes[n:], ids[n:], names[n:]
 	}
 }
 
-func TestRequestsOfManyUsersAreAppliedOnceThoughConnectionsBreak(t *testing.T) {
+// TestReplays: requests of many users are applied once, though connections break.
+func TestReplays(t *testing.T) {
 	h := start(t)
 	type side struct {
 		*store.Store
@@ -98,8 +99,12 @@ func TestRequestsOfManyUsersAreAppliedOnceThoughConnectionsBreak(t *testing.T) {
 		}
 	})
 	applied := 0
-	for round := range 20 {
-		c := &contest{h: h, round: round, by: make(map[string]string), last: make(map[int64]string)}
+	rounds := 7
+	if long {
+		rounds = 20
+	}
+	for round := range rounds {
+		c := &contest{h: h, round: round, names: make(map[string]string), last: make(map[int64]string)}
 		var entered sync.WaitGroup
 		for i, user := range users {
 			entered.Go(c.enter(sides[i%2].Store, user, 20))
@@ -114,8 +119,8 @@ func TestRequestsOfManyUsersAreAppliedOnceThoughConnectionsBreak(t *testing.T) {
 	}
 	stop()
 	cutting.Wait()
-	told := h.one("SELECT format('%s %s', count(*), count(DISTINCT body)) FROM ident_outbox WHERE routing_key LIKE '%.patch'")
-	if want := fmt.Sprint(applied, " ", applied); told != want {
-		t.Errorf("%s notifications in all and different, want %s", told, want)
+	sent := h.one("SELECT format('%s %s', count(*), count(DISTINCT body)) FROM ident_outbox WHERE routing_key LIKE '%.patch'")
+	if want := fmt.Sprint(applied, " ", applied); sent != want {
+		t.Errorf("%s notifications in all and different, want %s", sent, want)
 	}
 }

@@ -2,7 +2,6 @@ package store_test
 
 import (
 	"crypto/rand"
-	"flag"
 	"fmt"
 	"reflect"
 	"slices"
@@ -16,24 +15,24 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
-// together commits writes to one user who is known as given, all at once as far as the
-// store does so, and returns how many it did at a time.
-func (h *harness) together(s *store.Store, known *actor.User, writes []*actor.Write) (outcomes []actor.Outcome, at []int) {
+// together commits writes to one user, which decide on a cached user, in as few calls as the
+// store allows. It returns how many outcomes each call had.
+func (h *harness) together(s *store.Store, cached *actor.User, writes []*actor.Write) (outcomes []actor.Outcome, at []int) {
 	h.t.Helper()
 	for len(writes) > 0 {
-		writes[0].Cached = known
+		writes[0].Cached = cached
 		done, err := s.Commit(h.t.Context(), h.lease, writes)
 		if err != nil || len(done) == 0 || len(done) > len(writes) {
 			h.t.Errorf("%d writes: %d outcomes, %v", len(writes), len(done), err)
 			break
 		}
-		known = done[len(done)-1].After
+		cached = done[len(done)-1].After
 		outcomes, at, writes = append(outcomes, done...), append(at, len(done)), writes[len(done):]
 	}
 	return outcomes, at
 }
 
-// names returns writes that give a user one name after another.
+// names returns writes that give a user one name after another: "0", "1", …
 func names(t testing.TB, id int64, n int, messageID func(int) string) (writes []*actor.Write) {
 	for i := range n {
 		writes = append(writes, request(t, "patch", messageID(i), args{"user_id": id, "ops": replace("/name", fmt.Sprint(i))}))
@@ -43,11 +42,23 @@ func names(t testing.TB, id int64, n int, messageID func(int) string) (writes []
 
 func anonymous(int) string { return "" }
 
-func TestWritesToOneUserShareATransactionAndEachIsTold(t *testing.T) {
+// TestWritesToOneUser: writes to one user share transactions, and each has its outcome.
+func TestWritesToOneUser(t *testing.T) {
+	t.Run("cached", testShareCached)
+	t.Run("read", testShareRead)
+	t.Run("replays among them", testShareReplays)
+	t.Run("new email or account", testShareUniqueKeys)
+	t.Run("large", testShareLarge)
+	t.Run("one fails", testShareFailing)
+	t.Run("unknown outcome", testShareUnknownOutcome)
+	t.Run("same as one after another", testShareAtRandom)
+}
+
+func testShareCached(t *testing.T) {
 	h := start(t)
 	created := h.do("create", "m", ada(1))
-	var told []string
-	h.SetNotificationSink(func(n actor.PendingNotification) { told = append(told, string(n.Body)) })
+	var sent []string
+	h.SetNotificationSink(func(n actor.PendingNotification) { sent = append(sent, string(n.Body)) })
 	outcomes, at := h.together(h.Store, created.After, names(t, created.UserID, 50, func(i int) string { return fmt.Sprint("m", i) }))
 	if n := h.one("SELECT count(DISTINCT xmin::text) FROM ident_outbox WHERE routing_key LIKE '%.patch'"); n != int64(len(at)) || len(at) > 10 {
 		t.Errorf("done %v at a time, in %v transactions", at, n) // one, unless the machine is very slow
@@ -56,8 +67,8 @@ func TestWritesToOneUserShareATransactionAndEachIsTold(t *testing.T) {
 		if !o.Applied || o.After.Name != fmt.Sprint(i) || i == 49 && o.After.Version == (actor.Version{}) {
 			t.Errorf("outcome %d: %+v, after it %+v", i, o, o.After)
 		}
-		if want := fmt.Sprintf(`{"ops":[{"op":"replace","path":"/name","value":"%d"}],"user_id":%d}`, i, created.UserID); told[i] != want {
-			t.Errorf("notification %d: %s", i, told[i])
+		if want := fmt.Sprintf(`{"ops":[{"op":"replace","path":"/name","value":"%d"}],"user_id":%d}`, i, created.UserID); sent[i] != want {
+			t.Errorf("notification %d: %s", i, sent[i])
 		}
 	}
 	if last := outcomes[49].After; !reflect.DeepEqual(last, h.get(created.UserID)) {
@@ -65,23 +76,23 @@ func TestWritesToOneUserShareATransactionAndEachIsTold(t *testing.T) {
 	}
 	again := h.do("patch", "m20", args{"user_id": created.UserID, "ops": replace("/name", "20")})
 	if again.Applied || again.Refusal != nil || h.get(created.UserID).Name != "49" {
-		t.Errorf("one of them that comes again: %+v", again)
+		t.Errorf("a replay of one of them: %+v", again)
 	}
 	left, err := h.PendingNotifications(t.Context(), nil, 0, 0, 100)
 	if err != nil || len(left) != 51 {
 		t.Fatalf("%d notifications in the outbox, %v", len(left), err)
 	}
 	for i, n := range left[1:] {
-		if string(n.Body) != told[i] {
+		if string(n.Body) != sent[i] {
 			t.Errorf("number %d in the outbox is %s", i, n.Body)
 		}
 	}
 }
 
-func TestWritesToAUserWhoHasToBeReadShareATransactionToo(t *testing.T) {
+func testShareRead(t *testing.T) {
 	h := start(t)
 	id := h.create(1)
-	for _, user := range []int64{id, 1 << 30} { // the other one does not exist
+	for _, user := range []int64{id, 1 << 30} { // the second one does not exist
 		outcomes, at := h.together(h.Store, nil, names(t, user, 50, func(i int) string { return fmt.Sprint(user, "m", i) }))
 		if len(at) > 10 {
 			t.Errorf("user %d: done %v at a time", user, at)
@@ -97,7 +108,8 @@ func TestWritesToAUserWhoHasToBeReadShareATransactionToo(t *testing.T) {
 	}
 }
 
-func TestRequestsThatComeAgainHardlySeparateWritesToOneUser(t *testing.T) {
+// testShareReplays: replays hardly separate the writes around them.
+func testShareReplays(t *testing.T) {
 	h := start(t)
 	created := h.do("create", "m", ada(1))
 	for i := range 3 {
@@ -114,34 +126,35 @@ func TestRequestsThatComeAgainHardlySeparateWritesToOneUser(t *testing.T) {
 	}
 }
 
-func TestAWriteThatCouldFailForOthersIsCommittedByItself(t *testing.T) {
+// testShareUniqueKeys: a write is committed alone if others could fail with it.
+func testShareUniqueKeys(t *testing.T) {
 	h := start(t)
 	h.create(2)
-	for what, ops := range map[string][]any{
+	for changed, ops := range map[string][]any{
 		"email":   replace("/email", "ada2@example.org"),
 		"account": replace("/github/id", 2),
 		"both":    append(replace("/email", "ada2@example.org"), replace("/github/id", 2)...),
 	} {
-		created := h.do("create", "", args{"name": "Ada", "email": what, "github": args{"id": len(what), "access_token": "t"}})
+		created := h.do("create", "", args{"name": "Ada", "email": changed, "github": args{"id": len(changed), "access_token": "t"}})
 		writes := names(t, created.UserID, 20, anonymous)
 		writes[10] = request(t, "patch", "", args{"user_id": created.UserID, "ops": ops})
 		outcomes, at := h.together(h.Store, created.After, writes)
-		var before []int // how many were done before each time
+		var before []int // how many were committed before each transaction
 		for i, done := 0, 0; i < len(at); i++ {
 			before = append(before, done)
 			done += at[i]
 		}
 		if !slices.Contains(before, 10) || !slices.Contains(before, 11) {
-			t.Errorf("%s: done %v at a time", what, at)
+			t.Errorf("%s: done %v at a time", changed, at)
 		}
 		wantCode(t, outcomes[10], actor.Conflict)
 		if last := outcomes[19].After; !reflect.DeepEqual(last, h.get(created.UserID)) || last.Name != "19" {
-			t.Errorf("%s: %+v", what, last)
+			t.Errorf("%s: %+v", changed, last)
 		}
 	}
 }
 
-func TestLargeWritesToOneUserAreCommittedAFewAtATime(t *testing.T) {
+func testShareLarge(t *testing.T) {
 	h := start(t)
 	created := h.do("create", "m", ada(1))
 	var writes []*actor.Write
@@ -152,7 +165,7 @@ func TestLargeWritesToOneUserAreCommittedAFewAtATime(t *testing.T) {
 	if slices.Max(at) > 2 {
 		t.Errorf("done %v at a time", at)
 	}
-	// Each of these is small, and is told in more than its own size.
+	// Each of these is small, and its notification is larger than itself.
 	writes = nil
 	for range 10 {
 		writes = append(writes, request(t, "patch", "", args{"user_id": created.UserID, "ops": []any{
@@ -170,7 +183,9 @@ func TestLargeWritesToOneUserAreCommittedAFewAtATime(t *testing.T) {
 	}
 }
 
-func TestAWriteToAUserThatTheDatabaseRefusesFailsAloneAndIsFoundInAFewTries(t *testing.T) {
+// testShareFailing: a write that the database refuses fails alone, and is found in a few
+// attempts.
+func testShareFailing(t *testing.T) {
 	h := start(t)
 	created := h.do("create", "m", ada(1))
 	h.exec("CREATE SEQUENCE refused")
@@ -197,13 +212,13 @@ func TestAWriteToAUserThatTheDatabaseRefusesFailsAloneAndIsFoundInAFewTries(t *t
 		t.Errorf("done: %s", done)
 	}
 	if n := h.one("SELECT last_value FROM refused").(int64); n > 40 {
-		t.Errorf("it took %d tries that failed", n)
+		t.Errorf("%d attempts failed", n)
 	}
 }
 
-func TestWritesToOneUserThatAreCommittedWithoutAnAnswerAreAppliedOnce(t *testing.T) {
-	for _, beside := range []bool{false, true} {
-		t.Run(fmt.Sprintf("beside the next try=%t", beside), func(t *testing.T) {
+func testShareUnknownOutcome(t *testing.T) {
+	for name, overlap := range map[string]bool{"attempts follow each other": false, "attempts overlap": true} {
+		t.Run(name, func(t *testing.T) {
 			h := start(t)
 			created := h.do("create", "m", ada(1))
 			s, p := h.throughProxy()
@@ -211,16 +226,16 @@ func TestWritesToOneUserThatAreCommittedWithoutAnAnswerAreAppliedOnce(t *testing
 			writes := names(t, created.UserID, 20, anonymous)
 			writes[0] = request(t, "patch", "", args{"user_id": created.UserID, "ops": replace("/picture_url", "refused")})
 			writes[5] = request(t, "patch", "m5", args{"user_id": created.UserID, "ops": replace("/name", "5")})
-			writes[7] = request(t, "create", "", ada(7)) // fails, and leaves no trace
+			writes[7] = request(t, "create", "", ada(7)) // fails and is not recorded
 			writes[7].UserID = created.UserID
-			var told sync.Map
-			s.SetNotificationSink(func(n actor.PendingNotification) { told.Store(n.ID, n) })
+			var sent sync.Map
+			s.SetNotificationSink(func(n actor.PendingNotification) { sent.Store(n.ID, n) })
 			var outcomes []actor.Outcome
 			var writing sync.WaitGroup
 			writing.Go(func() { outcomes, _ = h.together(s, created.After, writes) })
 			h.await(waitsForLock)
-			if beside {
-				p.cut() // the try goes on in the server
+			if overlap {
+				p.cut() // the first attempt continues in the server
 				letGo()
 			} else {
 				p.fallSilent()
@@ -239,12 +254,12 @@ func TestWritesToOneUserThatAreCommittedWithoutAnAnswerAreAppliedOnce(t *testing
 				t.Errorf("%d notifications, %v", len(left), err)
 			}
 			for _, n := range left[1:] {
-				if _, ok := told.Load(n.ID); !ok {
-					t.Errorf("notification %d was not handed over: %s", n.ID, n.Body)
+				if _, ok := sent.Load(n.ID); !ok {
+					t.Errorf("notification %d was not sent: %s", n.ID, n.Body)
 				}
 			}
 			if audit := h.audit(); strings.Count(audit, "\n") != 18 {
-				t.Errorf("on record:\n%s", audit)
+				t.Errorf("audit:\n%s", audit)
 			}
 			if u := h.get(created.UserID); u.Name != "19" {
 				t.Errorf("the user is %+v", u)
@@ -253,34 +268,31 @@ func TestWritesToOneUserThatAreCommittedWithoutAnAnswerAreAppliedOnce(t *testing
 	}
 }
 
-// trail is all that writes leave behind, but for what is drawn at random.
+// trail lists everything that writes leave in the database, except random values.
 func (h *harness) trail(messageID func(int) string, ids int) string {
 	h.t.Helper()
 	list := func(sql string) any {
 		return h.one("SELECT coalesce(string_agg(row, E'\n'), '') FROM (" + sql + ") AS t (row)")
 	}
-	var identities []string
+	var requestIDs []string
 	for i := range ids {
-		identities = append(identities, fmt.Sprintf("'%x'", actor.RequestIDOf(messageID(i), "", "")))
+		requestIDs = append(requestIDs, fmt.Sprintf("'%x'", actor.RequestIDOf(messageID(i), "", "")))
 	}
 	return fmt.Sprintf("users:\n%v\nrequests:\n%v\noutbox:\n%v\naudit:\n%s",
 		list("SELECT format('%s %s %s %s %s', id, name, email_address, picture_url, (SELECT string_agg(sv_name || '=' || sv_id, ' ' ORDER BY sv_name) FROM services s WHERE s.user_id = id)) FROM users ORDER BY id"),
-		list("SELECT DISTINCT format('%s %s %s %s', identity, user_id, code, message) FROM ident_requests WHERE identity IN ("+strings.Join(identities, ", ")+") ORDER BY 1"),
+		list("SELECT DISTINCT format('%s %s %s %s', identity, user_id, code, message) FROM ident_requests WHERE identity IN ("+strings.Join(requestIDs, ", ")+") ORDER BY 1"),
 		list("SELECT format('%s %s %s %s', user_id, routing_key, partition, CASE WHEN sealed THEN '' ELSE convert_from(body, 'UTF8') END) FROM ident_outbox ORDER BY id"),
 		h.audit())
 }
 
-func TestWritesCommittedTogetherDoWhatTheyDoOneAfterAnother(t *testing.T) {
+// testShareAtRandom: writes that share transactions do the same as one after another.
+func testShareAtRandom(t *testing.T) {
 	at, one := start(t), start(t)
-	// Each check takes tens of round trips: -rapid.checks asks for more.
-	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
-		f.Value.Set("40")
-		defer f.Value.Set(f.DefValue)
-	}
+	limitChecks(t, 15, 40)
 	most := 0
 	rapid.Check(t, func(r *rapid.T) {
 		ids := [2]int64{1 << 20, 1<<20 + 1}
-		var known [2]*actor.User
+		var cached [2]*actor.User
 		for _, h := range []*harness{at, one} {
 			h.exec("TRUNCATE users, services, ident_outbox, ident_audit, ident_requests")
 			for i, id := range ids {
@@ -291,19 +303,19 @@ func TestWritesCommittedTogetherDoWhatTheyDoOneAfterAnother(t *testing.T) {
 					r.Fatal(o, err)
 				}
 				if h == at {
-					known[i] = o.After
+					cached[i] = o.After
 				}
 			}
 		}
-		const identities = 20
+		const requests = 20
 		run := rand.Text()
 		messageID := func(n int) string { return fmt.Sprint(run, n) }
 		for range rapid.IntRange(1, 4).Draw(r, "rounds") {
 			who := rapid.IntRange(0, 1).Draw(r, "who")
 			drawn := rapid.SliceOfN(rapid.Custom(func(r *rapid.T) func() *actor.Write {
-				identity := ""
-				if n := rapid.IntRange(0, 2*identities).Draw(r, "identity"); n < identities {
-					identity = messageID(n)
+				id := ""
+				if n := rapid.IntRange(0, 2*requests).Draw(r, "request id"); n < requests {
+					id = messageID(n)
 				}
 				operation, a := "patch", args{"user_id": ids[who]}
 				switch rapid.IntRange(0, 20).Draw(r, "what") {
@@ -324,7 +336,7 @@ func TestWritesCommittedTogetherDoWhatTheyDoOneAfterAnother(t *testing.T) {
 				default:
 					a["ops"] = replace("/name", rapid.SampledFrom([]string{"n", "o", "p"}).Draw(r, "name"))
 				}
-				return func() *actor.Write { return request(t, operation, identity, a) }
+				return func() *actor.Write { return request(t, operation, id, a) }
 			}), 1, 20).Draw(r, "writes")
 			if rapid.IntRange(0, 3).Draw(r, "foreign") == 0 {
 				for _, h := range []*harness{at, one} {
@@ -342,24 +354,24 @@ func TestWritesCommittedTogetherDoWhatTheyDoOneAfterAnother(t *testing.T) {
 				}
 				want, stored = append(want, o), append(stored, one.get(ids[who]))
 			}
-			got, by := at.together(at.Store, known[who], writes)
-			known[who], most = got[len(got)-1].After, max(most, slices.Max(by))
+			got, by := at.together(at.Store, cached[who], writes)
+			cached[who], most = got[len(got)-1].After, max(most, slices.Max(by))
 			for i := range got {
 				if !same(got[i], want[i]) || got[i].Applied != want[i].Applied || (got[i].Applied || got[i].After != nil) && !alike(got[i].After, stored[i]) {
 					r.Fatalf("write %d, done %v at a time: %+v (%+v), want %+v (%+v)", i, by, got[i], got[i].After, want[i], stored[i])
 				}
 			}
 		}
-		if got, want := at.trail(messageID, identities), one.trail(messageID, identities); got != want {
+		if got, want := at.trail(messageID, requests), one.trail(messageID, requests); got != want {
 			r.Fatalf("%s\n\nwant\n\n%s", got, want)
 		}
 	})
 	if most < 5 {
-		t.Errorf("no more than %d writes were done at a time", most)
+		t.Errorf("at most %d writes shared a transaction", most)
 	}
 }
 
-// alike says whether two users are the same but for their versions.
+// alike reports whether two users differ in nothing but their versions.
 func alike(a, b *actor.User) bool {
 	if a == nil || b == nil {
 		return a == b
