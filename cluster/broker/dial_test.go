@@ -29,7 +29,19 @@ func works(t *testing.T, conn *amqp.Connection) {
 	}
 }
 
-func TestLogInByPassword(t *testing.T) {
+func TestDial(t *testing.T) {
+	t.Run("password", testDialPassword)
+	t.Run("refused", testDialRefused)
+	t.Run("wrong_options", testDialWrongOptions)
+	t.Run("no_broker", testDialNoBroker)
+	t.Run("silent_broker", testDialSilentBroker)
+	t.Run("cancelled", testDialCancelled)
+	t.Run("closed_during_login", testDialClosedDuringLogin)
+	t.Run("not_amqp", testDialNotAmqp)
+	t.Run("connection_name", testDialConnectionName)
+}
+
+func testDialPassword(t *testing.T) {
 	b := testservers.RabbitMQ(t)
 	for _, login := range []string{AMQPlain, Plain} {
 		t.Run(login, func(t *testing.T) {
@@ -44,7 +56,7 @@ func TestLogInByPassword(t *testing.T) {
 	}
 }
 
-func TestARefusalIsFinalAndKeepsThePassword(t *testing.T) {
+func testDialRefused(t *testing.T) {
 	b := testservers.RabbitMQ(t)
 	const password = "correct horse battery staple"
 	createUser(t, b, "nobody", password)
@@ -85,7 +97,7 @@ func TestARefusalIsFinalAndKeepsThePassword(t *testing.T) {
 	}
 }
 
-func TestWrongOptionsAreRefusedBeforeAnythingIsSent(t *testing.T) {
+func testDialWrongOptions(t *testing.T) {
 	good := Options{Host: "broker.invalid", Port: 5672, VHost: "/", LoginMethod: Plain, Login: "u", Password: "p", Heartbeat: time.Second}
 	if err := good.check(); err != nil {
 		t.Fatal(err)
@@ -117,7 +129,7 @@ func TestWrongOptionsAreRefusedBeforeAnythingIsSent(t *testing.T) {
 	}
 }
 
-func TestABrokerThatIsNotThereMayComeBack(t *testing.T) {
+func testDialNoBroker(t *testing.T) {
 	o := optionsAt(t, "127.0.0.1:1")
 	_, err := Dial(testContext(t), o)
 	if err == nil || Refused(err) {
@@ -129,7 +141,7 @@ func TestABrokerThatIsNotThereMayComeBack(t *testing.T) {
 }
 
 // A peer may stop talking at any point.
-func TestNoSilenceOutlastsTheContext(t *testing.T) {
+func testDialSilentBroker(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		tls   bool
@@ -169,7 +181,7 @@ func TestNoSilenceOutlastsTheContext(t *testing.T) {
 	}
 }
 
-func TestACancelledDialIsNoRefusal(t *testing.T) {
+func testDialCancelled(t *testing.T) {
 	for _, withTLS := range []bool{false, true} {
 		accepted := make(chan struct{})
 		o := optionsAt(t, listen(t, func(conn net.Conn) {
@@ -190,7 +202,7 @@ func TestACancelledDialIsNoRefusal(t *testing.T) {
 	}
 }
 
-func TestABrokerThatHangsUpDuringLogInMayComeBack(t *testing.T) {
+func testDialClosedDuringLogin(t *testing.T) {
 	for name, turns := range map[string][]turn{
 		"at once":     nil,
 		"after start": logIn[:1],
@@ -205,7 +217,7 @@ func TestABrokerThatHangsUpDuringLogInMayComeBack(t *testing.T) {
 	}
 }
 
-func TestAPeerThatIsNoBrokerIsToldFromOne(t *testing.T) {
+func testDialNotAmqp(t *testing.T) {
 	o := optionsAt(t, listen(t, func(conn net.Conn) {
 		conn.Write([]byte("HTTP/1.1 400 Bad Request\r\n\r\n"))
 		io.Copy(io.Discard, conn)
@@ -215,7 +227,7 @@ func TestAPeerThatIsNoBrokerIsToldFromOne(t *testing.T) {
 	}
 }
 
-func TestTheBrokersOperatorSeesWhoIsConnected(t *testing.T) {
+func testDialConnectionName(t *testing.T) {
 	seen := make(chan string, 1)
 	o := optionsAt(t, listen(t, func(conn net.Conn) {
 		if err := playBroker(conn, logIn[:1]); err != nil {

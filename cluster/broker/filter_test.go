@@ -109,7 +109,18 @@ var anyProperties = rapid.Custom(func(t *rapid.T) (p struct {
 	return p
 })
 
-func TestWhatCanBeReadPassesUntouchedHoweverItIsCutUp(t *testing.T) {
+func TestFilter(t *testing.T) {
+	t.Run("readable_passes", testFilterReadablePasses)
+	t.Run("long_bodies_cut", testFilterLongBodiesCut)
+	t.Run("dropped_frame_is_heartbeat", testFilterDroppedFrameIsHeartbeat)
+	t.Run("headers_removed", testFilterHeadersRemoved)
+	t.Run("not_amqp", testFilterNotAmqp)
+	t.Run("agreed_frame_size", testFilterAgreedFrameSize)
+	t.Run("read_error", testFilterReadError)
+	t.Run("no_allocations", testFilterNoAllocations)
+}
+
+func testFilterReadablePasses(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var stream []byte
 		for range rapid.IntRange(1, 20).Draw(t, "frames") {
@@ -135,7 +146,7 @@ func TestWhatCanBeReadPassesUntouchedHoweverItIsCutUp(t *testing.T) {
 }
 
 // Messages whose frames alternate between channels keep their first bytes.
-func TestLongBodiesAreCutEachOnItsOwn(t *testing.T) {
+func testFilterLongBodiesCut(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		maxBody := rapid.IntRange(1, 2000).Draw(t, "maxBody")
 		const channels = 3
@@ -224,7 +235,7 @@ func assemble(t interface{ Fatalf(string, ...any) }, stream []byte, channels int
 
 // The library must see something while a long body is thrown away, or it gives
 // the connection up for dead.
-func TestEachFrameThatIsThrownAwayLeavesASignOfLife(t *testing.T) {
+func testFilterDroppedFrameIsHeartbeat(t *testing.T) {
 	stream := slices.Concat(deliver(1), frame(frameHeader, 1, contentHeader(30, 0, nil)))
 	for range 3 {
 		stream = append(stream, frame(frameBody, 1, make([]byte, 10))...)
@@ -237,7 +248,7 @@ func TestEachFrameThatIsThrownAwayLeavesASignOfLife(t *testing.T) {
 	}
 }
 
-func TestHeadersAreTakenOutAndTheRestStays(t *testing.T) {
+func testFilterHeadersRemoved(t *testing.T) {
 	longest := string(bytes.Repeat([]byte{'x'}, 255))
 	before := slices.Concat(short(longest), short(longest))
 	after := slices.Concat([]byte{2, 5}, short("id"))
@@ -282,7 +293,7 @@ func TestHeadersAreTakenOutAndTheRestStays(t *testing.T) {
 	}
 }
 
-func TestAStreamThatIsNotUnderstoodEnds(t *testing.T) {
+func testFilterNotAmqp(t *testing.T) {
 	good := frame(frameMethod, 1, []byte("good"))
 	badEnd := frame(frameBody, 1, []byte("x"))
 	badEnd[len(badEnd)-1] = 0
@@ -315,7 +326,7 @@ func TestAStreamThatIsNotUnderstoodEnds(t *testing.T) {
 	}
 }
 
-func TestASmallerFrameThatWasAgreedHolds(t *testing.T) {
+func testFilterAgreedFrameSize(t *testing.T) {
 	const small = 4096
 	table := entry("x", 'S', long(make([]byte, small))...)
 	stream := frame(frameHeader, 1, contentHeader(0, withHeaders, long(table)))
@@ -325,7 +336,7 @@ func TestASmallerFrameThatWasAgreedHolds(t *testing.T) {
 	}
 }
 
-func TestWhatCameBeforeAReadErrorIsNotLost(t *testing.T) {
+func testFilterReadError(t *testing.T) {
 	stream := frame(frameMethod, 1, []byte("x"))
 	failure := errors.New("reset")
 	got, err := filterAll(io.MultiReader(iotest.DataErrReader(bytes.NewReader(stream)), iotest.ErrReader(failure)), 0, nil)
@@ -412,7 +423,7 @@ func (e *endless) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func TestFilteringAllocatesNothing(t *testing.T) {
+func testFilterNoAllocations(t *testing.T) {
 	message := slices.Concat(deliver(1),
 		frame(frameHeader, 1, contentHeader(4, withHeaders, long(nested('F', maxTableDepth)))), frame(frameBody, 1, []byte("body")),
 		deliver(1), frame(frameHeader, 1, contentHeader(4, withHeaders, long(entry("x", 'L', make([]byte, 8)...)))), frame(frameBody, 1, []byte("body")))

@@ -41,7 +41,20 @@ func newCaller(t testing.TB, conn *amqp.Connection) caller {
 	return caller{replyTo: receive(t, requests).ReplyTo, replies: replies}
 }
 
-func TestACallerIsAnsweredDirectly(t *testing.T) {
+func TestReplyChecker(t *testing.T) {
+	t.Run("direct_reply_arrives", testReplyCheckerDirectReplyArrives)
+	t.Run("connection_survives", testReplyCheckerConnectionSurvives)
+	t.Run("without_it_connection_is_lost", testReplyCheckerWithoutItConnectionIsLost)
+	t.Run("slow_name_is_unsafe", testReplyCheckerSlowNameIsUnsafe)
+	t.Run("one_probe_per_node", testReplyCheckerOneProbePerNode)
+	t.Run("no_probe_for_queues", testReplyCheckerNoProbeForQueues)
+	t.Run("probe_is_shared", testReplyCheckerProbeIsShared)
+	t.Run("failed_probe_is_no_finding", testReplyCheckerFailedProbeIsNoFinding)
+	t.Run("findings_are_bounded", testReplyCheckerFindingsAreBounded)
+	t.Run("names_of_other_versions_refused", testReplyCheckerNamesOfOtherVersionsRefused)
+}
+
+func testReplyCheckerDirectReplyArrives(t *testing.T) {
 	b := testservers.RabbitMQ(t)
 	conn := mustDial(t, optionsFor(b))
 	replies := NewReplyChecker(conn, optionsFor(b))
@@ -70,7 +83,7 @@ func TestACallerIsAnsweredDirectly(t *testing.T) {
 
 // Nothing that passes the check costs a connection, whatever it is made of: here
 // thousands of changes to names that are real, and to none.
-func TestNoReplyToThatPassesCostsTheConnection(t *testing.T) {
+func testReplyCheckerConnectionSurvives(t *testing.T) {
 	b := testservers.RabbitMQ(t)
 	conn := mustDial(t, optionsFor(b))
 	replies := NewReplyChecker(conn, optionsFor(b))
@@ -156,7 +169,7 @@ func forge(random *rand.Rand, real string) string {
 }
 
 // The checks are there because of what RabbitMQ does without them.
-func TestRabbitMQClosesTheConnectionOverAForgedName(t *testing.T) {
+func testReplyCheckerWithoutItConnectionIsLost(t *testing.T) {
 	b := testservers.RabbitMQ(t)
 	o := optionsFor(b)
 	if safe, err := probeNode(testContext(t), o, directQueue+".garbage.garbage"); safe || err != nil {
@@ -171,7 +184,7 @@ func TestRabbitMQClosesTheConnectionOverAForgedName(t *testing.T) {
 	}
 }
 
-func TestANameThatHoldsThePublisherUpIsNotSafe(t *testing.T) {
+func testReplyCheckerSlowNameIsUnsafe(t *testing.T) {
 	afterPublish := func(answer []byte) Options {
 		return optionsAt(t, listen(t, func(conn net.Conn) {
 			playBroker(conn, slices.Concat(logIn, []turn{{1, method(1, 20, 11, long(nil))}, {1, answer}})) // channel.open-ok
@@ -231,7 +244,7 @@ func on(node string) string { return directReplyTo(process(node, 7, 7, 7)) }
 // today is a release whose names are all known.
 var today = brokerVersion{knownForm: true, wideIDs: true}
 
-func TestANodeIsTriedOnceUnlessARequestIsSuspect(t *testing.T) {
+func testReplyCheckerOneProbePerNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &brokerOf{nodes: []string{"reply@1", "reply@2"}}
 		r := newReplyChecker(today, b.try)
@@ -266,7 +279,7 @@ func TestANodeIsTriedOnceUnlessARequestIsSuspect(t *testing.T) {
 	})
 }
 
-func TestNobodyTriesForTheNameOfAQueue(t *testing.T) {
+func testReplyCheckerNoProbeForQueues(t *testing.T) {
 	b := &brokerOf{}
 	r := newReplyChecker(today, b.try)
 	if err := r.Check(t.Context(), "replies", true); err != nil {
@@ -278,7 +291,7 @@ func TestNobodyTriesForTheNameOfAQueue(t *testing.T) {
 	b.expectTries(t)
 }
 
-func TestAllWaitForOneTry(t *testing.T) {
+func testReplyCheckerProbeIsShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &brokerOf{nodes: []string{"reply@1"}, wait: time.Second}
 		r := newReplyChecker(today, b.try)
@@ -303,7 +316,7 @@ func TestAllWaitForOneTry(t *testing.T) {
 	})
 }
 
-func TestATryThatFailsSaysNothing(t *testing.T) {
+func testReplyCheckerFailedProbeIsNoFinding(t *testing.T) {
 	failure := errors.New("the broker has gone")
 	b := &brokerOf{nodes: []string{"reply@1"}, err: failure}
 	r := newReplyChecker(today, b.try)
@@ -316,7 +329,7 @@ func TestATryThatFailsSaysNothing(t *testing.T) {
 	}
 }
 
-func TestForgedNodesDoNotFillTheMemory(t *testing.T) {
+func testReplyCheckerFindingsAreBounded(t *testing.T) {
 	b := &brokerOf{nodes: []string{"reply@0"}}
 	r := newReplyChecker(today, b.try)
 	for i := range 3 * maxNodes {
@@ -327,7 +340,7 @@ func TestForgedNodesDoNotFillTheMemory(t *testing.T) {
 	}
 }
 
-func TestABrokerGetsOnlyNamesThatItCanMake(t *testing.T) {
+func testReplyCheckerNamesOfOtherVersionsRefused(t *testing.T) {
 	narrow := directReplyTo(process("reply@1", 1<<15-1, 1<<13-1, 1))
 	wide := directReplyTo(process("reply@1", 1<<15, 0, 1))
 	wideSerial := directReplyTo(process("reply@1", 1, 1<<13, 1))

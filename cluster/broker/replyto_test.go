@@ -30,7 +30,12 @@ func directReplyTo(process []byte) string {
 	return directQueue + "." + base64.StdEncoding.EncodeToString(process) + "." + someKey
 }
 
-func TestEveryReplyToOfRabbitMQPasses(t *testing.T) {
+func TestCheckReplyTo(t *testing.T) {
+	t.Run("genuine_names_pass", testCheckReplyToGenuineNamesPass)
+	t.Run("forged_names_refused", testCheckReplyToForgedNamesRefused)
+}
+
+func testCheckReplyToGenuineNamesPass(t *testing.T) {
 	cases := map[string]string{
 		"a queue":                       "replies",
 		"a queue that the broker named": "amq.gen-JzTY20BRgKO-HjmUJj0wLg",
@@ -52,7 +57,7 @@ func TestEveryReplyToOfRabbitMQPasses(t *testing.T) {
 	}
 }
 
-func TestWhatNoRabbitMQHasMadeIsRefused(t *testing.T) {
+func testCheckReplyToForgedNamesRefused(t *testing.T) {
 	const hashed = "reply@19375604"
 	real := realDirectNames["RabbitMQ 3.10.8, Erlang 25"]
 	first, second, _ := strings.Cut(strings.TrimPrefix(real, directQueue+"."), ".")

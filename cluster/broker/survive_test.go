@@ -76,7 +76,16 @@ var hostile = []struct {
 	{name: "V", table: entry("x", 'V')},
 }
 
-func TestAConnectionSurvivesAnyHeaders(t *testing.T) {
+func TestConnectionSurvives(t *testing.T) {
+	t.Run("any_headers", testConnectionSurvivesAnyHeaders)
+	t.Run("library_alone_does_not", testConnectionSurvivesLibraryAloneDoesNot)
+	t.Run("any_properties", testConnectionSurvivesAnyProperties)
+	t.Run("header_larger_than_frame", testConnectionSurvivesHeaderLargerThanFrame)
+	t.Run("any_body_size", testConnectionSurvivesAnyBodySize)
+	t.Run("body_in_small_frames", testConnectionSurvivesBodyInSmallFrames)
+}
+
+func testConnectionSurvivesAnyHeaders(t *testing.T) {
 	b := testservers.RabbitMQ(t)
 	o := optionsFor(b)
 	var filtered recorder
@@ -109,7 +118,7 @@ func TestAConnectionSurvivesAnyHeaders(t *testing.T) {
 
 // The filter is there because of what the library does without it. When this
 // fails, a new version of the library may have made part of it needless.
-func TestTheLibraryAloneDoesNotSurvive(t *testing.T) {
+func testConnectionSurvivesLibraryAloneDoesNot(t *testing.T) {
 	b := testservers.RabbitMQ(t)
 	for _, h := range hostile {
 		t.Run(h.name, func(t *testing.T) {
@@ -140,7 +149,7 @@ func isRabbitMQ4(conn *amqp.Connection) bool {
 }
 
 // Properties that are odd in other ways than their headers.
-func TestAConnectionSurvivesAnyProperties(t *testing.T) {
+func testConnectionSurvivesAnyProperties(t *testing.T) {
 	b := testservers.RabbitMQ(t)
 	o := optionsFor(b)
 	var filtered recorder
@@ -176,7 +185,7 @@ func TestAConnectionSurvivesAnyProperties(t *testing.T) {
 
 // RabbitMQ splits a body by the frame size that was agreed with its receiver. It
 // cannot do that with a header, which it may moreover have made longer.
-func TestAConnectionSurvivesAHeaderLargerThanAFrame(t *testing.T) {
+func testConnectionSurvivesHeaderLargerThanFrame(t *testing.T) {
 	b := testservers.RabbitMQ(t)
 	o := optionsFor(b)
 	var filtered recorder
@@ -223,7 +232,7 @@ func TestAConnectionSurvivesAHeaderLargerThanAFrame(t *testing.T) {
 	}
 }
 
-func TestABodyOfAnySizeArrivesAsLongAsItIsAllowed(t *testing.T) {
+func testConnectionSurvivesAnyBodySize(t *testing.T) {
 	const maxBody = 1 << 20
 	b := testservers.RabbitMQ(t)
 	o := optionsFor(b)
@@ -259,7 +268,7 @@ func TestABodyOfAnySizeArrivesAsLongAsItIsAllowed(t *testing.T) {
 	}
 }
 
-func TestAConnectionSurvivesABodyInCrumbs(t *testing.T) {
+func testConnectionSurvivesBodyInSmallFrames(t *testing.T) {
 	b := testservers.RabbitMQ(t)
 	queue, deliveries := consume(t, mustDial(t, optionsFor(b)), 10)
 	sender := dialRaw(t, b)

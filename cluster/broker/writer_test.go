@@ -10,7 +10,14 @@ import (
 	"time"
 )
 
-func TestWhatComesDuringAWriteIsWrittenAtOnceAfterIt(t *testing.T) {
+func TestBatchWriter(t *testing.T) {
+	t.Run("gathers_during_write", testBatchWriterGathersDuringWrite)
+	t.Run("close_writes_the_rest", testBatchWriterCloseWritesTheRest)
+	t.Run("bounded", testBatchWriterBounded)
+	t.Run("close_is_bounded", testBatchWriterCloseIsBounded)
+}
+
+func testBatchWriterGathersDuringWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
 		o := newBatchWriter(ours)
@@ -30,7 +37,7 @@ func TestWhatComesDuringAWriteIsWrittenAtOnceAfterIt(t *testing.T) {
 	})
 }
 
-func TestAllThatWasWrittenArrivesInOrderThoughTheConnectionIsClosed(t *testing.T) {
+func testBatchWriterCloseWritesTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
 		o := newBatchWriter(ours)
@@ -53,7 +60,7 @@ func TestAllThatWasWrittenArrivesInOrderThoughTheConnectionIsClosed(t *testing.T
 	})
 }
 
-func TestAWriteWaitsWhileTooMuchIsUnderWay(t *testing.T) {
+func testBatchWriterBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
 		o := newBatchWriter(ours)
@@ -88,7 +95,7 @@ func TestAWriteWaitsWhileTooMuchIsUnderWay(t *testing.T) {
 	})
 }
 
-func TestAPeerThatReadsNothingHoldsUpACloseForAMoment(t *testing.T) {
+func testBatchWriterCloseIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, _ := net.Pipe()
 		o := newBatchWriter(ours)

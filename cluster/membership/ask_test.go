@@ -36,7 +36,18 @@ func inTime(t *testing.T) context.Context {
 	return ctx
 }
 
-func TestAskingForTheStatusReturnsTheReportsOfAll(t *testing.T) {
+func TestAskStatus(t *testing.T) {
+	t.Run("all_reports", testAskStatusAllReports)
+	t.Run("newest_incarnation", testAskStatusNewestIncarnation)
+	t.Run("strangers_to_each_other", testAskStatusStrangersToEachOther)
+	t.Run("missing_named", testAskStatusMissingNamed)
+	t.Run("unsendable_report", testAskStatusUnsendableReport)
+	t.Run("found_dead", testAskStatusFoundDead)
+	t.Run("no_instance", testAskStatusNoInstance)
+	t.Run("context_or_connection_ends", testAskStatusContextOrConnectionEnds)
+}
+
+func testAskStatusAllReports(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	a, b, c := member("a", 1, 1), member("b", 1, 1), member("c", 1, 1)
@@ -65,7 +76,7 @@ func TestAskingForTheStatusReturnsTheReportsOfAll(t *testing.T) {
 	}
 }
 
-func TestAskingForTheStatusWaitsForTheNewestIncarnation(t *testing.T) {
+func testAskStatusNewestIncarnation(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	older, newer := member("a", 1, 1), member("a", 1, 2)
@@ -88,7 +99,7 @@ func TestAskingForTheStatusWaitsForTheNewestIncarnation(t *testing.T) {
 
 // Members that know nobody yet, as when they have just been started, do not pass
 // for all there are.
-func TestAskingForTheStatusFindsThoseWhoDoNotKnowOneAnother(t *testing.T) {
+func testAskStatusStrangersToEachOther(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	a, b := member("a", 1, 1), member("b", 1, 1)
@@ -112,7 +123,7 @@ func TestAskingForTheStatusFindsThoseWhoDoNotKnowOneAnother(t *testing.T) {
 	t.Errorf("%v", reports)
 }
 
-func TestAskingForTheStatusNamesThoseWhoAreAliveAndDoNotAnswer(t *testing.T) {
+func testAskStatusMissingNamed(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	a, b, c := member("a", 1, 1), member("b", 1, 1), member("c", 1, 1)
@@ -133,7 +144,7 @@ func TestAskingForTheStatusNamesThoseWhoAreAliveAndDoNotAnswer(t *testing.T) {
 	}
 }
 
-func TestAReportThatCannotBeSentCostsAMemberNothingButALine(t *testing.T) {
+func testAskStatusUnsendableReport(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	p := s.join(member("a", 1, 1), func(o *membership.Options) {
@@ -147,7 +158,7 @@ func TestAReportThatCannotBeSentCostsAMemberNothingButALine(t *testing.T) {
 	}
 }
 
-func TestAskingForTheStatusStopsWaitingForWhoTurnsOutToBeDead(t *testing.T) {
+func testAskStatusFoundDead(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	a := member("a", 1, 1)
@@ -166,7 +177,7 @@ func TestAskingForTheStatusStopsWaitingForWhoTurnsOutToBeDead(t *testing.T) {
 	}
 }
 
-func TestAskingWhereNobodyIsSaysSoAtOnce(t *testing.T) {
+func testAskStatusNoInstance(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	if _, err := membership.AskStatus(inTime(t), s.connect().Connection); !errors.Is(err, membership.ErrNoInstance) {
@@ -177,7 +188,7 @@ func TestAskingWhereNobodyIsSaysSoAtOnce(t *testing.T) {
 	}
 }
 
-func TestAskingEndsWithItsContextOrConnection(t *testing.T) {
+func testAskStatusContextOrConnectionEnds(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	over := make(chan struct{})
@@ -200,7 +211,12 @@ func TestAskingEndsWithItsContextOrConnection(t *testing.T) {
 	}
 }
 
-func TestADrainRequestReachesTheOneThatItNames(t *testing.T) {
+func TestRequestDrain(t *testing.T) {
+	t.Run("named_instance_only", testRequestDrainNamedInstanceOnly)
+	t.Run("malformed_replies_ignored", testRequestDrainMalformedRepliesIgnored)
+}
+
+func testRequestDrainNamedInstanceOnly(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	a, b := s.join(member("a", 1, 1), nil), s.join(member("b", 1, 1), nil)
@@ -220,7 +236,7 @@ func TestADrainRequestReachesTheOneThatItNames(t *testing.T) {
 	}
 }
 
-func TestAnswersThatAreNoneAreNotTakenForAny(t *testing.T) {
+func testRequestDrainMalformedRepliesIgnored(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	channel := s.channel()

@@ -8,7 +8,13 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 )
 
-func TestWhatIsToBeSentIsBoundedAndTheNewestStays(t *testing.T) {
+func TestSendQueue(t *testing.T) {
+	t.Run("bounded_newest_stay", testSendQueueBoundedNewestStay)
+	t.Run("one_probe_per_member", testSendQueueOneProbePerMember)
+	t.Run("unconfirmed_bounded_and_in_order", testSendQueueUnconfirmedBoundedAndInOrder)
+}
+
+func testSendQueueBoundedNewestStay(t *testing.T) {
 	o := newSendQueue()
 	thrown := 0
 	for range 5 * maxBroadcasts {
@@ -35,7 +41,7 @@ func TestWhatIsToBeSentIsBoundedAndTheNewestStays(t *testing.T) {
 	}
 }
 
-func TestOneQuestionAboutAMemberIsOpenAtATime(t *testing.T) {
+func testSendQueueOneProbePerMember(t *testing.T) {
 	o := newSendQueue()
 	ask := func() int {
 		o.add(outboundMessage{kind: probe, key: "a"})
@@ -54,7 +60,7 @@ func TestOneQuestionAboutAMemberIsOpenAtATime(t *testing.T) {
 	}
 }
 
-func TestWhatIsSentAheadIsBoundedAndSettledInOrder(t *testing.T) {
+func testSendQueueUnconfirmedBoundedAndInOrder(t *testing.T) {
 	o := newSendQueue()
 	for range maxUnconfirmed + 2 {
 		o.add(outboundMessage{kind: message})
@@ -76,7 +82,7 @@ func TestWhatIsSentAheadIsBoundedAndSettledInOrder(t *testing.T) {
 	}
 }
 
-func TestNamesAreThoseThatTheSettingsAllow(t *testing.T) {
+func TestIsName(t *testing.T) {
 	for _, name := range []string{"a", "web-1.example_X", strings.Repeat("9", 63)} {
 		if !IsName(name) {
 			t.Errorf("%q", name)
@@ -93,8 +99,13 @@ func TestNamesAreThoseThatTheSettingsAllow(t *testing.T) {
 	}
 }
 
+func TestDecodeMessage(t *testing.T) {
+	t.Run("largest_fits", testDecodeMessageLargestFits)
+	t.Run("impossible_refused", testDecodeMessageImpossibleRefused)
+}
+
 // The largest message that members send has to be taken in.
-func TestAMessageOfALargeClusterFits(t *testing.T) {
+func testDecodeMessageLargestFits(t *testing.T) {
 	var all []ownership.HeldLease
 	var gone []ownership.Member
 	for p := range 1024 {
@@ -108,7 +119,7 @@ func TestAMessageOfALargeClusterFits(t *testing.T) {
 	}
 }
 
-func TestAMessageThatCannotBeIsNotTakenIn(t *testing.T) {
+func testDecodeMessageImpossibleRefused(t *testing.T) {
 	who := MemberID{Name: "a", Start: 1, Session: 1}
 	good := func() heartbeat {
 		return heartbeat{

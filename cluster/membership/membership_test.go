@@ -29,7 +29,14 @@ func message(from ownership.Member, seq int64) ownership.Message {
 	}
 }
 
-func TestWhatIsSentToOneMemberIsHeardInItsTurnAndByNobodyElse(t *testing.T) {
+func TestSend(t *testing.T) {
+	t.Run("one_member_in_order", testSendOneMemberInOrder)
+	t.Run("broadcast_whole_and_in_order", testSendBroadcastWholeAndInOrder)
+	t.Run("never_waits_for_broker", testSendNeverWaitsForBroker)
+	t.Run("never_waits_for_reader", testSendNeverWaitsForReader)
+}
+
+func testSendOneMemberInOrder(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	a, b, c := s.join(member("a", 1, 1), nil), s.join(member("b", 2, 1), nil), s.join(member("c", 3, 1), nil)
@@ -50,7 +57,7 @@ func TestWhatIsSentToOneMemberIsHeardInItsTurnAndByNobodyElse(t *testing.T) {
 	}
 }
 
-func TestEachMemberHearsWhatIsBroadcastWholeAndInOrderItsSenderIncluded(t *testing.T) {
+func testSendBroadcastWholeAndInOrder(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	a, b := s.join(member("a", 1, 1), nil), s.join(member("b", 2, 1), nil)
@@ -80,7 +87,12 @@ func TestEachMemberHearsWhatIsBroadcastWholeAndInOrderItsSenderIncluded(t *testi
 	}
 }
 
-func TestAProbeSaysNothingOfWhoIsThereAndFindsWhoseConnectionIsGone(t *testing.T) {
+func TestProbe(t *testing.T) {
+	t.Run("lost_connection", testProbeLostConnection)
+	t.Run("member_left", testProbeMemberLeft)
+}
+
+func testProbeLostConnection(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	a, b := s.join(member("a", 1, 1), nil), s.join(member("b", 2, 1), nil)
@@ -112,7 +124,7 @@ func TestAProbeSaysNothingOfWhoIsThereAndFindsWhoseConnectionIsGone(t *testing.T
 	}
 }
 
-func TestAMemberThatHasLeftIsGoneThoughItsConnectionStays(t *testing.T) {
+func testProbeMemberLeft(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	a, b := s.join(member("a", 1, 1), nil), s.join(member("b", 2, 1), nil)
@@ -126,7 +138,7 @@ func TestAMemberThatHasLeftIsGoneThoughItsConnectionStays(t *testing.T) {
 	}
 }
 
-func TestCallersNeverWaitThoughTheBrokerTakesNothingIn(t *testing.T) {
+func testSendNeverWaitsForBroker(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	a, b := s.join(member("a", 1, 1), nil), s.join(member("b", 2, 1), nil)
@@ -162,7 +174,7 @@ func TestCallersNeverWaitThoughTheBrokerTakesNothingIn(t *testing.T) {
 	}
 }
 
-func TestCallersNeverWaitForAMemberThatDoesNotRead(t *testing.T) {
+func testSendNeverWaitsForReader(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	heard := make(chan int64, 2000)
@@ -191,7 +203,7 @@ func TestCallersNeverWaitForAMemberThatDoesNotRead(t *testing.T) {
 	}
 }
 
-func TestAMembershipIsLostWithWhatItIsMadeOf(t *testing.T) {
+func TestLoss(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name string
@@ -237,7 +249,12 @@ func TestAMembershipIsLostWithWhatItIsMadeOf(t *testing.T) {
 	}
 }
 
-func TestOneIncarnationJoinsOnce(t *testing.T) {
+func TestJoin(t *testing.T) {
+	t.Run("once_per_incarnation", testJoinOncePerIncarnation)
+	t.Run("context_ends", testJoinContextEnds)
+}
+
+func testJoinOncePerIncarnation(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	p := s.join(member("a", 1, 1), nil)
@@ -250,7 +267,7 @@ func TestOneIncarnationJoinsOnce(t *testing.T) {
 	p.next()
 }
 
-func TestJoiningEndsWithItsContextThoughTheBrokerIsSilent(t *testing.T) {
+func testJoinContextEnds(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	l := s.connect()
@@ -266,7 +283,12 @@ func TestJoiningEndsWithItsContextThoughTheBrokerIsSilent(t *testing.T) {
 	}
 }
 
-func TestClosingWaitsForTheCallbacksThatAreUnderWay(t *testing.T) {
+func TestClose(t *testing.T) {
+	t.Run("waits_for_callbacks", testCloseWaitsForCallbacks)
+	t.Run("concurrent_under_load", testCloseConcurrentUnderLoad)
+}
+
+func testCloseWaitsForCallbacks(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	for what, cause := range map[string]func(*peer){
@@ -301,7 +323,7 @@ func TestClosingWaitsForTheCallbacksThatAreUnderWay(t *testing.T) {
 	}
 }
 
-func TestClosingFromManyGoroutinesUnderLoadCostsNoConnection(t *testing.T) {
+func testCloseConcurrentUnderLoad(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	for session := range int64(10) {
@@ -325,7 +347,7 @@ func TestClosingFromManyGoroutinesUnderLoadCostsNoConnection(t *testing.T) {
 	}
 }
 
-func TestWhateverStrangersPublishCostsAMemberNothingButALine(t *testing.T) {
+func TestHostilePublisher(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	p := s.join(member("a", 1, 1), nil)

@@ -33,7 +33,12 @@ func superseded(t *testing.T, p *peer) {
 	}
 }
 
-func TestEvictingEndsEarlierInstancesOfTheName(t *testing.T) {
+func TestStopPredecessors(t *testing.T) {
+	t.Run("all_end", testStopPredecessorsAllEnd)
+	t.Run("waits_until_context_ends", testStopPredecessorsWaitsUntilContextEnds)
+}
+
+func testStopPredecessorsAllEnd(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	ended := make(chan struct{}, 2)
@@ -65,7 +70,7 @@ func TestEvictingEndsEarlierInstancesOfTheName(t *testing.T) {
 	}
 }
 
-func TestEvictingWaitsForWhoDoesNotEndAsLongAsItMay(t *testing.T) {
+func testStopPredecessorsWaitsUntilContextEnds(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	p := s.join(member("a", 1, 1), nil)

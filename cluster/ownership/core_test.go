@@ -137,9 +137,18 @@ var (
 	carol = firstSession("c", 8)
 )
 
+func TestClaim(t *testing.T) {
+	t.Run("late_win_released", testClaimLateWinReleased)
+	t.Run("unwanted_win_released", testClaimUnwantedWinReleased)
+	t.Run("own_lease_deposed", testClaimOwnLeaseDeposed)
+	t.Run("backoff_ends_with_outage", testClaimBackoffEndsWithOutage)
+	t.Run("lost_lease_not_claimed_back", testClaimLostLeaseNotClaimedBack)
+	t.Run("unknown_holder_gets_time", testClaimUnknownHolderGetsTime)
+}
+
 // A claim that was sent before the connection was lost may succeed long after.
 // What it wins belongs to an incarnation that is over, and is given back.
-func TestLateWinIsReleased(t *testing.T) {
+func testClaimLateWinReleased(t *testing.T) {
 	for _, claimedAnew := range []bool{false, true} {
 		b, claims := newBench(t, 1)
 		b.step(Disconnected{})
@@ -154,7 +163,7 @@ func TestLateWinIsReleased(t *testing.T) {
 }
 
 // What is won when the ring has changed its mind is given back.
-func TestUnwantedWinIsReleased(t *testing.T) {
+func testClaimUnwantedWinReleased(t *testing.T) {
 	b, claims := newBench(t, 1)
 	b.step(DrainRequested{})
 	got := b.step(Claimed{Partition: 0, Attempt: claims[0].Attempt, Epoch: 5})
@@ -164,7 +173,7 @@ func TestUnwantedWinIsReleased(t *testing.T) {
 
 // A claim whose outcome is not known is made again, and finds that it had
 // succeeded. Nothing runs under that epoch, so it is deposed.
-func TestOwnLeaseIsDeposed(t *testing.T) {
+func testClaimOwnLeaseDeposed(t *testing.T) {
 	b, claims := newBench(t, 1)
 	b.step(ClaimFailed{Partition: 0, Attempt: claims[0].Attempt})
 	again := only[Claim](b.wait(time.Second))
@@ -175,7 +184,7 @@ func TestOwnLeaseIsDeposed(t *testing.T) {
 
 // Claims that fail are made again after a while, and as soon as the database is
 // back when it was away. One answer among failures does not mean that.
-func TestBackOffEndsWithOutage(t *testing.T) {
+func testClaimBackoffEndsWithOutage(t *testing.T) {
 	for _, failures := range []int{1, 5} {
 		b, claims := newBench(t, 2)
 		for claim := claims[0]; ; {
@@ -195,7 +204,7 @@ func TestBackOffEndsWithOutage(t *testing.T) {
 
 // A lease that is lost is claimed as if it had never been held: by asking for a
 // free row, and not for the epoch that is remembered.
-func TestLostLeaseIsNotClaimedBack(t *testing.T) {
+func testClaimLostLeaseNotClaimedBack(t *testing.T) {
 	b := newOwner(t, 1)
 	b.wait(10 * time.Second)
 	got := b.step(LeaseLost{Partition: 0, Epoch: 1})
@@ -208,7 +217,7 @@ func TestLostLeaseIsNotClaimedBack(t *testing.T) {
 
 // One whom only the epoch table knows may be about to be heard. It is deposed
 // when the broker knows nothing of it, or when it has been silent for long.
-func TestUnknownHolderIsGivenTime(t *testing.T) {
+func testClaimUnknownHolderGetsTime(t *testing.T) {
 	for _, certain := range []bool{true, false} {
 		b, claims := newBench(t, 1)
 		row := Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 3}, Holder: alice}}
@@ -228,9 +237,15 @@ func TestUnknownHolderIsGivenTime(t *testing.T) {
 	}
 }
 
+func TestHandOver(t *testing.T) {
+	t.Run("lease_claimed_again", testHandOverLeaseClaimedAgain)
+	t.Run("unknown_lease_released", testHandOverUnknownLeaseReleased)
+	t.Run("leaves_unasked", testHandOverLeavesUnasked)
+}
+
 // Whoever asks for a lease has read the epoch table a while ago. We may have
 // claimed the partition anew meanwhile.
-func TestHandsOverWhatItClaimedAnew(t *testing.T) {
+func testHandOverLeaseClaimedAgain(t *testing.T) {
 	b, claims := newBench(t, 1)
 	b.win(claims[0], 3)
 	wish := HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 2}, Holder: b.core.self}
@@ -239,8 +254,12 @@ func TestHandsOverWhatItClaimedAnew(t *testing.T) {
 	expect(t, only[HandOver](b.step(DrainRequested{})), HandOver{Partition: 0, Epoch: 3, To: alice})
 }
 
+func TestRing(t *testing.T) {
+	t.Run("debounce_ends", testRingDebounceEnds)
+}
+
 // The ring waits for more newcomers, but not as long as there are any.
-func TestDebounceEnds(t *testing.T) {
+func testRingDebounceEnds(t *testing.T) {
 	b := newOwner(t, 1)
 	debounce := b.core.cfg.Debounce
 	for n := range 10 {
@@ -257,7 +276,7 @@ func TestDebounceEnds(t *testing.T) {
 
 // Someone asks for a lease that the epoch table says is ours, and that we know
 // nothing of: the answer to its claim was lost when it was not wanted any more.
-func TestUnknownLeaseIsReleased(t *testing.T) {
+func testHandOverUnknownLeaseReleased(t *testing.T) {
 	b, _ := newBench(t, 1)
 	b.step(DrainRequested{})
 	b.step(Disconnected{})
@@ -294,8 +313,14 @@ func TestSurvey(t *testing.T) {
 	}
 }
 
+func TestMembers(t *testing.T) {
+	t.Run("reconnects_if_declared_gone", testMembersReconnectsIfDeclaredGone)
+	t.Run("late_messages", testMembersLateMessages)
+	t.Run("hostile_messages", testMembersHostileMessages)
+}
+
 // What is said of us that cannot be is answered with a new session.
-func TestReconnectsIfDeclaredGone(t *testing.T) {
+func testMembersReconnectsIfDeclaredGone(t *testing.T) {
 	b := newOwner(t, 1)
 	self := b.core.self
 	got := b.hear(alice, 1, Ready, func(m *Message) { m.Gone = []Member{self} })
@@ -311,7 +336,7 @@ func TestReconnectsIfDeclaredGone(t *testing.T) {
 
 // Of a name, the newest incarnation counts, and of an incarnation the newest
 // message. The gone stay gone, and are told so.
-func TestLateMessages(t *testing.T) {
+func testMembersLateMessages(t *testing.T) {
 	b := newOwner(t, 1)
 	newer := firstSession("a", alice.Incarnation.Start+1)
 	ring := func(want ...string) {
@@ -341,7 +366,7 @@ func TestLateMessages(t *testing.T) {
 
 // An instance that leaves hands its partitions over without being asked when
 // nobody asks for long.
-func TestLeavesUnasked(t *testing.T) {
+func testHandOverLeavesUnasked(t *testing.T) {
 	b := newOwner(t, 1)
 	b.hear(alice, 1, Ready)
 	got := append(b.step(LeaveRequested{}), b.wait(b.core.cfg.SuspectAfter-time.Second)...)
@@ -360,7 +385,7 @@ func TestLeavesUnasked(t *testing.T) {
 }
 
 // Nobody else's word makes an instance keep more than its settings allow.
-func TestHostileMessages(t *testing.T) {
+func testMembersHostileMessages(t *testing.T) {
 	b := newOwner(t, 4)
 	var wishes []HeldLease
 	for p := -2; p < 100; p++ {
@@ -456,8 +481,13 @@ func TestAnyEvents(t *testing.T) {
 	}
 }
 
-// Status tells what there is to know.
 func TestStatus(t *testing.T) {
+	t.Run("copy", testStatusCopy)
+	t.Run("newcomer_settled_last", testStatusNewcomerSettledLast)
+}
+
+// Status tells what there is to know.
+func testStatusCopy(t *testing.T) {
 	b := newOwner(t, 1)
 	b.hear(alice, 1, Draining)
 	heard := b.now
@@ -477,7 +507,7 @@ func TestStatus(t *testing.T) {
 
 // Who waits for an instance to be settled before the next one is stopped would
 // otherwise stop it while the partitions move.
-func TestNewcomerIsNotSettledBeforeItOwnsWhatTheRingWillGiveIt(t *testing.T) {
+func testStatusNewcomerSettledLast(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.Name, cfg.Start, cfg.Partitions = "b", 10, 8
 	core, err := New(cfg)
@@ -508,7 +538,7 @@ func TestNewcomerIsNotSettledBeforeItOwnsWhatTheRingWillGiveIt(t *testing.T) {
 	}
 }
 
-func TestConfigIsChecked(t *testing.T) {
+func TestConfig(t *testing.T) {
 	for name, spoil := range map[string]func(*Config){
 		"no name":        func(c *Config) { c.Name = "" },
 		"no partitions":  func(c *Config) { c.Partitions = 0 },
@@ -532,7 +562,7 @@ func TestConfigIsChecked(t *testing.T) {
 }
 
 // A partition cannot skip a phase.
-func TestTransitionsAreChecked(t *testing.T) {
+func TestTransition(t *testing.T) {
 	for from := idle; from <= handingOver; from++ {
 		for to := idle; to <= handingOver; to++ {
 			panics := func() (panics bool) {

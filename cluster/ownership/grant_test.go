@@ -37,7 +37,19 @@ func (b *bench) grants(seq int64, leases ...HeldLease) []Command {
 	return b.hear(alice, seq, Leaving, func(m *Message) { m.Granted = leases })
 }
 
-func TestWhatIsGrantedIsConsumedWithoutAClaim(t *testing.T) {
+func TestGrant(t *testing.T) {
+	t.Run("consumed_without_claim", testGrantConsumedWithoutClaim)
+	t.Run("later_epoch_counts", testGrantLaterEpochCounts)
+	t.Run("others_and_ended_ignored", testGrantOthersAndEndedIgnored)
+	t.Run("too_late_released", testGrantTooLateReleased)
+	t.Run("table_differs", testGrantTableDiffers)
+	t.Run("overtaken_by_claim", testGrantOvertakenByClaim)
+	t.Run("new_holder_told", testGrantNewHolderTold)
+	t.Run("told_after_loss", testGrantToldAfterLoss)
+	t.Run("ungranted_released", testGrantUngrantedReleased)
+}
+
+func testGrantConsumedWithoutClaim(t *testing.T) {
 	b, _ := newAsker(t, 1)
 	got := b.grants(2, HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 4}, Holder: b.core.self})
 	expect(t, only[Consume](got), Consume{Partition: 0, Epoch: 4})
@@ -49,13 +61,13 @@ func TestWhatIsGrantedIsConsumedWithoutAClaim(t *testing.T) {
 }
 
 // Alice may have claimed the partition anew since the epoch table was read.
-func TestAGrantOfALaterLeaseCounts(t *testing.T) {
+func testGrantLaterEpochCounts(t *testing.T) {
 	b, _ := newAsker(t, 1)
 	got := b.grants(2, HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 9}, Holder: b.core.self})
 	expect(t, only[Consume](got), Consume{Partition: 0, Epoch: 9})
 }
 
-func TestGrantsToOthersAndOfLeasesThatAreOverDoNotCount(t *testing.T) {
+func testGrantOthersAndEndedIgnored(t *testing.T) {
 	b, _ := newAsker(t, 1)
 	older := b.core.self
 	older.Incarnation.Session--
@@ -71,7 +83,7 @@ func TestGrantsToOthersAndOfLeasesThatAreOverDoNotCount(t *testing.T) {
 	}
 }
 
-func TestAGrantThatComesTooLateIsGivenBack(t *testing.T) {
+func testGrantTooLateReleased(t *testing.T) {
 	b, _ := newAsker(t, 1)
 	b.step(DrainRequested{})
 	granted := HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 4}, Holder: b.core.self}
@@ -85,7 +97,7 @@ func TestAGrantThatComesTooLateIsGivenBack(t *testing.T) {
 }
 
 // Nobody but somebody who changes the table by hand does that.
-func TestAHeldLeaseThatTheTableKnowsOtherwiseIsLost(t *testing.T) {
+func testGrantTableDiffers(t *testing.T) {
 	for _, row := range []Row{
 		{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 1}, Holder: alice}},
 		{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 1}}, Released: true},
@@ -108,7 +120,7 @@ func TestAHeldLeaseThatTheTableKnowsOtherwiseIsLost(t *testing.T) {
 
 // Whoever has waited for long asks the epoch table, which says that the lease is its
 // own. Then it wins another one, and the news of the first changes nothing.
-func TestAGrantThatWasOvertakenByAClaimIsIgnored(t *testing.T) {
+func testGrantOvertakenByClaim(t *testing.T) {
 	b, _ := newAsker(t, 1)
 	row := Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 4}, Holder: b.core.self}}
 	claims := only[Claim](b.step(Surveyed{Rows: []Row{row}}))
@@ -133,7 +145,7 @@ func TestAGrantThatWasOvertakenByAClaimIsIgnored(t *testing.T) {
 
 // The one who gets the next lease is told so at once, and nobody else is. A program
 // that does not know of grants takes it for a release, and finds out by a claim.
-func TestWhoAskedIsToldOfTheNextLease(t *testing.T) {
+func testGrantNewHolderTold(t *testing.T) {
 	b := newOwner(t, 2)
 	b.core.cfg.Window = 2 * handoverShare
 	wishes := []HeldLease{{Lease: partition.Lease{Partition: 0, Epoch: 1}, Holder: b.core.self}, {Lease: partition.Lease{Partition: 1, Epoch: 1}, Holder: b.core.self}}
@@ -154,7 +166,7 @@ func TestWhoAskedIsToldOfTheNextLease(t *testing.T) {
 	}
 }
 
-func TestTheNextHolderIsToldAlsoWhenThePartitionWasLostMeanwhile(t *testing.T) {
+func testGrantToldAfterLoss(t *testing.T) {
 	b := newOwner(t, 1)
 	wish := HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 1}, Holder: b.core.self}
 	b.hear(alice, 1, Ready, func(m *Message) { m.Wants = []HeldLease{wish} })
@@ -167,7 +179,7 @@ func TestTheNextHolderIsToldAlsoWhenThePartitionWasLostMeanwhile(t *testing.T) {
 }
 
 // A lease that has ended otherwise than by the hand-over is told to all.
-func TestWhatCouldNotBeGrantedIsReleased(t *testing.T) {
+func testGrantUngrantedReleased(t *testing.T) {
 	b := newOwner(t, 1)
 	wish := HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 1}, Holder: b.core.self}
 	b.hear(alice, 1, Ready, func(m *Message) { m.Wants = []HeldLease{wish} })
@@ -183,7 +195,12 @@ func TestWhatCouldNotBeGrantedIsReleased(t *testing.T) {
 	expect(t, released, wish)
 }
 
-func TestAFewPartitionsAreAskedForAtATime(t *testing.T) {
+func TestWishes(t *testing.T) {
+	t.Run("few_at_a_time", testWishesFewAtATime)
+	t.Run("share_per_holder", testWishesSharePerHolder)
+}
+
+func testWishesFewAtATime(t *testing.T) {
 	b, asked := newAsker(t, 64)
 	if len(asked) != minWindow {
 		t.Fatalf("%d are asked for", len(asked))
@@ -197,7 +214,7 @@ func TestAFewPartitionsAreAskedForAtATime(t *testing.T) {
 }
 
 // A holder that does not answer does not keep a newcomer from asking others.
-func TestEachHolderIsAskedForItsShare(t *testing.T) {
+func testWishesSharePerHolder(t *testing.T) {
 	for _, test := range []struct {
 		holders     []int // of so many partitions each
 		asked, most int   // holders, and partitions of one
@@ -282,7 +299,12 @@ func (b *bench) handOvers(until time.Duration, takes func(n int) time.Duration) 
 	}
 }
 
-func TestHandOversLeaveTimeToTheRequestsOfOthers(t *testing.T) {
+func TestPacing(t *testing.T) {
+	t.Run("rests", testPacingRests)
+	t.Run("ten_seconds_in_all", testPacingTenSecondsInAll)
+}
+
+func testPacingRests(t *testing.T) {
 	const forever = time.Hour
 	for name, test := range map[string]struct {
 		partitions int
@@ -320,7 +342,7 @@ func TestHandOversLeaveTimeToTheRequestsOfOthers(t *testing.T) {
 }
 
 // An instance that is asked to end has shutdown.grace for it, 25 s unless set.
-func TestAllIsHandedOverInTenSecondsHoweverLongEachTakes(t *testing.T) {
+func testPacingTenSecondsInAll(t *testing.T) {
 	for _, partitions := range []int{64, 127, 1024} {
 		for _, took := range []time.Duration{time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond} {
 			b := newAskedOwner(t, partitions)

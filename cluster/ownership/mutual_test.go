@@ -8,7 +8,7 @@ import (
 
 // Each of two members may be told that the other is gone, though both are there.
 // They must not go on without each other until they forget one another.
-func TestMembersThatHoldEachOtherToBeGoneFindEachOtherAgain(t *testing.T) {
+func TestMutuallyGone(t *testing.T) {
 	now := time.Unix(1000, 0)
 	var cores []*Core
 	sessions := []int64{1, 1, 1}

@@ -16,10 +16,16 @@ func names(n int) []string {
 	return names
 }
 
+func TestTable(t *testing.T) {
+	t.Run("same_everywhere", testTableSameEverywhere)
+	t.Run("no_history", testTableNoHistory)
+	t.Run("moves_little", testTableMovesLittle)
+}
+
 // Processes of different builds have to agree on the table. If this fails,
 // either undo what has changed it or raise TableVersion, so that the two do not
 // work together.
-func TestTableIsTheSameEverywhere(t *testing.T) {
+func testTableSameEverywhere(t *testing.T) {
 	sum := fnv.New64a()
 	for _, partitions := range []int{1, 2, 7, 64, 1024} {
 		for _, members := range []int{1, 2, 3, 10, 30} {
@@ -69,7 +75,7 @@ func TestAssign(t *testing.T) {
 }
 
 // A table that has seen members come and go assigns as one that has not.
-func TestTableHasNoHistory(t *testing.T) {
+func testTableNoHistory(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 1))
 	const partitions = 100
 	table, all := NewTable(partitions), names(12)
@@ -89,7 +95,7 @@ func TestTableHasNoHistory(t *testing.T) {
 
 // A member that comes or goes moves about its share, and little between those
 // that stay.
-func TestTableMovesLittle(t *testing.T) {
+func testTableMovesLittle(t *testing.T) {
 	const partitions = 1024
 	for _, n := range []int{2, 3, 5, 10, 30} {
 		var moved, aside, total int

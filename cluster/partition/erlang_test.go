@@ -36,7 +36,14 @@ func number[T int | int64 | uint32](t *testing.T, s string) T {
 	return T(n)
 }
 
-func TestHashIsErlangs(t *testing.T) {
+func TestErlang(t *testing.T) {
+	t.Run("hash", testErlangHash)
+	t.Run("random_numbers", testErlangRandomNumbers)
+	t.Run("partition", testErlangPartition)
+	t.Run("every_seed", testErlangEverySeed)
+}
+
+func testErlangHash(t *testing.T) {
 	for _, line := range erlang(t, "phash2.txt") {
 		key, err := hex.DecodeString(strings.TrimPrefix(line[0], "x"))
 		if err != nil {
@@ -48,7 +55,7 @@ func TestHashIsErlangs(t *testing.T) {
 	}
 }
 
-func TestRandomNumbersAreErlangs(t *testing.T) {
+func testErlangRandomNumbers(t *testing.T) {
 	for _, line := range erlang(t, "exs1024.txt") {
 		var random exs1024
 		random.seed(number[uint32](t, line[0]))
@@ -67,7 +74,7 @@ func TestRandomNumbersAreErlangs(t *testing.T) {
 // counts are the numbers of partitions that the files know of.
 var counts = [...]int{1, 2, 7, 64, 1000, 16384}
 
-func TestPartitionIsWhatErlangComputes(t *testing.T) {
+func testErlangPartition(t *testing.T) {
 	for _, line := range erlang(t, "buckets.txt") {
 		id := number[int64](t, line[0])
 		for i, partitions := range counts {
@@ -78,7 +85,7 @@ func TestPartitionIsWhatErlangComputes(t *testing.T) {
 	}
 }
 
-func TestEverySeedLeadsWhereItDoesInErlang(t *testing.T) {
+func testErlangEverySeed(t *testing.T) {
 	t.Parallel()
 	digest := sha256.New()
 	var buckets []byte

@@ -166,7 +166,13 @@ func upTo(n int) []int {
 	return all
 }
 
-func TestExchangePicksThePartition(t *testing.T) {
+func TestExchange(t *testing.T) {
+	t.Run("user_ids", testExchangeUserIds)
+	t.Run("any_key", testExchangeAnyKey)
+	t.Run("order_of_binding", testExchangeOrderOfBinding)
+}
+
+func testExchangeUserIds(t *testing.T) {
 	for _, c := range []struct{ partitions, users int }{
 		{1, 1_000},
 		{7, 30_000},
@@ -191,7 +197,7 @@ func TestExchangePicksThePartition(t *testing.T) {
 	}
 }
 
-func TestExchangePicksThePartitionOfAnyKey(t *testing.T) {
+func testExchangeAnyKey(t *testing.T) {
 	const partitions = 64
 	x := newExchange(t, partitions)
 	x.bind("1", upTo(partitions)...)
@@ -211,7 +217,7 @@ func TestExchangePicksThePartitionOfAnyKey(t *testing.T) {
 	}
 }
 
-func TestBucketIsTheQueueBoundInItsPlace(t *testing.T) {
+func testExchangeOrderOfBinding(t *testing.T) {
 	x := newExchange(t, 8)
 	ids := someIDs(1_000)
 	expect := func(order ...int) {

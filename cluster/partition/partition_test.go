@@ -14,7 +14,15 @@ import (
 
 func TestMain(m *testing.M) { testservers.Main(m) }
 
-func TestUserIsWhereTheUsersIDIsAsARoutingKey(t *testing.T) {
+func TestOf(t *testing.T) {
+	t.Run("same_as_routing_key", testOfSameAsRoutingKey)
+	t.Run("one_more_partition", testOfOneMorePartition)
+	t.Run("even_shares", testOfEvenShares)
+	t.Run("no_partitions", testOfNoPartitions)
+	t.Run("no_allocations", testOfNoAllocations)
+}
+
+func testOfSameAsRoutingKey(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		id := rapid.Int64().Draw(t, "id")
 		partitions := rapid.IntRange(1, 16384).Draw(t, "partitions")
@@ -24,7 +32,7 @@ func TestUserIsWhereTheUsersIDIsAsARoutingKey(t *testing.T) {
 	})
 }
 
-func TestOneMorePartitionOnlyTakesFromTheOthers(t *testing.T) {
+func testOfOneMorePartition(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		id := rapid.Int64().Draw(t, "id")
 		partitions := rapid.IntRange(1, 16384).Draw(t, "partitions")
@@ -35,7 +43,7 @@ func TestOneMorePartitionOnlyTakesFromTheOthers(t *testing.T) {
 	})
 }
 
-func TestEachPartitionHasItsShare(t *testing.T) {
+func testOfEvenShares(t *testing.T) {
 	const users = 200_000
 	for _, partitions := range []int{2, 7, 64} {
 		share := make([]int, partitions)
@@ -50,7 +58,7 @@ func TestEachPartitionHasItsShare(t *testing.T) {
 	}
 }
 
-func TestThereMustBeAPartition(t *testing.T) {
+func testOfNoPartitions(t *testing.T) {
 	for _, partitions := range []int{0, -1} {
 		func() {
 			defer func() {
@@ -63,7 +71,7 @@ func TestThereMustBeAPartition(t *testing.T) {
 	}
 }
 
-func TestNothingIsAllocated(t *testing.T) {
+func testOfNoAllocations(t *testing.T) {
 	for _, f := range []func(){
 		func() { partition.Of(-1<<63, 1000) },
 		func() { partition.OfKey(longestKey, 1000) },

@@ -97,7 +97,7 @@ func TestHistories(t *testing.T) {
 }
 
 // A seed tells everything: what it makes happen, happens again.
-func TestHistoryReplays(t *testing.T) {
+func TestReplay(t *testing.T) {
 	for seed := range uint64(5) {
 		var traces [2]strings.Builder
 		for i := range traces {
@@ -134,7 +134,7 @@ func TestLargeHistory(t *testing.T) {
 
 // What the simulation relies on it can tell from what is nearly as good: a
 // fence that looks at the epoch without locking it, or none.
-func TestFenceIsMissed(t *testing.T) {
+func TestMissingFence(t *testing.T) {
 	for _, f := range []fence{checkOnly, none} {
 		found := false
 		for seed := uint64(1); seed <= 100 && !found; seed++ {

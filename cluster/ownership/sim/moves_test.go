@@ -26,7 +26,7 @@ func (w *world) moves(before count) int { return w.count.moved - before.moved }
 
 // A change of the members moves about as many partitions as it has to, however
 // many members change together.
-func TestMovesAreFew(t *testing.T) {
+func TestMoves(t *testing.T) {
 	const n, partitions = 10, 1024
 	tests := []struct {
 		name   string
@@ -157,7 +157,7 @@ func (w *world) isServed(p int) bool {
 
 // Partitions that do not move never pause, those that do move pause for little
 // longer than the commands that it takes.
-func TestPausesAreShort(t *testing.T) {
+func TestPauses(t *testing.T) {
 	tests := []struct {
 		name   string
 		change func(w *world)
