@@ -10,13 +10,8 @@ import (
 // and perhaps more. The batch begins with a write. cached is the user as the last batch
 // left it, or nil if that is not known.
 //
-// commitWrites first updates the cache, then calls the callbacks in order: of each write
-// that was committed or failed, and of the reads that follow that write. If a write
-// was a replay or failed, its result does not tell the user's state; then the reads behind it
-// are answered last, from the store.
-//
-// It returns how many tasks are done, and the user's state for the next batch, nil if
-// that is not known.
+// commitWrites updates the cache before it calls any callback. It returns how many
+// tasks are done, and the user's state for the next batch, nil if that is not known.
 func (p *Partition) commitWrites(userID int64, batch []task, cached *User) (done int, next *User) {
 	started := time.Now()
 	cache := p.o.Cache
@@ -41,8 +36,14 @@ func (p *Partition) commitWrites(userID int64, batch []task, cached *User) (done
 	case last.user != cached:
 		cache.put(p, last.user, UserReply(last.user), generation)
 	}
+	return p.completeTasks(userID, batch, started, outcomes, p.cause(err))
+}
 
-	err = p.cause(err)
+// completeTasks calls the callbacks of a batch in order: of each write that has an outcome,
+// and of the reads behind it. The outcome of a replay or a failure does not tell
+// the user's state; then the reads behind that write are answered last, from the
+// store. err is the error of the first write. The results are those of commitWrites.
+func (p *Partition) completeTasks(userID int64, batch []task, started time.Time, outcomes []Outcome, err error) (done int, next *User) {
 	var state userState
 	var postponed []task
 	for done < len(batch) {
