@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/glotpod/ident/cluster/wait"
 )
 
 // CacheOptions are the limits of a cache. All partitions that share it count together.
@@ -24,10 +26,10 @@ type CacheOptions struct {
 // *Cache is always empty.
 type Cache struct {
 	idle   time.Duration
-	shards []shard       // the user id selects the shard
-	index  *index        // finds users by other keys than the id
-	clock  atomic.Int64  // the time for shards; increases ageIdle times per idle
-	wake   chan struct{} // has a token while users of a closed partition may still be cached
+	shards []shard      // the user id selects the shard
+	index  *index       // finds users by other keys than the id
+	clock  atomic.Int64 // the time for shards; increases ageIdle times per idle
+	wake   wait.Signal  // set while users of a closed partition may still be cached
 
 	trustMu      sync.Mutex    // serializes changes of trustChanges
 	trustChanges atomic.Uint64 // number of changes between trusted and not trusted; odd: trusted
@@ -60,7 +62,7 @@ func NewCache(o CacheOptions) *Cache {
 		n *= 2
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &Cache{idle: o.Idle, shards: make([]shard, n), index: newIndex(), wake: make(chan struct{}, 1), cancel: cancel, closed: make(chan struct{})}
+	c := &Cache{idle: o.Idle, shards: make([]shard, n), index: newIndex(), wake: wait.NewSignal(), cancel: cancel, closed: make(chan struct{})}
 	for i := range c.shards {
 		c.shards[i].init(o.Users/n, o.Bytes/int64(n), c.index)
 	}
@@ -237,10 +239,7 @@ func (c *Cache) onPartitionClosed() {
 	if c == nil {
 		return
 	}
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
+	c.wake.Notify()
 }
 
 // evictLoop evicts users that are idle, and users of closed partitions.
