@@ -1,0 +1,525 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/tinylib/msgp/msgp"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/actor/msgpack"
+	"github.com/glotpod/ident/cluster/internal/consume"
+	"github.com/glotpod/ident/cluster/internal/notify"
+	"github.com/glotpod/ident/cluster/internal/topology"
+	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
+)
+
+// A publication is a message that was published on a fake channel.
+type publication struct {
+	exchange, key string
+	message       amqp.Publishing
+}
+
+// A fakeChannel stands for a channel of a broker that does nothing by itself. Tests send
+// deliveries and confirmations, and look at what was published and acknowledged.
+type fakeChannel struct {
+	deliveries chan amqp.Delivery
+	returns    chan amqp.Return
+	confirms   chan amqp.Confirmation
+
+	mu         sync.Mutex // guards the following fields
+	publishErr error
+	consumeErr []error // of the next calls of Consume
+	cancelErr  error
+	consumed   string // the queue that is consumed
+	exclusive  bool
+	published  []publication
+	acked      []uint64 // tags that were acknowledged, each by itself or with all before
+	requeued   []uint64
+	cancelled  bool
+	closed     bool
+}
+
+func newFakeChannel() *fakeChannel {
+	return &fakeChannel{deliveries: make(chan amqp.Delivery, 100)}
+}
+
+func (c *fakeChannel) Qos(int, int, bool) error                             { return nil }
+func (c *fakeChannel) NotifyClose(closed chan *amqp.Error) chan *amqp.Error { return closed }
+func (c *fakeChannel) Confirm(bool) error                                   { return nil }
+
+func (c *fakeChannel) Consume(queue, _ string, _, exclusive, _, _ bool, _ amqp.Table) (<-chan amqp.Delivery, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.consumeErr) > 0 {
+		err := c.consumeErr[0]
+		c.consumeErr = c.consumeErr[1:]
+		return nil, err
+	}
+	c.consumed, c.exclusive = queue, exclusive
+	return c.deliveries, nil
+}
+
+func (c *fakeChannel) Cancel(string, bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cancelErr != nil {
+		return c.cancelErr
+	}
+	if !c.cancelled && !c.closed {
+		close(c.deliveries)
+	}
+	c.cancelled = true
+	return nil
+}
+
+func (c *fakeChannel) PublishWithContext(_ context.Context, exchange, key string, mandatory, immediate bool, m amqp.Publishing) error {
+	return c.Publish(exchange, key, mandatory, immediate, m)
+}
+
+func (c *fakeChannel) Publish(exchange, key string, _, _ bool, m amqp.Publishing) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.publishErr != nil {
+		return c.publishErr
+	}
+	c.published = append(c.published, publication{exchange, key, m})
+	return nil
+}
+
+func (c *fakeChannel) GetNextPublishSeqNo() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return uint64(len(c.published)) + 1
+}
+
+func (c *fakeChannel) NotifyReturn(returns chan amqp.Return) chan amqp.Return {
+	c.returns = returns
+	return returns
+}
+
+func (c *fakeChannel) NotifyPublish(confirms chan amqp.Confirmation) chan amqp.Confirmation {
+	c.confirms = confirms
+	return confirms
+}
+
+func (c *fakeChannel) Ack(tag uint64, _ bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.acked = append(c.acked, tag)
+	return nil
+}
+
+func (c *fakeChannel) Nack(tag uint64, _, _ bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.requeued = append(c.requeued, tag)
+	return nil
+}
+
+func (c *fakeChannel) IsClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
+}
+
+func (c *fakeChannel) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed && !c.cancelled {
+		close(c.deliveries)
+	}
+	c.closed = true
+	return nil
+}
+
+// sent returns what was published.
+func (c *fakeChannel) sent() []publication {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.published)
+}
+
+// acks returns the tags that were acknowledged.
+func (c *fakeChannel) acks() []uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.acked)
+}
+
+func (c *fakeChannel) nacks() []uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.requeued)
+}
+
+// A fakeStore stands for a database. The fields are set before it is used.
+type fakeStore struct {
+	find     func(*actor.Lookup) (*actor.User, error)
+	list     func(*actor.Page) ([]actor.User, int64, error)
+	commit   func(partition.Lease, []*actor.Write) ([]actor.Outcome, error)
+	claim    func([]ownership.Claim) ([]ownership.Event, error)
+	release  func([]partition.Lease) error
+	handOver func([]ownership.HandOver) ([]ownership.HandedOver, error)
+	survey   func() ([]ownership.Row, error)
+	takeOver func([]partition.Lease) ([]partition.Lease, []actor.PendingNotification, error)
+
+	mu        sync.Mutex // guards the following fields
+	reserved  []int64    // ids of new users
+	nextID    int64      // what NewUserID returns
+	confirmed []int64    // notifications
+	aborted   bool
+}
+
+func (s *fakeStore) Find(_ context.Context, l *actor.Lookup) (*actor.User, error) {
+	if s.find == nil {
+		return nil, nil
+	}
+	return s.find(l)
+}
+
+func (s *fakeStore) List(_ context.Context, p *actor.Page) ([]actor.User, int64, error) {
+	if s.list == nil {
+		return nil, 0, nil
+	}
+	return s.list(p)
+}
+
+func (s *fakeStore) NewUserID(context.Context) (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.nextID == 0 {
+		return 0, errDown
+	}
+	return s.nextID, nil
+}
+
+func (s *fakeStore) ReservedUserID() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.reserved) == 0 {
+		return 0
+	}
+	id := s.reserved[0]
+	s.reserved = s.reserved[1:]
+	return id
+}
+
+func (s *fakeStore) Commit(_ context.Context, lease partition.Lease, writes []*actor.Write) ([]actor.Outcome, error) {
+	if s.commit != nil {
+		return s.commit(lease, writes)
+	}
+	outcomes := make([]actor.Outcome, len(writes))
+	for i, w := range writes {
+		outcomes[i] = actor.Outcome{Refusal: w.Refusal(), UserID: w.UserID, Applied: true}
+	}
+	return outcomes, nil
+}
+
+func (s *fakeStore) Claim(_ context.Context, claims []ownership.Claim) ([]ownership.Event, error) {
+	if s.claim != nil {
+		return s.claim(claims)
+	}
+	var events []ownership.Event
+	for _, c := range claims {
+		events = append(events, ownership.Claimed{Partition: c.Partition, Attempt: c.Attempt, Epoch: 1})
+	}
+	return events, nil
+}
+
+func (s *fakeStore) Release(_ context.Context, leases []partition.Lease) error {
+	if s.release != nil {
+		return s.release(leases)
+	}
+	return nil
+}
+
+func (s *fakeStore) HandOver(_ context.Context, all []ownership.HandOver) ([]ownership.HandedOver, error) {
+	if s.handOver != nil {
+		return s.handOver(all)
+	}
+	var events []ownership.HandedOver
+	for _, h := range all {
+		events = append(events, ownership.HandedOver{Partition: h.Partition, Epoch: h.Epoch, To: h.To})
+	}
+	return events, nil
+}
+
+func (s *fakeStore) Survey(context.Context) ([]ownership.Row, error) {
+	if s.survey != nil {
+		return s.survey()
+	}
+	return nil, nil
+}
+
+func (s *fakeStore) TakeOver(_ context.Context, _ ownership.Member, leases []partition.Lease, _ int) ([]partition.Lease, []actor.PendingNotification, error) {
+	if s.takeOver != nil {
+		return s.takeOver(leases)
+	}
+	return leases, nil, nil
+}
+
+func (s *fakeStore) PendingNotifications(context.Context, []int, int64, time.Duration, int) ([]actor.PendingNotification, error) {
+	return nil, nil
+}
+
+func (s *fakeStore) ConfirmNotifications(ids ...int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.confirmed = append(s.confirmed, ids...)
+}
+
+func (s *fakeStore) SetNotificationSink(func(actor.PendingNotification)) {}
+
+func (s *fakeStore) TryRebind(context.Context, time.Duration, func(context.Context) error) (bool, error) {
+	return false, nil
+}
+
+func (s *fakeStore) Ping(context.Context) error                           { return nil }
+func (s *fakeStore) WatchForeignWrites(ctx context.Context, _ func(bool)) { <-ctx.Done() }
+func (s *fakeStore) RoundTrips() int64                                    { return 0 }
+
+func (s *fakeStore) Abort() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.aborted = true
+}
+
+var errDown = errors.New("down")
+
+// A fakeConfirmation is decided by sending a value, or by closing it with the channel.
+type fakeConfirmation chan bool
+
+func (c fakeConfirmation) WaitContext(ctx context.Context) (bool, error) {
+	select {
+	case accepted := <-c:
+		return accepted, nil
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+}
+
+// A fakeNotifyChannel accepts what is published when the test says so.
+type fakeNotifyChannel struct {
+	mu        sync.Mutex // guards the following field
+	confirmed []fakeConfirmation
+}
+
+func (c *fakeNotifyChannel) Publish(string, string, amqp.Publishing) (notify.Confirmation, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	confirmation := make(fakeConfirmation, 1)
+	c.confirmed = append(c.confirmed, confirmation)
+	return confirmation, nil
+}
+
+func (c *fakeNotifyChannel) IsClosed() bool { return false }
+
+// A testSession is a session over fake channels. It is used in a synctest bubble.
+type testSession struct {
+	*session
+	t             *testing.T
+	store         *fakeStore
+	forwarding    *fakeChannel
+	notifications *fakeNotifyChannel
+	shared        *fakeChannel
+	ended         sync.WaitGroup
+
+	mu     sync.Mutex // guards the following fields
+	queues []*fakeChannel
+	setUp  func(*fakeChannel) // is called with each new channel for partitions
+}
+
+const testPartitions = 4
+
+var testLimits = msgpack.Limits{Bytes: 1 << 20, Depth: 32, Values: 1000}
+
+// newTestSession returns a session whose goroutines end with the test, and which serves
+// no partition yet. The coordinator does not run: see posted.
+func newTestSession(t *testing.T, store *fakeStore) *testSession {
+	t.Helper()
+	log := zaptest.NewLogger(t)
+	i := New(Options{
+		Store: store, Name: "one", Start: 1, Partitions: testPartitions, QueueType: topology.Quorum, Secret: [][]byte{{1}},
+		Prefetch: 64, Mailbox: 1, Limits: testLimits, InFlight: 1 << 20, Log: log,
+	})
+	coordinator, err := newCoordinator(i.ownership(), store, log, func(ownership.StopReason, string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.coordinator = coordinator
+	s := &testSession{t: t, store: store, forwarding: newFakeChannel(), notifications: new(fakeNotifyChannel)}
+	s.session = newSession(i, new(amqp.Connection), 1)
+	s.session.repairer = topology.NewRepairer(nil, store, func() {})
+	if s.session.forwarder, err = newForwarder(s.forwarding, testPartitions, userIDSealer(i.o.Secret)); err != nil {
+		t.Fatal(err)
+	}
+	s.session.notifier = notify.New(s.notifications, notify.Options{
+		Outbox: store, Partitions: testPartitions, Owns: s.ownsNotifications, Log: log,
+		Metrics: notify.Metrics{
+			Sent: s.metrics.notified, Refused: s.metrics.refused, Lag: s.metrics.notifyLag, Overdue: s.metrics.overdue,
+		},
+	})
+	s.session.channels = consume.NewPool(s.open, 8, 0, &s.running)
+	s.ended.Go(func() { s.notifier.Run(s.ctx) })
+	s.ended.Go(s.completeForwards)
+	s.ended.Go(s.flushAcks)
+	return s
+}
+
+// open opens a channel for a partition.
+func (s *testSession) open() (consume.Channel, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := newFakeChannel()
+	if s.setUp != nil {
+		s.setUp(c)
+	}
+	s.queues = append(s.queues, c)
+	return c, nil
+}
+
+// channel returns the latest channel that was opened for a partition.
+func (s *testSession) channel() *fakeChannel {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.queues[len(s.queues)-1]
+}
+
+// opened returns how many channels were opened for partitions.
+func (s *testSession) opened() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.queues)
+}
+
+// end closes everything, and waits for all goroutines. It is deferred by each test.
+func (s *testSession) end() {
+	s.fail(errSessionClosed)
+	close(s.forwarding.returns)
+	close(s.forwarding.confirms)
+	for p := range s.slots {
+		s.abandon(p)
+	}
+	if s.shared != nil {
+		s.shared.Close()
+	}
+	s.running.Wait()
+	s.ended.Wait()
+}
+
+// startShared starts to receive requests from the shared queue.
+func (s *testSession) startShared() {
+	s.shared = newFakeChannel()
+	consumer, err := consume.Open(func() (consume.Channel, error) { return s.shared, nil }, RequestQueue, 64)
+	if err == nil {
+		err = consumer.Start(false)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.session.shared = consumer
+	s.running.Go(func() { s.receive(s.ctx, consumer, nil) })
+}
+
+// posted returns the events that were posted to the coordinator since the last call.
+func (s *testSession) posted() []any { return s.coordinator.inputs.Take() }
+
+// confirm confirms the request that was forwarded as the n-th, from 1 on.
+func (s *testSession) confirm(n uint64, ack bool) {
+	s.forwarding.confirms <- amqp.Confirmation{DeliveryTag: n, Ack: ack}
+}
+
+// userOf returns a user id of a partition, the n-th one from 0 on.
+func userOf(number, n int) int64 {
+	for id := int64(1); ; id++ {
+		if partition.Of(id, testPartitions) == number {
+			if n == 0 {
+				return id
+			}
+			n--
+		}
+	}
+}
+
+// encode returns the body of a request.
+func encode(v map[string]any) []byte {
+	body, err := msgp.AppendMapStrIntf(nil, v)
+	if err != nil {
+		panic(err)
+	}
+	return body
+}
+
+// decode returns a reply.
+func decode(t *testing.T, body []byte) map[string]any {
+	t.Helper()
+	v, _, err := msgp.ReadMapStrIntfBytes(body, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// errorCode returns the code of an error reply, "" if it is none.
+func errorCode(body []byte) string { return string(actor.ErrorCode(body)) }
+
+// get, patch and create are requests from the shared queue.
+func get(tag uint64, user int64) amqp.Delivery {
+	return sharedRequest(tag, "get", map[string]any{"user_id": user})
+}
+
+func patch(tag uint64, user int64) amqp.Delivery {
+	return sharedRequest(tag, "patch", map[string]any{"user_id": user, "ops": []any{
+		map[string]any{"op": "replace", "path": "/name", "value": "Ada"}}})
+}
+
+func create(tag uint64) amqp.Delivery {
+	return sharedRequest(tag, "create", map[string]any{"name": "Ada", "email": "ada", "github": map[string]any{"id": 1, "access_token": "t"}})
+}
+
+func sharedRequest(tag uint64, operation string, body map[string]any) amqp.Delivery {
+	return amqp.Delivery{
+		DeliveryTag: tag, Exchange: topology.RequestExchange, RoutingKey: topology.RequestPrefix + operation,
+		MessageId: operation + "-request", ReplyTo: "caller", CorrelationId: "correlation", Body: encode(body),
+	}
+}
+
+// forwarded returns a request as it comes by a partition's queue.
+func forwarded(d amqp.Delivery) amqp.Delivery {
+	d.Exchange, d.Type, d.RoutingKey = "", d.RoutingKey, "queue"
+	return d
+}
+
+// direct returns a request about a user as a caller sends it to the direct exchange.
+func direct(d amqp.Delivery, key string) amqp.Delivery {
+	d.Exchange, d.Type, d.RoutingKey = topology.DirectExchange, d.RoutingKey, key
+	return d
+}
+
+var (
+	_ Store           = (*fakeStore)(nil)
+	_ consume.Channel = (*fakeChannel)(nil)
+	_ forwardChannel  = (*fakeChannel)(nil)
+)
+
+func itoa(id int64) string { return strconv.FormatInt(id, 10) }
+
+// valueOf returns the value of a counter or a gauge.
+func valueOf(m prometheus.Metric) float64 {
+	var written dto.Metric
+	if m.Write(&written) != nil {
+		return -1
+	}
+	return written.GetCounter().GetValue() + written.GetGauge().GetValue()
+}

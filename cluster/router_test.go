@@ -1,0 +1,437 @@
+package cluster
+
+import (
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
+)
+
+// bubble runs a test with a session in a synctest bubble.
+func bubble(t *testing.T, name string, store *fakeStore, test func(*testing.T, *testSession)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newTestSession(t, store)
+			defer s.end()
+			test(t, s)
+		})
+	})
+}
+
+// serve makes the session serve a partition under epoch 1.
+func (s *testSession) serve(number int) *servedPartition {
+	s.t.Helper()
+	s.startServing(partition.Lease{Partition: number, Epoch: 1})
+	synctest.Wait()
+	p := s.accepting(number)
+	if p == nil {
+		s.t.Fatalf("the partition %d is not served", number)
+	}
+	s.posted()
+	return p
+}
+
+// oneReply returns the body of the only reply on a channel.
+func (s *testSession) oneReply(c *fakeChannel) []byte {
+	s.t.Helper()
+	synctest.Wait()
+	sent := c.sent()
+	if len(sent) != 1 {
+		s.t.Fatalf("%d replies were sent", len(sent))
+	}
+	if p := sent[0]; p.exchange != "" || p.key != "caller" || p.message.CorrelationId != "correlation" {
+		s.t.Errorf("the reply went to %q %q as %q", p.exchange, p.key, p.message.CorrelationId)
+	}
+	return sent[0].message.Body
+}
+
+// oneForward returns the only request that was forwarded.
+func (s *testSession) oneForward(queue string) publication {
+	s.t.Helper()
+	synctest.Wait()
+	sent := s.forwarding.sent()
+	if len(sent) != 1 || sent[0].exchange != "" || sent[0].key != queue {
+		s.t.Fatalf("forwarded were %+v", sent)
+	}
+	return sent[0]
+}
+
+func TestSharedQueue(t *testing.T) {
+	user := userOf(2, 0)
+	found := func(l *actor.Lookup) (*actor.User, error) { return &actor.User{ID: user, Name: "Ada"}, nil }
+
+	bubble(t, "a_read_is_carried_out_here", &fakeStore{find: found}, func(t *testing.T, s *testSession) {
+		s.startShared()
+		s.shared.deliveries <- get(1, user)
+		reply := decode(t, s.oneReply(s.shared))
+		if result, _ := reply["result"].(map[string]any); result["name"] != "Ada" {
+			t.Errorf("the reply is %v", reply)
+		}
+		if len(s.forwarding.sent()) > 0 {
+			t.Error("the read was forwarded as well")
+		}
+	})
+
+	bubble(t, "a_missing_user_is_an_error_reply", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.startShared()
+		s.shared.deliveries <- get(1, user)
+		if code := errorCode(s.oneReply(s.shared)); code != string(actor.NoSuchUser.Code) {
+			t.Errorf("the code is %q", code)
+		}
+	})
+
+	failing := &fakeStore{
+		find:   func(*actor.Lookup) (*actor.User, error) { return nil, errDown },
+		list:   func(*actor.Page) ([]actor.User, int64, error) { return nil, 0, errDown },
+		commit: func(partition.Lease, []*actor.Write) ([]actor.Outcome, error) { return nil, errDown },
+	}
+	bubble(t, "a_failed_read_is_an_error_reply", failing, func(t *testing.T, s *testSession) {
+		s.startShared()
+		s.shared.deliveries <- get(1, user)
+		if code := errorCode(s.oneReply(s.shared)); code != string(actor.InvocationFailed) {
+			t.Errorf("the code is %q", code)
+		}
+	})
+
+	bubble(t, "a_failed_list_is_an_error_reply", failing, func(t *testing.T, s *testSession) {
+		s.startShared()
+		s.shared.deliveries <- sharedRequest(1, "list", map[string]any{})
+		if code := errorCode(s.oneReply(s.shared)); code != string(actor.InvocationFailed) {
+			t.Errorf("the code is %q", code)
+		}
+	})
+
+	bubble(t, "a_failed_write_is_an_error_reply", failing, func(t *testing.T, s *testSession) {
+		s.startShared()
+		s.serve(2)
+		s.shared.deliveries <- patch(1, user)
+		if code := errorCode(s.oneReply(s.shared)); code != string(actor.InvocationFailed) {
+			t.Errorf("the code is %q", code)
+		}
+	})
+
+	paged := &fakeStore{list: func(*actor.Page) ([]actor.User, int64, error) { return []actor.User{{ID: 7}}, 7, nil }}
+	bubble(t, "a_list_is_carried_out_here", paged, func(t *testing.T, s *testSession) {
+		s.startShared()
+		s.shared.deliveries <- sharedRequest(1, "list", map[string]any{"page_size": 1})
+		if reply := decode(t, s.oneReply(s.shared)); reply["result"] == nil {
+			t.Errorf("the reply is %v", reply)
+		}
+	})
+
+	bubble(t, "a_malformed_request_is_an_error_reply", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.startShared()
+		d := get(1, user)
+		d.Body = []byte{0xc1}
+		s.shared.deliveries <- d
+		if code := errorCode(s.oneReply(s.shared)); code != string(actor.DecodeError) {
+			t.Errorf("the code is %q", code)
+		}
+	})
+
+	bubble(t, "a_write_is_forwarded_and_acknowledged_when_confirmed", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.startShared()
+		d := patch(1, user)
+		s.shared.deliveries <- d
+		p := s.oneForward(PartitionQueue(2))
+		if m := p.message; m.Type != "rpc.user.patch" || m.ReplyTo != "caller" || m.MessageId != d.MessageId || string(m.Body) != string(d.Body) {
+			t.Errorf("forwarded was %+v", m)
+		}
+		time.Sleep(time.Second)
+		if acked := s.shared.acks(); len(acked) > 0 {
+			t.Fatalf("%v were acknowledged before the broker had confirmed", acked)
+		}
+		s.confirm(1, true)
+		time.Sleep(time.Second)
+		if acked := s.shared.acks(); !slices.Equal(acked, []uint64{1}) {
+			t.Errorf("%v were acknowledged", acked)
+		}
+		if len(s.shared.sent()) > 0 {
+			t.Error("the router has sent a reply of its own")
+		}
+		if n := valueOf(s.metrics.requests.WithLabelValues("patch", wayShared, outcomeForwarded)); n != 1 {
+			t.Errorf("%v requests count as forwarded", n)
+		}
+	})
+
+	var lease partition.Lease
+	recording := &fakeStore{commit: func(l partition.Lease, writes []*actor.Write) ([]actor.Outcome, error) {
+		lease = l
+		return []actor.Outcome{{Refusal: writes[0].Refusal(), UserID: writes[0].UserID, Applied: true}}, nil
+	}}
+	bubble(t, "a_write_is_committed_under_the_lease_if_served_here", recording, func(t *testing.T, s *testSession) {
+		s.startShared()
+		s.serve(2)
+		s.shared.deliveries <- patch(1, user)
+		if reply := decode(t, s.oneReply(s.shared)); reply["error"] != nil {
+			t.Errorf("the reply is %v", reply)
+		}
+		if lease != (partition.Lease{Partition: 2, Epoch: 1}) {
+			t.Errorf("it was committed under %+v", lease)
+		}
+		time.Sleep(time.Second)
+		if acked := s.shared.acks(); !slices.Equal(acked, []uint64{1}) {
+			t.Errorf("%v were acknowledged", acked)
+		}
+	})
+
+	bubble(t, "a_malformed_write_needs_no_partition", recording, func(t *testing.T, s *testSession) {
+		s.startShared()
+		lease = partition.Lease{Partition: 9}
+		s.shared.deliveries <- sharedRequest(1, "patch", map[string]any{"user_id": user, "ops": 7})
+		if code := errorCode(s.oneReply(s.shared)); code == "" {
+			t.Error("it was applied")
+		}
+		if lease != (partition.Lease{}) || len(s.forwarding.sent()) > 0 {
+			t.Errorf("it was committed under %+v", lease)
+		}
+	})
+
+	panicking := &fakeStore{find: func(*actor.Lookup) (*actor.User, error) { panic("a bug") }}
+	bubble(t, "a_panic_costs_one_request", panicking, func(t *testing.T, s *testSession) {
+		s.startShared()
+		s.shared.deliveries <- get(1, user)
+		if code := errorCode(s.oneReply(s.shared)); code != string(actor.InvocationFailed) {
+			t.Errorf("the code is %q", code)
+		}
+		if n := count(s.metrics.panics); n != 1 {
+			t.Errorf("%d panics were counted", n)
+		}
+		s.shared.deliveries <- patch(2, user)
+		s.oneForward(PartitionQueue(2))
+	})
+
+	var reads sync.WaitGroup
+	waiting := &fakeStore{find: func(*actor.Lookup) (*actor.User, error) { reads.Wait(); return nil, nil }}
+	bubble(t, "bodies_in_flight_are_bounded", waiting, func(t *testing.T, s *testSession) {
+		reads.Add(1)
+		s.startShared()
+		s.o.InFlight = 1
+		s.bodies.Acquire(t.Context(), 1<<20-1) // one byte is left, so one request at a time
+		s.shared.deliveries <- get(1, user)
+		s.shared.deliveries <- get(2, user)
+		synctest.Wait()
+		if n := valueOf(s.metrics.inFlight); n != 1 {
+			t.Errorf("%v requests are in flight", n)
+		}
+		reads.Done()
+		synctest.Wait()
+		if sent := s.shared.sent(); len(sent) != 2 {
+			t.Errorf("%d replies were sent", len(sent))
+		}
+	})
+}
+
+func TestPartitionQueue(t *testing.T) {
+	user := userOf(1, 0)
+
+	bubble(t, "its_own_requests_go_to_the_actors", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.serve(1)
+		s.channel().deliveries <- forwarded(patch(1, user))
+		if reply := decode(t, s.oneReply(s.channel())); reply["error"] != nil {
+			t.Errorf("the reply is %v", reply)
+		}
+		if n := valueOf(s.metrics.requests.WithLabelValues("patch", wayForwarded, outcomeOK)); n != 1 {
+			t.Errorf("%v requests came by this way", n)
+		}
+	})
+
+	for operation, request := range map[string]func(uint64, int64) func(*testSession){
+		"read": func(tag uint64, id int64) func(*testSession) {
+			return func(s *testSession) { s.channel().deliveries <- direct(get(tag, id), "1") }
+		},
+		"write": func(tag uint64, id int64) func(*testSession) {
+			return func(s *testSession) { s.channel().deliveries <- direct(patch(tag, id), "1") }
+		},
+	} {
+		bubble(t, "a_misrouted_"+operation+"_is_forwarded", &fakeStore{}, func(t *testing.T, s *testSession) {
+			s.serve(1)
+			request(1, userOf(3, 0))(s)
+			s.oneForward(PartitionQueue(3))
+			if len(s.channel().sent()) > 0 {
+				t.Error("it was replied to here")
+			}
+		})
+	}
+
+	bubble(t, "misrouted_requests_are_counted", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.serve(1)
+		s.channel().deliveries <- direct(get(1, user), "no number")
+		key := userOf(1, 0)
+		for partition.OfKey(itoa(key), testPartitions) != 1 {
+			key++
+		}
+		s.channel().deliveries <- direct(get(2, user), itoa(key))
+		synctest.Wait()
+		misrouted := 0.0
+		if partition.OfKey("no number", testPartitions) != 1 {
+			misrouted = 1
+		}
+		if n := valueOf(s.metrics.misrouted); n != misrouted {
+			t.Errorf("%v requests count as misrouted, want %v", n, misrouted)
+		}
+	})
+
+	bubble(t, "requests_are_left_when_the_lease_is_lost", &fakeStore{
+		commit: func(partition.Lease, []*actor.Write) ([]actor.Outcome, error) { return nil, actor.ErrFenced },
+	}, func(t *testing.T, s *testSession) {
+		s.serve(1)
+		s.channel().deliveries <- forwarded(patch(1, user))
+		synctest.Wait()
+		if sent, acked := s.channel().sent(), s.channel().acks(); len(sent)+len(acked) > 0 {
+			t.Errorf("%d replies were sent, %d requests acknowledged", len(sent), len(acked))
+		}
+		if posted := s.posted(); !slices.Contains(posted, any(ownership.LeaseLost{Partition: 1, Epoch: 1})) {
+			t.Errorf("the core got %v", posted)
+		}
+		if n := count(s.metrics.fenced); n != 1 {
+			t.Errorf("%d leases count as fenced", n)
+		}
+	})
+
+	bubble(t, "shared_requests_move_on_when_the_lease_is_lost", &fakeStore{
+		commit: func(partition.Lease, []*actor.Write) ([]actor.Outcome, error) { return nil, actor.ErrFenced },
+	}, func(t *testing.T, s *testSession) {
+		s.startShared()
+		s.serve(1)
+		s.shared.deliveries <- patch(1, user)
+		s.oneForward(PartitionQueue(1))
+	})
+}
+
+func TestCreate(t *testing.T) {
+	id := userOf(3, 0)
+
+	bubble(t, "a_reserved_id_is_forwarded_with_a_seal", &fakeStore{reserved: []int64{id}}, func(t *testing.T, s *testSession) {
+		s.startShared()
+		d := create(1)
+		s.shared.deliveries <- d
+		p := s.oneForward(PartitionQueue(3))
+		sealed, _ := p.message.Headers[userIDHeader].([]byte)
+		if opened, ok := userIDSealer(s.o.Secret).open(sealed, d.Body); !ok || opened != id {
+			t.Errorf("the seal is of %d (%t)", opened, ok)
+		}
+	})
+
+	bubble(t, "without_a_reserved_id_the_database_is_asked", &fakeStore{nextID: id}, func(t *testing.T, s *testSession) {
+		s.startShared()
+		s.shared.deliveries <- create(1)
+		s.oneForward(PartitionQueue(3))
+	})
+
+	bubble(t, "without_any_id_it_fails", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.startShared()
+		s.shared.deliveries <- create(1)
+		if code := errorCode(s.oneReply(s.shared)); code != string(actor.InvocationFailed) {
+			t.Errorf("the code is %q", code)
+		}
+	})
+
+	bubble(t, "a_sealed_id_is_used", &fakeStore{reserved: []int64{userOf(0, 0)}}, func(t *testing.T, s *testSession) {
+		s.serve(3)
+		d := forwarded(create(1))
+		d.Headers = map[string]any{userIDHeader: userIDSealer(s.o.Secret).seal(id, d.Body)}
+		s.channel().deliveries <- d
+		result := decode(t, s.oneReply(s.channel()))["result"].(map[string]any)
+		if result["user_id"] != id {
+			t.Errorf("the new user is %v", result)
+		}
+	})
+
+	bubble(t, "an_id_that_a_client_chose_is_not", &fakeStore{reserved: []int64{userOf(3, 1)}}, func(t *testing.T, s *testSession) {
+		s.serve(3)
+		d := forwarded(create(1))
+		d.Headers = map[string]any{userIDHeader: userIDSealer{{99}}.seal(id, d.Body)}
+		s.channel().deliveries <- d
+		result := decode(t, s.oneReply(s.channel()))["result"].(map[string]any)
+		if result["user_id"] != userOf(3, 1) {
+			t.Errorf("the new user is %v", result)
+		}
+	})
+}
+
+// TestSpilledWrites checks that the writes of a user keep their order when its mailbox is
+// full: those that wait in the partition's queue are not overtaken.
+func TestSpilledWrites(t *testing.T) {
+	user, other := userOf(1, 0), userOf(1, 1)
+	var gate chan struct{}
+	var mu sync.Mutex
+	committed := 0
+	store := &fakeStore{commit: func(_ partition.Lease, writes []*actor.Write) ([]actor.Outcome, error) {
+		<-gate
+		mu.Lock()
+		defer mu.Unlock()
+		outcomes := make([]actor.Outcome, len(writes))
+		for i, w := range writes {
+			committed++
+			outcomes[i] = actor.Outcome{UserID: w.UserID, Applied: true}
+		}
+		return outcomes, nil
+	}}
+	bubble(t, "stay_in_order", store, func(t *testing.T, s *testSession) {
+		gate = make(chan struct{}) // of the bubble
+		open := sync.OnceFunc(func() { close(gate) })
+		defer open()
+		s.startShared()
+		p := s.serve(1)
+		for tag := uint64(1); len(s.forwarding.sent()) < 2; tag++ { // until the mailbox is full, and one more
+			s.shared.deliveries <- patch(tag, user)
+			synctest.Wait()
+			if tag > 100 {
+				t.Fatal("nothing is spilled")
+			}
+		}
+		if !p.spilled.has(user) || p.spilled.has(other) {
+			t.Error("the wrong user has spilled writes")
+		}
+		open()
+		synctest.Wait() // the mailbox is empty
+		s.shared.deliveries <- patch(200, user)
+		s.shared.deliveries <- patch(201, other)
+		synctest.Wait()
+		sent := s.forwarding.sent()
+		if len(sent) != 3 {
+			t.Fatalf("%d writes were spilled, want that of the user after the first two, and not that of another user", len(sent))
+		}
+		for i, spilled := range sent {
+			d := forwarded(patch(uint64(i+1), user))
+			d.Headers = spilled.message.Headers
+			s.channel().deliveries <- d
+		}
+		synctest.Wait()
+		if p.spilled.has(user) {
+			t.Error("the last spilled write has come, and the user still has some")
+		}
+		s.shared.deliveries <- patch(300, user)
+		synctest.Wait()
+		if n := len(s.forwarding.sent()); n != 3 {
+			t.Error("a write is spilled though none waits")
+		}
+		if n := valueOf(s.metrics.overloads.WithLabelValues(overloadMailbox)); n != 3 {
+			t.Errorf("%v overloads were counted", n)
+		}
+	})
+
+	t.Run("only_the_last_mark_counts", func(t *testing.T) {
+		var w spilledWrites
+		first, last := w.add(1), w.add(1)
+		if first == 0 || last == 0 || first == last {
+			t.Errorf("the marks are %d and %d", first, last)
+		}
+		if w.remove(1, first); !w.has(1) {
+			t.Error("the first write of two counts as the last one")
+		}
+		if w.remove(2, last); !w.has(1) {
+			t.Error("another user's mark counts")
+		}
+		if w.remove(1, last); w.has(1) {
+			t.Error("the last write has come")
+		}
+	})
+}
