@@ -1,0 +1,345 @@
+package cluster
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/topology"
+	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
+)
+
+func TestStartServing(t *testing.T) {
+	lease := partition.Lease{Partition: 2, Epoch: 5}
+	consuming, lost := any(ownership.Consuming{Partition: 2, Epoch: 5}), any(ownership.LeaseLost{Partition: 2, Epoch: 5})
+
+	bubble(t, "consumes_the_queue_and_reports_it", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.startServing(lease)
+		synctest.Wait()
+		if c := s.channel(); c.consumed != PartitionQueue(2) || c.exclusive {
+			t.Errorf("it consumes %q, exclusively: %t", c.consumed, c.exclusive)
+		}
+		if posted := s.posted(); !slices.Equal(posted, []any{consuming}) {
+			t.Errorf("the core got %v", posted)
+		}
+		if s.accepting(2) == nil || s.accepting(1) != nil || !s.ownsNotifications(2) {
+			t.Error("it does not accept requests for the one partition alone")
+		}
+	})
+
+	bubble(t, "consumes_a_classic_queue_exclusively", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.o.QueueType = topology.Classic
+		s.startServing(lease)
+		synctest.Wait()
+		if !s.channel().exclusive {
+			t.Error("another consumer could get requests as well")
+		}
+	})
+
+	notHeld := &fakeStore{takeOver: func([]partition.Lease) ([]partition.Lease, []actor.PendingNotification, error) { return nil, nil, nil }}
+	bubble(t, "reports_a_lease_that_is_not_held", notHeld, func(t *testing.T, s *testSession) {
+		s.startServing(lease)
+		synctest.Wait()
+		if posted := s.posted(); !slices.Equal(posted, []any{lost}) {
+			t.Errorf("the core got %v", posted)
+		}
+		if s.accepting(2) != nil || s.channel().consumed != "" {
+			t.Error("it serves the partition")
+		}
+		if s.startServing(lease); s.opened() != 1 {
+			t.Errorf("%d channels were opened", s.opened())
+		}
+		if synctest.Wait(); s.opened() != 1 {
+			t.Error("its channel is not used again")
+		}
+	})
+
+	for name, code := range map[string]int{"a_missing_queue_is_declared_and_tried_again": amqp.NotFound, "another_consumer_is_waited_for": amqp.AccessRefused} {
+		bubble(t, name, &fakeStore{}, func(t *testing.T, s *testSession) {
+			failures := 3
+			s.setUp = func(c *fakeChannel) {
+				if failures > 0 {
+					failures--
+					c.consumeErr = []error{&amqp.Error{Code: code}}
+				}
+			}
+			begun := time.Now()
+			s.startServing(lease)
+			time.Sleep(consumeFor)
+			synctest.Wait()
+			if posted := s.posted(); !slices.Equal(posted, []any{consuming}) {
+				t.Errorf("the core got %v after %v", posted, time.Since(begun))
+			}
+			if s.opened() != 4 {
+				t.Errorf("%d channels were opened", s.opened())
+			}
+		})
+	}
+
+	bubble(t, "gives_up_after_a_while", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.setUp = func(c *fakeChannel) { c.consumeErr = []error{&amqp.Error{Code: amqp.NotFound}} }
+		s.startServing(lease)
+		time.Sleep(consumeFor - consumeEvery)
+		if posted := s.posted(); len(posted) > 0 {
+			t.Errorf("the core got %v too early", posted)
+		}
+		time.Sleep(3 * consumeEvery)
+		if posted := s.posted(); !slices.Equal(posted, []any{lost}) {
+			t.Errorf("the core got %v", posted)
+		}
+	})
+
+	bubble(t, "any_other_error_is_final", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.setUp = func(c *fakeChannel) { c.consumeErr = []error{errors.New("the connection is lost")} }
+		s.startServing(lease)
+		synctest.Wait()
+		if posted := s.posted(); !slices.Equal(posted, []any{lost}) || s.opened() != 1 {
+			t.Errorf("the core got %v after %d attempts", posted, s.opened())
+		}
+	})
+
+	bubble(t, "abandoned_in_the_meantime", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.setUp = func(c *fakeChannel) { c.consumeErr = []error{&amqp.Error{Code: amqp.NotFound}} }
+		s.startServing(lease)
+		synctest.Wait()
+		s.abandon(2)
+		time.Sleep(consumeFor)
+		if posted := s.posted(); len(posted) > 0 || s.accepting(2) != nil {
+			t.Errorf("the core got %v", posted)
+		}
+	})
+
+	bubble(t, "a_consumer_that_the_broker_cancels_loses_the_lease", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.serve(2)
+		s.channel().Cancel("", false)
+		time.Sleep(time.Second) // which EndCause takes a part of
+		if posted := s.posted(); !slices.Equal(posted, []any{any(ownership.LeaseLost{Partition: 2, Epoch: 1})}) {
+			t.Errorf("the core got %v", posted)
+		}
+	})
+}
+
+func TestHandOver(t *testing.T) {
+	command := ownership.HandOver{Partition: 2, Epoch: 1, To: ownership.Member{Name: "two"}}
+	user := userOf(2, 0)
+
+	bubble(t, "ends_the_lease_after_the_last_request", &fakeStore{}, func(t *testing.T, s *testSession) {
+		release := make(chan struct{})
+		s.store.commit = func(partition.Lease, []*actor.Write) ([]actor.Outcome, error) {
+			<-release
+			return []actor.Outcome{{UserID: user, Applied: true}}, nil
+		}
+		s.serve(2)
+		c := s.channel()
+		c.deliveries <- forwarded(patch(1, user))
+		c.deliveries <- forwarded(patch(2, user))
+		synctest.Wait()
+		s.session.handOver(command)
+		synctest.Wait()
+		if s.accepting(2) != nil {
+			t.Error("it accepts requests from the router")
+		}
+		if s.ownsNotifications(2) {
+			t.Error("it still sends held-back notifications")
+		}
+		if ends := s.coordinator.leaseEnds.Take(); len(ends) > 0 {
+			t.Fatal("the lease ends while a request is in flight")
+		}
+		close(release)
+		synctest.Wait()
+		ends := s.coordinator.leaseEnds.Take()
+		if len(ends) != 1 || ends[0].handOver != command {
+			t.Fatalf("leases that are ended: %v", ends)
+		}
+		if sent, acked := c.sent(), c.acks(); len(sent) != 2 || len(acked) != 1 || acked[0] != 2 {
+			t.Errorf("%d replies were sent, %v acknowledged", len(sent), acked)
+		}
+		if c.IsClosed() {
+			t.Error("the channel is not kept")
+		}
+		ends[0].done()
+		if posted := s.posted(); len(posted) > 0 {
+			t.Errorf("the core got %v", posted)
+		}
+	})
+
+	bubble(t, "waits_for_pending_notifications", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.serve(2)
+		s.notifier.Send(actor.PendingNotification{ID: 1, UserID: user, Partition: 2, Body: []byte("{}")})
+		synctest.Wait()
+		s.session.handOver(command)
+		synctest.Wait()
+		if ends := s.coordinator.leaseEnds.Take(); len(ends) > 0 {
+			t.Error("the lease ends while a notification is pending")
+		}
+		s.notifications.confirmed[0] <- true
+		synctest.Wait()
+		if ends := s.coordinator.leaseEnds.Take(); len(ends) != 1 {
+			t.Error("the lease does not end")
+		}
+	})
+
+	for name, other := range map[string]ownership.HandOver{
+		"of_an_older_lease_is_ignored":    {Partition: 2, Epoch: 0},
+		"of_another_partition_is_ignored": {Partition: 1, Epoch: 1},
+	} {
+		bubble(t, name, &fakeStore{}, func(t *testing.T, s *testSession) {
+			s.serve(2)
+			s.session.handOver(other)
+			synctest.Wait()
+			if ends := s.coordinator.leaseEnds.Take(); len(ends) > 0 || s.accepting(2) == nil {
+				t.Errorf("leases that are ended: %v", ends)
+			}
+		})
+	}
+
+	bubble(t, "after_abandon_is_ignored", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.serve(2)
+		s.abandon(2)
+		s.session.handOver(command)
+		synctest.Wait()
+		if ends := s.coordinator.leaseEnds.Take(); len(ends) > 0 {
+			t.Errorf("leases that are ended: %v", ends)
+		}
+	})
+
+	bubble(t, "that_cannot_cancel_loses_the_lease", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.serve(2)
+		s.channel().cancelErr = amqp.ErrClosed
+		s.session.handOver(command)
+		synctest.Wait()
+		if posted := s.posted(); !slices.Equal(posted, []any{any(ownership.LeaseLost{Partition: 2, Epoch: 1})}) {
+			t.Errorf("the core got %v", posted)
+		}
+	})
+
+	bubble(t, "is_broken_off_by_abandon", &fakeStore{}, func(t *testing.T, s *testSession) {
+		release := make(chan struct{})
+		defer close(release)
+		s.store.commit = func(partition.Lease, []*actor.Write) ([]actor.Outcome, error) {
+			<-release
+			return []actor.Outcome{{UserID: user, Applied: true}}, nil
+		}
+		s.serve(2)
+		s.channel().deliveries <- forwarded(patch(1, user))
+		synctest.Wait()
+		s.session.handOver(command)
+		synctest.Wait()
+		s.abandon(2)
+		synctest.Wait()
+		if ends := s.coordinator.leaseEnds.Take(); len(ends) > 0 {
+			t.Errorf("leases that are ended: %v", ends)
+		}
+	})
+}
+
+func TestAbandon(t *testing.T) {
+	user := userOf(2, 0)
+
+	bubble(t, "closes_the_channel_without_replies", &fakeStore{}, func(t *testing.T, s *testSession) {
+		release := make(chan struct{})
+		s.store.commit = func(partition.Lease, []*actor.Write) ([]actor.Outcome, error) {
+			<-release
+			return nil, errDown
+		}
+		p := s.serve(2)
+		c := s.channel()
+		c.deliveries <- forwarded(patch(1, user))
+		synctest.Wait()
+		s.abandon(2)
+		if s.accepting(2) != nil || p.ctx.Err() == nil {
+			t.Error("it serves the partition")
+		}
+		synctest.Wait() // the channel is closed
+		close(release)
+		synctest.Wait()
+		if !c.IsClosed() || len(c.sent())+len(c.acks()) > 0 {
+			t.Errorf("%d replies were sent, %d requests acknowledged", len(c.sent()), len(c.acks()))
+		}
+		if n := count(s.metrics.lost); n != 1 {
+			t.Errorf("%d partitions count as lost", n)
+		}
+		if n := valueOf(s.metrics.requests.WithLabelValues("patch", wayForwarded, outcomeLeft)); n != 1 {
+			t.Errorf("%v requests count as left", n)
+		}
+	})
+
+	bubble(t, "reads_nothing_from_memory_afterwards", &fakeStore{}, func(t *testing.T, s *testSession) {
+		p := s.serve(2)
+		s.abandon(2)
+		if err := p.users.Get(user, func([]byte, error) {}); !isStopped(err) {
+			t.Errorf("a read returns %v", err)
+		}
+	})
+
+	bubble(t, "nothing_is_abandoned_twice", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.serve(2)
+		s.abandon(2)
+		s.abandon(2)
+		s.abandon(1)
+		synctest.Wait()
+		if n := count(s.metrics.lost); n != 1 {
+			t.Errorf("%d partitions count as lost", n)
+		}
+	})
+
+	bubble(t, "the_partition_can_be_served_again", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.serve(2)
+		s.abandon(2)
+		s.startServing(partition.Lease{Partition: 2, Epoch: 3})
+		synctest.Wait()
+		if p := s.accepting(2); p == nil || p.lease.Epoch != 3 {
+			t.Error("it is not served again")
+		}
+	})
+}
+
+func TestSlot(t *testing.T) {
+	t.Run("works_in_order_one_at_a_time", func(t *testing.T) {
+		var x partitionSlot
+		var running sync.WaitGroup
+		var done []int
+		for i := range 100 {
+			x.enqueue(&running, func() { done = append(done, i) }) // a race, if two run at a time
+		}
+		running.Wait()
+		if len(done) != 100 || !slices.IsSorted(done) {
+			t.Errorf("done was %v", done)
+		}
+	})
+
+	t.Run("work_may_enqueue_more", func(t *testing.T) {
+		var x partitionSlot
+		var running sync.WaitGroup
+		var done []string
+		x.enqueue(&running, func() {
+			x.enqueue(&running, func() { done = append(done, "second") })
+			done = append(done, "first")
+		})
+		running.Wait()
+		x.enqueue(&running, func() { done = append(done, "third") })
+		running.Wait()
+		if strings.Join(done, " ") != "first second third" {
+			t.Errorf("done was %v", done)
+		}
+	})
+
+	t.Run("only_the_latest_lease_is_cancelled", func(t *testing.T) {
+		var x partitionSlot
+		x.cancelLease() // there is none
+		first, second := 0, 0
+		x.setCancel(func() { first++ })
+		x.setCancel(func() { second++ })
+		if x.cancelLease(); first != 0 || second != 1 {
+			t.Errorf("cancelled %d and %d times", first, second)
+		}
+	})
+}
