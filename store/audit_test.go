@@ -57,7 +57,15 @@ func both(t *testing.T, test func(t *testing.T, h *harness, do func(operation, m
 	}
 }
 
-func TestEachChangeIsOnRecordOnceWithoutAnyToken(t *testing.T) {
+func TestAudit(t *testing.T) {
+	t.Run("each_change_once_without_tokens", testAuditEachChangeOnceWithoutTokens)
+	t.Run("group_without_failed_writes", testAuditGroupWithoutFailedWrites)
+	t.Run("disabled", testAuditDisabled)
+	t.Run("request_without_id", testAuditRequestWithoutId)
+	t.Run("request_id_computed_in_SQL", testAuditRequestIdComputedInSQL)
+}
+
+func testAuditEachChangeOnceWithoutTokens(t *testing.T) {
 	both(t, func(t *testing.T, h *harness, do func(operation, messageID string, a args) actor.Outcome) {
 		do("create", "m1", ada(1))
 		patch := func(messageID string, ops ...any) actor.Outcome {
@@ -95,7 +103,7 @@ func TestEachChangeIsOnRecordOnceWithoutAnyToken(t *testing.T) {
 	})
 }
 
-func TestEachWriteOfAGroupIsOnRecordAndThoseThatFailAreNot(t *testing.T) {
+func testAuditGroupWithoutFailedWrites(t *testing.T) {
 	h := start(t)
 	const users = 60
 	known := make([]*actor.User, users)
@@ -128,7 +136,7 @@ func TestEachWriteOfAGroupIsOnRecordAndThoseThatFailAreNot(t *testing.T) {
 	}
 }
 
-func TestWithoutAuditNothingIsOnRecord(t *testing.T) {
+func testAuditDisabled(t *testing.T) {
 	h := start(t, func(o *store.Options) { o.AuditKeep = 0 })
 	id := h.create(1)
 	h.do("patch", "", args{"user_id": id, "ops": replace("/name", "Eve")})
@@ -138,7 +146,7 @@ func TestWithoutAuditNothingIsOnRecord(t *testing.T) {
 	}
 }
 
-func TestARequestWithoutIdentityIsOnRecordToo(t *testing.T) {
+func testAuditRequestWithoutId(t *testing.T) {
 	h := start(t)
 	w := request(t, "create", "", ada(1))
 	w.UserID, w.RequestID = 1, actor.RequestID{}
@@ -150,7 +158,7 @@ func TestARequestWithoutIdentityIsOnRecordToo(t *testing.T) {
 	}
 }
 
-func TestTheDatabaseKnowsTheIdentityOfARequest(t *testing.T) {
+func testAuditRequestIdComputedInSQL(t *testing.T) {
 	h := start(t)
 	long := strings.Repeat("é", 300)
 	for _, messageID := range []string{"m", "é", long} {
@@ -180,7 +188,16 @@ func (h *harness) tend(until string, a ...any) {
 
 const hasDay = "to_regclass('ident_audit_' || to_char((now() AT TIME ZONE 'UTC')::date + $1::int, 'YYYYMMDD'))"
 
-func TestOldDaysGoAndNewOnesAreThereBeforeTheyCome(t *testing.T) {
+func TestAuditDays(t *testing.T) {
+	t.Run("old_dropped_new_created", testAuditDaysOldDroppedNewCreated)
+	t.Run("only_with_Maintain", testAuditDaysOnlyWithMaintain)
+	t.Run("failures_are_independent_and_measured", testAuditDaysFailuresAreIndependentAndMeasured)
+	t.Run("slow_day_is_left_for_later", testAuditDaysSlowDayIsLeftForLater)
+	t.Run("writes_across_midnight", testAuditDaysWritesAcrossMidnight)
+	t.Run("maintenance_delays_no_write", testAuditDaysMaintenanceDelaysNoWrite)
+}
+
+func testAuditDaysOldDroppedNewCreated(t *testing.T) {
 	h := start(t)
 	h.create(1)
 	h.tend("SELECT "+hasDay+" IS NOT NULL", 7)
@@ -205,7 +222,7 @@ func TestOldDaysGoAndNewOnesAreThereBeforeTheyCome(t *testing.T) {
 	}
 }
 
-func TestOnlyAStoreThatTendsTheTablesDropsDays(t *testing.T) {
+func testAuditDaysOnlyWithMaintain(t *testing.T) {
 	h := start(t, func(o *store.Options) { o.AuditKeep = time.Hour })
 	for _, day := range []int{-400, -10} {
 		h.exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date + $1::int)", day)
@@ -240,7 +257,7 @@ func (h *harness) days() (ahead, overdue float64) {
 	return ahead, overdue
 }
 
-func TestWhatFailsKeepsNothingElseFromBeingDoneAndIsMeasured(t *testing.T) {
+func testAuditDaysFailuresAreIndependentAndMeasured(t *testing.T) {
 	h := start(t)
 	if ahead, overdue := h.days(); !math.IsNaN(ahead) || !math.IsNaN(overdue) {
 		t.Errorf("%v days are ahead, %v overdue, before anybody has looked", ahead, overdue)
@@ -270,7 +287,7 @@ func TestWhatFailsKeepsNothingElseFromBeingDoneAndIsMeasured(t *testing.T) {
 }
 
 // As it would while ident_audit_rest is looked through, and those wait who write to it.
-func TestADayThatTakesLongIsLeftToTheNextTime(t *testing.T) {
+func testAuditDaysSlowDayIsLeftForLater(t *testing.T) {
 	h := start(t)
 	h.exec("DO $$ BEGIN EXECUTE (SELECT string_agg(format('DROP TABLE %I', relname), ';') FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$'); END $$")
 	h.exec("CREATE OR REPLACE FUNCTION ident_audit_day(day date) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(60)'")
@@ -284,7 +301,7 @@ func TestADayThatTakesLongIsLeftToTheNextTime(t *testing.T) {
 	}
 }
 
-func TestWritesGoOnAcrossMidnightAndWhereADayHasNoPartition(t *testing.T) {
+func testAuditDaysWritesAcrossMidnight(t *testing.T) {
 	h := start(t)
 	h.tend("SELECT "+hasDay+" IS NOT NULL", 7)
 	h.exec("SELECT ident_audit_day('2031-01-01'), ident_audit_day('2031-01-02')")
@@ -321,7 +338,7 @@ func TestWritesGoOnAcrossMidnightAndWhereADayHasNoPartition(t *testing.T) {
 	}
 }
 
-func TestInstancesThatTendTheAuditTableHoldUpNoWrite(t *testing.T) {
+func testAuditDaysMaintenanceDelaysNoWrite(t *testing.T) {
 	h := start(t)
 	h.tend("SELECT "+hasDay+" IS NOT NULL", 7)
 	id := h.create(1)

@@ -18,7 +18,17 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
-func TestAClaimWaitsForWritesUnderTheLastLeaseAndTheNewHolderSeesThem(t *testing.T) {
+func TestClaimAndWrites(t *testing.T) {
+	t.Run("claim_waits_for_earlier_writes", testClaimAndWritesClaimWaitsForEarlierWrites)
+	t.Run("claim_waits_for_a_lost_commit", testClaimAndWritesClaimWaitsForALostCommit)
+	t.Run("frozen_transaction_is_terminated", testClaimAndWritesFrozenTransactionIsTerminated)
+	t.Run("refused_claim_disturbs_nobody", testClaimAndWritesRefusedClaimDisturbsNobody)
+	t.Run("terminated_write_is_fenced", testClaimAndWritesTerminatedWriteIsFenced)
+	t.Run("exclusive_lock_is_not_starved", testClaimAndWritesExclusiveLockIsNotStarved)
+	t.Run("claims_under_load", testClaimAndWritesClaimsUnderLoad)
+}
+
+func testClaimAndWritesClaimWaitsForEarlierWrites(t *testing.T) {
 	h := start(t)
 	id := h.create(1)
 	other := h.open()
@@ -78,7 +88,7 @@ func (h *harness) holdUpWrite(id int64, name string) (letGo func()) {
 	}
 }
 
-func TestAClaimWaitsForACommitWhoseConnectionIsGone(t *testing.T) {
+func testClaimAndWritesClaimWaitsForALostCommit(t *testing.T) {
 	h := start(t)
 	id := h.create(1)
 	dying := connect(t, h.db.Config().ConnString()).PgConn()
@@ -98,7 +108,7 @@ func TestAClaimWaitsForACommitWhoseConnectionIsGone(t *testing.T) {
 	}
 }
 
-func TestAFrozenTransactionHoldsUpADeposingClaimForAMoment(t *testing.T) {
+func testClaimAndWritesFrozenTransactionIsTerminated(t *testing.T) {
 	h := start(t)
 	id := h.create(1)
 	tx := begin(t, connect(t, h.db.Config().ConnString()))
@@ -135,7 +145,7 @@ func TestAFrozenTransactionHoldsUpADeposingClaimForAMoment(t *testing.T) {
 	}
 }
 
-func TestAClaimOfAPartitionInUseNeitherEndsConnectionsNorHoldsUpItsHolder(t *testing.T) {
+func testClaimAndWritesRefusedClaimDisturbsNobody(t *testing.T) {
 	h := start(t)
 	id := h.create(1)
 	writing := begin(t, connect(t, h.db.Config().ConnString()))
@@ -156,7 +166,7 @@ func TestAClaimOfAPartitionInUseNeitherEndsConnectionsNorHoldsUpItsHolder(t *tes
 	}
 }
 
-func TestAWriteWhoseConnectionAClaimEndsIsFenced(t *testing.T) {
+func testClaimAndWritesTerminatedWriteIsFenced(t *testing.T) {
 	h := start(t)
 	id := h.create(1)
 	h.holdUpdates()
@@ -174,7 +184,7 @@ func TestAWriteWhoseConnectionAClaimEndsIsFenced(t *testing.T) {
 	}
 }
 
-func TestWritersOnAHotPartitionDoNotStarveWhoWantsTheLockAlone(t *testing.T) {
+func testClaimAndWritesExclusiveLockIsNotStarved(t *testing.T) {
 	h := start(t)
 	stop := make(chan struct{})
 	var writing sync.WaitGroup
@@ -217,7 +227,7 @@ func TestWritersOnAHotPartitionDoNotStarveWhoWantsTheLockAlone(t *testing.T) {
 	writing.Wait()
 }
 
-func TestAHotPartitionIsClaimedWhileItsHoldersWrite(t *testing.T) {
+func testClaimAndWritesClaimsUnderLoad(t *testing.T) {
 	h := start(t)
 	other := h.open()
 	const writers = 32

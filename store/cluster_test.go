@@ -13,7 +13,12 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
-func TestTheFirstOfManyWhoAgreeAtOnceDecidesAndTheOthersLearnWhatDiffers(t *testing.T) {
+func TestClusterParameters(t *testing.T) {
+	t.Run("first_instance_decides", testClusterParametersFirstInstanceDecides)
+	t.Run("error_names_all_differences", testClusterParametersErrorNamesAllDifferences)
+}
+
+func testClusterParametersFirstInstanceDecides(t *testing.T) {
 	h := start(t)
 	h.exec("TRUNCATE ident_cluster, ident_partitions")
 	other := h.open()
@@ -49,7 +54,7 @@ func TestTheFirstOfManyWhoAgreeAtOnceDecidesAndTheOthersLearnWhatDiffers(t *test
 	}
 }
 
-func TestADisagreementSaysEverythingThatDiffers(t *testing.T) {
+func testClusterParametersErrorNamesAllDifferences(t *testing.T) {
 	h := start(t)
 	ours := ownership.Parameters{Partitions: 5, QueueType: "classic", Table: ownership.TableVersion + 1}
 	want := fmt.Sprintf("the cluster in this database has 4 partitions, and the settings say 5; it has quorum queues, and the settings say classic; "+
@@ -59,7 +64,11 @@ func TestADisagreementSaysEverythingThatDiffers(t *testing.T) {
 	}
 }
 
-func TestEachStartIsGreaterThanTheLast(t *testing.T) {
+func TestNextStart(t *testing.T) {
+	t.Run("ascends", testNextStartAscends)
+}
+
+func testNextStartAscends(t *testing.T) {
 	h := start(t)
 	other := h.open()
 	last := int64(0)
@@ -72,7 +81,11 @@ func TestEachStartIsGreaterThanTheLast(t *testing.T) {
 	}
 }
 
-func TestQueuesAreBoundAnewByOneAtATimeAndNotAgainBeforeItsTime(t *testing.T) {
+func TestTryRebind(t *testing.T) {
+	t.Run("one_at_a_time_and_not_too_often", testTryRebindOneAtATimeAndNotTooOften)
+}
+
+func testTryRebindOneAtATimeAndNotTooOften(t *testing.T) {
 	h := start(t)
 	other := h.open()
 	never := func(context.Context) error { t.Error("called"); return nil }

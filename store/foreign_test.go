@@ -41,7 +41,16 @@ func expect(t *testing.T, told <-chan bool, want bool) {
 	}
 }
 
-func TestEachKindOfForeignWriteEndsTheTrustAndOursDoNot(t *testing.T) {
+func TestForeignWrites(t *testing.T) {
+	t.Run("each_kind_ends_the_trust", testForeignWritesEachKindEndsTheTrust)
+	t.Run("replicated_writes_end_the_trust", testForeignWritesReplicatedWritesEndTheTrust)
+	t.Run("noticed_after_a_lost_connection", testForeignWritesNoticedAfterALostConnection)
+	t.Run("cancel_ends_the_trust", testForeignWritesCancelEndsTheTrust)
+	t.Run("silent_connection_ends_the_trust", testForeignWritesSilentConnectionEndsTheTrust)
+	t.Run("too_few_connections", testForeignWritesTooFewConnections)
+}
+
+func testForeignWritesEachKindEndsTheTrust(t *testing.T) {
 	for _, role := range []string{"origin", "replica"} {
 		t.Run(role, func(t *testing.T) { testEachKindOfForeignWrite(t, role) })
 	}
@@ -86,7 +95,7 @@ func testEachKindOfForeignWrite(t *testing.T, role string) {
 }
 
 // What is replicated from another database fires no triggers for statements.
-func TestReplicatedWritesEndTheTrust(t *testing.T) {
+func testForeignWritesReplicatedWritesEndTheTrust(t *testing.T) {
 	server := testservers.OwnPostgres(t, localserver.PostgresOptions{})
 	root := connect(t, server.URL("postgres"))
 	for _, sql := range []string{"ALTER SYSTEM SET wal_level = logical", "CREATE DATABASE theirs", "CREATE DATABASE ours"} {
@@ -125,7 +134,7 @@ func TestReplicatedWritesEndTheTrust(t *testing.T) {
 	}
 }
 
-func TestForeignWritesAreHeardOfAgainAfterTheConnectionIsLost(t *testing.T) {
+func testForeignWritesNoticedAfterALostConnection(t *testing.T) {
 	h := start(t)
 	told, end := h.watch(h.Store)
 	expect(t, told, true)
@@ -140,7 +149,7 @@ func TestForeignWritesAreHeardOfAgainAfterTheConnectionIsLost(t *testing.T) {
 	}
 }
 
-func TestTheEndOfTheWatchEndsTheTrust(t *testing.T) {
+func testForeignWritesCancelEndsTheTrust(t *testing.T) {
 	h := start(t)
 	told, end := h.watch(h.Store)
 	expect(t, told, true)
@@ -148,7 +157,7 @@ func TestTheEndOfTheWatchEndsTheTrust(t *testing.T) {
 	expect(t, told, false)
 }
 
-func TestAConnectionThatFellSilentIsNotTrustedForLong(t *testing.T) {
+func testForeignWritesSilentConnectionEndsTheTrust(t *testing.T) {
 	h := start(t)
 	s, p := h.throughProxy()
 	told, _ := h.watch(s)
@@ -163,7 +172,7 @@ func TestAConnectionThatFellSilentIsNotTrustedForLong(t *testing.T) {
 	expect(t, told, true)
 }
 
-func TestWithFewConnectionsNothingIsTrusted(t *testing.T) {
+func testForeignWritesTooFewConnections(t *testing.T) {
 	for most, trusts := range map[int]bool{2: false, 3: false, 4: true} {
 		h := start(t, func(o *store.Options) { o.MaxConnections = most })
 		told, end := h.watch(h.Store)

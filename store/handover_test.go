@@ -20,7 +20,15 @@ func (h *harness) handOver(all ...ownership.HandOver) []ownership.HandedOver {
 	return answers
 }
 
-func TestAHandOverEndsExactlyTheLeaseThatItNamesInFavourOfTheNext(t *testing.T) {
+func TestHandOver(t *testing.T) {
+	t.Run("only_the_named_lease", testHandOverOnlyTheNamedLease)
+	t.Run("answered_in_order", testHandOverAnsweredInOrder)
+	t.Run("waits_for_earlier_writes", testHandOverWaitsForEarlierWrites)
+	t.Run("deletes_confirmed_notifications", testHandOverDeletesConfirmedNotifications)
+	t.Run("frozen_holder_releases_instead", testHandOverFrozenHolderReleasesInstead)
+}
+
+func testHandOverOnlyTheNamedLease(t *testing.T) {
 	h := start(t)
 	nobody := ownership.Member{}
 	row := func(epoch int64, holder string, released bool) ownership.Row {
@@ -58,7 +66,7 @@ func TestAHandOverEndsExactlyTheLeaseThatItNamesInFavourOfTheNext(t *testing.T) 
 	}
 }
 
-func TestHandOversAreAnsweredInTheirOrder(t *testing.T) {
+func testHandOverAnsweredInOrder(t *testing.T) {
 	h := start(t)
 	first, third := h.claim(1, 0), h.claim(3, 0)
 	answers := h.handOver(
@@ -80,7 +88,7 @@ func TestHandOversAreAnsweredInTheirOrder(t *testing.T) {
 
 // What an earlier holder has begun may be under way still, however it has ended there.
 // If that takes long, the partition is released, and whoever claims it waits.
-func TestWhoeverGetsAPartitionSeesWhatWasUnderWayInIt(t *testing.T) {
+func testHandOverWaitsForEarlierWrites(t *testing.T) {
 	h := start(t)
 	id := h.create(1)
 	other := h.open()
@@ -105,7 +113,7 @@ func TestWhoeverGetsAPartitionSeesWhatWasUnderWayInIt(t *testing.T) {
 	}
 }
 
-func TestWhatWasDeliveredIsGoneWithTheHandOver(t *testing.T) {
+func testHandOverDeletesConfirmedNotifications(t *testing.T) {
 	h := start(t)
 	for i := range 3 {
 		h.create(i)
@@ -121,7 +129,11 @@ func TestWhatWasDeliveredIsGoneWithTheHandOver(t *testing.T) {
 	}
 }
 
-func TestWhoTakesOverFindsWhatWasLeftAndWhetherTheLeaseHolds(t *testing.T) {
+func TestTakeOver(t *testing.T) {
+	t.Run("held_leases_and_pending_notifications", testTakeOverHeldLeasesAndPendingNotifications)
+}
+
+func testTakeOverHeldLeasesAndPendingNotifications(t *testing.T) {
 	h := start(t)
 	h.create(1)
 	by := member("next")
@@ -160,7 +172,7 @@ func TestWhoTakesOverFindsWhatWasLeftAndWhetherTheLeaseHolds(t *testing.T) {
 
 // Where a lock cannot be had, the partitions are released instead, and whoever claims
 // them waits for it.
-func TestAHandOverDoesNotWaitForAHolderThatIsFrozen(t *testing.T) {
+func testHandOverFrozenHolderReleasesInstead(t *testing.T) {
 	h := start(t)
 	other := h.claim(1, 0)
 	tx := begin(t, connect(t, h.db.Config().ConnString()))

@@ -63,7 +63,16 @@ func (h *harness) put(im *store.Importer, users ...archive.User) string {
 	return strings.Join(lines, "\n")
 }
 
-func TestEachImportedUserHasAFate(t *testing.T) {
+func TestImport(t *testing.T) {
+	t.Run("each_user_has_a_result", testImportEachUserHasAResult)
+	t.Run("leaves_ids_for_new_users", testImportLeavesIdsForNewUsers)
+	t.Run("dry_run_changes_nothing", testImportDryRunChangesNothing)
+	t.Run("tokens_are_sealed_with_the_first_key", testImportTokensAreSealedWithTheFirstKey)
+	t.Run("no_id_twice_during_creates", testImportNoIdTwiceDuringCreates)
+	t.Run("one_winner_per_email", testImportOneWinnerPerEmail)
+}
+
+func testImportEachUserHasAResult(t *testing.T) {
 	h := start(t)
 	for n := range 3 {
 		h.create(n + 1)
@@ -130,7 +139,7 @@ func TestEachImportedUserHasAFate(t *testing.T) {
 	}
 }
 
-func TestAnImportLeavesIDsForNewUsers(t *testing.T) {
+func testImportLeavesIdsForNewUsers(t *testing.T) {
 	h := start(t)
 	h.create(1)
 	u := h.export(archive.Sealed)[0]
@@ -170,7 +179,7 @@ func TestAnImportLeavesIDsForNewUsers(t *testing.T) {
 	}
 }
 
-func TestADryRunChangesNothing(t *testing.T) {
+func testImportDryRunChangesNothing(t *testing.T) {
 	h := start(t)
 	h.create(1)
 	u := h.export(archive.Omit)[0]
@@ -195,7 +204,7 @@ func TestADryRunChangesNothing(t *testing.T) {
 	}
 }
 
-func TestTokensComeInUnderTheFirstKey(t *testing.T) {
+func testImportTokensAreSealedWithTheFirstKey(t *testing.T) {
 	h := start(t)
 	h.create(1)
 	users := h.export(archive.Sealed)
@@ -224,7 +233,7 @@ func TestTokensComeInUnderTheFirstKey(t *testing.T) {
 	}
 }
 
-func TestNoIDIsDrawnTwiceWhileUsersAreImported(t *testing.T) {
+func testImportNoIdTwiceDuringCreates(t *testing.T) {
 	h := start(t)
 	h.create(1)
 	u := h.export(archive.Sealed)[0]
@@ -267,7 +276,7 @@ func TestNoIDIsDrawnTwiceWhileUsersAreImported(t *testing.T) {
 }
 
 // Both see that an email is free, and one of them is first.
-func TestAnImportAndACreateOfOneEmailHaveOneWinner(t *testing.T) {
+func testImportOneWinnerPerEmail(t *testing.T) {
 	h := start(t)
 	h.create(1)
 	u := h.export(archive.Sealed)[0]
@@ -302,7 +311,11 @@ func TestAnImportAndACreateOfOneEmailHaveOneWinner(t *testing.T) {
 	}
 }
 
-func TestHugeUsersArePagesOfTheirOwn(t *testing.T) {
+func TestExport(t *testing.T) {
+	t.Run("huge_users_have_their_own_page", testExportHugeUsersHaveTheirOwnPage)
+}
+
+func testExportHugeUsersHaveTheirOwnPage(t *testing.T) {
 	h := start(t)
 	for i := range 12 {
 		h.exec("INSERT INTO users (id, name, email_address) VALUES ($1, repeat('x', 1000000), $2)", i+1, fmt.Sprint(i))

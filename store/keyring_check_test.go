@@ -22,7 +22,13 @@ func (h *harness) checkKeys(ctx context.Context, keys ...[32]byte) []observer.Lo
 	return logs.All()
 }
 
-func TestTokensThatNoKeyOpensAreLoggedBeforeTheyAreAskedFor(t *testing.T) {
+func TestCheckKeyring(t *testing.T) {
+	t.Run("logs_lost_and_later_keys", testCheckKeyringLogsLostAndLaterKeys)
+	t.Run("sample_is_small_with_both_ends", testCheckKeyringSampleIsSmallWithBothEnds)
+	t.Run("blocked_check_gives_up", testCheckKeyringBlockedCheckGivesUp)
+}
+
+func testCheckKeyringLogsLostAndLaterKeys(t *testing.T) {
 	h, ids := startStale(t, 12)
 	for name, c := range map[string]struct {
 		keys [][32]byte
@@ -49,7 +55,7 @@ func TestTokensThatNoKeyOpensAreLoggedBeforeTheyAreAskedFor(t *testing.T) {
 	}
 }
 
-func TestTheSampleOfTokensIsSmallAndHasTheLowestAndTheHighestIDs(t *testing.T) {
+func testCheckKeyringSampleIsSmallWithBothEnds(t *testing.T) {
 	h := start(t)
 	h.exec("INSERT INTO users (id, name, email_address) SELECT n, '', n FROM generate_series(1, 20000) AS n")
 	// A service of whose accounts there are few, and ids in two heaps.
@@ -82,7 +88,7 @@ func TestTheSampleOfTokensIsSmallAndHasTheLowestAndTheHighestIDs(t *testing.T) {
 	}
 }
 
-func TestACheckOfKeysThatTheDatabaseHoldsUpIsGivenUp(t *testing.T) {
+func testCheckKeyringBlockedCheckGivesUp(t *testing.T) {
 	h, _ := startStale(t, 1)
 	foreign := begin(t, connect(t, h.db.Config().ConnString()))
 	if _, err := foreign.Exec(t.Context(), "LOCK TABLE services"); err != nil {

@@ -3,8 +3,8 @@ package store_test
 import (
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -14,7 +14,52 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
-func TestNotificationsAreFoundByTheirPartition(t *testing.T) {
+func TestNotifications(t *testing.T) {
+	t.Run("in_order_and_stored_until_confirmed", testNotificationsInOrderAndStoredUntilConfirmed)
+}
+
+func testNotificationsInOrderAndStoredUntilConfirmed(t *testing.T) {
+	h := start(t)
+	seen := make(chan actor.PendingNotification, 100)
+	h.SetNotificationSink(func(n actor.PendingNotification) { seen <- n })
+	id := h.create(1)
+	for i := range 20 {
+		h.do("patch", "", args{"user_id": id, "ops": replace("/name", fmt.Sprint(i))})
+	}
+	h.SetNotificationSink(nil)
+	h.do("delete", "", args{"user_id": id})
+	stored, err := h.PendingNotifications(t.Context(), nil, 0, 0, 100)
+	if err != nil || len(stored) != 22 || len(seen) != 21 {
+		t.Fatalf("%d stored, %d sent: %v", len(stored), len(seen), err)
+	}
+	var ids []int64
+	for i, n := range stored {
+		ids = append(ids, n.ID)
+		if i < 21 {
+			if s := <-seen; s.ID != n.ID || s.MessageID != n.MessageID || string(s.Body) != string(n.Body) {
+				t.Errorf("sent %+v, stored %+v", s, n)
+			}
+		}
+	}
+	if got := string(stored[1].Body); got != fmt.Sprintf(`{"ops":[{"op":"replace","path":"/name","value":"0"}],"user_id":%d}`, id) {
+		t.Error(got)
+	}
+	h.ConfirmNotifications(ids[:21]...)
+	left, err := h.PendingNotifications(t.Context(), nil, 0, 0, 100)
+	if err != nil || len(left) != 1 || left[0].RoutingKey != "notifications.user.delete" {
+		t.Errorf("%+v, %v", left, err)
+	}
+	if old, err := h.PendingNotifications(t.Context(), nil, 0, time.Hour, 100); err != nil || len(old) != 0 {
+		t.Errorf("%v is an hour old: %v", old, err)
+	}
+}
+
+func TestOutbox(t *testing.T) {
+	t.Run("pending_by_partition", testOutboxPendingByPartition)
+	t.Run("migration_keeps_notifications", testOutboxMigrationKeepsNotifications)
+}
+
+func testOutboxPendingByPartition(t *testing.T) {
 	h := start(t)
 	sent := make(chan actor.PendingNotification, 100)
 	h.SetNotificationSink(func(n actor.PendingNotification) { sent <- n })
@@ -59,7 +104,7 @@ func TestNotificationsAreFoundByTheirPartition(t *testing.T) {
 	}
 }
 
-func TestTheMigrationToPartitionsKeepsWhatIsInTheOutbox(t *testing.T) {
+func testOutboxMigrationKeepsNotifications(t *testing.T) {
 	db := testservers.Postgres(t)
 	h := &harness{t: t, db: connect(t, db.URL()), opts: options(t, db)}
 	h.exec("CREATE TABLE ident_migrations (version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())")
@@ -79,52 +124,5 @@ func TestTheMigrationToPartitionsKeepsWhatIsInTheOutbox(t *testing.T) {
 		if n.UserID != int64(i+1) || n.Partition != -1 || string(n.Body) != "body" {
 			t.Errorf("%+v", n)
 		}
-	}
-}
-
-func TestManyWhoWantAUserIDEachGetTheirOwnAndNoneIsLeftOver(t *testing.T) {
-	h := start(t)
-	const many = 500
-	ids := make([]int64, many)
-	var drawing sync.WaitGroup
-	for i := range ids {
-		drawing.Go(func() {
-			var err error
-			if ids[i], err = h.NewUserID(t.Context()); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	drawing.Wait()
-	seen := make(map[int64]bool)
-	for _, id := range ids {
-		if seen[id] || id < 1 || id > many {
-			t.Errorf("id %d", id)
-		}
-		seen[id] = true
-	}
-}
-
-func TestATransactionThatIdlesIsEndedAndItsOutcomeIsUnknown(t *testing.T) {
-	h := start(t)
-	config, err := store.PoolConfig(h.opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := pgx.ConnectConfig(t.Context(), config.ConnConfig)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(t.Context())
-	if limit := ""; conn.QueryRow(t.Context(), "SHOW idle_in_transaction_session_timeout").Scan(&limit) != nil || limit != "3s" {
-		t.Errorf("transactions may idle for %s", limit)
-	}
-	if _, err := conn.Exec(t.Context(), "SET idle_in_transaction_session_timeout = 1"); err != nil {
-		t.Fatal(err)
-	}
-	tx := begin(t, conn)
-	h.await("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", conn.PgConn().PID())
-	if err := tx.Commit(t.Context()); err == nil || !store.IsUnreachable(err) {
-		t.Errorf("%v", err)
 	}
 }

@@ -10,7 +10,11 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
-func TestAWarmStoreTakesAPartitionOverWithoutPlanningAnything(t *testing.T) {
+func TestPrepareConnections(t *testing.T) {
+	t.Run("take_over_plans_nothing", testPrepareConnectionsTakeOverPlansNothing)
+}
+
+func testPrepareConnectionsTakeOverPlansNothing(t *testing.T) {
 	h := start(t)
 	id := h.create(1)
 	h.release(h.lease)

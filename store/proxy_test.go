@@ -115,6 +115,7 @@ func (p *proxy) cut() {
 
 // TestUnknownOutcome: the outcome of an attempt is found out after its connection was lost.
 func TestUnknownOutcome(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	t.Run("the database refuses the write", testUnknownOutcomeRefused)
 	t.Run("the lease has ended", testUnknownOutcomeFenced)
 }
@@ -122,6 +123,7 @@ func TestUnknownOutcome(t *testing.T) {
 // testUnknownOutcomeRefused: a write fails, but not before the lost attempt is certain to
 // have ended.
 func testUnknownOutcomeRefused(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	h := start(t)
 	id := h.create(1)
 	s, p := h.throughProxy()

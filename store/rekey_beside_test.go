@@ -9,9 +9,14 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
+func TestRekeyDuringWrites(t *testing.T) {
+	t.Run("overwrites_nothing", testRekeyDuringWritesOverwritesNothing)
+	t.Run("leaves_rows_changed_after_reading", testRekeyDuringWritesLeavesRowsChangedAfterReading)
+}
+
 // While the tokens are re-sealed, callers change them, and half of what they write
 // is sealed by the old key still.
-func TestRekeyOverwritesNoTokenThatWasWrittenMeanwhile(t *testing.T) {
+func testRekeyDuringWritesOverwritesNothing(t *testing.T) {
 	h, ids := startStale(t, 40)
 	h.opts.TokensInNotifications = false // there would be no end of them
 	stores := []*store.Store{h.with(newKey, oldKey), h.with(oldKey, newKey)}
@@ -65,7 +70,7 @@ func TestRekeyOverwritesNoTokenThatWasWrittenMeanwhile(t *testing.T) {
 	}
 }
 
-func TestRekeyLeavesATokenThatWasWrittenAfterItWasRead(t *testing.T) {
+func testRekeyDuringWritesLeavesRowsChangedAfterReading(t *testing.T) {
 	h, ids := startStale(t, 3)
 	newer := h.one("SELECT access_token FROM services WHERE user_id = $1 AND sv_name = 'gh'", ids[0])
 	foreign := begin(t, connect(t, h.db.Config().ConnString()))

@@ -59,7 +59,22 @@ func (h *harness) sealed() string {
 		|| ' ' || coalesce((SELECT string_agg(id || encode(body, 'escape') || xmin, ' ' ORDER BY id) FROM ident_outbox), '')`).(string)
 }
 
-func TestAfterRekeyTheFirstKeyAloneOpensAll(t *testing.T) {
+func TestRekey(t *testing.T) {
+	t.Parallel() // it waits most of the time
+	t.Run("first_key_opens_everything", testRekeyFirstKeyOpensEverything)
+	t.Run("dry_run_changes_nothing", testRekeyDryRunChangesNothing)
+	t.Run("unreadable_rows_are_reported", testRekeyUnreadableRowsAreReported)
+	t.Run("interrupted_and_repeated", testRekeyInterruptedAndRepeated)
+	t.Run("locked_rows_wait_for_the_next_pass", testRekeyLockedRowsWaitForTheNextPass)
+	t.Run("ends_despite_stale_writes", testRekeyEndsDespiteStaleWrites)
+	t.Run("cached_user_is_patched_afterwards", testRekeyCachedUserIsPatchedAfterwards)
+	t.Run("rate", testRekeyRate)
+	t.Run("dry_run_rate", testRekeyDryRunRate)
+	t.Run("is_not_a_foreign_write", testRekeyIsNotAForeignWrite)
+}
+
+func testRekeyFirstKeyOpensEverything(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	h, ids := startStale(t, 10)
 	report := h.rekey(store.RekeyOptions{})
 	want := store.RekeyReport{
@@ -95,7 +110,7 @@ func TestAfterRekeyTheFirstKeyAloneOpensAll(t *testing.T) {
 	}
 }
 
-func TestADryRunOfRekeyCountsAndChangesNothing(t *testing.T) {
+func testRekeyDryRunChangesNothing(t *testing.T) {
 	h, _ := startStale(t, 10)
 	before := h.sealed()
 	report := h.rekey(store.RekeyOptions{DryRun: true})
@@ -108,7 +123,8 @@ func TestADryRunOfRekeyCountsAndChangesNothing(t *testing.T) {
 	}
 }
 
-func TestWhatNoKeyOpensIsReportedByRekeyAndLeft(t *testing.T) {
+func testRekeyUnreadableRowsAreReported(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	h, ids := startStale(t, 10)
 	notice := h.one("SELECT max(id) FROM ident_outbox").(int64)
 	h.exec("UPDATE services SET access_token = 'no token' WHERE user_id = $1 AND sv_name = 'fb'", ids[3])
@@ -127,7 +143,8 @@ func TestWhatNoKeyOpensIsReportedByRekeyAndLeft(t *testing.T) {
 	}
 }
 
-func TestRekeyIsInterruptedBetweenBatchesAndGoesOnWhereItWas(t *testing.T) {
+func testRekeyInterruptedAndRepeated(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	h, _ := startStale(t, 10)
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
@@ -148,7 +165,8 @@ func TestRekeyIsInterruptedBetweenBatchesAndGoesOnWhereItWas(t *testing.T) {
 	}
 }
 
-func TestRekeyWaitsForNobodyAndComesBackToWhatIsLocked(t *testing.T) {
+func testRekeyLockedRowsWaitForTheNextPass(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	h, ids := startStale(t, 3)
 	foreign := begin(t, connect(t, h.db.Config().ConnString()))
 	if _, err := foreign.Exec(t.Context(), "SELECT FROM services WHERE user_id = $1 FOR UPDATE", ids[1]); err != nil {
@@ -168,7 +186,8 @@ func TestRekeyWaitsForNobodyAndComesBackToWhatIsLocked(t *testing.T) {
 	}
 }
 
-func TestRekeyEndsThoughSomebodySealsByAnotherKeyAllTheTime(t *testing.T) {
+func testRekeyEndsDespiteStaleWrites(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	h, _ := startStale(t, 2)
 	stale := h.one("SELECT access_token FROM services LIMIT 1")
 	report := h.rekey(store.RekeyOptions{Progress: func(store.RekeyProgress) { h.exec("UPDATE services SET access_token = $1", stale) }})
@@ -177,7 +196,8 @@ func TestRekeyEndsThoughSomebodySealsByAnotherKeyAllTheTime(t *testing.T) {
 	}
 }
 
-func TestAUserWhoIsKnownCanBePatchedRightAfterRekey(t *testing.T) {
+func testRekeyCachedUserIsPatchedAfterwards(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	h, ids := startStale(t, 1)
 	known := h.do("patch", "before", args{"user_id": ids[0], "ops": replace("/name", "Eve")}).After
 	h.rekey(store.RekeyOptions{})
@@ -191,7 +211,8 @@ func TestAUserWhoIsKnownCanBePatchedRightAfterRekey(t *testing.T) {
 	}
 }
 
-func TestRekeyKeepsToItsRate(t *testing.T) {
+func testRekeyRate(t *testing.T) {
+	t.Parallel()              // it waits most of the time
 	h, _ := startStale(t, 15) // 30 tokens
 	began := time.Now()
 	read := int64(0)
@@ -212,7 +233,7 @@ func TestRekeyKeepsToItsRate(t *testing.T) {
 	}
 }
 
-func TestADryRunOfRekeyReadsTenTimesAsFastAsItsRate(t *testing.T) {
+func testRekeyDryRunRate(t *testing.T) {
 	h, _ := startStale(t, 15) // 30 tokens and 15 notifications, 5 s at this rate
 	began := time.Now()
 	h.rekey(store.RekeyOptions{DryRun: true, Rate: 9})
@@ -221,7 +242,7 @@ func TestADryRunOfRekeyReadsTenTimesAsFastAsItsRate(t *testing.T) {
 	}
 }
 
-func TestRekeyIsNoForeignWrite(t *testing.T) {
+func testRekeyIsNotAForeignWrite(t *testing.T) {
 	h, _ := startStale(t, 3)
 	listener := connect(t, h.db.Config().ConnString())
 	if _, err := listener.Exec(t.Context(), "LISTEN ident_foreign"); err != nil {

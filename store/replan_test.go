@@ -9,7 +9,11 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
-func TestStatementsThatAreNoLongerAsTheyWerePlannedAreTriedAgain(t *testing.T) {
+func TestReplan(t *testing.T) {
+	t.Run("outdated_plans_are_retried", testReplanOutdatedPlansAreRetried)
+}
+
+func testReplanOutdatedPlansAreRetried(t *testing.T) {
 	h := start(t)
 	id, email := h.create(1), "ada1@example.org"
 	h.PrepareConnections(t.Context())

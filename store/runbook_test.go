@@ -36,7 +36,11 @@ func runbookSQL(t *testing.T, heading string) (blocks []string) {
 	return blocks
 }
 
-func TestRunbookGivesTheTablesToTheInstancesUserAndSetsTheRestAside(t *testing.T) {
+func TestRunbook(t *testing.T) {
+	t.Run("ownership_and_audit_rest", testRunbookOwnershipAndAuditRest)
+}
+
+func testRunbookOwnershipAndAuditRest(t *testing.T) {
 	server := testservers.OwnPostgres(t, localserver.PostgresOptions{})
 	sql := runbookSQL(t, "IdentAuditUntended")
 	if len(sql) != 2 {

@@ -1,244 +1,45 @@
 package store_test
 
 import (
-	"context"
-	"crypto/rand"
 	"fmt"
-	"reflect"
-	"slices"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/tinylib/msgp/msgp"
-	"go.uber.org/zap/zaptest"
 
 	"github.com/glotpod/ident/actor"
-	"github.com/glotpod/ident/actor/msgpack"
-	"github.com/glotpod/ident/cluster/partition"
-	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store"
 )
 
-func TestMain(m *testing.M) { testservers.Main(m) }
-
-var limits = msgpack.Limits{Bytes: 1 << 20, Depth: 32, Values: 100_000}
-
-// A harness is a store in a database of its own, and a way to look behind it.
-type harness struct {
-	*store.Store
-	t    testing.TB
-	db   *pgx.Conn
-	opts store.Options
-
-	lease partition.Lease // on partition 0
-
-	turn  atomic.Int64
-	known sync.Map // users as the last outcome was, by id
+func TestNewUserID(t *testing.T) {
+	t.Run("concurrent_calls_get_different_ids", testNewUserIDConcurrentCallsGetDifferentIds)
+	t.Run("create_reserves_the_next_id", testNewUserIDCreateReservesTheNextId)
 }
 
-// commit commits one write.
-func commit(ctx context.Context, s actor.Store, lease partition.Lease, w *actor.Write) (actor.Outcome, error) {
-	outcomes, err := s.Commit(ctx, lease, []*actor.Write{w})
-	if err != nil {
-		return actor.Outcome{}, err
-	}
-	return outcomes[0], nil
-}
-
-// commit commits a write. Every other time, it knows of the user what the harness
-// has seen last, which may be out of date.
-func (h *harness) commit(s *store.Store, lease partition.Lease, w *actor.Write) (actor.Outcome, error) {
-	if known, ok := h.known.Load(w.UserID); ok && h.turn.Add(1)%2 == 0 {
-		w.Cached = known.(*actor.User)
-	}
-	o, err := commit(h.t.Context(), s, lease, w)
-	if err == nil && o.After != nil {
-		h.known.Store(o.After.ID, o.After)
-	}
-	return o, err
-}
-
-func options(t testing.TB, db *testservers.Database) store.Options {
-	return store.Options{
-		Host: db.Host, Port: db.Port, Database: db.Name, User: db.User, Password: db.Password,
-		SSLMode: "disable", MaxConnections: 10, Name: t.Name(),
-		Keyring:   store.NewKeyring([32]byte{1, 2, 3}),
-		AuditKeep: 30 * 24 * time.Hour,
-		Log:       zaptest.NewLogger(t),
-	}
-}
-
-func connect(t testing.TB, url string) *pgx.Conn {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close(context.Background()) })
-	return conn
-}
-
-func migrate(t testing.TB, conn *pgx.Conn) {
-	t.Helper()
-	if _, err := store.Migrate(t.Context(), conn, func(int, string) {}); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func start(t testing.TB, change ...func(*store.Options)) *harness {
-	t.Helper()
-	return startOn(t, testservers.Postgres(t), change...)
-}
-
-func startOn(t testing.TB, db *testservers.Database, change ...func(*store.Options)) *harness {
-	t.Helper()
-	h := &harness{t: t, db: connect(t, db.URL()), opts: options(t, db)}
-	migrate(t, h.db)
-	for _, c := range change {
-		c(&h.opts)
-	}
-	h.Store = h.open()
-	h.agree(4)
-	h.lease = h.claim(0, 0)
-	return h
-}
-
-// open opens the harness's database once more.
-func (h *harness) open() *store.Store {
-	h.t.Helper()
-	s, err := store.Open(h.t.Context(), h.opts)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	h.t.Cleanup(s.Close)
-	return s
-}
-
-// one queries a single value.
-func (h *harness) one(sql string, args ...any) (v any) {
-	h.t.Helper()
-	if err := h.db.QueryRow(h.t.Context(), sql, args...).Scan(&v); err != nil {
-		h.t.Fatalf("%s: %v", sql, err)
-	}
-	return v
-}
-
-func (h *harness) exec(sql string, args ...any) {
-	h.t.Helper()
-	if _, err := h.db.Exec(h.t.Context(), sql, args...); err != nil {
-		h.t.Fatalf("%s: %v", sql, err)
-	}
-}
-
-// await waits until a query says true.
-func (h *harness) await(sql string, args ...any) {
-	h.t.Helper()
-	for deadline := time.Now().Add(time.Minute); h.one(sql, args...) != true; {
-		if time.Now().After(deadline) {
-			h.t.Fatalf("in vain: %s", sql)
-		}
-	}
-}
-
-type args = map[string]any
-
-func request(t testing.TB, operation, messageID string, a args) *actor.Write {
-	t.Helper()
-	body, err := msgp.AppendMapStrIntf(nil, a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, refusal := actor.Parse(operation, body, actor.RequestIDOf(messageID, "", ""), limits)
-	if refusal != nil || r.Write == nil {
-		t.Fatalf("%s %v is no write: %v", operation, a, refusal)
-	}
-	return r.Write
-}
-
-func ada(n int) args {
-	return args{"name": fmt.Sprintf("Ada %d", n), "email": fmt.Sprintf("ada%d@example.org", n),
-		"github": args{"id": n, "access_token": fmt.Sprintf("token-%d", n)}}
-}
-
-func replace(path string, value any) []any {
-	return []any{args{"op": "replace", "path": path, "value": value}}
-}
-
-// do commits a write.
-func (h *harness) do(operation, messageID string, a args) actor.Outcome {
-	h.t.Helper()
-	w := request(h.t, operation, messageID, a)
-	if w.IsCreate() {
-		id, err := h.NewUserID(h.t.Context())
-		if err != nil {
-			h.t.Fatal(err)
-		}
-		w.UserID = id
-	}
-	o, err := h.commit(h.Store, h.lease, w)
-	if err != nil {
-		h.t.Fatalf("%s: %v", operation, err)
-	}
-	return o
-}
-
-func (h *harness) create(n int) int64 {
-	h.t.Helper()
-	o := h.do("create", rand.Text(), ada(n))
-	if o.Refusal != nil {
-		h.t.Fatal(o.Refusal)
-	}
-	return o.UserID
-}
-
-func (h *harness) get(id int64) *actor.User {
-	h.t.Helper()
-	u, err := h.Find(h.t.Context(), &actor.Lookup{UserID: &id})
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return u
-}
-
-// same says whether two outcomes are answered the same.
-func same(a, b actor.Outcome) bool {
-	return a.UserID == b.UserID && reflect.DeepEqual(a.Refusal, b.Refusal)
-}
-
-func wantCode(t testing.TB, o actor.Outcome, code actor.Code) {
-	t.Helper()
-	if o.Refusal == nil || o.Refusal.Code != code {
-		t.Fatalf("outcome %+v, want the refusal %s", o, code)
-	}
-}
-
-func TestWhatIsCreatedIsFoundByEachOfItsKeys(t *testing.T) {
+func testNewUserIDConcurrentCallsGetDifferentIds(t *testing.T) {
 	h := start(t)
-	id := h.create(7)
-	h.create(8)
-	email, github := "ada7@example.org", int64(7)
-	for name, l := range map[string]actor.Lookup{
-		"id":     {UserID: &id},
-		"email":  {Email: &email},
-		"github": {GitHubID: &github},
-		"all":    {UserID: &id, Email: &email, GitHubID: &github},
-	} {
-		u, err := h.Find(t.Context(), &l)
-		if err != nil || u == nil || u.ID != id || u.Name != "Ada 7" || u.GitHub.AccessToken != "token-7" || u.Facebook != nil {
-			t.Errorf("by %s: %+v, %v", name, u, err)
-		}
+	const many = 500
+	ids := make([]int64, many)
+	var drawing sync.WaitGroup
+	for i := range ids {
+		drawing.Go(func() {
+			var err error
+			if ids[i], err = h.NewUserID(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
 	}
-	other := int64(8)
-	if u, err := h.Find(t.Context(), &actor.Lookup{UserID: &id, GitHubID: &other}); u != nil || err != nil {
-		t.Errorf("keys of two users find %+v, %v", u, err)
+	drawing.Wait()
+	seen := make(map[int64]bool)
+	for _, id := range ids {
+		if seen[id] || id < 1 || id > many {
+			t.Errorf("id %d", id)
+		}
+		seen[id] = true
 	}
 }
 
-func TestACreateDrawsTheIDOfTheNextOne(t *testing.T) {
+func testNewUserIDCreateReservesTheNextId(t *testing.T) {
 	h := start(t)
 	spare := int64(0)
 	for n := 1; spare == 0; n++ { // one that takes long is too old at once
@@ -253,20 +54,14 @@ func TestACreateDrawsTheIDOfTheNextOne(t *testing.T) {
 	}
 }
 
-func TestTokensAreSealedInTheDatabase(t *testing.T) {
-	h := start(t, func(o *store.Options) { o.TokensInNotifications = true })
-	h.create(1)
-	for _, column := range []string{
-		"SELECT string_agg(encode(access_token, 'escape'), '') FROM services",
-		"SELECT string_agg(encode(body, 'escape'), '') FROM ident_outbox",
-	} {
-		if text := h.one(column).(string); len(text) < 100 || text[:6] != "gAAAAA" {
-			t.Errorf("%s: %q is no Fernet token", column, text)
-		}
-	}
+func TestReplay(t *testing.T) {
+	t.Run("applied_once", testReplayAppliedOnce)
+	t.Run("refusal_is_kept", testReplayRefusalIsKept)
+	t.Run("other_request_with_the_same_id", testReplayOtherRequestWithTheSameId)
+	t.Run("concurrent_requests_are_one", testReplayConcurrentRequestsAreOne)
 }
 
-func TestARequestThatComesAgainIsAppliedOnceAndAnsweredTheSame(t *testing.T) {
+func testReplayAppliedOnce(t *testing.T) {
 	h := start(t)
 	first := h.do("create", "m1", ada(1))
 	for range 3 {
@@ -291,7 +86,7 @@ func TestARequestThatComesAgainIsAppliedOnceAndAnsweredTheSame(t *testing.T) {
 	}
 }
 
-func TestARefusalIsGivenAgainThoughItsCauseIsGone(t *testing.T) {
+func testReplayRefusalIsKept(t *testing.T) {
 	h := start(t)
 	id := h.create(1)
 	wantCode(t, h.do("create", "m1", ada(1)), actor.Conflict)
@@ -307,7 +102,7 @@ func TestARefusalIsGivenAgainThoughItsCauseIsGone(t *testing.T) {
 	wantCode(t, h.do("patch", "m4", args{"user_id": id, "ops": 1}), actor.BadRequest)
 }
 
-func TestOneIdentityWithAnotherRequestIsABadRequest(t *testing.T) {
+func testReplayOtherRequestWithTheSameId(t *testing.T) {
 	h := start(t)
 	id := h.do("create", "m1", ada(1)).UserID
 	wantCode(t, h.do("create", "m1", ada(2)), actor.BadRequest)
@@ -317,7 +112,7 @@ func TestOneIdentityWithAnotherRequestIsABadRequest(t *testing.T) {
 	}
 }
 
-func TestConcurrentRequestsOfOneIdentityAreOne(t *testing.T) {
+func testReplayConcurrentRequestsAreOne(t *testing.T) {
 	h := start(t)
 	other := h.open()
 	var wg sync.WaitGroup
@@ -344,7 +139,14 @@ func TestConcurrentRequestsOfOneIdentityAreOne(t *testing.T) {
 	}
 }
 
-func TestConcurrentClaimsOfOneEmailHaveOneWinner(t *testing.T) {
+func TestConflicts(t *testing.T) {
+	t.Run("one_winner_per_email", testConflictsOneWinnerPerEmail)
+	t.Run("service_id_of_another_user", testConflictsServiceIdOfAnotherUser)
+	t.Run("foreign_writes_are_not_overwritten", testConflictsForeignWritesAreNotOverwritten)
+	t.Run("failing_write_does_not_affect_its_group", testConflictsFailingWriteDoesNotAffectItsGroup)
+}
+
+func testConflictsOneWinnerPerEmail(t *testing.T) {
 	h := start(t)
 	other := h.open()
 	var wg sync.WaitGroup
@@ -380,7 +182,7 @@ func TestConcurrentClaimsOfOneEmailHaveOneWinner(t *testing.T) {
 	}
 }
 
-func TestAPatchThatTakesAnothersServiceIDIsAConflictAndChangesNothing(t *testing.T) {
+func testConflictsServiceIdOfAnotherUser(t *testing.T) {
 	h := start(t)
 	a, b := h.create(1), h.create(2)
 	wantCode(t, h.do("patch", "", args{"user_id": a, "ops": []any{
@@ -399,7 +201,7 @@ func TestAPatchThatTakesAnothersServiceIDIsAConflictAndChangesNothing(t *testing
 	}
 }
 
-func TestForeignWritesAreNeverOverwrittenUnseen(t *testing.T) {
+func testConflictsForeignWritesAreNotOverwritten(t *testing.T) {
 	h := start(t)
 	id := h.create(1)
 	stop := make(chan struct{})
@@ -431,7 +233,11 @@ func TestForeignWritesAreNeverOverwrittenUnseen(t *testing.T) {
 	wg.Wait()
 }
 
-func TestDeleteRemovesTheUserAndItsServicesAlsoWhereNoKeyOpensItsToken(t *testing.T) {
+func TestDelete(t *testing.T) {
+	t.Run("also_if_no_key_opens_its_token", testDeleteAlsoIfNoKeyOpensItsToken)
+}
+
+func testDeleteAlsoIfNoKeyOpensItsToken(t *testing.T) {
 	h := start(t)
 	id := h.create(1)
 	h.exec("UPDATE services SET access_token = 'garbage'")
@@ -453,201 +259,7 @@ func TestDeleteRemovesTheUserAndItsServicesAlsoWhereNoKeyOpensItsToken(t *testin
 	}
 }
 
-// list returns the names that a filter finds, page by page.
-func (h *harness) list(filter string) (names []string) {
-	h.t.Helper()
-	page := &actor.Page{Size: 2, Name: filter}
-	for {
-		users, next, err := h.List(h.t.Context(), page)
-		if err != nil || len(users) > 2 || next != 0 && len(users) != 2 {
-			h.t.Fatalf("%.40q: %v, %v, %v", filter, users, next, err)
-		}
-		for _, u := range users {
-			names = append(names, u.Name)
-			if u.GitHub.AccessToken != "" {
-				h.t.Error("a token in a list")
-			}
-		}
-		if next == 0 {
-			return names
-		}
-		page.AfterID = next
-	}
-}
-
-func TestListPagesByIDAndFiltersByTheBeginningsOfWords(t *testing.T) {
-	h := start(t)
-	names := []string{"Ada Lovelace", "ADELE Goldberg", "Grace Hopper", "José d'Ávila", "Jean-Luc Picard", "Ada-Marie Byron"}
-	for i, name := range names {
-		a := ada(i)
-		a["name"] = name
-		h.do("create", "", a)
-	}
-	for filter, want := range map[string][]string{
-		"":           names,
-		" ' & | ! ":  names,
-		"ad":         {"Ada Lovelace", "ADELE Goldberg", "Ada-Marie Byron"},
-		"AD lov":     {"Ada Lovelace"},
-		"lov ada":    {"Ada Lovelace"},
-		"ovelace":    nil,
-		"luc":        {"Jean-Luc Picard"},
-		"jean-luc":   {"Jean-Luc Picard"},
-		"josé":       {"José d'Ávila"},
-		"d'á":        {"José d'Ávila"},
-		"ada:*":      {"Ada Lovelace", "Ada-Marie Byron"},
-		`\' <-> hop`: {"Grace Hopper"},
-	} {
-		got := h.list(filter)
-		if fmt.Sprint(got) != fmt.Sprint(want) {
-			t.Errorf("%q: %q, want %q", filter, got, want)
-		}
-	}
-}
-
-func TestAWordThatNoNameCanHaveFindsNobody(t *testing.T) {
-	h := start(t)
-	a := ada(1)
-	a["name"] = "zeta " + strings.Repeat("k", 900)
-	h.do("create", "", a)
-	var much strings.Builder
-	for i := range 300 {
-		fmt.Fprintf(&much, "%d%s ", i, strings.Repeat("σ", 1000))
-	}
-	for filter, found := range map[string]bool{
-		"zeta " + strings.Repeat("k", 900):     true,
-		"zeta " + strings.Repeat("k", 901):     false,
-		"zeta " + strings.Repeat("k", 2046):    false,
-		"zeta " + strings.Repeat("k", 2047):    false,
-		strings.Repeat("k", 2047):              false,
-		"zeta " + strings.Repeat("漢", 700):     false,
-		"zeta " + strings.Repeat("Ⱥ", 700):     false, // has three bytes in lower case, not two
-		"zeta " + strings.Repeat("zeta–", 900): false, // a word beside a word, 900 times
-		"zeta " + strings.Repeat("🙂", 700):     true,
-		much.String():                          false,
-	} {
-		if got := h.list(filter); (len(got) == 1) != found {
-			t.Errorf("%.20q, of %d bytes: %d", filter, len(filter), len(got))
-		}
-	}
-}
-
-func TestWhatHasNeitherLettersNorDigitsIsNoWord(t *testing.T) {
-	h := start(t)
-	var names []string
-	for i, name := range []string{"Zeta One", "Zeta – 🙂", "Eta ½", "-"} {
-		a := ada(i)
-		a["name"] = name
-		h.do("create", "", a)
-		names = append(names, name)
-	}
-	for _, nothing := range []string{"-", "...", "'", "\\", "🙂", "–", "\u200b", "\u00a0", "½", "€", "- 🙂 –"} {
-		if got := h.list(nothing); !slices.Equal(got, names) {
-			t.Errorf("%q: %q", nothing, got)
-		}
-		if got := h.list("zeta " + nothing); !slices.Equal(got, names[:2]) {
-			t.Errorf("zeta %q: %q", nothing, got)
-		}
-	}
-}
-
-func TestNamesAreFoundWhateverTheirLettersCaseAndWhateverTheDatabasesLocale(t *testing.T) {
-	for _, c := range []struct {
-		locale string
-		finds  map[string][]string // names, by what finds each
-	}{
-		{"C.UTF-8", map[string][]string{
-			"Éloïse":       {"Éloïse", "ÉLOÏSE", "éloï"},
-			"Παπαδόπουλος": {"Παπαδόπουλος", "ΠΑΠΑΔΌΠΟΥΛΟΣ", "παπαδόπουλοσ", "ΠΑΠ"},
-			"ΟΔΥΣΣΕΎΣ":     {"Οδυσσεύς", "οδυσ", "ΟΔΥΣ", "οδυσσ"},
-			"Σ":            {"Σ", "σ", "ς"},
-		}},
-		{"C", map[string][]string{
-			"Éloïse":       {"Éloïse", "Élo"},
-			"Παπαδόπουλος": {"Παπαδόπουλος", "Παπαδόπουλοσ"},
-			"ADA":          {"ada"},
-		}},
-	} {
-		t.Run(c.locale, func(t *testing.T) {
-			h := startOn(t, testservers.PostgresIn(t, c.locale))
-			n := 0
-			for name, filters := range c.finds {
-				a := ada(n)
-				n++
-				a["name"] = name
-				h.do("create", "", a)
-				for _, filter := range filters {
-					if got := h.list(filter); !slices.Contains(got, name) {
-						t.Errorf("%q does not find %q", filter, name)
-					}
-				}
-			}
-		})
-	}
-}
-
-func TestAPageOfHugeUsersEndsEarlyAndIsContinued(t *testing.T) {
-	h := start(t)
-	for i := range 20 {
-		h.exec("INSERT INTO users (id, name, email_address) VALUES ($1, repeat('x', 1000000), $2)", i+1, fmt.Sprint(i))
-	}
-	page, seen := &actor.Page{Size: 1000}, 0
-	for pages := 1; ; pages++ {
-		users, next, err := h.List(t.Context(), page)
-		if err != nil || len(users) == 0 {
-			t.Fatal(users, err)
-		}
-		for _, u := range users {
-			if seen++; u.ID != int64(seen) {
-				t.Fatalf("user %d at place %d", u.ID, seen)
-			}
-		}
-		if next == 0 {
-			if seen != 20 || pages != 5 {
-				t.Errorf("%d users on %d pages", seen, pages)
-			}
-			return
-		}
-		page.AfterID = next
-	}
-}
-
-func TestNotificationsComeInEachUsersOrderAndStayUntilDelivered(t *testing.T) {
-	h := start(t)
-	seen := make(chan actor.PendingNotification, 100)
-	h.SetNotificationSink(func(n actor.PendingNotification) { seen <- n })
-	id := h.create(1)
-	for i := range 20 {
-		h.do("patch", "", args{"user_id": id, "ops": replace("/name", fmt.Sprint(i))})
-	}
-	h.SetNotificationSink(nil)
-	h.do("delete", "", args{"user_id": id})
-	stored, err := h.PendingNotifications(t.Context(), nil, 0, 0, 100)
-	if err != nil || len(stored) != 22 || len(seen) != 21 {
-		t.Fatalf("%d stored, %d sent: %v", len(stored), len(seen), err)
-	}
-	var ids []int64
-	for i, n := range stored {
-		ids = append(ids, n.ID)
-		if i < 21 {
-			if s := <-seen; s.ID != n.ID || s.MessageID != n.MessageID || string(s.Body) != string(n.Body) {
-				t.Errorf("sent %+v, stored %+v", s, n)
-			}
-		}
-	}
-	if got := string(stored[1].Body); got != fmt.Sprintf(`{"ops":[{"op":"replace","path":"/name","value":"0"}],"user_id":%d}`, id) {
-		t.Error(got)
-	}
-	h.ConfirmNotifications(ids[:21]...)
-	left, err := h.PendingNotifications(t.Context(), nil, 0, 0, 100)
-	if err != nil || len(left) != 1 || left[0].RoutingKey != "notifications.user.delete" {
-		t.Errorf("%+v, %v", left, err)
-	}
-	if old, err := h.PendingNotifications(t.Context(), nil, 0, time.Hour, 100); err != nil || len(old) != 0 {
-		t.Errorf("%v is an hour old: %v", old, err)
-	}
-}
-
-func TestAGroupWithAWriteThatCannotBeCommittedCommitsTheOthers(t *testing.T) {
+func testConflictsFailingWriteDoesNotAffectItsGroup(t *testing.T) {
 	h := start(t)
 	h.exec(`CREATE FUNCTION sour() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 		IF NEW.name = 'sour' THEN RAISE EXCEPTION 'sour'; END IF; RETURN NEW; END $$`)
@@ -669,5 +281,33 @@ func TestAGroupWithAWriteThatCannotBeCommittedCommitsTheOthers(t *testing.T) {
 	wg.Wait()
 	if n := h.one("SELECT count(*) FROM users"); n != int64(49) {
 		t.Errorf("%v users", n)
+	}
+}
+
+func TestIdleTransaction(t *testing.T) {
+	t.Run("is_terminated_and_its_outcome_unknown", testIdleTransactionIsTerminatedAndItsOutcomeUnknown)
+}
+
+func testIdleTransactionIsTerminatedAndItsOutcomeUnknown(t *testing.T) {
+	h := start(t)
+	config, err := store.PoolConfig(h.opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pgx.ConnectConfig(t.Context(), config.ConnConfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	if limit := ""; conn.QueryRow(t.Context(), "SHOW idle_in_transaction_session_timeout").Scan(&limit) != nil || limit != "3s" {
+		t.Errorf("transactions may idle for %s", limit)
+	}
+	if _, err := conn.Exec(t.Context(), "SET idle_in_transaction_session_timeout = 1"); err != nil {
+		t.Fatal(err)
+	}
+	tx := begin(t, conn)
+	h.await("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $1)", conn.PgConn().PID())
+	if err := tx.Commit(t.Context()); err == nil || !store.IsUnreachable(err) {
+		t.Errorf("%v", err)
 	}
 }

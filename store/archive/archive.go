@@ -1,26 +1,26 @@
 package archive
 
-// Format and Version are what the first line says of itself.
+// Format and Version are in the first line of each archive.
 const (
 	Format  = "glotpod.ident users"
 	Version = 1
 )
 
-// Tokens says what an archive holds of access tokens.
+// Tokens says whether an archive contains access tokens.
 type Tokens string
 
 const (
-	Sealed Tokens = "sealed" // as they are in the database
-	Omit   Tokens = "omit"   // nothing
+	Sealed Tokens = "sealed" // as in the database
+	Omit   Tokens = "omit"   // none
 )
 
-// A Header is the first line.
+// A Header is the first line of an archive.
 type Header struct {
 	Format  string `json:"format"`
 	Version int    `json:"version"`
 	Tokens  Tokens `json:"tokens"`
-	LastID  int64  `json:"last_id"`            // the greatest there was, 0 if there was none
-	AfterID int64  `json:"after_id,omitempty"` // 0: the archive has all users
+	LastID  int64  `json:"last_id"`            // the greatest id when the export began; 0: there was no user
+	AfterID int64  `json:"after_id,omitempty"` // users up to this id were left out; 0: none
 }
 
 // A User is a line between the first and the last.
@@ -36,10 +36,10 @@ type User struct {
 // An Account is a user's account with another service.
 type Account struct {
 	ID    int64  `json:"id"`
-	Token string `json:"access_token,omitempty"` // sealed; "" where it is left out
+	Token string `json:"access_token,omitempty"` // sealed; "" if omitted
 }
 
-// An End is the last line.
+// An End is the last line of an archive.
 type End struct {
 	End   bool  `json:"end"`
 	Users int64 `json:"users"`

@@ -43,7 +43,17 @@ func someUsers() []archive.User {
 	}
 }
 
-func TestWhatIsWrittenIsReadAgain(t *testing.T) {
+func TestArchive(t *testing.T) {
+	t.Run("round_trip", testArchiveRoundTrip)
+	t.Run("bad_line_is_reported_and_skipped", testArchiveBadLineIsReportedAndSkipped)
+	t.Run("escapes", testArchiveEscapes)
+	t.Run("memory_is_bounded", testArchiveMemoryIsBounded)
+	t.Run("incomplete_file_is_reported", testArchiveIncompleteFileIsReported)
+	t.Run("interrupted_export_continues", testArchiveInterruptedExportContinues)
+	t.Run("continues_after_an_invalid_user", testArchiveContinuesAfterAnInvalidUser)
+}
+
+func testArchiveRoundTrip(t *testing.T) {
 	for _, tokens := range []archive.Tokens{archive.Sealed, archive.Omit} {
 		users := someUsers()
 		for i := range users {
@@ -71,7 +81,7 @@ func TestWhatIsWrittenIsReadAgain(t *testing.T) {
 	}
 }
 
-func TestALineThatIsNoUserIsSaidToBeNoneAndTheNextIsRead(t *testing.T) {
+func testArchiveBadLineIsReportedAndSkipped(t *testing.T) {
 	const good = `{"id":5,"name":"s3cret","email":"e","github":{"id":1,"access_token":"s3cret"}}`
 	for line, reason := range map[string]string{
 		`{`:                                                 "not JSON",
@@ -140,7 +150,7 @@ func TestALineThatIsNoUserIsSaidToBeNoneAndTheNextIsRead(t *testing.T) {
 	}
 }
 
-func TestEscapesStandForWhatIsEscaped(t *testing.T) {
+func testArchiveEscapes(t *testing.T) {
 	const user = `{"id":5,"n\u0061me":"\ud83d\uDE42\\ud800\ufffd","email":"e","github":{"id":9007199254740993,"access_token":"t"}}`
 	users, wrong := read(strings.NewReader(header+user+"\n"+`{"end":true,"users":1}`), 1000)
 	if len(wrong) > 0 || users[0].Name != `🙂\ud800`+"\ufffd" || users[0].GitHub.ID != 9007199254740993 {
@@ -148,7 +158,7 @@ func TestEscapesStandForWhatIsEscaped(t *testing.T) {
 	}
 }
 
-func TestALineTakesLittleMoreMemoryThanItHas(t *testing.T) {
+func testArchiveMemoryIsBounded(t *testing.T) {
 	var names strings.Builder
 	for n := 0; names.Len() < 4<<20; n++ {
 		fmt.Fprintf(&names, `"%x":0,`, n)
@@ -172,7 +182,7 @@ func TestALineTakesLittleMoreMemoryThanItHas(t *testing.T) {
 	}
 }
 
-func TestAFileThatIsNotWholeIsSaidSo(t *testing.T) {
+func testArchiveIncompleteFileIsReported(t *testing.T) {
 	const user = `{"id":5,"name":"n","email":"e","github":{"id":1,"access_token":"t"}}` + "\n"
 	whole := header + user + user + `{"end":true,"users":2}` + "\n"
 	for at := range len(whole) - 1 { // but for the last newline
@@ -202,7 +212,7 @@ func TestAFileThatIsNotWholeIsSaidSo(t *testing.T) {
 	}
 }
 
-func TestAnArchiveThatWasBrokenOffIsContinued(t *testing.T) {
+func testArchiveInterruptedExportContinues(t *testing.T) {
 	users := someUsers()
 	for _, after := range []int64{0, 41} {
 		var b bytes.Buffer
@@ -251,7 +261,7 @@ func TestAnArchiveThatWasBrokenOffIsContinued(t *testing.T) {
 	}
 }
 
-func TestAnArchiveIsContinuedAfterAUserWhomImportWouldRefuse(t *testing.T) {
+func testArchiveContinuesAfterAnInvalidUser(t *testing.T) {
 	for _, u := range []archive.User{{ID: 5}, {ID: 5, GitHub: &archive.Account{ID: 1}}} {
 		var b bytes.Buffer
 		w, err := archive.NewWriter(&b, archive.Header{Tokens: archive.Sealed})

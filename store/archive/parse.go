@@ -14,7 +14,7 @@ import (
 	"github.com/glotpod/ident/actor"
 )
 
-// A lineUser is a User of which anything may be missing.
+// A lineUser is a User that may lack any field.
 type lineUser struct {
 	ID         *int64       `json:"id"`
 	Name       *string      `json:"name"`
@@ -29,8 +29,8 @@ type lineAccount struct {
 	Token *string `json:"access_token"`
 }
 
-// parseUser reads a line, or says why it is no user.
-func parseUser(text []byte, tokens Tokens, longest int) (u *User, reason string) {
+// parseUser parses a line. If the line is not a user, it returns the reason.
+func parseUser(text []byte, tokens Tokens, maxField int) (u *User, reason string) {
 	var line lineUser
 	if reason := decode(text, &line); reason != "" {
 		return nil, reason
@@ -47,24 +47,24 @@ func parseUser(text []byte, tokens Tokens, longest int) (u *User, reason string)
 	}{{"name", line.Name}, {"email", line.Email}, {"picture_url", line.PictureURL}} {
 		switch {
 		case s.text == nil:
-		case len(*s.text) > longest:
-			return nil, fmt.Sprintf("%s is longer than %d bytes", s.field, longest)
+		case len(*s.text) > maxField:
+			return nil, fmt.Sprintf("%s is longer than %d bytes", s.field, maxField)
 		case strings.Contains(*s.text, "\x00"):
 			return nil, "a string contains NUL"
 		}
 	}
 	u = &User{ID: *line.ID, Name: *line.Name, Email: *line.Email, PictureURL: line.PictureURL}
-	if u.GitHub, reason = line.GitHub.account("github", tokens, longest); reason != "" {
+	if u.GitHub, reason = line.GitHub.account("github", tokens, maxField); reason != "" {
 		return nil, reason
 	}
-	if u.Facebook, reason = line.Facebook.account("facebook", tokens, longest); reason != "" {
+	if u.Facebook, reason = line.Facebook.account("facebook", tokens, maxField); reason != "" {
 		return nil, reason
 	}
 	return u, ""
 }
 
-// tree is the user as the service's rules take it. Sealed or left out, a token
-// is a string.
+// tree returns the user as actor.ParseUser takes it. A token counts as a string, whether
+// sealed or omitted.
 func (l *lineUser) tree() map[string]any {
 	tree := make(map[string]any)
 	if l.Name != nil {
@@ -89,7 +89,7 @@ func (l *lineUser) tree() map[string]any {
 	return tree
 }
 
-func (a *lineAccount) account(service string, tokens Tokens, longest int) (*Account, string) {
+func (a *lineAccount) account(service string, tokens Tokens, maxField int) (*Account, string) {
 	switch {
 	case a == nil:
 		return nil, ""
@@ -99,14 +99,14 @@ func (a *lineAccount) account(service string, tokens Tokens, longest int) (*Acco
 		return &Account{ID: *a.ID}, ""
 	case a.Token == nil || *a.Token == "":
 		return nil, service + " has no access_token"
-	case len(*a.Token) > sealedLength(longest):
-		return nil, fmt.Sprintf("the access_token of %s is longer than %d bytes", service, longest)
+	case len(*a.Token) > sealedLength(maxField):
+		return nil, fmt.Sprintf("the access_token of %s is longer than %d bytes", service, maxField)
 	}
 	return &Account{ID: *a.ID, Token: *a.Token}, ""
 }
 
-// sealedLength is how long so many bytes are as a Fernet token: padded to whole
-// blocks of 16, with 57 bytes around, in base64.
+// sealedLength returns the length of a Fernet token of so many bytes: padded to whole
+// blocks of 16 bytes, with 57 bytes around, in base64.
 func sealedLength(plain int) int { return base64.URLEncoding.EncodedLen((plain/16+1)*16 + 57) }
 
 func parseHeader(text []byte) (h Header, ok bool) {
@@ -114,7 +114,7 @@ func parseHeader(text []byte) (h Header, ok bool) {
 	return h, ok
 }
 
-// parseEnd reads a last line. A line that is none may be a user.
+// parseEnd parses a last line. If the line is not one, it may be a user.
 func parseEnd(text []byte) (e End, ok bool) {
 	if !bytes.HasPrefix(text, []byte(`{"end"`)) {
 		return End{}, false
@@ -123,8 +123,8 @@ func parseEnd(text []byte) (e End, ok bool) {
 	return e, ok
 }
 
-// decode reads a line into one of the structures above, or says why not, without
-// quoting the line.
+// decode decodes a line into one of the structures above. If that fails, it returns the
+// reason without quoting the line.
 func decode(text []byte, into any) (reason string) {
 	decoder := jsontext.NewDecoder(bytes.NewReader(text))
 	err := json.UnmarshalDecode(decoder, into, strict)
@@ -146,21 +146,21 @@ func decode(text []byte, into any) (reason string) {
 	return "not JSON, or cut off"
 }
 
-// strict takes names in their own case alone. Nor does this package, unlike
-// encoding/json, take a name twice, or half of a surrogate pair for U+FFFD.
-var strict = json.JoinOptions(json.RejectUnknownMembers(true), json.WithUnmarshalers(json.UnmarshalFromFunc(flat)))
+// strict requires the exact case of names. Unlike encoding/json, this JSON package also
+// refuses a name that appears twice, and half of a surrogate pair.
+var strict = json.JoinOptions(json.RejectUnknownMembers(true), json.WithUnmarshalers(json.UnmarshalFromFunc(refuseNested)))
 
-var errNotFlat = errors.New("an object or a list where neither can be")
+var errNested = errors.New("unexpected object or list")
 
-// flat refuses what is no number or text unread where one should be: to find names
-// that are there twice, the decoder takes many times the memory of what it reads.
-func flat(decoder *jsontext.Decoder, into any) error {
+// refuseNested refuses an object or a list in place of a number or a text without reading it. To
+// find names that appear twice, the decoder would need many times the memory of its input.
+func refuseNested(decoder *jsontext.Decoder, into any) error {
 	switch reflect.TypeOf(into).Elem().Kind() {
 	case reflect.Struct, reflect.Pointer:
 		return json.SkipFunc
 	}
 	if next := decoder.PeekKind(); next == '{' || next == '[' {
-		return errNotFlat
+		return errNested
 	}
 	return json.SkipFunc
 }

@@ -7,16 +7,16 @@ import (
 	"io"
 )
 
-// A Partial is how far an archive had come when its writing was broken off.
+// A Partial says how far an interrupted export had come.
 type Partial struct {
-	Header Header // meaningless where Size is 0
-	Size   int64  // of its whole lines, in bytes; what follows is to be cut off
+	Header Header // not valid if Size is 0
+	Size   int64  // of the complete lines, in bytes. The rest of the file is to be cut off
 	Users  int64
-	LastID int64 // of the last user; where there is none, what the archive begins after
-	Ended  bool  // it is whole, and LastID is not known
+	LastID int64 // of the last user; if there is none, Header.AfterID
+	Ended  bool  // the archive is complete, and LastID is not valid
 }
 
-// Inspect reads an archive that a Writer has written, all or part of it.
+// Inspect reads an archive that a Writer has written completely or partly.
 func Inspect(r io.Reader) (p Partial, err error) {
 	from := bufio.NewReaderSize(r, 1<<20)
 	var line, last []byte
@@ -32,7 +32,7 @@ func Inspect(r io.Reader) (p Partial, err error) {
 				return p, p.finish(last, int64(n))
 			}
 			if !errors.Is(err, bufio.ErrBufferFull) {
-				return p, fmt.Errorf("reading what was written: %w", err)
+				return p, fmt.Errorf("reading the archive: %w", err)
 			}
 		}
 		p.Size += int64(len(line))
@@ -49,7 +49,7 @@ func Inspect(r io.Reader) (p Partial, err error) {
 
 var errNotOurs = errors.New("the file is not what an export has written")
 
-// finish takes the last whole line of so many into account.
+// finish evaluates the last complete line. There are so many complete lines.
 func (p *Partial) finish(last []byte, lines int64) error {
 	if lines == 0 {
 		return nil
@@ -64,7 +64,7 @@ func (p *Partial) finish(last []byte, lines int64) error {
 		}
 		return nil
 	}
-	var u lineUser // who may be one that the service would not make
+	var u lineUser // need not follow the rules of the service
 	if decode(last, &u) != "" || u.ID == nil {
 		return errNotOurs
 	}

@@ -10,32 +10,31 @@ import (
 	"github.com/glotpod/ident/actor"
 )
 
-// A Reader reads archives, of whoever made them: it takes no more memory than
-// one line.
+// A Reader reads archives from any source. It uses memory for one line.
 type Reader struct {
 	from   *bufio.Reader
 	limits Limits
 	line   []byte
 	number int64 // of the line
 
-	inside bool // a header was read, and its end was not
+	inside bool // between a header and its end
 	header Header
-	lines  int64 // of the archive so far, but for the header
+	lines  int64 // of users in the archive so far
 }
 
-// Limits are what a Reader refuses users beyond, in bytes.
+// Limits bound what a Reader accepts, in bytes.
 type Limits struct {
 	Line  int
-	Field int // of what is in a line, a sealed token counting as what is sealed
+	Field int // of each field. A sealed token counts as the token in it
 }
 
-// NewReader returns a Reader that refuses what is beyond the limits.
+// NewReader returns a Reader that refuses users beyond the limits.
 func NewReader(r io.Reader, l Limits) *Reader {
 	return &Reader{from: bufio.NewReaderSize(r, 64<<10), limits: l}
 }
 
-// A LineError says that a line is no user. It quotes nothing of it. The next line
-// may be one.
+// A LineError says that a line is not a user. It does not quote the line. The next line may
+// be a user.
 type LineError struct {
 	Line   int64
 	Reason string
@@ -43,8 +42,8 @@ type LineError struct {
 
 func (e *LineError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Reason) }
 
-// An ArchiveError says that this is no archive, or not all of it, and nothing
-// more can be read.
+// An ArchiveError says that the input is not an archive or not a complete one. Nothing more
+// can be read.
 type ArchiveError struct {
 	Line   int64
 	Reason string
@@ -52,18 +51,18 @@ type ArchiveError struct {
 
 func (e *ArchiveError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Reason) }
 
-// Line is the number of the line that was read last, from 1 on.
+// Line returns the number of the last line that was read, from 1 on.
 func (r *Reader) Line() int64 { return r.number }
 
-// Header is the first line of the archive that the last user is of.
+// Header returns the first line of the archive that contains the last user.
 func (r *Reader) Header() Header { return r.header }
 
-// Next reads the next user. The error is a *LineError where the line is none, after
-// which Next may be called again; io.EOF behind an archive that is whole; an
-// *ArchiveError, or the error of the underlying reader.
+// Next reads the next user. The error is a *LineError if a line is not a user: then Next may
+// be called again. It is io.EOF after a complete archive, an *ArchiveError, or the error of the
+// underlying reader.
 func (r *Reader) Next() (*User, error) {
 	for {
-		whole, err := r.readLine()
+		fits, err := r.readLine()
 		switch {
 		case err == io.EOF && r.inside:
 			return nil, &ArchiveError{r.number, "the file ends before its last line, which says how many users there are: it is not whole"}
@@ -71,9 +70,9 @@ func (r *Reader) Next() (*User, error) {
 			return nil, &ArchiveError{r.number, "the file is empty"}
 		case err != nil:
 			return nil, err
-		case !whole && !r.inside:
-			return nil, &ArchiveError{r.number, noArchive}
-		case !whole:
+		case !fits && !r.inside:
+			return nil, &ArchiveError{r.number, notAnArchive}
+		case !fits:
 			r.lines++
 			return nil, r.refuse(fmt.Sprintf("longer than %d bytes", r.limits.Line))
 		}
@@ -101,13 +100,13 @@ func (r *Reader) Next() (*User, error) {
 	}
 }
 
-const noArchive = "this is not what glotpod-ident export writes: no line with the format and its version"
+const notAnArchive = "this is not what glotpod-ident export writes: no line with the format and its version"
 
 func (r *Reader) begin(text []byte) error {
 	h, ok := parseHeader(text)
 	switch {
 	case !ok || h.Format != Format:
-		return &ArchiveError{r.number, noArchive}
+		return &ArchiveError{r.number, notAnArchive}
 	case h.Version != Version:
 		return &ArchiveError{r.number, fmt.Sprintf("the file has version %d of the format, and this program reads version %d", h.Version, Version)}
 	case h.Tokens != Sealed && h.Tokens != Omit:
@@ -129,21 +128,20 @@ func (r *Reader) end(e End) error {
 
 func (r *Reader) refuse(reason string) error { return &LineError{r.number, reason} }
 
-// readLine reads the next line, without its end. One that is too long is not
-// whole, and skipped.
-func (r *Reader) readLine() (whole bool, err error) {
-	r.line, whole = r.line[:0], true
+// readLine reads the next line. If the line is too long, it skips it and returns false.
+func (r *Reader) readLine() (fits bool, err error) {
+	r.line, fits = r.line[:0], true
 	for begun := false; ; begun = true {
 		part, err := r.from.ReadSlice('\n')
 		if len(part) > 0 && !begun {
 			r.number++
 		}
-		if whole = whole && len(r.line)+len(part) <= r.limits.Line; whole {
+		if fits = fits && len(r.line)+len(part) <= r.limits.Line; fits {
 			r.line = append(r.line, part...)
 		}
 		switch {
 		case err == nil, err == io.EOF && (begun || len(part) > 0):
-			return whole, nil
+			return fits, nil
 		case !errors.Is(err, bufio.ErrBufferFull):
 			return false, err
 		}

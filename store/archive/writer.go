@@ -7,22 +7,21 @@ import (
 	"io"
 )
 
-// A Writer writes an archive. What it has written reaches the file by Flush or
-// Close.
+// A Writer writes an archive. It is buffered; Flush and Close write the buffer.
 type Writer struct {
 	buffer  *bufio.Writer
 	encoder *json.Encoder
 	users   int64
 }
 
-// NewWriter begins an archive, whose header need not say its format and version.
+// NewWriter begins an archive. It sets the format and the version of the header.
 func NewWriter(w io.Writer, h Header) (*Writer, error) {
 	a := Continue(w, 0)
 	h.Format, h.Version = Format, Version
 	return a, a.write(h)
 }
 
-// Continue goes on with an archive that has its first line and so many users.
+// Continue continues an archive that has its first line and so many users.
 func Continue(w io.Writer, users int64) *Writer {
 	buffer := bufio.NewWriterSize(w, 256<<10)
 	encoder := json.NewEncoder(buffer)
@@ -36,10 +35,10 @@ func (a *Writer) Add(u *User) error {
 	return a.write(u)
 }
 
-// Users is how many users the archive has so far.
+// Users returns the number of users so far.
 func (a *Writer) Users() int64 { return a.users }
 
-// Flush hands over all that was written. A reader sees whole lines.
+// Flush writes the buffer. Afterwards the file ends with a complete line.
 func (a *Writer) Flush() error {
 	if err := a.buffer.Flush(); err != nil {
 		return fmt.Errorf("writing the archive: %w", err)
@@ -47,7 +46,7 @@ func (a *Writer) Flush() error {
 	return nil
 }
 
-// Close writes the last line.
+// Close writes the last line and the buffer.
 func (a *Writer) Close() error {
 	if err := a.write(End{End: true, Users: a.users}); err != nil {
 		return err

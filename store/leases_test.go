@@ -12,54 +12,13 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
-func parameters(partitions int) ownership.Parameters {
-	return ownership.Parameters{Partitions: partitions, Table: ownership.TableVersion, QueueType: "quorum"}
+func TestClaim(t *testing.T) {
+	t.Run("released_or_named_epoch_only", testClaimReleasedOrNamedEpochOnly)
+	t.Run("many_are_answered_in_order", testClaimManyAreAnsweredInOrder)
+	t.Run("one_winner_per_epoch", testClaimOneWinnerPerEpoch)
 }
 
-func (h *harness) agree(partitions int) {
-	h.t.Helper()
-	if err := h.EnsureParameters(h.t.Context(), parameters(partitions)); err != nil {
-		h.t.Fatal(err)
-	}
-}
-
-// member is one of the test's imagined instances.
-func member(name string) ownership.Member {
-	return ownership.Member{Name: name, Incarnation: ownership.Incarnation{Start: 7, Session: 3}}
-}
-
-// claim takes a partition from the holder of an epoch, 0 for nobody.
-func (h *harness) claim(number int, depose int64) partition.Lease {
-	h.t.Helper()
-	events, err := h.Claim(h.t.Context(), []ownership.Claim{{Partition: number, Attempt: 1, Depose: depose, By: member("test")}})
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	won, ok := events[0].(ownership.Claimed)
-	if !ok {
-		h.t.Fatalf("claim: %+v", events[0])
-	}
-	return partition.Lease{Partition: won.Partition, Epoch: won.Epoch}
-}
-
-func (h *harness) release(leases ...partition.Lease) {
-	h.t.Helper()
-	if err := h.Release(h.t.Context(), leases); err != nil {
-		h.t.Fatal(err)
-	}
-}
-
-// row is what the epoch table says of a partition.
-func (h *harness) row(partition int) ownership.Row {
-	h.t.Helper()
-	rows, err := h.Survey(h.t.Context())
-	if err != nil || len(rows) <= partition || rows[partition].Partition != partition {
-		h.t.Fatal(rows, err)
-	}
-	return rows[partition]
-}
-
-func TestAClaimTakesWhatIsReleasedOrDeposesExactlyTheEpochThatItNames(t *testing.T) {
+func testClaimReleasedOrNamedEpochOnly(t *testing.T) {
 	h := start(t)
 	row := func(epoch int64, holder string, released bool) ownership.Row {
 		return ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: 1, Epoch: epoch}, Holder: member(holder)}, Released: released}
@@ -106,7 +65,7 @@ func TestAClaimTakesWhatIsReleasedOrDeposesExactlyTheEpochThatItNames(t *testing
 	}
 }
 
-func TestClaimsAreAnsweredInTheirOrderHoweverManyAndMixed(t *testing.T) {
+func testClaimManyAreAnsweredInOrder(t *testing.T) {
 	h := start(t)
 	h.exec("INSERT INTO ident_partitions SELECT p, 0, NULL, NULL, NULL, true FROM generate_series(4, 16383) AS p")
 	h.exec("UPDATE ident_partitions SET epoch = 5, holder = 'a', holder_start = 7, holder_session = 3, released = false WHERE partition % 3 = 0")
@@ -149,7 +108,7 @@ func TestClaimsAreAnsweredInTheirOrderHoweverManyAndMixed(t *testing.T) {
 	}
 }
 
-func TestOfConcurrentClaimsOneWinsEachEpoch(t *testing.T) {
+func testClaimOneWinnerPerEpoch(t *testing.T) {
 	h := start(t)
 	stores := []*store.Store{h.Store, h.open(), h.open()}
 	epoch := h.lease.Epoch
@@ -188,7 +147,12 @@ func TestOfConcurrentClaimsOneWinsEachEpoch(t *testing.T) {
 	}
 }
 
-func TestAReleaseIsOfItsEpochAlone(t *testing.T) {
+func TestRelease(t *testing.T) {
+	t.Run("only_its_epoch", testReleaseOnlyItsEpoch)
+	t.Run("deletes_confirmed_notifications", testReleaseDeletesConfirmedNotifications)
+}
+
+func testReleaseOnlyItsEpoch(t *testing.T) {
 	h := start(t)
 	next := h.claim(0, h.lease.Epoch)
 	h.release(h.lease, partition.Lease{Partition: 3, Epoch: 8})
@@ -204,7 +168,7 @@ func TestAReleaseIsOfItsEpochAlone(t *testing.T) {
 	}
 }
 
-func TestWhatWasDeliveredIsGoneWithTheRelease(t *testing.T) {
+func testReleaseDeletesConfirmedNotifications(t *testing.T) {
 	h := start(t)
 	for i := range 10 {
 		h.create(i)

@@ -1,0 +1,221 @@
+package store_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/deploy/testservers"
+	"github.com/glotpod/ident/store"
+)
+
+func TestFind(t *testing.T) {
+	t.Run("by_each_key", testFindByEachKey)
+}
+
+func testFindByEachKey(t *testing.T) {
+	h := start(t)
+	id := h.create(7)
+	h.create(8)
+	email, github := "ada7@example.org", int64(7)
+	for name, l := range map[string]actor.Lookup{
+		"id":     {UserID: &id},
+		"email":  {Email: &email},
+		"github": {GitHubID: &github},
+		"all":    {UserID: &id, Email: &email, GitHubID: &github},
+	} {
+		u, err := h.Find(t.Context(), &l)
+		if err != nil || u == nil || u.ID != id || u.Name != "Ada 7" || u.GitHub.AccessToken != "token-7" || u.Facebook != nil {
+			t.Errorf("by %s: %+v, %v", name, u, err)
+		}
+	}
+	other := int64(8)
+	if u, err := h.Find(t.Context(), &actor.Lookup{UserID: &id, GitHubID: &other}); u != nil || err != nil {
+		t.Errorf("keys of two users find %+v, %v", u, err)
+	}
+}
+
+func TestTokens(t *testing.T) {
+	t.Run("are_sealed_in_the_database", testTokensAreSealedInTheDatabase)
+}
+
+func testTokensAreSealedInTheDatabase(t *testing.T) {
+	h := start(t, func(o *store.Options) { o.TokensInNotifications = true })
+	h.create(1)
+	for _, column := range []string{
+		"SELECT string_agg(encode(access_token, 'escape'), '') FROM services",
+		"SELECT string_agg(encode(body, 'escape'), '') FROM ident_outbox",
+	} {
+		if text := h.one(column).(string); len(text) < 100 || text[:6] != "gAAAAA" {
+			t.Errorf("%s: %q is no Fernet token", column, text)
+		}
+	}
+}
+
+// list returns the names that a filter finds, page by page.
+func (h *harness) list(filter string) (names []string) {
+	h.t.Helper()
+	page := &actor.Page{Size: 2, Name: filter}
+	for {
+		users, next, err := h.List(h.t.Context(), page)
+		if err != nil || len(users) > 2 || next != 0 && len(users) != 2 {
+			h.t.Fatalf("%.40q: %v, %v, %v", filter, users, next, err)
+		}
+		for _, u := range users {
+			names = append(names, u.Name)
+			if u.GitHub.AccessToken != "" {
+				h.t.Error("a token in a list")
+			}
+		}
+		if next == 0 {
+			return names
+		}
+		page.AfterID = next
+	}
+}
+
+func TestList(t *testing.T) {
+	t.Run("pages_and_prefix_search", testListPagesAndPrefixSearch)
+	t.Run("impossible_words", testListImpossibleWords)
+	t.Run("punctuation_is_no_word", testListPunctuationIsNoWord)
+	t.Run("case_and_locale", testListCaseAndLocale)
+	t.Run("huge_users_end_the_page_early", testListHugeUsersEndThePageEarly)
+}
+
+func testListPagesAndPrefixSearch(t *testing.T) {
+	h := start(t)
+	names := []string{"Ada Lovelace", "ADELE Goldberg", "Grace Hopper", "José d'Ávila", "Jean-Luc Picard", "Ada-Marie Byron"}
+	for i, name := range names {
+		a := ada(i)
+		a["name"] = name
+		h.do("create", "", a)
+	}
+	for filter, want := range map[string][]string{
+		"":           names,
+		" ' & | ! ":  names,
+		"ad":         {"Ada Lovelace", "ADELE Goldberg", "Ada-Marie Byron"},
+		"AD lov":     {"Ada Lovelace"},
+		"lov ada":    {"Ada Lovelace"},
+		"ovelace":    nil,
+		"luc":        {"Jean-Luc Picard"},
+		"jean-luc":   {"Jean-Luc Picard"},
+		"josé":       {"José d'Ávila"},
+		"d'á":        {"José d'Ávila"},
+		"ada:*":      {"Ada Lovelace", "Ada-Marie Byron"},
+		`\' <-> hop`: {"Grace Hopper"},
+	} {
+		got := h.list(filter)
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("%q: %q, want %q", filter, got, want)
+		}
+	}
+}
+
+func testListImpossibleWords(t *testing.T) {
+	h := start(t)
+	a := ada(1)
+	a["name"] = "zeta " + strings.Repeat("k", 900)
+	h.do("create", "", a)
+	var much strings.Builder
+	for i := range 300 {
+		fmt.Fprintf(&much, "%d%s ", i, strings.Repeat("σ", 1000))
+	}
+	for filter, found := range map[string]bool{
+		"zeta " + strings.Repeat("k", 900):     true,
+		"zeta " + strings.Repeat("k", 901):     false,
+		"zeta " + strings.Repeat("k", 2046):    false,
+		"zeta " + strings.Repeat("k", 2047):    false,
+		strings.Repeat("k", 2047):              false,
+		"zeta " + strings.Repeat("漢", 700):     false,
+		"zeta " + strings.Repeat("Ⱥ", 700):     false, // has three bytes in lower case, not two
+		"zeta " + strings.Repeat("zeta–", 900): false, // a word beside a word, 900 times
+		"zeta " + strings.Repeat("🙂", 700):     true,
+		much.String():                          false,
+	} {
+		if got := h.list(filter); (len(got) == 1) != found {
+			t.Errorf("%.20q, of %d bytes: %d", filter, len(filter), len(got))
+		}
+	}
+}
+
+func testListPunctuationIsNoWord(t *testing.T) {
+	h := start(t)
+	var names []string
+	for i, name := range []string{"Zeta One", "Zeta – 🙂", "Eta ½", "-"} {
+		a := ada(i)
+		a["name"] = name
+		h.do("create", "", a)
+		names = append(names, name)
+	}
+	for _, nothing := range []string{"-", "...", "'", "\\", "🙂", "–", "\u200b", "\u00a0", "½", "€", "- 🙂 –"} {
+		if got := h.list(nothing); !slices.Equal(got, names) {
+			t.Errorf("%q: %q", nothing, got)
+		}
+		if got := h.list("zeta " + nothing); !slices.Equal(got, names[:2]) {
+			t.Errorf("zeta %q: %q", nothing, got)
+		}
+	}
+}
+
+func testListCaseAndLocale(t *testing.T) {
+	for _, c := range []struct {
+		locale string
+		finds  map[string][]string // names, by what finds each
+	}{
+		{"C.UTF-8", map[string][]string{
+			"Éloïse":       {"Éloïse", "ÉLOÏSE", "éloï"},
+			"Παπαδόπουλος": {"Παπαδόπουλος", "ΠΑΠΑΔΌΠΟΥΛΟΣ", "παπαδόπουλοσ", "ΠΑΠ"},
+			"ΟΔΥΣΣΕΎΣ":     {"Οδυσσεύς", "οδυσ", "ΟΔΥΣ", "οδυσσ"},
+			"Σ":            {"Σ", "σ", "ς"},
+		}},
+		{"C", map[string][]string{
+			"Éloïse":       {"Éloïse", "Élo"},
+			"Παπαδόπουλος": {"Παπαδόπουλος", "Παπαδόπουλοσ"},
+			"ADA":          {"ada"},
+		}},
+	} {
+		t.Run(c.locale, func(t *testing.T) {
+			h := startOn(t, testservers.PostgresIn(t, c.locale))
+			n := 0
+			for name, filters := range c.finds {
+				a := ada(n)
+				n++
+				a["name"] = name
+				h.do("create", "", a)
+				for _, filter := range filters {
+					if got := h.list(filter); !slices.Contains(got, name) {
+						t.Errorf("%q does not find %q", filter, name)
+					}
+				}
+			}
+		})
+	}
+}
+
+func testListHugeUsersEndThePageEarly(t *testing.T) {
+	h := start(t)
+	for i := range 20 {
+		h.exec("INSERT INTO users (id, name, email_address) VALUES ($1, repeat('x', 1000000), $2)", i+1, fmt.Sprint(i))
+	}
+	page, seen := &actor.Page{Size: 1000}, 0
+	for pages := 1; ; pages++ {
+		users, next, err := h.List(t.Context(), page)
+		if err != nil || len(users) == 0 {
+			t.Fatal(users, err)
+		}
+		for _, u := range users {
+			if seen++; u.ID != int64(seen) {
+				t.Fatalf("user %d at place %d", u.ID, seen)
+			}
+		}
+		if next == 0 {
+			if seen != 20 || pages != 5 {
+				t.Errorf("%d users on %d pages", seen, pages)
+			}
+			return
+		}
+		page.AfterID = next
+	}
+}
