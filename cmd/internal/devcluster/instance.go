@@ -69,9 +69,10 @@ func (i *instance) launch() error {
 func (i *instance) waitReady(ctx context.Context) bool {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	exited := i.process.run.Exited() // later, i.process may be the next process
 	go func() {
 		select {
-		case <-i.process.run.Exited():
+		case <-exited:
 			cancel()
 		case <-ctx.Done():
 		}
