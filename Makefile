@@ -50,7 +50,7 @@ chaos: ## cause faults in a cluster under load, RUNS times for DURATION (SEED=1 
 		seed=$(SEED); seed=$${seed:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; \
 		echo "run $$run of $(RUNS), seed $$seed"; \
 		(cd cmd/systemtest/faults && GLOTPOD_IDENT_CHAOS_SEED=$$seed GLOTPOD_IDENT_CHAOS_DURATION=$(DURATION) \
-			../../../bin/chaos.test -test.run '^TestChaosLoses' -test.v -test.timeout 1h) || \
+			../../../bin/chaos.test -test.run '^TestChaos$$' -test.v -test.timeout 1h) || \
 			{ echo "repeat it with: make chaos RUNS=1 DURATION=$(DURATION) SEED=$$seed" >&2; exit 1; }; \
 	done
 

@@ -17,16 +17,21 @@ import (
 	"github.com/glotpod/ident/deploy/testservers"
 )
 
-// Whatever happens to instances, broker and database, while many callers ask for
-// the same users: each request is answered, and carried out once; what is read
-// is what was written; and each change is told, in order.
+// Faults strike instances, broker and database while many callers send requests about
+// the same users. Each request gets a reply and is carried out once, reads return what
+// was written, and each change is notified in order.
 //
-// GLOTPOD_IDENT_CHAOS_SEED draws the faults that were drawn before; when exactly
-// they happen, and what is asked then, is chance. GLOTPOD_IDENT_CHAOS_DURATION is
-// for how long faults happen.
-func TestChaosLosesDoublesAndReordersNothing(t *testing.T) {
+// GLOTPOD_IDENT_CHAOS_SEED repeats the faults of a run; when exactly they strike, and
+// what is requested then, is chance. GLOTPOD_IDENT_CHAOS_DURATION is how long faults
+// strike.
+func TestChaos(t *testing.T) {
 	t.Parallel()
-	seed, duration := chaosSeed(t), chaosDuration(t)
+	for _, seed := range chaosSeeds(t) {
+		t.Run(fmt.Sprintf("seed_%d", seed), func(t *testing.T) { testChaos(t, seed, chaosDuration(t)) })
+	}
+}
+
+func testChaos(t *testing.T, seed uint64, duration time.Duration) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	queueType := []string{"quorum", "classic"}[random.IntN(2)]
 	size := fleetMin + random.IntN(fleetMax-fleetMin+1)
@@ -40,7 +45,7 @@ func TestChaosLosesDoublesAndReordersNothing(t *testing.T) {
 	}
 	f.awaitReady()
 	f.declared = time.Now()
-	l := workload.Start(t, f.site.AMQPURL, seed)
+	l := workload.Start(t, f.site.AMQPURL, workload.ManyCallers, seed)
 	harness.Eventually(t, "requests are answered", l.Progress())
 	c := &calamity{fleet: f, drawn: make(map[string]int)}
 	c.happen(duration)
@@ -68,24 +73,31 @@ func TestChaosLosesDoublesAndReordersNothing(t *testing.T) {
 	}
 }
 
-func chaosSeed(t *testing.T) uint64 {
+// chaosSeeds returns the seeds of the runs: the given one, or random ones.
+func chaosSeeds(t *testing.T) []uint64 {
 	t.Helper()
 	text := os.Getenv("GLOTPOD_IDENT_CHAOS_SEED")
-	if text == "" {
-		return uint64(rand.Uint32())
+	switch {
+	case text == "" && harness.Long():
+		return []uint64{uint64(rand.Uint32()), uint64(rand.Uint32()), uint64(rand.Uint32())}
+	case text == "":
+		return []uint64{uint64(rand.Uint32())}
 	}
 	seed, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return seed
+	return []uint64{seed}
 }
 
 func chaosDuration(t *testing.T) time.Duration {
 	t.Helper()
 	text := os.Getenv("GLOTPOD_IDENT_CHAOS_DURATION")
-	if text == "" {
-		return 20 * time.Second
+	switch {
+	case text == "" && harness.Long():
+		return 40 * time.Second
+	case text == "":
+		return 8 * time.Second
 	}
 	duration, err := time.ParseDuration(text)
 	if err != nil {

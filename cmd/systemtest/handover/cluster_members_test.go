@@ -90,7 +90,7 @@ func TestOfTwoInstancesWithOneNameTheNewerStays(t *testing.T) {
 	s.ServeAs(t, "other")
 	old := s.ServeAs(t, "twin", harness.Settings{"amqp.insist": "true"})
 	s.AwaitStableOwners(t, []string{"other", "twin"}, func() bool { return true })
-	l := workload.Start(t, s.AMQPURL, 1)
+	l := workload.Start(t, s.AMQPURL, workload.FewCallers, 1)
 	harness.Eventually(t, "requests are answered", l.Progress())
 	young := s.ServeAs(t, "twin")
 	if status := old.AwaitExit(t, harness.Timeout); status != 1 {
@@ -140,7 +140,7 @@ func TestPartitionsFollowTheMembers(t *testing.T) {
 	s.ServeAs(t, "a")
 	b := s.ServeAs(t, "b")
 	s.AwaitStableOwners(t, []string{"a", "b"}, func() bool { return true })
-	l := workload.Start(t, s.AMQPURL, 1)
+	l := workload.Start(t, s.AMQPURL, workload.FewCallers, 1)
 	harness.Eventually(t, "requests are answered", l.Progress())
 	b.Stop(t)
 	if left := partitionsOf(t, s, "b"); len(left) > 0 {

@@ -1,43 +1,14 @@
 package harness
 
 import (
-	"bytes"
-	"maps"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 )
-
-// programVariable is set in the environment of a process that is to play the program.
-const programVariable = "GLOTPOD_IDENT_TEST_PROGRAM"
-
-// Settings are some of the program's, by key, as in "amqp.host".
-type Settings map[string]string
-
-// With returns s changed by others.
-func (s Settings) With(others ...Settings) Settings {
-	all := maps.Clone(s)
-	for _, o := range others {
-		maps.Copy(all, o)
-	}
-	return all
-}
-
-// Environ returns the environment that gives the program these settings, and
-// nothing of the tests' own.
-func (s Settings) Environ() []string {
-	// Unasked, the race detector delays each exit by a second.
-	env := []string{programVariable + "=1", "PATH=" + os.Getenv("PATH"), "GORACE=atexit_sleep_ms=0"}
-	for _, key := range slices.Sorted(maps.Keys(s)) {
-		env = append(env, "GLOTPOD_IDENT__"+strings.ToUpper(strings.ReplaceAll(key, ".", "__"))+"="+s[key])
-	}
-	return env
-}
 
 // A Process is one run of the program.
 type Process struct {
@@ -157,43 +128,3 @@ func (p *Process) AwaitOutput(t *testing.T) (status int, stdout, stderr string) 
 	status = p.AwaitExit(t, Timeout)
 	return status, p.Stdout.String(), p.Stderr.String()
 }
-
-// Output is what a process has written so far.
-type Output struct {
-	mu   sync.Mutex // guards the following field
-	text bytes.Buffer
-}
-
-func (o *Output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *Output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
-// Count says how often there is a log line with this message.
-func (o *Output) Count(message string) int {
-	return strings.Count(o.String(), `"msg":"`+message+`"`)
-}
-
-func (o *Output) Last(lines int) string {
-	all := strings.SplitAfter(o.String(), "\n")
-	return strings.Join(all[max(0, len(all)-lines):], "")
-}
-
-// EncryptionKeys is the setting that gives the program these keys.
-func EncryptionKeys(keys ...string) Settings {
-	return Settings{"database.encryption_key": strings.Join(keys, ",")}
-}
-
-// pythonKey is the key of testdata/python-service.sql in base64url, and the same
-// in base32 and base64.
-const (
-	PythonKey       = "s3cretKeyOfThePythonServiceUsedInTestsOnly0="
-	PythonKeyBase32 = "WN3SW6WST3EOPU4F4PZLMGRHJHVO7COHSSY6OSE5G6WLNQ5HS4WQ===="
-)

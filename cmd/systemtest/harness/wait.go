@@ -6,21 +6,36 @@ import (
 )
 
 const (
-	// patience is far beyond what a slow machine needs: what has not happened
-	// by then never will.
+	// Timeout is far more than any event takes on a slow machine: a test fails if an
+	// event has not happened by then.
 	Timeout = 40 * time.Second
 
-	// giveUp is how soon the program ends when it cannot go on: it waits 8 s for a
-	// server that says nothing, and a busy machine takes its time to start it.
+	// GiveUpTimeout bounds how long the program takes to exit if it cannot go on: it
+	// waits 8 s for a silent server, and a busy machine is slow to start it.
 	GiveUpTimeout = 20 * time.Second
+
+	// pollInterval is the pause between two looks at a state that gives no signal
+	// when it changes, such as a table or a queue.
+	pollInterval = 20 * time.Millisecond
 )
 
-// Eventually waits until a condition holds.
+// Eventually waits until a condition holds that nothing signals. To wait for the
+// output of a process, use [Output.Await].
 func Eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(Timeout); !holds(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
+	EventuallyWithin(t, Timeout, what, holds)
+}
+
+// EventuallyWithin is [Eventually] with another timeout.
+func EventuallyWithin(t *testing.T, atMost time.Duration, what string, holds func() bool) {
+	t.Helper()
+	ticker := time.NewTicker(pollInterval)
+	defer ticker.Stop()
+	for timeout := time.After(atMost); !holds(); {
+		select {
+		case <-ticker.C:
+		case <-timeout:
+			t.Fatalf("timeout: %s", what)
 		}
 	}
 }

@@ -19,23 +19,23 @@ func rowSays(name, state string) string {
 func TestPageShowsTheClusterAsItChanges(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
-	s.Settings["cluster.partitions"] = "64"
+	s.Settings["cluster.partitions"] = "16"
 	s.Settings["cluster.queue_type"] = "classic"
 	listen := harness.Settings{"http.listen": "127.0.0.1:" + harness.FreePort(t)}
 	watched := s.ServeAs(t, "ident-0", listen)
 	s.ServeAs(t, "ident-1")
 	third := s.ServeAs(t, "ident-2")
-	l := workload.Start(t, s.AMQPURL, 2)
+	l := workload.Start(t, s.AMQPURL, workload.FewCallers, 2)
 	harness.Eventually(t, "requests are answered", l.Progress())
 
 	b := harness.OpenPage(t, watched.URL)
-	b.ExpectText(t, "verdict", "All 64 partitions have one owner. 3 instances.")
+	b.ExpectText(t, "verdict", "All 16 partitions have one owner. 3 instances.")
 	for _, name := range []string{"ident-0", "ident-1", "ident-2"} {
 		b.ExpectTrue(t, name+" is ready", rowSays(name, "ready"))
 		b.ExpectText(t, "owned", name)
 	}
 	b.ExpectText(t, "rate-chart", "maximum")
-	b.ExpectTrue(t, "all segments have a letter", `document.querySelectorAll("#letters text").length === 64`)
+	b.ExpectTrue(t, "all segments have a letter", `document.querySelectorAll("#letters text").length === 16`)
 	b.Screenshot(t, "three")
 	b.Eval(t, `(window.sameDocument = true)`)
 
@@ -43,12 +43,12 @@ func TestPageShowsTheClusterAsItChanges(t *testing.T) {
 	b.ExpectTrue(t, "the killed instance is gone", rowSays("ident-2", "gone since"))
 	b.ExpectText(t, "changes", "ident-2 is gone")
 	b.ExpectText(t, "changes", "from ident-2 to ") // to another one, or first to nobody
-	b.ExpectText(t, "verdict", "All 64 partitions have one owner. 2 instances.")
+	b.ExpectText(t, "verdict", "All 16 partitions have one owner. 2 instances.")
 	b.ExpectTrue(t, "it owns nothing", `!document.getElementById("owned").textContent.includes("ident-2")`)
 	b.Screenshot(t, "killed")
 
 	s.ServeAs(t, "ident-2")
-	b.ExpectText(t, "verdict", "All 64 partitions have one owner. 3 instances.")
+	b.ExpectText(t, "verdict", "All 16 partitions have one owner. 3 instances.")
 	b.ExpectTrue(t, "it is ready again", rowSays("ident-2", "ready"))
 	b.ExpectText(t, "owned", "C ident-2") // its letter is as before
 	b.ExpectText(t, "changes", "to ident-2")
@@ -64,7 +64,7 @@ func TestPageShowsTheClusterAsItChanges(t *testing.T) {
 	b.Screenshot(t, "no-contact")
 	s.ServeAs(t, "ident-0", listen)
 	b.ExpectTrue(t, "there is contact again", `document.getElementById("contact").hidden`)
-	b.ExpectText(t, "verdict", "All 64 partitions have one owner. 3 instances.")
+	b.ExpectText(t, "verdict", "All 16 partitions have one owner. 3 instances.")
 	b.ExpectTrue(t, "the page was not loaded anew", "window.sameDocument")
 	l.Check()
 }

@@ -38,14 +38,14 @@ type persistentCaller struct {
 	channel  *amqp.Channel
 	answers  <-chan amqp.Delivery
 	replyTo  string
-	asked    map[string]*operation // by correlation id
-	finished []*operation
+	asked    map[string]*Operation // by correlation id
+	finished []*Operation
 	late     int // answers that came after the first one
 }
 
 // carryOut asks until the operation is answered or ctx is done, when it is left
 // open. now is the time since the load began.
-func (c *persistentCaller) carryOut(ctx context.Context, now func() time.Duration, o *operation) {
+func (c *persistentCaller) carryOut(ctx context.Context, now func() time.Duration, o *Operation) {
 	o.caller, o.call = c.number, now()
 	id := uuid.NewString()
 	c.asked[id] = o
@@ -69,7 +69,7 @@ func (c *persistentCaller) carryOut(ctx context.Context, now func() time.Duratio
 
 // try asks once. It reports false where there is no answer yet that is final.
 // After an error, the connection is of no use.
-func (c *persistentCaller) try(ctx context.Context, id string, o *operation) (bool, error) {
+func (c *persistentCaller) try(ctx context.Context, id string, o *Operation) (bool, error) {
 	if c.conn == nil {
 		if err := c.dial(); err != nil {
 			return false, err
@@ -119,7 +119,7 @@ func (c *persistentCaller) try(ctx context.Context, id string, o *operation) (bo
 }
 
 // send publishes the request, by one of the ways that there are for it.
-func (c *persistentCaller) send(id string, o *operation) error {
+func (c *persistentCaller) send(id string, o *Operation) error {
 	m := amqp.Publishing{
 		ReplyTo:       c.replyTo,
 		CorrelationId: id,
@@ -137,7 +137,7 @@ func (c *persistentCaller) send(id string, o *operation) error {
 
 // lateAnswer checks one more answer to an operation that has been answered: a
 // write has but one answer.
-func (c *persistentCaller) lateAnswer(o *operation, body []byte) {
+func (c *persistentCaller) lateAnswer(o *Operation, body []byte) {
 	c.late++
 	got, err := o.read(body)
 	if err != nil {
@@ -177,7 +177,7 @@ func (c *persistentCaller) hangUp() {
 }
 
 // args returns the arguments of the request.
-func (o *operation) args() dict {
+func (o *Operation) args() dict {
 	switch o.kind {
 	case "create":
 		return o.user.tree()
@@ -200,7 +200,7 @@ func (o *operation) args() dict {
 }
 
 // read reads an answer to the operation.
-func (o *operation) read(body []byte) (r reply, err error) {
+func (o *Operation) read(body []byte) (r reply, err error) {
 	tree, rest, err := msgp.ReadIntfBytes(body)
 	if err != nil {
 		return r, err

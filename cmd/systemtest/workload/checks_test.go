@@ -13,9 +13,9 @@ import (
 // A story is what five operations on one person, one after another, looked like
 // to callers and subscribers: the creation, two patches, a look and the deletion.
 type story struct {
-	create, first, second, get, remove *operation
+	create, first, second, get, remove *Operation
 
-	operations []*operation
+	operations []*Operation
 	heard      []harness.Notification
 }
 
@@ -23,13 +23,13 @@ func newStory() *story {
 	const id = 7
 	born := View{Name: "0", Email: "e", Github: 1001, token: "t"}
 	s := &story{
-		create: &operation{kind: "create", user: born, mark: "0", reply: reply{id: id}},
-		first:  &operation{kind: "patch", id: id, mark: "1", ops: list{op("replace", "/name", "1"), op("add", "/picture_url", "1")}},
-		second: &operation{kind: "patch", id: id, mark: "2", ops: list{op("test", "/name", "1"), op("replace", "/name", "2"), op("remove", "/picture_url")}},
-		get:    &operation{kind: "get", id: id},
-		remove: &operation{kind: "delete", id: id, reply: reply{id: id}},
+		create: &Operation{kind: "create", user: born, mark: "0", reply: reply{id: id}},
+		first:  &Operation{kind: "patch", id: id, mark: "1", ops: list{op("replace", "/name", "1"), op("add", "/picture_url", "1")}},
+		second: &Operation{kind: "patch", id: id, mark: "2", ops: list{op("test", "/name", "1"), op("replace", "/name", "2"), op("remove", "/picture_url")}},
+		get:    &Operation{kind: "get", id: id},
+		remove: &Operation{kind: "delete", id: id, reply: reply{id: id}},
 	}
-	s.operations = []*operation{s.create, s.first, s.second, s.get, s.remove}
+	s.operations = []*Operation{s.create, s.first, s.second, s.get, s.remove}
 	for i, o := range s.operations {
 		o.person = 1
 		o.call, o.ret = time.Duration(2*i)*time.Second, time.Duration(2*i+1)*time.Second
@@ -80,7 +80,7 @@ func TestChaosChecksFindEachAnomaly(t *testing.T) {
 		{"a refusal of what was done", func(s *story) { s.first.reply.code = "patch_failed" }, history},
 		{"a refusal of what was done, told", func(s *story) { s.first.reply.code = "patch_failed" }, "is told of an operation that comes to"},
 		{"a write that was lost", func(s *story) {
-			lost := &operation{kind: "patch", person: 1, id: 7, mark: "3", ops: list{op("replace", "/name", "3")}}
+			lost := &Operation{kind: "patch", person: 1, id: 7, mark: "3", ops: list{op("replace", "/name", "3")}}
 			lost.call, lost.ret = s.second.ret+1, s.get.call-1
 			s.operations = append(s.operations, lost)
 		}, history},

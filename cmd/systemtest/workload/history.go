@@ -19,14 +19,14 @@ const checkTimeout = 2 * time.Minute
 // a view, and an operation is input and output at once.
 var personModel = porcupine.Model{
 	Init: func() any { return View{} },
-	Step: func(state, input, _ any) (bool, any) { return input.(*operation).step(state.(View)) },
+	Step: func(state, input, _ any) (bool, any) { return input.(*Operation).step(state.(View)) },
 	Hash: func(state any) uint64 { return state.(View).hash() },
 }
 
 // CheckHistories returns what is wrong with the operations: persons whose
 // history is not linearizable. An operation without an answer may have been
 // carried out at any time since, or not at all.
-func CheckHistories(operations []*operation) (problems []string) {
+func CheckHistories(operations []*Operation) (problems []string) {
 	persons := make(map[int][]porcupine.Operation)
 	for _, o := range operations {
 		switch {

@@ -14,9 +14,15 @@ import (
 )
 
 const (
-	callerCount = 24
-	personCount = 40 // whom all callers ask for
-	hotCount    = 6  // of them, whom half of all operations are about
+	personCount = 40 // that all callers share
+	hotCount    = 6  // of them, the subject of half of all operations
+)
+
+// The number of callers of a [Load]. FewCallers show that a cluster serves, at a
+// fraction of the CPU time that ManyCallers take, who contend for the same users.
+const (
+	FewCallers  = 6
+	ManyCallers = 24
 )
 
 func githubOf(person int) int64 { return 1000 + int64(person) }
@@ -24,8 +30,8 @@ func githubOf(person int) int64 { return 1000 + int64(person) }
 // personWord is in every name of a person, and begins no other person's word.
 func personWord(person int) string { return fmt.Sprintf("p%05d", person) }
 
-// A load is what all callers do to the service.
-type load struct {
+// A Load is what all callers do to the service.
+type Load struct {
 	t       *testing.T
 	begun   time.Time
 	callers []*persistentCaller
@@ -41,16 +47,16 @@ type load struct {
 	done    atomic.Int64 // operations
 }
 
-// Start has the callers begin. They end with the test at the latest.
-func Start(t *testing.T, url string, seed uint64) *load {
+// Start starts a load of so many callers. It ends with the test at the latest.
+func Start(t *testing.T, url string, callers int, seed uint64) *Load {
 	t.Helper()
-	l := &load{t: t, begun: time.Now(), board: board{persons: make(map[int]*sighting)}}
+	l := &Load{t: t, begun: time.Now(), board: board{persons: make(map[int]*sighting)}}
 	l.over, l.stop = context.WithCancel(context.Background())
 	l.gaveUp, l.giveUp = context.WithCancel(context.Background())
 	l.fresh.Store(personCount)
-	for i := range callerCount {
+	for i := range callers {
 		l.callers = append(l.callers, &persistentCaller{
-			t: t, number: i, url: url, random: rand.New(rand.NewPCG(seed, uint64(i))), asked: make(map[string]*operation),
+			t: t, number: i, url: url, random: rand.New(rand.NewPCG(seed, uint64(i))), asked: make(map[string]*Operation),
 		})
 	}
 	t.Cleanup(func() {
@@ -72,22 +78,22 @@ func Start(t *testing.T, url string, seed uint64) *load {
 	return l
 }
 
-func (l *load) now() time.Duration { return time.Since(l.begun) }
+func (l *Load) now() time.Duration { return time.Since(l.begun) }
 
-func (l *load) carryOut(c *persistentCaller, o *operation) {
+func (l *Load) carryOut(c *persistentCaller, o *Operation) {
 	c.carryOut(l.gaveUp, l.now, o)
 	l.board.note(o)
 	l.done.Add(1)
 }
 
 // Progress returns what says whether many operations were done since.
-func (l *load) Progress() func() bool {
+func (l *Load) Progress() func() bool {
 	before := l.done.Load()
-	return func() bool { return l.done.Load() > before+20*callerCount }
+	return func() bool { return l.done.Load() > before+int64(20*len(l.callers)) }
 }
 
 // Check fails unless all operations are answered, as one after another would be.
-func (l *load) Check() {
+func (l *Load) Check() {
 	l.t.Helper()
 	operations := l.Finish()
 	Report(l.t, append(CheckAnswered(operations), CheckHistories(operations)...))
@@ -95,7 +101,7 @@ func (l *load) Check() {
 
 // Finish lets the callers finish what they ask for, and then look at each person
 // once more. It returns all operations.
-func (l *load) Finish() (all []*operation) {
+func (l *Load) Finish() (all []*Operation) {
 	l.t.Helper()
 	defer time.AfterFunc(2*harness.Timeout, l.giveUp).Stop()
 	l.stop()
@@ -105,7 +111,7 @@ func (l *load) Finish() (all []*operation) {
 		l.running.Go(func() {
 			defer c.hangUp()
 			for person := range persons {
-				l.carryOut(c, &operation{kind: "get", person: person})
+				l.carryOut(c, &Operation{kind: "get", person: person})
 			}
 		})
 	}
@@ -121,7 +127,7 @@ func (l *load) Finish() (all []*operation) {
 }
 
 // next draws an operation.
-func (l *load) next(random *rand.Rand) *operation {
+func (l *Load) next(random *rand.Rand) *Operation {
 	person := 1 + random.IntN(personCount-1)
 	if random.IntN(2) == 0 {
 		person = 1 + random.IntN(hotCount)
@@ -131,7 +137,7 @@ func (l *load) next(random *rand.Rand) *operation {
 		return l.create(person, "")
 	}
 	user, former := l.board.look(person)
-	o := &operation{person: person, kind: "get"}
+	o := &Operation{person: person, kind: "get"}
 	if user.ID == 0 {
 		switch {
 		case random.IntN(3) > 0:
@@ -169,15 +175,15 @@ func (l *load) next(random *rand.Rand) *operation {
 	return o
 }
 
-func (l *load) mark(person int) string {
+func (l *Load) mark(person int) string {
 	return fmt.Sprintf("s3cret %s %d", personWord(person), l.marks.Add(1))
 }
 
 // create returns the creation of a person, who has an email that nobody had
 // before, if none is given.
-func (l *load) create(person int, email string) *operation {
+func (l *Load) create(person int, email string) *Operation {
 	n := l.marks.Add(1)
-	o := &operation{kind: "create", person: person, mark: l.mark(person)}
+	o := &Operation{kind: "create", person: person, mark: l.mark(person)}
 	if email == "" {
 		email = fmt.Sprintf("%d@secret.example", n)
 	}
@@ -187,7 +193,7 @@ func (l *load) create(person int, email string) *operation {
 
 // patch makes o a patch of a user, as it was last seen. Each gives the user a
 // new name, and some of them more.
-func (l *load) patch(random *rand.Rand, o *operation, user View) {
+func (l *Load) patch(random *rand.Rand, o *Operation, user View) {
 	o.mark = l.mark(o.person)
 	if random.IntN(5) < 2 {
 		o.ops = append(o.ops, op("test", "/name", user.Name))
@@ -243,7 +249,7 @@ func (b *board) look(person int) (user View, former int64) {
 }
 
 // note tells what an operation has shown.
-func (b *board) note(o *operation) {
+func (b *board) note(o *Operation) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.persons[o.person]

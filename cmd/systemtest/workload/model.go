@@ -125,8 +125,8 @@ const (
 	rockEmail = "rock@secret.example"
 )
 
-// An operation is one request, with all tries of it, and what became of it.
-type operation struct {
+// An Operation is one request, with all tries of it, and what became of it.
+type Operation struct {
 	caller int
 	person int
 	kind   string // "create", "get", "patch", "delete" or "list"
@@ -150,7 +150,7 @@ type reply struct {
 	user View   // to get and list; nobody where a list is empty
 }
 
-func (o *operation) String() string {
+func (o *Operation) String() string {
 	what := o.kind
 	switch {
 	case o.kind == "create":
@@ -170,11 +170,11 @@ func (o *operation) String() string {
 }
 
 // writes says whether the operation may change anything.
-func (o *operation) writes() bool { return o.kind != "get" && o.kind != "list" }
+func (o *Operation) writes() bool { return o.kind != "get" && o.kind != "list" }
 
 // does says what the operation makes of the person who is now, and what it has
 // to reply. Which id a create draws is anybody's choice.
-func (o *operation) does(now View) (next View, want reply) {
+func (o *Operation) does(now View) (next View, want reply) {
 	isThere := now.ID != 0 && (o.id == 0 || o.id == now.ID) && (o.email == "" || o.email == now.Email)
 	switch o.kind {
 	case "create":
@@ -208,7 +208,7 @@ func (o *operation) does(now View) (next View, want reply) {
 
 // step is the model's: it says whether the operation can have been carried out
 // on the person who is now.
-func (o *operation) step(now View) (bool, View) {
+func (o *Operation) step(now View) (bool, View) {
 	next, want := o.does(now)
 	return o.open || o.reply == want, next
 }

@@ -11,9 +11,9 @@ import (
 // A ledger is what the notifications tell of the users, checked against the
 // operations that the callers know of.
 type ledger struct {
-	writes  map[string]*operation  // creates and patches, by mark
-	deletes map[int64][]*operation // by user id
-	told    map[*operation]bool
+	writes  map[string]*Operation  // creates and patches, by mark
+	deletes map[int64][]*Operation // by user id
+	told    map[*Operation]bool
 	users   map[int64]*toldUser
 	bodies  map[string][]byte // by message id
 	repeats int
@@ -32,11 +32,11 @@ type toldUser struct {
 // users, and what is wrong: a change that was not told, or told as two, or whose
 // notification is out of order. Of an operation without an answer it notes
 // whether it was carried out.
-func CheckNotifications(heard []harness.Notification, operations []*operation) (users map[int64]View, repeats int, problems []string) {
+func CheckNotifications(heard []harness.Notification, operations []*Operation) (users map[int64]View, repeats int, problems []string) {
 	a := &ledger{
-		writes:  make(map[string]*operation),
-		deletes: make(map[int64][]*operation),
-		told:    make(map[*operation]bool),
+		writes:  make(map[string]*Operation),
+		deletes: make(map[int64][]*Operation),
+		told:    make(map[*Operation]bool),
 		users:   make(map[int64]*toldUser),
 		bodies:  make(map[string][]byte),
 		problem: func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) },
@@ -87,7 +87,7 @@ func (a *ledger) hear(n harness.Notification) {
 		u = new(toldUser)
 		a.users[id] = u
 	}
-	next, o := u.heard, (*operation)(nil)
+	next, o := u.heard, (*Operation)(nil)
 	switch n.Key {
 	case harness.CreateKey:
 		var err error
@@ -121,7 +121,7 @@ func (a *ledger) hear(n harness.Notification) {
 }
 
 // follow has an operation that was told change the user.
-func (a *ledger) follow(u *toldUser, id int64, o *operation, n harness.Notification) {
+func (a *ledger) follow(u *toldUser, id int64, o *Operation, n harness.Notification) {
 	if a.told[o] {
 		a.problem("told twice, under two message ids: %v", o)
 	}

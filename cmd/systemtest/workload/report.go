@@ -22,7 +22,7 @@ func Report(t *testing.T, problems []string) {
 }
 
 // CheckAnswered returns which operations have no answer.
-func CheckAnswered(operations []*operation) (problems []string) {
+func CheckAnswered(operations []*Operation) (problems []string) {
 	for _, o := range operations {
 		if o.open {
 			problems = append(problems, fmt.Sprintf("not answered: %v", o))
@@ -44,7 +44,7 @@ func Differences(stored, told map[int64]View) (problems []string) {
 }
 
 // Summary says how much was done and how well.
-func Summary(l *load, operations []*operation) string {
+func Summary(l *Load, operations []*Operation) string {
 	tries, late := 0, 0
 	longest := operations[0]
 	outcomes := make(map[string]int)

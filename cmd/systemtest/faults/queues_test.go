@@ -3,8 +3,6 @@ package faults
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +13,6 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 	"github.com/glotpod/ident/cmd/systemtest/workload"
-	"github.com/glotpod/ident/deploy/localserver"
 	"github.com/glotpod/ident/deploy/testservers"
 )
 
@@ -30,7 +27,7 @@ func TestQueuesThatAreBoundInAnotherOrderAreBoundAnewAndNothingIsLost(t *testing
 	s.Settings["cluster.queue_type"] = "classic" // of which the test can take messages
 	instances := []*harness.Instance{s.ServeAs(t, "a"), s.ServeAs(t, "b")}
 	s.AwaitStableOwners(t, []string{"a", "b"}, func() bool { return true })
-	l := workload.Start(t, s.AMQPURL, 1)
+	l := workload.Start(t, s.AMQPURL, workload.FewCallers, 1)
 	harness.Eventually(t, "requests are answered", l.Progress())
 
 	c := s.NewCaller(t)
@@ -86,33 +83,6 @@ func misplaced(t *testing.T, conn *amqp.Connection) (n int64) {
 		n += r.Counters.Misrouted
 	}
 	return n
-}
-
-// Callers then have the way over amq.topic, as they always had.
-func TestBrokerWithoutThePluginIsServedAndTheLogSaysHowToEnableIt(t *testing.T) {
-	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "rabbitmq")
-	broker := testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{Dir: dir})
-	if err := broker.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "enabled_plugins"), []byte("[rabbitmq_management].\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	restart(t, broker)
-	s := harness.NewSite(t)
-	s.UseBroker(t, broker)
-	instances := []*harness.Instance{s.ServeAs(t, "a"), s.ServeAs(t, "b")}
-	s.AwaitStableOwners(t, []string{"a", "b"}, func() bool { return true })
-	l := workload.Start(t, s.AMQPURL, 1)
-	harness.Eventually(t, "requests are answered", l.Progress())
-	l.Check()
-	for _, v := range instances {
-		if !strings.Contains(v.Stderr.String(), "rabbitmq-plugins enable rabbitmq_consistent_hash_exchange") {
-			t.Errorf("the log does not say what to do: %s", v.Stderr.String())
-		}
-		v.CheckOneConnection(t)
-	}
 }
 
 func TestTheSharedQueueIsBoundAgainWhenSomebodyHasUnboundIt(t *testing.T) {
