@@ -6,6 +6,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store/internal/commitstate"
+	"github.com/glotpod/ident/store/internal/userrows"
 )
 
 // An attempt tries once to commit a group of pending writes in one transaction. Each
@@ -15,9 +16,9 @@ type attempt struct {
 	group    []*pending                          // those that take part
 	epochs   map[int]int64                       // of the group's partitions that are not released
 	rows     map[int64]int                       // how many rows each user had before the rows were locked
-	stored   map[int64]*storedUser               // the rows that this transaction has locked
+	stored   map[int64]*userrows.Stored          // the rows that this transaction has locked
 	recorded map[actor.RequestID]recordedOutcome // of the group's requests
-	owners   keyOwners                           // of emails and service ids
+	owners   userrows.KeyOwners                  // of emails and service ids
 	size     int                                 // about how many bytes are written for the decisions so far
 	plan     plan
 }

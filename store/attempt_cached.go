@@ -70,12 +70,12 @@ func (a *attempt) decideOnCached(required *preconditions) error {
 		d := decided{pending: p, current: p.first().Cached}
 		a.decide(&d, deadline)
 		if next := d.firstNext(); next != nil {
-			if a.owners.conflict(next) != "" {
+			if a.owners.Conflict(next) != "" {
 				p.leaveOut(commitstate.Overtaken)
 				continue
 			}
-			a.owners.add(next)
-			required.wanted.add(d.current, next)
+			a.owners.Add(next)
+			required.wanted.Add(d.current, next)
 		}
 		required.add(d)
 		if err := a.plan.add(d); err != nil {

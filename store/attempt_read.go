@@ -12,6 +12,7 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store/internal/commitstate"
 	"github.com/glotpod/ident/store/internal/postgres"
+	"github.com/glotpod/ident/store/internal/userrows"
 )
 
 // attemptRead attempts to commit a group in one transaction that reads and locks the
@@ -45,11 +46,11 @@ func (c *committer) attemptRead(group []*pending) (committed int, err error) {
 func (a *attempt) lock(ctx context.Context, conn *pgx.Conn) error {
 	a.epochs = make(map[int]int64)
 	a.rows = make(map[int64]int, len(a.group))
-	a.stored = make(map[int64]*storedUser, len(a.group))
+	a.stored = make(map[int64]*userrows.Stored, len(a.group))
 	a.recorded = make(map[actor.RequestID]recordedOutcome)
 	var users []int64
 	var requests uuids
-	var wanted wantedKeys
+	var wanted userrows.WantedKeys
 	for _, p := range a.group {
 		for i, id := range p.requestIDs {
 			if p.isOutcomeUnknown() || hasRequestID(p.writes[i]) {
@@ -61,7 +62,7 @@ func (a *attempt) lock(ctx context.Context, conn *pgx.Conn) error {
 			continue
 		}
 		if next := w.NewUser(); next != nil {
-			wanted.add(nil, next)
+			wanted.Add(nil, next)
 		}
 		users = append(users, w.UserID)
 	}
@@ -84,7 +85,7 @@ func (a *attempt) lock(ctx context.Context, conn *pgx.Conn) error {
 		batch.Queue(`SELECT identity, digest, user_id, code, message
 			FROM ident_requests WHERE identity = ANY($1::uuid[])`, requests).Query(a.readOutcomes)
 	}
-	wanted.queue(batch, &a.owners)
+	wanted.Queue(batch, &a.owners)
 	return conn.SendBatch(ctx, batch).Close()
 }
 
@@ -101,11 +102,11 @@ func (a *attempt) countRows(rows pgx.Rows) error {
 
 func (a *attempt) readUsers(rows pgx.Rows) error {
 	for rows.Next() {
-		u := new(storedUser)
-		if err := rows.Scan(&u.user.ID, &u.user.Name, &u.user.Email, &u.user.PictureURL, &u.user.Version[0]); err != nil {
+		u := new(userrows.Stored)
+		if err := rows.Scan(&u.User.ID, &u.User.Name, &u.User.Email, &u.User.PictureURL, &u.User.Version[0]); err != nil {
 			return err
 		}
-		a.stored[u.user.ID] = u
+		a.stored[u.User.ID] = u
 	}
 	return rows.Err()
 }
@@ -120,7 +121,7 @@ func (a *attempt) readServices(rows pgx.Rows) error {
 			return err
 		}
 		if u := a.stored[user]; u != nil {
-			u.setAccount(service, id, token, version)
+			u.SetAccount(service, id, token, version)
 		}
 	}
 	return rows.Err()
@@ -153,7 +154,7 @@ func (a *attempt) isReplay(p *pending) bool {
 func (a *attempt) leaveOutBlocked() {
 	a.group = slices.DeleteFunc(a.group, func(p *pending) bool {
 		user := p.first().UserID
-		if a.isReplay(p) || p.first().Refusal() != nil || a.rows[user] == a.stored[user].rows() {
+		if a.isReplay(p) || p.first().Refusal() != nil || a.rows[user] == a.stored[user].Count() {
 			return false
 		}
 		p.leaveOut(commitstate.Blocked)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store/internal/keyring"
+	"github.com/glotpod/ident/store/internal/userrows"
 )
 
 // A decider has writes decide.
@@ -36,16 +37,16 @@ func (d *decider) decide(w *actor.Write, current *actor.User) (decision actor.De
 
 // current returns the user on which a write decides, with access tokens if the write
 // needs them. It returns nil if there is no user, or the write decides without one.
-func (d *decider) current(stored *storedUser, w *actor.Write) (*actor.User, error) {
+func (d *decider) current(stored *userrows.Stored, w *actor.Write) (*actor.User, error) {
 	if stored == nil || w.Refusal() != nil {
 		return nil, nil
 	}
 	if !w.NeedsTokens() {
-		return &stored.user, nil
+		return &stored.User, nil
 	}
-	user, err := stored.unseal(d.keyring)
+	user, err := stored.Unseal(d.keyring)
 	if err != nil {
-		d.logUnreadable(stored.user.ID, err)
+		d.logUnreadable(stored.User.ID, err)
 	}
 	return user, err
 }
@@ -53,7 +54,7 @@ func (d *decider) current(stored *storedUser, w *actor.Write) (*actor.User, erro
 // decided are the writes of a pending write that have decided in an attempt.
 type decided struct {
 	pending   *pending
-	stored    *storedUser      // nil if there is no user, or it was not read
+	stored    *userrows.Stored // nil if there is no user, or it was not read
 	current   *actor.User      // the user before the first decision
 	decisions []actor.Decision // of the first writes, each on the result of the one before
 }
@@ -72,7 +73,7 @@ func (d *decided) firstNext() *actor.User {
 // email or service id, it takes a round trip to find the owner of that.
 func (a *attempt) decideOnStored(ctx context.Context, conn *pgx.Conn, deadline time.Time) error {
 	var all []decided
-	var wanted wantedKeys
+	var wanted userrows.WantedKeys
 	for i, p := range a.group {
 		if i > 0 && a.isFull(deadline) {
 			a.leaveOutRest(i)
@@ -90,24 +91,24 @@ func (a *attempt) decideOnStored(ctx context.Context, conn *pgx.Conn, deadline t
 		d := decided{pending: p, stored: stored, current: current}
 		a.decide(&d, deadline)
 		if next := d.firstNext(); next != nil && current != nil {
-			wanted.add(current, next)
+			wanted.Add(current, next)
 		}
 		all = append(all, d)
 	}
 
 	batch := new(pgx.Batch)
-	if wanted.queue(batch, &a.owners); batch.Len() > 0 {
+	if wanted.Queue(batch, &a.owners); batch.Len() > 0 {
 		if err := conn.SendBatch(ctx, batch).Close(); err != nil {
 			return err
 		}
 	}
 	for _, d := range all {
 		if next := d.firstNext(); next != nil {
-			if conflict := a.owners.conflict(next); conflict != "" {
+			if conflict := a.owners.Conflict(next); conflict != "" {
 				// There is no other decision: the write had to be committed alone.
 				d.decisions = []actor.Decision{{Refusal: &actor.Refusal{Code: actor.Conflict, Message: conflict}}}
 			} else {
-				a.owners.add(next)
+				a.owners.Add(next)
 			}
 		}
 		if err := a.plan.add(d); err != nil {
@@ -173,5 +174,5 @@ func mustCommitAlone(current *actor.User, d actor.Decision) bool {
 	if d.Refusal != nil {
 		return d.Refusal.Code == actor.InvocationFailed
 	}
-	return d.Next == nil || new(wantedKeys).add(current, d.Next)
+	return d.Next == nil || new(userrows.WantedKeys).Add(current, d.Next)
 }

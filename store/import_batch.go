@@ -12,6 +12,7 @@ import (
 	"github.com/glotpod/ident/store/archive"
 	"github.com/glotpod/ident/store/internal/keyring"
 	"github.com/glotpod/ident/store/internal/schema"
+	"github.com/glotpod/ident/store/internal/userrows"
 )
 
 // An ImportResult says what an import did with a user.
@@ -34,10 +35,11 @@ const (
 type importBatch struct {
 	keyring     *Keyring
 	emptyTokens bool
-	maxID       int64                 // the greatest id that may be imported
-	stored      map[int64]*storedUser // by id: the users that exist or have an email or account that an import wants
-	owners      keyOwners             // of emails and accounts
-	plan        plan
+	maxID       int64                      // the greatest id that may be imported
+	stored      map[int64]*userrows.Stored // by id: the users that exist or have an email or account that an import wants
+	owners      userrows.KeyOwners         // of emails and accounts
+	users       userrows.Users             // to insert
+	accounts    userrows.Accounts          // to insert
 }
 
 // newBatch reads the stored users that may conflict with an import.
@@ -48,13 +50,13 @@ func (im *Importer) newBatch(ctx context.Context, users []archive.User) (*import
 	for i := range users {
 		ids = append(ids, users[i].ID)
 		emails = append(emails, users[i].Email)
-		for _, service := range services {
+		for _, service := range userrows.Services {
 			if a := archivedAccount(&users[i], service); a != nil {
 				accounts[service] = append(accounts[service], a.ID)
 			}
 		}
 	}
-	var found []*storedUser
+	var found []*userrows.Stored
 	collect := func(rows pgx.Rows) error { return collectUsers(rows, &found) }
 	statements := new(pgx.Batch)
 	statements.Queue(findByID, ids).Query(collect)
@@ -65,10 +67,10 @@ func (im *Importer) newBatch(ctx context.Context, users []archive.User) (*import
 	if err := im.conn.SendBatch(ctx, statements).Close(); err != nil {
 		return nil, err
 	}
-	b := &importBatch{keyring: im.keyring, emptyTokens: im.options.EmptyTokens, maxID: im.maxID, stored: make(map[int64]*storedUser, len(found))}
+	b := &importBatch{keyring: im.keyring, emptyTokens: im.options.EmptyTokens, maxID: im.maxID, stored: make(map[int64]*userrows.Stored, len(found))}
 	for _, u := range found {
-		b.stored[u.user.ID] = u
-		b.owners.add(&u.user)
+		b.stored[u.User.ID] = u
+		b.owners.Add(&u.User)
 	}
 	return b, nil
 }
@@ -98,23 +100,23 @@ func (b *importBatch) decide(u *archive.User) (ImportResult, error) {
 	if u.ID > b.maxID {
 		return ImportResult{Conflicting, fmt.Sprintf("with this id, less than %d would be left for new users", minFreeIDs)}, nil
 	}
-	if reason := b.conflict(&next.user); reason != "" {
+	if reason := b.conflict(&next.User); reason != "" {
 		return ImportResult{Conflicting, reason}, nil
 	}
 	b.stored[u.ID] = next
-	b.owners.add(&next.user)
+	b.owners.Add(&next.User)
 	b.planInsert(next)
 	return ImportResult{}, nil
 }
 
 // conflict says which other user has the email or an account of a user, "" if none has.
 func (b *importBatch) conflict(u *actor.User) string {
-	if owner := b.owners.emails[u.Email]; owner != 0 {
+	if owner := b.owners.EmailOwner(u.Email); owner != 0 {
 		return fmt.Sprintf("user %d has this email", owner)
 	}
-	for _, service := range services {
-		if a := *accountOf(u, service); a != nil {
-			if owner := b.owners.services[serviceID{service, a.ID}]; owner != 0 {
+	for _, service := range userrows.Services {
+		if a := *userrows.AccountOf(u, service); a != nil {
+			if owner := b.owners.ServiceIDOwner(service, a.ID); owner != 0 {
 				return fmt.Sprintf("user %d has this %s account", owner, schema.ServiceNames[service])
 			}
 		}
@@ -122,36 +124,32 @@ func (b *importBatch) conflict(u *actor.User) string {
 	return ""
 }
 
-func (b *importBatch) planInsert(u *storedUser) {
-	b.plan.insertedUsers.add(&u.user)
-	for i, service := range services {
-		if a := *accountOf(&u.user, service); a != nil {
-			columns := &b.plan.services
-			columns.users = append(columns.users, u.user.ID)
-			columns.names = append(columns.names, service)
-			columns.ids = append(columns.ids, a.ID)
-			columns.tokens = append(columns.tokens, u.tokens[i])
+func (b *importBatch) planInsert(u *userrows.Stored) {
+	b.users.Add(&u.User)
+	for i, service := range userrows.Services {
+		if a := *userrows.AccountOf(&u.User, service); a != nil {
+			b.accounts.Add(u.User.ID, service, a.ID, u.Tokens[i])
 		}
 	}
 }
 
 // seal returns the rows of a user with tokens that the first key opens, or the reason why
 // that is impossible.
-func (b *importBatch) seal(u *archive.User) (_ *storedUser, reason string, err error) {
-	s := &storedUser{user: actor.User{ID: u.ID, Name: u.Name, Email: u.Email, PictureURL: u.PictureURL}}
-	for i, service := range services {
+func (b *importBatch) seal(u *archive.User) (_ *userrows.Stored, reason string, err error) {
+	s := &userrows.Stored{User: actor.User{ID: u.ID, Name: u.Name, Email: u.Email, PictureURL: u.PictureURL}}
+	for i, service := range userrows.Services {
 		a := archivedAccount(u, service)
 		if a == nil {
 			continue
 		}
-		*accountOf(&s.user, service) = &actor.Account{ID: a.ID}
+		*userrows.AccountOf(&s.User, service) = &actor.Account{ID: a.ID}
 		switch {
 		case a.Token != "":
-			if s.tokens[i], err = b.keyring.Reseal([]byte(a.Token)); errors.Is(err, keyring.ErrNoKey) {
+			if s.Tokens[i], err = b.keyring.Reseal([]byte(a.Token)); errors.Is(err, keyring.ErrNoKey) {
 				return nil, "no key opens the access token of its " + schema.ServiceNames[service] + " account", nil
 			}
 		case b.emptyTokens:
-			s.tokens[i], err = b.keyring.Seal(nil)
+			s.Tokens[i], err = b.keyring.Seal(nil)
 		case b.stored[u.ID] == nil:
 			return nil, "its " + schema.ServiceNames[service] + " account has no access token", nil
 		}
@@ -164,23 +162,23 @@ func (b *importBatch) seal(u *archive.User) (_ *storedUser, reason string, err e
 
 // differences names the fields in which a stored user differs from an imported one. A token
 // that the archive omits does not differ.
-func (b *importBatch) differences(stored, next *storedUser, u *archive.User) (fields []string) {
-	if stored.user.Name != next.user.Name {
+func (b *importBatch) differences(stored, next *userrows.Stored, u *archive.User) (fields []string) {
+	if stored.User.Name != next.User.Name {
 		fields = append(fields, "name")
 	}
-	if stored.user.Email != next.user.Email {
+	if stored.User.Email != next.User.Email {
 		fields = append(fields, "email")
 	}
-	if !equal(stored.user.PictureURL, next.user.PictureURL) {
+	if !userrows.Equal(stored.User.PictureURL, next.User.PictureURL) {
 		fields = append(fields, "picture_url")
 	}
-	for i, service := range services {
-		old, a := *accountOf(&stored.user, service), *accountOf(&next.user, service)
+	for i, service := range userrows.Services {
+		old, a := *userrows.AccountOf(&stored.User, service), *userrows.AccountOf(&next.User, service)
 		switch {
 		case old == nil && a == nil:
 		case old == nil || a == nil || old.ID != a.ID:
 			fields = append(fields, schema.ServiceNames[service])
-		case archivedAccount(u, service).Token != "" && !b.keyring.SameContent(stored.tokens[i], next.tokens[i]):
+		case archivedAccount(u, service).Token != "" && !b.keyring.SameContent(stored.Tokens[i], next.Tokens[i]):
 			fields = append(fields, schema.ServiceNames[service]+".access_token")
 		}
 	}

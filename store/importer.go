@@ -10,7 +10,6 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/wait"
 	"github.com/glotpod/ident/store/archive"
-	"github.com/glotpod/ident/store/internal/outbox"
 	"github.com/glotpod/ident/store/internal/postgres"
 	"github.com/glotpod/ident/store/internal/schema"
 )
@@ -128,7 +127,7 @@ func (im *Importer) try(ctx context.Context, users []archive.User) ([]ImportResu
 			last = max(last, users[i].ID)
 		}
 	}
-	if len(b.plan.insertedUsers.ids) == 0 {
+	if b.users.Len() == 0 {
 		return results, nil
 	}
 	if err := im.reserve(ctx, last); err != nil || im.options.DryRun {
@@ -136,7 +135,8 @@ func (im *Importer) try(ctx context.Context, users []archive.User) ([]ImportResu
 	}
 	err = pgx.BeginFunc(ctx, im.conn, func(tx pgx.Tx) error {
 		batch := new(pgx.Batch)
-		b.plan.queue(batch, new(outbox.Removal), "true")
+		b.users.QueueInsert(batch, "true")
+		b.accounts.QueueUpsert(batch, "true")
 		return tx.SendBatch(ctx, batch).Close()
 	})
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/glotpod/ident/store/internal/batch"
 	"github.com/glotpod/ident/store/internal/keyring"
 	"github.com/glotpod/ident/store/internal/postgres"
+	"github.com/glotpod/ident/store/internal/userrows"
 )
 
 // maxLookups bounds the look-ups that share a round trip.
@@ -51,7 +52,7 @@ type lookup struct {
 }
 
 type lookupResult struct {
-	user *storedUser // nil: there is none
+	user *userrows.Stored // nil: there is none
 	err  error
 }
 
@@ -60,7 +61,7 @@ func (r *reader) Find(ctx context.Context, keys *actor.Lookup) (*actor.User, err
 	if keys.NoMatch {
 		return nil, nil
 	}
-	var found *storedUser
+	var found *userrows.Stored
 	err := r.pool.Retry(ctx, func(ctx context.Context) error {
 		l := &lookup{keys: keys, result: make(chan lookupResult, 1)}
 		result, err := batch.Submit(ctx, r.lookups, l, l.result)
@@ -76,9 +77,9 @@ func (r *reader) Find(ctx context.Context, keys *actor.Lookup) (*actor.User, err
 	if found == nil {
 		return nil, nil
 	}
-	user, err := found.unseal(r.keyring)
+	user, err := found.Unseal(r.keyring)
 	if err != nil {
-		r.logUnreadable(found.user.ID, err)
+		r.logUnreadable(found.User.ID, err)
 		return nil, err
 	}
 	return user, nil
@@ -98,7 +99,7 @@ func (r *reader) process(group []*lookup) {
 	for _, l := range group {
 		result := lookupResult{err: err}
 		for _, u := range users {
-			if matches(&u.user, l.keys) {
+			if matches(&u.User, l.keys) {
 				result.user = u
 				break
 			}
@@ -127,7 +128,7 @@ const (
 
 // read reads the users that the look-ups may be about. It uses only the first key of each
 // look-up, which at most one user has.
-func (r *reader) read(ctx context.Context, group []*lookup) ([]*storedUser, error) {
+func (r *reader) read(ctx context.Context, group []*lookup) ([]*userrows.Stored, error) {
 	var ids, githubs, facebooks []int64
 	var emails []string
 	for _, l := range group {
@@ -143,7 +144,7 @@ func (r *reader) read(ctx context.Context, group []*lookup) ([]*storedUser, erro
 		}
 	}
 
-	var users []*storedUser
+	var users []*userrows.Stored
 	collect := func(rows pgx.Rows) error { return collectUsers(rows, &users) }
 	statements := new(pgx.Batch)
 	if len(ids) > 0 {
@@ -165,8 +166,8 @@ func (r *reader) read(ctx context.Context, group []*lookup) ([]*storedUser, erro
 }
 
 // collectUsers appends the users in the rows of findUsers.
-func collectUsers(rows pgx.Rows, users *[]*storedUser) error {
-	byID := make(map[int64]*storedUser)
+func collectUsers(rows pgx.Rows, users *[]*userrows.Stored) error {
+	byID := make(map[int64]*userrows.Stored)
 	for rows.Next() {
 		var row actor.User
 		var service *string
@@ -178,30 +179,13 @@ func collectUsers(rows pgx.Rows, users *[]*storedUser) error {
 		}
 		u := byID[row.ID]
 		if u == nil {
-			u = &storedUser{user: row}
+			u = &userrows.Stored{User: row}
 			byID[row.ID] = u
 			*users = append(*users, u)
 		}
 		if service != nil {
-			u.setAccount(*service, *id, token, *version)
+			u.SetAccount(*service, *id, token, *version)
 		}
 	}
 	return rows.Err()
-}
-
-// unseal returns the user with its access tokens.
-func (u *storedUser) unseal(keys *keyring.Keyring) (*actor.User, error) {
-	user := u.user
-	for i, service := range services {
-		account := accountOf(&user, service)
-		if *account == nil {
-			continue
-		}
-		token, err := keys.Open(u.tokens[i])
-		if err != nil {
-			return nil, err
-		}
-		*account = &actor.Account{ID: (*account).ID, AccessToken: string(token)}
-	}
-	return &user, nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store/internal/audit"
 	"github.com/glotpod/ident/store/internal/keyring"
+	"github.com/glotpod/ident/store/internal/userrows"
 )
 
 // A planner has the settings of all plans.
@@ -27,15 +28,10 @@ type plan struct {
 		names []string
 	}
 	deletedUsers  []int64
-	updatedUsers  userColumns
-	insertedUsers userColumns
-	services      struct {
-		users  []int64
-		names  []string
-		ids    []int64
-		tokens [][]byte
-	}
-	requests struct {
+	updatedUsers  userrows.Users
+	insertedUsers userrows.Users
+	accounts      userrows.Accounts // inserted or updated
+	requests      struct {
 		ids      uuids
 		digests  []int64
 		users    []int64
@@ -60,20 +56,6 @@ type plan struct {
 	// resend has users whose notifications may be in the outbox unsent, because an
 	// earlier attempt of unknown outcome has committed them.
 	resend []int64
-}
-
-type userColumns struct {
-	ids      []int64
-	names    []string
-	emails   []string
-	pictures []*string
-}
-
-func (c *userColumns) add(u *actor.User) {
-	c.ids = append(c.ids, u.ID)
-	c.names = append(c.names, u.Name)
-	c.emails = append(c.emails, u.Email)
-	c.pictures = append(c.pictures, u.PictureURL)
 }
 
 // A versionUpdate says which rows of a user are written. They have a new version.
@@ -172,19 +154,19 @@ func (pl *plan) addChange(d decided, next *actor.User) (err error) {
 	case next == nil:
 		pl.deletedUsers = append(pl.deletedUsers, id)
 	case d.current == nil:
-		pl.insertedUsers.add(next)
+		pl.insertedUsers.Add(next)
 		update.rows[0] = true
 	default:
 		next.Version = had.Version
-		if had.Name != has.Name || had.Email != has.Email || !equal(had.PictureURL, has.PictureURL) {
-			pl.updatedUsers.add(next)
+		if had.Name != has.Name || had.Email != has.Email || !userrows.Equal(had.PictureURL, has.PictureURL) {
+			pl.updatedUsers.Add(next)
 			update.rows[0] = true
 		}
 	}
-	for i, service := range services {
-		old, account := *accountOf(&had, service), *accountOf(&has, service)
+	for i, service := range userrows.Services {
+		old, account := *userrows.AccountOf(&had, service), *userrows.AccountOf(&has, service)
 		switch {
-		case equal(account, old):
+		case userrows.Equal(account, old):
 		case account == nil:
 			pl.deletedServices.users = append(pl.deletedServices.users, id)
 			pl.deletedServices.names = append(pl.deletedServices.names, service)
@@ -194,14 +176,11 @@ func (pl *plan) addChange(d decided, next *actor.User) (err error) {
 		default:
 			sealed := []byte(nil)
 			if d.stored != nil && old != nil && old.AccessToken == account.AccessToken {
-				sealed = d.stored.tokens[i]
+				sealed = d.stored.Tokens[i]
 			} else if sealed, err = pl.planner.keyring.Seal([]byte(account.AccessToken)); err != nil {
 				return fmt.Errorf("sealing an access token: %w", err)
 			}
-			pl.services.users = append(pl.services.users, id)
-			pl.services.names = append(pl.services.names, service)
-			pl.services.ids = append(pl.services.ids, account.ID)
-			pl.services.tokens = append(pl.services.tokens, sealed)
+			pl.accounts.Add(id, service, account.ID, sealed)
 			update.rows[1+i] = true
 		}
 	}
@@ -209,11 +188,6 @@ func (pl *plan) addChange(d decided, next *actor.User) (err error) {
 		pl.versions = append(pl.versions, update)
 	}
 	return nil
-}
-
-// equal reports whether a and b point to equal values, or are both nil.
-func equal[T comparable](a, b *T) bool {
-	return a == b || a != nil && b != nil && *a == *b
 }
 
 func (pl *plan) addNotification(lease partition.Lease, w *actor.Write, n actor.Notification) error {

@@ -19,23 +19,9 @@ func (pl *plan) queue(batch *pgx.Batch, removal *outbox.Removal, condition strin
 	if pl.deletedUsers != nil {
 		batch.Queue("DELETE FROM users WHERE id = ANY($1::int[]) AND "+condition, pl.deletedUsers)
 	}
-	if c := &pl.updatedUsers; c.ids != nil {
-		batch.Queue(`UPDATE users u
-			SET name = n.name, email_address = n.email, picture_url = n.picture
-			FROM unnest($1::int[], $2::text[], $3::text[], $4::text[]) AS n (id, name, email, picture)
-			WHERE u.id = n.id AND `+condition, c.ids, c.names, c.emails, c.pictures)
-	}
-	if c := &pl.insertedUsers; c.ids != nil {
-		batch.Queue(`INSERT INTO users (id, name, email_address, picture_url)
-			SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::text[]) WHERE `+condition,
-			c.ids, c.names, c.emails, c.pictures)
-	}
-	if c := &pl.services; c.users != nil {
-		batch.Queue(`INSERT INTO services (user_id, sv_name, sv_id, access_token)
-			SELECT * FROM unnest($1::int[], $2::text[]::svc_type[], $3::bigint[], $4::bytea[]) WHERE `+condition+`
-			ON CONFLICT (sv_name, user_id) DO UPDATE
-			SET sv_id = excluded.sv_id, access_token = excluded.access_token`, c.users, c.names, c.ids, c.tokens)
-	}
+	pl.updatedUsers.QueueUpdate(batch, condition)
+	pl.insertedUsers.QueueInsert(batch, condition)
+	pl.accounts.QueueUpsert(batch, condition)
 	if c := &pl.requests; c.ids != nil {
 		batch.Queue(`INSERT INTO ident_requests (slot, identity, digest, user_id, code, message)
 			SELECT slots.slot, r.* FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::text[], $5::text[]) AS r,

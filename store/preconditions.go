@@ -10,6 +10,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/userrows"
 )
 
 // preconditions are what decisions on cached users assume about the database.
@@ -19,7 +20,7 @@ type preconditions struct {
 	users    []int64                        // have these versions:
 	versions [len(actor.Version{})][]uint32 // by row, one for each of users
 	accounts bool                           // some accounts of users will be changed
-	wanted   wantedKeys                     // have no owners
+	wanted   userrows.WantedKeys            // have no owners
 }
 
 // add adds what the decisions on a user assume.
@@ -44,8 +45,8 @@ func (r *preconditions) add(d decided) {
 		if decision.Refusal != nil {
 			continue
 		}
-		for _, service := range services {
-			if decision.Next == nil || !equal(*accountOf(d.current, service), *accountOf(decision.Next, service)) {
+		for _, service := range userrows.Services {
+			if decision.Next == nil || !userrows.Equal(*userrows.AccountOf(d.current, service), *userrows.AccountOf(decision.Next, service)) {
 				r.accounts = true
 			}
 		}
@@ -111,11 +112,11 @@ func (r *preconditions) queue(batch *pgx.Batch, hold *bool) {
 		}
 		require(condition, r.users, r.versions[0], r.versions[1], r.versions[2])
 	}
-	if w := &r.wanted; len(w.emails) > 0 {
-		require(emailsAreFree, w.emails)
+	if w := &r.wanted; len(w.Emails) > 0 {
+		require(emailsAreFree, w.Emails)
 	}
-	if w := &r.wanted; len(w.serviceIDs) > 0 {
-		require(accountsAreFree, w.services, w.serviceIDs)
+	if w := &r.wanted; len(w.ServiceIDs) > 0 {
+		require(accountsAreFree, w.Services, w.ServiceIDs)
 	}
 	batch.Queue(fmt.Sprintf(checkPreconditions, conditions.String()), args...).QueryRow(func(row pgx.Row) error {
 		var text string

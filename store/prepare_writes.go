@@ -11,6 +11,7 @@ import (
 	"github.com/glotpod/ident/store/internal/audit"
 	"github.com/glotpod/ident/store/internal/commitstate"
 	"github.com/glotpod/ident/store/internal/outbox"
+	"github.com/glotpod/ident/store/internal/userrows"
 )
 
 // prepare has the server plan the statements of commits on a connection. It patches a user
@@ -24,10 +25,10 @@ func (c *committer) prepare(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	var empty plan
-	empty.updatedUsers.ids = []int64{}
 	empty.requests.ids = uuids{}
 	empty.notifications.users = []int64{}
 	queue := func(batch *pgx.Batch, condition string) {
+		userrows.QueueUpdateNone(batch, condition)
 		empty.queue(batch, new(outbox.Removal), condition)
 		if c.planner.audited {
 			audit.QueueNone(batch, condition)

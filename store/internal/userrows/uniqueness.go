@@ -1,4 +1,4 @@
-package store
+package userrows
 
 import (
 	"github.com/jackc/pgx/v5"
@@ -16,44 +16,52 @@ type serviceID struct {
 	id      int64
 }
 
-// keyOwners says which user has a key.
-type keyOwners struct {
+// KeyOwners says which user has a key. The zero value has no keys.
+type KeyOwners struct {
 	emails   map[string]int64
 	services map[serviceID]int64
 }
 
-func (o *keyOwners) addEmail(email string, user int64) {
+func (o *KeyOwners) addEmail(email string, user int64) {
 	if o.emails == nil {
 		o.emails = make(map[string]int64)
 	}
 	o.emails[email] = user
 }
 
-func (o *keyOwners) addService(s serviceID, user int64) {
+func (o *KeyOwners) addService(s serviceID, user int64) {
 	if o.services == nil {
 		o.services = make(map[serviceID]int64)
 	}
 	o.services[s] = user
 }
 
-// add makes u the owner of its keys.
-func (o *keyOwners) add(u *actor.User) {
+// Add makes u the owner of its keys.
+func (o *KeyOwners) Add(u *actor.User) {
 	o.addEmail(u.Email, u.ID)
-	for _, service := range services {
-		if account := *accountOf(u, service); account != nil {
+	for _, service := range Services {
+		if account := *AccountOf(u, service); account != nil {
 			o.addService(serviceID{service, account.ID}, u.ID)
 		}
 	}
 }
 
-// conflict describes the first key of u that another user has. It returns "" if there is
+// EmailOwner returns the id of the user that has an email, or 0.
+func (o *KeyOwners) EmailOwner(email string) int64 { return o.emails[email] }
+
+// ServiceIDOwner returns the id of the user that has a service id, or 0.
+func (o *KeyOwners) ServiceIDOwner(service string, id int64) int64 {
+	return o.services[serviceID{service, id}]
+}
+
+// Conflict describes the first key of u that another user has. It returns "" if there is
 // none.
-func (o *keyOwners) conflict(u *actor.User) string {
+func (o *KeyOwners) Conflict(u *actor.User) string {
 	if owner, ok := o.emails[u.Email]; ok && owner != u.ID {
 		return "another user has this email"
 	}
-	for _, service := range services {
-		if account := *accountOf(u, service); account != nil {
+	for _, service := range Services {
+		if account := *AccountOf(u, service); account != nil {
 			if owner, ok := o.services[serviceID{service, account.ID}]; ok && owner != u.ID {
 				return "another user has this account"
 			}
@@ -62,42 +70,42 @@ func (o *keyOwners) conflict(u *actor.User) string {
 	return ""
 }
 
-// wantedKeys are keys that writes want to give to users.
-type wantedKeys struct {
-	emails     []string
-	services   []string // the service of each of serviceIDs
-	serviceIDs []int64
+// WantedKeys are keys that writes want to give to users.
+type WantedKeys struct {
+	Emails     []string
+	Services   []string // the service of each of ServiceIDs
+	ServiceIDs []int64
 }
 
-// add adds the keys that a user has after a write (next) and did not have before it. The
+// Add adds the keys that a user has after a write (next) and did not have before it. The
 // user before is nil if the write creates the user. It reports whether there are any.
-func (w *wantedKeys) add(before, next *actor.User) bool {
+func (w *WantedKeys) Add(before, next *actor.User) bool {
 	found := false
 	if before == nil || before.Email != next.Email {
-		w.emails = append(w.emails, next.Email)
+		w.Emails = append(w.Emails, next.Email)
 		found = true
 	}
-	for _, service := range services {
-		account := *accountOf(next, service)
+	for _, service := range Services {
+		account := *AccountOf(next, service)
 		if account == nil {
 			continue
 		}
 		if before != nil {
-			if had := *accountOf(before, service); had != nil && had.ID == account.ID {
+			if had := *AccountOf(before, service); had != nil && had.ID == account.ID {
 				continue
 			}
 		}
-		w.services = append(w.services, service)
-		w.serviceIDs = append(w.serviceIDs, account.ID)
+		w.Services = append(w.Services, service)
+		w.ServiceIDs = append(w.ServiceIDs, account.ID)
 		found = true
 	}
 	return found
 }
 
-// queue queries the owners of the wanted keys and adds them to owners.
-func (w *wantedKeys) queue(batch *pgx.Batch, owners *keyOwners) {
-	if len(w.emails) > 0 {
-		batch.Queue("SELECT id, email_address FROM users WHERE email_address = ANY($1::text[])", w.emails).
+// Queue queries the owners of the wanted keys and adds them to owners.
+func (w *WantedKeys) Queue(batch *pgx.Batch, owners *KeyOwners) {
+	if len(w.Emails) > 0 {
+		batch.Queue("SELECT id, email_address FROM users WHERE email_address = ANY($1::text[])", w.Emails).
 			Query(func(rows pgx.Rows) error {
 				for rows.Next() {
 					var user int64
@@ -110,10 +118,10 @@ func (w *wantedKeys) queue(batch *pgx.Batch, owners *keyOwners) {
 				return rows.Err()
 			})
 	}
-	if len(w.serviceIDs) > 0 {
+	if len(w.ServiceIDs) > 0 {
 		batch.Queue(`SELECT s.user_id, s.sv_name::text, s.sv_id
 			FROM unnest($1::text[]::svc_type[], $2::bigint[]) AS w (sv_name, sv_id)
-			JOIN services s USING (sv_id, sv_name)`, w.services, w.serviceIDs).
+			JOIN services s USING (sv_id, sv_name)`, w.Services, w.ServiceIDs).
 			Query(func(rows pgx.Rows) error {
 				for rows.Next() {
 					var user int64
