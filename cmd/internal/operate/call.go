@@ -22,11 +22,12 @@ import (
 	"github.com/glotpod/ident/config"
 )
 
-const callAbout = `Sends one request to the service over RabbitMQ, as its callers do, and prints
-the answer as JSON.
+const callAbout = `Sends one request to the service over RabbitMQ, as callers do, and prints the
+result as JSON.
 
-An argument is name=value, where a dot leads into a map. Ids and page_size are
-integers, everything else is a string; name:=value takes any JSON.
+Arguments have the form name=value. A dot in the name addresses a key of a map.
+Ids and page_size are integers, other values are strings. With name:=value, the
+value is JSON.
 
   glotpod-ident call get user_id=1
   glotpod-ident call create name=Ada email=ada@example.org github.id=7 github.access_token=secret
@@ -34,18 +35,18 @@ integers, everything else is a string; name:=value takes any JSON.
   glotpod-ident call list name=ada page_size=10
   glotpod-ident call delete user_id=1
 
-Ends with status 0 for a result, 1 for an error that the service answered, 3
-when no answer came in time, 129 when RabbitMQ is out of reach.`
+Exit status: 0 if the reply is a result, 1 if it is an error, 3 if no reply came
+in time, 129 if RabbitMQ is unreachable.`
 
 // Call is the command call.
-var Call = cli.Command{Name: "call", Summary: "send one request to the service, and print the answer", Run: runCall}
+var Call = cli.Command{Name: "call", Summary: "send one request to the service and print the result", Run: runCall}
 
 func runCall(ctx context.Context, env *cli.Env, args []string) int {
 	flags := env.NewFlags("<operation> [name=value …]", callAbout)
 	ops := flags.String("ops", "", "the `JSON` Patch of a patch")
 	showTokens := flags.Bool("show-tokens", false, "print access tokens instead of ***")
-	timeout := flags.Duration("timeout", 10*time.Second, "how long to wait for the answer")
-	messageID := flags.String("message-id", "", "the request's `id`: a second one under the same id is not carried out again")
+	timeout := flags.Duration("timeout", 10*time.Second, "how long to wait for the reply")
+	messageID := flags.String("message-id", "", "the `id` of the request; a request with the same id is applied only once")
 	words, status, done := flags.ParseMixed(args)
 	if done {
 		return status
@@ -54,7 +55,7 @@ func runCall(ctx context.Context, env *cli.Env, args []string) int {
 		flags.Usage()
 		return cli.StatusUsage
 	}
-	request, err := requestFrom(words[1:], *ops)
+	request, err := parseRequest(words[1:], *ops)
 	if err != nil {
 		return flags.Wrong(err)
 	}
@@ -64,21 +65,21 @@ func runCall(ctx context.Context, env *cli.Env, args []string) int {
 	}
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
-	answer, err := call(ctx, c, env.Version, words[0], *messageID, request)
+	reply, err := call(ctx, c, env.Version, words[0], *messageID, request)
 	switch {
 	case !errors.Is(err, cluster.ErrUnreachable) && errors.Is(err, context.DeadlineExceeded), errors.Is(err, client.ErrNoService):
 		return env.FailWith(cli.StatusNoReply, err)
 	case err != nil:
 		return env.Fail(err)
 	}
-	return printAnswer(env, answer, *showTokens)
+	return printReply(env, reply, *showTokens)
 }
 
-// call sends a request and returns the decoded answer.
+// call sends a request and returns the decoded reply.
 func call(ctx context.Context, c *config.Config, version, operation, messageID string, request map[string]any) (map[string]any, error) {
 	body, err := msgp.AppendMapStrIntf(nil, request)
 	if err != nil {
-		return nil, fmt.Errorf("encoding the request: %w", err)
+		return nil, fmt.Errorf("encode the request: %w", err)
 	}
 	conn, err := connect.Dial(ctx, c, "call", version)
 	if err != nil {
@@ -89,40 +90,41 @@ func call(ctx context.Context, c *config.Config, version, operation, messageID s
 	if err != nil {
 		return nil, err
 	}
-	answer, err := client.Call(ctx, operation, messageID, body)
+	body, err = client.Call(ctx, operation, messageID, body)
 	if err != nil {
 		return nil, err
 	}
-	msg, err := msgpack.Decode(answer, msgpack.Limits{Bytes: math.MaxInt, Depth: 1000, Values: math.MaxInt})
+	msg, err := msgpack.Decode(body, msgpack.Limits{Bytes: math.MaxInt, Depth: 1000, Values: math.MaxInt})
 	tree, isMap := msg.Tree.(map[string]any)
 	if err != nil || !isMap {
-		return nil, errors.New("the answer is not one of the identity service's")
+		return nil, errors.New("the reply has no form that the identity service sends")
 	}
 	return tree, nil
 }
 
-func printAnswer(env *cli.Env, answer map[string]any, showTokens bool) int {
+// printReply prints the result, or the error to Stderr.
+func printReply(env *cli.Env, reply map[string]any, showTokens bool) int {
 	if !showTokens {
-		maskTokens(answer)
+		maskTokens(reply)
 	}
 	out, status := env.Stdout, cli.StatusOK
-	result, ok := answer["result"]
+	result, ok := reply["result"]
 	if !ok {
-		out, status, result = env.Stderr, cli.StatusFailure, answer
+		out, status, result = env.Stderr, cli.StatusFailure, reply
 	}
 	encoder := json.NewEncoder(out)
 	encoder.SetIndent("", "  ")
 	encoder.SetEscapeHTML(false)
 	if err := encoder.Encode(result); err != nil {
-		return env.Fail(fmt.Errorf("printing the answer: %w", err))
+		return env.Fail(fmt.Errorf("print the reply: %w", err))
 	}
 	return status
 }
 
 const mask = "***"
 
-// maskTokens hides access tokens wherever an answer can hold any: in a user,
-// and in the value of a patch's operation.
+// maskTokens replaces access tokens in a reply. They occur in users and in the values of
+// JSON Patch operations.
 func maskTokens(v any) {
 	switch v := v.(type) {
 	case []any:
@@ -143,20 +145,20 @@ func maskTokens(v any) {
 	}
 }
 
-// integers are the arguments that name=value takes for integers.
+// integers are the names of the arguments whose values are integers.
 var integers = []string{"user_id", "github_id", "facebook_id", "after_id", "page_size", "id", "github.id", "facebook.id"}
 
-// requestFrom makes a request's arguments of words like name=value.
-func requestFrom(words []string, ops string) (map[string]any, error) {
+// parseRequest makes a request from arguments of the form name=value.
+func parseRequest(args []string, ops string) (map[string]any, error) {
 	request := make(map[string]any)
-	for _, word := range words {
-		name, text, ok := strings.Cut(word, "=")
+	for _, arg := range args {
+		name, text, ok := strings.Cut(arg, "=")
 		if !ok || name == "" || name == ":" {
 			return nil, fmt.Errorf("argument %q is not name=value", name)
 		}
 		var value any = text
 		if raw, ok := strings.CutSuffix(name, ":"); ok {
-			parsed, err := fromJSON(text)
+			parsed, err := parseJSON(text)
 			if err != nil {
 				return nil, fmt.Errorf("argument %s: %w", raw, err)
 			}
@@ -168,12 +170,12 @@ func requestFrom(words []string, ops string) (map[string]any, error) {
 			}
 			value = n
 		}
-		if err := put(request, strings.Split(name, "."), value); err != nil {
+		if err := setPath(request, strings.Split(name, "."), value); err != nil {
 			return nil, fmt.Errorf("argument %s: %w", name, err)
 		}
 	}
 	if ops != "" {
-		value, err := fromJSON(ops)
+		value, err := parseJSON(ops)
 		if err != nil {
 			return nil, fmt.Errorf("--ops: %w", err)
 		}
@@ -182,15 +184,15 @@ func requestFrom(words []string, ops string) (map[string]any, error) {
 	return request, nil
 }
 
-// put puts a value where path leads.
-func put(in map[string]any, path []string, value any) error {
+// setPath sets the value at a path.
+func setPath(in map[string]any, path []string, value any) error {
 	for _, key := range path[:len(path)-1] {
 		if in[key] == nil {
 			in[key] = make(map[string]any)
 		}
 		next, ok := in[key].(map[string]any)
 		if !ok {
-			return fmt.Errorf("%s is no map", key)
+			return fmt.Errorf("%s is not a map", key)
 		}
 		in = next
 	}
@@ -202,8 +204,8 @@ func put(in map[string]any, path []string, value any) error {
 	return nil
 }
 
-// fromJSON decodes JSON such that integers stay integers.
-func fromJSON(text string) (any, error) {
+// parseJSON decodes JSON and keeps integers.
+func parseJSON(text string) (any, error) {
 	decoder := json.NewDecoder(strings.NewReader(text))
 	decoder.UseNumber()
 	var v any
@@ -211,20 +213,21 @@ func fromJSON(text string) (any, error) {
 		return nil, fmt.Errorf("not JSON: %w", err)
 	}
 	if decoder.More() {
-		return nil, errors.New("not JSON: something follows the value")
+		return nil, errors.New("not JSON: there is text after the value")
 	}
-	return withNumbers(v), nil
+	return convertNumbers(v), nil
 }
 
-func withNumbers(v any) any {
+// convertNumbers replaces each json.Number in v with an int64, uint64 or float64.
+func convertNumbers(v any) any {
 	switch v := v.(type) {
 	case []any:
 		for i := range v {
-			v[i] = withNumbers(v[i])
+			v[i] = convertNumbers(v[i])
 		}
 	case map[string]any:
 		for _, key := range slices.Collect(maps.Keys(v)) {
-			v[key] = withNumbers(v[key])
+			v[key] = convertNumbers(v[key])
 		}
 	case json.Number:
 		if n, err := strconv.ParseInt(v.String(), 10, 64); err == nil {

@@ -1,4 +1,5 @@
-// Package operate has the commands that ask and steer running instances.
+// Package operate has the commands for running instances: status, drain, undrain and
+// call.
 package operate
 
 import (
@@ -18,27 +19,27 @@ import (
 	"github.com/glotpod/ident/config"
 )
 
-const statusAbout = `Asks all instances over RabbitMQ how they are, and prints who there is, who has
-which partition, and how many messages wait.
+const statusAbout = `Asks all instances for their status over RabbitMQ, and prints the instances, the
+owner of each partition and the number of messages in each queue.
 
-Each instance answers for itself, one after another. A partition that moves
-meanwhile can appear twice, or not at all.
+The instances reply independently. A partition that moves at this time can appear
+twice or without an owner.
 
-Ends with status 0 when each partition has one owner, 1 when one has none or
-several or no instance is there, 3 when an instance has not answered in time,
-129 when RabbitMQ is out of reach.`
+Exit status: 0 if each partition has one owner, 1 if a partition has none or
+several or no instance is alive, 3 if an instance did not reply in time, 129 if
+RabbitMQ is unreachable.`
 
 // Status is the command status.
-var Status = cli.Command{Name: "status", Summary: "tell which instances there are, and who has which partition", Run: runStatus}
+var Status = cli.Command{Name: "status", Summary: "show the instances and the owner of each partition", Run: runStatus}
 
 func runStatus(ctx context.Context, env *cli.Env, args []string) int {
 	flags := env.NewFlags("", statusAbout)
 	asJSON := flags.Bool("json", false, "print one JSON document, for programs")
-	timeout := flags.Duration("timeout", 5*time.Second, "how long to wait for the instances, and then for the broker")
+	timeout := flags.Duration("timeout", 5*time.Second, "how long to wait for the replies of the instances, and then of the broker")
 	if status, done := flags.Parse(args, 0); done {
 		return status
 	}
-	conn, err := connectToAsk(ctx, env, *timeout)
+	conn, err := dialBroker(ctx, env, *timeout)
 	if err != nil {
 		return env.Fail(err)
 	}
@@ -46,7 +47,7 @@ func runStatus(ctx context.Context, env *cli.Env, args []string) int {
 
 	o, err := clusterview.Survey(ctx, conn, *timeout, *timeout)
 	if err != nil {
-		return failAsking(env, conn, err)
+		return fail(env, conn, err)
 	}
 	o.RemoveTraffic()
 	if *asJSON {
@@ -57,7 +58,7 @@ func runStatus(ctx context.Context, env *cli.Env, args []string) int {
 		err = o.Print(env.Stdout, time.Now())
 	}
 	if err != nil {
-		return env.Fail(fmt.Errorf("printing the status: %w", err))
+		return env.Fail(fmt.Errorf("print the status: %w", err))
 	}
 	switch {
 	case len(o.Missing) > 0:
@@ -68,8 +69,8 @@ func runStatus(ctx context.Context, env *cli.Env, args []string) int {
 	return cli.StatusOK
 }
 
-// connectToAsk connects as the settings say.
-func connectToAsk(ctx context.Context, env *cli.Env, timeout time.Duration) (*amqp.Connection, error) {
+// dialBroker connects to the broker in the settings.
+func dialBroker(ctx context.Context, env *cli.Env, timeout time.Duration) (*amqp.Connection, error) {
 	c, err := config.LoadClient(env.Environ)
 	if err != nil {
 		return nil, err
@@ -79,9 +80,8 @@ func connectToAsk(ctx context.Context, env *cli.Env, timeout time.Duration) (*am
 	return connect.Dial(ctx, c, env.Command, env.Version)
 }
 
-// failAsking reports why the instances could not be asked, and returns the
-// status that belongs to it.
-func failAsking(env *cli.Env, conn *amqp.Connection, err error) int {
+// fail prints why the instances could not be asked, and returns the exit status for it.
+func fail(env *cli.Env, conn *amqp.Connection, err error) int {
 	switch {
 	case errors.Is(err, membership.ErrNoInstance):
 		return env.FailWith(cli.StatusFailure, err)

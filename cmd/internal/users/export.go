@@ -18,27 +18,27 @@ import (
 	"github.com/glotpod/ident/store/archive"
 )
 
-const exportAbout = `Writes all users, by id, as lines of JSON: a first line that names the format,
-one for each user, and a last one with their number. Access tokens are sealed, as
-they are in the database, or left out.
+const exportAbout = `Writes all users in the order of their ids as lines of JSON: a first line with the
+format, one line for each user, and a last line with the number of users. Access
+tokens are encrypted, as in the database, or left out.
 
-Instances may go on serving. Each user is shown as at some moment of the export,
-but not all as at the same moment: pg_dump does that.
+Instances can run during an export. Each user is consistent, but different users
+may be read at different times. For a snapshot of all users use pg_dump.
 
-A file is written beside its place, as <file>.partial, and put there when it is
-whole. What was broken off is continued by --resume. A link to a file stays: the
-place is where it leads. To what is no file, such as a device, redirect standard
-output.`
+The file is first written as <file>.partial and renamed when it is complete. With
+--resume, an export that was interrupted is continued. If <file> is a symbolic
+link, the link stays and its target is written. To write to a device or a pipe,
+redirect standard output.`
 
-// exportOptions say what is exported, and where to.
+// exportOptions are the options of an export.
 type exportOptions struct {
-	output  string // where the file is to be, and no link; "": standard output
+	output  string // the path of the file, with symbolic links resolved; "": standard output
 	resume  bool
 	tokens  archive.Tokens
 	afterID int64
 }
 
-// header is the first line of what is exported while lastID is the greatest id.
+// header returns the first line. lastID is the greatest user id in the database.
 func (o exportOptions) header(lastID int64) archive.Header {
 	return archive.Header{Tokens: o.tokens, LastID: lastID, AfterID: o.afterID}
 }
@@ -49,30 +49,30 @@ var Export = cli.Command{Name: "export", Summary: "write all users to a file", R
 func runExport(ctx context.Context, env *cli.Env, args []string) int {
 	flags := env.NewFlags("[--output <file>]", exportAbout)
 	var o exportOptions
-	flags.StringVar(&o.output, "output", "", "the `file` to write, instead of standard output")
-	flags.BoolVar(&o.resume, "resume", false, "go on with what is in <file>.partial, if there is anything")
-	tokens := flags.String("tokens", string(archive.Sealed), "`sealed`, or omit to leave access tokens out")
-	flags.Int64Var(&o.afterID, "after-id", 0, "leave out the users up to this `id`")
+	flags.StringVar(&o.output, "output", "", "the `file` to write instead of standard output")
+	flags.BoolVar(&o.resume, "resume", false, "continue <file>.partial if it exists")
+	tokens := flags.String("tokens", string(archive.Sealed), "`sealed` for encrypted access tokens, omit to leave them out")
+	flags.Int64Var(&o.afterID, "after-id", 0, "export only users with a greater `id`")
 	if status, done := flags.Parse(args, 0); done {
 		return status
 	}
 	o.tokens = archive.Tokens(*tokens)
 	switch {
 	case o.tokens != archive.Sealed && o.tokens != archive.Omit:
-		return flags.Wrong(errors.New("--tokens is sealed or omit"))
+		return flags.Wrong(errors.New("--tokens must be sealed or omit"))
 	case o.afterID < 0 || o.afterID > math.MaxInt32:
-		return flags.Wrong(errors.New("--after-id is no user id"))
+		return flags.Wrong(errors.New("--after-id is not a user id"))
 	case o.resume && o.output == "":
 		return flags.Wrong(errors.New("--resume needs --output"))
 	case o.resume && o.afterID != 0:
-		return flags.Wrong(errors.New("--resume finds out by itself where to go on, without --after-id"))
+		return flags.Wrong(errors.New("--resume finds out where to continue and takes no --after-id"))
 	}
 	if o.output != "" {
-		place, err := exportPlace(o.output)
+		path, err := resolveOutput(o.output)
 		if err != nil {
 			return flags.Wrong(err)
 		}
-		o.output = place
+		o.output = path
 	}
 	c, err := config.Load(env.Environ)
 	if err != nil {
@@ -107,7 +107,7 @@ func export(ctx context.Context, c *config.Config, o exportOptions, stdout, stde
 		return err
 	}
 	defer file.close()
-	if !file.whole {
+	if !file.complete {
 		e := &exporting{users: users, archive: file.archive, at: file.lastID, lastID: lastID, toFile: true}
 		if err := e.run(ctx, stderr); err != nil {
 			return err
@@ -120,12 +120,12 @@ func export(ctx context.Context, c *config.Config, o exportOptions, stdout, stde
 type exporting struct {
 	users   *store.Exporter
 	archive *archive.Writer
-	at      int64 // the id of the last user who has surely reached the file
-	lastID  int64 // the greatest there was at the start
+	at      int64 // the id of the last user that was flushed to the output
+	lastID  int64 // the greatest user id at the start
 	toFile  bool
 }
 
-// run writes what is left to be written.
+// run writes the users after e.at.
 func (e *exporting) run(ctx context.Context, stderr io.Writer) error {
 	progress := newProgress(stderr, "exporting")
 	before := e.archive.Users()
@@ -135,28 +135,28 @@ func (e *exporting) run(ctx context.Context, stderr io.Writer) error {
 		err = e.archive.Close()
 	}
 	if err != nil {
-		goOn := fmt.Sprintf("--after-id %d exports the others, to another file", e.at)
+		hint := fmt.Sprintf("--after-id %d exports the remaining users to another file", e.at)
 		if e.toFile {
-			goOn = "--resume goes on from there"
+			hint = "--resume continues the export"
 		}
-		return fmt.Errorf("%w; broken off after user %d: %s", err, e.at, goOn)
+		return fmt.Errorf("%w; the export was interrupted after user %d: %s", err, e.at, hint)
 	}
 	fmt.Fprintf(stderr, "%d users exported", e.archive.Users()-before)
 	if before > 0 {
-		fmt.Fprintf(stderr, ", %d with those that were there", e.archive.Users())
+		fmt.Fprintf(stderr, ", %d in total", e.archive.Users())
 	}
 	fmt.Fprintln(stderr)
 	return nil
 }
 
-var errStopped = errors.New("asked to stop")
+var errInterrupted = errors.New("stopped by a signal")
 
 func (e *exporting) copy(ctx context.Context, progress *progress) error {
 	for {
 		page, err := e.users.Page(ctx, e.at)
 		switch {
 		case ctx.Err() != nil:
-			return errStopped
+			return errInterrupted
 		case err != nil:
 			return connect.StoreError(err)
 		case len(page) == 0:

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Between opening the file and locking it, another export may come to its end.
-func TestAFileThatHasComeToItsPlaceIsNotLocked(t *testing.T) {
+// Another export may finish between the opening and the locking of the file.
+func TestExportFileLockRefusesARenamedFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "users")
 	partial, err := os.Create(path + ".partial")
 	if err != nil {
@@ -19,12 +19,12 @@ func TestAFileThatHasComeToItsPlaceIsNotLocked(t *testing.T) {
 		t.Fatal(err)
 	}
 	if f.lock() == nil {
-		t.Error("what is in its place would be written again")
+		t.Error("the file was renamed, but is locked")
 	}
 	if err := os.WriteFile(path+".partial", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if f.lock() == nil {
-		t.Error("what is in its place would be written again, beside the next")
+		t.Error("the file was renamed and a new partial file exists, but it is locked")
 	}
 }

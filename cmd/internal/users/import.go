@@ -18,42 +18,44 @@ import (
 	"github.com/glotpod/ident/store/archive"
 )
 
-const importAbout = `Brings the users of a file that export has written into the database, each under
-the id that it has there. "-" is standard input.
+const importAbout = `Imports the users of a file that export has written. Each user keeps its id. "-" is
+standard input.
 
-Nobody is changed or deleted. Who is there already, with the same content, is left
-alone: so an import that was broken off is run again. A line that is no valid user,
-one with a token that none of the keys opens, and one that conflicts with what is
-there is reported on standard output, with its number; the others are imported.
+An import does not change or delete users. A user that exists with the same content
+is skipped, so that an import that was interrupted can be run again. A line that is
+not a valid user, has a token that none of the keys decrypts, or conflicts with an
+existing user is reported on standard output with its number. The other lines are
+imported.
 
-Tokens are sealed with the first key of database.encryption_key. Instances may go
-on serving. They send no notifications of users who are imported.
+Tokens are encrypted with the first key of database.encryption_key. Instances can
+run during an import. They send no notifications for imported users.
 
-Ends with status 0 when each user of the file is there, else with 1.`
+Exit status: 0 if the database has each user of the file, else 1.`
 
-// importLine is how long a line may be, in multiples of limits.body_bytes: a user
-// whom the service has made has four fields of that length at most, each of which
-// may take six times as much in JSON.
-const importLine = 24
+const (
+	// maxLineBodies bounds a line, in multiples of limits.body_bytes: a user has at
+	// most four fields of that length, each of which may be six times as long in JSON.
+	maxLineBodies = 24
 
-// importBytes is how many bytes of users, but for the last, one transaction may
-// bring in.
-const importBytes = 4 << 20
+	// maxBatchBytes is the size in bytes of the lines at which a transaction gets no
+	// more users.
+	maxBatchBytes = 4 << 20
+)
 
 // Import is the command import.
-var Import = cli.Command{Name: "import", Summary: "bring users in from a file", Run: runImport}
+var Import = cli.Command{Name: "import", Summary: "import users from a file", Run: runImport}
 
 func runImport(ctx context.Context, env *cli.Env, args []string) int {
 	flags := env.NewFlags("<file>", importAbout)
 	var o store.ImportOptions
-	flags.BoolVar(&o.DryRun, "dry-run", false, "change nothing, only report; conflicts between two lines of the file show only if they are near each other")
-	flags.BoolVar(&o.EmptyTokens, "empty-tokens", false, "import accounts whose tokens were left out, with an empty token")
+	flags.BoolVar(&o.DryRun, "dry-run", false, "change nothing, only report; a conflict between two lines of the file is found only if they are close to each other")
+	flags.BoolVar(&o.EmptyTokens, "empty-tokens", false, "import accounts of a file without access tokens, with an empty token")
 	words, status, done := flags.ParseMixed(args)
 	if done {
 		return status
 	}
 	if len(words) != 1 {
-		return flags.Wrong(errors.New("one file is needed, or - for standard input"))
+		return flags.Wrong(errors.New("one file is required, or - for standard input"))
 	}
 	c, err := config.Load(env.Environ)
 	if err != nil {
@@ -84,27 +86,27 @@ type importing struct {
 	users    *store.Importer
 	reader   *archive.Reader
 	read     int64 // bytes of the file
-	size     int64 // of the file; 0: not known
+	size     int64 // of the file in bytes; 0: unknown
 	progress *progress
 
 	batch    []archive.User
-	lines    []int64   // of batch
-	problems []problem // of lines that were read since the last batch
-	begun    int64     // what read was then
-	setAside int64     // ids up to this one are not drawn for new users
+	lines    []int64   // the line numbers of batch
+	problems []problem // of the lines since the last batch
+	batchAt  int64     // the value of read when the batch began
+	reserved int64     // new users get greater ids
 
-	fates     [store.Unreadable + 1]int64
+	outcomes  [store.Unreadable + 1]int64
 	malformed int64 // lines
 	reported  int64 // problems
 }
 
-// A problem is why a line is not imported.
+// A problem is the reason why a line is not imported.
 type problem struct {
 	line         int64
-	what, reason string
+	kind, reason string
 }
 
-// Read reads the file, and counts what was read.
+// Read reads the file and counts the bytes.
 func (im *importing) Read(p []byte) (int, error) {
 	n, err := im.file.Read(p)
 	im.read += int64(n)
@@ -120,92 +122,93 @@ func (im *importing) run(ctx context.Context, c *config.Config) (err error) {
 	if info, err := im.file.Stat(); err == nil && info.Mode().IsRegular() {
 		im.size = info.Size()
 	}
-	im.reader = archive.NewReader(im, archive.Limits{Line: importLine * c.Limits.BodyBytes, Field: c.Limits.BodyBytes})
+	im.reader = archive.NewReader(im, archive.Limits{Line: maxLineBodies * c.Limits.BodyBytes, Field: c.Limits.BodyBytes})
 	im.progress = newProgress(im.stderr, "importing")
 	err = im.copy(ctx)
 	im.progress.clear()
-	im.sum()
+	im.printSummary()
 	return err
 }
 
-// copy imports what can be, until the end of the file.
+// copy imports the lines until the end of the file.
 func (im *importing) copy(ctx context.Context) error {
 	for {
 		u, err := im.reader.Next()
 		var line *archive.LineError
 		switch {
 		case ctx.Err() != nil:
-			return im.brokenOff(ctx, errStopped)
+			return im.interrupted(ctx, errInterrupted)
 		case errors.As(err, &line):
 			im.malformed++
 			im.problems = append(im.problems, problem{line.Line, "malformed", line.Reason})
 		case err == io.EOF:
-			return im.put(ctx)
+			return im.importBatch(ctx)
 		case err != nil:
-			return im.brokenOff(ctx, err)
+			return im.interrupted(ctx, err)
 		case im.reader.Header().Tokens == archive.Omit && !im.options.EmptyTokens:
-			return errors.New("the file was exported without access tokens, which a user cannot do without; --empty-tokens gives each account an empty one")
+			return errors.New("the file has no access tokens, which accounts need; --empty-tokens gives each account an empty one")
 		default:
-			if last := im.reader.Header().LastID; last > im.setAside {
+			if last := im.reader.Header().LastID; last > im.reserved {
 				if err := im.users.ReserveIDs(ctx, last); err != nil {
 					return connect.StoreError(err)
 				}
-				im.setAside = last
+				im.reserved = last
 			}
 			im.batch, im.lines = append(im.batch, *u), append(im.lines, im.reader.Line())
 		}
-		if len(im.batch)+len(im.problems) >= store.MaxImportUsers || im.read-im.begun > importBytes {
-			if err := im.put(ctx); err != nil {
+		if len(im.batch)+len(im.problems) >= store.MaxImportUsers || im.read-im.batchAt > maxBatchBytes {
+			if err := im.importBatch(ctx); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// brokenOff imports what was read before the import is broken off.
-func (im *importing) brokenOff(ctx context.Context, cause error) error {
-	if err := im.put(ctx); err != nil {
+// interrupted imports the lines that were read, and returns the error of an import that
+// ends early.
+func (im *importing) interrupted(ctx context.Context, cause error) error {
+	if err := im.importBatch(ctx); err != nil {
 		return err
 	}
 	if wrong := (*archive.ArchiveError)(nil); errors.As(cause, &wrong) {
-		return cause // again would be no better
+		return cause // to run it again would not help
 	}
-	return fmt.Errorf("%w; the import ends at line %d of the file: run it again to go on", cause, im.reader.Line())
+	return fmt.Errorf("%w; the import was interrupted at line %d of the file: run it again to continue", cause, im.reader.Line())
 }
 
-// put imports what was read, and reports what is not imported. It does so to the
-// end, though ctx may be done.
-func (im *importing) put(ctx context.Context) error {
+// importBatch imports the batch and reports the problems. It completes even if ctx is
+// done.
+func (im *importing) importBatch(ctx context.Context) error {
 	if len(im.batch) > 0 {
-		fates, err := im.users.Import(context.WithoutCancel(ctx), im.batch)
+		outcomes, err := im.users.Import(context.WithoutCancel(ctx), im.batch)
 		if err != nil {
-			return fmt.Errorf("%w; broken off before line %d of the file: run the import again to go on", connect.StoreError(err), im.lines[0])
+			return fmt.Errorf("%w; the import was interrupted before line %d of the file: run it again to continue", connect.StoreError(err), im.lines[0])
 		}
-		for i, fate := range fates {
-			im.fates[fate.Kind]++
-			if what := fateNames[fate.Kind]; what != "" {
-				im.problems = append(im.problems, problem{im.lines[i], what, fmt.Sprintf("user %d: %s", im.batch[i].ID, fate.Reason)})
+		for i, outcome := range outcomes {
+			im.outcomes[outcome.Kind]++
+			if kind := outcomeNames[outcome.Kind]; kind != "" {
+				im.problems = append(im.problems, problem{im.lines[i], kind, fmt.Sprintf("user %d: %s", im.batch[i].ID, outcome.Reason)})
 			}
 		}
 	}
 	im.report()
-	im.batch, im.lines, im.problems, im.begun = im.batch[:0], im.lines[:0], im.problems[:0], im.read
+	im.batch, im.lines, im.problems, im.batchAt = im.batch[:0], im.lines[:0], im.problems[:0], im.read
 	share := 0.0
 	if im.size > 0 {
 		share = float64(im.read) / float64(im.size)
 	}
 	users := int64(0)
-	for _, n := range im.fates {
+	for _, n := range im.outcomes {
 		users += n
 	}
 	im.progress.at(users, share)
 	return nil
 }
 
-// fateNames are those of the fates that are reported.
-var fateNames = map[store.ImportOutcome]string{store.Conflicting: "conflict", store.Unreadable: "unreadable"}
+// outcomeNames are the names of the outcomes that are reported.
+var outcomeNames = map[store.ImportOutcome]string{store.Conflicting: "conflict", store.Unreadable: "unreadable"}
 
-// report reports the problems by line.
+// report prints the problems in the order of the lines.
 func (im *importing) report() {
 	if len(im.problems) == 0 {
 		return
@@ -214,16 +217,16 @@ func (im *importing) report() {
 	slices.SortFunc(im.problems, func(a, b problem) int { return cmp.Compare(a.line, b.line) })
 	im.progress.clear()
 	for _, p := range im.problems {
-		fmt.Fprintf(im.stdout, "line %d: %s: %s\n", p.line, p.what, p.reason)
+		fmt.Fprintf(im.stdout, "line %d: %s: %s\n", p.line, p.kind, p.reason)
 	}
 }
 
-// sum says what became of all.
-func (im *importing) sum() {
+// printSummary prints how many users and lines had which result.
+func (im *importing) printSummary() {
 	did := "imported"
 	if im.options.DryRun {
 		did = "to be imported"
 	}
 	fmt.Fprintf(im.stderr, "%d users %s, %d already there, %d conflicts, %d unreadable, %d lines malformed; ids of new users are greater than %d\n",
-		im.fates[store.Imported], did, im.fates[store.AlreadyThere], im.fates[store.Conflicting], im.fates[store.Unreadable], im.malformed, im.users.ReservedIDs())
+		im.outcomes[store.Imported], did, im.outcomes[store.AlreadyThere], im.outcomes[store.Conflicting], im.outcomes[store.Unreadable], im.malformed, im.users.ReservedIDs())
 }

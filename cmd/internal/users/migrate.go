@@ -16,12 +16,12 @@ import (
 )
 
 // Migrate is the command migrate.
-var Migrate = cli.Command{Name: "migrate", Summary: "bring the database's schema up to date", Run: runMigrate}
+var Migrate = cli.Command{Name: "migrate", Summary: "migrate the schema of the database", Run: runMigrate}
 
 func runMigrate(ctx context.Context, env *cli.Env, args []string) int {
 	flags := env.NewFlags("[--check]",
-		"Brings the database's schema up to date: an empty database, an older one, or\none that the Python service filled. What is up to date is left alone.")
-	check := flags.Bool("check", false, "change nothing; end with status 78 where there is something to be done")
+		"Migrates the schema of the database to the version of this program. The database\nmay be empty, of an older version, or of the Python service. A schema that is up\nto date is not changed.")
+	check := flags.Bool("check", false, "change nothing; end with status 78 if the schema must be migrated")
 	if status, done := flags.Parse(args, 0); done {
 		return status
 	}
@@ -57,7 +57,7 @@ func migrate(ctx context.Context, c *config.Config, check bool, stdout io.Writer
 		return err
 	}
 	if want := store.SchemaVersion(); version > want {
-		fmt.Fprintf(stdout, "the schema is newer than this program's version %d, which works with it: version %d\n", want, version)
+		fmt.Fprintf(stdout, "the schema has version %d, which is newer than version %d of this program but compatible\n", version, want)
 		return nil
 	}
 	fmt.Fprintf(stdout, "the schema is up to date: version %d\n", version)

@@ -14,36 +14,36 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
-const rekeyAbout = `Seals all access tokens in the database by the first key of
-database.encryption_key, and the notifications in the outbox that hold any, as far
-as another key of that list opens them. Then the other keys can be removed. Before,
-every instance has to run with the new key as the first.
+const rekeyAbout = `Encrypts all access tokens in the database, and the notifications in the outbox that
+contain any, with the first key of database.encryption_key. The other keys of the
+list decrypt them. Then the other keys can be removed. Before, each instance must
+run with the new key as the first.
 
-The service goes on meanwhile. What is sealed by the first key already is only
-read, so this may be interrupted, and run again to go on. It goes through
-everything until there is nothing left to do.
+The service can run at the same time. Values that are encrypted with the first key
+are only read, so that rekey can be interrupted and run again. It makes passes over
+the tables until nothing is left to do.
 
-What no key opens is listed, and left as it is. With --dry-run nothing is changed:
-it counts what is sealed by which key, and finds what none opens.
+Values that no key decrypts are listed and not changed. With --dry-run nothing is
+changed: rekey counts the values of each key and finds those that no key decrypts.
 
-Ends with status 0 when all that is stored is sealed by the first key or, with
---dry-run, by any; 1 when something is not, or this was interrupted; 78 when the
-settings or the schema are wrong; 129 when PostgreSQL is out of reach.`
+Exit status: 0 if all values are encrypted with the first key or, with --dry-run,
+with any key; 1 if some are not, or rekey was interrupted; 78 if the settings or
+the schema are wrong; 129 if PostgreSQL is unreachable.`
 
 // Rekey is the command rekey.
-var Rekey = cli.Command{Name: "rekey", Summary: "seal all access tokens by the first encryption key", Run: runRekey}
+var Rekey = cli.Command{Name: "rekey", Summary: "encrypt all access tokens with the first encryption key", Run: runRekey}
 
 func runRekey(ctx context.Context, env *cli.Env, args []string) int {
 	flags := env.NewFlags("[--dry-run] [--rate n] [--batch n] [--json]", rekeyAbout)
 	dryRun := flags.Bool("dry-run", false, "change nothing; only count")
-	rate := flags.Int("rate", 1000, "re-seal at most `n` rows a second, and read ten times as many; 0 is no limit")
+	rate := flags.Int("rate", 1000, "encrypt at most `n` rows per second and read at most ten times as many; 0 means no limit")
 	batch := flags.Int("batch", 200, "read and write `n` rows at a time, 1 to 10000")
 	asJSON := flags.Bool("json", false, "print one JSON document, for programs")
 	if status, done := flags.Parse(args, 0); done {
 		return status
 	}
 	if *rate < 0 || *batch < 1 || *batch > 10_000 {
-		return flags.Wrong(errors.New("--rate is at least 0, and --batch is 1 to 10000"))
+		return flags.Wrong(errors.New("--rate must be at least 0 and --batch must be 1 to 10000"))
 	}
 	c, err := config.Load(env.Environ)
 	if err != nil {
@@ -60,11 +60,11 @@ func runRekey(ctx context.Context, env *cli.Env, args []string) int {
 			printReport = r.printJSON
 		}
 		if err := printReport(env.Stdout); err != nil {
-			return env.Fail(fmt.Errorf("printing the report: %w", err))
+			return env.Fail(fmt.Errorf("print the report: %w", err))
 		}
 	}
 	switch {
-	case err == nil && r.good():
+	case err == nil && r.succeeded():
 		return cli.StatusOK
 	case err != nil && !r.interrupted:
 		return env.Fail(err)
@@ -72,7 +72,7 @@ func runRekey(ctx context.Context, env *cli.Env, args []string) int {
 	return cli.StatusFailure
 }
 
-// rekey opens the database and has it rekeyed.
+// rekey opens the database and rekeys it.
 func rekey(ctx context.Context, c *config.Config, o store.RekeyOptions) (store.RekeyReport, error) {
 	opening, cancel := context.WithTimeout(ctx, connect.Timeout)
 	defer cancel()

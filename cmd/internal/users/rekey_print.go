@@ -14,26 +14,25 @@ import (
 )
 
 const (
-	// rekeyLineEvery is how often progress is told where there is no terminal,
-	// and rekeyShowEvery where there is one.
-	rekeyLineEvery = 30 * time.Second
-	rekeyShowEvery = 100 * time.Millisecond
+	// The intervals of progress reports on a terminal and elsewhere.
+	rekeyTerminalInterval = 100 * time.Millisecond
+	rekeyLineInterval     = 30 * time.Second
 
 	rekeyBarWidth = 30
 )
 
-// A rekeyProgress tells how far rekey is.
+// A rekeyProgress reports the progress of rekey.
 type rekeyProgress struct {
 	report *cli.Progress
-	passes int       // that have begun
-	begun  time.Time // the last of them
+	passes int       // that have started
+	begun  time.Time // when the last of them started
 }
 
 func newRekeyProgress(stderr io.Writer) *rekeyProgress {
-	return &rekeyProgress{report: cli.NewProgress(stderr, rekeyShowEvery, rekeyLineEvery)}
+	return &rekeyProgress{report: cli.NewProgress(stderr, rekeyTerminalInterval, rekeyLineInterval)}
 }
 
-// at may tell how far it is.
+// at reports the progress if a report is due.
 func (p *rekeyProgress) at(at store.RekeyProgress) {
 	if at.Passes != p.passes {
 		p.passes, p.begun = at.Passes, time.Now()
@@ -42,7 +41,7 @@ func (p *rekeyProgress) at(at store.RekeyProgress) {
 		return
 	}
 	read := at.Tokens.Read + at.Notifications.Read
-	text := fmt.Sprintf("%3.0f %%  %d read, %d re-sealed, %d unreadable", 100*at.Fraction,
+	text := fmt.Sprintf("%3.0f %%  %d read, %d encrypted, %d unreadable", 100*at.Fraction,
 		read, at.Tokens.Resealed+at.Notifications.Resealed, at.Tokens.Unreadable+at.Notifications.Unreadable)
 	if took := time.Since(p.begun); at.Fraction > 0 && at.Fraction < 1 && took >= time.Second {
 		left := time.Duration(float64(took) * (1 - at.Fraction) / at.Fraction)
@@ -56,33 +55,33 @@ func (p *rekeyProgress) at(at store.RekeyProgress) {
 	p.report.Report(fmt.Sprintf("pass %d%s %s", at.Passes, between, text))
 }
 
-// clear makes way for other lines.
+// clear erases the line on the terminal.
 func (p *rekeyProgress) clear() { p.report.Clear() }
 
-// A rekeyReport is what rekey has to say in the end.
+// A rekeyReport is the result of rekey.
 type rekeyReport struct {
 	store.RekeyReport
 	dryRun      bool
 	interrupted bool
 }
 
-// unreadable is how much no key opens.
+// unreadable is the number of values that no key decrypts.
 func (r *rekeyReport) unreadable() int64 { return r.Tokens.Unreadable + r.Notifications.Unreadable }
 
-// good says whether all is as it was asked for.
-func (r *rekeyReport) good() bool { return (r.Done || r.dryRun) && r.unreadable() == 0 }
+// succeeded says whether rekey has reached its goal.
+func (r *rekeyReport) succeeded() bool { return (r.Done || r.dryRun) && r.unreadable() == 0 }
 
 // print prints the report for people.
 func (r *rekeyReport) print(w io.Writer) error {
 	var b bytes.Buffer
-	table := cli.NewTable(&b, "", "READ", "RE-SEALED", "NOT BY THE FIRST KEY", "UNREADABLE")
+	table := cli.NewTable(&b, "", "READ", "ENCRYPTED", "WITH ANOTHER KEY", "UNREADABLE")
 	n := func(n int64) string { return strconv.FormatInt(n, 10) }
 	for name, c := range r.counts {
 		table.Row(name, n(c.Read), n(c.Resealed), n(c.Stale), n(c.Unreadable))
 	}
 	table.Flush()
 	if len(r.Unreadable) > 0 {
-		fmt.Fprintln(&b, "\nNo key opens:")
+		fmt.Fprintln(&b, "\nNo key decrypts:")
 		for _, u := range r.Unreadable {
 			if u.Service != "" {
 				fmt.Fprintf(&b, "  user %d, the access token of %s\n", u.UserID, u.Service)
@@ -99,7 +98,7 @@ func (r *rekeyReport) print(w io.Writer) error {
 	return err
 }
 
-// counts yields the counts, in order.
+// counts yields the counts of each kind of values.
 func (r *rekeyReport) counts(yield func(name string, c store.RekeyCount) bool) {
 	_ = yield("access tokens", r.Tokens) && yield("notifications", r.Notifications)
 }
@@ -107,16 +106,16 @@ func (r *rekeyReport) counts(yield func(name string, c store.RekeyCount) bool) {
 func (r *rekeyReport) verdict() string {
 	switch stale := r.Tokens.Stale + r.Notifications.Stale; {
 	case r.interrupted:
-		return fmt.Sprintf("Interrupted in pass %d. Run it again to go on.", r.Passes)
+		return fmt.Sprintf("Interrupted in pass %d. Run rekey again to continue.", r.Passes)
 	case r.unreadable() > 0:
-		return "What no key opens was left as it is. Is a key missing in database.encryption_key?"
+		return "Values that no key decrypts were not changed. Is a key missing in database.encryption_key?"
 	case r.Done:
-		return "All is sealed by the first key. The others can be removed."
+		return "All values are encrypted with the first key. The other keys can be removed."
 	case r.dryRun:
-		return fmt.Sprintf("Nothing was changed. Without --dry-run, %d would be re-sealed.", stale)
+		return fmt.Sprintf("Nothing was changed. Without --dry-run, %d values would be encrypted with the first key.", stale)
 	default:
-		return "Some program still seals by another key, or keeps rows locked.\n" +
-			"Does every instance run with the new key as the first? Then run it again."
+		return "A program still encrypts with another key, or keeps rows locked.\n" +
+			"If each instance runs with the new key as the first, run rekey again."
 	}
 }
 

@@ -177,7 +177,7 @@ func TestAnExportIsReadByNobodyElse(t *testing.T) {
 	if err := errors.Join(os.Remove(path+".partial"), syscall.Mkfifo(path+".partial", 0o640)); err != nil {
 		t.Fatal(err)
 	}
-	if status, _, stderr := runOn(t, s, "export", "--output", path, "--resume"); status != 1 || !strings.Contains(stderr, "no regular file") {
+	if status, _, stderr := runOn(t, s, "export", "--output", path, "--resume"); status != 1 || !strings.Contains(stderr, "not a regular file") {
 		t.Errorf("to a FIFO: %d, %s", status, stderr)
 	}
 	if info, err := os.Stat(path + ".partial"); err != nil || info.Mode().Perm() != 0o640 {
