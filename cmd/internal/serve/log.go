@@ -9,12 +9,12 @@ import (
 	"github.com/glotpod/ident/config"
 )
 
-// newLogger returns a logger that writes to w, one line an entry, but for
-// stack traces in the console format.
+// newLogger returns a logger that writes to w. Each entry is one line, except for stack
+// traces in the console format.
 func newLogger(c config.Log, w io.Writer) *zap.Logger {
 	level, err := zapcore.ParseLevel(c.Level)
 	if err != nil {
-		panic(err) // config has checked it
+		panic(err) // package config has checked the level
 	}
 	var encoder zapcore.Encoder
 	if c.Format == config.LogConsole {

@@ -1,4 +1,5 @@
-// Package serve is the command serve: an instance of the service.
+// Package serve is the command serve, which runs an instance: its database, its HTTP
+// server, its tracing and its log.
 package serve
 
 import (
@@ -28,10 +29,10 @@ import (
 )
 
 // Command is the command serve.
-var Command = cli.Command{Name: "serve", Summary: "run an instance (also without any command)", Run: run}
+var Command = cli.Command{Name: "serve", Summary: "run an instance (the default command)", Run: run}
 
 func run(ctx context.Context, env *cli.Env, args []string) int {
-	flags := env.NewFlags("", "Runs an instance until it is asked to stop (SIGTERM, SIGINT).")
+	flags := env.NewFlags("", "Runs an instance until SIGTERM or SIGINT.")
 	if status, done := flags.Parse(args, 0); done {
 		return status
 	}
@@ -49,7 +50,7 @@ func run(ctx context.Context, env *cli.Env, args []string) int {
 	return cli.StatusOK
 }
 
-// serve runs an instance until ctx is done, which is no error.
+// serve runs an instance until ctx is done.
 func serve(ctx context.Context, c *config.Config, log *zap.Logger, version string) error {
 	log.Info("starting", zap.String("version", version), zap.String("instance", c.Cluster.Instance))
 	registry := newRegistry(version)
@@ -101,7 +102,7 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger, version strin
 		Mailbox:    c.Actor.Mailbox,
 		Limits:     msgpack.Limits{Bytes: c.Limits.BodyBytes, Depth: c.Limits.Depth, Values: c.Limits.Values},
 		InFlight:   int64(c.Limits.InFlightBytes),
-		Cache:      warmUsers(c),
+		Cache:      cacheOptions(c),
 		Insist:     c.AMQP.Insist,
 		Grace:      c.Shutdown.Grace,
 		Log:        log,
@@ -112,17 +113,18 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger, version strin
 	return instance.Run(ctx)
 }
 
-// heapFloor is how many bytes the garbage collector takes for used from the start. It
-// comes when as much again has been allocated; by itself it would come for each few
-// megabytes, as little as is in use, and take a fifth of the CPU time of a write.
-// Nobody touches these bytes, so they take no memory; the garbage beside them does.
+// heapFloor is the size in bytes of an allocation that is never used. It makes the heap
+// look larger to the garbage collector, which runs when the heap has doubled. Without it,
+// the garbage collector would run each time a few megabytes have been allocated, and
+// would take a fifth of the CPU time of a write. The pages of the allocation are never
+// touched, so that they take no memory; the additional garbage does.
 const heapFloor = 32 << 20
 
-// newRegistry returns a registry with what there is to know about any process.
+// newRegistry returns a registry with the metrics of the process.
 func newRegistry(version string) *prometheus.Registry {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "glotpod_ident_build_info",
-		Help:        "1, and by its labels which program this is.",
+		Help:        "Always 1. The labels are the version of the program and of Go.",
 		ConstLabels: prometheus.Labels{"version": version, "go_version": runtime.Version()},
 	})
 	build.Set(1)
@@ -131,9 +133,9 @@ func newRegistry(version string) *prometheus.Registry {
 	return r
 }
 
-// checkKeys has the encryption keys checked, beside everything else. end breaks that
-// off where it has to, and waits for it.
-func checkKeys(ctx context.Context, users *store.Store) (end func()) {
+// checkKeys starts a check of the encryption keys in the background. stop cancels the
+// check and waits for its end.
+func checkKeys(ctx context.Context, users *store.Store) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var checking sync.WaitGroup
 	checking.Go(func() { users.CheckKeyring(ctx) })
@@ -143,14 +145,14 @@ func checkKeys(ctx context.Context, users *store.Store) (end func()) {
 	}
 }
 
-// openStore opens the database, as patiently as the settings say, and makes sure
-// that this instance fits into the database's cluster. start is the number of
-// this run.
+// openStore opens the database. It retries as the settings say. It fails if the
+// parameters of this instance differ from those of the cluster. start is the number of
+// this start.
 func openStore(ctx context.Context, c *config.Config, log *zap.Logger) (users *store.Store, start int64, err error) {
 	patience := cluster.Retrier{Insist: c.AMQP.Insist}
-	var final error // one that patience does not mend
+	var final error // an error that a retry cannot mend
 	err = patience.Retry(ctx, func(err error) {
-		log.Warn("database out of reach", zap.Error(err))
+		log.Warn("database unreachable", zap.Error(err))
 	}, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, connect.Timeout)
 		defer cancel()
@@ -170,7 +172,7 @@ func openStore(ctx context.Context, c *config.Config, log *zap.Logger) (users *s
 
 func register(ctx context.Context, c *config.Config, log *zap.Logger) (_ *store.Store, start int64, err error) {
 	options := connect.Store(c, log)
-	options.Maintain, options.MaintainAfter = true, tendAfter+rand.N(tendSpread)
+	options.Maintain, options.MaintainAfter = true, minMaintainAfter+rand.N(maintainAfterSpread)
 	users, err := store.Open(ctx, options)
 	if err != nil {
 		return nil, 0, err
@@ -192,22 +194,22 @@ func register(ctx context.Context, c *config.Config, log *zap.Logger) (_ *store.
 	return users, start, err
 }
 
-// clusterSecret derives what the instances of a cluster, and nobody else, know:
-// they have the encryption keys in common.
+// clusterSecret derives the secrets that only the instances of a cluster know, one from
+// each encryption key.
 func clusterSecret(c *config.Config) (secret [][]byte, err error) {
 	for _, key := range c.Database.EncryptionKeys {
 		encryption := key.Reveal()
 		derived, err := hkdf.Key(sha256.New, encryption[:], nil, "glotpod.ident cluster", sha256.Size)
 		if err != nil {
-			return nil, fmt.Errorf("deriving the cluster's secret: %w", err)
+			return nil, fmt.Errorf("derive the secret of the cluster: %w", err)
 		}
 		secret = append(secret, derived)
 	}
 	return secret, nil
 }
 
-// warmUsers returns the bounds on the users who are kept in memory, nil for none.
-func warmUsers(c *config.Config) *actor.CacheOptions {
+// cacheOptions returns the limits of the cache of users, nil for no cache.
+func cacheOptions(c *config.Config) *actor.CacheOptions {
 	if !c.Actor.ReadCache {
 		return nil
 	}
@@ -215,7 +217,8 @@ func warmUsers(c *config.Config) *actor.CacheOptions {
 }
 
 const (
-	// The tables are first tended at some time after a start.
-	tendAfter  = 20 * time.Second
-	tendSpread = 40 * time.Second
+	// The first maintenance of the tables starts at a random time after the start of the
+	// instance, so that instances that start together do not do it together.
+	minMaintainAfter    = 20 * time.Second
+	maintainAfterSpread = 40 * time.Second
 )

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/url"
-	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
@@ -14,30 +13,32 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
+	"github.com/glotpod/ident/cluster/throttle"
 	"github.com/glotpod/ident/config"
 )
 
 const (
-	spansWaiting = 4096 // at most; what is beyond is dropped
-	spansAtOnce  = 512
-	sendEvery    = time.Second
-	sendTimeout  = 5 * time.Second
+	maxQueuedSpans = 4096 // further spans are dropped
+	maxBatchSpans  = 512
+	sendInterval   = time.Second
+	sendTimeout    = 5 * time.Second
 
-	// flushTimeout bounds how long the end of the process waits for the last spans.
+	// flushTimeout bounds the wait for the last spans when the process ends.
 	flushTimeout = 3 * time.Second
 
-	// complainEvery is how often the log says that spans cannot be sent.
-	complainEvery = time.Minute
+	// failureLogInterval is the minimum time between two log lines about spans that
+	// could not be sent.
+	failureLogInterval = time.Minute
 )
 
-// tracing sends spans to a collector, beside the work: what cannot be sent in time
-// is dropped.
+// tracing sends spans to a collector in the background. It drops spans that cannot be
+// sent in time.
 type tracing struct {
 	tracer   trace.Tracer // nil: no tracing
 	provider *sdk.TracerProvider
 }
 
-// openTracing traces as the settings say, or not at all.
+// openTracing starts tracing. It does nothing if the settings name no collector.
 func openTracing(c *config.Config, log *zap.Logger, version string) (*tracing, error) {
 	if c.Tracing.Endpoint == "" {
 		return new(tracing), nil
@@ -46,7 +47,7 @@ func openTracing(c *config.Config, log *zap.Logger, version string) (*tracing, e
 	if err != nil {
 		return nil, fmt.Errorf("tracing.endpoint: %w", err)
 	}
-	// It connects when there is something to send.
+	// The exporter connects when it has spans to send.
 	exporter, err := otlptracehttp.New(context.Background(),
 		otlptracehttp.WithEndpointURL(endpoint),
 		otlptracehttp.WithTimeout(sendTimeout),
@@ -61,48 +62,39 @@ func openTracing(c *config.Config, log *zap.Logger, version string) (*tracing, e
 			semconv.ServiceInstanceID(c.Cluster.Instance),
 		)),
 		sdk.WithSampler(sdk.ParentBased(sdk.TraceIDRatioBased(c.Tracing.Sample))),
-		sdk.WithBatcher(&complaining{SpanExporter: exporter, log: log},
-			sdk.WithMaxQueueSize(spansWaiting),
-			sdk.WithMaxExportBatchSize(spansAtOnce),
-			sdk.WithBatchTimeout(sendEvery),
+		sdk.WithBatcher(&loggingExporter{exporter, throttle.New(log, zap.WarnLevel, "spans not sent", failureLogInterval)},
+			sdk.WithMaxQueueSize(maxQueuedSpans),
+			sdk.WithMaxExportBatchSize(maxBatchSpans),
+			sdk.WithBatchTimeout(sendInterval),
 			sdk.WithExportTimeout(sendTimeout)),
 	)
 	return &tracing{tracer: provider.Tracer("github.com/glotpod/ident"), provider: provider}, nil
 }
 
-// close sends what is left, as far as that can be done soon.
+// close sends the remaining spans. It waits for at most flushTimeout.
 func (t *tracing) close() {
 	if t.provider == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
 	defer cancel()
-	t.provider.Shutdown(ctx) // what fails has been logged
+	t.provider.Shutdown(ctx) // the exporter has logged an error
 }
 
-// complaining logs now and then that spans could not be sent, and counts them in
-// between. The error stays here: the SDK would hand it to a global handler.
-type complaining struct {
-	sdk.SpanExporter
-	log *zap.Logger
-
-	mu   sync.Mutex // guards the following fields
-	told time.Time
-	lost int
+// A loggingExporter logs that spans could not be sent, and how many. It returns no
+// error, because the SDK would pass the error to a global handler.
+type loggingExporter struct {
+	exporter sdk.SpanExporter
+	failed   *throttle.Logger // counts spans
 }
 
 // ExportSpans implements [sdk.SpanExporter].
-func (c *complaining) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
-	err := c.SpanExporter.ExportSpans(ctx, spans)
-	if err == nil {
-		return nil
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.lost += len(spans)
-	if time.Since(c.told) >= complainEvery {
-		c.log.Warn("spans not sent", zap.Error(err), zap.Int("since_last_told", c.lost))
-		c.told, c.lost = time.Now(), 0
+func (e *loggingExporter) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
+	if err := e.exporter.ExportSpans(ctx, spans); err != nil {
+		e.failed.Log(len(spans), zap.Error(err))
 	}
 	return nil
 }
+
+// Shutdown implements [sdk.SpanExporter].
+func (e *loggingExporter) Shutdown(ctx context.Context) error { return e.exporter.Shutdown(ctx) }
