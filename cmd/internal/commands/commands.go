@@ -41,19 +41,19 @@ func printHelp(w io.Writer, p cli.Program) {
 	fmt.Fprint(w, "glotpod-ident is the identity service of GlotPod.\n\nUsage: glotpod-ident [command] [arguments]\n\nCommands:\n")
 	p.PrintCommands(w)
 	fmt.Fprint(w, `
-glotpod-ident <command> --help tells more of a command.
+glotpod-ident <command> --help describes a command.
 
-Settings come from the TOML file that the environment variable
-GLOTPOD_IDENT_SETTINGS names, and from the environment: the key amqp.host is
-the variable GLOTPOD_IDENT__AMQP__HOST as well.
+Settings come from the environment and from the TOML file that the environment
+variable GLOTPOD_IDENT_SETTINGS names. The variable of the setting amqp.host is
+GLOTPOD_IDENT__AMQP__HOST.
 
 `)
 	for _, e := range config.Reference() {
 		fmt.Fprintf(w, "  %s (%s)\n      %s\n", e.Key, e.Default, e.Help)
 	}
 	fmt.Fprint(w, `
-Exit status: 0 when all went well or the instance was asked to stop, 78 when the
-settings or the schema are wrong or RabbitMQ refuses the login, 129 when RabbitMQ
-or PostgreSQL is out of reach, 1 for other failures, 2 for wrong arguments.
+Exit status: 0 after success and after an instance was asked to stop, 78 if the
+settings or the schema are wrong or RabbitMQ refuses the login, 129 if RabbitMQ
+or PostgreSQL is unreachable, 1 for other errors, 2 for wrong arguments.
 `)
 }

@@ -9,24 +9,23 @@ import (
 )
 
 const (
-	// consoleLines is how much may wait for a terminal that is slow.
+	// consoleLines is how many outputs may wait for a slow terminal.
 	consoleLines = 1000
 
 	// maxLineLength is how many bytes of a line are printed.
 	maxLineLength = 16 << 10
 
-	// stallTimeout is for how long a terminal may take nothing before output is
-	// left out: whoever holds it up is not to hold up the instances.
+	// stallTimeout is how long a full queue may block before output is dropped, so that
+	// a terminal that is stopped does not block the instances.
 	stallTimeout = time.Second
 )
 
-// A console prints what several processes write, each line whole. What is to
-// be printed waits in a queue of bounded length, and is left out when that does
-// not move.
+// A console prints the output of several processes without mixing their lines. Output
+// waits in a queue of bounded length. If the queue stays full, output is dropped.
 type console struct {
 	queue   chan output
 	printed chan struct{} // closed once the queue is closed and empty
-	leftOut atomic.Int64  // since the queue last moved
+	dropped atomic.Int64  // outputs since the console last printed
 }
 
 type output struct {
@@ -43,14 +42,14 @@ func newConsole() *console {
 func (c *console) run() {
 	defer close(c.printed)
 	for o := range c.queue {
-		io.WriteString(o.to, o.text) // where that fails there is nobody to be told
-		if n := c.leftOut.Swap(0); n > 0 {
-			fmt.Fprintf(o.to, "(%d lines are left out here: they came faster than they were taken)\n", n)
+		io.WriteString(o.to, o.text) // an error cannot be reported anywhere
+		if n := c.dropped.Swap(0); n > 0 {
+			fmt.Fprintf(o.to, "(%d lines were dropped here because the terminal was too slow)\n", n)
 		}
 	}
 }
 
-// close returns when everything is printed. Nothing may be printed after it.
+// close waits until everything is printed. print must not be called after close.
 func (c *console) close() {
 	close(c.queue)
 	<-c.printed
@@ -64,21 +63,20 @@ func (c *console) print(to io.Writer, text string) {
 		return
 	default:
 	}
-	if c.leftOut.Load() == 0 {
-		patience := time.NewTimer(stallTimeout)
-		defer patience.Stop()
+	if c.dropped.Load() == 0 {
+		timer := time.NewTimer(stallTimeout)
+		defer timer.Stop()
 		select {
 		case c.queue <- o:
 			return
-		case <-patience.C:
+		case <-timer.C:
 		}
 	}
-	c.leftOut.Add(1)
+	c.dropped.Add(1)
 }
 
-// lines returns a writer for one stream of a process, which prints each of its
-// lines behind a prefix. Of a line that is very long, the end is left out; one
-// that the process dies before it has finished is not printed.
+// lines returns a writer for one output of a process. It prints each complete line after
+// a prefix. It cuts a line at maxLineLength.
 func (c *console) lines(to io.Writer, prefix string) io.Writer {
 	return &lineWriter{console: c, to: to, prefix: prefix}
 }
@@ -87,7 +85,7 @@ type lineWriter struct {
 	console *console
 	to      io.Writer
 	prefix  string
-	line    []byte // the beginning of one, without its prefix
+	line    []byte // the incomplete line, without the prefix
 }
 
 func (l *lineWriter) Write(p []byte) (int, error) {

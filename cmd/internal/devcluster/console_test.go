@@ -9,20 +9,20 @@ import (
 	"testing/synctest"
 )
 
-// terminal keeps what is printed, while it is not held up.
+// A terminal records the output.
 type terminal struct {
-	taking chan struct{} // closed when it takes what is printed, nil for always
-	text   strings.Builder
+	unblocked chan struct{} // Write blocks until it is closed; nil: Write does not block
+	text      strings.Builder
 }
 
 func (o *terminal) Write(p []byte) (int, error) {
-	if o.taking != nil {
-		<-o.taking
+	if o.unblocked != nil {
+		<-o.unblocked
 	}
 	return o.text.Write(p)
 }
 
-func TestDevConsoleKeepsTheLinesOfSeveralProcessesWhole(t *testing.T) {
+func TestConsoleDoesNotMixLines(t *testing.T) {
 	const processes, lines = 8, 100
 	out := new(terminal)
 	c := newConsole()
@@ -60,7 +60,7 @@ func TestDevConsoleKeepsTheLinesOfSeveralProcessesWhole(t *testing.T) {
 	}
 }
 
-func TestDevConsoleCutsALineThatIsVeryLong(t *testing.T) {
+func TestConsoleCutsLongLines(t *testing.T) {
 	out := new(terminal)
 	c := newConsole()
 	w := c.lines(out, "> ")
@@ -74,24 +74,24 @@ func TestDevConsoleCutsALineThatIsVeryLong(t *testing.T) {
 	}
 }
 
-func TestDevConsoleThatIsHeldUpHoldsUpNoProcessForLong(t *testing.T) {
+func TestConsoleDropsLinesWhileItIsBlocked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		out := &terminal{taking: make(chan struct{})}
+		out := &terminal{unblocked: make(chan struct{})}
 		c := newConsole()
 		w := c.lines(out, "")
 		const written = 3 * consoleLines
 		io.WriteString(w, "first\n")
-		synctest.Wait() // it is being printed
+		synctest.Wait() // until the console prints it
 		for n := range written {
-			fmt.Fprintln(w, n) // in the end this waits, but for stallTimeout alone
+			fmt.Fprintln(w, n) // when the queue is full, one write waits for stallTimeout
 		}
-		close(out.taking)
+		close(out.unblocked)
 		synctest.Wait()
 		io.WriteString(w, "last\n")
 		c.close()
 
 		lines := strings.Split(out.text.String(), "\n")
-		note := fmt.Sprintf("(%d lines are left out", written-consoleLines)
+		note := fmt.Sprintf("(%d lines were dropped", written-consoleLines)
 		if !strings.HasPrefix(lines[1], note) {
 			t.Errorf("the second line is %q, want %q", lines[1], note)
 		}

@@ -11,7 +11,7 @@ import (
 
 const about = `Runs some instances with a RabbitMQ and a PostgreSQL of their own, on free ports
 of the loopback address of this machine, until Ctrl-C. An instance that ends is
-started again. The next run uses the same data. A second Ctrl-C kills everything.
+restarted. The next run uses the same data. A second Ctrl-C kills everything.
 Of the settings in the environment, only ` + levelVariable + ` is used.`
 
 func run(ctx context.Context, env *cli.Env, args []string) int {

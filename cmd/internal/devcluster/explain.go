@@ -9,7 +9,7 @@ import (
 	"github.com/glotpod/ident/config"
 )
 
-// explain says where everything is, and what can be done with it.
+// explain prints the addresses of the servers and commands to try.
 func (c *Cluster) explain() {
 	settings := config.SettingsVariable + "=" + shellWord(c.folder.settings())
 	program := shellWord(shortestPath(c.options.Program))
@@ -22,7 +22,7 @@ func (c *Cluster) explain() {
 GlotPod's identity service is running. Ctrl-C stops it.
 
   RabbitMQ    %s
-              %s shows what is in it (%s/%s)
+              %s is its management page (%s/%s)
   PostgreSQL  %s
   settings    %s
 %s
@@ -30,15 +30,15 @@ In another terminal, from this folder, try:
 
   %s %s call list
 
-See who owns which partition of the users:
+Show the instances and the owner of each partition:
 
   %s %s status
 
-Add an instance, until Ctrl-C:
+Run one more instance, until Ctrl-C:
 
   %s %s=%s %s=127.0.0.1:0 %s serve
 
-Kill one, which starts again after %v:
+Kill an instance, which is restarted after %v:
 
   %s
 `,

@@ -15,11 +15,11 @@ import (
 	"github.com/glotpod/ident/deploy/localserver"
 )
 
-// defaultFolder is where dev keeps its data when it is not told. It is ""
-// where the environment names no home.
+// defaultFolder returns the default folder for the data. It returns "" if the user has no
+// home folder.
 func defaultFolder() string {
 	if os.Geteuid() == 0 {
-		// PostgreSQL's own user, whom it runs as then, cannot enter root's home.
+		// PostgreSQL then runs as a user of its own, which cannot enter root's home.
 		return "/var/lib/glotpod-ident/dev"
 	}
 	state := os.Getenv("XDG_STATE_HOME")
@@ -33,7 +33,7 @@ func defaultFolder() string {
 	return filepath.Join(state, "glotpod-ident", "dev")
 }
 
-// folder holds all data of dev. It belongs to one process at a time.
+// A folder holds all data of a cluster. One process at a time uses it.
 type folder struct {
 	path string
 	lock *os.File
@@ -44,10 +44,10 @@ func (f *folder) rabbitmq() string { return filepath.Join(f.path, "rabbitmq") }
 func (f *folder) settings() string { return filepath.Join(f.path, "ident.toml") }
 func (f *folder) key() string      { return filepath.Join(f.path, "encryption_key") }
 
-// openFolder makes the folder if there is none, and takes possession of it.
+// openFolder creates the folder if it does not exist, and locks it.
 func openFolder(path string) (*folder, error) {
 	if path == "" {
-		return nil, errors.New("there is no home folder for the data: name a folder by --data")
+		return nil, errors.New("there is no home folder for the data: name a folder with --data")
 	}
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -68,7 +68,7 @@ func openFolder(path string) (*folder, error) {
 	case nil:
 		return &folder{path, lock}, nil
 	case syscall.EWOULDBLOCK:
-		err = fmt.Errorf("another glotpod-ident-dev uses %s: end that one, or choose another folder by --data", path)
+		err = fmt.Errorf("another glotpod-ident-dev uses %s: stop it, or use another folder with --data", path)
 		return nil, errors.Join(err, lock.Close())
 	default:
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", lock.Name(), err), lock.Close())
@@ -77,7 +77,7 @@ func openFolder(path string) (*folder, error) {
 
 func (f *folder) close() { f.lock.Close() }
 
-// reset removes everything but the lock.
+// reset removes everything except the lock.
 func (f *folder) reset() error {
 	for _, path := range []string{f.postgres(), f.rabbitmq(), f.settings(), f.key()} {
 		if err := os.RemoveAll(path); err != nil {
@@ -87,9 +87,8 @@ func (f *folder) reset() error {
 	return nil
 }
 
-// writeSettings writes the settings that all instances share, and an encryption
-// key if there is none yet. The servers' ports, and so the settings, change with
-// each start.
+// writeSettings writes the settings that all instances share, and an encryption key if
+// there is none. The settings change with each start, since the servers get other ports.
 func (f *folder) writeSettings(r *localserver.RabbitMQ, p *localserver.Postgres, logFormat string) error {
 	if _, err := os.Stat(f.key()); errors.Is(err, fs.ErrNotExist) {
 		if err := writeSecret(f.key(), []byte(config.GenerateKey()+"\n")); err != nil {
@@ -97,10 +96,10 @@ func (f *folder) writeSettings(r *localserver.RabbitMQ, p *localserver.Postgres,
 		}
 	}
 	var buf bytes.Buffer
-	buf.WriteString("# Written anew by each start of glotpod-ident-dev.\n\n")
+	buf.WriteString("# Each start of glotpod-ident-dev overwrites this file.\n\n")
 	err := toml.NewEncoder(&buf).Encode(map[string]map[string]any{
-		// While the broker runs, an instance whose connection somebody closes
-		// is to come back by itself.
+		// An instance reconnects by itself if its connection is closed while the broker
+		// runs.
 		"amqp": {"host": r.Host, "port": r.Port, "login": r.User, "password": r.Password, "insist": true},
 		"database": {
 			"encryption_key_file": f.key(),
@@ -113,7 +112,7 @@ func (f *folder) writeSettings(r *localserver.RabbitMQ, p *localserver.Postgres,
 				"sslmode":  "disable",
 			},
 		},
-		"cluster": {"instance": "dev"}, // not every host's name would serve
+		"cluster": {"instance": "dev"}, // the default is the name of the host, which may be no valid name of an instance
 		"log":     {"format": logFormat},
 	})
 	if err != nil {
@@ -122,7 +121,7 @@ func (f *folder) writeSettings(r *localserver.RabbitMQ, p *localserver.Postgres,
 	return writeSecret(f.settings(), buf.Bytes())
 }
 
-// writeSecret writes a file that nobody else may read, whole or not at all.
+// writeSecret writes a file atomically. Only the current user may read it.
 func writeSecret(path string, text []byte) error {
 	unfinished := path + ".new"
 	if err := os.WriteFile(unfinished, text, 0o600); err != nil {

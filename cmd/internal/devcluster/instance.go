@@ -112,7 +112,7 @@ func (i *instance) keepRunning(ctx context.Context) {
 			return
 		case <-i.process.run.Exited():
 		}
-		i.cluster.say("%s has ended by itself (%v). It starts again in %v.", i.name, i.process.run.Status(), restartPause)
+		i.cluster.say("%s has ended by itself (%v). It is restarted in %v.", i.name, i.process.run.Status(), restartPause)
 		if wait.For(ctx, restartPause) != nil {
 			return
 		}
@@ -129,7 +129,7 @@ func (i *instance) killCommand() string { return fmt.Sprintf("kill -9 %d", i.pro
 
 // stop asks the instance to stop and waits until it has.
 func (i *instance) stop() error {
-	i.process.child.Signal(syscall.SIGCONT) // the user may have frozen it; the error says that it has ended
+	i.process.child.Signal(syscall.SIGCONT) // the user may have stopped it; an error means that it has ended
 	if err := i.process.run.Stop(syscall.SIGTERM, stopTimeout); err != nil {
 		return fmt.Errorf("stop %s: %w", i.name, err)
 	}

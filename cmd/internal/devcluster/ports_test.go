@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestEachDevHasPortsOfItsOwnAlsoWhileNobodyListens(t *testing.T) {
+func TestPortBlocksDoNotOverlap(t *testing.T) {
 	t.Parallel()
 	var all []string
 	for range 3 {
@@ -16,11 +16,11 @@ func TestEachDevHasPortsOfItsOwnAlsoWhileNobodyListens(t *testing.T) {
 	}
 	slices.Sort(all)
 	if twice := len(all) - len(slices.Compact(slices.Clone(all))); twice > 0 {
-		t.Errorf("%d addresses are given twice: %v", twice, all)
+		t.Errorf("%d addresses are in two blocks: %v", twice, all)
 	}
 }
 
-func TestDevPassesByAPortThatAnotherProgramHas(t *testing.T) {
+func TestPortBlockAvoidsAPortInUse(t *testing.T) {
 	t.Parallel()
 	p := claimPorts()
 	defer p.close()
@@ -31,7 +31,7 @@ func TestDevPassesByAPortThatAnotherProgramHas(t *testing.T) {
 	defer taken.Close()
 	addresses := p.addresses(3)
 	if slices.Contains(addresses, taken.Addr().String()) {
-		t.Errorf("%s is taken, but given in %v", taken.Addr(), addresses)
+		t.Errorf("%s is in use, but is in %v", taken.Addr(), addresses)
 	}
 	for _, address := range addresses {
 		l, err := net.Listen("tcp", address)
