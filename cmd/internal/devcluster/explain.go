@@ -71,7 +71,7 @@ func shortestPath(program string) string {
 	return relative
 }
 
-// shellWord quotes what a shell would not take as one plain worc.
+// shellWord quotes text if a shell would not read it as one word.
 func shellWord(text string) string {
 	special := func(r rune) bool {
 		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("/._-", r))

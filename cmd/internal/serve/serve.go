@@ -152,7 +152,7 @@ func openStore(ctx context.Context, c *config.Config, log *zap.Logger) (users *s
 	patience := cluster.Retrier{Insist: c.AMQP.Insist}
 	var final error // an error that a retry cannot mend
 	err = patience.Retry(ctx, func(err error) {
-		log.Warn("database unreachable", zap.Error(err))
+		log.Warn("database out of reach", zap.Error(err))
 	}, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, connect.Timeout)
 		defer cancel()

@@ -145,7 +145,7 @@ func TestAnExportToAFullDiskNamesAUserUpToWhomAllIsThere(t *testing.T) {
 			t.Fatal(err)
 		}
 		var last int
-		_, after, _ := strings.Cut(stderr.String(), "broken off after user ")
+		_, after, _ := strings.Cut(stderr.String(), "interrupted after user ")
 		if _, err := fmt.Sscanf(after, "%d:", &last); err != nil || last < 1000 || strings.Count(string(content), "\n") < last+1 {
 			t.Errorf("%d lines are there: %s", strings.Count(string(content), "\n"), stderr.String())
 		}
