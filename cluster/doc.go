@@ -1,58 +1,195 @@
-// Package cluster makes of N equal processes one service: it takes requests off
-// RabbitMQ, brings each to the instance that may carry it out, and sends the
-// answers and the notifications.
+// Package cluster makes one service of N equal instances. An instance receives requests
+// from RabbitMQ, brings each to the instance that may carry it out, and sends replies and
+// notifications. There is no leader that requests wait for.
 //
-// # A request's way
+// # The way of a request
 //
 //	caller ──▶ glotpod.rpc/ident ──▶ any instance: router
-//	                                  │ reads: answered there
+//	                                  │ reads: carried out there
 //	                                  │ writes: to their user's partition
 //	                                  ▼
 //	caller ──▶ glotpod.ident ──▶ glotpod.rpc/ident/0042 ──▶ its owner: actor ──▶ database
 //	           (consistent hash)
 //
-// User ids fall into partitions ([partition.Of]), and each has a queue of its own
-// that one instance at a time consumes: its owner, who runs an actor for each
-// user that somebody asks for. A caller that knows the user's id may publish to
-// the hash exchange, which leads to the user's partition. All others publish to
-// the shared queue, which every instance consumes as a router. What the router
-// may do itself it does: it reads from the database, where all is that was
-// answered. What has to be done in its user's partition it hands to the actor, if
-// the partition is its own, or publishes to the partition's queue; the request is
-// acknowledged when the broker has confirmed that.
+// User ids are divided into partitions ([partition.Of]). Each partition has a queue, which
+// one instance at a time consumes: the partition's owner. The owner runs an actor for each
+// user with requests. A caller that knows the user's id may publish to the direct
+// exchange, which leads to the user's partition. All other requests go to the shared
+// queue, which every instance consumes as a router. The router reads from the database, or
+// passes the request to the actor if it owns the partition. Otherwise it forwards a write
+// to the partition's queue, and acknowledges it when the broker has confirmed the copy.
 //
-// Whatever comes by a partition's queue is checked. The exchange may forget the
-// order of its queues; then requests come to the wrong partition, and are passed
-// on from there to the right one, while one instance binds the queues anew. So
-// routing is never wrong, only sometimes longer.
+// Each request from a partition's queue is checked. The exchange may lose the order of its
+// queues; then requests reach the wrong queues and are forwarded from there, while one
+// instance binds the queues again. So routing is never wrong, only sometimes longer.
 //
-// The answer follows the commit, and the acknowledgement follows the answer: a
-// request that the broker believes done has been answered, and one that was not
-// answered comes again. Acknowledgements wait some milliseconds for others ([acks]),
-// so that the broker has less to do. What was answered and not acknowledged when
-// an instance dies comes again too, and is answered again: a write as before.
+// The reply follows the commit, and the acknowledgement follows the reply. So a request
+// that the broker considers done has been replied to, and any other is delivered again. A
+// write that was replied to and not acknowledged gets the same reply again.
 //
 // # Who owns what
 //
-// Package ownership decides, and a [coordinator] carries its decisions out: with
-// package membership, by which the instances know of one another, and with the
-// epoch table in the database. Each write is fenced by its partition's epoch, so
-// an instance that has lost a partition without knowing can write nothing.
+// Package ownership decides which partitions an instance claims and hands over, and a
+// coordinator carries that out: with package membership, by which the instances know each
+// other, and with the epoch table in the database. Each write checks the epoch of its
+// lease, so an instance that has lost a lease without knowing it cannot write.
 //
-// It could still read, from memory. But a partition is taken from an instance
-// only when the broker has dropped that one's connection, or should have long
-// ago; and what is answered is answered over this connection.
+// Everything between connecting and losing the connection is one session. Nothing of it is
+// kept for the next one: requests that were not acknowledged are delivered again.
 //
-// # A session
+// # Packages
 //
-// Everything between connecting and losing the connection is one [session], and
-// nothing of it is carried over into the next: what was not acknowledged, the
-// broker delivers again, and the identity of a request tells what has been done
-// of it already. It has one channel for each queue that it consumes ([line]), so
-// that one partition's end does not touch the others, some for those to come
-// ([lines]), and one each for notifications, for requests that are passed on ([hops]),
-// and for membership.
+//   - client: the Go client for callers.
+//   - broker: connecting to RabbitMQ, and filtering what would cost the connection.
+//   - membership: the members, their heartbeats and reports.
+//   - ownership: the decisions about partitions, without I/O.
+//   - partition: how user ids and routing keys map to partitions.
+//   - internal/consume, internal/notify, internal/topology, internal/tracing: consumers,
+//     notifications, exchanges and queues, trace contexts.
+//   - internal/batchqueue, wait, throttle: small helpers.
 //
-// Notifications that an earlier owner of a partition has left in the outbox are
-// sent before the partition is served, so that each user's keep their order.
+// # Invariants
+//
+// Each invariant is followed by the tests that hold it. A test checks that they exist.
+//
+// I1, one writer. A partition's writes come from one lease at a time: each transaction
+// checks the epoch of its lease. An epoch is never used twice.
+//
+//	store.TestFence/random_owners
+//	store.TestFence/a_lesser_fence_lets_a_stale_write_land
+//	cluster/ownership/sim.TestHistories
+//	cluster/ownership/sim.TestMissingFence
+//	cluster.TestPartitionQueue/requests_are_left_when_the_lease_is_lost
+//
+// I2, applied once. The request id and the reply are recorded in the transaction that
+// applies the request. A replay gets the recorded reply.
+//
+//	store.TestReplays
+//	store.TestModel
+//	cluster/internal/consume.TestAcks
+//	cluster.TestReply/is_sent_once_and_acknowledged
+//
+// I3, in order. The requests about one user take effect in the order of its partition
+// queue. What the router forwards keeps the router's order per user.
+//
+//	actor.TestModel
+//	cluster.TestSpilledWrites/stay_in_order
+//	cluster/internal/consume.TestBacklogKeepsItsOrder
+//	cluster.TestHandOver/ends_the_lease_after_the_last_request
+//
+// I4, no stale read. A read after a write was replied to contains that write.
+//
+//	actor.TestCache
+//	actor.TestModel
+//	cluster.TestAbandon/reads_nothing_from_memory_afterwards
+//	cluster.TestHeartbeat/lost_ends_the_session
+//
+// I5, notified. Each commit is notified at least once, in the order of each user's
+// changes.
+//
+//	cluster/internal/notify.TestHeldBack
+//	cluster.TestHandOver/waits_for_pending_notifications
+//	cluster.TestStartServing/reports_a_lease_that_is_not_held
+//
+// I6, foreign writes. Another program may write to the tables. A cached user is neither
+// served nor overwritten after that is noticed.
+//
+//	store/internal/foreign.TestTrust
+//	store.TestModel
+//
+// I7, bounded. No mailbox, map, queue or body grows without a limit that the settings or
+// a constant name, in number and in bytes.
+//
+//	cluster.TestSharedQueue/bodies_in_flight_are_bounded
+//	cluster.TestPost
+//	cluster/internal/consume.TestPool/idle_channels_are_limited
+//	actor.TestMailbox
+//	cluster/membership.TestSendQueue
+//
+// I8, bulkheads. What one message, user, queue, subscriber, partition or broker node does
+// wrong costs only its own requests. Each wait has a bound, and it is decided what happens
+// then.
+//
+//	cluster.TestForwarder/an_overdue_partition_costs_its_own_requests
+//	cluster.TestSharedQueue/a_panic_costs_one_request
+//	cluster.TestReply/to_a_name_that_costs_the_connection_is_dropped
+//	cluster/broker.TestFilter
+//	cluster/membership.TestHostilePublisher
+//
+// # Design decisions and what they cost
+//
+//   - A queue per partition, with one consumer. It keeps the order of a user's requests
+//     across hand-overs and crashes without a protocol of our own. Cost: the number of
+//     partitions is limited by the broker's limits on channels and queues, and each
+//     hand-over takes a consumer cancellation and a start.
+//   - Forwarded writes go through the partition's queue, persistent and confirmed, not
+//     from instance to instance. So a frozen owner loses nothing. Cost: a forwarded write
+//     takes two queues and a confirmation; with three instances that is the largest part
+//     of the broker's work.
+//   - Ownership by lease and epoch in the database, not by a consensus protocol. The
+//     database is needed for each write anyway, and its fence makes wrong suspicion
+//     harmless. Cost: claims wait for the database.
+//   - Reads from the shared queue are carried out by any instance from the database. Why
+//     not forward them: a forward costs more than the read. Cost: they do not use the
+//     owner's cache.
+//   - Acknowledgements wait up to 50 ms and are sent together. A quorum queue handles many
+//     at the cost of one. Cost: after a crash more requests are delivered again, which are
+//     replays.
+//   - Nothing is kept from one session to the next. Why not resume: what the broker
+//     delivers again is the truth, and half of a state is the source of most errors. Cost:
+//     after each lost connection all partitions are claimed again.
+//   - Notifications are sent by the process that commits, and from the outbox only after
+//     failures. Why not always from the outbox: polling adds latency and load. Cost: two
+//     paths, which have to keep the order together.
+//   - The consistent-hash exchange is optional and never trusted: each delivery is checked.
+//     Why not compute the queue in the client: clients in other languages would need the
+//     same function. Cost: a misrouted request is forwarded once.
+//   - While the broker blocks publishing, nothing is decided: missing heartbeats are not
+//     the members' fault then. Cost: a member that dies meanwhile is noticed later.
+//
+// # Glossary
+//
+//   - abandon: to stop serving a partition at once, without handing it over.
+//   - actor: what carries out one user's requests, one after another.
+//   - attempt: one try of something that may be tried again.
+//   - cache: the users in memory; a user in it is cached.
+//   - claim: to take a partition's lease by raising its epoch.
+//   - consumer: the channel that consumes a queue.
+//   - coordinator: what passes events to the ownership core and carries out its commands.
+//   - depose: to claim a partition that another member holds.
+//   - direct exchange: glotpod.ident, which leads to partition queues by user id.
+//   - drain: to hand over all partitions and stay out of the ring.
+//   - epoch: the number of a lease; each claim raises it.
+//   - error reply: a reply with an error code instead of a result.
+//   - fence: the check of the epoch in each write transaction.
+//   - foreign write: a write to the tables by another program.
+//   - forward: to send a request on to its partition's queue.
+//   - group commit: one transaction with the writes of several users.
+//   - hand over: to finish a partition's requests and end its lease for the next owner.
+//   - held back: said of notifications that stay in the outbox because one was refused.
+//   - incarnation: one session of one run of an instance.
+//   - instance: a running process of the service.
+//   - lease: the right to write to the users of one partition ([partition.Lease]).
+//   - mailbox: the requests that wait for one actor.
+//   - member: an instance in the cluster.
+//   - misrouted: said of a request in another partition's queue.
+//   - outbox: the table of notifications that are not confirmed.
+//   - overdue: said of a partition whose forwards the broker does not confirm, and of a
+//     notification that was not sent in time.
+//   - owner: the member that holds a partition's lease.
+//   - partition: a part of the user ids, with a queue.
+//   - pending notification: one that was sent and is not confirmed.
+//   - rebind: to bind all partition queues again, in order.
+//   - replay: a request that was decided before.
+//   - reply: what the caller gets.
+//   - request: a message that asks for an operation.
+//   - request id: what identifies a request.
+//   - ring: the hash ring that assigns partitions to members.
+//   - router: the part of an instance that consumes the shared queue.
+//   - serve: to consume a partition's queue and run its actors.
+//   - session: the work of an instance over one connection.
+//   - settled: said of an instance that serves the partitions that the ring assigns to it.
+//   - shared queue: glotpod.rpc/ident, which all instances consume.
+//   - spilled: said of a write that went to the partition's queue because its user's mailbox
+//     was full.
 package cluster
