@@ -10,7 +10,17 @@ import (
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
 
-func TestCreateStoresAUserAsGetShowsIt(t *testing.T) {
+func TestCreate(t *testing.T) {
+	t.Parallel()
+	t.Run("stored", testCreateStored)
+	t.Run("id_is_ignored", testCreateIdIsIgnored)
+	t.Run("refused", testCreateRefused)
+	t.Run("long_email", testCreateLongEmail)
+	t.Run("same_email_concurrently", testCreateSameEmailConcurrently)
+	t.Run("tokens_are_sealed", testCreateTokensAreSealed)
+}
+
+func testCreateStored(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -43,7 +53,7 @@ func TestCreateStoresAUserAsGetShowsIt(t *testing.T) {
 	}
 }
 
-func TestCreateIgnoresAnIntegerID(t *testing.T) {
+func testCreateIdIsIgnored(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -59,7 +69,7 @@ func TestCreateIgnoresAnIntegerID(t *testing.T) {
 	}
 }
 
-func TestRefusedCreateLeavesNothingBehind(t *testing.T) {
+func testCreateRefused(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -126,7 +136,7 @@ func wrongAccounts(with func(string, any) dict, service string) (all []dict) {
 
 // The index over emails has room for some 2,600 bytes, if they cannot be
 // compressed.
-func TestLongEmailIsStoredOrABadRequest(t *testing.T) {
+func testCreateLongEmail(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -150,7 +160,7 @@ func TestLongEmailIsStoredOrABadRequest(t *testing.T) {
 }
 
 // Of creates for the same email that come at once, one succeeds.
-func TestCreatesThatCompeteForAnEmailMakeOneUser(t *testing.T) {
+func testCreateSameEmailConcurrently(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -185,7 +195,7 @@ func TestCreatesThatCompeteForAnEmailMakeOneUser(t *testing.T) {
 }
 
 // What is stored of a token is the text of a Fernet token under the first key.
-func TestTokensAreStoredSealed(t *testing.T) {
+func testCreateTokensAreSealed(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)

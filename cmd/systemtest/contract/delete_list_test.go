@@ -9,7 +9,7 @@ import (
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
 
-func TestDeletedUserIsGoneForGood(t *testing.T) {
+func TestDelete(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -31,7 +31,13 @@ func TestDeletedUserIsGoneForGood(t *testing.T) {
 	}
 }
 
-func TestListPagesThroughAllUsersByID(t *testing.T) {
+func TestList(t *testing.T) {
+	t.Parallel()
+	t.Run("pages", testListPages)
+	t.Run("name_filter", testListNameFilter)
+}
+
+func testListPages(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -90,7 +96,7 @@ func manyWords(n int) string {
 	return b.String()
 }
 
-func TestListFiltersNamesByTheBeginningsOfWords(t *testing.T) {
+func testListNameFilter(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)

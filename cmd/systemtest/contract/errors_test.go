@@ -21,7 +21,15 @@ func bodyOf(size int) []byte {
 	return msgp.AppendString(b, strings.Repeat("x", size-len(b)-header))
 }
 
-func TestBodyThatIsNotOneMsgpackValueIsADecodeError(t *testing.T) {
+func TestError(t *testing.T) {
+	t.Parallel()
+	t.Run("decode_error", testErrorDecodeError)
+	t.Run("unknown_operation", testErrorUnknownOperation)
+	t.Run("bad_request", testErrorBadRequest)
+	t.Run("unreadable_token", testErrorUnreadableToken)
+}
+
+func testErrorDecodeError(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	v := s.Serve(t)
@@ -72,7 +80,7 @@ func TestBodyThatIsNotOneMsgpackValueIsADecodeError(t *testing.T) {
 	v.CheckOneConnection(t)
 }
 
-func TestOperationThatDoesNotExistIsNotFound(t *testing.T) {
+func testErrorUnknownOperation(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -85,7 +93,7 @@ func TestOperationThatDoesNotExistIsNotFound(t *testing.T) {
 	}
 }
 
-func TestWrongArgumentsAreABadRequest(t *testing.T) {
+func testErrorBadRequest(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -159,7 +167,7 @@ func TestWrongArgumentsAreABadRequest(t *testing.T) {
 	}
 }
 
-func TestTokenThatNoKeyOpensFailsTheInvocationAlone(t *testing.T) {
+func testErrorUnreadableToken(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	v := s.Serve(t)

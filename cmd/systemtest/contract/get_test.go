@@ -7,7 +7,14 @@ import (
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
 
-func TestGetFindsTheUserWhomAllArgumentsDescribe(t *testing.T) {
+func TestGet(t *testing.T) {
+	t.Parallel()
+	t.Run("all_arguments_must_match", testGetAllArgumentsMustMatch)
+	t.Run("wrong_arguments", testGetWrongArguments)
+	t.Run("integer_widths", testGetIntegerWidths)
+}
+
+func testGetAllArgumentsMustMatch(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -51,7 +58,7 @@ func TestGetFindsTheUserWhomAllArgumentsDescribe(t *testing.T) {
 	}
 }
 
-func TestGetFindsNobodyByAnArgumentOfTheWrongTypeOrOutOfRange(t *testing.T) {
+func testGetWrongArguments(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -83,7 +90,7 @@ func TestGetFindsNobodyByAnArgumentOfTheWrongTypeOrOutOfRange(t *testing.T) {
 }
 
 // Whatever msgpack has for a number counts as that number.
-func TestGetTakesAnIntegerInAnyWidth(t *testing.T) {
+func testGetIntegerWidths(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)

@@ -16,7 +16,17 @@ func sentAgain(m *harness.Request) *harness.Request {
 	return &twin
 }
 
-func TestRequestThatComesAgainIsAppliedOnceAndAnsweredTheSame(t *testing.T) {
+func TestReplay(t *testing.T) {
+	t.Parallel()
+	t.Run("same_reply", testReplaySameReply)
+	t.Run("message_id", testReplayMessageId)
+	t.Run("same_id_of_another_request", testReplaySameIdOfAnotherRequest)
+	t.Run("other_encoding", testReplayOtherEncoding)
+	t.Run("reads", testReplayReads)
+	t.Run("concurrent_copies", testReplayConcurrentCopies)
+}
+
+func testReplaySameReply(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	v := s.Serve(t)
@@ -80,7 +90,7 @@ func TestRequestThatComesAgainIsAppliedOnceAndAnsweredTheSame(t *testing.T) {
 	repeat("after a kill -9")
 }
 
-func TestMessageIDStandsForTheRequestWhereverItComesFrom(t *testing.T) {
+func testReplayMessageId(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -108,7 +118,7 @@ func TestMessageIDStandsForTheRequestWhereverItComesFrom(t *testing.T) {
 	}
 }
 
-func TestOneIdentityWithAnotherRequestIsABadRequest(t *testing.T) {
+func testReplaySameIdOfAnotherRequest(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -149,7 +159,7 @@ func TestOneIdentityWithAnotherRequestIsABadRequest(t *testing.T) {
 }
 
 // A caller may encode the same arguments in another way.
-func TestSameArgumentsInAnotherEncodingAreTheSameRequest(t *testing.T) {
+func testReplayOtherEncoding(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -174,7 +184,7 @@ func TestSameArgumentsInAnotherEncodingAreTheSameRequest(t *testing.T) {
 	}
 }
 
-func TestReadsAreAnsweredAnewUnderAnyID(t *testing.T) {
+func testReplayReads(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -201,7 +211,7 @@ func TestReadsAreAnsweredAnewUnderAnyID(t *testing.T) {
 }
 
 // Copies that arrive at the same moment, by two instances too.
-func TestCopiesThatComeAtOnceAreAppliedOnce(t *testing.T) {
+func testReplayConcurrentCopies(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)

@@ -14,7 +14,19 @@ func patchNote(u dict, ops ...any) dict {
 	return dict{"user_id": u["id"], "ops": append(list{}, ops...)}
 }
 
-func TestSubscribersHearOfEachChange(t *testing.T) {
+func TestNotification(t *testing.T) {
+	t.Parallel()
+	t.Run("each_change", testNotificationEachChange)
+	t.Run("tokens", testNotificationTokens)
+	t.Run("unreadable_until_the_key_is_there", testNotificationUnreadableUntilTheKeyIsThere)
+	t.Run("unreadable_until_it_is_deleted", testNotificationUnreadableUntilItIsDeleted)
+	t.Run("none_for_refused_and_replayed", testNotificationNoneForRefusedAndReplayed)
+	t.Run("after_the_commit", testNotificationAfterTheCommit)
+	t.Run("order", testNotificationOrder)
+	t.Run("kept_by_the_outbox", testNotificationKeptByTheOutbox)
+}
+
+func testNotificationEachChange(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -58,7 +70,7 @@ func TestSubscribersHearOfEachChange(t *testing.T) {
 	heard.Expect(t, harness.DeleteKey, dict{"user_id": u["id"]})
 }
 
-func TestTokensAreInNotificationsOnlyWhereTheSettingsSaySo(t *testing.T) {
+func testNotificationTokens(t *testing.T) {
 	t.Parallel()
 	for _, include := range []string{"false", "true"} {
 		s := harness.NewSite(t)
@@ -91,7 +103,7 @@ func TestTokensAreInNotificationsOnlyWhereTheSettingsSaySo(t *testing.T) {
 	}
 }
 
-func TestANotificationThatNoKeyOpensIsSentInOrderOnceTheKeyIsThere(t *testing.T) {
+func testNotificationUnreadableUntilTheKeyIsThere(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	key, lost := s.Settings["database.encryption_key"], harness.NewKey()
@@ -146,7 +158,7 @@ func TestANotificationThatNoKeyOpensIsSentInOrderOnceTheKeyIsThere(t *testing.T)
 	}
 }
 
-func TestWhatIsHeldBackIsToldOnceTheNotificationBeforeItIsDeleted(t *testing.T) {
+func testNotificationUnreadableUntilItIsDeleted(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	v := s.Serve(t)
@@ -164,7 +176,7 @@ func TestWhatIsHeldBackIsToldOnceTheNotificationBeforeItIsDeleted(t *testing.T) 
 	heard.Expect(t, harness.PatchKey, patchNote(u, op("replace", "/name", "s3cret 1")))
 }
 
-func TestRefusedRequestsAndRepeatsTellNobody(t *testing.T) {
+func testNotificationNoneForRefusedAndReplayed(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -188,7 +200,7 @@ func TestRefusedRequestsAndRepeatsTellNobody(t *testing.T) {
 }
 
 // Whoever hears of a change finds it made.
-func TestNotificationsFollowTheCommit(t *testing.T) {
+func testNotificationAfterTheCommit(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -210,7 +222,7 @@ func TestNotificationsFollowTheCommit(t *testing.T) {
 
 // The order is that of the requests, also where most of them find no room in a
 // mailbox.
-func TestNotificationsComeInEachUsersOrder(t *testing.T) {
+func testNotificationOrder(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Settings["actor.mailbox"] = "10"
@@ -251,7 +263,7 @@ func TestNotificationsComeInEachUsersOrder(t *testing.T) {
 
 // What was committed is told, also when nobody was there to tell it: here a
 // commit whose process died before it could.
-func TestNotificationsOutliveTheProcess(t *testing.T) {
+func testNotificationKeptByTheOutbox(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	v := s.Serve(t)

@@ -15,7 +15,19 @@ func patchedUser() dict {
 	return harness.Changed(harness.NewUser("github", "facebook"), dict{"picture_url": "https://secret.example/1.png"})
 }
 
-func TestPatchDoesWhatRFC6902Says(t *testing.T) {
+func TestPatch(t *testing.T) {
+	t.Parallel()
+	t.Run("RFC_6902", testPatchRFC6902)
+	t.Run("refused", testPatchRefused)
+	t.Run("unknown_user", testPatchUnknownUser)
+	t.Run("email_moves_to_another_user", testPatchEmailMovesToAnotherUser)
+	t.Run("burst", testPatchBurst)
+	t.Run("small_mailbox", testPatchSmallMailbox)
+	t.Run("direct_order", testPatchDirectOrder)
+	t.Run("huge_user", testPatchHugeUser)
+}
+
+func testPatchRFC6902(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -122,7 +134,7 @@ func TestPatchDoesWhatRFC6902Says(t *testing.T) {
 	}
 }
 
-func TestRefusedPatchChangesNothing(t *testing.T) {
+func testPatchRefused(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -191,7 +203,7 @@ func TestRefusedPatchChangesNothing(t *testing.T) {
 	}
 }
 
-func TestPatchOfNobodyIsNotFound(t *testing.T) {
+func testPatchUnknownUser(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -205,7 +217,7 @@ func TestPatchOfNobodyIsNotFound(t *testing.T) {
 }
 
 // What a user gives up, another can have at once.
-func TestEmailsAndServiceIDsCanBePassedOn(t *testing.T) {
+func testPatchEmailMovesToAnotherUser(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -227,7 +239,7 @@ func TestEmailsAndServiceIDsCanBePassedOn(t *testing.T) {
 }
 
 // A mailbox takes few of these requests. The others wait in the broker.
-func TestABurstOfRequestsForOneUserIsCarriedOutWhole(t *testing.T) {
+func testPatchBurst(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Settings["actor.mailbox"] = "2"
@@ -273,7 +285,7 @@ func TestABurstOfRequestsForOneUserIsCarriedOutWhole(t *testing.T) {
 
 // As long as somebody has the user's row locked, none of these patches can be made, and
 // what waits behind them cannot be answered.
-func TestWithASmallMailboxRequestsForOneUserThatCannotBeCarriedOutKeepNobodyWaiting(t *testing.T) {
+func testPatchSmallMailbox(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Settings["actor.mailbox"] = "128"
@@ -312,7 +324,7 @@ func TestWithASmallMailboxRequestsForOneUserThatCannotBeCarriedOutKeepNobodyWait
 	c.Call(t, "get", dict{"user_id": u["id"]}).IsResult(t, harness.Changed(u, dict{"name": "s3cret 599"}))
 }
 
-func TestRequestsForOneUserTheDirectWayAreAnsweredInOrderHoweverFewWaitInMemory(t *testing.T) {
+func testPatchDirectOrder(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Settings["actor.mailbox"] = "2"
@@ -337,7 +349,7 @@ func TestRequestsForOneUserTheDirectWayAreAnsweredInOrderHoweverFewWaitInMemory(
 	}
 }
 
-func TestPatchTakesUsersWhomAnotherProgramHasMadeLargerThanARequest(t *testing.T) {
+func testPatchHugeUser(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)

@@ -13,7 +13,20 @@ import (
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
 
-func TestQueueIsDeclaredAsItAlwaysWas(t *testing.T) {
+func TestRequest(t *testing.T) {
+	t.Parallel()
+	t.Run("queue_declaration", testRequestQueueDeclaration)
+	t.Run("waiting_before_the_start", testRequestWaitingBeforeTheStart)
+	t.Run("reply_to", testRequestReplyTo)
+	t.Run("without_reply_to", testRequestWithoutReplyTo)
+	t.Run("direct", testRequestDirect)
+	t.Run("direct_exchange_of_callers", testRequestDirectExchangeOfCallers)
+	t.Run("traceparent", testRequestTraceparent)
+	t.Run("deleted_queue", testRequestDeletedQueue)
+	t.Run("read_your_writes", testRequestReadYourWrites)
+}
+
+func testRequestQueueDeclaration(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -24,7 +37,7 @@ func TestQueueIsDeclaredAsItAlwaysWas(t *testing.T) {
 	c.DeclareQueue(t) // the broker refuses any difference
 }
 
-func TestRequestsThatWaitOnAnUpgradedBrokerAreAnswered(t *testing.T) {
+func testRequestWaitingBeforeTheStart(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	c := s.NewCaller(t)
@@ -47,7 +60,7 @@ func TestRequestsThatWaitOnAnUpgradedBrokerAreAnswered(t *testing.T) {
 	c.AwaitReply(t, get).IsError(t, "not_found")
 }
 
-func TestAnswerGoesToReplyToUnderTheCorrelationID(t *testing.T) {
+func testRequestReplyTo(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -78,7 +91,7 @@ func TestAnswerGoesToReplyToUnderTheCorrelationID(t *testing.T) {
 	}
 }
 
-func TestRequestWithoutReplyToIsCarriedOut(t *testing.T) {
+func testRequestWithoutReplyTo(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	v := s.Serve(t)
@@ -96,7 +109,7 @@ func TestRequestWithoutReplyToIsCarriedOut(t *testing.T) {
 }
 
 // A caller that knows the user's id may skip the shared queue.
-func TestRequestTakesTheDirectWay(t *testing.T) {
+func testRequestDirect(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	v := s.Serve(t)
@@ -137,7 +150,7 @@ func TestRequestTakesTheDirectWay(t *testing.T) {
 
 // A caller that came first may have declared the exchange, as the contract has
 // it.
-func TestDirectWayLeadsSomewhereWhoeverDeclaredIt(t *testing.T) {
+func testRequestDirectExchangeOfCallers(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	c := s.NewCaller(t)
@@ -149,7 +162,7 @@ func TestDirectWayLeadsSomewhereWhoeverDeclaredIt(t *testing.T) {
 	c.Ask(t, c.NewRequest("get", dict{"user_id": u["id"]}).ViaDirectReply("1")).IsResult(t, u)
 }
 
-func TestTraceparentIsCarriedOn(t *testing.T) {
+func testRequestTraceparent(t *testing.T) {
 	t.Parallel()
 	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	s := harness.NewSite(t)
@@ -179,7 +192,7 @@ func TestTraceparentIsCarriedOn(t *testing.T) {
 }
 
 // An operator's mistake, which an instance that insists makes up for.
-func TestQueueThatIsDeletedIsMadeAnew(t *testing.T) {
+func testRequestDeletedQueue(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t, harness.Settings{"amqp.insist": "true"})
@@ -200,7 +213,7 @@ func TestQueueThatIsDeletedIsMadeAnew(t *testing.T) {
 }
 
 // Whatever instance answers, it knows what another one has answered.
-func TestReadsSeeEveryAnsweredWrite(t *testing.T) {
+func testRequestReadYourWrites(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)

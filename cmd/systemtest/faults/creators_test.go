@@ -170,7 +170,7 @@ func (x leaverAndStayer) checkLost(t *testing.T) {
 	}
 }
 
-func TestLostPostgres(t *testing.T) {
+func TestLostDatabase(t *testing.T) {
 	t.Parallel()
 	database := testservers.OwnPostgres(t, localserver.PostgresOptions{})
 	x := startLeaverAndStayer(t, func(s *harness.Site) { s.UsePostgres(t, database) })

@@ -7,7 +7,15 @@ import (
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
 
-func TestForeignWritesAreSeenAtOnceAfterTheFirst(t *testing.T) {
+func TestForeignWrite(t *testing.T) {
+	t.Parallel()
+	t.Run("seen", testForeignWriteSeen)
+	t.Run("not_overwritten", testForeignWriteNotOverwritten)
+	t.Run("concurrent", testForeignWriteConcurrent)
+	t.Run("uncommitted", testForeignWriteUncommitted)
+}
+
+func testForeignWriteSeen(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -31,7 +39,7 @@ func TestForeignWritesAreSeenAtOnceAfterTheFirst(t *testing.T) {
 
 // A patch that follows another one at once applies to what somebody else has
 // written in between.
-func TestForeignWritesAreNotOverwritten(t *testing.T) {
+func testForeignWriteNotOverwritten(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -54,7 +62,7 @@ func TestForeignWritesAreNotOverwritten(t *testing.T) {
 
 // While both write as fast as they can, each to its own fields of one user, none
 // loses a write.
-func TestWritesBesideForeignOnesAllLast(t *testing.T) {
+func testForeignWriteConcurrent(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -99,7 +107,7 @@ func TestWritesBesideForeignOnesAllLast(t *testing.T) {
 }
 
 // What another transaction has not committed yet is waited for.
-func TestUncommittedForeignWritesAreWaitedFor(t *testing.T) {
+func testForeignWriteUncommitted(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)

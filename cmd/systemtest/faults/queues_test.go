@@ -18,8 +18,15 @@ import (
 
 func partitionQueue(p int) string { return fmt.Sprintf("%s/%04d", harness.RequestQueue, p) }
 
+func TestSharedBroker(t *testing.T) {
+	t.Parallel()
+	t.Run("permuted_bindings", testSharedBrokerPermutedBindings)
+	t.Run("unbound_queue", testSharedBrokerUnboundQueue)
+	t.Run("permissions", testSharedBrokerPermissions)
+}
+
 // Somebody binds the partitions' queues in another order, while callers ask.
-func TestQueuesThatAreBoundInAnotherOrderAreBoundAnewAndNothingIsLost(t *testing.T) {
+func testSharedBrokerPermutedBindings(t *testing.T) {
 	t.Parallel()
 	const partitions = 8
 	s := harness.NewSite(t)
@@ -85,7 +92,7 @@ func misplaced(t *testing.T, conn *amqp.Connection) (n int64) {
 	return n
 }
 
-func TestTheSharedQueueIsBoundAgainWhenSomebodyHasUnboundIt(t *testing.T) {
+func testSharedBrokerUnboundQueue(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	v := s.Serve(t)
@@ -108,7 +115,7 @@ func TestTheSharedQueueIsBoundAgainWhenSomebodyHasUnboundIt(t *testing.T) {
 
 // What the README asks for is enough; where it was missing from the start, it is no use
 // trying again.
-func TestBrokersUserNeedsTheRightsThatTheREADMESays(t *testing.T) {
+func testSharedBrokerPermissions(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	broker := testservers.RabbitMQ(t)

@@ -78,7 +78,14 @@ func (x *traffic) check(t *testing.T, s *harness.Site) {
 	}
 }
 
-func TestInstanceThatIsAskedToStopAnswersWhatItHasTaken(t *testing.T) {
+func TestStop(t *testing.T) {
+	t.Parallel()
+	t.Run("under_load", testStopUnderLoad)
+	t.Run("killed", testStopKilled)
+	t.Run("idle", testStopIdle)
+}
+
+func testStopUnderLoad(t *testing.T) {
 	t.Parallel()
 	for _, rounds := range []int{1, 40} { // of how many requests are answered first
 		t.Run(fmt.Sprintf("after %d answers", rounds), func(t *testing.T) {
@@ -124,7 +131,7 @@ func TestInstanceThatIsAskedToStopAnswersWhatItHasTaken(t *testing.T) {
 	}
 }
 
-func TestInstanceThatIsKilledLosesAndDoublesNothing(t *testing.T) {
+func testStopKilled(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	v := s.Serve(t)
@@ -138,7 +145,7 @@ func TestInstanceThatIsKilledLosesAndDoublesNothing(t *testing.T) {
 }
 
 // Both signals ask.
-func TestInstanceThatIsIdleStopsAtOnce(t *testing.T) {
+func testStopIdle(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	for range 3 {

@@ -37,7 +37,15 @@ func (e *ending) check(t *testing.T) {
 	})
 }
 
-func TestServerOutOfReachAtTheStartEndsTheInstanceWith129(t *testing.T) {
+func TestUnreachable(t *testing.T) {
+	t.Parallel()
+	t.Run("at_the_start", testUnreachableAtTheStart)
+	t.Run("while_serving", testUnreachableWhileServing)
+	t.Run("stop_while_insisting", testUnreachableStopWhileInsisting)
+	t.Run("stop_while_the_database_is_silent", testUnreachableStopWhileTheDatabaseIsSilent)
+}
+
+func testUnreachableAtTheStart(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	silent := func(key string) string {
@@ -68,7 +76,7 @@ func TestServerOutOfReachAtTheStartEndsTheInstanceWith129(t *testing.T) {
 }
 
 // Insisting is no reason not to stop when asked.
-func TestInsistingInstanceStopsWhenAsked(t *testing.T) {
+func testUnreachableStopWhileInsisting(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	for _, key := range serverKeys {
@@ -82,7 +90,7 @@ func TestInsistingInstanceStopsWhenAsked(t *testing.T) {
 }
 
 // Nor is a database that does not answer, while writes wait for it.
-func TestInstanceStopsThoughTheDatabaseIsSilent(t *testing.T) {
+func testUnreachableStopWhileTheDatabaseIsSilent(t *testing.T) {
 	t.Parallel()
 	const key = "database.postgres.port"
 	s := harness.NewSite(t)
@@ -101,7 +109,7 @@ func TestInstanceStopsThoughTheDatabaseIsSilent(t *testing.T) {
 }
 
 // While requests are under way, a lost server ends the instance just as fast.
-func TestServerLostWhileServingEndsTheInstanceWith129(t *testing.T) {
+func testUnreachableWhileServing(t *testing.T) {
 	t.Parallel()
 	var all []ending
 	for server, key := range serverKeys {

@@ -29,7 +29,15 @@ func viaPartition(m *harness.Request, user dict) *harness.Request {
 	return m
 }
 
-func TestUsersOfAKilledInstanceAreServedByTheOthers(t *testing.T) {
+func TestMembers(t *testing.T) {
+	t.Parallel()
+	t.Run("killed", testMembersKilled)
+	t.Run("same_name", testMembersSameName)
+	t.Run("other_cluster_settings", testMembersOtherClusterSettings)
+	t.Run("leave_and_join", testMembersLeaveAndJoin)
+}
+
+func testMembersKilled(t *testing.T) {
 	t.Parallel()
 	for _, queueType := range []string{"quorum", "classic"} {
 		t.Run(queueType, func(t *testing.T) {
@@ -84,7 +92,7 @@ func TestUsersOfAKilledInstanceAreServedByTheOthers(t *testing.T) {
 
 // Whoever has an instance's name later has it, as when its old machine comes
 // back to life.
-func TestOfTwoInstancesWithOneNameTheNewerStays(t *testing.T) {
+func testMembersSameName(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.ServeAs(t, "other")
@@ -106,7 +114,7 @@ func TestOfTwoInstancesWithOneNameTheNewerStays(t *testing.T) {
 }
 
 // What a cluster was made with stays, also while nobody is there.
-func TestInstanceOfAnotherKindOfClusterEndsWith78(t *testing.T) {
+func testMembersOtherClusterSettings(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	v := s.Serve(t)
@@ -133,7 +141,7 @@ func TestInstanceOfAnotherKindOfClusterEndsWith78(t *testing.T) {
 
 // A leaver's partitions are with the others before it ends, and a newcomer gets
 // its share.
-func TestPartitionsFollowTheMembers(t *testing.T) {
+func testMembersLeaveAndJoin(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Settings["cluster.partitions"] = "8"

@@ -39,7 +39,17 @@ func ownersNamed(names string) (owners []harness.Lease) {
 	return owners
 }
 
-func TestSummaryTellsThePauseOfEachPartitionThatMoved(t *testing.T) {
+func TestSummary(t *testing.T) {
+	t.Parallel()
+	t.Run("pauses", testSummaryPauses)
+	t.Run("request_under_way", testSummaryRequestUnderWay)
+	t.Run("other_partitions", testSummaryOtherPartitions)
+	t.Run("rounds", testSummaryRounds)
+	t.Run("percentile", testSummaryPercentile)
+	t.Run("owners", testSummaryOwners)
+}
+
+func testSummaryPauses(t *testing.T) {
 	o := &observation{
 		shots: calmShots(4, 2*time.Second), warm: 100 * ms, event: time.Second, subject: "c", ideal: 1,
 		before: ownersNamed("a a b b"), after: ownersNamed("c a b b"),
@@ -62,7 +72,7 @@ func TestSummaryTellsThePauseOfEachPartitionThatMoved(t *testing.T) {
 	}
 }
 
-func TestSummaryCountsARequestThatTheEventFindsUnderWay(t *testing.T) {
+func testSummaryRequestUnderWay(t *testing.T) {
 	o := &observation{
 		shots: calmShots(1, time.Second), event: 900 * ms, subject: "b", ideal: 1,
 		before: ownersNamed("a"), after: ownersNamed("b"),
@@ -78,7 +88,7 @@ func TestSummaryCountsARequestThatTheEventFindsUnderWay(t *testing.T) {
 	}
 }
 
-func TestSummaryTellsWhatHappensElsewhere(t *testing.T) {
+func testSummaryOtherPartitions(t *testing.T) {
 	o := &observation{
 		shots: calmShots(4, 2*time.Second), event: time.Second, subject: "c", ideal: 1,
 		before: ownersNamed("a a b c"), after: ownersNamed("a b b a"),
@@ -104,7 +114,7 @@ func TestSummaryTellsWhatHappensElsewhere(t *testing.T) {
 	}
 }
 
-func TestSummaryAddsUpRounds(t *testing.T) {
+func testSummaryRounds(t *testing.T) {
 	var s handOverSummary
 	for round := range 3 {
 		o := &observation{
@@ -128,7 +138,7 @@ func TestSummaryAddsUpRounds(t *testing.T) {
 	}
 }
 
-func TestPercentileIsTheLeastThatSoManyDoNotExceed(t *testing.T) {
+func testSummaryPercentile(t *testing.T) {
 	var hundred []time.Duration
 	for n := range 100 {
 		hundred = append(hundred, time.Duration(100-n))
@@ -147,7 +157,7 @@ func TestPercentileIsTheLeastThatSoManyDoNotExceed(t *testing.T) {
 	}
 }
 
-func TestOwnersAreKnownForThoseWhoHoldAll(t *testing.T) {
+func testSummaryOwners(t *testing.T) {
 	released := ownersNamed("a b a")
 	released[2].Released = true
 	for _, c := range []struct {
@@ -173,7 +183,7 @@ func TestOwnersAreKnownForThoseWhoHoldAll(t *testing.T) {
 
 // What an instance does not answer while it is stopped, the load sees in each
 // partition, and before and after it nothing.
-func TestSteadyLoadSeesAPauseInEachPartition(t *testing.T) {
+func TestSteadyLoad(t *testing.T) {
 	t.Parallel()
 	const partitions, interval, stopped = 8, 40 * ms, 800 * ms
 	s := harness.NewSite(t)

@@ -142,7 +142,7 @@ func times(shots []shot) (all []time.Duration) {
 	return all
 }
 
-func TestRollingUpdateAndScalingFailNoRequest(t *testing.T) {
+func TestRollout(t *testing.T) {
 	t.Parallel()
 	r := newRollout(t, harness.NewEmptySite(t), 2, 16, 200*time.Millisecond)
 	r.update()

@@ -24,7 +24,13 @@ func callService(t *testing.T, s *harness.Site, args ...string) (status int, std
 	return p.AwaitExit(t, harness.Timeout), p.Stdout.String(), p.Stderr.String()
 }
 
-func TestCallAsksTheServiceAndPrintsJSON(t *testing.T) {
+func TestCall(t *testing.T) {
+	t.Parallel()
+	t.Run("prints_JSON", testCallPrintsJSON)
+	t.Run("no_reply", testCallNoReply)
+}
+
+func testCallPrintsJSON(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -78,7 +84,7 @@ func TestCallAsksTheServiceAndPrintsJSON(t *testing.T) {
 	}
 }
 
-func TestCallTellsWhyThereIsNoAnswer(t *testing.T) {
+func testCallNoReply(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	if status, _, stderr := callService(t, s, "get", "user_id=1"); status != 3 || stderr == "" {
@@ -106,7 +112,7 @@ func TestCallTellsWhyThereIsNoAnswer(t *testing.T) {
 	}
 }
 
-func TestKeygenPrintsAKeyThatServeTakes(t *testing.T) {
+func TestKeygen(t *testing.T) {
 	t.Parallel()
 	status, key, stderr := harness.Run(t, harness.Settings{}.Environ(), "keygen")
 	key = strings.TrimSuffix(key, "\n")
@@ -124,7 +130,7 @@ func TestKeygenPrintsAKeyThatServeTakes(t *testing.T) {
 	c.Call(t, "get", dict{"user_id": u["id"]}).IsResult(t, u)
 }
 
-func TestHelpAndVersionAreThereWithoutSettings(t *testing.T) {
+func TestHelpAndVersion(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ args, says string }{
 		{"--help", "glotpod-ident"},

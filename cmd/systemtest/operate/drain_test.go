@@ -9,7 +9,15 @@ import (
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
 
-func TestDrainWaitsUntilTheInstanceHasNoPartitionsAndUndrainTakesItBack(t *testing.T) {
+func TestDrain(t *testing.T) {
+	t.Parallel()
+	t.Run("waits_until_empty", testDrainWaitsUntilEmpty)
+	t.Run("failures", testDrainFailures)
+	t.Run("real_instances", testDrainRealInstances)
+	t.Run("help", testDrainHelp)
+}
+
+func testDrainWaitsUntilEmpty(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	a := s.play(t, "web-1", "web-2")
@@ -48,7 +56,7 @@ func TestDrainWaitsUntilTheInstanceHasNoPartitionsAndUndrainTakesItBack(t *testi
 	}
 }
 
-func TestDrainTellsWhyItHasNotDrained(t *testing.T) {
+func testDrainFailures(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	if status, _, stderr := s.run(t, "drain", "web-1"); status != 1 || stderr == "" {
@@ -82,7 +90,7 @@ func TestDrainTellsWhyItHasNotDrained(t *testing.T) {
 	}
 }
 
-func TestInstancesOfTheProgramAreShownAndDrained(t *testing.T) {
+func testDrainRealInstances(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	for _, name := range []string{"web-1", "web-2"} {
@@ -121,7 +129,7 @@ func TestInstancesOfTheProgramAreShownAndDrained(t *testing.T) {
 	holds("web-1", 1, 3)
 }
 
-func TestCommandsForOperatorsSayWhatTheyDo(t *testing.T) {
+func testDrainHelp(t *testing.T) {
 	t.Parallel()
 	for command, says := range map[string]string{"status": "-json", "drain": "-timeout", "undrain": "partitions again"} {
 		if status, stdout, stderr := harness.Run(t, harness.Settings{}.Environ(), command, "--help"); status != 0 || !strings.Contains(stdout+stderr, says) {

@@ -13,7 +13,16 @@ import (
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
 
-func TestMetricsCountRequestsByOperationWayAndOutcomeAndHoldNoData(t *testing.T) {
+func TestHTTP(t *testing.T) {
+	t.Parallel()
+	t.Run("metrics", testHTTPMetrics)
+	t.Run("status", testHTTPStatus)
+	t.Run("events", testHTTPEvents)
+	t.Run("many_connections", testHTTPManyConnections)
+	t.Run("profiles", testHTTPProfiles)
+}
+
+func testHTTPMetrics(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	v := s.Serve(t)
@@ -46,7 +55,7 @@ func TestMetricsCountRequestsByOperationWayAndOutcomeAndHoldNoData(t *testing.T)
 	}
 }
 
-func TestAnyInstanceShowsTheWholeClusterOverHTTP(t *testing.T) {
+func testHTTPStatus(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	for _, v := range []*harness.Instance{s.Serve(t), s.Serve(t)} {
@@ -64,7 +73,7 @@ func TestAnyInstanceShowsTheWholeClusterOverHTTP(t *testing.T) {
 	}
 }
 
-func TestEventsGoOnForLongerThanAnyOtherRequestAndTheirConnectionEndsSoonAfterThem(t *testing.T) {
+func testHTTPEvents(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	broker := harness.NewProxy(t, s.Settings["amqp.port"])
@@ -93,7 +102,7 @@ func TestEventsGoOnForLongerThanAnyOtherRequestAndTheirConnectionEndsSoonAfterTh
 	v.CheckOneConnection(t)
 }
 
-func TestManyConnectionsShutNoProbeOut(t *testing.T) {
+func testHTTPManyConnections(t *testing.T) {
 	t.Parallel()
 	v := harness.NewSite(t).Serve(t)
 	if response, err := http.Head(v.URL + "/events"); err != nil || response.StatusCode != http.StatusOK {
@@ -134,7 +143,7 @@ func TestManyConnectionsShutNoProbeOut(t *testing.T) {
 	v.CheckOneConnection(t)
 }
 
-func TestProfilesAreServedOnlyWhenAskedFor(t *testing.T) {
+func testHTTPProfiles(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	if status := s.Serve(t).Probe("/debug/pprof/"); status != http.StatusNotFound {

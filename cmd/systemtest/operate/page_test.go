@@ -16,7 +16,14 @@ func rowSays(name, state string) string {
 		row.querySelector("th span").textContent.split(" ")[0] === %q && row.querySelector("td").textContent.startsWith(%q))`, name, state)
 }
 
-func TestPageShowsTheClusterAsItChanges(t *testing.T) {
+func TestPage(t *testing.T) {
+	t.Parallel()
+	t.Run("follows_the_cluster", testPageFollowsTheCluster)
+	t.Run("problems_as_text", testPageProblemsAsText)
+	t.Run("many_partitions", testPageManyPartitions)
+}
+
+func testPageFollowsTheCluster(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Settings["cluster.partitions"] = "16"

@@ -16,7 +16,7 @@ var (
 	exitStatus = regexp.MustCompile(`(?m)^\tStatus\w+ += (\d+)`)
 )
 
-func TestRunbookHasEachAlertExitStatusAndErrorLine(t *testing.T) {
+func TestRunbook(t *testing.T) {
 	t.Parallel()
 	read := func(name string) string {
 		text, err := os.ReadFile(name)

@@ -23,7 +23,16 @@ func writeSettings(t *testing.T, toml string) (file string, env []string) {
 	return file, append(harness.Settings{}.Environ(), "GLOTPOD_IDENT_SETTINGS="+file)
 }
 
-func TestWrongSettingsEndTheProgramWith78(t *testing.T) {
+func TestSettings(t *testing.T) {
+	t.Parallel()
+	t.Run("wrong", testSettingsWrong)
+	t.Run("file_alone", testSettingsFileAlone)
+	t.Run("taken_port", testSettingsTakenPort)
+	t.Run("no_HTTP", testSettingsNoHTTP)
+	t.Run("log_format", testSettingsLogFormat)
+}
+
+func testSettingsWrong(t *testing.T) {
 	t.Parallel()
 	const key = "database.encryption_key = '" + harness.PythonKey + "'\n"
 	for name, c := range map[string]struct{ toml, names string }{
@@ -76,7 +85,7 @@ func TestWrongSettingsEndTheProgramWith78(t *testing.T) {
 }
 
 // The seed's file, its keys and its defaults, and no command at all.
-func TestSettingsFileIsEnough(t *testing.T) {
+func testSettingsFileAlone(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	_, env := writeSettings(t, `
@@ -111,7 +120,7 @@ func TestSettingsFileIsEnough(t *testing.T) {
 	v.Stop(t)
 }
 
-func TestPortThatIsTakenIsAClearError(t *testing.T) {
+func testSettingsTakenPort(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -131,7 +140,7 @@ func TestPortThatIsTakenIsAClearError(t *testing.T) {
 	}
 }
 
-func TestInstanceListensNowhereWhereToldSo(t *testing.T) {
+func testSettingsNoHTTP(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	p := harness.Launch(t, s.Settings.With(harness.Settings{"http.listen": ""}).Environ(), "serve")
@@ -145,7 +154,7 @@ func TestInstanceListensNowhereWhereToldSo(t *testing.T) {
 }
 
 // In production a log is JSON, a line an entry.
-func TestLogIsJSONOrForPeople(t *testing.T) {
+func testSettingsLogFormat(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	v := s.Serve(t)

@@ -137,7 +137,14 @@ func rows(text string) (all []string) {
 	return all
 }
 
-func TestStatusShowsWhoHasWhichPartitionAndHowMuchWaits(t *testing.T) {
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	t.Run("owners_and_queues", testStatusOwnersAndQueues)
+	t.Run("unowned_and_contested", testStatusUnownedAndContested)
+	t.Run("failures", testStatusFailures)
+}
+
+func testStatusOwnersAndQueues(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	s.declare(t, map[string]int{"glotpod.rpc/ident": 2, "glotpod.rpc/ident/0000": 0, "glotpod.rpc/ident/0001": 3, "glotpod.rpc/ident/0003": 0})
@@ -213,7 +220,7 @@ func TestStatusShowsWhoHasWhichPartitionAndHowMuchWaits(t *testing.T) {
 	}
 }
 
-func TestStatusNamesPartitionsWithoutAnOwnerAndWithSeveral(t *testing.T) {
+func testStatusUnownedAndContested(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	a, b, c := s.play(t, "web-1", "web-2", "web-3"), s.play(t, "web-2", "web-1", "web-3"), s.play(t, "web-3", "web-1", "web-2")
@@ -240,7 +247,7 @@ func TestStatusNamesPartitionsWithoutAnOwnerAndWithSeveral(t *testing.T) {
 	}
 }
 
-func TestStatusTellsWhyItDoesNotKnow(t *testing.T) {
+func testStatusFailures(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	if status, stdout, stderr := s.run(t, "status"); status != 1 || stdout != "" || !strings.Contains(stderr, "no such instance") {

@@ -25,8 +25,16 @@ func traced(m *harness.Request) (trace string) {
 	return trace
 }
 
+func TestTracing(t *testing.T) {
+	t.Parallel()
+	t.Run("write", testTracingWrite)
+	t.Run("forwarded", testTracingForwarded)
+	t.Run("hostile", testTracingHostile)
+	t.Run("no_collector", testTracingNoCollector)
+}
+
 // A write is followed from the caller to the answer and the notification.
-func TestSpansOfAWrite(t *testing.T) {
+func testTracingWrite(t *testing.T) {
 	t.Parallel()
 	s, collector := harness.NewSite(t), harness.NewCollector(t)
 	v := s.Serve(t, harness.Settings{"tracing.endpoint": collector.URL, "tracing.sample": "0"})
@@ -95,7 +103,7 @@ func TestSpansOfAWrite(t *testing.T) {
 }
 
 // A request that is passed on is followed to the instance that carries it out.
-func TestSpansOfARequestThatIsPassedOn(t *testing.T) {
+func testTracingForwarded(t *testing.T) {
 	t.Parallel()
 	s, collector := harness.NewSite(t), harness.NewCollector(t)
 	on := harness.Settings{"tracing.endpoint": collector.URL}
@@ -136,7 +144,7 @@ func TestSpansOfARequestThatIsPassedOn(t *testing.T) {
 
 // What a caller puts into a request's properties keeps nobody's spans from being
 // sent, and no refusal has an error that tells of a user.
-func TestSpansOfHostileRequests(t *testing.T) {
+func testTracingHostile(t *testing.T) {
 	t.Parallel()
 	s, collector := harness.NewSite(t), harness.NewCollector(t)
 	v := s.Serve(t, harness.Settings{"tracing.endpoint": collector.URL, "tracing.sample": "1"})
@@ -191,7 +199,7 @@ func TestSpansOfHostileRequests(t *testing.T) {
 
 // A collector that is not there, or says nothing, costs nobody a request, and the
 // end of the instance no more than some seconds.
-func TestCollectorOutOfReach(t *testing.T) {
+func testTracingNoCollector(t *testing.T) {
 	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts
 	if err != nil {

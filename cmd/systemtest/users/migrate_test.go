@@ -36,7 +36,21 @@ func pythonUsers(t *testing.T) (users []dict) {
 	return users
 }
 
-func TestMigrateAdoptsTheDatabaseOfThePythonService(t *testing.T) {
+func TestMigrate(t *testing.T) {
+	t.Parallel()
+	t.Run("python_service", testMigratePythonService)
+	t.Run("forms_of_the_key", testMigrateFormsOfTheKey)
+	t.Run("twice", testMigrateTwice)
+	t.Run("tables", testMigrateTables)
+	t.Run("all_or_nothing", testMigrateAllOrNothing)
+	t.Run("concurrent", testMigrateConcurrent)
+	t.Run("check", testMigrateCheck)
+	t.Run("newer_compatible_schema", testMigrateNewerCompatibleSchema)
+	t.Run("older_programs", testMigrateOlderPrograms)
+	t.Run("serve_refuses_other_schemas", testMigrateServeRefusesOtherSchemas)
+}
+
+func testMigratePythonService(t *testing.T) {
 	t.Parallel()
 	s := pythonSite(t)
 	before := s.Contents(t)
@@ -76,7 +90,7 @@ func TestMigrateAdoptsTheDatabaseOfThePythonService(t *testing.T) {
 	c.Call(t, "delete", dict{"user_id": 1}).IsResult(t, dict{"user_id": 1})
 }
 
-func TestTokensAreReadableUnderEachFormOfTheKey(t *testing.T) {
+func testMigrateFormsOfTheKey(t *testing.T) {
 	t.Parallel()
 	s := pythonSite(t)
 	s.Migrate(t)
@@ -145,7 +159,7 @@ func catalogOf(t *testing.T, s *harness.Site) (text string) {
 	return text
 }
 
-func TestMigrateTwiceChangesNothing(t *testing.T) {
+func testMigrateTwice(t *testing.T) {
 	t.Parallel()
 	for name, s := range map[string]*harness.Site{"from nothing": harness.NewEmptySite(t), "from the Python service": pythonSite(t)} {
 		s.Migrate(t)
@@ -165,7 +179,7 @@ func TestMigrateTwiceChangesNothing(t *testing.T) {
 
 // The schema is the same wherever it comes from, but for what the tables' own
 // makers called things.
-func TestMigrateMakesTheTablesOfTheContract(t *testing.T) {
+func testMigrateTables(t *testing.T) {
 	t.Parallel()
 	s := harness.NewEmptySite(t)
 	s.Migrate(t)
@@ -186,7 +200,7 @@ func TestMigrateMakesTheTablesOfTheContract(t *testing.T) {
 	}
 }
 
-func TestMigrateIsAllOrNothing(t *testing.T) {
+func testMigrateAllOrNothing(t *testing.T) {
 	t.Parallel()
 	s := pythonSite(t)
 	s.Exec(t, "CREATE TABLE ident_outbox (in_the_way int)")
@@ -201,7 +215,7 @@ func TestMigrateIsAllOrNothing(t *testing.T) {
 	s.Migrate(t)
 }
 
-func TestMigratesThatRunAtOnceTakeTurns(t *testing.T) {
+func testMigrateConcurrent(t *testing.T) {
 	t.Parallel()
 	s := pythonSite(t)
 	var all []*harness.Process
@@ -222,7 +236,7 @@ func TestMigratesThatRunAtOnceTakeTurns(t *testing.T) {
 	}
 }
 
-func TestMigrateCheckSaysWhetherThereIsSomethingToDo(t *testing.T) {
+func testMigrateCheck(t *testing.T) {
 	t.Parallel()
 	s := pythonSite(t)
 	catalog := catalogOf(t, s)
@@ -238,7 +252,7 @@ func TestMigrateCheckSaysWhetherThereIsSomethingToDo(t *testing.T) {
 	}
 }
 
-func TestANewerSchemaThatLeavesThisProgramWorkingIsServedAndLeftAlone(t *testing.T) {
+func testMigrateNewerCompatibleSchema(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Exec(t, "INSERT INTO ident_migrations (version, name, oldest) SELECT max(version) + 1, 'later', max(version) FROM ident_migrations")
@@ -264,7 +278,7 @@ func TestANewerSchemaThatLeavesThisProgramWorkingIsServedAndLeftAlone(t *testing
 }
 
 // It is what an older program asks of the schema.
-func TestProgramsOfOlderVersionsWorkWithTheSchema(t *testing.T) {
+func testMigrateOlderPrograms(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	for _, version := range []int{6, 7} {
@@ -274,7 +288,7 @@ func TestProgramsOfOlderVersionsWorkWithTheSchema(t *testing.T) {
 	}
 }
 
-func TestServeRefusesASchemaThatItDoesNotKnow(t *testing.T) {
+func testMigrateServeRefusesOtherSchemas(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		change string

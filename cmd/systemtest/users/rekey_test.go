@@ -44,9 +44,17 @@ func sealedBy(t *testing.T, s *harness.Site, key string) (n int) {
 	return n
 }
 
+func TestRekey(t *testing.T) {
+	t.Parallel()
+	t.Run("under_load", testRekeyUnderLoad)
+	t.Run("interrupted", testRekeyInterrupted)
+	t.Run("unreadable_tokens", testRekeyUnreadableTokens)
+	t.Run("no_schema", testRekeyNoSchema)
+}
+
 // A key is changed as the runbook says, while callers change their tokens all the
 // time and are kept in memory.
-func TestAKeyIsChangedWithoutACallerNoticing(t *testing.T) {
+func testRekeyUnderLoad(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	oldKey, newKey := s.Settings["database.encryption_key"], harness.NewKey()
@@ -117,7 +125,7 @@ func TestAKeyIsChangedWithoutACallerNoticing(t *testing.T) {
 	}
 }
 
-func TestRekeyIsInterruptedAndGoesOn(t *testing.T) {
+func testRekeyInterrupted(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	oldKey, newKey := s.Settings["database.encryption_key"], harness.NewKey()
@@ -145,7 +153,7 @@ func TestRekeyIsInterruptedAndGoesOn(t *testing.T) {
 	}
 }
 
-func TestRekeyListsWhatNoKeyOpensAndLeavesIt(t *testing.T) {
+func testRekeyUnreadableTokens(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	oldKey, newKey := s.Settings["database.encryption_key"], harness.NewKey()
@@ -190,7 +198,7 @@ func TestRekeyListsWhatNoKeyOpensAndLeavesIt(t *testing.T) {
 	}
 }
 
-func TestRekeyNeedsTheSchema(t *testing.T) {
+func testRekeyNoSchema(t *testing.T) {
 	t.Parallel()
 	if status, _ := rekey(t, harness.NewEmptySite(t), nil); status != 78 {
 		t.Errorf("ended with %d", status)

@@ -65,7 +65,18 @@ func content(t *testing.T, path string) string {
 	return string(b)
 }
 
-func TestAnExportThatWasBrokenOffIsContinued(t *testing.T) {
+func TestExport(t *testing.T) {
+	t.Parallel()
+	t.Run("resume", testExportResume)
+	t.Run("full_disk", testExportFullDisk)
+	t.Run("permissions", testExportPermissions)
+	t.Run("one_at_a_time", testExportOneAtATime)
+	t.Run("replaces_only_files", testExportReplacesOnlyFiles)
+	t.Run("links", testExportLinks)
+	t.Run("without_tokens", testExportWithoutTokens)
+}
+
+func testExportResume(t *testing.T) {
 	t.Parallel()
 	s := threePages(t)
 	whole := exportUsers(t, s)
@@ -116,7 +127,7 @@ func TestAnExportThatWasBrokenOffIsContinued(t *testing.T) {
 }
 
 // The disk is full in the middle of a page, of which much is in memory already.
-func TestAnExportToAFullDiskNamesAUserUpToWhomAllIsThere(t *testing.T) {
+func testExportFullDisk(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Exec(t, `INSERT INTO users (id, name, email_address) SELECT n, repeat('s3cret', 100), n FROM generate_series(1, 5000) AS n`)
@@ -152,7 +163,7 @@ func TestAnExportToAFullDiskNamesAUserUpToWhomAllIsThere(t *testing.T) {
 	}
 }
 
-func TestAnExportIsReadByNobodyElse(t *testing.T) {
+func testExportPermissions(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	path := filepath.Join(t.TempDir(), "users")
@@ -185,7 +196,7 @@ func TestAnExportIsReadByNobodyElse(t *testing.T) {
 	}
 }
 
-func TestOneExportAtATimeWritesAFile(t *testing.T) {
+func testExportOneAtATime(t *testing.T) {
 	t.Parallel()
 	s := threePages(t)
 	whole := exportUsers(t, s)
@@ -216,7 +227,7 @@ func TestOneExportAtATimeWritesAFile(t *testing.T) {
 	}
 }
 
-func TestAnExportReplacesNothingButAFile(t *testing.T) {
+func testExportReplacesOnlyFiles(t *testing.T) {
 	t.Parallel()
 	s := harness.NewEmptySite(t)              // where one that reads ends with 78
 	folder, err := os.MkdirTemp("", "export") // short enough for a socket
@@ -258,7 +269,7 @@ func TestAnExportReplacesNothingButAFile(t *testing.T) {
 	}
 }
 
-func TestAnExportKeepsALinkAndWritesWhereItLeads(t *testing.T) {
+func testExportLinks(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	whole := exportUsers(t, s)

@@ -48,7 +48,16 @@ func elsewhere(t *testing.T, s *harness.Site) *harness.Site {
 	return other
 }
 
-func TestWhatIsExportedIsImportedAndServedElsewhere(t *testing.T) {
+func TestImport(t *testing.T) {
+	t.Parallel()
+	t.Run("exported_users", testImportExportedUsers)
+	t.Run("reports_lines", testImportReportsLines)
+	t.Run("next_id", testImportNextId)
+	t.Run("rerun", testImportRerun)
+	t.Run("failures", testImportFailures)
+}
+
+func testImportExportedUsers(t *testing.T) {
 	t.Parallel()
 	s := pythonSite(t)
 	s.Migrate(t)
@@ -90,7 +99,7 @@ func TestWhatIsExportedIsImportedAndServedElsewhere(t *testing.T) {
 	c.Call(t, "patch", harness.Patch(users[0], op("replace", "/name", "s3cret new"))).Result(t)
 }
 
-func TestTokensAreLeftOutOfAnExport(t *testing.T) {
+func testExportWithoutTokens(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -116,7 +125,7 @@ func TestTokensAreLeftOutOfAnExport(t *testing.T) {
 	importUsers(t, s, without, 0, "", "--empty-tokens")
 }
 
-func TestEachLineThatIsNotImportedIsReported(t *testing.T) {
+func testImportReportsLines(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	s.Serve(t)
@@ -173,7 +182,7 @@ line 11: malformed: id is not an integer from 1 to 2147483647
 	importUsers(t, other, strings.Join(lines, ""), 0, "") // the rest
 }
 
-func TestAnImportTellsWhichIDsNewUsersGet(t *testing.T) {
+func testImportNextId(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	file := filepath.Join(t.TempDir(), "users")
@@ -192,7 +201,7 @@ func TestAnImportTellsWhichIDsNewUsersGet(t *testing.T) {
 	}
 }
 
-func TestAnImportThatWasBrokenOffIsRunAgain(t *testing.T) {
+func testImportRerun(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	var text strings.Builder
@@ -216,7 +225,7 @@ func TestAnImportThatWasBrokenOffIsRunAgain(t *testing.T) {
 	}
 }
 
-func TestExportAndImportTellWhatIsWrong(t *testing.T) {
+func testImportFailures(t *testing.T) {
 	t.Parallel()
 	s := harness.NewEmptySite(t)
 	for _, args := range []string{"export --tokens clear", "export --resume", "export --after-id -1", "export --after-id 1 --resume --output x",

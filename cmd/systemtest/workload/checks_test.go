@@ -51,7 +51,7 @@ func (s *story) tell(key string, body dict) {
 }
 
 // The checks of the chaos test find what they are to find, and nothing else.
-func TestChaosChecksFindEachAnomaly(t *testing.T) {
+func TestChecks(t *testing.T) {
 	const history = "the history is not linearizable"
 	for _, c := range []struct {
 		what   string
