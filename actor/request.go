@@ -1,6 +1,7 @@
 package actor
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/glotpod/ident/actor/jsonpatch"
@@ -235,7 +236,7 @@ func checkUserID(w *Write) *Refusal {
 }
 
 func asRefusal(err error) *Refusal {
-	if r, ok := err.(*Refusal); ok {
+	if r, ok := errors.AsType[*Refusal](err); ok {
 		return r
 	}
 	return InternalError("the request could not be carried out")

@@ -47,6 +47,7 @@ func mustLoad(t testing.TB, content string, environ ...string) *config.Config {
 // faults returns the single errors in the error of Load.
 func faults(t testing.TB, err error) []*config.Error {
 	t.Helper()
+	//lint:ignore errorlint errors.As would find the first error in a joined one
 	if one, ok := err.(*config.Error); ok {
 		return []*config.Error{one}
 	}

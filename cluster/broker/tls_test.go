@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"net"
 	"os"
@@ -104,7 +105,7 @@ func TestTLS(t *testing.T) {
 				conn.Close()
 				t.Fatal("connected")
 			}
-			if !Refused(err) || err.(*DialError).Stage != c.stage {
+			if dial, ok := errors.AsType[*DialError](err); !ok || !Refused(err) || dial.Stage != c.stage {
 				t.Errorf("error %v, refused: %v", err, Refused(err))
 			}
 		})

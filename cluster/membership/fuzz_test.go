@@ -46,7 +46,7 @@ func FuzzDecode(f *testing.F) {
 				case ownership.Claim: // all succeed, so that there is something to lose
 					for _, next := range core.Step(now, ownership.Claimed{Partition: c.Partition, Attempt: c.Attempt, Epoch: 1}) {
 						if consume, ok := next.(ownership.Consume); ok {
-							core.Step(now, ownership.Consuming{Partition: consume.Partition, Epoch: consume.Epoch})
+							core.Step(now, ownership.Consuming(consume))
 						}
 					}
 				case ownership.Broadcast:

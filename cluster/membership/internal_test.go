@@ -47,7 +47,7 @@ func testSendQueueOneProbePerMember(t *testing.T) {
 		o.add(outboundMessage{kind: probe, key: "a"})
 		return len(o.waiting)
 	}
-	if ask() != 1 || ask() != 1 {
+	if first, second := ask(), ask(); first != 1 || second != 1 {
 		t.Error("a second one waits")
 	}
 	o.take()

@@ -24,7 +24,7 @@ func read(r io.Reader, longest int) (users []archive.User, wrong []string) {
 		switch {
 		case errors.As(err, &line):
 			wrong = append(wrong, err.Error())
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return users, wrong
 		case err != nil:
 			return users, append(wrong, err.Error())

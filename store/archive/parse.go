@@ -39,7 +39,8 @@ func parseUser(text []byte, tokens Tokens, maxField int) (u *User, reason string
 		return nil, "id is not an integer from 1 to 2147483647"
 	}
 	if _, err := actor.ParseUser(line.tree()); err != nil {
-		return nil, err.(*actor.Refusal).Message
+		refusal, _ := errors.AsType[*actor.Refusal](err)
+		return nil, refusal.Message
 	}
 	for _, s := range []struct {
 		field string

@@ -64,9 +64,9 @@ func (r *Reader) Next() (*User, error) {
 	for {
 		fits, err := r.readLine()
 		switch {
-		case err == io.EOF && r.inside:
+		case errors.Is(err, io.EOF) && r.inside:
 			return nil, &ArchiveError{r.number, "the file ends before its last line, which says how many users there are: it is not whole"}
-		case err == io.EOF && r.number == 0:
+		case errors.Is(err, io.EOF) && r.number == 0:
 			return nil, &ArchiveError{r.number, "the file is empty"}
 		case err != nil:
 			return nil, err

@@ -1,6 +1,7 @@
 package consume
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -87,7 +88,7 @@ func TestPool(t *testing.T) {
 			c.Ack(&d, false) // which waits for others
 			c.stop(t)
 			p.Put(c)
-			if err := c.Publish(t.Context(), queue, amqp.Publishing{}); err != amqp.ErrClosed {
+			if err := c.Publish(t.Context(), queue, amqp.Publishing{}); !errors.Is(err, amqp.ErrClosed) {
 				t.Errorf("publishing after Put returned %v", err)
 			}
 		}

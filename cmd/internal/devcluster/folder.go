@@ -64,10 +64,10 @@ func openFolder(path string) (*folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err {
-	case nil:
+	switch err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
+	case err == nil:
 		return &folder{path, lock}, nil
-	case syscall.EWOULDBLOCK:
+	case errors.Is(err, syscall.EWOULDBLOCK):
 		err = fmt.Errorf("another glotpod-ident-dev uses %s: stop it, or use another folder with --data", path)
 		return nil, errors.Join(err, lock.Close())
 	default:

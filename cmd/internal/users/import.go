@@ -141,7 +141,7 @@ func (im *importing) copy(ctx context.Context) error {
 		case errors.As(err, &line):
 			im.malformed++
 			im.problems = append(im.problems, problem{line.Line, "malformed", line.Reason})
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return im.importBatch(ctx)
 		case err != nil:
 			return im.interrupted(ctx, err)

@@ -166,7 +166,7 @@ func testNotificationUnreadableUntilItIsDeleted(t *testing.T) {
 	u := c.Create(t, harness.NewUser())
 	v.Stop(t)
 	s.Exec(t, "INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed) VALUES ($1, gen_random_uuid(), $2, 'no token', true)", u["id"], harness.PatchKey)
-	v = s.Serve(t)
+	s.Serve(t)
 	heard := s.Subscribe(t)
 	c.Call(t, "patch", harness.Patch(u, op("replace", "/name", "s3cret 1"))).Result(t)
 	if n := s.Count(t, "SELECT count(*) FROM ident_outbox"); n != 2 {

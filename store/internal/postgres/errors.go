@@ -103,6 +103,7 @@ func isConnectionLost(err error) bool {
 // return it. It implements net.Error, but errors of the network are a *net.OpError
 // around it.
 func isErrno(err error) bool {
+	//lint:ignore errorlint an Errno within a *net.OpError must not match
 	_, bare := err.(syscall.Errno)
 	return bare
 }
