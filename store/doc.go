@@ -1,4 +1,8 @@
-// Package store keeps the users in PostgreSQL. It fulfils [actor.Store].
+// Package store keeps the users in PostgreSQL. A [Store] implements [actor.Store], and what a
+// member of the cluster needs besides: leases, the outbox and the watch for foreign writes.
+//
+// Store composes types that have one concern each. Writes, reads, export and import are in
+// this package. The other types are packages of their own under internal.
 //
 // # Writing
 //
@@ -91,41 +95,39 @@
 // Otherwise the server ends the transaction soon: by idle_in_transaction_session_timeout
 // or, if only part of a message has arrived, by TCP keepalives.
 //
-// # On record
+// # Audit
 //
-// With each change is committed a row of ident_audit: which request changed what,
-// without access tokens. Stores that tend the tables (Options.Tends) take turns to make
-// the partitions of the days that come, drop those that are over for longer than
-// Options.AuditKeep, and index the others. A day without a partition is no
-// reason to refuse a write: ident_audit_rest takes what finds none.
+// Each change commits a row of ident_audit: which request changed what, without access
+// tokens. Package internal/audit says how the days of that table are maintained. Stores with
+// Options.Maintain do that, one at a time.
 //
 // # Foreign writes
 //
-// Other programs may write to the users. Triggers tell of it, also of what is
-// replicated from another database, but for sessions with our application name, and
-// [Store.WatchForeignWrites] listens.
+// Other programs may write to the users. [Store.WatchForeignWrites] notices that, so that
+// the process can stop trusting its cached users. Package internal/foreign says how.
 //
 // # Reading
 //
-// Reads go to the database each time, and so see every write that was answered.
+// Each read goes to the database, and so sees every write that was answered. Look-ups that
+// arrive at the same moment share a round trip.
 //
-// # Out and in
+// # Export and import
 //
-// An Exporter reads all users, and an Importer brings users in, over a connection of
-// its own, with no lease: it only adds users, as another program might. The format
-// between the two is package archive's.
+// An Exporter reads all users, and an Importer adds users. Each uses its own connection and
+// needs no lease, because an import only adds users, as another program might. Package
+// archive has the format.
 //
 // # Plans
 //
-// The statements that read and write users, requests and notifications as they
-// come name rows by keys, and find them by an index. So each is planned once for a
-// connection, and such that it reads none of these tables or indexes as a whole,
-// however small it was then.
+// The statements on users, requests and notifications name rows by keys and find them by
+// an index. Each is planned once per connection. Its plan never reads a whole table or
+// index, however small that was at the time of planning. A list is the exception: its best
+// plan depends on the words of the search, and it is planned each time.
 //
 // # Secrets
 //
-// Access tokens, and notifications that hold any, are sealed before they
-// become part of a statement, and no error or log line quotes them.
+// Access tokens, and notifications that contain any, are sealed before they become part
+// of a statement. No error and no log line quotes them.
 //
 // # Design decisions and what they cost
 //
@@ -153,4 +155,18 @@
 //   - An attempt is abandoned only before it begins. A caller that cancels waits up to 10 s for
 //     the end of the attempt. To return earlier would leave an unknown outcome.
 //   - Reserved user ids save a create one round trip. The price is gaps in the ids.
+//   - Reads do not use cached users, although the process has them. Another member may have
+//     written since, and a read shall see each write that was answered. The price is one
+//     round trip for each read, which concurrent look-ups share.
+//   - A page of a list is cut at 4 MB, because its reply must be one message. The price is
+//     that clients cannot count on full pages.
+//   - An export is not a snapshot of one moment: that would keep the database from vacuuming
+//     for hours. The price is that two users may be exported in states that never existed
+//     together.
+//   - An import takes no leases, because partitions would be without a holder meanwhile. The
+//     price is that the members see it as a foreign write and do not trust their caches
+//     until 30 s after it.
+//
+// The packages internal/leases, internal/outbox, internal/audit, internal/foreign and
+// internal/rekey list the decisions on their concerns.
 package store
