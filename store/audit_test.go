@@ -17,15 +17,14 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
-// audit returns the rows of the audit table, one per line, in the order in which
-// they were written.
+// audit returns the rows of the audit table, one per line, in the order of writing.
 func (h *harness) audit() string {
 	h.t.Helper()
 	return h.one(`SELECT coalesce(string_agg(format('%s %s %s %s', user_id, operation, coalesce(traceparent, '-'), changes), E'\n'
 		ORDER BY tableoid, ctid), '') FROM ident_audit`).(string)
 }
 
-// both runs a test with writes that know their user, and with ones that do not.
+// both runs a test with writes that have their user cached, and with writes that do not.
 func both(t *testing.T, test func(t *testing.T, h *harness, do func(operation, messageID string, a args) actor.Outcome)) {
 	for _, known := range []bool{false, true} {
 		t.Run(fmt.Sprintf("known=%t", known), func(t *testing.T) {
@@ -73,7 +72,7 @@ func testAuditEachChangeOnceWithoutTokens(t *testing.T) {
 			return do("patch", messageID, args{"user_id": 1, "ops": ops})
 		}
 		account := args{"id": 9, "access_token": "token-9"}
-		for range 2 { // the second time, each comes again
+		for range 2 { // the second time, each request is a replay
 			patch("m2", replace("/name", "Eve")...)
 			patch("m3", args{"op": "replace", "path": "/github/access_token", "value": "token-8"}, args{"op": "add", "path": "/facebook", "value": account})
 			patch("m4", args{"op": "test", "path": "/name", "value": "Eve"}) // changes nothing
@@ -93,12 +92,12 @@ func testAuditEachChangeOnceWithoutTokens(t *testing.T) {
 			t.Errorf("got\n%s\nwant\n%s", got, want)
 		}
 		if all := h.one("SELECT string_agg(a::text, '') FROM ident_audit a").(string); strings.Contains(all, "token-") || strings.Contains(all, "gAAAA") {
-			t.Errorf("there is a token: %s", all)
+			t.Errorf("the audit contains a token: %s", all)
 		}
 		const requests = `SELECT string_agg(m, ' ' ORDER BY m) FROM unnest(ARRAY['m1', 'm2', 'm3', 'm4', 'm5', 'm6', 'm7', 'm8', 'm9']) AS m
 			WHERE (SELECT count(*) FROM ident_audit WHERE request = ident_request(m)) = 1`
 		if got := h.one(requests); got != "m1 m2 m3 m8 m9" {
-			t.Errorf("on record are %v", got)
+			t.Errorf("recorded: %v", got)
 		}
 	})
 }
@@ -173,12 +172,12 @@ func testAuditRequestIdComputedInSQL(t *testing.T) {
 	}
 }
 
-// tend has the audit table tended until a query says true.
-func (h *harness) tend(until string, a ...any) {
+// maintain repeats the maintenance of the audit table until a query selects true.
+func (h *harness) maintain(until string, a ...any) {
 	h.t.Helper()
 	for deadline := time.Now().Add(time.Minute); h.one(until, a...) != true; {
 		if time.Now().After(deadline) {
-			h.t.Fatalf("in vain: %s", until)
+			h.t.Fatalf("never true: %s", until)
 		}
 		if err := h.MaintainAudit(h.t.Context()); err != nil {
 			h.t.Log(err)
@@ -200,21 +199,21 @@ func TestAuditDays(t *testing.T) {
 func testAuditDaysOldDroppedNewCreated(t *testing.T) {
 	h := start(t)
 	h.create(1)
-	h.tend("SELECT "+hasDay+" IS NOT NULL", 7)
+	h.maintain("SELECT "+hasDay+" IS NOT NULL", 7)
 	for _, day := range []int{-400, -33, -28, -2, 12} {
 		h.exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date + $1::int)", day)
 		h.exec("INSERT INTO ident_audit VALUES (now() + $1 * interval '1 day', $2, 'patch', NULL, NULL, '[]')", day, 1000+day)
 	}
-	for _, day := range []int{-100, -10} { // for which nobody made a partition
+	for _, day := range []int{-100, -10} { // no store creates partitions for these
 		h.exec("INSERT INTO ident_audit VALUES (now() + $1 * interval '1 day', $2, 'patch', NULL, NULL, '[]')", day, 1000+day)
 	}
-	h.tend("SELECT "+hasDay+" IS NULL", -33)
-	h.tend("SELECT NOT EXISTS (SELECT FROM ident_audit WHERE user_id = 900)")
-	h.tend("SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = "+hasDay+")", -2)
+	h.maintain("SELECT "+hasDay+" IS NULL", -33)
+	h.maintain("SELECT NOT EXISTS (SELECT FROM ident_audit WHERE user_id = 900)")
+	h.maintain("SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = "+hasDay+")", -2)
 	if got := h.one("SELECT string_agg(user_id::text, ' ' ORDER BY committed_at) FROM ident_audit"); got != "972 990 998 1 1012" {
-		t.Errorf("left is %v", got)
+		t.Errorf("rows left: %v", got)
 	}
-	// Days that are still written to have no index.
+	// Days that rows are still written to have no index.
 	for day, want := range map[int]bool{-400: false, -33: false, -28: true, -2: true, 0: false, 1: false, 7: false} {
 		if got := h.one("SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = "+hasDay+")", day); got != want {
 			t.Errorf("day %d has an index: %v", day, got)
@@ -227,17 +226,16 @@ func testAuditDaysOnlyWithMaintain(t *testing.T) {
 	for _, day := range []int{-400, -10} {
 		h.exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date + $1::int)", day)
 	}
-	h.open() // as rekey does
+	h.open() // like glotpod-ident rekey
 	h.opts.Maintain, h.opts.AuditKeep = true, 30*24*time.Hour
 	h.open()
 	h.await("SELECT "+hasDay+" IS NULL", -400)
 	if h.one("SELECT "+hasDay+" IS NULL", -10) == true {
-		t.Error("a store that does not tend the tables has dropped a day")
+		t.Error("a store without Maintain has dropped a day")
 	}
 }
 
-// days returns how many days come that have their partition, and how many are
-// overdue, as they are measured.
+// days returns the metrics of future days that have their partition, and of overdue days.
 func (h *harness) days() (ahead, overdue float64) {
 	h.t.Helper()
 	r := prometheus.NewPedanticRegistry()
@@ -260,33 +258,34 @@ func (h *harness) days() (ahead, overdue float64) {
 func testAuditDaysFailuresAreIndependentAndMeasured(t *testing.T) {
 	h := start(t)
 	if ahead, overdue := h.days(); !math.IsNaN(ahead) || !math.IsNaN(overdue) {
-		t.Errorf("%v days are ahead, %v overdue, before anybody has looked", ahead, overdue)
+		t.Errorf("%v days are ahead, %v overdue, before they are counted", ahead, overdue)
 	}
 	h.exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date - 400)")
 	h.exec("INSERT INTO ident_audit VALUES (now() - interval '100 days', 1, 'patch', NULL, NULL, '[]')")
 	h.exec("DO $$ BEGIN EXECUTE (SELECT format('DROP TABLE %I', max(relname)) FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$'); END $$")
 	h.exec("CREATE OR REPLACE FUNCTION ident_audit_day(day date) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'sour'; END $$")
 	if err := h.MaintainAudit(t.Context()); err == nil || !strings.Contains(err.Error(), "sour") {
-		t.Errorf("nobody was told: %v", err)
+		t.Errorf("the failure is not reported: %v", err)
 	}
 	if h.one("SELECT count(*) FROM ident_audit") != int64(0) || h.one("SELECT "+hasDay+" IS NULL", -400) != true {
-		t.Error("what is old is still there")
+		t.Error("the old day is still there")
 	}
 	if ahead, overdue := h.days(); ahead != 6 || overdue != 0 {
 		t.Errorf("%v days are ahead, %v overdue", ahead, overdue)
 	}
-	// A view of it is in the way of the day to be dropped.
+	// A view on the old day prevents its drop.
 	h.exec("CREATE TABLE ident_audit_20200101 PARTITION OF ident_audit FOR VALUES FROM ('2020-01-01 00:00+00') TO ('2020-01-02 00:00+00')")
 	h.exec("CREATE VIEW looking AS SELECT * FROM ident_audit_20200101")
 	if err := h.MaintainAudit(t.Context()); err == nil {
-		t.Error("nobody was told")
+		t.Error("the failure is not reported")
 	}
 	if ahead, overdue := h.days(); ahead != 6 || overdue != 1 {
 		t.Errorf("%v days are ahead, %v overdue", ahead, overdue)
 	}
 }
 
-// As it would while ident_audit_rest is looked through, and those wait who write to it.
+// A day takes long if the database has to read all of ident_audit_rest. Writers to that
+// table wait meanwhile.
 func testAuditDaysSlowDayIsLeftForLater(t *testing.T) {
 	h := start(t)
 	h.exec("DO $$ BEGIN EXECUTE (SELECT string_agg(format('DROP TABLE %I', relname), ';') FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$'); END $$")
@@ -297,20 +296,20 @@ func testAuditDaysSlowDayIsLeftForLater(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 	if err == nil || strings.Count(err.Error(), "ident_audit_day") != 1 {
-		t.Errorf("not one day was tried: %v", err)
+		t.Errorf("not exactly one day was tried: %v", err)
 	}
 }
 
 func testAuditDaysWritesAcrossMidnight(t *testing.T) {
 	h := start(t)
-	h.tend("SELECT "+hasDay+" IS NOT NULL", 7)
+	h.maintain("SELECT "+hasDay+" IS NOT NULL", 7)
 	h.exec("SELECT ident_audit_day('2031-01-01'), ident_audit_day('2031-01-02')")
 	id := h.create(1)
 	at := func(clock, partition string) {
 		t.Helper()
 		h.exec("ALTER TABLE ident_audit ALTER committed_at SET DEFAULT '" + clock + "'")
 		h.exec("TRUNCATE ident_audit")
-		for _, name := range []string{clock, "again"} { // one reads the user first, one does not
+		for _, name := range []string{clock, "again"} { // one reads the user first, one has it cached
 			if o := h.do("patch", "", args{"user_id": id, "ops": replace("/name", name)}); o.Refusal != nil {
 				t.Error(o.Refusal)
 			}
@@ -325,8 +324,8 @@ func testAuditDaysWritesAcrossMidnight(t *testing.T) {
 	h.exec("DROP TABLE ident_audit_20310101")
 	at("2031-01-01 12:00:00+00", "ident_audit_rest")
 
-	// Today's is missing, and what was written is in the way of another: the days
-	// that come have theirs all the same.
+	// The partition of today is missing, and rows prevent the creation of another one. The
+	// future days get their partitions nevertheless.
 	h.exec("ALTER TABLE ident_audit ALTER committed_at SET DEFAULT now()")
 	h.exec("DO $$ BEGIN EXECUTE (SELECT string_agg(format('DROP TABLE %I', relname), ';') FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$'); END $$")
 	h.do("patch", "", args{"user_id": id, "ops": replace("/name", "last")})
@@ -334,13 +333,13 @@ func testAuditDaysWritesAcrossMidnight(t *testing.T) {
 		t.Errorf("%v rows", got)
 	}
 	for _, day := range []int{1, 7} {
-		h.tend("SELECT "+hasDay+" IS NOT NULL", day)
+		h.maintain("SELECT "+hasDay+" IS NOT NULL", day)
 	}
 }
 
 func testAuditDaysMaintenanceDelaysNoWrite(t *testing.T) {
 	h := start(t)
-	h.tend("SELECT "+hasDay+" IS NOT NULL", 7)
+	h.maintain("SELECT "+hasDay+" IS NOT NULL", 7)
 	id := h.create(1)
 	stores := []*store.Store{h.Store, h.open(), h.open()}
 	ctx, stop := context.WithCancel(t.Context())
@@ -349,7 +348,7 @@ func testAuditDaysMaintenanceDelaysNoWrite(t *testing.T) {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				if err := s.MaintainAudit(t.Context()); err != nil {
-					t.Log(err) // a lock that was not to be had at once
+					t.Log(err) // a lock was not available at once
 				}
 			}
 		})

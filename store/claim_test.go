@@ -50,7 +50,7 @@ func testClaimAndWritesClaimWaitsForEarlierWrites(t *testing.T) {
 	})
 	h.await(twoWaitForLocks)
 	if row := h.row(0); row.Epoch != h.lease.Epoch {
-		t.Errorf("claimed before the write is done: %+v", row)
+		t.Errorf("claimed before the write has ended: %+v", row)
 	}
 	letGo()
 	claiming.Wait()
@@ -59,7 +59,7 @@ func testClaimAndWritesClaimWaitsForEarlierWrites(t *testing.T) {
 const twoWaitForLocks = `SELECT count(*) = 2 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
 	AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`
 
-// holdUpdates has those who change a user's row wait, just before they do, until letGo is
+// holdUpdates makes transactions wait just before they update a user's row, until letGo is
 // called.
 func (h *harness) holdUpdates() (letGo func()) {
 	h.t.Helper()
@@ -70,8 +70,8 @@ func (h *harness) holdUpdates() (letGo func()) {
 	return func() { h.exec("SELECT pg_advisory_unlock(42)") }
 }
 
-// holdUpWrite has a write that renames a user pass the fence, and then wait until letGo is
-// called, which waits for its end.
+// holdUpWrite starts a write that renames a user. The write passes the fence and then waits
+// until letGo is called. letGo waits for the end of the write.
 func (h *harness) holdUpWrite(id int64, name string) (letGo func()) {
 	h.t.Helper()
 	let := h.holdUpdates()
@@ -220,7 +220,7 @@ func testClaimAndWritesExclusiveLockIsNotStarved(t *testing.T) {
 		before := shared.Load()
 		h.exec("SELECT pg_advisory_xact_lock(x'6964656e'::int, 0)")
 		if n := shared.Load() - before; n > 100 {
-			t.Errorf("%d overtook", n)
+			t.Errorf("%d transactions overtook the exclusive lock", n)
 		}
 	}
 	close(stop)

@@ -41,9 +41,9 @@ func testClusterParametersFirstInstanceDecides(t *testing.T) {
 			}
 			continue
 		}
-		var disagreement *store.ParametersError
+		var mismatch *store.ParametersError
 		want := fmt.Sprintf("the cluster in this database has %d partitions, and the settings say %d", len(rows), ours)
-		if !errors.As(err, &disagreement) || err.Error() != want || disagreement.Theirs.Partitions != len(rows) {
+		if !errors.As(err, &mismatch) || err.Error() != want || mismatch.Theirs.Partitions != len(rows) {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}
@@ -91,7 +91,7 @@ func testTryRebindOneAtATimeAndNotTooOften(t *testing.T) {
 	never := func(context.Context) error { t.Error("called"); return nil }
 	done, err := h.TryRebind(t.Context(), time.Hour, func(ctx context.Context) error {
 		if done, err := other.TryRebind(ctx, 0, never); done || err != nil {
-			t.Errorf("a second one at the same moment: %v, %v", done, err)
+			t.Errorf("a second rebinding at the same moment: %v, %v", done, err)
 		}
 		return nil
 	})
@@ -99,7 +99,7 @@ func testTryRebindOneAtATimeAndNotTooOften(t *testing.T) {
 		t.Fatal(done, err)
 	}
 	if done, err := other.TryRebind(t.Context(), time.Hour, never); done || err != nil {
-		t.Errorf("again within the hour: %v, %v", done, err)
+		t.Errorf("repeated within the hour: %v, %v", done, err)
 	}
 	h.exec("UPDATE ident_cluster SET rebound_at = now() - interval '61 minutes'")
 	failure := errors.New("broker says no")
@@ -107,6 +107,6 @@ func testTryRebindOneAtATimeAndNotTooOften(t *testing.T) {
 		t.Errorf("%v, %v", done, err)
 	}
 	if done, err := other.TryRebind(t.Context(), time.Hour, func(context.Context) error { return nil }); !done || err != nil {
-		t.Errorf("after one that failed: %v, %v", done, err)
+		t.Errorf("after a failure: %v, %v", done, err)
 	}
 }

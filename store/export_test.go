@@ -11,10 +11,10 @@ import (
 	"github.com/glotpod/ident/store/internal/schema"
 )
 
-// EmptyNextSlot is what is done every now and then.
+// EmptyNextSlot runs the maintenance of the requests once.
 func (s *Store) EmptyNextSlot(ctx context.Context) error { return s.emptyNextSlot(ctx) }
 
-// MaintainAudit is what is done every now and then.
+// MaintainAudit runs the maintenance of the audit table once.
 func (s *Store) MaintainAudit(ctx context.Context) error { return s.audit.Maintain(ctx) }
 
 // SetPatience changes how long writes are attempted again. No write may be under way.
@@ -30,7 +30,7 @@ func ContendedAttempts(s *Store) int {
 	return int(m.GetCounter().GetValue())
 }
 
-// MigrationSQL is what takes the schema from version-1 to version.
+// MigrationSQL returns the statements that take the schema from version-1 to version.
 func MigrationSQL(version int) string { return schema.SQL(version) }
 
 // SampledTokens returns the tokens that CheckKeyring samples, as "gh 17".
@@ -38,8 +38,7 @@ func SampledTokens(ctx context.Context, s *Store) ([]string, error) {
 	return s.rekeyer().SampledRows(ctx)
 }
 
-// Planned returns how many statements have been planned on each of the connections
-// that are idle.
+// Planned returns the number of prepared statements of each idle connection.
 func Planned(ctx context.Context, s *Store) (statements []int, err error) {
 	for _, conn := range s.pool.AcquireAllIdle(ctx) {
 		defer conn.Release()
@@ -56,7 +55,7 @@ func Planned(ctx context.Context, s *Store) (statements []int, err error) {
 	return statements, nil
 }
 
-// OnEachIdle runs a statement on each of the connections that are idle.
+// OnEachIdle runs a statement on each idle connection.
 func OnEachIdle(ctx context.Context, s *Store, sql string) error {
 	for _, conn := range s.pool.AcquireAllIdle(ctx) {
 		defer conn.Release()

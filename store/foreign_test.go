@@ -10,8 +10,8 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
-// watch watches for foreign writes, and says what trust was told.
-func (h *harness) watch(s *store.Store) (told <-chan bool, end func()) {
+// watch watches for foreign writes. It sends the argument of each call to calls.
+func (h *harness) watch(s *store.Store) (calls <-chan bool, stop func()) {
 	h.t.Helper()
 	all := make(chan bool, 100)
 	ctx, cancel := context.WithCancel(h.t.Context())
@@ -20,24 +20,24 @@ func (h *harness) watch(s *store.Store) (told <-chan bool, end func()) {
 		defer close(ended)
 		s.WatchForeignWrites(ctx, func(trusted bool) { all <- trusted })
 	}()
-	end = func() {
+	stop = func() {
 		cancel()
 		<-ended
 	}
-	h.t.Cleanup(end)
-	return all, end
+	h.t.Cleanup(stop)
+	return all, stop
 }
 
-// expect waits until trust is told this.
-func expect(t *testing.T, told <-chan bool, want bool) {
+// expect waits for the next call, which must have this argument.
+func expect(t *testing.T, calls <-chan bool, want bool) {
 	t.Helper()
 	select {
-	case got := <-told:
+	case got := <-calls:
 		if got != want {
-			t.Fatalf("told %v, want %v", got, want)
+			t.Fatalf("called with %v, want %v", got, want)
 		}
 	case <-time.After(time.Minute):
-		t.Fatalf("not told %v", want)
+		t.Fatalf("not called with %v", want)
 	}
 }
 
@@ -61,15 +61,15 @@ func testEachKindOfForeignWrite(t *testing.T, role string) {
 	h.exec("SELECT set_config('session_replication_role', $1, false)", role)
 	for name, sql := range map[string]string{
 		"update":           "UPDATE users SET name = 'theirs'",
-		"update of nobody": "UPDATE services SET sv_id = 1 WHERE user_id = -1",
+		"update of no row": "UPDATE services SET sv_id = 1 WHERE user_id = -1",
 		"insert":           "INSERT INTO users (name, email_address) VALUES ('', random())",
 		"delete":           "DELETE FROM services",
 		"truncate":         "TRUNCATE services",
 		"within a query":   "WITH u AS (UPDATE users SET name = '' RETURNING id) SELECT * FROM u",
 	} {
 		t.Run(name, func(t *testing.T) {
-			told, end := h.watch(h.Store)
-			expect(t, told, true)
+			calls, stop := h.watch(h.Store)
+			expect(t, calls, true)
 			listener := connect(t, h.db.Config().ConnString())
 			if _, err := listener.Exec(t.Context(), "LISTEN ident_foreign"); err != nil {
 				t.Fatal(err)
@@ -78,23 +78,23 @@ func testEachKindOfForeignWrite(t *testing.T, role string) {
 			h.do("patch", "", args{"user_id": o.UserID, "ops": replace("/name", "ours")})
 			h.do("delete", "", args{"user_id": o.UserID})
 			h.exec(sql)
-			expect(t, told, false)
+			expect(t, calls, false)
 			n, err := listener.WaitForNotification(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
 			if n.PID != h.db.PgConn().PID() {
-				t.Error("our own writes were notified")
+				t.Error("a write of ours was notified")
 			}
-			end()
-			if len(told) != 0 {
-				t.Error("told the same twice")
+			stop()
+			if len(calls) != 0 {
+				t.Error("more calls than expected")
 			}
 		})
 	}
 }
 
-// What is replicated from another database fires no triggers for statements.
+// Rows that are replicated from another database do not fire statement triggers.
 func testForeignWritesReplicatedWritesEndTheTrust(t *testing.T) {
 	server := testservers.OwnPostgres(t, localserver.PostgresOptions{})
 	root := connect(t, server.URL("postgres"))
@@ -126,58 +126,58 @@ func testForeignWritesReplicatedWritesEndTheTrust(t *testing.T) {
 		"TRUNCATE services",
 		"DELETE FROM users",
 	} {
-		told, end := ours.watch(s)
-		expect(t, told, true)
+		calls, stop := ours.watch(s)
+		expect(t, calls, true)
 		theirs.exec(sql)
-		expect(t, told, false)
-		end()
+		expect(t, calls, false)
+		stop()
 	}
 }
 
 func testForeignWritesNoticedAfterALostConnection(t *testing.T) {
 	h := start(t)
-	told, end := h.watch(h.Store)
-	expect(t, told, true)
+	calls, stop := h.watch(h.Store)
+	expect(t, calls, true)
 	h.await("SELECT count(pg_terminate_backend(pid)) = 1 FROM pg_stat_activity WHERE query = 'LISTEN ident_foreign' AND datname = current_database()")
-	expect(t, told, false)
-	expect(t, told, true)
+	expect(t, calls, false)
+	expect(t, calls, true)
 	h.exec("UPDATE users SET name = ''")
-	expect(t, told, false)
-	end()
-	if len(told) != 0 {
-		t.Error("told the same twice")
+	expect(t, calls, false)
+	stop()
+	if len(calls) != 0 {
+		t.Error("more calls than expected")
 	}
 }
 
 func testForeignWritesCancelEndsTheTrust(t *testing.T) {
 	h := start(t)
-	told, end := h.watch(h.Store)
-	expect(t, told, true)
-	end()
-	expect(t, told, false)
+	calls, stop := h.watch(h.Store)
+	expect(t, calls, true)
+	stop()
+	expect(t, calls, false)
 }
 
 func testForeignWritesSilentConnectionEndsTheTrust(t *testing.T) {
 	h := start(t)
 	s, p := h.throughProxy()
-	told, _ := h.watch(s)
-	expect(t, told, true)
+	calls, _ := h.watch(s)
+	expect(t, calls, true)
 	begun := time.Now()
 	p.fallSilent()
-	expect(t, told, false)
+	expect(t, calls, false)
 	if took := time.Since(begun); took > 10*time.Second {
 		t.Errorf("it took %v", took)
 	}
 	p.cut()
-	expect(t, told, true)
+	expect(t, calls, true)
 }
 
 func testForeignWritesTooFewConnections(t *testing.T) {
 	for most, trusts := range map[int]bool{2: false, 3: false, 4: true} {
 		h := start(t, func(o *store.Options) { o.MaxConnections = most })
-		told, end := h.watch(h.Store)
+		calls, stop := h.watch(h.Store)
 		if trusts {
-			expect(t, told, true)
+			expect(t, calls, true)
 		}
 		if err := h.Ping(t.Context()); err != nil {
 			t.Error(err)
@@ -189,9 +189,9 @@ func testForeignWritesTooFewConnections(t *testing.T) {
 		if n > int64(most) {
 			t.Errorf("%d connections, and %d are allowed", n, most)
 		}
-		end()
-		if !trusts && len(told) != 0 {
-			t.Errorf("with %d connections something is trusted", most)
+		stop()
+		if !trusts && len(calls) != 0 {
+			t.Errorf("with %d connections, changed was called", most)
 		}
 	}
 }

@@ -30,7 +30,7 @@ func TestHandOver(t *testing.T) {
 
 func testHandOverOnlyTheNamedLease(t *testing.T) {
 	h := start(t)
-	nobody := ownership.Member{}
+	none := ownership.Member{}
 	row := func(epoch int64, holder string, released bool) ownership.Row {
 		return ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: 1, Epoch: epoch}, Holder: member(holder)}, Released: released}
 	}
@@ -41,15 +41,15 @@ func testHandOverOnlyTheNamedLease(t *testing.T) {
 		next  ownership.Member
 		after ownership.Row
 	}{
-		"held":                         {row(4, "a", false), 4, member("b"), member("b"), row(5, "b", false)},
-		"held, an earlier epoch":       {row(4, "a", false), 3, member("b"), nobody, row(4, "a", false)},
-		"granted before":               {row(5, "b", false), 4, member("b"), member("b"), row(5, "b", false)},
-		"granted before, and released": {row(5, "b", true), 4, member("b"), nobody, row(5, "b", true)},
-		"granted before, and over":     {row(6, "b", false), 4, member("b"), nobody, row(6, "b", false)},
-		"granted before, to another":   {row(5, "c", false), 4, member("b"), nobody, row(5, "c", false)},
-		"released":                     {row(4, "a", true), 4, member("b"), nobody, row(4, "a", true)},
-		"held, to nobody":              {row(4, "a", false), 4, nobody, nobody, row(4, "a", true)},
-		"an earlier epoch, to nobody":  {row(4, "a", false), 3, nobody, nobody, row(4, "a", false)},
+		"held":                           {row(4, "a", false), 4, member("b"), member("b"), row(5, "b", false)},
+		"held, an earlier epoch":         {row(4, "a", false), 3, member("b"), none, row(4, "a", false)},
+		"granted before":                 {row(5, "b", false), 4, member("b"), member("b"), row(5, "b", false)},
+		"granted before, and released":   {row(5, "b", true), 4, member("b"), none, row(5, "b", true)},
+		"granted before, and over":       {row(6, "b", false), 4, member("b"), none, row(6, "b", false)},
+		"granted before, to another":     {row(5, "c", false), 4, member("b"), none, row(5, "c", false)},
+		"released":                       {row(4, "a", true), 4, member("b"), none, row(4, "a", true)},
+		"held, to no member":             {row(4, "a", false), 4, none, none, row(4, "a", true)},
+		"an earlier epoch, to no member": {row(4, "a", false), 3, none, none, row(4, "a", false)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			by := c.row.Holder
@@ -86,8 +86,8 @@ func testHandOverAnsweredInOrder(t *testing.T) {
 	}
 }
 
-// What an earlier holder has begun may be under way still, however it has ended there.
-// If that takes long, the partition is released, and whoever claims it waits.
+// A write of the earlier holder may still be under way in the server. If it takes long, the
+// partition is released, and the member that claims it waits.
 func testHandOverWaitsForEarlierWrites(t *testing.T) {
 	h := start(t)
 	id := h.create(1)
@@ -104,12 +104,12 @@ func testHandOverWaitsForEarlierWrites(t *testing.T) {
 	})
 	h.await(twoWaitForLocks)
 	if row := h.row(0); row.Epoch != h.lease.Epoch {
-		t.Errorf("handed over before the write is done: %+v", row)
+		t.Errorf("handed over before the write has ended: %+v", row)
 	}
 	letGo()
 	ending.Wait()
 	if err := rename(h, h.Store, h.lease, id, "too late"); err == nil {
-		t.Error("a write under the lease that was handed over was taken")
+		t.Error("a write was committed under the lease that was handed over")
 	}
 }
 
@@ -125,7 +125,7 @@ func testHandOverDeletesConfirmedNotifications(t *testing.T) {
 	h.ConfirmNotifications(all[0].ID, all[1].ID)
 	h.handOver(ownership.HandOver{Partition: 0, Epoch: h.lease.Epoch, To: member("next")})
 	if n := h.one("SELECT count(*) FROM ident_outbox"); n != int64(1) {
-		t.Errorf("%v notifications are left", n)
+		t.Errorf("%v notifications left", n)
 	}
 }
 
@@ -165,13 +165,13 @@ func testTakeOverHeldLeasesAndPendingNotifications(t *testing.T) {
 		}
 		asked := slices.ContainsFunc(c.leases, func(l partition.Lease) bool { return l.Partition == 0 })
 		if (len(left) == 1) != asked || len(left) > 1 {
-			t.Errorf("%s: %d are left", name, len(left))
+			t.Errorf("%s: %d notifications left", name, len(left))
 		}
 	}
 }
 
-// Where a lock cannot be had, the partitions are released instead, and whoever claims
-// them waits for it.
+// If a lock is not available, the partitions are released instead, and the member that
+// claims them waits for it.
 func testHandOverFrozenHolderReleasesInstead(t *testing.T) {
 	h := start(t)
 	other := h.claim(1, 0)

@@ -48,15 +48,15 @@ func (h *harness) export(tokens archive.Tokens) (users []archive.User) {
 	}
 }
 
-// put imports users and returns their fates, one per line.
+// put imports users and returns their results, one per line.
 func (h *harness) put(im *store.Importer, users ...archive.User) string {
 	h.t.Helper()
-	fates, err := im.Import(h.t.Context(), users)
+	results, err := im.Import(h.t.Context(), users)
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	var lines []string
-	for i, f := range fates {
+	for i, f := range results {
 		kind := []string{"imported", "there", "conflict", "unreadable"}[f.Kind]
 		lines = append(lines, strings.TrimSuffix(fmt.Sprintf("%d %s: %s", users[i].ID, kind, f.Reason), ": "))
 	}
@@ -152,11 +152,11 @@ func testImportLeavesIdsForNewUsers(t *testing.T) {
 	for _, dryRun := range []bool{true, false} {
 		im := h.importer(store.ImportOptions{DryRun: dryRun})
 		if err := im.ReserveIDs(t.Context(), highest+1); err == nil || !strings.Contains(err.Error(), "setval") {
-			t.Errorf("too many ids are set aside: %v", err)
+			t.Errorf("too many ids were reserved: %v", err)
 		}
 		const want = "2147483647 conflict: with this id, less than 1000000 would be left for new users\n7 imported"
 		if got := h.put(im, of(actor.MaxUserID), of(7)); got != want || im.ReservedIDs() != 7 {
-			t.Errorf("up to %d ids are drawn: %s", im.ReservedIDs(), got)
+			t.Errorf("ids are reserved up to %d: %s", im.ReservedIDs(), got)
 		}
 	}
 	if id := h.create(100); id != 8 {
@@ -168,7 +168,7 @@ func testImportLeavesIdsForNewUsers(t *testing.T) {
 	if id := h.create(101); id != highest+1 {
 		t.Errorf("the next user has the id %d", id)
 	}
-	// Where it was meant.
+	// Someone has raised the sequence before.
 	h.exec("SELECT setval(pg_get_serial_sequence('users', 'id'), 2147483600)")
 	im := h.importer(store.ImportOptions{})
 	if err := im.ReserveIDs(t.Context(), 2147483600); err != nil || im.ReservedIDs() != 2147483600 {
@@ -184,7 +184,7 @@ func testImportDryRunChangesNothing(t *testing.T) {
 	h.create(1)
 	u := h.export(archive.Omit)[0]
 	if u.GitHub.Token != "" {
-		t.Error("a token that was to be left out")
+		t.Error("a token was exported")
 	}
 	u.ID, u.Email, u.GitHub.ID = 1000, "new", 1000
 	if got := h.put(h.importer(store.ImportOptions{DryRun: true, EmptyTokens: true}), u); got != "1000 imported" {
@@ -215,7 +215,7 @@ func testImportTokensAreSealedWithTheFirstKey(t *testing.T) {
 	}
 	again := h.export(archive.Sealed)
 	if again[0].GitHub.Token == users[0].GitHub.Token {
-		t.Error("a token is as it was")
+		t.Error("a token was not sealed again")
 	}
 	if got := h.put(h.importer(store.ImportOptions{}, fresh), users...); got != "1 there" {
 		t.Error(got)
@@ -225,11 +225,11 @@ func testImportTokensAreSealedWithTheFirstKey(t *testing.T) {
 	if u := h.get(1); u.GitHub.AccessToken != "token-1" {
 		t.Errorf("%+v", u)
 	}
-	// What the first key opens already stays as it is.
+	// A token that the first key opens stays as it is.
 	h.exec("TRUNCATE users, services")
 	h.put(h.importer(store.ImportOptions{}, fresh), again...)
 	if got := h.export(archive.Sealed); got[0].GitHub.Token != again[0].GitHub.Token {
-		t.Error("a token under the first key was sealed again")
+		t.Error("a token of the first key was sealed again")
 	}
 }
 
@@ -254,7 +254,7 @@ func testImportNoIdTwiceDuringCreates(t *testing.T) {
 	}
 	im := h.importer(store.ImportOptions{})
 	for range 200 {
-		// Just where ids are drawn.
+		// At the ids that creates are getting.
 		last := h.one("SELECT last_value FROM users_id_seq").(int64)
 		next := u
 		next.ID, next.Email, next.GitHub = last+3, fmt.Sprint("new-", last), &archive.Account{ID: 1000 + last, Token: u.GitHub.Token}
@@ -268,14 +268,14 @@ func testImportNoIdTwiceDuringCreates(t *testing.T) {
 	all := slices.Concat(drawn...)
 	slices.Sort(all)
 	if n := len(all); len(slices.Compact(all)) != n {
-		t.Error("an id was drawn twice")
+		t.Error("two users got the same id")
 	}
 	if id, err := h.NewUserID(t.Context()); err != nil || id <= slices.Max(imported) {
-		t.Errorf("after %d was imported, %d is drawn: %v", slices.Max(imported), id, err)
+		t.Errorf("after the import of %d, a new user gets %d: %v", slices.Max(imported), id, err)
 	}
 }
 
-// Both see that an email is free, and one of them is first.
+// Both find that the email is free. The first to commit wins.
 func testImportOneWinnerPerEmail(t *testing.T) {
 	h := start(t)
 	h.create(1)
@@ -288,16 +288,16 @@ func testImportOneWinnerPerEmail(t *testing.T) {
 		a := ada(20_000 + n)
 		a["email"] = next.Email
 		var wg sync.WaitGroup
-		var fates []store.ImportResult
+		var results []store.ImportResult
 		wg.Go(func() {
 			var err error
-			if fates, err = im.Import(t.Context(), []archive.User{next}); err != nil {
+			if results, err = im.Import(t.Context(), []archive.User{next}); err != nil {
 				t.Error(err)
 			}
 		})
 		created := h.do("create", "", a).Refusal == nil
 		wg.Wait()
-		if imported := fates[0].Kind == store.Imported; imported == created {
+		if imported := results[0].Kind == store.Imported; imported == created {
 			t.Fatalf("imported %v, created %v", imported, created)
 		} else if imported {
 			wins[0]++

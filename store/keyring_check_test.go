@@ -13,8 +13,8 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
-// checkKeys returns what CheckKeyring logs.
-func (h *harness) checkKeys(ctx context.Context, keys ...[32]byte) []observer.LoggedEntry {
+// checkKeyring returns the log of CheckKeyring.
+func (h *harness) checkKeyring(ctx context.Context, keys ...[32]byte) []observer.LoggedEntry {
 	h.t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
 	h.opts.Log = zap.New(core)
@@ -41,7 +41,7 @@ func testCheckKeyringLogsLostAndLaterKeys(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string
-			for _, entry := range h.checkKeys(t.Context(), c.keys...) {
+			for _, entry := range h.checkKeyring(t.Context(), c.keys...) {
 				got = append(got, fmt.Sprint(entry.Level, " ", entry.ContextMap()))
 			}
 			if strings.Join(got, "\n") != c.want {
@@ -50,7 +50,7 @@ func testCheckKeyringLogsLostAndLaterKeys(t *testing.T) {
 		})
 	}
 	h.rekey(store.RekeyOptions{})
-	if logged := h.checkKeys(t.Context(), newKey); len(logged) != 0 {
+	if logged := h.checkKeyring(t.Context(), newKey); len(logged) != 0 {
 		t.Errorf("after rekey, logged %v", logged)
 	}
 }
@@ -58,32 +58,32 @@ func testCheckKeyringLogsLostAndLaterKeys(t *testing.T) {
 func testCheckKeyringSampleIsSmallWithBothEnds(t *testing.T) {
 	h := start(t)
 	h.exec("INSERT INTO users (id, name, email_address) SELECT n, '', n FROM generate_series(1, 20000) AS n")
-	// A service of whose accounts there are few, and ids in two heaps.
+	// One service has few accounts. The ids of the other one are in two clusters.
 	h.exec("INSERT INTO services (user_id, sv_id, sv_name, access_token) SELECT n, n, 'gh', 'none' FROM generate_series(1, 20000) AS n WHERE n NOT BETWEEN 5000 AND 19000")
 	h.exec("INSERT INTO services (user_id, sv_id, sv_name, access_token) SELECT n, n, 'fb', 'none' FROM generate_series(15000, 15001) AS n")
 	h.exec("INSERT INTO services (user_id, sv_id, sv_name, access_token) VALUES (15002, 15002, 'fb', convert_to(repeat('large', 10000), 'utf8'))")
 	before := h.one(seqScans)
-	logged := h.checkKeys(t.Context(), newKey)
+	logged := h.checkKeyring(t.Context(), newKey)
 	if len(logged) != 1 {
 		t.Fatalf("logged %v", logged)
 	}
 	fields := logged[0].ContextMap()
 	if n := fields["sampled"].(int64); n != fields["unreadable"] || n < 67 || n > 200 {
-		t.Errorf("looked at %v", fields)
+		t.Errorf("sampled %v", fields)
 	}
 	if after := h.one(seqScans); after != before {
-		t.Error("a table was read from one end to the other")
+		t.Error("a whole table was read")
 	}
-	looked, err := store.SampledTokens(t.Context(), h.Store)
+	sampled, err := store.SampledTokens(t.Context(), h.Store)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"gh 1", "gh 20000", "fb 15000", "fb 15001"} {
-		if !slices.Contains(looked, want) {
-			t.Errorf("%s was not looked at", want)
+		if !slices.Contains(sampled, want) {
+			t.Errorf("%s is not in the sample", want)
 		}
 	}
-	if slices.Contains(looked, "fb 15002") {
+	if slices.Contains(sampled, "fb 15002") {
 		t.Error("a large token was read")
 	}
 }
@@ -94,12 +94,12 @@ func testCheckKeyringBlockedCheckGivesUp(t *testing.T) {
 	if _, err := foreign.Exec(t.Context(), "LOCK TABLE services"); err != nil {
 		t.Fatal(err)
 	}
-	if logged := h.checkKeys(t.Context(), newKey); len(logged) != 1 || logged[0].Level != zap.WarnLevel {
+	if logged := h.checkKeyring(t.Context(), newKey); len(logged) != 1 || logged[0].Level != zap.WarnLevel {
 		t.Errorf("logged %v", logged)
 	}
 	ended, end := context.WithCancel(t.Context())
 	end()
-	if logged := h.checkKeys(ended, newKey); len(logged) != 0 {
-		t.Errorf("an instance that ends logs %v", logged)
+	if logged := h.checkKeyring(ended, newKey); len(logged) != 0 {
+		t.Errorf("a cancelled check logs %v", logged)
 	}
 }

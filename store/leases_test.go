@@ -43,7 +43,7 @@ func testClaimReleasedOrNamedEpochOnly(t *testing.T) {
 			h.exec(`UPDATE ident_partitions SET epoch = $1, holder = nullif($2, ''), holder_start = $3, holder_session = $4, released = $5
 				WHERE partition = 1`, c.row.Epoch, by.Name, by.Incarnation.Start, by.Incarnation.Session, c.row.Released)
 			if got := h.row(1); got != c.row {
-				t.Fatalf("the survey says %+v, want %+v", got, c.row)
+				t.Fatalf("the row is %+v, want %+v", got, c.row)
 			}
 			events, err := h.Claim(t.Context(), []ownership.Claim{{Partition: 1, Attempt: 9, Depose: c.depose, By: member("b")}})
 			if err != nil || len(events) != 1 {
@@ -77,7 +77,7 @@ func testClaimManyAreAnsweredInOrder(t *testing.T) {
 		}
 		claims = append(claims, c)
 	}
-	claims = append(claims, ownership.Claim{Partition: 2, Attempt: 20000, By: member("b")}) // once more
+	claims = append(claims, ownership.Claim{Partition: 2, Attempt: 20000, By: member("b")}) // a second claim of the same partition
 	begun := time.Now()
 	events, err := h.Claim(t.Context(), claims)
 	t.Log(len(claims), "claims took", time.Since(begun))
@@ -157,7 +157,7 @@ func testReleaseOnlyItsEpoch(t *testing.T) {
 	next := h.claim(0, h.lease.Epoch)
 	h.release(h.lease, partition.Lease{Partition: 3, Epoch: 8})
 	if row := h.row(0); row.Released || row.Epoch != next.Epoch {
-		t.Errorf("a lease that is over was released: %+v", row)
+		t.Errorf("a lost lease was released: %+v", row)
 	}
 	for range 2 {
 		h.release(next)
@@ -177,7 +177,7 @@ func testReleaseDeletesConfirmedNotifications(t *testing.T) {
 	if err != nil || len(all) != 10 {
 		t.Fatal(len(all), err)
 	}
-	// A removal that is under way, and held up, counts as well.
+	// Notifications that another removal is just deleting are deleted too.
 	foreign := connect(t, h.db.Config().ConnString())
 	held, err := foreign.Begin(t.Context())
 	if err != nil {
@@ -189,20 +189,20 @@ func testReleaseDeletesConfirmedNotifications(t *testing.T) {
 	}
 	var removing, releasing sync.WaitGroup
 	h.ConfirmNotifications(all[0].ID, all[1].ID)
-	removing.Go(func() { h.PendingNotifications(t.Context(), nil, 0, 0, 1) }) // removes what was delivered
+	removing.Go(func() { h.PendingNotifications(t.Context(), nil, 0, 0, 1) }) // deletes confirmed notifications
 	h.await("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')")
 	h.ConfirmNotifications(all[2].ID)
 	releasing.Go(func() { h.release(h.lease) })
 	h.await("SELECT count(*) = 2 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
 	if h.row(0).Released {
-		t.Error("released before what was delivered is gone")
+		t.Error("released before the confirmed notifications are deleted")
 	}
 	if err := held.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	releasing.Wait()
 	if n := h.one("SELECT count(*) FROM ident_outbox"); n != int64(7) || !h.row(0).Released {
-		t.Errorf("after the release there are %v notifications, want 7", n)
+		t.Errorf("%v notifications after the release, want 7", n)
 	}
 	removing.Wait()
 }

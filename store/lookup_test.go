@@ -49,12 +49,12 @@ func testTokensAreSealedInTheDatabase(t *testing.T) {
 		"SELECT string_agg(encode(body, 'escape'), '') FROM ident_outbox",
 	} {
 		if text := h.one(column).(string); len(text) < 100 || text[:6] != "gAAAAA" {
-			t.Errorf("%s: %q is no Fernet token", column, text)
+			t.Errorf("%s: %q is not a Fernet token", column, text)
 		}
 	}
 }
 
-// list returns the names that a filter finds, page by page.
+// list returns the names that a filter finds, on all pages.
 func (h *harness) list(filter string) (names []string) {
 	h.t.Helper()
 	page := &actor.Page{Size: 2, Name: filter}
@@ -66,7 +66,7 @@ func (h *harness) list(filter string) (names []string) {
 		for _, u := range users {
 			names = append(names, u.Name)
 			if u.GitHub.AccessToken != "" {
-				h.t.Error("a token in a list")
+				h.t.Error("a list contains a token")
 			}
 		}
 		if next == 0 {
@@ -129,8 +129,8 @@ func testListImpossibleWords(t *testing.T) {
 		"zeta " + strings.Repeat("k", 2047):    false,
 		strings.Repeat("k", 2047):              false,
 		"zeta " + strings.Repeat("漢", 700):     false,
-		"zeta " + strings.Repeat("Ⱥ", 700):     false, // has three bytes in lower case, not two
-		"zeta " + strings.Repeat("zeta–", 900): false, // a word beside a word, 900 times
+		"zeta " + strings.Repeat("Ⱥ", 700):     false, // three bytes each in lower case, not two
+		"zeta " + strings.Repeat("zeta–", 900): false, // two words, 900 times
 		"zeta " + strings.Repeat("🙂", 700):     true,
 		much.String():                          false,
 	} {
@@ -162,7 +162,7 @@ func testListPunctuationIsNoWord(t *testing.T) {
 func testListCaseAndLocale(t *testing.T) {
 	for _, c := range []struct {
 		locale string
-		finds  map[string][]string // names, by what finds each
+		finds  map[string][]string // filters by name
 	}{
 		{"C.UTF-8", map[string][]string{
 			"Éloïse":       {"Éloïse", "ÉLOÏSE", "éloï"},
@@ -207,7 +207,7 @@ func testListHugeUsersEndThePageEarly(t *testing.T) {
 		}
 		for _, u := range users {
 			if seen++; u.ID != int64(seen) {
-				t.Fatalf("user %d at place %d", u.ID, seen)
+				t.Fatalf("user %d at position %d", u.ID, seen)
 			}
 		}
 		if next == 0 {

@@ -24,7 +24,7 @@ func testPrepareConnectionsTakeOverPlansNothing(t *testing.T) {
 	was := h.one(content)
 	s.PrepareConnections(t.Context())
 	if is := h.one(content); is != was {
-		t.Errorf("to warm a store has changed the database:\n%v\n%v", was, is)
+		t.Errorf("the preparation has changed the database:\n%v\n%v", was, is)
 	}
 	before, err := store.Planned(t.Context(), s)
 	if err != nil || len(before) < 4 || slices.Min(before) < 20 {
@@ -44,13 +44,13 @@ func testPrepareConnectionsTakeOverPlansNothing(t *testing.T) {
 		t.Fatalf("left: %v, %v", more, err)
 	}
 	s.ConfirmNotifications(left[0].ID)
-	for _, message := range []string{"who has to be read", "who is known"} {
+	for _, message := range []string{"read", "cached"} {
 		found, err := s.Find(t.Context(), &actor.Lookup{UserID: &id})
 		if err != nil || found == nil {
 			t.Fatalf("user %d: %v, %v", id, found, err)
 		}
 		w := request(t, "patch", message, args{"user_id": id, "ops": replace("/name", message)})
-		if message == "who is known" {
+		if message == "cached" {
 			w.Cached = found
 		}
 		if o, err := commit(t.Context(), s, lease, w); err != nil || !o.Applied {

@@ -11,7 +11,7 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
-// A proxy stands between a store and its database, and can fall silent.
+// A proxy is between a store and its database, and can fall silent.
 type proxy struct {
 	listener net.Listener
 	to       string
@@ -19,10 +19,10 @@ type proxy struct {
 
 	mu     sync.Mutex // guards the following fields
 	conns  map[net.Conn]bool
-	silent chan struct{} // closed: answers pass
+	silent chan struct{} // closed while answers pass
 }
 
-// throughProxy opens the harness's database once more, by way of a proxy.
+// throughProxy opens another store on the same database through a proxy.
 func (h *harness) throughProxy() (*store.Store, *proxy) {
 	h.t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -91,14 +91,14 @@ func (p *proxy) answer(client, server net.Conn) {
 	}
 }
 
-// fallSilent holds back what the database answers, until cut.
+// fallSilent holds back the answers of the database until cut is called.
 func (p *proxy) fallSilent() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.silent = make(chan struct{})
 }
 
-// cut breaks all connections. New ones can be made.
+// cut breaks all connections. New connections are possible.
 func (p *proxy) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -115,7 +115,6 @@ func (p *proxy) cut() {
 
 // TestUnknownOutcome: the outcome of an attempt is found out after its connection was lost.
 func TestUnknownOutcome(t *testing.T) {
-	t.Parallel() // it waits most of the time
 	t.Run("the database refuses the write", testUnknownOutcomeRefused)
 	t.Run("the lease has ended", testUnknownOutcomeFenced)
 }
@@ -123,7 +122,6 @@ func TestUnknownOutcome(t *testing.T) {
 // testUnknownOutcomeRefused: a write fails, but not before the lost attempt is certain to
 // have ended.
 func testUnknownOutcomeRefused(t *testing.T) {
-	t.Parallel() // it waits most of the time
 	h := start(t)
 	id := h.create(1)
 	s, p := h.throughProxy()
@@ -160,7 +158,7 @@ func testUnknownOutcomeFenced(t *testing.T) {
 	if err := rename(h, s, h.lease, id, "first"); err != nil {
 		t.Fatal(err)
 	}
-	// Delays the write before its commit, until the answer cannot come back.
+	// This delays the write before its commit, until its answer cannot come back.
 	letGo := h.holdUpdates()
 	var writing sync.WaitGroup
 	writing.Go(func() {

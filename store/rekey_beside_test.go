@@ -14,11 +14,11 @@ func TestRekeyDuringWrites(t *testing.T) {
 	t.Run("leaves_rows_changed_after_reading", testRekeyDuringWritesLeavesRowsChangedAfterReading)
 }
 
-// While the tokens are re-sealed, callers change them, and half of what they write
-// is sealed by the old key still.
+// While Rekey runs, callers change the tokens, and half of the new tokens are still sealed
+// with the old key.
 func testRekeyDuringWritesOverwritesNothing(t *testing.T) {
 	h, ids := startStale(t, 40)
-	h.opts.TokensInNotifications = false // there would be no end of them
+	h.opts.TokensInNotifications = false // otherwise the outbox grows all the time
 	stores := []*store.Store{h.with(newKey, oldKey), h.with(oldKey, newKey)}
 	last := make([]string, len(ids))
 	for i := range last {
@@ -60,7 +60,7 @@ func testRekeyDuringWritesOverwritesNothing(t *testing.T) {
 	close(over)
 	writing.Wait()
 	if report := h.rekey(store.RekeyOptions{}); !report.Done {
-		t.Errorf("in the end: %+v", report)
+		t.Errorf("at the end: %+v", report)
 	}
 	h.Store = h.with(newKey)
 	for i, id := range ids {

@@ -15,9 +15,8 @@ import (
 
 var oldKey, newKey, lostKey = [32]byte{1, 2, 3}, [32]byte{4}, [32]byte{5}
 
-// startStale makes a database with so many users of two accounts each, whose
-// tokens, also those in the outbox, are sealed by oldKey; and opens it with newKey
-// as the first.
+// startStale creates users with two accounts each. Their tokens, also those in the outbox,
+// are sealed with oldKey. It opens a store whose first key is newKey.
 func startStale(t *testing.T, users int) (h *harness, ids []int64) {
 	t.Helper()
 	h = start(t, func(o *store.Options) {
@@ -33,7 +32,7 @@ func startStale(t *testing.T, users int) (h *harness, ids []int64) {
 	return h, ids
 }
 
-// with opens the harness's database once more, with other keys.
+// with opens another store on the same database, with other keys.
 func (h *harness) with(keys ...[32]byte) *store.Store {
 	h.t.Helper()
 	h.opts.Keyring = store.NewKeyring(keys...)
@@ -52,7 +51,7 @@ func (h *harness) rekey(o store.RekeyOptions) store.RekeyReport {
 	return report
 }
 
-// sealed returns all that is stored sealed.
+// sealed returns all sealed values.
 func (h *harness) sealed() string {
 	h.t.Helper()
 	return h.one(`SELECT coalesce((SELECT string_agg(user_id || sv_name::text || encode(access_token, 'escape') || xmin, ' ' ORDER BY user_id, sv_name) FROM services), '')
@@ -92,13 +91,13 @@ func testRekeyFirstKeyOpensEverything(t *testing.T) {
 			t.Errorf("user %d is %+v %+v", id, u.GitHub, u.Facebook)
 		}
 	}
-	notices, err := h.PendingNotifications(t.Context(), nil, 0, 0, 100)
-	if err != nil || len(notices) != 10 {
-		t.Fatal(len(notices), err)
+	pending, err := h.PendingNotifications(t.Context(), nil, 0, 0, 100)
+	if err != nil || len(pending) != 10 {
+		t.Fatal(len(pending), err)
 	}
-	for n, notice := range notices {
-		if !strings.Contains(string(notice.Body), fmt.Sprintf(`"token-%d"`, n)) {
-			t.Errorf("notification %d is %s", n, notice.Body)
+	for i, n := range pending {
+		if !strings.Contains(string(n.Body), fmt.Sprintf(`"token-%d"`, i)) {
+			t.Errorf("notification %d is %s", i, n.Body)
 		}
 	}
 	before := h.sealed()
@@ -106,7 +105,7 @@ func testRekeyFirstKeyOpensEverything(t *testing.T) {
 		t.Errorf("again: %+v", again)
 	}
 	if h.sealed() != before {
-		t.Error("what the first key had sealed was sealed again")
+		t.Error("a value of the first key was sealed again")
 	}
 }
 
@@ -119,20 +118,20 @@ func testRekeyDryRunChangesNothing(t *testing.T) {
 		t.Errorf("the report is %+v", report)
 	}
 	if h.sealed() != before {
-		t.Error("something was changed")
+		t.Error("the dry run has changed something")
 	}
 }
 
 func testRekeyUnreadableRowsAreReported(t *testing.T) {
 	t.Parallel() // it waits most of the time
 	h, ids := startStale(t, 10)
-	notice := h.one("SELECT max(id) FROM ident_outbox").(int64)
+	notification := h.one("SELECT max(id) FROM ident_outbox").(int64)
 	h.exec("UPDATE services SET access_token = 'no token' WHERE user_id = $1 AND sv_name = 'fb'", ids[3])
 	h.exec("UPDATE services SET access_token = '' WHERE user_id = $1 AND sv_name = 'gh'", ids[5])
-	h.exec("UPDATE ident_outbox SET body = 'no token' WHERE id = $1", notice)
+	h.exec("UPDATE ident_outbox SET body = 'no token' WHERE id = $1", notification)
 	report := h.rekey(store.RekeyOptions{})
 	want := []store.UnreadableToken{
-		{UserID: ids[3], Service: "facebook"}, {UserID: ids[5], Service: "github"}, {UserID: ids[9], NotificationID: notice},
+		{UserID: ids[3], Service: "facebook"}, {UserID: ids[5], Service: "github"}, {UserID: ids[9], NotificationID: notification},
 	}
 	if !report.Done || !slices.Equal(report.Unreadable, want) || report.Tokens != (store.RekeyCount{Read: 20, Resealed: 18, Unreadable: 2}) ||
 		report.Notifications != (store.RekeyCount{Read: 10, Resealed: 9, Unreadable: 1}) {
@@ -153,8 +152,8 @@ func testRekeyInterruptedAndRepeated(t *testing.T) {
 		if batches++; batches == 2 {
 			interrupt()
 		}
-		if rows := float64(p.Tokens.Read) / 30; math.Abs(p.Fraction-rows) > 0.1 { // it goes by the ids, some of which nobody has
-			t.Errorf("%v of the pass is done, by the rows %v", p.Fraction, rows)
+		if rows := float64(p.Tokens.Read) / 30; math.Abs(p.Fraction-rows) > 0.1 { // the fraction is that of the ids, and some ids are unused
+			t.Errorf("the fraction is %v, by rows %v", p.Fraction, rows)
 		}
 	}})
 	if !errors.Is(err, context.Canceled) || report.Tokens.Resealed != 8 || report.Done {
@@ -221,11 +220,11 @@ func testRekeyRate(t *testing.T) {
 			return
 		}
 		if p.Tokens.Read-read > 10 {
-			t.Errorf("%d at once", p.Tokens.Read-read)
+			t.Errorf("%d rows at once", p.Tokens.Read-read)
 		}
 		read = p.Tokens.Read
 		if least := time.Duration(read/10-1) * time.Second; time.Since(began) < least {
-			t.Errorf("%d after %v", read, time.Since(began))
+			t.Errorf("%d rows after %v", read, time.Since(began))
 		}
 	}})
 	if read != 30 {

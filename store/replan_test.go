@@ -34,9 +34,9 @@ func testReplanOutdatedPlansAreRetried(t *testing.T) {
 			}
 		}
 		if all, err := h.PendingNotifications(t.Context(), nil, 0, 0, 100); len(all) == 0 || err != nil {
-			t.Fatalf("after %s: undelivered are %v, %v", after, all, err)
+			t.Fatalf("after %s: pending are %v, %v", after, all, err)
 		}
-		for range 2 { // one reads the user first, one does not
+		for range 2 { // one reads the user first, one has it cached
 			if o := h.do("patch", "", args{"user_id": id, "ops": replace("/name", rand.Text())}); o.Refusal != nil {
 				t.Fatalf("after %s: %v", after, o.Refusal)
 			}

@@ -12,8 +12,7 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
-// runbookSQL returns the blocks of SQL that the runbook has under a heading, within
-// lists.
+// runbookSQL returns the blocks of SQL in the lists under a heading of the runbook.
 func runbookSQL(t *testing.T, heading string) (blocks []string) {
 	t.Helper()
 	text, err := os.ReadFile("../deploy/guide/runbook.md")
@@ -74,7 +73,7 @@ func testRunbookGivesTheTables(t *testing.T, server *localserver.Postgres, migra
 	h.agree(4)
 	h.lease = h.claim(0, 0)
 	if err := h.MaintainAudit(t.Context()); err == nil {
-		t.Fatal("who does not own the tables can tend them")
+		t.Fatal("a user that does not own the tables can maintain them")
 	}
 	h.exec(give)
 	if got := h.one(`SELECT string_agg(kind || ' ' || name, ', ' ORDER BY kind) FROM (
@@ -82,13 +81,13 @@ func testRunbookGivesTheTables(t *testing.T, server *localserver.Postgres, migra
 			UNION ALL SELECT 'routine', proname, proowner FROM pg_proc WHERE pronamespace = 'public'::regnamespace
 			UNION ALL SELECT 'type', typname, typowner FROM pg_type WHERE typnamespace = 'public'::regnamespace AND typtype = 'e'
 		) AS has (kind, name, owner) WHERE owner <> '"glotpod.ident"'::regrole`); got != "relation ident_of_others, routine ident_of_others" {
-		t.Errorf("not given away are %v", got)
+		t.Errorf("not given to the user: %v", got)
 	}
 	if err := h.MaintainAudit(t.Context()); err != nil {
 		t.Error(err)
 	}
 	if h.one("SELECT "+hasDay+" IS NULL", -400) != true {
-		t.Error("what is old is still there")
+		t.Error("the old day is still there")
 	}
 
 	config, err := store.PoolConfig(h.opts)
@@ -107,11 +106,11 @@ func testRunbookGivesTheTables(t *testing.T, server *localserver.Postgres, migra
 			t.Fatal(err)
 		}
 		if n := h.one("SELECT count(*) FROM ident_audit"); n != int64(0) {
-			t.Errorf("%v rows are not set aside", n)
+			t.Errorf("%v rows were not set aside", n)
 		}
 	}
 	if n := h.one("SELECT count(*) FROM pg_class WHERE relname LIKE 'audit\\_set\\_aside%'"); n != int64(2) {
-		t.Errorf("%v tables are set aside", n)
+		t.Errorf("%v tables were set aside", n)
 	}
 	h.exec("INSERT INTO ident_audit VALUES (now() - interval '100 days', 1, 'patch', NULL, NULL, '[]')")
 	if err := h.MaintainAudit(t.Context()); err != nil {

@@ -41,16 +41,16 @@ func testNewUserIDConcurrentCallsGetDifferentIds(t *testing.T) {
 
 func testNewUserIDCreateReservesTheNextId(t *testing.T) {
 	h := start(t)
-	spare := int64(0)
-	for n := 1; spare == 0; n++ { // one that takes long is too old at once
+	reserved := int64(0)
+	for n := 1; reserved == 0; n++ { // a create that takes long reserves an id that expires at once
 		h.create(n)
-		if spare = h.ReservedUserID(); n == 100 {
-			t.Fatal("no create has drawn another id")
+		if reserved = h.ReservedUserID(); n == 100 {
+			t.Fatal("no create has reserved another id")
 		}
 	}
-	drawn, err := h.NewUserID(t.Context())
-	if err != nil || drawn == spare || h.get(spare) != nil || h.ReservedUserID() != 0 {
-		t.Errorf("the spare id is %d, the next one %d, %v", spare, drawn, err)
+	next, err := h.NewUserID(t.Context())
+	if err != nil || next == reserved || h.get(reserved) != nil || h.ReservedUserID() != 0 {
+		t.Errorf("the reserved id is %d, the next one %d, %v", reserved, next, err)
 	}
 }
 
@@ -73,13 +73,13 @@ func testReplayAppliedOnce(t *testing.T) {
 	h.do("patch", "m2", patch)
 	h.do("patch", "m3", args{"user_id": first.UserID, "ops": replace("/name", "Eve")})
 	if o := h.do("patch", "m2", patch); o.Refusal != nil {
-		t.Errorf("a repeated patch is tried anew: %v", o.Refusal)
+		t.Errorf("a replayed patch was decided again: %v", o.Refusal)
 	}
 	if n := h.one("SELECT count(*) FROM users"); n != int64(1) {
 		t.Errorf("%v users", n)
 	}
 	if u := h.get(first.UserID); u.Name != "Eve" {
-		t.Errorf("a repeated patch changed the name to %q", u.Name)
+		t.Errorf("a replayed patch changed the name to %q", u.Name)
 	}
 	if n := h.one("SELECT count(*) FROM ident_outbox"); n != int64(3) {
 		t.Errorf("%v notifications, want 3", n)
@@ -192,7 +192,7 @@ func testConflictsServiceIdOfAnotherUser(t *testing.T) {
 	if u := h.get(a); u.Name != "Ada 1" || u.GitHub.ID != 1 {
 		t.Errorf("%+v", u)
 	}
-	// The same service id with the other service is free.
+	// The same id at the other service is free.
 	if o := h.do("patch", "", args{"user_id": a, "ops": []any{args{"op": "add", "path": "/facebook", "value": args{"id": 2, "access_token": "t"}}}}); o.Refusal != nil {
 		t.Error(o.Refusal)
 	}
@@ -226,7 +226,7 @@ func testConflictsForeignWritesAreNotOverwritten(t *testing.T) {
 			t.Fatal(err)
 		}
 		if u := h.get(id); *u.PictureURL != picture || u.GitHub.ID != int64(1000+i) {
-			t.Fatalf("the foreign write %d is gone: %+v", i, u)
+			t.Fatalf("the foreign write %d was overwritten: %+v", i, u)
 		}
 	}
 	close(stop)
@@ -249,7 +249,7 @@ func testDeleteAlsoIfNoKeyOpensItsToken(t *testing.T) {
 		t.Error("a patch saw a token that no key opens")
 	}
 	if n := h.one("SELECT count(*) FROM ident_requests WHERE code = 'invocation_failed'"); n != int64(0) {
-		t.Error("a failure was kept as if it were final")
+		t.Error("a failure was recorded as an outcome")
 	}
 	if o := h.do("delete", "", args{"user_id": id}); o.Refusal != nil || h.get(id) != nil {
 		t.Errorf("%+v", o)

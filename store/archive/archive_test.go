@@ -15,7 +15,7 @@ import (
 
 const header = `{"format":"glotpod.ident users","version":1,"tokens":"sealed"}` + "\n"
 
-// read reads all there is: users by id, and what is wrong, in order.
+// read reads everything. It returns the users and the errors, in order.
 func read(r io.Reader, longest int) (users []archive.User, wrong []string) {
 	a := archive.NewReader(r, archive.Limits{Line: longest, Field: 5000})
 	for {
@@ -71,7 +71,7 @@ func testArchiveRoundTrip(t *testing.T) {
 		if err = errors.Join(err, w.Close()); err != nil {
 			t.Fatal(err)
 		}
-		got, wrong := read(strings.NewReader("\n"+b.String()+"\r\n"+b.String()), 1000) // two of them
+		got, wrong := read(strings.NewReader("\n"+b.String()+"\r\n"+b.String()), 1000) // two archives
 		if want := append(users, users...); !reflect.DeepEqual(got, want) || wrong != nil {
 			t.Errorf("%s: got %+v, %q", tokens, got, wrong)
 		}
@@ -185,9 +185,9 @@ func testArchiveMemoryIsBounded(t *testing.T) {
 func testArchiveIncompleteFileIsReported(t *testing.T) {
 	const user = `{"id":5,"name":"n","email":"e","github":{"id":1,"access_token":"t"}}` + "\n"
 	whole := header + user + user + `{"end":true,"users":2}` + "\n"
-	for at := range len(whole) - 1 { // but for the last newline
+	for at := range len(whole) - 1 { // without the last newline
 		if _, wrong := read(strings.NewReader(whole[:at]), 1000); len(wrong) == 0 {
-			t.Errorf("nobody notices that it ends like this:\n%s", whole[:at])
+			t.Errorf("no error for a file that ends like this:\n%s", whole[:at])
 		}
 	}
 	for text, reason := range map[string]string{
@@ -274,7 +274,7 @@ func testArchiveContinuesAfterAnInvalidUser(t *testing.T) {
 	}
 }
 
-// A reader of anything ends, and tells of each line once.
+// The reader ends for any input, and returns each line once.
 func FuzzReader(f *testing.F) {
 	f.Add([]byte(header + `{"id":5,"name":"n","email":"e","picture_url":null,"github":{"id":1,"access_token":"t"}}` + "\n" + `{"end":true,"users":1}`))
 	f.Add([]byte(header + `{"end":true,"users":0}` + "\n\n" + header + "x"))
@@ -290,11 +290,11 @@ func FuzzReader(f *testing.F) {
 				return
 			}
 			if err == nil && (u.ID < 1 || u.GitHub == nil && u.Facebook == nil) {
-				t.Fatalf("this is no user: %+v", u)
+				t.Fatalf("not a user: %+v", u)
 			}
 			at := fmt.Sprint(r.Line())
 			if seen[at] || r.Line() > int64(bytes.Count(text, []byte("\n")))+1 {
-				t.Fatalf("line %s is read again, or is none", at)
+				t.Fatalf("line %s is read again or does not exist", at)
 			}
 			seen[at] = true
 		}
