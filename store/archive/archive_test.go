@@ -126,7 +126,7 @@ func testArchiveBadLineIsReportedAndSkipped(t *testing.T) {
 		strings.Replace(good, `"id":1,`, "", 1):                                              "github.id is not",
 		strings.Replace(good, `"access_token"`, `"token"`, 1):                                "a user has no field but",
 		strings.Replace(good, `,"access_token":"s3cret"`, ``, 1):                             "github has no access_token",
-		strings.Replace(good, `,"github":{"id":1,"access_token":"s3cret"}`, ``, 1):           "a user has github or facebook or both",
+		strings.Replace(good, `,"github":{"id":1,"access_token":"s3cret"}`, ``, 1):           "a user must have github or facebook or both",
 		strings.Repeat(`{"github":`, 900) + `1` + strings.Repeat(`}`, 900):                   "a user has no field but",
 		strings.Repeat(`[`, 9000):                                                            "not",
 		header[:len(header)-1]:                                                               "a user has no field but",
