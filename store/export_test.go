@@ -17,8 +17,8 @@ func (s *Store) EmptyNextSlot(ctx context.Context) error { return s.emptyNextSlo
 // MaintainAudit runs the maintenance of the audit table once.
 func (s *Store) MaintainAudit(ctx context.Context) error { return s.audit.Maintain(ctx) }
 
-// SetPatience changes how long writes are attempted again. No write may be under way.
-func SetPatience(s *Store, d time.Duration) { s.committer.patience = d }
+// SetPatience changes how long writes are attempted again.
+func SetPatience(o *Options, d time.Duration) { o.patience = d }
 
 // ContendedAttempts returns how many attempts to commit failed because another
 // transaction was in the way.

@@ -2,21 +2,15 @@ package store
 
 import (
 	"math"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/glotpod/ident/store/internal/commit"
 	"github.com/glotpod/ident/store/internal/postgres"
 )
 
 // metricPrefix begins the names of all metrics.
 const metricPrefix = "glotpod_ident_"
-
-// The values of the label path: how a group of writes was committed.
-const (
-	pathKnown = "known" // in one round trip, because all its users were cached
-	pathRead  = "read"  // in two or three, because users had to be read
-)
 
 // metrics are the measurements of a store since it was opened.
 type metrics struct {
@@ -72,10 +66,16 @@ func (m *metrics) counter(name, help string) prometheus.Counter {
 	return c
 }
 
-// committed records a committed transaction of writes.
-func (m *metrics) committed(path string, writes int, took time.Duration) {
-	m.commits.WithLabelValues(path).Observe(took.Seconds())
-	m.writes.Observe(float64(writes))
+// commit returns the metrics of commits.
+func (m *metrics) commit() commit.Metrics {
+	return commit.Metrics{
+		Transactions: m.commits,
+		Writes:       m.writes,
+		Misses:       m.misses,
+		Failures:     m.failures,
+		Failed:       m.failed,
+		Panics:       m.panics,
+	}
 }
 
 var (

@@ -43,7 +43,7 @@ func (s *Store) prepareConnections(ctx context.Context) error {
 			return fmt.Errorf("reaching the database: %w", err)
 		}
 		defer conn.Release() // at the end, so that each is another connection
-		for _, prepare := range []func(context.Context, *pgx.Conn) error{s.leases.Prepare, prepareReads, s.committer.prepare} {
+		for _, prepare := range []func(context.Context, *pgx.Conn) error{s.leases.Prepare, prepareReads, s.committer.Prepare} {
 			if err := prepare(ctx, conn.Conn()); err != nil {
 				s.pool.Rollback(conn.Conn(), err)
 				return fmt.Errorf("planning statements: %w", err)

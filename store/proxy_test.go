@@ -124,12 +124,12 @@ func TestUnknownOutcome(t *testing.T) {
 func testUnknownOutcomeRefused(t *testing.T) {
 	h := start(t)
 	id := h.create(1)
-	s, p := h.throughProxy()
 	patience := 2 * time.Second
 	if long {
 		patience = 20 * time.Second
 	}
-	store.SetPatience(s, patience)
+	store.SetPatience(&h.opts, patience)
+	s, p := h.throughProxy()
 	letGo := h.holdUpdates()
 	h.exec("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused'; END $$")
 	h.exec("CREATE TRIGGER refuse AFTER UPDATE ON users FOR EACH ROW EXECUTE FUNCTION refuse()")

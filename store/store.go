@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -9,7 +10,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store/internal/audit"
+	"github.com/glotpod/ident/store/internal/commit"
 	"github.com/glotpod/ident/store/internal/commitstate"
 	"github.com/glotpod/ident/store/internal/foreign"
 	"github.com/glotpod/ident/store/internal/keyring"
@@ -56,6 +59,8 @@ type Options struct {
 	AuditKeep time.Duration
 
 	Log *zap.Logger
+
+	patience time.Duration // how long writes are attempted again; 0 means the default
 }
 
 // A Store is a database of users. It is safe for concurrent use.
@@ -65,8 +70,8 @@ type Store struct {
 	log     *zap.Logger
 
 	reader    *reader
-	committer *committer
-	userIDs   *userIDs
+	committer *commit.Committer
+	userIDs   *commit.UserIDs
 	outbox    *outbox.Outbox
 	leases    *leases.Table
 	audit     *audit.Maintainer // nil: changes are not recorded
@@ -104,7 +109,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s.work, s.abort = context.WithCancel(context.Background())
 	s.ctx, s.close = context.WithCancel(s.work)
-	s.userIDs = newUserIDs(s.ctx, s.stopped, pool)
+	s.userIDs = commit.NewUserIDs(s.ctx, s.stopped, pool)
 	s.reader = newReader(s.ctx, s.stopped, pool, &o, s.metrics)
 	s.leases = leases.NewTable(pool, s.outbox, o.Log)
 	if o.AuditKeep > 0 {
@@ -115,10 +120,10 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s.committer = s.newCommitter(&o)
 	for range max(1, min(2, o.MaxConnections/4)) {
-		s.running.Go(s.committer.queue.Work)
+		s.running.Go(s.committer.Work)
 		s.running.Go(s.reader.lookups.Work)
 	}
-	s.running.Go(s.userIDs.requests.Work)
+	s.running.Go(s.userIDs.Work)
 	s.running.Go(func() { s.outbox.Sweep(s.work, s.ctx.Done()) })
 	if o.Maintain {
 		s.running.Go(func() {
@@ -138,29 +143,43 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
-func (s *Store) newCommitter(o *Options) *committer {
-	c := &committer{
-		pool:     s.pool,
-		log:      s.log,
-		metrics:  s.metrics,
-		planner:  planner{keyring: s.keyring, audited: s.audit != nil},
-		reserved: &s.userIDs.reserved,
-		outbox:   s.outbox,
-		patience: commitstate.DefaultPatience,
-		decider: decider{
-			keyring:               s.keyring,
-			tokensInNotifications: o.TokensInNotifications,
-			log:                   s.log,
-			panics:                s.metrics.panics,
-			logUnreadable:         s.reader.logUnreadable,
-		},
-		soloSlots: make(chan struct{}, max(1, o.MaxConnections/4)),
-		running:   &s.running,
-		closing:   s.ctx,
-		working:   s.work,
+func (s *Store) newCommitter(o *Options) *commit.Committer {
+	return commit.New(commit.Config{
+		Pool:                  s.pool,
+		Log:                   s.log,
+		Metrics:               s.metrics.commit(),
+		Outbox:                s.outbox,
+		UserIDs:               s.userIDs,
+		Keyring:               s.keyring,
+		TokensInNotifications: o.TokensInNotifications,
+		Audited:               s.audit != nil,
+		LogUnreadable:         s.reader.logUnreadable,
+		MaxAlone:              max(1, o.MaxConnections/4),
+		Patience:              cmp.Or(o.patience, commitstate.DefaultPatience),
+		Running:               &s.running,
+		Closing:               s.ctx,
+		Working:               s.work,
+		Stopped:               s.stopped,
+	})
+}
+
+// Commit implements [actor.Store]. When an attempt has begun, Commit waits for its end
+// even if ctx is done. A write that is refused whatever is stored belongs to no user and
+// needs no lease.
+func (s *Store) Commit(ctx context.Context, lease partition.Lease, writes []*actor.Write) ([]actor.Outcome, error) {
+	return s.committer.Commit(ctx, lease, writes)
+}
+
+// ReservedUserID implements [actor.Store].
+func (s *Store) ReservedUserID() int64 { return s.userIDs.TakeReserved() }
+
+// NewUserID implements [actor.Store].
+func (s *Store) NewUserID(ctx context.Context) (int64, error) {
+	id, err := s.userIDs.Next(ctx)
+	if err != nil {
+		return 0, postgres.LogError(ctx, s.log, "taking a user id", err)
 	}
-	c.start(s.stopped)
-	return c
+	return id, nil
 }
 
 // PoolConfig returns the options for connecting with pgx.

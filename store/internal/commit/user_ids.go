@@ -1,4 +1,4 @@
-package store
+package commit
 
 import (
 	"context"
@@ -18,8 +18,8 @@ const nextIDs = `SELECT nextval(sequence) FROM
 // maxIDRequests bounds how many user ids are taken in one round trip.
 const maxIDRequests = 32
 
-// userIDs hands out the ids of new users.
-type userIDs struct {
+// UserIDs hands out the ids of new users. It is safe for concurrent use.
+type UserIDs struct {
 	pool     *postgres.Pool
 	closing  context.Context // done when no new query is to begin
 	requests *batch.Batcher[*idRequest]
@@ -34,10 +34,10 @@ type idResult struct {
 	err error
 }
 
-// newUserIDs needs one goroutine that runs requests.Work. The channel stopped is closed
-// when that has returned.
-func newUserIDs(closing context.Context, stopped <-chan struct{}, pool *postgres.Pool) *userIDs {
-	u := &userIDs{pool: pool, closing: closing}
+// NewUserIDs needs one goroutine that runs Work, until closing is done. The channel stopped
+// is closed when Work has returned.
+func NewUserIDs(closing context.Context, stopped <-chan struct{}, pool *postgres.Pool) *UserIDs {
+	u := &UserIDs{pool: pool, closing: closing}
 	u.requests = batch.New(batch.Config[*idRequest]{
 		MaxItems: maxIDRequests,
 		Process:  u.answer,
@@ -48,8 +48,14 @@ func newUserIDs(closing context.Context, stopped <-chan struct{}, pool *postgres
 	return u
 }
 
-// next returns a user id that no other call returns.
-func (u *userIDs) next(ctx context.Context) (id int64, err error) {
+// Work takes ids for the calls of Next.
+func (u *UserIDs) Work() { u.requests.Work() }
+
+// TakeReserved returns a user id that needs no round trip, or 0 if there is none.
+func (u *UserIDs) TakeReserved() int64 { return u.reserved.take() }
+
+// Next returns a user id that no other call returns.
+func (u *UserIDs) Next(ctx context.Context) (id int64, err error) {
 	err = u.pool.Retry(ctx, func(ctx context.Context) error {
 		request := &idRequest{result: make(chan idResult, 1)}
 		r, err := batch.Submit(ctx, u.requests, request, request.result)
@@ -63,7 +69,7 @@ func (u *userIDs) next(ctx context.Context) (id int64, err error) {
 }
 
 // answer takes an id for each request in one round trip.
-func (u *userIDs) answer(group []*idRequest) {
+func (u *UserIDs) answer(group []*idRequest) {
 	ctx, cancel := context.WithTimeout(u.closing, postgres.AttemptTimeout)
 	defer cancel()
 	rows, _ := u.pool.Query(ctx, nextIDs, len(group))
@@ -139,16 +145,4 @@ func (r *reservedIDs) queue(statements *pgx.Batch, group []*pending, ids *[]int6
 			return err
 		})
 	}
-}
-
-// ReservedUserID implements [actor.Store].
-func (s *Store) ReservedUserID() int64 { return s.userIDs.reserved.take() }
-
-// NewUserID implements [actor.Store].
-func (s *Store) NewUserID(ctx context.Context) (int64, error) {
-	id, err := s.userIDs.next(ctx)
-	if err != nil {
-		return 0, postgres.LogError(ctx, s.log, "taking a user id", err)
-	}
-	return id, nil
 }

@@ -1,4 +1,4 @@
-package store
+package commit
 
 import (
 	"slices"
@@ -31,7 +31,7 @@ type recordedOutcome struct {
 
 // newAttempt returns an attempt with those of the group that can share a transaction.
 // The others get the result that is given.
-func (c *committer) newAttempt(group []*pending, others commitstate.Result) *attempt {
+func (c *Committer) newAttempt(group []*pending, others commitstate.Result) *attempt {
 	return &attempt{decider: &c.decider, group: chooseDistinct(group, others), plan: plan{planner: &c.planner}}
 }
 
@@ -90,7 +90,7 @@ func (a *attempt) leaveOutRest(i int) {
 
 // announce makes the committed attempt known: to the cached users their new versions, to
 // the sink its notifications. It returns how many writes have an outcome.
-func (c *committer) announce(group []*pending, pl *plan) (committed int) {
+func (c *Committer) announce(group []*pending, pl *plan) (committed int) {
 	pl.setVersions()
 	c.outbox.Send(pl.toSend)
 	for _, p := range group {

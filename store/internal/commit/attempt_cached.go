@@ -1,4 +1,4 @@
-package store
+package commit
 
 import (
 	"context"
@@ -20,7 +20,7 @@ import (
 
 // attemptOnCached attempts to commit a group whose pending writes can all decide on cached
 // users. It returns how many writes it committed with an outcome.
-func (c *committer) attemptOnCached(group []*pending) (committed int, err error) {
+func (c *Committer) attemptOnCached(group []*pending) (committed int, err error) {
 	ctx, cancel := context.WithTimeout(c.working, postgres.AttemptTimeout)
 	defer cancel()
 	a := c.newAttempt(group, commitstate.Overtaken)
@@ -46,7 +46,7 @@ func (c *committer) attemptOnCached(group []*pending) (committed int, err error)
 	}
 	c.reserved.put(ids)
 	if !hold {
-		c.metrics.misses.Inc()
+		c.metrics.Misses.Inc()
 		for _, p := range a.group {
 			p.leaveOut(commitstate.PreconditionMissed)
 		}

@@ -1,4 +1,4 @@
-package store
+package commit
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 
 // attemptRead attempts to commit a group in one transaction that reads and locks the
 // users first. It returns how many writes it committed with an outcome.
-func (c *committer) attemptRead(group []*pending) (committed int, err error) {
+func (c *Committer) attemptRead(group []*pending) (committed int, err error) {
 	ctx, cancel := context.WithTimeout(c.working, postgres.AttemptTimeout)
 	defer cancel()
 	a := c.newAttempt(group, commitstate.LeftOut)

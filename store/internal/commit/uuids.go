@@ -1,4 +1,4 @@
-package store
+package commit
 
 import (
 	"github.com/jackc/pgx/v5/pgtype"

@@ -1,4 +1,4 @@
-package store
+package commit
 
 import (
 	"context"
@@ -14,8 +14,10 @@ import (
 	"github.com/glotpod/ident/cluster/wait"
 	"github.com/glotpod/ident/store/internal/batch"
 	"github.com/glotpod/ident/store/internal/commitstate"
+	"github.com/glotpod/ident/store/internal/keyring"
 	"github.com/glotpod/ident/store/internal/outbox"
 	"github.com/glotpod/ident/store/internal/postgres"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 const (
@@ -43,27 +45,83 @@ var (
 	errNoLease = errors.New("a write to a user has no lease")
 )
 
-// A committer commits pending writes in groups.
-type committer struct {
+// A Config has what a Committer needs.
+type Config struct {
+	Pool    *postgres.Pool
+	Log     *zap.Logger
+	Metrics Metrics
+	Outbox  *outbox.Outbox
+	UserIDs *UserIDs
+
+	Keyring               *keyring.Keyring
+	TokensInNotifications bool
+	Audited               bool                          // changes are recorded in ident_audit
+	LogUnreadable         func(userID int64, err error) // logs that no key opens an access token
+	MaxAlone              int                           // how many pending writes are committed alone at a time
+	Patience              time.Duration                 // see commitstate.Progress
+
+	Running *sync.WaitGroup // of goroutines that complete pending writes
+	Closing context.Context // done when nothing new is to begin
+	Working context.Context // done when attempts are to be cancelled
+	Stopped <-chan struct{} // closed when the goroutines of Running and of Work have returned
+}
+
+// Metrics are the measurements of a Committer.
+type Metrics struct {
+	Transactions *prometheus.HistogramVec // seconds, by path
+	Writes       prometheus.Histogram     // per transaction
+	Misses       prometheus.Counter       // transactions whose preconditions did not hold
+	Failures     *prometheus.CounterVec   // transactions, by postgres.Class
+	Failed       prometheus.Counter       // writes
+	Panics       prometheus.Counter       // of writes
+}
+
+// The values of the label path: how a group of writes was committed.
+const (
+	pathKnown = "known" // in one round trip, because all its users were cached
+	pathRead  = "read"  // in two or three, because users had to be read
+)
+
+// A Committer commits writes in groups. It is safe for concurrent use.
+type Committer struct {
 	pool     *postgres.Pool
 	log      *zap.Logger
-	metrics  *metrics
+	metrics  Metrics
 	planner  planner
 	decider  decider
 	reserved *reservedIDs
-	patience time.Duration // see commitstate.Progress
+	patience time.Duration
 	outbox   *outbox.Outbox
 
 	queue     *batch.Batcher[*pending]
-	soloSlots chan struct{}   // has a value for each pending write that is committed alone
-	running   *sync.WaitGroup // of goroutines that complete pending writes
-	closing   context.Context // done when nothing new is to begin
-	working   context.Context // done when attempts are to be cancelled
+	soloSlots chan struct{} // has a value for each pending write that is committed alone
+	running   *sync.WaitGroup
+	closing   context.Context
+	working   context.Context
 }
 
-// start makes the queue. It needs one or more goroutines that run queue.Work. The channel
-// stopped is closed when these and the goroutines of running have returned.
-func (c *committer) start(stopped <-chan struct{}) {
+// New returns a committer. It commits nothing until a goroutine runs Work.
+func New(config Config) *Committer {
+	c := &Committer{
+		pool:     config.Pool,
+		log:      config.Log,
+		metrics:  config.Metrics,
+		planner:  planner{keyring: config.Keyring, audited: config.Audited},
+		reserved: &config.UserIDs.reserved,
+		outbox:   config.Outbox,
+		patience: config.Patience,
+		decider: decider{
+			keyring:               config.Keyring,
+			tokensInNotifications: config.TokensInNotifications,
+			log:                   config.Log,
+			panics:                config.Metrics.Panics,
+			logUnreadable:         config.LogUnreadable,
+		},
+		soloSlots: make(chan struct{}, config.MaxAlone),
+		running:   config.Running,
+		closing:   config.Closing,
+		working:   config.Working,
+	}
 	c.queue = batch.New(batch.Config[*pending]{
 		MaxItems:   maxGroup,
 		Weight:     (*pending).weight,
@@ -72,19 +130,19 @@ func (c *committer) start(stopped <-chan struct{}) {
 		Discard:    func(p *pending) { p.complete(nil, batch.ErrClosed) },
 		OneAtATime: true,
 		MustFinish: true,
-		Closing:    c.closing.Done(),
-		Stopped:    stopped,
+		Closing:    config.Closing.Done(),
+		Stopped:    config.Stopped,
 	})
+	return c
 }
 
-// Commit implements [actor.Store]. When an attempt has begun, Commit waits for its end
-// even if ctx is done. A write that is refused whatever is stored belongs to no user and
-// needs no lease.
-func (s *Store) Commit(ctx context.Context, lease partition.Lease, writes []*actor.Write) ([]actor.Outcome, error) {
-	return s.committer.commit(ctx, lease, writes)
-}
+// Work commits groups until Config.Closing is done. Several goroutines may call it.
+func (c *Committer) Work() { c.queue.Work() }
 
-func (c *committer) commit(ctx context.Context, lease partition.Lease, writes []*actor.Write) ([]actor.Outcome, error) {
+// Commit commits the first of the writes to a user, as many as share a transaction, and
+// returns their outcomes. When an attempt has begun, Commit waits for its end even if ctx is
+// done. A write that is refused whatever is stored belongs to no user and needs no lease.
+func (c *Committer) Commit(ctx context.Context, lease partition.Lease, writes []*actor.Write) ([]actor.Outcome, error) {
 	writes = fitTransaction(writes)
 	if w := writes[0]; w.Refusal() != nil {
 		if writes = writes[:1]; !hasRequestID(w) {
@@ -115,7 +173,7 @@ func fitTransaction(writes []*actor.Write) []*actor.Write {
 
 // commitGroup completes each pending write of the group, or has another goroutine
 // complete it later.
-func (c *committer) commitGroup(group []*pending) {
+func (c *Committer) commitGroup(group []*pending) {
 	if cached, uncached := divide(group); len(cached) > 0 && len(uncached) > 0 {
 		c.commitGroup(cached)
 		c.commitGroup(uncached)
@@ -155,7 +213,7 @@ func areCached(group []*pending) bool {
 
 // completeAbandoned completes the pending writes whose callers no longer wait, or all of
 // them if the store closes. It returns the others.
-func (c *committer) completeAbandoned(group []*pending) []*pending {
+func (c *Committer) completeAbandoned(group []*pending) []*pending {
 	kept := group[:0]
 	for _, p := range group {
 		err := p.ctx.Err()
@@ -173,7 +231,7 @@ func (c *committer) completeAbandoned(group []*pending) []*pending {
 
 // attempt attempts once to commit the group. Each pending write then has
 // its attemptResult. The error is that of the transaction.
-func (c *committer) attempt(group []*pending, onCached bool) error {
+func (c *Committer) attempt(group []*pending, onCached bool) error {
 	begun := time.Now()
 	for _, p := range group {
 		p.beginAttempt(begun)
@@ -185,12 +243,13 @@ func (c *committer) attempt(group []*pending, onCached bool) error {
 	committed, err := attempt(group)
 	if err == nil {
 		if committed > 0 {
-			c.metrics.committed(path, committed, time.Since(begun))
+			c.metrics.Transactions.WithLabelValues(path).Observe(time.Since(begun).Seconds())
+			c.metrics.Writes.Observe(float64(committed))
 		}
 		return nil
 	}
 	class := postgres.Classify(err)
-	c.metrics.failures.WithLabelValues(class.String()).Inc()
+	c.metrics.Failures.WithLabelValues(class.String()).Inc()
 	c.logAttempt(group, onCached, class, err)
 	for _, p := range group {
 		p.attemptResult = resultOf(class)
@@ -212,7 +271,7 @@ func resultOf(class postgres.Class) commitstate.Result {
 
 // logAttempt logs that an attempt failed, if another one follows it and nothing was
 // merely in its way.
-func (c *committer) logAttempt(group []*pending, onCached bool, class postgres.Class, err error) {
+func (c *Committer) logAttempt(group []*pending, onCached bool, class postgres.Class, err error) {
 	writes := 0
 	for _, p := range group {
 		writes += p.inAttempt
@@ -233,7 +292,7 @@ func (c *committer) logAttempt(group []*pending, onCached bool, class postgres.C
 
 // advanceGroup carries out what follows an attempt for each pending write of the group.
 // It returns those that another attempt follows, and whether a pause is due before it.
-func (c *committer) advanceGroup(group []*pending, onCached bool, err error) (again []*pending, pause bool) {
+func (c *Committer) advanceGroup(group []*pending, onCached bool, err error) (again []*pending, pause bool) {
 	e := commitstate.Event{Now: time.Now(), OnCached: onCached, Alone: len(group) == 1}
 	again = group[:0]
 	for _, p := range group {
@@ -251,7 +310,7 @@ func (c *committer) advanceGroup(group []*pending, onCached bool, err error) (ag
 
 // advance has a pending write take its next step after an event, unless that is another
 // attempt, which is left to the caller.
-func (c *committer) advance(p *pending, e commitstate.Event, err error) (next commitstate.Action) {
+func (c *Committer) advance(p *pending, e commitstate.Event, err error) (next commitstate.Action) {
 	p.progress, next = p.progress.After(e)
 	switch next {
 	case commitstate.Deliver:
@@ -272,7 +331,7 @@ func (c *committer) advance(p *pending, e commitstate.Event, err error) (next co
 
 // commitAlone commits a pending write in a transaction of its own, beside the groups. So
 // one that cannot be committed, or not soon, does not delay the others.
-func (c *committer) commitAlone(p *pending) {
+func (c *Committer) commitAlone(p *pending) {
 	c.running.Go(func() {
 		c.soloSlots <- struct{}{}
 		defer func() { <-c.soloSlots }()
@@ -281,7 +340,7 @@ func (c *committer) commitAlone(p *pending) {
 }
 
 // postpone queues a pending write again after a pause.
-func (c *committer) postpone(p *pending) {
+func (c *Committer) postpone(p *pending) {
 	pause := p.backoff.Next()
 	c.running.Go(func() {
 		wait.For(c.closing, pause) // if the store closes, Put returns an error
@@ -291,12 +350,12 @@ func (c *committer) postpone(p *pending) {
 	})
 }
 
-func (c *committer) giveUp(p *pending, err error) {
+func (c *Committer) giveUp(p *pending, err error) {
 	c.logFailure(p.first(), err)
 	p.complete(nil, err)
 }
 
-func (c *committer) logFailure(w *actor.Write, err error) {
-	c.metrics.failed.Inc()
+func (c *Committer) logFailure(w *actor.Write, err error) {
+	c.metrics.Failed.Inc()
 	c.log.Error("write failed", zap.String("operation", w.Operation), zap.Int64("user_id", w.UserID), zap.Error(err))
 }

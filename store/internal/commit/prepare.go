@@ -1,4 +1,4 @@
-package store
+package commit
 
 import (
 	"context"
@@ -14,10 +14,10 @@ import (
 	"github.com/glotpod/ident/store/internal/userrows"
 )
 
-// prepare has the server plan the statements of commits on a connection. It patches a user
+// Prepare has the server plan the statements of commits on a connection. It patches a user
 // that cannot exist in a partition that cannot exist: first with reading the user, then as
 // if the user were cached.
-func (c *committer) prepare(ctx context.Context, conn *pgx.Conn) error {
+func (c *Committer) Prepare(ctx context.Context, conn *pgx.Conn) error {
 	lease := partition.Lease{Partition: -1, Epoch: -1}
 	write := &actor.Write{Operation: "patch", RequestID: actor.RequestID(uuid.New())}
 	a := c.newAttempt([]*pending{newPending(ctx, lease, []*actor.Write{write}, c.patience)}, commitstate.LeftOut)

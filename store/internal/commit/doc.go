@@ -1,0 +1,14 @@
+// Package commit commits writes to users, in groups that share a transaction ([Committer]),
+// and hands out the ids of new users ([UserIDs]).
+//
+// The documentation of package store says how writes are committed and fenced, and why.
+// From the submission of a write on, the files in order are:
+//
+//   - committer.go queues a pending write (pending.go) and attempts to commit groups. After
+//     each attempt, package commitstate decides what follows.
+//   - attempt.go chooses the pending writes of an attempt. attempt_cached.go makes an attempt of
+//     one round trip, which checks preconditions (preconditions.go). attempt_read.go
+//     makes one that reads the users first.
+//   - decide.go has the writes decide. fence.go locks partitions and checks leases.
+//   - plan.go turns decisions into rows, and plan_write.go writes these.
+package commit
