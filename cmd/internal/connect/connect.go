@@ -73,7 +73,7 @@ func Broker(c *config.Config, log *zap.Logger, purpose, version string) broker.O
 }
 
 // Dial connects a command to the broker. If that fails, the error is a
-// [cluster.ErrUnreachable].
+// [cluster.ErrUnreachable], except if the broker refused the login.
 func Dial(ctx context.Context, c *config.Config, purpose, version string) (*amqp.Connection, error) {
 	return DialWith(ctx, Broker(c, zap.NewNop(), purpose, version))
 }
@@ -81,6 +81,9 @@ func Dial(ctx context.Context, c *config.Config, purpose, version string) (*amqp
 // DialWith is Dial with options.
 func DialWith(ctx context.Context, o broker.Options) (*amqp.Connection, error) {
 	conn, err := broker.Dial(ctx, o)
+	if broker.LoginRefused(err) {
+		return nil, err // the settings are wrong
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", cluster.ErrUnreachable, err)
 	}

@@ -36,7 +36,8 @@ value is JSON.
   glotpod-ident call delete user_id=1
 
 Exit status: 0 if the reply is a result, 1 if it is an error, 3 if no reply came
-in time, 129 if RabbitMQ is unreachable.`
+in time, 78 if the settings are wrong or RabbitMQ refuses the login, 129 if
+RabbitMQ is unreachable.`
 
 // Call is the command call.
 var Call = cli.Command{Name: "call", Summary: "send one request to the service and print the result", Run: runCall}

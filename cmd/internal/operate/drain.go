@@ -23,13 +23,14 @@ instance takes no partitions until "glotpod-ident undrain" or a restart. It stil
 consumes the shared queue and replies to the requests that any instance can serve.
 
 Exit status: 0 if the instance has no partitions, 1 if the instance does not
-exist, 3 if it did not hand over all partitions in time, 129 if RabbitMQ is
-unreachable.`
+exist, 3 if it did not hand over all partitions in time, 78 if the settings are
+wrong or RabbitMQ refuses the login, 129 if RabbitMQ is unreachable.`
 
 const undrainAbout = `Undoes "glotpod-ident drain": the instance takes partitions again.
 
 Exit status: 0 if the instance has accepted the request, 1 if the instance does
-not exist, 3 if it did not reply in time, 129 if RabbitMQ is unreachable.`
+not exist, 3 if it did not reply in time, 78 if the settings are wrong or
+RabbitMQ refuses the login, 129 if RabbitMQ is unreachable.`
 
 const (
 	// requestTimeout bounds the wait for the reply of an instance.

@@ -26,8 +26,9 @@ The instances reply independently. A partition that moves at this time can appea
 twice or without an owner.
 
 Exit status: 0 if each partition has one owner, 1 if a partition has none or
-several or no instance is alive, 3 if an instance did not reply in time, 129 if
-RabbitMQ is unreachable.`
+several or no instance is alive, 3 if an instance did not reply in time, 78 if
+the settings are wrong or RabbitMQ refuses the login, 129 if RabbitMQ is
+unreachable.`
 
 // Status is the command status.
 var Status = cli.Command{Name: "status", Summary: "show the instances and the owner of each partition", Run: runStatus}

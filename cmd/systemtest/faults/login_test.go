@@ -49,6 +49,14 @@ func TestRefusedLogin(t *testing.T) {
 			}
 		})
 	}
+	for _, command := range [][]string{{"status"}, {"drain", "web-1"}, {"call", "get", "user_id=1"}} {
+		t.Run("command/"+command[0], func(t *testing.T) {
+			status, _, stderr := harness.Run(t, s.Settings.With(harness.Settings{"amqp.password": "s3cret-wrong"}).Environ(), command...)
+			if status != 78 || !strings.Contains(stderr, "refused") || strings.Contains(stderr, "out of reach") {
+				t.Errorf("ended with %d: %s", status, stderr)
+			}
+		})
+	}
 	t.Run("later", func(t *testing.T) {
 		v := s.Serve(t, harness.Settings{"amqp.insist": "true"})
 		remove(t.Context()) // RabbitMQ closes the user's connections
