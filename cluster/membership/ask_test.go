@@ -22,14 +22,14 @@ func describe(who ownership.Member, others ...ownership.Member) func(*membership
 	}
 }
 
-// soon is a context that ends soon, for what is not going to happen.
+// soon returns a context for something that must not happen.
 func soon(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 	t.Cleanup(cancel)
 	return ctx
 }
 
-// inTime is a context for what is going to happen.
+// inTime returns a context for something that has to happen.
 func inTime(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
@@ -57,12 +57,20 @@ func testAskStatusAllReports(t *testing.T) {
 	full.Partitions = []membership.ServedPartition{{Partition: 7, Phase: "owned", Epoch: 3, RequestsPerSecond: 0.5}}
 	full.SharedRequestsPerSecond, full.CachedUsers = 12.25, 7
 	full.Counters = membership.Counters{Forwarded: 1, Misrouted: 2, Fenced: 3, DatabaseRoundTrips: 4}
-	s.join(a, describe(a, b))
-	s.join(b, func(o *membership.Options) { o.Report = func() membership.Report { return full } })
-	s.join(c, describe(c, a, b))
-	s.join(member("b", 0, 9), func(o *membership.Options) { // a superseded one that runs still
+	var asked sync.WaitGroup
+	for who, r := range map[ownership.Member]membership.Report{a: report(a, b), b: full, c: report(c, a, b)} {
+		asked.Add(1)
+		var once sync.Once
+		s.join(who, func(o *membership.Options) {
+			o.Report = func() membership.Report {
+				once.Do(asked.Done)
+				return r
+			}
+		})
+	}
+	s.join(member("b", 0, 9), func(o *membership.Options) { // superseded, but still running
 		o.Report = func() membership.Report {
-			time.Sleep(20 * time.Millisecond) // it answers last
+			asked.Wait() // so that it replies last
 			return report(member("b", 0, 9), a)
 		}
 	})
@@ -86,7 +94,7 @@ func testAskStatusNewestIncarnation(t *testing.T) {
 	s.join(newer, func(o *membership.Options) {
 		o.Report = func() membership.Report {
 			if asked.Add(1) == 1 {
-				return membership.Report{} // which is none
+				return membership.Report{} // not a valid report
 			}
 			return report(newer)
 		}
@@ -97,21 +105,28 @@ func testAskStatusNewestIncarnation(t *testing.T) {
 	}
 }
 
-// Members that know nobody yet, as when they have just been started, do not pass
-// for all there are.
+// The reports of members that do not know each other yet, because they have just
+// started, do not count as complete at once.
 func testAskStatusStrangersToEachOther(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	a, b := member("a", 1, 1), member("b", 1, 1)
-	s.join(a, nil)
+	asked := make(chan struct{})
+	var once sync.Once
+	s.join(a, func(o *membership.Options) {
+		o.Report = func() membership.Report {
+			once.Do(func() { close(asked) })
+			return report(a)
+		}
+	})
 	s.join(b, func(o *membership.Options) {
 		o.Report = func() membership.Report {
-			time.Sleep(20 * time.Millisecond) // it is the slower one
+			<-asked // so that b replies last
 			return report(b)
 		}
 	})
 	var reports []membership.Report
-	for range 20 { // it may be slower than it is given time for
+	for range 20 { // b may take longer than the quiet period
 		var err error
 		if reports, err = membership.AskStatus(inTime(t), s.connect().Connection); err != nil {
 			t.Fatal(err)

@@ -2,7 +2,7 @@ package membership_test
 
 import "testing"
 
-// How long it takes from one member to another.
+// The time that a message takes from one member to another.
 func BenchmarkBroadcast(b *testing.B) {
 	s := newSite(b)
 	from, to := s.join(member("a", 1, 1), nil), s.join(member("b", 1, 1), nil)
@@ -15,7 +15,7 @@ func BenchmarkBroadcast(b *testing.B) {
 	}
 }
 
-// How long it takes to find that a member is gone.
+// The time that it takes to find that a member is gone.
 func BenchmarkProbe(b *testing.B) {
 	s := newSite(b)
 	p := s.join(member("a", 1, 1), nil)

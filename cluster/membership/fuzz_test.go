@@ -10,8 +10,8 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 )
 
-// Whatever is decoded does no harm to the core that it is given to. Each line
-// is a message.
+// A decoded message does no harm to the core that gets it. Each line of the input is a
+// message.
 func FuzzDecode(f *testing.F) {
 	self := ownership.Member{Name: "self", Incarnation: ownership.Incarnation{Start: 5, Session: 1}}
 	other := ownership.Member{Name: "other", Incarnation: ownership.Incarnation{Start: 4, Session: 2}}

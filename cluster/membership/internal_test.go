@@ -16,14 +16,14 @@ func TestSendQueue(t *testing.T) {
 
 func testSendQueueBoundedNewestStay(t *testing.T) {
 	o := newSendQueue()
-	thrown := 0
+	dropped := 0
 	for range 5 * maxBroadcasts {
 		if !o.add(outboundMessage{kind: message, body: []byte("x")}) {
-			thrown++
+			dropped++
 		}
 	}
-	if thrown != 4*maxBroadcasts || len(o.waiting) != maxBroadcasts || o.waiting[0].number != 4*maxBroadcasts+1 {
-		t.Errorf("%d thrown away, %d wait from %d on", thrown, len(o.waiting), o.waiting[0].number)
+	if dropped != 4*maxBroadcasts || len(o.waiting) != maxBroadcasts || o.waiting[0].number != 4*maxBroadcasts+1 {
+		t.Errorf("%d dropped, %d wait from %d on", dropped, len(o.waiting), o.waiting[0].number)
 	}
 	o = newSendQueue()
 	for range 20 {
@@ -67,7 +67,7 @@ func testSendQueueUnconfirmedBoundedAndInOrder(t *testing.T) {
 	}
 	for n := range maxUnconfirmed + 1 {
 		if _, ok := o.take(); ok != (n < maxUnconfirmed) {
-			t.Fatalf("parcel %d: %v", n+1, ok)
+			t.Fatalf("message %d: %v", n+1, ok)
 		}
 	}
 	for n := range uint64(maxUnconfirmed + 2) {
@@ -104,7 +104,7 @@ func TestDecodeMessage(t *testing.T) {
 	t.Run("impossible_refused", testDecodeMessageImpossibleRefused)
 }
 
-// The largest message that members send has to be taken in.
+// The largest message that members send is accepted.
 func testDecodeMessageLargestFits(t *testing.T) {
 	var all []ownership.HeldLease
 	var gone []ownership.Member
@@ -136,7 +136,7 @@ func testDecodeMessageImpossibleRefused(t *testing.T) {
 		"a name with a slash":       func(h *heartbeat) { h.From.Name = "a/b" },
 		"a start below 0":           func(h *heartbeat) { h.From.Start = -1 },
 		"a session below 0":         func(h *heartbeat) { h.From.Session = -1 },
-		"a state of none who sends": func(h *heartbeat) { h.State = "stopped" },
+		"a state without messages":  func(h *heartbeat) { h.State = "stopped" },
 		"no state":                  func(h *heartbeat) { h.State = "" },
 		"partitions below 0":        func(h *heartbeat) { h.Parameters.Partitions = -1 },
 		"too many partitions":       func(h *heartbeat) { h.Parameters.Partitions = maxPartitions + 1 },
@@ -145,12 +145,12 @@ func testDecodeMessageImpossibleRefused(t *testing.T) {
 		"a partition beyond":        func(h *heartbeat) { h.Wants[0].Partition = maxPartitions },
 		"an epoch below 0":          func(h *heartbeat) { h.Wants[0].Epoch = -1 },
 		"a holder without a name":   func(h *heartbeat) { h.Wants[0].Holder.Name = "" },
-		"a grant that is none":      func(h *heartbeat) { h.Granted = []lease{{Partition: -1, Holder: who}} },
-		"a release that is none":    func(h *heartbeat) { h.Released = []lease{{Partition: -1, Holder: who}} },
-		"a taking that is none":     func(h *heartbeat) { h.Taken = []lease{{Partition: -1, Holder: who}} },
+		"an impossible grant":       func(h *heartbeat) { h.Granted = []lease{{Partition: -1, Holder: who}} },
+		"an impossible release":     func(h *heartbeat) { h.Released = []lease{{Partition: -1, Holder: who}} },
+		"an impossible taking":      func(h *heartbeat) { h.Taken = []lease{{Partition: -1, Holder: who}} },
 		"too many leases":           func(h *heartbeat) { h.Wants = make([]lease, maxPartitions+1) },
-		"too many who are gone":     func(h *heartbeat) { h.Gone = make([]MemberID, maxPartitions+1) },
-		"one gone who cannot be":    func(h *heartbeat) { h.Gone[0].Name = "\n" },
+		"too many gone":             func(h *heartbeat) { h.Gone = make([]MemberID, maxPartitions+1) },
+		"an impossible one is gone": func(h *heartbeat) { h.Gone[0].Name = "\n" },
 		"a body that is too long":   func(h *heartbeat) { h.Parameters.QueueType = strings.Repeat("x", maxBody) },
 	} {
 		h := good()

@@ -16,7 +16,7 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 )
 
-// message is one that uses every field.
+// message returns a message in which every field is set.
 func message(from ownership.Member, seq int64) ownership.Message {
 	lease := func(p int) []ownership.HeldLease {
 		return []ownership.HeldLease{{Lease: partition.Lease{Partition: p, Epoch: seq + 7}, Holder: member("other", 1<<62, 3)}}
@@ -40,7 +40,7 @@ func testSendOneMemberInOrder(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	a, b, c := s.join(member("a", 1, 1), nil), s.join(member("b", 2, 1), nil), s.join(member("c", 3, 1), nil)
-	a.Send(member("b", 2, 0), message(a.who, 0)) // which is no more, and costs nothing
+	a.Send(member("b", 2, 0), message(a.who, 0)) // gone; the message is dropped
 	a.Broadcast(message(a.who, 1))
 	a.Send(b.who, message(a.who, 2))
 	a.Broadcast(message(a.who, 3))
@@ -68,7 +68,7 @@ func testSendBroadcastWholeAndInOrder(t *testing.T) {
 			for seq := range int64(n) {
 				p.Broadcast(message(p.who, seq))
 				if seq%100 == 0 {
-					p.flush() // or else the oldest may be thrown away
+					p.flush() // otherwise the oldest may be dropped
 				}
 			}
 			p.flush()
@@ -115,7 +115,7 @@ func testProbeLostConnection(t *testing.T) {
 		default:
 		}
 	}
-	a.Probe(member("b", 3, 1)) // who has never been
+	a.Probe(member("b", 3, 1)) // never existed
 	if e := a.next(); e != (ownership.MemberGone{Member: member("b", 3, 1)}) {
 		t.Errorf("%v", e)
 	}
@@ -144,7 +144,7 @@ func testSendNeverWaitsForBroker(t *testing.T) {
 	a, b := s.join(member("a", 1, 1), nil), s.join(member("b", 2, 1), nil)
 	resume := a.link.socket.stop()
 	const n = 3000
-	for seq := range int64(n) { // in this goroutine: if one waited, none would resume
+	for seq := range int64(n) { // in this goroutine: if a call blocked, resume would never be called
 		a.Broadcast(message(a.who, seq))
 		a.Probe(b.who)
 		a.Probe(member("nobody", seq, 0))
@@ -159,7 +159,7 @@ func testSendNeverWaitsForBroker(t *testing.T) {
 	if lines := a.logged.FilterMessageSnippet("not sent").Len(); lines != 1 {
 		t.Errorf("%d log lines say that messages were not sent", lines)
 	}
-	// The newest have come, in order.
+	// The newest messages have arrived, in order.
 	last, heard := int64(-1), 0
 	for last < n-1 {
 		msg := b.next().(ownership.MessageReceived).Message
@@ -211,7 +211,7 @@ func TestLoss(t *testing.T) {
 	}{
 		{"its connection is cut", func(p *peer) { p.link.cut() }},
 		{"its connection is closed", func(p *peer) { p.link.Close() }},
-		{"its queue is deleted", func(p *peer) { // which the owner's connection alone can do
+		{"its queue is deleted", func(p *peer) { // only the owner's connection can delete it
 			channel, err := p.link.Channel()
 			if err == nil {
 				_, err = channel.QueueDelete(membership.QueueOf(p.who), false, false, false)
@@ -263,7 +263,7 @@ func testJoinOncePerIncarnation(t *testing.T) {
 	if refusal, ok := errors.AsType[*amqp.Error](err); !ok || refusal.Code != amqp.ResourceLocked {
 		t.Errorf("%v", err)
 	}
-	p.Broadcast(message(p.who, 1)) // the first one has not suffered
+	p.Broadcast(message(p.who, 1)) // the first one still works
 	p.next()
 }
 
@@ -278,7 +278,7 @@ func testJoinContextEnds(t *testing.T) {
 	if _, err := membership.Join(ctx, l.Connection, membership.Options{Self: member("a", 1, 1), Log: zapTest(t)}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("%v", err)
 	}
-	if took := time.Since(begun); took > patience/3 { // the connection itself fails later
+	if took := time.Since(begun); took > patience/3 { // the connection alone would fail later
 		t.Errorf("it took %v", took)
 	}
 }
@@ -316,7 +316,7 @@ func testCloseWaitsForCallbacks(t *testing.T) {
 		select {
 		case <-closed:
 			t.Errorf("closed while %s was under way", what)
-		case <-time.After(200 * time.Millisecond): // enough to return, if it does not wait
+		case <-time.After(200 * time.Millisecond): // enough for Close to return if it does not wait
 		}
 		close(leave)
 		receive(t, closed)
@@ -339,9 +339,9 @@ func testCloseConcurrentUnderLoad(t *testing.T) {
 			})
 		}
 		busy.Wait()
-		channel, err := p.link.Channel() // which the broker answers after what it got before
+		channel, err := p.link.Channel() // the broker replies after it has handled everything before
 		if err != nil {
-			t.Fatalf("closing has cost the connection: %v", err)
+			t.Fatalf("Close has closed the connection: %v", err)
 		}
 		channel.Close()
 	}
@@ -380,7 +380,7 @@ func TestHostilePublisher(t *testing.T) {
 		publish("drain", `{"v":1,"instance":"a"}`, replyTo, "")
 	}
 	publish("status", `{"v":1}`, "glotpod.ident.reply/nobody", strings.Repeat("\xff", 255))
-	publish("status", `{"v":1}`, "glotpod.ident.reply/nobody", "fine") // is answered to nobody
+	publish("status", `{"v":1}`, "glotpod.ident.reply/nobody", "fine") // the reply has no receiver
 	publish("drain", `{"v":1,"instance":"b"}`, "glotpod.ident.reply/nobody", "")
 
 	publish("heartbeat", `{"v":2,`+from+`,"seq":6,"state":"ready"}`, "", "")

@@ -10,7 +10,8 @@ import (
 	"github.com/glotpod/ident/cluster/ownership"
 )
 
-// superseded gives a core the events of p until it stops, and ends p then.
+// superseded gives the events of p to a core until it stops. It then closes the
+// connection of p.
 func superseded(t *testing.T, p *peer) {
 	cfg := ownership.DefaultConfig()
 	cfg.Name, cfg.Start, cfg.Partitions, cfg.QueueType = p.who.Name, p.who.Incarnation.Start, 4, "quorum"
@@ -52,7 +53,7 @@ func testStopPredecessorsAllEnd(t *testing.T) {
 		}()
 	}
 	other := s.join(member("b", 1, 1), nil)
-	before = append(before, member("a", 1, 0)) // who is gone already
+	before = append(before, member("a", 1, 0)) // already gone
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	err := membership.StopPredecessors(ctx, s.connect().Connection, member("a", 3, 1), before, 20*time.Millisecond)
@@ -78,7 +79,7 @@ func testStopPredecessorsWaitsUntilContextEnds(t *testing.T) {
 	heard := make(chan struct{})
 	go func() {
 		defer close(heard)
-		for range 3 { // it is told again and again
+		for range 3 { // the message is repeated
 			p.next()
 		}
 		cancel()
@@ -91,6 +92,6 @@ func testStopPredecessorsWaitsUntilContextEnds(t *testing.T) {
 	}
 	l.Close()
 	if err := membership.StopPredecessors(t.Context(), l.Connection, member("a", 2, 1), []ownership.Member{p.who}, time.Millisecond); err == nil {
-		t.Error("evicted over a closed connection")
+		t.Error("no error over a closed connection")
 	}
 }

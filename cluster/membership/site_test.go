@@ -17,10 +17,10 @@ import (
 	"github.com/glotpod/ident/deploy/testservers"
 )
 
-// patience is far beyond what a slow machine needs.
+// patience is far longer than a slow machine needs.
 const patience = 30 * time.Second
 
-// A site is a virtual host where members meet.
+// A site is a virtual host in which members meet.
 type site struct {
 	t     testing.TB
 	vhost *testservers.Broker
@@ -31,8 +31,8 @@ func newSite(t testing.TB) *site {
 	return &site{t, testservers.RabbitMQ(t)}
 }
 
-// A link is a connection to the broker that can be stopped or cut, as by the
-// death of the process.
+// A link is a connection to the broker that can be stopped or cut, as by the death of
+// the process.
 type link struct {
 	*amqp.Connection
 	socket *gate
@@ -42,7 +42,7 @@ type link struct {
 type gate struct {
 	net.Conn
 	mu    sync.Mutex    // guards the following field
-	shut  chan struct{} // closed to let writes go on, nil while they do
+	shut  chan struct{} // closed to let writes continue; nil if they do
 	ended chan struct{} // closed with the connection
 	end   sync.Once
 }
@@ -99,7 +99,7 @@ func (s *site) connect() *link {
 	return l
 }
 
-// cut ends the connection as the death of its process would.
+// cut closes the connection as the death of its process would.
 func (l *link) cut() { l.socket.Close() }
 
 // A peer is a member under test.
@@ -117,7 +117,7 @@ func member(name string, start, session int64) ownership.Member {
 	return ownership.Member{Name: name, Incarnation: ownership.Incarnation{Start: start, Session: session}}
 }
 
-// join joins over a connection of its own; change may be nil.
+// join joins over a connection of its own. change may be nil.
 func (s *site) join(who ownership.Member, change func(*membership.Options)) *peer {
 	s.t.Helper()
 	core, logged := observer.New(zap.DebugLevel)
@@ -154,7 +154,7 @@ func (s *site) join(who ownership.Member, change func(*membership.Options)) *pee
 	return p
 }
 
-// report is of a member that is ready and knows of others.
+// report returns the report of a ready member that knows the others.
 func report(who ownership.Member, others ...ownership.Member) membership.Report {
 	status := ownership.Status{Self: who, State: ownership.Ready}
 	for _, o := range others {
@@ -171,7 +171,7 @@ func (p *peer) next() ownership.Event {
 	return receive(p.t, p.events)
 }
 
-// flush waits until the broker has taken all that the peer has sent.
+// flush waits until the broker has confirmed all messages of the peer.
 func (p *peer) flush() {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
@@ -181,7 +181,7 @@ func (p *peer) flush() {
 	}
 }
 
-// awaitLoss waits until the membership is lost, and returns why.
+// awaitLoss waits until the membership is lost, and returns the reason.
 func (p *peer) awaitLoss() error {
 	p.t.Helper()
 	receive(p.t, p.Done())
@@ -202,7 +202,7 @@ func receive[T any](t testing.TB, from <-chan T) (v T) {
 	return v
 }
 
-// channel opens a channel of a stranger.
+// channel opens a channel of a client that is no member.
 func (s *site) channel() *amqp.Channel {
 	s.t.Helper()
 	channel, err := s.connect().Channel()

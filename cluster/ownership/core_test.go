@@ -11,15 +11,15 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 )
 
-// A bench has one core, and plays everything around it.
+// A bench has one core, and plays the part of everything around it.
 type bench struct {
 	t    *testing.T
 	core *Core
 	now  time.Time
 }
 
-// newBench returns a bench whose core, named "b", is ready and has the ring to
-// itself, with its claims for all partitions made and not answered.
+// newBench returns a bench whose core, named "b", is ready and alone in the ring. The
+// core has claimed all partitions, and has no replies yet.
 func newBench(t *testing.T, partitions int) (*bench, []Claim) {
 	cfg := DefaultConfig()
 	cfg.Name, cfg.Start, cfg.Partitions = "b", 10, partitions
@@ -48,7 +48,7 @@ func (b *bench) step(e Event) []Command {
 	return commands
 }
 
-// wait lets time pass, and returns what is done meanwhile.
+// wait advances the time by d, and returns the commands given meanwhile.
 func (b *bench) wait(d time.Duration) []Command {
 	b.t.Helper()
 	var commands []Command
@@ -65,7 +65,7 @@ func (b *bench) wait(d time.Duration) []Command {
 	return commands
 }
 
-// win has a claim succeed and its consumer start.
+// win lets a claim succeed and its consumer start.
 func (b *bench) win(claim Claim, epoch int64) {
 	b.t.Helper()
 	b.step(Claimed{Partition: claim.Partition, Attempt: claim.Attempt, Epoch: epoch})
@@ -82,7 +82,7 @@ func (b *bench) hear(from Member, seq int64, state State, change ...func(*Messag
 	return b.step(MessageReceived{Message: msg})
 }
 
-// only returns the commands of one kind.
+// only returns the commands of one type.
 func only[C Command](commands []Command) []C {
 	var found []C
 	for _, command := range commands {
@@ -100,7 +100,7 @@ func expect[C comparable](t *testing.T, got []C, want ...C) {
 	}
 }
 
-// checkInvariants checks what holds between two events.
+// checkInvariants checks the invariants between two events.
 func checkInvariants(t *testing.T, c *Core) {
 	t.Helper()
 	busy := 0
@@ -127,7 +127,7 @@ func checkInvariants(t *testing.T, c *Core) {
 	}
 }
 
-// firstSession returns a process in its first session.
+// firstSession returns a member in its first session.
 func firstSession(name string, start int64) Member {
 	return Member{Name: name, Incarnation: Incarnation{Start: start, Session: 1}}
 }
@@ -146,8 +146,8 @@ func TestClaim(t *testing.T) {
 	t.Run("unknown_holder_gets_time", testClaimUnknownHolderGetsTime)
 }
 
-// A claim that was sent before the connection was lost may succeed long after.
-// What it wins belongs to an incarnation that is over, and is given back.
+// A claim that was sent before the connection was lost may succeed much later. Its
+// lease belongs to an incarnation that is over, and is released.
 func testClaimLateWinReleased(t *testing.T) {
 	for _, claimedAnew := range []bool{false, true} {
 		b, claims := newBench(t, 1)
@@ -162,7 +162,7 @@ func testClaimLateWinReleased(t *testing.T) {
 	}
 }
 
-// What is won when the ring has changed its mind is given back.
+// A lease won after the ring has changed is released.
 func testClaimUnwantedWinReleased(t *testing.T) {
 	b, claims := newBench(t, 1)
 	b.step(DrainRequested{})
@@ -171,8 +171,8 @@ func testClaimUnwantedWinReleased(t *testing.T) {
 	expect(t, only[Consume](got))
 }
 
-// A claim whose outcome is not known is made again, and finds that it had
-// succeeded. Nothing runs under that epoch, so it is deposed.
+// A claim with an unknown outcome is repeated, and finds that it had succeeded. Nothing
+// runs under that epoch, so it is deposed.
 func testClaimOwnLeaseDeposed(t *testing.T) {
 	b, claims := newBench(t, 1)
 	b.step(ClaimFailed{Partition: 0, Attempt: claims[0].Attempt})
@@ -182,8 +182,8 @@ func testClaimOwnLeaseDeposed(t *testing.T) {
 	expect(t, got, Claim{Partition: 0, Attempt: again[0].Attempt + 1, Depose: 1, By: b.core.self})
 }
 
-// Claims that fail are made again after a while, and as soon as the database is
-// back when it was away. One answer among failures does not mean that.
+// Failed claims are repeated after a delay, and as soon as the database is back after
+// an outage. One reply among failures is not the end of an outage.
 func testClaimBackoffEndsWithOutage(t *testing.T) {
 	for _, failures := range []int{1, 5} {
 		b, claims := newBench(t, 2)
@@ -202,8 +202,8 @@ func testClaimBackoffEndsWithOutage(t *testing.T) {
 	}
 }
 
-// A lease that is lost is claimed as if it had never been held: by asking for a
-// free row, and not for the epoch that is remembered.
+// A lost lease is claimed as if it had never been held: the claim asks for a released
+// row, and does not depose the remembered epoch.
 func testClaimLostLeaseNotClaimedBack(t *testing.T) {
 	b := newOwner(t, 1)
 	b.wait(10 * time.Second)
@@ -215,8 +215,9 @@ func testClaimLostLeaseNotClaimedBack(t *testing.T) {
 	}
 }
 
-// One whom only the epoch table knows may be about to be heard. It is deposed
-// when the broker knows nothing of it, or when it has been silent for long.
+// A message of a holder known from the epoch table alone may be about to arrive. The
+// holder is deposed when the broker reports that it is gone, or when it has been silent
+// for long.
 func testClaimUnknownHolderGetsTime(t *testing.T) {
 	for _, certain := range []bool{true, false} {
 		b, claims := newBench(t, 1)
@@ -243,8 +244,8 @@ func TestHandOver(t *testing.T) {
 	t.Run("leaves_unasked", testHandOverLeavesUnasked)
 }
 
-// Whoever asks for a lease has read the epoch table a while ago. We may have
-// claimed the partition anew meanwhile.
+// A member that asks for a lease has read the epoch table some time ago. Meanwhile the
+// owner may have claimed the partition again.
 func testHandOverLeaseClaimedAgain(t *testing.T) {
 	b, claims := newBench(t, 1)
 	b.win(claims[0], 3)
@@ -258,7 +259,7 @@ func TestRing(t *testing.T) {
 	t.Run("debounce_ends", testRingDebounceEnds)
 }
 
-// The ring waits for more newcomers, but not as long as there are any.
+// The ring waits for further new members, but not as long as new ones keep coming.
 func testRingDebounceEnds(t *testing.T) {
 	b := newOwner(t, 1)
 	debounce := b.core.cfg.Debounce
@@ -274,8 +275,8 @@ func testRingDebounceEnds(t *testing.T) {
 	}
 }
 
-// Someone asks for a lease that the epoch table says is ours, and that we know
-// nothing of: the answer to its claim was lost when it was not wanted any more.
+// A member asks for a lease that, according to the epoch table, is ours, but that we do
+// not know: the reply to its claim was lost when the lease was no longer needed.
 func testHandOverUnknownLeaseReleased(t *testing.T) {
 	b, _ := newBench(t, 1)
 	b.step(DrainRequested{})
@@ -291,7 +292,7 @@ func testHandOverUnknownLeaseReleased(t *testing.T) {
 	expect(t, only[Release](got), Release{Partition: 0, Epoch: 4})
 }
 
-// What nobody has told is found in the epoch table.
+// What no message has told is found in the epoch table.
 func TestSurvey(t *testing.T) {
 	b := newOwner(t, 2)
 	interval := heartbeatsPerSurvey * b.core.cfg.Heartbeat
@@ -319,7 +320,7 @@ func TestMembers(t *testing.T) {
 	t.Run("hostile_messages", testMembersHostileMessages)
 }
 
-// What is said of us that cannot be is answered with a new session.
+// If other members believe that this instance is gone, it starts a new session.
 func testMembersReconnectsIfDeclaredGone(t *testing.T) {
 	b := newOwner(t, 1)
 	self := b.core.self
@@ -328,14 +329,14 @@ func testMembersReconnectsIfDeclaredGone(t *testing.T) {
 	if len(only[Reconnect](got)) != 1 || b.core.connected() {
 		t.Errorf("got %+v, want a new session", got)
 	}
-	// A late word about the session before is of no matter.
+	// A late message about the earlier session has no effect.
 	b.step(Connected{Session: 2})
 	got = b.hear(alice, 2, Ready, func(m *Message) { m.Gone = []Member{self} })
 	expect(t, only[Reconnect](got))
 }
 
-// Of a name, the newest incarnation counts, and of an incarnation the newest
-// message. The gone stay gone, and are told so.
+// The newest incarnation of a name counts, and the newest message of an incarnation. A
+// member that is gone stays gone, and is told so.
 func testMembersLateMessages(t *testing.T) {
 	b := newOwner(t, 1)
 	newer := firstSession("a", alice.Incarnation.Start+1)
@@ -364,8 +365,7 @@ func testMembersLateMessages(t *testing.T) {
 	}
 }
 
-// An instance that leaves hands its partitions over without being asked when
-// nobody asks for long.
+// An instance that leaves releases its partitions if no member asks for them for long.
 func testHandOverLeavesUnasked(t *testing.T) {
 	b := newOwner(t, 1)
 	b.hear(alice, 1, Ready)
@@ -384,7 +384,7 @@ func testHandOverLeavesUnasked(t *testing.T) {
 	expect(t, b.step(LeaveRequested{}))
 }
 
-// Nobody else's word makes an instance keep more than its settings allow.
+// No message of another member makes an instance keep more than its settings allow.
 func testMembersHostileMessages(t *testing.T) {
 	b := newOwner(t, 4)
 	var wishes []HeldLease
@@ -412,8 +412,8 @@ func testMembersHostileMessages(t *testing.T) {
 	}
 }
 
-// Whatever events come, in whatever order: an instance neither panics nor
-// contradicts itself.
+// Whatever events come, in whatever order, the core neither panics nor violates its
+// invariants.
 func TestAnyEvents(t *testing.T) {
 	for seed := range uint64(150) {
 		random := rand.New(rand.NewPCG(seed, 0))
@@ -486,7 +486,7 @@ func TestStatus(t *testing.T) {
 	t.Run("newcomer_settled_last", testStatusNewcomerSettledLast)
 }
 
-// Status tells what there is to know.
+// Status returns all members and partitions.
 func testStatusCopy(t *testing.T) {
 	b := newOwner(t, 1)
 	b.hear(alice, 1, Draining)
@@ -505,8 +505,8 @@ func testStatusCopy(t *testing.T) {
 	}
 }
 
-// Who waits for an instance to be settled before the next one is stopped would
-// otherwise stop it while the partitions move.
+// A rolling update waits for an instance to be settled before it stops the next one. So
+// an instance is not settled while partitions still move to it.
 func testStatusNewcomerSettledLast(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.Name, cfg.Start, cfg.Partitions = "b", 10, 8

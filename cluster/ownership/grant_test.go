@@ -9,8 +9,8 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 )
 
-// newAsker returns a bench whose core asks alice, who holds all partitions under
-// epoch 3, for as many as it may ask for at a time.
+// newAsker returns a bench whose core asks alice, the holder of all partitions under
+// epoch 3, for as many partitions as it may ask for at a time.
 func newAsker(t *testing.T, partitions int) (b *bench, asked []HeldLease) {
 	b, claims := newBench(t, partitions)
 	b.hear(alice, 1, Leaving)
@@ -31,7 +31,7 @@ func newAsker(t *testing.T, partitions int) (b *bench, asked []HeldLease) {
 	return b, said[0].Message.Wants
 }
 
-// grants has alice grant leases.
+// grants delivers a message in which alice grants leases.
 func (b *bench) grants(seq int64, leases ...HeldLease) []Command {
 	b.t.Helper()
 	return b.hear(alice, seq, Leaving, func(m *Message) { m.Granted = leases })
@@ -60,7 +60,7 @@ func testGrantConsumedWithoutClaim(t *testing.T) {
 	}
 }
 
-// Alice may have claimed the partition anew since the epoch table was read.
+// Alice may have claimed the partition again since the core read the epoch table.
 func testGrantLaterEpochCounts(t *testing.T) {
 	b, _ := newAsker(t, 1)
 	got := b.grants(2, HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 9}, Holder: b.core.self})
@@ -96,7 +96,7 @@ func testGrantTooLateReleased(t *testing.T) {
 	expect(t, only[Release](got), Release{Partition: 0, Epoch: 4})
 }
 
-// Nobody but somebody who changes the table by hand does that.
+// This happens only if the table is changed by hand.
 func testGrantTableDiffers(t *testing.T) {
 	for _, row := range []Row{
 		{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 1}, Holder: alice}},
@@ -118,8 +118,9 @@ func testGrantTableDiffers(t *testing.T) {
 	}
 }
 
-// Whoever has waited for long asks the epoch table, which says that the lease is its
-// own. Then it wins another one, and the news of the first changes nothing.
+// A member that has waited for long asks the epoch table, which says that the lease is
+// its own. It then wins another lease, and the late message about the first has no
+// effect.
 func testGrantOvertakenByClaim(t *testing.T) {
 	b, _ := newAsker(t, 1)
 	row := Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 4}, Holder: b.core.self}}
@@ -143,8 +144,9 @@ func testGrantOvertakenByClaim(t *testing.T) {
 	}
 }
 
-// The one who gets the next lease is told so at once, and nobody else is. A program
-// that does not know of grants takes it for a release, and finds out by a claim.
+// The new holder is told about its lease at once, and no other member is. A program
+// that does not know of grants takes the message as a release, and finds its lease by a
+// claim.
 func testGrantNewHolderTold(t *testing.T) {
 	b := newOwner(t, 2)
 	b.core.cfg.Window = 2 * handoverShare
@@ -178,7 +180,7 @@ func testGrantToldAfterLoss(t *testing.T) {
 	}
 }
 
-// A lease that has ended otherwise than by the hand-over is told to all.
+// A lease that ended in another way than by a grant is announced to all members.
 func testGrantUngrantedReleased(t *testing.T) {
 	b := newOwner(t, 1)
 	wish := HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 1}, Holder: b.core.self}
@@ -213,7 +215,7 @@ func testWishesFewAtATime(t *testing.T) {
 	}
 }
 
-// A holder that does not answer does not keep a newcomer from asking others.
+// A holder that does not respond does not keep a new member from asking the others.
 func testWishesSharePerHolder(t *testing.T) {
 	for _, test := range []struct {
 		holders     []int // of so many partitions each
@@ -249,8 +251,8 @@ func testWishesSharePerHolder(t *testing.T) {
 	}
 }
 
-// newAskedOwner is a bench with an instance that owns all partitions, for which others ask
-// as well as they may.
+// newAskedOwner returns a bench whose core owns all partitions, for which other members
+// ask as much as they may.
 func newAskedOwner(t *testing.T, partitions int) *bench {
 	b := newOwner(t, partitions)
 	b.core.cfg.SuspectAfter = time.Hour // they are not heard again
@@ -269,8 +271,8 @@ func newAskedOwner(t *testing.T, partitions int) *bench {
 	return b
 }
 
-// handOvers has the instance drain, and returns when each hand-over begins that it orders
-// until then, if each takes as long as takes says.
+// handOvers lets the instance drain, and returns the time at which each hand-over
+// begins, if each takes as long as takes returns.
 func (b *bench) handOvers(until time.Duration, takes func(n int) time.Duration) (begun []time.Duration) {
 	b.t.Helper()
 	type handingOver struct {
@@ -341,7 +343,7 @@ func testPacingRests(t *testing.T) {
 	}
 }
 
-// An instance that is asked to end has shutdown.grace for it, 25 s unless set.
+// An instance that is asked to stop has shutdown.grace for that, 25 s by default.
 func testPacingTenSecondsInAll(t *testing.T) {
 	for _, partitions := range []int{64, 127, 1024} {
 		for _, took := range []time.Duration{time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond} {

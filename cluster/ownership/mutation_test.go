@@ -13,7 +13,7 @@ import (
 
 var mutate = flag.Bool("mutate", false, "check that the tests find deliberate mistakes; takes minutes")
 
-// Each mutation is a mistake that one could make.
+// Each mutation is a mistake that a programmer could make.
 var mutations = []struct {
 	name, file, old, new string
 }{
@@ -143,8 +143,8 @@ var mutations = []struct {
 		"ReplicationFactor: 100", "ReplicationFactor: 101"},
 }
 
-// Mistakes are found. So that this stays true, each is tried on the source as
-// it is.
+// The tests find each of the mutations. Each is applied to the source as it is now, so
+// a mutation whose text is no longer in the source fails the test.
 func TestMutations(t *testing.T) {
 	failed := regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
 	for _, m := range mutations {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Each of two members may be told that the other is gone, though both are there.
-// They must not go on without each other until they forget one another.
+// Two members may each be told that the other is gone, though both are there. They must
+// not work without each other until each has forgotten the other.
 func TestMutuallyGone(t *testing.T) {
 	now := time.Unix(1000, 0)
 	var cores []*Core

@@ -22,9 +22,8 @@ func TestTable(t *testing.T) {
 	t.Run("moves_little", testTableMovesLittle)
 }
 
-// Processes of different builds have to agree on the table. If this fails,
-// either undo what has changed it or raise TableVersion, so that the two do not
-// work together.
+// Different builds have to agree on the table. If this fails, either undo the change or
+// raise TableVersion, so that the two builds do not work together.
 func testTableSameEverywhere(t *testing.T) {
 	sum := fnv.New64a()
 	for _, partitions := range []int{1, 2, 7, 64, 1024} {
@@ -38,8 +37,8 @@ func testTableSameEverywhere(t *testing.T) {
 	}
 }
 
-// Any number of members can share any number of partitions: each partition has
-// an owner, and no owner more than a quarter above the average.
+// Any number of members can share any number of partitions: each partition has an
+// owner, and no owner has more than a quarter above the average.
 func TestAssign(t *testing.T) {
 	for _, partitions := range []int{1, 2, 10, 64, 271} {
 		for _, n := range []int{1, 2, 3, 4, 7, 30} {
@@ -74,7 +73,7 @@ func TestAssign(t *testing.T) {
 	}
 }
 
-// A table that has seen members come and go assigns as one that has not.
+// A table that has had other members assigns like a new one.
 func testTableNoHistory(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 1))
 	const partitions = 100
@@ -93,8 +92,8 @@ func testTableNoHistory(t *testing.T) {
 	}
 }
 
-// A member that comes or goes moves about its share, and little between those
-// that stay.
+// A member that joins or leaves moves about its share of the partitions, and few
+// between the other members.
 func testTableMovesLittle(t *testing.T) {
 	const partitions = 1024
 	for _, n := range []int{2, 3, 5, 10, 30} {

@@ -7,8 +7,8 @@ import (
 	"github.com/glotpod/ident/cluster/ownership"
 )
 
-// A broker is a model of RabbitMQ: connections, each with an exclusive queue
-// that is bound to the membership exchange, and the partitions' queues.
+// A broker is a model of RabbitMQ: connections, each with an exclusive queue that is
+// bound to the membership exchange, and the partition queues.
 type broker struct {
 	w           *world
 	up          bool
@@ -16,8 +16,8 @@ type broker struct {
 	queues      [][]*channel  // consumers by partition; the first is served
 }
 
-// A connection is one session of an instance. Its two ends may disagree about
-// whether it is there.
+// A connection is one session of an instance. Its two ends may disagree about whether
+// it is open.
 type connection struct {
 	owner  *instance
 	member ownership.Member
@@ -35,7 +35,7 @@ func (b *broker) connect(i *instance, member ownership.Member) *connection {
 	return c
 }
 
-// drop forgets a connection, with its exclusive queue and its channels.
+// drop closes a connection, with its exclusive queue and its channels.
 func (b *broker) drop(c *connection) {
 	if !c.open {
 		return
@@ -96,7 +96,7 @@ func (b *broker) send(to *connection, msg ownership.Message) {
 	}
 }
 
-// probe tells from whether the queue of a member is gone.
+// probe tells from if the queue of a member is gone.
 func (b *broker) probe(from *connection, member ownership.Member) {
 	b.w.after(b.w.latency(), func() {
 		here := slices.ContainsFunc(b.connections, func(c *connection) bool { return c.member == member })
@@ -107,7 +107,8 @@ func (b *broker) probe(from *connection, member ownership.Member) {
 	})
 }
 
-// consume adds a consumer to its partition's queue, and reports whether it may.
+// consume adds a consumer to its partition queue. It reports false if the queue refuses
+// it.
 func (b *broker) consume(ch *channel) bool {
 	queue := b.queues[ch.partition]
 	if b.w.setting.exclusive && len(queue) > 0 {
@@ -121,7 +122,7 @@ func (b *broker) cancel(ch *channel) {
 	b.queues[ch.partition] = slices.DeleteFunc(b.queues[ch.partition], func(other *channel) bool { return other == ch })
 }
 
-// served returns the consumer that a partition's messages go to.
+// served returns the consumer that gets the messages of a partition.
 func (b *broker) served(p int) *channel {
 	if len(b.queues[p]) == 0 {
 		return nil
@@ -129,7 +130,7 @@ func (b *broker) served(p int) *channel {
 	return b.queues[p][0]
 }
 
-// restart loses all connections. Nobody can connect before it is up again.
+// restart closes all connections, and accepts new ones after the time down.
 func (b *broker) restart(down time.Duration) {
 	b.up = false
 	for _, c := range slices.Clone(b.connections) {

@@ -8,15 +8,15 @@ import (
 	"github.com/glotpod/ident/cluster/ownership"
 )
 
-// What an instance at rest does, as the constants of package ownership have it.
+// The work of an instance at rest, by the constants of package ownership.
 const (
 	probesPerHeartbeat  = 4 * 2
 	heartbeatsPerSurvey = 10
 )
 
-// unsettled says what is still missing until all is as it should be, "" if
-// nothing is: each partition is owned and served by the one whom the ring
-// names, all agree on the ring, and the epoch table says the same.
+// unsettled describes what is still missing in the world, "" if nothing is: all
+// instances agree on the ring, each partition is owned and served by the instance that
+// the ring assigns it to, and the epoch table says the same.
 func (w *world) unsettled() string {
 	var names []string
 	for _, i := range w.instances {
@@ -37,8 +37,8 @@ func (w *world) unsettled() string {
 	return ""
 }
 
-// unsettled returns what is still missing in one instance. names are those that should
-// be in the ring, and owners what the ring assigns.
+// unsettled describes what is still missing in one instance. names are those that
+// should be in the ring, and owners is what the ring should assign.
 func (i *instance) unsettled(names, owners []string) string {
 	w, status := i.w, i.core.Status()
 	if !slices.Equal(status.Ring, names) {
@@ -60,8 +60,8 @@ func (i *instance) unsettled(names, owners []string) string {
 	return ""
 }
 
-// settle lets time pass until nothing has been missing for a heartbeat, and
-// returns how long it took. More than limit is wrong.
+// settle advances the time until nothing has been missing for a heartbeat. It returns
+// how long that took. More than limit is a failure.
 func (w *world) settle(limit time.Duration) time.Duration {
 	began, since := w.now, w.now
 	for {
@@ -80,8 +80,8 @@ func (w *world) settle(limit time.Duration) time.Duration {
 	}
 }
 
-// rest lets some heartbeats pass in which nothing happens, and checks that the
-// instances do no more than they must.
+// checkAtRest advances the time by some heartbeats without faults, and checks that the
+// instances do no more than necessary.
 func (w *world) checkAtRest(heartbeats int) {
 	before, running := w.count, 0
 	for _, i := range w.instances {
@@ -104,8 +104,8 @@ func (w *world) checkAtRest(heartbeats int) {
 	most("surveys", after.surveys-before.surveys, running*(heartbeats/(heartbeatsPerSurvey*9/10)+1))
 }
 
-// checkBounds checks that an instance keeps nothing without a limit. Members stay for
-// longer than it takes from one survey to the next.
+// checkBounds checks that an instance keeps nothing without a limit. Members are kept
+// for longer than the time between two surveys.
 func (i *instance) checkBounds(commands []ownership.Command) {
 	names, partitions := len(i.w.names), i.w.setting.partitions
 	if len(commands) > 4*partitions+10 {
@@ -125,7 +125,7 @@ func (i *instance) checkBounds(commands []ownership.Command) {
 	}
 }
 
-// checkClaims checks that an instance does not claim a partition over and over.
+// checkClaims checks that an instance does not claim a partition too often.
 func (i *instance) checkClaims(p int) {
 	b := i.claims[p]
 	if i.w.now.Sub(b.since) > 5*time.Second {

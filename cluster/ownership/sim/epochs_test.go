@@ -7,18 +7,17 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 )
 
-// A fence is how a write makes sure of its epoch.
+// A fence is the way in which a write checks its epoch.
 type fence uint8
 
 const (
 	forShare  fence = iota // the row is locked until the write is committed
-	checkOnly              // the row is looked at, and may change before the commit
+	checkOnly              // the row is read, and may change before the commit
 	none
 )
 
-// An epochTable is a model of the epochs in PostgreSQL, and of the writes that
-// they fence. A transaction that holds a row FOR SHARE keeps updates of the row
-// waiting.
+// An epochTable is a model of the epochs in PostgreSQL, and of the writes that they
+// fence. While a transaction holds a row FOR SHARE, updates of the row wait.
 type epochTable struct {
 	w           *world
 	rows        []ownership.Row
@@ -26,9 +25,9 @@ type epochTable struct {
 	written     []int64     // the epoch of the latest write that was accepted
 
 	up             bool
-	hanging        []statement // what hangs until it is up again
-	lostAnswers    float64     // probability that an answer is lost
-	slowStatements float64     // probability that a statement is carried out late
+	hanging        []statement // statements that wait until it is up again
+	lostAnswers    float64     // probability that a reply is lost
+	slowStatements float64     // probability that a statement runs late
 	lastHolder     []string    // by partition, the name of the latest holder
 }
 
@@ -41,15 +40,15 @@ func newEpochTable(w *world) *epochTable {
 	return t
 }
 
-// A statement is carried out, and calls done when it is through.
+// A statement runs, and calls done at its end.
 type statement func(done func())
 
-// submit carries out a statement, unless that fails, and then calls answer with
-// whether its outcome is known.
+// submit runs a statement, unless that fails. It then calls answer; known says whether
+// the outcome is known.
 func (t *epochTable) submit(s statement, answer func(known bool)) {
 	w := t.w
 	if w.chance(t.slowStatements) {
-		// The client gives up waiting, the statement does not.
+		// The client stops waiting, but the statement goes on.
 		w.afterFault(w.between(0, 10*time.Second), func() { s(func() {}) })
 		w.afterFault(w.between(0, time.Second), func() { answer(false) })
 		return
@@ -70,7 +69,7 @@ func (t *epochTable) submit(s statement, answer func(known bool)) {
 	})
 }
 
-// update changes a partition's row once no write holds it.
+// update changes the row of a partition as soon as no write holds it.
 func (t *epochTable) update(p int, change func(row *ownership.Row)) {
 	if t.w.now.Before(t.lockedUntil[p]) {
 		t.w.schedule(t.lockedUntil[p], func() { t.update(p, change) })
@@ -83,7 +82,7 @@ func (t *epochTable) update(p int, change func(row *ownership.Row)) {
 	}
 }
 
-// claim is the update behind [Claim].
+// claim is the update of a Claim.
 func (t *epochTable) claim(c ownership.Claim, done func(won bool, row ownership.Row)) {
 	t.update(c.Partition, func(row *ownership.Row) {
 		if !row.Released && (c.Depose == 0 || row.Epoch != c.Depose) {
@@ -100,7 +99,7 @@ func (t *epochTable) claim(c ownership.Claim, done func(won bool, row ownership.
 	})
 }
 
-// release is the update behind [Release].
+// release is the update of a Release.
 func (t *epochTable) release(p int, epoch int64, done func()) {
 	t.update(p, func(row *ownership.Row) {
 		row.Released = row.Released || row.Epoch == epoch
@@ -108,8 +107,8 @@ func (t *epochTable) release(p int, epoch int64, done func()) {
 	})
 }
 
-// grant is the update behind a [HandOver] to somebody. It calls done with whether
-// that one is the owner now, be it by an earlier try.
+// grant is the update of a HandOver to a member. It calls done with true if that member
+// is the owner now, possibly by an earlier try.
 func (t *epochTable) grant(c ownership.HandOver, done func(granted bool)) {
 	t.update(c.Partition, func(row *ownership.Row) {
 		if row.Epoch == c.Epoch && !row.Released {
@@ -124,8 +123,8 @@ func (t *epochTable) grant(c ownership.HandOver, done func(granted bool)) {
 	})
 }
 
-// write is a transaction of a partition's owner. It calls done with whether the
-// fence let it through.
+// write is a transaction of the owner of a partition. It calls done with true if the
+// fence accepts it.
 func (t *epochTable) write(by ownership.Member, p int, epoch int64, done func(accepted bool)) {
 	row := t.rows[p]
 	if t.w.setting.fence != none && (row.Epoch != epoch || row.Released) {
@@ -143,8 +142,8 @@ func (t *epochTable) write(by ownership.Member, p int, epoch int64, done func(ac
 	})
 }
 
-// accept checks what is promised: writes to a partition come from its owner at
-// that time, and in the order of the epochs.
+// accept checks the promises: each write comes from the owner at that time, and in the
+// order of the epochs.
 func (t *epochTable) accept(by ownership.Member, p int, epoch int64) {
 	row := t.rows[p]
 	if row.Epoch != epoch || row.Released || row.Holder != by {
@@ -157,7 +156,7 @@ func (t *epochTable) accept(by ownership.Member, p int, epoch int64) {
 	t.w.count.writes++
 }
 
-// outage makes the database unreachable for a while.
+// outage makes the database unreachable for the time d.
 func (t *epochTable) outage(d time.Duration) {
 	t.up = false
 	t.w.afterFault(d, func() {

@@ -7,7 +7,7 @@ import (
 	"github.com/glotpod/ident/cluster/ownership"
 )
 
-// A fault is something that happens to a world, be it wanted or not.
+// A fault is something that happens to a world, by accident or by an operator.
 type fault struct {
 	name   string
 	weight int
@@ -71,7 +71,7 @@ var faults = []fault{
 
 func running(i *instance) bool { return i.running }
 
-// afflict lets faults strike for a while, about one in each interval.
+// injectFaults injects faults for the time d, about one per interval.
 func (w *world) injectFaults(d, interval time.Duration) {
 	total := 0
 	for _, f := range faults {
@@ -90,7 +90,8 @@ func (w *world) injectFaults(d, interval time.Duration) {
 	}
 }
 
-// unreliable makes the network and the database what they seldom are.
+// makeUnreliable sets probabilities for faults of the network and the database that are
+// rare in reality.
 func (w *world) makeUnreliable() {
 	w.network = network{
 		lost:  []float64{0, 0.02, 0.3}[w.random.IntN(3)],
@@ -101,7 +102,7 @@ func (w *world) makeUnreliable() {
 	w.epochs.slowStatements = []float64{0, 0.01, 0.05}[w.random.IntN(3)]
 }
 
-// calm ends the faults and waits until the last one is through.
+// stopFaults ends the faults, and waits until the last one has passed.
 func (w *world) stopFaults() {
 	w.network = network{}
 	w.epochs.lostAnswers, w.epochs.slowStatements = 0, 0

@@ -30,13 +30,13 @@ func defaultRuns() int {
 	return 25
 }
 
-// settleLimit is how long it may take until all is as it should be, once the
-// last fault has ended: as long as it takes to survey the epoch table, since
-// what had become of it may have been told to nobody.
+// settleLimit is how long the instances may take to settle after the last fault: as
+// long as a survey of the epoch table may take, because the messages about the fault
+// may all be lost.
 const settleLimit = 15 * time.Second
 
-// history makes a world of a few instances out of a seed, has it go through all
-// kinds of faults, and checks that it finds its way back.
+// runHistory makes a world of a few instances from a seed, injects all kinds of faults,
+// and checks that the instances settle afterwards.
 func runHistory(seed uint64, change func(*setting), trace func(string, ...any)) (w *world, settled time.Duration) {
 	w = newWorld(setting{seed: seed}, trace)
 	s := &w.setting
@@ -64,9 +64,9 @@ func runHistory(seed uint64, change func(*setting), trace func(string, ...any)) 
 	return w, settled
 }
 
-// Whatever happens, no write is accepted but from the owner and in the order of
-// the epochs; and once faults have stopped, each partition is served by the one
-// whom the ring names, and nobody does more than send heartbeats.
+// In every history, writes are accepted from the owner alone and in the order of the
+// epochs. After the last fault, each partition is served by the instance that the ring
+// assigns it to, and the instances send only heartbeats.
 func TestHistories(t *testing.T) {
 	if *simSeed != 0 {
 		w, settled := runHistory(*simSeed, nil, traceTo(t))
@@ -96,7 +96,7 @@ func TestHistories(t *testing.T) {
 	t.Log(total)
 }
 
-// A seed tells everything: what it makes happen, happens again.
+// A history depends on its seed alone.
 func TestReplay(t *testing.T) {
 	for seed := range uint64(5) {
 		var traces [2]strings.Builder
@@ -109,7 +109,7 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// Hundreds of instances and a thousand partitions are no different.
+// The same holds for hundreds of instances and a thousand partitions.
 func TestLargeHistory(t *testing.T) {
 	instances, partitions, trouble := 40, 512, 4*time.Second
 	if *simLarge {
@@ -132,8 +132,8 @@ func TestLargeHistory(t *testing.T) {
 	report(t, "TestLargeHistory", seed, w)
 }
 
-// What the simulation relies on it can tell from what is nearly as good: a
-// fence that looks at the epoch without locking it, or none.
+// The simulation detects stale writes if the fence is missing, or reads the epoch
+// without a lock.
 func TestMissingFence(t *testing.T) {
 	for _, f := range []fence{checkOnly, none} {
 		found := false
@@ -147,8 +147,7 @@ func TestMissingFence(t *testing.T) {
 	}
 }
 
-// report fails the test if anything was wrong in a world, and says how to see
-// it again.
+// report fails the test if a world has failures, and says how to repeat the history.
 func report(t *testing.T, test string, seed uint64, w *world) {
 	if len(w.failures) > 0 {
 		t.Errorf("seed %d:\n  %s\nagain: go test ./cluster/ownership/sim -v -run '^%s$' -sim.seed=%d",

@@ -8,8 +8,8 @@ import (
 	"github.com/glotpod/ident/cluster/ownership"
 )
 
-// An instance is a process: a core, and a model of the shell that carries out
-// its commands.
+// An instance is a process: a core, and a model of the program that carries out its
+// commands.
 type instance struct {
 	w       *world
 	name    string
@@ -23,8 +23,8 @@ type instance struct {
 	frozen     bool
 	drained    bool              // it has been asked to drain, and not to undrain since
 	leaving    bool              // it has been asked to leave
-	delayed    []func()          // what waits while frozen
-	inbox      []ownership.Event // what is decided about together, at this moment
+	delayed    []func()          // what waits while the process is frozen
+	inbox      []ownership.Event // the events of this moment, which are handled together
 	tickAt     time.Time
 
 	claims map[int]burst // by partition
@@ -36,7 +36,7 @@ type burst struct {
 	claims int
 }
 
-// A channel consumes a partition's queue, and writes for it.
+// A channel consumes a partition queue, and writes for the partition.
 type channel struct {
 	owner      *instance
 	connection *connection
@@ -44,7 +44,7 @@ type channel struct {
 	epoch      int64
 	writing    bool
 	canceled   bool // takes no more work
-	closed     bool // does no more work
+	closed     bool // has stopped
 	finish     func()
 }
 
@@ -68,8 +68,8 @@ func (w *world) launch(name string, change ...func(*ownership.Config)) *instance
 	return i
 }
 
-// run does something in the process: never if that has ended, and when it wakes
-// up if it is frozen.
+// run calls do in the process: never if the process has ended, and at its wake-up if it
+// is frozen.
 func (i *instance) run(do func()) {
 	switch {
 	case !i.running:
@@ -80,7 +80,7 @@ func (i *instance) run(do func()) {
 	}
 }
 
-// connect opens a connection, trying until the broker is there.
+// connect opens a connection. It repeats that until the broker is up.
 func (i *instance) connect() {
 	if i.connection != nil {
 		return
@@ -95,7 +95,7 @@ func (i *instance) connect() {
 	i.step(ownership.Connected{Session: i.session})
 }
 
-// notice lets the instance find out that its connection is gone.
+// noticeLoss tells the instance that its connection is gone.
 func (i *instance) noticeLoss(c *connection) {
 	i.run(func() {
 		if i.connection != c {
@@ -109,7 +109,7 @@ func (i *instance) noticeLoss(c *connection) {
 	})
 }
 
-// deliver hands over an event that belongs to a connection.
+// deliver gives the instance an event that belongs to a connection.
 func (i *instance) deliver(c *connection, e ownership.Event) {
 	i.run(func() {
 		if c == i.connection {
@@ -118,19 +118,19 @@ func (i *instance) deliver(c *connection, e ownership.Event) {
 	})
 }
 
-// answer hands over an event that does not.
+// post gives the instance an event that belongs to no connection.
 func (i *instance) post(e ownership.Event) {
 	i.run(func() { i.enqueue(e) })
 }
 
-// put has the core decide about an event, together with others of this moment.
+// enqueue queues an event. The core handles all events of one moment together.
 func (i *instance) enqueue(e ownership.Event) {
 	if i.inbox = append(i.inbox, e); len(i.inbox) == 1 {
 		i.w.after(0, func() { i.run(func() { i.step() }) })
 	}
 }
 
-// step has the core decide, and carries out what it says.
+// step gives the events to the core, and carries out its commands.
 func (i *instance) step(events ...ownership.Event) {
 	events, i.inbox = append(i.inbox, events...), nil
 	if !i.running || len(events) == 0 {
@@ -160,7 +160,7 @@ func (i *instance) step(events ...ownership.Event) {
 	}
 }
 
-// tick has the core woken when it wants.
+// tick schedules the next Tick.
 func (i *instance) tick() {
 	wake := i.core.NextTick()
 	if wake.IsZero() || !i.tickAt.IsZero() && !wake.Before(i.tickAt) {
@@ -253,7 +253,7 @@ func (i *instance) claim(c ownership.Claim) {
 	})
 }
 
-// release marks a lease released.
+// release marks a lease as released.
 func (i *instance) release(p int, epoch int64, done func()) {
 	update := func(done func()) { i.w.epochs.release(p, epoch, done) }
 	i.w.epochs.submit(update, func(known bool) {
@@ -263,8 +263,8 @@ func (i *instance) release(p int, epoch int64, done func()) {
 	})
 }
 
-// end releases a lease, or gives the next one to another, and tries until that is
-// done.
+// endLease releases a lease, or grants the next one to a member. It repeats that until
+// it has succeeded.
 func (i *instance) endLease(c ownership.HandOver, done func(ownership.HandedOver)) {
 	ended := ownership.HandedOver{Partition: c.Partition, Epoch: c.Epoch}
 	update := func(done func()) { i.w.epochs.release(c.Partition, c.Epoch, done) }
@@ -309,8 +309,8 @@ func (i *instance) consume(c ownership.Consume) {
 	})
 }
 
-// write writes, and goes on writing until the channel is canceled or closed.
-// Each eighth partition has no writers, so that nobody is told by the fence.
+// write writes, again and again until the channel is canceled or closed. Every eighth
+// partition has no writes, so that its owner learns nothing from the fence.
 func (ch *channel) write() {
 	if ch.closed || ch.canceled || ch.writing || ch.partition%8 == 7 {
 		return
@@ -343,7 +343,7 @@ func (ch *channel) wrote(ok bool) {
 	}
 }
 
-// handOver ends a channel: what was delivered is finished first.
+// handOver ends a channel. Requests that were delivered are completed first.
 func (i *instance) handOver(ch *channel, c ownership.HandOver) {
 	ch.canceled = true
 	i.w.broker.cancel(ch)
@@ -381,7 +381,7 @@ func (i *instance) close(p int) {
 	i.w.after(i.w.latency(), func() { i.w.broker.cancel(ch) })
 }
 
-// exit ends the process. The broker notices after a while.
+// exit ends the process. The broker notices that after the time noticed.
 func (i *instance) exit(noticed time.Duration) {
 	i.running = false
 	for _, p := range slices.Sorted(maps.Keys(i.channels)) {
@@ -392,8 +392,8 @@ func (i *instance) exit(noticed time.Duration) {
 	}
 }
 
-// freeze stops the process from doing anything. The broker drops it when it has
-// missed two to three of its heartbeats, unless something answers those.
+// freeze stops the process for the time d. The broker closes its connection after two
+// to three heartbeats, unless answered is true.
 func (i *instance) freeze(d time.Duration, answered bool) {
 	if i.frozen {
 		return
@@ -411,7 +411,7 @@ func (i *instance) freeze(d time.Duration, answered bool) {
 	i.w.afterFault(d, i.wake)
 }
 
-// wake does at once, in any order, what should have been done meanwhile.
+// wake does what was delayed, in random order.
 func (i *instance) wake() {
 	i.frozen = false
 	late := i.delayed

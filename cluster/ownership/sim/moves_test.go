@@ -9,7 +9,7 @@ import (
 	"github.com/glotpod/ident/cluster/ownership"
 )
 
-// grown returns a world at rest in which n instances share the partitions.
+// newSettledWorld returns a world at rest in which n instances share the partitions.
 func newSettledWorld(n, partitions int) *world {
 	w := newWorld(setting{seed: 1, partitions: partitions, writeEvery: time.Second}, nil)
 	w.open()
@@ -21,11 +21,11 @@ func newSettledWorld(n, partitions int) *world {
 	return w
 }
 
-// moves returns how many partitions have gone to another name since before.
+// moves returns how many partitions have moved to another name since before.
 func (w *world) moves(before count) int { return w.count.moved - before.moved }
 
-// A change of the members moves about as many partitions as it has to, however
-// many members change together.
+// A change of the members moves few partitions more than necessary, however many
+// members change together.
 func TestMoves(t *testing.T) {
 	const n, partitions = 10, 1024
 	tests := []struct {
@@ -95,8 +95,8 @@ func TestMoves(t *testing.T) {
 	}
 }
 
-// Instances that make a cluster together claim each partition once, or twice if
-// one of them was first. One that is alone does not wait for others.
+// Instances that start together claim each partition once, or twice if one of them was
+// ready first. A single instance does not wait for others.
 func TestStart(t *testing.T) {
 	const partitions = 256
 	for _, test := range []struct {
@@ -127,8 +127,8 @@ func TestStart(t *testing.T) {
 	}
 }
 
-// pauses lets d pass, and returns for each partition the longest time in which
-// nobody served it.
+// pauses advances the time by d, and returns for each partition the longest time in
+// which no instance served it.
 func (w *world) pauses(d time.Duration) []time.Duration {
 	const resolution = time.Millisecond
 	longest := make([]time.Duration, w.setting.partitions)
@@ -147,16 +147,16 @@ func (w *world) pauses(d time.Duration) []time.Duration {
 	return longest
 }
 
-// isServed reports whether somebody takes a partition's messages and may write
-// what they ask for.
+// isServed reports whether an instance consumes the partition queue and may write for
+// it.
 func (w *world) isServed(p int) bool {
 	ch, row := w.broker.served(p), w.epochs.rows[p]
 	return ch != nil && !ch.canceled && !ch.closed && ch.owner.running && !ch.owner.frozen &&
 		row.Epoch == ch.epoch && !row.Released
 }
 
-// Partitions that do not move never pause, those that do move pause for little
-// longer than the commands that it takes.
+// Partitions that do not move never pause. Partitions that move pause for little longer
+// than their commands take.
 func TestPauses(t *testing.T) {
 	tests := []struct {
 		name   string

@@ -15,20 +15,20 @@ import (
 
 var update = flag.Bool("update", false, "write what happens into the scripts")
 
-// Each script in testdata tells what happens to some instances, and what they
-// do then. A paragraph of it is a comment, or lines of commands, "----", and
-// what came of them. Each hop between processes takes a millisecond.
+// Each script in testdata says what happens to some instances, and what they do then. A
+// paragraph is a comment, or commands, "----", and what the instances did. Each message
+// between processes takes a millisecond.
 //
-//	partitions N               how many there are; comes first
+//	partitions N               sets the number of partitions; comes first
 //	launch NAME [queue=TYPE]   starts a process
-//	run D                      lets time pass
-//	settle                     lets time pass until all is as it should be
-//	owners                     prints whose each partition is by the epoch table
+//	run D                      advances the time by D
+//	settle                     advances the time until the instances are settled
+//	owners                     prints the owner of each partition by the epoch table
 //	crash|cut NAME             ends a process, or its connection
-//	freeze NAME D [connected]  stops a process, which the broker does or does not notice
+//	freeze NAME D [connected]  stops a process for D; "connected": the broker does not notice
 //	leave|drain|undrain NAME   asks an instance to do so
-//	database down D            has no statement be carried out
-//	broker down D              loses all connections
+//	database down D            runs no statement for D
+//	broker down D              closes all connections, and accepts none for D
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -52,7 +52,7 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// play returns the script with what happens in it.
+// runScript runs a script and returns it with what the instances did.
 func runScript(t *testing.T, script string) string {
 	var said strings.Builder
 	w := newWorld(setting{seed: 1, fixed: true, writeEvery: 100 * time.Millisecond}, func(format string, args ...any) {
@@ -78,7 +78,7 @@ func runScript(t *testing.T, script string) string {
 	return strings.Join(paragraphs, "\n\n") + "\n"
 }
 
-// obey carries out a command of a script.
+// runCommand runs a command of a script.
 func (w *world) runCommand(words []string) error {
 	argument := func(n int) string {
 		if n < len(words) {

@@ -7,9 +7,8 @@ import (
 	"github.com/glotpod/ident/cluster/ownership"
 )
 
-// traceCommands prints what an instance does, in a line for each step that has
-// it do anything but look around and say that it is there. Commands of one kind
-// are put together.
+// traceStep prints the commands of a step in one line, unless they are only heartbeats
+// and checks. Commands of one type are printed together.
 func (i *instance) traceStep(commands []ownership.Command) {
 	var parts []string
 	var last string
@@ -30,8 +29,8 @@ func (i *instance) traceStep(commands []ownership.Command) {
 	}
 }
 
-// describe returns what a command says, "" for what is done all the time. A
-// partition is followed by the epoch that is meant.
+// describe returns the text of a command, or "" for a command that is given all the
+// time. Partition 3 with epoch 7 is printed as 3@7.
 func describe(command ownership.Command) (verb, object string) {
 	switch c := command.(type) {
 	case ownership.Broadcast:
@@ -72,7 +71,7 @@ func describe(command ownership.Command) (verb, object string) {
 	}
 }
 
-// news returns what a message says beyond that its sender is there.
+// describeNews returns the news in a message, "" if there are none.
 func describeNews(msg ownership.Message) string {
 	var parts []string
 	leases := func(what string, leases []ownership.HeldLease) {

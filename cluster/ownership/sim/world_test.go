@@ -11,10 +11,9 @@ import (
 	"github.com/glotpod/ident/cluster/ownership"
 )
 
-// A world is a deterministic model of everything around the cores: instances
-// that carry out their commands, a broker, an epoch table, and a network that
-// delays what passes between them. Time is what the model says it is. The same
-// seed gives the same history, to the last event.
+// A world is a deterministic model of everything around the cores: instances that carry
+// out their commands, a broker, an epoch table, and a network that delays messages. It
+// has a clock of its own. The same seed gives the same history, to the last event.
 type world struct {
 	setting   setting
 	random    *rand.Rand
@@ -22,13 +21,13 @@ type world struct {
 	now       time.Time
 	due       dueQueue
 	scheduled uint64
-	faultsEnd time.Time // when the last of the faults so far ends
+	faultsEnd time.Time // when the last fault so far ends
 
 	broker    *broker
 	epochs    *epochTable
-	instances []*instance // all that ever were, in the order of their start
+	instances []*instance // all instances that ever started, in that order
 	names     map[string]bool
-	assigned  map[string][]string // by members, what table has assigned
+	assigned  map[string][]string // the result of table, by member names
 	table     *ownership.Table
 
 	network  network
@@ -37,22 +36,22 @@ type world struct {
 	failures []string                         // at most ten
 }
 
-// A setting is what stays the same in a world.
+// A setting is what does not change in a world.
 type setting struct {
 	seed       uint64
 	partitions int
 	fence      fence
-	exclusive  bool // queues refuse a second consumer instead of making it wait
+	exclusive  bool // partition queues refuse a second consumer instead of letting it wait
 	writeEvery time.Duration
-	fixed      bool // each hop takes exactly a millisecond
+	fixed      bool // each message takes exactly a millisecond
 }
 
-// A network says what happens to messages between members.
+// A network has the probabilities of what happens to messages between members.
 type network struct {
 	lost, late, twice float64 // probabilities
 }
 
-// A count is what has been done so far, by all instances.
+// A count has the numbers of what all instances have done so far.
 type count struct {
 	steps, broadcasts, sent, probes, claims, claimsRefused, surveys, membersRefused, stops int
 	won, granted                                                                           int // claims that succeeded, and leases that were given
@@ -83,7 +82,7 @@ func (w *world) open() {
 	w.epochs = newEpochTable(w)
 }
 
-// config is that of all instances of a world.
+// config returns the configuration of an instance.
 func (w *world) config(name string, start int64) ownership.Config {
 	cfg := ownership.DefaultConfig()
 	cfg.Name, cfg.Start = name, start
@@ -93,7 +92,7 @@ func (w *world) config(name string, start int64) ownership.Config {
 	return cfg
 }
 
-// assign is what all cores assign with, so that each ring is computed once.
+// assign is what all cores use as Config.Assign, so that each ring is computed once.
 func (w *world) assign(names []string) []string {
 	key := strings.Join(names, " ")
 	owners, ok := w.assigned[key]
@@ -104,7 +103,7 @@ func (w *world) assign(names []string) []string {
 	return owners
 }
 
-// fail notes that something is wrong.
+// fail adds a failure.
 func (w *world) fail(format string, args ...any) {
 	if len(w.failures) < 10 {
 		w.failures = append(w.failures, fmt.Sprintf("%8.3fs ", w.elapsed().Seconds())+fmt.Sprintf(format, args...))
@@ -116,7 +115,7 @@ func (w *world) elapsed() time.Duration { return w.now.Sub(w.start) }
 // An action is something that will happen.
 type action struct {
 	at  time.Duration // since the world's start
-	seq uint64        // orders those of the same time
+	seq uint64        // the order of actions at the same time
 	do  func()
 }
 
@@ -135,7 +134,7 @@ func (q *dueQueue) Pop() any {
 	return a
 }
 
-// at has something happen at a time.
+// schedule schedules an action.
 func (w *world) schedule(t time.Time, do func()) {
 	w.scheduled++
 	heap.Push(&w.due, &action{at: t.Sub(w.start), seq: w.scheduled, do: do})
@@ -143,7 +142,8 @@ func (w *world) schedule(t time.Time, do func()) {
 
 func (w *world) after(d time.Duration, do func()) { w.schedule(w.now.Add(d), do) }
 
-// linger is after for what belongs to a fault, which has not ended before.
+// afterFault is like after for an action that belongs to a fault. The fault lasts until
+// then.
 func (w *world) afterFault(d time.Duration, do func()) {
 	w.after(d, do)
 	if end := w.now.Add(d); end.After(w.faultsEnd) {
@@ -151,7 +151,7 @@ func (w *world) afterFault(d time.Duration, do func()) {
 	}
 }
 
-// run lets d pass.
+// run advances the time by d.
 func (w *world) run(d time.Duration) {
 	end := w.elapsed() + d
 	for len(w.due) > 0 && w.due[0].at <= end {
@@ -162,17 +162,17 @@ func (w *world) run(d time.Duration) {
 	w.now = w.start.Add(end)
 }
 
-// chance reports true with a probability.
+// chance returns true with the given probability.
 func (w *world) chance(probability float64) bool {
 	return probability > 0 && w.random.Float64() < probability
 }
 
-// between returns a duration in a range.
+// between returns a random duration.
 func (w *world) between(least, most time.Duration) time.Duration {
 	return least + time.Duration(w.random.Int64N(int64(most-least)+1))
 }
 
-// hop is how long it takes to get from one process to another.
+// latency returns how long a message takes from one process to another.
 func (w *world) latency() time.Duration {
 	if w.setting.fixed {
 		return time.Millisecond
@@ -180,7 +180,7 @@ func (w *world) latency() time.Duration {
 	return w.between(200*time.Microsecond, 3*time.Millisecond)
 }
 
-// one returns one of the instances for which is holds, nil if there is none.
+// pick returns a random instance for which is returns true, or nil if there is none.
 func (w *world) pick(is func(*instance) bool) *instance {
 	var found []*instance
 	for _, i := range w.instances {
@@ -194,7 +194,7 @@ func (w *world) pick(is func(*instance) bool) *instance {
 	return found[w.random.IntN(len(found))]
 }
 
-// find returns the youngest instance of a name.
+// find returns the latest instance of a name.
 func (w *world) find(name string) *instance {
 	for _, i := range slices.Backward(w.instances) {
 		if i.name == name {
