@@ -16,7 +16,7 @@ import (
 	"github.com/glotpod/ident/deploy/testservers"
 )
 
-// works fails unless a message goes to the broker and back over conn.
+// works fails the test unless a message goes to the broker and back over conn.
 func works(t *testing.T, conn *amqp.Connection) {
 	t.Helper()
 	queue, deliveries := consume(t, conn, 1)
@@ -140,7 +140,7 @@ func testDialNoBroker(t *testing.T) {
 	}
 }
 
-// A peer may stop talking at any point.
+// The peer may become silent at any point.
 func testDialSilentBroker(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -250,7 +250,7 @@ func testDialConnectionName(t *testing.T) {
 	}
 }
 
-// createUser makes a user without any permission, for as long as the test runs.
+// createUser makes a user without permissions. It is deleted at the end of the test.
 func createUser(t *testing.T, b *testservers.Broker, name, password string) {
 	t.Helper()
 	if err := b.Management.CreateUser(t.Context(), name, password); err != nil {
@@ -265,7 +265,7 @@ func createUser(t *testing.T, b *testservers.Broker, name, password string) {
 	})
 }
 
-// listen accepts connections until the test ends, has each served, and closes it.
+// listen accepts connections until the end of the test. It serves and closes each.
 func listen(t *testing.T, serve func(net.Conn)) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -11,13 +11,13 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// A turn is one answer of a broker, after so many methods of the client.
+// A turn is a reply of a broker, sent after a number of methods from the client.
 type turn struct {
 	methods int
 	answer  []byte
 }
 
-// logIn is what a broker says until a virtual host is open.
+// logIn has the turns of a broker until the virtual host is open.
 var logIn = []turn{
 	{0, method(0, 10, 10, []byte{0, 9}, long(nil), long([]byte("PLAIN AMQPLAIN EXTERNAL")), long([]byte("en_US")))}, // start
 	{1, method(0, 10, 30, []byte{0, 0}, binary.BigEndian.AppendUint32(nil, frameMax), []byte{0, 0})},                // tune
@@ -35,7 +35,7 @@ func method(channel, class, id uint16, arguments ...[]byte) []byte {
 	return frame(frameMethod, channel, slices.Concat(payload, slices.Concat(arguments...)))
 }
 
-// playBroker takes the broker's turns on a connection that a client has made.
+// playBroker plays the turns of a broker on a connection that a client has opened.
 func playBroker(conn net.Conn, turns []turn) error {
 	if _, err := io.ReadFull(conn, make([]byte, len("AMQP\x00\x00\x09\x01"))); err != nil {
 		return err
@@ -69,8 +69,8 @@ func skipMethod(r io.Reader) error {
 	}
 }
 
-// consumeFromFake returns a connection as Dial makes them, the far end of it, and
-// what is delivered on its channel 1 to the consumer "c".
+// consumeFromFake returns a connection as Dial makes them, its far end, and the
+// deliveries on channel 1 for the consumer "c".
 func consumeFromFake(t testing.TB, maxBody int) (net.Conn, <-chan amqp.Delivery) {
 	t.Helper()
 	near, far := net.Pipe()
@@ -93,8 +93,8 @@ func consumeFromFake(t testing.TB, maxBody int) (net.Conn, <-chan amqp.Delivery)
 	return far, deliveries
 }
 
-// FuzzHeaders checks the promise against the library itself: a content header
-// that the filter lets pass, and what it makes of others, can be read.
+// FuzzHeaders checks the promise with the library itself: it can parse each content
+// header that the filter passes or changes.
 func FuzzHeaders(f *testing.F) {
 	for _, h := range hostile {
 		f.Add(uint16(withHeaders|withCorrelationID), append(long(h.table), short("id")...))

@@ -13,8 +13,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// filterAll runs a stream through a filter and returns what comes out, and the
-// error that it ends with, nil at the stream's own end.
+// filterAll runs a stream through a filter. It returns the output and the error at its
+// end, or nil at the end of the stream.
 func filterAll(source io.Reader, maxBody int, onFiltered func(Filtered)) ([]byte, error) {
 	return io.ReadAll(newFilter(source, agreed(frameMax), maxBody, onFiltered))
 }
@@ -25,12 +25,12 @@ func agreed(n int64) *atomic.Int64 {
 	return &frameMax
 }
 
-// deliver begins a message.
+// deliver returns the beginning of a message.
 func deliver(channel uint16) []byte {
 	return frame(frameMethod, channel, slices.Concat([]byte{0, 60, 0, 60}, short("c"), make([]byte, 8), []byte{0}, short(""), short("q")))
 }
 
-// A pieces reader gives a stream in reads of the lengths that were drawn.
+// A pieces reader reads a stream in pieces of random length.
 type pieces struct {
 	t    *rapid.T
 	left []byte
@@ -49,7 +49,8 @@ func (p *pieces) Read(b []byte) (int, error) {
 
 var anyBytes = rapid.SliceOfN(rapid.Byte(), 0, 300)
 
-// anyValue is a field's type and value, with any nesting that is allowed.
+// anyValue returns the type and value of a random field, with any nesting that is
+// allowed.
 func anyValue(depth int) *rapid.Generator[[]byte] {
 	return rapid.Custom(func(t *rapid.T) []byte {
 		kinds := map[byte]int{'V': 0, 't': 1, 'b': 1, 'B': 1, 's': 2, 'u': 2, 'I': 4, 'i': 4, 'f': 4, 'D': 5, 'l': 8, 'd': 8, 'T': 8}
@@ -196,7 +197,7 @@ func testFilterLongBodiesCut(t *testing.T) {
 	})
 }
 
-// assemble returns the bodies in a stream, as a client puts them together.
+// assemble returns the bodies in a stream, as a client assembles them.
 func assemble(t interface{ Fatalf(string, ...any) }, stream []byte, channels int) [][][]byte {
 	bodies := make([][][]byte, channels)
 	left := make([]uint64, channels)
@@ -233,8 +234,8 @@ func assemble(t interface{ Fatalf(string, ...any) }, stream []byte, channels int
 	return bodies
 }
 
-// The library must see something while a long body is thrown away, or it gives
-// the connection up for dead.
+// The library must receive something while a long body is dropped, or it closes the
+// connection.
 func testFilterDroppedFrameIsHeartbeat(t *testing.T) {
 	stream := slices.Concat(deliver(1), frame(frameHeader, 1, contentHeader(30, 0, nil)))
 	for range 3 {
@@ -411,7 +412,7 @@ func BenchmarkFilter(b *testing.B) {
 	}
 }
 
-// endless gives a stream again and again.
+// endless repeats a stream.
 type endless struct {
 	message []byte
 	at      int

@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { testservers.Main(m) }
 
-// patience bounds every wait of a test on something that should happen soon.
+// patience bounds each wait for something that should happen soon.
 const patience = 20 * time.Second
 
 func testContext(t testing.TB) context.Context {
@@ -59,7 +59,7 @@ func mustChannel(t testing.TB, conn *amqp.Connection) *amqp.Channel {
 	return ch
 }
 
-// consume declares a queue of its own and consumes from it.
+// consume declares a queue and consumes from it.
 func consume(t testing.TB, conn *amqp.Connection, prefetch int) (queue string, deliveries <-chan amqp.Delivery) {
 	t.Helper()
 	ch := mustChannel(t, conn)
@@ -76,8 +76,8 @@ func consume(t testing.TB, conn *amqp.Connection, prefetch int) (queue string, d
 	return q.Name, deliveries
 }
 
-// receive waits for one delivery and acks it. It fails if the connection ends
-// instead.
+// receive waits for one delivery and acknowledges it. It fails if the connection is
+// closed.
 func receive(t testing.TB, deliveries <-chan amqp.Delivery) amqp.Delivery {
 	t.Helper()
 	select {
@@ -95,8 +95,7 @@ func receive(t testing.TB, deliveries <-chan amqp.Delivery) amqp.Delivery {
 	panic("unreachable")
 }
 
-// A rawClient speaks AMQP byte by byte, so that it can send what no library
-// would.
+// A rawClient speaks AMQP byte by byte, so that it can send what no library sends.
 type rawClient struct {
 	t    testing.TB
 	conn net.Conn
@@ -128,7 +127,7 @@ func dialRaw(t testing.TB, b *testservers.Broker) *rawClient {
 	return c
 }
 
-// publish sends one message and waits until the broker has taken it. body may be
+// publish sends one message and waits until the broker has confirmed it. body may be
 // sent in any number of frames.
 func (c *rawClient) publish(queue string, flags uint16, list []byte, body ...[]byte) {
 	c.t.Helper()
@@ -160,7 +159,7 @@ func (c *rawClient) write(b []byte) {
 	}
 }
 
-// expect reads the next method, which must be this one.
+// expect reads the next method, which must be the given one.
 func (c *rawClient) expect(class, method uint16) {
 	c.t.Helper()
 	for {
@@ -201,7 +200,7 @@ func long(b []byte) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...)
 }
 
-// entry is one entry of a table.
+// entry returns an entry of a table.
 func entry(name string, kind byte, value ...byte) []byte {
 	return append(append(short(name), kind), value...)
 }

@@ -81,8 +81,8 @@ func testReplyCheckerDirectReplyArrives(t *testing.T) {
 	}
 }
 
-// Nothing that passes the check costs a connection, whatever it is made of: here
-// thousands of changes to names that are real, and to none.
+// No name that passes the check closes the connection. The test tries thousands of
+// changed names.
 func testReplyCheckerConnectionSurvives(t *testing.T) {
 	b := testservers.RabbitMQ(t)
 	conn := mustDial(t, optionsFor(b))
@@ -168,7 +168,7 @@ func forge(random *rand.Rand, real string) string {
 	return text
 }
 
-// The checks are there because of what RabbitMQ does without them.
+// The checks exist because of this behaviour of RabbitMQ.
 func testReplyCheckerWithoutItConnectionIsLost(t *testing.T) {
 	b := testservers.RabbitMQ(t)
 	o := optionsFor(b)

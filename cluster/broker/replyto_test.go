@@ -121,7 +121,7 @@ func testCheckReplyToForgedNamesRefused(t *testing.T) {
 	}
 }
 
-// What passes is made up of nothing but what a broker puts there.
+// A name that passes contains nothing but what a broker puts there.
 func FuzzReplyTo(f *testing.F) {
 	for _, name := range realDirectNames {
 		f.Add(name)

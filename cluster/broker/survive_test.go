@@ -15,7 +15,7 @@ import (
 	"github.com/glotpod/ident/deploy/testservers"
 )
 
-// nested wraps a table or array in so many more.
+// nested wraps a table or array in the given number of further ones.
 func nested(kind byte, depth int) []byte {
 	value := []byte{kind, 0, 0, 0, 0}
 	for range depth - 1 {
@@ -32,7 +32,7 @@ func array(n int, element ...byte) []byte {
 	return entry("x", 'A', long(bytes.Repeat(element, n))...)
 }
 
-// hostile are headers that RabbitMQ passes on, by what is special about them.
+// hostile has headers that RabbitMQ accepts, named by what is special about them.
 var hostile = []struct {
 	name      string
 	table     []byte
@@ -116,8 +116,8 @@ func testConnectionSurvivesAnyHeaders(t *testing.T) {
 	}
 }
 
-// The filter is there because of what the library does without it. When this
-// fails, a new version of the library may have made part of it needless.
+// The filter exists because of this behaviour of the library. If this test fails, a new
+// version of the library may no longer need a part of the filter.
 func testConnectionSurvivesLibraryAloneDoesNot(t *testing.T) {
 	b := testservers.RabbitMQ(t)
 	for _, h := range hostile {
@@ -148,7 +148,7 @@ func isRabbitMQ4(conn *amqp.Connection) bool {
 	return atLeast(version, 4)
 }
 
-// Properties that are odd in other ways than their headers.
+// Properties may be unusual in other ways than by their headers.
 func testConnectionSurvivesAnyProperties(t *testing.T) {
 	b := testservers.RabbitMQ(t)
 	o := optionsFor(b)
@@ -183,8 +183,8 @@ func testConnectionSurvivesAnyProperties(t *testing.T) {
 	}
 }
 
-// RabbitMQ splits a body by the frame size that was agreed with its receiver. It
-// cannot do that with a header, which it may moreover have made longer.
+// RabbitMQ splits a body by the frame size that it has agreed with the receiver. It
+// cannot split a header, which it may also have made longer.
 func testConnectionSurvivesHeaderLargerThanFrame(t *testing.T) {
 	b := testservers.RabbitMQ(t)
 	o := optionsFor(b)
@@ -214,7 +214,7 @@ func testConnectionSurvivesHeaderLargerThanFrame(t *testing.T) {
 		t.Errorf("filtered: %q", got)
 	}
 
-	// By HTTP there come headers of any size.
+	// Over HTTP, headers of any size can be published.
 	err := b.Management.Call(t.Context(), http.MethodPost, "/api/exchanges/"+url.PathEscape(b.VHost)+"/amq.default/publish", map[string]any{
 		"routing_key":      queue,
 		"properties":       map[string]any{"headers": map[string]any{"x": strings.Repeat("x", 1<<20)}, "message_id": "mid"},
@@ -286,7 +286,7 @@ func testConnectionSurvivesBodyInSmallFrames(t *testing.T) {
 	}
 }
 
-// A recorder keeps what was filtered.
+// A recorder records what was filtered.
 type recorder struct {
 	mu      sync.Mutex // guards the following field
 	reasons []Reason

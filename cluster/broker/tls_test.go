@@ -89,7 +89,7 @@ func TestTLS(t *testing.T) {
 			c.Certificates = []tls.Certificate{ours.issue(t, "nobody.test")}
 		}},
 		{"a certificate from an unknown authority", LoggingIn, func(o *Options, c *tls.Config) {
-			// Go would not show it, as the broker does not ask for such a one.
+			// Go does not send it, because the broker asks for other ones.
 			certificate := others.issue(t, user)
 			c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificate, nil }
 		}},
@@ -164,7 +164,7 @@ func newAuthority(t *testing.T) *authority {
 	return a
 }
 
-// issue makes a certificate for a client, or for a server of these names.
+// issue makes a certificate for a client, or for a server with these names.
 func (a *authority) issue(t *testing.T, commonName string, names ...string) tls.Certificate {
 	t.Helper()
 	key := newKey(t)

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// erlang returns the fields of each line of a file that testdata/erlang.escript
-// has written.
+// erlang returns the fields of each line of a file that testdata/erlang.escript has
+// written.
 func erlang(t *testing.T, file string) [][]string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", file))
@@ -71,7 +71,7 @@ func testErlangRandomNumbers(t *testing.T) {
 	}
 }
 
-// counts are the numbers of partitions that the files know of.
+// counts are the numbers of partitions in the files.
 var counts = [...]int{1, 2, 7, 64, 1000, 16384}
 
 func testErlangPartition(t *testing.T) {

@@ -82,7 +82,7 @@ func testOfNoAllocations(t *testing.T) {
 	}
 }
 
-// longestKey is a routing key of the length that AMQP allows.
+// longestKey is a routing key of the greatest length that AMQP allows.
 var longestKey = strings.Repeat("k", 255)
 
 func BenchmarkOf(b *testing.B) {
