@@ -2,6 +2,7 @@ package actor
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 
@@ -34,6 +35,10 @@ type m = map[string]any
 func validUser() m {
 	return m{"name": "Ada", "email": "ada@example.org", "github": m{"id": 7, "access_token": "t"}}
 }
+
+// beyondExact is the first integer above 2^53 that a float64 can hold. No float from there
+// on counts as an integer.
+const beyondExact = float64(1<<53 + 2)
 
 func with(base m, key string, value any) m {
 	base[key] = value
@@ -71,6 +76,8 @@ func testParseRefusals(t *testing.T) {
 		{"list", m{"page_size": 0}, BadRequest},
 		{"list", m{"page_size": 1001}, BadRequest},
 		{"list", m{"page_size": 1.5}, BadRequest},
+		{"list", m{"page_size": math.Inf(1)}, BadRequest},
+		{"list", m{"after_id": beyondExact}, BadRequest},
 		{"list", m{"after_id": "1"}, BadRequest},
 		{"list", m{"name": 1}, BadRequest},
 		{"list", m{"more": 1}, BadRequest},
@@ -85,12 +92,16 @@ func testParseRefusals(t *testing.T) {
 		{"create", with(validUser(), "email", strings.Repeat("x", MaxEmailBytes+1)), BadRequest},
 		{"create", with(validUser(), "picture_url", nil), BadRequest},
 		{"create", with(validUser(), "id", "1"), BadRequest},
+		{"create", with(validUser(), "id", 1.5), BadRequest},
+		{"create", with(validUser(), "id", beyondExact), BadRequest},
 		{"create", with(validUser(), "admin", true), BadRequest},
 		{"create", with(validUser(), "facebook", nil), BadRequest},
 		{"create", with(validUser(), "github", m{"id": 1}), BadRequest},
 		{"create", with(validUser(), "github", m{"id": "1", "access_token": "t"}), BadRequest},
 		{"create", with(validUser(), "github", m{"id": true, "access_token": "t"}), BadRequest},
-		{"create", with(validUser(), "github", m{"id": 1.0, "access_token": "t"}), BadRequest},
+		{"create", with(validUser(), "github", m{"id": 1.5, "access_token": "t"}), BadRequest},
+		{"create", with(validUser(), "github", m{"id": math.NaN(), "access_token": "t"}), BadRequest},
+		{"create", with(validUser(), "github", m{"id": beyondExact, "access_token": "t"}), BadRequest},
 		{"create", with(validUser(), "github", m{"id": uint64(1) << 63, "access_token": "t"}), BadRequest},
 		{"create", with(validUser(), "github", m{"id": 1, "access_token": "t", "x": 1}), BadRequest},
 		{"create", with(validUser(), "github", m{"id": 1, "token": "t"}), BadRequest},
@@ -98,6 +109,8 @@ func testParseRefusals(t *testing.T) {
 		{"patch", m{"ops": []any{}}, BadRequest},
 		{"patch", m{"user_id": 1}, BadRequest},
 		{"patch", m{"user_id": "1", "ops": []any{}}, BadRequest},
+		{"patch", m{"user_id": 1.5, "ops": []any{}}, BadRequest},
+		{"patch", m{"user_id": beyondExact, "ops": []any{}}, BadRequest},
 		{"patch", m{"user_id": nil, "ops": []any{}}, BadRequest},
 		{"patch", with(patch([]any{}), "more", 1), BadRequest},
 		{"patch", patch(nil), BadRequest},
@@ -112,7 +125,9 @@ func testParseRefusals(t *testing.T) {
 
 		{"delete", m{}, BadRequest},
 		{"delete", m{"user_id": 1.5}, BadRequest},
+		{"delete", m{"user_id": math.NaN()}, BadRequest},
 		{"delete", m{"user_id": -1}, NotFound},
+		{"delete", m{"user_id": -1.0}, NotFound},
 	} {
 		r, refusal := parse(t, tc.operation, tc.args)
 		if refusal == nil && r.Write != nil {
@@ -131,7 +146,8 @@ func testParseGetNoMatch(t *testing.T) {
 	for _, args := range []m{
 		{"user_id": "abc"}, {"user_id": 10.38}, {"user_id": ""}, {"user_id": true}, {"user_id": 0}, {"user_id": -1},
 		{"user_id": int64(MaxUserID) + 1}, {"user_id": uint64(1) << 63}, {"github_id": "x"}, {"facebook_id": uint64(1) << 63},
-		{"email": 1}, {"email": []byte("a")}, {"user_id": 1, "email": 2},
+		{"user_id": math.NaN()}, {"user_id": math.Inf(1)}, {"user_id": math.Inf(-1)}, {"github_id": beyondExact}, {"github_id": 0.5},
+		{"email": 1}, {"email": 1.0}, {"email": []byte("a")}, {"user_id": 1, "email": 2},
 	} {
 		if r, refusal := parse(t, "get", args); refusal != nil || !r.Get.NoMatch {
 			t.Errorf("%v: %+v, %v", args, r.Get, refusal)
@@ -185,6 +201,13 @@ func TestDecidePatch(t *testing.T) {
 		{m{"op": "copy", "from": "", "path": "/github/me"}, InvalidPatchResult},
 		{m{"op": "replace", "path": "/id", "value": 99}, ""},
 		{m{"op": "remove", "path": "/id"}, ""},
+		{m{"op": "replace", "path": "/id", "value": 9.5}, InvalidPatchResult},
+		{m{"op": "replace", "path": "/github/id", "value": 9.5}, InvalidPatchResult},
+		{m{"op": "replace", "path": "/github/id", "value": beyondExact}, InvalidPatchResult},
+		{m{"op": "replace", "path": "/github/id", "value": 9.0}, ""},
+		{m{"op": "test", "path": "/id", "value": 3.0}, ""},
+		{m{"op": "test", "path": "/github", "value": m{"id": float32(7), "access_token": "t"}}, ""},
+		{m{"op": "test", "path": "/github/id", "value": 7.5}, PatchFailed},
 		{m{"op": "test", "path": "/id", "value": 3}, ""},
 		{m{"op": "move", "from": "/github", "path": "/facebook"}, ""},
 		{m{"op": "test", "path": "/github/access_token", "value": "t"}, ""},

@@ -2,6 +2,9 @@
 // distinguishes a body that is not msgpack (an [*Error]) from a body that is msgpack but
 // not a request (for example, with an [Opaque] value).
 //
+// A float without a fraction, up to 2^53, is decoded as the integer that it is. So an
+// integer may be encoded either way, and is the same value for everything behind Decode.
+//
 // It uses the byte functions of github.com/tinylib/msgp and adds the checks that a
 // service needs for bodies from untrusted callers. A container must not announce more
 // elements than the remaining bytes can hold. Depth and number of values are limited.
@@ -46,9 +49,9 @@ type Opaque string
 
 // A Message is a decoded body.
 type Message struct {
-	// Tree is nil, bool, int64, uint64 (only above the range of int64),
-	// float64, string, []byte, Opaque, []any or map[string]any. If a map contains a
-	// key twice, the last value counts.
+	// Tree is nil, bool, int64, uint64 (only above the range of int64), float64 (only
+	// with a fraction, or beyond ±2^53), string, []byte, Opaque, []any or
+	// map[string]any. If a map contains a key twice, the last value counts.
 	Tree any
 
 	// Raw has the encoded value of each key, if Tree is a map. The slices share
@@ -125,9 +128,11 @@ func scalar(b []byte) (v any, rest []byte, err error) {
 	case msgp.Float32Type:
 		var f float32
 		f, rest, err = msgp.ReadFloat32Bytes(b)
-		v = float64(f)
+		v = number(float64(f))
 	case msgp.Float64Type:
-		v, rest, err = msgp.ReadFloat64Bytes(b)
+		var f float64
+		f, rest, err = msgp.ReadFloat64Bytes(b)
+		v = number(f)
 	case msgp.BinType:
 		v, rest, err = msgp.ReadBytesBytes(b, nil)
 	case msgp.InvalidType:
@@ -141,6 +146,20 @@ func scalar(b []byte) (v any, rest []byte, err error) {
 		}
 	}
 	return v, rest, err
+}
+
+// maxExactFloat is 2^53. Up to this magnitude a float64 represents every integer.
+// Beyond it, the caller's integer may have been rounded.
+const maxExactFloat = 1 << 53
+
+// number returns f as an int64 if f has no fraction and is in the range in which
+// float64 is exact, otherwise f. JavaScript has only floats, and its encoders write
+// integers above 32 bits as floats.
+func number(f float64) any {
+	if math.Abs(f) <= maxExactFloat && f == math.Trunc(f) {
+		return int64(f)
+	}
+	return f
 }
 
 func (d *decoder) str(b []byte) (string, []byte, error) {

@@ -10,8 +10,8 @@ import (
 )
 
 // Digest returns a 64-bit hash of an operation and its decoded arguments. The order of map
-// keys and the width of integers in the encoding do not matter, so a retry that is
-// encoded differently has the same digest. It is the first 8 bytes of the SHA-256 of a
+// keys and the encoding of integers (width, or as a float) do not matter, so a retry that
+// is encoded differently has the same digest. It is the first 8 bytes of the SHA-256 of a
 // canonical encoding.
 func Digest(operation string, tree any) int64 {
 	buf := make([]byte, 0, 256)

@@ -15,6 +15,7 @@ var limits = Limits{Bytes: 1 << 20, Depth: 32, Values: 100_000}
 
 func TestDecode(t *testing.T) {
 	t.Run("types", testDecodeTypes)
+	t.Run("floats", testDecodeFloats)
 	t.Run("malformed", testDecodeMalformed)
 	t.Run("keys_that_are_no_strings", testDecodeOtherKeys)
 	t.Run("NUL", testDecodeNUL)
@@ -34,8 +35,8 @@ func testDecodeTypes(t *testing.T) {
 		"uint64 in range":   {"\xcf\x7f\xff\xff\xff\xff\xff\xff\xff", int64(math.MaxInt64)},
 		"uint64 beyond":     {"\xcf\x80\x00\x00\x00\x00\x00\x00\x00", uint64(math.MaxInt64) + 1},
 		"int64":             {"\xd3\x80\x00\x00\x00\x00\x00\x00\x00", int64(math.MinInt64)},
-		"float32":           {"\xca\x3f\x80\x00\x00", 1.0},
-		"float64":           {"\xcb\x3f\xf0\x00\x00\x00\x00\x00\x00", 1.0},
+		"float32":           {"\xca\x3f\xc0\x00\x00", 1.5},
+		"float64":           {"\xcb\x3f\xf8\x00\x00\x00\x00\x00\x00", 1.5},
 		"fixstr":            {"\xa2hi", "hi"},
 		"str8":              {"\xd9\x02hi", "hi"},
 		"str16":             {"\xda\x00\x02hi", "hi"},
@@ -54,6 +55,46 @@ func testDecodeTypes(t *testing.T) {
 				t.Fatalf("Decode = %#v, %v; want %#v", got.Tree, err, tc.want)
 			}
 		})
+	}
+}
+
+func testDecodeFloats(t *testing.T) {
+	for f, want := range map[float64]any{
+		5:                           int64(5),
+		-5:                          int64(-5),
+		0:                           int64(0),
+		math.Copysign(0, -1):        int64(0),
+		1 << 40:                     int64(1) << 40,
+		1 << 53:                     int64(1) << 53,
+		-1 << 53:                    int64(-1) << 53,
+		1<<53 + 2:                   float64(1<<53 + 2),
+		-1<<53 - 2:                  float64(-1<<53 - 2),
+		1 << 63:                     float64(1 << 63),
+		10.38:                       10.38,
+		5 + 1.0/(1<<50):             5 + 1.0/(1<<50),
+		math.MaxFloat64:             math.MaxFloat64,
+		math.Inf(1):                 math.Inf(1),
+		math.Inf(-1):                math.Inf(-1),
+		math.SmallestNonzeroFloat64: math.SmallestNonzeroFloat64,
+	} {
+		if msg, err := Decode(msgp.AppendFloat64(nil, f), limits); err != nil || msg.Tree != want {
+			t.Errorf("float64 %v: %#v, %v; want %#v", f, msg.Tree, err, want)
+		}
+		if float64(float32(f)) != f {
+			continue
+		}
+		if msg, err := Decode(msgp.AppendFloat32(nil, float32(f)), limits); err != nil || msg.Tree != want {
+			t.Errorf("float32 %v: %#v, %v; want %#v", f, msg.Tree, err, want)
+		}
+	}
+	for name, nan := range map[string][]byte{
+		"float32": msgp.AppendFloat32(nil, float32(math.NaN())),
+		"float64": msgp.AppendFloat64(nil, math.NaN()),
+	} {
+		msg, err := Decode(nan, limits)
+		if f, ok := msg.Tree.(float64); err != nil || !ok || !math.IsNaN(f) {
+			t.Errorf("%s NaN: %#v, %v", name, msg.Tree, err)
+		}
 	}
 }
 
@@ -126,12 +167,18 @@ func TestDigest(t *testing.T) {
 	const args = "\x82\xa1a\x01\xa1b\xa1x"
 	digest := Digest("patch", decode(args))
 	t.Run("same_arguments_encoded_differently", func(t *testing.T) {
-		if Digest("patch", decode("\xde\x00\x02\xa1b\xd9\x01x\xa1a\xcd\x00\x01")) != digest {
-			t.Error("another digest")
+		for _, same := range []string{
+			"\xde\x00\x02\xa1b\xd9\x01x\xa1a\xcd\x00\x01",
+			"\x82\xa1a\xca\x3f\x80\x00\x00\xa1b\xa1x",
+			"\x82\xa1a\xcb\x3f\xf0\x00\x00\x00\x00\x00\x00\xa1b\xa1x",
+		} {
+			if Digest("patch", decode(same)) != digest {
+				t.Errorf("%q has another digest", same)
+			}
 		}
 	})
 	t.Run("other_arguments", func(t *testing.T) {
-		for _, other := range []string{"\x82\xa1a\x02\xa1b\xa1x", "\x82\xa1a\x01\xa1b\xc4\x01x", "\x81\xa1a\x01", "\x82\xa1a\xcb\x3f\xf0\x00\x00\x00\x00\x00\x00\xa1b\xa1x"} {
+		for _, other := range []string{"\x82\xa1a\x02\xa1b\xa1x", "\x82\xa1a\x01\xa1b\xc4\x01x", "\x81\xa1a\x01", "\x82\xa1a\xcb\x3f\xf8\x00\x00\x00\x00\x00\x00\xa1b\xa1x"} {
 			if Digest("patch", decode(other)) == digest {
 				t.Errorf("%q has the same digest", other)
 			}
@@ -145,7 +192,8 @@ func TestDigest(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, s := range []string{"", "\xc1", "\x80", "\xdd\xff\xff\xff\xff", "\x82\xa1a\x01\xa1b\xa1x", strings.Repeat("\x91", 40), "\xd6\xff\x00\x00\x00\x01", "\xc7\x00\x05"} {
+	for _, s := range []string{"", "\xc1", "\x80", "\xdd\xff\xff\xff\xff", "\x82\xa1a\x01\xa1b\xa1x", strings.Repeat("\x91", 40), "\xd6\xff\x00\x00\x00\x01", "\xc7\x00\x05",
+		"\xca\x3f\x80\x00\x00", "\xcb\x43\x40\x00\x00\x00\x00\x00\x00", "\xcb\x43\x40\x00\x00\x00\x00\x00\x01", "\xcb\x7f\xf8\x00\x00\x00\x00\x00\x01"} {
 		f.Add([]byte(s))
 	}
 	small := Limits{Bytes: 1 << 16, Depth: 16, Values: 4096}

@@ -1,0 +1,168 @@
+package actor
+
+import (
+	"bytes"
+	"math"
+	"reflect"
+	"testing"
+
+	"github.com/tinylib/msgp/msgp"
+	"pgregory.net/rapid"
+)
+
+// A request with integers encoded as floats is the same request.
+func TestIntegersAsFloats(t *testing.T) {
+	t.Run("reads", func(t *testing.T) { rapid.Check(t, checkReadAsFloats) })
+	t.Run("writes", func(t *testing.T) { rapid.Check(t, checkWriteAsFloats) })
+	t.Run("stored_as_integers", testFloatsStoredAsIntegers)
+}
+
+func checkReadAsFloats(t *rapid.T) {
+	operation, args := "get", m{}
+	if rapid.Bool().Draw(t, "list") {
+		operation = "list"
+		args["page_size"] = rapid.Int64Range(-1, 1001).Draw(t, "page_size")
+		args["after_id"] = drawInteger(t, "after_id")
+	} else {
+		for _, key := range []string{"user_id", "github_id", "facebook_id"} {
+			if rapid.Bool().Draw(t, "has "+key) {
+				args[key] = drawInteger(t, key)
+			}
+		}
+	}
+	asInts, refusal := Parse(operation, encodeRandomly(t, args, false), RequestID{}, testLimits)
+	asFloats, floatRefusal := Parse(operation, encodeRandomly(t, args, true), RequestID{}, testLimits)
+	if !reflect.DeepEqual(asInts, asFloats) || !reflect.DeepEqual(refusal, floatRefusal) {
+		t.Fatalf("%s %v: %+v, %v; as floats %+v, %v", operation, args, asInts, refusal, asFloats, floatRefusal)
+	}
+}
+
+func checkWriteAsFloats(t *rapid.T) {
+	operation, args := drawWrite(t)
+	body, floatBody := encodeRandomly(t, args, false), encodeRandomly(t, args, true)
+	w, floats := mustParseWrite(t, operation, body), mustParseWrite(t, operation, floatBody)
+	if w.Digest != floats.Digest || w.UserID != floats.UserID {
+		t.Fatalf("%s %v: digest %d, user %d; as floats %d, %d", operation, args, w.Digest, w.UserID, floats.Digest, floats.UserID)
+	}
+	var stored *User
+	if operation != "create" {
+		stored = drawUser(t, "stored")
+	}
+	tokens := rapid.Bool().Draw(t, "tokens")
+	d, asFloats := w.Decide(stored, tokens), floats.Decide(stored, tokens)
+	if d.Refusal != nil && asFloats.Refusal != nil {
+		// Which of several wrong fields the message names depends on the order in a map.
+		d.Refusal, asFloats.Refusal = &Refusal{Code: d.Refusal.Code}, &Refusal{Code: asFloats.Refusal.Code}
+	}
+	if !reflect.DeepEqual(d, asFloats) {
+		t.Fatalf("%s %v: %+v; as floats %+v", operation, args, d, asFloats)
+	}
+	if operation != "patch" || w.Refusal() != nil {
+		return
+	}
+	ops, ok := bytes.CutPrefix(floats.Reply(Outcome{}), resultHead)
+	if !ok || !bytes.Contains(floatBody, ops) {
+		t.Fatalf("the reply does not have the ops as given: %x, want those in %x", ops, floatBody)
+	}
+}
+
+// drawWrite draws the arguments of a write. Most writes are valid.
+func drawWrite(t *rapid.T) (operation string, args m) {
+	account := func(label string) m { return m{"id": drawInteger(t, label), "access_token": "t"} }
+	id := rapid.OneOf(rapid.Just(int64(1)), rapid.Int64Range(0, MaxUserID+1)).Draw(t, "user_id")
+	switch operation = rapid.SampledFrom([]string{"create", "patch", "delete"}).Draw(t, "operation"); operation {
+	case "create":
+		return operation, with(with(validUser(), "github", account("github")), "id", drawInteger(t, "id"))
+	case "delete":
+		return operation, m{"user_id": id}
+	}
+	ops := []any{}
+	for range rapid.IntRange(0, 3).Draw(t, "ops") {
+		op := m{"op": rapid.SampledFrom([]string{"add", "replace", "test"}).Draw(t, "op"),
+			"path": rapid.SampledFrom([]string{"/id", "/github/id", "/github", "/facebook", "/name"}).Draw(t, "path")}
+		op["value"] = rapid.SampledFrom([]any{account("account"), drawInteger(t, "value"), int64(1), int64(2), "a"}).Draw(t, "which value")
+		ops = append(ops, op)
+	}
+	return operation, m{"user_id": id, "ops": ops}
+}
+
+// drawInteger draws an integer of any size, often one near the limit of exact floats.
+func drawInteger(t *rapid.T, label string) int64 {
+	return rapid.OneOf(
+		rapid.Int64Range(1, 9),
+		rapid.Int64Range(-1<<53-1, -1<<53+1), rapid.Int64Range(1<<53-1, 1<<53+1),
+		rapid.Int64Range(1<<31, 1<<40), rapid.Int64(),
+	).Draw(t, label)
+}
+
+// encodeRandomly encodes a tree. With floats, it encodes each integer that is exact as a
+// float as one, of 32 bits where these are enough and the draw says so.
+func encodeRandomly(t *rapid.T, v any, floats bool) []byte {
+	b, err := msgp.AppendIntf(nil, mapIntegers(v, func(i int64) any {
+		switch {
+		case !floats || i < -1<<53 || i > 1<<53:
+			return i
+		case int64(float32(i)) == i && rapid.Bool().Draw(t, "32 bits"):
+			return float32(i)
+		}
+		return float64(i)
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func mapIntegers(v any, f func(int64) any) any {
+	switch v := v.(type) {
+	case int:
+		return f(int64(v))
+	case int64:
+		return f(v)
+	case []any:
+		list := make([]any, len(v))
+		for i := range v {
+			list[i] = mapIntegers(v[i], f)
+		}
+		return list
+	case m:
+		tree := m{}
+		for key := range v {
+			tree[key] = mapIntegers(v[key], f)
+		}
+		return tree
+	}
+	return v
+}
+
+func mustParseWrite(t *rapid.T, operation string, body []byte) *Write {
+	r, refusal := Parse(operation, body, RequestID{}, testLimits)
+	if refusal != nil {
+		t.Fatal(refusal)
+	}
+	return r.Write
+}
+
+func testFloatsStoredAsIntegers(t *testing.T) {
+	r, refusal := parse(t, "create", m{"id": 5.0, "name": "Ada", "email": "e",
+		"github":   m{"id": float32(7), "access_token": "t"},
+		"facebook": m{"id": math.Exp2(40), "access_token": "u"}})
+	if refusal != nil || r.Write.Refusal() != nil {
+		t.Fatal(refusal, r.Write.Refusal())
+	}
+	r.Write.UserID = 3
+	d := r.Write.Decide(nil, false)
+	const want = `{"email":"e","facebook":{"id":1099511627776},"github":{"id":7},"id":3,"name":"Ada"}`
+	if string(d.Notification.Body) != want {
+		t.Errorf("notified %s, want %s", d.Notification.Body, want)
+	}
+	r, _ = parse(t, "patch", m{"user_id": 3.0, "ops": []any{m{"op": "replace", "path": "/github/id", "value": math.Exp2(53)}}})
+	d = r.Write.Decide(d.Next, false)
+	if d.Refusal != nil || d.Next.GitHub.ID != 1<<53 {
+		t.Fatalf("%+v, %v", d.Next, d.Refusal)
+	}
+	const wantPatch = `{"ops":[{"op":"replace","path":"/github/id","value":9007199254740992}],"user_id":3}`
+	if string(d.Notification.Body) != wantPatch {
+		t.Errorf("notified %s, want %s", d.Notification.Body, wantPatch)
+	}
+}
