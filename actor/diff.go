@@ -1,7 +1,5 @@
 package actor
 
-import "encoding/json"
-
 // An operation is one operation of a JSON Patch (RFC 6902), as encoded in JSON.
 type operation struct {
 	Op    string `json:"op"`
@@ -28,11 +26,7 @@ func Changes(before, after *User) []byte {
 	if len(ops) == 0 {
 		return nil
 	}
-	b, err := json.Marshal(ops)
-	if err != nil {
-		panic(err) // strings, integers, maps and lists of these always marshal
-	}
-	return b
+	return encodeJSON(ops)
 }
 
 func appendTokenReplaced(ops []operation, path string, before, after *Account) []operation {

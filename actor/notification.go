@@ -1,10 +1,6 @@
 package actor
 
-import (
-	"encoding/json"
-
-	"github.com/google/uuid"
-)
+import "github.com/google/uuid"
 
 // A Notification tells subscribers about a committed change.
 type Notification struct {
@@ -40,9 +36,5 @@ func deleteNotification(id int64) Notification {
 }
 
 func newNotification(key string, body map[string]any, secret bool) Notification {
-	b, err := json.Marshal(body)
-	if err != nil {
-		panic(err) // strings, integers, maps and lists of these always marshal
-	}
-	return Notification{RoutingKey: key, Body: b, HasTokens: secret}
+	return Notification{RoutingKey: key, Body: encodeJSON(body), HasTokens: secret}
 }
