@@ -64,7 +64,7 @@ func testGetWrongArguments(t *testing.T) {
 	s.Serve(t)
 	c := s.NewCaller(t)
 	u := c.Create(t, harness.NewUser("github", "facebook"))
-	for _, id := range []any{"abc", "", "1", 10.38, 1.0, true, false, list{}, list{1}, dict{}, dict{"id": 1},
+	for _, id := range []any{"abc", "", "1", 10.38, 1.5, true, false, list{}, list{1}, dict{}, dict{"id": 1},
 		0, -1, 1 << 31, 1 << 32, 1<<32 + 1, math.MinInt64, math.MaxInt64, uint64(math.MaxUint64), math.Inf(1), math.NaN()} {
 		for _, key := range []string{"user_id", "github_id", "facebook_id"} {
 			if a := c.Call(t, "get", dict{key: id}); a.ErrorCode() != "not_found" {
@@ -97,7 +97,8 @@ func testGetIntegerWidths(t *testing.T) {
 	c := s.NewCaller(t)
 	u := c.Create(t, harness.NewUser())
 	for _, one := range []string{"\x01", "\xcc\x01", "\xcd\x00\x01", "\xce\x00\x00\x00\x01", "\xcf\x00\x00\x00\x00\x00\x00\x00\x01",
-		"\xd0\x01", "\xd1\x00\x01", "\xd2\x00\x00\x00\x01", "\xd3\x00\x00\x00\x00\x00\x00\x00\x01"} {
+		"\xd0\x01", "\xd1\x00\x01", "\xd2\x00\x00\x00\x01", "\xd3\x00\x00\x00\x00\x00\x00\x00\x01",
+		"\xca\x3f\x80\x00\x00", "\xcb\x3f\xf0\x00\x00\x00\x00\x00\x00"} {
 		c.Call(t, "get", []byte("\x81\xa7user_id"+one)).IsResult(t, u)
 		c.Call(t, "get", []byte("\xde\x00\x01\xd9\x07user_id"+one)).IsResult(t, u)
 	}

@@ -34,7 +34,10 @@ func testNotificationEachChange(t *testing.T) {
 	heard := s.Subscribe(t)
 
 	u := c.Create(t, harness.Changed(harness.NewUser("github"), dict{"name": "s3cret <Ève> & \u2028🦊"}))
-	heard.Expect(t, harness.CreateKey, harness.AsListed(u))
+	created := heard.Expect(t, harness.CreateKey, harness.AsListed(u))
+	if !strings.Contains(string(created.Body), u["name"].(string)) {
+		t.Errorf("a character of the name is escaped: %s", created.Body)
+	}
 	big := c.Create(t, harness.Changed(harness.NewUser("github", "facebook"), dict{"github": dict{"id": int64(1)<<62 + 1, "access_token": "s3cret"}, "picture_url": ""}))
 	heard.Expect(t, harness.CreateKey, harness.AsListed(big))
 
