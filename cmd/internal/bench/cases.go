@@ -6,47 +6,46 @@ import (
 	"strings"
 )
 
-// A benchCase is a kind of request that is measured, or a mix of them.
+// A benchCase is a kind of request, or a mix of kinds.
 type benchCase struct {
 	name    string
-	direct  bool // it goes to the user's partition at once
-	writes  bool // its requests are persistent, and it is measured beside the database alone
+	direct  bool // requests go to the partition queue of the user
+	writes  bool // requests are persistent and change users
 	next    func(u *userPool) request
 	targets []target
 }
 
-// The names of what a case is measured beside.
+// The names of the baselines, which are measured in turn with the service.
 const (
 	echoSide       = "echo"        // on a classic queue
-	directEchoSide = "echo direct" // on a queue and an exchange of the partitions' kinds
-	spreadEchoSide = "echo spread" // likewise, on as many queues as there are partitions
-	rowLockSide    = "row lock"    // a transaction per request, over pgx
-	commitSide     = "commit"      // an update of one row, over pgx
+	directEchoSide = "echo direct" // on a queue and an exchange like those of the partitions
+	spreadEchoSide = "echo spread" // like directEchoSide, on as many queues as there are partitions
+	rowLockSide    = "row lock"    // one transaction per request, without the service
+	commitSide     = "commit"      // an update of one row, without the service
 )
 
-// A target is what a case should reach, in proportion to something that is
-// measured beside it.
+// A target is a limit on the ratio between a case and a baseline.
 type target struct {
 	inFlight int
-	beside   string
-	times    float64 // the median latency is at most times that of beside, or the rate at least
-	rate     bool    // it is about the rate
-	commits  int     // what the latency may be more, in commits
+	baseline string
+	times    float64 // the median latency is at most this multiple of the baseline, or the rate at least
+	rate     bool    // the target limits the rate, else the latency
+	commits  int     // the latency may be longer by this many commits
 }
 
-func latencyTarget(times float64, beside string, commits int) target {
-	return target{inFlight: 1, beside: beside, times: times, commits: commits}
+func latencyTarget(times float64, baseline string, commits int) target {
+	return target{inFlight: 1, baseline: baseline, times: times, commits: commits}
 }
 
-func rateTarget(times float64, beside string) target {
-	return target{inFlight: 128, beside: beside, times: times, rate: true}
+func rateTarget(times float64, baseline string) target {
+	return target{inFlight: 128, baseline: baseline, times: times, rate: true}
 }
 
 func (a target) String() string {
 	if a.rate {
-		return fmt.Sprintf("rate >= %g x %s", a.times, a.beside)
+		return fmt.Sprintf("rate >= %g x %s", a.times, a.baseline)
 	}
-	text := fmt.Sprintf("p50 <= %g x %s", a.times, a.beside)
+	text := fmt.Sprintf("p50 <= %g x %s", a.times, a.baseline)
 	if a.commits > 0 {
 		text += fmt.Sprintf(" + %d commits", a.commits)
 	}
@@ -80,7 +79,7 @@ func caseNames() string {
 	return strings.Join(names, ",")
 }
 
-// casesNamed returns the cases of a list as in "get,patch", in its order.
+// casesNamed returns the cases of a comma-separated list.
 func casesNamed(list string) (cases []benchCase, err error) {
 	all := allCases()
 	for name := range strings.SplitSeq(list, ",") {
@@ -93,9 +92,9 @@ func casesNamed(list string) (cases []benchCase, err error) {
 	return cases, nil
 }
 
-// beside returns what a case is measured beside. withDatabase says that there is
-// a database to measure beside, too.
-func (c benchCase) beside(inFlight int, withDatabase bool) []string {
+// baselines returns the baselines of a case. withDatabase says whether the database can
+// be measured too.
+func (c benchCase) baselines(inFlight int, withDatabase bool) []string {
 	names := []string{echoSide}
 	if c.direct {
 		names = append(names, directEchoSide, spreadEchoSide)
@@ -107,7 +106,7 @@ func (c benchCase) beside(inFlight int, withDatabase bool) []string {
 		if a.commits > 0 {
 			names = append(names, commitSide)
 		}
-		if a.beside == rowLockSide {
+		if a.baseline == rowLockSide {
 			names = append(names, rowLockSide)
 		}
 	}

@@ -21,7 +21,7 @@ type privateCluster struct {
 	instances int
 }
 
-// openCluster makes the folder. It starts nothing.
+// openCluster creates the folder. It starts nothing.
 func openCluster(o options, env *cli.Env) (_ *privateCluster, err error) {
 	program, err := devcluster.FindProgram()
 	if err != nil {
@@ -70,7 +70,7 @@ func (c *privateCluster) start(ctx context.Context, progress *cli.StatusLine) er
 	return c.cluster.StartInstances(ctx)
 }
 
-// stop kills everything, since it deletes the data too.
+// stop kills all processes and deletes the data.
 func (c *privateCluster) stop() error {
 	c.cluster.Kill()
 	c.cluster.Close()

@@ -10,10 +10,9 @@ import (
 	"github.com/glotpod/ident/cmd/internal/cli"
 )
 
-const compareAbout = `Compares two runs that --save has written. Rates and latencies differ also
-with what else the machines did; their ratios to the echo of the same run hardly
-do. Where the ratios of all pairs of one run are beyond those of the other run, the
-case has become better or worse.`
+const compareAbout = `Compares two runs that were saved with --save. Rates and latencies depend on what
+else the machine does; their ratios to the echo of the same run hardly do. A case
+is better or worse if the ranges of these ratios do not overlap.`
 
 func runCompare(_ context.Context, env *cli.Env, args []string) int {
 	flags := env.NewFlags("before.json after.json", compareAbout)
@@ -40,7 +39,7 @@ func runCompare(_ context.Context, env *cli.Env, args []string) int {
 	return cli.StatusOK
 }
 
-// compareReports prints how the cells compare that both runs have.
+// compareReports prints a line for each cell that both reports have.
 func compareReports(w io.Writer, before, after *report) {
 	for _, r := range []*report{before, after} {
 		fmt.Fprintf(w, "%s  %s\n", r.Started.Format("2006-01-02 15:04 UTC"), r.Cluster.text())
@@ -81,7 +80,7 @@ func (r *report) cell(name string, inFlight int) *cell {
 
 func (c *cpuCost) total() float64 { return c.Server + c.Broker + c.Database }
 
-// pair shows two values, and by how much the second one is more.
+// pair formats two values, and by how many percent the second is greater.
 func pair(a, b float64) (values, change string) {
 	values = digits(a) + " > " + digits(b)
 	if a > 0 {
@@ -97,8 +96,7 @@ func spreads(a, b *spread) string {
 	return digits(a.Median) + " > " + digits(b.Median)
 }
 
-// compareEchoes says whether the service has become better or worse beside the
-// echo, if that is more than noise.
+// compareEchoes says whether the ratio to the echo is better or worse beyond noise.
 func compareEchoes(a, b *sideResult) string {
 	if a.Rate == nil || b.Rate == nil || a.Rate.overlaps(*b.Rate) {
 		return "same within noise"

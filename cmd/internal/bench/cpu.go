@@ -7,11 +7,11 @@ import (
 	"strconv"
 )
 
-// ticksPerSecond is how many of the kernel's clock ticks make a second: Linux shows
-// all programs this many, whatever it uses itself.
+// ticksPerSecond is the number of clock ticks per second. Linux reports this many to
+// all programs, whatever the kernel uses itself.
 const ticksPerSecond = 100
 
-// A cpuTicks is CPU time in ticks, by who has used it.
+// A cpuTicks is CPU time in ticks by kind of process.
 type cpuTicks struct {
 	service, echo, broker, database int64
 }
@@ -24,16 +24,15 @@ func (c cpuTicks) plus(other cpuTicks) cpuTicks {
 	return cpuTicks{c.service + other.service, c.echo + other.echo, c.broker + other.broker, c.database + other.database}
 }
 
-// A processFamily tells apart what the processes are that this one has started:
-// those that are neither instances nor the echo are the servers'.
+// A processFamily classifies the descendants of this process. Those that are neither
+// instances nor the echo belong to the servers.
 type processFamily struct {
 	self      int
 	instances []int
 	echo      int
 }
 
-// cpu reads what each has used so far. It is false where there is no /proc that
-// tells.
+// cpu reads the CPU time of all descendants. ok is false without /proc.
 func (f processFamily) cpu() (sum cpuTicks, ok bool) {
 	all := readProcesses()
 	if len(all) == 0 {
@@ -62,7 +61,8 @@ func (f processFamily) cpu() (sum cpuTicks, ok bool) {
 	return sum, true
 }
 
-// childOf returns which child of this process another one is, or descends from.
+// childOf returns the child of this process that is the process pid or an ancestor of
+// it.
 func (f processFamily) childOf(all map[int]process, pid int) (child int, found bool) {
 	for range len(all) {
 		switch parent := all[pid].parent; parent {
@@ -80,11 +80,11 @@ func (f processFamily) childOf(all map[int]process, pid int) (child int, found b
 type process struct {
 	name   string
 	parent int
-	ticks  int64 // with those of the children that have ended
+	ticks  int64 // including those of children that have ended
 }
 
 func readProcesses() map[int]process {
-	files, _ := filepath.Glob("/proc/[0-9]*/stat") // fails for a wrong pattern alone
+	files, _ := filepath.Glob("/proc/[0-9]*/stat") // an error would mean a malformed pattern
 	all := make(map[int]process, len(files))
 	for _, file := range files {
 		line, err := os.ReadFile(file)
@@ -101,7 +101,7 @@ func readProcesses() map[int]process {
 
 // parseProcess reads a line of /proc/<pid>/stat.
 func parseProcess(line []byte) (pid int, p process, ok bool) {
-	// The name is in parentheses and may hold anything.
+	// The name is in parentheses and may contain any character.
 	begin, end := bytes.IndexByte(line, '('), bytes.LastIndexByte(line, ')')
 	if begin < 1 || end < begin {
 		return 0, p, false

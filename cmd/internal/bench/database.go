@@ -16,20 +16,19 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
-// A database is the service's database, with tables beside the service's
-// for what a program without the service would do. One goroutine uses it at a
-// time.
+// A database is a connection to the database of the service, and a schema with tables
+// for the baselines. It is not safe for concurrent use.
 type database struct {
 	config *pgx.ConnConfig
 	schema string
 	conn   *pgx.Conn
 	turn   atomic.Int64
 
-	// own counts the transactions that were not the service's.
+	// own counts the transactions of the benchmark.
 	own atomic.Int64
 }
 
-// openDatabase connects, and makes the tables.
+// openDatabase connects and creates the schema.
 func openDatabase(ctx context.Context, c *config.Config, run string) (_ *database, err error) {
 	pool, err := store.PoolConfig(connect.Store(c, nil))
 	if err != nil {
@@ -55,7 +54,7 @@ func openDatabase(ctx context.Context, c *config.Config, run string) (_ *databas
 			SELECT n, 'Bench user', 'bench-' || n || '@bench.invalid' FROM generate_series(0, `+fmt.Sprint(userCount-1)+`) AS n;
 		INSERT INTO `+d.schema+`.counter VALUES (1, 0)`, pgx.QueryExecModeSimpleProtocol)
 	if err != nil {
-		return nil, fmt.Errorf("making tables to compare with: %w", err)
+		return nil, fmt.Errorf("create the tables of the baselines: %w", err)
 	}
 	return d, nil
 }
@@ -65,21 +64,21 @@ func (d *database) close(ctx context.Context) error {
 	return errors.Join(err, d.conn.Close(ctx))
 }
 
-// describe says what kind of server it is. durable is false where a commit does
-// not wait for the disk.
+// describe returns the version of the server. durable is false if a commit does not
+// wait for the disk.
 func (d *database) describe(ctx context.Context) (version string, durable bool, err error) {
 	err = d.conn.QueryRow(ctx, `SELECT current_setting('server_version'),
 		current_setting('fsync')::bool AND current_setting('synchronous_commit') <> 'off'`).Scan(&version, &durable)
 	return version, durable, err
 }
 
-// A counters is how far the database's counters are. The first two are exact,
-// the others lag behind by up to a second.
+// A counters holds the values of the counters of the database. wal and writes are
+// exact; the others lag behind by up to a second.
 type counters struct {
 	wal    int64 // bytes
 	writes int64 // transactions that wrote
-	all    int64 // transactions, but for the benchmark's own
-	rows   int64 // that were inserted, updated and deleted
+	all    int64 // transactions except those of the benchmark
+	rows   int64 // inserted, updated or deleted
 }
 
 func (c counters) since(before counters) counters {
@@ -90,7 +89,7 @@ func (c counters) plus(other counters) counters {
 	return counters{c.wal + other.wal, c.writes + other.writes, c.all + other.all, c.rows + other.rows}
 }
 
-// count reads the counters, those that lag only if it is told so.
+// count reads the counters. It reads those that lag behind only if lagging is true.
 func (d *database) count(ctx context.Context, lagging bool) (c counters, err error) {
 	d.own.Add(1)
 	err = d.conn.QueryRow(ctx, `SELECT (pg_current_wal_insert_lsn() - '0/0')::int8,
@@ -104,12 +103,12 @@ func (d *database) count(ctx context.Context, lagging bool) (c counters, err err
 		c.all -= d.own.Load()
 	}
 	if err != nil {
-		return c, fmt.Errorf("reading the database's counters: %w", err)
+		return c, fmt.Errorf("read the counters of the database: %w", err)
 	}
 	return c, nil
 }
 
-// A clientPool are connections that work on the database at once.
+// A clientPool is a pool of connections that run the same work at the same time.
 type clientPool struct {
 	d     *database
 	conns []*pgx.Conn
@@ -122,7 +121,7 @@ func (d *database) clients(ctx context.Context, n int, do func(ctx context.Conte
 		conn, err := pgx.ConnectConfig(ctx, d.config)
 		if err != nil {
 			c.close()
-			return nil, fmt.Errorf("connecting to the database as the %d. of %d: %w", len(c.conns)+1, n, err)
+			return nil, fmt.Errorf("open connection %d of %d to the database: %w", len(c.conns)+1, n, err)
 		}
 		c.conns = append(c.conns, conn)
 	}
@@ -133,11 +132,11 @@ func (c *clientPool) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	for _, conn := range c.conns {
-		conn.Close(ctx) // an error is its end, too
+		conn.Close(ctx) // an error means that it is closed
 	}
 }
 
-// run has all connections do their work again and again.
+// run runs the work on each connection repeatedly for the given time.
 func (c *clientPool) run(ctx context.Context, lasting time.Duration) (*loadResult, error) {
 	end := time.Now().Add(lasting)
 	slices := make([]loadResult, len(c.conns))
@@ -160,7 +159,7 @@ func (c *clientPool) run(ctx context.Context, lasting time.Duration) (*loadResul
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return nil, fmt.Errorf("writing to the database: %w", err)
+		return nil, fmt.Errorf("write to the database: %w", err)
 	}
 	whole := &loadResult{lasted: lasting}
 	for i := range slices {
@@ -169,14 +168,14 @@ func (c *clientPool) run(ctx context.Context, lasting time.Duration) (*loadResul
 	return whole, nil
 }
 
-// updateRow is the least that a commit can be.
+// updateRow updates one row, the cheapest possible commit.
 func (d *database) updateRow(ctx context.Context, conn *pgx.Conn) error {
 	_, err := conn.Exec(ctx, "UPDATE "+d.schema+".counter SET n = n + 1 WHERE id = 1")
 	return err
 }
 
-// lockAndUpdate is what a service would do that keeps no owner of a user: it
-// locks the user's row for each request.
+// lockAndUpdate does what a service without ownership of users would do: it locks the
+// row of the user for each request.
 func (d *database) lockAndUpdate(ctx context.Context, conn *pgx.Conn) error {
 	turn := d.turn.Add(1)
 	user := turn % userCount

@@ -25,30 +25,30 @@ const (
 	// echoPrefetch is the default of amqp.prefetch.
 	echoPrefetch = 256
 
-	// echoExpiry is when the broker deletes the queues of an echo that
-	// could not do so itself.
+	// echoExpiry is when the broker deletes the unused queues of an echo that was
+	// killed.
 	echoExpiry = time.Minute
 )
 
-// echoKey is the routing key, at amq.topic, of an echo's classic queue.
+// echoKey is the routing key of the classic queue at amq.topic.
 func echoKey(run string) string { return "glotpod.bench." + run }
 
-// echoExchange is the exchange of the kind of the direct one.
+// echoExchange is the exchange of the queue that is like a partition queue.
 func echoExchange(run string) string { return "glotpod.bench/" + run }
 
-// spreadEchoExchange is likewise.
+// spreadEchoExchange is the exchange of the queues that are like all partition queues.
 func spreadEchoExchange(run string) string { return echoExchange(run) + "/spread" }
 
-// echoRoute leads to the echo's classic queue.
+// echoRoute leads to the classic queue.
 func echoRoute(run string) route {
 	key := echoKey(run)
 	return func(request, *amqp.Publishing) (string, string) { return "amq.topic", key }
 }
 
-// directEchoRoute leads to the echo's queue that is like a partition's.
+// directEchoRoute leads to the queue that is like a partition queue.
 func directEchoRoute(run string) route { return hashedRoute(echoExchange(run)) }
 
-// spreadEchoRoute leads to one of the echo's queues that are like the partitions'.
+// spreadEchoRoute leads to one of the queues that are like all partition queues.
 func spreadEchoRoute(run string) route { return hashedRoute(spreadEchoExchange(run)) }
 
 func hashedRoute(exchange string) route {
@@ -61,16 +61,16 @@ func hashedRoute(exchange string) route {
 // echoCommand is the name of the command that a run starts the echo with.
 const echoCommand = "echo"
 
-const echoAbout = `Answers requests with a user that is always the same: what the service is compared
-with. Each run starts an echo by itself. It ends on SIGTERM.`
+const echoAbout = `Replies to each request with the same user, as a baseline for the service. Each run
+starts an echo by itself. The echo stops on SIGTERM.`
 
-// runEcho plays the echo, in a process of its own as an instance is.
+// runEcho runs the echo. It is a process of its own, as an instance is.
 func runEcho(ctx context.Context, env *cli.Env, args []string) int {
 	flags := env.NewFlags("", echoAbout)
-	run := flags.String("run", "", "the `name` of the run, which is in the queues' names")
-	direct := flags.Bool("direct", false, "answer on a queue like a partition's as well, and on as many as there are partitions")
-	queueType := flags.String("queue-type", config.QueueQuorum, "the `type` of that queue")
-	partitions := flags.Int("partitions", 0, "how `many` partitions there are")
+	run := flags.String("run", "", "the `name` of the run, which is a part of the names of the queues")
+	direct := flags.Bool("direct", false, "also consume queues that are like the partition queues")
+	queueType := flags.String("queue-type", config.QueueQuorum, "the `type` of these queues")
+	partitions := flags.Int("partitions", 0, "the `number` of partitions")
 	if status, done := flags.Parse(args, 0); done {
 		return status
 	}
@@ -94,7 +94,7 @@ func runEcho(ctx context.Context, env *cli.Env, args []string) int {
 	return cli.StatusOK
 }
 
-// An echo answers all requests alike. It is as little as a consumer can be.
+// An echo replies to all requests with the same user. It is a minimal consumer.
 type echo struct {
 	conn   *amqp.Connection
 	queues []echoQueue
@@ -130,8 +130,7 @@ func (e *echo) open(run string, direct bool, queueType string, partitions int) e
 	return nil
 }
 
-// consumeHashed consumes a queue that is bound to an exchange of the direct one's
-// kind.
+// consumeHashed consumes a queue that is bound to a consistent-hash exchange.
 func (e *echo) consumeHashed(queue string, arguments amqp.Table, exchange string) error {
 	return e.consume(queue, arguments, func(c *amqp.Channel, queue string) error {
 		if err := c.ExchangeDeclare(exchange, "x-consistent-hash", true, true, false, false, nil); err != nil {
@@ -141,59 +140,59 @@ func (e *echo) consumeHashed(queue string, arguments amqp.Table, exchange string
 	})
 }
 
-// consume declares a queue, binds it and takes requests from it.
+// consume declares a queue, binds it and consumes it.
 func (e *echo) consume(queue string, arguments amqp.Table, bind func(c *amqp.Channel, queue string) error) error {
 	channel, err := e.conn.Channel()
 	if err != nil {
-		return fmt.Errorf("opening a channel: %w", err)
+		return fmt.Errorf("open a channel: %w", err)
 	}
 	if _, err := channel.QueueDeclare(queue, true, false, false, false, arguments); err != nil {
-		return fmt.Errorf("declaring the queue %s: %w", queue, err)
+		return fmt.Errorf("declare the queue %s: %w", queue, err)
 	}
 	if err := bind(channel, queue); err != nil {
-		return fmt.Errorf("binding the queue %s: %w", queue, err)
+		return fmt.Errorf("bind the queue %s: %w", queue, err)
 	}
 	if err := channel.Qos(echoPrefetch, 0, false); err != nil {
-		return fmt.Errorf("setting the prefetch: %w", err)
+		return fmt.Errorf("set the prefetch: %w", err)
 	}
 	requests, err := channel.Consume(queue, "", false, false, false, false, nil)
 	if err != nil {
-		return fmt.Errorf("consuming %s: %w", queue, err)
+		return fmt.Errorf("consume %s: %w", queue, err)
 	}
 	e.queues = append(e.queues, echoQueue{queue, channel, requests})
 	return nil
 }
 
-// serve answers until ctx is done, and then deletes the queues.
+// serve replies to requests until ctx is done. Then it deletes the queues.
 func (e *echo) serve(ctx context.Context) error {
-	answer := msgp.AppendString(msgp.AppendMapHeader(nil, 1), "result")
-	answer = appendUser(answer, 1234567, "bench-abcdefghij-1234567@bench.invalid", 1<<61)
+	reply := msgp.AppendString(msgp.AppendMapHeader(nil, 1), "result")
+	reply = appendUser(reply, 1234567, "bench-abcdefghij-1234567@bench.invalid", 1<<61)
 	var group errgroup.Group
 	for _, q := range e.queues {
-		group.Go(func() error { return q.answer(answer) })
+		group.Go(func() error { return q.replyAll(reply) })
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- group.Wait() }()
 	select {
 	case err := <-ended:
-		return fmt.Errorf("answering: %w", err)
+		return fmt.Errorf("reply: %w", err)
 	case <-ctx.Done():
 	}
 	for _, q := range e.queues {
-		q.channel.QueueDelete(q.name, false, false, false) // if that fails, they expire
+		q.channel.QueueDelete(q.name, false, false, false) // after an error the queue expires
 	}
 	connect.Close(e.conn)
 	<-ended
 	return nil
 }
 
-// answer answers until the channel ends.
-func (q echoQueue) answer(answer []byte) error {
+// replyAll replies to each request until the channel is closed.
+func (q echoQueue) replyAll(reply []byte) error {
 	for d := range q.requests {
 		err := q.channel.Publish("", d.ReplyTo, false, false, amqp.Publishing{
 			CorrelationId: d.CorrelationId,
 			ContentType:   "application/msgpack",
-			Body:          answer,
+			Body:          reply,
 		})
 		if err != nil {
 			return err
@@ -205,14 +204,14 @@ func (q echoQueue) answer(answer []byte) error {
 	return amqp.ErrClosed
 }
 
-// An echoProcess is an echo that this program has started.
+// An echoProcess is a child process that runs the echo.
 type echoProcess struct {
 	process *localserver.Process
 	pid     int
 }
 
-// startEcho returns when the echo answers. environ are the settings by which it
-// finds the broker.
+// startEcho starts an echo and waits until it consumes. environ has the settings of the
+// broker.
 func startEcho(ctx context.Context, environ []string, run string, direct bool, cluster config.Cluster, stderr io.Writer) (*echoProcess, error) {
 	program, err := os.Executable()
 	if err != nil {
@@ -227,7 +226,7 @@ func startEcho(ctx context.Context, environ []string, run string, direct bool, c
 	cmd.Stdout, cmd.Stderr = ready, stderr
 	p, err := localserver.Launch(cmd, syscall.SIGTERM)
 	if err != nil {
-		return nil, fmt.Errorf("starting the echo: %w", err)
+		return nil, fmt.Errorf("start the echo: %w", err)
 	}
 	e := &echoProcess{process: p, pid: cmd.Process.Pid}
 	select {
@@ -243,7 +242,7 @@ func startEcho(ctx context.Context, environ []string, run string, direct bool, c
 
 func (e *echoProcess) stop() error { return e.process.Stop(syscall.SIGTERM, 10*time.Second) }
 
-// A firstWrite tells when it is written to.
+// A firstWrite closes a channel at the first write.
 type firstWrite struct {
 	happened chan struct{}
 	once     sync.Once

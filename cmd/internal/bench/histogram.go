@@ -6,29 +6,29 @@ import (
 )
 
 const (
-	// precision is how many buckets there are for each power of two, as
-	// its logarithm: a duration is known to 1 part in 256.
+	// precision is the logarithm of the number of buckets for each power of two. It
+	// gives durations an error of at most 1/256.
 	precision = 7
 
 	bucketCount = (64 - precision) << precision
 )
 
-// A histogram counts durations in buckets that are as wide as they have to
-// be for a constant relative error. The zero value is empty.
+// A histogram counts durations in buckets with a constant relative width. The zero
+// value is empty.
 type histogram struct {
 	counts [bucketCount]uint32
 	total  int
 }
 
-// bucketOf returns in which bucket a duration is counted. Those below 2^8 ns
-// have one each.
+// bucketOf returns the bucket of a duration. Each duration below 2^8 ns has a bucket of
+// its own.
 func bucketOf(d time.Duration) int {
 	v := uint64(max(d, 0))
 	shift := max(bits.Len64(v)-precision-1, 0)
 	return shift<<precision + int(v>>shift)
 }
 
-// bucketMiddle returns the middle of the durations that a bucket counts.
+// bucketMiddle returns the middle of a bucket.
 func bucketMiddle(bucket int) time.Duration {
 	shift := max(bucket>>precision-1, 0)
 	least := uint64(bucket-shift<<precision) << shift
@@ -47,8 +47,8 @@ func (h *histogram) merge(other *histogram) {
 	h.total += other.total
 }
 
-// quantile returns the duration that the share q of all durations, from 0 to 1,
-// does not exceed; 0 if there is none at all.
+// quantile returns the duration that the share q of all durations, from 0 to 1, does
+// not exceed. It returns 0 if the histogram is empty.
 func (h *histogram) quantile(q float64) time.Duration {
 	rank, seen := int(q*float64(h.total)+0.5), 0
 	for i, n := range h.counts {

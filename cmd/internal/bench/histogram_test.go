@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestBenchHistogramKnowsADurationToOnePartIn256(t *testing.T) {
+func TestHistogramPrecision(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := time.Duration(rapid.Int64Min(0).Draw(t, "d"))
 		var h histogram
@@ -19,7 +19,7 @@ func TestBenchHistogramKnowsADurationToOnePartIn256(t *testing.T) {
 	})
 }
 
-func TestBenchHistogramBucketsFollowOneAnother(t *testing.T) {
+func TestHistogramBuckets(t *testing.T) {
 	for bucket := range bucketCount {
 		if got := bucketOf(bucketMiddle(bucket)); got != bucket {
 			t.Fatalf("the middle of bucket %d is in bucket %d", bucket, got)
@@ -30,7 +30,7 @@ func TestBenchHistogramBucketsFollowOneAnother(t *testing.T) {
 	}
 }
 
-func TestBenchHistogramTellsQuantilesOfWhatItHasMerged(t *testing.T) {
+func TestHistogramQuantiles(t *testing.T) {
 	var odd, even histogram
 	for n := range 1000 {
 		if n%2 == 0 {

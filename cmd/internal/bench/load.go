@@ -21,15 +21,14 @@ import (
 )
 
 const (
-	// maxConnections is over how many connections requests are sent, where
-	// so many are in flight.
+	// maxConnections is the number of connections that share the requests in flight.
 	maxConnections = 4
 
-	// replyTimeout is far more than any answer takes.
+	// replyTimeout is far more than any reply takes.
 	replyTimeout = 30 * time.Second
 )
 
-// A route says where a request is published to.
+// A route returns where a request is published.
 type route func(r request, m *amqp.Publishing) (exchange, key string)
 
 // sharedRoute leads to the queue that all instances share.
@@ -43,19 +42,18 @@ func directRoute(r request, m *amqp.Publishing) (exchange, key string) {
 	return "glotpod.ident", r.user
 }
 
-// work is what a load consists of. Its functions are safe for concurrent
-// use.
+// work describes a load. Its functions must be safe for concurrent use.
 type work struct {
-	next       func() (request, bool) // false: there are no more
+	next       func() (request, bool) // false: there are no more requests
 	way        route
 	persistent bool
-	onReply    func(r request, answer []byte) error // nil: nobody wants the answers
+	onReply    func(r request, reply []byte) error // nil: replies are only checked for errors
 }
 
-// A loadResult is what a load came to in one go.
+// A loadResult is the result of one run of a load.
 type loadResult struct {
 	lasted    time.Duration
-	inTime    int // answered in that time; those under way at its end come to be answered later
+	inTime    int // replies within lasted; the replies to the last requests come later
 	latencies histogram
 }
 
@@ -65,8 +63,8 @@ func (s *loadResult) merge(other *loadResult) {
 	s.latencies.merge(&other.latencies)
 }
 
-// A loadGenerator asks as many callers would: each sends a request as soon as the
-// one before is answered. It serves the echo and the service alike.
+// A loadGenerator sends requests as many callers would: each sends a request as soon as
+// it has the reply to the last. The service and the echo get the same load.
 type loadGenerator struct {
 	conns []*loadConn
 }
@@ -90,8 +88,8 @@ func (l *loadGenerator) close() {
 	}
 }
 
-// run keeps so many requests in flight for a while, until there are no more,
-// one fails or ctx is done, and returns when all are answered.
+// run keeps inFlight requests in flight for the given time, until there are no more
+// requests, a request fails or ctx is done. It returns when all replies have arrived.
 func (l *loadGenerator) run(ctx context.Context, w work, inFlight int, lasting time.Duration) (*loadResult, error) {
 	begin := time.Now()
 	conns := l.conns[:min(len(l.conns), inFlight)]
@@ -118,27 +116,26 @@ func (l *loadGenerator) run(ctx context.Context, w work, inFlight int, lasting t
 	return whole, ctx.Err()
 }
 
-// A loadConn is one connection of a load. One goroutine sends over it and
-// receives: with another between them, each request would have to wait for the
-// scheduler once more.
+// A loadConn is one connection of a load. One goroutine sends and receives: with two
+// goroutines, each request would wait for the scheduler once more.
 type loadConn struct {
 	conn     *amqp.Connection
 	channel  *amqp.Channel
-	answers  <-chan amqp.Delivery
+	replies  <-chan amqp.Delivery
 	returned <-chan amqp.Return
-	name     string // in front of message ids
+	name     string // the prefix of message ids
 	number   uint64 // of the last request
 	flights  []flight
 }
 
-// A flight is a request under way, by its place among them.
+// A flight is a request in flight.
 type flight struct {
-	number  uint64 // with the place in its low bits; 0: none
+	number  uint64 // has the index in flights in its low bits; 0: no request
 	sent    time.Time
 	request request
 }
 
-// placeBits is how many bits of a request's number say its place.
+// placeBits is the number of bits of a request number that are the index in flights.
 const placeBits = 16
 
 func openLoadConn(ctx context.Context, o broker.Options) (_ *loadConn, err error) {
@@ -153,11 +150,11 @@ func openLoadConn(ctx context.Context, o broker.Options) (_ *loadConn, err error
 	}()
 	c := &loadConn{conn: conn, name: rand.Text() + "-"}
 	if c.channel, err = conn.Channel(); err != nil {
-		return nil, fmt.Errorf("opening a channel: %w", err)
+		return nil, fmt.Errorf("open a channel: %w", err)
 	}
 	c.returned = c.channel.NotifyReturn(make(chan amqp.Return, 1))
-	if c.answers, err = c.channel.Consume("amq.rabbitmq.reply-to", "", true, false, false, false, nil); err != nil {
-		return nil, fmt.Errorf("consuming answers: %w", err)
+	if c.replies, err = c.channel.Consume("amq.rabbitmq.reply-to", "", true, false, false, false, nil); err != nil {
+		return nil, fmt.Errorf("consume replies: %w", err)
 	}
 	return c, nil
 }
@@ -189,14 +186,14 @@ func (c *loadConn) run(ctx context.Context, w work, inFlight int, begin time.Tim
 	}
 	for underWay > 0 {
 		select {
-		case d, ok := <-c.answers:
+		case d, ok := <-c.replies:
 			if !ok {
 				return nil, errConnectionLost
 			}
 			now := time.Now()
 			place := c.flightOf(d.CorrelationId)
 			if place < 0 {
-				continue // of an earlier run, which did not wait for it
+				continue // the reply to a request of an earlier run that failed
 			}
 			flight := c.flights[place]
 			c.flights[place].number = 0
@@ -217,7 +214,7 @@ func (c *loadConn) run(ctx context.Context, w work, inFlight int, begin time.Tim
 		case now := <-look.C:
 			for _, f := range c.flights {
 				if f.number != 0 && now.Sub(f.sent) > replyTimeout {
-					return nil, fmt.Errorf("%s was not answered within %v", f.request.operation, replyTimeout)
+					return nil, fmt.Errorf("no reply to %s within %v", f.request.operation, replyTimeout)
 				}
 			}
 		}
@@ -243,13 +240,13 @@ func (c *loadConn) send(w work, place int, r request) error {
 	exchange, key := w.way(r, &m)
 	c.flights[place] = flight{number: number, sent: time.Now(), request: r}
 	if err := c.channel.Publish(exchange, key, true, false, m); err != nil {
-		return fmt.Errorf("sending a request: %w", err)
+		return fmt.Errorf("send a request: %w", err)
 	}
 	return nil
 }
 
-// flightOf returns the place of the request with this correlation id, -1 if none
-// is under way.
+// flightOf returns the index in flights of the request with this correlation id, -1 if
+// it is not in flight.
 func (c *loadConn) flightOf(id string) int {
 	number, err := strconv.ParseUint(id, 36, 64)
 	place := int(number & (1<<placeBits - 1))
@@ -259,24 +256,24 @@ func (c *loadConn) flightOf(id string) int {
 	return place
 }
 
-// finish looks at the answer to a request.
-func (f flight) finish(w work, answer []byte) error {
-	if !bytes.HasPrefix(answer, []byte("\x81\xa6result")) {
-		return fmt.Errorf("a request failed: %s: %s", strings.TrimPrefix(f.request.operation, "rpc.user."), errorCode(answer))
+// finish checks the reply to a request.
+func (f flight) finish(w work, reply []byte) error {
+	if !bytes.HasPrefix(reply, []byte("\x81\xa6result")) {
+		return fmt.Errorf("a request failed: %s: %s", strings.TrimPrefix(f.request.operation, "rpc.user."), errorCode(reply))
 	}
 	if w.onReply == nil {
 		return nil
 	}
-	return w.onReply(f.request, answer)
+	return w.onReply(f.request, reply)
 }
 
-// errorCode returns the error that the service has answered.
-func errorCode(answer []byte) string {
-	msg, err := msgpack.Decode(answer, msgpack.Limits{Bytes: math.MaxInt, Depth: 100, Values: math.MaxInt})
+// errorCode returns the error code of an error reply.
+func errorCode(reply []byte) string {
+	msg, err := msgpack.Decode(reply, msgpack.Limits{Bytes: math.MaxInt, Depth: 100, Values: math.MaxInt})
 	if tree, ok := msg.Tree.(map[string]any); ok && err == nil {
 		if code, ok := tree["error"].(string); ok {
 			return code
 		}
 	}
-	return "the answer is not one of the identity service's"
+	return "the reply has no form that the identity service sends"
 }

@@ -9,37 +9,37 @@ import (
 )
 
 const (
-	// turnLength is how long one side is measured before it is another
-	// one's turn, where there is time for it.
+	// turnLength is how long a side is measured before the next one, if the duration of
+	// the run allows it.
 	turnLength = 500 * time.Millisecond
 
-	// minPairs is how often each side has its turn at least.
+	// minPairs is the minimum number of turns of each side.
 	minPairs = 5
 
-	// statisticsLag is for how long PostgreSQL's sessions keep to themselves what
-	// they have counted. Each tells it at the end of its next transaction.
+	// statisticsLag is how long sessions of PostgreSQL delay their statistics. A
+	// session publishes them at the end of its next transaction after this time.
 	statisticsLag = 1050 * time.Millisecond
 
-	// askTimeout bounds how long the instances may take to report.
+	// askTimeout bounds the wait for the reports of the instances.
 	askTimeout = 5 * time.Second
 )
 
-// A measuredSide is a side while it is measured.
+// A measuredSide is the service or a baseline while it is measured.
 type measuredSide struct {
 	name  string
 	run   func(ctx context.Context, lasting time.Duration) (*loadResult, error)
-	sum   loadResult // of all slices
+	sum   loadResult // of all turns
 	cpu   cpuTicks   // likewise
-	slice []point
+	turns []point
 }
 
-// turns returns how often each of some sides has its turn, and for how long.
+// turns returns how many turns each side gets, and how long a turn is.
 func turns(duration time.Duration, sides int) (pairs int, slice time.Duration) {
 	pairs = max(minPairs, int(duration/(time.Duration(sides)*turnLength)))
 	return pairs, duration / time.Duration(pairs*sides)
 }
 
-// measure measures a case and what it is to be compared with, in turn.
+// measure measures a case and its baselines in turn.
 func (b *bench) measure(ctx context.Context, c benchCase, inFlight int) (_ *cell, err error) {
 	sides, end, err := b.sides(ctx, c, inFlight)
 	if err != nil {
@@ -47,7 +47,7 @@ func (b *bench) measure(ctx context.Context, c benchCase, inFlight int) (_ *cell
 	}
 	defer end()
 	pairs, length := turns(b.duration, len(sides))
-	for _, s := range sides { // so that all is warm
+	for _, s := range sides { // to fill caches and make plans
 		if _, err := s.run(ctx, length); err != nil {
 			return nil, err
 		}
@@ -95,8 +95,7 @@ func (b *bench) measure(ctx context.Context, c benchCase, inFlight int) (_ *cell
 	return cell, nil
 }
 
-// sides returns what is measured in turn, the service first, and what is to be
-// done afterwards.
+// sides returns the service and the baselines of a case. The caller must call end.
 func (b *bench) sides(ctx context.Context, c benchCase, inFlight int) (sides []*measuredSide, end func(), err error) {
 	var ends []func()
 	end = func() {
@@ -120,7 +119,7 @@ func (b *bench) sides(ctx context.Context, c benchCase, inFlight int) (sides []*
 		way = directRoute
 	}
 	asks(serviceSide, way, b.users.onReply)
-	for _, name := range c.beside(inFlight, b.database != nil) {
+	for _, name := range c.baselines(inFlight, b.database != nil) {
 		switch name {
 		case echoSide:
 			asks(name, echoRoute(b.name), nil)
@@ -148,7 +147,7 @@ func (b *bench) clients(ctx context.Context, name string, inFlight int) (*client
 	return b.database.clients(ctx, inFlight, b.database.lockAndUpdate)
 }
 
-// count reads the database's counters, if there is one within reach.
+// count reads the counters of the database, if it is reachable.
 func (b *bench) count(ctx context.Context, lagging bool) (counters, error) {
 	if b.database == nil {
 		return counters{}, nil
@@ -156,8 +155,8 @@ func (b *bench) count(ctx context.Context, lagging bool) (counters, error) {
 	return b.database.count(ctx, lagging)
 }
 
-// roundTrips asks the instances how often they have asked the database so far. It
-// is false where one of them does not answer.
+// roundTrips returns the number of round trips to the database of all instances so far.
+// known is false if an instance does not reply.
 func (b *bench) roundTrips(ctx context.Context) (sum int64, known bool) {
 	if b.database == nil {
 		return 0, false
@@ -171,7 +170,7 @@ func (b *bench) roundTrips(ctx context.Context) (sum int64, known bool) {
 	return sum, err == nil
 }
 
-// cpu reads what the processes have used so far, if they are known.
+// cpu reads the CPU time of the processes, if they are known.
 func (b *bench) cpu() cpuTicks {
 	if b.family == nil {
 		return cpuTicks{}
@@ -180,27 +179,27 @@ func (b *bench) cpu() cpuTicks {
 	return sum
 }
 
-// A measurement is under way.
+// A measurement is the measurement of one case.
 type measurement struct {
-	*bench
+	bench  *bench
 	sides  []*measuredSide
-	length time.Duration // of a slice
-	exact  counters      // while it was the service's turn
+	length time.Duration // of a turn
+	exact  counters      // during the turns of the service
 }
 
-// turn measures one side once.
+// turn measures one turn of a side.
 func (m *measurement) turn(ctx context.Context, s *measuredSide) error {
-	counts, err := m.count(ctx, false)
+	counts, err := m.bench.count(ctx, false)
 	if err != nil {
 		return err
 	}
-	cpu := m.cpu()
+	cpu := m.bench.cpu()
 	slice, err := s.run(ctx, m.length)
 	if err != nil {
 		return err
 	}
-	s.cpu = s.cpu.plus(m.cpu().since(cpu))
-	after, err := m.count(ctx, false)
+	s.cpu = s.cpu.plus(m.bench.cpu().since(cpu))
+	after, err := m.bench.count(ctx, false)
 	if err != nil {
 		return err
 	}
@@ -210,20 +209,20 @@ func (m *measurement) turn(ctx context.Context, s *measuredSide) error {
 	s.sum.lasted += slice.lasted
 	s.sum.inTime += slice.inTime
 	s.sum.latencies.merge(&slice.latencies)
-	s.slice = append(s.slice, point{
+	s.turns = append(s.turns, point{
 		PerSecond: float64(slice.inTime) / slice.lasted.Seconds(),
 		P50:       milliseconds(slice.latencies.quantile(0.5)),
 	})
 	return nil
 }
 
-// settle has the database's sessions tell what they have counted so far, but
-// for little, and returns how many more requests that took of the service.
+// settle waits until the sessions of the database have published most of their
+// statistics, and returns the number of requests to the service that this took.
 func (m *measurement) settle(ctx context.Context) (requests int, err error) {
-	if m.database == nil {
+	if m.bench.database == nil {
 		return 0, nil
 	}
-	lag := time.NewTimer(min(statisticsLag, m.duration/5))
+	lag := time.NewTimer(min(statisticsLag, m.bench.duration/5))
 	defer lag.Stop()
 	select {
 	case <-lag.C:
@@ -242,8 +241,8 @@ func (m *measurement) settle(ctx context.Context) (requests int, err error) {
 	return requests, nil
 }
 
-// share returns the database's share in the service's requests. lagging is from
-// the beginning to the end, in which there were so many requests.
+// share returns what the database does for each request. lagging is the difference over
+// the whole measurement, which had this many requests.
 func (m *measurement) share(lagging counters, requests int) *databaseShare {
 	service := m.sides[0].sum
 	each := float64(max(1, service.latencies.total))
@@ -257,7 +256,7 @@ func (m *measurement) share(lagging counters, requests int) *databaseShare {
 	}
 }
 
-// result returns what a side came to.
+// result returns the result of a side.
 func (b *bench) result(s *measuredSide) sideResult {
 	h := &s.sum.latencies
 	r := sideResult{
@@ -267,7 +266,7 @@ func (b *bench) result(s *measuredSide) sideResult {
 		P50:       milliseconds(h.quantile(0.5)),
 		P99:       milliseconds(h.quantile(0.99)),
 		P999:      milliseconds(h.quantile(0.999)),
-		Slices:    s.slice,
+		Slices:    s.turns,
 	}
 	if b.family != nil && h.total > 0 {
 		server := s.cpu.service
@@ -275,8 +274,9 @@ func (b *bench) result(s *measuredSide) sideResult {
 			server = s.cpu.echo
 		}
 		each := func(ticks int64) float64 {
-			// Processes are read one after the other: the time of one that ends
-			// meanwhile may be missed once, and is found again.
+			// The processes are read one after another: the CPU time of a process that
+			// ends at the same time may be missed in one reading and appear in the
+			// next.
 			return max(0, float64(ticks)/ticksPerSecond/float64(h.total)*1000)
 		}
 		r.CPU = &cpuCost{Server: each(server), Broker: each(s.cpu.broker), Database: each(s.cpu.database)}

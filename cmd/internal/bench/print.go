@@ -31,17 +31,16 @@ func (s setup) text() string {
 	text += fmt.Sprintf(", %d partitions in %s queues, RabbitMQ %s", s.Partitions, s.QueueType, s.RabbitMQ)
 	switch {
 	case s.PostgreSQL == "":
-		return text + ", and a database out of reach."
+		return text + ", and an unreachable database."
 	case s.Durable:
 		return text + ", PostgreSQL " + s.PostgreSQL + "."
 	}
 	return text + ", PostgreSQL " + s.PostgreSQL + ", whose commits do not wait for the disk."
 }
 
-// printSpeed prints each case, and below it what it was compared with and how it
-// compares.
+// printSpeed prints the rate and the latency of each case and its baselines.
 func (r *report) printSpeed(w io.Writer) {
-	fmt.Fprintln(w, "Ratios are the service's to what the line is of, over the slices that were measured one after the other:")
+	fmt.Fprintln(w, "Ratios are the service's value divided by the baseline's, over all pairs of turns:")
 	t := cli.NewTable(w, "CASE", "IN FLIGHT", "PER SECOND", "P50 MS", "P99 MS", "P99.9 MS", "RATE RATIO (MIN-MAX)", "P50 RATIO (MIN-MAX)")
 	for _, c := range r.Cells {
 		for i, s := range c.Sides {
@@ -64,7 +63,7 @@ func (s *spread) text() string {
 	return fmt.Sprintf("%s (%s-%s)", digits(s.Median), digits(s.Min), digits(s.Max))
 }
 
-// printCost prints what requests cost, as far as that is known.
+// printCost prints the cost of requests, if it is known.
 func (r *report) printCost(w io.Writer) {
 	known := false
 	for _, c := range r.Cells {
@@ -73,7 +72,7 @@ func (r *report) printCost(w io.Writer) {
 	if !known {
 		return
 	}
-	fmt.Fprintln(w, "CPU seconds per 1,000 requests, and the database's part in each request:")
+	fmt.Fprintln(w, "CPU seconds per 1,000 requests, and what the database does for each request:")
 	t := cli.NewTable(w, "CASE", "IN FLIGHT", "SERVICE", "BROKER", "DATABASE", "ROUND TRIPS", "TRANSACTIONS", "WRITE COMMITS", "ROWS", "WAL BYTES", "WRITE COMMITS/S")
 	for _, c := range r.Cells {
 		for i, s := range c.Sides {
@@ -122,8 +121,8 @@ func (r *report) printTargets(w io.Writer) {
 	}
 }
 
-// digits shows a number that is not negative with three digits, or all those
-// before the point.
+// digits formats a number that is not negative with three digits, or with all digits
+// before the decimal point.
 func digits(x float64) string {
 	decimals := 3
 	for limit := 1.0; x >= limit && decimals > 0; limit *= 10 {

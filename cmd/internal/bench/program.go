@@ -18,42 +18,41 @@ import (
 	"github.com/glotpod/ident/config"
 )
 
-const about = `Measures the service, in turn with an echo: a consumer that answers each request
-with the same user, on the same machine, asked by the same load over the same
-connections. What is measured is what the service costs beside that. Targets are
-ratios to it.
+const about = `Measures the service in turn with an echo, a consumer that replies to each request
+with the same user. Both run on the same machine and get the same load over the same
+connections. The ratio between them is the cost of the service. Targets are ratios.
 
   glotpod-ident-bench --local 1
   glotpod-ident-bench --cases patch,create --in-flight 32 --save before.json
   glotpod-ident-bench compare before.json after.json
 
-With --local it starts instances, a RabbitMQ and a durable PostgreSQL of its own in
-a temporary folder (TMPDIR names where), and removes them at the end. Without, it
-measures the cluster that the settings lead to: it creates users whose email
-begins with "bench-", and deletes them at the end; subscribers are notified of
-them as of any others. What only a database within reach tells is left out
-otherwise, and so is CPU time.
+With --local it starts instances of glotpod-ident, a RabbitMQ and a durable
+PostgreSQL with their data in a temporary folder (see TMPDIR), and removes them at
+the end. Without --local it measures the cluster in the settings: it creates users
+whose email begins with "bench-" and deletes them at the end; subscribers get
+notifications for them. It then measures no CPU time, and measures the database only
+if it is reachable.
 
-A get, a get by email, a patch and a create go to the shared queue, what is named
--direct to the user's partition; patch-one patches the same user each time; mix is
-nine gets for each patch. "row lock" is a
-patch made without the service: one transaction that locks the user's row, over
-pgx. "commit" is an update of one row.
+The cases get, get-email, patch and create use the shared queue. The cases whose
+name ends with -direct use the partition queue of the user. patch-one patches the
+same user each time. mix has nine gets for each patch. "row lock" is a patch without
+the service: one transaction that locks the row of the user. "commit" is an update
+of one row.
 
-Ends with status 0 also when a target is missed, 1 when a request failed, 129 when
-RabbitMQ is out of reach.`
+Exit status: 0 also if a target is missed, 1 if a request failed, 129 if RabbitMQ
+is unreachable.`
 
-// options say what is to be measured.
+// options are the options of a run.
 type options struct {
-	local      int // instances to start; 0: none, there is a cluster
+	local      int // instances to start; 0: measure a running cluster
 	queueType  string
 	partitions int
 	inFlight   []int
 	cases      []benchCase
-	duration   time.Duration // of each case with each number in flight
+	duration   time.Duration // of the measurement of each case with each number in flight
 	asJSON     bool
 	save       string // a file, "" for none
-	keep       bool   // the users
+	keep       bool   // do not delete the users
 }
 
 // Name is the name of the program.
@@ -104,14 +103,14 @@ func run(ctx context.Context, env *cli.Env, args []string) int {
 func parse(env *cli.Env, args []string) (o options, status int, done bool) {
 	flags := env.NewFlags("[compare before.json after.json]", about)
 	flags.IntVar(&o.local, "local", 0, "start `n` instances to measure, 1 to 9")
-	flags.StringVar(&o.queueType, "queue-type", config.QueueQuorum, "the `type` of the partitions' queues, quorum or classic, with --local")
-	flags.IntVar(&o.partitions, "partitions", 64, "how `many` partitions there are, with --local")
-	inFlight := flags.String("in-flight", "1,128", "`how many` requests are under way at once")
-	cases := flags.String("cases", caseNames(), "`what` is measured")
-	flags.DurationVar(&o.duration, "duration", 10*time.Second, "how long each case is measured with each number in flight, along with what it is compared with")
+	flags.StringVar(&o.queueType, "queue-type", config.QueueQuorum, "the `type` of the partition queues, quorum or classic, with --local")
+	flags.IntVar(&o.partitions, "partitions", 64, "the `number` of partitions, with --local")
+	inFlight := flags.String("in-flight", "1,128", "the `numbers` of requests in flight to measure with")
+	cases := flags.String("cases", caseNames(), "the `cases` to measure")
+	flags.DurationVar(&o.duration, "duration", 10*time.Second, "how long each case and its baselines are measured with each number in flight")
 	flags.BoolVar(&o.asJSON, "json", false, "print one JSON document, for programs")
-	flags.StringVar(&o.save, "save", "", "write that document to a `file` as well")
-	flags.BoolVar(&o.keep, "keep", false, "keep the users that were created")
+	flags.StringVar(&o.save, "save", "", "also write the JSON document to a `file`")
+	flags.BoolVar(&o.keep, "keep", false, "do not delete the users that were created")
 	if status, done := flags.Parse(args, 0); done {
 		return o, status, true
 	}
@@ -136,15 +135,15 @@ func (o options) check(given map[string]bool) error {
 	case given["local"] && (o.local < 1 || o.local > devcluster.MaxInstances):
 		return fmt.Errorf("--local is 1 to %d, not %d", devcluster.MaxInstances, o.local)
 	case o.local == 0 && (given["queue-type"] || given["partitions"]):
-		return errors.New("--queue-type and --partitions are for a cluster that is started by --local")
+		return errors.New("--queue-type and --partitions need --local")
 	case o.local > 0 && o.keep:
-		return errors.New("--keep is for a cluster that runs already")
+		return errors.New("--keep does not go with --local")
 	case o.queueType != config.QueueQuorum && o.queueType != config.QueueClassic:
 		return fmt.Errorf("--queue-type is quorum or classic, not %q", o.queueType)
 	case o.partitions < 1 || o.partitions > 1024:
 		return fmt.Errorf("--partitions is 1 to 1024, not %d", o.partitions)
 	case o.duration <= 0:
-		return fmt.Errorf("--duration is more than nothing, not %v", o.duration)
+		return fmt.Errorf("--duration must be positive, not %v", o.duration)
 	}
 	return nil
 }

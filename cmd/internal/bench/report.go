@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// reportFormat is the version of a report's form.
+// reportFormat is the version of the format of a report.
 const reportFormat = 1
 
-// A report is all that a run has measured. It is what is saved.
+// A report is the result of a run. It is what --save writes.
 type report struct {
 	Format  int       `json:"format"`
 	Version string    `json:"version"`
@@ -24,18 +24,18 @@ type report struct {
 type machine struct {
 	CPUs        int    `json:"cpus"`
 	System      string `json:"system"`
-	LoadAverage string `json:"load_average"`       // at the beginning, of 1, 5 and 15 minutes; "": not known
-	LoadAtEnd   string `json:"load_average_after"` // likewise
+	LoadAverage string `json:"load_average"`       // at the beginning, over 1, 5 and 15 minutes; "": unknown
+	LoadAtEnd   string `json:"load_average_after"` // at the end
 }
 
-// A setup says what was measured.
+// A setup describes the measured cluster.
 type setup struct {
-	Local      int    `json:"local"` // instances that were started for it; 0: it ran already
+	Local      int    `json:"local"` // instances that were started for the run; 0: the cluster was running
 	Partitions int    `json:"partitions"`
 	QueueType  string `json:"queue_type"`
 	RabbitMQ   string `json:"rabbitmq"`
-	PostgreSQL string `json:"postgresql,omitempty"` // "": out of reach
-	Durable    bool   `json:"durable"`              // commits wait for the disk; false as well where that is not known
+	PostgreSQL string `json:"postgresql,omitempty"` // "": unreachable
+	Durable    bool   `json:"durable"`              // commits wait for the disk; false if it is unknown
 }
 
 // A cell is a case with a number of requests in flight.
@@ -58,7 +58,7 @@ func (c *cell) side(name string) *sideResult {
 	return &c.Sides[i]
 }
 
-// A sideResult is the service, or something that was measured in turn with it.
+// A sideResult is the result of the service or of a baseline.
 type sideResult struct {
 	Name      string   `json:"name"`
 	Requests  int      `json:"requests"`
@@ -66,8 +66,8 @@ type sideResult struct {
 	P50       float64  `json:"p50_ms"`
 	P99       float64  `json:"p99_ms"`
 	P999      float64  `json:"p999_ms"`
-	Rate      *spread  `json:"rate_ratio,omitempty"` // the service's rate to this one's, over all pairs
-	Latency   *spread  `json:"p50_ratio,omitempty"`  // likewise
+	Rate      *spread  `json:"rate_ratio,omitempty"` // the service's rate divided by this one, over all pairs
+	Latency   *spread  `json:"p50_ratio,omitempty"`  // the same for the latency
 	CPU       *cpuCost `json:"cpu,omitempty"`
 	Slices    []point  `json:"slices"`
 }
@@ -79,35 +79,35 @@ type cpuCost struct {
 	Database float64 `json:"database_seconds_per_1000"`
 }
 
-// A point is what one slice came to.
+// A point is the result of one turn.
 type point struct {
 	PerSecond float64 `json:"requests_per_second"`
 	P50       float64 `json:"p50_ms"`
 }
 
-// A databaseShare is the database's share in the service's requests.
+// A databaseShare is what the database does for the requests to the service.
 type databaseShare struct {
 	CommitsPerSecond float64 `json:"write_commits_per_second"`
 	Commits          float64 `json:"write_commits_per_request"`
 	Transactions     float64 `json:"transactions_per_request"`
 
-	RoundTrips *float64 `json:"round_trips_per_request,omitempty"` // nil: not known
+	RoundTrips *float64 `json:"round_trips_per_request,omitempty"` // nil: unknown
 	Rows       float64  `json:"rows_written_per_request"`
 	WAL        float64  `json:"wal_bytes_per_request"`
 }
 
-// A outcome tells whether an aim was reached.
+// An outcome says whether a target was met.
 type outcome struct {
 	Target   string  `json:"target"`
-	Beside   string  `json:"beside"`
+	Baseline string  `json:"beside"`
 	Rate     bool    `json:"rate"`     // else latency, in ms
-	Measured float64 `json:"measured"` // in the middle of all slices
-	Limit    float64 `json:"limit"`    // likewise
+	Measured float64 `json:"measured"` // median of all turns
+	Limit    float64 `json:"limit"`    // median of all turns
 	Share    spread  `json:"share_of_limit"`
 	Met      bool    `json:"met"`
 }
 
-// A spread is how a ratio varied.
+// A spread is the median and the range of a ratio.
 type spread struct {
 	Median float64 `json:"median"`
 	Min    float64 `json:"min"`
@@ -132,13 +132,12 @@ func median(sorted []float64) float64 {
 	return sorted[half]
 }
 
-// overlaps reports whether two ratios may be the same, but for noise.
+// overlaps says whether the ranges overlap, so that a difference may be noise.
 func (s spread) overlaps(other spread) bool {
 	return s.Min <= other.Max && other.Min <= s.Max
 }
 
-// ratios compares slices that were measured one after the other. Those in which
-// nothing was answered do not count.
+// ratios returns the ratio of each pair of turns. It skips turns without replies.
 func ratios(a, b []point, of func(point) float64) (all []float64) {
 	for i := range min(len(a), len(b)) {
 		if x, y := of(a[i]), of(b[i]); x > 0 && y > 0 {
@@ -152,7 +151,7 @@ func rateOf(p point) float64 { return p.PerSecond }
 
 func latencyOf(p point) float64 { return p.P50 }
 
-// compareSides puts into each other side how the service compares with it.
+// compareSides sets the ratios of each baseline.
 func (c *cell) compareSides() {
 	service := c.Sides[0].Slices
 	for i := range c.Sides[1:] {
@@ -162,7 +161,7 @@ func (c *cell) compareSides() {
 	}
 }
 
-// judge tells which targets were reached, of those that were measured.
+// judge sets the outcomes of the targets for which there are measurements.
 func (c *cell) judge(targets []target) {
 	for _, a := range targets {
 		if a.inFlight != c.InFlight {
@@ -175,16 +174,16 @@ func (c *cell) judge(targets []target) {
 }
 
 func (a target) judge(c *cell) (o outcome, ok bool) {
-	beside, commit := c.side(a.beside), c.side(commitSide)
-	if beside == nil || a.commits > 0 && commit == nil {
+	baseline, commit := c.side(a.baseline), c.side(commitSide)
+	if baseline == nil || a.commits > 0 && commit == nil {
 		return o, false
 	}
 	of := latencyOf
 	if a.rate {
 		of = rateOf
 	}
-	limits := make([]point, len(beside.Slices))
-	for i, p := range beside.Slices {
+	limits := make([]point, len(baseline.Slices))
+	for i, p := range baseline.Slices {
 		limits[i] = point{PerSecond: a.times * p.PerSecond, P50: a.times * p.P50}
 		if a.commits > 0 {
 			limits[i].P50 += float64(a.commits) * commit.Slices[i].P50
@@ -194,7 +193,7 @@ func (a target) judge(c *cell) (o outcome, ok bool) {
 	if share == nil {
 		return o, false
 	}
-	o = outcome{Target: a.String(), Beside: a.beside, Rate: a.rate, Share: *share,
+	o = outcome{Target: a.String(), Baseline: a.baseline, Rate: a.rate, Share: *share,
 		Measured: middle(c.Sides[0].Slices, of), Limit: middle(limits, of)}
 	if o.Met = share.Median <= 1; a.rate {
 		o.Met = share.Median >= 1
@@ -214,12 +213,12 @@ func middle(points []point, of func(point) float64) float64 {
 func (r *report) encode() ([]byte, error) {
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
-		return nil, fmt.Errorf("encoding the result: %w", err)
+		return nil, fmt.Errorf("encode the result: %w", err)
 	}
 	return append(text, '\n'), nil
 }
 
-// readReport reads what was saved.
+// readReport reads a report that --save has written.
 func readReport(path string) (*report, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -227,14 +226,14 @@ func readReport(path string) (*report, error) {
 	}
 	r := new(report)
 	if err := json.Unmarshal(text, r); err != nil {
-		return nil, fmt.Errorf("%s is not what --save has written: %w", path, err)
+		return nil, fmt.Errorf("%s was not written by --save: %w", path, err)
 	}
 	if r.Format != reportFormat {
 		return nil, fmt.Errorf("%s has format %d, not %d", path, r.Format, reportFormat)
 	}
 	for _, c := range r.Cells {
 		if len(c.Sides) == 0 {
-			return nil, fmt.Errorf("%s has nothing measured of %s", path, c.Case)
+			return nil, fmt.Errorf("%s has no measurement of %s", path, c.Case)
 		}
 	}
 	return r, nil

@@ -13,7 +13,7 @@ import (
 	"github.com/glotpod/ident/cmd/internal/cli"
 )
 
-func TestBenchSpreadIsOfAllPairs(t *testing.T) {
+func TestSpread(t *testing.T) {
 	for _, test := range []struct {
 		values []float64
 		want   *spread
@@ -29,7 +29,7 @@ func TestBenchSpreadIsOfAllPairs(t *testing.T) {
 	}
 }
 
-func TestBenchRatiosLeaveOutSlicesWithoutAnAnswer(t *testing.T) {
+func TestRatiosSkipTurnsWithoutReplies(t *testing.T) {
 	a := []point{{10, 1}, {0, 0}, {30, 1}, {40, 1}}
 	b := []point{{5, 2}, {5, 2}, {0, 0}, {10, 4}}
 	if got := ratios(a, b, rateOf); !reflect.DeepEqual(got, []float64{2, 4}) {
@@ -58,7 +58,7 @@ func cellOf(name string, inFlight int, sides map[string]point) cell {
 	return c
 }
 
-func TestBenchJudgesEachTargetByWhatWasMeasuredBeside(t *testing.T) {
+func TestTargets(t *testing.T) {
 	cases, err := casesNamed("patch")
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +93,7 @@ func TestBenchJudgesEachTargetByWhatWasMeasuredBeside(t *testing.T) {
 	}
 }
 
-func TestBenchGivesEachSideItsTurns(t *testing.T) {
+func TestTurns(t *testing.T) {
 	for _, test := range []struct {
 		duration time.Duration
 		sides    int
@@ -117,7 +117,7 @@ func savedReport(cells ...cell) *report {
 		Cluster: setup{Local: 1, Partitions: 64, QueueType: "quorum", RabbitMQ: "3.10"}, Cells: cells}
 }
 
-func TestBenchReportIsReadAsItWasSaved(t *testing.T) {
+func TestReportFile(t *testing.T) {
 	saved := savedReport(cellOf("get", 1, map[string]point{serviceSide: {100, 2}, echoSide: {200, 1}}))
 	text, err := saved.encode()
 	if err != nil {
@@ -145,7 +145,7 @@ func TestBenchReportIsReadAsItWasSaved(t *testing.T) {
 	}
 }
 
-func TestBenchCompareSaysWhatHasChangedBesideTheEcho(t *testing.T) {
+func TestCompare(t *testing.T) {
 	side := func(service, echo float64) map[string]point {
 		return map[string]point{serviceSide: {service, 1}, echoSide: {echo, 1}}
 	}
@@ -177,7 +177,7 @@ func lineBeginning(text, word string) string {
 	return ""
 }
 
-func TestBenchReadsCPUTimeOfEachProcess(t *testing.T) {
+func TestCPUTime(t *testing.T) {
 	pid, p, ok := parseProcess([]byte("42 (a) (b) c) S 7 42 42 0 -1 4194560 1 2 3 4 100 20 3 4000 20 0 1 0 99 1 1\n"))
 	if want := (process{name: "a) (b) c", parent: 7, ticks: 4123}); !ok || pid != 42 || p != want {
 		t.Errorf("got %d, %+v, %v", pid, p, ok)
@@ -199,7 +199,7 @@ func TestBenchReadsCPUTimeOfEachProcess(t *testing.T) {
 	}
 }
 
-func TestBenchRefusesWhatItCannotDo(t *testing.T) {
+func TestWrongFlags(t *testing.T) {
 	for _, args := range [][]string{
 		{"--local", "0"}, {"--local", "10"}, {"--cases", "get,nothing"}, {"--in-flight", "0"}, {"--in-flight", "1,"},
 		{"--queue-type", "classic"}, {"--local", "1", "--queue-type", "stream"}, {"--partitions", "4"}, {"--local", "1", "--keep"}, {"--duration", "0s"}, {"--local", "1", "--partitions", "0"},

@@ -18,26 +18,26 @@ import (
 	"github.com/glotpod/ident/config"
 )
 
-// cleanUpTimeout is how long it may take to delete what was made.
+// cleanUpTimeout bounds the deletion of the users that were created.
 const cleanUpTimeout = 10 * time.Minute
 
 // A bench is a run of the benchmark.
 type bench struct {
 	options
-	name     string // tells it from others
+	name     string // distinguishes the run from others
 	config   *config.Config
 	version  string // of this program
 	progress *cli.StatusLine
-	part     string // which is being measured, of how many
+	part     string // the position of the current measurement, as in "2 of 8"
 	stderr   io.Writer
 	load     *loadGenerator
 	users    *userPool
-	database *database      // nil: out of reach
-	family   *processFamily // nil: CPU time is not known
+	database *database      // nil: unreachable
+	family   *processFamily // nil: CPU time is unknown
 }
 
-// runBenchmark measures, and leaves nothing behind. Once hurry is closed, it
-// waits for no more answers.
+// runBenchmark runs the benchmark and cleans up. Once hurry is closed, it waits for no
+// more replies.
 func runBenchmark(ctx context.Context, env *cli.Env, o options, hurry <-chan struct{}) (report *report, err error) {
 	b := &bench{options: o, name: strings.ToLower(rand.Text()[:10]), version: env.Version, progress: cli.NewStatusLine(env.Stderr), stderr: env.Stderr}
 	defer b.progress.Clear()
@@ -69,25 +69,25 @@ func runBenchmark(ctx context.Context, env *cli.Env, o options, hurry <-chan str
 	return b.measureAll(ctx, environ)
 }
 
-// closeUpon closes a load once hurry is closed, until the returned function is
-// called.
+// closeUpon closes a load once hurry is closed. release ends that.
 func closeUpon(hurry <-chan struct{}, load *loadGenerator) (release func()) {
-	over, ended := make(chan struct{}), make(chan struct{})
+	released, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
 		select {
 		case <-hurry:
 			load.close()
-		case <-over:
+		case <-released:
 		}
 	}()
 	return func() {
-		close(over)
+		close(released)
 		<-ended
 	}
 }
 
-// configure reads the settings, those of the database only where there are any.
+// configure reads the settings. Settings of the database are optional for a running
+// cluster.
 func (b *bench) configure(environ []string) (err error) {
 	if b.config, err = config.Load(environ); err == nil {
 		return nil
@@ -103,7 +103,7 @@ func (b *bench) configure(environ []string) (err error) {
 	return nil
 }
 
-// measureAll measures each case beside an echo that it starts.
+// measureAll starts an echo, creates users and measures each case.
 func (b *bench) measureAll(ctx context.Context, environ []string) (report *report, err error) {
 	direct := false
 	for _, c := range b.cases {
@@ -147,22 +147,22 @@ func (b *bench) measureAll(ctx context.Context, environ []string) (report *repor
 	return report, nil
 }
 
-// openDatabase connects to the database. One that is out of reach is no error
-// where the cluster was not started for this.
+// openDatabase connects to the database. For a running cluster, an unreachable database
+// is no error.
 func (b *bench) openDatabase(ctx context.Context) (err error) {
 	if b.config.Database.EncryptionKeys == nil {
 		return nil
 	}
 	b.database, err = openDatabase(ctx, b.config, b.name)
 	if err != nil && b.local == 0 && ctx.Err() == nil {
-		fmt.Fprintf(b.stderr, "glotpod-ident-bench: what the database tells is left out: %v\n", err)
+		fmt.Fprintf(b.stderr, "glotpod-ident-bench: the database is not measured: %v\n", err)
 		return nil
 	}
 	return err
 }
 
-// removeUsers deletes the users that were created, unless they are to be kept or
-// the database goes with them.
+// removeUsers deletes the users that were created, unless they are to be kept or the
+// whole database is deleted.
 func (b *bench) removeUsers(ctx context.Context) error {
 	if b.keep || b.local > 0 {
 		return nil
@@ -173,7 +173,7 @@ func (b *bench) removeUsers(ctx context.Context) error {
 	return b.users.removeAll(ctx, b.load)
 }
 
-// describe begins a report.
+// describe makes a report without cells.
 func (b *bench) describe(ctx context.Context) (*report, error) {
 	r := &report{
 		Format:  reportFormat,
@@ -189,13 +189,13 @@ func (b *bench) describe(ctx context.Context) (*report, error) {
 	var err error
 	r.Cluster.PostgreSQL, r.Cluster.Durable, err = b.database.describe(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("asking the database for its settings: %w", err)
+		return nil, fmt.Errorf("ask the database for its settings: %w", err)
 	}
 	return r, nil
 }
 
-// loadAverage returns how many processes wanted to run in the last 1, 5 and 15
-// minutes, "" where that is not known.
+// loadAverage returns the load averages over 1, 5 and 15 minutes, "" if they are
+// unknown.
 func loadAverage() string {
 	text, _ := os.ReadFile("/proc/loadavg") // only Linux has it
 	fields := strings.Fields(string(text))

@@ -15,30 +15,30 @@ import (
 )
 
 const (
-	// userCount is how many users requests are about, in turn.
+	// userCount is the number of users that requests use in turn.
 	userCount = 1000
 
-	// setUpInFlight is how many requests are under way while users are
-	// made and deleted.
+	// setUpInFlight is the number of requests in flight while users are created and
+	// deleted.
 	setUpInFlight = 64
 )
 
-// A request is what one caller asks for.
+// A request is one request of a caller.
 type request struct {
-	operation string // as a routing key
-	user      string // whose id is the routing key of the direct way; "": nobody's
+	operation string // the routing key of the operation
+	user      string // the id that routes a direct request; "": none
 	body      []byte
-	email     string // of the user that it creates; "": it creates none
+	email     string // of the user that the request creates; "": none
 }
 
-// userPool are the users whom requests are about, and those that requests
-// create. It is safe for concurrent use once it is set up.
+// A userPool holds the users that requests use, and those that requests create. After
+// setUp it is safe for concurrent use.
 type userPool struct {
-	run      string        // tells this run's users from all others
-	services uint64        // where their service ids begin
-	turn     atomic.Uint64 // of whom the next request is about
-	asked    atomic.Uint64 // how many were to be created
-	about    []user
+	run      string        // a part of the emails of the users
+	services uint64        // the first service id
+	turn     atomic.Uint64 // selects the user of the next request
+	creates  atomic.Uint64 // the number of requests to create a user
+	targets  []user
 
 	mu      sync.Mutex // guards the following field
 	created []user
@@ -54,20 +54,20 @@ func newUserPool(run string) *userPool {
 	return &userPool{run: run, services: rand.Uint64N(1 << 62)}
 }
 
-// one returns whose turn it is.
-func (u *userPool) one(turn uint64) user { return u.about[turn%uint64(len(u.about))] }
+// at returns the user of a turn.
+func (u *userPool) at(turn uint64) user { return u.targets[turn%uint64(len(u.targets))] }
 
 func (u *userPool) get() request { return u.getOf(u.turn.Add(1)) }
 
 func (u *userPool) getOf(turn uint64) request {
-	user := u.one(turn)
+	user := u.at(turn)
 	b := msgp.AppendMapHeader(make([]byte, 0, 24), 1)
 	b = msgp.AppendInt64(msgp.AppendString(b, "user_id"), user.id)
 	return request{operation: "rpc.user.get", user: user.key, body: b}
 }
 
 func (u *userPool) getByEmail() request {
-	user := u.one(u.turn.Add(1))
+	user := u.at(u.turn.Add(1))
 	b := msgp.AppendMapHeader(make([]byte, 0, 64), 1)
 	b = msgp.AppendString(msgp.AppendString(b, "email"), user.email)
 	return request{operation: "rpc.user.get", user: user.key, body: b}
@@ -75,13 +75,13 @@ func (u *userPool) getByEmail() request {
 
 func (u *userPool) patch() request {
 	turn := u.turn.Add(1)
-	return u.rename(u.one(turn), turn)
+	return u.rename(u.at(turn), turn)
 }
 
-// patchOne is about the same user each time.
-func (u *userPool) patchOne() request { return u.rename(u.one(0), u.turn.Add(1)) }
+// patchOne patches the same user each time.
+func (u *userPool) patchOne() request { return u.rename(u.at(0), u.turn.Add(1)) }
 
-// rename gives a user a name that nobody had before.
+// rename changes the name of a user to a new one.
 func (u *userPool) rename(user user, turn uint64) request {
 	b := msgp.AppendMapHeader(make([]byte, 0, 96), 2)
 	b = msgp.AppendInt64(msgp.AppendString(b, "user_id"), user.id)
@@ -93,17 +93,17 @@ func (u *userPool) rename(user user, turn uint64) request {
 	return request{operation: "rpc.user.patch", user: user.key, body: b}
 }
 
-// mixed makes nine gets for each patch.
+// mixed returns nine gets for each patch.
 func (u *userPool) mixed() request {
 	turn := u.turn.Add(1)
 	if turn%10 == 0 {
-		return u.rename(u.one(turn/10), turn)
+		return u.rename(u.at(turn/10), turn)
 	}
 	return u.getOf(turn)
 }
 
 func (u *userPool) create() request {
-	n := u.asked.Add(1)
+	n := u.creates.Add(1)
 	email := fmt.Sprintf("bench-%s-%d@bench.invalid", u.run, n)
 	b := appendUser(make([]byte, 0, 256), 0, email, u.services+n)
 	return request{operation: "rpc.user.create", user: strconv.FormatUint(n, 10), body: b, email: email}
@@ -115,8 +115,8 @@ func (u *userPool) remove(user user) request {
 	return request{operation: "rpc.user.delete", user: user.key, body: b}
 }
 
-// appendUser appends a user as create takes it or, with an id that is not
-// 0, as get shows it.
+// appendUser appends a user in the form of a create request or, if id is not 0, of the
+// reply to a get.
 func appendUser(b []byte, id int64, email string, service uint64) []byte {
 	if id == 0 {
 		b = msgp.AppendMapHeader(b, 4)
@@ -132,16 +132,16 @@ func appendUser(b []byte, id int64, email string, service uint64) []byte {
 	return msgp.AppendString(msgp.AppendString(b, "access_token"), "bench-0123456789abcdef0123456789abcdef")
 }
 
-// answered notes the user whom a request has created, if any.
-func (u *userPool) onReply(r request, answer []byte) error {
+// onReply records the user that a request has created.
+func (u *userPool) onReply(r request, reply []byte) error {
 	if r.email == "" {
 		return nil
 	}
 	const begin = "\x81\xa6result\x81\xa7user_id"
-	rest, ok := bytes.CutPrefix(answer, []byte(begin))
+	rest, ok := bytes.CutPrefix(reply, []byte(begin))
 	id, _, err := msgp.ReadInt64Bytes(rest)
 	if !ok || err != nil {
-		return errors.New("the answer to a create has no user_id")
+		return errors.New("the reply to a create has no user_id")
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -149,17 +149,17 @@ func (u *userPool) onReply(r request, answer []byte) error {
 	return nil
 }
 
-// setUp creates the users whom requests are about, and asks for each of them, so
-// that those who own them have them in memory.
+// setUp creates the users that requests use. It gets each of them once, so that their
+// owners have them in the cache.
 func (u *userPool) setUp(ctx context.Context, load *loadGenerator) error {
 	creates := work{next: take(userCount, u.create), way: sharedRoute, persistent: true, onReply: u.onReply}
 	if _, err := load.run(ctx, creates, setUpInFlight, time.Hour); err != nil {
-		return fmt.Errorf("creating users: %w", err)
+		return fmt.Errorf("create users: %w", err)
 	}
-	u.about = u.created[:len(u.created):len(u.created)]
-	gets := work{next: take(len(u.about), u.get), way: directRoute}
+	u.targets = u.created[:len(u.created):len(u.created)]
+	gets := work{next: take(len(u.targets), u.get), way: directRoute}
 	if _, err := load.run(ctx, gets, setUpInFlight, time.Hour); err != nil {
-		return fmt.Errorf("reading users: %w", err)
+		return fmt.Errorf("get users: %w", err)
 	}
 	return nil
 }
@@ -175,12 +175,12 @@ func (u *userPool) removeAll(ctx context.Context, load *loadGenerator) error {
 		return u.remove(u.created[i-1]), true
 	}}
 	if _, err := load.run(ctx, deletes, setUpInFlight, time.Hour); err != nil {
-		return fmt.Errorf("deleting the users whose email begins with bench-%s-: %w", u.run, err)
+		return fmt.Errorf("delete the users whose email begins with bench-%s-: %w", u.run, err)
 	}
 	return nil
 }
 
-// take returns what makes n requests and no more.
+// take returns a function that returns n requests.
 func take(n int, next func() request) func() (request, bool) {
 	var taken atomic.Int64
 	return func() (request, bool) {
