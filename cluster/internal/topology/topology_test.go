@@ -1,0 +1,382 @@
+package topology
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// A fakeBroker records the methods that are called on its channels.
+type fakeBroker struct {
+	mu       sync.Mutex // guards the following fields
+	calls    []string
+	errs     map[string]error // by call
+	exchange bool             // whether the direct exchange exists
+	open     int              // channels
+	apart    int              // connections of their own
+}
+
+func (b *fakeBroker) call(format string, args ...any) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	call := fmt.Sprintf(format, args...)
+	b.calls = append(b.calls, call)
+	return b.errs[call]
+}
+
+// take returns the calls since the last one.
+func (b *fakeBroker) take() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	calls := b.calls
+	b.calls = nil
+	return calls
+}
+
+func (b *fakeBroker) channel() (Channel, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.open++
+	return fakeChannel{b}, b.errs["open"]
+}
+
+type fakeChannel struct{ broker *fakeBroker }
+
+func (c fakeChannel) QueueDeclare(name string, durable, _, exclusive, _ bool, args amqp.Table) (amqp.Queue, error) {
+	if !durable || exclusive {
+		return amqp.Queue{}, errors.New("the queue is lost when the broker restarts")
+	}
+	return amqp.Queue{Name: name}, c.broker.call("declare %s %v", name, args["x-queue-type"])
+}
+
+func (c fakeChannel) QueueBind(name, key, exchange string, _ bool, _ amqp.Table) error {
+	return c.broker.call("bind %s to %s by %s", name, exchange, key)
+}
+
+func (c fakeChannel) QueueUnbind(name, key, exchange string, _ amqp.Table) error {
+	return c.broker.call("unbind %s from %s by %s", name, exchange, key)
+}
+
+func (c fakeChannel) ExchangeDeclare(name, kind string, _, _, _, _ bool, args amqp.Table) error {
+	return c.broker.call("exchange %s %s %v", name, kind, args["alternate-exchange"])
+}
+
+func (c fakeChannel) ExchangeDeclarePassive(name, _ string, _, _, _, _ bool, _ amqp.Table) error {
+	err := c.broker.call("look for %s", name)
+	c.broker.mu.Lock()
+	defer c.broker.mu.Unlock()
+	if err == nil && !c.broker.exchange {
+		c.broker.exchange = true // it is declared next
+		return &amqp.Error{Code: amqp.NotFound}
+	}
+	return err
+}
+
+func (c fakeChannel) Close() error {
+	c.broker.mu.Lock()
+	defer c.broker.mu.Unlock()
+	c.broker.open--
+	return nil
+}
+
+// newTopology returns a topology of 6 partitions at a broker without anything.
+func newTopology(b *fakeBroker) (*Topology, *observer.ObservedLogs) {
+	core, logs := observer.New(zapcore.DebugLevel)
+	return New(Options{
+		Open: b.channel,
+		OpenApart: func(context.Context) (Channel, func(), error) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.apart++
+			return fakeChannel{b}, func() { b.mu.Lock(); defer b.mu.Unlock(); b.apart-- }, b.errs["connect"]
+		},
+		Partitions: 6, QueueType: Quorum, Log: zap.New(core),
+	}), logs
+}
+
+const (
+	declareHashCall = "exchange glotpod.ident x-consistent-hash glotpod.ident.unrouted"
+	lookForCall     = "look for glotpod.ident"
+	bindSharedCall  = "bind glotpod.rpc/ident to amq.topic by rpc.user.#"
+)
+
+// bindings returns the partitions whose queues were bound or unbound, in order.
+func bindings(calls []string, verb string) (partitions []int) {
+	for _, call := range calls {
+		var p int
+		if n, _ := fmt.Sscanf(call, verb+" glotpod.rpc/ident/%d", &p); n == 1 {
+			partitions = append(partitions, p)
+		}
+	}
+	return partitions
+}
+
+var inOrder = []int{0, 1, 2, 3, 4, 5}
+
+func TestDeclare(t *testing.T) {
+	t.Run("all_in_order", func(t *testing.T) {
+		b := new(fakeBroker)
+		topology, _ := newTopology(b)
+		if err := topology.Declare(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		calls := b.take()
+		if first := calls[:2]; !slices.Equal(first, []string{"declare glotpod.rpc/ident <nil>", bindSharedCall}) {
+			t.Errorf("first comes %v", first)
+		}
+		declared := bindings(calls, "declare")
+		slices.Sort(declared) // several channels declare at the same time
+		if !slices.Equal(declared, inOrder) || !slices.Contains(calls, "declare glotpod.rpc/ident/0003 quorum") {
+			t.Errorf("declared were %v", calls)
+		}
+		if bound := bindings(calls, "bind"); !slices.Equal(bound, inOrder) {
+			t.Errorf("bound were %v", bound)
+		}
+		if !slices.Contains(calls, declareHashCall) || !slices.Contains(calls, "bind glotpod.rpc/ident to glotpod.ident.unrouted by ") {
+			t.Errorf("the direct exchange is not there, or loses requests: %v", calls)
+		}
+		if last := calls[len(calls)-1]; last != lookForCall {
+			t.Errorf("the bindings are not waited for: the last call is %s", last)
+		}
+		if b.open != 0 || b.apart != 0 {
+			t.Errorf("%d channels and %d connections are open", b.open, b.apart)
+		}
+	})
+
+	for name, x := range map[string]struct {
+		call  string
+		code  int
+		setup bool
+	}{
+		"forbidden_shared_queue_is_a_setup_error": {"declare glotpod.rpc/ident <nil>", amqp.AccessRefused, true},
+		"other_shared_queue_is_a_setup_error":     {"declare glotpod.rpc/ident <nil>", amqp.PreconditionFailed, true},
+		"forbidden_binding_is_a_setup_error":      {bindSharedCall, amqp.AccessRefused, true},
+		"other_partition_queue_is_a_setup_error":  {"declare glotpod.rpc/ident/0004 quorum", amqp.PreconditionFailed, true},
+		"forbidden_partition_binding_is_one":      {"bind glotpod.rpc/ident/0002 to glotpod.ident by 1", amqp.AccessRefused, true},
+		"a_broker_that_is_short_of_memory_is_not": {"declare glotpod.rpc/ident/0004 quorum", amqp.ResourceError, false},
+		"a_broker_that_is_being_stopped_is_not":   {lookForCall, amqp.ConnectionForced, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := &fakeBroker{errs: map[string]error{x.call: &amqp.Error{Code: x.code}}}
+			topology, _ := newTopology(b)
+			err := topology.Declare(t.Context())
+			var setup *SetupError
+			if err == nil || errors.As(err, &setup) != x.setup || !IsCode(err, x.code) {
+				t.Errorf("the error is %v", err)
+			}
+			if b.open != 0 {
+				t.Errorf("%d channels are open", b.open)
+			}
+		})
+	}
+
+	for name, x := range map[string]struct {
+		code int
+		why  string
+	}{
+		"a_missing_plugin_leaves_the_shared_queue":     {amqp.CommandInvalid, "rabbitmq_consistent_hash_exchange"},
+		"a_forbidden_exchange_leaves_the_shared_queue": {amqp.AccessRefused, "may not configure"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := &fakeBroker{errs: map[string]error{declareHashCall: &amqp.Error{Code: x.code}}}
+			topology, logs := newTopology(b)
+			if err := topology.Declare(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if bound := bindings(b.take(), "bind"); len(bound) > 0 {
+				t.Errorf("bound were %v", bound)
+			}
+			all := logs.All()
+			if len(all) != 1 || all[0].Level != zap.WarnLevel || !strings.Contains(fmt.Sprint(all[0].ContextMap()["why"]), x.why) {
+				t.Errorf("the log has %v", all)
+			}
+			if b.apart != 0 {
+				t.Errorf("%d connections are open", b.apart)
+			}
+		})
+	}
+
+	t.Run("an_exchange_of_another_program_is_used", func(t *testing.T) {
+		b := &fakeBroker{exchange: true, errs: map[string]error{declareHashCall: &amqp.Error{Code: amqp.PreconditionFailed}}}
+		topology, logs := newTopology(b)
+		if err := topology.Declare(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if bound := bindings(b.take(), "bind"); !slices.Equal(bound, inOrder) || logs.Len() != 1 {
+			t.Errorf("bound were %v, and the log has %v", bound, logs.All())
+		}
+	})
+
+	t.Run("no_connection_is_an_error", func(t *testing.T) {
+		down := errors.New("down")
+		for _, at := range []string{"open", "connect"} {
+			topology, _ := newTopology(&fakeBroker{errs: map[string]error{at: down}})
+			if err := topology.Declare(t.Context()); !errors.Is(err, down) {
+				t.Errorf("%s: the error is %v", at, err)
+			}
+		}
+	})
+}
+
+func TestPartitionArguments(t *testing.T) {
+	if a := PartitionArguments(Classic); a != nil {
+		t.Errorf("a classic queue has %v", a)
+	}
+	if a := PartitionArguments(Quorum); a["x-single-active-consumer"] != true || a["x-delivery-limit"] != int32(unlimitedDeliveries) {
+		t.Errorf("a quorum queue has %v", a)
+	}
+	if q := PartitionQueue(42); q != "glotpod.rpc/ident/0042" {
+		t.Errorf("the queue is %s", q)
+	}
+}
+
+// A fakeLock allows a rebind if that was asked for.
+type fakeLock struct {
+	mu        sync.Mutex // guards the following fields
+	refuse    bool
+	err       error
+	intervals []time.Duration
+}
+
+func (l *fakeLock) TryRebind(ctx context.Context, interval time.Duration, rebind func(context.Context) error) (bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.intervals = append(l.intervals, interval)
+	if l.refuse || l.err != nil {
+		return false, l.err
+	}
+	return true, rebind(ctx)
+}
+
+// repairing runs a test with a Repairer that runs, in a synctest bubble.
+func repairing(t *testing.T, name string, b *fakeBroker, l *fakeLock, test func(*testing.T, *Repairer, *int, *observer.ObservedLogs)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			topology, logs := newTopology(b)
+			rebinds := 0
+			r := NewRepairer(topology, l, func() { rebinds++ })
+			ctx, cancel := context.WithCancel(t.Context())
+			var running sync.WaitGroup
+			running.Go(func() { r.Run(ctx) })
+			test(t, r, &rebinds, logs)
+			cancel()
+			running.Wait()
+		})
+	})
+}
+
+func TestRepairer(t *testing.T) {
+	b, l := &fakeBroker{exchange: true}, new(fakeLock)
+	repairing(t, "rebinds_in_order_when_misrouted", b, l, func(t *testing.T, r *Repairer, rebinds *int, _ *observer.ObservedLogs) {
+		for range 100 {
+			r.ReportMisrouted() // does not block
+		}
+		synctest.Wait()
+		calls := b.take()
+		if unbound, bound := bindings(calls, "unbind"), bindings(calls, "bind"); !slices.Equal(unbound, inOrder) || !slices.Equal(bound, inOrder) {
+			t.Errorf("unbound were %v, bound %v", unbound, bound)
+		}
+		if *rebinds != 1 {
+			t.Errorf("%d rebinds", *rebinds)
+		}
+		if first := slices.IndexFunc(calls, func(c string) bool { return strings.HasPrefix(c, "unbind") }); len(bindings(calls[:first], "declare")) != 6 {
+			t.Error("a queue that is missing keeps later ones from being bound")
+		}
+	})
+
+	l = new(fakeLock)
+	repairing(t, "rebinds_less_often_if_it_does_not_help", &fakeBroker{exchange: true}, l, func(t *testing.T, r *Repairer, _ *int, _ *observer.ObservedLogs) {
+		for range 9 {
+			r.ReportMisrouted()
+			time.Sleep(2 * rebindPause)
+		}
+		want := []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second, 80 * time.Second, 160 * time.Second, 320 * time.Second, 600 * time.Second, 600 * time.Second, 600 * time.Second}
+		if !slices.Equal(l.intervals, want) {
+			t.Errorf("the intervals are %v", l.intervals)
+		}
+		time.Sleep(3 * longestRebindInterval)
+		r.ReportMisrouted()
+		synctest.Wait()
+		if last := l.intervals[len(l.intervals)-1]; last != firstRebindInterval {
+			t.Errorf("after a long time the interval is %v", last)
+		}
+	})
+
+	l = &fakeLock{refuse: true}
+	b = &fakeBroker{exchange: true}
+	repairing(t, "leaves_it_to_another_instance", b, l, func(t *testing.T, r *Repairer, rebinds *int, logs *observer.ObservedLogs) {
+		r.ReportMisrouted()
+		time.Sleep(2 * rebindPause)
+		r.ReportMisrouted()
+		synctest.Wait()
+		if calls := b.take(); len(bindings(calls, "unbind")) > 0 || *rebinds != 0 || logs.Len() > 0 {
+			t.Errorf("the calls are %v", calls)
+		}
+		if !slices.Equal(l.intervals, []time.Duration{firstRebindInterval, firstRebindInterval}) {
+			t.Errorf("the intervals are %v", l.intervals)
+		}
+	})
+
+	l = &fakeLock{err: errors.New("down")}
+	repairing(t, "logs_a_failed_rebind", &fakeBroker{exchange: true}, l, func(t *testing.T, r *Repairer, rebinds *int, logs *observer.ObservedLogs) {
+		r.ReportMisrouted()
+		synctest.Wait()
+		if *rebinds != 0 || logs.FilterMessage("rebinding the partition queues failed").Len() != 1 {
+			t.Errorf("the log has %v", logs.All())
+		}
+	})
+
+	b = &fakeBroker{exchange: true}
+	repairing(t, "declares_a_missing_queue_once_per_second", b, new(fakeLock), func(t *testing.T, r *Repairer, _ *int, _ *observer.ObservedLogs) {
+		for range 29 {
+			r.ReportMissing()
+			time.Sleep(declarePause / 10)
+		}
+		calls := b.take()
+		if n := len(bindings(calls, "declare")); n != 3*6 {
+			t.Errorf("%d declarations in three seconds", n)
+		}
+		if len(bindings(calls, "unbind")) > 0 {
+			t.Error("the queues were unbound")
+		}
+	})
+
+	b = &fakeBroker{exchange: true}
+	repairing(t, "declares_all_now_and_then", b, new(fakeLock), func(t *testing.T, _ *Repairer, _ *int, _ *observer.ObservedLogs) {
+		time.Sleep(declareEvery - time.Millisecond)
+		calls := b.take()
+		shared := 0
+		for _, call := range calls {
+			if call == bindSharedCall {
+				shared++
+			}
+		}
+		if len(bindings(calls, "declare")) > 0 || shared != int(declareEvery/declareSharedEvery)-1 {
+			t.Errorf("before its time: %v", calls)
+		}
+		time.Sleep(2 * time.Millisecond)
+		if n := len(bindings(b.take(), "declare")); n != 6 {
+			t.Errorf("%d queues were declared", n)
+		}
+	})
+
+	b = &fakeBroker{exchange: true, errs: map[string]error{bindSharedCall: &amqp.Error{Code: amqp.AccessRefused}}}
+	repairing(t, "logs_what_cannot_be_declared", b, new(fakeLock), func(t *testing.T, _ *Repairer, _ *int, logs *observer.ObservedLogs) {
+		time.Sleep(2*declareEvery + time.Second)
+		if n := logs.FilterMessage("queues and exchanges not declared").Len(); n != 2 {
+			t.Errorf("the log has %v", logs.All())
+		}
+	})
+}
