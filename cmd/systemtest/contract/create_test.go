@@ -12,19 +12,17 @@ import (
 
 func TestCreate(t *testing.T) {
 	t.Parallel()
-	t.Run("stored", testCreateStored)
-	t.Run("id_is_ignored", testCreateIdIsIgnored)
-	t.Run("refused", testCreateRefused)
-	t.Run("long_email", testCreateLongEmail)
+	x := serve(t)
+	x.run(t, "id_is_ignored", testCreateIDIsIgnored)
+	x.run(t, "stored", testCreateStored)
+	x.run(t, "refused", testCreateRefused)
+	x.run(t, "long_email", testCreateLongEmail)
 	t.Run("same_email_concurrently", testCreateSameEmailConcurrently)
 	t.Run("tokens_are_sealed", testCreateTokensAreSealed)
 }
 
-func testCreateStored(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	s.Serve(t)
-	c := s.NewCaller(t)
+func testCreateStored(t *testing.T, x *served) {
+	c := x.caller
 	account := func(id any) dict { return harness.Changed(harness.NewAccount(), dict{"id": id}) }
 	for name, u := range map[string]dict{
 		"github":                harness.NewUser("github"),
@@ -53,11 +51,8 @@ func testCreateStored(t *testing.T) {
 	}
 }
 
-func testCreateIdIsIgnored(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	s.Serve(t)
-	c := s.NewCaller(t)
+func testCreateIDIsIgnored(t *testing.T, x *served) {
+	c := x.caller
 	first := c.Create(t, harness.NewUser())
 	for _, id := range []any{first["id"], 0, -5, 77, math.MaxInt64, uint64(math.MaxUint64)} {
 		u := harness.NewUser()
@@ -69,11 +64,8 @@ func testCreateIdIsIgnored(t *testing.T) {
 	}
 }
 
-func testCreateRefused(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	s.Serve(t)
-	c := s.NewCaller(t)
+func testCreateRefused(t *testing.T, x *served) {
+	s, c := x.site, x.caller
 	other := c.Create(t, harness.NewUser("github", "facebook"))
 	before := s.Contents(t)
 	with := func(key string, v any) dict {
@@ -136,11 +128,8 @@ func wrongAccounts(with func(string, any) dict, service string) (all []dict) {
 
 // The index over emails has room for some 2,600 bytes, if they cannot be
 // compressed.
-func testCreateLongEmail(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	s.Serve(t)
-	c := s.NewCaller(t)
+func testCreateLongEmail(t *testing.T, x *served) {
+	c := x.caller
 	for _, size := range []int{254, 2000, 2600, 2601, 2700, 2704, 3000, 10_000, 500_000} {
 		email := "s3cret"
 		for len(email) < size {

@@ -23,17 +23,15 @@ func bodyOf(size int) []byte {
 
 func TestError(t *testing.T) {
 	t.Parallel()
-	t.Run("decode_error", testErrorDecodeError)
-	t.Run("unknown_operation", testErrorUnknownOperation)
-	t.Run("bad_request", testErrorBadRequest)
+	x := serve(t)
+	x.run(t, "decode_error", testErrorDecodeError)
+	x.run(t, "unknown_operation", testErrorUnknownOperation)
+	x.run(t, "bad_request", testErrorBadRequest)
 	t.Run("unreadable_token", testErrorUnreadableToken)
 }
 
-func testErrorDecodeError(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	v := s.Serve(t)
-	c := s.NewCaller(t)
+func testErrorDecodeError(t *testing.T, x *served) {
+	v, c := x.instance, x.caller
 	u := c.Create(t, harness.NewUser())
 	whole := harness.Pack(dict{"user_id": u["id"]})
 	nested := func(depth int) []byte {
@@ -80,11 +78,8 @@ func testErrorDecodeError(t *testing.T) {
 	v.CheckOneConnection(t)
 }
 
-func testErrorUnknownOperation(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	s.Serve(t)
-	c := s.NewCaller(t)
+func testErrorUnknownOperation(t *testing.T, x *served) {
+	c := x.caller
 	for _, key := range []string{"rpc.user.nope", "rpc.user.get.more", "rpc.user.get.", "rpc.user..get", "rpc.user.", "rpc.user",
 		"rpc.user.GET", "rpc.user.get\x00", "rpc.user.users.get", "rpc.user." + strings.Repeat("x", 246)} {
 		m := c.NewRequest("", dict{"user_id": 1})
@@ -93,11 +88,8 @@ func testErrorUnknownOperation(t *testing.T) {
 	}
 }
 
-func testErrorBadRequest(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	s.Serve(t)
-	c := s.NewCaller(t)
+func testErrorBadRequest(t *testing.T, x *served) {
+	s, c := x.site, x.caller
 	u := c.Create(t, harness.NewUser())
 	id := u["id"]
 	before := s.Contents(t)

@@ -9,16 +9,14 @@ import (
 
 func TestGet(t *testing.T) {
 	t.Parallel()
-	t.Run("all_arguments_must_match", testGetAllArgumentsMustMatch)
-	t.Run("wrong_arguments", testGetWrongArguments)
-	t.Run("integer_widths", testGetIntegerWidths)
+	x := serve(t) // integer_widths needs the user with id 1
+	x.run(t, "integer_widths", testGetIntegerWidths)
+	x.run(t, "all_arguments_must_match", testGetAllArgumentsMustMatch)
+	x.run(t, "wrong_arguments", testGetWrongArguments)
 }
 
-func testGetAllArgumentsMustMatch(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	s.Serve(t)
-	c := s.NewCaller(t)
+func testGetAllArgumentsMustMatch(t *testing.T, x *served) {
+	c := x.caller
 	ada := c.Create(t, harness.NewUser("github"))
 	bob := c.Create(t, harness.NewUser("facebook"))
 	eve := c.Create(t, harness.Changed(harness.NewUser("github", "facebook"), dict{"picture_url": "https://secret.example/eve.png", "name": "s3cret Ève 🦊"}))
@@ -58,11 +56,8 @@ func testGetAllArgumentsMustMatch(t *testing.T) {
 	}
 }
 
-func testGetWrongArguments(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	s.Serve(t)
-	c := s.NewCaller(t)
+func testGetWrongArguments(t *testing.T, x *served) {
+	c := x.caller
 	u := c.Create(t, harness.NewUser("github", "facebook"))
 	for _, id := range []any{"abc", "", "1", 10.38, 1.5, true, false, list{}, list{1}, dict{}, dict{"id": 1},
 		0, -1, 1 << 31, 1 << 32, 1<<32 + 1, math.MinInt64, math.MaxInt64, uint64(math.MaxUint64), math.Inf(1), math.NaN()} {
@@ -90,11 +85,8 @@ func testGetWrongArguments(t *testing.T) {
 }
 
 // Whatever msgpack has for a number counts as that number.
-func testGetIntegerWidths(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	s.Serve(t)
-	c := s.NewCaller(t)
+func testGetIntegerWidths(t *testing.T, x *served) {
+	c := x.caller
 	u := c.Create(t, harness.NewUser())
 	for _, one := range []string{"\x01", "\xcc\x01", "\xcd\x00\x01", "\xce\x00\x00\x00\x01", "\xcf\x00\x00\x00\x00\x00\x00\x00\x01",
 		"\xd0\x01", "\xd1\x00\x01", "\xd2\x00\x00\x00\x01", "\xd3\x00\x00\x00\x00\x00\x00\x00\x01",

@@ -113,20 +113,18 @@ func forgeries(t *testing.T, name string) map[string]string {
 
 func TestHostile(t *testing.T) {
 	t.Parallel()
-	t.Run("forged_direct_reply_to", testHostileForgedDirectReplyTo)
-	t.Run("reply_to_nowhere", testHostileReplyToNowhere)
-	t.Run("missing_properties", testHostileMissingProperties)
-	t.Run("headers", testHostileHeaders)
-	t.Run("huge_bodies", testHostileHugeBodies)
-	t.Run("patches", testHostilePatches)
+	x := serve(t)
+	x.run(t, "forged_direct_reply_to", testHostileForgedDirectReplyTo)
+	x.run(t, "reply_to_nowhere", testHostileReplyToNowhere)
+	x.run(t, "missing_properties", testHostileMissingProperties)
+	x.run(t, "headers", testHostileHeaders)
+	x.run(t, "huge_bodies", testHostileHugeBodies)
+	x.run(t, "patches", testHostilePatches)
 	t.Run("list_of_huge_users", testHostileListOfHugeUsers)
 }
 
-func testHostileForgedDirectReplyTo(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	v := s.Serve(t)
-	c := s.NewCaller(t)
+func testHostileForgedDirectReplyTo(t *testing.T, x *served) {
+	s, v, c := x.site, x.instance, x.caller
 	u := c.Create(t, harness.NewUser())
 	gone, err := harness.DialCaller(s.AMQPURL)
 	if err != nil {
@@ -145,11 +143,8 @@ func testHostileForgedDirectReplyTo(t *testing.T) {
 	}
 }
 
-func testHostileReplyToNowhere(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	v := s.Serve(t)
-	c := s.NewCaller(t)
+func testHostileReplyToNowhere(t *testing.T, x *served) {
+	v, c := x.instance, x.caller
 	u := c.Create(t, harness.NewUser())
 	for i, name := range []string{"nowhere", harness.RequestQueue + "/not", "amq.gen-gone", " ", "\x00", "\xff\xfe", strings.Repeat("x", 255),
 		"amq.rabbitmq.reply-to.", "amq.topic", "amq.rabbitmq.trace"} {
@@ -168,11 +163,8 @@ func testHostileReplyToNowhere(t *testing.T) {
 	harness.Eventually(t, "nothing goes round", func() bool { return c.DeclareQueue(t).Messages == 0 })
 }
 
-func testHostileMissingProperties(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	v := s.Serve(t)
-	c := s.NewCaller(t)
+func testHostileMissingProperties(t *testing.T, x *served) {
+	v, c := x.instance, x.caller
 	u := c.Create(t, harness.NewUser())
 	for _, operation := range []string{"get", "create", "patch", "delete", "list", "nope", ""} {
 		for _, body := range [][]byte{nil, {0xc0}, {0xc1}, harness.Pack(dict{})} {
@@ -191,11 +183,8 @@ func testHostileMissingProperties(t *testing.T) {
 	c.Ask(t, m).IsError(t, "operation_not_found")
 }
 
-func testHostileHeaders(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	v := s.Serve(t)
-	c := s.NewCaller(t)
+func testHostileHeaders(t *testing.T, x *served) {
+	s, v, c := x.site, x.instance, x.caller
 	raw := s.NewRawCaller(t)
 	u := c.Create(t, harness.NewUser())
 	value := func(kind byte, rest ...byte) []byte {
@@ -231,11 +220,8 @@ func testHostileHeaders(t *testing.T) {
 	}
 }
 
-func testHostileHugeBodies(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	v := s.Serve(t)
-	c := s.NewCaller(t)
+func testHostileHugeBodies(t *testing.T, x *served) {
+	v, c := x.instance, x.caller
 	u := c.Create(t, harness.NewUser())
 	body := bytes.Repeat([]byte{0x91}, 10_000_000)
 	for range 10 {
@@ -247,11 +233,8 @@ func testHostileHugeBodies(t *testing.T) {
 	staysUp(t, v, c, u)
 }
 
-func testHostilePatches(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	v := s.Serve(t)
-	c := s.NewCaller(t)
+func testHostilePatches(t *testing.T, x *served) {
+	s, v, c := x.site, x.instance, x.caller
 	u := c.Create(t, harness.NewUser())
 	before := s.Contents(t)
 	repeat := func(n int, o ...any) list { return slices.Repeat(list(o), n) }

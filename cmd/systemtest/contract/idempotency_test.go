@@ -18,10 +18,11 @@ func sentAgain(m *harness.Request) *harness.Request {
 
 func TestReplay(t *testing.T) {
 	t.Parallel()
+	x := serve(t) // message_id needs the user with id 1
+	x.run(t, "message_id", testReplayMessageID)
+	x.run(t, "other_encoding", testReplayOtherEncoding)
+	x.run(t, "same_id_of_another_request", testReplaySameIDOfAnotherRequest)
 	t.Run("same_reply", testReplaySameReply)
-	t.Run("message_id", testReplayMessageId)
-	t.Run("same_id_of_another_request", testReplaySameIdOfAnotherRequest)
-	t.Run("other_encoding", testReplayOtherEncoding)
 	t.Run("reads", testReplayReads)
 	t.Run("concurrent_copies", testReplayConcurrentCopies)
 }
@@ -90,10 +91,8 @@ func testReplaySameReply(t *testing.T) {
 	repeat("after a kill -9")
 }
 
-func testReplayMessageId(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	s.Serve(t)
+func testReplayMessageID(t *testing.T, x *served) {
+	s := x.site
 	c, elsewhere := s.NewCaller(t), s.NewCaller(t)
 	u := harness.NewUser()
 	m := c.NewRequest("create", u)
@@ -118,11 +117,8 @@ func testReplayMessageId(t *testing.T) {
 	}
 }
 
-func testReplaySameIdOfAnotherRequest(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	s.Serve(t)
-	c := s.NewCaller(t)
+func testReplaySameIDOfAnotherRequest(t *testing.T, x *served) {
+	c := x.caller
 	u := c.Create(t, harness.NewUser())
 	for _, byMessageID := range []bool{true, false} {
 		request := func(operation string, args any, like *harness.Request) *harness.Request {
@@ -159,11 +155,8 @@ func testReplaySameIdOfAnotherRequest(t *testing.T) {
 }
 
 // A caller may encode the same arguments in another way.
-func testReplayOtherEncoding(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	s.Serve(t)
-	c := s.NewCaller(t)
+func testReplayOtherEncoding(t *testing.T, x *served) {
+	c := x.caller
 	c.Create(t, harness.NewUser())
 	ops := func(b []byte, first, second string) []byte {
 		b = msgp.AppendMapHeader(msgp.AppendArrayHeader(b, 1), 3)

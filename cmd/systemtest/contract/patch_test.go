@@ -17,21 +17,19 @@ func patchedUser() dict {
 
 func TestPatch(t *testing.T) {
 	t.Parallel()
-	t.Run("RFC_6902", testPatchRFC6902)
-	t.Run("refused", testPatchRefused)
-	t.Run("unknown_user", testPatchUnknownUser)
-	t.Run("email_moves_to_another_user", testPatchEmailMovesToAnotherUser)
+	x := serve(t) // unknown_user needs that there is no user yet
+	x.run(t, "unknown_user", testPatchUnknownUser)
+	x.run(t, "RFC_6902", testPatchRFC6902)
+	x.run(t, "refused", testPatchRefused)
+	x.run(t, "email_moves_to_another_user", testPatchEmailMovesToAnotherUser)
 	t.Run("burst", testPatchBurst)
 	t.Run("small_mailbox", testPatchSmallMailbox)
 	t.Run("direct_order", testPatchDirectOrder)
 	t.Run("huge_user", testPatchHugeUser)
 }
 
-func testPatchRFC6902(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	s.Serve(t)
-	c := s.NewCaller(t)
+func testPatchRFC6902(t *testing.T, x *served) {
+	c := x.caller
 	for name, p := range map[string]struct {
 		ops  func(u dict) list
 		want func(u dict) dict // from the user before
@@ -134,11 +132,8 @@ func testPatchRFC6902(t *testing.T) {
 	}
 }
 
-func testPatchRefused(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	s.Serve(t)
-	c := s.NewCaller(t)
+func testPatchRefused(t *testing.T, x *served) {
+	s, c := x.site, x.caller
 	other := c.Create(t, patchedUser())
 	u := c.Create(t, harness.Changed(patchedUser(), dict{"picture_url": nil}))
 	before := s.Contents(t)
@@ -203,11 +198,8 @@ func testPatchRefused(t *testing.T) {
 	}
 }
 
-func testPatchUnknownUser(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	s.Serve(t)
-	c := s.NewCaller(t)
+func testPatchUnknownUser(t *testing.T, x *served) {
+	c := x.caller
 	for _, id := range []any{1, 0, -1, 1 << 31, int64(1) << 62, uint64(1) << 63} {
 		c.Call(t, "patch", dict{"user_id": id, "ops": list{}}).IsError(t, "not_found")
 		c.Call(t, "patch", dict{"user_id": id, "ops": list{op("replace", "/name", "s3cret")}}).IsError(t, "not_found")
@@ -217,11 +209,8 @@ func testPatchUnknownUser(t *testing.T) {
 }
 
 // What a user gives up, another can have at once.
-func testPatchEmailMovesToAnotherUser(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	s.Serve(t)
-	c := s.NewCaller(t)
+func testPatchEmailMovesToAnotherUser(t *testing.T, x *served) {
+	c := x.caller
 	a, b := c.Create(t, patchedUser()), c.Create(t, patchedUser())
 	for _, key := range []string{"email", "github", "facebook"} {
 		fresh := patchedUser()[key]

@@ -15,22 +15,20 @@ import (
 
 func TestRequest(t *testing.T) {
 	t.Parallel()
-	t.Run("queue_declaration", testRequestQueueDeclaration)
+	x := serve(t)
+	x.run(t, "queue_declaration", testRequestQueueDeclaration)
+	x.run(t, "reply_to", testRequestReplyTo)
+	x.run(t, "without_reply_to", testRequestWithoutReplyTo)
+	x.run(t, "direct", testRequestDirect)
 	t.Run("waiting_before_the_start", testRequestWaitingBeforeTheStart)
-	t.Run("reply_to", testRequestReplyTo)
-	t.Run("without_reply_to", testRequestWithoutReplyTo)
-	t.Run("direct", testRequestDirect)
 	t.Run("direct_exchange_of_callers", testRequestDirectExchangeOfCallers)
 	t.Run("traceparent", testRequestTraceparent)
 	t.Run("deleted_queue", testRequestDeletedQueue)
 	t.Run("read_your_writes", testRequestReadYourWrites)
 }
 
-func testRequestQueueDeclaration(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	s.Serve(t)
-	c := s.NewCaller(t)
+func testRequestQueueDeclaration(t *testing.T, x *served) {
+	c := x.caller
 	if _, err := c.Channel.QueueDeclarePassive(harness.RequestQueue, true, false, false, false, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -60,11 +58,8 @@ func testRequestWaitingBeforeTheStart(t *testing.T) {
 	c.AwaitReply(t, get).IsError(t, "not_found")
 }
 
-func testRequestReplyTo(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	s.Serve(t)
-	c := s.NewCaller(t)
+func testRequestReplyTo(t *testing.T, x *served) {
+	c := x.caller
 	u := c.Create(t, harness.NewUser())
 	for name, change := range map[string]func(*harness.Request){
 		"the caller's own queue":    func(m *harness.Request) {},
@@ -91,11 +86,8 @@ func testRequestReplyTo(t *testing.T) {
 	}
 }
 
-func testRequestWithoutReplyTo(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	v := s.Serve(t)
-	c := s.NewCaller(t)
+func testRequestWithoutReplyTo(t *testing.T, x *served) {
+	v, c := x.instance, x.caller
 	u := c.Create(t, harness.NewUser())
 	m := c.NewRequest("patch", harness.Patch(u, op("replace", "/name", "s3cret Eve")))
 	m.ReplyTo, m.CorrelationId, m.MessageId = "", "", ""
@@ -109,11 +101,8 @@ func testRequestWithoutReplyTo(t *testing.T) {
 }
 
 // A caller that knows the user's id may skip the shared queue.
-func testRequestDirect(t *testing.T) {
-	t.Parallel()
-	s := harness.NewSite(t)
-	v := s.Serve(t)
-	c := s.NewCaller(t)
+func testRequestDirect(t *testing.T, x *served) {
+	v, c := x.instance, x.caller
 	probe, err := c.Conn.Channel()
 	if err != nil {
 		t.Fatal(err)
