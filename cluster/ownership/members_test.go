@@ -1,0 +1,159 @@
+package ownership
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/glotpod/ident/cluster/partition"
+)
+
+func TestMembers(t *testing.T) {
+	t.Run("reconnects_if_declared_gone", testMembersReconnectsIfDeclaredGone)
+	t.Run("late_messages", testMembersLateMessages)
+	t.Run("hostile_messages", testMembersHostileMessages)
+}
+
+// If other members believe that this instance is gone, it starts a new session.
+func testMembersReconnectsIfDeclaredGone(t *testing.T) {
+	b := newOwner(t, 1)
+	self := b.core.self
+	got := b.hear(alice, 1, Ready, func(m *Message) { m.Gone = []Member{self} })
+	expect(t, only[Abandon](got), Abandon{Partition: 0, Epoch: 1})
+	if len(only[Reconnect](got)) != 1 || b.core.connected() {
+		t.Errorf("got %+v, want a new session", got)
+	}
+	// A late message about the earlier session has no effect.
+	b.step(Connected{Session: 2})
+	got = b.hear(alice, 2, Ready, func(m *Message) { m.Gone = []Member{self} })
+	expect(t, only[Reconnect](got))
+}
+
+// The newest incarnation of a name counts, and the newest message of an incarnation. A
+// member that is gone stays gone, and is told so.
+func testMembersLateMessages(t *testing.T) {
+	b := newOwner(t, 1)
+	newer := firstSession("a", alice.Incarnation.Start+1)
+	ring := func(want ...string) {
+		t.Helper()
+		b.wait(time.Second)
+		expect(t, b.core.ring, want...)
+	}
+	b.hear(alice, 5, Ready)
+	ring("a", "b")
+	b.hear(alice, 4, Joining)
+	ring("a", "b")
+	b.hear(newer, 1, Joining)
+	ring("b")
+	b.hear(alice, 6, Ready)
+	ring("b")
+	b.hear(newer, 2, Ready)
+	ring("a", "b")
+	b.step(MemberGone{Member: newer})
+	ring("b")
+	b.hear(newer, 3, Ready)
+	said := only[Broadcast](b.wait(time.Second / 2))
+	ring("b")
+	if !slices.ContainsFunc(said, func(m Broadcast) bool { return slices.Contains(m.Message.Gone, newer) }) {
+		t.Errorf("%v is heard, and not told that it is gone", newer)
+	}
+}
+
+// No message of another member makes an instance keep more than its settings allow.
+func testMembersHostileMessages(t *testing.T) {
+	b := newOwner(t, 4)
+	var wishes []HeldLease
+	for p := -2; p < 100; p++ {
+		wishes = append(wishes, HeldLease{Lease: partition.Lease{Partition: p, Epoch: 1 << 40}, Holder: b.core.self})
+	}
+	refusals := 0
+	for n := range 3 * b.core.cfg.MaxMembers {
+		got := b.hear(firstSession(fmt.Sprint("stranger", n), 1), 1, Joining, func(m *Message) {
+			m.Wants, m.Granted, m.Released, m.Taken = wishes, wishes, wishes[:2], wishes[:2]
+		})
+		refusals += len(only[ReportRefusal](got))
+	}
+	if len(b.core.members) != b.core.cfg.MaxMembers || refusals != 1 {
+		t.Errorf("%d members are kept, %d refused", len(b.core.members), refusals)
+	}
+	for name, m := range b.core.members {
+		if len(m.wants) > b.core.cfg.Window {
+			t.Errorf("%d wishes of %s are kept", len(m.wants), name)
+		}
+	}
+	b.wait(time.Minute)
+	if len(b.core.members) != 0 {
+		t.Errorf("%d members are kept that were not heard for long", len(b.core.members))
+	}
+}
+
+// Whatever events come, in whatever order, the core neither panics nor violates its
+// invariants.
+func TestAnyEvents(t *testing.T) {
+	for seed := range uint64(150) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		b, _ := newBench(t, 3)
+		who := func() Member {
+			names := []string{"a", "b", "c", "d"}
+			return Member{
+				Name:        names[random.IntN(len(names))],
+				Incarnation: Incarnation{Start: 8 + random.Int64N(3), Session: 1 + random.Int64N(3)},
+			}
+		}
+		part := func() int { return random.IntN(3) }
+		epoch := func() int64 { return random.Int64N(6) }
+		attempt := func() uint64 { return b.core.lastAttempt - random.Uint64N(3) }
+		leases := func() (leases []HeldLease) {
+			for range random.IntN(3) {
+				leases = append(leases, HeldLease{Lease: partition.Lease{Partition: part(), Epoch: epoch()}, Holder: who()})
+			}
+			return leases
+		}
+		row := func() Row {
+			return Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: part(), Epoch: epoch()}, Holder: who()}, Released: random.IntN(3) == 0}
+		}
+		session := int64(1)
+		for range 400 {
+			b.now = b.now.Add(time.Duration(random.Int64N(int64(time.Second))))
+			switch random.IntN(14) {
+			case 0:
+				session++
+				b.step(Connected{Session: session})
+			case 1:
+				if random.IntN(3) == 0 {
+					b.step(Disconnected{})
+				}
+			case 2, 3:
+				b.hear(who(), random.Int64N(100), State(random.IntN(6)), func(m *Message) {
+					m.Wants, m.Released, m.Taken = leases(), leases(), leases()
+				})
+			case 4:
+				b.step(MemberGone{Member: who()})
+			case 5, 6:
+				b.step(Claimed{Partition: part(), Attempt: attempt(), Epoch: epoch()})
+			case 7:
+				b.step(ClaimRefused{Attempt: attempt(), Row: row()})
+			case 8:
+				b.step(ClaimFailed{Partition: part(), Attempt: attempt()})
+			case 9, 10:
+				p := part()
+				b.step(Consuming{Partition: p, Epoch: b.core.partitions[p].epoch})
+			case 11:
+				p := part()
+				b.step(LeaseLost{Partition: p, Epoch: b.core.partitions[p].epoch})
+			case 12:
+				p := part()
+				b.step(HandedOver{Partition: p, Epoch: b.core.partitions[p].epoch})
+			case 13:
+				events := []Event{DrainRequested{}, UndrainRequested{}, Surveyed{Rows: []Row{row(), row()}}, LeaseReleased{Partition: part(), Epoch: epoch()}}
+				b.step(events[random.IntN(len(events))])
+			}
+			b.core.Status()
+		}
+		if t.Failed() {
+			t.Fatalf("with seed %d", seed)
+		}
+	}
+}
