@@ -191,16 +191,16 @@ func testFenceAtRandom(t *testing.T) {
 	// The owners share the leases that they remember, valid or not. So leases are used
 	// long after they have ended.
 	var mu sync.Mutex
-	var known [partitions]partition.Lease
+	var remembered [partitions]partition.Lease
 	remember := func(l partition.Lease) {
 		mu.Lock()
 		defer mu.Unlock()
-		known[l.Partition] = l
+		remembered[l.Partition] = l
 	}
 	recall := func(number int) partition.Lease {
 		mu.Lock()
 		defer mu.Unlock()
-		return known[number]
+		return remembered[number]
 	}
 	var fenced, applied atomic.Int64
 	var acting sync.WaitGroup

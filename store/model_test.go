@@ -86,7 +86,7 @@ func TestModel(t *testing.T) {
 			for id := range m.users {
 				ids = append(ids, id)
 			}
-			return ids[rapid.IntRange(0, len(ids)-1).Draw(r, "who")]
+			return ids[rapid.IntRange(0, len(ids)-1).Draw(r, "user")]
 		}
 		write := func(operation string, id int64, a args, next *actor.User) {
 			var want actor.Code

@@ -311,14 +311,14 @@ func testShareAtRandom(t *testing.T) {
 		run := rand.Text()
 		messageID := func(n int) string { return fmt.Sprint(run, n) }
 		for range rapid.IntRange(1, 4).Draw(r, "rounds") {
-			who := rapid.IntRange(0, 1).Draw(r, "who")
+			user := rapid.IntRange(0, 1).Draw(r, "user")
 			drawn := rapid.SliceOfN(rapid.Custom(func(r *rapid.T) func() *actor.Write {
 				id := ""
 				if n := rapid.IntRange(0, 2*requests).Draw(r, "request id"); n < requests {
 					id = messageID(n)
 				}
-				operation, a := "patch", args{"user_id": ids[who]}
-				switch rapid.IntRange(0, 20).Draw(r, "what") {
+				operation, a := "patch", args{"user_id": ids[user]}
+				switch rapid.IntRange(0, 20).Draw(r, "operation") {
 				case 0:
 					operation = "delete"
 				case 1:
@@ -340,7 +340,7 @@ func testShareAtRandom(t *testing.T) {
 			}), 1, 20).Draw(r, "writes")
 			if rapid.IntRange(0, 3).Draw(r, "foreign") == 0 {
 				for _, h := range []*harness{at, one} {
-					h.exec("UPDATE users SET picture_url = 'foreign' WHERE id = $1", ids[who])
+					h.exec("UPDATE users SET picture_url = 'foreign' WHERE id = $1", ids[user])
 				}
 			}
 			var writes []*actor.Write
@@ -352,10 +352,10 @@ func testShareAtRandom(t *testing.T) {
 				if err != nil {
 					r.Fatal(err)
 				}
-				want, stored = append(want, o), append(stored, one.get(ids[who]))
+				want, stored = append(want, o), append(stored, one.get(ids[user]))
 			}
-			got, by := at.together(at.Store, cached[who], writes)
-			cached[who], most = got[len(got)-1].After, max(most, slices.Max(by))
+			got, by := at.together(at.Store, cached[user], writes)
+			cached[user], most = got[len(got)-1].After, max(most, slices.Max(by))
 			for i := range got {
 				if !same(got[i], want[i]) || got[i].Applied != want[i].Applied || (got[i].Applied || got[i].After != nil) && !alike(got[i].After, stored[i]) {
 					r.Fatalf("write %d, done %v at a time: %+v (%+v), want %+v (%+v)", i, by, got[i], got[i].After, want[i], stored[i])

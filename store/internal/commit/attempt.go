@@ -88,8 +88,8 @@ func (a *attempt) leaveOutRest(i int) {
 	}
 }
 
-// announce makes the committed attempt known: to the cached users their new versions, to
-// the sink its notifications. It returns how many writes have an outcome.
+// announce follows the commit of an attempt. It sets the versions of the written users and
+// sends the notifications. It returns how many writes have an outcome.
 func (c *Committer) announce(group []*pending, pl *plan) (committed int) {
 	pl.setVersions()
 	c.outbox.Send(pl.toSend)

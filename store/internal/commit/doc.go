@@ -4,7 +4,7 @@
 // The documentation of package store says how writes are committed and fenced, and why.
 // From the submission of a write on, the files in order are:
 //
-//   - committer.go queues a pending write (pending.go) and attempts to commit groups. After
+//   - committer.go queues a pending write (pending.go), and group.go attempts to commit groups. After
 //     each attempt, package commitstate decides what follows.
 //   - attempt.go chooses the pending writes of an attempt. attempt_cached.go makes an attempt of
 //     one round trip, which checks preconditions (preconditions.go). attempt_read.go

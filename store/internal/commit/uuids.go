@@ -6,11 +6,11 @@ import (
 	"github.com/glotpod/ident/actor"
 )
 
-// uuids are a parameter of type uuid[]. From those of other packages, pgx would make
-// texts first, one by one.
+// uuids is a parameter of type uuid[]. pgx would convert the UUIDs of other packages to text
+// first, one by one.
 type uuids = pgtype.FlatArray[pgtype.UUID]
 
-// uuidOf is NULL for the zero identity.
-func uuidOf(i actor.RequestID) pgtype.UUID {
-	return pgtype.UUID{Bytes: i, Valid: i != (actor.RequestID{})}
+// uuidOf returns a request id as a parameter. The zero id is NULL.
+func uuidOf(id actor.RequestID) pgtype.UUID {
+	return pgtype.UUID{Bytes: id, Valid: id != (actor.RequestID{})}
 }

@@ -31,8 +31,8 @@
 // The price is that after a failure each user's writes have a transaction of their own.
 //
 // A pending write that other transactions block is postponed and not waited for. It
-// holds no connection and no lock meanwhile. The price is that its order among other
-// users' writes is lost, which nobody relies on.
+// holds no connection and no lock meanwhile. The price is that writes to other users may
+// overtake it, which is allowed.
 package commitstate
 
 import "time"
@@ -115,9 +115,9 @@ const (
 	Deliver     Action = iota // send the outcomes, or the error, to the caller
 	Abandon                   // send the error of the context to the caller
 	GiveUp                    // log the error and send it to the caller
-	GiveUpBusy                // likewise, with an error that says that other transactions were in the way
+	GiveUpBusy                // like GiveUp, with an error that says that other transactions were in the way
 	Retry                     // attempt again at once, with the rest of the group
-	RetryLater                // likewise, after a pause
+	RetryLater                // like Retry, after a pause
 	CommitAlone               // attempt at once, but no longer with the rest of the group
 	Postpone                  // queue again after a pause, for a group to come
 )

@@ -1,0 +1,203 @@
+package commit
+
+import (
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/wait"
+	"github.com/glotpod/ident/store/internal/batch"
+	"github.com/glotpod/ident/store/internal/commitstate"
+	"github.com/glotpod/ident/store/internal/postgres"
+)
+
+// commitGroup completes each pending write of the group, or has another goroutine
+// complete it later.
+func (c *Committer) commitGroup(group []*pending) {
+	if cached, uncached := divide(group); len(cached) > 0 && len(uncached) > 0 {
+		c.commitGroup(cached)
+		c.commitGroup(uncached)
+		return
+	}
+	backoff := wait.Backoff{First: firstRetryPause, Longest: longestRetryPause}
+	for {
+		group = c.completeAbandoned(group)
+		if len(group) == 0 {
+			return
+		}
+		onCached := areCached(group)
+		err := c.attempt(group, onCached)
+		var pause bool
+		if group, pause = c.advanceGroup(group, onCached, err); pause {
+			backoff.Wait(c.closing) // if the store closes, the next round completes the group
+		}
+	}
+}
+
+// divide divides a group into the pending writes that can decide on cached users and
+// those that cannot, in order.
+func divide(group []*pending) (cached, uncached []*pending) {
+	for _, p := range group {
+		if p.isCached() {
+			cached = append(cached, p)
+		} else {
+			uncached = append(uncached, p)
+		}
+	}
+	return cached, uncached
+}
+
+func areCached(group []*pending) bool {
+	return !slices.ContainsFunc(group, func(p *pending) bool { return !p.isCached() })
+}
+
+// completeAbandoned completes the pending writes whose callers no longer wait, or all of
+// them if the store closes. It returns the others.
+func (c *Committer) completeAbandoned(group []*pending) []*pending {
+	kept := group[:0]
+	for _, p := range group {
+		err := p.ctx.Err()
+		if err == nil && c.closing.Err() != nil {
+			err = batch.ErrClosed
+		}
+		if err != nil {
+			c.advance(p, commitstate.Event{Result: commitstate.Abandoned}, err)
+		} else {
+			kept = append(kept, p)
+		}
+	}
+	return kept
+}
+
+// attempt attempts once to commit the group. Each pending write then has
+// its attemptResult. The error is that of the transaction.
+func (c *Committer) attempt(group []*pending, onCached bool) error {
+	begun := time.Now()
+	for _, p := range group {
+		p.beginAttempt(begun)
+	}
+	attempt, path := c.attemptRead, pathRead
+	if onCached {
+		attempt, path = c.attemptOnCached, pathKnown
+	}
+	committed, err := attempt(group)
+	if err == nil {
+		if committed > 0 {
+			c.metrics.Transactions.WithLabelValues(path).Observe(time.Since(begun).Seconds())
+			c.metrics.Writes.Observe(float64(committed))
+		}
+		return nil
+	}
+	class := postgres.Classify(err)
+	c.metrics.Failures.WithLabelValues(class.String()).Inc()
+	c.logAttempt(group, onCached, class, err)
+	for _, p := range group {
+		p.attemptResult = resultOf(class)
+	}
+	return err
+}
+
+// resultOf returns the result of an attempt whose transaction failed.
+func resultOf(class postgres.Class) commitstate.Result {
+	switch class {
+	case postgres.Contended:
+		return commitstate.Contended
+	case postgres.Unknown:
+		return commitstate.OutcomeLost
+	default:
+		return commitstate.Failed
+	}
+}
+
+// logAttempt logs that an attempt failed, if another one follows it and nothing was
+// merely in its way.
+func (c *Committer) logAttempt(group []*pending, onCached bool, class postgres.Class, err error) {
+	writes := 0
+	for _, p := range group {
+		writes += p.inAttempt
+	}
+	message := ""
+	switch {
+	case class == postgres.Unknown:
+		message = "database unreachable, trying again"
+	case class == postgres.Failed && onCached:
+		message = "commit on cached users failed, reading the users"
+	case class == postgres.Failed && len(group) == 1 && writes > 1:
+		message = "commit of several writes to a user failed, trying fewer"
+	default:
+		return
+	}
+	c.log.Warn(message, zap.Int("writes", writes), zap.Error(err))
+}
+
+// advanceGroup carries out what follows an attempt for each pending write of the group.
+// It returns those that another attempt follows, and whether a pause is due before it.
+func (c *Committer) advanceGroup(group []*pending, onCached bool, err error) (again []*pending, pause bool) {
+	e := commitstate.Event{Now: time.Now(), OnCached: onCached, Alone: len(group) == 1}
+	again = group[:0]
+	for _, p := range group {
+		e.Result, e.InAttempt = p.attemptResult, p.inAttempt
+		switch c.advance(p, e, err) {
+		case commitstate.RetryLater:
+			pause = true
+			again = append(again, p)
+		case commitstate.Retry:
+			again = append(again, p)
+		}
+	}
+	return again, pause
+}
+
+// advance has a pending write take its next step after an event, unless that is another
+// attempt, which is left to the caller.
+func (c *Committer) advance(p *pending, e commitstate.Event, err error) (next commitstate.Action) {
+	p.progress, next = p.progress.After(e)
+	switch next {
+	case commitstate.Deliver:
+		p.complete(p.outcomes, p.err)
+	case commitstate.Abandon:
+		p.complete(nil, err)
+	case commitstate.GiveUp:
+		c.giveUp(p, err)
+	case commitstate.GiveUpBusy:
+		c.giveUp(p, errBusy)
+	case commitstate.CommitAlone:
+		c.commitAlone(p)
+	case commitstate.Postpone:
+		c.postpone(p)
+	}
+	return next
+}
+
+// commitAlone commits a pending write in a transaction of its own, beside the groups. So
+// one that cannot be committed, or not soon, does not delay the others.
+func (c *Committer) commitAlone(p *pending) {
+	c.running.Go(func() {
+		c.soloSlots <- struct{}{}
+		defer func() { <-c.soloSlots }()
+		c.commitGroup([]*pending{p})
+	})
+}
+
+// postpone queues a pending write again after a pause.
+func (c *Committer) postpone(p *pending) {
+	pause := p.backoff.Next()
+	c.running.Go(func() {
+		wait.For(c.closing, pause) // if the store closes, Put returns an error
+		if err := c.queue.Put(p.ctx, p); err != nil {
+			c.advance(p, commitstate.Event{Result: commitstate.Abandoned}, err)
+		}
+	})
+}
+
+func (c *Committer) giveUp(p *pending, err error) {
+	c.logFailure(p.first(), err)
+	p.complete(nil, err)
+}
+
+func (c *Committer) logFailure(w *actor.Write, err error) {
+	c.metrics.Failed.Inc()
+	c.log.Error("write failed", zap.String("operation", w.Operation), zap.Int64("user_id", w.UserID), zap.Error(err))
+}
