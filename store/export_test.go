@@ -7,12 +7,13 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/glotpod/ident/store/internal/commit"
 	"github.com/glotpod/ident/store/internal/postgres"
 	"github.com/glotpod/ident/store/internal/schema"
 )
 
 // EmptyNextSlot runs the maintenance of the requests once.
-func (s *Store) EmptyNextSlot(ctx context.Context) error { return s.emptyNextSlot(ctx) }
+func (s *Store) EmptyNextSlot(ctx context.Context) error { return commit.EmptyNextSlot(ctx, s.pool) }
 
 // MaintainAudit runs the maintenance of the audit table once.
 func (s *Store) MaintainAudit(ctx context.Context) error { return s.audit.Maintain(ctx) }

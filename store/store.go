@@ -127,7 +127,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.running.Go(func() { s.outbox.Sweep(s.work, s.ctx.Done()) })
 	if o.Maintain {
 		s.running.Go(func() {
-			maintain(s.ctx, s.log, o.MaintainAfter, "old requests not removed, trying again", s.emptyNextSlot)
+			maintain(s.ctx, s.log, o.MaintainAfter, "old requests not removed, trying again", func(ctx context.Context) error {
+				return commit.EmptyNextSlot(ctx, pool)
+			})
 		})
 		if s.audit != nil {
 			s.running.Go(func() {

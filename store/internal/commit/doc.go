@@ -10,5 +10,6 @@
 //     one round trip, which checks preconditions (preconditions.go). attempt_read.go
 //     makes one that reads the users first.
 //   - decide.go has the writes decide. fence.go locks partitions and checks leases.
-//   - plan.go turns decisions into rows, and plan_write.go writes these.
+//   - plan.go turns decisions into rows, and plan_write.go writes these. request_slots.go forgets
+//     old requests.
 package commit

@@ -1,4 +1,4 @@
-package store
+package commit
 
 import (
 	"context"
@@ -12,15 +12,15 @@ import (
 // slotLockWait bounds how long locking a slot may delay commits.
 const slotLockWait = "200ms"
 
-// emptyNextSlot empties the slot of ident_requests for the requests of tomorrow. Its rows
+// EmptyNextSlot empties the slot of ident_requests for the requests of tomorrow. Its rows
 // are at least two days old. In the first and the last hour of a day it does nothing, so
 // that no transaction can see a different day.
-func (s *Store) emptyNextSlot(ctx context.Context) error {
+func EmptyNextSlot(ctx context.Context, pool *postgres.Pool) error {
 	ctx, cancel := context.WithTimeout(ctx, postgres.AttemptTimeout)
 	defer cancel()
 	var midnight bool
 	var slot int
-	err := s.pool.QueryRow(ctx, `SELECT ident_slot(now() - interval '1 hour') <> ident_slot(now() + interval '1 hour'),
+	err := pool.QueryRow(ctx, `SELECT ident_slot(now() - interval '1 hour') <> ident_slot(now() + interval '1 hour'),
 		ident_slot(now() + interval '1 day')`).Scan(&midnight, &slot)
 	if err != nil {
 		return fmt.Errorf("reading the day: %w", err)
@@ -30,13 +30,13 @@ func (s *Store) emptyNextSlot(ctx context.Context) error {
 	}
 	table := fmt.Sprintf("ident_requests_%d", slot)
 	var used bool
-	if err := s.pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+table+")").Scan(&used); err != nil {
+	if err := pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+table+")").Scan(&used); err != nil {
 		return fmt.Errorf("querying %s: %w", table, err)
 	}
 	if !used {
 		return nil
 	}
-	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '"+slotLockWait+"'; TRUNCATE "+table); err != nil {
 			return fmt.Errorf("emptying %s: %w", table, err)
 		}
