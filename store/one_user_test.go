@@ -285,6 +285,30 @@ func (h *harness) trail(messageID func(int) string, ids int) string {
 		h.audit())
 }
 
+// drawChange returns the operation and the arguments of a random write to a user.
+func drawChange(r *rapid.T, user int64) (operation string, a args) {
+	operation, a = "patch", args{"user_id": user}
+	switch rapid.IntRange(0, 20).Draw(r, "operation") {
+	case 0:
+		operation = "delete"
+	case 1:
+		a["ops"] = replace("/email", fmt.Sprint("e", rapid.IntRange(0, 3).Draw(r, "email")))
+	case 2:
+		a["ops"] = replace("/github/id", rapid.IntRange(0, 3).Draw(r, "account"))
+	case 3, 4:
+		a["ops"] = []any{args{"op": "remove", "path": rapid.SampledFrom([]string{"/github", "/facebook", "/picture_url"}).Draw(r, "removed")}}
+	case 5:
+		a["ops"] = []any{args{"op": "add", "path": "/facebook", "value": args{"id": rapid.IntRange(0, 3).Draw(r, "account"), "access_token": "n"}}}
+	case 6, 7:
+		a["ops"] = replace(rapid.SampledFrom([]string{"/github", "/facebook"}).Draw(r, "service")+"/access_token", rapid.SampledFrom([]string{"g", "f", "x"}).Draw(r, "token"))
+	case 8, 9:
+		a["ops"] = []any{args{"op": "test", "path": "/name", "value": rapid.SampledFrom([]string{"n", "o"}).Draw(r, "tested")}, args{"op": "add", "path": "/picture_url", "value": "p"}}
+	default:
+		a["ops"] = replace("/name", rapid.SampledFrom([]string{"n", "o", "p"}).Draw(r, "name"))
+	}
+	return operation, a
+}
+
 // testShareAtRandom: writes that share transactions do the same as one after another.
 func testShareAtRandom(t *testing.T) {
 	at, one := start(t), start(t)
@@ -317,25 +341,7 @@ func testShareAtRandom(t *testing.T) {
 				if n := rapid.IntRange(0, 2*requests).Draw(r, "request id"); n < requests {
 					id = messageID(n)
 				}
-				operation, a := "patch", args{"user_id": ids[user]}
-				switch rapid.IntRange(0, 20).Draw(r, "operation") {
-				case 0:
-					operation = "delete"
-				case 1:
-					a["ops"] = replace("/email", fmt.Sprint("e", rapid.IntRange(0, 3).Draw(r, "email")))
-				case 2:
-					a["ops"] = replace("/github/id", rapid.IntRange(0, 3).Draw(r, "account"))
-				case 3, 4:
-					a["ops"] = []any{args{"op": "remove", "path": rapid.SampledFrom([]string{"/github", "/facebook", "/picture_url"}).Draw(r, "removed")}}
-				case 5:
-					a["ops"] = []any{args{"op": "add", "path": "/facebook", "value": args{"id": rapid.IntRange(0, 3).Draw(r, "account"), "access_token": "n"}}}
-				case 6, 7:
-					a["ops"] = replace(rapid.SampledFrom([]string{"/github", "/facebook"}).Draw(r, "service")+"/access_token", rapid.SampledFrom([]string{"g", "f", "x"}).Draw(r, "token"))
-				case 8, 9:
-					a["ops"] = []any{args{"op": "test", "path": "/name", "value": rapid.SampledFrom([]string{"n", "o"}).Draw(r, "tested")}, args{"op": "add", "path": "/picture_url", "value": "p"}}
-				default:
-					a["ops"] = replace("/name", rapid.SampledFrom([]string{"n", "o", "p"}).Draw(r, "name"))
-				}
+				operation, a := drawChange(r, ids[user])
 				return func() *actor.Write { return request(t, operation, id, a) }
 			}), 1, 20).Draw(r, "writes")
 			if rapid.IntRange(0, 3).Draw(r, "foreign") == 0 {
