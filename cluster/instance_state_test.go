@@ -1,0 +1,246 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/glotpod/ident/cluster/internal/topology"
+	"github.com/glotpod/ident/cluster/ownership"
+)
+
+func TestReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestSession(t, &fakeStore{})
+		defer s.end()
+		i := New(Options{Partitions: testPartitions})
+		want := func(reason string) {
+			t.Helper()
+			err := i.Ready()
+			if reason == "" && err != nil || reason != "" && (err == nil || !strings.Contains(err.Error(), reason)) {
+				t.Errorf("it is %v, want %q", err, reason)
+			}
+		}
+		want("connecting to RabbitMQ")
+		if i.Started() == nil {
+			t.Error("it has started")
+		}
+		i.serving.Store(true)
+		i.served.Store(true)
+		want("database is out of reach")
+		i.stored.Store(true)
+		want("waiting for partitions")
+		i.session.Store(s.session)
+		want("waiting for partitions")
+		s.arrived.Store(true)
+		want("")
+		i.unsettled.Store(time.Now().UnixNano())
+		time.Sleep(maxUnsettled)
+		want("")
+		time.Sleep(time.Second)
+		want("could not be taken")
+		if i.Started() != nil {
+			t.Error("it has not started")
+		}
+		i.stopping.Store(true)
+		want("asked to end")
+	})
+}
+
+func TestSettled(t *testing.T) {
+	bubble(t, "is_of_this_session", &fakeStore{}, func(t *testing.T, s *testSession) {
+		other := s.self
+		other.Incarnation.Session++
+		for _, x := range []struct {
+			status ownership.Status
+			want   bool
+		}{
+			{ownership.Status{Self: s.self, State: ownership.Joining}, false},
+			{ownership.Status{Self: other, State: ownership.Draining}, false},
+			{ownership.Status{Self: s.self, State: ownership.Ready}, false}, // it is not on the ring
+			{ownership.Status{Self: s.self, State: ownership.Ready, Ring: []string{s.self.Name},
+				Partitions: []ownership.PartitionStatus{{AssignedTo: s.self.Name}}}, false},
+			{ownership.Status{Self: s.self, State: ownership.Ready, Ring: []string{s.self.Name}}, true},
+			{ownership.Status{Self: s.self, State: ownership.Draining}, true},
+		} {
+			s.arrived.Store(false)
+			if s.noteSettled(x.status) != x.want || s.arrived.Load() != x.want {
+				t.Errorf("%+v is settled: %t", x.status, !x.want)
+			}
+		}
+	})
+}
+
+func TestEarlierSessions(t *testing.T) {
+	member := func(name string, start, session int64) ownership.Member {
+		return ownership.Member{Name: name, Incarnation: ownership.Incarnation{Start: start, Session: session}}
+	}
+	self := member("one", 5, 2)
+	rows := []ownership.Row{
+		{HeldLease: ownership.HeldLease{Holder: member("one", 5, 1)}},
+		{HeldLease: ownership.HeldLease{Holder: member("one", 5, 1)}},
+		{HeldLease: ownership.HeldLease{Holder: member("one", 4, 9)}},
+		{HeldLease: ownership.HeldLease{Holder: member("one", 3, 1)}, Released: true},
+		{HeldLease: ownership.HeldLease{Holder: member("two", 1, 1)}},
+		{HeldLease: ownership.HeldLease{Holder: self}},
+		{HeldLease: ownership.HeldLease{Holder: member("one", 6, 1)}},
+	}
+	want := []ownership.Member{member("one", 5, 1), member("one", 4, 9)}
+	if got := earlierSessions(rows, self); !slices.Equal(got, want) {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestStopCause(t *testing.T) {
+	for _, cause := range []error{ErrUnreachable, &StoppedError{Why: "x"}} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		if cancel(cause); stopCause(ctx) != cause {
+			t.Errorf("%v is not a cause", cause)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	if cancel(); stopCause(ctx) != nil {
+		t.Error("being asked to end is an error")
+	}
+}
+
+func TestNeedsOperator(t *testing.T) {
+	if needsOperator(errDown) || !needsOperator(errors.Join(&topology.SetupError{What: "x"})) {
+		t.Error("a setup error is for the operator, another one is not")
+	}
+}
+
+func TestMember(t *testing.T) {
+	bubble(t, "its_own_message_is_a_heartbeat", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.onMemberEvent(ownership.MessageReceived{Message: ownership.Message{From: ownership.Member{Name: "two"}}})
+		if s.lastHeartbeat.Load() != 0 {
+			t.Error("another member's message counts")
+		}
+		s.onMemberEvent(ownership.MessageReceived{Message: ownership.Message{From: s.self}})
+		if s.lastHeartbeat.Load() == 0 {
+			t.Error("its own message does not count")
+		}
+		if n := len(s.posted()); n != 2 {
+			t.Errorf("%d events were posted", n)
+		}
+	})
+
+	bubble(t, "reconnect_ends_the_session", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.reconnect("the core says so")
+		if err := context.Cause(s.ctx); !errors.Is(err, errReconnect) || !strings.Contains(err.Error(), "the core says so") {
+			t.Errorf("the cause is %v", err)
+		}
+	})
+}
+
+func TestMeter(t *testing.T) {
+	var m meter
+	for range 50 {
+		for range 20 {
+			m.count()
+		}
+		m.measure(2 * time.Second)
+	}
+	if r := m.perSecond(); r < 9.9 || r > 10 {
+		t.Errorf("the rate is %v", r)
+	}
+	m.measure(time.Second)
+	if r := m.perSecond(); r < 6 || r > 7.1 {
+		t.Errorf("after a second without requests the rate is %v", r)
+	}
+}
+
+func TestTraffic(t *testing.T) {
+	var tr traffic
+	start := time.Unix(1_000_000, 0).Truncate(trafficEvery)
+	total := uint64(0)
+	counts := func() []uint64 { return []uint64{total, 2 * total} }
+	for n := range 100 {
+		total += uint64(n)
+		tr.record(start.Add(time.Duration(n)*trafficEvery), counts)
+		tr.record(start.Add(time.Duration(n)*trafficEvery+time.Second), func() []uint64 { panic("a second point in one interval") })
+	}
+	r := tr.report()
+	if len(r.Points) != trafficPoints || r.IntervalSeconds != 10 || len(r.BoundsSeconds) != len(durationBuckets) {
+		t.Fatalf("%d points every %d s", len(r.Points), r.IntervalSeconds)
+	}
+	last := r.Points[trafficPoints-1]
+	if last.End != start.Add(99*trafficEvery).Unix() || !slices.Equal(last.Counts, []uint64{99, 198}) {
+		t.Errorf("the last point is %+v", last)
+	}
+}
+
+func TestUserIDSealer(t *testing.T) {
+	body := []byte("create")
+	s := userIDSealer{{1}, {2}}
+	sealed := s.seal(77, body)
+	if id, ok := s.open(sealed, body); !ok || id != 77 {
+		t.Errorf("%d, %t", id, ok)
+	}
+	if id, ok := (userIDSealer{{3}, {1}}).open(sealed, body); !ok || id != 77 {
+		t.Error("a key that is being replaced does not open it")
+	}
+	tampered := bytes.Clone(sealed)
+	tampered[7]++
+	for name, x := range map[string]struct {
+		keys         userIDSealer
+		sealed, body []byte
+	}{
+		"another_id":  {s, tampered, body},
+		"other_body":  {s, sealed, []byte("other")},
+		"other_key":   {userIDSealer{{2}}, sealed, body},
+		"cut":         {s, sealed[:len(sealed)-1], body},
+		"missing":     {s, nil, body},
+		"without_key": {nil, sealed, body},
+	} {
+		if _, ok := x.keys.open(x.sealed, x.body); ok {
+			t.Errorf("%s: it opens", name)
+		}
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	t.Run("durations_by_bucket", func(t *testing.T) {
+		m := newMetrics()
+		m.completed("get", wayShared, outcomeOK, time.Microsecond)
+		m.completed("patch", wayDirect, outcomeOK, time.Hour)
+		m.completed("patch", wayDirect, outcomeForwarded, 0) // has no reply
+		counts := m.durationCounts()
+		if len(counts) != len(durationBuckets)+1 || counts[0] != 1 || counts[len(counts)-1] != 1 {
+			t.Errorf("%v", counts)
+		}
+	})
+
+	t.Run("unknown_operations_are_one", func(t *testing.T) {
+		m := newMetrics()
+		for _, name := range []string{"", "a", "b"} {
+			m.completed(name, wayShared, string("bad_request"), time.Second)
+		}
+		if n := valueOf(m.requests.WithLabelValues(operationUnknown, wayShared, "bad_request")); n != 3 {
+			t.Errorf("%v", n)
+		}
+	})
+
+	t.Run("are_described_before_the_instance_runs", func(t *testing.T) {
+		registry := prometheus.NewPedanticRegistry()
+		if err := registry.Register(New(Options{Partitions: testPartitions})); err != nil {
+			t.Fatal(err)
+		}
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if !strings.HasPrefix(f.GetName(), metricPrefix) || !strings.HasSuffix(f.GetHelp(), ".") {
+				t.Errorf("%s: %s", f.GetName(), f.GetHelp())
+			}
+		}
+	})
+}
