@@ -250,7 +250,7 @@ func (s *fakeStore) HandOver(_ context.Context, all []ownership.HandOver) ([]own
 	}
 	var events []ownership.HandedOver
 	for _, h := range all {
-		events = append(events, ownership.HandedOver{Partition: h.Partition, Epoch: h.Epoch, To: h.To})
+		events = append(events, ownership.HandedOver(h))
 	}
 	return events, nil
 }

@@ -561,7 +561,7 @@ func TestCatchUp(t *testing.T) {
 		s.wantPublished("1")
 		var err error = errDown
 		s.running.Go(func() { err = s.notifier.CatchUp(s.Context(), lease) })
-		if synctest.Wait(); err != errDown {
+		if synctest.Wait(); !errors.Is(err, errDown) {
 			s.Error("it does not wait")
 		}
 		s.channel.pending[0] <- true
