@@ -14,8 +14,7 @@ import (
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
 
-// stays fails unless the next request is served over the connection over which
-// the first one was.
+// staysUp fails unless the instance serves a request and has used one connection only.
 func staysUp(t *testing.T, v *harness.Instance, c *harness.Caller, u dict) {
 	t.Helper()
 	m := c.NewRequest("get", dict{"user_id": u["id"]})
@@ -23,7 +22,7 @@ func staysUp(t *testing.T, v *harness.Instance, c *harness.Caller, u dict) {
 	v.CheckOneConnection(t)
 }
 
-// directName returns a direct reply-to name as the broker makes it.
+// directReplyQueue returns a name for direct replies as the broker makes it.
 func directReplyQueue(t *testing.T, c *harness.Caller) string {
 	t.Helper()
 	const key = "somewhere.else"

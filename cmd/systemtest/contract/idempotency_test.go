@@ -10,7 +10,7 @@ import (
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
 
-// A copy of m is the same request, sent again.
+// sentAgain returns a copy of m: sending it is a replay.
 func sentAgain(m *harness.Request) *harness.Request {
 	twin := *m
 	return &twin

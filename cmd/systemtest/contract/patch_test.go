@@ -10,7 +10,7 @@ import (
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
 
-// patched is the user of the patch tests.
+// patchedUser returns the user of the patch tests.
 func patchedUser() dict {
 	return harness.Changed(harness.NewUser("github", "facebook"), dict{"picture_url": "https://secret.example/1.png"})
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
 
-// traffic are requests that were sent without waiting for answers.
+// traffic is requests that were sent without waiting for replies.
 type traffic struct {
 	c       *harness.Caller
 	creates []*harness.Request // each of a user who is new
@@ -16,7 +16,7 @@ type traffic struct {
 	gets    []*harness.Request
 }
 
-// traffic sends so many requests of each kind.
+// startTraffic sends so many requests of each kind.
 func startTraffic(t *testing.T, s *harness.Site, each int) *traffic {
 	t.Helper()
 	x := &traffic{c: s.NewCaller(t)}

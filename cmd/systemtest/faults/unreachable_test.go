@@ -131,8 +131,8 @@ func testUnreachableWhileServing(t *testing.T) {
 	}
 }
 
-// load keeps an instance busy until it or the test ends, with up to 200 requests
-// at a time.
+// loadInstance keeps an instance busy until the instance or the test ends, with up to
+// 200 requests in flight.
 func loadInstance(t *testing.T, s *harness.Site, v *harness.Instance) {
 	t.Helper()
 	c := s.NewCaller(t)

@@ -2,6 +2,7 @@ package handover
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"strconv"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"github.com/tinylib/msgp/msgp"
 
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/cluster/wait"
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
 
@@ -207,8 +209,9 @@ func (l *steadyLoad) finish(t *testing.T) []shot {
 	t.Helper()
 	l.stop()
 	l.sending.Wait()
+	// Nothing signals that all requests have replies, or that the time is up.
 	for deadline := time.Now().Add(answersWithin); l.waitsFor() > 0 && time.Now().Before(deadline); {
-		time.Sleep(10 * time.Millisecond)
+		wait.For(context.Background(), 10*time.Millisecond)
 	}
 	l.end()
 	if l.err != nil {
@@ -231,7 +234,7 @@ func (l *steadyLoad) end() {
 	l.receiving.Wait()
 }
 
-// usersOf creates users until each partition has so many, whose ids it returns.
+// createUsersOf creates users until each partition has so many, and returns their ids.
 func createUsersOf(t *testing.T, c *harness.Caller, partitions, each int) [][]int64 {
 	t.Helper()
 	users := make([][]int64, partitions)

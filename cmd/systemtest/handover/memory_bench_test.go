@@ -14,6 +14,7 @@ import (
 	"github.com/tinylib/msgp/msgp"
 
 	"github.com/glotpod/ident/cluster/client"
+	"github.com/glotpod/ident/cluster/wait"
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
 
@@ -57,7 +58,7 @@ func BenchmarkMemory(b *testing.B) {
 				begun := time.Now()
 				left := s.resident(t)
 				for left > memoryLimit && time.Since(begun) < memoryPatience {
-					time.Sleep(time.Second)
+					wait.For(t.Context(), time.Second) // between two samples
 					left = s.resident(t)
 				}
 				t.Logf("a million users have %d MiB resident beside %d MiB, and leave %d MiB", (warm-before)>>20, before>>20, left>>20)
@@ -86,7 +87,7 @@ func BenchmarkMemory(b *testing.B) {
 						case 4:
 							late = max(late, s.resident(t))
 						}
-						time.Sleep(time.Second)
+						wait.For(t.Context(), time.Second) // between two samples
 					}
 				})
 				s.load(t, func() (string, int64, bool) {
@@ -130,7 +131,7 @@ func newMemorySite(t *testing.T, changed harness.Settings) *memorySite {
 		SELECT n, 'gh', 1000 + n, (SELECT access_token FROM services LIMIT 1) FROM generate_series(1, $1::int) AS n
 		ON CONFLICT DO NOTHING`, memoryUsers)
 	s.Exec(t, "SELECT setval(pg_get_serial_sequence('users', 'id'), $1)", memoryUsers)
-	time.Sleep(memoryCalm)
+	wait.For(t.Context(), memoryCalm) // nothing signals that users are cached again
 	return s
 }
 

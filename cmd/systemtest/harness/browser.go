@@ -23,16 +23,16 @@ import (
 // screenshotsVariable names a folder that screenshots are written to, if set.
 const screenshotsVariable = "GLOTPOD_IDENT_SCREENSHOTS"
 
-// A Browser is a Chromium that shows a page.
+// A Browser is a Chromium with one page.
 type Browser struct {
 	ctx context.Context
 
 	mu         sync.Mutex // guards the following fields
-	hosts      []string   // that it has asked
+	hosts      []string   // that the page has sent requests to
 	complaints []string   // errors and warnings in its console
 }
 
-// OpenPage opens a page in a browser of its own.
+// OpenPage starts a browser and opens a page.
 func OpenPage(t *testing.T, address string) *Browser {
 	t.Helper()
 	options := []chromedp.ExecAllocatorOption{
@@ -70,7 +70,7 @@ func OpenPage(t *testing.T, address string) *Browser {
 	return b
 }
 
-// note notes what the browser does.
+// note records an event of the browser.
 func (b *Browser) note(event any) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -90,7 +90,7 @@ func (b *Browser) note(event any) {
 	}
 }
 
-// drive has the browser do something, and returns what comes of it.
+// drive runs an action of the browser and returns its result.
 func drive[T any](t *testing.T, b *Browser, action chromedp.Action[T]) T {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, Timeout)
@@ -110,7 +110,7 @@ func command[P, R any](t *testing.T, b *Browser, c cdp.Command[P, R], params P) 
 	})
 }
 
-// Eval returns what an expression in JavaScript is, as JSON has it.
+// Eval returns the value of an expression in JavaScript, decoded from JSON.
 func (b *Browser) Eval(t *testing.T, expression string) any {
 	t.Helper()
 	var value any

@@ -16,35 +16,36 @@ type (
 	List = []any
 )
 
-// DirectReplyTo is the reply_to of those who want direct replies.
+// DirectReplyTo is the reply_to of a request for a direct reply.
 const DirectReplyTo = "amq.rabbitmq.reply-to"
 
-// A Caller is another service that asks for users. It is safe for concurrent
-// use, but for the methods that take a test.
+// A Caller is a service that sends requests. It is safe for concurrent use, except for
+// the methods that take a test.
 type Caller struct {
 	Conn    *amqp.Connection
 	Channel *amqp.Channel
-	queue   string // its own, for answers
+	queue   string // its own, for replies
 
 	mu      sync.Mutex // guards the following field
-	answers map[string]chan Reply
+	replies map[string]chan Reply
 }
 
-// An Reply is what comes back for a request.
+// A Reply is the reply to a request.
 type Reply struct {
 	Value         any // the decoded body
 	Body          []byte
 	correlationID string
 	Headers       amqp.Table
-	Err           error // it cannot be decoded
+	Err           error // of decoding the body
 }
 
-// A Request is a request, ready to be sent.
+// A Request is a message that is ready to be sent.
 type Request struct {
 	amqp.Publishing
 	Exchange, Key string
 }
 
+// NewCaller connects a caller that is closed when the test ends.
 func (s *Site) NewCaller(t *testing.T) *Caller {
 	t.Helper()
 	c, err := DialCaller(s.AMQPURL)
@@ -55,12 +56,13 @@ func (s *Site) NewCaller(t *testing.T) *Caller {
 	return c
 }
 
+// DialCaller connects a caller that its user closes.
 func DialCaller(url string) (*Caller, error) {
 	conn, err := amqp.Dial(url)
 	if err != nil {
 		return nil, err
 	}
-	c := &Caller{Conn: conn, answers: make(map[string]chan Reply)}
+	c := &Caller{Conn: conn, replies: make(map[string]chan Reply)}
 	if err := c.open(); err != nil {
 		conn.Close()
 		return nil, err
@@ -99,18 +101,18 @@ func (c *Caller) receive(deliveries <-chan amqp.Delivery) {
 	}
 }
 
-// Replies returns where the answers with a correlation id arrive.
+// Replies returns the channel that receives the replies with a correlation id.
 func (c *Caller) Replies(correlationID string) chan Reply {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.answers[correlationID] == nil {
-		c.answers[correlationID] = make(chan Reply, 1000)
+	if c.replies[correlationID] == nil {
+		c.replies[correlationID] = make(chan Reply, 1000)
 	}
-	return c.answers[correlationID]
+	return c.replies[correlationID]
 }
 
-// NewRequest makes a request as callers usually do: msgpack of the arguments, under
-// ids that are new, to be answered to the caller's own queue.
+// NewRequest makes a request as callers usually do: the arguments in msgpack, with new
+// ids, and the caller's own queue for the reply.
 func (c *Caller) NewRequest(operation string, args any) *Request {
 	body, isRaw := args.([]byte)
 	if !isRaw {
@@ -137,37 +139,37 @@ func (c *Caller) Send(t *testing.T, m *Request) {
 	}
 }
 
-// AwaitReply returns the next answer to a request that was sent.
+// AwaitReply returns the next reply to a request that was sent.
 func (c *Caller) AwaitReply(t *testing.T, m *Request) Reply {
 	t.Helper()
 	select {
 	case a := <-c.Replies(m.CorrelationId):
 		if a.Err != nil {
-			t.Fatalf("the answer %x is not msgpack: %v", a.Body, a.Err)
+			t.Fatalf("the reply %x is not msgpack: %v", a.Body, a.Err)
 		}
 		a.checkForm(t)
 		return a
 	case <-time.After(Timeout):
-		t.Fatalf("no answer to %s", m.Key)
+		t.Fatalf("no reply to %s", m.Key)
 		return Reply{}
 	}
 }
 
-// Ask sends a request and returns the answer.
+// Ask sends a request and returns the reply.
 func (c *Caller) Ask(t *testing.T, m *Request) Reply {
 	t.Helper()
 	c.Send(t, m)
 	return c.AwaitReply(t, m)
 }
 
-// Call asks for an operation and returns the answer.
+// Call sends a request for an operation and returns the reply.
 func (c *Caller) Call(t *testing.T, operation string, args any) Reply {
 	t.Helper()
 	return c.Ask(t, c.NewRequest(operation, args))
 }
 
-// checkForm fails unless the answer is {"result": …}, or {"error": code} and
-// what may stand beside it.
+// checkForm fails unless the reply is {"result": …}, or {"error": code} with the other
+// keys of an error reply.
 func (a Reply) checkForm(t *testing.T) {
 	t.Helper()
 	top, ok := a.Value.(Dict)
@@ -175,7 +177,7 @@ func (a Reply) checkForm(t *testing.T) {
 		return
 	}
 	if _, isCode := top["error"].(string); !isCode {
-		t.Fatalf("the answer is neither a result nor an error: %v", a.Value)
+		t.Fatalf("the reply is neither a result nor an error: %v", a.Value)
 	}
 	for key, v := range top {
 		switch v.(type) {
@@ -192,7 +194,7 @@ func (a Reply) checkForm(t *testing.T) {
 	}
 }
 
-// ErrorCode returns the answer's error code, "" for a result.
+// ErrorCode returns the code of an error reply, "" for a result.
 func (a Reply) ErrorCode() string {
 	top, _ := a.Value.(Dict)
 	code, _ := top["error"].(string)
@@ -202,20 +204,20 @@ func (a Reply) ErrorCode() string {
 func (a Reply) Result(t *testing.T) any {
 	t.Helper()
 	if a.ErrorCode() != "" {
-		t.Fatalf("the answer is an error: %v", a.Value)
+		t.Fatalf("the reply is an error: %v", a.Value)
 	}
 	return a.Value.(Dict)["result"]
 }
 
-// IsError fails unless the answer is an error with this code.
+// IsError fails unless the reply is an error with this code.
 func (a Reply) IsError(t *testing.T, code string) {
 	t.Helper()
 	if a.ErrorCode() != code {
-		t.Errorf("got the answer %.300v, want %s", a.Value, code)
+		t.Errorf("got the reply %.300v, want %s", a.Value, code)
 	}
 }
 
-// IsResult fails unless the answer is this result.
+// IsResult fails unless the reply is this result.
 func (a Reply) IsResult(t *testing.T, want any) {
 	t.Helper()
 	if got := a.Result(t); !reflect.DeepEqual(got, Normalize(want)) {

@@ -20,9 +20,8 @@ func (s *Site) InsertUser(t *testing.T, u Dict) Dict {
 	return Changed(u, Dict{"id": id})
 }
 
-// AwaitForeignWrites has the service hear of a write by another program, which
-// it does soon after that is committed. For 30 s after each such write it reads
-// the database whenever it is asked.
+// AwaitForeignWrites writes to a user as another program does, and waits until the
+// service has noticed. For 30 s after such a write, the service bypasses its cache.
 func (s *Site) AwaitForeignWrites(t *testing.T, c *Caller) {
 	t.Helper()
 	u := c.Create(t, NewUser())

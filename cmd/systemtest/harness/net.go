@@ -19,9 +19,9 @@ func FreePort(t *testing.T) string {
 	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
-// A Proxy is a network between the service and a server. It can fall silent: then
-// connections stay, and all that is sent is lost. The server does not wait for
-// its bytes to be taken, as other tests share it.
+// A Proxy is a network between the service and a server. While it is silent, its
+// connections stay open and all bytes are lost. It keeps reading from the server, which
+// other tests share.
 type Proxy struct {
 	listener  net.Listener
 	target    string
@@ -31,10 +31,10 @@ type Proxy struct {
 
 	mu    sync.Mutex // guards the following fields
 	conns []net.Conn
-	ended bool // no connection is to begin
+	ended bool // new connections are closed
 }
 
-// NewProxy makes a link to a port on this machine.
+// NewProxy starts a proxy for a port of this machine.
 func NewProxy(t *testing.T, port string) *Proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -50,11 +50,13 @@ func NewProxy(t *testing.T, port string) *Proxy {
 	return k
 }
 
+// Port returns the port that the proxy listens on.
 func (k *Proxy) Port() string { return strconv.Itoa(k.listener.Addr().(*net.TCPAddr).Port) }
 
+// Silence drops all bytes from now on.
 func (k *Proxy) Silence() { k.silent.Store(true) }
 
-// Close breaks all connections, and has no new ones.
+// Close closes all connections and accepts no new ones.
 func (k *Proxy) Close() {
 	k.listener.Close()
 	k.mu.Lock()

@@ -11,14 +11,14 @@ import (
 )
 
 const (
-	// calmFor is how long nothing happens before it counts as calm.
-	calmFor = 2 * time.Second
+	// stableFor is how long owners may not change before they count as stable.
+	stableFor = 2 * time.Second
 
-	// calmWithin is far more than any change of owners takes.
-	calmWithin = time.Minute
+	// stableTimeout is far more than any change of owners takes.
+	stableTimeout = time.Minute
 )
 
-// Owners reads who owns which partition.
+// Owners reads the leases of all partitions.
 func (s *Site) Owners(t *testing.T) (owners []Lease) {
 	t.Helper()
 	rows, err := s.DB.Query(t.Context(), "SELECT coalesce(holder, ''), epoch, released FROM ident_partitions ORDER BY partition")
@@ -34,29 +34,29 @@ func (s *Site) Owners(t *testing.T) (owners []Lease) {
 	return owners
 }
 
-// AwaitStableOwners waits until the partitions are owned by these instances, each of
-// which has some, and no partition changes hands for a while in which steady
-// says that all is well.
+// AwaitStableOwners waits until these instances own all partitions, each at least one,
+// and neither the owners change nor steady returns false for a while.
 func (s *Site) AwaitStableOwners(t *testing.T, instances []string, steady func() bool) []Lease {
 	t.Helper()
-	deadline := time.Now().Add(calmWithin)
 	var last []Lease
-	for since := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+	since := time.Now()
+	stable := func() bool {
 		owners := s.Owners(t)
-		switch {
-		case !slices.Equal(owners, last), !OwnedBy(owners, instances), !steady():
+		if !slices.Equal(owners, last) || !OwnedBy(owners, instances) || !steady() {
 			last, since = owners, time.Now()
-		case time.Since(since) >= calmFor:
-			return owners
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("there is no calm: %s", CountOwners(owners))
-		}
+		return time.Since(since) >= stableFor
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("last seen: %s", CountOwners(last))
+		}
+	})
+	EventuallyWithin(t, stableTimeout, "the owners are stable", stable)
+	return last
 }
 
-// OwnedBy says that all partitions are owned, by these instances, each of which
-// owns some.
+// OwnedBy reports whether these instances own all partitions, each at least one.
 func OwnedBy(owners []Lease, instances []string) bool {
 	seen := make(map[string]bool)
 	for _, o := range owners {
@@ -68,12 +68,12 @@ func OwnedBy(owners []Lease, instances []string) bool {
 	return len(seen) == len(instances)
 }
 
-// CountOwners says who owns how many.
+// CountOwners prints how many partitions each instance owns.
 func CountOwners(owners []Lease) string {
 	count := make(map[string]int)
 	for _, o := range owners {
 		if o.Released {
-			o.Holder = "nobody any more"
+			o.Holder = "nobody"
 		}
 		count[o.Holder]++
 	}
@@ -81,7 +81,7 @@ func CountOwners(owners []Lease) string {
 	return fmt.Sprintf("%d partitions, owned by %s", len(owners), text)
 }
 
-// CountOwned says how many partitions an instance owns.
+// CountOwned returns how many partitions an instance owns.
 func CountOwned(owners []Lease, instance string) (n int) {
 	for _, o := range owners {
 		if o.Holder == instance && !o.Released {

@@ -10,18 +10,18 @@ import (
 	"time"
 )
 
-// A Process is one run of the program.
+// A Process is one run of a program.
 type Process struct {
 	Cmd            *exec.Cmd
 	Stdout, Stderr Output
-	ExtraSecrets   []string // what its log must not hold, beside marked
-	awaited        bool     // the test knows that it has ended
+	ExtraSecrets   []string // that its log must not contain, besides [Secrets]
+	awaited        bool     // the test has seen its status
 	Done           chan struct{}
-	DoneAt         time.Time // once ended is closed
+	DoneAt         time.Time // set once Done is closed
 }
 
-// Launch runs the program in an environment. The process is gone when the test
-// ends; what it wrote is checked whenever it ends.
+// Launch runs the program in an environment. The process is killed when the test ends,
+// and its log is checked for secrets, panics and data races.
 func Launch(t *testing.T, env []string, args ...string) *Process {
 	t.Helper()
 	self, err := os.Executable()
@@ -31,7 +31,7 @@ func Launch(t *testing.T, env []string, args ...string) *Process {
 	return LaunchProgram(t, self, env, args...)
 }
 
-// LaunchProgram is launch, for a program that need not be this one.
+// LaunchProgram is [Launch] for another program.
 func LaunchProgram(t *testing.T, program string, env []string, args ...string) *Process {
 	t.Helper()
 	p := &Process{Cmd: exec.Command(program, args...), Done: make(chan struct{})}
@@ -62,10 +62,11 @@ func LaunchProgram(t *testing.T, program string, env []string, args ...string) *
 	return p
 }
 
-// Secrets is in every token, password, key, email and name of these tests.
+// Secrets are texts, of which one is in each token, password, key, email and name of
+// these tests.
 var Secrets = []string{"s3cret", "secret.example"}
 
-// check looks for what must not be in a log.
+// check fails if the log contains a secret, a panic or a data race.
 func (p *Process) check(t *testing.T) {
 	t.Helper()
 	log := p.Stderr.String()
@@ -86,8 +87,8 @@ func (p *Process) check(t *testing.T) {
 	}
 }
 
-// AwaitExit waits until the process has ended and returns its status, -1 if a
-// signal ended it.
+// AwaitExit waits until the process has exited and returns its status, -1 after a
+// signal.
 func (p *Process) AwaitExit(t *testing.T, atMost time.Duration) int {
 	t.Helper()
 	select {
@@ -95,19 +96,19 @@ func (p *Process) AwaitExit(t *testing.T, atMost time.Duration) int {
 		p.awaited = true
 		return p.Cmd.ProcessState.ExitCode()
 	case <-time.After(atMost):
-		t.Fatalf("the program has not ended within %v", atMost)
+		t.Fatalf("the program has not exited within %v", atMost)
 		return 0
 	}
 }
 
-// Kill ends the process by SIGKILL.
+// Kill sends SIGKILL and waits for the exit.
 func (p *Process) Kill(t *testing.T) {
 	t.Helper()
 	p.Cmd.Process.Kill()
 	p.AwaitExit(t, Timeout)
 }
 
-// Terminate asks the process to end.
+// Terminate sends SIGTERM.
 func (p *Process) Terminate(t *testing.T) {
 	t.Helper()
 	if err := p.Cmd.Process.Signal(syscall.SIGTERM); err != nil {

@@ -19,8 +19,8 @@ import (
 	"github.com/glotpod/ident/deploy/testservers"
 )
 
-// A Site is where instances of the service work together: a virtual host, a
-// database, and the settings that lead there.
+// A Site is a virtual host, a database, and settings with which instances of the service
+// work together on both.
 type Site struct {
 	Settings Settings
 	AMQPURL  string
@@ -31,7 +31,7 @@ type Site struct {
 // migrated is a database as the program's own migrate leaves it.
 var migrated testservers.Template
 
-// NewSite makes a site that is the test's own, with its schema up to date.
+// NewSite makes a site for one test. Its schema is up to date.
 func NewSite(t *testing.T) *Site {
 	t.Helper()
 	return siteOf(t, migrated.Postgres(t, func(d *testservers.Database) {
@@ -90,7 +90,7 @@ func (s *Site) UsePostgres(t *testing.T, server *localserver.Postgres) {
 	s.Migrate(t)
 }
 
-// NewKey returns an encryption key that a log can be searched for.
+// NewKey returns a random encryption key, which contains one of the [Secrets].
 func NewKey() string { return "s3cret" + (rand.Text() + rand.Text())[:36] + "A=" }
 
 // Connect opens a connection to the site's database.
@@ -166,16 +166,16 @@ type Instance struct {
 
 var instances atomic.Int64
 
-// Serve starts an instance and returns when it is ready. When the test ends the
-// instance is asked to stop, if it has not ended yet, and has to end with 0.
+// Serve starts an instance and returns when it is ready. When the test ends, Serve stops
+// the instance if it still runs, and fails unless its status is 0.
 func (s *Site) Serve(t *testing.T, changed ...Settings) *Instance {
 	t.Helper()
 	name := Settings{"cluster.instance": fmt.Sprintf("acceptance-%d", instances.Add(1))}
 	return s.Adopt(t, Launch(t, s.Settings.With(name).With(changed...).Environ(), "serve"))
 }
 
-// Adopt returns the instance that a process is, once it is ready, and sees to its
-// end as serve does.
+// Adopt returns the instance that a process is once it is ready, and stops it when the
+// test ends, as [Site.Serve] does.
 func (s *Site) Adopt(t *testing.T, p *Process) *Instance {
 	t.Helper()
 	v := &Instance{Process: p}
@@ -203,7 +203,7 @@ func (v *Instance) AwaitReady(t *testing.T) {
 	})
 }
 
-// listenURL finds where an instance says that it listens.
+// listenURL returns the address in the log of an instance.
 func listenURL(log string) string {
 	for line := range strings.Lines(log) {
 		var entry struct{ Listen string }
@@ -214,7 +214,7 @@ func listenURL(log string) string {
 	return ""
 }
 
-// Probe returns the status of an HTTP request, 0 for no answer.
+// Probe returns the status of an HTTP request, 0 without a response.
 func (v *Instance) Probe(path string) int {
 	client := http.Client{Timeout: Timeout, Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Get(v.URL + path)
@@ -225,7 +225,7 @@ func (v *Instance) Probe(path string) int {
 	return response.StatusCode
 }
 
-// Stop asks the instance to stop, which it has to do with status 0.
+// Stop sends SIGTERM and fails unless the status is 0.
 func (v *Instance) Stop(t *testing.T) {
 	t.Helper()
 	v.Terminate(t) // an error if it has ended
@@ -234,12 +234,12 @@ func (v *Instance) Stop(t *testing.T) {
 	}
 }
 
-// CheckOneConnection fails unless the instance has served over one connection all
-// the time.
+// CheckOneConnection fails if the instance has exited or has lost its connection to the
+// broker.
 func (v *Instance) CheckOneConnection(t *testing.T) {
 	t.Helper()
 	if n := v.Stderr.Count("serving"); n != 1 {
-		t.Errorf("the instance has begun to serve %d times", n)
+		t.Errorf("the instance has started to serve %d times", n)
 	}
 	select {
 	case <-v.Done:

@@ -11,12 +11,12 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// A Subscriber hears all notifications.
+// A Subscriber receives all notifications.
 type Subscriber struct {
 	deliveries <-chan amqp.Delivery
 }
 
-// A Notification is one that was heard.
+// A Notification is a notification that was received.
 type Notification struct {
 	Key       string
 	Value     any // the decoded body
@@ -53,7 +53,7 @@ func (s *Site) Subscribe(t *testing.T) *Subscriber {
 	return &Subscriber{deliveries}
 }
 
-// Next returns the next notification, whose form is checked.
+// Next checks the form of the next notification and returns it.
 func (s *Subscriber) Next(t *testing.T) Notification {
 	t.Helper()
 	select {
@@ -72,7 +72,7 @@ func (s *Subscriber) Next(t *testing.T) Notification {
 	}
 }
 
-// Expect fails unless the next notification is this one.
+// Expect fails unless the next notification has this key and body, and returns it.
 func (s *Subscriber) Expect(t *testing.T, key string, body any) Notification {
 	t.Helper()
 	n := s.Next(t)

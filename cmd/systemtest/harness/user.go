@@ -9,7 +9,7 @@ import (
 
 var serial atomic.Int64
 
-// NewUser returns a user who exists nowhere, with the given services.
+// NewUser returns a user that does not exist yet, with accounts of the given services.
 func NewUser(services ...string) Dict {
 	n := serial.Add(1)
 	u := Dict{"name": fmt.Sprintf("s3cret Ada %d", n), "email": fmt.Sprintf("s3cret-user-%d@secret.example", n)}
@@ -27,7 +27,7 @@ func NewAccount() Dict {
 	return Dict{"id": 1000 + n, "access_token": fmt.Sprintf("s3cret-token-%d", n)}
 }
 
-// Changed returns a copy of d with other values; nil takes one out.
+// Changed returns a copy of d with other values; nil removes a key.
 func Changed(d, values Dict) Dict {
 	d = maps.Clone(d)
 	for key, v := range values {
@@ -38,7 +38,7 @@ func Changed(d, values Dict) Dict {
 	return d
 }
 
-// Create makes a user and returns it as get shows it.
+// Create creates a user and returns it as get returns it.
 func (c *Caller) Create(t *testing.T, u Dict) Dict {
 	t.Helper()
 	result, _ := c.Call(t, "create", u).Result(t).(Dict)
@@ -49,7 +49,7 @@ func (c *Caller) Create(t *testing.T, u Dict) Dict {
 	return Normalize(Changed(u, Dict{"id": id})).(Dict)
 }
 
-// Get returns a user as get shows it.
+// Get returns a user as get returns it.
 func (c *Caller) Get(t *testing.T, id any) Dict {
 	t.Helper()
 	return c.Call(t, "get", Dict{"user_id": id}).Result(t).(Dict)
@@ -72,7 +72,7 @@ func Patch(user Dict, ops ...any) Dict {
 	return Dict{"user_id": user["id"], "ops": ops}
 }
 
-// AsListed is a user as list shows it.
+// AsListed returns a user as list returns it: without access tokens.
 func AsListed(u Dict) any {
 	u = Changed(u, nil)
 	for _, service := range []string{"github", "facebook"} {

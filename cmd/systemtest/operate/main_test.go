@@ -8,7 +8,7 @@ import (
 
 func TestMain(m *testing.M) { harness.Main(m) }
 
-// The words that make test data readable.
+// Short names for what all tests use.
 type (
 	dict = harness.Dict
 	list = harness.List

@@ -138,7 +138,7 @@ func testMigrateFormsOfTheKey(t *testing.T) {
 	}
 }
 
-// catalog returns what the database's catalogs say of its schema, and of when
+// catalogOf returns what the database's catalogs say of its schema, and of when
 // each part of it was last touched.
 func catalogOf(t *testing.T, s *harness.Site) (text string) {
 	t.Helper()

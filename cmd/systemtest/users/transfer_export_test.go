@@ -26,7 +26,7 @@ func threePages(t *testing.T) *harness.Site {
 	return s
 }
 
-// bar has exports wait in the second page, until unbar.
+// lockUsers makes exports wait at the second page until unlockUsers.
 func lockUsers(t *testing.T, s *harness.Site) {
 	t.Helper()
 	s.Exec(t, `CREATE TABLE gate (open boolean)`)
@@ -49,7 +49,7 @@ func launchExport(t *testing.T, s *harness.Site, path string, args ...string) *h
 	return p
 }
 
-// waiting is how many pages wait.
+// blockedStatements counts the pages that wait.
 func blockedStatements(t *testing.T, s *harness.Site) int {
 	t.Helper()
 	return s.Count(t, `SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()`)

@@ -10,13 +10,13 @@ import (
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
 
-// run runs one of the program's commands on the site, and returns what it says.
+// runOn runs a command of the program with the settings of a site.
 func runOn(t *testing.T, s *harness.Site, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	return harness.Run(t, s.Settings.Environ(), args...)
 }
 
-// exports returns what export writes.
+// exportUsers returns the export of a site.
 func exportUsers(t *testing.T, s *harness.Site, args ...string) string {
 	t.Helper()
 	status, stdout, stderr := runOn(t, s, append([]string{"export"}, args...)...)
@@ -26,7 +26,7 @@ func exportUsers(t *testing.T, s *harness.Site, args ...string) string {
 	return stdout
 }
 
-// imports has the site import a text, and checks the status and what is reported.
+// importUsers imports a text into a site and checks the status and the report.
 func importUsers(t *testing.T, s *harness.Site, text string, status int, reported string, args ...string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "users")

@@ -25,9 +25,9 @@ const (
 	restFor = 40 * time.Millisecond
 )
 
-// A persistent caller carries out one operation after another. Each it asks for
-// until there is an answer, under the same message_id, by any way that leads to
-// the service, and from a new connection if need be. It is one goroutine's.
+// A persistentCaller carries out one operation after another. It sends each request again,
+// with the same message_id, by any way that leads to the service and over a new
+// connection if need be, until there is a reply. It belongs to one goroutine.
 type persistentCaller struct {
 	t      *testing.T
 	number int
@@ -43,8 +43,8 @@ type persistentCaller struct {
 	late     int // answers that came after the first one
 }
 
-// carryOut asks until the operation is answered or ctx is done, when it is left
-// open. now is the time since the load began.
+// carryOut sends the request until there is a reply, or ctx is done: then the operation is
+// left open. now returns the time since the load began.
 func (c *persistentCaller) carryOut(ctx context.Context, now func() time.Duration, o *Operation) {
 	o.caller, o.call = c.number, now()
 	id := uuid.NewString()
@@ -67,8 +67,8 @@ func (c *persistentCaller) carryOut(ctx context.Context, now func() time.Duratio
 	c.finished = append(c.finished, o)
 }
 
-// try asks once. It reports false where there is no answer yet that is final.
-// After an error, the connection is of no use.
+// try sends the request once. It returns false if there is no final reply yet. After an
+// error, the connection cannot be used any more.
 func (c *persistentCaller) try(ctx context.Context, id string, o *Operation) (bool, error) {
 	if c.conn == nil {
 		if err := c.dial(); err != nil {
@@ -118,7 +118,7 @@ func (c *persistentCaller) try(ctx context.Context, id string, o *Operation) (bo
 	}
 }
 
-// send publishes the request, by one of the ways that there are for it.
+// send publishes the request to the shared queue or directly to its partition.
 func (c *persistentCaller) send(id string, o *Operation) error {
 	m := amqp.Publishing{
 		ReplyTo:       c.replyTo,
@@ -135,8 +135,8 @@ func (c *persistentCaller) send(id string, o *Operation) error {
 	return c.channel.Publish(exchange, key, false, false, m)
 }
 
-// lateAnswer checks one more answer to an operation that has been answered: a
-// write has but one answer.
+// lateAnswer checks another reply to an operation that has had one: all replies to a
+// write are the same.
 func (c *persistentCaller) lateAnswer(o *Operation, body []byte) {
 	c.late++
 	got, err := o.read(body)
@@ -199,7 +199,7 @@ func (o *Operation) args() dict {
 	return args
 }
 
-// read reads an answer to the operation.
+// read decodes a reply to the operation.
 func (o *Operation) read(body []byte) (r reply, err error) {
 	tree, rest, err := msgp.ReadIntfBytes(body)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
 
-// A story is what five operations on one person, one after another, looked like
-// to callers and subscribers: the creation, two patches, a look and the deletion.
+// A story is five operations on one person, one after another, as callers and
+// subscribers saw them: a create, two patches, a get and a delete.
 type story struct {
 	create, first, second, get, remove *Operation
 
@@ -44,13 +44,13 @@ func newStory() *story {
 	return s
 }
 
-// tell adds a notification.
+// tell adds a notification to the story.
 func (s *story) tell(key string, body dict) {
 	n := fmt.Sprint(len(s.heard))
 	s.heard = append(s.heard, harness.Notification{Key: key, Value: body, Body: []byte(n), MessageID: n})
 }
 
-// The checks of the chaos test find what they are to find, and nothing else.
+// The checks find each anomaly, and no other.
 func TestChecks(t *testing.T) {
 	const history = "the history is not linearizable"
 	for _, c := range []struct {

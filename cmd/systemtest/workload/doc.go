@@ -4,7 +4,7 @@ import (
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
 
-// The words that make test data readable.
+// Short names for what all tests use.
 type (
 	dict = harness.Dict
 	list = harness.List

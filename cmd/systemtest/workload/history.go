@@ -23,9 +23,8 @@ var personModel = porcupine.Model{
 	Hash: func(state any) uint64 { return state.(View).hash() },
 }
 
-// CheckHistories returns what is wrong with the operations: persons whose
-// history is not linearizable. An operation without an answer may have been
-// carried out at any time since, or not at all.
+// CheckHistories returns the persons whose history is not linearizable. An operation
+// without a reply may have been carried out at any time since, or not at all.
 func CheckHistories(operations []*Operation) (problems []string) {
 	persons := make(map[int][]porcupine.Operation)
 	for _, o := range operations {

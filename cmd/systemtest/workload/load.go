@@ -30,7 +30,7 @@ func githubOf(person int) int64 { return 1000 + int64(person) }
 // personWord is in every name of a person, and begins no other person's word.
 func personWord(person int) string { return fmt.Sprintf("p%05d", person) }
 
-// A Load is what all callers do to the service.
+// A Load is many callers that send requests about the same persons.
 type Load struct {
 	t       *testing.T
 	begun   time.Time
@@ -86,21 +86,22 @@ func (l *Load) carryOut(c *persistentCaller, o *Operation) {
 	l.done.Add(1)
 }
 
-// Progress returns what says whether many operations were done since.
+// Progress returns a function that reports whether many operations were done since.
 func (l *Load) Progress() func() bool {
 	before := l.done.Load()
 	return func() bool { return l.done.Load() > before+int64(20*len(l.callers)) }
 }
 
-// Check fails unless all operations are answered, as one after another would be.
+// Check ends the load and fails unless each operation has a reply and all histories are
+// linearizable.
 func (l *Load) Check() {
 	l.t.Helper()
 	operations := l.Finish()
 	Report(l.t, append(CheckAnswered(operations), CheckHistories(operations)...))
 }
 
-// Finish lets the callers finish what they ask for, and then look at each person
-// once more. It returns all operations.
+// Finish ends the load: the callers complete their operations and read each person once
+// more. It returns all operations.
 func (l *Load) Finish() (all []*Operation) {
 	l.t.Helper()
 	defer time.AfterFunc(2*harness.Timeout, l.giveUp).Stop()
@@ -220,8 +221,7 @@ func (l *Load) patch(random *rand.Rand, o *Operation, user View) {
 	}
 }
 
-// A board is where callers tell each other what they have seen last. What is on
-// it may be out of date.
+// A board holds the state of each person that a caller saw last. It may be out of date.
 type board struct {
 	mu      sync.Mutex // guards the following field
 	persons map[int]*sighting
@@ -233,8 +233,8 @@ type sighting struct {
 	former []int64 // ids of the users that the person was
 }
 
-// look returns the user that a person was last seen as, and one of the ids that
-// it had before; nobody and 0 where there is none.
+// look returns the user that a person was last seen as, and a former id of the person;
+// the zero view and 0 if there is none.
 func (b *board) look(person int) (user View, former int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -248,7 +248,7 @@ func (b *board) look(person int) (user View, former int64) {
 	return s.user, former
 }
 
-// note tells what an operation has shown.
+// note records what an operation has shown.
 func (b *board) note(o *Operation) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

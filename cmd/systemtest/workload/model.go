@@ -118,14 +118,14 @@ func (v View) patched(ops list) (View, string) {
 	return v, ""
 }
 
-// rock is a person who is a user from before the first fault on, and never
-// changes. Who wants the rock's email has a conflict.
+// rock is a person that is a user from before the first fault on and never changes.
+// Another person that asks for the rock's email gets a conflict.
 const (
 	rock      = 0
 	rockEmail = "rock@secret.example"
 )
 
-// An Operation is one request, with all tries of it, and what became of it.
+// An Operation is one request with all its tries and its reply.
 type Operation struct {
 	caller int
 	person int
@@ -139,11 +139,11 @@ type Operation struct {
 
 	call, ret time.Duration // since the load began
 	tries     int
-	open      bool // it was never answered: it may have been carried out, or will be
+	open      bool // there was no reply: the operation may have been carried out, or will be
 	reply     reply
 }
 
-// A reply is what was answered. The zero reply is the one to a patch.
+// A reply is the content of a reply. The zero reply is the one to a patch.
 type reply struct {
 	code string // of a refusal
 	id   int64  // to create and delete

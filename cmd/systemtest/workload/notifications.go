@@ -8,8 +8,8 @@ import (
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
 
-// A ledger is what the notifications tell of the users, checked against the
-// operations that the callers know of.
+// A ledger follows the users by the notifications, and compares them with the operations
+// of the callers.
 type ledger struct {
 	writes  map[string]*Operation  // creates and patches, by mark
 	deletes map[int64][]*Operation // by user id
@@ -20,18 +20,17 @@ type ledger struct {
 	problem func(format string, args ...any)
 }
 
-// A toldUser is one user as the notifications tell of it so far.
+// A toldUser is one user as the notifications have described it so far.
 type toldUser struct {
 	now    View          // by the operations that were told, with what notifications do not show
 	heard  View          // by the notifications alone
 	called time.Duration // the latest call of those operations
 }
 
-// CheckNotifications goes through all notifications in the order of their
-// arrival. It returns the users who are there after them, as notifications show
-// users, and what is wrong: a change that was not told, or told as two, or whose
-// notification is out of order. Of an operation without an answer it notes
-// whether it was carried out.
+// CheckNotifications goes through all notifications in the order of their arrival. It
+// returns the users that exist after them, as notifications show users, and the problems:
+// a change without a notification, with two, or with one that is out of order. It records
+// which operations without a reply were carried out.
 func CheckNotifications(heard []harness.Notification, operations []*Operation) (users map[int64]View, repeats int, problems []string) {
 	a := &ledger{
 		writes:  make(map[string]*Operation),
@@ -66,7 +65,7 @@ func CheckNotifications(heard []harness.Notification, operations []*Operation) (
 	return users, a.repeats, problems
 }
 
-// hear takes the next notification.
+// hear checks the next notification.
 func (a *ledger) hear(n harness.Notification) {
 	if body, ok := a.bodies[n.MessageID]; ok {
 		a.repeats++

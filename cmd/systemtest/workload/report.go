@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// Report fails for each of the problems, but for those beyond a number that a
-// person can read.
+// Report fails for each problem, up to a number that a person can read.
 func Report(t *testing.T, problems []string) {
 	t.Helper()
 	const most = 20
@@ -21,7 +20,7 @@ func Report(t *testing.T, problems []string) {
 	}
 }
 
-// CheckAnswered returns which operations have no answer.
+// CheckAnswered returns the operations without a reply.
 func CheckAnswered(operations []*Operation) (problems []string) {
 	for _, o := range operations {
 		if o.open {
@@ -31,7 +30,7 @@ func CheckAnswered(operations []*Operation) (problems []string) {
 	return problems
 }
 
-// Differences returns which users are not as they were told of.
+// Differences returns the users that differ from their notifications.
 func Differences(stored, told map[int64]View) (problems []string) {
 	ids := maps.Clone(stored)
 	maps.Copy(ids, told)
@@ -43,7 +42,7 @@ func Differences(stored, told map[int64]View) (problems []string) {
 	return problems
 }
 
-// Summary says how much was done and how well.
+// Summary describes the load in one line.
 func Summary(l *Load, operations []*Operation) string {
 	tries, late := 0, 0
 	longest := operations[0]
