@@ -19,6 +19,7 @@ import (
 	"github.com/glotpod/ident/store/internal/leases"
 	"github.com/glotpod/ident/store/internal/outbox"
 	"github.com/glotpod/ident/store/internal/postgres"
+	"github.com/glotpod/ident/store/internal/reads"
 )
 
 // A Keyring encrypts access tokens. It is safe for concurrent use.
@@ -69,7 +70,7 @@ type Store struct {
 	keyring *Keyring
 	log     *zap.Logger
 
-	reader    *reader
+	reader    *reads.Reader
 	committer *commit.Committer
 	userIDs   *commit.UserIDs
 	outbox    *outbox.Outbox
@@ -110,7 +111,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.work, s.abort = context.WithCancel(context.Background())
 	s.ctx, s.close = context.WithCancel(s.work)
 	s.userIDs = commit.NewUserIDs(s.ctx, s.stopped, pool)
-	s.reader = newReader(s.ctx, s.stopped, pool, &o, s.metrics)
+	s.reader = reads.New(s.ctx, s.stopped, pool, o.Keyring, reads.Metrics{BatchSize: s.metrics.lookups, Unreadable: s.metrics.unreadable}, o.Log)
 	s.leases = leases.NewTable(pool, s.outbox, o.Log)
 	if o.AuditKeep > 0 {
 		s.audit = audit.NewMaintainer(pool, o.AuditKeep, o.Log)
@@ -121,7 +122,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.committer = s.newCommitter(&o)
 	for range max(1, min(2, o.MaxConnections/4)) {
 		s.running.Go(s.committer.Work)
-		s.running.Go(s.reader.lookups.Work)
+		s.running.Go(s.reader.Work)
 	}
 	s.running.Go(s.userIDs.Work)
 	s.running.Go(func() { s.outbox.Sweep(s.work, s.ctx.Done()) })
@@ -155,7 +156,7 @@ func (s *Store) newCommitter(o *Options) *commit.Committer {
 		Keyring:               s.keyring,
 		TokensInNotifications: o.TokensInNotifications,
 		Audited:               s.audit != nil,
-		LogUnreadable:         s.reader.logUnreadable,
+		LogUnreadable:         s.reader.LogUnreadable,
 		MaxAlone:              max(1, o.MaxConnections/4),
 		Patience:              cmp.Or(o.patience, commitstate.DefaultPatience),
 		Running:               &s.running,

@@ -1,4 +1,4 @@
-package store
+package transfer
 
 import (
 	"context"
@@ -10,12 +10,13 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/wait"
 	"github.com/glotpod/ident/store/archive"
+	"github.com/glotpod/ident/store/internal/keyring"
 	"github.com/glotpod/ident/store/internal/postgres"
 	"github.com/glotpod/ident/store/internal/schema"
 )
 
-// MaxImportUsers bounds the users of one call of [Importer.Import]. More gain little.
-const MaxImportUsers = 500
+// MaxUsers bounds the users of one call of [Importer.Import]. More gain little.
+const MaxUsers = 500
 
 const (
 	// minFreeIDs is the number of ids that an import leaves for new users, unless fewer are
@@ -42,22 +43,21 @@ type ImportOptions struct {
 // importer is another program that writes. It sends no notifications.
 type Importer struct {
 	conn     *pgx.Conn
-	keyring  *Keyring
+	keyring  *keyring.Keyring
 	options  ImportOptions
 	reserved int64 // no new user gets an id up to this one; in a dry run, none would
 	maxID    int64 // the greatest id that may be reserved
 }
 
-// OpenImporter opens a database. If its schema is not the one that Migrate makes, the error
-// is a *SchemaError. Close must be called.
-func OpenImporter(ctx context.Context, o Options, options ImportOptions) (*Importer, error) {
-	settings := o.settings()
-	settings.ApplicationName = "glotpod.ident-import/" + o.Name // not an instance: the instances notice a foreign write
-	conn, err := connect(ctx, settings)
+// OpenImporter opens a database. The application name must not be that of an instance: the
+// instances must notice a foreign write. If the schema is not the current one, the error is
+// a *schema.Error. Close must be called.
+func OpenImporter(ctx context.Context, database postgres.Settings, keys *keyring.Keyring, options ImportOptions) (*Importer, error) {
+	conn, err := connect(ctx, database)
 	if err != nil {
 		return nil, err
 	}
-	im := &Importer{conn: conn, keyring: o.Keyring, options: options}
+	im := &Importer{conn: conn, keyring: keys, options: options}
 	if err := im.readReserved(ctx); err != nil {
 		im.Close()
 		return nil, err

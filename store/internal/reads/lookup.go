@@ -1,4 +1,17 @@
-package store
+// Package reads looks users up and lists them.
+//
+// # Design decisions and what they cost
+//
+//   - Look-ups that arrive at the same moment share a round trip. None waits for others to
+//     arrive.
+//   - A look-up with several keys reads the user by the first key alone, and compares the
+//     others in this process. So each statement needs one index, and at most one row per
+//     look-up is read in vain.
+//   - A list is planned at each execution: whether the index on words or the order of ids is
+//     better depends on the words. Planning costs more than most other statements take as a
+//     whole.
+//   - A page is cut at 4 MB. The price is that clients cannot count on full pages.
+package reads
 
 import (
 	"context"
@@ -18,22 +31,27 @@ import (
 // maxLookups bounds the look-ups that share a round trip.
 const maxLookups = 64
 
-// A reader looks users up and lists them. It is safe for concurrent use.
-type reader struct {
+// A Reader looks users up and lists them. It is safe for concurrent use.
+type Reader struct {
 	pool    *postgres.Pool
 	keyring *keyring.Keyring
 	log     *zap.Logger
 	closing context.Context // done when the store closes
 	lookups *batch.Batcher[*lookup]
 
-	batchSize  prometheus.Histogram // users looked up in each round trip
-	unreadable prometheus.Counter   // users with an access token that no key opens
+	metrics Metrics
 }
 
-// newReader needs goroutines that run lookups.Work. The channel stopped is closed when
-// these have returned.
-func newReader(closing context.Context, stopped <-chan struct{}, pool *postgres.Pool, o *Options, m *metrics) *reader {
-	r := &reader{pool: pool, keyring: o.Keyring, log: o.Log, closing: closing, batchSize: m.lookups, unreadable: m.unreadable}
+// Metrics are what a Reader measures.
+type Metrics struct {
+	BatchSize  prometheus.Histogram // users looked up in each round trip
+	Unreadable prometheus.Counter   // users with an access token that no key opens
+}
+
+// New returns a reader, which needs goroutines that run Work. The channel stopped is closed
+// when these have returned.
+func New(closing context.Context, stopped <-chan struct{}, pool *postgres.Pool, keys *keyring.Keyring, m Metrics, log *zap.Logger) *Reader {
+	r := &Reader{pool: pool, keyring: keys, log: log, closing: closing, metrics: m}
 	r.lookups = batch.New(batch.Config[*lookup]{
 		MaxItems:   maxLookups,
 		Process:    r.process,
@@ -44,6 +62,10 @@ func newReader(closing context.Context, stopped <-chan struct{}, pool *postgres.
 	})
 	return r
 }
+
+// Work processes look-ups until closing is done. Several goroutines may call it at the same
+// time.
+func (r *Reader) Work() { r.lookups.Work() }
 
 // A lookup waits for its result.
 type lookup struct {
@@ -57,7 +79,7 @@ type lookupResult struct {
 }
 
 // Find implements [actor.Store].
-func (r *reader) Find(ctx context.Context, keys *actor.Lookup) (*actor.User, error) {
+func (r *Reader) Find(ctx context.Context, keys *actor.Lookup) (*actor.User, error) {
 	if keys.NoMatch {
 		return nil, nil
 	}
@@ -79,22 +101,23 @@ func (r *reader) Find(ctx context.Context, keys *actor.Lookup) (*actor.User, err
 	}
 	user, err := found.Unseal(r.keyring)
 	if err != nil {
-		r.logUnreadable(found.User.ID, err)
+		r.LogUnreadable(found.User.ID, err)
 		return nil, err
 	}
 	return user, nil
 }
 
-func (r *reader) logUnreadable(userID int64, err error) {
-	r.unreadable.Inc()
+// LogUnreadable logs and counts that no key opens an access token of a user.
+func (r *Reader) LogUnreadable(userID int64, err error) {
+	r.metrics.Unreadable.Inc()
 	r.log.Error("access token cannot be read", zap.Int64("user_id", userID), zap.Error(err))
 }
 
 // process carries out look-ups in one round trip.
-func (r *reader) process(group []*lookup) {
+func (r *Reader) process(group []*lookup) {
 	ctx, cancel := context.WithTimeout(r.closing, postgres.AttemptTimeout)
 	defer cancel()
-	r.batchSize.Observe(float64(len(group)))
+	r.metrics.BatchSize.Observe(float64(len(group)))
 	users, err := r.read(ctx, group)
 	for _, l := range group {
 		result := lookupResult{err: err}
@@ -115,20 +138,9 @@ func matches(u *actor.User, keys *actor.Lookup) bool {
 		has(u.GitHub, keys.GitHubID) && has(u.Facebook, keys.FacebookID)
 }
 
-// These statements find users by one key each. A user has a row for each account, or one
-// row if it has none.
-const (
-	findUsers = `SELECT u.id, u.name, u.email_address, u.picture_url, u.xmin, s.sv_name::text, s.sv_id, s.access_token, s.xmin
-		FROM users u LEFT JOIN services s ON s.user_id = u.id WHERE `
-	findByID      = findUsers + "u.id = ANY($1::int[])"
-	findByEmail   = findUsers + "u.email_address = ANY($1::text[])"
-	findByService = findUsers + `u.id = ANY(ARRAY(
-		SELECT user_id FROM services WHERE sv_name = $2::text::svc_type AND sv_id = ANY($1::bigint[])))`
-)
-
 // read reads the users that the look-ups may be about. It uses only the first key of each
 // look-up, which at most one user has.
-func (r *reader) read(ctx context.Context, group []*lookup) ([]*userrows.Stored, error) {
+func (r *Reader) read(ctx context.Context, group []*lookup) ([]*userrows.Stored, error) {
 	var ids, githubs, facebooks []int64
 	var emails []string
 	for _, l := range group {
@@ -145,47 +157,22 @@ func (r *reader) read(ctx context.Context, group []*lookup) ([]*userrows.Stored,
 	}
 
 	var users []*userrows.Stored
-	collect := func(rows pgx.Rows) error { return collectUsers(rows, &users) }
+	collect := func(rows pgx.Rows) error { return userrows.Collect(rows, &users) }
 	statements := new(pgx.Batch)
 	if len(ids) > 0 {
-		statements.Queue(findByID, ids).Query(collect)
+		statements.Queue(userrows.FindByID, ids).Query(collect)
 	}
 	if len(emails) > 0 {
-		statements.Queue(findByEmail, emails).Query(collect)
+		statements.Queue(userrows.FindByEmail, emails).Query(collect)
 	}
 	if len(githubs) > 0 {
-		statements.Queue(findByService, githubs, "gh").Query(collect)
+		statements.Queue(userrows.FindByService, githubs, "gh").Query(collect)
 	}
 	if len(facebooks) > 0 {
-		statements.Queue(findByService, facebooks, "fb").Query(collect)
+		statements.Queue(userrows.FindByService, facebooks, "fb").Query(collect)
 	}
 	if statements.Len() == 0 {
 		return nil, errors.New("a look-up without a key")
 	}
 	return users, r.pool.SendBatch(ctx, statements).Close()
-}
-
-// collectUsers appends the users in the rows of findUsers.
-func collectUsers(rows pgx.Rows, users *[]*userrows.Stored) error {
-	byID := make(map[int64]*userrows.Stored)
-	for rows.Next() {
-		var row actor.User
-		var service *string
-		var id *int64
-		var token []byte
-		var version *uint32
-		if err := rows.Scan(&row.ID, &row.Name, &row.Email, &row.PictureURL, &row.Version[0], &service, &id, &token, &version); err != nil {
-			return err
-		}
-		u := byID[row.ID]
-		if u == nil {
-			u = &userrows.Stored{User: row}
-			byID[row.ID] = u
-			*users = append(*users, u)
-		}
-		if service != nil {
-			u.SetAccount(*service, *id, token, *version)
-		}
-	}
-	return rows.Err()
 }

@@ -1,4 +1,4 @@
-package store
+package reads
 
 import (
 	"context"
@@ -18,7 +18,7 @@ import (
 const maxListBytes = 4 << 20
 
 // List implements [actor.Store].
-func (r *reader) List(ctx context.Context, page *actor.Page) ([]actor.User, int64, error) {
+func (r *Reader) List(ctx context.Context, page *actor.Page) ([]actor.User, int64, error) {
 	filter, args := "", []any{page.AfterID, page.Size, maxListBytes}
 	words := searchWords(page.Name)
 	search := searchQuery(words)

@@ -1,4 +1,4 @@
-package store
+package transfer
 
 import (
 	"context"
@@ -33,7 +33,7 @@ const (
 
 // An importBatch is one attempt to import users.
 type importBatch struct {
-	keyring     *Keyring
+	keyring     *keyring.Keyring
 	emptyTokens bool
 	maxID       int64                      // the greatest id that may be imported
 	stored      map[int64]*userrows.Stored // by id: the users that exist or have an email or account that an import wants
@@ -57,12 +57,12 @@ func (im *Importer) newBatch(ctx context.Context, users []archive.User) (*import
 		}
 	}
 	var found []*userrows.Stored
-	collect := func(rows pgx.Rows) error { return collectUsers(rows, &found) }
+	collect := func(rows pgx.Rows) error { return userrows.Collect(rows, &found) }
 	statements := new(pgx.Batch)
-	statements.Queue(findByID, ids).Query(collect)
-	statements.Queue(findByEmail, emails).Query(collect)
+	statements.Queue(userrows.FindByID, ids).Query(collect)
+	statements.Queue(userrows.FindByEmail, emails).Query(collect)
 	for service, ids := range accounts {
-		statements.Queue(findByService, ids, service).Query(collect)
+		statements.Queue(userrows.FindByService, ids, service).Query(collect)
 	}
 	if err := im.conn.SendBatch(ctx, statements).Close(); err != nil {
 		return nil, err

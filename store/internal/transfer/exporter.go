@@ -1,4 +1,5 @@
-package store
+// Package transfer exports all users of a database, and imports users into one.
+package transfer
 
 import (
 	"context"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/glotpod/ident/store/archive"
 	"github.com/glotpod/ident/store/internal/postgres"
+	"github.com/glotpod/ident/store/internal/schema"
 )
 
 const (
@@ -33,11 +35,11 @@ type Exporter struct {
 	withTokens bool
 }
 
-// OpenExporter opens a database. If its schema is not the one that Migrate makes, the error
-// is a *SchemaError. With archive.Omit the exporter does not read access tokens. Close must
+// OpenExporter opens a database. If its schema is not the current one, the error is a
+// *schema.Error. With archive.Omit the exporter does not read access tokens. Close must
 // be called.
-func OpenExporter(ctx context.Context, o Options, tokens archive.Tokens) (*Exporter, error) {
-	conn, err := connect(ctx, o.settings())
+func OpenExporter(ctx context.Context, database postgres.Settings, tokens archive.Tokens) (*Exporter, error) {
+	conn, err := connect(ctx, database)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +52,7 @@ func connect(ctx context.Context, settings postgres.Settings) (*pgx.Conn, error)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := CheckSchema(ctx, conn); err != nil {
+	if _, err := schema.Check(ctx, conn); err != nil {
 		postgres.CloseConn(conn)
 		return nil, err
 	}
