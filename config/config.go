@@ -15,6 +15,10 @@ type Config struct {
 	Tracing       Tracing
 	Log           Log
 	Shutdown      Shutdown
+
+	// Warnings are about settings that are used, and should be corrected. They belong in
+	// the log.
+	Warnings []*Error
 }
 
 // Database has the settings of the database and of the encryption of access tokens.

@@ -16,6 +16,9 @@
 // and so may the environment. Either one in the environment overrides both in the
 // settings file. An empty "_file" means none. A relative path starts at the working directory.
 //
+// A secret in a file of its own or in the environment may begin with a UTF-8 byte order
+// mark and end with a line break. Both are removed. All other space belongs to a password.
+//
 // The table in settings.go is the only list of the settings. Loading, variable names,
 // error texts and the reference are derived from it.
 //
@@ -24,7 +27,8 @@
 // [Load] returns either complete and consistent settings, or all errors that it found.
 // Each is an [*Error] with the setting and its file and line, or its variable. Load has
 // read the files that settings name (secrets, CA certificates, client certificates) and
-// could use them. It does not check whether RabbitMQ and Postgres can be reached.
+// could use them. It does not check whether RabbitMQ and Postgres can be reached. Settings
+// that are used, and should be corrected, are in [Config].Warnings.
 //
 // Secrets are [Hidden]: they are not visible in errors, nor in a [Config] that is printed,
 // logged or encoded.

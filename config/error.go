@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// An Error is one error in the settings. Its text never contains a secret.
+// An Error is one error in the settings, or a warning about one. Its text never contains
+// a secret.
 type Error struct {
 	// Key is the name of the setting ("amqp.port"), "" if the error does not belong
 	// to one setting.

@@ -43,6 +43,7 @@ func load(environ []string, skipped string) (*Config, error) {
 	if l.faults != nil {
 		return nil, join(l.faults)
 	}
+	c.Warnings = l.warnings
 	return c, nil
 }
 
@@ -53,6 +54,7 @@ type loader struct {
 	given    map[string]given // by the setting's name
 	file     string           // the settings file, or ""
 	faults   []*Error
+	warnings []*Error
 }
 
 // given is a value and where it was set.
@@ -70,7 +72,18 @@ type origin struct {
 
 // fail records an error of the setting called name, set at o.
 func (l *loader) fail(name string, o origin, err error) {
-	l.faults = append(l.faults, &Error{Key: name, File: o.file, Line: o.line, Variable: o.variable, Err: err})
+	l.faults = append(l.faults, newError(name, o, err))
+}
+
+// warn records a warning about the setting called name, set at o. "" is none.
+func (l *loader) warn(name string, o origin, warning string) {
+	if warning != "" {
+		l.warnings = append(l.warnings, newError(name, o, errors.New(warning)))
+	}
+}
+
+func newError(name string, o origin, err error) *Error {
+	return &Error{Key: name, File: o.file, Line: o.line, Variable: o.variable, Err: err}
 }
 
 // valid reports whether no setting whose name starts with prefix has an error.
@@ -140,6 +153,10 @@ func (l *loader) assign() {
 		}
 		if err := s.kind.put(g.value); err != nil {
 			l.fail(s.name, g.origin, err)
+			continue
+		}
+		if k, ok := s.kind.(keyList); ok {
+			l.warn(s.name, g.origin, k.warning(g.value))
 		}
 	}
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -13,20 +14,25 @@ type sealed interface {
 	fromFile(text string) any
 }
 
-// secret is a hidden string.
-type secret struct{ into *Secret }
-
-func (s secret) String() string { return "text" }
-
-func (s secret) parse(text string) any { return text }
-
-// fromFile removes one line break at the end, which editors add.
-func (s secret) fromFile(text string) any {
+// trimSecret removes from a secret what editors and other programs add to its file or
+// variable: a UTF-8 byte order mark at the beginning and one line break at the end. Space
+// is kept, because it may belong to a password.
+func trimSecret(text string) string {
+	text = strings.TrimPrefix(text, "\ufeff")
 	if line, ok := strings.CutSuffix(text, "\n"); ok {
 		return strings.TrimSuffix(line, "\r")
 	}
 	return text
 }
+
+// secret is a hidden string.
+type secret struct{ into *Secret }
+
+func (s secret) String() string { return "text" }
+
+func (s secret) parse(text string) any { return trimSecret(text) }
+
+func (s secret) fromFile(text string) any { return trimSecret(text) }
 
 func (s secret) put(value any) error {
 	text, err := plainText(value)
@@ -42,9 +48,11 @@ type keyList struct{ into *[]Key }
 
 func (k keyList) String() string { return "a key, or a list of keys" }
 
-func (k keyList) parse(text string) any { return split(text, ",") }
+// parse splits a list, which has commas in a variable and lines in a file. If no part is
+// a key, the text may be one key with line breaks inside.
+func (k keyList) parse(text string) any { return splitKeys(text, ",") }
 
-func (k keyList) fromFile(text string) any { return split(strings.TrimSpace(text), "\n") }
+func (k keyList) fromFile(text string) any { return splitKeys(text, "\n") }
 
 func (k keyList) put(value any) error {
 	list, ok := value.([]any)
@@ -75,11 +83,42 @@ func (k keyList) put(value any) error {
 	return nil
 }
 
-// split splits text into a list as package toml would return it.
-func split(text, separator string) []any {
+// warning says which keys are not exact. value was accepted by put.
+func (k keyList) warning(value any) string {
+	list, ok := value.([]any)
+	if !ok {
+		list = []any{value}
+	}
+	var inexact []string
+	for i, member := range list {
+		text, _ := member.(string)
+		if _, exact, _ := parseKey(text); !exact {
+			inexact = append(inexact, strconv.Itoa(i+1))
+		}
+	}
+	switch {
+	case inexact == nil:
+		return ""
+	case len(list) == 1:
+		return "the key is not exact base64; it is read as Python's Fernet reads it"
+	}
+	return fmt.Sprintf("key %s of %d is not exact base64; it is read as Python's Fernet reads it",
+		strings.Join(inexact, ", "), len(list))
+}
+
+// splitKeys splits text into a list of keys as package toml would return it. If no part is
+// a key by itself and the whole text is one, the separators are inside that key.
+func splitKeys(text, separator string) []any {
+	text = strings.TrimSpace(trimSecret(text))
 	var list []any
+	isList := false
 	for part := range strings.SplitSeq(text, separator) {
 		list = append(list, part)
+		_, err := ParseKey(part)
+		isList = isList || err == nil
+	}
+	if _, err := ParseKey(text); err == nil && !isList {
+		return []any{text}
 	}
 	return list
 }

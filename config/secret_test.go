@@ -12,16 +12,24 @@ const (
 	passwordFileVariable = "GLOTPOD_IDENT__AMQP__PASSWORD_FILE="
 )
 
-func TestPasswordFile(t *testing.T) {
+// A byte order mark before a password and one line break after it are not part of it,
+// whether it comes from a file or the environment.
+func TestTrimmedPasswords(t *testing.T) {
 	for content, want := range map[string]string{
-		"hunter2":     "hunter2",
-		"hunter2\n":   "hunter2",
-		"hunter2\r\n": "hunter2",
-		"hunter2\n\n": "hunter2\n",
-		"hunter2\r":   "hunter2\r",
-		" hunter2 ":   " hunter2 ",
-		"":            "",
-		"\n":          "",
+		"\ufeffhunter2\r\n":   "hunter2",
+		"\ufeff hunter2 ":     " hunter2 ",
+		"\ufeff\ufeffhunter2": "\ufeffhunter2",
+		"hunter2\ufeff":       "hunter2\ufeff",
+		"\nhunter2":           "\nhunter2",
+		"\ufeff":              "",
+		"hunter2":             "hunter2",
+		"hunter2\n":           "hunter2",
+		"hunter2\r\n":         "hunter2",
+		"hunter2\n\n":         "hunter2\n",
+		"hunter2\r":           "hunter2\r",
+		" hunter2 ":           " hunter2 ",
+		"":                    "",
+		"\n":                  "",
 	} {
 		path := write(t, content)
 		fromFile := mustLoad(t, keyLine+"amqp.password_file = '"+path+"'")
@@ -31,6 +39,10 @@ func TestPasswordFile(t *testing.T) {
 		fromEnviron := mustLoad(t, keyLine, passwordFileVariable+path)
 		if got := fromEnviron.AMQP.Password.Reveal(); got != want {
 			t.Errorf("environment: %q in the file: got %q, want %q", content, got, want)
+		}
+		inEnviron := mustLoad(t, keyLine, passwordVariable+content)
+		if got := inEnviron.AMQP.Password.Reveal(); got != want {
+			t.Errorf("environment: %q: got %q, want %q", content, got, want)
 		}
 	}
 }
@@ -89,12 +101,14 @@ func TestKeyLists(t *testing.T) {
 	for name, content := range map[string]string{
 		"list": "database.encryption_key = ['" + one + "', ' " + two + " ']",
 		"file": "database.encryption_key_file = '" + write(t, one+"\n"+two+"\n") + "'",
+		"BOM":  "database.encryption_key_file = '" + write(t, "\ufeff"+one+"\n"+two+"\n") + "'",
 		"CRLF": "database.encryption_key_file = '" + write(t, one+"\r\n"+two+"\r\n\r\n") + "'",
 	} {
 		t.Run(name, func(t *testing.T) { wantKeys(t, mustLoad(t, content), one, two) })
 	}
 	t.Run("variable", func(t *testing.T) {
 		wantKeys(t, mustLoad(t, keyLine, "GLOTPOD_IDENT__DATABASE__ENCRYPTION_KEY="+one+", "+two), one, two)
+		wantKeys(t, mustLoad(t, keyLine, "GLOTPOD_IDENT__DATABASE__ENCRYPTION_KEY=\ufeff"+one+", "+two+"\r\n"), one, two)
 	})
 	t.Run("file variable", func(t *testing.T) {
 		wantKeys(t, mustLoad(t, keyLine, "GLOTPOD_IDENT__DATABASE__ENCRYPTION_KEY_FILE="+write(t, one+"\n"+two)), one, two)

@@ -33,7 +33,7 @@ func (c *Config) settings() []setting {
 	db, pg, mq := &c.Database, &c.Database.Postgres, &c.AMQP
 	return []setting{
 		{name: "database.encryption_key", required: true, kind: keyList{&db.EncryptionKeys},
-			help: "The Fernet key that encrypts access tokens in the database: 32 bytes in base64, base64url or base32, as `glotpod-ident keygen` prints it. In a list, the first key encrypts and all keys decrypt."},
+			help: "The Fernet key that encrypts access tokens in the database: 32 bytes in base64, base64url or base32, as `glotpod-ident keygen` prints it. In a list, the first key encrypts and all keys decrypt. A key that is not exact base64, and that Python's Fernet accepts, is used with a warning in the log."},
 		{name: "database.encryption_key_file", kind: fileOf{},
 			help: "A file with the key, instead of `database.encryption_key`. It may have several keys, one per line."},
 		{name: "database.postgres.host", initial: "localhost", kind: filled(&pg.Host),

@@ -53,6 +53,9 @@ func run(ctx context.Context, env *cli.Env, args []string) int {
 // serve runs an instance until ctx is done.
 func serve(ctx context.Context, c *config.Config, log *zap.Logger, version string) error {
 	log.Info("starting", zap.String("version", version), zap.String("instance", c.Cluster.Instance))
+	for _, w := range c.Warnings {
+		log.Warn("setting should be corrected", zap.String("setting", w.Key), zap.Error(w))
+	}
 	registry := newRegistry(version)
 	server, err := web.Listen(web.Options{
 		Address: c.HTTP.Listen,
