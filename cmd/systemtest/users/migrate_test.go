@@ -101,6 +101,11 @@ func testMigrateFormsOfTheKey(t *testing.T) {
 	if err := os.WriteFile(file, []byte(harness.PythonKey+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	broken := "\ufeff\"" + harness.PythonKey[:20] + "\n" + harness.PythonKey[20:] + "==\"\r\n"
+	brokenFile := t.TempDir() + "/key"
+	if err := os.WriteFile(brokenFile, []byte(broken), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	fresh := harness.NewKey()
 	for name, form := range map[string]harness.Settings{
 		"base64url unpadded":    {"database.encryption_key": unpadded},
@@ -109,6 +114,8 @@ func testMigrateFormsOfTheKey(t *testing.T) {
 		"the second of a list":  {"database.encryption_key": fresh + "," + harness.PythonKey},
 		"in a file of its own":  {"database.encryption_key_file": file},
 		"base64url, and so on…": {},
+		"as Python reads it":    {"database.encryption_key": broken, "amqp.password": "\ufeffguest\r\n"},
+		"a file, as Python":     {"database.encryption_key_file": brokenFile},
 	} {
 		t.Run(name, func(t *testing.T) {
 			given := s.Settings.With(form)
@@ -119,6 +126,16 @@ func testMigrateFormsOfTheKey(t *testing.T) {
 			v := &harness.Instance{Process: p}
 			v.AwaitReady(t)
 			c.Call(t, "get", dict{"user_id": u["id"]}).IsResult(t, u)
+			warnings := 0
+			if strings.Contains(name, "Python") {
+				warnings = 1
+			}
+			if got := p.Stderr.Count("setting should be corrected"); got != warnings {
+				t.Errorf("%d warnings about settings, want %d", got, warnings)
+			}
+			if warnings > 0 && !strings.Contains(p.Stderr.String(), `"setting":"database.encryption_key"`) {
+				t.Error("the warning does not name the setting")
+			}
 			if strings.HasPrefix(form["database.encryption_key"], fresh) {
 				c.Call(t, "patch", harness.Patch(u, op("replace", "/github/access_token", "s3cret-fresh"))).Result(t)
 				u["github"].(dict)["access_token"] = "s3cret-fresh"
