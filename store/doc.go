@@ -1,9 +1,9 @@
 // Package store keeps the users in PostgreSQL. A [Store] implements [actor.Store], and what a
 // member of the cluster needs besides: leases, the outbox and the watch for foreign writes.
 //
-// Store composes types that have one concern each. Reads, export and import are in this
-// package. The other types are packages of their own under internal; internal/commit commits
-// writes.
+// Store composes types that have one concern each. They are packages of their own under
+// internal: commit (writes), reads, leases, outbox, audit, foreign, rekey and transfer
+// (export and import), over userrows, schema, keyring and postgres.
 //
 // # Writing
 //
