@@ -13,7 +13,7 @@ import (
 )
 
 // BenchmarkCall measures requests over the broker to an instance in the same
-// process, with 1 and 64 in flight, beside a bare echo that is asked the same
+// process, with 1 and 64 in flight, next to a bare echo that is called in the same
 // way.
 func BenchmarkCall(b *testing.B) {
 	s := newSetup(b)
@@ -83,7 +83,7 @@ func (s *setup) client() *client.Client {
 	return client
 }
 
-// echo answers requests with a fixed body of the size of a user.
+// echo replies to requests with a fixed body of the size of a user.
 func (s *setup) echo() {
 	channel := s.channel
 	if _, err := channel.QueueDeclare("echo", true, false, false, false, nil); err != nil {

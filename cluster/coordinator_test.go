@@ -203,6 +203,7 @@ func TestCoordinator(t *testing.T) {
 		return new(fakeStore).Claim(context.Background(), claims)
 	}}, func(t *testing.T, c *coordinator) {
 		settle(t, c)
+		synctest.Wait()
 		if attempts < 4 {
 			t.Errorf("%d attempts", attempts)
 		}
@@ -215,6 +216,7 @@ func TestCoordinator(t *testing.T) {
 	}}, func(t *testing.T, c *coordinator) {
 		c.attach(new(fakeExecutor), 1)
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if surveys < 2 {
 			t.Errorf("%d surveys", surveys)
 		}
@@ -278,6 +280,7 @@ func TestBlockedBroker(t *testing.T) {
 		before, claimed := e.broadcasts(), claims
 		c.post(ownership.LeaseLost{Partition: 1, Epoch: 1})
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if n := held(c); n != testPartitions || claims != claimed {
 			t.Errorf("%d partitions are held while it is blocked, and %d claims were made", n, claims-claimed)
 		}
@@ -286,6 +289,7 @@ func TestBlockedBroker(t *testing.T) {
 		}
 		c.setBlocked(e, false)
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if claims == claimed {
 			t.Error("the postponed event is forgotten: the lost partition is not claimed")
 		}
@@ -357,6 +361,7 @@ func TestLeaseEnds(t *testing.T) {
 		var ended time.Duration
 		c.endLease(h, func() { ended = time.Since(begun) })
 		time.Sleep(10 * handOverRetryEvery)
+		synctest.Wait()
 		if ended != 2*handOverRetryEvery || attempts != 3 {
 			t.Errorf("ended after %v and %d attempts", ended, attempts)
 		}

@@ -2,7 +2,6 @@ package cluster_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"sync"
@@ -28,7 +27,7 @@ func TestMain(m *testing.M) { testservers.Main(m) }
 
 var limits = msgpack.Limits{Bytes: 1 << 20, Depth: 32, Values: 100_000}
 
-// A setup is a broker and a database for instances to meet at.
+// A setup has a broker and a database for the instances of a test.
 type setup struct {
 	t        testing.TB
 	vhost    *testservers.Broker
@@ -85,7 +84,8 @@ func newSetup(t testing.TB) *setup {
 	}}
 }
 
-// register makes the database a cluster's, and the options an instance's of it.
+// register writes the parameters of the cluster into the database, and sets the options of
+// the next instance.
 func (s *setup) register() {
 	s.t.Helper()
 	err := s.store.EnsureParameters(s.t.Context(), ownership.Parameters{
@@ -99,7 +99,7 @@ func (s *setup) register() {
 	}
 }
 
-// launch runs an instance until stop is called, which returns how it ended.
+// launch runs an instance until stop is called, which returns the error of Run.
 func (s *setup) launch() (instance *cluster.Instance, stop func() error) {
 	s.t.Helper()
 	s.register()
@@ -120,7 +120,15 @@ func (s *setup) run() (stop func() error) {
 	return stop
 }
 
-func TestInstanceThatEndsSaysThatItIsNotReady(t *testing.T) {
+// TestInstance runs instances over a broker and a database.
+func TestInstance(t *testing.T) {
+	t.Run("is_not_ready_while_stopping", testNotReadyWhileStopping)
+	t.Run("claims_a_lost_lease_again", testLostLease)
+	t.Run("newcomer_is_ready_with_its_partitions", testNewcomer)
+	t.Run("declares_a_deleted_shared_queue_again", testDeletedSharedQueue)
+}
+
+func testNotReadyWhileStopping(t *testing.T) {
 	s := newSetup(t)
 	s.register()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -138,7 +146,7 @@ func TestInstanceThatEndsSaysThatItIsNotReady(t *testing.T) {
 	}
 }
 
-// A storeThatHolds ends no lease before it is let go.
+// A storeThatHolds ends no lease until letGo is closed.
 type storeThatHolds struct {
 	cluster.Store
 	letGo chan struct{}
@@ -162,7 +170,7 @@ func (s storeThatHolds) HandOver(ctx context.Context, all []ownership.HandOver) 
 	}
 }
 
-// A storeThatForgets says of the first leases that they are over.
+// A storeThatForgets reports the first leases as lost.
 type storeThatForgets struct {
 	cluster.Store
 	once *sync.Once
@@ -177,7 +185,7 @@ func (s storeThatForgets) TakeOver(ctx context.Context, by ownership.Member, lea
 	return s.Store.TakeOver(ctx, by, leases, limit)
 }
 
-func TestAPartitionWhoseLeaseIsOverIsNotServedButClaimedAnew(t *testing.T) {
+func testLostLease(t *testing.T) {
 	s := newSetup(t)
 	s.options.Partitions = 1
 	s.options.Store = storeThatForgets{s.store, new(sync.Once)}
@@ -187,7 +195,7 @@ func TestAPartitionWhoseLeaseIsOverIsNotServedButClaimedAnew(t *testing.T) {
 	}
 }
 
-func TestNewcomerIsReadyOnceItHasThePartitionsThatAreToBeItsOwn(t *testing.T) {
+func testNewcomer(t *testing.T) {
 	s := newSetup(t)
 	letGo := make(chan struct{})
 	s.options.Store = storeThatHolds{s.store, letGo}
@@ -217,7 +225,7 @@ func (s *setup) one(sql string) (v any) {
 	return v
 }
 
-// until waits until something holds, for as long as a slow machine may take.
+// until waits until a condition holds, with a limit that a slow machine needs.
 func (s *setup) until(what string, holds func() bool) {
 	s.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
@@ -259,8 +267,8 @@ func (s *setup) next(deliveries <-chan amqp.Delivery) amqp.Delivery {
 	}
 }
 
-// lease returns a lease of a user's partition: that of whoever has it, or else of
-// an instance that died of it.
+// lease returns a lease of a user's partition: the present one, or one of an instance that
+// has died.
 func (s *setup) lease(user int64) partition.Lease {
 	s.t.Helper()
 	number := partition.Of(user, s.options.Partitions)
@@ -285,7 +293,7 @@ func (s *setup) lease(user int64) partition.Lease {
 	return partition.Lease{Partition: number, Epoch: events[0].(ownership.Claimed).Epoch}
 }
 
-// commit applies a create to the store behind the instance's back.
+// commit creates a user in the store, unnoticed by the instance.
 func (s *setup) commit(id int64) {
 	s.t.Helper()
 	if err := s.tryCommit(s.lease(id), id, "Ada"); err != nil {
@@ -315,74 +323,7 @@ func (s *setup) stored() (n int) {
 	return n
 }
 
-func TestNotificationsThatWereNeverSentAreSentInOrderAtTheStartAndForgotten(t *testing.T) {
-	s := newSetup(t)
-	s.subscribe(nil)
-	const n = 1200 // more than two pages of the outbox
-	for id := range int64(n) {
-		s.commit(id + 1)
-	}
-	if s.stored() != n {
-		t.Fatalf("%d stored", s.stored())
-	}
-	stop := s.run()
-	deliveries := s.consume()
-	seen := make(map[int64]bool)
-	last := make(map[int]int64) // of each partition
-	for range n {
-		d := s.next(deliveries)
-		var user struct {
-			ID   int64
-			Name string
-		}
-		if err := json.Unmarshal(d.Body, &user); err != nil {
-			t.Fatal(err)
-		}
-		number := partition.Of(user.ID, s.options.Partitions)
-		if seen[user.ID] || user.ID < last[number] {
-			t.Fatalf("%d after %d", user.ID, last[number])
-		}
-		seen[user.ID], last[number] = true, user.ID
-		if user.Name != "Ada" || d.RoutingKey != "notifications.user.create" || d.DeliveryMode != amqp.Persistent || d.MessageId == "" {
-			t.Fatalf("notification: %s %s", d.RoutingKey, d.Body)
-		}
-	}
-	s.until("the outbox is empty", func() bool { return s.stored() == 0 })
-	if err := stop(); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestANotificationThatASubscribersQueueRefusesIsSentUntilItIsTaken(t *testing.T) {
-	s := newSetup(t)
-	s.subscribe(amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"})
-	s.run()
-	for id := range int64(3) {
-		s.commit(id + 1)
-	}
-	s.until("one waits and two are refused", func() bool { return s.stored() == 2 })
-	deliveries := s.consume()
-	for range 3 {
-		s.next(deliveries)
-	}
-	s.until("the outbox is empty", func() bool { return s.stored() == 0 })
-}
-
-func TestANotificationWhoseCommitNobodyLearnedOfIsSent(t *testing.T) {
-	s := newSetup(t)
-	s.subscribe(nil)
-	s.run()
-	if _, err := s.db.Exec(t.Context(), `INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, committed_at)
-		VALUES (1, gen_random_uuid(), 'notifications.user.delete', '{"user_id":1}', false, now() - interval '1 minute')`); err != nil {
-		t.Fatal(err)
-	}
-	if d := s.next(s.consume()); string(d.Body) != `{"user_id":1}` {
-		t.Errorf("%s", d.Body)
-	}
-	s.until("the outbox is empty", func() bool { return s.stored() == 0 })
-}
-
-func TestAnInstanceWhoseQueueIsDeletedEndsOrInsistsAndDeclaresItAgain(t *testing.T) {
+func testDeletedSharedQueue(t *testing.T) {
 	s := newSetup(t)
 	s.options.Insist = true
 	s.run()
@@ -402,63 +343,4 @@ func TestAnInstanceWhoseQueueIsDeletedEndsOrInsistsAndDeclaresItAgain(t *testing
 		q, err := channel.QueueDeclarePassive("glotpod.rpc/ident", true, false, false, false, nil)
 		return err == nil && q.Consumers == 1
 	})
-}
-
-func TestLargeNotificationsHoldUpNoCommitWhileOthersAreRefused(t *testing.T) {
-	s := newSetup(t)
-	s.subscribe(amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"})
-	s.run()
-	s.commit(1)
-	s.commit(2)
-	s.until("one is refused", func() bool { return s.stored() == 1 })
-	// Each is some 6 MB in JSON, so that no more than two are on their way.
-	const large = 8
-	name := strings.Repeat("\x01", 1_000_000)
-	committed := make(chan struct{}, large)
-	leases := make([]partition.Lease, large)
-	for i := range leases {
-		leases[i] = s.lease(int64(i + 3))
-	}
-	for i, lease := range leases {
-		go func() {
-			defer func() { committed <- struct{}{} }()
-			if err := s.tryCommit(lease, int64(i+3), name); err != nil {
-				t.Error(err)
-			}
-		}()
-	}
-	for range large {
-		select {
-		case <-committed:
-		case <-time.After(30 * time.Second):
-			t.Fatal("a commit waits")
-		}
-	}
-	deliveries := s.consume()
-	for range 2 + large {
-		s.next(deliveries)
-	}
-	s.until("the outbox is empty", func() bool { return s.stored() == 0 })
-}
-
-func TestABacklogThatASubscriberRefusesDelaysNoPartition(t *testing.T) {
-	s := newSetup(t)
-	s.subscribe(amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"})
-	s.commit(1)
-	const rows = 20_000
-	if _, err := s.db.Exec(t.Context(), `INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, partition)
-		SELECT 1 + i, gen_random_uuid(), 'notifications.user.delete', '{}', false, i % 4 FROM generate_series(1, $1) i`, rows); err != nil {
-		t.Fatal(err)
-	}
-	s.run()
-	s.getDirect(s.client(), 1)
-	if left := s.stored(); left < rows-1 {
-		t.Fatalf("%d are left", left)
-	}
-	// What was held back is sent once there is room, each user's in order.
-	if _, err := s.channel.QueueDelete("subscriber", false, false, false); err != nil {
-		t.Fatal(err)
-	}
-	s.subscribe(nil)
-	s.until("the outbox is empty", func() bool { return s.stored() == 0 })
 }

@@ -15,7 +15,7 @@ import (
 
 func (s *setup) queueOf(number int) string { return fmt.Sprintf("glotpod.rpc/ident/%04d", number) }
 
-// getDirect gets a user the direct way, who has to be there.
+// getDirect gets a user, which must exist, by the direct exchange.
 func (s *setup) getDirect(client *client.Client, id int64) {
 	s.t.Helper()
 	s.result(client.CallDirect(s.t.Context(), id, "get", "", pack(map[string]any{"user_id": id})))
@@ -29,7 +29,7 @@ func pack(v map[string]any) []byte {
 	return body
 }
 
-// result returns what an answer holds, which has to be no error.
+// result returns the result of a reply, which must not be an error reply.
 func (s *setup) result(answer []byte, err error) any {
 	s.t.Helper()
 	if err != nil {
@@ -56,7 +56,14 @@ func (s *setup) report() membership.Report {
 	return reports[0]
 }
 
-func TestAPartitionWhoseQueueIsDeletedIsServedAgain(t *testing.T) {
+// TestRouting sends requests to an instance by the direct exchange and partition queues.
+func TestRouting(t *testing.T) {
+	t.Run("a_deleted_partition_queue_is_served_again", testDeletedPartitionQueue)
+	t.Run("misrouted_requests_are_replied_to_until_the_queues_are_rebound", testMisrouted)
+	t.Run("a_client_does_not_choose_the_id_of_a_new_user", testForgedUserID)
+}
+
+func testDeletedPartitionQueue(t *testing.T) {
 	s := newSetup(t)
 	s.run()
 	s.commit(1)
@@ -82,7 +89,7 @@ func TestAPartitionWhoseQueueIsDeletedIsServedAgain(t *testing.T) {
 	s.getDirect(client, 1)
 }
 
-func TestRequestsThatComeToTheWrongPartitionAreAnsweredAndTheQueuesAreBoundAnew(t *testing.T) {
+func testMisrouted(t *testing.T) {
 	s := newSetup(t)
 	s.options.Partitions = 8
 	s.run()
@@ -114,16 +121,16 @@ func TestRequestsThatComeToTheWrongPartitionAreAnsweredAndTheQueuesAreBoundAnew(
 	}
 	all()
 	if s.report().Counters.Misrouted == 0 {
-		t.Fatal("nothing was misplaced")
+		t.Fatal("nothing was misrouted")
 	}
-	s.until("nothing is misplaced any more", func() bool {
+	s.until("nothing is misrouted any more", func() bool {
 		before := s.report().Counters.Misrouted
 		all()
 		return s.report().Counters.Misrouted == before
 	})
 }
 
-func TestNobodyButAnInstanceChoosesTheIDOfANewUser(t *testing.T) {
+func testForgedUserID(t *testing.T) {
 	s := newSetup(t)
 	s.run()
 	number := partition.Of(77, s.options.Partitions)
