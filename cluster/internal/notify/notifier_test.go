@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -81,6 +82,13 @@ func (c *fakeChannel) take() []string {
 	published := c.published
 	c.published = nil
 	return published
+}
+
+// decide decides the n-th pending confirmation.
+func (c *fakeChannel) decide(n int, accepted bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pending[n] <- accepted
 }
 
 // set changes the channel.
@@ -256,9 +264,9 @@ func TestSend(t *testing.T) {
 		if pending, _ := s.notifier.Backlog(); pending != 2 {
 			s.Errorf("%d are pending", pending)
 		}
-		s.channel.pending[0] <- true
+		s.channel.decide(0, true)
 		s.wantLeft(2)
-		s.channel.pending[1] <- true
+		s.channel.decide(1, true)
 		s.wantLeft()
 		if pending, _ := s.notifier.Backlog(); pending != 0 {
 			s.Errorf("%d are pending", pending)
@@ -275,11 +283,11 @@ func TestSend(t *testing.T) {
 		if synctest.Wait(); sent {
 			s.Error("a second one was sent")
 		}
-		s.channel.pending[0] <- true
+		s.channel.decide(0, true)
 		if synctest.Wait(); !sent {
 			s.Error("the second one waits when the first one is confirmed")
 		}
-		s.channel.pending[1] <- true
+		s.channel.decide(1, true)
 	})
 
 	notifying(t, "blocks_while_too_many_are_pending", func(s *setup) {
@@ -320,22 +328,22 @@ func TestFlushAndFinish(t *testing.T) {
 		s.commit(1, 1)
 		s.commit(2, other)
 		synctest.Wait()
-		flushed := 0
+		var flushed atomic.Int64
 		for range 2 {
 			s.running.Go(func() {
 				if err := s.notifier.Flush(s.Context(), number); err != nil {
 					s.Error(err)
 				}
-				flushed++
+				flushed.Add(1)
 			})
 			synctest.Wait()
 		}
-		if flushed > 0 {
+		if flushed.Load() > 0 {
 			s.Error("flushed while one is pending")
 		}
-		s.channel.pending[0] <- true
-		if synctest.Wait(); flushed != 2 {
-			s.Errorf("%d of 2 are flushed", flushed)
+		s.channel.decide(0, true)
+		if synctest.Wait(); flushed.Load() != 2 {
+			s.Errorf("%d of 2 are flushed", flushed.Load())
 		}
 		ctx, cancel := context.WithTimeout(s.Context(), time.Second)
 		defer cancel()
@@ -362,11 +370,11 @@ func TestFlushAndFinish(t *testing.T) {
 		finished := false
 		s.running.Go(func() { s.notifier.Finish(s.Context()); finished = true })
 		synctest.Wait()
-		s.channel.pending[0] <- true
+		s.channel.decide(0, true)
 		if synctest.Wait(); finished {
 			s.Error("finished while one is pending")
 		}
-		s.channel.pending[1] <- true
+		s.channel.decide(1, true)
 		if synctest.Wait(); !finished {
 			s.Error("not finished when all are confirmed")
 		}
@@ -415,8 +423,8 @@ func TestRefused(t *testing.T) {
 		s.commit(2, 1)
 		s.wantPublished("1", "2")
 		s.channel.set(func() { s.channel.manual = false })
-		s.channel.pending[0] <- false
-		s.channel.pending[1] <- true
+		s.channel.decide(0, false)
+		s.channel.decide(1, true)
 		s.wantLeft(1, 2) // 2 has overtaken 1, so it must follow it again
 		time.Sleep(retryEvery)
 		s.wantPublished("1", "2")
@@ -475,7 +483,7 @@ func TestOverdue(t *testing.T) {
 		s.wantPublished("1")
 		time.Sleep(time.Minute)
 		s.wantPublished()
-		s.channel.pending[0] <- true
+		s.channel.decide(0, true)
 	})
 
 	notifying(t, "an_outage_of_the_database_is_waited_for", func(s *setup) {
@@ -564,7 +572,7 @@ func TestCatchUp(t *testing.T) {
 		if synctest.Wait(); !errors.Is(err, errDown) {
 			s.Error("it does not wait")
 		}
-		s.channel.pending[0] <- true
+		s.channel.decide(0, true)
 		if synctest.Wait(); err != nil {
 			s.Error(err)
 		}
@@ -611,7 +619,7 @@ func TestLostChannel(t *testing.T) {
 		s.commit(2, 2)
 		synctest.Wait()
 		s.channel.set(func() { s.channel.closed = true })
-		s.channel.pending[0] <- false // amqp091-go says so of all when the channel is lost
+		s.channel.decide(0, false) // amqp091-go says so of all when the channel is lost
 		synctest.Wait()
 		s.wantLeft(1, 2)
 		if _, users := s.notifier.Backlog(); users != 0 || valueOf(s.metrics.Refused) != 0 {

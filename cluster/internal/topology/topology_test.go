@@ -302,6 +302,7 @@ func TestRepairer(t *testing.T) {
 			r.ReportMisrouted()
 			time.Sleep(2 * rebindPause)
 		}
+		synctest.Wait()
 		want := []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second, 80 * time.Second, 160 * time.Second, 320 * time.Second, 600 * time.Second, 600 * time.Second, 600 * time.Second}
 		if !slices.Equal(l.intervals, want) {
 			t.Errorf("the intervals are %v", l.intervals)
