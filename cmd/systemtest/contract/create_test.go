@@ -101,7 +101,7 @@ func testCreateRefused(t *testing.T, x *served) {
 	if after := s.Contents(t); after != before {
 		t.Errorf("the tables were\n%s\nand are\n%s", before, after)
 	}
-	// A service id is taken in its own service alone.
+	// A service id is unique within its service only.
 	c.Create(t, with("github", harness.Changed(taken("facebook"), dict{"id": int64(1) << 40})))
 	c.Create(t, with("facebook", dict{"id": int64(1) << 40, "access_token": "s3cret"}))
 }
@@ -148,7 +148,7 @@ func testCreateLongEmail(t *testing.T, x *served) {
 	}
 }
 
-// Of creates for the same email that come at once, one succeeds.
+// Of concurrent creates with the same email, one succeeds.
 func testCreateSameEmailConcurrently(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
@@ -183,7 +183,7 @@ func testCreateSameEmailConcurrently(t *testing.T) {
 	}
 }
 
-// What is stored of a token is the text of a Fernet token under the first key.
+// A stored token is a Fernet token of the first key.
 func testCreateTokensAreSealed(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)

@@ -177,7 +177,7 @@ func testErrorUnreadableToken(t *testing.T) {
 		c.Ask(t, patch).IsError(t, "invocation_failed")
 		c.Call(t, "get", dict{"user_id": good["id"]}).IsResult(t, good)
 
-		// After invocation_failed it is tried again under the same identity.
+		// A request that got invocation_failed is carried out at the next try.
 		s.Exec(t, "UPDATE services SET access_token = (SELECT access_token FROM services WHERE user_id = $1) WHERE user_id = $2 AND sv_name = 'fb'",
 			good["id"], bad["id"])
 		c.Ask(t, patch).IsResult(t, list{op("replace", "/name", "s3cret Eve")})

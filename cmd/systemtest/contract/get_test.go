@@ -84,7 +84,7 @@ func testGetWrongArguments(t *testing.T, x *served) {
 	}
 }
 
-// Whatever msgpack has for a number counts as that number.
+// An integer has the same meaning in each width.
 func testGetIntegerWidths(t *testing.T, x *served) {
 	c := x.caller
 	u := c.Create(t, harness.NewUser())

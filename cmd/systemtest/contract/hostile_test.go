@@ -48,7 +48,7 @@ func directReplyQueue(t *testing.T, c *harness.Caller) string {
 	return name
 }
 
-// forgeries are names made of a true one.
+// forgeries returns forged names that are made of a genuine one.
 func forgeries(t *testing.T, name string) map[string]string {
 	t.Helper()
 	parts := strings.Split(strings.TrimPrefix(name, harness.DirectReplyTo+"."), ".")
@@ -153,7 +153,7 @@ func testHostileReplyToNowhere(t *testing.T, x *served) {
 		harness.Eventually(t, "the request is carried out", func() bool { return c.Get(t, u["id"])["name"] == "s3cret "+strconv.Itoa(i) })
 		v.CheckOneConnection(t)
 	}
-	// Answers that come back as requests are no requests.
+	// A reply in the queue for requests is not a request.
 	m := c.NewRequest("get", dict{"user_id": u["id"]})
 	m.ReplyTo = harness.RequestQueue
 	c.Send(t, m)
@@ -172,7 +172,7 @@ func testHostileMissingProperties(t *testing.T, x *served) {
 			}
 		}
 	}
-	// Straight into the queue, with no key that says what is asked for.
+	// Directly into the queue, without a routing key of an operation.
 	if err := c.Channel.Publish("", harness.RequestQueue, false, false, amqp.Publishing{Body: harness.Pack(dict{"user_id": u["id"]})}); err != nil {
 		t.Fatal(err)
 	}
@@ -284,8 +284,7 @@ func bomb(times int) (ops list) {
 	return ops
 }
 
-// An answer must not be longer than the broker takes, 128 MiB, however much the
-// users hold.
+// A reply must not exceed 128 MiB, the limit of the broker, however large the users are.
 func testHostileListOfHugeUsers(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)

@@ -69,7 +69,7 @@ func testReplaySameReply(t *testing.T) {
 			}
 		}
 	}
-	// So that what was refused would succeed, and what was done would fail.
+	// Now the refused requests would succeed, and the others would fail.
 	c.Call(t, "patch", harness.Patch(u, op("replace", "/email", harness.NewUser()["email"]))).Result(t)
 	c.Call(t, "delete", dict{"user_id": other["id"]}).Result(t)
 	before := s.Contents(t)
@@ -102,14 +102,14 @@ func testReplayMessageID(t *testing.T, x *served) {
 	if again := elsewhere.Ask(t, retry); !bytes.Equal(again.Body, first.Body) {
 		t.Errorf("got %v, want %v", again.Value, first.Value)
 	}
-	// Without one, callers and ids tell requests apart.
+	// Without a message_id, the caller and the correlation id identify a request.
 	m = c.NewRequest("patch", dict{"user_id": 1, "ops": list{op("replace", "/name", "s3cret 1")}})
 	m.MessageId = ""
 	c.Ask(t, m).Result(t)
 	another := elsewhere.NewRequest("patch", dict{"user_id": 1, "ops": list{op("replace", "/name", "s3cret 2")}})
 	another.MessageId, another.CorrelationId = "", m.CorrelationId
 	elsewhere.Ask(t, another).Result(t)
-	// With neither, each is new.
+	// With neither, each request is new.
 	for range 2 {
 		m := c.NewRequest("patch", dict{"user_id": 1, "ops": list{op("replace", "/name", "s3cret 3")}})
 		m.MessageId, m.CorrelationId = "", ""
@@ -154,7 +154,7 @@ func testReplaySameIDOfAnotherRequest(t *testing.T, x *served) {
 	}
 }
 
-// A caller may encode the same arguments in another way.
+// The same arguments in another encoding are the same request.
 func testReplayOtherEncoding(t *testing.T, x *served) {
 	c := x.caller
 	c.Create(t, harness.NewUser())
@@ -197,13 +197,13 @@ func testReplayReads(t *testing.T) {
 	c.Ask(t, all).IsResult(t, dict{"users": list{harness.AsListed(u), harness.AsListed(second)}})
 	get.Body = harness.Pack(dict{"user_id": second["id"]})
 	c.Ask(t, get).IsResult(t, second)
-	// Nor does a read take up an identity.
+	// A read does not use up its request id either.
 	write := c.NewRequest("patch", harness.Patch(u))
 	write.MessageId = get.MessageId
 	c.Ask(t, write).Result(t)
 }
 
-// Copies that arrive at the same moment, by two instances too.
+// Copies arrive at the same moment, at two instances.
 func testReplayConcurrentCopies(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)

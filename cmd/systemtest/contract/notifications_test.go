@@ -80,7 +80,7 @@ func testNotificationTokens(t *testing.T) {
 		s.Serve(t, harness.Settings{"notifications.include_access_tokens": include})
 		c := s.NewCaller(t)
 		heard := s.Subscribe(t)
-		// as returns the user, or the part of one, that is told.
+		// as returns the part of the user that the notification contains.
 		as := func(u dict) any {
 			if include == "true" {
 				return u
@@ -202,7 +202,7 @@ func testNotificationNoneForRefusedAndReplayed(t *testing.T) {
 	heard.Expect(t, harness.DeleteKey, dict{"user_id": u["id"]})
 }
 
-// Whoever hears of a change finds it made.
+// A subscriber that gets a notification can read the change.
 func testNotificationAfterTheCommit(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
@@ -264,8 +264,8 @@ func testNotificationOrder(t *testing.T) {
 	}
 }
 
-// What was committed is told, also when nobody was there to tell it: here a
-// commit whose process died before it could.
+// Each commit is notified, also if the process dies between the commit and the
+// notification.
 func testNotificationKeptByTheOutbox(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
@@ -286,7 +286,7 @@ func testNotificationKeptByTheOutbox(t *testing.T) {
 	for _, m := range sent[1:] {
 		c.AwaitReply(t, m).Result(t)
 	}
-	// At least once, and in order, where a repeat is told by its id.
+	// At least once and in order; a repeated notification has the same message id.
 	seen, next := make(map[string]bool), 0
 	for next < patches {
 		n := heard.Next(t)

@@ -272,8 +272,8 @@ func testPatchBurst(t *testing.T) {
 	}
 }
 
-// As long as somebody has the user's row locked, none of these patches can be made, and
-// what waits behind them cannot be answered.
+// While another session has the user's row locked, none of these patches can be made, and
+// the requests behind them have no reply.
 func testPatchSmallMailbox(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)

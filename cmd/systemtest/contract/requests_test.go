@@ -189,7 +189,7 @@ func testRequestDeletedQueue(t *testing.T) {
 	if _, err := c.Channel.QueueDelete(harness.RequestQueue, false, false, false); err != nil {
 		t.Fatal(err)
 	}
-	harness.Eventually(t, "requests are answered again", func() bool {
+	harness.Eventually(t, "there are replies again", func() bool {
 		m := c.NewRequest("list", dict{})
 		c.Send(t, m)
 		select {
@@ -201,7 +201,7 @@ func testRequestDeletedQueue(t *testing.T) {
 	})
 }
 
-// Whatever instance answers, it knows what another one has answered.
+// A read sees each write that has a reply, whichever instances carry them out.
 func testRequestReadYourWrites(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)

@@ -15,7 +15,7 @@ const theBroker, theDatabase = "broker", "database"
 // was declared, so that it survives being killed.
 const brokerSettles = 5 * time.Second
 
-// kill ends a member by SIGKILL, and starts it again.
+// kill sends SIGKILL to a member, and starts it again.
 func (c *calamity) kill() *fault {
 	m := c.victim()
 	if m == nil {
@@ -24,7 +24,7 @@ func (c *calamity) kill() *fault {
 	return &fault{name: "kill", lasts: c.between(0, 3*time.Second), strikes: []string{m.name}, begin: m.kill, heal: m.start}
 }
 
-// killAll ends all members by SIGKILL at once, and starts them again.
+// killAll sends SIGKILL to all members at once, and starts them again.
 func (c *calamity) killAll() *fault {
 	if len(c.now) > 0 {
 		return nil
@@ -73,7 +73,7 @@ func (c *calamity) cutFromDatabase() *fault {
 	return c.cut("from the database", func(m *member) []*wire { return []*wire{m.toDatabase} })
 }
 
-// cutOff cuts a member off from all others.
+// cutOff cuts a member off from broker and database.
 func (c *calamity) cutOff() *fault {
 	return c.cut("off", func(m *member) []*wire { return []*wire{m.toBroker, m.toDatabase} })
 }
@@ -128,7 +128,7 @@ func (c *calamity) roll() *fault {
 	}}
 }
 
-// comeOrGo has a member join for good, or leave.
+// comeOrGo adds a member or removes one.
 func (c *calamity) comeOrGo() *fault {
 	up := len(c.members)
 	if c.random.IntN(2) == 0 && up < fleetMax {

@@ -22,8 +22,8 @@ const (
 	fleetMin, fleetMax = 3, 5
 )
 
-// A fleet is all instances of a site whose broker and database are its own. One
-// goroutine, the test's, uses it.
+// A fleet is all instances of a site with its own broker and database. Only the goroutine
+// of the test uses it.
 type fleet struct {
 	t        *testing.T
 	random   *rand.Rand
@@ -35,7 +35,7 @@ type fleet struct {
 	declared time.Time // since when all durable queues have been there
 }
 
-// A member is an instance's name, under which process follows process.
+// A member is an instance with a name, which is restarted as another process.
 type member struct {
 	*fleet
 	name       string
@@ -101,8 +101,8 @@ func (f *fleet) declareSubscriber() {
 	}
 }
 
-// join adds a member, which is down. The database is farther from some members
-// than from others, so that of these, more is under way when something happens.
+// join adds a member that is down. Some members have a longer way to the database than
+// others, so that more of their requests are in flight when a fault strikes.
 func (f *fleet) join() *member {
 	f.t.Helper()
 	f.joined++
@@ -117,7 +117,7 @@ func (f *fleet) join() *member {
 	return m
 }
 
-// start starts the member's next process. It does not wait for it to be ready.
+// start starts the member's next process, and does not wait until it is ready.
 func (m *member) start() {
 	m.t.Helper()
 	m.service = &harness.Instance{Process: harness.Launch(m.t, m.site.Settings.With(harness.Settings{
@@ -134,7 +134,7 @@ func (m *member) kill() {
 	m.service = nil
 }
 
-// stop has the process end as if it were the operator's wish, with status 0.
+// stop sends SIGTERM, as an operator does, and expects status 0.
 func (m *member) stop() {
 	m.t.Helper()
 	m.lives()
@@ -143,7 +143,7 @@ func (m *member) stop() {
 	m.service = nil
 }
 
-// lives fails unless the process runs.
+// lives fails if the process has exited.
 func (m *member) lives() {
 	m.t.Helper()
 	select {
@@ -163,8 +163,7 @@ func (f *fleet) awaitReady() {
 	}
 }
 
-// heard takes all notifications from the subscriber's queue. Nobody may send any
-// more.
+// heard takes all notifications from the subscriber's queue. No instance may run any more.
 func (f *fleet) heard() (all []harness.Notification) {
 	f.t.Helper()
 	channel := f.channel()

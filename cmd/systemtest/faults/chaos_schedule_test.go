@@ -9,19 +9,19 @@ import (
 	"github.com/glotpod/ident/cmd/systemtest/workload"
 )
 
-// A fault is something that goes wrong, and is put right later.
+// A fault is a failure that is healed later.
 type fault struct {
 	name    string
-	strikes []string // members and servers that no other fault is to strike meanwhile
+	strikes []string // members and servers that no other fault may strike meanwhile
 	begin   func()
-	heal    func() // nil if it is over when begin returns
+	heal    func() // nil if the fault is over when begin returns
 
 	lasts time.Duration // from its begin until it is healed
 	ends  time.Time
 }
 
-// A calamity draws faults and lets them happen to a fleet. What it draws depends
-// on the seed alone, and not on how fast the machine is.
+// A calamity draws random faults that strike a fleet. The draws depend on the seed alone,
+// not on the speed of the machine.
 type calamity struct {
 	*fleet
 	begun time.Time
@@ -29,8 +29,8 @@ type calamity struct {
 	drawn map[string]int // how many, by name
 }
 
-// happen lets faults happen for so long, one after another, or two at once. When
-// it returns, all are healed, and all members can serve.
+// happen causes faults for a duration, one after another, or two at once. When it
+// returns, all are healed and all members are ready.
 func (c *calamity) happen(duration time.Duration) {
 	c.t.Helper()
 	for c.begun = time.Now(); time.Since(c.begun) < duration; {
@@ -114,7 +114,7 @@ func (c *calamity) between(least, most time.Duration) time.Duration {
 	return least + time.Duration(c.random.Int64N(int64(most-least)))
 }
 
-// allLive fails unless each process runs that is to run.
+// allLive fails if a process of a member has exited by itself.
 func (c *calamity) allLive() {
 	c.t.Helper()
 	for _, m := range c.members {
@@ -128,7 +128,7 @@ func (c *calamity) isStruck(what string) bool {
 	return slices.ContainsFunc(c.now, func(f *fault) bool { return slices.Contains(f.strikes, what) })
 }
 
-// victim draws a member that no fault has struck, nil if there is none.
+// victim draws a member without a fault, nil if there is none.
 func (c *calamity) victim() *member {
 	whole := slices.DeleteFunc(slices.Clone(c.members), func(m *member) bool { return c.isStruck(m.name) })
 	if len(whole) == 0 {

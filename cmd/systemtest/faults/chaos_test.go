@@ -46,10 +46,10 @@ func testChaos(t *testing.T, seed uint64, duration time.Duration) {
 	f.awaitReady()
 	f.declared = time.Now()
 	l := workload.Start(t, f.site.AMQPURL, workload.ManyCallers, seed)
-	harness.Eventually(t, "requests are answered", l.Progress())
+	harness.Eventually(t, "there are replies", l.Progress())
 	c := &calamity{fleet: f, drawn: make(map[string]int)}
 	c.happen(duration)
-	harness.Eventually(t, "requests are answered after all faults", l.Progress())
+	harness.Eventually(t, "there are replies after all faults", l.Progress())
 	operations := l.Finish()
 
 	f.site.DB = f.site.Connect(t)
@@ -142,8 +142,8 @@ func (f *fleet) users() map[int64]workload.View {
 	return all
 }
 
-// checkQueues fails unless the queues are there that outlive instances, and no
-// others, and nobody waits in those for requests.
+// checkQueues fails unless exactly the queues exist that outlive instances, and no
+// request is left in them.
 func (f *fleet) checkQueues() {
 	f.t.Helper()
 	want := []string{chaosSubscriber, harness.RequestQueue}

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A wire leads from one instance to one server. Unlike a [link], it heals, and
+// A wire leads from one instance to one server. Unlike a [harness.Proxy], it heals, and
 // while it is silent it loses nothing: what was sent arrives late, as it does
 // over a network that recovers, maybe when the sender has long given up.
 type wire struct {

@@ -35,7 +35,7 @@ func testSharedBrokerPermutedBindings(t *testing.T) {
 	instances := []*harness.Instance{s.ServeAs(t, "a"), s.ServeAs(t, "b")}
 	s.AwaitStableOwners(t, []string{"a", "b"}, func() bool { return true })
 	l := workload.Start(t, s.AMQPURL, workload.FewCallers, 1)
-	harness.Eventually(t, "requests are answered", l.Progress())
+	harness.Eventually(t, "there are replies", l.Progress())
 
 	c := s.NewCaller(t)
 	conn, channel := c.Conn, c.Channel
@@ -49,11 +49,11 @@ func testSharedBrokerPermutedBindings(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	harness.Eventually(t, "requests are answered though the queues are permuted", l.Progress())
-	// They are bound anew at once, and once more if that was too early.
+	harness.Eventually(t, "there are replies although the queues are permuted", l.Progress())
+	// The instances bind the queues again at once, and once more if that was too early.
 	harness.Eventually(t, "each request comes to its partition", func() bool {
 		before := misplaced(t, conn)
-		harness.Eventually(t, "requests are answered", l.Progress())
+		harness.Eventually(t, "there are replies", l.Progress())
 		return before > 0 && misplaced(t, conn) == before
 	})
 	l.Check()
@@ -62,7 +62,7 @@ func testSharedBrokerPermutedBindings(t *testing.T) {
 		v.Stop(t)
 	}
 
-	// Now nobody takes what is sent.
+	// No instance consumes the queues now.
 	for id := range int64(200) {
 		queue := partitionQueue(partition.Of(id, partitions))
 		if err := channel.Publish("glotpod.ident", fmt.Sprint(id), false, false, amqp.Publishing{}); err != nil {
@@ -100,7 +100,7 @@ func testSharedBrokerUnboundQueue(t *testing.T) {
 	if err := c.Channel.QueueUnbind(harness.RequestQueue, "rpc.user.#", "amq.topic", nil); err != nil {
 		t.Fatal(err)
 	}
-	harness.Eventually(t, "a request is answered", func() bool {
+	harness.Eventually(t, "there is a reply", func() bool {
 		m := c.NewRequest("list", dict{})
 		c.Send(t, m)
 		select {

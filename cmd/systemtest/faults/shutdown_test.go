@@ -42,7 +42,7 @@ func startTraffic(t *testing.T, s *harness.Site, each int) *traffic {
 // size is the number of requests.
 func (x *traffic) size() int { return len(x.creates) + len(x.chains) + len(x.gets) }
 
-// answered says how many requests have answers.
+// answered returns how many requests have replies.
 func (x *traffic) answered() (n int) {
 	for _, all := range [][]*harness.Request{x.creates, x.chains, x.gets} {
 		for _, m := range all {
@@ -54,7 +54,7 @@ func (x *traffic) answered() (n int) {
 	return n
 }
 
-// check waits for all answers and fails unless each request was applied, once.
+// check waits for all replies and fails unless each request was applied once.
 func (x *traffic) check(t *testing.T, s *harness.Site) {
 	t.Helper()
 	ids := make(map[any]bool)
@@ -94,10 +94,10 @@ func testStopUnderLoad(t *testing.T) {
 			v := s.Serve(t, harness.Settings{"amqp.prefetch": "100"})
 			heard := s.Subscribe(t)
 			x := startTraffic(t, s, 400)
-			harness.Eventually(t, "some are answered", func() bool { return x.answered() >= rounds })
+			harness.Eventually(t, "some requests have replies", func() bool { return x.answered() >= rounds })
 			v.Stop(t)
 
-			// What it has not answered it has not taken.
+			// A request without a reply is still in the queue.
 			q := x.c.DeclareQueue(t)
 			left := q.Messages
 			if n := x.answered(); n+left != x.size() {
@@ -112,8 +112,7 @@ func testStopUnderLoad(t *testing.T) {
 					t.Fatalf("a request that waits: %v, %v, taken before: %v", ok, err, d.Redelivered)
 				}
 			}
-			// What it has committed it has told: the outbox is empty, and the
-			// notifications are there.
+			// Each commit was notified: the outbox is empty, and the notifications are there.
 			if n := s.Count(t, "SELECT count(*) FROM ident_outbox"); n > 0 {
 				t.Errorf("%d notifications were not sent", n)
 			}
@@ -137,14 +136,14 @@ func testStopKilled(t *testing.T) {
 	v := s.Serve(t)
 	x := startTraffic(t, s, 400)
 	for _, answers := range []int{1, 300, 600} {
-		harness.Eventually(t, "some are answered", func() bool { return x.answered() >= answers })
+		harness.Eventually(t, "some requests have replies", func() bool { return x.answered() >= answers })
 		v.Kill(t)
 		v = s.Serve(t)
 	}
 	x.check(t, s)
 }
 
-// Both signals ask.
+// SIGTERM and SIGINT stop the instance.
 func testStopIdle(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)

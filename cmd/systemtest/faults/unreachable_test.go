@@ -13,14 +13,14 @@ import (
 // serverKeys are the settings that lead to each server.
 var serverKeys = map[string]string{"RabbitMQ": "amqp.port", "Postgres": "database.postgres.port"}
 
-// An ending is a process that is to end, for want of a server.
+// An ending is a process that has to exit because a server is missing.
 type ending struct {
 	name  string
 	p     *harness.Process
 	since time.Time
 }
 
-// check fails unless the process ends with 129, soon, and says why.
+// check fails unless the process exits with 129 soon and its log says why.
 func (e *ending) check(t *testing.T) {
 	t.Run(e.name, func(t *testing.T) {
 		if status := e.p.AwaitExit(t, 3*harness.GiveUpTimeout); status != 129 {
@@ -75,7 +75,7 @@ func testUnreachableAtTheStart(t *testing.T) {
 	}
 }
 
-// Insisting is no reason not to stop when asked.
+// With amqp.insist, an instance that waits for a server still stops at SIGTERM.
 func testUnreachableStopWhileInsisting(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
@@ -89,7 +89,7 @@ func testUnreachableStopWhileInsisting(t *testing.T) {
 	}
 }
 
-// Nor is a database that does not answer, while writes wait for it.
+// An instance stops although a silent database keeps writes waiting.
 func testUnreachableStopWhileTheDatabaseIsSilent(t *testing.T) {
 	t.Parallel()
 	const key = "database.postgres.port"
@@ -108,7 +108,7 @@ func testUnreachableStopWhileTheDatabaseIsSilent(t *testing.T) {
 	}
 }
 
-// While requests are under way, a lost server ends the instance just as fast.
+// An instance that has lost a server exits, under load just as fast.
 func testUnreachableWhileServing(t *testing.T) {
 	t.Parallel()
 	var all []ending
@@ -180,6 +180,6 @@ func loadInstance(t *testing.T, s *harness.Site, v *harness.Instance) {
 	select {
 	case <-answered:
 	case <-time.After(harness.Timeout):
-		t.Fatal("no answer at all")
+		t.Fatal("no reply at all")
 	}
 }

@@ -23,7 +23,7 @@ func partitionsOf(t *testing.T, s *harness.Site, name string) (partitions []int)
 	return partitions
 }
 
-// viaPartition has a request go the direct way.
+// viaPartition addresses a request directly to the partition of a user.
 func viaPartition(m *harness.Request, user dict) *harness.Request {
 	m.Exchange, m.Type, m.Key = "glotpod.ident", m.Key, fmt.Sprint(user["id"])
 	return m
@@ -63,7 +63,7 @@ func testMembersKilled(t *testing.T) {
 				}
 			}
 			if len(orphans) == 0 {
-				t.Fatal("none of the users are in the instance's partitions")
+				t.Fatal("no user is in a partition of the instance")
 			}
 			victim.Kill(t)
 			killed := time.Now()
@@ -90,8 +90,8 @@ func testMembersKilled(t *testing.T) {
 	}
 }
 
-// Whoever has an instance's name later has it, as when its old machine comes
-// back to life.
+// Of two instances with the same name, the older one exits, as when a machine comes back
+// that was replaced.
 func testMembersSameName(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
@@ -99,21 +99,22 @@ func testMembersSameName(t *testing.T) {
 	old := s.ServeAs(t, "twin", harness.Settings{"amqp.insist": "true"})
 	s.AwaitStableOwners(t, []string{"other", "twin"}, func() bool { return true })
 	l := workload.Start(t, s.AMQPURL, workload.FewCallers, 1)
-	harness.Eventually(t, "requests are answered", l.Progress())
+	harness.Eventually(t, "there are replies", l.Progress())
 	young := s.ServeAs(t, "twin")
 	if status := old.AwaitExit(t, harness.Timeout); status != 1 {
 		t.Errorf("the older one ended with %d", status)
 	}
 	if log := old.Stderr.Last(5); !strings.Contains(log, "a newer instance has this one's name") {
-		t.Errorf("the older one does not say why it ends: %s", log)
+		t.Errorf("the log of the older one does not say why it exits: %s", log)
 	}
-	harness.Eventually(t, "requests are answered after all", l.Progress())
+	harness.Eventually(t, "there are replies again", l.Progress())
 	l.Check()
 	s.AwaitStableOwners(t, []string{"other", "twin"}, func() bool { return true })
 	young.CheckOneConnection(t)
 }
 
-// What a cluster was made with stays, also while nobody is there.
+// The number of partitions and the type of queues of a cluster are fixed, also while no
+// instance runs.
 func testMembersOtherClusterSettings(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
@@ -139,8 +140,8 @@ func testMembersOtherClusterSettings(t *testing.T) {
 	s.Serve(t)
 }
 
-// A leaver's partitions are with the others before it ends, and a newcomer gets
-// its share.
+// A leaving instance hands over all its partitions before it exits, and a joining one
+// gets its share.
 func testMembersLeaveAndJoin(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
@@ -149,7 +150,7 @@ func testMembersLeaveAndJoin(t *testing.T) {
 	b := s.ServeAs(t, "b")
 	s.AwaitStableOwners(t, []string{"a", "b"}, func() bool { return true })
 	l := workload.Start(t, s.AMQPURL, workload.FewCallers, 1)
-	harness.Eventually(t, "requests are answered", l.Progress())
+	harness.Eventually(t, "there are replies", l.Progress())
 	b.Stop(t)
 	if left := partitionsOf(t, s, "b"); len(left) > 0 {
 		t.Errorf("it has ended with the partitions %v", left)

@@ -30,7 +30,7 @@ const (
 	handOverUsual = 4 * time.Second
 )
 
-// A handOver is what happens to a cluster, and what is to be had from it.
+// A handOver is an event in a cluster with its target.
 type handOver struct {
 	name    string
 	happen  func(*handOverSite) *observation
@@ -38,8 +38,8 @@ type handOver struct {
 	percent int           // of the partitions that move, of which that is asked
 }
 
-// handOvers are the events. The pause of a partition that is handed over is to be
-// short for nearly all of them; one that is found without its owner, for all.
+// handOvers are the events. Nearly all partitions that are handed over must have a short
+// pause, and so must all partitions that lose their owner.
 var handOvers = []handOver{
 	{"nothing", (*handOverSite).nothing, 0, 100},
 	{"join", (*handOverSite).join, 100 * time.Millisecond, 99},
@@ -102,7 +102,7 @@ func newHandOverSite(t *testing.T, database *localserver.Postgres) *handOverSite
 	s.AwaitStableOwners(t, s.names, func() bool { return true })
 	users := createUsersOf(t, s.NewCaller(t), handOverPartitions, 2)
 	s.load = startLoad(t, s.Site, users, handOverInterval)
-	harness.Eventually(t, "it is known what is usual", func() bool { return s.load.now() > handOverWarm+handOverUsual })
+	harness.Eventually(t, "the usual latency is known", func() bool { return s.load.now() > handOverWarm+handOverUsual })
 	s.before = s.Owners(t)
 	return s
 }
@@ -114,8 +114,8 @@ func (s *handOverSite) start() {
 	s.names = append(s.names, name)
 }
 
-// observe has something happen, and returns what the load has seen of it when all
-// is calm again. The partitions are then owned by these instances.
+// observe causes an event, waits until these instances own the partitions again, and
+// returns what the load has seen.
 func (s *handOverSite) observe(event func(), owners func() []string) *observation {
 	o := &observation{warm: handOverWarm, before: s.before, event: s.load.now()}
 	event()
@@ -136,7 +136,7 @@ func (s *handOverSite) join() *observation {
 	return o
 }
 
-// lose has something happen to one of the instances, which then owns nothing.
+// lose causes an event after which one of the instances owns nothing.
 func (s *handOverSite) lose(event func(*harness.Instance)) *observation {
 	const which = handOverInstances / 2
 	others := slices.Concat(s.names[:which], s.names[which+1:])

@@ -19,10 +19,10 @@ import (
 )
 
 // A steadyLoad sends requests by the direct way, to each partition one in each
-// interval, three gets and then a patch, whether those before are answered or not.
+// interval, three gets and then a patch, and does not wait for replies.
 // A quarter of the partitions is at its patch at a time.
-// What a request takes counts from when it was to be sent. So whoever does not
-// answer for a while is seen to do so by each partition, however long it is.
+// The latency of a request counts from when it was due, so that a pause of the service
+// shows in each partition at its full length.
 type steadyLoad struct {
 	users    [][]int64 // by partition
 	interval time.Duration
@@ -42,11 +42,11 @@ type steadyLoad struct {
 	err   error         // why no more is sent
 }
 
-// answersWithin is how long a request may take: one that is not answered by
+// answersWithin is how long a request may take: one without a reply by
 // then never will be.
 const answersWithin = 30 * time.Second
 
-// startLoad begins to ask for users, by partition. The load ends with the test,
+// startLoad starts a load on users by partition. The load ends with the test,
 // if not before.
 func startLoad(t *testing.T, s *harness.Site, users [][]int64, interval time.Duration) *steadyLoad {
 	t.Helper()
@@ -145,7 +145,7 @@ func (l *steadyLoad) receive(answers <-chan amqp.Delivery, returned <-chan amqp.
 	}
 }
 
-// errorCode returns the code of an answer that is an error, "" for a result.
+// errorCode returns the code of an error reply, "" for a result.
 func errorCode(body []byte) string {
 	if bytes.HasPrefix(body, []byte("\x81\xa6result")) {
 		return ""
@@ -158,8 +158,8 @@ func errorCode(body []byte) string {
 	return fmt.Sprintf("neither result nor error: %v", err)
 }
 
-// answered notes the answer to the request of that number. An instance that dies
-// may leave an answer behind that the next one gives again: the first counts.
+// answered records the reply to the request of that number. The first reply counts: an
+// instance may die after a reply, and the next one then replies again.
 func (l *steadyLoad) answered(number, code string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -188,8 +188,8 @@ func (l *steadyLoad) failLocked(err error) {
 	}
 }
 
-// waitsFor returns for how long the oldest request waits that has not been
-// answered, 0 where all have.
+// waitsFor returns how long the oldest request without a reply has waited, 0 if there is
+// none.
 func (l *steadyLoad) waitsFor() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -204,7 +204,7 @@ func (l *steadyLoad) waitsFor() time.Duration {
 	return 0
 }
 
-// finish sends no more, waits for the answers, and returns all that was sent.
+// finish stops sending, waits for the replies, and returns all requests.
 func (l *steadyLoad) finish(t *testing.T) []shot {
 	t.Helper()
 	l.stop()
@@ -225,8 +225,7 @@ func (l *steadyLoad) finish(t *testing.T) []shot {
 	return l.shots
 }
 
-// end closes the connection and waits for what has been started. The load may be
-// ended again.
+// end closes the connection and waits for the goroutines. It is idempotent.
 func (l *steadyLoad) end() {
 	l.stop()
 	l.conn.CloseDeadline(time.Now().Add(harness.Timeout))

@@ -27,7 +27,7 @@ func (s *handOverSummary) report(b *testing.B) {
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// table shows all figures, beside what they should be.
+// table shows all figures beside their targets.
 func (s *handOverSummary) table(h *handOver) string {
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)

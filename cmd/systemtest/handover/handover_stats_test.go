@@ -17,7 +17,7 @@ type shot struct {
 }
 
 // An observation is what was seen of one event: a steady load before, during
-// and after it, and who owned which partition at the load's begin and end.
+// and after it, and the leases at the start and the end of the load.
 type observation struct {
 	shots         []shot
 	late          time.Duration // by how much one was sent after it was due, at most
@@ -54,7 +54,7 @@ type handOverSummary struct {
 	slowest       time.Duration // of these
 }
 
-// add takes in what was seen of one more event.
+// add adds an observation.
 func (s *handOverSummary) add(o *observation) {
 	s.rounds++
 	s.ideal += o.ideal
@@ -119,15 +119,15 @@ func (o *observation) moved(partition int) bool {
 	return o.before[partition].Holder != o.after[partition].Holder
 }
 
-// isUsual says that x was over when the event came.
+// isUsual reports whether x had its reply before the event.
 func (x shot) isUsual(o *observation) bool {
 	return x.answered && x.due >= o.warm && x.due+x.took < o.event
 }
 
-// isAround says that x was under way when the event came, or was sent later.
+// isAround reports whether x was under way at the event, or was sent later.
 func (x shot) isAround(o *observation) bool { return !x.answered || x.due+x.took >= o.event }
 
-// failures is how many requests failed around the events.
+// failures returns how many requests failed around the events.
 func (s *handOverSummary) failures() (n int) {
 	for _, count := range s.failed {
 		n += count

@@ -12,8 +12,7 @@ import (
 
 const ms = time.Millisecond
 
-// calmShots asks so many partitions every 10 ms, each of which answers within
-// 2 ms.
+// calmShots are requests to so many partitions every 10 ms, each with a reply after 2 ms.
 func calmShots(partitions int, end time.Duration) (shots []shot) {
 	for due := time.Duration(0); due < end; due += 10 * ms {
 		for p := range partitions {
@@ -23,7 +22,7 @@ func calmShots(partitions int, end time.Duration) (shots []shot) {
 	return shots
 }
 
-// hold has a partition answer nothing from one time to another, and then all.
+// hold delays all replies of a partition from one time to another.
 func hold(shots []shot, partition int, from, to time.Duration) {
 	for i := range shots {
 		if x := &shots[i]; x.partition == partition && from <= x.due+x.took && x.due < to {
@@ -181,15 +180,15 @@ func testSummaryOwners(t *testing.T) {
 	}
 }
 
-// What an instance does not answer while it is stopped, the load sees in each
-// partition, and before and after it nothing.
+// While an instance is frozen, the load sees a pause in each partition, and none before
+// and after.
 func TestSteadyLoad(t *testing.T) {
 	t.Parallel()
 	const partitions, interval, stopped = 8, 40 * ms, 800 * ms
 	s := harness.NewSite(t)
 	v := s.Serve(t)
 	l := startLoad(t, s, createUsersOf(t, s.NewCaller(t), partitions, 2), interval)
-	harness.Eventually(t, "it is known what is usual", func() bool { return l.now() > time.Second })
+	harness.Eventually(t, "the usual latency is known", func() bool { return l.now() > time.Second })
 	o := &observation{event: l.now(), subject: "another", ideal: partitions,
 		before: make([]harness.Lease, partitions), after: ownersNamed(strings.Repeat("another ", partitions))}
 	if err := v.Cmd.Process.Signal(syscall.SIGSTOP); err != nil {

@@ -22,7 +22,7 @@ const (
 	memoryUsers = 1_000_000
 	memoryIdle  = 5 * time.Minute
 
-	// memoryLimit is what a million users may leave resident who are idle.
+	// memoryLimit bounds the resident memory after a million users were idle.
 	memoryLimit = 256 << 20
 
 	// memoryPatience is how long the Go runtime may take to give back to the
@@ -121,7 +121,7 @@ func newMemorySite(t *testing.T, changed harness.Settings) *memorySite {
 	s.Settings["log.level"] = "info"
 	s.Settings["cluster.partitions"] = "64"
 	s.instance = s.Serve(t, changed)
-	// All have the token of one who was created, and so one that can be opened.
+	// All users have the token of a user that was created, which the key opens.
 	s.NewCaller(t).Call(t, "create", map[string]any{"name": "s3cret", "email": "memory@secret.example",
 		"github": map[string]any{"id": 1, "access_token": "s3cret-0123456789abcdef0123456789abcdef"}}).Result(t)
 	s.Exec(t, `INSERT INTO users (id, name, email_address, picture_url)
@@ -135,7 +135,7 @@ func newMemorySite(t *testing.T, changed harness.Settings) *memorySite {
 	return s
 }
 
-// memoryCalm is how long after a foreign write nobody is kept in memory.
+// memoryCalm is how long after a foreign write no user is cached.
 const memoryCalm = 32 * time.Second
 
 // load has requests made until there are no more.

@@ -17,8 +17,7 @@ import (
 // see this one work beside an earlier version. Without it, it is this one.
 const programBefore = "GLOTPOD_IDENT_PROGRAM_BEFORE"
 
-// A rollout is a cluster that is changed under a steady load, by whom an operator
-// would: one instance after another.
+// A rollout is a cluster that is changed under a steady load, one instance after another.
 type rollout struct {
 	*harness.Site
 	t         *testing.T
@@ -39,7 +38,7 @@ func newRollout(t *testing.T, s *harness.Site, instances, partitions int, interv
 	s.AwaitStableOwners(t, r.names(), func() bool { return true })
 	users := createUsersOf(t, s.NewCaller(t), partitions, 2)
 	r.load = startLoad(t, s, users, interval)
-	harness.Eventually(t, "it is known what is usual", func() bool { return r.load.now() > handOverWarm+handOverUsual })
+	harness.Eventually(t, "the usual latency is known", func() bool { return r.load.now() > handOverWarm+handOverUsual })
 	r.changing = r.load.now()
 	return r
 }
@@ -60,7 +59,7 @@ func (r *rollout) start(name, program string) {
 	r.instances[name] = r.Adopt(r.t, harness.LaunchProgram(r.t, cmp.Or(program, r.self()), env, "serve"))
 }
 
-// migrateBy brings the schema to where a program wants it.
+// migrateBy runs the migrate of a program.
 func (r *rollout) migrateBy(program string) {
 	p := harness.LaunchProgram(r.t, cmp.Or(program, r.self()), r.Settings.Environ(), "migrate")
 	if status := p.AwaitExit(r.t, harness.Timeout); status != 0 {
@@ -81,8 +80,7 @@ func (r *rollout) stop(name string) {
 	delete(r.instances, name)
 }
 
-// update has the schema brought up to date, and then each instance end and start
-// anew, with this program.
+// update migrates the schema, and then restarts each instance with this program.
 func (r *rollout) update() {
 	r.migrateBy("")
 	for _, name := range slices.Sorted(slices.Values(r.names())) {
@@ -109,8 +107,8 @@ func (r *rollout) scale(from, to int) {
 	}
 }
 
-// finish waits until all is calm, and returns what the load has seen: before the
-// changes, and from then on.
+// finish waits until the owners are stable, and returns the requests before the changes
+// and those from then on.
 func (r *rollout) finish() (before, during []shot) {
 	r.AwaitStableOwners(r.t, r.names(), func() bool { return r.load.waitsFor() < time.Second })
 	for _, x := range r.load.finish(r.t) {
@@ -125,7 +123,7 @@ func (r *rollout) finish() (before, during []shot) {
 	return before, during
 }
 
-// failures returns how many requests got no answer, or one that is no result.
+// failures returns how many requests got no reply or an error reply.
 func failures(shots []shot) (n int) {
 	for _, x := range shots {
 		if !x.answered || x.code != "" {

@@ -14,7 +14,7 @@ import (
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
 
-// A stagedPage serves an instance's page with events that the test makes up.
+// A stagedPage serves an instance's page with events of the test.
 type stagedPage struct {
 	url   string
 	event atomic.Pointer[string] // that is sent again and again
@@ -58,7 +58,7 @@ func newStagedPage(t *testing.T) *stagedPage {
 	return st
 }
 
-// send has the page be told something from now on.
+// send sends the page an event from now on.
 func (st *stagedPage) send(t *testing.T, name string, document any) {
 	t.Helper()
 	data, err := json.Marshal(document)
@@ -69,7 +69,7 @@ func (st *stagedPage) send(t *testing.T, name string, document any) {
 	st.event.Store(&event)
 }
 
-// scene returns a view of so many partitions, of which owner says who has them.
+// scene returns a view of so many partitions, which owner assigns to instances.
 func scene(partitions int, owner func(int) string, names ...string) dict {
 	now := time.Now().UTC()
 	held, all, rates := make(map[string]list), list{}, list{}

@@ -33,7 +33,7 @@ func testPageFollowsTheCluster(t *testing.T) {
 	s.ServeAs(t, "ident-1")
 	third := s.ServeAs(t, "ident-2")
 	l := workload.Start(t, s.AMQPURL, workload.FewCallers, 2)
-	harness.Eventually(t, "requests are answered", l.Progress())
+	harness.Eventually(t, "there are replies", l.Progress())
 
 	b := harness.OpenPage(t, watched.URL)
 	b.ExpectText(t, "verdict", "All 16 partitions have one owner. 3 instances.")

@@ -71,7 +71,7 @@ func (s *stage) declare(t *testing.T, waiting map[string]int) {
 	}
 }
 
-// An actor plays an instance: it answers with what report says.
+// An actor plays an instance: it replies to a status request with its report.
 type actor struct {
 	*membership.Membership
 	mu     sync.Mutex // guards the following fields

@@ -33,7 +33,7 @@ func TestTracing(t *testing.T) {
 	t.Run("no_collector", testTracingNoCollector)
 }
 
-// A write is followed from the caller to the answer and the notification.
+// A trace leads from the caller to the reply and the notification.
 func testTracingWrite(t *testing.T) {
 	t.Parallel()
 	s, collector := harness.NewSite(t), harness.NewCollector(t)
@@ -102,7 +102,7 @@ func testTracingWrite(t *testing.T) {
 	collector.CheckSecrets(t)
 }
 
-// A request that is passed on is followed to the instance that carries it out.
+// The trace of a forwarded request leads to the instance that carries it out.
 func testTracingForwarded(t *testing.T) {
 	t.Parallel()
 	s, collector := harness.NewSite(t), harness.NewCollector(t)

@@ -126,7 +126,7 @@ func testExportResume(t *testing.T) {
 	}
 }
 
-// The disk is full in the middle of a page, of which much is in memory already.
+// The disk is full in the middle of a page, most of which is in memory already.
 func testExportFullDisk(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
