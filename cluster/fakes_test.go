@@ -372,7 +372,7 @@ func newTestSession(t *testing.T, store *fakeStore) *testSession {
 	})
 	s.session.channels = consume.NewPool(s.open, 8, 0, &s.running)
 	s.ended.Go(func() { s.notifier.Run(s.ctx) })
-	s.ended.Go(s.completeForwards)
+	s.ended.Go(s.forwarder.completeAll)
 	s.ended.Go(s.flushAcks)
 	return s
 }

@@ -235,17 +235,16 @@ func (f *forwarder) setReturned(r *amqp.Return) {
 	}
 }
 
-// completeForwards completes the requests that were forwarded, until the forwarder's
-// channel is closed.
-func (s *session) completeForwards() {
+// completeAll completes the requests that were forwarded, until the channel is closed.
+func (f *forwarder) completeAll() {
 	for {
-		for _, x := range s.forwarder.completed.Take() {
-			s.completeForward(x)
+		for _, x := range f.completed.Take() {
+			x.complete()
 		}
 		select {
-		case <-s.forwarder.completed.Ready():
-		case <-s.forwarder.drained:
-			for _, x := range s.forwarder.completed.Take() {
+		case <-f.completed.Ready():
+		case <-f.drained:
+			for _, x := range f.completed.Take() {
 				x.span.End(x.confirmed)
 				x.request.leave()
 			}
@@ -254,8 +253,10 @@ func (s *session) completeForwards() {
 	}
 }
 
-func (s *session) completeForward(x *forward) {
+// complete completes the request of a forward whose outcome is known.
+func (x *forward) complete() {
 	r := x.request
+	s := r.session
 	x.span.End(x.confirmed)
 	switch {
 	case s.ctx.Err() != nil:

@@ -55,7 +55,7 @@ func (s *session) checkForwards() {
 }
 
 // report returns what the status of the cluster shows about this instance.
-func (s *session) report(i *Instance) membership.Report {
+func (i *Instance) report(s *session) membership.Report {
 	status, _ := s.coordinator.status() // the coordinator runs longer than any session
 	r := membership.NewReport(status)
 	r.Version, r.StartedAt = s.o.Version, i.started

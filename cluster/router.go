@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
@@ -44,7 +43,7 @@ func (r *request) route() {
 		s.requests.count()
 	} else {
 		r.from.requests.count()
-		s.checkRouting(d, r.from)
+		r.checkRouting()
 	}
 	parsed, refusal := actor.Parse(r.operation(), d.Body,
 		actor.RequestIDOf(d.MessageId, d.ReplyTo, d.CorrelationId), s.o.Limits)
@@ -63,9 +62,11 @@ func (r *request) route() {
 	}
 }
 
-// checkRouting reports a direct request that the exchange has put into the wrong queue.
-func (s *session) checkRouting(d *amqp.Delivery, from *servedPartition) {
-	if d.Exchange == topology.DirectExchange && partition.OfKey(d.RoutingKey, s.o.Partitions) != from.lease.Partition {
+// checkRouting reports a direct request that the exchange has put into the wrong
+// partition's queue.
+func (r *request) checkRouting() {
+	s, d := r.session, &r.delivery
+	if d.Exchange == topology.DirectExchange && partition.OfKey(d.RoutingKey, s.o.Partitions) != r.from.lease.Partition {
 		s.metrics.misrouted.Inc()
 		s.repairer.ReportMisrouted()
 	}

@@ -251,6 +251,17 @@ func (s *session) abandon(partition int) {
 	})
 }
 
+// These methods, with startServing, handOver and abandon, make a session the [executor]
+// of the ownership core's commands.
+
+func (s *session) broadcast(m ownership.Message) { s.members.Broadcast(m) }
+
+func (s *session) send(to ownership.Member, m ownership.Message) { s.members.Send(to, m) }
+
+func (s *session) probe(m ownership.Member) { s.members.Probe(m) }
+
+func (s *session) reconnect(why string) { s.fail(fmt.Errorf("%w: %s", errReconnect, why)) }
+
 // canceled is a context that is done.
 var canceled = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())

@@ -87,7 +87,7 @@ func (s *session) ownsNotifications(partition int) bool {
 // that were received. If the session is lost, run returns why.
 func (s *session) run(ctx context.Context, onServing func()) error {
 	s.running.Go(func() { s.notifier.Run(s.ctx) })
-	s.running.Go(s.completeForwards)
+	s.running.Go(s.forwarder.completeAll)
 	s.running.Go(s.flushAcks)
 	s.running.Go(func() { s.repairer.Run(s.ctx) })
 	s.lastHeartbeat.Store(time.Now().UnixNano())

@@ -179,7 +179,7 @@ func (s *session) join(ctx context.Context, i *Instance) error {
 	}
 	s.members, err = membership.Join(ctx, s.conn, membership.Options{
 		Self:    s.self,
-		Report:  func() membership.Report { return s.report(i) },
+		Report:  func() membership.Report { return i.report(s) },
 		OnEvent: s.onMemberEvent,
 		OnDrain: func(yes bool) {
 			if yes {
