@@ -88,16 +88,9 @@
 //	cluster/membership.requestInterval = time.Second                    a query whose reply is lost is repeated
 //	cluster/ownership.maxBackoff = 2                                    heartbeats between claims after failures; the partition is not served meanwhile
 //	cluster/ownership.maxDebounces = 4                                  members that keep coming must not delay the ring for ever
-//	store.MaxImportUsers = 500                                          more users per transaction gain little
-//	store.importRetryTimeout = 20 * time.Second                         other transactions end in less
+//	store.MaxImportUsers = transfer.MaxUsers                            more users per transaction gain little
 //	store.maintainEvery = 10 * time.Minute                              the tasks are about days
-//	store.maxListBytes = 4 << 20                                        the reply of a page must be sendable
-//	store.maxLookups = 64                                               look-ups that share a round trip
 //	store.maxPrepared = 4                                               as many connections as read and write at the same time usually
-//	store.maxSearchBytes = 512 << 10                                    a tsquery holds twice as much, and lower case may be longer
-//	store.maxSearchWords = 1000                                         only the first 1,000 characters of a name are searched
-//	store.maxWordBytes = 2046                                           PostgreSQL leaves longer words out of a tsvector
-//	store.pageTimeout = time.Minute                                     a database that has nothing of the page in memory
 //	store.prepareTimeout = 5 * time.Second                              preparing is optional
 //	store/internal/audit.dayTimeout = time.Second                       creating a partition locks the default partition
 //	store/internal/audit.indexTimeout = time.Hour                       an index on a day with many rows
@@ -129,10 +122,18 @@
 //	store/internal/postgres.closePauseSum = 500 * time.Millisecond      bounds the delay of a shutdown
 //	store/internal/postgres.connectTimeout = 5 * time.Second            covers TCP, TLS and login
 //	store/internal/postgres.retryTimeout = 30 * time.Second             covers a failover
+//	store/internal/reads.maxListBytes = 4 << 20                         the reply of a page must be sendable
+//	store/internal/reads.maxLookups = 64                                look-ups that share a round trip
+//	store/internal/reads.maxSearchBytes = 512 << 10                     a tsquery holds twice as much, and lower case may be longer
+//	store/internal/reads.maxSearchWords = 1000                          only the first 1,000 characters of a name are searched
+//	store/internal/reads.maxWordBytes = 2046                            PostgreSQL leaves longer words out of a tsvector
 //	store/internal/rekey.maxPasses = 5                                  another program may keep sealing with a later key
 //	store/internal/rekey.maxSampledBytes = 16 << 10                     bounds the memory of the check at the start
 //	store/internal/rekey.maxUnreadableListed = 1000                     a longer list is of no more use
 //	store/internal/rekey.maxUsersLogged = 10                            a longer log line is of no more use
 //	store/internal/rekey.passPause = time.Second                        transactions that have locked rows end in it
 //	store/internal/rekey.sampleTimeout = 10 * time.Second               the check at the start is optional
+//	store/internal/transfer.MaxUsers = 500                              more users per transaction gain little
+//	store/internal/transfer.importRetryTimeout = 20 * time.Second       other transactions end in less
+//	store/internal/transfer.pageTimeout = time.Minute                   a database that has nothing of the page in memory
 package cluster
