@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"strconv"
@@ -20,6 +21,7 @@ type proxy struct {
 	mu     sync.Mutex // guards the following fields
 	conns  map[net.Conn]bool
 	silent chan struct{} // closed while answers pass
+	lose   int           // > 0: answers until a connection breaks instead of passing one
 }
 
 // throughProxy opens another store on the same database through a proxy.
@@ -83,8 +85,13 @@ func (p *proxy) answer(client, server net.Conn) {
 		n, err := server.Read(buffer)
 		p.mu.Lock()
 		silent := p.silent
+		p.lose--
+		lose := p.lose == 0
 		p.mu.Unlock()
 		<-silent
+		if lose {
+			return
+		}
 		if _, failed := client.Write(buffer[:n]); err != nil || failed != nil {
 			return
 		}
@@ -96,6 +103,13 @@ func (p *proxy) fallSilent() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.silent = make(chan struct{})
+}
+
+// loseReply breaks a connection instead of passing the answer after the next ones.
+func (p *proxy) loseReply(next int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lose = next + 1
 }
 
 // cut breaks all connections. New connections are possible.
@@ -117,6 +131,27 @@ func (p *proxy) cut() {
 func TestUnknownOutcome(t *testing.T) {
 	t.Run("the database refuses the write", testUnknownOutcomeRefused)
 	t.Run("the lease has ended", testUnknownOutcomeFenced)
+	t.Run("each connection breaks", testUnknownOutcomeSwept)
+}
+
+// testUnknownOutcomeSwept: a write is done once, whichever reply of the database is lost.
+func testUnknownOutcomeSwept(t *testing.T) {
+	h := start(t)
+	id := h.create(1)
+	s, p := h.throughProxy()
+	writes := int64(1)
+	for reply := range 4 {
+		for range 3 {
+			p.loseReply(reply)
+			if err := rename(h, s, h.lease, id, fmt.Sprint(writes)); err != nil {
+				t.Errorf("reply %d is lost: %v", reply, err)
+			}
+			writes++
+		}
+	}
+	if n := h.one("SELECT count(*) FROM ident_audit"); n != writes {
+		t.Errorf("%v changes are on record, want %d", n, writes)
+	}
 }
 
 // testUnknownOutcomeRefused: a write fails, but not before the lost attempt is certain to
