@@ -1,4 +1,4 @@
-package cluster_test
+package integration_test
 
 import (
 	"encoding/json"
@@ -10,7 +10,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// TestNotifications runs an instance with a subscriber whose queue may refuse.
+// TestNotifications runs an instance with a subscriber with a queue that may refuse.
 func TestNotifications(t *testing.T) {
 	t.Run("left_in_the_outbox_are_sent_at_the_start", testNotificationsLeft)
 	t.Run("refused_are_sent_until_accepted", testNotificationRefused)
