@@ -27,7 +27,6 @@
 //	cluster.maxStampAge = 24 * time.Hour                                an older stamp is from a wrong clock
 //	cluster.maxUnsettled = 10 * time.Second                             partitions move one after another, which takes some seconds in all
 //	cluster.measureEvery = time.Second                                  the resolution of the rates and of the checks
-//	cluster.meterMemory = 0.7                                           a rate follows the load within some seconds and does not jump
 //	cluster.partitionPrefetchShare = 8                                  many partition queues share the memory that the shared queue has alone
 //	cluster.pingEvery = time.Second                                     bounds how long an outage goes unnoticed without requests
 //	cluster.pingTimeout = 5 * time.Second                               longer than a loaded database takes to reply
@@ -37,8 +36,6 @@
 //	cluster.settleFor = 3 * time.Second                                 a cluster without trouble hands over the first partitions in less
 //	cluster.slowConsume = 10 * time.Second                              a queue without a leader takes that long; less is usual
 //	cluster.surveyTimeout = 5 * time.Second                             the ownership core asks again
-//	cluster.trafficEvery = 10 * time.Second                             the resolution of the status page
-//	cluster.trafficPoints = 60                                          the last ten minutes
 //	cluster/broker.closeTimeout = 250 * time.Millisecond                closing must not delay the next connection
 //	cluster/broker.freshFor = 2 * time.Second                           a caller's node that has failed is found again within that time
 //	cluster/broker.maxNodes = 1024                                      a caller may forge any number of node names
@@ -53,6 +50,9 @@
 //	cluster/internal/consume.lossDelay = 100 * time.Millisecond         the loss of a channel is known within that time
 //	cluster/internal/consume.maxIdle = 16                               as many partitions as an instance takes over at once when it joins
 //	cluster/internal/consume.openAtOnce = 4                             opening more at a time gains nothing
+//	cluster/internal/metrics.meterMemory = 0.7                          a rate follows the load within some seconds and does not jump
+//	cluster/internal/metrics.trafficEvery = 10 * time.Second            the resolution of the status page
+//	cluster/internal/metrics.trafficPoints = 60                         the last ten minutes
 //	cluster/internal/notify.longestRetryPause = 30 * time.Second        each attempt repeats the notification for the other subscribers
 //	cluster/internal/notify.maxPending = 1024                           enough for the broker's round trip at the highest rate
 //	cluster/internal/notify.maxPendingBytes = 16 << 20                  the same in bytes

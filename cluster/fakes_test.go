@@ -20,6 +20,7 @@ import (
 	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/notify"
 	"github.com/glotpod/ident/cluster/internal/topology"
+	"github.com/glotpod/ident/cluster/internal/userid"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 )
@@ -361,13 +362,13 @@ func newTestSession(t *testing.T, store *fakeStore) *testSession {
 	s := &testSession{t: t, store: store, forwarding: newFakeChannel(), notifications: new(fakeNotifyChannel)}
 	s.session = newSession(i, new(amqp.Connection), 1)
 	s.session.repairer = topology.NewRepairer(nil, store, func() {})
-	if s.session.forwarder, err = newForwarder(s.forwarding, testPartitions, userIDSealer(i.o.Secret)); err != nil {
+	if s.session.forwarder, err = newForwarder(s.forwarding, testPartitions, userid.Sealer(i.o.Secret)); err != nil {
 		t.Fatal(err)
 	}
 	s.session.notifier = notify.New(s.notifications, notify.Options{
 		Outbox: store, Partitions: testPartitions, Owns: s.ownsNotifications, Log: log,
 		Metrics: notify.Metrics{
-			Sent: s.metrics.notified, Refused: s.metrics.refused, Lag: s.metrics.notifyLag, Overdue: s.metrics.overdue,
+			Sent: s.metrics.Notified, Refused: s.metrics.Refused, Lag: s.metrics.NotifyLag, Overdue: s.metrics.Overdue,
 		},
 	})
 	s.session.channels = consume.NewPool(s.open, 8, 0, &s.running)

@@ -10,7 +10,9 @@ import (
 
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/batchqueue"
+	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/tracing"
+	"github.com/glotpod/ident/cluster/internal/userid"
 )
 
 // confirmTimeout is how long the broker may confirm none of the requests that were
@@ -21,6 +23,10 @@ const confirmTimeout = 5 * time.Second
 // forwardHeader has the number of a forwarded request, by which it is found when the
 // broker returns it.
 const forwardHeader = "ident-hop"
+
+// userIDHeader has the reserved id of the user that a forwarded create request makes,
+// sealed by a [userid.Sealer].
+const userIDHeader = "ident-user"
 
 var (
 	errPartitionOverdue = errors.New("the broker does not confirm requests that are forwarded to the partition")
@@ -42,7 +48,7 @@ type forwardChannel interface {
 // tells that it is the same request.
 type forwarder struct {
 	channel forwardChannel
-	sealer  userIDSealer
+	sealer  userid.Sealer
 
 	completed *batchqueue.Queue[*forward] // with the outcome of each forward
 	drained   chan struct{}               // closed when nothing is added to completed any more
@@ -72,7 +78,7 @@ type forward struct {
 }
 
 // newForwarder returns a forwarder over a channel, which it puts into confirm mode.
-func newForwarder(channel forwardChannel, partitions int, sealer userIDSealer) (*forwarder, error) {
+func newForwarder(channel forwardChannel, partitions int, sealer userid.Sealer) (*forwarder, error) {
 	if err := channel.Confirm(false); err != nil {
 		return nil, fmt.Errorf("asking for confirmations: %w", err)
 	}
@@ -102,7 +108,7 @@ func (f *forwarder) send(r *request, partition int, newUser, mark int64) error {
 	d := &r.delivery
 	span, headers := r.trace.startForward(d, queue)
 	if newUser != 0 {
-		headers[userIDHeader] = f.sealer.seal(newUser, d.Body)
+		headers[userIDHeader] = f.sealer.Seal(newUser, d.Body)
 	}
 	if mark != 0 {
 		headers[spillHeader] = mark
@@ -264,7 +270,7 @@ func (x *forward) complete() {
 	case x.confirmed:
 		r.completed.Do(func() {
 			r.acknowledge()
-			r.complete(outcomeForwarded, 0)
+			r.complete(metrics.OutcomeForwarded, 0)
 		})
 	default:
 		if x.returned {

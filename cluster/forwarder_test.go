@@ -9,6 +9,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/metrics"
 )
 
 func TestForwarder(t *testing.T) {
@@ -73,7 +74,7 @@ func TestForwarder(t *testing.T) {
 		if n := c.nacks(); !slices.Equal(n, []uint64{1}) || len(c.acks()) > 0 {
 			t.Errorf("%v were given back, %v acknowledged", n, c.acks())
 		}
-		if n := valueOf(s.metrics.requests.WithLabelValues("patch", wayShared, outcomeForwarded)); n != 1 {
+		if n := valueOf(s.metrics.Requests.WithLabelValues("patch", metrics.WayShared, metrics.OutcomeForwarded)); n != 1 {
 			t.Errorf("%v requests count as forwarded", n)
 		}
 	})
@@ -106,7 +107,7 @@ func TestForwarder(t *testing.T) {
 		s.forwarding.publishErr = amqp.ErrClosed
 		r, _ := s.take(RequestQueue, patch(1, user))
 		r.forward(2, 0, 0)
-		if n := valueOf(s.metrics.requests.WithLabelValues("patch", wayShared, outcomeLeft)); n != 1 || len(s.forwarder.pending) > 0 {
+		if n := valueOf(s.metrics.Requests.WithLabelValues("patch", metrics.WayShared, metrics.OutcomeLeft)); n != 1 || len(s.forwarder.pending) > 0 {
 			t.Errorf("%v requests count as left, and %d are pending", n, len(s.forwarder.pending))
 		}
 	})

@@ -14,6 +14,7 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/actor/msgpack"
 	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/wait"
 )
@@ -55,8 +56,8 @@ type Instance struct {
 	stopping atomic.Bool // Run is about to return; it drains first
 	served   atomic.Bool // requests have been received
 	stored   atomic.Bool // the last ping of the database succeeded
-	metrics  *metrics
-	traffic  traffic
+	metrics  *metrics.Metrics
+	traffic  metrics.Traffic
 
 	// Set by Run before begun is closed, and not changed afterwards.
 	begun       chan struct{}
@@ -70,7 +71,7 @@ type Instance struct {
 
 // New returns an instance that does nothing before Run is called.
 func New(o Options) *Instance {
-	return &Instance{o: o, started: time.Now(), metrics: newMetrics(), begun: make(chan struct{})}
+	return &Instance{o: o, started: time.Now(), metrics: metrics.New(), begun: make(chan struct{})}
 }
 
 // Ready returns nil while the instance receives requests and can carry them out, and has

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/ownership"
 )
@@ -140,94 +140,7 @@ func TestMember(t *testing.T) {
 	})
 }
 
-func TestMeter(t *testing.T) {
-	var m meter
-	for range 50 {
-		for range 20 {
-			m.count()
-		}
-		m.measure(2 * time.Second)
-	}
-	if r := m.perSecond(); r < 9.9 || r > 10 {
-		t.Errorf("the rate is %v", r)
-	}
-	m.measure(time.Second)
-	if r := m.perSecond(); r < 6 || r > 7.1 {
-		t.Errorf("after a second without requests the rate is %v", r)
-	}
-}
-
-func TestTraffic(t *testing.T) {
-	var tr traffic
-	start := time.Unix(1_000_000, 0).Truncate(trafficEvery)
-	total := uint64(0)
-	counts := func() []uint64 { return []uint64{total, 2 * total} }
-	for n := range 100 {
-		total += uint64(n)
-		tr.record(start.Add(time.Duration(n)*trafficEvery), counts)
-		tr.record(start.Add(time.Duration(n)*trafficEvery+time.Second), func() []uint64 { panic("a second point in one interval") })
-	}
-	r := tr.report()
-	if len(r.Points) != trafficPoints || r.IntervalSeconds != 10 || len(r.BoundsSeconds) != len(durationBuckets) {
-		t.Fatalf("%d points every %d s", len(r.Points), r.IntervalSeconds)
-	}
-	last := r.Points[trafficPoints-1]
-	if last.End != start.Add(99*trafficEvery).Unix() || !slices.Equal(last.Counts, []uint64{99, 198}) {
-		t.Errorf("the last point is %+v", last)
-	}
-}
-
-func TestUserIDSealer(t *testing.T) {
-	body := []byte("create")
-	s := userIDSealer{{1}, {2}}
-	sealed := s.seal(77, body)
-	if id, ok := s.open(sealed, body); !ok || id != 77 {
-		t.Errorf("%d, %t", id, ok)
-	}
-	if id, ok := (userIDSealer{{3}, {1}}).open(sealed, body); !ok || id != 77 {
-		t.Error("a key that is being replaced does not open it")
-	}
-	tampered := bytes.Clone(sealed)
-	tampered[7]++
-	for name, x := range map[string]struct {
-		keys         userIDSealer
-		sealed, body []byte
-	}{
-		"another_id":  {s, tampered, body},
-		"other_body":  {s, sealed, []byte("other")},
-		"other_key":   {userIDSealer{{2}}, sealed, body},
-		"cut":         {s, sealed[:len(sealed)-1], body},
-		"missing":     {s, nil, body},
-		"without_key": {nil, sealed, body},
-	} {
-		if _, ok := x.keys.open(x.sealed, x.body); ok {
-			t.Errorf("%s: it opens", name)
-		}
-	}
-}
-
-func TestMetrics(t *testing.T) {
-	t.Run("durations_by_bucket", func(t *testing.T) {
-		m := newMetrics()
-		m.completed("get", wayShared, outcomeOK, time.Microsecond)
-		m.completed("patch", wayDirect, outcomeOK, time.Hour)
-		m.completed("patch", wayDirect, outcomeForwarded, 0) // has no reply
-		counts := m.durationCounts()
-		if len(counts) != len(durationBuckets)+1 || counts[0] != 1 || counts[len(counts)-1] != 1 {
-			t.Errorf("%v", counts)
-		}
-	})
-
-	t.Run("unknown_operations_are_one", func(t *testing.T) {
-		m := newMetrics()
-		for _, name := range []string{"", "a", "b"} {
-			m.completed(name, wayShared, string("bad_request"), time.Second)
-		}
-		if n := valueOf(m.requests.WithLabelValues(operationUnknown, wayShared, "bad_request")); n != 3 {
-			t.Errorf("%v", n)
-		}
-	})
-
+func TestCollect(t *testing.T) {
 	t.Run("are_described_before_the_instance_runs", func(t *testing.T) {
 		registry := prometheus.NewPedanticRegistry()
 		if err := registry.Register(New(Options{Partitions: testPartitions})); err != nil {
@@ -238,7 +151,7 @@ func TestMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, f := range families {
-			if !strings.HasPrefix(f.GetName(), metricPrefix) || !strings.HasSuffix(f.GetHelp(), ".") {
+			if !strings.HasPrefix(f.GetName(), metrics.Prefix) || !strings.HasSuffix(f.GetHelp(), ".") {
 				t.Errorf("%s: %s", f.GetName(), f.GetHelp())
 			}
 		}

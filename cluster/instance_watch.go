@@ -72,7 +72,7 @@ func (i *Instance) watchSettled(ctx context.Context) {
 	for {
 		select {
 		case now := <-ticker.C:
-			i.traffic.record(now, i.metrics.durationCounts)
+			i.traffic.Record(now, i.metrics.DurationCounts)
 			status, ok := i.coordinator.status()
 			switch {
 			case !ok:

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/metrics"
 )
 
 // Metrics whose values are computed when they are collected.
@@ -33,7 +34,7 @@ var (
 )
 
 func describe(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc(metricPrefix+name, help, labels, nil)
+	return prometheus.NewDesc(metrics.Prefix+name, help, labels, nil)
 }
 
 var descriptions = []*prometheus.Desc{
@@ -44,7 +45,7 @@ var descriptions = []*prometheus.Desc{
 
 // Describe implements [prometheus.Collector].
 func (i *Instance) Describe(to chan<- *prometheus.Desc) {
-	for _, c := range i.metrics.collections {
+	for _, c := range i.metrics.Collections {
 		c.Describe(to)
 	}
 	for _, d := range descriptions {
@@ -54,7 +55,7 @@ func (i *Instance) Describe(to chan<- *prometheus.Desc) {
 
 // Collect implements [prometheus.Collector].
 func (i *Instance) Collect(to chan<- prometheus.Metric) {
-	for _, c := range i.metrics.collections {
+	for _, c := range i.metrics.Collections {
 		c.Collect(to)
 	}
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {

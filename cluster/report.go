@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
 )
@@ -23,10 +24,10 @@ func (s *session) watch() {
 		last = last.Add(since)
 		s.checkHeartbeat(suspectAfter(s.o))
 		s.checkForwards()
-		s.requests.measure(since)
+		s.requests.Measure(since)
 		for _, x := range s.slots {
 			if p := x.serving.Load(); p != nil {
-				p.requests.measure(since)
+				p.requests.Measure(since)
 			}
 		}
 	}
@@ -63,22 +64,22 @@ func (i *Instance) report(s *session) membership.Report {
 	for n := range r.Partitions {
 		p := &r.Partitions[n]
 		if served := s.slots[p.Partition].serving.Load(); served != nil {
-			p.RequestsPerSecond = served.requests.perSecond()
+			p.RequestsPerSecond = served.requests.PerSecond()
 		}
 	}
-	r.SharedRequestsPerSecond = s.requests.perSecond()
+	r.SharedRequestsPerSecond = s.requests.PerSecond()
 	if s.cache != nil {
 		r.CachedUsers = s.cache.Len()
 	}
 	r.Counters = membership.Counters{
-		Forwarded: count(s.metrics.forwarded),
-		Misrouted: count(s.metrics.misrouted),
-		Fenced:    count(s.metrics.fenced),
+		Forwarded: metrics.Count(s.metrics.Forwarded),
+		Misrouted: metrics.Count(s.metrics.Misrouted),
+		Fenced:    metrics.Count(s.metrics.Fenced),
 
 		DatabaseRoundTrips: s.o.Store.RoundTrips(),
 	}
 	r.Problems = i.problems(s)
-	r.Traffic = i.traffic.report()
+	r.Traffic = i.traffic.Report()
 	return r
 }
 

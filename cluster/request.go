@@ -13,6 +13,7 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/consume"
+	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/wait"
 )
@@ -37,8 +38,8 @@ type request struct {
 func (r *request) start() {
 	s := r.session
 	r.consumer.Requests.Add(1)
-	s.metrics.inFlight.Inc()
-	s.metrics.bytes.Add(float64(len(r.delivery.Body)))
+	s.metrics.InFlight.Inc()
+	s.metrics.Bytes.Add(float64(len(r.delivery.Body)))
 	if s.o.Tracer != nil {
 		r.trace = traceRequest(s.o.Tracer, r)
 	}
@@ -48,10 +49,10 @@ func (r *request) start() {
 // if there was none. complete is called once.
 func (r *request) complete(outcome string, duration time.Duration) {
 	s := r.session
-	s.metrics.completed(r.operation(), r.way(), outcome, duration)
+	s.metrics.Completed(r.operation(), r.way(), outcome, duration)
 	r.trace.end(outcome)
-	s.metrics.inFlight.Dec()
-	s.metrics.bytes.Sub(float64(len(r.delivery.Body)))
+	s.metrics.InFlight.Dec()
+	s.metrics.Bytes.Sub(float64(len(r.delivery.Body)))
 	s.bodies.Release(r.weight())
 	r.consumer.Requests.Done()
 }
@@ -63,7 +64,7 @@ func (r *request) weight() int64 { return min(int64(len(r.delivery.Body)), r.ses
 // recoverPanic, deferred, makes a panic cost only the request that caused it.
 func (r *request) recoverPanic() {
 	if v := recover(); v != nil {
-		r.session.metrics.panics.Inc()
+		r.session.metrics.Panics.Inc()
 		r.session.o.Log.Error("panic", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
 		r.replyError(errPanic)
 	}
@@ -93,7 +94,7 @@ func (r *request) replyError(err error) {
 	case r.session.ctx.Err() != nil:
 		r.leave()
 	case errors.Is(err, errPartitionOverdue):
-		r.session.metrics.overloads.WithLabelValues(overloadPartition).Inc()
+		r.session.metrics.Overloads.WithLabelValues(metrics.OverloadPartition).Inc()
 		r.reply(actor.ErrorReply(actor.InternalError("the queue of the user's partition takes nothing in")))
 	default:
 		r.reply(actor.ErrorReply(actor.InternalError("the request could not be carried out")))
@@ -104,7 +105,7 @@ func (r *request) replyError(err error) {
 // broker delivers it again.
 func (r *request) leave() { r.completed.Do(r.completeLeft) }
 
-func (r *request) completeLeft() { r.complete(outcomeLeft, 0) }
+func (r *request) completeLeft() { r.complete(metrics.OutcomeLeft, 0) }
 
 // reply sends a reply, and then has the request acknowledged. It blocks only on the
 // socket: if it must first be found out whether the reply queue exists, it continues in
@@ -129,7 +130,7 @@ func (r *request) sendReply(body []byte) {
 	if r.delivery.ReplyTo != "" {
 		switch err := r.publishReply(body); {
 		case errors.Is(err, broker.ErrReplyTo):
-			s.metrics.unanswered.Inc()
+			s.metrics.Unanswered.Inc()
 			s.droppedReplies.Log(1, zap.Error(err))
 		case errors.Is(err, amqp.ErrClosed):
 			r.completeLeft()
@@ -140,7 +141,7 @@ func (r *request) sendReply(body []byte) {
 		}
 	}
 	r.acknowledge()
-	outcome := outcomeOK
+	outcome := metrics.OutcomeOK
 	if code := actor.ErrorCode(body); code != "" {
 		outcome = string(code)
 	}
@@ -186,7 +187,7 @@ const requeueDelay = time.Second
 func (r *request) requeue(message string, err error) {
 	r.session.o.Log.Warn(message, zap.Error(err))
 	go func() {
-		defer r.complete(outcomeRequeued, 0)
+		defer r.complete(metrics.OutcomeRequeued, 0)
 		if wait.For(r.session.ctx, requeueDelay) == nil {
 			r.consumer.Requeue(&r.delivery) // fails only if the channel is closed, which has the same effect
 		}
@@ -216,9 +217,9 @@ func (r *request) operation() string {
 func (r *request) way() string {
 	switch {
 	case r.consumer.Queue == RequestQueue:
-		return wayShared
+		return metrics.WayShared
 	case r.delivery.Exchange == topology.DirectExchange:
-		return wayDirect
+		return metrics.WayDirect
 	}
-	return wayForwarded
+	return metrics.WayForwarded
 }

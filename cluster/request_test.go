@@ -10,6 +10,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/consume"
+	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/topology"
 )
 
@@ -30,7 +31,7 @@ func (s *testSession) take(queue string, d amqp.Delivery) (*request, *fakeChanne
 
 // inFlight returns how many requests and bytes count as in flight.
 func (s *testSession) inFlight() [2]float64 {
-	return [2]float64{valueOf(s.metrics.inFlight), valueOf(s.metrics.bytes)}
+	return [2]float64{valueOf(s.metrics.InFlight), valueOf(s.metrics.Bytes)}
 }
 
 func TestReply(t *testing.T) {
@@ -55,7 +56,7 @@ func TestReply(t *testing.T) {
 		if n := s.inFlight(); n != [2]float64{} {
 			t.Errorf("in flight are still %v", n)
 		}
-		if n := valueOf(s.metrics.requests.WithLabelValues("get", wayShared, outcomeOK)); n != 1 {
+		if n := valueOf(s.metrics.Requests.WithLabelValues("get", metrics.WayShared, metrics.OutcomeOK)); n != 1 {
 			t.Errorf("%v requests are complete", n)
 		}
 	})
@@ -87,7 +88,7 @@ func TestReply(t *testing.T) {
 		r, c := s.take(RequestQueue, d)
 		r.reply(reply)
 		time.Sleep(time.Second)
-		if sent, acked := c.sent(), c.acks(); len(sent) != 0 || len(acked) != 1 || count(s.metrics.unanswered) != 1 {
+		if sent, acked := c.sent(), c.acks(); len(sent) != 0 || len(acked) != 1 || metrics.Count(s.metrics.Unanswered) != 1 {
 			t.Errorf("%d replies were sent, %d requests acknowledged", len(sent), len(acked))
 		}
 	})
@@ -104,7 +105,7 @@ func TestReply(t *testing.T) {
 		if n := c.nacks(); !slices.Equal(n, []uint64{1}) || len(c.acks()) > 0 {
 			t.Errorf("%v were given back, %v acknowledged", n, c.acks())
 		}
-		if n := valueOf(s.metrics.requests.WithLabelValues("get", wayShared, outcomeRequeued)); n != 1 || s.inFlight() != [2]float64{} {
+		if n := valueOf(s.metrics.Requests.WithLabelValues("get", metrics.WayShared, metrics.OutcomeRequeued)); n != 1 || s.inFlight() != [2]float64{} {
 			t.Errorf("%v requests count as requeued", n)
 		}
 	})
@@ -117,7 +118,7 @@ func TestReply(t *testing.T) {
 		if len(c.sent())+len(c.acks()) > 0 {
 			t.Error("something was sent")
 		}
-		if n := valueOf(s.metrics.requests.WithLabelValues("get", wayShared, outcomeLeft)); n != 1 {
+		if n := valueOf(s.metrics.Requests.WithLabelValues("get", metrics.WayShared, metrics.OutcomeLeft)); n != 1 {
 			t.Errorf("%v requests count as left", n)
 		}
 	})
@@ -142,7 +143,7 @@ func TestReply(t *testing.T) {
 		if code := errorCode(s.oneReply(c)); code != string(actor.InvocationFailed) {
 			t.Errorf("the code is %q", code)
 		}
-		if n := valueOf(s.metrics.requests.WithLabelValues("get", wayShared, string(actor.InvocationFailed))); n != 1 {
+		if n := valueOf(s.metrics.Requests.WithLabelValues("get", metrics.WayShared, string(actor.InvocationFailed))); n != 1 {
 			t.Errorf("%v requests have failed", n)
 		}
 	})
@@ -153,7 +154,7 @@ func TestReply(t *testing.T) {
 		if message := decode(t, s.oneReply(c))["message"]; message != "the queue of the user's partition takes nothing in" {
 			t.Errorf("the message is %q", message)
 		}
-		if n := valueOf(s.metrics.overloads.WithLabelValues(overloadPartition)); n != 1 {
+		if n := valueOf(s.metrics.Overloads.WithLabelValues(metrics.OverloadPartition)); n != 1 {
 			t.Errorf("%v overloads were counted", n)
 		}
 	})
@@ -164,12 +165,12 @@ func TestOperation(t *testing.T) {
 		name, queue, operation, way string
 		d                           amqp.Delivery
 	}{
-		{"shared", RequestQueue, "get", wayShared, amqp.Delivery{Exchange: "amq.topic", RoutingKey: "rpc.user.get", Type: "rpc.user.patch"}},
-		{"unrouted_direct", RequestQueue, "get", wayShared, amqp.Delivery{Exchange: topology.DirectExchange, RoutingKey: "7", Type: "rpc.user.get"}},
-		{"direct", PartitionQueue(1), "get", wayDirect, amqp.Delivery{Exchange: topology.DirectExchange, RoutingKey: "7", Type: "rpc.user.get"}},
-		{"forwarded", PartitionQueue(1), "get", wayForwarded, amqp.Delivery{RoutingKey: PartitionQueue(1), Type: "rpc.user.get"}},
-		{"no_prefix", RequestQueue, "", wayShared, amqp.Delivery{Exchange: "amq.topic", RoutingKey: "get"}},
-		{"no_type", PartitionQueue(1), "", wayForwarded, amqp.Delivery{RoutingKey: "rpc.user.get"}},
+		{"shared", RequestQueue, "get", metrics.WayShared, amqp.Delivery{Exchange: "amq.topic", RoutingKey: "rpc.user.get", Type: "rpc.user.patch"}},
+		{"unrouted_direct", RequestQueue, "get", metrics.WayShared, amqp.Delivery{Exchange: topology.DirectExchange, RoutingKey: "7", Type: "rpc.user.get"}},
+		{"direct", PartitionQueue(1), "get", metrics.WayDirect, amqp.Delivery{Exchange: topology.DirectExchange, RoutingKey: "7", Type: "rpc.user.get"}},
+		{"forwarded", PartitionQueue(1), "get", metrics.WayForwarded, amqp.Delivery{RoutingKey: PartitionQueue(1), Type: "rpc.user.get"}},
+		{"no_prefix", RequestQueue, "", metrics.WayShared, amqp.Delivery{Exchange: "amq.topic", RoutingKey: "get"}},
+		{"no_type", PartitionQueue(1), "", metrics.WayForwarded, amqp.Delivery{RoutingKey: "rpc.user.get"}},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			r := &request{consumer: &consume.Consumer{Queue: x.queue}, delivery: x.d}

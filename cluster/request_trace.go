@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/tracing"
 )
 
@@ -60,8 +61,8 @@ func traceRequest(tracer trace.Tracer, r *request) *requestTrace {
 		return t
 	}
 	operation := r.operation()
-	if !isOperation(operation) {
-		operation = operationUnknown
+	if !metrics.IsOperation(operation) {
+		operation = metrics.OperationUnknown
 	}
 	span.SetAttributes(semconv.MessagingSystemRabbitMQ, semconv.MessagingOperationTypeProcess,
 		semconv.MessagingOperationName("process"), semconv.MessagingDestinationName(r.consumer.Queue),
@@ -151,8 +152,8 @@ func (t *requestTrace) end(outcome string) {
 	}
 	t.span.SetAttributes(outcomeKey.String(outcome))
 	switch outcome {
-	case outcomeOK, outcomeForwarded:
-	case outcomeRequeued, outcomeLeft, string(actor.InvocationFailed):
+	case metrics.OutcomeOK, metrics.OutcomeForwarded:
+	case metrics.OutcomeRequeued, metrics.OutcomeLeft, string(actor.InvocationFailed):
 		t.span.SetStatus(codes.Error, "")
 		fallthrough
 	default: // an error reply because of the request itself

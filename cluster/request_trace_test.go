@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/metrics"
 )
 
 func TestRequestTrace(t *testing.T) {
@@ -92,7 +93,7 @@ func TestRequestTrace(t *testing.T) {
 
 	t.Run("outcomes", func(t *testing.T) {
 		for outcome, want := range map[string]codes.Code{
-			outcomeOK: codes.Unset, outcomeForwarded: codes.Unset, outcomeRequeued: codes.Error, outcomeLeft: codes.Error,
+			metrics.OutcomeOK: codes.Unset, metrics.OutcomeForwarded: codes.Unset, metrics.OutcomeRequeued: codes.Error, metrics.OutcomeLeft: codes.Error,
 			string(actor.InvocationFailed): codes.Error, string(actor.NotFound): codes.Unset,
 		} {
 			recorder := tracetest.NewSpanRecorder()
@@ -132,7 +133,7 @@ func TestRequestTrace(t *testing.T) {
 		none.readStarts()
 		none.readEnds()
 		none.attach(&actor.Write{})
-		none.end(outcomeOK)
+		none.end(metrics.OutcomeOK)
 		d := get(1, user)
 		if span, headers := none.startReply(&d, 1); span != nil || headers != nil {
 			t.Errorf("a reply has the headers %v", headers)

@@ -40,9 +40,9 @@ func (r *request) route() {
 	defer r.recoverPanic()
 	s, d := r.session, &r.delivery
 	if r.from == nil {
-		s.requests.count()
+		s.requests.Count()
 	} else {
-		r.from.requests.count()
+		r.from.requests.Count()
 		r.checkRouting()
 	}
 	parsed, refusal := actor.Parse(r.operation(), d.Body,
@@ -67,7 +67,7 @@ func (r *request) route() {
 func (r *request) checkRouting() {
 	s, d := r.session, &r.delivery
 	if d.Exchange == topology.DirectExchange && partition.OfKey(d.RoutingKey, s.o.Partitions) != r.from.lease.Partition {
-		s.metrics.misrouted.Inc()
+		s.metrics.Misrouted.Inc()
 		s.repairer.ReportMisrouted()
 	}
 }
@@ -86,7 +86,7 @@ func (r *request) forward(partition int, newUser, mark int64) {
 		r.leave()
 		return
 	}
-	s.metrics.forwarded.Inc()
+	s.metrics.Forwarded.Inc()
 	switch err := s.forwarder.send(r, partition, newUser, mark); {
 	case errors.Is(err, errPartitionOverdue):
 		r.spawn(func() { r.replyError(err) })
@@ -104,7 +104,7 @@ func (s *session) accepting(partition int) *servedPartition {
 // onFenced handles that a write found its lease lost.
 func (s *session) onFenced(lease partition.Lease) {
 	s.o.Log.Warn("partition lost", zap.Int("partition", lease.Partition), zap.Int64("epoch", lease.Epoch))
-	s.metrics.fenced.Inc()
+	s.metrics.Fenced.Inc()
 	s.reportLost(lease)
 }
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/metrics"
+	"github.com/glotpod/ident/cluster/internal/userid"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 )
@@ -155,7 +157,7 @@ func TestSharedQueue(t *testing.T) {
 		if len(s.shared.sent()) > 0 {
 			t.Error("the router has sent a reply of its own")
 		}
-		if n := valueOf(s.metrics.requests.WithLabelValues("patch", wayShared, outcomeForwarded)); n != 1 {
+		if n := valueOf(s.metrics.Requests.WithLabelValues("patch", metrics.WayShared, metrics.OutcomeForwarded)); n != 1 {
 			t.Errorf("%v requests count as forwarded", n)
 		}
 	})
@@ -200,7 +202,7 @@ func TestSharedQueue(t *testing.T) {
 		if code := errorCode(s.oneReply(s.shared)); code != string(actor.InvocationFailed) {
 			t.Errorf("the code is %q", code)
 		}
-		if n := count(s.metrics.panics); n != 1 {
+		if n := metrics.Count(s.metrics.Panics); n != 1 {
 			t.Errorf("%d panics were counted", n)
 		}
 		s.shared.deliveries <- patch(2, user)
@@ -217,7 +219,7 @@ func TestSharedQueue(t *testing.T) {
 		s.shared.deliveries <- get(1, user)
 		s.shared.deliveries <- get(2, user)
 		synctest.Wait()
-		if n := valueOf(s.metrics.inFlight); n != 1 {
+		if n := valueOf(s.metrics.InFlight); n != 1 {
 			t.Errorf("%v requests are in flight", n)
 		}
 		reads.Done()
@@ -237,7 +239,7 @@ func TestPartitionQueue(t *testing.T) {
 		if reply := decode(t, s.oneReply(s.channel())); reply["error"] != nil {
 			t.Errorf("the reply is %v", reply)
 		}
-		if n := valueOf(s.metrics.requests.WithLabelValues("patch", wayForwarded, outcomeOK)); n != 1 {
+		if n := valueOf(s.metrics.Requests.WithLabelValues("patch", metrics.WayForwarded, metrics.OutcomeOK)); n != 1 {
 			t.Errorf("%v requests came by this way", n)
 		}
 	})
@@ -273,7 +275,7 @@ func TestPartitionQueue(t *testing.T) {
 		if partition.OfKey("no number", testPartitions) != 1 {
 			misrouted = 1
 		}
-		if n := valueOf(s.metrics.misrouted); n != misrouted {
+		if n := valueOf(s.metrics.Misrouted); n != misrouted {
 			t.Errorf("%v requests count as misrouted, want %v", n, misrouted)
 		}
 	})
@@ -290,7 +292,7 @@ func TestPartitionQueue(t *testing.T) {
 		if posted := s.posted(); !slices.Contains(posted, any(ownership.LeaseLost{Partition: 1, Epoch: 1})) {
 			t.Errorf("the core got %v", posted)
 		}
-		if n := count(s.metrics.fenced); n != 1 {
+		if n := metrics.Count(s.metrics.Fenced); n != 1 {
 			t.Errorf("%d leases count as fenced", n)
 		}
 	})
@@ -314,7 +316,7 @@ func TestCreate(t *testing.T) {
 		s.shared.deliveries <- d
 		p := s.oneForward(PartitionQueue(3))
 		sealed, _ := p.message.Headers[userIDHeader].([]byte)
-		if opened, ok := userIDSealer(s.o.Secret).open(sealed, d.Body); !ok || opened != id {
+		if opened, ok := userid.Sealer(s.o.Secret).Open(sealed, d.Body); !ok || opened != id {
 			t.Errorf("the seal is of %d (%t)", opened, ok)
 		}
 	})
@@ -336,7 +338,7 @@ func TestCreate(t *testing.T) {
 	bubble(t, "a_sealed_id_is_used", &fakeStore{reserved: []int64{userOf(0, 0)}}, func(t *testing.T, s *testSession) {
 		s.serve(3)
 		d := forwarded(create(1))
-		d.Headers = map[string]any{userIDHeader: userIDSealer(s.o.Secret).seal(id, d.Body)}
+		d.Headers = map[string]any{userIDHeader: userid.Sealer(s.o.Secret).Seal(id, d.Body)}
 		s.channel().deliveries <- d
 		result := decode(t, s.oneReply(s.channel()))["result"].(map[string]any)
 		if result["user_id"] != id {
@@ -347,7 +349,7 @@ func TestCreate(t *testing.T) {
 	bubble(t, "an_id_that_a_client_chose_is_not", &fakeStore{reserved: []int64{userOf(3, 1)}}, func(t *testing.T, s *testSession) {
 		s.serve(3)
 		d := forwarded(create(1))
-		d.Headers = map[string]any{userIDHeader: userIDSealer{{99}}.seal(id, d.Body)}
+		d.Headers = map[string]any{userIDHeader: userid.Sealer{{99}}.Seal(id, d.Body)}
 		s.channel().deliveries <- d
 		result := decode(t, s.oneReply(s.channel()))["result"].(map[string]any)
 		if result["user_id"] != userOf(3, 1) {
@@ -413,7 +415,7 @@ func TestSpilledWrites(t *testing.T) {
 		if n := len(s.forwarding.sent()); n != 3 {
 			t.Error("a write is spilled though none waits")
 		}
-		if n := valueOf(s.metrics.overloads.WithLabelValues(overloadMailbox)); n != 3 {
+		if n := valueOf(s.metrics.Overloads.WithLabelValues(metrics.OverloadMailbox)); n != 3 {
 			t.Errorf("%v overloads were counted", n)
 		}
 	})

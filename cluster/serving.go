@@ -13,6 +13,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/consume"
+	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
@@ -28,7 +29,7 @@ type servedPartition struct {
 	lease    partition.Lease
 	consumer *consume.Consumer
 	users    *actor.Partition
-	requests meter // received by the consumer
+	requests metrics.Meter // received by the consumer
 
 	spilled spilledWrites
 
@@ -86,7 +87,7 @@ func (s *session) serve(x *partitionSlot, p *servedPartition) {
 		}
 	})
 	after := s.coordinator.sinceClaim(p.lease.Partition)
-	s.metrics.takeOvers.Observe(after.Seconds())
+	s.metrics.TakeOvers.Observe(after.Seconds())
 	s.o.Log.Debug("partition taken over", zap.Int("partition", p.lease.Partition), zap.Duration("after", after))
 	s.coordinator.post(ownership.Consuming(p.lease))
 }
@@ -187,7 +188,7 @@ func (s *session) handOver(command ownership.HandOver) {
 		}
 		s.coordinator.endLease(command, func() {
 			after := time.Since(begun)
-			s.metrics.handOvers.Observe(after.Seconds())
+			s.metrics.HandOvers.Observe(after.Seconds())
 			s.o.Log.Debug("partition handed over", zap.Int("partition", lease.Partition), zap.Duration("after", after))
 		})
 	})
@@ -241,7 +242,7 @@ func (s *session) abandon(partition int) {
 		if p == nil {
 			return
 		}
-		s.metrics.lost.Inc()
+		s.metrics.Lost.Inc()
 		p.consumer.Close()
 		s.running.Go(func() {
 			p.users.Stop()

@@ -12,6 +12,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
@@ -264,10 +265,10 @@ func TestAbandon(t *testing.T) {
 		if !c.IsClosed() || len(c.sent())+len(c.acks()) > 0 {
 			t.Errorf("%d replies were sent, %d requests acknowledged", len(c.sent()), len(c.acks()))
 		}
-		if n := count(s.metrics.lost); n != 1 {
+		if n := metrics.Count(s.metrics.Lost); n != 1 {
 			t.Errorf("%d partitions count as lost", n)
 		}
-		if n := valueOf(s.metrics.requests.WithLabelValues("patch", wayForwarded, outcomeLeft)); n != 1 {
+		if n := valueOf(s.metrics.Requests.WithLabelValues("patch", metrics.WayForwarded, metrics.OutcomeLeft)); n != 1 {
 			t.Errorf("%v requests count as left", n)
 		}
 	})
@@ -286,7 +287,7 @@ func TestAbandon(t *testing.T) {
 		s.abandon(2)
 		s.abandon(1)
 		synctest.Wait()
-		if n := count(s.metrics.lost); n != 1 {
+		if n := metrics.Count(s.metrics.Lost); n != 1 {
 			t.Errorf("%d partitions count as lost", n)
 		}
 	})

@@ -15,6 +15,7 @@ import (
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/batchqueue"
 	"github.com/glotpod/ident/cluster/internal/consume"
+	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/notify"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/membership"
@@ -54,8 +55,8 @@ type session struct {
 
 	droppedReplies *throttle.Logger // replies to callers that cannot receive them
 
-	metrics  *metrics
-	requests meter // received from the shared queue
+	metrics  *metrics.Metrics
+	requests metrics.Meter // received from the shared queue
 }
 
 var (

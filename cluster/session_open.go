@@ -12,8 +12,10 @@ import (
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/batchqueue"
 	"github.com/glotpod/ident/cluster/internal/consume"
+	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/notify"
 	"github.com/glotpod/ident/cluster/internal/topology"
+	"github.com/glotpod/ident/cluster/internal/userid"
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/throttle"
@@ -120,8 +122,8 @@ func (s *session) declare(ctx context.Context) error {
 
 // onRebound notes that this instance has rebound the partition queues.
 func (s *session) onRebound() {
-	s.metrics.rebinds.Inc()
-	s.o.Log.Warn("partition queues rebound: requests had reached the wrong queues", zap.Int64("misrouted", count(s.metrics.misrouted)))
+	s.metrics.Rebinds.Inc()
+	s.o.Log.Warn("partition queues rebound: requests had reached the wrong queues", zap.Int64("misrouted", metrics.Count(s.metrics.Misrouted)))
 }
 
 // openNotifier opens the channel for notifications.
@@ -140,7 +142,7 @@ func (s *session) openNotifier() error {
 		Partitions: s.o.Partitions,
 		Owns:       s.ownsNotifications,
 		Metrics: notify.Metrics{
-			Sent: s.metrics.notified, Refused: s.metrics.refused, Lag: s.metrics.notifyLag, Overdue: s.metrics.overdue,
+			Sent: s.metrics.Notified, Refused: s.metrics.Refused, Lag: s.metrics.NotifyLag, Overdue: s.metrics.Overdue,
 		},
 		Tracer: s.o.Tracer,
 		Log:    s.o.Log,
@@ -155,7 +157,7 @@ func (s *session) openForwarder() error {
 	if err != nil {
 		return fmt.Errorf("opening a channel: %w", err)
 	}
-	if s.forwarder, err = newForwarder(channel, s.o.Partitions, userIDSealer(s.o.Secret)); err != nil {
+	if s.forwarder, err = newForwarder(channel, s.o.Partitions, userid.Sealer(s.o.Secret)); err != nil {
 		return err
 	}
 	s.failWhenLost(channel.NotifyClose(make(chan *amqp.Error, 1)))
@@ -193,7 +195,7 @@ func (s *session) join(ctx context.Context, i *Instance) error {
 	if err != nil {
 		return fmt.Errorf("joining the members: %w", err)
 	}
-	s.metrics.sessions.Inc()
+	s.metrics.Sessions.Inc()
 	s.running.Go(func() {
 		select {
 		case <-s.members.Done():

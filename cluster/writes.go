@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/metrics"
+	"github.com/glotpod/ident/cluster/internal/userid"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
@@ -61,7 +63,7 @@ func (r *request) reservedID() (user int64, ok bool) {
 		return 0, false
 	}
 	sealed, _ := r.delivery.Headers[userIDHeader].([]byte)
-	return userIDSealer(r.session.o.Secret).open(sealed, r.delivery.Body)
+	return userid.Sealer(r.session.o.Secret).Open(sealed, r.delivery.Body)
 }
 
 // writeTo passes a write to the actors of its user's partition, or forwards it to that
@@ -118,6 +120,6 @@ func (r *request) writeTo(number int, w *actor.Write, queued bool) {
 
 // spill puts a write into the queue of its partition, which this instance serves.
 func (r *request) spill(p *servedPartition, user, newUser int64) {
-	r.session.metrics.overloads.WithLabelValues(overloadMailbox).Inc()
+	r.session.metrics.Overloads.WithLabelValues(metrics.OverloadMailbox).Inc()
 	r.forward(p.lease.Partition, newUser, p.spilled.add(user))
 }

@@ -1,4 +1,4 @@
-package cluster
+package metrics
 
 import (
 	"slices"
@@ -17,17 +17,17 @@ const (
 	trafficPoints = 60
 )
 
-// traffic records how many requests were replied to in the last minutes, and how fast.
-type traffic struct {
+// Traffic records how many requests were replied to in the last minutes, and how fast.
+type Traffic struct {
 	mu     sync.Mutex // guards the following fields
 	points []membership.TrafficPoint
 	counts []uint64 // of all requests until the last point, by duration
 	end    time.Time
 }
 
-// record adds a point if it is time. counts returns the number of requests that were
+// Record adds a point if it is time. counts returns the number of requests that were
 // replied to since the start of the process, by their duration.
-func (t *traffic) record(now time.Time, counts func() []uint64) {
+func (t *Traffic) Record(now time.Time, counts func() []uint64) {
 	end := now.Truncate(trafficEvery)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -50,7 +50,8 @@ func (t *traffic) record(now time.Time, counts func() []uint64) {
 	}
 }
 
-func (t *traffic) report() membership.Traffic {
+// Report returns the points.
+func (t *Traffic) Report() membership.Traffic {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return membership.Traffic{
