@@ -22,11 +22,13 @@
 //	cluster.handOverRetryEvery = 200 * time.Millisecond                 the next owner waits for this
 //	cluster.insistFor = 5 * time.Minute                                 covers a restart of the broker or a failover of the database
 //	cluster.longestRetryPause = 5 * time.Second                         bounds how long a server that is back goes unused
+//	cluster.maxDeathsRead = 8                                           more queues than a message passes through before it comes back
 //	cluster.maxInputs = 10_000                                          some seconds of messages in a cluster of 1,000 members
 //	cluster.maxOutage = 6 * time.Second                                 longer than a failover that keeps connections, shorter than a caller's patience
 //	cluster.maxStampAge = 24 * time.Hour                                an older stamp is from a wrong clock
 //	cluster.maxUnsettled = 10 * time.Second                             partitions move one after another, which takes some seconds in all
 //	cluster.measureEvery = time.Second                                  the resolution of the rates and of the checks
+//	cluster.namelessEvery = 10 * time.Second                            callers can cause any number of these log lines
 //	cluster.partitionPrefetchShare = 8                                  many partition queues share the memory that the shared queue has alone
 //	cluster.pingEvery = time.Second                                     bounds how long an outage goes unnoticed without requests
 //	cluster.pingTimeout = 5 * time.Second                               longer than a loaded database takes to reply

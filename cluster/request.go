@@ -3,7 +3,6 @@ package cluster
 import (
 	"errors"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"time"
 
@@ -192,25 +191,6 @@ func (r *request) requeue(message string, err error) {
 			r.consumer.Requeue(&r.delivery) // fails only if the channel is closed, which has the same effect
 		}
 	}()
-}
-
-// operationName returns the name of the operation with its prefix. It is the routing key
-// or, if the request was sent directly or forwarded, the type.
-func (r *request) operationName() string {
-	if r.delivery.Exchange == topology.DirectExchange || r.consumer.Queue != RequestQueue {
-		return r.delivery.Type
-	}
-	return r.delivery.RoutingKey
-}
-
-// operation returns the name of the operation without its prefix, "" if it does not have
-// the prefix.
-func (r *request) operation() string {
-	operation, ok := strings.CutPrefix(r.operationName(), topology.RequestPrefix)
-	if !ok {
-		return ""
-	}
-	return operation
 }
 
 // way returns the way by which the request came, as the metrics have it.

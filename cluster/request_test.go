@@ -161,16 +161,36 @@ func TestReply(t *testing.T) {
 }
 
 func TestOperation(t *testing.T) {
+	dead := func(keys ...any) amqp.Table { return amqp.Table{"queue": RequestQueue, "routing-keys": keys} }
+	deaths := func(all ...any) amqp.Table { return amqp.Table{"x-death": all} }
 	for _, x := range []struct {
 		name, queue, operation, way string
 		d                           amqp.Delivery
 	}{
 		{"shared", RequestQueue, "get", metrics.WayShared, amqp.Delivery{Exchange: "amq.topic", RoutingKey: "rpc.user.get", Type: "rpc.user.patch"}},
+		{"shared_unknown", RequestQueue, "nope", metrics.WayShared, amqp.Delivery{Exchange: "amq.topic", RoutingKey: "rpc.user.nope", Type: "rpc.user.get"}},
 		{"unrouted_direct", RequestQueue, "get", metrics.WayShared, amqp.Delivery{Exchange: topology.DirectExchange, RoutingKey: "7", Type: "rpc.user.get"}},
 		{"direct", PartitionQueue(1), "get", metrics.WayDirect, amqp.Delivery{Exchange: topology.DirectExchange, RoutingKey: "7", Type: "rpc.user.get"}},
+		{"direct_with_an_operation_as_key", PartitionQueue(1), "get", metrics.WayDirect,
+			amqp.Delivery{Exchange: topology.DirectExchange, RoutingKey: "rpc.user.patch", Type: "rpc.user.get"}},
+		{"direct_without_type", PartitionQueue(1), "", metrics.WayDirect, amqp.Delivery{Exchange: topology.DirectExchange, RoutingKey: "rpc.user.get"}},
 		{"forwarded", PartitionQueue(1), "get", metrics.WayForwarded, amqp.Delivery{RoutingKey: PartitionQueue(1), Type: "rpc.user.get"}},
-		{"no_prefix", RequestQueue, "", metrics.WayShared, amqp.Delivery{Exchange: "amq.topic", RoutingKey: "get"}},
-		{"no_type", PartitionQueue(1), "", metrics.WayForwarded, amqp.Delivery{RoutingKey: "rpc.user.get"}},
+		{"moved_to_a_partition", PartitionQueue(1), "get", metrics.WayForwarded, amqp.Delivery{RoutingKey: "rpc.user.get"}},
+		{"moved_by_name", RequestQueue, "patch", metrics.WayShared, amqp.Delivery{RoutingKey: RequestQueue, Type: "rpc.user.patch"}},
+		{"no_prefix", RequestQueue, "", metrics.WayShared, amqp.Delivery{Exchange: "amq.topic", RoutingKey: "get", Type: "get"}},
+		{"dead_lettered", RequestQueue, "patch", metrics.WayShared,
+			amqp.Delivery{RoutingKey: RequestQueue, Headers: deaths(dead("rpc.user.patch", "rpc.user.get"), dead("rpc.user.get"))}},
+		{"dead_lettered_with_a_type", RequestQueue, "get", metrics.WayShared,
+			amqp.Delivery{RoutingKey: RequestQueue, Type: "rpc.user.get", Headers: deaths(dead("rpc.user.patch"))}},
+		{"dead_lettered_twice", RequestQueue, "patch", metrics.WayShared,
+			amqp.Delivery{RoutingKey: RequestQueue, Headers: deaths(dead("parked"), dead("rpc.user.patch"))}},
+		{"dead_lettered_to_a_partition", PartitionQueue(1), "patch", metrics.WayForwarded,
+			amqp.Delivery{RoutingKey: PartitionQueue(1), Headers: deaths(dead("rpc.user.patch"))}},
+		{"deaths_are_no_list", RequestQueue, "", metrics.WayShared, amqp.Delivery{Headers: amqp.Table{"x-death": "rpc.user.patch"}}},
+		{"deaths_are_malformed", RequestQueue, "patch", metrics.WayShared, amqp.Delivery{Headers: deaths(nil, 7, amqp.Table{}, amqp.Table{"routing-keys": "rpc.user.get"},
+			dead(), dead(nil, []any{}, "get"), dead("rpc.user.patch"))}},
+		{"deaths_are_many", RequestQueue, "", metrics.WayShared,
+			amqp.Delivery{Headers: deaths(append(make([]any, maxDeathsRead), dead("rpc.user.patch"))...)}},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			r := &request{consumer: &consume.Consumer{Queue: x.queue}, delivery: x.d}

@@ -45,7 +45,11 @@ func (r *request) route() {
 		r.from.requests.Count()
 		r.checkRouting()
 	}
-	parsed, refusal := actor.Parse(r.operation(), d.Body,
+	operation := r.operation()
+	if operation == "" {
+		s.nameless.Log(1, zap.String("queue", r.consumer.Queue), zap.String("exchange", d.Exchange))
+	}
+	parsed, refusal := actor.Parse(operation, d.Body,
 		actor.RequestIDOf(d.MessageId, d.ReplyTo, d.CorrelationId), s.o.Limits)
 	r.trace.routed(r.received)
 	switch {

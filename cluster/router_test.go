@@ -7,11 +7,16 @@ import (
 	"testing/synctest"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/userid"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/cluster/throttle"
 )
 
 // bubble runs a test with a session in a synctest bubble.
@@ -159,6 +164,35 @@ func TestSharedQueue(t *testing.T) {
 		}
 		if n := valueOf(s.metrics.Requests.WithLabelValues("patch", metrics.WayShared, metrics.OutcomeForwarded)); n != 1 {
 			t.Errorf("%v requests count as forwarded", n)
+		}
+	})
+
+	bubble(t, "a_write_that_was_moved_is_forwarded_with_its_operation", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.startShared()
+		d := patch(1, user)
+		d.Exchange, d.RoutingKey = "", RequestQueue
+		d.Headers = amqp.Table{"x-death": []any{amqp.Table{"routing-keys": []any{"rpc.user.patch"}}}}
+		s.shared.deliveries <- d
+		if m := s.oneForward(PartitionQueue(2)).message; m.Type != "rpc.user.patch" {
+			t.Errorf("forwarded was %+v", m)
+		}
+	})
+
+	bubble(t, "a_request_without_an_operation_is_refused_and_logged", &fakeStore{}, func(t *testing.T, s *testSession) {
+		log, logs := observer.New(zap.WarnLevel)
+		s.nameless = throttle.New(zap.New(log), zap.WarnLevel, "refused", namelessEvery)
+		s.startShared()
+		d := patch(1, user)
+		d.Exchange, d.RoutingKey = "", RequestQueue
+		s.shared.deliveries <- d
+		if code := errorCode(s.oneReply(s.shared)); code != string(actor.OperationNotFound) {
+			t.Errorf("the code is %q", code)
+		}
+		d.DeliveryTag = 2
+		s.shared.deliveries <- d
+		synctest.Wait()
+		if logged := logs.All(); len(logged) != 1 || logged[0].ContextMap()["queue"] != RequestQueue {
+			t.Errorf("logged was %+v", logged)
 		}
 	})
 

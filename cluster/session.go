@@ -54,6 +54,7 @@ type session struct {
 	blocked       atomic.Bool  // the broker blocks the connection
 
 	droppedReplies *throttle.Logger // replies to callers that cannot receive them
+	nameless       *throttle.Logger // requests without the name of an operation
 
 	metrics  *metrics.Metrics
 	requests metrics.Meter // received from the shared queue

@@ -35,6 +35,10 @@ const (
 
 	// droppedReplyEvery is how often dropped replies are logged at most.
 	droppedReplyEvery = 10 * time.Second
+
+	// namelessEvery is how often requests without the name of an operation are logged at
+	// most.
+	namelessEvery = 10 * time.Second
 )
 
 // openSession connects, declares the exchanges and queues, and joins the members. ctx
@@ -90,6 +94,7 @@ func newSession(i *Instance, conn *amqp.Connection, number int64) *session {
 
 		unacknowledged: batchqueue.New[*consume.Consumer](),
 		droppedReplies: throttle.New(o.Log, zap.WarnLevel, "reply dropped", droppedReplyEvery),
+		nameless:       throttle.New(o.Log, zap.WarnLevel, "request without an operation refused", namelessEvery),
 	}
 	for p := range s.slots {
 		s.slots[p] = new(partitionSlot)

@@ -22,6 +22,7 @@ func TestRequest(t *testing.T) {
 	x.run(t, "direct", testRequestDirect)
 	t.Run("waiting_before_the_start", testRequestWaitingBeforeTheStart)
 	t.Run("direct_exchange_of_callers", testRequestDirectExchangeOfCallers)
+	t.Run("moved", testRequestMoved)
 	t.Run("traceparent", testRequestTraceparent)
 	t.Run("deleted_queue", testRequestDeletedQueue)
 	t.Run("read_your_writes", testRequestReadYourWrites)
@@ -149,6 +150,67 @@ func testRequestDirectExchangeOfCallers(t *testing.T) {
 	s.Serve(t)
 	u := c.Create(t, harness.NewUser())
 	c.Ask(t, c.NewRequest("get", dict{"user_id": u["id"]}).ViaDirectReply("1")).IsResult(t, u)
+}
+
+// Requests come back to the shared queue under its name: dead-lettered, or moved by a
+// shovel. Some of the writes are forwarded to the other instance.
+func testRequestMoved(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	s.Serve(t)
+	s.Serve(t)
+	c := s.NewCaller(t)
+	users := make([]dict, 8)
+	for i := range users {
+		users[i] = c.Create(t, harness.NewUser())
+	}
+	// A queue whose messages are dead-lettered at once, to the shared queue by its name.
+	const exchange, parked = "parking", "parked"
+	if err := c.Channel.ExchangeDeclare(exchange, "fanout", false, true, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Channel.QueueDeclare(parked, false, false, true, false, amqp.Table{
+		"x-message-ttl": int32(0), "x-dead-letter-exchange": "", "x-dead-letter-routing-key": harness.RequestQueue,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Channel.QueueBind(parked, "", exchange, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	deadLettered := func(m *harness.Request) *harness.Request {
+		m.Exchange = exchange
+		return m
+	}
+	moved := func(m *harness.Request) *harness.Request {
+		m.Type, m.Exchange, m.Key = m.Key, "", harness.RequestQueue
+		return m
+	}
+	for way, send := range map[string]func(*harness.Request) *harness.Request{"dead-lettered": deadLettered, "moved": moved} {
+		for _, u := range users {
+			ops := list{op("replace", "/name", "s3cret "+way)}
+			c.Ask(t, send(c.NewRequest("patch", harness.Patch(u, ops...)))).IsResult(t, ops)
+			if name := c.Get(t, u["id"])["name"]; name != "s3cret "+way {
+				t.Errorf("%s: the name is %q", way, name)
+			}
+		}
+		c.Ask(t, send(c.NewRequest("get", dict{"user_id": 1_000_000}))).IsError(t, "not_found")
+		c.Ask(t, send(c.NewRequest("nope", dict{}))).IsError(t, "operation_not_found")
+	}
+
+	get := func() *harness.Request { return c.NewRequest("get", dict{"user_id": users[0]["id"]}) }
+	// The routing key counts if it is that of a request.
+	unknown := get()
+	unknown.Type, unknown.Key = unknown.Key, "rpc.user.nope"
+	c.Ask(t, unknown).IsError(t, "operation_not_found")
+	// Nothing says which operation these are.
+	for _, headers := range []amqp.Table{
+		nil, {"x-death": "rpc.user.get"}, {"x-death": []any{}}, {"x-death": []any{"rpc.user.get"}}, {"x-death": []any{amqp.Table{}}},
+		{"x-death": []any{amqp.Table{"routing-keys": "rpc.user.get"}}}, {"x-death": []any{amqp.Table{"routing-keys": []any{int32(7), "get"}}}},
+	} {
+		lost := moved(get())
+		lost.Type, lost.Headers = "get", headers
+		c.Ask(t, lost).IsError(t, "operation_not_found")
+	}
 }
 
 func testRequestTraceparent(t *testing.T) {
