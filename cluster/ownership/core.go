@@ -8,32 +8,24 @@ import (
 // A Core makes the decisions of one instance. It is a pure function of the events that
 // it is given: it has no side effects and no clock. It is not safe for concurrent use.
 //
+// The Core itself has the states of the instance, the timers and the messages. Its
+// partitions decide about the leases. Both share the registry of members, the ring, the
+// pacing of hand-overs and the outbox.
+//
 // Between two events the following invariants hold:
-//   - unless the instance is joining, owners is what Assign returns for ring;
+//   - unless the instance is joining, the owners are what Assign returns for the ring;
 //   - a partition that waits for a holder waits for a live one;
 //   - without a session all partitions are idle;
 //   - replies to claims, consumers and hand-overs of an earlier session change nothing,
 //     except that leases won by them are released.
 type Core struct {
-	cfg    Config
-	random *rand.Rand
-
-	now     time.Time // the time of the latest event
-	state   State
-	drained bool // an operator has asked to drain, and not taken it back
-	leaving bool // the instance has been asked to leave
-
-	partitions      []partitionState
-	active          int       // the number of partitions that are not idle
-	handovers       []int     // the partitions that are being handed over, in the order in which that began
-	lastAttempt     uint64    // the number of the latest claim
-	claimsFailSince time.Time // when claims began to fail; zero if the latest got a reply
-
-	session
-	commands []Command // of the current Step
+	*instance
+	partitions *partitions
+	drained    bool // an operator has asked to drain, and not taken it back
+	leaving    bool // the instance has been asked to leave
 }
 
-// New returns a core whose instance is not connected yet.
+// New returns a core for an instance that is not connected yet.
 func New(cfg Config) (*Core, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -44,26 +36,23 @@ func New(cfg Config) (*Core, error) {
 	if cfg.Assign == nil {
 		cfg.Assign = NewTable(cfg.Partitions).Assign
 	}
-	return &Core{
-		cfg:        cfg,
-		random:     rand.New(rand.NewPCG(cfg.Seed, uint64(cfg.Start))),
-		partitions: make([]partitionState, cfg.Partitions),
-		session:    session{owners: make([]string, cfg.Partitions)},
-	}, nil
+	i := &instance{cfg: cfg, random: rand.New(rand.NewPCG(cfg.Seed, uint64(cfg.Start)))}
+	i.ring = newRing(&i.cfg)
+	return &Core{instance: i, partitions: newPartitions(i)}, nil
 }
 
 // Step handles events that have happened by now, in order, and returns the commands.
 // All that the events give to broadcast goes into one message. Step never waits: the
 // replies to commands are events.
 func (c *Core) Step(now time.Time, events ...Event) []Command {
-	if c.terminated() {
+	if c.state.terminated() {
 		return nil
 	}
 	c.advanceClock(now)
 	for _, e := range events {
 		c.handleEvent(e)
 		c.runTimers()
-		if c.terminated() {
+		if c.state.terminated() {
 			break
 		}
 	}
@@ -73,27 +62,15 @@ func (c *Core) Step(now time.Time, events ...Event) []Command {
 	return commands
 }
 
-// terminated reports whether the core has made its last decision.
-func (c *Core) terminated() bool { return c.state == Left || c.state == Stopped }
-
 // NextTick returns the time at which the next [Tick] is due, or the zero time if none
 // is.
 func (c *Core) NextTick() time.Time {
-	if !c.connected() {
+	if !c.state.connected() {
 		return time.Time{}
 	}
-	wake := c.checksAt
-	if c.sendAt.Before(wake) {
-		wake = c.sendAt
-	}
-	if c.state == Joining && c.readyAt.Before(wake) {
-		wake = c.readyAt
-	}
-	if !c.applyRingAt.IsZero() && c.applyRingAt.Before(wake) {
-		wake = c.applyRingAt
-	}
-	if turn := c.nextHandoverAt(); c.handoverQueued && turn.After(c.now) && turn.Before(wake) {
-		wake = turn
+	wake := earliest(c.checksAt, c.outbox.sendAt, c.ring.applyAt, c.pacing.wakeAt(c.now))
+	if c.state == Joining {
+		wake = earliest(wake, c.readyAt)
 	}
 	return wake
 }
@@ -111,11 +88,11 @@ func (c *Core) handleEvent(e Event) {
 	case LeaveRequested:
 		c.applyRequest(c.drained, true)
 	case Claimed:
-		c.onClaimed(e)
+		c.partitions.onClaimed(e)
 	case LeaseReleased:
-		c.announceReleased(e)
+		c.partitions.announceReleased(e)
 	default:
-		if c.connected() {
+		if c.state.connected() {
 			c.handleSessionEvent(e)
 		}
 	}
@@ -127,22 +104,21 @@ func (c *Core) handleSessionEvent(e Event) {
 	case MessageReceived:
 		c.handleMessage(&e.Message)
 	case MemberGone:
-		if c.markGone(e.Member) {
-			c.unsentFacts.Gone = append(c.unsentFacts.Gone, e.Member)
-			c.sendSoon()
-		}
+		c.onMemberGone(e.Member)
 	case ClaimRefused:
-		c.onClaimRefused(e)
+		if c.partitions.onClaimRefused(e) {
+			c.stop(Superseded, "the epoch table names "+e.Row.Holder.String())
+		}
 	case ClaimFailed:
-		c.onClaimFailed(e)
+		c.partitions.onClaimFailed(e)
 	case Consuming:
-		c.onConsuming(e)
+		c.partitions.onConsuming(e)
 	case HandedOver:
-		c.onHandedOver(e)
+		c.partitions.onHandedOver(e)
 	case LeaseLost:
-		c.onLeaseLost(e)
+		c.partitions.onLeaseLost(e)
 	case Surveyed:
-		c.onSurveyed(e.Rows)
+		c.partitions.onSurveyed(e.Rows)
 	}
 }
 
@@ -157,24 +133,18 @@ func (c *Core) advanceClock(now time.Time) {
 		return
 	}
 	c.now = now
-	if !c.connected() || away < 2*c.cfg.Heartbeat {
+	if !c.state.connected() || away < 2*c.cfg.Heartbeat {
 		return
 	}
-	for _, m := range c.members {
-		m.lastHeard = m.lastHeard.Add(away)
-	}
-	if now.Sub(c.sentAt) >= c.cfg.SuspectAfter {
-		for p := range c.partitions {
-			if c.partitions[p].phase.hasLease() {
-				c.loseLease(p)
-			}
-		}
+	c.members.excuseSilence(away)
+	if now.Sub(c.outbox.sentAt) >= c.cfg.SuspectAfter {
+		c.partitions.loseAll()
 	}
 }
 
 // runTimers does what is due.
 func (c *Core) runTimers() {
-	if !c.connected() {
+	if !c.state.connected() {
 		return
 	}
 	if !c.now.Before(c.checksAt) {
@@ -183,29 +153,29 @@ func (c *Core) runTimers() {
 	if c.state == Joining && !c.now.Before(c.readyAt) {
 		c.enterState(Ready)
 	}
-	if c.handoverQueued && !c.handoverLimitReached() {
-		c.handoverQueued = false
-		c.resumeHandovers()
+	if c.pacing.takeQueued(c.now) {
+		c.partitions.resumeHandovers()
 	}
-	if !c.applyRingAt.IsZero() && !c.now.Before(c.applyRingAt) {
-		c.applyRing()
+	if c.ring.isDue(c.now) {
+		c.ring.apply(c.members.readyNames(c.state))
+		c.partitions.reconcileAll()
 	}
 }
 
 // flush sends the messages that are due. The last message says that this instance has
 // left.
 func (c *Core) flush() {
-	if !c.connected() {
+	if !c.state.connected() {
 		return
 	}
 	c.sendGrants()
-	if c.state == Leaving && c.active == 0 {
+	if c.state == Leaving && c.partitions.active == 0 {
 		c.state = Left
 		c.broadcast()
 		c.emit(ReportState{State: Left})
 		return
 	}
-	if !c.now.Before(c.sendAt) {
+	if c.outbox.isDue(c.now) {
 		c.broadcast()
 	}
 }
@@ -214,29 +184,24 @@ func (c *Core) flush() {
 func (c *Core) runChecks() {
 	c.checksAt = c.now.Add(c.cfg.Heartbeat / checksPerHeartbeat)
 	c.suspectSilent()
-	for p := range c.partitions {
-		c.reconcile(p)
+	c.partitions.reconcileAll()
+	var probed [neighboursPerCheck + doubtfulPerCheck]Member
+	for _, m := range c.members.appendProbed(probed[:0], c.random) {
+		c.emit(Probe{Member: m})
 	}
-	c.sendProbes()
 	if !c.now.Before(c.surveyAt) {
 		c.surveyAt = c.now.Add(c.jitter(heartbeatsPerSurvey * c.cfg.Heartbeat))
 		c.emit(Survey{})
 	}
 }
 
-// emit adds a command to those that Step returns.
-func (c *Core) emit(command Command) {
-	c.commands = append(c.commands, command)
-}
-
-// jitter returns d plus or minus up to a tenth.
-func (c *Core) jitter(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * (0.9 + 0.2*c.random.Float64()))
-}
-
-func laterOf(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
+// earliest returns the earliest of the times that are not zero.
+func earliest(times ...time.Time) time.Time {
+	var first time.Time
+	for _, t := range times {
+		if first.IsZero() || !t.IsZero() && t.Before(first) {
+			first = t
+		}
 	}
-	return b
+	return first
 }

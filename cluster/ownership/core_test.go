@@ -102,25 +102,30 @@ func checkInvariants(t *testing.T, c *Core) {
 	t.Helper()
 	busy := 0
 	var moving []int
-	for p, part := range c.partitions {
+	for p, part := range c.partitions.states {
 		if part.phase != idle {
 			busy++
 		}
 		if part.phase == handingOver {
 			moving = append(moving, p)
 		}
-		if part.phase != idle && !c.connected() {
+		if part.phase != idle && !c.state.connected() {
 			t.Errorf("partition %d is %v without a session", p, part.phase)
 		}
-		if m := c.members[part.holder.Name]; part.waitsForHolder() && (m == nil || m.Member != part.holder || !m.isAlive()) {
+		if m := c.members.byName[part.holder.Name]; part.waitsForHolder() && (m == nil || m.Member != part.holder || !m.isAlive()) {
 			t.Errorf("partition %d waits for %v, which is no more", p, part.holder)
 		}
 	}
-	if noted := slices.Sorted(slices.Values(c.handovers)); c.active != busy || !slices.Equal(noted, moving) {
-		t.Errorf("%d partitions are busy, not %d, and %v are moving, not %v", busy, c.active, moving, noted)
+	var running []int
+	for _, handover := range c.pacing.running {
+		running = append(running, handover.partition)
 	}
-	if !slices.IsSorted(c.ring) {
-		t.Errorf("the ring is not sorted: %v", c.ring)
+	slices.Sort(running)
+	if c.partitions.active != busy || !slices.Equal(running, moving) {
+		t.Errorf("%d partitions are active, not %d, and %v are being handed over, not %v", c.partitions.active, busy, running, moving)
+	}
+	if !slices.IsSorted(c.ring.names) {
+		t.Errorf("the ring is not sorted: %v", c.ring.names)
 	}
 }
 
@@ -191,7 +196,7 @@ func testClaimBackoffEndsWithOutage(t *testing.T) {
 			}
 			claim = only[Claim](b.wait(3 * b.core.cfg.Heartbeat))[0]
 		}
-		outage := b.now.Sub(b.core.claimsFailSince) > 0
+		outage := b.now.Sub(b.core.partitions.outage.since) > 0
 		got := only[Claim](b.step(Claimed{Partition: 1, Attempt: claims[1].Attempt, Epoch: 1}))
 		if again := len(got) == 1; again != outage {
 			t.Errorf("after an outage: %v; claims: %+v", outage, got)
@@ -286,9 +291,9 @@ func TestTransition(t *testing.T) {
 		for to := idle; to <= handingOver; to++ {
 			panics := func() (panics bool) {
 				b, _ := newBench(t, 1)
-				b.core.partitions[0].phase = from
+				b.core.partitions.states[0].phase = from
 				defer func() { panics = recover() != nil }()
-				b.core.transition(0, to)
+				b.core.partitions.transition(0, to)
 				return false
 			}()
 			legal := slices.Contains(allowedNext[from], to) || from == idle && to == idle

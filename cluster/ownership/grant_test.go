@@ -139,7 +139,7 @@ func testGrantOvertakenByClaim(t *testing.T) {
 	got := b.grants(4, granted)
 	expect(t, only[Consume](got))
 	expect(t, only[Release](got))
-	if phase := b.core.partitions[0].phase; phase != owned {
+	if phase := b.core.partitions.states[0].phase; phase != owned {
 		t.Errorf("it is %v", phase)
 	}
 }

@@ -38,8 +38,8 @@ func testRingDebounceEnds(t *testing.T) {
 		b.wait(debounce / 2)
 		switch waited := time.Duration(n+1) * debounce / 2; {
 		case waited < maxDebounces*debounce:
-			expect(t, b.core.ring, "b")
-		case len(b.core.ring) == 1:
+			expect(t, b.core.ring.names, "b")
+		case len(b.core.ring.names) == 1:
 			t.Errorf("the ring has been waiting for %v", waited)
 		}
 	}

@@ -69,6 +69,12 @@ func (s State) established() bool {
 	return s == Ready || s == Draining || s == Leaving
 }
 
+// connected reports whether an instance in this state has a session.
+func (s State) connected() bool { return Joining <= s && s <= Leaving }
+
+// terminated reports whether an instance in this state has made its last decision.
+func (s State) terminated() bool { return s == Left || s == Stopped }
+
 // Parameters are values that have to be the same in all members.
 type Parameters struct {
 	Partitions int
@@ -96,6 +102,10 @@ func (ours Parameters) differences(theirs Parameters) string {
 type HeldLease struct {
 	partition.Lease
 	Holder Member
+}
+
+func heldLease(p int, epoch int64, holder Member) HeldLease {
+	return HeldLease{Lease: partition.Lease{Partition: p, Epoch: epoch}, Holder: holder}
 }
 
 // A Row is the epoch table's row of one partition.

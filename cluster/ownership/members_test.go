@@ -22,7 +22,7 @@ func testMembersReconnectsIfDeclaredGone(t *testing.T) {
 	self := b.core.self
 	got := b.hear(alice, 1, Ready, func(m *Message) { m.Gone = []Member{self} })
 	expect(t, only[Abandon](got), Abandon{Partition: 0, Epoch: 1})
-	if len(only[Reconnect](got)) != 1 || b.core.connected() {
+	if len(only[Reconnect](got)) != 1 || b.core.state.connected() {
 		t.Errorf("got %+v, want a new session", got)
 	}
 	// A late message about the earlier session has no effect.
@@ -39,7 +39,7 @@ func testMembersLateMessages(t *testing.T) {
 	ring := func(want ...string) {
 		t.Helper()
 		b.wait(time.Second)
-		expect(t, b.core.ring, want...)
+		expect(t, b.core.ring.names, want...)
 	}
 	b.hear(alice, 5, Ready)
 	ring("a", "b")
@@ -75,17 +75,17 @@ func testMembersHostileMessages(t *testing.T) {
 		})
 		refusals += len(only[ReportRefusal](got))
 	}
-	if len(b.core.members) != b.core.cfg.MaxMembers || refusals != 1 {
-		t.Errorf("%d members are kept, %d refused", len(b.core.members), refusals)
+	if len(b.core.members.byName) != b.core.cfg.MaxMembers || refusals != 1 {
+		t.Errorf("%d members are kept, %d refused", len(b.core.members.byName), refusals)
 	}
-	for name, m := range b.core.members {
+	for name, m := range b.core.members.byName {
 		if len(m.wants) > b.core.cfg.Window {
 			t.Errorf("%d wishes of %s are kept", len(m.wants), name)
 		}
 	}
 	b.wait(time.Minute)
-	if len(b.core.members) != 0 {
-		t.Errorf("%d members are kept that were not heard for long", len(b.core.members))
+	if len(b.core.members.byName) != 0 {
+		t.Errorf("%d members are kept that were not heard for long", len(b.core.members.byName))
 	}
 }
 
@@ -104,7 +104,7 @@ func TestAnyEvents(t *testing.T) {
 		}
 		part := func() int { return random.IntN(3) }
 		epoch := func() int64 { return random.Int64N(6) }
-		attempt := func() uint64 { return b.core.lastAttempt - random.Uint64N(3) }
+		attempt := func() uint64 { return b.core.partitions.lastAttempt - random.Uint64N(3) }
 		leases := func() (leases []HeldLease) {
 			for range random.IntN(3) {
 				leases = append(leases, HeldLease{Lease: partition.Lease{Partition: part(), Epoch: epoch()}, Holder: who()})
@@ -139,13 +139,13 @@ func TestAnyEvents(t *testing.T) {
 				b.step(ClaimFailed{Partition: part(), Attempt: attempt()})
 			case 9, 10:
 				p := part()
-				b.step(Consuming{Partition: p, Epoch: b.core.partitions[p].epoch})
+				b.step(Consuming{Partition: p, Epoch: b.core.partitions.states[p].epoch})
 			case 11:
 				p := part()
-				b.step(LeaseLost{Partition: p, Epoch: b.core.partitions[p].epoch})
+				b.step(LeaseLost{Partition: p, Epoch: b.core.partitions.states[p].epoch})
 			case 12:
 				p := part()
-				b.step(HandedOver{Partition: p, Epoch: b.core.partitions[p].epoch})
+				b.step(HandedOver{Partition: p, Epoch: b.core.partitions.states[p].epoch})
 			case 13:
 				events := []Event{DrainRequested{}, UndrainRequested{}, Surveyed{Rows: []Row{row(), row()}}, LeaseReleased{Partition: part(), Epoch: epoch()}}
 				b.step(events[random.IntN(len(events))])

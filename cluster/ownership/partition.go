@@ -65,35 +65,44 @@ type partitionState struct {
 	setbacks int // failures since the partition was last served for long
 }
 
-// waitsForHolder reports whether the partition waits until its holder hands it over.
-func (part *partitionState) waitsForHolder() bool {
-	return part.phase == waiting && part.holder.Name != ""
+// enter changes the phase.
+func (s *partitionState) enter(p int, to phase, now time.Time) {
+	if !slices.Contains(allowedNext[s.phase], to) {
+		panic(fmt.Sprintf("ownership: partition %d goes from %v to %v", p, s.phase, to))
+	}
+	s.phase, s.since = to, now
 }
 
-// transition is the one place where a partition changes its phase.
-//
-// Invariant: active is the number of partitions that are not idle, and handovers are
-// those that are being handed over.
-func (c *Core) transition(p int, to phase) {
-	part := &c.partitions[p]
-	from := part.phase
-	if from == idle && to == idle {
-		return
+// waitsForHolder reports whether the partition waits until its holder hands it over.
+func (s *partitionState) waitsForHolder() bool {
+	return s.phase == waiting && s.holder.Name != ""
+}
+
+// isCurrentAttempt reports whether the partition waits for the reply to this attempt.
+func (s *partitionState) isCurrentAttempt(attempt uint64) bool {
+	return s.phase == claiming && s.attempt == attempt
+}
+
+// hasLease reports whether the partition has the lease of this epoch.
+func (s *partitionState) hasLease(epoch int64) bool {
+	return s.phase.hasLease() && s.epoch == epoch
+}
+
+// backoff returns the delay before the next claim after a failure: none if the
+// partition was served for long, else one that grows with each failure in a row.
+func (s *partitionState) backoff(now time.Time, heartbeat time.Duration) time.Duration {
+	longest := maxBackoff * heartbeat
+	if s.phase == owned && now.Sub(s.since) >= longest {
+		s.setbacks = 0
+		return 0
 	}
-	if !slices.Contains(allowedNext[from], to) {
-		panic(fmt.Sprintf("ownership: partition %d goes from %v to %v", p, from, to))
-	}
-	switch {
-	case from == idle:
-		c.active++
-	case to == idle:
-		c.active--
-	}
-	if from == handingOver {
-		c.handovers = slices.DeleteFunc(c.handovers, func(q int) bool { return q == p })
-	}
-	if to == handingOver {
-		c.handovers = append(c.handovers, p)
-	}
-	part.phase, part.since = to, c.now
+	delay := min(heartbeat/checksPerHeartbeat<<s.setbacks, longest)
+	s.setbacks = min(s.setbacks+1, 10)
+	return delay
+}
+
+// contradicts reports whether a row of the epoch table, which may be old, cannot be if
+// the partition has its lease: the table was changed by hand.
+func (s *partitionState) contradicts(row *Row, self Member) bool {
+	return (s.phase == starting || s.phase == owned) && row.Epoch == s.epoch && (row.Released || row.Holder != self)
 }

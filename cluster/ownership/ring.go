@@ -5,67 +5,62 @@ import (
 	"time"
 )
 
-// scheduleRing compares the ring with the members that should be in it, and sets the
-// time at which it changes. A member that is no longer ready is removed at once. A new
+// A ring has the members that partitions are assigned to, and decides when it follows a
+// change of the members.
+//
+// Invariant: unless the instance is joining, owners is what Assign returns for names.
+type ring struct {
+	cfg    *Config
+	names  []string // the names of the ready members, sorted
+	owners []string // by partition; "" if there is no owner
+
+	next         []string  // what names will be; set while applyAt is
+	differsSince time.Time // since when names is not what it should be
+	applyAt      time.Time // when names changes; zero if it is what it should be
+}
+
+func newRing(cfg *Config) ring {
+	return ring{cfg: cfg, owners: make([]string, cfg.Partitions)}
+}
+
+// schedule compares the ring with the members that should be in it, and sets the time
+// at which it changes. A member that is no longer ready is removed at once. A new
 // member waits for further new members, except if there is no ring yet and no other
 // member is joining.
-func (c *Core) scheduleRing() {
-	names := c.ringNames()
+func (r *ring) schedule(now time.Time, state State, members *registry) {
+	names := members.readyNames(state)
 	switch {
-	case slices.Equal(names, c.ring):
-		c.nextRing, c.ringDiffersSince, c.applyRingAt = nil, time.Time{}, time.Time{}
-	case c.state == Joining:
-		c.ring = names // no partition depends on it yet
-	case slices.ContainsFunc(c.ring, func(name string) bool { return !containsSorted(names, name) }),
-		len(c.ring) == 0 && !c.othersAreJoining():
-		c.applyRingAt = c.now
-	case !slices.Equal(names, c.nextRing):
-		if c.ringDiffersSince.IsZero() {
-			c.ringDiffersSince = c.now
+	case slices.Equal(names, r.names):
+		r.unschedule()
+	case state == Joining:
+		r.names = names // no partition depends on it yet
+	case slices.ContainsFunc(r.names, func(name string) bool { return !containsSorted(names, name) }),
+		len(r.names) == 0 && !members.anyJoining():
+		r.applyAt = now
+	case !slices.Equal(names, r.next):
+		if r.differsSince.IsZero() {
+			r.differsSince = now
 		}
-		c.nextRing = names
-		c.applyRingAt = c.now.Add(c.cfg.Debounce)
-		if latest := c.ringDiffersSince.Add(maxDebounces * c.cfg.Debounce); latest.Before(c.applyRingAt) {
-			c.applyRingAt = latest
+		r.next = names
+		r.applyAt = now.Add(r.cfg.Debounce)
+		if latest := r.differsSince.Add(maxDebounces * r.cfg.Debounce); latest.Before(r.applyAt) {
+			r.applyAt = latest
 		}
 	}
 }
 
-// ringNames returns the names that should be in the ring, sorted.
-func (c *Core) ringNames() []string {
-	var names []string
-	for name, m := range c.members {
-		if m.inRing() {
-			names = append(names, name)
-		}
-	}
-	if c.state == Ready {
-		names = append(names, c.self.Name)
-	}
-	slices.Sort(names)
-	return names
+func (r *ring) unschedule() {
+	r.next, r.differsSince, r.applyAt = nil, time.Time{}, time.Time{}
 }
 
-func (c *Core) othersAreJoining() bool {
-	for _, m := range c.members {
-		if m.isAlive() && m.state == Joining && !m.refused {
-			return true
-		}
-	}
-	return false
+// isDue reports whether the ring has to change now.
+func (r *ring) isDue(now time.Time) bool {
+	return !r.applyAt.IsZero() && !now.Before(r.applyAt)
 }
 
-// applyRing changes the ring to the members that should be in it.
-func (c *Core) applyRing() {
-	c.ring = c.ringNames()
-	c.owners = c.cfg.Assign(c.ring)
-	c.nextRing, c.ringDiffersSince, c.applyRingAt = nil, time.Time{}, time.Time{}
-	for p := range c.partitions {
-		c.reconcile(p)
-	}
-}
-
-// isOurs reports whether the ring assigns the partition to this instance.
-func (c *Core) isOurs(p int) bool {
-	return c.state == Ready && c.owners[p] == c.self.Name
+// apply changes the ring to the given names, which are sorted.
+func (r *ring) apply(names []string) {
+	r.names = names
+	r.owners = r.cfg.Assign(names)
+	r.unschedule()
 }

@@ -46,14 +46,14 @@ func (s Status) Settled() bool {
 
 // Status returns a copy of the state.
 func (c *Core) Status() Status {
-	s := Status{Self: c.self, State: c.state, Ring: slices.Clone(c.ring)}
-	for _, name := range c.memberNames() {
-		m := c.members[name]
+	s := Status{Self: c.self, State: c.state, Ring: slices.Clone(c.ring.names)}
+	for _, name := range c.members.names() {
+		m := c.members.find(name)
 		s.Members = append(s.Members, MemberStatus{Member: m.Member, State: m.state, LastHeard: m.lastHeard, Alive: m.isAlive()})
 	}
-	for p := range c.partitions {
-		part := &c.partitions[p]
-		status := PartitionStatus{AssignedTo: c.owners[p], Phase: part.phase.String()}
+	for p := range c.partitions.states {
+		part := &c.partitions.states[p]
+		status := PartitionStatus{AssignedTo: c.ring.owners[p], Phase: part.phase.String()}
 		if part.phase.hasLease() {
 			status.Epoch = part.epoch
 		}

@@ -1,0 +1,139 @@
+package ownership
+
+import "slices"
+
+// handleMessage handles a message of a member.
+func (c *Core) handleMessage(msg *Message) {
+	if msg.From.Name == c.self.Name {
+		if c.members.isNewerSelf(msg.From) {
+			c.stop(Superseded, "heard "+msg.From.String())
+		}
+		return
+	}
+	if c.members.isRevenant(msg.From) {
+		if slices.Contains(msg.Gone, c.self) {
+			c.requestReconnect("other members believe that this session is over") // each believes it of the other one
+		}
+		return
+	}
+	m := c.partitions.lookup(msg.From)
+	if m == nil {
+		return
+	}
+	newer := msg.Seq > m.seq
+	if newer {
+		c.updateMember(m, msg)
+	}
+	for _, other := range msg.Gone {
+		if c.state.connected() {
+			c.markGone(other)
+		}
+	}
+	if m.refused || !c.state.connected() {
+		return // with other parameters, its partitions may be different ones
+	}
+	c.partitions.learnLeases(msg)
+	if newer {
+		for _, lease := range m.wants {
+			c.partitions.onWish(lease)
+		}
+	}
+	if m.state == Left {
+		c.markGone(m.Member)
+	}
+}
+
+// updateMember copies the state in a newer message of the member, and adapts the ring
+// to it.
+func (c *Core) updateMember(m *member, msg *Message) {
+	counted, unheard := m.inRing(), m.state == Absent
+	c.members.update(m, msg, c.now)
+	if why := c.cfg.parameters().differences(msg.Parameters); why != "" {
+		if c.resolveDisagreement(m, why); !c.state.connected() {
+			return
+		}
+	}
+	if m.inRing() != counted {
+		c.partitions.membersChanged()
+	}
+	if unheard && m.state == Joining {
+		c.outbox.sendWithin(c.now, c.cfg.Debounce/4) // so that it knows this instance before it is ready
+	}
+}
+
+// resolveDisagreement refuses one of two instances with different parameters.
+func (c *Core) resolveDisagreement(m *member, why string) {
+	if c.members.mustYield(m, c.state) {
+		c.stop(ParametersDiffer, "with "+m.Member.String()+" about "+why)
+	} else if !m.refused {
+		m.refused = true
+		c.emit(ReportRefusal{Member: m.Member, Reason: why})
+	}
+}
+
+// markGone notes that an incarnation is certainly gone. It reports whether that is
+// news.
+func (c *Core) markGone(other Member) bool {
+	switch {
+	case other == c.self:
+		c.requestReconnect("other members believe that this session is over")
+		return false
+	case c.members.isNewerSelf(other):
+		c.stop(Superseded, "other members know "+other.String())
+		return false
+	case other.Name == c.self.Name:
+		return false
+	}
+	m := c.partitions.lookup(other)
+	if m == nil || m.gone {
+		return false
+	}
+	m.gone, m.wants = true, nil
+	c.partitions.membersChanged()
+	return true
+}
+
+// onMemberGone handles the reply to a probe, and passes on the news.
+func (c *Core) onMemberGone(other Member) {
+	if c.markGone(other) {
+		c.outbox.facts.Gone = append(c.outbox.facts.Gone, other)
+		c.sendSoon()
+	}
+}
+
+// suspectSilent notes which members have been silent for too long.
+func (c *Core) suspectSilent() {
+	suspected, revenants := c.members.suspectSilent(c.now)
+	if len(revenants) > 0 {
+		c.outbox.facts.Gone = append(c.outbox.facts.Gone, revenants...)
+		c.sendSoon()
+	}
+	if suspected {
+		c.partitions.membersChanged()
+	}
+}
+
+// broadcast sends a message with the unsent facts to all members.
+func (c *Core) broadcast() {
+	msg := c.nextMessage()
+	c.outbox.takeFacts(&msg, c.now, c.now.Add(c.jitter(c.cfg.Heartbeat)))
+	c.emit(Broadcast{Message: msg})
+}
+
+// sendGrants tells the new holders about leases that were granted to them. Only the new
+// holder waits for a grant, so it is not broadcast and does not wait for Spacing.
+func (c *Core) sendGrants() {
+	for to, ok := c.outbox.nextGrantee(); ok; to, ok = c.outbox.nextGrantee() {
+		msg := c.nextMessage()
+		c.outbox.takeGrants(&msg, to)
+		c.emit(Send{To: to, Message: msg})
+	}
+}
+
+// nextMessage returns the next message, with the present state and wishes of this
+// instance.
+func (c *Core) nextMessage() Message {
+	msg := Message{From: c.self, Seq: c.outbox.nextSeq(), State: c.state, Parameters: c.cfg.parameters()}
+	msg.Wants, c.outbox.moreWanted = c.partitions.wantedLeases()
+	return msg
+}

@@ -1,0 +1,181 @@
+package ownership
+
+// A partitions is the state of all partitions in this instance, and decides about their
+// leases.
+type partitions struct {
+	*instance
+	states      []partitionState
+	active      int    // the number of partitions that are not idle
+	lastAttempt uint64 // the number of the latest claim
+	outage      outage // of the database
+}
+
+func newPartitions(i *instance) *partitions {
+	return &partitions{instance: i, states: make([]partitionState, i.cfg.Partitions)}
+}
+
+func (ps *partitions) contains(p int) bool { return 0 <= p && p < len(ps.states) }
+
+// transition is the one place where a partition changes its phase.
+//
+// Invariant: active is the number of partitions that are not idle, and pacing.running
+// are those that are being handed over.
+func (ps *partitions) transition(p int, to phase) {
+	part := &ps.states[p]
+	from := part.phase
+	if from == idle && to == idle {
+		return
+	}
+	part.enter(p, to, ps.now)
+	switch {
+	case from == idle:
+		ps.active++
+	case to == idle:
+		ps.active--
+	}
+	if from == handingOver {
+		ps.pacing.end(p)
+	}
+	if to == handingOver {
+		ps.pacing.begin(p, ps.now)
+	}
+}
+
+// reconcile adapts a partition to the present ring and members. It may be called at any
+// time.
+func (ps *partitions) reconcile(p int) {
+	part := &ps.states[p]
+	switch {
+	case part.phase == idle && ps.isOurs(p):
+		ps.claim(p, HeldLease{})
+	case part.phase == waiting && !ps.isOurs(p):
+		ps.transition(p, idle)
+	case part.waitsForHolder():
+		if ps.isDead(part.holder) {
+			ps.claim(p, heldLease(p, part.epoch, part.holder))
+		}
+	case part.phase == waiting && !ps.now.Before(part.retryAt):
+		ps.claim(p, HeldLease{})
+	case part.phase == owned && !ps.isOurs(p):
+		ps.maybeHandOver(p)
+	}
+}
+
+// reconcileAll adapts all partitions.
+func (ps *partitions) reconcileAll() {
+	for p := range ps.states {
+		ps.reconcile(p)
+	}
+}
+
+// membersChanged adapts the ring and the partitions to a change of the members.
+func (ps *partitions) membersChanged() {
+	ps.ring.schedule(ps.now, ps.state, &ps.members)
+	ps.reconcileAll()
+}
+
+// lookup returns what is known about a member, or nil, like the look-up in the
+// registry. A new incarnation ends the leases of the old one.
+func (ps *partitions) lookup(other Member) *member {
+	m, result := ps.members.lookup(other, ps.now)
+	switch result {
+	case superseded:
+		ps.membersChanged()
+	case refused:
+		ps.emit(ReportRefusal{Member: other, Reason: "too many members"})
+	}
+	return m
+}
+
+// isDead reports whether a holder named by the epoch table is dead, so that it may be
+// deposed. A holder from which no message has come yet counts as alive until it has
+// been silent for SuspectAfter or a probe finds that it is gone. A holder beyond
+// MaxMembers counts as dead.
+func (ps *partitions) isDead(other Member) bool {
+	if other.Name == ps.self.Name {
+		return !ps.members.isNewerSelf(other)
+	}
+	m := ps.lookup(other)
+	return m == nil || !m.isAlive()
+}
+
+// onSurveyed compares the partitions with rows of the epoch table, which may have
+// changed since they were read. This finds lost messages, and leases that no member
+// knows of.
+func (ps *partitions) onSurveyed(rows []Row) {
+	for n := range rows {
+		if row := &rows[n]; ps.contains(row.Partition) {
+			ps.compare(row)
+		}
+	}
+}
+
+// compare compares a partition with its row of the epoch table.
+func (ps *partitions) compare(row *Row) {
+	part := &ps.states[row.Partition]
+	switch {
+	case part.contradicts(row, ps.self):
+		ps.loseLease(row.Partition)
+	case part.phase.hasLease():
+		ps.yieldTo(row.HeldLease)
+	case part.waitsForHolder() && row.Epoch >= part.epoch:
+		if row.Released || row.Epoch != part.epoch {
+			ps.claim(row.Partition, HeldLease{})
+		}
+	case part.phase == idle && row.Holder == ps.self && !row.Released:
+		ps.emit(Release{Partition: row.Partition, Epoch: row.Epoch})
+	}
+}
+
+// yieldTo gives a partition up if its lease has an earlier epoch than the given one.
+func (ps *partitions) yieldTo(lease HeldLease) {
+	part := &ps.states[lease.Partition]
+	if part.phase.hasLease() && part.epoch < lease.Epoch {
+		ps.loseLease(lease.Partition)
+	}
+}
+
+// onLeaseLost handles the loss of a lease.
+func (ps *partitions) onLeaseLost(e LeaseLost) {
+	if ps.states[e.Partition].hasLease(e.Epoch) {
+		ps.loseLease(e.Partition)
+	}
+}
+
+// loseAll gives all leases up.
+func (ps *partitions) loseAll() {
+	for p := range ps.states {
+		if ps.states[p].phase.hasLease() {
+			ps.loseLease(p)
+		}
+	}
+}
+
+// loseLease gives a partition up at once. If the ring still assigns it to this
+// instance, it is claimed again; otherwise its row is released if it names this
+// instance.
+func (ps *partitions) loseLease(p int) {
+	part := &ps.states[p]
+	ps.abandon(p)
+	if ps.isOurs(p) {
+		ps.retryLater(p)
+		return
+	}
+	ps.transition(p, idle)
+	ps.emit(Release{Partition: p, Epoch: part.epoch})
+}
+
+// abandon closes the channel of a partition, if it has one.
+func (ps *partitions) abandon(p int) {
+	if part := &ps.states[p]; part.phase.hasLease() {
+		ps.emit(Abandon{Partition: p, Epoch: part.epoch})
+	}
+}
+
+// abandonAll makes all partitions idle, because the session is over.
+func (ps *partitions) abandonAll() {
+	for p := range ps.states {
+		ps.abandon(p)
+		ps.transition(p, idle)
+	}
+}

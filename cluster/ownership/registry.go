@@ -1,0 +1,214 @@
+package ownership
+
+import (
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// A registry has the other members that this instance knows: which are alive, silent or
+// gone, and what each of them last said.
+type registry struct {
+	cfg          *Config
+	self         Member
+	byName       map[string]*member // without self; at most MaxMembers
+	fullReported bool               // a member was refused because of MaxMembers
+}
+
+// A member is the newest known incarnation of a name.
+type member struct {
+	Member
+	state         State
+	seq           int64       // of the latest message
+	lastHeard     time.Time   // when the latest message came, or when the member became known
+	silent        bool        // no message for SuspectAfter; the member may be alive all the same
+	gone          bool        // according to the broker or to the member itself; this is certain
+	refused       bool        // has other parameters
+	heardWhenGone bool        // a message of it, or of an older incarnation, came after it was gone
+	wants         []HeldLease // leases of ours that it asks for; at most Window
+}
+
+// isAlive reports whether the member counts as alive. The leases of a member that is
+// not alive may be taken.
+func (m *member) isAlive() bool { return !m.gone && !m.silent }
+
+// inRing reports whether the member belongs in the ring.
+func (m *member) inRing() bool { return m.isAlive() && m.state == Ready && !m.refused }
+
+// wantsLease reports whether the member asks for our lease of a partition. Since the
+// member last read the epoch table, we may have claimed the partition again under a
+// later epoch.
+func (m *member) wantsLease(p int, epoch int64) bool {
+	return slices.ContainsFunc(m.wants, func(l HeldLease) bool { return l.Partition == p && l.Epoch <= epoch })
+}
+
+func newRegistry(cfg *Config, self Member) registry {
+	return registry{cfg: cfg, self: self, byName: make(map[string]*member)}
+}
+
+// find returns the member with a name, or nil.
+func (r *registry) find(name string) *member { return r.byName[name] }
+
+// names returns the members' names, sorted.
+func (r *registry) names() []string {
+	return slices.Sorted(maps.Keys(r.byName))
+}
+
+// isNewerSelf reports whether the member is a newer process with the name of this
+// instance.
+func (r *registry) isNewerSelf(other Member) bool {
+	return other.Name == r.self.Name && other.Incarnation.Start > r.self.Incarnation.Start
+}
+
+// A lookupResult is what a look-up has changed.
+type lookupResult uint8
+
+const (
+	unchanged  lookupResult = iota // or a member with a new name was added
+	superseded                     // a newer incarnation has replaced an older one
+	refused                        // there are MaxMembers already; reported once until there are fewer
+)
+
+// lookup returns what is known about a member, which it adds if it is new. It returns
+// nil for an incarnation that a newer one has superseded, and for a new name if there
+// are MaxMembers already.
+func (r *registry) lookup(other Member, now time.Time) (*member, lookupResult) {
+	result := unchanged
+	if m, known := r.byName[other.Name]; known {
+		switch other.Incarnation.Compare(m.Incarnation) {
+		case -1:
+			return nil, unchanged
+		case 0:
+			return m, unchanged
+		}
+		result = superseded
+	} else if len(r.byName) >= r.cfg.MaxMembers {
+		if r.fullReported {
+			return nil, unchanged
+		}
+		r.fullReported = true
+		return nil, refused
+	}
+	m := &member{Member: other, lastHeard: now}
+	r.byName[other.Name] = m
+	return m, result
+}
+
+// isRevenant reports whether a message comes from a member that is gone, or from an
+// older incarnation of it. The member is noted, so that it is told that it is gone.
+func (r *registry) isRevenant(from Member) bool {
+	m := r.byName[from.Name]
+	if m != nil && m.gone && from.Incarnation.Compare(m.Incarnation) <= 0 {
+		m.heardWhenGone = true
+		return true
+	}
+	return false
+}
+
+// update copies the state in a newer message of the member.
+func (r *registry) update(m *member, msg *Message, now time.Time) {
+	m.seq, m.state, m.lastHeard, m.silent = msg.Seq, msg.State, now, false
+	m.wants = m.wants[:0]
+	for _, lease := range msg.Wants {
+		if lease.Holder == r.self && len(m.wants) < r.cfg.Window {
+			m.wants = append(m.wants, lease)
+		}
+	}
+}
+
+// mustYield reports whether this instance, in the given state, is the one to be refused
+// if its parameters differ from the member's: the one that came when the other was
+// established, else the one that started later.
+func (r *registry) mustYield(m *member, state State) bool {
+	if m.state.established() != state.established() {
+		return m.state.established()
+	}
+	theirs, ours := m.Incarnation.Start, r.self.Incarnation.Start
+	return theirs < ours || theirs == ours && m.Name < r.self.Name
+}
+
+// readyNames returns the names that should be in the ring, sorted, if this instance is
+// in the given state.
+func (r *registry) readyNames(state State) []string {
+	var names []string
+	for name, m := range r.byName {
+		if m.inRing() {
+			names = append(names, name)
+		}
+	}
+	if state == Ready {
+		names = append(names, r.self.Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// anyJoining reports whether another member is joining.
+func (r *registry) anyJoining() bool {
+	for _, m := range r.byName {
+		if m.isAlive() && m.state == Joining && !m.refused {
+			return true
+		}
+	}
+	return false
+}
+
+// excuseSilence does not count a time in which this instance received no messages as
+// silence of the members.
+func (r *registry) excuseSilence(away time.Duration) {
+	for _, m := range r.byName {
+		m.lastHeard = m.lastHeard.Add(away)
+	}
+}
+
+// suspectSilent marks the members that have been silent for too long, and forgets those
+// that have been gone for long. It returns the members that have to be told that they
+// are gone.
+func (r *registry) suspectSilent(now time.Time) (suspected bool, revenants []Member) {
+	for _, name := range r.names() {
+		m := r.byName[name]
+		unheard := now.Sub(m.lastHeard)
+		if unheard >= r.cfg.SuspectAfter && m.isAlive() {
+			m.silent, m.wants = true, nil
+			suspected = true
+		}
+		if m.heardWhenGone {
+			m.heardWhenGone = false
+			revenants = append(revenants, m.Member)
+		}
+		if unheard >= forgetAfter*r.cfg.SuspectAfter {
+			delete(r.byName, name)
+			r.fullReported = false
+		}
+	}
+	return suspected, revenants
+}
+
+// appendProbed appends the members to be probed: those that follow this one in the order of names (so
+// the death of a member is noticed by the members before it, and the work does not grow
+// with the cluster), and a few members that may be dead and that no other member may
+// probe: silent ones, and those known from the epoch table alone.
+func (r *registry) appendProbed(probed []Member, random *rand.Rand) []Member {
+	names := r.names()
+	after, _ := slices.BinarySearch(names, r.self.Name)
+	neighbours := neighboursPerCheck
+	var doubtful []Member
+	for i := range names {
+		m := r.byName[names[(after+i)%len(names)]]
+		switch {
+		case m.gone:
+		case m.silent || m.state == Absent:
+			doubtful = append(doubtful, m.Member)
+		case neighbours > 0:
+			neighbours--
+			probed = append(probed, m.Member)
+		}
+	}
+	for range min(doubtfulPerCheck, len(doubtful)) {
+		n := random.IntN(len(doubtful))
+		probed = append(probed, doubtful[n])
+		doubtful = slices.Delete(doubtful, n, n+1)
+	}
+	return probed
+}
