@@ -10,6 +10,7 @@ import (
 
 	"github.com/glotpod/ident/store/internal/leases"
 	"github.com/glotpod/ident/store/internal/outbox"
+	"github.com/glotpod/ident/store/internal/postgres"
 	"github.com/glotpod/ident/store/internal/rekey"
 	"github.com/glotpod/ident/store/internal/userrows"
 )
@@ -47,7 +48,7 @@ func (s *Store) prepareConnections(ctx context.Context) error {
 		defer conn.Release() // at the end, so that each is another connection
 		for _, prepare := range []func(context.Context, *pgx.Conn) error{s.leases.Prepare, prepareReads, s.committer.Prepare} {
 			if err := prepare(ctx, conn.Conn()); err != nil {
-				s.pool.Rollback(conn.Conn(), err)
+				postgres.Rollback(conn.Conn())
 				return fmt.Errorf("planning statements: %w", err)
 			}
 		}

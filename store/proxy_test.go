@@ -15,10 +15,10 @@ import (
 // A proxy is between a store and its database, and can fall silent.
 type proxy struct {
 	listener net.Listener
-	to       string
 	running  sync.WaitGroup
 
 	mu     sync.Mutex // guards the following fields
+	to     string     // address of the server of new connections
 	conns  map[net.Conn]bool
 	silent chan struct{} // closed while answers pass
 	lose   int           // > 0: answers until a connection breaks instead of passing one
@@ -60,7 +60,10 @@ func (p *proxy) accept() {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", p.to)
+		p.mu.Lock()
+		to := p.to
+		p.mu.Unlock()
+		server, err := net.Dial("tcp", to)
 		if err != nil {
 			client.Close()
 			continue
@@ -103,6 +106,13 @@ func (p *proxy) fallSilent() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.silent = make(chan struct{})
+}
+
+// leadTo sets the server of new connections.
+func (p *proxy) leadTo(address string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.to = address
 }
 
 // loseReply breaks a connection instead of passing the answer after the next ones.

@@ -52,7 +52,7 @@ func Classify(err error) Class {
 			return Contended
 		}
 		return Failed
-	case readOnlyCode, // the server is a standby, for now
+	case readOnlyCode, // the server is a standby, for now; the connection was closed
 		"25P03", // idle_in_transaction_session_timeout: this process was frozen or cut off
 		"53300": // too_many_connections
 		return Unknown
@@ -74,12 +74,6 @@ const resultChanged = "RevalidateCachedQuery"
 
 // readOnlyCode is read_only_sql_transaction.
 const readOnlyCode = "25006"
-
-// isReadOnly reports whether the connection cannot write.
-func isReadOnly(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && pg.Code == readOnlyCode
-}
 
 // timedOutCode is query_canceled, which statement_timeout causes.
 const timedOutCode = "57014"

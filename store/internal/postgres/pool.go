@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -21,7 +20,7 @@ type Pool struct {
 
 	pingConn   *pgx.Conn // nil before the first Ping
 	roundTrips *atomic.Int64
-	readOnly   atomic.Bool // a transaction has found the database read-only since the last Ping
+	readOnly   atomic.Bool // a statement has found its connection read-only since the last Ping
 }
 
 // Open opens a pool. It does not wait for a connection. Close must be called.
@@ -32,6 +31,7 @@ func Open(ctx context.Context, settings Settings) (*Pool, error) {
 	}
 	p := &Pool{roundTrips: new(atomic.Int64)}
 	countRoundTrips(config, p.roundTrips)
+	noteReadOnly(config.ConnConfig, &p.readOnly)
 	if p.Pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, fmt.Errorf("opening the database: %w", err)
 	}
@@ -41,22 +41,25 @@ func Open(ctx context.Context, settings Settings) (*Pool, error) {
 // Ping returns an error unless the database answers and accepts writes. It uses its own
 // connection, so that load on the pool does not delay it. One goroutine at a time may
 // call Ping.
-func (p *Pool) Ping(ctx context.Context) (err error) {
-	if p.readOnly.Swap(false) && p.pingConn != nil {
-		p.pingConn.Close(ctx) // whether a new connection accepts writes is what counts
-	}
-	if p.pingConn == nil || p.pingConn.IsClosed() {
-		if p.pingConn, err = pgx.ConnectConfig(ctx, p.Config().ConnConfig); err != nil {
-			return fmt.Errorf("reaching the database: %w", err)
+func (p *Pool) Ping(ctx context.Context) error {
+	if p.pingConn != nil && !p.pingConn.IsClosed() {
+		readOnly := p.readOnly.Swap(false)
+		if !readOnly {
+			const query = "SELECT current_setting('transaction_read_only')::boolean"
+			if err := p.pingConn.QueryRow(ctx, query).Scan(&readOnly); err != nil {
+				return fmt.Errorf("reaching the database: %w", err)
+			}
 		}
+		if !readOnly {
+			return nil
+		}
+		p.pingConn.Close(ctx) // only a new connection tells whether the database accepts writes
 	}
-	var readOnly bool
-	if err := p.pingConn.QueryRow(ctx, "SELECT current_setting('transaction_read_only')::boolean").Scan(&readOnly); err != nil {
+	conn, err := pgx.ConnectConfig(ctx, p.Config().ConnConfig)
+	if err != nil {
 		return fmt.Errorf("reaching the database: %w", err)
 	}
-	if readOnly {
-		return errors.New("reaching the database: it can be read only")
-	}
+	p.pingConn = conn
 	return nil
 }
 

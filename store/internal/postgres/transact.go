@@ -44,24 +44,18 @@ func (p *Pool) Transact(ctx context.Context, run func(ctx context.Context, conn 
 	}
 	defer conn.Release()
 	if err := run(ctx, conn.Conn()); err != nil {
-		p.Rollback(conn.Conn(), err)
+		Rollback(conn.Conn())
 		return err
 	}
 	return nil
 }
 
-// Rollback ends a transaction that failed because of cause, so that the pool can use
-// the connection again. If the rollback fails, or the connection cannot write, the pool
-// drops the connection.
-func (p *Pool) Rollback(conn *pgx.Conn, cause error) {
+// Rollback ends a transaction that failed, so that the pool can use the connection again.
+// If the rollback fails, the pool drops the connection.
+func Rollback(conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	switch {
-	case conn.IsClosed():
-	case isReadOnly(cause):
-		p.readOnly.Store(true)
-		conn.Close(ctx)
-	case conn.PgConn().TxStatus() != 'I':
+	if !conn.IsClosed() && conn.PgConn().TxStatus() != 'I' {
 		conn.Exec(ctx, "rollback")
 	}
 }

@@ -1,0 +1,35 @@
+package postgres
+
+import (
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// refuseReadOnly makes sure that connections are used only while they accept writes.
+// Otherwise a connection to a standby would read old data, and a connection that was made
+// while the database was read-only could stay read-only until it is closed.
+//
+// A new connection is asked once, which takes a round trip, and refused if it is read-only.
+// The parameters that the server reports unasked are no substitute: a connection pooler may
+// report those of an earlier connection. An open connection is closed when a statement
+// fails because it is read-only.
+func refuseReadOnly(config *pgx.ConnConfig) {
+	config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	keep := config.OnPgError
+	config.OnPgError = func(conn *pgconn.PgConn, err *pgconn.PgError) bool {
+		return err.Code != readOnlyCode && keep(conn, err)
+	}
+}
+
+// noteReadOnly sets found when a statement fails because its connection is read-only.
+func noteReadOnly(config *pgx.ConnConfig, found *atomic.Bool) {
+	keep := config.OnPgError
+	config.OnPgError = func(conn *pgconn.PgConn, err *pgconn.PgError) bool {
+		if err.Code == readOnlyCode {
+			found.Store(true)
+		}
+		return keep(conn, err)
+	}
+}

@@ -1,0 +1,315 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/deploy/localserver"
+	"github.com/glotpod/ident/deploy/testservers"
+	"github.com/glotpod/ident/store"
+	"github.com/glotpod/ident/store/archive"
+	"github.com/glotpod/ident/store/internal/postgres"
+)
+
+// TestReadOnly: a connection that cannot write is not used, and does not outlast the time in
+// which the database cannot be written to.
+func TestReadOnly(t *testing.T) {
+	t.Run("connection_is_closed", testReadOnlyConnection)
+	t.Run("server_for_a_while", func(t *testing.T) {
+		testReadOnlyForAWhile(t, "ALTER SYSTEM SET default_transaction_read_only = on", "ALTER SYSTEM RESET default_transaction_read_only")
+	})
+	t.Run("new_sessions_for_a_while", func(t *testing.T) {
+		testReadOnlyForAWhile(t, "ALTER DATABASE postgres SET default_transaction_read_only = on",
+			"ALTER DATABASE postgres RESET default_transaction_read_only")
+	})
+	t.Run("standby", testStandby)
+}
+
+// testReadOnlyConnection: whatever statement finds that a connection of the pool is
+// read-only, the pool drops the connection.
+func testReadOnlyConnection(t *testing.T) {
+	d := testservers.Postgres(t)
+	pool, err := postgres.Open(t.Context(), postgres.Settings{Host: d.Host, Port: d.Port, Database: d.Name, User: d.User,
+		Password: d.Password, SSLMode: "disable", MaxConnections: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	exec := func(sql string) error {
+		_, err := pool.Exec(t.Context(), sql)
+		return err
+	}
+	if err := exec("CREATE TABLE numbers (n int); CREATE SEQUENCE ids"); err != nil {
+		t.Fatal(err)
+	}
+	for name, write := range map[string]func() error{
+		"exec":     func() error { return exec("TRUNCATE numbers") },
+		"prepared": func() error { _, err := pool.Exec(t.Context(), "INSERT INTO numbers VALUES ($1)", 1); return err },
+		"query": func() error {
+			rows, _ := pool.Query(t.Context(), "SELECT nextval('ids') FROM generate_series(1, $1)", 3)
+			_, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+			return err
+		},
+		"batch": func() error {
+			batch := new(pgx.Batch)
+			batch.Queue("SELECT 1")
+			batch.Queue("INSERT INTO numbers VALUES ($1)", 1)
+			return pool.SendBatch(t.Context(), batch).Close()
+		},
+		"transaction": func() error {
+			return pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+				_, err := tx.Exec(t.Context(), "DELETE FROM numbers")
+				return err
+			})
+		},
+		"transact": func() error {
+			return pool.Transact(t.Context(), func(ctx context.Context, conn *pgx.Conn) error {
+				batch := new(pgx.Batch)
+				batch.Queue("begin")
+				batch.Queue("SELECT FROM numbers FOR UPDATE")
+				batch.Queue("commit")
+				return conn.SendBatch(ctx, batch).Close()
+			})
+		},
+	} {
+		if err := exec("SET default_transaction_read_only = on"); err != nil {
+			t.Fatal(err)
+		}
+		if err := write(); err == nil || postgres.Classify(err) != postgres.Unknown {
+			t.Errorf("%s on a read-only connection: %v", name, err)
+		}
+		if err := write(); err != nil {
+			t.Errorf("%s after that: %v", name, err)
+		}
+	}
+}
+
+// startOnOwn returns a harness on a server of its own.
+func startOnOwn(t *testing.T, server *localserver.Postgres) *harness {
+	t.Helper()
+	h := &harness{t: t, db: connect(t, server.URL("postgres")), opts: optionsOf(t, server)}
+	migrate(t, h.db)
+	h.Store = h.open()
+	h.agree(4)
+	h.lease = h.claim(0, 0)
+	return h
+}
+
+func optionsOf(t *testing.T, server *localserver.Postgres) store.Options {
+	return options(t, &testservers.Database{Host: server.Host, Port: server.Port, User: server.User, Password: server.Password, Name: "postgres"})
+}
+
+// testReadOnlyForAWhile: under load, nothing is lost and everything goes on soon after the
+// server accepts writes again.
+func testReadOnlyForAWhile(t *testing.T, begin, end string) {
+	h := startOnOwn(t, testservers.OwnPostgres(t, localserver.PostgresOptions{}))
+	var ids []int64
+	for i := range 8 {
+		ids = append(ids, h.create(i))
+	}
+	if err := h.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	load := h.startLoad(ids)
+	load.progress(t)
+
+	h.exec(begin)
+	h.exec("SELECT pg_reload_conf()")
+	// Connections that are lost now are replaced while the database is read-only.
+	h.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'glotpod.ident/' || $1`, h.opts.Name)
+	for begun := time.Now(); time.Since(begun) < 3*time.Second; time.Sleep(100 * time.Millisecond) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		if err := h.Ping(ctx); err == nil {
+			t.Error("a read-only database answered the ping")
+		}
+		cancel()
+	}
+	h.exec(end)
+	h.exec("SELECT pg_reload_conf()")
+
+	for ended := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		err := h.Ping(t.Context())
+		if err == nil {
+			break
+		}
+		if time.Since(ended) > 5*time.Second {
+			t.Fatalf("not ready 5 s after the database accepts writes again: %v", err)
+		}
+	}
+	load.progress(t)
+	if written, recorded := load.stop()+int64(len(ids)), h.one("SELECT count(*) FROM ident_audit"); recorded != written {
+		t.Errorf("%v changes are on record, want %d", recorded, written)
+	}
+}
+
+// A load writes to users and reads them all the time.
+type load struct {
+	writes, reads, ids atomic.Int64
+	cancel             context.CancelFunc
+	running            sync.WaitGroup
+}
+
+func (h *harness) startLoad(users []int64) *load {
+	ctx, cancel := context.WithCancel(h.t.Context())
+	l := &load{cancel: cancel}
+	repeat := func(count *atomic.Int64, what string, do func(n int) error) {
+		l.running.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				if err := do(n); err != nil {
+					h.t.Errorf("%s: %v", what, err)
+					return
+				}
+				count.Add(1)
+			}
+		})
+	}
+	for _, id := range users {
+		repeat(&l.writes, "write", func(n int) error { return rename(h, h.Store, h.lease, id, fmt.Sprint("name ", n)) })
+		repeat(&l.reads, "read", func(int) error {
+			_, err := h.Find(h.t.Context(), &actor.Lookup{UserID: &id})
+			return err
+		})
+	}
+	repeat(&l.ids, "new id", func(int) error {
+		_, err := h.NewUserID(h.t.Context())
+		return err
+	})
+	h.t.Cleanup(func() { l.stop() })
+	return l
+}
+
+// progress waits until more is written, read and drawn, for 5 s at most.
+func (l *load) progress(t *testing.T) {
+	t.Helper()
+	for name, count := range map[string]*atomic.Int64{"writes": &l.writes, "reads": &l.reads, "new ids": &l.ids} {
+		enough := count.Load() + 50
+		for begun := time.Now(); count.Load() < enough; time.Sleep(10 * time.Millisecond) {
+			if time.Since(begun) > 5*time.Second {
+				t.Errorf("no progress of %s within 5 s", name)
+				break
+			}
+		}
+	}
+}
+
+// stop ends the load and returns the number of writes.
+func (l *load) stop() int64 {
+	l.cancel()
+	l.running.Wait()
+	return l.writes.Load()
+}
+
+// testStandby: nothing comes from a streaming standby, and what is connected to it turns to
+// the primary as soon as new connections lead there.
+func testStandby(t *testing.T) {
+	primary, standby := startStandby(t)
+	h := startOnOwn(t, primary)
+	id := h.create(1)
+	replica := connect(t, standby.URL("postgres"))
+	for begun := time.Now(); ; {
+		var found bool
+		err := replica.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM users WHERE id = $1)", id).Scan(&found)
+		if found {
+			break
+		}
+		if time.Since(begun) > 20*time.Second {
+			t.Fatalf("not replicated: %v", err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+
+	opts := optionsOf(t, standby)
+	if s, err := store.Open(t.Context(), opts); err == nil || !store.IsUnreachable(err) {
+		t.Errorf("opening a standby: %v", err)
+		if err == nil {
+			s.Close()
+		}
+	}
+	if e, err := store.OpenExporter(t.Context(), opts, archive.Omit); err == nil || !store.IsUnreachable(err) {
+		t.Errorf("exporting from a standby: %v", err)
+		if err == nil {
+			e.Close()
+		}
+	}
+	if im, err := store.OpenImporter(t.Context(), opts, store.ImportOptions{DryRun: true}); err == nil || !store.IsUnreachable(err) {
+		t.Errorf("importing into a standby: %v", err)
+		if err == nil {
+			im.Close()
+		}
+	}
+
+	s, p := h.throughProxy()
+	if err := s.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	address := func(server *localserver.Postgres) string {
+		return net.JoinHostPort(server.Host, strconv.Itoa(server.Port))
+	}
+	p.leadTo(address(standby))
+	p.cut()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if u, err := s.Find(ctx, &actor.Lookup{UserID: &id}); err == nil {
+		t.Errorf("a standby was read: %+v", u)
+	}
+	for range 2 {
+		if err := s.Ping(t.Context()); err == nil {
+			t.Error("a standby answered the ping")
+		}
+	}
+	p.leadTo(address(primary))
+	if err := s.Ping(t.Context()); err != nil {
+		t.Errorf("the first ping of the primary: %v", err)
+	}
+	if err := rename(h, s, h.lease, id, "Grace"); err != nil {
+		t.Error(err)
+	}
+	if u, err := s.Find(t.Context(), &actor.Lookup{UserID: &id}); err != nil || u.Name != "Grace" {
+		t.Errorf("%+v, %v", u, err)
+	}
+}
+
+// startStandby starts a server and a streaming standby of it, which begins as a copy of its
+// folder.
+func startStandby(t *testing.T) (primary, standby *localserver.Postgres) {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "standby")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	primaryDir, standbyDir := filepath.Join(dir, "primary"), filepath.Join(dir, "standby")
+	primary = testservers.OwnPostgres(t, localserver.PostgresOptions{Dir: primaryDir})
+	if err := primary.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("cp", "-a", primaryDir, standbyDir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := primary.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	conninfo := fmt.Sprintf("primary_conninfo = 'host=%s port=%d user=%s password=%s'\n", primary.Host, primary.Port, primary.User, primary.Password)
+	for name, content := range map[string]string{"standby.signal": "", "postgresql.auto.conf": conninfo} {
+		file := filepath.Join(standbyDir, "data", name)
+		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return primary, testservers.OwnPostgres(t, localserver.PostgresOptions{Dir: standbyDir})
+}
