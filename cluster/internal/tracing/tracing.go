@@ -23,22 +23,12 @@ const (
 	stateHeader  = "tracestate"
 )
 
-// headerLimit is the length up to which the W3C recommendation has a tracestate
-// propagated. Longer headers are ignored.
-const headerLimit = 512
+// stateLimit is the length up to which the W3C recommendation has a tracestate
+// propagated. A longer one is ignored.
+const stateLimit = 512
 
 // Parent returns the traceparent of a request, "" if it has none that is well-formed.
-func Parent(d *amqp.Delivery) string {
-	parent, _ := d.Headers[parentHeader].(string)
-	if len(parent) < 55 || len(parent) > 255 || strings.ContainsFunc(parent, invalidInParent) {
-		return ""
-	}
-	return parent
-}
-
-func invalidInParent(r rune) bool {
-	return !(r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r == '-')
-}
+func Parent(d *amqp.Delivery) string { return headers(d.Headers).Get(parentHeader) }
 
 // ParentHeaders returns the headers of a message that continues the trace of parent,
 // nil if that is "".
@@ -112,14 +102,15 @@ func (s *MessageSpan) End(sent bool) {
 }
 
 // headers lets a propagator read and write the headers of a message. Values that are
-// not text, or longer than headerLimit, count as missing.
+// not text, a malformed traceparent and a tracestate that is too long count as missing.
 type headers amqp.Table
 
 func (h headers) Get(key string) string {
-	if value, _ := h[key].(string); len(value) <= headerLimit {
-		return value
+	value, _ := h[key].(string)
+	if key == parentHeader && !isParent(value) || len(value) > stateLimit {
+		return ""
 	}
-	return ""
+	return value
 }
 
 func (h headers) Set(key, value string) { h[key] = value }

@@ -17,18 +17,36 @@ const (
 )
 
 func TestParent(t *testing.T) {
+	later := "cc" + parent[2:] // a version that does not exist yet
 	for name, x := range map[string]struct {
 		header any
 		want   string
 	}{
-		"valid":       {parent, parent},
-		"longer":      {parent + "-more", parent + "-more"},
-		"missing":     {nil, ""},
-		"not_text":    {7, ""},
-		"short":       {parent[:54], ""},
-		"long":        {parent + strings.Repeat("0", 201), ""},
-		"upper_case":  {strings.ToUpper(parent), ""},
-		"line_breaks": {parent + "\r\n", ""},
+		"valid":                     {parent, parent},
+		"unknown_flags":             {parent[:53] + "ff", parent[:53] + "ff"},
+		"missing":                   {nil, ""},
+		"not_text":                  {7, ""},
+		"short":                     {parent[:54], ""},
+		"longer":                    {parent + "-more", ""},
+		"with_a_dash":               {parent + "-", ""},
+		"upper_case":                {strings.ToUpper(parent), ""},
+		"upper_case_trace_id":       {strings.Replace(parent, "af", "AF", 1), ""},
+		"line_breaks":               {parent + "\r\n", ""},
+		"dashes_elsewhere":          {"00-" + traceID[:31] + "-b7ad6b71692033310-01", ""},
+		"other_separators":          {strings.ReplaceAll(parent, "-", "_"), ""},
+		"only_dashes":               {strings.Repeat("-", 55), ""},
+		"trace_id_is_not_hex":       {"00-" + traceID[:31] + "g" + parent[35:], ""},
+		"trace_id_is_zero":          {"00-" + strings.Repeat("0", 32) + parent[35:], ""},
+		"span_id_is_not_hex":        {"00-" + traceID + "-b7ad6b716920333z-01", ""},
+		"span_id_is_zero":           {"00-" + traceID + "-0000000000000000-01", ""},
+		"flags_are_not_hex":         {parent[:53] + "0x", ""},
+		"version_ff":                {"ff" + parent[2:], ""},
+		"version_is_not_hex":        {"0x" + parent[2:], ""},
+		"later_version":             {later, later},
+		"later_version_longer":      {later + "-more", later + "-more"},
+		"later_version_runs_on":     {later + "more", ""},
+		"later_version_line_breaks": {later + "-more\r\n", ""},
+		"later_version_long":        {later + "-" + strings.Repeat("0", 200), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := Parent(&amqp.Delivery{Headers: amqp.Table{"traceparent": x.header}}); got != x.want {
@@ -59,13 +77,13 @@ func TestHeaders(t *testing.T) {
 	})
 
 	t.Run("that_are_too_long_are_ignored", func(t *testing.T) {
-		if _, state := Inject(Continue(parent, "vendor="+strings.Repeat("1", headerLimit))); state != "" {
+		if _, state := Inject(Continue(parent, "vendor="+strings.Repeat("1", stateLimit))); state != "" {
 			t.Errorf("%q", state)
 		}
 	})
 
 	t.Run("that_are_malformed_are_ignored", func(t *testing.T) {
-		for _, p := range []string{"", "garbage", parent[1:]} {
+		for _, p := range []string{"", "garbage", parent[1:], parent + "-more", strings.ToUpper(parent), "ff" + parent[2:]} {
 			if c := trace.SpanContextFromContext(Continue(p, "")); c.IsValid() {
 				t.Errorf("%q is continued", p)
 			}

@@ -231,7 +231,10 @@ func testRequestTraceparent(t *testing.T) {
 	if n := notifications.Next(t); n.Headers["traceparent"] != trace {
 		t.Errorf("the notification's headers are %v", n.Headers)
 	}
-	for _, odd := range []any{int64(7), "", "not one", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nx: y", []any{trace}} {
+	for _, odd := range []any{
+		int64(7), "", "not one", []any{trace}, trace + "\r\nx: y", trace + "-more", strings.ToUpper(trace), "ff" + trace[2:], strings.Repeat("-", 55),
+		"00-" + strings.Repeat("0", 32) + "-b7ad6b7169203331-01", "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+	} {
 		get := c.NewRequest("get", dict{"user_id": 1})
 		get.Headers = amqp.Table{"traceparent": odd}
 		a := c.Ask(t, get)
