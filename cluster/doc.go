@@ -101,7 +101,7 @@
 // a constant name, in number and in bytes.
 //
 //	cluster.TestSharedQueue/bodies_in_flight_are_bounded
-//	cluster.TestPost
+//	cluster/internal/coordinate.TestPost
 //	cluster/internal/consume.TestPool/idle_channels_are_limited
 //	actor.TestMailbox
 //	cluster/membership.TestSendQueue

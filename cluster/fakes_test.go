@@ -17,7 +17,9 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/actor/msgpack"
+	"github.com/glotpod/ident/cluster/internal/batchqueue"
 	"github.com/glotpod/ident/cluster/internal/consume"
+	"github.com/glotpod/ident/cluster/internal/coordinate"
 	"github.com/glotpod/ident/cluster/internal/notify"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/internal/userid"
@@ -169,10 +171,6 @@ type fakeStore struct {
 	find     func(*actor.Lookup) (*actor.User, error)
 	list     func(*actor.Page) ([]actor.User, int64, error)
 	commit   func(partition.Lease, []*actor.Write) ([]actor.Outcome, error)
-	claim    func([]ownership.Claim) ([]ownership.Event, error)
-	release  func([]partition.Lease) error
-	handOver func([]ownership.HandOver) ([]ownership.HandedOver, error)
-	survey   func() ([]ownership.Row, error)
 	takeOver func([]partition.Lease) ([]partition.Lease, []actor.PendingNotification, error)
 
 	mu        sync.Mutex // guards the following fields
@@ -227,41 +225,17 @@ func (s *fakeStore) Commit(_ context.Context, lease partition.Lease, writes []*a
 	return outcomes, nil
 }
 
-func (s *fakeStore) Claim(_ context.Context, claims []ownership.Claim) ([]ownership.Event, error) {
-	if s.claim != nil {
-		return s.claim(claims)
-	}
-	var events []ownership.Event
-	for _, c := range claims {
-		events = append(events, ownership.Claimed{Partition: c.Partition, Attempt: c.Attempt, Epoch: 1})
-	}
-	return events, nil
-}
-
-func (s *fakeStore) Release(_ context.Context, leases []partition.Lease) error {
-	if s.release != nil {
-		return s.release(leases)
-	}
-	return nil
-}
-
-func (s *fakeStore) HandOver(_ context.Context, all []ownership.HandOver) ([]ownership.HandedOver, error) {
-	if s.handOver != nil {
-		return s.handOver(all)
-	}
-	var events []ownership.HandedOver
-	for _, h := range all {
-		events = append(events, ownership.HandedOver(h))
-	}
-	return events, nil
-}
-
-func (s *fakeStore) Survey(context.Context) ([]ownership.Row, error) {
-	if s.survey != nil {
-		return s.survey()
-	}
+func (s *fakeStore) Claim(context.Context, []ownership.Claim) ([]ownership.Event, error) {
 	return nil, nil
 }
+
+func (s *fakeStore) Release(context.Context, []partition.Lease) error { return nil }
+
+func (s *fakeStore) HandOver(context.Context, []ownership.HandOver) ([]ownership.HandedOver, error) {
+	return nil, nil
+}
+
+func (s *fakeStore) Survey(context.Context) ([]ownership.Row, error) { return nil, nil }
 
 func (s *fakeStore) TakeOver(_ context.Context, _ ownership.Member, leases []partition.Lease, _ int) ([]partition.Lease, []actor.PendingNotification, error) {
 	if s.takeOver != nil {
@@ -326,6 +300,29 @@ func (c *fakeNotifyChannel) Publish(string, string, amqp.Publishing) (notify.Con
 
 func (c *fakeNotifyChannel) IsClosed() bool { return false }
 
+// A fakeCoordinator records what a session tells it.
+type fakeCoordinator struct {
+	events *batchqueue.Queue[ownership.Event]
+	ends   *batchqueue.Queue[leaseEnd]
+}
+
+// A leaseEnd is a call of EndLease.
+type leaseEnd struct {
+	handOver ownership.HandOver
+	done     func()
+}
+
+func (c *fakeCoordinator) Post(events ...ownership.Event) { c.events.Put(events...) }
+
+func (c *fakeCoordinator) EndLease(h ownership.HandOver, done func()) { c.ends.Put(leaseEnd{h, done}) }
+
+func (c *fakeCoordinator) Attach(coordinate.Executor, int64)    {}
+func (c *fakeCoordinator) Detach(coordinate.Executor)           {}
+func (c *fakeCoordinator) SetBlocked(coordinate.Executor, bool) {}
+func (c *fakeCoordinator) SinceClaim(int) time.Duration         { return 0 }
+func (c *fakeCoordinator) Status() (ownership.Status, bool)     { return ownership.Status{}, false }
+func (c *fakeCoordinator) Left() <-chan struct{}                { return nil }
+
 // A testSession is a session over fake channels. It is used in a synctest bubble.
 type testSession struct {
 	*session
@@ -333,6 +330,7 @@ type testSession struct {
 	store         *fakeStore
 	forwarding    *fakeChannel
 	notifications *fakeNotifyChannel
+	coordination  *fakeCoordinator
 	shared        *fakeChannel
 	ended         sync.WaitGroup
 
@@ -346,7 +344,7 @@ const testPartitions = 4
 var testLimits = msgpack.Limits{Bytes: 1 << 20, Depth: 32, Values: 1000}
 
 // newTestSession returns a session whose goroutines end with the test, and which serves
-// no partition yet. The coordinator does not run: see posted.
+// no partition yet.
 func newTestSession(t *testing.T, store *fakeStore) *testSession {
 	t.Helper()
 	log := zaptest.NewLogger(t)
@@ -354,14 +352,12 @@ func newTestSession(t *testing.T, store *fakeStore) *testSession {
 		Store: store, Name: "one", Start: 1, Partitions: testPartitions, QueueType: topology.Quorum, Secret: [][]byte{{1}},
 		Prefetch: 64, Mailbox: 1, Limits: testLimits, InFlight: 1 << 20, Log: log,
 	})
-	coordinator, err := newCoordinator(i.ownership(), store, log, func(ownership.StopReason, string) {})
-	if err != nil {
-		t.Fatal(err)
-	}
-	i.coordinator = coordinator
 	s := &testSession{t: t, store: store, forwarding: newFakeChannel(), notifications: new(fakeNotifyChannel)}
+	s.coordination = &fakeCoordinator{batchqueue.New[ownership.Event](), batchqueue.New[leaseEnd]()}
 	s.session = newSession(i, new(amqp.Connection), 1)
+	s.session.coordinator = s.coordination
 	s.session.repairer = topology.NewRepairer(nil, store, func() {})
+	var err error
 	if s.session.forwarder, err = newForwarder(s.forwarding, testPartitions, userid.Sealer(i.o.Secret)); err != nil {
 		t.Fatal(err)
 	}
@@ -410,7 +406,7 @@ func (s *testSession) end() {
 	close(s.forwarding.returns)
 	close(s.forwarding.confirms)
 	for p := range s.slots {
-		s.abandon(p)
+		s.Abandon(p)
 	}
 	if s.shared != nil {
 		s.shared.Close()
@@ -434,7 +430,10 @@ func (s *testSession) startShared() {
 }
 
 // posted returns the events that were posted to the coordinator since the last call.
-func (s *testSession) posted() []any { return s.coordinator.inputs.Take() }
+func (s *testSession) posted() []ownership.Event { return s.coordination.events.Take() }
+
+// leaseEnds returns the leases that the coordinator was to end since the last call.
+func (s *testSession) leaseEnds() []leaseEnd { return s.coordination.ends.Take() }
 
 // confirm confirms the request that was forwarded as the n-th, from 1 on.
 func (s *testSession) confirm(n uint64, ack bool) {

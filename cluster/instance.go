@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/actor/msgpack"
 	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/internal/coordinate"
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/wait"
@@ -61,7 +63,7 @@ type Instance struct {
 
 	// Set by Run before begun is closed, and not changed afterwards.
 	begun       chan struct{}
-	coordinator *coordinator
+	coordinator *coordinate.Coordinator
 	cache       *actor.Cache
 
 	unsettled atomic.Int64 // since when some partitions are not served that should be, in Unix nanoseconds; 0: all are
@@ -137,7 +139,7 @@ func (i *Instance) Run(ctx context.Context) error {
 		defer i.cache.Close()
 	}
 	var err error
-	i.coordinator, err = newCoordinator(i.ownership(), i.o.Store, i.o.Log, func(reason ownership.StopReason, why string) {
+	i.coordinator, err = coordinate.New(i.ownership(), i.o.Store, i.o.Log, func(reason ownership.StopReason, why string) {
 		stop(&StoppedError{reason, why})
 	})
 	if err != nil {
@@ -149,7 +151,7 @@ func (i *Instance) Run(ctx context.Context) error {
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer end()
-	running.Go(func() { i.coordinator.run(background) })
+	running.Go(func() { i.coordinator.Run(background) })
 	running.Go(func() { i.watchSettled(background) })
 	running.Go(func() {
 		if err := i.watchDatabase(background); err != nil {
@@ -260,4 +262,17 @@ func (i *Instance) awaitDatabase(ctx context.Context) bool {
 		}
 	}
 	return ctx.Err() == nil
+}
+
+// A StoppedError says why an instance has ended without being asked to.
+type StoppedError struct {
+	Reason ownership.StopReason
+	Why    string
+}
+
+func (e *StoppedError) Error() string {
+	if e.Reason == ownership.Superseded {
+		return "a newer instance has this one's name: " + e.Why
+	}
+	return fmt.Sprintf("this instance and the cluster disagree: %s", e.Why)
 }

@@ -133,7 +133,7 @@ func TestMember(t *testing.T) {
 	})
 
 	bubble(t, "reconnect_ends_the_session", &fakeStore{}, func(t *testing.T, s *testSession) {
-		s.reconnect("the core says so")
+		s.Reconnect("the core says so")
 		if err := context.Cause(s.ctx); !errors.Is(err, errReconnect) || !strings.Contains(err.Error(), "the core says so") {
 			t.Errorf("the cause is %v", err)
 		}
@@ -156,4 +156,15 @@ func TestCollect(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestStoppedError(t *testing.T) {
+	for reason, want := range map[ownership.StopReason]string{
+		ownership.Superseded:       "a newer instance has this one's name: start 2",
+		ownership.ParametersDiffer: "this instance and the cluster disagree: start 2",
+	} {
+		if got := (&StoppedError{reason, "start 2"}).Error(); got != want {
+			t.Errorf("%v: %q", reason, got)
+		}
+	}
 }

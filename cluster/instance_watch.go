@@ -73,7 +73,7 @@ func (i *Instance) watchSettled(ctx context.Context) {
 		select {
 		case now := <-ticker.C:
 			i.traffic.Record(now, i.metrics.DurationCounts)
-			status, ok := i.coordinator.status()
+			status, ok := i.coordinator.Status()
 			switch {
 			case !ok:
 				return

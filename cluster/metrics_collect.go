@@ -84,7 +84,7 @@ func (i *Instance) Collect(to chan<- prometheus.Metric) {
 }
 
 func (i *Instance) collectMembership(gauge func(*prometheus.Desc, float64, ...string)) {
-	status, ok := i.coordinator.status()
+	status, ok := i.coordinator.Status()
 	if !ok {
 		return
 	}

@@ -57,7 +57,7 @@ func (s *session) checkForwards() {
 
 // report returns what the status of the cluster shows about this instance.
 func (i *Instance) report(s *session) membership.Report {
-	status, _ := s.coordinator.status() // the coordinator runs longer than any session
+	status, _ := s.coordinator.Status() // the coordinator runs longer than any session
 	r := membership.NewReport(status)
 	r.Version, r.StartedAt = s.o.Version, i.started
 	r.Parameters = membership.Parameters{Partitions: s.o.Partitions, TableVersion: ownership.TableVersion, QueueType: s.o.QueueType}

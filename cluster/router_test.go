@@ -34,7 +34,7 @@ func bubble(t *testing.T, name string, store *fakeStore, test func(*testing.T, *
 // serve makes the session serve a partition under epoch 1.
 func (s *testSession) serve(number int) *servedPartition {
 	s.t.Helper()
-	s.startServing(partition.Lease{Partition: number, Epoch: 1})
+	s.StartServing(partition.Lease{Partition: number, Epoch: 1})
 	synctest.Wait()
 	p := s.accepting(number)
 	if p == nil {
@@ -323,7 +323,7 @@ func TestPartitionQueue(t *testing.T) {
 		if sent, acked := s.channel().sent(), s.channel().acks(); len(sent)+len(acked) > 0 {
 			t.Errorf("%d replies were sent, %d requests acknowledged", len(sent), len(acked))
 		}
-		if posted := s.posted(); !slices.Contains(posted, any(ownership.LeaseLost{Partition: 1, Epoch: 1})) {
+		if posted := s.posted(); !slices.Contains(posted, ownership.Event(ownership.LeaseLost{Partition: 1, Epoch: 1})) {
 			t.Errorf("the core got %v", posted)
 		}
 		if n := metrics.Count(s.metrics.Fenced); n != 1 {

@@ -50,8 +50,8 @@ const (
 
 var errNoAnswer = errors.New("the broker has not answered yet: the queue may be without a leader")
 
-// startServing starts to serve a partition. It does not wait for that.
-func (s *session) startServing(lease partition.Lease) {
+// StartServing starts to serve a partition. It does not wait for that.
+func (s *session) StartServing(lease partition.Lease) {
 	x := s.slots[lease.Partition]
 	ctx, cancel := context.WithCancel(s.ctx)
 	x.setCancel(cancel)
@@ -86,15 +86,15 @@ func (s *session) serve(x *partitionSlot, p *servedPartition) {
 			s.reportLost(p.lease)
 		}
 	})
-	after := s.coordinator.sinceClaim(p.lease.Partition)
+	after := s.coordinator.SinceClaim(p.lease.Partition)
 	s.metrics.TakeOvers.Observe(after.Seconds())
 	s.o.Log.Debug("partition taken over", zap.Int("partition", p.lease.Partition), zap.Duration("after", after))
-	s.coordinator.post(ownership.Consuming(p.lease))
+	s.coordinator.Post(ownership.Consuming(p.lease))
 }
 
 // reportLost tells the ownership core that a lease is of no use any more.
 func (s *session) reportLost(lease partition.Lease) {
-	s.coordinator.post(ownership.LeaseLost{Partition: lease.Partition, Epoch: lease.Epoch})
+	s.coordinator.Post(ownership.LeaseLost{Partition: lease.Partition, Epoch: lease.Epoch})
 }
 
 // openPartition consumes the queue of a partition, after it has made sure that this
@@ -172,9 +172,9 @@ func (s *session) startConsumer(ctx context.Context, partition int, consumer *co
 	}
 }
 
-// handOver stops serving a partition in order, and then ends its lease. It does not wait
+// HandOver stops serving a partition in order, and then ends its lease. It does not wait
 // for that.
-func (s *session) handOver(command ownership.HandOver) {
+func (s *session) HandOver(command ownership.HandOver) {
 	x := s.slots[command.Partition]
 	x.enqueue(&s.running, func() {
 		lease := partition.Lease{Partition: command.Partition, Epoch: command.Epoch}
@@ -186,7 +186,7 @@ func (s *session) handOver(command ownership.HandOver) {
 		if err := s.finishServing(x, p); err != nil {
 			return
 		}
-		s.coordinator.endLease(command, func() {
+		s.coordinator.EndLease(command, func() {
 			after := time.Since(begun)
 			s.metrics.HandOvers.Observe(after.Seconds())
 			s.o.Log.Debug("partition handed over", zap.Int("partition", lease.Partition), zap.Duration("after", after))
@@ -227,10 +227,10 @@ func (s *session) finishServing(x *partitionSlot, p *servedPartition) error {
 	return nil
 }
 
-// abandon stops serving a partition at once. When it has returned, nothing is read from
+// Abandon stops serving a partition at once. When it has returned, nothing is read from
 // its users' state any more. Closing its channel, so that the broker delivers again what
 // was not acknowledged, follows in the background.
-func (s *session) abandon(partition int) {
+func (s *session) Abandon(partition int) {
 	x := s.slots[partition]
 	x.cancelLease()
 	x.accepting.Store(nil)
@@ -252,16 +252,16 @@ func (s *session) abandon(partition int) {
 	})
 }
 
-// These methods, with startServing, handOver and abandon, make a session the [executor]
-// of the ownership core's commands.
+// These methods, with StartServing, HandOver and Abandon, make a session a
+// [coordinate.Executor].
 
-func (s *session) broadcast(m ownership.Message) { s.members.Broadcast(m) }
+func (s *session) Broadcast(m ownership.Message) { s.members.Broadcast(m) }
 
-func (s *session) send(to ownership.Member, m ownership.Message) { s.members.Send(to, m) }
+func (s *session) Send(to ownership.Member, m ownership.Message) { s.members.Send(to, m) }
 
-func (s *session) probe(m ownership.Member) { s.members.Probe(m) }
+func (s *session) Probe(m ownership.Member) { s.members.Probe(m) }
 
-func (s *session) reconnect(why string) { s.fail(fmt.Errorf("%w: %s", errReconnect, why)) }
+func (s *session) Reconnect(why string) { s.fail(fmt.Errorf("%w: %s", errReconnect, why)) }
 
 // canceled is a context that is done.
 var canceled = func() context.Context {

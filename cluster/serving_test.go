@@ -20,15 +20,15 @@ import (
 
 func TestStartServing(t *testing.T) {
 	lease := partition.Lease{Partition: 2, Epoch: 5}
-	consuming, lost := any(ownership.Consuming{Partition: 2, Epoch: 5}), any(ownership.LeaseLost{Partition: 2, Epoch: 5})
+	consuming, lost := ownership.Event(ownership.Consuming{Partition: 2, Epoch: 5}), ownership.Event(ownership.LeaseLost{Partition: 2, Epoch: 5})
 
 	bubble(t, "consumes_the_queue_and_reports_it", &fakeStore{}, func(t *testing.T, s *testSession) {
-		s.startServing(lease)
+		s.StartServing(lease)
 		synctest.Wait()
 		if c := s.channel(); c.consumed != PartitionQueue(2) || c.exclusive {
 			t.Errorf("it consumes %q, exclusively: %t", c.consumed, c.exclusive)
 		}
-		if posted := s.posted(); !slices.Equal(posted, []any{consuming}) {
+		if posted := s.posted(); !slices.Equal(posted, []ownership.Event{consuming}) {
 			t.Errorf("the core got %v", posted)
 		}
 		if s.accepting(2) == nil || s.accepting(1) != nil || !s.ownsNotifications(2) {
@@ -38,7 +38,7 @@ func TestStartServing(t *testing.T) {
 
 	bubble(t, "consumes_a_classic_queue_exclusively", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.o.QueueType = topology.Classic
-		s.startServing(lease)
+		s.StartServing(lease)
 		synctest.Wait()
 		if !s.channel().exclusive {
 			t.Error("another consumer could get requests as well")
@@ -47,15 +47,15 @@ func TestStartServing(t *testing.T) {
 
 	notHeld := &fakeStore{takeOver: func([]partition.Lease) ([]partition.Lease, []actor.PendingNotification, error) { return nil, nil, nil }}
 	bubble(t, "reports_a_lease_that_is_not_held", notHeld, func(t *testing.T, s *testSession) {
-		s.startServing(lease)
+		s.StartServing(lease)
 		synctest.Wait()
-		if posted := s.posted(); !slices.Equal(posted, []any{lost}) {
+		if posted := s.posted(); !slices.Equal(posted, []ownership.Event{lost}) {
 			t.Errorf("the core got %v", posted)
 		}
 		if s.accepting(2) != nil || s.channel().consumed != "" {
 			t.Error("it serves the partition")
 		}
-		if s.startServing(lease); s.opened() != 1 {
+		if s.StartServing(lease); s.opened() != 1 {
 			t.Errorf("%d channels were opened", s.opened())
 		}
 		if synctest.Wait(); s.opened() != 1 {
@@ -73,10 +73,10 @@ func TestStartServing(t *testing.T) {
 				}
 			}
 			begun := time.Now()
-			s.startServing(lease)
+			s.StartServing(lease)
 			time.Sleep(consumeFor)
 			synctest.Wait()
-			if posted := s.posted(); !slices.Equal(posted, []any{consuming}) {
+			if posted := s.posted(); !slices.Equal(posted, []ownership.Event{consuming}) {
 				t.Errorf("the core got %v after %v", posted, time.Since(begun))
 			}
 			if s.opened() != 4 {
@@ -87,31 +87,31 @@ func TestStartServing(t *testing.T) {
 
 	bubble(t, "gives_up_after_a_while", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.setUp = func(c *fakeChannel) { c.consumeErr = []error{&amqp.Error{Code: amqp.NotFound}} }
-		s.startServing(lease)
+		s.StartServing(lease)
 		time.Sleep(consumeFor - consumeEvery)
 		if posted := s.posted(); len(posted) > 0 {
 			t.Errorf("the core got %v too early", posted)
 		}
 		time.Sleep(3 * consumeEvery)
-		if posted := s.posted(); !slices.Equal(posted, []any{lost}) {
+		if posted := s.posted(); !slices.Equal(posted, []ownership.Event{lost}) {
 			t.Errorf("the core got %v", posted)
 		}
 	})
 
 	bubble(t, "any_other_error_is_final", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.setUp = func(c *fakeChannel) { c.consumeErr = []error{errors.New("the connection is lost")} }
-		s.startServing(lease)
+		s.StartServing(lease)
 		synctest.Wait()
-		if posted := s.posted(); !slices.Equal(posted, []any{lost}) || s.opened() != 1 {
+		if posted := s.posted(); !slices.Equal(posted, []ownership.Event{lost}) || s.opened() != 1 {
 			t.Errorf("the core got %v after %d attempts", posted, s.opened())
 		}
 	})
 
 	bubble(t, "abandoned_in_the_meantime", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.setUp = func(c *fakeChannel) { c.consumeErr = []error{&amqp.Error{Code: amqp.NotFound}} }
-		s.startServing(lease)
+		s.StartServing(lease)
 		synctest.Wait()
-		s.abandon(2)
+		s.Abandon(2)
 		time.Sleep(consumeFor)
 		if posted := s.posted(); len(posted) > 0 || s.accepting(2) != nil {
 			t.Errorf("the core got %v", posted)
@@ -122,7 +122,7 @@ func TestStartServing(t *testing.T) {
 		s.serve(2)
 		s.channel().Cancel("", false)
 		time.Sleep(time.Second) // which EndCause takes a part of
-		if posted := s.posted(); !slices.Equal(posted, []any{any(ownership.LeaseLost{Partition: 2, Epoch: 1})}) {
+		if posted := s.posted(); !slices.Equal(posted, []ownership.Event{ownership.LeaseLost{Partition: 2, Epoch: 1}}) {
 			t.Errorf("the core got %v", posted)
 		}
 	})
@@ -143,7 +143,7 @@ func TestHandOver(t *testing.T) {
 		c.deliveries <- forwarded(patch(1, user))
 		c.deliveries <- forwarded(patch(2, user))
 		synctest.Wait()
-		s.session.handOver(command)
+		s.session.HandOver(command)
 		synctest.Wait()
 		if s.accepting(2) != nil {
 			t.Error("it accepts requests from the router")
@@ -151,12 +151,12 @@ func TestHandOver(t *testing.T) {
 		if s.ownsNotifications(2) {
 			t.Error("it still sends held-back notifications")
 		}
-		if ends := s.coordinator.leaseEnds.Take(); len(ends) > 0 {
+		if ends := s.leaseEnds(); len(ends) > 0 {
 			t.Fatal("the lease ends while a request is in flight")
 		}
 		close(release)
 		synctest.Wait()
-		ends := s.coordinator.leaseEnds.Take()
+		ends := s.leaseEnds()
 		if len(ends) != 1 || ends[0].handOver != command {
 			t.Fatalf("leases that are ended: %v", ends)
 		}
@@ -176,14 +176,14 @@ func TestHandOver(t *testing.T) {
 		s.serve(2)
 		s.notifier.Send(actor.PendingNotification{ID: 1, UserID: user, Partition: 2, Body: []byte("{}")})
 		synctest.Wait()
-		s.session.handOver(command)
+		s.session.HandOver(command)
 		synctest.Wait()
-		if ends := s.coordinator.leaseEnds.Take(); len(ends) > 0 {
+		if ends := s.leaseEnds(); len(ends) > 0 {
 			t.Error("the lease ends while a notification is pending")
 		}
 		s.notifications.confirmed[0] <- true
 		synctest.Wait()
-		if ends := s.coordinator.leaseEnds.Take(); len(ends) != 1 {
+		if ends := s.leaseEnds(); len(ends) != 1 {
 			t.Error("the lease does not end")
 		}
 	})
@@ -194,9 +194,9 @@ func TestHandOver(t *testing.T) {
 	} {
 		bubble(t, name, &fakeStore{}, func(t *testing.T, s *testSession) {
 			s.serve(2)
-			s.session.handOver(other)
+			s.session.HandOver(other)
 			synctest.Wait()
-			if ends := s.coordinator.leaseEnds.Take(); len(ends) > 0 || s.accepting(2) == nil {
+			if ends := s.leaseEnds(); len(ends) > 0 || s.accepting(2) == nil {
 				t.Errorf("leases that are ended: %v", ends)
 			}
 		})
@@ -204,10 +204,10 @@ func TestHandOver(t *testing.T) {
 
 	bubble(t, "after_abandon_is_ignored", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.serve(2)
-		s.abandon(2)
-		s.session.handOver(command)
+		s.Abandon(2)
+		s.session.HandOver(command)
 		synctest.Wait()
-		if ends := s.coordinator.leaseEnds.Take(); len(ends) > 0 {
+		if ends := s.leaseEnds(); len(ends) > 0 {
 			t.Errorf("leases that are ended: %v", ends)
 		}
 	})
@@ -215,9 +215,9 @@ func TestHandOver(t *testing.T) {
 	bubble(t, "that_cannot_cancel_loses_the_lease", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.serve(2)
 		s.channel().cancelErr = amqp.ErrClosed
-		s.session.handOver(command)
+		s.session.HandOver(command)
 		synctest.Wait()
-		if posted := s.posted(); !slices.Equal(posted, []any{any(ownership.LeaseLost{Partition: 2, Epoch: 1})}) {
+		if posted := s.posted(); !slices.Equal(posted, []ownership.Event{ownership.LeaseLost{Partition: 2, Epoch: 1}}) {
 			t.Errorf("the core got %v", posted)
 		}
 	})
@@ -232,11 +232,11 @@ func TestHandOver(t *testing.T) {
 		s.serve(2)
 		s.channel().deliveries <- forwarded(patch(1, user))
 		synctest.Wait()
-		s.session.handOver(command)
+		s.session.HandOver(command)
 		synctest.Wait()
-		s.abandon(2)
+		s.Abandon(2)
 		synctest.Wait()
-		if ends := s.coordinator.leaseEnds.Take(); len(ends) > 0 {
+		if ends := s.leaseEnds(); len(ends) > 0 {
 			t.Errorf("leases that are ended: %v", ends)
 		}
 	})
@@ -255,7 +255,7 @@ func TestAbandon(t *testing.T) {
 		c := s.channel()
 		c.deliveries <- forwarded(patch(1, user))
 		synctest.Wait()
-		s.abandon(2)
+		s.Abandon(2)
 		if s.accepting(2) != nil || p.ctx.Err() == nil {
 			t.Error("it serves the partition")
 		}
@@ -275,7 +275,7 @@ func TestAbandon(t *testing.T) {
 
 	bubble(t, "reads_nothing_from_memory_afterwards", &fakeStore{}, func(t *testing.T, s *testSession) {
 		p := s.serve(2)
-		s.abandon(2)
+		s.Abandon(2)
 		if err := p.users.Get(user, func([]byte, error) {}); !isStopped(err) {
 			t.Errorf("a read returns %v", err)
 		}
@@ -283,9 +283,9 @@ func TestAbandon(t *testing.T) {
 
 	bubble(t, "nothing_is_abandoned_twice", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.serve(2)
-		s.abandon(2)
-		s.abandon(2)
-		s.abandon(1)
+		s.Abandon(2)
+		s.Abandon(2)
+		s.Abandon(1)
 		synctest.Wait()
 		if n := metrics.Count(s.metrics.Lost); n != 1 {
 			t.Errorf("%d partitions count as lost", n)
@@ -294,8 +294,8 @@ func TestAbandon(t *testing.T) {
 
 	bubble(t, "the_partition_can_be_served_again", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.serve(2)
-		s.abandon(2)
-		s.startServing(partition.Lease{Partition: 2, Epoch: 3})
+		s.Abandon(2)
+		s.StartServing(partition.Lease{Partition: 2, Epoch: 3})
 		synctest.Wait()
 		if p := s.accepting(2); p == nil || p.lease.Epoch != 3 {
 			t.Error("it is not served again")

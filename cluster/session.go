@@ -15,6 +15,7 @@ import (
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/batchqueue"
 	"github.com/glotpod/ident/cluster/internal/consume"
+	"github.com/glotpod/ident/cluster/internal/coordinate"
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/notify"
 	"github.com/glotpod/ident/cluster/internal/topology"
@@ -28,7 +29,7 @@ import (
 type session struct {
 	o           Options
 	self        ownership.Member
-	coordinator *coordinator
+	coordinator coordinator
 	cache       *actor.Cache // nil: none
 	conn        *amqp.Connection
 
@@ -58,6 +59,18 @@ type session struct {
 
 	metrics  *metrics.Metrics
 	requests metrics.Meter // received from the shared queue
+}
+
+// A coordinator is what a session uses of a [coordinate.Coordinator].
+type coordinator interface {
+	Attach(s coordinate.Executor, number int64)
+	Detach(coordinate.Executor)
+	SetBlocked(s coordinate.Executor, blocked bool)
+	Post(...ownership.Event)
+	EndLease(h ownership.HandOver, done func())
+	SinceClaim(partition int) time.Duration
+	Status() (status ownership.Status, ok bool)
+	Left() <-chan struct{}
 }
 
 var (
@@ -95,7 +108,7 @@ func (s *session) run(ctx context.Context, onServing func()) error {
 	s.lastHeartbeat.Store(time.Now().UnixNano())
 	s.running.Go(s.watch)
 	s.o.Store.SetNotificationSink(s.notifier.Send)
-	s.coordinator.attach(s, s.self.Incarnation.Session)
+	s.coordinator.Attach(s, s.self.Incarnation.Session)
 
 	err := s.consumeShared(ctx, onServing)
 	if err == nil && stopCause(ctx) == nil {
@@ -151,7 +164,7 @@ func (s *session) consumeShared(ctx context.Context, onServing func()) (err erro
 
 // checkSettled reports whether the instance serves the partitions that it should.
 func (s *session) checkSettled() bool {
-	status, ok := s.coordinator.status()
+	status, ok := s.coordinator.Status()
 	return ok && s.noteSettled(status)
 }
 
@@ -201,9 +214,9 @@ func (s *session) finish() {
 		<-s.sharedReceived
 		s.awaitRequests(s.shared)
 	}
-	s.coordinator.post(ownership.LeaveRequested{})
+	s.coordinator.Post(ownership.LeaveRequested{})
 	select {
-	case <-s.coordinator.left:
+	case <-s.coordinator.Left():
 	case <-s.ctx.Done():
 		return
 	}
@@ -243,7 +256,7 @@ func (s *session) flushAcks() {
 func (s *session) close() {
 	s.fail(errSessionClosed)
 	s.conn.CloseDeadline(time.Now().Add(time.Second))
-	s.coordinator.detach(s) // which abandons the partitions
+	s.coordinator.Detach(s) // which abandons the partitions
 	s.o.Store.SetNotificationSink(nil)
 	if s.members != nil {
 		s.members.Close()

@@ -110,7 +110,7 @@ func (s *session) watchBlocked() {
 		for b := range blocked {
 			s.o.Log.Warn("RabbitMQ blocks or unblocks publishing", zap.Bool("blocked", b.Active), zap.String("why", b.Reason))
 			s.blocked.Store(b.Active)
-			s.coordinator.setBlocked(s, b.Active)
+			s.coordinator.SetBlocked(s, b.Active)
 		}
 	})
 }
@@ -190,9 +190,9 @@ func (s *session) join(ctx context.Context, i *Instance) error {
 		OnEvent: s.onMemberEvent,
 		OnDrain: func(yes bool) {
 			if yes {
-				s.coordinator.post(ownership.DrainRequested{})
+				s.coordinator.Post(ownership.DrainRequested{})
 			} else {
-				s.coordinator.post(ownership.UndrainRequested{})
+				s.coordinator.Post(ownership.UndrainRequested{})
 			}
 		},
 		Log: s.o.Log,
@@ -231,5 +231,5 @@ func (s *session) onMemberEvent(e ownership.Event) {
 	if r, ok := e.(ownership.MessageReceived); ok && r.Message.From == s.self {
 		s.lastHeartbeat.Store(time.Now().UnixNano())
 	}
-	s.coordinator.post(e)
+	s.coordinator.Post(e)
 }

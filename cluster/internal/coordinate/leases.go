@@ -1,4 +1,4 @@
-package cluster
+package coordinate
 
 import (
 	"context"
@@ -23,14 +23,31 @@ const (
 	handOverRetryEvery = 200 * time.Millisecond
 )
 
-// A leaseEnd is a call of endLease.
+// A LeaseStore has the epoch table: a row per partition, with its lease.
+type LeaseStore interface {
+	// Claim makes claims, and returns for each an ownership.Claimed or an
+	// ownership.ClaimRefused. After an error it is unknown which claims were made.
+	Claim(ctx context.Context, claims []ownership.Claim) ([]ownership.Event, error)
+
+	// Release ends leases. Leases that are lost already stay so.
+	Release(ctx context.Context, leases []partition.Lease) error
+
+	// HandOver ends leases in favour of other members, and returns for each whether it
+	// did.
+	HandOver(ctx context.Context, all []ownership.HandOver) ([]ownership.HandedOver, error)
+
+	// Survey returns the rows of the epoch table.
+	Survey(ctx context.Context) ([]ownership.Row, error)
+}
+
+// A leaseEnd is a call of EndLease.
 type leaseEnd struct {
 	handOver ownership.HandOver
 	done     func()
 }
 
 // claim has a claim made.
-func (c *coordinator) claim(claim ownership.Claim) {
+func (c *Coordinator) claim(claim ownership.Claim) {
 	c.claimed[claim.Partition].Store(time.Now().UnixNano())
 	if claim.Depose == 0 {
 		c.claims.Put(claim)
@@ -49,7 +66,7 @@ func partitionsField[T any](items []T, partition func(T) int) zap.Field {
 }
 
 // claimAll makes the claims of a queue, all that wait at a time together.
-func (c *coordinator) claimAll(ctx context.Context, claims *batchqueue.Queue[ownership.Claim]) {
+func (c *Coordinator) claimAll(ctx context.Context, claims *batchqueue.Queue[ownership.Claim]) {
 	for batch := range claims.Batches(ctx) {
 		results := c.claimBatch(ctx, batch)
 		for i, result := range results {
@@ -57,12 +74,12 @@ func (c *coordinator) claimAll(ctx context.Context, claims *batchqueue.Queue[own
 				c.claimed[batch[i].Partition].Store(0)
 			}
 		}
-		c.post(results...)
+		c.Post(results...)
 	}
 }
 
 // claimBatch makes claims, and returns an event for each.
-func (c *coordinator) claimBatch(ctx context.Context, batch []ownership.Claim) []ownership.Event {
+func (c *Coordinator) claimBatch(ctx context.Context, batch []ownership.Claim) []ownership.Event {
 	claiming, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
 	results, err := c.store.Claim(claiming, batch)
@@ -81,7 +98,7 @@ func (c *coordinator) claimBatch(ctx context.Context, batch []ownership.Claim) [
 
 // releaseAll releases leases of partitions that are not served. It is not tried again
 // after a failure: the members that are to claim these partitions find the leases.
-func (c *coordinator) releaseAll(ctx context.Context) {
+func (c *Coordinator) releaseAll(ctx context.Context) {
 	for batch := range c.releases.Batches(ctx) {
 		releasing, cancel := context.WithTimeout(ctx, releaseTimeout)
 		err := c.store.Release(releasing, batch)
@@ -94,13 +111,13 @@ func (c *coordinator) releaseAll(ctx context.Context) {
 		for _, lease := range batch {
 			released = append(released, ownership.LeaseReleased{Partition: lease.Partition, Epoch: lease.Epoch})
 		}
-		c.post(released...)
+		c.Post(released...)
 	}
 }
 
 // endLeases ends the leases of partitions that were handed over, all that wait at a time
 // together.
-func (c *coordinator) endLeases(ctx context.Context) {
+func (c *Coordinator) endLeases(ctx context.Context) {
 	for batch := range c.leaseEnds.Batches(ctx) {
 		var all []ownership.HandOver
 		for _, b := range batch {
@@ -119,11 +136,11 @@ func (c *coordinator) endLeases(ctx context.Context) {
 			b.done()
 			events = append(events, results[i])
 		}
-		c.post(events...)
+		c.Post(events...)
 	}
 }
 
-func (c *coordinator) endBatch(ctx context.Context, all []ownership.HandOver) ([]ownership.HandedOver, error) {
+func (c *Coordinator) endBatch(ctx context.Context, all []ownership.HandOver) ([]ownership.HandedOver, error) {
 	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
 	return c.store.HandOver(ctx, all)
@@ -131,12 +148,12 @@ func (c *coordinator) endBatch(ctx context.Context, all []ownership.HandOver) ([
 
 // survey reads the epoch table for the ownership core. After a failure, which the store
 // has logged, the core asks again.
-func (c *coordinator) survey(ctx context.Context) {
+func (c *Coordinator) survey(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
 	defer cancel()
 	rows, err := c.store.Survey(ctx)
 	if err != nil {
 		return
 	}
-	c.post(ownership.Surveyed{Rows: rows})
+	c.Post(ownership.Surveyed{Rows: rows})
 }

@@ -1,8 +1,7 @@
-package cluster
+package coordinate
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,11 +13,11 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 )
 
-// A coordinator runs the ownership core for as long as the instance lives: it passes
+// A Coordinator runs the ownership core for as long as the instance lives: it passes
 // events to it, one at a time, and has its commands carried out. Commands about leases
 // go to the database. Commands that need the broker go to the session that is attached;
 // while none is, they are dropped.
-type coordinator struct {
+type Coordinator struct {
 	core    *ownership.Core
 	store   LeaseStore
 	log     *zap.Logger
@@ -35,45 +34,45 @@ type coordinator struct {
 	releases  *batchqueue.Queue[partition.Lease]
 	leaseEnds *batchqueue.Queue[leaseEnd] // of partitions that are handed over
 
-	// Used by run alone.
-	session   executor          // attached; nil: none
+	// Used by Run alone.
+	session   Executor          // attached; nil: none
 	blocked   bool              // the broker blocks the session's connection
 	postponed []ownership.Event // until it is unblocked
 
 	left  chan struct{} // closed when the instance has left the cluster
-	ended chan struct{} // closed when run has returned
+	ended chan struct{} // closed when Run has returned
 
 	// claimed has by partition when it was claimed or, if that was refused, when it was
 	// granted, in Unix nanoseconds; 0 in between.
 	claimed []atomic.Int64
 }
 
-// An executor carries out the commands that need the broker, without waiting until they
-// are done. A [session] is one.
-type executor interface {
-	broadcast(ownership.Message)
-	send(to ownership.Member, m ownership.Message)
-	probe(ownership.Member)
-	startServing(partition.Lease)
-	handOver(ownership.HandOver)
-	abandon(partition int)
-	reconnect(why string)
+// An Executor carries out the commands that need the broker, without waiting until they
+// are done. The session is one.
+type Executor interface {
+	Broadcast(ownership.Message)
+	Send(to ownership.Member, m ownership.Message)
+	Probe(ownership.Member)
+	StartServing(partition.Lease)
+	HandOver(ownership.HandOver)
+	Abandon(partition int)
+	Reconnect(why string)
 }
 
 type (
 	attachSession struct {
-		session executor
+		session Executor
 		number  int64
 	}
 	detachSession struct {
-		session executor
+		session Executor
 		done    chan<- struct{}
 	}
 	queryStatus struct {
 		reply chan<- ownership.Status
 	}
 	brokerBlocked struct {
-		session executor
+		session Executor
 		blocked bool
 	}
 )
@@ -81,14 +80,14 @@ type (
 // maxInputs is how many inputs may wait before messages of members are dropped.
 const maxInputs = 10_000
 
-// newCoordinator returns a coordinator that does nothing before run is called. It calls
+// New returns a Coordinator that does nothing before Run is called. It calls
 // stopped when the instance must end.
-func newCoordinator(cfg ownership.Config, store LeaseStore, log *zap.Logger, stopped func(ownership.StopReason, string)) (*coordinator, error) {
+func New(cfg ownership.Config, store LeaseStore, log *zap.Logger, stopped func(ownership.StopReason, string)) (*Coordinator, error) {
 	core, err := ownership.New(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return &coordinator{
+	return &Coordinator{
 		core:      core,
 		store:     store,
 		log:       log,
@@ -104,9 +103,9 @@ func newCoordinator(cfg ownership.Config, store LeaseStore, log *zap.Logger, sto
 	}, nil
 }
 
-// post passes events to the ownership core, which handles them together. It does not
+// Post passes events to the ownership core, which handles them together. It does not
 // block. If too many inputs wait, it drops messages of members: members repeat them.
-func (c *coordinator) post(events ...ownership.Event) {
+func (c *Coordinator) Post(events ...ownership.Event) {
 	full := c.inputs.Len() >= maxInputs
 	var inputs []any
 	for _, e := range events {
@@ -117,34 +116,34 @@ func (c *coordinator) post(events ...ownership.Event) {
 	c.inputs.Put(inputs...)
 }
 
-// attach makes s the session that commands go to.
-func (c *coordinator) attach(s executor, number int64) { c.inputs.Put(attachSession{s, number}) }
+// Attach makes s the session that commands go to.
+func (c *Coordinator) Attach(s Executor, number int64) { c.inputs.Put(attachSession{s, number}) }
 
-// detach ends a session. When it has returned, no more commands go to s. It must be
-// called while run runs.
-func (c *coordinator) detach(s executor) {
+// Detach ends a session. When it has returned, no more commands go to s. It must be
+// called while Run runs.
+func (c *Coordinator) Detach(s Executor) {
 	done := make(chan struct{})
 	c.inputs.Put(detachSession{s, done})
 	<-done
 }
 
-// setBlocked says whether the broker blocks what a session publishes, because it is
+// SetBlocked says whether the broker blocks what a session publishes, because it is
 // short of memory or disk space. Then no member receives heartbeats, which is not the
 // members' fault: nothing is decided until the connection is unblocked. If that takes
 // so long that other members may suspect this one, this one claims its partitions again.
-func (c *coordinator) setBlocked(s executor, blocked bool) {
+func (c *Coordinator) SetBlocked(s Executor, blocked bool) {
 	c.inputs.Put(brokerBlocked{s, blocked})
 }
 
-// endLease ends the lease of a partition that was handed over. It is tried until the
-// database has confirmed it. Then endLease calls done, and tells the ownership core.
-func (c *coordinator) endLease(h ownership.HandOver, done func()) {
+// EndLease ends the lease of a partition that was handed over. It is tried until the
+// database has confirmed it. Then EndLease calls done, and tells the ownership core.
+func (c *Coordinator) EndLease(h ownership.HandOver, done func()) {
 	c.leaseEnds.Put(leaseEnd{h, done})
 }
 
-// status returns the status of the ownership core; ok is false if run has ended. It
-// waits for run to begin.
-func (c *coordinator) status() (status ownership.Status, ok bool) {
+// Status returns the status of the ownership core; ok is false if Run has ended. It
+// waits for Run to begin.
+func (c *Coordinator) Status() (status ownership.Status, ok bool) {
 	reply := make(chan ownership.Status, 1)
 	c.inputs.Put(queryStatus{reply})
 	select {
@@ -155,13 +154,16 @@ func (c *coordinator) status() (status ownership.Status, ok bool) {
 	}
 }
 
-// sinceClaim returns how long ago a partition was claimed, or granted.
-func (c *coordinator) sinceClaim(partition int) time.Duration {
+// Left returns a channel that is closed when the instance has left the cluster.
+func (c *Coordinator) Left() <-chan struct{} { return c.left }
+
+// SinceClaim returns how long ago a partition was claimed, or granted.
+func (c *Coordinator) SinceClaim(partition int) time.Duration {
 	return time.Since(time.Unix(0, c.claimed[partition].Load()))
 }
 
-// run works until ctx is done. No session may be attached then.
-func (c *coordinator) run(ctx context.Context) {
+// Run works until ctx is done. No session may be attached then.
+func (c *Coordinator) Run(ctx context.Context) {
 	defer close(c.ended)
 	var workers sync.WaitGroup
 	defer workers.Wait()
@@ -191,7 +193,7 @@ func (c *coordinator) run(ctx context.Context) {
 
 // handle handles inputs in their order. Successive events are passed to the core
 // together.
-func (c *coordinator) handle(ctx context.Context, workers *sync.WaitGroup, inputs []any) {
+func (c *Coordinator) handle(ctx context.Context, workers *sync.WaitGroup, inputs []any) {
 	var events []ownership.Event
 	for _, input := range inputs {
 		if e, ok := input.(ownership.Event); !ok {
@@ -208,7 +210,7 @@ func (c *coordinator) handle(ctx context.Context, workers *sync.WaitGroup, input
 }
 
 // handleControl handles an input that is not an event.
-func (c *coordinator) handleControl(ctx context.Context, workers *sync.WaitGroup, input any) {
+func (c *Coordinator) handleControl(ctx context.Context, workers *sync.WaitGroup, input any) {
 	switch in := input.(type) {
 	case attachSession:
 		c.session = in.session
@@ -234,14 +236,14 @@ func (c *coordinator) handleControl(ctx context.Context, workers *sync.WaitGroup
 }
 
 // unblock passes the postponed events to the core.
-func (c *coordinator) unblock(ctx context.Context, workers *sync.WaitGroup) {
+func (c *Coordinator) unblock(ctx context.Context, workers *sync.WaitGroup) {
 	c.blocked = false
 	c.step(ctx, workers, c.postponed...)
 	c.postponed = nil
 }
 
 // step passes events to the core and carries out its commands.
-func (c *coordinator) step(ctx context.Context, workers *sync.WaitGroup, events ...ownership.Event) {
+func (c *Coordinator) step(ctx context.Context, workers *sync.WaitGroup, events ...ownership.Event) {
 	if len(events) == 0 {
 		return
 	}
@@ -251,8 +253,8 @@ func (c *coordinator) step(ctx context.Context, workers *sync.WaitGroup, events 
 }
 
 // execute carries out a command, without waiting until it is done.
-func (c *coordinator) execute(ctx context.Context, workers *sync.WaitGroup, command ownership.Command) {
-	var session executor = noSession{}
+func (c *Coordinator) execute(ctx context.Context, workers *sync.WaitGroup, command ownership.Command) {
+	var session Executor = noSession{}
 	if c.session != nil {
 		session = c.session
 	}
@@ -276,43 +278,30 @@ func (c *coordinator) execute(ctx context.Context, workers *sync.WaitGroup, comm
 
 	// What needs the broker.
 	case ownership.Broadcast:
-		session.broadcast(command.Message)
+		session.Broadcast(command.Message)
 	case ownership.Send:
-		session.send(command.To, command.Message)
+		session.Send(command.To, command.Message)
 	case ownership.Probe:
-		session.probe(command.Member)
+		session.Probe(command.Member)
 	case ownership.Consume:
 		c.claimed[command.Partition].CompareAndSwap(0, time.Now().UnixNano())
-		session.startServing(partition.Lease{Partition: command.Partition, Epoch: command.Epoch})
+		session.StartServing(partition.Lease{Partition: command.Partition, Epoch: command.Epoch})
 	case ownership.HandOver:
-		session.handOver(command)
+		session.HandOver(command)
 	case ownership.Abandon:
-		session.abandon(command.Partition)
+		session.Abandon(command.Partition)
 	case ownership.Reconnect:
-		session.reconnect(command.Reason)
+		session.Reconnect(command.Reason)
 	}
 }
 
 // noSession drops the commands that need the broker while no session is attached.
 type noSession struct{}
 
-func (noSession) broadcast(ownership.Message)              {}
-func (noSession) send(ownership.Member, ownership.Message) {}
-func (noSession) probe(ownership.Member)                   {}
-func (noSession) startServing(partition.Lease)             {}
-func (noSession) handOver(ownership.HandOver)              {}
-func (noSession) abandon(int)                              {}
-func (noSession) reconnect(string)                         {}
-
-// A StoppedError says why an instance has ended without being asked to.
-type StoppedError struct {
-	Reason ownership.StopReason
-	Why    string
-}
-
-func (e *StoppedError) Error() string {
-	if e.Reason == ownership.Superseded {
-		return "a newer instance has this one's name: " + e.Why
-	}
-	return fmt.Sprintf("this instance and the cluster disagree: %s", e.Why)
-}
+func (noSession) Broadcast(ownership.Message)              {}
+func (noSession) Send(ownership.Member, ownership.Message) {}
+func (noSession) Probe(ownership.Member)                   {}
+func (noSession) StartServing(partition.Lease)             {}
+func (noSession) HandOver(ownership.HandOver)              {}
+func (noSession) Abandon(int)                              {}
+func (noSession) Reconnect(string)                         {}
