@@ -4,8 +4,6 @@ import (
 	"slices"
 	"testing"
 	"time"
-
-	"github.com/glotpod/ident/cluster/partition"
 )
 
 // A bench has one core, and plays the part of everything around it.
@@ -179,7 +177,7 @@ func testClaimOwnLeaseDeposed(t *testing.T) {
 	b, claims := newBench(t, 1)
 	b.step(ClaimFailed{Partition: 0, Attempt: claims[0].Attempt})
 	again := only[Claim](b.wait(time.Second))
-	row := Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 1}, Holder: b.core.self}}
+	row := Row{HeldLease: heldLease(0, 1, b.core.self)}
 	got := only[Claim](b.step(ClaimRefused{Attempt: again[0].Attempt, Row: row}))
 	expect(t, got, Claim{Partition: 0, Attempt: again[0].Attempt + 1, Depose: 1, By: b.core.self})
 }
@@ -223,7 +221,7 @@ func testClaimLostLeaseNotClaimedBack(t *testing.T) {
 func testClaimUnknownHolderGetsTime(t *testing.T) {
 	for _, certain := range []bool{true, false} {
 		b, claims := newBench(t, 1)
-		row := Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 3}, Holder: alice}}
+		row := Row{HeldLease: heldLease(0, 3, alice)}
 		got := b.step(ClaimRefused{Attempt: claims[0].Attempt, Row: row})
 		expect(t, only[Claim](got))
 		got = b.wait(time.Second / checksPerHeartbeat)
@@ -247,8 +245,8 @@ func TestSurvey(t *testing.T) {
 	if surveys := only[Survey](b.wait(10 * interval)); len(surveys) < 8 || len(surveys) > 11 {
 		t.Errorf("%d surveys in ten intervals", len(surveys))
 	}
-	taken := Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 2}, Holder: alice}}
-	held := Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: 1, Epoch: 1}, Holder: b.core.self}}
+	taken := Row{HeldLease: heldLease(0, 2, alice)}
+	held := Row{HeldLease: heldLease(1, 1, b.core.self)}
 	got := b.step(Surveyed{Rows: []Row{taken, held}})
 	expect(t, only[Abandon](got), Abandon{Partition: 0, Epoch: 1})
 
@@ -281,25 +279,6 @@ func TestConfig(t *testing.T) {
 		spoil(&cfg)
 		if _, err := New(cfg); err == nil {
 			t.Errorf("%s: no error", name)
-		}
-	}
-}
-
-// A partition cannot skip a phase.
-func TestTransition(t *testing.T) {
-	for from := idle; from <= handingOver; from++ {
-		for to := idle; to <= handingOver; to++ {
-			panics := func() (panics bool) {
-				b, _ := newBench(t, 1)
-				b.core.partitions.states[0].phase = from
-				defer func() { panics = recover() != nil }()
-				b.core.partitions.transition(0, to)
-				return false
-			}()
-			legal := slices.Contains(allowedNext[from], to) || from == idle && to == idle
-			if panics == legal {
-				t.Errorf("from %v to %v: panics: %v", from, to, panics)
-			}
 		}
 	}
 }

@@ -18,7 +18,7 @@ func newAsker(t *testing.T, partitions int) (b *bench, asked []HeldLease) {
 	for _, claim := range claims {
 		refusals = append(refusals, ClaimRefused{
 			Attempt: claim.Attempt,
-			Row:     Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: claim.Partition, Epoch: 3}, Holder: alice}},
+			Row:     Row{HeldLease: heldLease(claim.Partition, 3, alice)},
 		})
 	}
 	b.wait(b.core.cfg.Spacing)
@@ -51,7 +51,7 @@ func TestGrant(t *testing.T) {
 
 func testGrantConsumedWithoutClaim(t *testing.T) {
 	b, _ := newAsker(t, 1)
-	got := b.grants(2, HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 4}, Holder: b.core.self})
+	got := b.grants(2, heldLease(0, 4, b.core.self))
 	expect(t, only[Consume](got), Consume{Partition: 0, Epoch: 4})
 	expect(t, only[Claim](got))
 	b.step(Consuming{Partition: 0, Epoch: 4})
@@ -63,7 +63,7 @@ func testGrantConsumedWithoutClaim(t *testing.T) {
 // Alice may have claimed the partition again since the core read the epoch table.
 func testGrantLaterEpochCounts(t *testing.T) {
 	b, _ := newAsker(t, 1)
-	got := b.grants(2, HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 9}, Holder: b.core.self})
+	got := b.grants(2, heldLease(0, 9, b.core.self))
 	expect(t, only[Consume](got), Consume{Partition: 0, Epoch: 9})
 }
 
@@ -86,11 +86,11 @@ func testGrantOthersAndEndedIgnored(t *testing.T) {
 func testGrantTooLateReleased(t *testing.T) {
 	b, _ := newAsker(t, 1)
 	b.step(DrainRequested{})
-	granted := HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 4}, Holder: b.core.self}
+	granted := heldLease(0, 4, b.core.self)
 	got := append(b.grants(2, granted), b.wait(b.core.cfg.Heartbeat/checksPerHeartbeat)...)
 	expect(t, only[Consume](got))
 	expect(t, only[Survey](got), Survey{})
-	others := Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 4}, Holder: alice}}
+	others := Row{HeldLease: heldLease(0, 4, alice)}
 	expect(t, only[Release](b.step(Surveyed{Rows: []Row{others}})))
 	got = b.step(Surveyed{Rows: []Row{{HeldLease: granted}}})
 	expect(t, only[Release](got), Release{Partition: 0, Epoch: 4})
@@ -99,7 +99,7 @@ func testGrantTooLateReleased(t *testing.T) {
 // This happens only if the table is changed by hand.
 func testGrantTableDiffers(t *testing.T) {
 	for _, row := range []Row{
-		{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 1}, Holder: alice}},
+		{HeldLease: heldLease(0, 1, alice)},
 		{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 1}}, Released: true},
 	} {
 		b := newOwner(t, 1)
@@ -111,7 +111,7 @@ func testGrantTableDiffers(t *testing.T) {
 	}
 	b := newOwner(t, 1)
 	for _, row := range []Row{
-		{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 1}, Holder: b.core.self}},
+		{HeldLease: heldLease(0, 1, b.core.self)},
 		{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0}}, Released: true}, // from before the claim
 	} {
 		expect(t, only[Abandon](b.step(Surveyed{Rows: []Row{row}})))
@@ -123,7 +123,7 @@ func testGrantTableDiffers(t *testing.T) {
 // effect.
 func testGrantOvertakenByClaim(t *testing.T) {
 	b, _ := newAsker(t, 1)
-	row := Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 4}, Holder: b.core.self}}
+	row := Row{HeldLease: heldLease(0, 4, b.core.self)}
 	claims := only[Claim](b.step(Surveyed{Rows: []Row{row}}))
 	if len(claims) != 1 {
 		t.Fatalf("%+v", claims)
@@ -159,7 +159,7 @@ func testGrantNewHolderTold(t *testing.T) {
 	if len(sent) != 1 || sent[0].To != alice {
 		t.Fatalf("%+v", got)
 	}
-	expect(t, sent[0].Message.Granted, HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 2}, Holder: alice}, HeldLease{Lease: partition.Lease{Partition: 1, Epoch: 2}, Holder: alice})
+	expect(t, sent[0].Message.Granted, heldLease(0, 2, alice), heldLease(1, 2, alice))
 	expect(t, sent[0].Message.Released, wishes...)
 	for _, said := range only[Broadcast](append(got, b.wait(time.Second)...)) {
 		if len(said.Message.Released) > 0 {
@@ -170,7 +170,7 @@ func testGrantNewHolderTold(t *testing.T) {
 
 func testGrantToldAfterLoss(t *testing.T) {
 	b := newOwner(t, 1)
-	wish := HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 1}, Holder: b.core.self}
+	wish := heldLease(0, 1, b.core.self)
 	b.hear(alice, 1, Ready, func(m *Message) { m.Wants = []HeldLease{wish} })
 	b.step(DrainRequested{})
 	b.step(LeaseLost{Partition: 0, Epoch: 1})
@@ -183,7 +183,7 @@ func testGrantToldAfterLoss(t *testing.T) {
 // A lease that ended in another way than by a grant is announced to all members.
 func testGrantUngrantedReleased(t *testing.T) {
 	b := newOwner(t, 1)
-	wish := HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 1}, Holder: b.core.self}
+	wish := heldLease(0, 1, b.core.self)
 	b.hear(alice, 1, Ready, func(m *Message) { m.Wants = []HeldLease{wish} })
 	b.step(DrainRequested{})
 	got := append(b.step(HandedOver{Partition: 0, Epoch: 1}), b.wait(b.core.cfg.Spacing)...)
@@ -235,7 +235,7 @@ func testWishesSharePerHolder(t *testing.T) {
 		b, claims := newBench(t, len(holders))
 		var refusals []Event
 		for _, claim := range claims {
-			row := Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: claim.Partition, Epoch: 3}, Holder: holders[claim.Partition]}}
+			row := Row{HeldLease: heldLease(claim.Partition, 3, holders[claim.Partition])}
 			refusals = append(refusals, ClaimRefused{Attempt: claim.Attempt, Row: row})
 		}
 		b.wait(b.core.cfg.Spacing)
@@ -263,7 +263,7 @@ func newAskedOwner(t *testing.T, partitions int) *bench {
 		b.hear(who, 1, Ready, func(m *Message) {
 			for p := window * n; p < window*(n+1); p++ {
 				owners[p] = who.Name
-				m.Wants = append(m.Wants, HeldLease{Lease: partition.Lease{Partition: p, Epoch: 1}, Holder: b.core.self})
+				m.Wants = append(m.Wants, heldLease(p, 1, b.core.self))
 			}
 		})
 	}

@@ -1,11 +1,8 @@
 package ownership
 
 import (
-	"fmt"
 	"testing"
 	"time"
-
-	"github.com/glotpod/ident/cluster/partition"
 )
 
 func TestHandOver(t *testing.T) {
@@ -19,30 +16,10 @@ func TestHandOver(t *testing.T) {
 func testHandOverLeaseClaimedAgain(t *testing.T) {
 	b, claims := newBench(t, 1)
 	b.win(claims[0], 3)
-	wish := HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 2}, Holder: b.core.self}
+	wish := heldLease(0, 2, b.core.self)
 	wants := func(m *Message) { m.Wants = []HeldLease{wish} }
 	expect(t, only[HandOver](b.hear(alice, 1, Ready, wants)))
 	expect(t, only[HandOver](b.step(DrainRequested{})), HandOver{Partition: 0, Epoch: 3, To: alice})
-}
-
-func TestRing(t *testing.T) {
-	t.Run("debounce_ends", testRingDebounceEnds)
-}
-
-// The ring waits for further new members, but not as long as new ones keep coming.
-func testRingDebounceEnds(t *testing.T) {
-	b := newOwner(t, 1)
-	debounce := b.core.cfg.Debounce
-	for n := range 10 {
-		b.hear(firstSession(fmt.Sprint("c", n), 1), 1, Ready)
-		b.wait(debounce / 2)
-		switch waited := time.Duration(n+1) * debounce / 2; {
-		case waited < maxDebounces*debounce:
-			expect(t, b.core.ring.names, "b")
-		case len(b.core.ring.names) == 1:
-			t.Errorf("the ring has been waiting for %v", waited)
-		}
-	}
 }
 
 // A member asks for a lease that, according to the epoch table, is ours, but that we do
@@ -53,7 +30,7 @@ func testHandOverUnknownLeaseReleased(t *testing.T) {
 	b.step(Disconnected{})
 	b.step(Connected{Session: 2})
 	b.wait(time.Second)
-	wish := HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 4}, Holder: b.core.self}
+	wish := heldLease(0, 4, b.core.self)
 	got := b.hear(alice, 1, Ready, func(m *Message) { m.Wants = []HeldLease{wish} })
 	expect(t, only[Release](got), Release{Partition: 0, Epoch: 4})
 

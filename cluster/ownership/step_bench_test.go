@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"testing"
 	"time"
-
-	"github.com/glotpod/ident/cluster/partition"
 )
 
 // BenchmarkStep measures one step of a core that owns its share of 1024 partitions in a
@@ -39,7 +37,7 @@ func BenchmarkStep(b *testing.B) {
 		var rows []Row
 		for p, part := range core.partitions.states {
 			if part.phase == owned {
-				rows = append(rows, Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: p, Epoch: part.epoch}, Holder: core.self}})
+				rows = append(rows, Row{HeldLease: heldLease(p, part.epoch, core.self)})
 			}
 		}
 		for b.Loop() {

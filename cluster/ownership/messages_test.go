@@ -6,8 +6,6 @@ import (
 	"slices"
 	"testing"
 	"time"
-
-	"github.com/glotpod/ident/cluster/partition"
 )
 
 func TestMembers(t *testing.T) {
@@ -66,7 +64,7 @@ func testMembersHostileMessages(t *testing.T) {
 	b := newOwner(t, 4)
 	var wishes []HeldLease
 	for p := -2; p < 100; p++ {
-		wishes = append(wishes, HeldLease{Lease: partition.Lease{Partition: p, Epoch: 1 << 40}, Holder: b.core.self})
+		wishes = append(wishes, heldLease(p, 1<<40, b.core.self))
 	}
 	refusals := 0
 	for n := range 3 * b.core.cfg.MaxMembers {
@@ -107,12 +105,12 @@ func TestAnyEvents(t *testing.T) {
 		attempt := func() uint64 { return b.core.partitions.lastAttempt - random.Uint64N(3) }
 		leases := func() (leases []HeldLease) {
 			for range random.IntN(3) {
-				leases = append(leases, HeldLease{Lease: partition.Lease{Partition: part(), Epoch: epoch()}, Holder: who()})
+				leases = append(leases, heldLease(part(), epoch(), who()))
 			}
 			return leases
 		}
 		row := func() Row {
-			return Row{HeldLease: HeldLease{Lease: partition.Lease{Partition: part(), Epoch: epoch()}, Holder: who()}, Released: random.IntN(3) == 0}
+			return Row{HeldLease: heldLease(part(), epoch(), who()), Released: random.IntN(3) == 0}
 		}
 		session := int64(1)
 		for range 400 {

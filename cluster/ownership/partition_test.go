@@ -1,0 +1,94 @@
+package ownership
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// A partition cannot skip a phase.
+func TestTransition(t *testing.T) {
+	for from := idle; from <= handingOver; from++ {
+		for to := idle; to <= handingOver; to++ {
+			panics := func() (panics bool) {
+				b, _ := newBench(t, 1)
+				b.core.partitions.states[0].phase = from
+				defer func() { panics = recover() != nil }()
+				b.core.partitions.transition(0, to)
+				return false
+			}()
+			legal := slices.Contains(allowedNext[from], to) || from == idle && to == idle
+			if panics == legal {
+				t.Errorf("from %v to %v: panics: %v", from, to, panics)
+			}
+		}
+	}
+}
+
+func TestPartition(t *testing.T) {
+	t.Run("backoff", testPartitionBackoff)
+	t.Run("current_attempt", testPartitionCurrentAttempt)
+	t.Run("contradicts", testPartitionContradicts)
+}
+
+// The delay doubles with each failure up to two heartbeats, until the partition was
+// served for two heartbeats.
+func testPartitionBackoff(t *testing.T) {
+	start := time.Unix(100, 0)
+	s := partitionState{phase: claiming, since: start}
+	for n, want := range []time.Duration{250, 500, 1000, 2000, 2000} {
+		if got := s.backoff(start, time.Second); got != want*time.Millisecond {
+			t.Errorf("failure %d: %v", n+1, got)
+		}
+	}
+	s.phase = owned
+	if got := s.backoff(start.Add(2*time.Second-1), time.Second); got != 2*time.Second {
+		t.Errorf("after a short service: %v", got)
+	}
+	if got := s.backoff(start.Add(2*time.Second), time.Second); got != 0 {
+		t.Errorf("after a long service: %v", got)
+	}
+	s.phase = claiming
+	if got := s.backoff(start, time.Second); got != 250*time.Millisecond {
+		t.Errorf("after a long service, the first failure: %v", got)
+	}
+}
+
+func testPartitionCurrentAttempt(t *testing.T) {
+	for f := idle; f <= handingOver; f++ {
+		s := partitionState{phase: f, attempt: 7, epoch: 3, holder: alice}
+		if got := s.isCurrentAttempt(7); got != (f == claiming) || s.isCurrentAttempt(6) {
+			t.Errorf("%v: the attempt is current: %v", f, got)
+		}
+		if got := s.waitsForHolder(); got != (f == waiting) {
+			t.Errorf("%v: waits for its holder: %v", f, got)
+		}
+		if got := s.hasLease(3); got != (f >= starting) || s.hasLease(4) {
+			t.Errorf("%v: has the lease: %v", f, got)
+		}
+	}
+}
+
+// A row of the lease's epoch has to name this instance, unless a hand-over may have
+// changed it.
+func testPartitionContradicts(t *testing.T) {
+	self := firstSession("b", 10)
+	for f := idle; f <= handingOver; f++ {
+		s := partitionState{phase: f, epoch: 3}
+		served := f == starting || f == owned
+		for _, test := range []struct {
+			row  Row
+			want bool
+		}{
+			{Row{HeldLease: heldLease(0, 3, self)}, false},
+			{Row{HeldLease: heldLease(0, 3, alice)}, served},
+			{Row{HeldLease: heldLease(0, 3, self), Released: true}, served},
+			{Row{HeldLease: heldLease(0, 2, alice)}, false},
+			{Row{HeldLease: heldLease(0, 4, alice)}, false},
+		} {
+			if got := s.contradicts(&test.row, self); got != test.want {
+				t.Errorf("%v, %+v: %v", f, test.row, got)
+			}
+		}
+	}
+}
