@@ -179,7 +179,8 @@ func TestMutations(t *testing.T) {
 	}
 }
 
-// testMutant runs the tests of this package and of sim with another text for a file.
+// testMutant runs the tests of this package with another text for a file and, if they do
+// not fail, those of sim.
 func testMutant(t *testing.T, file, text string) ([]byte, error) {
 	path, err := filepath.Abs(file)
 	if err != nil {
@@ -196,6 +197,13 @@ func testMutant(t *testing.T, file, text string) ([]byte, error) {
 			t.Fatal(err)
 		}
 	}
-	return exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-count=1", "-timeout=2m",
-		"-skip=^TestMutations$", "-overlay="+overlay, ".", "./sim").CombinedOutput()
+	var out []byte
+	for _, pkg := range []string{".", "./sim"} {
+		out, err = exec.CommandContext(t.Context(), "go", "test", "-vet=off", "-count=1", "-timeout=2m", "-failfast",
+			"-skip=^TestMutations$", "-overlay="+overlay, pkg).CombinedOutput()
+		if err != nil {
+			break
+		}
+	}
+	return out, err
 }
