@@ -13,8 +13,8 @@ type bench struct {
 	now  time.Time
 }
 
-// newBench returns a bench whose core, named "b", is ready and alone in the ring. The
-// core has claimed all partitions, and has no replies yet.
+// newBench returns a bench with a core named "b" that is ready and alone in the ring. It
+// has claimed all partitions, and has no replies yet.
 func newBench(t *testing.T, partitions int) (*bench, []Claim) {
 	cfg := DefaultConfig()
 	cfg.Name, cfg.Start, cfg.Partitions = "b", 10, partitions
@@ -27,7 +27,7 @@ func newBench(t *testing.T, partitions int) (*bench, []Claim) {
 	return b, only[Claim](b.wait(cfg.Debounce))
 }
 
-// newOwner returns a bench whose core owns all partitions under epoch 1.
+// newOwner returns a bench with a core that owns all partitions under epoch 1.
 func newOwner(t *testing.T, partitions int) *bench {
 	b, claims := newBench(t, partitions)
 	for _, claim := range claims {
@@ -111,7 +111,7 @@ func checkInvariants(t *testing.T, c *Core) {
 			t.Errorf("partition %d is %v without a session", p, part.phase)
 		}
 		if m := c.members.byName[part.holder.Name]; part.waitsForHolder() && (m == nil || m.Member != part.holder || !m.isAlive()) {
-			t.Errorf("partition %d waits for %v, which is no more", p, part.holder)
+			t.Errorf("partition %d waits for %v, which is not alive", p, part.holder)
 		}
 	}
 	var running []int
@@ -211,7 +211,7 @@ func testClaimLostLeaseNotClaimedBack(t *testing.T) {
 	expect(t, only[Abandon](got), Abandon{Partition: 0, Epoch: 1})
 	claims := only[Claim](got)
 	if len(claims) != 1 || claims[0].Depose != 0 {
-		t.Errorf("got %+v, want one claim that deposes nobody", claims)
+		t.Errorf("got %+v, want one claim that deposes no holder", claims)
 	}
 }
 
@@ -238,7 +238,7 @@ func testClaimUnknownHolderGetsTime(t *testing.T) {
 	}
 }
 
-// What no message has told is found in the epoch table.
+// Surveys of the epoch table find what no message says.
 func TestSurvey(t *testing.T) {
 	b := newOwner(t, 2)
 	interval := heartbeatsPerSurvey * b.core.cfg.Heartbeat
@@ -265,9 +265,9 @@ func TestConfig(t *testing.T) {
 		"no name":        func(c *Config) { c.Name = "" },
 		"no partitions":  func(c *Config) { c.Partitions = 0 },
 		"no heartbeat":   func(c *Config) { c.Heartbeat = 0 },
-		"no patience":    func(c *Config) { c.SuspectAfter = c.Heartbeat },
+		"soon suspected": func(c *Config) { c.SuspectAfter = c.Heartbeat },
 		"no debounce":    func(c *Config) { c.Debounce = 0 },
-		"rare messages":  func(c *Config) { c.Spacing = c.Heartbeat },
+		"wide spacing":   func(c *Config) { c.Spacing = c.Heartbeat },
 		"a wrong window": func(c *Config) { c.Window = -1 },
 		"no members":     func(c *Config) { c.MaxMembers = 0 },
 	} {

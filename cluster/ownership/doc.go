@@ -7,6 +7,22 @@
 // except from Config.Seed. So whole clusters of cores can be simulated (package sim does
 // that), and each failure can be repeated.
 //
+// # The parts of a core
+//
+// The Core itself has the state of the instance, the events, the timers and the messages.
+// Each of its parts has a state of its own:
+//
+//	partitions      which phase each partition is in, and what happens to its lease
+//	partitionState  one partition: its phase, and the allowed changes
+//	registry        the other members: alive, silent or gone, and their latest messages
+//	ring            the owner of each partition, and when the ring follows the members
+//	pacing          how many hand-overs run at a time, and the rests between them
+//	outbox          what the next messages have to say, and when the next one is due
+//	outage          since when the database has not replied to claims
+//
+// The registry, the ring, the pacing, the outbox and the outage give no commands and know
+// nothing of each other, except that the ring reads the registry.
+//
 // # The epoch table
 //
 // The epoch table in the database is the only truth about the owner of a partition. A
@@ -99,13 +115,13 @@
 //	any           the connection is lost                    idle          Abandon if there is a lease
 //
 // A claim that succeeds after its session has ended, or after a newer claim for the
-// partition, is released. The function transition checks each change of the phase against
-// the list of allowed changes.
+// partition, is released. Each change of the phase is checked against the list of allowed
+// changes.
 //
 // # What is left to others
 //
 // The program that runs a Core sets Config.Start to a greater value than in each earlier run
-// under the same name. For each session it declares an exclusive queue whose name contains
+// under the same name. For each session it declares an exclusive queue named by
 // name, start and session, so that the broker can be asked about it. It fences the writes.
 // It replies to each [Claim], [Consume] and [HandOver], and carries out the commands for
 // one partition in order.

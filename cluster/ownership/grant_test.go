@@ -9,7 +9,7 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 )
 
-// newAsker returns a bench whose core asks alice, the holder of all partitions under
+// newAsker returns a bench with a core that asks alice, the holder of all partitions under
 // epoch 3, for as many partitions as it may ask for at a time.
 func newAsker(t *testing.T, partitions int) (b *bench, asked []HeldLease) {
 	b, claims := newBench(t, partitions)
@@ -24,11 +24,11 @@ func newAsker(t *testing.T, partitions int) (b *bench, asked []HeldLease) {
 	b.wait(b.core.cfg.Spacing)
 	commands := b.core.Step(b.now, refusals...)
 	checkInvariants(t, b.core)
-	said := only[Broadcast](commands)
-	if len(said) != 1 {
-		t.Fatalf("%d messages ask for what %d claims were refused", len(said), len(claims))
+	sent := only[Broadcast](commands)
+	if len(sent) != 1 {
+		t.Fatalf("%d messages after %d refused claims", len(sent), len(claims))
 	}
-	return b, said[0].Message.Wants
+	return b, sent[0].Message.Wants
 }
 
 // grants delivers a message in which alice grants leases.
@@ -140,11 +140,11 @@ func testGrantOvertakenByClaim(t *testing.T) {
 	expect(t, only[Consume](got))
 	expect(t, only[Release](got))
 	if phase := b.core.partitions.states[0].phase; phase != owned {
-		t.Errorf("it is %v", phase)
+		t.Errorf("the phase is %v", phase)
 	}
 }
 
-// The new holder is told about its lease at once, and no other member is. A program
+// Only the new holder gets a message about its lease, at once. A program
 // that does not know of grants takes the message as a release, and finds its lease by a
 // claim.
 func testGrantNewHolderTold(t *testing.T) {
@@ -161,9 +161,9 @@ func testGrantNewHolderTold(t *testing.T) {
 	}
 	expect(t, sent[0].Message.Granted, heldLease(0, 2, alice), heldLease(1, 2, alice))
 	expect(t, sent[0].Message.Released, wishes...)
-	for _, said := range only[Broadcast](append(got, b.wait(time.Second)...)) {
-		if len(said.Message.Released) > 0 {
-			t.Errorf("all are told %+v", said.Message)
+	for _, sent := range only[Broadcast](append(got, b.wait(time.Second)...)) {
+		if len(sent.Message.Released) > 0 {
+			t.Errorf("broadcast: %+v", sent.Message)
 		}
 	}
 }
@@ -191,8 +191,8 @@ func testGrantUngrantedReleased(t *testing.T) {
 		t.Errorf("%+v", sent)
 	}
 	var released []HeldLease
-	for _, said := range only[Broadcast](got) {
-		released = append(released, said.Message.Released...)
+	for _, sent := range only[Broadcast](got) {
+		released = append(released, sent.Message.Released...)
 	}
 	expect(t, released, wish)
 }
@@ -205,13 +205,13 @@ func TestWishes(t *testing.T) {
 func testWishesFewAtATime(t *testing.T) {
 	b, asked := newAsker(t, 64)
 	if len(asked) != minWindow {
-		t.Fatalf("%d are asked for", len(asked))
+		t.Fatalf("%d partitions are asked for", len(asked))
 	}
 	granted := asked[0]
 	granted.Epoch, granted.Holder = 4, b.core.self
-	said := only[Broadcast](append(b.grants(2, granted), b.wait(b.core.cfg.Spacing)...))
-	if len(said) != 1 || len(said[0].Message.Wants) != minWindow || said[0].Message.Wants[0] != asked[1] {
-		t.Errorf("after one was granted: %+v", said)
+	sent := only[Broadcast](append(b.grants(2, granted), b.wait(b.core.cfg.Spacing)...))
+	if len(sent) != 1 || len(sent[0].Message.Wants) != minWindow || sent[0].Message.Wants[0] != asked[1] {
+		t.Errorf("after one was granted: %+v", sent)
 	}
 }
 
@@ -251,18 +251,18 @@ func testWishesSharePerHolder(t *testing.T) {
 	}
 }
 
-// newAskedOwner returns a bench whose core owns all partitions, for which other members
-// ask as much as they may.
+// newAskedOwner returns a bench with a core that owns all partitions. Other members ask
+// for as many as they may.
 func newAskedOwner(t *testing.T, partitions int) *bench {
 	b := newOwner(t, partitions)
-	b.core.cfg.SuspectAfter = time.Hour // they are not heard again
+	b.core.cfg.SuspectAfter = time.Hour // they send no further message
 	window := b.core.cfg.Window
 	owners := make([]string, partitions)
 	for n := range partitions / window {
-		who := firstSession(fmt.Sprintf("p%02d", n), 1)
-		b.hear(who, 1, Ready, func(m *Message) {
+		asker := firstSession(fmt.Sprintf("p%02d", n), 1)
+		b.hear(asker, 1, Ready, func(m *Message) {
 			for p := window * n; p < window*(n+1); p++ {
-				owners[p] = who.Name
+				owners[p] = asker.Name
 				m.Wants = append(m.Wants, heldLease(p, 1, b.core.self))
 			}
 		})
@@ -316,9 +316,9 @@ func testPacingRests(t *testing.T) {
 	}{
 		"one after another":                   {64, []int{5}, 100, []int{0, 15, 30, 45, 60, 75, 90}},
 		"a rest is no longer than 50 ms":      {64, []int{30}, 300, []int{0, 80, 160, 240}},
-		"what takes long holds up no other":   {64, []int{-1, 5}, 100, []int{0, 50, 65, 80, 95}},
+		"a slow one holds up no other":        {64, []int{-1, 5}, 100, []int{0, 50, 65, 80, 95}},
 		"but a window is never exceeded":      {64, []int{-1}, 2000, []int{0, 50, 100, 150}},
-		"nor is it while some come to an end": {64, []int{250, -1}, 2000, []int{0, 50, 100, 150, 300}},
+		"nor is it while some are complete":   {64, []int{250, -1}, 2000, []int{0, 50, 100, 150, 300}},
 		"the longer rest counts":              {64, []int{60, 11, 5}, 130, []int{0, 50, 110, 125}},
 		"of many partitions, a few at a time": {128, []int{5}, 40, []int{0, 0, 15, 15, 30, 30}},
 		"also of some more than 64":           {100, []int{5}, 40, []int{0, 0, 15, 15, 30, 30}},

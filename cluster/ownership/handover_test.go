@@ -50,9 +50,9 @@ func testHandOverLeavesUnasked(t *testing.T) {
 	expect(t, only[HandOver](got), HandOver{Partition: 0, Epoch: 1})
 
 	got = b.step(HandedOver{Partition: 0, Epoch: 1})
-	said := only[Broadcast](got)
-	if len(said) != 1 || said[0].Message.State != Left || len(said[0].Message.Released) != 1 {
-		t.Errorf("the last message is %+v", said)
+	sent := only[Broadcast](got)
+	if len(sent) != 1 || sent[0].Message.State != Left || len(sent[0].Message.Released) != 1 {
+		t.Errorf("the last message is %+v", sent)
 	}
 	expect(t, only[ReportState](got), ReportState{State: Left})
 	expect(t, b.step(LeaveRequested{}))

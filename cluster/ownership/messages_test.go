@@ -30,7 +30,7 @@ func testMembersReconnectsIfDeclaredGone(t *testing.T) {
 }
 
 // The newest incarnation of a name counts, and the newest message of an incarnation. A
-// member that is gone stays gone, and is told so.
+// member that is gone stays gone, and gets a message about that.
 func testMembersLateMessages(t *testing.T) {
 	b := newOwner(t, 1)
 	newer := firstSession("a", alice.Incarnation.Start+1)
@@ -52,10 +52,10 @@ func testMembersLateMessages(t *testing.T) {
 	b.step(MemberGone{Member: newer})
 	ring("b")
 	b.hear(newer, 3, Ready)
-	said := only[Broadcast](b.wait(time.Second / 2))
+	sent := only[Broadcast](b.wait(time.Second / 2))
 	ring("b")
-	if !slices.ContainsFunc(said, func(m Broadcast) bool { return slices.Contains(m.Message.Gone, newer) }) {
-		t.Errorf("%v is heard, and not told that it is gone", newer)
+	if !slices.ContainsFunc(sent, func(m Broadcast) bool { return slices.Contains(m.Message.Gone, newer) }) {
+		t.Errorf("%v sends, and no message says that it is gone", newer)
 	}
 }
 
@@ -83,7 +83,7 @@ func testMembersHostileMessages(t *testing.T) {
 	}
 	b.wait(time.Minute)
 	if len(b.core.members.byName) != 0 {
-		t.Errorf("%d members are kept that were not heard for long", len(b.core.members.byName))
+		t.Errorf("%d members are kept after a long silence", len(b.core.members.byName))
 	}
 }
 
@@ -93,7 +93,7 @@ func TestAnyEvents(t *testing.T) {
 	for seed := range uint64(150) {
 		random := rand.New(rand.NewPCG(seed, 0))
 		b, _ := newBench(t, 3)
-		who := func() Member {
+		member := func() Member {
 			names := []string{"a", "b", "c", "d"}
 			return Member{
 				Name:        names[random.IntN(len(names))],
@@ -105,12 +105,12 @@ func TestAnyEvents(t *testing.T) {
 		attempt := func() uint64 { return b.core.partitions.lastAttempt - random.Uint64N(3) }
 		leases := func() (leases []HeldLease) {
 			for range random.IntN(3) {
-				leases = append(leases, heldLease(part(), epoch(), who()))
+				leases = append(leases, heldLease(part(), epoch(), member()))
 			}
 			return leases
 		}
 		row := func() Row {
-			return Row{HeldLease: heldLease(part(), epoch(), who()), Released: random.IntN(3) == 0}
+			return Row{HeldLease: heldLease(part(), epoch(), member()), Released: random.IntN(3) == 0}
 		}
 		session := int64(1)
 		for range 400 {
@@ -124,11 +124,11 @@ func TestAnyEvents(t *testing.T) {
 					b.step(Disconnected{})
 				}
 			case 2, 3:
-				b.hear(who(), random.Int64N(100), State(random.IntN(6)), func(m *Message) {
+				b.hear(member(), random.Int64N(100), State(random.IntN(6)), func(m *Message) {
 					m.Wants, m.Released, m.Taken = leases(), leases(), leases()
 				})
 			case 4:
-				b.step(MemberGone{Member: who()})
+				b.step(MemberGone{Member: member()})
 			case 5, 6:
 				b.step(Claimed{Partition: part(), Attempt: attempt(), Epoch: epoch()})
 			case 7:

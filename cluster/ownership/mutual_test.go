@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Two members may each be told that the other is gone, though both are there. They must
+// Two members may each learn that the other is gone, although both are alive. They must
 // not work without each other until each has forgotten the other.
 func TestMutuallyGone(t *testing.T) {
 	now := time.Unix(1000, 0)

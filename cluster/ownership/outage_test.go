@@ -12,10 +12,10 @@ func TestOutage(t *testing.T) {
 		reply    time.Duration
 		want     bool
 	}{
-		"no failure":      {nil, time.Minute, false},
-		"short":           {[]time.Duration{0}, time.Second - 1, false},
-		"long":            {[]time.Duration{0}, time.Second, true},
-		"first one tells": {[]time.Duration{0, 900 * time.Millisecond}, time.Second, true},
+		"no failure":       {nil, time.Minute, false},
+		"short":            {[]time.Duration{0}, time.Second - 1, false},
+		"long":             {[]time.Duration{0}, time.Second, true},
+		"first one counts": {[]time.Duration{0, 900 * time.Millisecond}, time.Second, true},
 	} {
 		var o outage
 		for _, failure := range test.failures {

@@ -97,7 +97,7 @@ func testTableNoHistory(t *testing.T) {
 func testTableMovesLittle(t *testing.T) {
 	const partitions = 1024
 	for _, n := range []int{2, 3, 5, 10, 30} {
-		var moved, aside, total int
+		var moved, between, total int
 		before := Assign(names(n), partitions)
 		for left := range min(n, 5) {
 			gone := fmt.Sprintf("ident-%d", left)
@@ -107,14 +107,14 @@ func testTableMovesLittle(t *testing.T) {
 				if before[p] != after[p] {
 					moved++
 					if before[p] != gone {
-						aside++
+						between++
 					}
 				}
 			}
 		}
 		ideal, share := 1/float64(n), float64(moved)/float64(total)
 		t.Logf("%3d members: one of them leaves, and %4.1f %% move; the ideal is %4.1f %%; %.1f %% between others",
-			n, 100*share, 100*ideal, 100*float64(aside)/float64(total))
+			n, 100*share, 100*ideal, 100*float64(between)/float64(total))
 		if share > 1.25*ideal+0.03 {
 			t.Errorf("%d members: %.1f %% of the partitions move", n, 100*share)
 		}

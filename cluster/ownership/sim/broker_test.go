@@ -96,7 +96,7 @@ func (b *broker) send(to *connection, msg ownership.Message) {
 	}
 }
 
-// probe tells from if the queue of a member is gone.
+// probe informs from if the queue of a member is gone.
 func (b *broker) probe(from *connection, member ownership.Member) {
 	b.w.after(b.w.latency(), func() {
 		here := slices.ContainsFunc(b.connections, func(c *connection) bool { return c.member == member })

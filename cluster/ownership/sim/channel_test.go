@@ -103,7 +103,7 @@ func (i *instance) handOver(ch *channel, c ownership.HandOver) {
 func (i *instance) close(p int) {
 	ch := i.channels[p]
 	if ch == nil {
-		return // closed by a hand-over that the core has not heard of yet
+		return // closed by a hand-over that the core does not know of yet
 	}
 	ch.closed = true
 	delete(i.channels, p)

@@ -54,7 +54,7 @@ func (i *instance) unsettled(names, owners []string) string {
 		case ours && (row.Holder != status.Self || row.Released || row.Epoch != part.Epoch):
 			return fmt.Sprintf("%s owns partition %d under epoch %d, the table says %+v", status.Self, p, part.Epoch, row)
 		case ours && (w.broker.served(p) == nil || w.broker.served(p) != i.channels[p]):
-			return fmt.Sprintf("%s owns partition %d, and its messages go elsewhere", status.Self, p)
+			return fmt.Sprintf("%s owns partition %d, but another queue gets its messages", status.Self, p)
 		}
 	}
 	return ""
@@ -119,7 +119,7 @@ func (i *instance) checkBounds(commands []ownership.Command) {
 			}
 		case ownership.Broadcast:
 			if facts := len(c.Message.Released) + len(c.Message.Taken) + len(c.Message.Gone); facts > 2*partitions+names {
-				i.w.fail("%s has kept %d facts to tell", i.name, facts)
+				i.w.fail("%s has kept %d unsent facts", i.name, facts)
 			}
 		}
 	}

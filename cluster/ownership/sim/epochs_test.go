@@ -43,14 +43,14 @@ func newEpochTable(w *world) *epochTable {
 // A statement runs, and calls done at its end.
 type statement func(done func())
 
-// submit runs a statement, unless that fails. It then calls answer; known says whether
+// submit runs a statement, unless that fails. It then calls reply; known says whether
 // the outcome is known.
-func (t *epochTable) submit(s statement, answer func(known bool)) {
+func (t *epochTable) submit(s statement, reply func(known bool)) {
 	w := t.w
 	if w.chance(t.slowStatements) {
 		// The client stops waiting, but the statement goes on.
 		w.afterFault(w.between(0, 10*time.Second), func() { s(func() {}) })
-		w.afterFault(w.between(0, time.Second), func() { answer(false) })
+		w.afterFault(w.between(0, time.Second), func() { reply(false) })
 		return
 	}
 	w.after(w.latency(), func() {
@@ -58,13 +58,13 @@ func (t *epochTable) submit(s statement, answer func(known bool)) {
 		case t.up:
 			s(func() {
 				known := !w.chance(t.lostAnswers)
-				w.after(w.latency(), func() { answer(known) })
+				w.after(w.latency(), func() { reply(known) })
 			})
 		case w.chance(0.5): // refused
-			w.after(w.latency(), func() { answer(false) })
+			w.after(w.latency(), func() { reply(false) })
 		default: // hangs
 			t.hanging = append(t.hanging, s)
-			w.after(w.between(0, time.Second), func() { answer(false) })
+			w.after(w.between(0, time.Second), func() { reply(false) })
 		}
 	})
 }

@@ -80,14 +80,14 @@ func TestMoves(t *testing.T) {
 		got := w.moves(before)
 		heartbeats := len(w.instances) * (int(w.now.Sub(began)/time.Second)*10/9 + 1)
 		messages := w.count.broadcasts - before.broadcasts - heartbeats
-		told := w.count.sent - before.sent
+		direct := w.count.sent - before.sent
 		t.Logf("%-24s %4d moves, ideal %4d: %+.0f %%; %d messages to all more than heartbeats, %d to one",
-			test.name, got, test.ideal, 100*(float64(got)/float64(test.ideal)-1), messages, told)
+			test.name, got, test.ideal, 100*(float64(got)/float64(test.ideal)-1), messages, direct)
 		if got > test.ideal*5/4 {
 			t.Errorf("%s: %d partitions have moved, the ideal is %d", test.name, got, test.ideal)
 		}
-		if messages > got/2+len(w.instances)*len(w.instances) || told > got {
-			t.Errorf("%s: %d messages to all and %d to one for %d moves", test.name, messages, told, got)
+		if messages > got/2+len(w.instances)*len(w.instances) || direct > got {
+			t.Errorf("%s: %d messages to all and %d to one for %d moves", test.name, messages, direct, got)
 		}
 		if len(w.failures) > 0 {
 			t.Errorf("%s: %v", test.name, w.failures)

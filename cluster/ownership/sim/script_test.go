@@ -46,7 +46,7 @@ func TestScripts(t *testing.T) {
 					t.Fatal(err)
 				}
 			} else if got != string(text) {
-				t.Errorf("%s tells otherwise (see it with -update and git diff):\n%s", file, got)
+				t.Errorf("%s differs (see it with -update and git diff):\n%s", file, got)
 			}
 		})
 	}
@@ -54,9 +54,9 @@ func TestScripts(t *testing.T) {
 
 // runScript runs a script and returns it with what the instances did.
 func runScript(t *testing.T, script string) string {
-	var said strings.Builder
+	var trace strings.Builder
 	w := newWorld(setting{seed: 1, fixed: true, writeEvery: 100 * time.Millisecond}, func(format string, args ...any) {
-		fmt.Fprintf(&said, format+"\n", args...)
+		fmt.Fprintf(&trace, format+"\n", args...)
 	})
 	paragraphs := strings.Split(strings.TrimRight(script, "\n"), "\n\n")
 	for n, paragraph := range paragraphs {
@@ -69,8 +69,8 @@ func runScript(t *testing.T, script string) string {
 				t.Fatalf("%s: %v", strings.TrimSpace(line), err)
 			}
 		}
-		paragraphs[n] = strings.TrimSpace(commands) + "\n----\n" + strings.TrimRight(said.String(), "\n")
-		said.Reset()
+		paragraphs[n] = strings.TrimSpace(commands) + "\n----\n" + strings.TrimRight(trace.String(), "\n")
+		trace.Reset()
 	}
 	if len(w.failures) > 0 {
 		t.Errorf("%s", strings.Join(w.failures, "\n"))
