@@ -59,18 +59,18 @@ func testDialPassword(t *testing.T) {
 func testDialRefused(t *testing.T) {
 	b := testservers.RabbitMQ(t)
 	const password = "correct horse battery staple"
-	createUser(t, b, "nobody", password)
+	createUser(t, b, "noperm", password)
 	for _, c := range []struct {
 		name   string
 		change func(*Options)
-		says   string
+		want   string
 		login  bool // it is the login that is refused
 	}{
 		{"wrong password", func(o *Options) { o.Password = password }, "Login was refused", true},
 		{"wrong password by PLAIN", func(o *Options) { o.Password, o.LoginMethod = password, Plain }, "Login was refused", true},
 		{"unknown user", func(o *Options) { o.Login, o.Password = "noone", password }, "Login was refused", true},
 		{"no virtual host", func(o *Options) { o.VHost = "nowhere" }, "not found", false},
-		{"no permission", func(o *Options) { o.Login, o.Password = "nobody", password }, "refused for user", false},
+		{"no permission", func(o *Options) { o.Login, o.Password = "noperm", password }, "refused for user", false},
 		{"no such mechanism here", func(o *Options) {
 			o.LoginMethod, o.TLS = External, func() (*tls.Config, error) { return nil, nil }
 		}, "SASL", true},
@@ -90,16 +90,16 @@ func testDialRefused(t *testing.T) {
 					t.Errorf("the password is in %s", text)
 				}
 			}
-			if !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), string(LoggingIn)) {
-				t.Errorf("error %q does not say %q", err, c.says)
+			if !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), string(LoggingIn)) {
+				t.Errorf("error %q does not say %q", err, c.want)
 			}
 		})
 	}
 }
 
 func testDialWrongOptions(t *testing.T) {
-	good := Options{Host: "broker.invalid", Port: 5672, VHost: "/", LoginMethod: Plain, Login: "u", Password: "p", Heartbeat: time.Second}
-	if err := good.check(); err != nil {
+	valid := Options{Host: "broker.invalid", Port: 5672, VHost: "/", LoginMethod: Plain, Login: "u", Password: "p", Heartbeat: time.Second}
+	if err := valid.check(); err != nil {
 		t.Fatal(err)
 	}
 	for name, change := range map[string]func(*Options){
@@ -119,7 +119,7 @@ func testDialWrongOptions(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := good
+			o := valid
 			change(&o)
 			_, err := Dial(testContext(t), o)
 			if dialErr, ok := errors.AsType[*DialError](err); !ok || dialErr.Stage != Preparing || !Refused(err) {

@@ -14,7 +14,7 @@
 //     application wants to read.
 //   - [ReplyChecker] tells whether a reply to a request's reply_to is safe. RabbitMQ closes
 //     the connection of a client that publishes to a forged direct reply-to name and, in
-//     some versions, to a genuine one whose node has gone.
+//     some versions, to a genuine one of a node that is gone.
 //
 // What it leaves to others: when to connect again, and what to declare, consume and publish.
 // Some ways of publishing end the connection too: the library closes it over a short string

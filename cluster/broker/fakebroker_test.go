@@ -14,7 +14,7 @@ import (
 // A turn is a reply of a broker, sent after a number of methods from the client.
 type turn struct {
 	methods int
-	answer  []byte
+	reply   []byte
 }
 
 // logIn has the turns of a broker until the virtual host is open.
@@ -46,7 +46,7 @@ func playBroker(conn net.Conn, turns []turn) error {
 				return err
 			}
 		}
-		if _, err := conn.Write(t.answer); err != nil {
+		if _, err := conn.Write(t.reply); err != nil {
 			return err
 		}
 	}

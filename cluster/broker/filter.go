@@ -51,7 +51,7 @@ type filter struct {
 	pass, cut, passAfter int
 	inFrame              bool // the end octet is still to come
 
-	// wanted has, for each channel whose latest message has an oversized body, how many
+	// wanted has, for each channel with an oversized body in its latest message, how many
 	// bytes of that body still pass.
 	wanted map[uint16]int
 }

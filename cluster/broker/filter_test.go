@@ -73,7 +73,7 @@ func testFilterReadablePasses(t *testing.T) {
 	})
 }
 
-// Messages whose frames alternate between channels keep their first bytes.
+// Messages keep their first bytes if the frames of channels alternate.
 func testFilterLongBodiesCut(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		maxBody := rapid.IntRange(1, 2000).Draw(t, "maxBody")
@@ -185,7 +185,7 @@ func testFilterHeadersRemoved(t *testing.T) {
 }
 
 func testFilterNotAmqp(t *testing.T) {
-	good := frame(frameMethod, 1, []byte("good"))
+	valid := frame(frameMethod, 1, []byte("valid"))
 	badEnd := frame(frameBody, 1, []byte("x"))
 	badEnd[len(badEnd)-1] = 0
 	for _, c := range []struct {
@@ -206,12 +206,12 @@ func testFilterNotAmqp(t *testing.T) {
 		{"no properties at all", frame(frameHeader, 1, nil)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := filterAll(bytes.NewReader(slices.Concat(good, c.bad, good)), 0, nil)
+			got, err := filterAll(bytes.NewReader(slices.Concat(valid, c.bad, valid)), 0, nil)
 			if !errors.Is(err, ErrNotAMQP) {
 				t.Errorf("error %v", err)
 			}
-			if !bytes.HasPrefix(got, good) {
-				t.Errorf("what came before is missing: %q", got)
+			if !bytes.HasPrefix(got, valid) {
+				t.Errorf("the valid frame before is missing: %q", got)
 			}
 		})
 	}

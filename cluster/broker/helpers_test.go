@@ -95,7 +95,7 @@ func receive(t testing.TB, deliveries <-chan amqp.Delivery) amqp.Delivery {
 	panic("unreachable")
 }
 
-// A rawClient speaks AMQP byte by byte, so that it can send what no library sends.
+// A rawClient speaks AMQP byte by byte, so that it can send frames that no library sends.
 type rawClient struct {
 	t    testing.TB
 	conn net.Conn

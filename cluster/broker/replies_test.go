@@ -66,16 +66,16 @@ func testReplyCheckerDirectReplyArrives(t *testing.T) {
 			if err := replies.Check(testContext(t), c.replyTo, redelivered); err != nil {
 				t.Fatalf("%q: %v", c.replyTo, err)
 			}
-			if err := ch.Publish("", c.replyTo, false, false, amqp.Publishing{Body: []byte("answer")}); err != nil {
+			if err := ch.Publish("", c.replyTo, false, false, amqp.Publishing{Body: []byte("reply")}); err != nil {
 				t.Fatal(err)
 			}
 			select {
 			case d := <-c.replies:
-				if string(d.Body) != "answer" {
-					t.Errorf("%q instead of the answer", d.Body)
+				if string(d.Body) != "reply" {
+					t.Errorf("received %q, want the reply", d.Body)
 				}
 			case <-time.After(patience):
-				t.Fatal("no answer came")
+				t.Fatal("no reply was received")
 			}
 		}
 	}
@@ -120,7 +120,7 @@ func testReplyCheckerConnectionSurvives(t *testing.T) {
 	flush()
 	t.Logf("of %d, %d were refused", total, refused)
 	if refused == 0 || refused == total {
-		t.Error("the forgeries are no good")
+		t.Error("the forgeries are not valid names")
 	}
 }
 
@@ -185,9 +185,9 @@ func testReplyCheckerWithoutItConnectionIsLost(t *testing.T) {
 }
 
 func testReplyCheckerSlowNameIsUnsafe(t *testing.T) {
-	afterPublish := func(answer []byte) Options {
+	afterPublish := func(reply []byte) Options {
 		return optionsAt(t, listen(t, func(conn net.Conn) {
-			playBroker(conn, slices.Concat(logIn, []turn{{1, method(1, 20, 11, long(nil))}, {1, answer}})) // channel.open-ok
+			playBroker(conn, slices.Concat(logIn, []turn{{1, method(1, 20, 11, long(nil))}, {1, reply}})) // channel.open-ok
 			io.Copy(io.Discard, conn)
 		}))
 	}
@@ -241,7 +241,7 @@ func (b *brokerOf) expectTries(t *testing.T, want ...string) {
 
 func on(node string) string { return directReplyTo(process(node, 7, 7, 7)) }
 
-// today is a release whose names are all known.
+// today is a release with only known names.
 var today = brokerVersion{knownForm: true, wideIDs: true}
 
 func testReplyCheckerOneProbePerNode(t *testing.T) {
@@ -369,6 +369,6 @@ func testReplyCheckerNamesOfOtherVersionsRefused(t *testing.T) {
 		}
 	}
 	if got := versionOf(amqp.Table{}); got != (brokerVersion{}) {
-		t.Errorf("a broker that tells nothing: %+v", got)
+		t.Errorf("a broker without properties: %+v", got)
 	}
 }

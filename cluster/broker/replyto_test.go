@@ -61,12 +61,12 @@ func testCheckReplyToForgedNamesRefused(t *testing.T) {
 	const hashed = "reply@19375604"
 	real := realDirectNames["RabbitMQ 3.10.8, Erlang 25"]
 	first, second, _ := strings.Cut(strings.TrimPrefix(real, directQueue+"."), ".")
-	good := process(hashed, 710, 0, 1795446352)
-	if got := directReplyTo(good); got != real {
+	valid := process(hashed, 710, 0, 1795446352)
+	if got := directReplyTo(valid); got != real {
 		t.Fatalf("%q is not laid out as %q", got, real)
 	}
 	with := func(at int, b byte) []byte {
-		changed := slices.Clone(good)
+		changed := slices.Clone(valid)
 		changed[at] = b
 		return changed
 	}
@@ -106,7 +106,7 @@ func testCheckReplyToForgedNamesRefused(t *testing.T) {
 		"a hash that is none":   directReplyTo(process("reply@134217728", 710, 0, 1)),
 		"a huge hash":           directReplyTo(process("reply@99999999999999999999", 710, 0, 1)),
 		"no node":               directReplyTo(process("", 710, 0, 1)),
-		"surplus":               directReplyTo(append(slices.Clone(good), 0)),
+		"surplus":               directReplyTo(append(slices.Clone(valid), 0)),
 		"nothing but a version": directReplyTo([]byte{131}),
 		"an integer":            directReplyTo([]byte{131, 97, 1}),
 		"an atom":               directReplyTo([]byte{131, 119, 3, 'x', 'y', 'z'}),
@@ -121,7 +121,7 @@ func testCheckReplyToForgedNamesRefused(t *testing.T) {
 	}
 }
 
-// A name that passes contains nothing but what a broker puts there.
+// An accepted name contains only what a broker puts there.
 func FuzzReplyTo(f *testing.F) {
 	for _, name := range realDirectNames {
 		f.Add(name)

@@ -32,7 +32,7 @@ func array(n int, element ...byte) []byte {
 	return entry("x", 'A', long(bytes.Repeat(element, n))...)
 }
 
-// hostile has headers that RabbitMQ accepts, named by what is special about them.
+// hostile has headers that RabbitMQ accepts, by their special property.
 var hostile = []struct {
 	name      string
 	table     []byte
@@ -244,7 +244,7 @@ func testConnectionSurvivesAnyBodySize(t *testing.T) {
 	sender := dialRaw(t, b)
 	largest := 100 << 20
 	if isRabbitMQ4(conn) {
-		largest = 16 << 20 // that it takes, unless told otherwise
+		largest = 16 << 20 // that it takes by default
 	}
 
 	for _, size := range []int{0, 1, frameMax - frameOverhead, maxBody, maxBody + 1, maxBody + 2, 10 << 20, largest} {
@@ -257,10 +257,10 @@ func testConnectionSurvivesAnyBodySize(t *testing.T) {
 
 		d := receive(t, deliveries)
 		if want := body[:min(size, maxBody+1)]; d.CorrelationId != "id" || !bytes.Equal(d.Body, want) {
-			t.Errorf("of %d bytes came %d, want %d", size, len(d.Body), len(want))
+			t.Errorf("%d of %d bytes were received, want %d", len(d.Body), size, len(want))
 		}
 		if d := receive(t, deliveries); d.CorrelationId != "next" || string(d.Body) != "next" {
-			t.Errorf("after %d bytes came %q", size, d.Body)
+			t.Errorf("after %d bytes, received %q", size, d.Body)
 		}
 		if got, want := filtered.take(), size > maxBody+1; len(got) > 0 != want {
 			t.Errorf("of %d bytes: filtered: %q", size, got)

@@ -39,13 +39,13 @@ func TestTLS(t *testing.T) {
 		}
 	}
 
-	good := Options{
+	valid := Options{
 		Host: b.Host, Port: b.TLSPort, VHost: "/",
 		LoginMethod: Plain, Login: b.User, Password: b.Password, Heartbeat: 5 * time.Second,
 	}
 	trusting := tls.Config{RootCAs: ours.pool(), ServerName: "rabbit.test"}
 	with := func(change func(*Options, *tls.Config)) Options {
-		o, c := good, trusting.Clone()
+		o, c := valid, trusting.Clone()
 		o.TLS = func() (*tls.Config, error) { return c, nil }
 		if change != nil {
 			change(&o, c)
@@ -84,9 +84,9 @@ func TestTLS(t *testing.T) {
 		{"TLS 1.1", Securing, func(_ *Options, c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 }},
 		{"a port without TLS", Securing, func(o *Options, _ *tls.Config) { o.Port = b.Port }},
 		{"login by certificate without one", LoggingIn, func(o *Options, _ *tls.Config) { o.LoginMethod = External }},
-		{"login by certificate as nobody", LoggingIn, func(o *Options, c *tls.Config) {
+		{"login by certificate as an unknown user", LoggingIn, func(o *Options, c *tls.Config) {
 			o.LoginMethod = External
-			c.Certificates = []tls.Certificate{ours.issue(t, "nobody.test")}
+			c.Certificates = []tls.Certificate{ours.issue(t, "unknown.test")}
 		}},
 		{"a certificate from an unknown authority", LoggingIn, func(o *Options, c *tls.Config) {
 			// Go does not send it, because the broker asks for other ones.

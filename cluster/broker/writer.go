@@ -21,7 +21,7 @@ type batchWriter struct {
 	mu       sync.Mutex // guards the following fields
 	changed  sync.Cond  // signals a change of one of them
 	waiting  []byte
-	reusable []byte // the latest written bytes, whose memory is used again
+	reusable []byte // the latest written bytes; the memory is used again
 	busy     bool   // a write to the socket is in progress
 	closed   bool   // no further bytes are accepted
 	err      error  // why nothing more can be written

@@ -75,14 +75,14 @@ func missingNames(reports map[string]Report) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// RequestDrain asks the named instance to hand over its partitions and to claim none
-// (yes is true), or to take part again (yes is false). It returns nil when the instance
-// has accepted the request. If no instance accepts it before ctx ends, the error is
+// RequestDrain asks the named instance to hand over its partitions and to claim none or,
+// if drain is false, to take part again. It returns nil when the instance has accepted
+// the request. If no instance accepts it before ctx ends, the error is
 // [ErrNoInstance], possibly together with ctx's error. RequestDrain opens a channel of
 // its own.
-func RequestDrain(ctx context.Context, conn *amqp.Connection, name string, yes bool) error {
+func RequestDrain(ctx context.Context, conn *amqp.Connection, name string, drain bool) error {
 	kind := typeUndrain
-	if yes {
+	if drain {
 		kind = typeDrain
 	}
 	err := sendUntilAnswered(ctx, conn, kind, request{Instance: name}, 0, func(d *amqp.Delivery) (done bool) {

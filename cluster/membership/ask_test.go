@@ -16,9 +16,9 @@ import (
 	"github.com/glotpod/ident/cluster/ownership"
 )
 
-func describe(who ownership.Member, others ...ownership.Member) func(*membership.Options) {
+func describe(self ownership.Member, others ...ownership.Member) func(*membership.Options) {
 	return func(o *membership.Options) {
-		o.Report = func() membership.Report { return report(who, others...) }
+		o.Report = func() membership.Report { return report(self, others...) }
 	}
 }
 
@@ -58,10 +58,10 @@ func testAskStatusAllReports(t *testing.T) {
 	full.SharedRequestsPerSecond, full.CachedUsers = 12.25, 7
 	full.Counters = membership.Counters{Forwarded: 1, Misrouted: 2, Fenced: 3, DatabaseRoundTrips: 4}
 	var asked sync.WaitGroup
-	for who, r := range map[ownership.Member]membership.Report{a: report(a, b), b: full, c: report(c, a, b)} {
+	for self, r := range map[ownership.Member]membership.Report{a: report(a, b), b: full, c: report(c, a, b)} {
 		asked.Add(1)
 		var once sync.Once
-		s.join(who, func(o *membership.Options) {
+		s.join(self, func(o *membership.Options) {
 			o.Report = func() membership.Report {
 				once.Do(asked.Done)
 				return r
@@ -212,7 +212,7 @@ func testAskStatusContextOrConnectionEnds(t *testing.T) {
 		o.Report = func() membership.Report { <-over; return membership.Report{} }
 	})
 	if _, err := membership.AskStatus(soon(t), s.connect().Connection); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, membership.ErrNoInstance) {
-		t.Errorf("nobody answers: %v", err)
+		t.Errorf("no instance replies: %v", err)
 	}
 	silent := s.connect()
 	silent.socket.stop()
@@ -235,11 +235,11 @@ func testRequestDrainNamedInstanceOnly(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	a, b := s.join(member("a", 1, 1), nil), s.join(member("b", 1, 1), nil)
-	for _, yes := range []bool{true, false} {
-		if err := membership.RequestDrain(inTime(t), s.connect().Connection, "b", yes); err != nil {
+	for _, drain := range []bool{true, false} {
+		if err := membership.RequestDrain(inTime(t), s.connect().Connection, "b", drain); err != nil {
 			t.Fatal(err)
 		}
-		if got := receive(t, b.drains); got != yes {
+		if got := receive(t, b.drains); got != drain {
 			t.Errorf("drain: %v", got)
 		}
 	}
@@ -247,7 +247,7 @@ func testRequestDrainNamedInstanceOnly(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	if len(a.drains) > 0 {
-		t.Error("another one was drained")
+		t.Error("another instance was drained")
 	}
 }
 

@@ -8,7 +8,7 @@ func BenchmarkBroadcast(b *testing.B) {
 	from, to := s.join(member("a", 1, 1), nil), s.join(member("b", 1, 1), nil)
 	seq := int64(0)
 	for b.Loop() {
-		from.Broadcast(message(from.who, seq))
+		from.Broadcast(message(from.self, seq))
 		to.next()
 		from.next()
 		seq++
@@ -20,7 +20,7 @@ func BenchmarkProbe(b *testing.B) {
 	s := newSite(b)
 	p := s.join(member("a", 1, 1), nil)
 	for b.Loop() {
-		p.Probe(member("nobody", 1, 1))
+		p.Probe(member("unknown", 1, 1))
 		p.next()
 		p.flush() // the question is closed
 	}

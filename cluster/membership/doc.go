@@ -16,7 +16,7 @@
 //     arrives.
 //   - The methods that carry out ownership's commands do not wait for the broker.
 //   - A message that is not one of this package's has no effect except a log line, at
-//     most one per minute, whoever publishes it to the exchange or to a member's queue.
+//     most one per minute, also if a client publishes it to a member's queue.
 //
 // # What is trusted
 //

@@ -48,15 +48,15 @@ func testSendQueueOneProbePerMember(t *testing.T) {
 		return len(o.waiting)
 	}
 	if first, second := ask(), ask(); first != 1 || second != 1 {
-		t.Error("a second one waits")
+		t.Error("a second probe waits")
 	}
 	o.take()
 	if ask() != 0 {
-		t.Error("a second one before the answer to the first")
+		t.Error("a second probe before the reply to the first")
 	}
 	o.confirmOldest()
 	if ask() != 1 {
-		t.Error("none after the answer")
+		t.Error("no probe after the reply")
 	}
 }
 
@@ -109,9 +109,9 @@ func testDecodeMessageLargestFits(t *testing.T) {
 	var all []ownership.HeldLease
 	var gone []ownership.Member
 	for p := range 1024 {
-		who := ownership.Member{Name: strings.Repeat("n", 63), Incarnation: ownership.Incarnation{Start: 1 << 40, Session: 1 << 20}}
-		all = append(all, ownership.HeldLease{Lease: partition.Lease{Partition: p, Epoch: 1 << 40}, Holder: who})
-		gone = append(gone, who)
+		holder := ownership.Member{Name: strings.Repeat("n", 63), Incarnation: ownership.Incarnation{Start: 1 << 40, Session: 1 << 20}}
+		all = append(all, ownership.HeldLease{Lease: partition.Lease{Partition: p, Epoch: 1 << 40}, Holder: holder})
+		gone = append(gone, holder)
 	}
 	body := encodeMessage(ownership.Message{From: gone[0], State: ownership.Ready, Wants: all, Granted: all, Released: all, Taken: all, Gone: gone})
 	if _, err := decodeMessage(body); err != nil {
@@ -120,14 +120,14 @@ func testDecodeMessageLargestFits(t *testing.T) {
 }
 
 func testDecodeMessageImpossibleRefused(t *testing.T) {
-	who := MemberID{Name: "a", Start: 1, Session: 1}
-	good := func() heartbeat {
+	id := MemberID{Name: "a", Start: 1, Session: 1}
+	valid := func() heartbeat {
 		return heartbeat{
-			envelope: envelope{V: 1}, From: who, State: "ready", Parameters: Parameters{Partitions: 64, QueueType: "quorum"},
-			Wants: []lease{{Partition: 1, Epoch: 1, Holder: who}}, Gone: []MemberID{who},
+			envelope: envelope{V: 1}, From: id, State: "ready", Parameters: Parameters{Partitions: 64, QueueType: "quorum"},
+			Wants: []lease{{Partition: 1, Epoch: 1, Holder: id}}, Gone: []MemberID{id},
 		}
 	}
-	if _, err := decodeMessage(encodeBody(good())); err != nil {
+	if _, err := decodeMessage(encodeBody(valid())); err != nil {
 		t.Fatal(err)
 	}
 	for what, spoil := range map[string]func(*heartbeat){
@@ -145,15 +145,15 @@ func testDecodeMessageImpossibleRefused(t *testing.T) {
 		"a partition beyond":        func(h *heartbeat) { h.Wants[0].Partition = maxPartitions },
 		"an epoch below 0":          func(h *heartbeat) { h.Wants[0].Epoch = -1 },
 		"a holder without a name":   func(h *heartbeat) { h.Wants[0].Holder.Name = "" },
-		"an impossible grant":       func(h *heartbeat) { h.Granted = []lease{{Partition: -1, Holder: who}} },
-		"an impossible release":     func(h *heartbeat) { h.Released = []lease{{Partition: -1, Holder: who}} },
-		"an impossible taking":      func(h *heartbeat) { h.Taken = []lease{{Partition: -1, Holder: who}} },
+		"an impossible grant":       func(h *heartbeat) { h.Granted = []lease{{Partition: -1, Holder: id}} },
+		"an impossible release":     func(h *heartbeat) { h.Released = []lease{{Partition: -1, Holder: id}} },
+		"an impossible taking":      func(h *heartbeat) { h.Taken = []lease{{Partition: -1, Holder: id}} },
 		"too many leases":           func(h *heartbeat) { h.Wants = make([]lease, maxPartitions+1) },
 		"too many gone":             func(h *heartbeat) { h.Gone = make([]MemberID, maxPartitions+1) },
 		"an impossible one is gone": func(h *heartbeat) { h.Gone[0].Name = "\n" },
 		"a body that is too long":   func(h *heartbeat) { h.Parameters.QueueType = strings.Repeat("x", maxBody) },
 	} {
-		h := good()
+		h := valid()
 		spoil(&h)
 		if msg, err := decodeMessage(encodeBody(h)); err == nil {
 			t.Errorf("%s: %+v", what, msg)

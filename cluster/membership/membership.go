@@ -29,9 +29,9 @@ type Options struct {
 	// [ownership.MemberGone]. It must not block. It is called from two goroutines.
 	OnEvent func(ownership.Event)
 
-	// OnDrain is called if an operator asks this instance to drain (true), or to take
-	// part again (false). It must not block.
-	OnDrain func(yes bool)
+	// OnDrain is called if an operator asks this instance to drain, or to take part
+	// again (drain is false). It must not block.
+	OnDrain func(drain bool)
 
 	Log *zap.Logger
 }

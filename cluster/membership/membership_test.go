@@ -40,7 +40,7 @@ func TestLoss(t *testing.T) {
 		{"its queue is deleted", func(p *peer) { // only the owner's connection can delete it
 			channel, err := p.link.Channel()
 			if err == nil {
-				_, err = channel.QueueDelete(membership.QueueOf(p.who), false, false, false)
+				_, err = channel.QueueDelete(membership.QueueOf(p.self), false, false, false)
 			}
 			if err != nil {
 				p.t.Error(err)
@@ -54,7 +54,7 @@ func TestLoss(t *testing.T) {
 			if err != nil {
 				p.t.Error(err)
 			}
-			p.Broadcast(message(p.who, 1))
+			p.Broadcast(message(p.self, 1))
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -65,8 +65,8 @@ func TestLoss(t *testing.T) {
 			}
 			c.lose(p)
 			t.Log(p.awaitLoss())
-			p.Broadcast(message(p.who, 1))
-			p.Probe(p.who)
+			p.Broadcast(message(p.self, 1))
+			p.Probe(p.self)
 			if err := p.Flush(t.Context()); err == nil {
 				t.Error("flushed over a lost membership")
 			}
@@ -85,11 +85,11 @@ func testJoinOncePerIncarnation(t *testing.T) {
 	s := newSite(t)
 	p := s.join(member("a", 1, 1), nil)
 	other := s.connect()
-	_, err := membership.Join(t.Context(), other.Connection, membership.Options{Self: p.who, Log: zapTest(t)})
+	_, err := membership.Join(t.Context(), other.Connection, membership.Options{Self: p.self, Log: zapTest(t)})
 	if refusal, ok := errors.AsType[*amqp.Error](err); !ok || refusal.Code != amqp.ResourceLocked {
 		t.Errorf("%v", err)
 	}
-	p.Broadcast(message(p.who, 1)) // the first one still works
+	p.Broadcast(message(p.self, 1)) // the first one still works
 	p.next()
 }
 
@@ -118,9 +118,9 @@ func testCloseWaitsForCallbacks(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	for what, cause := range map[string]func(*peer){
-		"Event, of what was heard": func(p *peer) { p.Broadcast(message(p.who, 1)) },
-		"Event, of who is gone":    func(p *peer) { p.Probe(member("nobody", 1, 1)) },
-		"Describe":                 func(p *peer) { membership.AskStatus(soon(t), s.connect().Connection) },
+		"event: message received": func(p *peer) { p.Broadcast(message(p.self, 1)) },
+		"event: member gone":      func(p *peer) { p.Probe(member("unknown", 1, 1)) },
+		"Describe":                func(p *peer) { membership.AskStatus(soon(t), s.connect().Connection) },
 	} {
 		entered, leave := make(chan struct{}, 10), make(chan struct{})
 		wait := func() {
@@ -158,8 +158,8 @@ func testCloseConcurrentUnderLoad(t *testing.T) {
 		for i := range int64(8) {
 			busy.Go(func() {
 				for seq := range int64(100) {
-					p.Broadcast(message(p.who, seq))
-					p.Probe(member("nobody", seq, i))
+					p.Broadcast(message(p.self, seq))
+					p.Probe(member("unknown", seq, i))
 				}
 				p.Close()
 			})
@@ -179,7 +179,7 @@ func TestHostilePublisher(t *testing.T) {
 	p := s.join(member("a", 1, 1), nil)
 	channel := s.channel()
 	publish := func(kind, body, replyTo, correlation string) {
-		for _, to := range []struct{ exchange, key string }{{membership.Exchange, ""}, {"", membership.QueueOf(p.who)}} {
+		for _, to := range []struct{ exchange, key string }{{membership.Exchange, ""}, {"", membership.QueueOf(p.self)}} {
 			err := channel.Publish(to.exchange, to.key, false, false, amqp.Publishing{
 				Type: kind, Body: []byte(body), ReplyTo: replyTo, CorrelationId: correlation,
 				Headers: amqp.Table{"nested": amqp.Table{"x": []byte{0}}},
@@ -205,9 +205,9 @@ func TestHostilePublisher(t *testing.T) {
 		publish("status", `{"v":1}`, replyTo, "")
 		publish("drain", `{"v":1,"instance":"a"}`, replyTo, "")
 	}
-	publish("status", `{"v":1}`, "glotpod.ident.reply/nobody", strings.Repeat("\xff", 255))
-	publish("status", `{"v":1}`, "glotpod.ident.reply/nobody", "fine") // the reply has no receiver
-	publish("drain", `{"v":1,"instance":"b"}`, "glotpod.ident.reply/nobody", "")
+	publish("status", `{"v":1}`, "glotpod.ident.reply/unknown", strings.Repeat("\xff", 255))
+	publish("status", `{"v":1}`, "glotpod.ident.reply/unknown", "fine") // the reply has no receiver
+	publish("drain", `{"v":1,"instance":"b"}`, "glotpod.ident.reply/unknown", "")
 
 	publish("heartbeat", `{"v":2,`+from+`,"seq":6,"state":"ready"}`, "", "")
 

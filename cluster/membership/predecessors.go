@@ -34,7 +34,7 @@ type predecessorStopper struct {
 	channel   *amqp.Channel
 	returned  chan amqp.Return
 	confirmed chan amqp.Confirmation
-	running   map[string]ownership.Member // those whose queue may still be there, by queue
+	running   map[string]ownership.Member // their queues may still exist; by queue
 	body      []byte
 }
 
@@ -48,7 +48,7 @@ func (s *predecessorStopper) run(ctx context.Context, conn *amqp.Connection, eve
 		within(ctx, conn, s.channel.Close) // on an error, the channel is closed as well
 	}()
 	for {
-		if err := within(ctx, conn, s.tellAll); err != nil {
+		if err := within(ctx, conn, s.notifyAll); err != nil {
 			return err
 		}
 		if len(s.running) == 0 {
@@ -73,9 +73,9 @@ func (s *predecessorStopper) open(conn *amqp.Connection) (err error) {
 	return nil
 }
 
-// tellAll sends a message to each predecessor that may be running, one after another, and
-// removes those whose queue is gone.
-func (s *predecessorStopper) tellAll() error {
+// notifyAll sends a message to each predecessor that may be running, one after another.
+// It removes a predecessor if its queue is gone.
+func (s *predecessorStopper) notifyAll() error {
 	for queue := range s.running {
 		err := s.channel.Publish("", queue, true, false, amqp.Publishing{
 			Type:        typeHeartbeat,

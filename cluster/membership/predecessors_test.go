@@ -14,13 +14,13 @@ import (
 // connection of p.
 func superseded(t *testing.T, p *peer) {
 	cfg := ownership.DefaultConfig()
-	cfg.Name, cfg.Start, cfg.Partitions, cfg.QueueType = p.who.Name, p.who.Incarnation.Start, 4, "quorum"
+	cfg.Name, cfg.Start, cfg.Partitions, cfg.QueueType = p.self.Name, p.self.Incarnation.Start, 4, "quorum"
 	core, err := ownership.New(cfg)
 	if err != nil {
 		t.Error(err)
 		return
 	}
-	core.Step(time.Now(), ownership.Connected{Session: p.who.Incarnation.Session})
+	core.Step(time.Now(), ownership.Connected{Session: p.self.Incarnation.Session})
 	for e := range p.events {
 		for _, command := range core.Step(time.Now(), e) {
 			if stop, ok := command.(ownership.Stop); ok {
@@ -46,7 +46,7 @@ func testStopPredecessorsAllEnd(t *testing.T) {
 	var before []ownership.Member
 	for start := range int64(2) {
 		p := s.join(member("a", start+1, 1), nil)
-		before = append(before, p.who)
+		before = append(before, p.self)
 		go func() {
 			superseded(t, p)
 			ended <- struct{}{}
@@ -64,7 +64,7 @@ func testStopPredecessorsAllEnd(t *testing.T) {
 		receive(t, ended)
 	}
 	if len(other.events) > 0 {
-		t.Errorf("another instance has heard of it: %v", other.next())
+		t.Errorf("another instance received %v", other.next())
 	}
 	if err := membership.StopPredecessors(ctx, s.connect().Connection, member("a", 3, 1), nil, time.Hour); err != nil {
 		t.Error(err)
@@ -76,22 +76,22 @@ func testStopPredecessorsWaitsUntilContextEnds(t *testing.T) {
 	s := newSite(t)
 	p := s.join(member("a", 1, 1), nil)
 	ctx, cancel := context.WithCancel(t.Context())
-	heard := make(chan struct{})
+	received := make(chan struct{})
 	go func() {
-		defer close(heard)
+		defer close(received)
 		for range 3 { // the message is repeated
 			p.next()
 		}
 		cancel()
 	}()
 	l := s.connect()
-	err := membership.StopPredecessors(ctx, l.Connection, member("a", 2, 1), []ownership.Member{p.who}, time.Millisecond)
-	<-heard
+	err := membership.StopPredecessors(ctx, l.Connection, member("a", 2, 1), []ownership.Member{p.self}, time.Millisecond)
+	<-received
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 	l.Close()
-	if err := membership.StopPredecessors(t.Context(), l.Connection, member("a", 2, 1), []ownership.Member{p.who}, time.Millisecond); err == nil {
+	if err := membership.StopPredecessors(t.Context(), l.Connection, member("a", 2, 1), []ownership.Member{p.self}, time.Millisecond); err == nil {
 		t.Error("no error over a closed connection")
 	}
 }

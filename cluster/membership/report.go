@@ -25,7 +25,7 @@ type Report struct {
 	Parameters Parameters `json:"parameters"`
 
 	Members    []KnownMember     `json:"members"`    // the other members, sorted by name
-	Partitions []ServedPartition `json:"partitions"` // those whose lease it holds, sorted by number
+	Partitions []ServedPartition `json:"partitions"` // the served partitions, sorted by number
 
 	SharedRequestsPerSecond float64  `json:"shared_requests_per_second"` // taken from the shared queue
 	CachedUsers             int      `json:"warm_users"`                 // in memory
@@ -41,7 +41,7 @@ type KnownMember struct {
 	Alive bool   `json:"alive"`
 }
 
-// A ServedPartition is a partition whose lease a member holds.
+// A ServedPartition is a partition of which a member holds the lease.
 type ServedPartition struct {
 	Partition         int     `json:"partition"`
 	Phase             string  `json:"phase"`

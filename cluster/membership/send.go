@@ -172,7 +172,7 @@ func (m *Membership) runConfirmations() {
 	}
 }
 
-// probedMember returns the member whose open probe went to the queue.
+// probedMember returns the member that the open probe to the queue is for.
 func (m *Membership) probedMember(queue string) (ownership.Member, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -22,18 +22,18 @@ func testSendOneMemberInOrder(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	a, b, c := s.join(member("a", 1, 1), nil), s.join(member("b", 2, 1), nil), s.join(member("c", 3, 1), nil)
-	a.Send(member("b", 2, 0), message(a.who, 0)) // gone; the message is dropped
-	a.Broadcast(message(a.who, 1))
-	a.Send(b.who, message(a.who, 2))
-	a.Broadcast(message(a.who, 3))
+	a.Send(member("b", 2, 0), message(a.self, 0)) // gone; the message is dropped
+	a.Broadcast(message(a.self, 1))
+	a.Send(b.self, message(a.self, 2))
+	a.Broadcast(message(a.self, 3))
 	a.flush()
-	for _, heard := range []struct {
+	for _, want := range []struct {
 		by   *peer
 		seqs []int64
 	}{{b, []int64{1, 2, 3}}, {c, []int64{1, 3}}} {
-		for _, seq := range heard.seqs {
-			if got := heard.by.next().(ownership.MessageReceived).Message; !reflect.DeepEqual(got, message(a.who, seq)) {
-				t.Errorf("%v heard %v, not %d", heard.by.who, got, seq)
+		for _, seq := range want.seqs {
+			if got := want.by.next().(ownership.MessageReceived).Message; !reflect.DeepEqual(got, message(a.self, seq)) {
+				t.Errorf("%v received %v, want number %d", want.by.self, got, seq)
 			}
 		}
 	}
@@ -48,7 +48,7 @@ func testSendBroadcastWholeAndInOrder(t *testing.T) {
 	for _, p := range []*peer{a, b} {
 		broadcasting.Go(func() {
 			for seq := range int64(n) {
-				p.Broadcast(message(p.who, seq))
+				p.Broadcast(message(p.self, seq))
 				if seq%100 == 0 {
 					p.flush() // otherwise the oldest may be dropped
 				}
@@ -58,13 +58,13 @@ func testSendBroadcastWholeAndInOrder(t *testing.T) {
 	}
 	broadcasting.Wait()
 	for _, p := range []*peer{a, b} {
-		heard := make(map[ownership.Member]int64)
+		received := make(map[ownership.Member]int64)
 		for range 2 * n {
 			got := p.next().(ownership.MessageReceived).Message
-			if want := message(got.From, heard[got.From]); !reflect.DeepEqual(got, want) {
-				t.Fatalf("%v heard %v, not %v", p.who, got, want)
+			if want := message(got.From, received[got.From]); !reflect.DeepEqual(got, want) {
+				t.Fatalf("%v received %v, want %v", p.self, got, want)
 			}
-			heard[got.From]++
+			received[got.From]++
 		}
 	}
 }
@@ -79,18 +79,18 @@ func testProbeLostConnection(t *testing.T) {
 	s := newSite(t)
 	a, b := s.join(member("a", 1, 1), nil), s.join(member("b", 2, 1), nil)
 	for range 10 {
-		a.Probe(b.who)
-		a.Probe(a.who)
+		a.Probe(b.self)
+		a.Probe(a.self)
 		a.flush()
 	}
 	b.link.cut()
 	b.awaitLoss()
 	for found := false; !found; {
-		a.Probe(b.who) // the broker may not have noticed yet
+		a.Probe(b.self) // the broker may not have noticed yet
 		a.flush()
 		select {
 		case e := <-a.events:
-			if e != (ownership.MemberGone{Member: b.who}) {
+			if e != (ownership.MemberGone{Member: b.self}) {
 				t.Fatalf("%v", e)
 			}
 			found = true
@@ -102,7 +102,7 @@ func testProbeLostConnection(t *testing.T) {
 		t.Errorf("%v", e)
 	}
 	if len(a.events) > 0 || len(b.events) > 0 {
-		t.Errorf("more has happened: %v", a.next())
+		t.Errorf("unexpected event: %v", a.next())
 	}
 }
 
@@ -111,12 +111,12 @@ func testProbeMemberLeft(t *testing.T) {
 	s := newSite(t)
 	a, b := s.join(member("a", 1, 1), nil), s.join(member("b", 2, 1), nil)
 	b.Close()
-	a.Probe(b.who)
-	if e := a.next(); e != (ownership.MemberGone{Member: b.who}) {
+	a.Probe(b.self)
+	if e := a.next(); e != (ownership.MemberGone{Member: b.self}) {
 		t.Errorf("%v", e)
 	}
 	if b.link.IsClosed() {
-		t.Error("its connection is closed")
+		t.Error("Close has closed the connection")
 	}
 }
 
@@ -127,9 +127,9 @@ func testSendNeverWaitsForBroker(t *testing.T) {
 	resume := a.link.socket.stop()
 	const n = 3000
 	for seq := range int64(n) { // in this goroutine: if a call blocked, resume would never be called
-		a.Broadcast(message(a.who, seq))
-		a.Probe(b.who)
-		a.Probe(member("nobody", seq, 0))
+		a.Broadcast(message(a.self, seq))
+		a.Probe(b.self)
+		a.Probe(member("unknown", seq, 0))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -142,35 +142,35 @@ func testSendNeverWaitsForBroker(t *testing.T) {
 		t.Errorf("%d log lines say that messages were not sent", lines)
 	}
 	// The newest messages have arrived, in order.
-	last, heard := int64(-1), 0
+	last, received := int64(-1), 0
 	for last < n-1 {
 		msg := b.next().(ownership.MessageReceived).Message
 		if msg.Seq <= last {
-			t.Fatalf("%d came after %d", msg.Seq, last)
+			t.Fatalf("message %d was received after %d", msg.Seq, last)
 		}
 		last = msg.Seq
-		heard++
+		received++
 	}
-	if heard < 1000 || heard >= n {
-		t.Errorf("%d of %d have come", heard, n)
+	if received < 1000 || received >= n {
+		t.Errorf("%d of %d messages were received", received, n)
 	}
 }
 
 func testSendNeverWaitsForReader(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	heard := make(chan int64, 2000)
+	received := make(chan int64, 2000)
 	reads := make(chan struct{})
 	a := s.join(member("a", 1, 1), nil)
 	s.join(member("b", 2, 1), func(o *membership.Options) {
 		o.OnEvent = func(e ownership.Event) {
 			<-reads
-			heard <- e.(ownership.MessageReceived).Message.Seq
+			received <- e.(ownership.MessageReceived).Message.Seq
 		}
 	})
 	const n = 1000
 	for seq := range int64(n) {
-		a.Broadcast(message(a.who, seq))
+		a.Broadcast(message(a.self, seq))
 		a.Probe(member("b", 2, 1))
 		if seq%100 == 0 {
 			a.flush()
@@ -179,8 +179,8 @@ func testSendNeverWaitsForReader(t *testing.T) {
 	a.flush()
 	close(reads)
 	for seq := range int64(n) {
-		if got := receive(t, heard); got != seq {
-			t.Fatalf("%d came, not %d", got, seq)
+		if got := receive(t, received); got != seq {
+			t.Fatalf("received message %d, want %d", got, seq)
 		}
 	}
 }

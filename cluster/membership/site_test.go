@@ -38,7 +38,7 @@ type link struct {
 	socket *gate
 }
 
-// A gate is a connection whose writes can be made to wait.
+// A gate is a connection that can make its writes wait.
 type gate struct {
 	net.Conn
 	mu    sync.Mutex    // guards the following field
@@ -107,7 +107,7 @@ type peer struct {
 	*membership.Membership
 	t      testing.TB
 	link   *link
-	who    ownership.Member
+	self   ownership.Member
 	events chan ownership.Event
 	drains chan bool
 	logged *observer.ObservedLogs
@@ -118,17 +118,17 @@ func member(name string, start, session int64) ownership.Member {
 }
 
 // join joins over a connection of its own. change may be nil.
-func (s *site) join(who ownership.Member, change func(*membership.Options)) *peer {
+func (s *site) join(self ownership.Member, change func(*membership.Options)) *peer {
 	s.t.Helper()
 	core, logged := observer.New(zap.DebugLevel)
 	p := &peer{
-		t: s.t, link: s.connect(), who: who, logged: logged,
+		t: s.t, link: s.connect(), self: self, logged: logged,
 		events: make(chan ownership.Event, 10_000),
 		drains: make(chan bool, 100),
 	}
 	o := membership.Options{
-		Self:   who,
-		Report: func() membership.Report { return report(who) },
+		Self:   self,
+		Report: func() membership.Report { return report(self) },
 		OnEvent: func(e ownership.Event) {
 			select {
 			case p.events <- e:
@@ -136,7 +136,7 @@ func (s *site) join(who ownership.Member, change func(*membership.Options)) *pee
 				panic("more events than the test expects")
 			}
 		},
-		OnDrain: func(yes bool) { p.drains <- yes },
+		OnDrain: func(drain bool) { p.drains <- drain },
 		Log:     zap.New(core),
 	}
 	if change != nil {
@@ -155,8 +155,8 @@ func (s *site) join(who ownership.Member, change func(*membership.Options)) *pee
 }
 
 // report returns the report of a ready member that knows the others.
-func report(who ownership.Member, others ...ownership.Member) membership.Report {
-	status := ownership.Status{Self: who, State: ownership.Ready}
+func report(self ownership.Member, others ...ownership.Member) membership.Report {
+	status := ownership.Status{Self: self, State: ownership.Ready}
 	for _, o := range others {
 		status.Members = append(status.Members, ownership.MemberStatus{Member: o, State: ownership.Ready, Alive: true})
 	}
@@ -187,7 +187,7 @@ func (p *peer) awaitLoss() error {
 	receive(p.t, p.Done())
 	err := p.Err()
 	if err == nil {
-		p.t.Fatal("lost, and there is no reason")
+		p.t.Fatal("membership lost without a reason")
 	}
 	return err
 }
@@ -197,7 +197,7 @@ func receive[T any](t testing.TB, from <-chan T) (v T) {
 	select {
 	case v = <-from:
 	case <-time.After(patience):
-		t.Fatal("waited in vain")
+		t.Fatal("timed out")
 	}
 	return v
 }

@@ -187,7 +187,7 @@ func encodeLeases(leases []ownership.HeldLease) []lease {
 }
 
 // decodeMessage decodes a heartbeat. If it returns no error, the message can be given to
-// an ownership.Core, whoever has sent it.
+// an ownership.Core, also if its sender is no member.
 func decodeMessage(body []byte) (ownership.Message, error) {
 	var h heartbeat
 	if err := decodeBody(body, &h); err != nil {

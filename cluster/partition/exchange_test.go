@@ -115,7 +115,7 @@ func (x *exchange) route(keys []string) []int {
 		select {
 		case a := <-x.arrived:
 			if queues[a.message] != nowhere {
-				x.t.Fatalf("the message for %q came to queues %d and %d", keys[a.message], queues[a.message], a.queue)
+				x.t.Fatalf("the message for %q arrived in queues %d and %d", keys[a.message], queues[a.message], a.queue)
 			}
 			queues[a.message] = a.queue
 		case <-ctx.Done():
@@ -197,7 +197,7 @@ func testExchangeUserIds(t *testing.T) {
 				}
 			}
 			if differ > 0 {
-				t.Errorf("%d of %d users go elsewhere", differ, c.users)
+				t.Errorf("%d of %d users go to another queue", differ, c.users)
 			}
 		})
 	}

@@ -1,7 +1,7 @@
 package partition
 
 // An exs1024 is the random number generator exs1024 of Erlang's module rand:
-// xorshift1024*, whose state is a ring of 16 words.
+// xorshift1024*; its state is a ring of 16 words.
 type exs1024 struct {
 	words   [16]uint64
 	current uint // the index of the latest word; the next one is the oldest
