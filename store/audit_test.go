@@ -15,24 +15,25 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store"
+	"github.com/glotpod/ident/store/internal/storetest"
 )
 
-// audit returns the rows of the audit table, one per line, in the order of writing.
-func (h *harness) audit() string {
-	h.t.Helper()
-	return h.one(`SELECT coalesce(string_agg(format('%s %s %s %s', user_id, operation, coalesce(traceparent, '-'), changes), E'\n'
+// auditRows returns the rows of the audit table, one per line, in the order of writing.
+func auditRows(h *storetest.Harness) string {
+	h.T.Helper()
+	return h.Value(`SELECT coalesce(string_agg(format('%s %s %s %s', user_id, operation, coalesce(traceparent, '-'), changes), E'\n'
 		ORDER BY tableoid, ctid), '') FROM ident_audit`).(string)
 }
 
 // both runs a test with writes that have their user cached, and with writes that do not.
-func both(t *testing.T, test func(t *testing.T, h *harness, do func(operation, messageID string, a args) actor.Outcome)) {
+func both(t *testing.T, test func(t *testing.T, h *storetest.Harness, do func(operation, messageID string, a storetest.Args) actor.Outcome)) {
 	for _, known := range []bool{false, true} {
 		t.Run(fmt.Sprintf("known=%t", known), func(t *testing.T) {
-			h := start(t)
+			h := storetest.Start(t)
 			users := make(map[int64]*actor.User)
-			test(t, h, func(operation, messageID string, a args) actor.Outcome {
+			test(t, h, func(operation, messageID string, a storetest.Args) actor.Outcome {
 				t.Helper()
-				w := request(t, operation, messageID, a)
+				w := storetest.Request(t, operation, messageID, a)
 				w.TraceParent = "trace"
 				if w.IsCreate() {
 					var err error
@@ -43,7 +44,7 @@ func both(t *testing.T, test func(t *testing.T, h *harness, do func(operation, m
 				if known {
 					w.Cached = users[w.UserID]
 				}
-				o, err := commit(t.Context(), h, h.lease, w)
+				o, err := storetest.Commit(t.Context(), h, h.Lease, w)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -65,64 +66,64 @@ func TestAudit(t *testing.T) {
 }
 
 func testAuditEachChangeOnceWithoutTokens(t *testing.T) {
-	both(t, func(t *testing.T, h *harness, do func(operation, messageID string, a args) actor.Outcome) {
-		do("create", "m1", ada(1))
+	both(t, func(t *testing.T, h *storetest.Harness, do func(operation, messageID string, a storetest.Args) actor.Outcome) {
+		do("create", "m1", storetest.UserArgs(1))
 		patch := func(messageID string, ops ...any) actor.Outcome {
 			t.Helper()
-			return do("patch", messageID, args{"user_id": 1, "ops": ops})
+			return do("patch", messageID, storetest.Args{"user_id": 1, "ops": ops})
 		}
-		account := args{"id": 9, "access_token": "token-9"}
+		account := storetest.Args{"id": 9, "access_token": "token-9"}
 		for range 2 { // the second time, each request is a replay
-			patch("m2", replace("/name", "Eve")...)
-			patch("m3", args{"op": "replace", "path": "/github/access_token", "value": "token-8"}, args{"op": "add", "path": "/facebook", "value": account})
-			patch("m4", args{"op": "test", "path": "/name", "value": "Eve"}) // changes nothing
-			wantCode(t, patch("m5", args{"op": "test", "path": "/name", "value": "other"}), actor.PatchFailed)
-			wantCode(t, do("create", "m6", ada(1)), actor.Conflict)
-			wantCode(t, do("delete", "m7", args{"user_id": 99}), actor.NotFound)
-			patch("m8", args{"op": "remove", "path": "/github"}, args{"op": "replace", "path": "/facebook/id", "value": 10})
+			patch("m2", storetest.Replace("/name", "Eve")...)
+			patch("m3", storetest.Args{"op": "replace", "path": "/github/access_token", "value": "token-8"}, storetest.Args{"op": "add", "path": "/facebook", "value": account})
+			patch("m4", storetest.Args{"op": "test", "path": "/name", "value": "Eve"}) // changes nothing
+			storetest.WantCode(t, patch("m5", storetest.Args{"op": "test", "path": "/name", "value": "other"}), actor.PatchFailed)
+			storetest.WantCode(t, do("create", "m6", storetest.UserArgs(1)), actor.Conflict)
+			storetest.WantCode(t, do("delete", "m7", storetest.Args{"user_id": 99}), actor.NotFound)
+			patch("m8", storetest.Args{"op": "remove", "path": "/github"}, storetest.Args{"op": "replace", "path": "/facebook/id", "value": 10})
 		}
-		do("delete", "m9", args{"user_id": 1})
-		do("delete", "m9", args{"user_id": 1})
+		do("delete", "m9", storetest.Args{"user_id": 1})
+		do("delete", "m9", storetest.Args{"user_id": 1})
 		const want = `1 create trace [{"op":"add","path":"","value":{"email":"ada1@example.org","github":{"id":1},"id":1,"name":"Ada 1"}}]
 1 patch trace [{"op":"replace","path":"/name","value":"Eve"}]
 1 patch trace [{"op":"add","path":"/facebook","value":{"id":9}},{"op":"replace","path":"/github/access_token"}]
 1 patch trace [{"op":"remove","path":"/github"},{"op":"replace","path":"/facebook/id","value":10}]
 1 delete trace [{"op":"remove","path":""}]`
-		if got := h.audit(); got != want {
+		if got := auditRows(h); got != want {
 			t.Errorf("got\n%s\nwant\n%s", got, want)
 		}
-		if all := h.one("SELECT string_agg(a::text, '') FROM ident_audit a").(string); strings.Contains(all, "token-") || strings.Contains(all, "gAAAA") {
+		if all := h.Value("SELECT string_agg(a::text, '') FROM ident_audit a").(string); strings.Contains(all, "token-") || strings.Contains(all, "gAAAA") {
 			t.Errorf("the audit contains a token: %s", all)
 		}
 		const requests = `SELECT string_agg(m, ' ' ORDER BY m) FROM unnest(ARRAY['m1', 'm2', 'm3', 'm4', 'm5', 'm6', 'm7', 'm8', 'm9']) AS m
 			WHERE (SELECT count(*) FROM ident_audit WHERE request = ident_request(m)) = 1`
-		if got := h.one(requests); got != "m1 m2 m3 m8 m9" {
+		if got := h.Value(requests); got != "m1 m2 m3 m8 m9" {
 			t.Errorf("recorded: %v", got)
 		}
 	})
 }
 
 func testAuditGroupWithoutFailedWrites(t *testing.T) {
-	h := start(t)
+	h := storetest.Start(t)
 	const users = 60
 	known := make([]*actor.User, users)
 	for i := range known {
-		known[i] = h.get(h.create(i))
+		known[i] = h.User(h.CreateUser(i))
 	}
 	over := partition.Lease{Partition: 1, Epoch: 1}
-	h.exec("TRUNCATE ident_audit")
+	h.Exec("TRUNCATE ident_audit")
 	var wg sync.WaitGroup
 	for i, u := range known {
-		w := request(t, "patch", fmt.Sprint("m", i), args{"user_id": u.ID, "ops": replace("/name", fmt.Sprint("name ", i))})
+		w := storetest.Request(t, "patch", fmt.Sprint("m", i), storetest.Args{"user_id": u.ID, "ops": storetest.Replace("/name", fmt.Sprint("name ", i))})
 		if i%2 == 0 {
 			w.Cached = u
 		}
-		lease := h.lease
+		lease := h.Lease
 		if i%3 == 0 {
 			lease = over
 		}
 		wg.Go(func() {
-			if _, err := commit(t.Context(), h, lease, w); (err != nil) != (lease == over) {
+			if _, err := storetest.Commit(t.Context(), h, lease, w); (err != nil) != (lease == over) {
 				t.Errorf("patch %d: %v", i, err)
 			}
 		})
@@ -130,57 +131,57 @@ func testAuditGroupWithoutFailedWrites(t *testing.T) {
 	wg.Wait()
 	const wrong = `SELECT count(*) FROM ident_audit a FULL JOIN (SELECT id FROM users WHERE name LIKE 'name %') u ON a.user_id = u.id
 		WHERE a.user_id IS NULL OR u.id IS NULL OR changes->0->>'value' <> (SELECT name FROM users WHERE id = user_id)`
-	if n := h.one("SELECT count(*) FROM ident_audit"); n != int64(users*2/3) || h.one(wrong) != int64(0) {
-		t.Errorf("%v rows, %v are wrong:\n%s", n, h.one(wrong), h.audit())
+	if n := h.Value("SELECT count(*) FROM ident_audit"); n != int64(users*2/3) || h.Value(wrong) != int64(0) {
+		t.Errorf("%v rows, %v are wrong:\n%s", n, h.Value(wrong), auditRows(h))
 	}
 }
 
 func testAuditDisabled(t *testing.T) {
-	h := start(t, func(o *store.Options) { o.AuditKeep = 0 })
-	id := h.create(1)
-	h.do("patch", "", args{"user_id": id, "ops": replace("/name", "Eve")})
-	h.do("patch", "", args{"user_id": id, "ops": replace("/name", "Ada")})
-	if got := h.audit(); got != "" {
+	h := storetest.Start(t, func(o *store.Options) { o.AuditKeep = 0 })
+	id := h.CreateUser(1)
+	h.Write("patch", "", storetest.Args{"user_id": id, "ops": storetest.Replace("/name", "Eve")})
+	h.Write("patch", "", storetest.Args{"user_id": id, "ops": storetest.Replace("/name", "Ada")})
+	if got := auditRows(h); got != "" {
 		t.Error(got)
 	}
 }
 
 func testAuditRequestWithoutId(t *testing.T) {
-	h := start(t)
-	w := request(t, "create", "", ada(1))
+	h := storetest.Start(t)
+	w := storetest.Request(t, "create", "", storetest.UserArgs(1))
 	w.UserID, w.RequestID = 1, actor.RequestID{}
-	if _, err := commit(t.Context(), h, h.lease, w); err != nil {
+	if _, err := storetest.Commit(t.Context(), h, h.Lease, w); err != nil {
 		t.Fatal(err)
 	}
-	if n := h.one("SELECT count(*) FROM ident_audit WHERE request IS NULL AND traceparent IS NULL"); n != int64(1) {
-		t.Error(h.audit())
+	if n := h.Value("SELECT count(*) FROM ident_audit WHERE request IS NULL AND traceparent IS NULL"); n != int64(1) {
+		t.Error(auditRows(h))
 	}
 }
 
 func testAuditRequestIdComputedInSQL(t *testing.T) {
-	h := start(t)
+	h := storetest.Start(t)
 	long := strings.Repeat("é", 300)
 	for _, messageID := range []string{"m", "é", long} {
-		if got := h.one("SELECT ident_request($1::text)::text", messageID); got != uuid.UUID(actor.RequestIDOf(messageID, "", "")).String() {
+		if got := h.Value("SELECT ident_request($1::text)::text", messageID); got != uuid.UUID(actor.RequestIDOf(messageID, "", "")).String() {
 			t.Errorf("%.20q: %v", messageID, got)
 		}
 	}
 	for _, c := range [][2]string{{"reply", "c"}, {long, "é"}, {strings.Repeat("r", 255), "c"}} {
-		if got := h.one("SELECT ident_request($1, $2)::text", c[0], c[1]); got != uuid.UUID(actor.RequestIDOf("", c[0], c[1])).String() {
+		if got := h.Value("SELECT ident_request($1, $2)::text", c[0], c[1]); got != uuid.UUID(actor.RequestIDOf("", c[0], c[1])).String() {
 			t.Errorf("%.20q: %v", c, got)
 		}
 	}
 }
 
 // maintain repeats the maintenance of the audit table until a query selects true.
-func (h *harness) maintain(until string, a ...any) {
-	h.t.Helper()
-	for deadline := time.Now().Add(time.Minute); h.one(until, a...) != true; {
+func maintain(h *storetest.Harness, until string, a ...any) {
+	h.T.Helper()
+	for deadline := time.Now().Add(time.Minute); h.Value(until, a...) != true; {
 		if time.Now().After(deadline) {
-			h.t.Fatalf("never true: %s", until)
+			h.T.Fatalf("never true: %s", until)
 		}
-		if err := h.MaintainAudit(h.t.Context()); err != nil {
-			h.t.Log(err)
+		if err := h.MaintainAudit(h.T.Context()); err != nil {
+			h.T.Log(err)
 		}
 	}
 }
@@ -197,52 +198,52 @@ func TestAuditDays(t *testing.T) {
 }
 
 func testAuditDaysOldDroppedNewCreated(t *testing.T) {
-	h := start(t)
-	h.create(1)
-	h.maintain("SELECT "+hasDay+" IS NOT NULL", 7)
+	h := storetest.Start(t)
+	h.CreateUser(1)
+	maintain(h, "SELECT "+hasDay+" IS NOT NULL", 7)
 	for _, day := range []int{-400, -33, -28, -2, 12} {
-		h.exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date + $1::int)", day)
-		h.exec("INSERT INTO ident_audit VALUES (now() + $1 * interval '1 day', $2, 'patch', NULL, NULL, '[]')", day, 1000+day)
+		h.Exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date + $1::int)", day)
+		h.Exec("INSERT INTO ident_audit VALUES (now() + $1 * interval '1 day', $2, 'patch', NULL, NULL, '[]')", day, 1000+day)
 	}
 	for _, day := range []int{-100, -10} { // no store creates partitions for these
-		h.exec("INSERT INTO ident_audit VALUES (now() + $1 * interval '1 day', $2, 'patch', NULL, NULL, '[]')", day, 1000+day)
+		h.Exec("INSERT INTO ident_audit VALUES (now() + $1 * interval '1 day', $2, 'patch', NULL, NULL, '[]')", day, 1000+day)
 	}
-	h.maintain("SELECT "+hasDay+" IS NULL", -33)
-	h.maintain("SELECT NOT EXISTS (SELECT FROM ident_audit WHERE user_id = 900)")
-	h.maintain("SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = "+hasDay+")", -2)
-	if got := h.one("SELECT string_agg(user_id::text, ' ' ORDER BY committed_at) FROM ident_audit"); got != "972 990 998 1 1012" {
+	maintain(h, "SELECT "+hasDay+" IS NULL", -33)
+	maintain(h, "SELECT NOT EXISTS (SELECT FROM ident_audit WHERE user_id = 900)")
+	maintain(h, "SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = "+hasDay+")", -2)
+	if got := h.Value("SELECT string_agg(user_id::text, ' ' ORDER BY committed_at) FROM ident_audit"); got != "972 990 998 1 1012" {
 		t.Errorf("rows left: %v", got)
 	}
 	// Days that rows are still written to have no index.
 	for day, want := range map[int]bool{-400: false, -33: false, -28: true, -2: true, 0: false, 1: false, 7: false} {
-		if got := h.one("SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = "+hasDay+")", day); got != want {
+		if got := h.Value("SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = "+hasDay+")", day); got != want {
 			t.Errorf("day %d has an index: %v", day, got)
 		}
 	}
 }
 
 func testAuditDaysOnlyWithMaintain(t *testing.T) {
-	h := start(t, func(o *store.Options) { o.AuditKeep = time.Hour })
+	h := storetest.Start(t, func(o *store.Options) { o.AuditKeep = time.Hour })
 	for _, day := range []int{-400, -10} {
-		h.exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date + $1::int)", day)
+		h.Exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date + $1::int)", day)
 	}
-	h.open() // like glotpod-ident rekey
-	h.opts.Maintain, h.opts.AuditKeep = true, 30*24*time.Hour
-	h.open()
-	h.await("SELECT "+hasDay+" IS NULL", -400)
-	if h.one("SELECT "+hasDay+" IS NULL", -10) == true {
+	h.OpenStore() // like glotpod-ident rekey
+	h.Options.Maintain, h.Options.AuditKeep = true, 30*24*time.Hour
+	h.OpenStore()
+	h.WaitUntil("SELECT "+hasDay+" IS NULL", -400)
+	if h.Value("SELECT "+hasDay+" IS NULL", -10) == true {
 		t.Error("a store without Maintain has dropped a day")
 	}
 }
 
-// days returns the metrics of future days that have their partition, and of overdue days.
-func (h *harness) days() (ahead, overdue float64) {
-	h.t.Helper()
+// gatherDays returns the metrics of future days that have their partition, and of overdue days.
+func gatherDays(h *storetest.Harness) (ahead, overdue float64) {
+	h.T.Helper()
 	r := prometheus.NewPedanticRegistry()
 	r.MustRegister(h.Store)
 	all, err := r.Gather()
 	if err != nil {
-		h.t.Fatal(err)
+		h.T.Fatal(err)
 	}
 	for _, m := range all {
 		switch m.GetName() {
@@ -256,30 +257,30 @@ func (h *harness) days() (ahead, overdue float64) {
 }
 
 func testAuditDaysFailuresAreIndependentAndMeasured(t *testing.T) {
-	h := start(t)
-	if ahead, overdue := h.days(); !math.IsNaN(ahead) || !math.IsNaN(overdue) {
+	h := storetest.Start(t)
+	if ahead, overdue := gatherDays(h); !math.IsNaN(ahead) || !math.IsNaN(overdue) {
 		t.Errorf("%v days are ahead, %v overdue, before they are counted", ahead, overdue)
 	}
-	h.exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date - 400)")
-	h.exec("INSERT INTO ident_audit VALUES (now() - interval '100 days', 1, 'patch', NULL, NULL, '[]')")
-	h.exec("DO $$ BEGIN EXECUTE (SELECT format('DROP TABLE %I', max(relname)) FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$'); END $$")
-	h.exec("CREATE OR REPLACE FUNCTION ident_audit_day(day date) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'sour'; END $$")
+	h.Exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date - 400)")
+	h.Exec("INSERT INTO ident_audit VALUES (now() - interval '100 days', 1, 'patch', NULL, NULL, '[]')")
+	h.Exec("DO $$ BEGIN EXECUTE (SELECT format('DROP TABLE %I', max(relname)) FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$'); END $$")
+	h.Exec("CREATE OR REPLACE FUNCTION ident_audit_day(day date) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'sour'; END $$")
 	if err := h.MaintainAudit(t.Context()); err == nil || !strings.Contains(err.Error(), "sour") {
 		t.Errorf("the failure is not reported: %v", err)
 	}
-	if h.one("SELECT count(*) FROM ident_audit") != int64(0) || h.one("SELECT "+hasDay+" IS NULL", -400) != true {
+	if h.Value("SELECT count(*) FROM ident_audit") != int64(0) || h.Value("SELECT "+hasDay+" IS NULL", -400) != true {
 		t.Error("the old day is still there")
 	}
-	if ahead, overdue := h.days(); ahead != 6 || overdue != 0 {
+	if ahead, overdue := gatherDays(h); ahead != 6 || overdue != 0 {
 		t.Errorf("%v days are ahead, %v overdue", ahead, overdue)
 	}
 	// A view on the old day prevents its drop.
-	h.exec("CREATE TABLE ident_audit_20200101 PARTITION OF ident_audit FOR VALUES FROM ('2020-01-01 00:00+00') TO ('2020-01-02 00:00+00')")
-	h.exec("CREATE VIEW looking AS SELECT * FROM ident_audit_20200101")
+	h.Exec("CREATE TABLE ident_audit_20200101 PARTITION OF ident_audit FOR VALUES FROM ('2020-01-01 00:00+00') TO ('2020-01-02 00:00+00')")
+	h.Exec("CREATE VIEW looking AS SELECT * FROM ident_audit_20200101")
 	if err := h.MaintainAudit(t.Context()); err == nil {
 		t.Error("the failure is not reported")
 	}
-	if ahead, overdue := h.days(); ahead != 6 || overdue != 1 {
+	if ahead, overdue := gatherDays(h); ahead != 6 || overdue != 1 {
 		t.Errorf("%v days are ahead, %v overdue", ahead, overdue)
 	}
 }
@@ -287,9 +288,9 @@ func testAuditDaysFailuresAreIndependentAndMeasured(t *testing.T) {
 // A day takes long if the database has to read all of ident_audit_rest. Writers to that
 // table wait meanwhile.
 func testAuditDaysSlowDayIsLeftForLater(t *testing.T) {
-	h := start(t)
-	h.exec("DO $$ BEGIN EXECUTE (SELECT string_agg(format('DROP TABLE %I', relname), ';') FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$'); END $$")
-	h.exec("CREATE OR REPLACE FUNCTION ident_audit_day(day date) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(60)'")
+	h := storetest.Start(t)
+	h.Exec("DO $$ BEGIN EXECUTE (SELECT string_agg(format('DROP TABLE %I', relname), ';') FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$'); END $$")
+	h.Exec("CREATE OR REPLACE FUNCTION ident_audit_day(day date) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(60)'")
 	began := time.Now()
 	err := h.MaintainAudit(t.Context())
 	if took := time.Since(began); took > 4*time.Second {
@@ -301,47 +302,47 @@ func testAuditDaysSlowDayIsLeftForLater(t *testing.T) {
 }
 
 func testAuditDaysWritesAcrossMidnight(t *testing.T) {
-	h := start(t)
-	h.maintain("SELECT "+hasDay+" IS NOT NULL", 7)
-	h.exec("SELECT ident_audit_day('2031-01-01'), ident_audit_day('2031-01-02')")
-	id := h.create(1)
+	h := storetest.Start(t)
+	maintain(h, "SELECT "+hasDay+" IS NOT NULL", 7)
+	h.Exec("SELECT ident_audit_day('2031-01-01'), ident_audit_day('2031-01-02')")
+	id := h.CreateUser(1)
 	at := func(clock, partition string) {
 		t.Helper()
-		h.exec("ALTER TABLE ident_audit ALTER committed_at SET DEFAULT '" + clock + "'")
-		h.exec("TRUNCATE ident_audit")
+		h.Exec("ALTER TABLE ident_audit ALTER committed_at SET DEFAULT '" + clock + "'")
+		h.Exec("TRUNCATE ident_audit")
 		for _, name := range []string{clock, "again"} { // one reads the user first, one has it cached
-			if o := h.do("patch", "", args{"user_id": id, "ops": replace("/name", name)}); o.Refusal != nil {
+			if o := h.Write("patch", "", storetest.Args{"user_id": id, "ops": storetest.Replace("/name", name)}); o.Refusal != nil {
 				t.Error(o.Refusal)
 			}
 		}
-		if got := h.one("SELECT string_agg(tableoid::regclass::text, ' ') FROM ident_audit"); got != partition+" "+partition {
+		if got := h.Value("SELECT string_agg(tableoid::regclass::text, ' ') FROM ident_audit"); got != partition+" "+partition {
 			t.Errorf("at %s: %v", clock, got)
 		}
 	}
 	at("2031-01-01 23:59:59.999+00", "ident_audit_20310101")
 	at("2031-01-02 00:00:00+00", "ident_audit_20310102")
 	at("2031-01-03 00:00:00+00", "ident_audit_rest")
-	h.exec("DROP TABLE ident_audit_20310101")
+	h.Exec("DROP TABLE ident_audit_20310101")
 	at("2031-01-01 12:00:00+00", "ident_audit_rest")
 
 	// The partition of today is missing, and rows prevent the creation of another one. The
 	// future days get their partitions nevertheless.
-	h.exec("ALTER TABLE ident_audit ALTER committed_at SET DEFAULT now()")
-	h.exec("DO $$ BEGIN EXECUTE (SELECT string_agg(format('DROP TABLE %I', relname), ';') FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$'); END $$")
-	h.do("patch", "", args{"user_id": id, "ops": replace("/name", "last")})
-	if got := h.one("SELECT count(*) FROM ident_audit_rest WHERE committed_at > now() - interval '1 day' AND committed_at <= now()"); got != int64(1) {
+	h.Exec("ALTER TABLE ident_audit ALTER committed_at SET DEFAULT now()")
+	h.Exec("DO $$ BEGIN EXECUTE (SELECT string_agg(format('DROP TABLE %I', relname), ';') FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$'); END $$")
+	h.Write("patch", "", storetest.Args{"user_id": id, "ops": storetest.Replace("/name", "last")})
+	if got := h.Value("SELECT count(*) FROM ident_audit_rest WHERE committed_at > now() - interval '1 day' AND committed_at <= now()"); got != int64(1) {
 		t.Errorf("%v rows", got)
 	}
 	for _, day := range []int{1, 7} {
-		h.maintain("SELECT "+hasDay+" IS NOT NULL", day)
+		maintain(h, "SELECT "+hasDay+" IS NOT NULL", day)
 	}
 }
 
 func testAuditDaysMaintenanceDelaysNoWrite(t *testing.T) {
-	h := start(t)
-	h.maintain("SELECT "+hasDay+" IS NOT NULL", 7)
-	id := h.create(1)
-	stores := []*store.Store{h.Store, h.open(), h.open()}
+	h := storetest.Start(t)
+	maintain(h, "SELECT "+hasDay+" IS NOT NULL", 7)
+	id := h.CreateUser(1)
+	stores := []*store.Store{h.Store, h.OpenStore(), h.OpenStore()}
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	for _, s := range stores {
@@ -354,13 +355,13 @@ func testAuditDaysMaintenanceDelaysNoWrite(t *testing.T) {
 		})
 	}
 	for n := range 40 {
-		h.exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date - 100 - $1::int)", n)
-		h.do("patch", "", args{"user_id": id, "ops": replace("/name", fmt.Sprint(n))})
+		h.Exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date - 100 - $1::int)", n)
+		h.Write("patch", "", storetest.Args{"user_id": id, "ops": storetest.Replace("/name", fmt.Sprint(n))})
 	}
-	h.await("SELECT count(*) = 0 FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$' AND right(relname, 8)::date < now() - interval '50 days'")
+	h.WaitUntil("SELECT count(*) = 0 FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$' AND right(relname, 8)::date < now() - interval '50 days'")
 	stop()
 	wg.Wait()
-	if n := h.one("SELECT count(*) FROM ident_audit"); n != int64(41) {
+	if n := h.Value("SELECT count(*) FROM ident_audit"); n != int64(41) {
 		t.Errorf("%v rows", n)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store"
+	"github.com/glotpod/ident/store/internal/storetest"
 )
 
 // BenchmarkCommit renames users, which are cached or have to be read. It also reports how
@@ -22,22 +23,22 @@ func BenchmarkCommit(b *testing.B) {
 	}{{1, false}, {1, true}, {128, false}, {128, true}} {
 		b.Run(fmt.Sprintf("concurrent=%d/cached=%t", c.concurrent, c.cached), func(b *testing.B) {
 			concurrent := c.concurrent
-			h := start(b, func(o *store.Options) { o.Log = zap.NewNop() })
+			h := storetest.Start(b, func(o *store.Options) { o.Log = zap.NewNop() })
 			users := make([]*actor.User, concurrent)
 			for i := range users {
-				users[i] = h.get(h.create(i))
+				users[i] = h.User(h.CreateUser(i))
 			}
 			rename := func(n, user int) error {
-				w := request(b, "patch", fmt.Sprint("m", n), args{"user_id": users[user].ID, "ops": replace("/name", fmt.Sprint("name ", n))})
+				w := storetest.Request(b, "patch", fmt.Sprint("m", n), storetest.Args{"user_id": users[user].ID, "ops": storetest.Replace("/name", fmt.Sprint("name ", n))})
 				if c.cached {
 					w.Cached = users[user]
 				}
-				o, err := commit(b.Context(), h, h.lease, w)
+				o, err := storetest.Commit(b.Context(), h, h.Lease, w)
 				users[user] = o.After
 				return err
 			}
-			h.exec("CHECKPOINT")
-			before := h.one("SELECT pg_current_wal_insert_lsn()::text")
+			h.Exec("CHECKPOINT")
+			before := h.Value("SELECT pg_current_wal_insert_lsn()::text")
 			var next atomic.Int64
 			var committing sync.WaitGroup
 			b.ResetTimer()
@@ -57,7 +58,7 @@ func BenchmarkCommit(b *testing.B) {
 			}
 			committing.Wait()
 			b.StopTimer()
-			written := h.one("SELECT (pg_current_wal_insert_lsn() - $1::text::pg_lsn)::float8", before).(float64)
+			written := h.Value("SELECT (pg_current_wal_insert_lsn() - $1::text::pg_lsn)::float8", before).(float64)
 			b.ReportMetric(written/float64(b.N), "WAL-B/op")
 		})
 	}
@@ -67,10 +68,10 @@ func BenchmarkCommit(b *testing.B) {
 func BenchmarkFind(b *testing.B) {
 	for _, concurrent := range []int{1, 128} {
 		b.Run(fmt.Sprint("concurrent=", concurrent), func(b *testing.B) {
-			h := start(b, func(o *store.Options) { o.Log = zap.NewNop() })
+			h := storetest.Start(b, func(o *store.Options) { o.Log = zap.NewNop() })
 			ids := make([]int64, concurrent)
 			for i := range ids {
-				ids[i] = h.create(i)
+				ids[i] = h.CreateUser(i)
 			}
 			var next atomic.Int64
 			var reading sync.WaitGroup

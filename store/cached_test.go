@@ -6,19 +6,8 @@ import (
 	"time"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/store/internal/storetest"
 )
-
-// onCached commits a write that decides on a cached user.
-func (h *harness) onCached(cached *actor.User, operation, messageID string, a args) actor.Outcome {
-	h.t.Helper()
-	w := request(h.t, operation, messageID, a)
-	w.Cached = cached
-	o, err := commit(h.t.Context(), h, h.lease, w)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return o
-}
 
 // TestCachedUser is about writes that decide on the cached user.
 func TestCachedUser(t *testing.T) {
@@ -29,35 +18,37 @@ func TestCachedUser(t *testing.T) {
 }
 
 func testCachedIsNotRead(t *testing.T) {
-	h := start(t)
-	created := h.do("create", "m1", ada(1))
+	h := storetest.Start(t)
+	created := h.Write("create", "m1", storetest.UserArgs(1))
 	// A write that reads the user fails because of this token.
-	h.exec("UPDATE services SET access_token = 'unreadable'")
-	version := h.one("SELECT xmin::text::bigint FROM services").(int64)
+	h.Exec("UPDATE services SET access_token = 'unreadable'")
+	version := h.Value("SELECT xmin::text::bigint FROM services").(int64)
 	created.After.Version[1] = uint32(version)
-	patched := h.onCached(created.After, "patch", "m2", args{"user_id": created.UserID, "ops": replace("/name", "Eve")})
+	patched := h.WriteCached(created.After, "patch", "m2", storetest.Args{"user_id": created.UserID, "ops": storetest.Replace("/name", "Eve")})
 	if !patched.Applied || patched.After.Name != "Eve" || patched.After.GitHub.AccessToken != "token-1" {
 		t.Errorf("patched: %+v", patched)
 	}
-	if name := h.one("SELECT name FROM users"); name != "Eve" {
+	if name := h.Value("SELECT name FROM users"); name != "Eve" {
 		t.Errorf("the name is %q", name)
 	}
 }
 
 // testCachedReplay: a request is not applied again the day after, on a cached user either.
 func testCachedReplay(t *testing.T) {
-	h := start(t)
-	h.setClock(1, 12*time.Hour)
-	created := h.do("create", "m1", ada(1))
-	rename := func(name string) args { return args{"user_id": created.UserID, "ops": replace("/name", name)} }
-	first := h.onCached(created.After, "patch", "m2", rename("first"))
-	second := h.onCached(first.After, "patch", "m3", rename("second"))
-	h.setClock(2, 12*time.Hour)
-	again := h.onCached(second.After, "patch", "m2", rename("first"))
-	if !same(again, first) || again.Applied {
+	h := storetest.Start(t)
+	setClock(h, 1, 12*time.Hour)
+	created := h.Write("create", "m1", storetest.UserArgs(1))
+	rename := func(name string) storetest.Args {
+		return storetest.Args{"user_id": created.UserID, "ops": storetest.Replace("/name", name)}
+	}
+	first := h.WriteCached(created.After, "patch", "m2", rename("first"))
+	second := h.WriteCached(first.After, "patch", "m3", rename("second"))
+	setClock(h, 2, 12*time.Hour)
+	again := h.WriteCached(second.After, "patch", "m2", rename("first"))
+	if !storetest.SameReply(again, first) || again.Applied {
 		t.Errorf("again: %+v", again)
 	}
-	if u := h.get(created.UserID); u.Name != "second" {
+	if u := h.User(created.UserID); u.Name != "second" {
 		t.Errorf("the name is %q", u.Name)
 	}
 }
@@ -65,7 +56,7 @@ func testCachedReplay(t *testing.T) {
 // testCachedForeignWrite: a write sees what another program has changed since the user was
 // cached.
 func testCachedForeignWrite(t *testing.T) {
-	h := start(t)
+	h := storetest.Start(t)
 	n := 0
 	for name, foreign := range map[string]struct {
 		sql  string     // $1 is the user's id
@@ -80,20 +71,20 @@ func testCachedForeignWrite(t *testing.T) {
 	} {
 		n++
 		t.Run(name, func(t *testing.T) {
-			a := ada(n)
-			a["facebook"] = args{"id": n, "access_token": "f"}
-			created := h.do("create", "", a)
+			a := storetest.UserArgs(n)
+			a["facebook"] = storetest.Args{"id": n, "access_token": "f"}
+			created := h.Write("create", "", a)
 			id := created.UserID
-			h.exec(foreign.sql, id)
+			h.Exec(foreign.sql, id)
 			a["id"] = id
 			email := fmt.Sprintf("wanted%d@example.org", id)
-			ops := []any{args{"op": "test", "path": "", "value": a}, args{"op": "replace", "path": "/email", "value": email}}
-			o := h.onCached(created.After, "patch", "", args{"user_id": id, "ops": ops})
+			ops := []any{storetest.Args{"op": "test", "path": "", "value": a}, storetest.Args{"op": "replace", "path": "/email", "value": email}}
+			o := h.WriteCached(created.After, "patch", "", storetest.Args{"user_id": id, "ops": ops})
 			switch {
 			case foreign.want == "" && (o.Refusal != nil || o.After.Email != email):
 				t.Errorf("%+v", o)
 			case foreign.want != "":
-				wantCode(t, o, foreign.want)
+				storetest.WantCode(t, o, foreign.want)
 			}
 		})
 	}
@@ -101,13 +92,13 @@ func testCachedForeignWrite(t *testing.T) {
 
 // testCachedDelete: a delete removes an account that was added since the user was cached.
 func testCachedDelete(t *testing.T) {
-	h := start(t)
-	created := h.do("create", "m1", ada(1))
-	h.exec("INSERT INTO services (user_id, sv_id, sv_name, access_token) VALUES ($1, 5, 'fb', '')", created.UserID)
-	if o := h.onCached(created.After, "delete", "m2", args{"user_id": created.UserID}); !o.Applied {
+	h := storetest.Start(t)
+	created := h.Write("create", "m1", storetest.UserArgs(1))
+	h.Exec("INSERT INTO services (user_id, sv_id, sv_name, access_token) VALUES ($1, 5, 'fb', '')", created.UserID)
+	if o := h.WriteCached(created.After, "delete", "m2", storetest.Args{"user_id": created.UserID}); !o.Applied {
 		t.Errorf("%+v", o)
 	}
-	if rows := fmt.Sprint(h.one("SELECT count(*) FROM users"), h.one("SELECT count(*) FROM services")); rows != "0 0" {
+	if rows := fmt.Sprint(h.Value("SELECT count(*) FROM users"), h.Value("SELECT count(*) FROM services")); rows != "0 0" {
 		t.Errorf("users and services: %s", rows)
 	}
 }

@@ -34,11 +34,6 @@ func ContendedAttempts(s *Store) int {
 // MigrationSQL returns the statements that take the schema from version-1 to version.
 func MigrationSQL(version int) string { return schema.SQL(version) }
 
-// SampledTokens returns the tokens that CheckKeyring samples, as "gh 17".
-func SampledTokens(ctx context.Context, s *Store) ([]string, error) {
-	return s.rekeyer().SampledRows(ctx)
-}
-
 // Planned returns the number of prepared statements of each idle connection.
 func Planned(ctx context.Context, s *Store) (statements []int, err error) {
 	for _, conn := range s.pool.AcquireAllIdle(ctx) {

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/store/internal/storetest"
 )
 
 // TestLockedRows: writes to users whose rows another transaction has locked wait, and no
@@ -19,17 +20,17 @@ func TestLockedRows(t *testing.T) {
 }
 
 func testLockedRows(t *testing.T, cached bool) {
-	h := start(t)
+	h := storetest.Start(t)
 	var ids []int64
 	users := make(map[int64]*actor.User)
 	for i := range 20 {
-		id := h.create(i)
+		id := h.CreateUser(i)
 		ids = append(ids, id)
 		if cached {
-			users[id] = h.get(id)
+			users[id] = h.User(id)
 		}
 	}
-	foreign := connect(t, h.db.Config().ConnString())
+	foreign := h.Connect(t)
 	locked, err := foreign.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +45,7 @@ func testLockedRows(t *testing.T, cached bool) {
 
 	var waiting sync.WaitGroup
 	rename := func(id int64) actor.Outcome {
-		return h.onCached(users[id], "patch", "", args{"user_id": id, "ops": replace("/name", "ours")})
+		return h.WriteCached(users[id], "patch", "", storetest.Args{"user_id": id, "ops": storetest.Replace("/name", "ours")})
 	}
 	for _, id := range ids[:11] {
 		waiting.Go(func() {
@@ -60,7 +61,7 @@ func testLockedRows(t *testing.T, cached bool) {
 			}
 		}
 	}
-	if u := h.get(ids[0]); u.Name == "ours" {
+	if u := h.User(ids[0]); u.Name == "ours" {
 		t.Error("a locked row was written")
 	}
 	if err := locked.Commit(t.Context()); err != nil {
@@ -68,7 +69,7 @@ func testLockedRows(t *testing.T, cached bool) {
 	}
 	waiting.Wait()
 	for i, id := range ids[:11] {
-		u := h.get(id)
+		u := h.User(id)
 		if i < 10 && (u.PictureURL == nil || *u.PictureURL != "theirs") || i == 10 && u.GitHub.ID != 110 || u.Name != "ours" {
 			t.Errorf("user %d is %+v", id, u)
 		}
@@ -77,18 +78,18 @@ func testLockedRows(t *testing.T, cached bool) {
 
 // TestAbort: no commit outlasts it, however many wait.
 func TestAbort(t *testing.T) {
-	h := start(t)
-	foreign := connect(t, h.db.Config().ConnString())
+	h := storetest.Start(t)
+	foreign := h.Connect(t)
 	err := pgx.BeginFunc(t.Context(), foreign, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(t.Context(), "LOCK TABLE users"); err != nil {
 			return err
 		}
 		var committing sync.WaitGroup
 		for i := range 1000 {
-			w := request(t, "create", fmt.Sprint(i), ada(i))
+			w := storetest.Request(t, "create", fmt.Sprint(i), storetest.UserArgs(i))
 			w.UserID = int64(i + 1)
 			committing.Go(func() {
-				if _, err := commit(context.Background(), h, h.lease, w); err == nil {
+				if _, err := storetest.Commit(context.Background(), h, h.Lease, w); err == nil {
 					t.Error("committed over a lock")
 				}
 			})

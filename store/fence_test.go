@@ -1,53 +1,20 @@
 package store_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"reflect"
 	"sync"
 	"sync/atomic"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store"
+	"github.com/glotpod/ident/store/internal/storetest"
 )
-
-// lockShared locks a partition as a write does.
-const lockShared = "SELECT pg_advisory_xact_lock_shared(x'6964656e'::int, $1)"
-
-// waitsForLock says whether a connection waits for an advisory lock.
-const waitsForLock = `SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-	AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`
-
-// rename commits a write that renames a user, under a lease.
-func rename(h *harness, s *store.Store, lease partition.Lease, id int64, name string) error {
-	w := request(h.t, "patch", "", args{"user_id": id, "ops": replace("/name", name)})
-	o, err := h.commit(s, lease, w)
-	if err == nil && o.Refusal != nil {
-		err = o.Refusal
-	}
-	return err
-}
-
-// long says that random tests are to make all their rounds.
-var long = os.Getenv("GLOTPOD_IDENT_TEST_LONG") != ""
-
-func begin(t testing.TB, conn *pgx.Conn) pgx.Tx {
-	t.Helper()
-	tx, err := conn.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { tx.Rollback(context.Background()) })
-	return tx
-}
 
 // TestFence: no write is committed under a lease that has ended.
 func TestFence(t *testing.T) {
@@ -61,27 +28,27 @@ func TestFence(t *testing.T) {
 // testLesserFences shows why the fence is an advisory lock. It is not enough to compare the
 // epoch, or to lock its row FOR KEY SHARE.
 func testLesserFences(t *testing.T) {
-	h := start(t)
-	id := h.create(1)
+	h := storetest.Start(t)
+	id := h.CreateUser(1)
 	for name, check := range map[string]string{
 		"compared":             "SELECT EXISTS (SELECT FROM ident_partitions WHERE partition = 0 AND epoch = $1)",
 		"locked for key share": "SELECT true FROM ident_partitions WHERE partition = 0 AND epoch = $1 FOR KEY SHARE",
 	} {
 		t.Run(name, func(t *testing.T) {
-			epoch := h.row(0).Epoch
-			stale := begin(t, connect(t, h.db.Config().ConnString()))
+			epoch := h.PartitionRow(0).Epoch
+			stale := storetest.Begin(t, h.Connect(t))
 			var current bool
 			if err := stale.QueryRow(t.Context(), check, epoch).Scan(&current); err != nil || !current {
 				t.Fatal(current, err)
 			}
-			h.claim(0, epoch) // does not wait
+			h.ClaimPartition(0, epoch) // does not wait
 			if _, err := stale.Exec(t.Context(), "UPDATE users SET name = $1 WHERE id = $2", name, id); err != nil {
 				t.Fatal(err)
 			}
 			if err := stale.Commit(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if got := h.get(id).Name; got != name {
+			if got := h.User(id).Name; got != name {
 				t.Errorf("the stale write did not land: %q", got)
 			}
 		})
@@ -89,22 +56,22 @@ func testLesserFences(t *testing.T) {
 }
 
 func testFenceInGroup(t *testing.T) {
-	h := start(t)
-	lost, valid := h.lease, h.claim(1, 0)
-	h.claim(0, lost.Epoch)
-	released := h.claim(2, 0)
-	h.release(released)
+	h := storetest.Start(t)
+	lost, valid := h.Lease, h.ClaimPartition(1, 0)
+	h.ClaimPartition(0, lost.Epoch)
+	released := h.ClaimPartition(2, 0)
+	h.ReleaseLeases(released)
 	leases := []partition.Lease{lost, valid, released, {Partition: 1, Epoch: valid.Epoch + 1}, {Partition: 99, Epoch: 1}}
 
 	// The first groups wait for the locks, so that the rest of the writes share groups.
-	h.exec("BEGIN; SELECT pg_advisory_xact_lock(x'6964656e'::int, p) FROM generate_series(0, 3) AS p")
+	h.Exec("BEGIN; SELECT pg_advisory_xact_lock(x'6964656e'::int, p) FROM generate_series(0, 3) AS p")
 	var committing sync.WaitGroup
 	for i := range 100 {
 		lease := leases[i%len(leases)]
-		w := request(t, "create", fmt.Sprint("m", i), ada(i))
+		w := storetest.Request(t, "create", fmt.Sprint("m", i), storetest.UserArgs(i))
 		w.UserID = int64(i + 1)
 		committing.Go(func() {
-			o, err := commit(t.Context(), h, lease, w)
+			o, err := storetest.Commit(t.Context(), h, lease, w)
 			switch {
 			case lease == valid && (err != nil || !o.Applied):
 				t.Errorf("under a valid lease: %+v, %v", o, err)
@@ -113,55 +80,55 @@ func testFenceInGroup(t *testing.T) {
 			}
 		})
 	}
-	h.await(waitsForLock)
-	h.exec("COMMIT")
+	h.WaitUntil(storetest.OneWaitsForLock)
+	h.Exec("COMMIT")
 	committing.Wait()
-	if got := fmt.Sprint(h.one("SELECT count(*) FROM users"), h.one("SELECT count(DISTINCT identity) FROM ident_requests"), h.one("SELECT count(*) FROM ident_outbox WHERE partition = 1")); got != "20 20 20" {
+	if got := fmt.Sprint(h.Value("SELECT count(*) FROM users"), h.Value("SELECT count(DISTINCT identity) FROM ident_requests"), h.Value("SELECT count(*) FROM ident_outbox WHERE partition = 1")); got != "20 20 20" {
 		t.Errorf("users, requests, notifications: %s, want 20 of each", got)
 	}
 }
 
 func testNoLease(t *testing.T) {
-	h := start(t)
-	w := request(t, "create", "m1", ada(1))
+	h := storetest.Start(t)
+	w := storetest.Request(t, "create", "m1", storetest.UserArgs(1))
 	w.UserID = 1
-	if _, err := commit(t.Context(), h, partition.Lease{}, w); err == nil || errors.Is(err, actor.ErrFenced) {
+	if _, err := storetest.Commit(t.Context(), h, partition.Lease{}, w); err == nil || errors.Is(err, actor.ErrFenced) {
 		t.Errorf("without a lease: %v", err)
 	}
-	malformed := request(t, "patch", "m2", args{"user_id": 1, "ops": 1})
-	o, err := commit(t.Context(), h, partition.Lease{}, malformed)
+	malformed := storetest.Request(t, "patch", "m2", storetest.Args{"user_id": 1, "ops": 1})
+	o, err := storetest.Commit(t.Context(), h, partition.Lease{}, malformed)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantCode(t, o, actor.BadRequest)
-	if n := h.one("SELECT count(DISTINCT identity) FROM ident_requests"); n != int64(1) {
+	storetest.WantCode(t, o, actor.BadRequest)
+	if n := h.Value("SELECT count(DISTINCT identity) FROM ident_requests"); n != int64(1) {
 		t.Errorf("%v refusals are recorded", n)
 	}
 }
 
 func TestOutcome(t *testing.T) {
-	h := start(t)
-	created := h.do("create", "m1", ada(1))
+	h := storetest.Start(t)
+	created := h.Write("create", "m1", storetest.UserArgs(1))
 	id := created.UserID
-	after := h.get(id)
+	after := h.User(id)
 	if !created.Applied || !reflect.DeepEqual(created.After, after) || after.GitHub.AccessToken != "token-1" {
 		t.Errorf("created: %+v, now %+v", created.After, after)
 	}
-	patched := h.do("patch", "m2", args{"user_id": id, "ops": replace("/name", "Eve")})
-	if !patched.Applied || !reflect.DeepEqual(patched.After, h.get(id)) {
+	patched := h.Write("patch", "m2", storetest.Args{"user_id": id, "ops": storetest.Replace("/name", "Eve")})
+	if !patched.Applied || !reflect.DeepEqual(patched.After, h.User(id)) {
 		t.Errorf("patched: %+v", patched.After)
 	}
 	for _, o := range []actor.Outcome{
-		h.do("create", "m1", ada(1)),
-		h.do("patch", "m2", args{"user_id": id, "ops": replace("/name", "Eve")}),
-		h.do("patch", "m3", args{"user_id": id, "ops": replace("/picture_url", "x")}),
-		h.do("create", "m4", ada(1)),
+		h.Write("create", "m1", storetest.UserArgs(1)),
+		h.Write("patch", "m2", storetest.Args{"user_id": id, "ops": storetest.Replace("/name", "Eve")}),
+		h.Write("patch", "m3", storetest.Args{"user_id": id, "ops": storetest.Replace("/picture_url", "x")}),
+		h.Write("create", "m4", storetest.UserArgs(1)),
 	} {
-		if o.Applied || o.After != nil && (o.Refusal == nil || !reflect.DeepEqual(o.After, h.get(id))) {
+		if o.Applied || o.After != nil && (o.Refusal == nil || !reflect.DeepEqual(o.After, h.User(id))) {
 			t.Errorf("a replay or a refusal was applied: %+v", o)
 		}
 	}
-	if deleted := h.do("delete", "m5", args{"user_id": id}); !deleted.Applied || deleted.After != nil {
+	if deleted := h.Write("delete", "m5", storetest.Args{"user_id": id}); !deleted.Applied || deleted.After != nil {
 		t.Errorf("deleted: %+v", deleted)
 	}
 }
@@ -169,23 +136,23 @@ func TestOutcome(t *testing.T) {
 func testFenceAtRandom(t *testing.T) {
 	const partitions, users, owners = 3, 6, 4
 	steps := 50
-	if long {
+	if storetest.Long {
 		steps = 150
 	}
-	h := start(t)
+	h := storetest.Start(t)
 	var ids []int64
 	for n := range users {
-		ids = append(ids, h.create(n))
+		ids = append(ids, h.CreateUser(n))
 	}
-	h.release(h.lease)
+	h.ReleaseLeases(h.Lease)
 	// The trigger reads the epoch table just before the commit, some time after the
 	// write has passed the fence.
-	h.exec("CREATE TABLE written (n bigserial, user_id int, epoch bigint, current bigint)")
-	h.exec(`CREATE FUNCTION witness() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+	h.Exec("CREATE TABLE written (n bigserial, user_id int, epoch bigint, current bigint)")
+	h.Exec(`CREATE FUNCTION witness() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 		PERFORM pg_sleep(random() * 0.005);
 		INSERT INTO written (user_id, epoch, current) SELECT NEW.id, NEW.name::bigint, epoch
 		FROM ident_partitions WHERE partition = NEW.id % 3; RETURN NULL; END $$`)
-	h.exec(`CREATE CONSTRAINT TRIGGER witness AFTER UPDATE ON users DEFERRABLE INITIALLY DEFERRED
+	h.Exec(`CREATE CONSTRAINT TRIGGER witness AFTER UPDATE ON users DEFERRABLE INITIALLY DEFERRED
 		FOR EACH ROW EXECUTE FUNCTION witness()`)
 
 	// The owners share the leases that they remember, valid or not. So leases are used
@@ -205,7 +172,7 @@ func testFenceAtRandom(t *testing.T) {
 	var fenced, applied atomic.Int64
 	var acting sync.WaitGroup
 	for owner := range owners {
-		s := h.open()
+		s := h.OpenStore()
 		r := rand.New(rand.NewPCG(1, uint64(owner)))
 		acting.Go(func() {
 			var mine [partitions]partition.Lease
@@ -213,7 +180,7 @@ func testFenceAtRandom(t *testing.T) {
 				p := r.IntN(partitions)
 				switch {
 				case r.IntN(10) == 0:
-					claim := ownership.Claim{Partition: p, By: member(fmt.Sprint(owner)), Depose: recall(p).Epoch}
+					claim := ownership.Claim{Partition: p, By: storetest.Member(fmt.Sprint(owner)), Depose: recall(p).Epoch}
 					events, err := s.Claim(t.Context(), []ownership.Claim{claim})
 					if err != nil {
 						t.Error(err)
@@ -242,8 +209,8 @@ func testFenceAtRandom(t *testing.T) {
 							continue
 						}
 						writing.Go(func() {
-							w := request(t, "patch", fmt.Sprint(owner, step, id), args{"user_id": id, "ops": replace("/name", fmt.Sprint(lease.Epoch))})
-							o, err := h.commit(s, lease, w)
+							w := storetest.Request(t, "patch", fmt.Sprint(owner, step, id), storetest.Args{"user_id": id, "ops": storetest.Replace("/name", fmt.Sprint(lease.Epoch))})
+							o, err := h.CommitUnder(s, lease, w)
 							switch {
 							case errors.Is(err, actor.ErrFenced):
 								fenced.Add(1)
@@ -262,11 +229,11 @@ func testFenceAtRandom(t *testing.T) {
 		})
 	}
 	acting.Wait()
-	t.Log(applied.Load(), "applied,", fenced.Load(), "fenced,", h.one("SELECT sum(epoch)::int FROM ident_partitions"), "claims")
-	if n := h.one("SELECT count(*) FROM written WHERE epoch <> current"); n != int64(0) {
+	t.Log(applied.Load(), "applied,", fenced.Load(), "fenced,", h.Value("SELECT sum(epoch)::int FROM ident_partitions"), "claims")
+	if n := h.Value("SELECT count(*) FROM written WHERE epoch <> current"); n != int64(0) {
 		t.Errorf("%v writes were committed under a lease that had ended", n)
 	}
-	if n := h.one(`SELECT count(*) FROM (SELECT epoch, lag(epoch) OVER (PARTITION BY user_id ORDER BY n) AS before FROM written) AS w
+	if n := h.Value(`SELECT count(*) FROM (SELECT epoch, lag(epoch) OVER (PARTITION BY user_id ORDER BY n) AS before FROM written) AS w
 		WHERE before > epoch`); n != int64(0) {
 		t.Errorf("%v writes came after one of a later epoch", n)
 	}
@@ -278,27 +245,27 @@ func testFenceAtRandom(t *testing.T) {
 // testFenceAfterFailure: a fenced write stays fenced if the transaction fails that finds
 // out.
 func testFenceAfterFailure(t *testing.T) {
-	h := start(t)
-	created := h.do("create", "m1", ada(1))
+	h := storetest.Start(t)
+	created := h.Write("create", "m1", storetest.UserArgs(1))
 	// The removal of the confirmed notification fails, since its row is locked.
-	foreign := connect(t, h.db.Config().ConnString())
-	locked := begin(t, foreign)
+	foreign := h.Connect(t)
+	locked := storetest.Begin(t, foreign)
 	if _, err := locked.Exec(t.Context(), "SELECT FROM ident_outbox FOR UPDATE"); err != nil {
 		t.Fatal(err)
 	}
-	h.ConfirmNotifications(h.one("SELECT id FROM ident_outbox").(int64))
-	lost := h.lease
+	h.ConfirmNotifications(h.Value("SELECT id FROM ident_outbox").(int64))
+	lost := h.Lease
 	lost.Epoch += 5
 	renamed := make(chan error, 1)
-	go func() { renamed <- rename(h, h.Store, lost, created.UserID, "stale") }()
+	go func() { renamed <- h.RenameUser(h.Store, lost, created.UserID, "stale") }()
 	for store.ContendedAttempts(h.Store) == 0 && len(renamed) == 0 {
-		h.exec("SELECT pg_sleep(0.01)")
+		h.Exec("SELECT pg_sleep(0.01)")
 	}
 	locked.Rollback(t.Context())
 	if err := <-renamed; !errors.Is(err, actor.ErrFenced) {
 		t.Errorf("%v", err)
 	}
-	if u := h.get(created.UserID); u.Name == "stale" {
+	if u := h.User(created.UserID); u.Name == "stale" {
 		t.Error("the stale write was committed")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store"
+	"github.com/glotpod/ident/store/internal/storetest"
 )
 
 func TestFind(t *testing.T) {
@@ -16,9 +17,9 @@ func TestFind(t *testing.T) {
 }
 
 func testFindByEachKey(t *testing.T) {
-	h := start(t)
-	id := h.create(7)
-	h.create(8)
+	h := storetest.Start(t)
+	id := h.CreateUser(7)
+	h.CreateUser(8)
 	email, github := "ada7@example.org", int64(7)
 	for name, l := range map[string]actor.Lookup{
 		"id":     {UserID: &id},
@@ -42,31 +43,31 @@ func TestTokens(t *testing.T) {
 }
 
 func testTokensAreSealedInTheDatabase(t *testing.T) {
-	h := start(t, func(o *store.Options) { o.TokensInNotifications = true })
-	h.create(1)
+	h := storetest.Start(t, func(o *store.Options) { o.TokensInNotifications = true })
+	h.CreateUser(1)
 	for _, column := range []string{
 		"SELECT string_agg(encode(access_token, 'escape'), '') FROM services",
 		"SELECT string_agg(encode(body, 'escape'), '') FROM ident_outbox",
 	} {
-		if text := h.one(column).(string); len(text) < 100 || text[:6] != "gAAAAA" {
+		if text := h.Value(column).(string); len(text) < 100 || text[:6] != "gAAAAA" {
 			t.Errorf("%s: %q is not a Fernet token", column, text)
 		}
 	}
 }
 
-// list returns the names that a filter finds, on all pages.
-func (h *harness) list(filter string) (names []string) {
-	h.t.Helper()
+// listNames returns the names that a filter finds, on all pages.
+func listNames(h *storetest.Harness, filter string) (names []string) {
+	h.T.Helper()
 	page := &actor.Page{Size: 2, Name: filter}
 	for {
-		users, next, err := h.List(h.t.Context(), page)
+		users, next, err := h.List(h.T.Context(), page)
 		if err != nil || len(users) > 2 || next != 0 && len(users) != 2 {
-			h.t.Fatalf("%.40q: %v, %v, %v", filter, users, next, err)
+			h.T.Fatalf("%.40q: %v, %v, %v", filter, users, next, err)
 		}
 		for _, u := range users {
 			names = append(names, u.Name)
 			if u.GitHub.AccessToken != "" {
-				h.t.Error("a list contains a token")
+				h.T.Error("a list contains a token")
 			}
 		}
 		if next == 0 {
@@ -85,12 +86,12 @@ func TestList(t *testing.T) {
 }
 
 func testListPagesAndPrefixSearch(t *testing.T) {
-	h := start(t)
+	h := storetest.Start(t)
 	names := []string{"Ada Lovelace", "ADELE Goldberg", "Grace Hopper", "José d'Ávila", "Jean-Luc Picard", "Ada-Marie Byron"}
 	for i, name := range names {
-		a := ada(i)
+		a := storetest.UserArgs(i)
 		a["name"] = name
-		h.do("create", "", a)
+		h.Write("create", "", a)
 	}
 	for filter, want := range map[string][]string{
 		"":           names,
@@ -106,7 +107,7 @@ func testListPagesAndPrefixSearch(t *testing.T) {
 		"ada:*":      {"Ada Lovelace", "Ada-Marie Byron"},
 		`\' <-> hop`: {"Grace Hopper"},
 	} {
-		got := h.list(filter)
+		got := listNames(h, filter)
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("%q: %q, want %q", filter, got, want)
 		}
@@ -114,10 +115,10 @@ func testListPagesAndPrefixSearch(t *testing.T) {
 }
 
 func testListImpossibleWords(t *testing.T) {
-	h := start(t)
-	a := ada(1)
+	h := storetest.Start(t)
+	a := storetest.UserArgs(1)
 	a["name"] = "zeta " + strings.Repeat("k", 900)
-	h.do("create", "", a)
+	h.Write("create", "", a)
 	var much strings.Builder
 	for i := range 300 {
 		fmt.Fprintf(&much, "%d%s ", i, strings.Repeat("σ", 1000))
@@ -134,26 +135,26 @@ func testListImpossibleWords(t *testing.T) {
 		"zeta " + strings.Repeat("🙂", 700):     true,
 		much.String():                          false,
 	} {
-		if got := h.list(filter); (len(got) == 1) != found {
+		if got := listNames(h, filter); (len(got) == 1) != found {
 			t.Errorf("%.20q, of %d bytes: %d", filter, len(filter), len(got))
 		}
 	}
 }
 
 func testListPunctuationIsNoWord(t *testing.T) {
-	h := start(t)
+	h := storetest.Start(t)
 	var names []string
 	for i, name := range []string{"Zeta One", "Zeta – 🙂", "Eta ½", "-"} {
-		a := ada(i)
+		a := storetest.UserArgs(i)
 		a["name"] = name
-		h.do("create", "", a)
+		h.Write("create", "", a)
 		names = append(names, name)
 	}
 	for _, nothing := range []string{"-", "...", "'", "\\", "🙂", "–", "\u200b", "\u00a0", "½", "€", "- 🙂 –"} {
-		if got := h.list(nothing); !slices.Equal(got, names) {
+		if got := listNames(h, nothing); !slices.Equal(got, names) {
 			t.Errorf("%q: %q", nothing, got)
 		}
-		if got := h.list("zeta " + nothing); !slices.Equal(got, names[:2]) {
+		if got := listNames(h, "zeta "+nothing); !slices.Equal(got, names[:2]) {
 			t.Errorf("zeta %q: %q", nothing, got)
 		}
 	}
@@ -177,15 +178,15 @@ func testListCaseAndLocale(t *testing.T) {
 		}},
 	} {
 		t.Run(c.locale, func(t *testing.T) {
-			h := startOn(t, testservers.PostgresIn(t, c.locale))
+			h := storetest.StartOn(t, testservers.PostgresIn(t, c.locale))
 			n := 0
 			for name, filters := range c.finds {
-				a := ada(n)
+				a := storetest.UserArgs(n)
 				n++
 				a["name"] = name
-				h.do("create", "", a)
+				h.Write("create", "", a)
 				for _, filter := range filters {
-					if got := h.list(filter); !slices.Contains(got, name) {
+					if got := listNames(h, filter); !slices.Contains(got, name) {
 						t.Errorf("%q does not find %q", filter, name)
 					}
 				}
@@ -195,9 +196,9 @@ func testListCaseAndLocale(t *testing.T) {
 }
 
 func testListHugeUsersEndThePageEarly(t *testing.T) {
-	h := start(t)
+	h := storetest.Start(t)
 	for i := range 20 {
-		h.exec("INSERT INTO users (id, name, email_address) VALUES ($1, repeat('x', 1000000), $2)", i+1, fmt.Sprint(i))
+		h.Exec("INSERT INTO users (id, name, email_address) VALUES ($1, repeat('x', 1000000), $2)", i+1, fmt.Sprint(i))
 	}
 	page, seen := &actor.Page{Size: 1000}, 0
 	for pages := 1; ; pages++ {

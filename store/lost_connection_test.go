@@ -11,6 +11,7 @@ import (
 
 	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store/internal/postgres"
+	"github.com/glotpod/ident/store/internal/storetest"
 )
 
 // A fragileConn breaks when it has carried a number of bytes.
@@ -46,7 +47,7 @@ func (c *fragileConn) limit(left *atomic.Int64, b []byte, move func([]byte) (int
 // Unknown.
 func TestLostConnection(t *testing.T) {
 	d := testservers.Postgres(t)
-	db := connect(t, d.URL())
+	db := storetest.Connect(t, d.URL())
 	if _, err := db.Exec(t.Context(), "CREATE TABLE numbers (n int)"); err != nil {
 		t.Fatal(err)
 	}

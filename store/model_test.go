@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/store/internal/storetest"
 )
 
 // A model says what the store must do for writes that come one after another.
@@ -51,7 +52,7 @@ func limitChecks(t *testing.T, quick, full int) {
 		return
 	}
 	t.Cleanup(func() { f.Value.Set(f.DefValue) })
-	if long {
+	if storetest.Long {
 		quick = full
 	}
 	f.Value.Set(strconv.Itoa(quick))
@@ -59,16 +60,16 @@ func limitChecks(t *testing.T, quick, full int) {
 
 // TestModel: the store does what its model does.
 func TestModel(t *testing.T) {
-	h := start(t)
+	h := storetest.Start(t)
 	limitChecks(t, 15, 50)
 	rapid.Check(t, func(r *rapid.T) {
-		h.exec("TRUNCATE users, services, ident_outbox")
+		h.Exec("TRUNCATE users, services, ident_outbox")
 		m := model{users: map[int64]actor.User{}, seen: map[int64][]*actor.User{}}
-		account := rapid.Custom(func(r *rapid.T) args {
-			return args{"id": rapid.IntRange(1, 3).Draw(r, "account"), "access_token": rapid.StringN(0, 3, -1).Filter(noNUL).Draw(r, "token")}
+		account := rapid.Custom(func(r *rapid.T) storetest.Args {
+			return storetest.Args{"id": rapid.IntRange(1, 3).Draw(r, "account"), "access_token": rapid.StringN(0, 3, -1).Filter(noNUL).Draw(r, "token")}
 		})
-		user := rapid.Custom(func(r *rapid.T) args {
-			u := args{"name": rapid.StringN(0, 5, -1).Filter(noNUL).Draw(r, "name"), "email": rapid.SampledFrom([]string{"a", "b", "c"}).Draw(r, "email")}
+		user := rapid.Custom(func(r *rapid.T) storetest.Args {
+			u := storetest.Args{"name": rapid.StringN(0, 5, -1).Filter(noNUL).Draw(r, "name"), "email": rapid.SampledFrom([]string{"a", "b", "c"}).Draw(r, "email")}
 			services := rapid.IntRange(1, 3).Draw(r, "services")
 			if services&1 != 0 {
 				u["github"] = account.Draw(r, "github")
@@ -88,7 +89,7 @@ func TestModel(t *testing.T) {
 			}
 			return ids[rapid.IntRange(0, len(ids)-1).Draw(r, "user")]
 		}
-		write := func(operation string, id int64, a args, next *actor.User) {
+		write := func(operation string, id int64, a storetest.Args, next *actor.User) {
 			var want actor.Code
 			_, exists := m.users[id]
 			switch {
@@ -97,7 +98,7 @@ func TestModel(t *testing.T) {
 			case next != nil && m.taken(next):
 				want = actor.Conflict
 			}
-			w := request(t, operation, rand.Text(), a)
+			w := storetest.Request(t, operation, rand.Text(), a)
 			w.UserID = id
 			if seen := m.seen[id]; len(seen) > 0 && rapid.Bool().Draw(r, "cached") {
 				w.Cached = seen[len(seen)-1]
@@ -105,7 +106,7 @@ func TestModel(t *testing.T) {
 					w.Cached = rapid.SampledFrom(seen).Draw(r, "cached state")
 				}
 			}
-			o, err := commit(t.Context(), h, h.lease, w)
+			o, err := storetest.Commit(t.Context(), h, h.Lease, w)
 			if err != nil {
 				r.Fatal(err)
 			}
@@ -123,19 +124,19 @@ func TestModel(t *testing.T) {
 				delete(m.users, id)
 			default:
 				m.users[id] = *next
-				if now := h.get(id); !reflect.DeepEqual(o.After, now) {
+				if now := h.User(id); !reflect.DeepEqual(o.After, now) {
 					r.Fatalf("%s %v: user %d is %+v, and %+v according to the outcome", operation, a, id, now, o.After)
 				}
 			}
 		}
-		parsed := func(a args, id int64) *actor.User {
-			tree := args{}
+		parsed := func(a storetest.Args, id int64) *actor.User {
+			tree := storetest.Args{}
 			for k, v := range a {
 				tree[k] = v
 			}
 			for _, service := range []string{"github", "facebook"} {
-				if acc, ok := a[service].(args); ok {
-					tree[service] = args{"id": int64(acc["id"].(int)), "access_token": acc["access_token"]}
+				if acc, ok := a[service].(storetest.Args); ok {
+					tree[service] = storetest.Args{"id": int64(acc["id"].(int)), "access_token": acc["access_token"]}
 				}
 			}
 			u, err := actor.ParseUser(map[string]any(tree))
@@ -156,13 +157,13 @@ func TestModel(t *testing.T) {
 			},
 			"replace": func(r *rapid.T) {
 				id, a := someone(r), user.Draw(r, "user")
-				write("patch", id, args{"user_id": id, "ops": replace("", a)}, parsed(a, id))
+				write("patch", id, storetest.Args{"user_id": id, "ops": storetest.Replace("", a)}, parsed(a, id))
 			},
 			"copy the name": func(r *rapid.T) {
 				id := someone(r)
 				next := m.users[id]
 				next.PictureURL = &next.Name
-				write("patch", id, args{"user_id": id, "ops": []any{args{"op": "copy", "from": "/name", "path": "/picture_url"}}}, &next)
+				write("patch", id, storetest.Args{"user_id": id, "ops": []any{storetest.Args{"op": "copy", "from": "/name", "path": "/picture_url"}}}, &next)
 			},
 			"swap the accounts": func(r *rapid.T) {
 				id := someone(r)
@@ -171,16 +172,16 @@ func TestModel(t *testing.T) {
 					return
 				}
 				next.GitHub, next.Facebook = next.Facebook, next.GitHub
-				write("patch", id, args{"user_id": id, "ops": []any{
-					args{"op": "move", "from": "/github", "path": "/name"},
-					args{"op": "move", "from": "/facebook", "path": "/github"},
-					args{"op": "move", "from": "/name", "path": "/facebook"},
-					args{"op": "add", "path": "/name", "value": next.Name},
+				write("patch", id, storetest.Args{"user_id": id, "ops": []any{
+					storetest.Args{"op": "move", "from": "/github", "path": "/name"},
+					storetest.Args{"op": "move", "from": "/facebook", "path": "/github"},
+					storetest.Args{"op": "move", "from": "/name", "path": "/facebook"},
+					storetest.Args{"op": "add", "path": "/name", "value": next.Name},
 				}}, &next)
 			},
 			"delete": func(r *rapid.T) {
 				id := someone(r)
-				write("delete", id, args{"user_id": id}, nil)
+				write("delete", id, storetest.Args{"user_id": id}, nil)
 			},
 			"another program": func(r *rapid.T) {
 				id, name := someone(r), rapid.StringN(0, 5, -1).Filter(noNUL).Draw(r, "name")
@@ -189,22 +190,22 @@ func TestModel(t *testing.T) {
 				case !exists:
 					return
 				case service == "":
-					h.exec("UPDATE users SET name = $2 WHERE id = $1", id, name)
+					h.Exec("UPDATE users SET name = $2 WHERE id = $1", id, name)
 					u.Name = name
 				case u.GitHub == nil || u.Facebook == nil:
 					return
 				case service == "gh":
-					h.exec("DELETE FROM services WHERE user_id = $1 AND sv_name = 'gh'", id)
+					h.Exec("DELETE FROM services WHERE user_id = $1 AND sv_name = 'gh'", id)
 					u.GitHub = nil
 				default:
-					h.exec("DELETE FROM services WHERE user_id = $1 AND sv_name = 'fb'", id)
+					h.Exec("DELETE FROM services WHERE user_id = $1 AND sv_name = 'fb'", id)
 					u.Facebook = nil
 				}
 				m.users[id] = u
 			},
 			"": func(r *rapid.T) {
 				for id, want := range m.users {
-					got := h.get(id)
+					got := h.User(id)
 					if got == nil || !m.isCurrent(got) {
 						r.Fatalf("user %d is %+v, want %+v", id, got, want)
 					}
@@ -213,7 +214,7 @@ func TestModel(t *testing.T) {
 					}
 					m.add(got)
 				}
-				counts := fmt.Sprint(h.one("SELECT count(*) FROM users"), h.one("SELECT count(*) FROM services s WHERE NOT EXISTS (SELECT FROM users u WHERE u.id = s.user_id)"))
+				counts := fmt.Sprint(h.Value("SELECT count(*) FROM users"), h.Value("SELECT count(*) FROM services s WHERE NOT EXISTS (SELECT FROM users u WHERE u.id = s.user_id)"))
 				if counts != fmt.Sprint(len(m.users), 0) {
 					r.Fatalf("users and stray services: %s, want %d", counts, len(m.users))
 				}

@@ -13,17 +13,18 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store"
+	"github.com/glotpod/ident/store/internal/storetest"
 )
 
 // together commits writes to one user, which decide on a cached user, in as few calls as the
 // store allows. It returns how many outcomes each call had.
-func (h *harness) together(s *store.Store, cached *actor.User, writes []*actor.Write) (outcomes []actor.Outcome, at []int) {
-	h.t.Helper()
+func together(h *storetest.Harness, s *store.Store, cached *actor.User, writes []*actor.Write) (outcomes []actor.Outcome, at []int) {
+	h.T.Helper()
 	for len(writes) > 0 {
 		writes[0].Cached = cached
-		done, err := s.Commit(h.t.Context(), h.lease, writes)
+		done, err := s.Commit(h.T.Context(), h.Lease, writes)
 		if err != nil || len(done) == 0 || len(done) > len(writes) {
-			h.t.Errorf("%d writes: %d outcomes, %v", len(writes), len(done), err)
+			h.T.Errorf("%d writes: %d outcomes, %v", len(writes), len(done), err)
 			break
 		}
 		cached = done[len(done)-1].After
@@ -35,7 +36,7 @@ func (h *harness) together(s *store.Store, cached *actor.User, writes []*actor.W
 // names returns writes that give a user one name after another: "0", "1", …
 func names(t testing.TB, id int64, n int, messageID func(int) string) (writes []*actor.Write) {
 	for i := range n {
-		writes = append(writes, request(t, "patch", messageID(i), args{"user_id": id, "ops": replace("/name", fmt.Sprint(i))}))
+		writes = append(writes, storetest.Request(t, "patch", messageID(i), storetest.Args{"user_id": id, "ops": storetest.Replace("/name", fmt.Sprint(i))}))
 	}
 	return writes
 }
@@ -55,12 +56,12 @@ func TestWritesToOneUser(t *testing.T) {
 }
 
 func testShareCached(t *testing.T) {
-	h := start(t)
-	created := h.do("create", "m", ada(1))
+	h := storetest.Start(t)
+	created := h.Write("create", "m", storetest.UserArgs(1))
 	var sent []string
 	h.SetNotificationSink(func(n actor.PendingNotification) { sent = append(sent, string(n.Body)) })
-	outcomes, at := h.together(h.Store, created.After, names(t, created.UserID, 50, func(i int) string { return fmt.Sprint("m", i) }))
-	if n := h.one("SELECT count(DISTINCT xmin::text) FROM ident_outbox WHERE routing_key LIKE '%.patch'"); n != int64(len(at)) || len(at) > 10 {
+	outcomes, at := together(h, h.Store, created.After, names(t, created.UserID, 50, func(i int) string { return fmt.Sprint("m", i) }))
+	if n := h.Value("SELECT count(DISTINCT xmin::text) FROM ident_outbox WHERE routing_key LIKE '%.patch'"); n != int64(len(at)) || len(at) > 10 {
 		t.Errorf("done %v at a time, in %v transactions", at, n) // one, unless the machine is very slow
 	}
 	for i, o := range outcomes {
@@ -71,11 +72,11 @@ func testShareCached(t *testing.T) {
 			t.Errorf("notification %d: %s", i, sent[i])
 		}
 	}
-	if last := outcomes[49].After; !reflect.DeepEqual(last, h.get(created.UserID)) {
+	if last := outcomes[49].After; !reflect.DeepEqual(last, h.User(created.UserID)) {
 		t.Errorf("the last outcome is not what is stored: %+v", last)
 	}
-	again := h.do("patch", "m20", args{"user_id": created.UserID, "ops": replace("/name", "20")})
-	if again.Applied || again.Refusal != nil || h.get(created.UserID).Name != "49" {
+	again := h.Write("patch", "m20", storetest.Args{"user_id": created.UserID, "ops": storetest.Replace("/name", "20")})
+	if again.Applied || again.Refusal != nil || h.User(created.UserID).Name != "49" {
 		t.Errorf("a replay of one of them: %+v", again)
 	}
 	left, err := h.PendingNotifications(t.Context(), nil, 0, 0, 100)
@@ -90,10 +91,10 @@ func testShareCached(t *testing.T) {
 }
 
 func testShareRead(t *testing.T) {
-	h := start(t)
-	id := h.create(1)
+	h := storetest.Start(t)
+	id := h.CreateUser(1)
 	for _, user := range []int64{id, 1 << 30} { // the second one does not exist
-		outcomes, at := h.together(h.Store, nil, names(t, user, 50, func(i int) string { return fmt.Sprint(user, "m", i) }))
+		outcomes, at := together(h, h.Store, nil, names(t, user, 50, func(i int) string { return fmt.Sprint(user, "m", i) }))
 		if len(at) > 10 {
 			t.Errorf("user %d: done %v at a time", user, at)
 		}
@@ -103,19 +104,19 @@ func testShareRead(t *testing.T) {
 			}
 		}
 	}
-	if u := h.get(id); u.Name != "49" {
+	if u := h.User(id); u.Name != "49" {
 		t.Errorf("the user is %+v", u)
 	}
 }
 
 // testShareReplays: replays hardly separate the writes around them.
 func testShareReplays(t *testing.T) {
-	h := start(t)
-	created := h.do("create", "m", ada(1))
+	h := storetest.Start(t)
+	created := h.Write("create", "m", storetest.UserArgs(1))
 	for i := range 3 {
-		h.do("patch", fmt.Sprint("m", 40+i), args{"user_id": created.UserID, "ops": replace("/name", fmt.Sprint(40+i))})
+		h.Write("patch", fmt.Sprint("m", 40+i), storetest.Args{"user_id": created.UserID, "ops": storetest.Replace("/name", fmt.Sprint(40+i))})
 	}
-	outcomes, at := h.together(h.Store, nil, names(t, created.UserID, 60, func(i int) string { return fmt.Sprint("m", i) }))
+	outcomes, at := together(h, h.Store, nil, names(t, created.UserID, 60, func(i int) string { return fmt.Sprint("m", i) }))
 	if len(at) > 10 {
 		t.Errorf("done %v at a time", at)
 	}
@@ -128,17 +129,17 @@ func testShareReplays(t *testing.T) {
 
 // testShareUniqueKeys: a write is committed alone if others could fail with it.
 func testShareUniqueKeys(t *testing.T) {
-	h := start(t)
-	h.create(2)
+	h := storetest.Start(t)
+	h.CreateUser(2)
 	for changed, ops := range map[string][]any{
-		"email":   replace("/email", "ada2@example.org"),
-		"account": replace("/github/id", 2),
-		"both":    append(replace("/email", "ada2@example.org"), replace("/github/id", 2)...),
+		"email":   storetest.Replace("/email", "ada2@example.org"),
+		"account": storetest.Replace("/github/id", 2),
+		"both":    append(storetest.Replace("/email", "ada2@example.org"), storetest.Replace("/github/id", 2)...),
 	} {
-		created := h.do("create", "", args{"name": "Ada", "email": changed, "github": args{"id": len(changed), "access_token": "t"}})
+		created := h.Write("create", "", storetest.Args{"name": "Ada", "email": changed, "github": storetest.Args{"id": len(changed), "access_token": "t"}})
 		writes := names(t, created.UserID, 20, anonymous)
-		writes[10] = request(t, "patch", "", args{"user_id": created.UserID, "ops": ops})
-		outcomes, at := h.together(h.Store, created.After, writes)
+		writes[10] = storetest.Request(t, "patch", "", storetest.Args{"user_id": created.UserID, "ops": ops})
+		outcomes, at := together(h, h.Store, created.After, writes)
 		var before []int // how many were committed before each transaction
 		for i, done := 0, 0; i < len(at); i++ {
 			before = append(before, done)
@@ -147,38 +148,38 @@ func testShareUniqueKeys(t *testing.T) {
 		if !slices.Contains(before, 10) || !slices.Contains(before, 11) {
 			t.Errorf("%s: done %v at a time", changed, at)
 		}
-		wantCode(t, outcomes[10], actor.Conflict)
-		if last := outcomes[19].After; !reflect.DeepEqual(last, h.get(created.UserID)) || last.Name != "19" {
+		storetest.WantCode(t, outcomes[10], actor.Conflict)
+		if last := outcomes[19].After; !reflect.DeepEqual(last, h.User(created.UserID)) || last.Name != "19" {
 			t.Errorf("%s: %+v", changed, last)
 		}
 	}
 }
 
 func testShareLarge(t *testing.T) {
-	h := start(t)
-	created := h.do("create", "m", ada(1))
+	h := storetest.Start(t)
+	created := h.Write("create", "m", storetest.UserArgs(1))
 	var writes []*actor.Write
 	for i := range 10 {
-		writes = append(writes, request(t, "patch", "", args{"user_id": created.UserID, "ops": replace("/name", strings.Repeat(fmt.Sprint(i), 100_000))}))
+		writes = append(writes, storetest.Request(t, "patch", "", storetest.Args{"user_id": created.UserID, "ops": storetest.Replace("/name", strings.Repeat(fmt.Sprint(i), 100_000))}))
 	}
-	_, at := h.together(h.Store, created.After, writes)
+	_, at := together(h, h.Store, created.After, writes)
 	if slices.Max(at) > 2 {
 		t.Errorf("done %v at a time", at)
 	}
 	// Each of these is small, and its notification is larger than itself.
 	writes = nil
 	for range 10 {
-		writes = append(writes, request(t, "patch", "", args{"user_id": created.UserID, "ops": []any{
-			args{"op": "add", "path": "/picture_url", "value": ""},
-			args{"op": "copy", "from": "/name", "path": "/picture_url"},
-			args{"op": "replace", "path": "/name", "value": ""},
-			args{"op": "copy", "from": "/picture_url", "path": "/name"},
-			args{"op": "replace", "path": "/picture_url", "value": rand.Text()},
-		}}), request(t, "patch", "", args{"user_id": created.UserID, "ops": []any{
-			args{"op": "copy", "from": "/name", "path": "/picture_url"},
+		writes = append(writes, storetest.Request(t, "patch", "", storetest.Args{"user_id": created.UserID, "ops": []any{
+			storetest.Args{"op": "add", "path": "/picture_url", "value": ""},
+			storetest.Args{"op": "copy", "from": "/name", "path": "/picture_url"},
+			storetest.Args{"op": "replace", "path": "/name", "value": ""},
+			storetest.Args{"op": "copy", "from": "/picture_url", "path": "/name"},
+			storetest.Args{"op": "replace", "path": "/picture_url", "value": rand.Text()},
+		}}), storetest.Request(t, "patch", "", storetest.Args{"user_id": created.UserID, "ops": []any{
+			storetest.Args{"op": "copy", "from": "/name", "path": "/picture_url"},
 		}}))
 	}
-	if _, at := h.together(h.Store, nil, writes); slices.Max(at) > 4 {
+	if _, at := together(h, h.Store, nil, writes); slices.Max(at) > 4 {
 		t.Errorf("small ones: done %v at a time", at)
 	}
 }
@@ -186,15 +187,15 @@ func testShareLarge(t *testing.T) {
 // testShareFailing: a write that the database refuses fails alone, and is found in a few
 // attempts.
 func testShareFailing(t *testing.T) {
-	h := start(t)
-	created := h.do("create", "m", ada(1))
-	h.exec("CREATE SEQUENCE refused")
-	h.exec(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM nextval('refused'); RAISE 'refused'; END $$`)
-	h.exec(`CREATE TRIGGER refuse BEFORE INSERT ON ident_outbox FOR EACH ROW WHEN (convert_from(NEW.body, 'UTF8') SIMILAR TO '%"(7|62)"%') EXECUTE FUNCTION refuse()`)
+	h := storetest.Start(t)
+	created := h.Write("create", "m", storetest.UserArgs(1))
+	h.Exec("CREATE SEQUENCE refused")
+	h.Exec(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM nextval('refused'); RAISE 'refused'; END $$`)
+	h.Exec(`CREATE TRIGGER refuse BEFORE INSERT ON ident_outbox FOR EACH ROW WHEN (convert_from(NEW.body, 'UTF8') SIMILAR TO '%"(7|62)"%') EXECUTE FUNCTION refuse()`)
 	writes := names(t, created.UserID, 64, anonymous)
 	var done, want []string
 	for len(writes) > 0 {
-		outcomes, err := h.Commit(t.Context(), h.lease, writes)
+		outcomes, err := h.Commit(t.Context(), h.Lease, writes)
 		if err != nil {
 			done, writes = append(done, "failed"), writes[1:]
 			continue
@@ -211,7 +212,7 @@ func testShareFailing(t *testing.T) {
 	if !slices.Equal(done, want) {
 		t.Errorf("done: %s", done)
 	}
-	if n := h.one("SELECT last_value FROM refused").(int64); n > 40 {
+	if n := h.Value("SELECT last_value FROM refused").(int64); n > 40 {
 		t.Errorf("%d attempts failed", n)
 	}
 }
@@ -219,29 +220,29 @@ func testShareFailing(t *testing.T) {
 func testShareUnknownOutcome(t *testing.T) {
 	for name, overlap := range map[string]bool{"attempts follow each other": false, "attempts overlap": true} {
 		t.Run(name, func(t *testing.T) {
-			h := start(t)
-			created := h.do("create", "m", ada(1))
-			s, p := h.throughProxy()
-			letGo := h.holdUpdates()
+			h := storetest.Start(t)
+			created := h.Write("create", "m", storetest.UserArgs(1))
+			s, p := h.OpenThroughProxy()
+			letGo := h.HoldUpdates()
 			writes := names(t, created.UserID, 20, anonymous)
-			writes[0] = request(t, "patch", "", args{"user_id": created.UserID, "ops": replace("/picture_url", "refused")})
-			writes[5] = request(t, "patch", "m5", args{"user_id": created.UserID, "ops": replace("/name", "5")})
-			writes[7] = request(t, "create", "", ada(7)) // fails and is not recorded
+			writes[0] = storetest.Request(t, "patch", "", storetest.Args{"user_id": created.UserID, "ops": storetest.Replace("/picture_url", "refused")})
+			writes[5] = storetest.Request(t, "patch", "m5", storetest.Args{"user_id": created.UserID, "ops": storetest.Replace("/name", "5")})
+			writes[7] = storetest.Request(t, "create", "", storetest.UserArgs(7)) // fails and is not recorded
 			writes[7].UserID = created.UserID
 			var sent sync.Map
 			s.SetNotificationSink(func(n actor.PendingNotification) { sent.Store(n.ID, n) })
 			var outcomes []actor.Outcome
 			var writing sync.WaitGroup
-			writing.Go(func() { outcomes, _ = h.together(s, created.After, writes) })
-			h.await(waitsForLock)
+			writing.Go(func() { outcomes, _ = together(h, s, created.After, writes) })
+			h.WaitUntil(storetest.OneWaitsForLock)
 			if overlap {
-				p.cut() // the first attempt continues in the server
+				p.Cut() // the first attempt continues in the server
 				letGo()
 			} else {
-				p.fallSilent()
+				p.FallSilent()
 				letGo()
-				h.await("SELECT name <> 'Ada 1' FROM users WHERE id = $1", created.UserID)
-				p.cut()
+				h.WaitUntil("SELECT name <> 'Ada 1' FROM users WHERE id = $1", created.UserID)
+				p.Cut()
 			}
 			writing.Wait()
 			for i, o := range outcomes {
@@ -258,10 +259,10 @@ func testShareUnknownOutcome(t *testing.T) {
 					t.Errorf("notification %d was not sent: %s", n.ID, n.Body)
 				}
 			}
-			if audit := h.audit(); strings.Count(audit, "\n") != 18 {
-				t.Errorf("audit:\n%s", audit)
+			if rows := auditRows(h); strings.Count(rows, "\n") != 18 {
+				t.Errorf("audit:\n%s", rows)
 			}
-			if u := h.get(created.UserID); u.Name != "19" {
+			if u := h.User(created.UserID); u.Name != "19" {
 				t.Errorf("the user is %+v", u)
 			}
 		})
@@ -269,10 +270,10 @@ func testShareUnknownOutcome(t *testing.T) {
 }
 
 // trail lists everything that writes leave in the database, except random values.
-func (h *harness) trail(messageID func(int) string, ids int) string {
-	h.t.Helper()
+func trail(h *storetest.Harness, messageID func(int) string, ids int) string {
+	h.T.Helper()
 	list := func(sql string) any {
-		return h.one("SELECT coalesce(string_agg(row, E'\n'), '') FROM (" + sql + ") AS t (row)")
+		return h.Value("SELECT coalesce(string_agg(row, E'\n'), '') FROM (" + sql + ") AS t (row)")
 	}
 	var requestIDs []string
 	for i := range ids {
@@ -282,47 +283,47 @@ func (h *harness) trail(messageID func(int) string, ids int) string {
 		list("SELECT format('%s %s %s %s %s', id, name, email_address, picture_url, (SELECT string_agg(sv_name || '=' || sv_id, ' ' ORDER BY sv_name) FROM services s WHERE s.user_id = id)) FROM users ORDER BY id"),
 		list("SELECT DISTINCT format('%s %s %s %s', identity, user_id, code, message) FROM ident_requests WHERE identity IN ("+strings.Join(requestIDs, ", ")+") ORDER BY 1"),
 		list("SELECT format('%s %s %s %s', user_id, routing_key, partition, CASE WHEN sealed THEN '' ELSE convert_from(body, 'UTF8') END) FROM ident_outbox ORDER BY id"),
-		h.audit())
+		auditRows(h))
 }
 
 // drawChange returns the operation and the arguments of a random write to a user.
-func drawChange(r *rapid.T, user int64) (operation string, a args) {
-	operation, a = "patch", args{"user_id": user}
+func drawChange(r *rapid.T, user int64) (operation string, a storetest.Args) {
+	operation, a = "patch", storetest.Args{"user_id": user}
 	switch rapid.IntRange(0, 20).Draw(r, "operation") {
 	case 0:
 		operation = "delete"
 	case 1:
-		a["ops"] = replace("/email", fmt.Sprint("e", rapid.IntRange(0, 3).Draw(r, "email")))
+		a["ops"] = storetest.Replace("/email", fmt.Sprint("e", rapid.IntRange(0, 3).Draw(r, "email")))
 	case 2:
-		a["ops"] = replace("/github/id", rapid.IntRange(0, 3).Draw(r, "account"))
+		a["ops"] = storetest.Replace("/github/id", rapid.IntRange(0, 3).Draw(r, "account"))
 	case 3, 4:
-		a["ops"] = []any{args{"op": "remove", "path": rapid.SampledFrom([]string{"/github", "/facebook", "/picture_url"}).Draw(r, "removed")}}
+		a["ops"] = []any{storetest.Args{"op": "remove", "path": rapid.SampledFrom([]string{"/github", "/facebook", "/picture_url"}).Draw(r, "removed")}}
 	case 5:
-		a["ops"] = []any{args{"op": "add", "path": "/facebook", "value": args{"id": rapid.IntRange(0, 3).Draw(r, "account"), "access_token": "n"}}}
+		a["ops"] = []any{storetest.Args{"op": "add", "path": "/facebook", "value": storetest.Args{"id": rapid.IntRange(0, 3).Draw(r, "account"), "access_token": "n"}}}
 	case 6, 7:
-		a["ops"] = replace(rapid.SampledFrom([]string{"/github", "/facebook"}).Draw(r, "service")+"/access_token", rapid.SampledFrom([]string{"g", "f", "x"}).Draw(r, "token"))
+		a["ops"] = storetest.Replace(rapid.SampledFrom([]string{"/github", "/facebook"}).Draw(r, "service")+"/access_token", rapid.SampledFrom([]string{"g", "f", "x"}).Draw(r, "token"))
 	case 8, 9:
-		a["ops"] = []any{args{"op": "test", "path": "/name", "value": rapid.SampledFrom([]string{"n", "o"}).Draw(r, "tested")}, args{"op": "add", "path": "/picture_url", "value": "p"}}
+		a["ops"] = []any{storetest.Args{"op": "test", "path": "/name", "value": rapid.SampledFrom([]string{"n", "o"}).Draw(r, "tested")}, storetest.Args{"op": "add", "path": "/picture_url", "value": "p"}}
 	default:
-		a["ops"] = replace("/name", rapid.SampledFrom([]string{"n", "o", "p"}).Draw(r, "name"))
+		a["ops"] = storetest.Replace("/name", rapid.SampledFrom([]string{"n", "o", "p"}).Draw(r, "name"))
 	}
 	return operation, a
 }
 
 // testShareAtRandom: writes that share transactions do the same as one after another.
 func testShareAtRandom(t *testing.T) {
-	at, one := start(t), start(t)
+	at, one := storetest.Start(t), storetest.Start(t)
 	limitChecks(t, 15, 40)
 	most := 0
 	rapid.Check(t, func(r *rapid.T) {
 		ids := [2]int64{1 << 20, 1<<20 + 1}
 		var cached [2]*actor.User
-		for _, h := range []*harness{at, one} {
-			h.exec("TRUNCATE users, services, ident_outbox, ident_audit, ident_requests")
+		for _, h := range []*storetest.Harness{at, one} {
+			h.Exec("TRUNCATE users, services, ident_outbox, ident_audit, ident_requests")
 			for i, id := range ids {
-				w := request(t, "create", "", args{"name": "n", "email": fmt.Sprint("e", i), "github": args{"id": i, "access_token": "g"}, "facebook": args{"id": i, "access_token": "f"}})
+				w := storetest.Request(t, "create", "", storetest.Args{"name": "n", "email": fmt.Sprint("e", i), "github": storetest.Args{"id": i, "access_token": "g"}, "facebook": storetest.Args{"id": i, "access_token": "f"}})
 				w.UserID = id
-				o, err := commit(t.Context(), h, h.lease, w)
+				o, err := storetest.Commit(t.Context(), h, h.Lease, w)
 				if err != nil || o.Refusal != nil {
 					r.Fatal(o, err)
 				}
@@ -342,11 +343,11 @@ func testShareAtRandom(t *testing.T) {
 					id = messageID(n)
 				}
 				operation, a := drawChange(r, ids[user])
-				return func() *actor.Write { return request(t, operation, id, a) }
+				return func() *actor.Write { return storetest.Request(t, operation, id, a) }
 			}), 1, 20).Draw(r, "writes")
 			if rapid.IntRange(0, 3).Draw(r, "foreign") == 0 {
-				for _, h := range []*harness{at, one} {
-					h.exec("UPDATE users SET picture_url = 'foreign' WHERE id = $1", ids[user])
+				for _, h := range []*storetest.Harness{at, one} {
+					h.Exec("UPDATE users SET picture_url = 'foreign' WHERE id = $1", ids[user])
 				}
 			}
 			var writes []*actor.Write
@@ -354,21 +355,21 @@ func testShareAtRandom(t *testing.T) {
 			var stored []*actor.User
 			for _, w := range drawn {
 				writes = append(writes, w())
-				o, err := commit(t.Context(), one, one.lease, w())
+				o, err := storetest.Commit(t.Context(), one, one.Lease, w())
 				if err != nil {
 					r.Fatal(err)
 				}
-				want, stored = append(want, o), append(stored, one.get(ids[user]))
+				want, stored = append(want, o), append(stored, one.User(ids[user]))
 			}
-			got, by := at.together(at.Store, cached[user], writes)
+			got, by := together(at, at.Store, cached[user], writes)
 			cached[user], most = got[len(got)-1].After, max(most, slices.Max(by))
 			for i := range got {
-				if !same(got[i], want[i]) || got[i].Applied != want[i].Applied || (got[i].Applied || got[i].After != nil) && !alike(got[i].After, stored[i]) {
+				if !storetest.SameReply(got[i], want[i]) || got[i].Applied != want[i].Applied || (got[i].Applied || got[i].After != nil) && !alike(got[i].After, stored[i]) {
 					r.Fatalf("write %d, done %v at a time: %+v (%+v), want %+v (%+v)", i, by, got[i], got[i].After, want[i], stored[i])
 				}
 			}
 		}
-		if got, want := at.trail(messageID, requests), one.trail(messageID, requests); got != want {
+		if got, want := trail(at, messageID, requests), trail(one, messageID, requests); got != want {
 			r.Fatalf("%s\n\nwant\n\n%s", got, want)
 		}
 	})

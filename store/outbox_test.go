@@ -12,6 +12,7 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store"
+	"github.com/glotpod/ident/store/internal/storetest"
 )
 
 func TestNotifications(t *testing.T) {
@@ -19,15 +20,15 @@ func TestNotifications(t *testing.T) {
 }
 
 func testNotificationsInOrderAndStoredUntilConfirmed(t *testing.T) {
-	h := start(t)
+	h := storetest.Start(t)
 	seen := make(chan actor.PendingNotification, 100)
 	h.SetNotificationSink(func(n actor.PendingNotification) { seen <- n })
-	id := h.create(1)
+	id := h.CreateUser(1)
 	for i := range 20 {
-		h.do("patch", "", args{"user_id": id, "ops": replace("/name", fmt.Sprint(i))})
+		h.Write("patch", "", storetest.Args{"user_id": id, "ops": storetest.Replace("/name", fmt.Sprint(i))})
 	}
 	h.SetNotificationSink(nil)
-	h.do("delete", "", args{"user_id": id})
+	h.Write("delete", "", storetest.Args{"user_id": id})
 	stored, err := h.PendingNotifications(t.Context(), nil, 0, 0, 100)
 	if err != nil || len(stored) != 22 || len(seen) != 21 {
 		t.Fatalf("%d stored, %d sent: %v", len(stored), len(seen), err)
@@ -60,21 +61,21 @@ func TestOutbox(t *testing.T) {
 }
 
 func testOutboxPendingByPartition(t *testing.T) {
-	h := start(t)
+	h := storetest.Start(t)
 	sent := make(chan actor.PendingNotification, 100)
 	h.SetNotificationSink(func(n actor.PendingNotification) { sent <- n })
-	leases := []partition.Lease{h.lease, h.claim(1, 0), h.claim(2, 0)}
+	leases := []partition.Lease{h.Lease, h.ClaimPartition(1, 0), h.ClaimPartition(2, 0)}
 	for i := range 9 {
-		w := request(t, "create", fmt.Sprint("m", i), ada(i))
+		w := storetest.Request(t, "create", fmt.Sprint("m", i), storetest.UserArgs(i))
 		w.UserID = int64(i + 1)
-		if _, err := commit(t.Context(), h, leases[i%3], w); err != nil {
+		if _, err := storetest.Commit(t.Context(), h, leases[i%3], w); err != nil {
 			t.Fatal(err)
 		}
 		if n := <-sent; n.UserID != w.UserID || n.Partition != i%3 {
 			t.Errorf("sent %+v", n)
 		}
 	}
-	h.exec("UPDATE ident_outbox SET partition = NULL WHERE user_id = 9")
+	h.Exec("UPDATE ident_outbox SET partition = NULL WHERE user_id = 9")
 	for _, c := range []struct {
 		partitions []int
 		want       string
@@ -106,16 +107,16 @@ func testOutboxPendingByPartition(t *testing.T) {
 
 func testOutboxMigrationKeepsNotifications(t *testing.T) {
 	db := testservers.Postgres(t)
-	h := &harness{t: t, db: connect(t, db.URL()), opts: options(t, db)}
-	h.exec("CREATE TABLE ident_migrations (version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())")
+	h := &storetest.Harness{T: t, DB: storetest.Connect(t, db.URL()), Options: storetest.Options(t, db)}
+	h.Exec("CREATE TABLE ident_migrations (version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())")
 	for version := 1; version <= 5; version++ {
-		h.exec(store.MigrationSQL(version), pgx.QueryExecModeSimpleProtocol)
-		h.exec("INSERT INTO ident_migrations (version, name) VALUES ($1, '')", version)
+		h.Exec(store.MigrationSQL(version), pgx.QueryExecModeSimpleProtocol)
+		h.Exec("INSERT INTO ident_migrations (version, name) VALUES ($1, '')", version)
 	}
-	h.exec(`INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed)
+	h.Exec(`INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed)
 		SELECT n, gen_random_uuid(), 'key', 'body', false FROM generate_series(1, 3) AS n`)
-	migrate(t, h.db)
-	h.Store = h.open()
+	storetest.Migrate(t, h.DB)
+	h.Store = h.OpenStore()
 	all, err := h.PendingNotifications(t.Context(), []int{0}, 0, 0, 10)
 	if err != nil || len(all) != 3 {
 		t.Fatal(all, err)

@@ -21,6 +21,7 @@ import (
 	"github.com/glotpod/ident/store"
 	"github.com/glotpod/ident/store/archive"
 	"github.com/glotpod/ident/store/internal/postgres"
+	"github.com/glotpod/ident/store/internal/storetest"
 )
 
 // TestReadOnly: a connection that cannot write is not used, and does not outlast the time in
@@ -97,18 +98,18 @@ func testReadOnlyConnection(t *testing.T) {
 }
 
 // startOnOwn returns a harness on a server of its own.
-func startOnOwn(t *testing.T, server *localserver.Postgres) *harness {
+func startOnOwn(t *testing.T, server *localserver.Postgres) *storetest.Harness {
 	t.Helper()
-	h := &harness{t: t, db: connect(t, server.URL("postgres")), opts: optionsOf(t, server)}
-	migrate(t, h.db)
-	h.Store = h.open()
-	h.agree(4)
-	h.lease = h.claim(0, 0)
+	h := &storetest.Harness{T: t, DB: storetest.Connect(t, server.URL("postgres")), Options: optionsOf(t, server)}
+	storetest.Migrate(t, h.DB)
+	h.Store = h.OpenStore()
+	h.Agree(4)
+	h.Lease = h.ClaimPartition(0, 0)
 	return h
 }
 
 func optionsOf(t *testing.T, server *localserver.Postgres) store.Options {
-	return options(t, &testservers.Database{Host: server.Host, Port: server.Port, User: server.User, Password: server.Password, Name: "postgres"})
+	return storetest.Options(t, &testservers.Database{Host: server.Host, Port: server.Port, User: server.User, Password: server.Password, Name: "postgres"})
 }
 
 // testReadOnlyForAWhile: under load, nothing is lost and everything goes on soon after the
@@ -117,18 +118,18 @@ func testReadOnlyForAWhile(t *testing.T, begin, end string) {
 	h := startOnOwn(t, testservers.OwnPostgres(t, localserver.PostgresOptions{}))
 	var ids []int64
 	for i := range 8 {
-		ids = append(ids, h.create(i))
+		ids = append(ids, h.CreateUser(i))
 	}
 	if err := h.Ping(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	load := h.startLoad(ids)
+	load := startLoad(h, ids)
 	load.progress(t)
 
-	h.exec(begin)
-	h.exec("SELECT pg_reload_conf()")
+	h.Exec(begin)
+	h.Exec("SELECT pg_reload_conf()")
 	// Connections that are lost now are replaced while the database is read-only.
-	h.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'glotpod.ident/' || $1`, h.opts.Name)
+	h.Exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'glotpod.ident/' || $1`, h.Options.Name)
 	for begun := time.Now(); time.Since(begun) < 3*time.Second; time.Sleep(100 * time.Millisecond) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		if err := h.Ping(ctx); err == nil {
@@ -136,8 +137,8 @@ func testReadOnlyForAWhile(t *testing.T, begin, end string) {
 		}
 		cancel()
 	}
-	h.exec(end)
-	h.exec("SELECT pg_reload_conf()")
+	h.Exec(end)
+	h.Exec("SELECT pg_reload_conf()")
 
 	for ended := time.Now(); ; time.Sleep(100 * time.Millisecond) {
 		err := h.Ping(t.Context())
@@ -149,7 +150,7 @@ func testReadOnlyForAWhile(t *testing.T, begin, end string) {
 		}
 	}
 	load.progress(t)
-	if written, recorded := load.stop()+int64(len(ids)), h.one("SELECT count(*) FROM ident_audit"); recorded != written {
+	if written, recorded := load.stop()+int64(len(ids)), h.Value("SELECT count(*) FROM ident_audit"); recorded != written {
 		t.Errorf("%v changes are on record, want %d", recorded, written)
 	}
 }
@@ -161,14 +162,14 @@ type load struct {
 	running            sync.WaitGroup
 }
 
-func (h *harness) startLoad(users []int64) *load {
-	ctx, cancel := context.WithCancel(h.t.Context())
+func startLoad(h *storetest.Harness, users []int64) *load {
+	ctx, cancel := context.WithCancel(h.T.Context())
 	l := &load{cancel: cancel}
 	repeat := func(count *atomic.Int64, what string, do func(n int) error) {
 		l.running.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
 				if err := do(n); err != nil {
-					h.t.Errorf("%s: %v", what, err)
+					h.T.Errorf("%s: %v", what, err)
 					return
 				}
 				count.Add(1)
@@ -176,17 +177,17 @@ func (h *harness) startLoad(users []int64) *load {
 		})
 	}
 	for _, id := range users {
-		repeat(&l.writes, "write", func(n int) error { return rename(h, h.Store, h.lease, id, fmt.Sprint("name ", n)) })
+		repeat(&l.writes, "write", func(n int) error { return h.RenameUser(h.Store, h.Lease, id, fmt.Sprint("name ", n)) })
 		repeat(&l.reads, "read", func(int) error {
-			_, err := h.Find(h.t.Context(), &actor.Lookup{UserID: &id})
+			_, err := h.Find(h.T.Context(), &actor.Lookup{UserID: &id})
 			return err
 		})
 	}
 	repeat(&l.ids, "new id", func(int) error {
-		_, err := h.NewUserID(h.t.Context())
+		_, err := h.NewUserID(h.T.Context())
 		return err
 	})
-	h.t.Cleanup(func() { l.stop() })
+	h.T.Cleanup(func() { l.stop() })
 	return l
 }
 
@@ -216,8 +217,8 @@ func (l *load) stop() int64 {
 func testStandby(t *testing.T) {
 	primary, standby := startStandby(t)
 	h := startOnOwn(t, primary)
-	id := h.create(1)
-	replica := connect(t, standby.URL("postgres"))
+	id := h.CreateUser(1)
+	replica := storetest.Connect(t, standby.URL("postgres"))
 	for begun := time.Now(); ; {
 		var found bool
 		err := replica.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM users WHERE id = $1)", id).Scan(&found)
@@ -250,15 +251,15 @@ func testStandby(t *testing.T) {
 		}
 	}
 
-	s, p := h.throughProxy()
+	s, p := h.OpenThroughProxy()
 	if err := s.Ping(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	address := func(server *localserver.Postgres) string {
 		return net.JoinHostPort(server.Host, strconv.Itoa(server.Port))
 	}
-	p.leadTo(address(standby))
-	p.cut()
+	p.SetServer(address(standby))
+	p.Cut()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	if u, err := s.Find(ctx, &actor.Lookup{UserID: &id}); err == nil {
@@ -269,11 +270,11 @@ func testStandby(t *testing.T) {
 			t.Error("a standby answered the ping")
 		}
 	}
-	p.leadTo(address(primary))
+	p.SetServer(address(primary))
 	if err := s.Ping(t.Context()); err != nil {
 		t.Errorf("the first ping of the primary: %v", err)
 	}
-	if err := rename(h, s, h.lease, id, "Grace"); err != nil {
+	if err := h.RenameUser(s, h.Lease, id, "Grace"); err != nil {
 		t.Error(err)
 	}
 	if u, err := s.Find(t.Context(), &actor.Lookup{UserID: &id}); err != nil || u.Name != "Grace" {

@@ -10,12 +10,13 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store"
+	"github.com/glotpod/ident/store/internal/storetest"
 )
 
 // A contest is a round in which writes to several users have the same request ids. The
 // first write with a request id is applied, and the others are refused.
 type contest struct {
-	h     *harness
+	h     *storetest.Harness
 	round int
 
 	mu      sync.Mutex // guards the following fields
@@ -27,7 +28,7 @@ type contest struct {
 // enter returns a function that commits writes to a user, in a random order. A third of them
 // have no request id.
 func (c *contest) enter(s *store.Store, user int64, requests int) (commit func()) {
-	t := c.h.t
+	t := c.h.T
 	var writes []*actor.Write
 	var ids, names []string
 	for i, n := range rand.Perm(requests) {
@@ -36,17 +37,17 @@ func (c *contest) enter(s *store.Store, user int64, requests int) (commit func()
 			id = fmt.Sprint(c.round, " ", n)
 		}
 		ids, names = append(ids, id), append(names, name)
-		writes = append(writes, request(t, "patch", id, args{"user_id": user, "ops": replace("/name", name)}))
+		writes = append(writes, storetest.Request(t, "patch", id, storetest.Args{"user_id": user, "ops": storetest.Replace("/name", name)}))
 	}
-	cached := c.h.get(user)
+	cached := c.h.User(user)
 	return func() { c.commit(s, user, cached, writes, ids, names) }
 }
 
 func (c *contest) commit(s *store.Store, user int64, cached *actor.User, writes []*actor.Write, ids, names []string) {
-	t := c.h.t
+	t := c.h.T
 	for len(writes) > 0 {
 		writes[0].Cached = cached
-		outcomes, err := s.Commit(t.Context(), c.h.lease, writes)
+		outcomes, err := s.Commit(t.Context(), c.h.Lease, writes)
 		if err != nil {
 			t.Error(err)
 			return
@@ -73,19 +74,19 @@ func (c *contest) commit(s *store.Store, user int64, cached *actor.User, writes 
 
 // TestReplays: requests of many users are applied once, though connections break.
 func TestReplays(t *testing.T) {
-	h := start(t)
+	h := storetest.Start(t)
 	type side struct {
 		*store.Store
-		*proxy
+		*storetest.Proxy
 	}
 	var sides []side
 	for range 2 {
-		s, p := h.throughProxy()
+		s, p := h.OpenThroughProxy()
 		sides = append(sides, side{s, p})
 	}
 	var users []int64
 	for i := range 6 {
-		users = append(users, h.create(i))
+		users = append(users, h.CreateUser(i))
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	var cutting sync.WaitGroup
@@ -93,14 +94,14 @@ func TestReplays(t *testing.T) {
 		for ctx.Err() == nil {
 			select {
 			case <-time.After(rand.N(200 * time.Millisecond)):
-				sides[rand.IntN(2)].cut()
+				sides[rand.IntN(2)].Cut()
 			case <-ctx.Done():
 			}
 		}
 	})
 	applied := 0
 	rounds := 7
-	if long {
+	if storetest.Long {
 		rounds = 20
 	}
 	for round := range rounds {
@@ -111,7 +112,7 @@ func TestReplays(t *testing.T) {
 		}
 		entered.Wait()
 		for user, name := range c.last {
-			if got := h.get(user).Name; got != name {
+			if got := h.User(user).Name; got != name {
 				t.Errorf("user %d is %q, want %q", user, got, name)
 			}
 		}
@@ -119,7 +120,7 @@ func TestReplays(t *testing.T) {
 	}
 	stop()
 	cutting.Wait()
-	sent := h.one("SELECT format('%s %s', count(*), count(DISTINCT body)) FROM ident_outbox WHERE routing_key LIKE '%.patch'")
+	sent := h.Value("SELECT format('%s %s', count(*), count(DISTINCT body)) FROM ident_outbox WHERE routing_key LIKE '%.patch'")
 	if want := fmt.Sprint(applied, " ", applied); sent != want {
 		t.Errorf("%s notifications in all and different, want %s", sent, want)
 	}

@@ -8,23 +8,24 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/store/internal/storetest"
 )
 
 // setClock sets the clock that the database uses for slots.
-func (h *harness) setClock(day int, hour time.Duration) {
-	h.t.Helper()
+func setClock(h *storetest.Harness, day int, hour time.Duration) {
+	h.T.Helper()
 	imagined := time.Date(2030, 1, day, 0, 0, 0, 0, time.UTC).Add(hour)
-	h.exec("CREATE TABLE IF NOT EXISTS clock (ahead interval)")
-	h.exec("TRUNCATE clock")
-	h.exec("INSERT INTO clock SELECT $1 - now()", imagined)
-	h.exec(`CREATE OR REPLACE FUNCTION ident_slot(at timestamptz) RETURNS smallint LANGUAGE sql STABLE
+	h.Exec("CREATE TABLE IF NOT EXISTS clock (ahead interval)")
+	h.Exec("TRUNCATE clock")
+	h.Exec("INSERT INTO clock SELECT $1 - now()", imagined)
+	h.Exec(`CREATE OR REPLACE FUNCTION ident_slot(at timestamptz) RETURNS smallint LANGUAGE sql STABLE
 		RETURN (floor(extract(epoch FROM at + (SELECT ahead FROM clock)) / 86400)::bigint % 3)::smallint`)
 }
 
-func (h *harness) emptySlot() {
-	h.t.Helper()
-	if err := h.EmptyNextSlot(h.t.Context()); err != nil {
-		h.t.Fatal(err)
+func emptySlot(h *storetest.Harness) {
+	h.T.Helper()
+	if err := h.EmptyNextSlot(h.T.Context()); err != nil {
+		h.T.Fatal(err)
 	}
 }
 
@@ -39,8 +40,8 @@ func TestRequestSlots(t *testing.T) {
 // testSlotInlined: the planner inlines the function ident_slot. Otherwise each statement would
 // parse and plan the function again.
 func testSlotInlined(t *testing.T) {
-	h := start(t)
-	rows, _ := h.db.Query(t.Context(), "EXPLAIN VERBOSE SELECT ident_slot(now())")
+	h := storetest.Start(t)
+	rows, _ := h.DB.Query(t.Context(), "EXPLAIN VERBOSE SELECT ident_slot(now())")
 	plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		t.Fatal(err)
@@ -51,10 +52,10 @@ func testSlotInlined(t *testing.T) {
 }
 
 func testSlotTimeZones(t *testing.T) {
-	h := start(t)
+	h := storetest.Start(t)
 	for _, zone := range []string{"UTC", "Europe/Berlin", "Pacific/Apia"} { // the last one has skipped a day
-		h.exec("SET timezone = '" + zone + "'")
-		wrong := h.one(`SELECT count(*) FROM generate_series(14000, 26000) AS day, LATERAL (SELECT 'epoch'::timestamptz + day * interval '24 hours') AS begins (at)
+		h.Exec("SET timezone = '" + zone + "'")
+		wrong := h.Value(`SELECT count(*) FROM generate_series(14000, 26000) AS day, LATERAL (SELECT 'epoch'::timestamptz + day * interval '24 hours') AS begins (at)
 			WHERE ident_slot(at) <> day % 3 OR ident_slot(at - interval '1 microsecond') <> (day - 1) % 3`)
 		if wrong != int64(0) {
 			t.Errorf("%s: %v days begin or end in the slot of another day", zone, wrong)
@@ -63,47 +64,47 @@ func testSlotTimeZones(t *testing.T) {
 }
 
 func testSlotEmptied(t *testing.T) {
-	h := start(t)
-	h.setClock(1, 22*time.Hour+59*time.Minute)
-	first := h.do("create", "m1", ada(1))
+	h := storetest.Start(t)
+	setClock(h, 1, 22*time.Hour+59*time.Minute)
+	first := h.Write("create", "m1", storetest.UserArgs(1))
 	for _, later := range []struct {
 		day  int
 		hour time.Duration
 	}{{1, 23 * time.Hour}, {2, time.Minute}, {2, 12 * time.Hour}, {2, 23 * time.Hour}, {3, 30 * time.Minute}} {
-		h.setClock(later.day, later.hour)
-		h.emptySlot()
-		if again := h.do("create", "m1", ada(1)); !same(again, first) {
+		setClock(h, later.day, later.hour)
+		emptySlot(h)
+		if again := h.Write("create", "m1", storetest.UserArgs(1)); !storetest.SameReply(again, first) {
 			t.Errorf("on day %d at %v: %+v, first %+v", later.day, later.hour, again, first)
 		}
 	}
-	h.setClock(3, 2*time.Hour)
-	recorded := h.do("delete", "m2", args{"user_id": 99})
-	h.emptySlot()
-	wantCode(t, h.do("create", "m1", ada(1)), actor.Conflict)
-	if again := h.do("delete", "m2", args{"user_id": 99}); again.Refusal.Code != recorded.Refusal.Code {
+	setClock(h, 3, 2*time.Hour)
+	recorded := h.Write("delete", "m2", storetest.Args{"user_id": 99})
+	emptySlot(h)
+	storetest.WantCode(t, h.Write("create", "m1", storetest.UserArgs(1)), actor.Conflict)
+	if again := h.Write("delete", "m2", storetest.Args{"user_id": 99}); again.Refusal.Code != recorded.Refusal.Code {
 		t.Errorf("today's request: %+v", again)
 	}
 }
 
 // testSlotMidnight: a request is recorded once even if two transactions see different days.
 func testSlotMidnight(t *testing.T) {
-	h := start(t)
-	h.setClock(1, 23*time.Hour+59*time.Minute)
-	h.do("create", "m1", ada(1))
+	h := storetest.Start(t)
+	setClock(h, 1, 23*time.Hour+59*time.Minute)
+	h.Write("create", "m1", storetest.UserArgs(1))
 	// A transaction does this that began before it could see the first request.
-	h.setClock(2, time.Minute)
-	_, err := h.db.Exec(t.Context(), `INSERT INTO ident_requests (identity, slot, digest, user_id)
+	setClock(h, 2, time.Minute)
+	_, err := h.DB.Exec(t.Context(), `INSERT INTO ident_requests (identity, slot, digest, user_id)
 		SELECT identity, ident_slot(now() - interval '10 minutes'), 0, 0 FROM ident_requests`)
 	if err == nil {
 		t.Error("one request was recorded twice")
 	}
-	second := h.do("create", "m2", ada(2))
-	if n := h.one("SELECT count(*) FROM ident_requests WHERE user_id = $1", second.UserID); n != int64(2) {
+	second := h.Write("create", "m2", storetest.UserArgs(2))
+	if n := h.Value("SELECT count(*) FROM ident_requests WHERE user_id = $1", second.UserID); n != int64(2) {
 		t.Errorf("after midnight a request is recorded in %v slots, want yesterday's and today's", n)
 	}
-	h.setClock(2, 11*time.Minute)
-	third := h.do("create", "m3", ada(3))
-	if n := h.one("SELECT count(*) FROM ident_requests WHERE user_id = $1", third.UserID); n != int64(1) {
+	setClock(h, 2, 11*time.Minute)
+	third := h.Write("create", "m3", storetest.UserArgs(3))
+	if n := h.Value("SELECT count(*) FROM ident_requests WHERE user_id = $1", third.UserID); n != int64(1) {
 		t.Errorf("later, a request is recorded in %v slots", n)
 	}
 }

@@ -124,12 +124,3 @@ func (k *Rekeyer) tokensFrom(ctx context.Context, points []rowKey) ([]sealedRow,
 	}
 	return pgx.CollectRows(rows, scanSealed)
 }
-
-// SampledRows returns the rows of a sample as "gh 17", for tests.
-func (k *Rekeyer) SampledRows(ctx context.Context) (names []string, err error) {
-	rows, err := k.sample(ctx)
-	for _, row := range rows {
-		names = append(names, fmt.Sprint(row.service, " ", row.userID))
-	}
-	return names, err
-}

@@ -1,4 +1,4 @@
-package store_test
+package leases_test
 
 import (
 	"reflect"
@@ -9,13 +9,14 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/storetest"
 )
 
-func (h *harness) handOver(all ...ownership.HandOver) []ownership.HandedOver {
-	h.t.Helper()
-	answers, err := h.HandOver(h.t.Context(), all)
+func handOver(h *storetest.Harness, all ...ownership.HandOver) []ownership.HandedOver {
+	h.T.Helper()
+	answers, err := h.HandOver(h.T.Context(), all)
 	if err != nil {
-		h.t.Fatal(err)
+		h.T.Fatal(err)
 	}
 	return answers
 }
@@ -29,10 +30,10 @@ func TestHandOver(t *testing.T) {
 }
 
 func testHandOverOnlyTheNamedLease(t *testing.T) {
-	h := start(t)
+	h := storetest.Start(t)
 	none := ownership.Member{}
 	row := func(epoch int64, holder string, released bool) ownership.Row {
-		return ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: 1, Epoch: epoch}, Holder: member(holder)}, Released: released}
+		return ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: 1, Epoch: epoch}, Holder: storetest.Member(holder)}, Released: released}
 	}
 	for name, c := range map[string]struct {
 		row   ownership.Row
@@ -41,25 +42,25 @@ func testHandOverOnlyTheNamedLease(t *testing.T) {
 		next  ownership.Member
 		after ownership.Row
 	}{
-		"held":                           {row(4, "a", false), 4, member("b"), member("b"), row(5, "b", false)},
-		"held, an earlier epoch":         {row(4, "a", false), 3, member("b"), none, row(4, "a", false)},
-		"granted before":                 {row(5, "b", false), 4, member("b"), member("b"), row(5, "b", false)},
-		"granted before, and released":   {row(5, "b", true), 4, member("b"), none, row(5, "b", true)},
-		"granted before, and over":       {row(6, "b", false), 4, member("b"), none, row(6, "b", false)},
-		"granted before, to another":     {row(5, "c", false), 4, member("b"), none, row(5, "c", false)},
-		"released":                       {row(4, "a", true), 4, member("b"), none, row(4, "a", true)},
+		"held":                           {row(4, "a", false), 4, storetest.Member("b"), storetest.Member("b"), row(5, "b", false)},
+		"held, an earlier epoch":         {row(4, "a", false), 3, storetest.Member("b"), none, row(4, "a", false)},
+		"granted before":                 {row(5, "b", false), 4, storetest.Member("b"), storetest.Member("b"), row(5, "b", false)},
+		"granted before, and released":   {row(5, "b", true), 4, storetest.Member("b"), none, row(5, "b", true)},
+		"granted before, and over":       {row(6, "b", false), 4, storetest.Member("b"), none, row(6, "b", false)},
+		"granted before, to another":     {row(5, "c", false), 4, storetest.Member("b"), none, row(5, "c", false)},
+		"released":                       {row(4, "a", true), 4, storetest.Member("b"), none, row(4, "a", true)},
 		"held, to no member":             {row(4, "a", false), 4, none, none, row(4, "a", true)},
 		"an earlier epoch, to no member": {row(4, "a", false), 3, none, none, row(4, "a", false)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			by := c.row.Holder
-			h.exec(`UPDATE ident_partitions SET epoch = $1, holder = $2, holder_start = $3, holder_session = $4, released = $5
+			h.Exec(`UPDATE ident_partitions SET epoch = $1, holder = $2, holder_start = $3, holder_session = $4, released = $5
 				WHERE partition = 1`, c.row.Epoch, by.Name, by.Incarnation.Start, by.Incarnation.Session, c.row.Released)
-			answers := h.handOver(ownership.HandOver{Partition: 1, Epoch: c.epoch, To: c.to})
+			answers := handOver(h, ownership.HandOver{Partition: 1, Epoch: c.epoch, To: c.to})
 			if want := (ownership.HandedOver{Partition: 1, Epoch: c.epoch, To: c.next}); len(answers) != 1 || answers[0] != want {
 				t.Errorf("answers %+v, want %+v", answers, want)
 			}
-			if got := h.row(1); got != c.after {
+			if got := h.PartitionRow(1); got != c.after {
 				t.Errorf("afterwards %+v, want %+v", got, c.after)
 			}
 		})
@@ -67,19 +68,19 @@ func testHandOverOnlyTheNamedLease(t *testing.T) {
 }
 
 func testHandOverAnsweredInOrder(t *testing.T) {
-	h := start(t)
-	first, third := h.claim(1, 0), h.claim(3, 0)
-	answers := h.handOver(
-		ownership.HandOver{Partition: 3, Epoch: third.Epoch, To: member("b")},
-		ownership.HandOver{Partition: 2, Epoch: 9, To: member("b")},
+	h := storetest.Start(t)
+	first, third := h.ClaimPartition(1, 0), h.ClaimPartition(3, 0)
+	answers := handOver(h,
+		ownership.HandOver{Partition: 3, Epoch: third.Epoch, To: storetest.Member("b")},
+		ownership.HandOver{Partition: 2, Epoch: 9, To: storetest.Member("b")},
 		ownership.HandOver{Partition: 1, Epoch: first.Epoch},
-		ownership.HandOver{Partition: 0, Epoch: h.lease.Epoch, To: member("c")},
+		ownership.HandOver{Partition: 0, Epoch: h.Lease.Epoch, To: storetest.Member("c")},
 	)
 	want := []ownership.HandedOver{
-		{Partition: 3, Epoch: third.Epoch, To: member("b")},
+		{Partition: 3, Epoch: third.Epoch, To: storetest.Member("b")},
 		{Partition: 2, Epoch: 9},
 		{Partition: 1, Epoch: first.Epoch},
-		{Partition: 0, Epoch: h.lease.Epoch, To: member("c")},
+		{Partition: 0, Epoch: h.Lease.Epoch, To: storetest.Member("c")},
 	}
 	if !reflect.DeepEqual(answers, want) {
 		t.Errorf("%+v", answers)
@@ -89,42 +90,42 @@ func testHandOverAnsweredInOrder(t *testing.T) {
 // A write of the earlier holder may still be under way in the server. If it takes long, the
 // partition is released, and the member that claims it waits.
 func testHandOverWaitsForEarlierWrites(t *testing.T) {
-	h := start(t)
-	id := h.create(1)
-	other := h.open()
-	letGo := h.holdUpWrite(id, "last")
+	h := storetest.Start(t)
+	id := h.CreateUser(1)
+	other := h.OpenStore()
+	letGo := h.HoldWrite(id, "last")
 	var ending sync.WaitGroup
 	ending.Go(func() {
-		if answers := h.handOver(ownership.HandOver{Partition: 0, Epoch: h.lease.Epoch, To: member("next")}); answers[0].To == (ownership.Member{}) {
-			h.claim(0, 0)
+		if answers := handOver(h, ownership.HandOver{Partition: 0, Epoch: h.Lease.Epoch, To: storetest.Member("next")}); answers[0].To == (ownership.Member{}) {
+			h.ClaimPartition(0, 0)
 		}
 		if u, err := other.Find(t.Context(), &actor.Lookup{UserID: &id}); err != nil || u.Name != "last" {
 			t.Errorf("the next holder sees %+v, %v", u, err)
 		}
 	})
-	h.await(twoWaitForLocks)
-	if row := h.row(0); row.Epoch != h.lease.Epoch {
+	h.WaitUntil(storetest.TwoWaitForLocks)
+	if row := h.PartitionRow(0); row.Epoch != h.Lease.Epoch {
 		t.Errorf("handed over before the write has ended: %+v", row)
 	}
 	letGo()
 	ending.Wait()
-	if err := rename(h, h.Store, h.lease, id, "too late"); err == nil {
+	if err := h.RenameUser(h.Store, h.Lease, id, "too late"); err == nil {
 		t.Error("a write was committed under the lease that was handed over")
 	}
 }
 
 func testHandOverDeletesConfirmedNotifications(t *testing.T) {
-	h := start(t)
+	h := storetest.Start(t)
 	for i := range 3 {
-		h.create(i)
+		h.CreateUser(i)
 	}
 	all, err := h.PendingNotifications(t.Context(), []int{0}, 0, 0, 100)
 	if err != nil || len(all) != 3 {
 		t.Fatal(len(all), err)
 	}
 	h.ConfirmNotifications(all[0].ID, all[1].ID)
-	h.handOver(ownership.HandOver{Partition: 0, Epoch: h.lease.Epoch, To: member("next")})
-	if n := h.one("SELECT count(*) FROM ident_outbox"); n != int64(1) {
+	handOver(h, ownership.HandOver{Partition: 0, Epoch: h.Lease.Epoch, To: storetest.Member("next")})
+	if n := h.Value("SELECT count(*) FROM ident_outbox"); n != int64(1) {
 		t.Errorf("%v notifications left", n)
 	}
 }
@@ -134,16 +135,16 @@ func TestTakeOver(t *testing.T) {
 }
 
 func testTakeOverHeldLeasesAndPendingNotifications(t *testing.T) {
-	h := start(t)
-	h.create(1)
-	by := member("next")
-	h.handOver(ownership.HandOver{Partition: 0, Epoch: h.lease.Epoch, To: by})
-	next := partition.Lease{Partition: 0, Epoch: h.lease.Epoch + 1}
-	released := h.claim(2, 0)
-	h.handOver(ownership.HandOver{Partition: 2, Epoch: released.Epoch, To: by})
+	h := storetest.Start(t)
+	h.CreateUser(1)
+	by := storetest.Member("next")
+	handOver(h, ownership.HandOver{Partition: 0, Epoch: h.Lease.Epoch, To: by})
+	next := partition.Lease{Partition: 0, Epoch: h.Lease.Epoch + 1}
+	released := h.ClaimPartition(2, 0)
+	handOver(h, ownership.HandOver{Partition: 2, Epoch: released.Epoch, To: by})
 	released.Epoch++
-	h.release(released)
-	others := h.claim(1, 0)
+	h.ReleaseLeases(released)
+	others := h.ClaimPartition(1, 0)
 	earlier := by
 	earlier.Incarnation.Session--
 	for name, c := range map[string]struct {
@@ -151,7 +152,7 @@ func testTakeOverHeldLeasesAndPendingNotifications(t *testing.T) {
 		leases, held []partition.Lease
 	}{
 		"it holds":                {by, []partition.Lease{next}, []partition.Lease{next}},
-		"it was handed over":      {by, []partition.Lease{h.lease}, nil},
+		"it was handed over":      {by, []partition.Lease{h.Lease}, nil},
 		"it is to come":           {by, []partition.Lease{{Partition: 0, Epoch: next.Epoch + 1}}, nil},
 		"it was released":         {by, []partition.Lease{released}, nil},
 		"it is another's":         {by, []partition.Lease{others}, nil},
@@ -173,21 +174,21 @@ func testTakeOverHeldLeasesAndPendingNotifications(t *testing.T) {
 // If a lock is not available, the partitions are released instead, and the member that
 // claims them waits for it.
 func testHandOverFrozenHolderReleasesInstead(t *testing.T) {
-	h := start(t)
-	other := h.claim(1, 0)
-	tx := begin(t, connect(t, h.db.Config().ConnString()))
-	if _, err := tx.Exec(t.Context(), lockShared, 0); err != nil {
+	h := storetest.Start(t)
+	other := h.ClaimPartition(1, 0)
+	tx := storetest.Begin(t, h.Connect(t))
+	if _, err := tx.Exec(t.Context(), storetest.LockShared, 0); err != nil {
 		t.Fatal(err)
 	}
-	answers := h.handOver(
-		ownership.HandOver{Partition: 0, Epoch: h.lease.Epoch, To: member("b")},
-		ownership.HandOver{Partition: 1, Epoch: other.Epoch, To: member("b")},
+	answers := handOver(h,
+		ownership.HandOver{Partition: 0, Epoch: h.Lease.Epoch, To: storetest.Member("b")},
+		ownership.HandOver{Partition: 1, Epoch: other.Epoch, To: storetest.Member("b")},
 	)
-	if want := []ownership.HandedOver{{Partition: 0, Epoch: h.lease.Epoch}, {Partition: 1, Epoch: other.Epoch}}; !reflect.DeepEqual(answers, want) {
+	if want := []ownership.HandedOver{{Partition: 0, Epoch: h.Lease.Epoch}, {Partition: 1, Epoch: other.Epoch}}; !reflect.DeepEqual(answers, want) {
 		t.Errorf("%+v", answers)
 	}
 	for p := range 2 {
-		if row := h.row(p); !row.Released {
+		if row := h.PartitionRow(p); !row.Released {
 			t.Errorf("%+v", row)
 		}
 	}

@@ -1,4 +1,4 @@
-package store_test
+package foreign_test
 
 import (
 	"context"
@@ -8,13 +8,16 @@ import (
 	"github.com/glotpod/ident/deploy/localserver"
 	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store"
+	"github.com/glotpod/ident/store/internal/storetest"
 )
 
+func TestMain(m *testing.M) { testservers.Main(m) }
+
 // watch watches for foreign writes. It sends the argument of each call to calls.
-func (h *harness) watch(s *store.Store) (calls <-chan bool, stop func()) {
-	h.t.Helper()
+func watch(h *storetest.Harness, s *store.Store) (calls <-chan bool, stop func()) {
+	h.T.Helper()
 	all := make(chan bool, 100)
-	ctx, cancel := context.WithCancel(h.t.Context())
+	ctx, cancel := context.WithCancel(h.T.Context())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -24,7 +27,7 @@ func (h *harness) watch(s *store.Store) (calls <-chan bool, stop func()) {
 		cancel()
 		<-ended
 	}
-	h.t.Cleanup(stop)
+	h.T.Cleanup(stop)
 	return all, stop
 }
 
@@ -57,8 +60,8 @@ func testForeignWritesEachKindEndsTheTrust(t *testing.T) {
 }
 
 func testEachKindOfForeignWrite(t *testing.T, role string) {
-	h := start(t)
-	h.exec("SELECT set_config('session_replication_role', $1, false)", role)
+	h := storetest.Start(t)
+	h.Exec("SELECT set_config('session_replication_role', $1, false)", role)
 	for name, sql := range map[string]string{
 		"update":           "UPDATE users SET name = 'theirs'",
 		"update of no row": "UPDATE services SET sv_id = 1 WHERE user_id = -1",
@@ -68,22 +71,22 @@ func testEachKindOfForeignWrite(t *testing.T, role string) {
 		"within a query":   "WITH u AS (UPDATE users SET name = '' RETURNING id) SELECT * FROM u",
 	} {
 		t.Run(name, func(t *testing.T) {
-			calls, stop := h.watch(h.Store)
+			calls, stop := watch(h, h.Store)
 			expect(t, calls, true)
-			listener := connect(t, h.db.Config().ConnString())
+			listener := h.Connect(t)
 			if _, err := listener.Exec(t.Context(), "LISTEN ident_foreign"); err != nil {
 				t.Fatal(err)
 			}
-			o := h.do("create", "", ada(len(name)))
-			h.do("patch", "", args{"user_id": o.UserID, "ops": replace("/name", "ours")})
-			h.do("delete", "", args{"user_id": o.UserID})
-			h.exec(sql)
+			o := h.Write("create", "", storetest.UserArgs(len(name)))
+			h.Write("patch", "", storetest.Args{"user_id": o.UserID, "ops": storetest.Replace("/name", "ours")})
+			h.Write("delete", "", storetest.Args{"user_id": o.UserID})
+			h.Exec(sql)
 			expect(t, calls, false)
 			n, err := listener.WaitForNotification(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			if n.PID != h.db.PgConn().PID() {
+			if n.PID != h.DB.PgConn().PID() {
 				t.Error("a write of ours was notified")
 			}
 			stop()
@@ -97,7 +100,7 @@ func testEachKindOfForeignWrite(t *testing.T, role string) {
 // Rows that are replicated from another database do not fire statement triggers.
 func testForeignWritesReplicatedWritesEndTheTrust(t *testing.T) {
 	server := testservers.OwnPostgres(t, localserver.PostgresOptions{})
-	root := connect(t, server.URL("postgres"))
+	root := storetest.Connect(t, server.URL("postgres"))
 	for _, sql := range []string{"ALTER SYSTEM SET wal_level = logical", "CREATE DATABASE theirs", "CREATE DATABASE ours"} {
 		if _, err := root.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)
@@ -107,16 +110,16 @@ func testForeignWritesReplicatedWritesEndTheTrust(t *testing.T) {
 	if err := server.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	theirs := &harness{t: t, db: connect(t, server.URL("theirs"))}
-	migrate(t, theirs.db)
-	theirs.exec("CREATE PUBLICATION users FOR TABLE users, services")
-	theirs.exec("SELECT pg_create_logical_replication_slot('users', 'pgoutput')")
+	theirs := &storetest.Harness{T: t, DB: storetest.Connect(t, server.URL("theirs"))}
+	storetest.Migrate(t, theirs.DB)
+	theirs.Exec("CREATE PUBLICATION users FOR TABLE users, services")
+	theirs.Exec("SELECT pg_create_logical_replication_slot('users', 'pgoutput')")
 
-	ours := &harness{t: t, db: connect(t, server.URL("ours"))}
-	ours.opts = options(t, &testservers.Database{Host: server.Host, Port: server.Port, User: server.User, Password: server.Password, Name: "ours"})
-	migrate(t, ours.db)
-	ours.exec("CREATE SUBSCRIPTION users CONNECTION '" + server.URL("theirs") + "' PUBLICATION users WITH (create_slot = false, copy_data = false)")
-	s := ours.open()
+	ours := &storetest.Harness{T: t, DB: storetest.Connect(t, server.URL("ours"))}
+	ours.Options = storetest.Options(t, &testservers.Database{Host: server.Host, Port: server.Port, User: server.User, Password: server.Password, Name: "ours"})
+	storetest.Migrate(t, ours.DB)
+	ours.Exec("CREATE SUBSCRIPTION users CONNECTION '" + server.URL("theirs") + "' PUBLICATION users WITH (create_slot = false, copy_data = false)")
+	s := ours.OpenStore()
 	for _, sql := range []string{
 		"INSERT INTO users VALUES (1, 'Ada', NULL, 'ada@example.org')",
 		"UPDATE users SET name = 'Ada Byron'",
@@ -126,22 +129,22 @@ func testForeignWritesReplicatedWritesEndTheTrust(t *testing.T) {
 		"TRUNCATE services",
 		"DELETE FROM users",
 	} {
-		calls, stop := ours.watch(s)
+		calls, stop := watch(ours, s)
 		expect(t, calls, true)
-		theirs.exec(sql)
+		theirs.Exec(sql)
 		expect(t, calls, false)
 		stop()
 	}
 }
 
 func testForeignWritesNoticedAfterALostConnection(t *testing.T) {
-	h := start(t)
-	calls, stop := h.watch(h.Store)
+	h := storetest.Start(t)
+	calls, stop := watch(h, h.Store)
 	expect(t, calls, true)
-	h.await("SELECT count(pg_terminate_backend(pid)) = 1 FROM pg_stat_activity WHERE query = 'LISTEN ident_foreign' AND datname = current_database()")
+	h.WaitUntil("SELECT count(pg_terminate_backend(pid)) = 1 FROM pg_stat_activity WHERE query = 'LISTEN ident_foreign' AND datname = current_database()")
 	expect(t, calls, false)
 	expect(t, calls, true)
-	h.exec("UPDATE users SET name = ''")
+	h.Exec("UPDATE users SET name = ''")
 	expect(t, calls, false)
 	stop()
 	if len(calls) != 0 {
@@ -150,32 +153,32 @@ func testForeignWritesNoticedAfterALostConnection(t *testing.T) {
 }
 
 func testForeignWritesCancelEndsTheTrust(t *testing.T) {
-	h := start(t)
-	calls, stop := h.watch(h.Store)
+	h := storetest.Start(t)
+	calls, stop := watch(h, h.Store)
 	expect(t, calls, true)
 	stop()
 	expect(t, calls, false)
 }
 
 func testForeignWritesSilentConnectionEndsTheTrust(t *testing.T) {
-	h := start(t)
-	s, p := h.throughProxy()
-	calls, _ := h.watch(s)
+	h := storetest.Start(t)
+	s, p := h.OpenThroughProxy()
+	calls, _ := watch(h, s)
 	expect(t, calls, true)
 	begun := time.Now()
-	p.fallSilent()
+	p.FallSilent()
 	expect(t, calls, false)
 	if took := time.Since(begun); took > 10*time.Second {
 		t.Errorf("it took %v", took)
 	}
-	p.cut()
+	p.Cut()
 	expect(t, calls, true)
 }
 
 func testForeignWritesTooFewConnections(t *testing.T) {
 	for most, trusts := range map[int]bool{2: false, 3: false, 4: true} {
-		h := start(t, func(o *store.Options) { o.MaxConnections = most })
-		calls, stop := h.watch(h.Store)
+		h := storetest.Start(t, func(o *store.Options) { o.MaxConnections = most })
+		calls, stop := watch(h, h.Store)
 		if trusts {
 			expect(t, calls, true)
 		}
@@ -183,9 +186,9 @@ func testForeignWritesTooFewConnections(t *testing.T) {
 			t.Error(err)
 		}
 		for i := range 50 {
-			h.create(i)
+			h.CreateUser(i)
 		}
-		n := h.one("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1", "glotpod.ident/"+h.opts.Name).(int64)
+		n := h.Value("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = $1", "glotpod.ident/"+h.Options.Name).(int64)
 		if n > int64(most) {
 			t.Errorf("%d connections, and %d are allowed", n, most)
 		}

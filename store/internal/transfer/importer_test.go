@@ -1,4 +1,4 @@
-package store_test
+package transfer_test
 
 import (
 	"context"
@@ -9,36 +9,40 @@ import (
 	"testing"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store"
 	"github.com/glotpod/ident/store/archive"
+	"github.com/glotpod/ident/store/internal/storetest"
 )
 
-func (h *harness) importer(o store.ImportOptions, change ...func(*store.Options)) *store.Importer {
-	h.t.Helper()
-	opts := h.opts
+func TestMain(m *testing.M) { testservers.Main(m) }
+
+func openImporter(h *storetest.Harness, o store.ImportOptions, change ...func(*store.Options)) *store.Importer {
+	h.T.Helper()
+	opts := h.Options
 	for _, c := range change {
 		c(&opts)
 	}
-	im, err := store.OpenImporter(h.t.Context(), opts, o)
+	im, err := store.OpenImporter(h.T.Context(), opts, o)
 	if err != nil {
-		h.t.Fatal(err)
+		h.T.Fatal(err)
 	}
-	h.t.Cleanup(im.Close)
+	h.T.Cleanup(im.Close)
 	return im
 }
 
-// export reads all users.
-func (h *harness) export(tokens archive.Tokens) (users []archive.User) {
-	h.t.Helper()
-	e, err := store.OpenExporter(h.t.Context(), h.opts, tokens)
+// exportUsers reads all users.
+func exportUsers(h *storetest.Harness, tokens archive.Tokens) (users []archive.User) {
+	h.T.Helper()
+	e, err := store.OpenExporter(h.T.Context(), h.Options, tokens)
 	if err != nil {
-		h.t.Fatal(err)
+		h.T.Fatal(err)
 	}
 	defer e.Close()
 	for after := int64(0); ; {
-		page, err := e.Page(h.t.Context(), after)
+		page, err := e.Page(h.T.Context(), after)
 		if err != nil {
-			h.t.Fatal(err)
+			h.T.Fatal(err)
 		}
 		if len(page) == 0 {
 			return users
@@ -48,12 +52,12 @@ func (h *harness) export(tokens archive.Tokens) (users []archive.User) {
 	}
 }
 
-// put imports users and returns their results, one per line.
-func (h *harness) put(im *store.Importer, users ...archive.User) string {
-	h.t.Helper()
-	results, err := im.Import(h.t.Context(), users)
+// importUsers imports users and returns their results, one per line.
+func importUsers(h *storetest.Harness, im *store.Importer, users ...archive.User) string {
+	h.T.Helper()
+	results, err := im.Import(h.T.Context(), users)
 	if err != nil {
-		h.t.Fatal(err)
+		h.T.Fatal(err)
 	}
 	var lines []string
 	for i, f := range results {
@@ -73,15 +77,15 @@ func TestImport(t *testing.T) {
 }
 
 func testImportEachUserHasAResult(t *testing.T) {
-	h := start(t)
+	h := storetest.Start(t)
 	for n := range 3 {
-		h.create(n + 1)
+		h.CreateUser(n + 1)
 	}
-	users := h.export(archive.Sealed)
+	users := exportUsers(h, archive.Sealed)
 	if len(users) != 3 || users[2].GitHub == nil || users[2].GitHub.Token == "" {
 		t.Fatalf("%+v", users)
 	}
-	im := h.importer(store.ImportOptions{})
+	im := openImporter(h, store.ImportOptions{})
 	change := func(u archive.User, id int64, f func(*archive.User)) archive.User {
 		u.ID = id
 		account := *u.GitHub
@@ -92,8 +96,8 @@ func testImportEachUserHasAResult(t *testing.T) {
 	}
 	nothing := func(*archive.User) {}
 	one := users[0]
-	before := h.one("SELECT json_agg(s)::text || (SELECT json_agg(u)::text FROM users u) FROM services s")
-	got := h.put(im, one,
+	before := h.Value("SELECT json_agg(s)::text || (SELECT json_agg(u)::text FROM users u) FROM services s")
+	got := importUsers(h, im, one,
 		change(one, 1, func(u *archive.User) { u.Email, u.GitHub.ID = one.Email, one.GitHub.ID; u.GitHub.Token = "" }),
 		change(one, 1, nothing),
 		change(one, 1, func(u *archive.User) { u.Name = ""; u.Email, u.GitHub = one.Email, users[1].GitHub }),
@@ -128,21 +132,21 @@ func testImportEachUserHasAResult(t *testing.T) {
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if after := h.one("SELECT json_agg(s)::text || (SELECT json_agg(u)::text FROM users u WHERE id < 10) FROM services s WHERE user_id < 10"); after != before {
+	if after := h.Value("SELECT json_agg(s)::text || (SELECT json_agg(u)::text FROM users u WHERE id < 10) FROM services s WHERE user_id < 10"); after != before {
 		t.Errorf("users were\n%s\nand are\n%s", before, after)
 	}
-	if u := h.get(16); u == nil || u.GitHub.AccessToken != "token-1" {
+	if u := h.User(16); u == nil || u.GitHub.AccessToken != "token-1" {
 		t.Errorf("%+v", u)
 	}
-	if id := h.create(99); id != 17 {
+	if id := h.CreateUser(99); id != 17 {
 		t.Errorf("the next user has the id %d", id)
 	}
 }
 
 func testImportLeavesIdsForNewUsers(t *testing.T) {
-	h := start(t)
-	h.create(1)
-	u := h.export(archive.Sealed)[0]
+	h := storetest.Start(t)
+	h.CreateUser(1)
+	u := exportUsers(h, archive.Sealed)[0]
 	of := func(id int64) archive.User {
 		next := u
 		next.ID, next.Email, next.GitHub = id, fmt.Sprint("new-", id), &archive.Account{ID: id, Token: u.GitHub.Token}
@@ -150,93 +154,93 @@ func testImportLeavesIdsForNewUsers(t *testing.T) {
 	}
 	const highest = actor.MaxUserID - 1_000_000
 	for _, dryRun := range []bool{true, false} {
-		im := h.importer(store.ImportOptions{DryRun: dryRun})
+		im := openImporter(h, store.ImportOptions{DryRun: dryRun})
 		if err := im.ReserveIDs(t.Context(), highest+1); err == nil || !strings.Contains(err.Error(), "setval") {
 			t.Errorf("too many ids were reserved: %v", err)
 		}
 		const want = "2147483647 conflict: with this id, less than 1000000 would be left for new users\n7 imported"
-		if got := h.put(im, of(actor.MaxUserID), of(7)); got != want || im.ReservedIDs() != 7 {
+		if got := importUsers(h, im, of(actor.MaxUserID), of(7)); got != want || im.ReservedIDs() != 7 {
 			t.Errorf("ids are reserved up to %d: %s", im.ReservedIDs(), got)
 		}
 	}
-	if id := h.create(100); id != 8 {
+	if id := h.CreateUser(100); id != 8 {
 		t.Errorf("the next user has the id %d", id)
 	}
-	if err := h.importer(store.ImportOptions{}).ReserveIDs(t.Context(), highest); err != nil {
+	if err := openImporter(h, store.ImportOptions{}).ReserveIDs(t.Context(), highest); err != nil {
 		t.Error(err)
 	}
-	if id := h.create(101); id != highest+1 {
+	if id := h.CreateUser(101); id != highest+1 {
 		t.Errorf("the next user has the id %d", id)
 	}
 	// Someone has raised the sequence before.
-	h.exec("SELECT setval(pg_get_serial_sequence('users', 'id'), 2147483600)")
-	im := h.importer(store.ImportOptions{})
+	h.Exec("SELECT setval(pg_get_serial_sequence('users', 'id'), 2147483600)")
+	im := openImporter(h, store.ImportOptions{})
 	if err := im.ReserveIDs(t.Context(), 2147483600); err != nil || im.ReservedIDs() != 2147483600 {
 		t.Errorf("%d: %v", im.ReservedIDs(), err)
 	}
-	if got := h.put(im, of(2147483600)); got != "2147483600 imported" {
+	if got := importUsers(h, im, of(2147483600)); got != "2147483600 imported" {
 		t.Error(got)
 	}
 }
 
 func testImportDryRunChangesNothing(t *testing.T) {
-	h := start(t)
-	h.create(1)
-	u := h.export(archive.Omit)[0]
+	h := storetest.Start(t)
+	h.CreateUser(1)
+	u := exportUsers(h, archive.Omit)[0]
 	if u.GitHub.Token != "" {
 		t.Error("a token was exported")
 	}
 	u.ID, u.Email, u.GitHub.ID = 1000, "new", 1000
-	if got := h.put(h.importer(store.ImportOptions{DryRun: true, EmptyTokens: true}), u); got != "1000 imported" {
+	if got := importUsers(h, openImporter(h, store.ImportOptions{DryRun: true, EmptyTokens: true}), u); got != "1000 imported" {
 		t.Error(got)
 	}
-	if n := h.one("SELECT count(*) FROM users"); n != int64(1) {
+	if n := h.Value("SELECT count(*) FROM users"); n != int64(1) {
 		t.Errorf("%v users", n)
 	}
-	if id := h.create(2); id >= 1000 {
+	if id := h.CreateUser(2); id >= 1000 {
 		t.Errorf("the next user has the id %d", id)
 	}
-	if got := h.put(h.importer(store.ImportOptions{EmptyTokens: true}), u, u); got != "1000 imported\n1000 there" {
+	if got := importUsers(h, openImporter(h, store.ImportOptions{EmptyTokens: true}), u, u); got != "1000 imported\n1000 there" {
 		t.Error(got)
 	}
-	if u := h.get(1000); u.GitHub.AccessToken != "" {
+	if u := h.User(1000); u.GitHub.AccessToken != "" {
 		t.Errorf("%+v", u)
 	}
 }
 
 func testImportTokensAreSealedWithTheFirstKey(t *testing.T) {
-	h := start(t)
-	h.create(1)
-	users := h.export(archive.Sealed)
-	h.exec("TRUNCATE users, services")
+	h := storetest.Start(t)
+	h.CreateUser(1)
+	users := exportUsers(h, archive.Sealed)
+	h.Exec("TRUNCATE users, services")
 	fresh := func(o *store.Options) { o.Keyring = store.NewKeyring([32]byte{9}, [32]byte{1, 2, 3}) }
-	if got := h.put(h.importer(store.ImportOptions{}, fresh), users...); got != "1 imported" {
+	if got := importUsers(h, openImporter(h, store.ImportOptions{}, fresh), users...); got != "1 imported" {
 		t.Error(got)
 	}
-	again := h.export(archive.Sealed)
+	again := exportUsers(h, archive.Sealed)
 	if again[0].GitHub.Token == users[0].GitHub.Token {
 		t.Error("a token was not sealed again")
 	}
-	if got := h.put(h.importer(store.ImportOptions{}, fresh), users...); got != "1 there" {
+	if got := importUsers(h, openImporter(h, store.ImportOptions{}, fresh), users...); got != "1 there" {
 		t.Error(got)
 	}
-	h.opts.Keyring = store.NewKeyring([32]byte{9})
-	h.Store = h.open()
-	if u := h.get(1); u.GitHub.AccessToken != "token-1" {
+	h.Options.Keyring = store.NewKeyring([32]byte{9})
+	h.Store = h.OpenStore()
+	if u := h.User(1); u.GitHub.AccessToken != "token-1" {
 		t.Errorf("%+v", u)
 	}
 	// A token that the first key opens stays as it is.
-	h.exec("TRUNCATE users, services")
-	h.put(h.importer(store.ImportOptions{}, fresh), again...)
-	if got := h.export(archive.Sealed); got[0].GitHub.Token != again[0].GitHub.Token {
+	h.Exec("TRUNCATE users, services")
+	importUsers(h, openImporter(h, store.ImportOptions{}, fresh), again...)
+	if got := exportUsers(h, archive.Sealed); got[0].GitHub.Token != again[0].GitHub.Token {
 		t.Error("a token of the first key was sealed again")
 	}
 }
 
 func testImportNoIdTwiceDuringCreates(t *testing.T) {
-	h := start(t)
-	h.create(1)
-	u := h.export(archive.Sealed)[0]
+	h := storetest.Start(t)
+	h.CreateUser(1)
+	u := exportUsers(h, archive.Sealed)[0]
 	var imported []int64
 	drawn := make([][]int64, 4)
 	ctx, stop := context.WithCancel(t.Context())
@@ -252,13 +256,13 @@ func testImportNoIdTwiceDuringCreates(t *testing.T) {
 			}
 		})
 	}
-	im := h.importer(store.ImportOptions{})
+	im := openImporter(h, store.ImportOptions{})
 	for range 200 {
 		// At the ids that creates are getting.
-		last := h.one("SELECT last_value FROM users_id_seq").(int64)
+		last := h.Value("SELECT last_value FROM users_id_seq").(int64)
 		next := u
 		next.ID, next.Email, next.GitHub = last+3, fmt.Sprint("new-", last), &archive.Account{ID: 1000 + last, Token: u.GitHub.Token}
-		if got := h.put(im, next); got != fmt.Sprint(next.ID, " imported") {
+		if got := importUsers(h, im, next); got != fmt.Sprint(next.ID, " imported") {
 			t.Fatal(got)
 		}
 		imported = append(imported, next.ID)
@@ -277,15 +281,15 @@ func testImportNoIdTwiceDuringCreates(t *testing.T) {
 
 // Both find that the email is free. The first to commit wins.
 func testImportOneWinnerPerEmail(t *testing.T) {
-	h := start(t)
-	h.create(1)
-	u := h.export(archive.Sealed)[0]
-	im := h.importer(store.ImportOptions{})
+	h := storetest.Start(t)
+	h.CreateUser(1)
+	u := exportUsers(h, archive.Sealed)[0]
+	im := openImporter(h, store.ImportOptions{})
 	var wins [2]int
 	for n := range 100 {
 		next := u
 		next.ID, next.Email, next.GitHub = int64(100_000+n), fmt.Sprint("both-", n), &archive.Account{ID: int64(10_000 + n), Token: u.GitHub.Token}
-		a := ada(20_000 + n)
+		a := storetest.UserArgs(20_000 + n)
 		a["email"] = next.Email
 		var wg sync.WaitGroup
 		var results []store.ImportResult
@@ -295,7 +299,7 @@ func testImportOneWinnerPerEmail(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		created := h.do("create", "", a).Refusal == nil
+		created := h.Write("create", "", a).Refusal == nil
 		wg.Wait()
 		if imported := results[0].Kind == store.Imported; imported == created {
 			t.Fatalf("imported %v, created %v", imported, created)
@@ -306,7 +310,7 @@ func testImportOneWinnerPerEmail(t *testing.T) {
 		}
 	}
 	t.Logf("%d imports and %d creates won", wins[0], wins[1])
-	if n := h.one("SELECT count(*) FROM users"); n != int64(101) {
+	if n := h.Value("SELECT count(*) FROM users"); n != int64(101) {
 		t.Errorf("%v users", n)
 	}
 }
@@ -316,12 +320,12 @@ func TestExport(t *testing.T) {
 }
 
 func testExportHugeUsersHaveTheirOwnPage(t *testing.T) {
-	h := start(t)
+	h := storetest.Start(t)
 	for i := range 12 {
-		h.exec("INSERT INTO users (id, name, email_address) VALUES ($1, repeat('x', 1000000), $2)", i+1, fmt.Sprint(i))
-		h.exec("INSERT INTO services VALUES ($1::int, $1::int, 'gh', repeat('x', 1000000)::bytea)", i+1)
+		h.Exec("INSERT INTO users (id, name, email_address) VALUES ($1, repeat('x', 1000000), $2)", i+1, fmt.Sprint(i))
+		h.Exec("INSERT INTO services VALUES ($1::int, $1::int, 'gh', repeat('x', 1000000)::bytea)", i+1)
 	}
-	e, err := store.OpenExporter(t.Context(), h.opts, archive.Sealed)
+	e, err := store.OpenExporter(t.Context(), h.Options, archive.Sealed)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package store_test
+package rekey_test
 
 import (
 	"context"
@@ -12,51 +12,55 @@ import (
 	"time"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store"
+	"github.com/glotpod/ident/store/internal/storetest"
 )
+
+func TestMain(m *testing.M) { testservers.Main(m) }
 
 var oldKey, newKey, lostKey = [32]byte{1, 2, 3}, [32]byte{4}, [32]byte{5}
 
 // startStale creates users with two accounts each. Their tokens, also those in the outbox,
 // are sealed with oldKey. It opens a store whose first key is newKey.
-func startStale(t *testing.T, users int) (h *harness, ids []int64) {
+func startStale(t *testing.T, users int) (h *storetest.Harness, ids []int64) {
 	t.Helper()
-	h = start(t, func(o *store.Options) {
+	h = storetest.Start(t, func(o *store.Options) {
 		o.TokensInNotifications = true
 		o.Keyring = store.NewKeyring(oldKey)
 	})
 	for n := range users {
-		a := ada(n)
-		a["facebook"] = args{"id": n, "access_token": fmt.Sprintf("facebook-%d", n)}
-		ids = append(ids, h.do("create", fmt.Sprint("stale", n), a).UserID)
+		a := storetest.UserArgs(n)
+		a["facebook"] = storetest.Args{"id": n, "access_token": fmt.Sprintf("facebook-%d", n)}
+		ids = append(ids, h.Write("create", fmt.Sprint("stale", n), a).UserID)
 	}
-	h.Store = h.with(newKey, oldKey)
+	h.Store = openWithKeys(h, newKey, oldKey)
 	return h, ids
 }
 
-// with opens another store on the same database, with other keys.
-func (h *harness) with(keys ...[32]byte) *store.Store {
-	h.t.Helper()
-	h.opts.Keyring = store.NewKeyring(keys...)
-	return h.open()
+// openWithKeys opens another store on the same database, with other keys.
+func openWithKeys(h *storetest.Harness, keys ...[32]byte) *store.Store {
+	h.T.Helper()
+	h.Options.Keyring = store.NewKeyring(keys...)
+	return h.OpenStore()
 }
 
-func (h *harness) rekey(o store.RekeyOptions) store.RekeyReport {
-	h.t.Helper()
+func runRekey(h *storetest.Harness, o store.RekeyOptions) store.RekeyReport {
+	h.T.Helper()
 	if o.Batch == 0 {
 		o.Batch = 7
 	}
-	report, err := h.Rekey(h.t.Context(), o)
+	report, err := h.Rekey(h.T.Context(), o)
 	if err != nil {
-		h.t.Fatal(err)
+		h.T.Fatal(err)
 	}
 	return report
 }
 
-// sealed returns all sealed values.
-func (h *harness) sealed() string {
-	h.t.Helper()
-	return h.one(`SELECT coalesce((SELECT string_agg(user_id || sv_name::text || encode(access_token, 'escape') || xmin, ' ' ORDER BY user_id, sv_name) FROM services), '')
+// sealedValues returns all sealed values.
+func sealedValues(h *storetest.Harness) string {
+	h.T.Helper()
+	return h.Value(`SELECT coalesce((SELECT string_agg(user_id || sv_name::text || encode(access_token, 'escape') || xmin, ' ' ORDER BY user_id, sv_name) FROM services), '')
 		|| ' ' || coalesce((SELECT string_agg(id || encode(body, 'escape') || xmin, ' ' ORDER BY id) FROM ident_outbox), '')`).(string)
 }
 
@@ -77,7 +81,7 @@ func TestRekey(t *testing.T) {
 func testRekeyFirstKeyOpensEverything(t *testing.T) {
 	t.Parallel() // it waits most of the time
 	h, ids := startStale(t, 10)
-	report := h.rekey(store.RekeyOptions{})
+	report := runRekey(h, store.RekeyOptions{})
 	want := store.RekeyReport{
 		Done: true, Passes: 2,
 		Tokens:        store.RekeyCount{Read: 20, Resealed: 20},
@@ -86,9 +90,9 @@ func testRekeyFirstKeyOpensEverything(t *testing.T) {
 	if fmt.Sprint(report) != fmt.Sprint(want) {
 		t.Errorf("the report is %+v", report)
 	}
-	h.Store = h.with(newKey)
+	h.Store = openWithKeys(h, newKey)
 	for n, id := range ids {
-		u := h.get(id)
+		u := h.User(id)
 		if u.GitHub.AccessToken != fmt.Sprintf("token-%d", n) || u.Facebook.AccessToken != fmt.Sprintf("facebook-%d", n) {
 			t.Errorf("user %d is %+v %+v", id, u.GitHub, u.Facebook)
 		}
@@ -102,24 +106,24 @@ func testRekeyFirstKeyOpensEverything(t *testing.T) {
 			t.Errorf("notification %d is %s", i, n.Body)
 		}
 	}
-	before := h.sealed()
-	if again := h.rekey(store.RekeyOptions{}); !again.Done || again.Passes != 1 || again.Tokens.Resealed+again.Notifications.Resealed != 0 {
+	before := sealedValues(h)
+	if again := runRekey(h, store.RekeyOptions{}); !again.Done || again.Passes != 1 || again.Tokens.Resealed+again.Notifications.Resealed != 0 {
 		t.Errorf("again: %+v", again)
 	}
-	if h.sealed() != before {
+	if sealedValues(h) != before {
 		t.Error("a value of the first key was sealed again")
 	}
 }
 
 func testRekeyDryRunChangesNothing(t *testing.T) {
 	h, _ := startStale(t, 10)
-	before := h.sealed()
-	report := h.rekey(store.RekeyOptions{DryRun: true})
+	before := sealedValues(h)
+	report := runRekey(h, store.RekeyOptions{DryRun: true})
 	if report.Done || report.Passes != 1 || report.Tokens != (store.RekeyCount{Read: 20, Stale: 20}) ||
 		report.Notifications != (store.RekeyCount{Read: 10, Stale: 10}) {
 		t.Errorf("the report is %+v", report)
 	}
-	if h.sealed() != before {
+	if sealedValues(h) != before {
 		t.Error("the dry run has changed something")
 	}
 }
@@ -127,11 +131,11 @@ func testRekeyDryRunChangesNothing(t *testing.T) {
 func testRekeyUnreadableRowsAreReported(t *testing.T) {
 	t.Parallel() // it waits most of the time
 	h, ids := startStale(t, 10)
-	notification := h.one("SELECT max(id) FROM ident_outbox").(int64)
-	h.exec("UPDATE services SET access_token = 'no token' WHERE user_id = $1 AND sv_name = 'fb'", ids[3])
-	h.exec("UPDATE services SET access_token = '' WHERE user_id = $1 AND sv_name = 'gh'", ids[5])
-	h.exec("UPDATE ident_outbox SET body = 'no token' WHERE id = $1", notification)
-	report := h.rekey(store.RekeyOptions{})
+	notification := h.Value("SELECT max(id) FROM ident_outbox").(int64)
+	h.Exec("UPDATE services SET access_token = 'no token' WHERE user_id = $1 AND sv_name = 'fb'", ids[3])
+	h.Exec("UPDATE services SET access_token = '' WHERE user_id = $1 AND sv_name = 'gh'", ids[5])
+	h.Exec("UPDATE ident_outbox SET body = 'no token' WHERE id = $1", notification)
+	report := runRekey(h, store.RekeyOptions{})
 	want := []store.UnreadableToken{
 		{UserID: ids[3], Service: "facebook"}, {UserID: ids[5], Service: "github"}, {UserID: ids[9], NotificationID: notification},
 	}
@@ -139,7 +143,7 @@ func testRekeyUnreadableRowsAreReported(t *testing.T) {
 		report.Notifications != (store.RekeyCount{Read: 10, Resealed: 9, Unreadable: 1}) {
 		t.Errorf("the report is %+v", report)
 	}
-	if n := h.one("SELECT count(*) FROM services WHERE access_token IN ('', 'no token')"); n != int64(2) {
+	if n := h.Value("SELECT count(*) FROM services WHERE access_token IN ('', 'no token')"); n != int64(2) {
 		t.Errorf("%v rows are left", n)
 	}
 }
@@ -161,7 +165,7 @@ func testRekeyInterruptedAndRepeated(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || report.Tokens.Resealed != 8 || report.Done {
 		t.Errorf("interrupted: %+v, %v", report, err)
 	}
-	if report := h.rekey(store.RekeyOptions{}); !report.Done || report.Tokens.Resealed != 12 {
+	if report := runRekey(h, store.RekeyOptions{}); !report.Done || report.Tokens.Resealed != 12 {
 		t.Errorf("then: %+v", report)
 	}
 }
@@ -169,11 +173,11 @@ func testRekeyInterruptedAndRepeated(t *testing.T) {
 func testRekeyLockedRowsWaitForTheNextPass(t *testing.T) {
 	t.Parallel() // it waits most of the time
 	h, ids := startStale(t, 3)
-	foreign := begin(t, connect(t, h.db.Config().ConnString()))
+	foreign := storetest.Begin(t, h.Connect(t))
 	if _, err := foreign.Exec(t.Context(), "SELECT FROM services WHERE user_id = $1 FOR UPDATE", ids[1]); err != nil {
 		t.Fatal(err)
 	}
-	report := h.rekey(store.RekeyOptions{Batch: 100, Progress: func(p store.RekeyProgress) {
+	report := runRekey(h, store.RekeyOptions{Batch: 100, Progress: func(p store.RekeyProgress) {
 		if p.Passes > 1 || p.Notifications.Read == 0 {
 			return
 		}
@@ -190,8 +194,8 @@ func testRekeyLockedRowsWaitForTheNextPass(t *testing.T) {
 func testRekeyEndsDespiteStaleWrites(t *testing.T) {
 	t.Parallel() // it waits most of the time
 	h, _ := startStale(t, 2)
-	stale := h.one("SELECT access_token FROM services LIMIT 1")
-	report := h.rekey(store.RekeyOptions{Progress: func(store.RekeyProgress) { h.exec("UPDATE services SET access_token = $1", stale) }})
+	stale := h.Value("SELECT access_token FROM services LIMIT 1")
+	report := runRekey(h, store.RekeyOptions{Progress: func(store.RekeyProgress) { h.Exec("UPDATE services SET access_token = $1", stale) }})
 	if report.Done || report.Passes != 5 || report.Tokens.Resealed != 20 {
 		t.Errorf("the report is %+v", report)
 	}
@@ -200,14 +204,14 @@ func testRekeyEndsDespiteStaleWrites(t *testing.T) {
 func testRekeyCachedUserIsPatchedAfterwards(t *testing.T) {
 	t.Parallel() // it waits most of the time
 	h, ids := startStale(t, 1)
-	known := h.do("patch", "before", args{"user_id": ids[0], "ops": replace("/name", "Eve")}).After
-	h.rekey(store.RekeyOptions{})
-	patched := h.onCached(known, "patch", "after", args{"user_id": ids[0], "ops": replace("/github/id", 1234)})
+	known := h.Write("patch", "before", storetest.Args{"user_id": ids[0], "ops": storetest.Replace("/name", "Eve")}).After
+	runRekey(h, store.RekeyOptions{})
+	patched := h.WriteCached(known, "patch", "after", storetest.Args{"user_id": ids[0], "ops": storetest.Replace("/github/id", 1234)})
 	if !patched.Applied || patched.After.GitHub.AccessToken != "token-0" {
 		t.Errorf("patched: %+v", patched)
 	}
-	h.Store = h.with(newKey)
-	if u := h.get(ids[0]); u.GitHub.ID != 1234 || u.GitHub.AccessToken != "token-0" || u.Name != "Eve" {
+	h.Store = openWithKeys(h, newKey)
+	if u := h.User(ids[0]); u.GitHub.ID != 1234 || u.GitHub.AccessToken != "token-0" || u.Name != "Eve" {
 		t.Errorf("stored: %+v %+v", u, u.GitHub)
 	}
 }
@@ -217,7 +221,7 @@ func testRekeyRate(t *testing.T) {
 	h, _ := startStale(t, 15) // 30 tokens
 	began := time.Now()
 	read := int64(0)
-	h.rekey(store.RekeyOptions{Batch: 100, Rate: 10, Progress: func(p store.RekeyProgress) {
+	runRekey(h, store.RekeyOptions{Batch: 100, Rate: 10, Progress: func(p store.RekeyProgress) {
 		if p.Passes > 1 || p.Notifications.Read > 0 {
 			return
 		}
@@ -237,7 +241,7 @@ func testRekeyRate(t *testing.T) {
 func testRekeyDryRunRate(t *testing.T) {
 	h, _ := startStale(t, 15) // 30 tokens and 15 notifications, 5 s at this rate
 	began := time.Now()
-	h.rekey(store.RekeyOptions{DryRun: true, Rate: 9})
+	runRekey(h, store.RekeyOptions{DryRun: true, Rate: 9})
 	if took := time.Since(began); took > 3*time.Second {
 		t.Errorf("it took %v", took)
 	}
@@ -245,14 +249,14 @@ func testRekeyDryRunRate(t *testing.T) {
 
 func testRekeyIsNotAForeignWrite(t *testing.T) {
 	h, _ := startStale(t, 3)
-	listener := connect(t, h.db.Config().ConnString())
+	listener := h.Connect(t)
 	if _, err := listener.Exec(t.Context(), "LISTEN ident_foreign"); err != nil {
 		t.Fatal(err)
 	}
-	h.rekey(store.RekeyOptions{})
-	h.exec("UPDATE users SET name = name")
+	runRekey(h, store.RekeyOptions{})
+	h.Exec("UPDATE users SET name = name")
 	n, err := listener.WaitForNotification(t.Context())
-	if err != nil || n.PID != h.db.PgConn().PID() {
+	if err != nil || n.PID != h.DB.PgConn().PID() {
 		t.Errorf("%+v, %v", n, err)
 	}
 }
@@ -266,8 +270,8 @@ func TestRekeyDuringWrites(t *testing.T) {
 // with the old key.
 func testRekeyDuringWritesOverwritesNothing(t *testing.T) {
 	h, ids := startStale(t, 40)
-	h.opts.TokensInNotifications = false // otherwise the outbox grows all the time
-	stores := []*store.Store{h.with(newKey, oldKey), h.with(oldKey, newKey)}
+	h.Options.TokensInNotifications = false // otherwise the outbox grows all the time
+	stores := []*store.Store{openWithKeys(h, newKey, oldKey), openWithKeys(h, oldKey, newKey)}
 	last := make([]string, len(ids))
 	for i := range last {
 		last[i] = fmt.Sprintf("token-%d", i)
@@ -284,10 +288,10 @@ func testRekeyDuringWritesOverwritesNothing(t *testing.T) {
 				default:
 				}
 				token := fmt.Sprintf("%d-%d", id, n)
-				ops := append([]any{args{"op": "test", "path": "/github/access_token", "value": last[i]}}, replace("/github/access_token", token)...)
-				w := request(t, "patch", "", args{"user_id": id, "ops": ops})
+				ops := append([]any{storetest.Args{"op": "test", "path": "/github/access_token", "value": last[i]}}, storetest.Replace("/github/access_token", token)...)
+				w := storetest.Request(t, "patch", "", storetest.Args{"user_id": id, "ops": ops})
 				w.Cached = known
-				o, err := commit(t.Context(), stores[i%2], h.lease, w)
+				o, err := storetest.Commit(t.Context(), stores[i%2], h.Lease, w)
 				if err != nil || o.Refusal != nil {
 					t.Error(o.Refusal, err)
 					return
@@ -307,12 +311,12 @@ func testRekeyDuringWritesOverwritesNothing(t *testing.T) {
 	rekeying.Wait()
 	close(over)
 	writing.Wait()
-	if report := h.rekey(store.RekeyOptions{}); !report.Done {
+	if report := runRekey(h, store.RekeyOptions{}); !report.Done {
 		t.Errorf("at the end: %+v", report)
 	}
-	h.Store = h.with(newKey)
+	h.Store = openWithKeys(h, newKey)
 	for i, id := range ids {
-		if u := h.get(id); u.GitHub.AccessToken != last[i] || u.Facebook.AccessToken != fmt.Sprintf("facebook-%d", i) {
+		if u := h.User(id); u.GitHub.AccessToken != last[i] || u.Facebook.AccessToken != fmt.Sprintf("facebook-%d", i) {
 			t.Errorf("the tokens of user %d are %s and %s, written last was %s", id, u.GitHub.AccessToken, u.Facebook.AccessToken, last[i])
 		}
 	}
@@ -320,8 +324,8 @@ func testRekeyDuringWritesOverwritesNothing(t *testing.T) {
 
 func testRekeyDuringWritesLeavesRowsChangedAfterReading(t *testing.T) {
 	h, ids := startStale(t, 3)
-	newer := h.one("SELECT access_token FROM services WHERE user_id = $1 AND sv_name = 'gh'", ids[0])
-	foreign := begin(t, connect(t, h.db.Config().ConnString()))
+	newer := h.Value("SELECT access_token FROM services WHERE user_id = $1 AND sv_name = 'gh'", ids[0])
+	foreign := storetest.Begin(t, h.Connect(t))
 	if _, err := foreign.Exec(t.Context(), "LOCK TABLE services IN EXCLUSIVE MODE"); err != nil { // reading is allowed
 		t.Fatal(err)
 	}
@@ -333,7 +337,7 @@ func testRekeyDuringWritesLeavesRowsChangedAfterReading(t *testing.T) {
 		}
 		done <- report
 	}()
-	h.await("SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'services'::regclass AND NOT granted)")
+	h.WaitUntil("SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'services'::regclass AND NOT granted)")
 	if _, err := foreign.Exec(t.Context(), "UPDATE services SET access_token = $1 WHERE user_id = $2 AND sv_name = 'fb'", newer, ids[0]); err != nil {
 		t.Fatal(err)
 	}
@@ -343,7 +347,7 @@ func testRekeyDuringWritesLeavesRowsChangedAfterReading(t *testing.T) {
 	if report := <-done; !report.Done || report.Tokens.Read != 6 {
 		t.Errorf("the report is %+v", report)
 	}
-	if u := h.get(ids[0]); u.Facebook.AccessToken != "token-0" {
+	if u := h.User(ids[0]); u.Facebook.AccessToken != "token-0" {
 		t.Errorf("the newer token was overwritten by %s", u.Facebook.AccessToken)
 	}
 }

@@ -1,0 +1,212 @@
+package leases_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/deploy/testservers"
+	"github.com/glotpod/ident/store"
+	"github.com/glotpod/ident/store/internal/storetest"
+)
+
+func TestMain(m *testing.M) { testservers.Main(m) }
+
+func TestClaim(t *testing.T) {
+	t.Run("released_or_named_epoch_only", testClaimReleasedOrNamedEpochOnly)
+	t.Run("many_are_answered_in_order", testClaimManyAreAnsweredInOrder)
+	t.Run("one_winner_per_epoch", testClaimOneWinnerPerEpoch)
+}
+
+func testClaimReleasedOrNamedEpochOnly(t *testing.T) {
+	h := storetest.Start(t)
+	row := func(epoch int64, holder string, released bool) ownership.Row {
+		return ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: 1, Epoch: epoch}, Holder: storetest.Member(holder)}, Released: released}
+	}
+	for name, c := range map[string]struct {
+		row    ownership.Row
+		depose int64
+		wins   bool
+	}{
+		"never held":                   {ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: 1}}, Released: true}, 0, true},
+		"held":                         {row(4, "a", false), 0, false},
+		"held, its epoch":              {row(4, "a", false), 4, true},
+		"held, an earlier epoch":       {row(4, "a", false), 3, false},
+		"held, a later epoch":          {row(4, "a", false), 5, false},
+		"released":                     {row(4, "a", true), 0, true},
+		"released, its epoch":          {row(4, "a", true), 4, true},
+		"released, an earlier epoch":   {row(4, "a", true), 3, true},
+		"held by the claimant, itself": {row(4, "b", false), 0, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			by := c.row.Holder
+			h.Exec(`UPDATE ident_partitions SET epoch = $1, holder = nullif($2, ''), holder_start = $3, holder_session = $4, released = $5
+				WHERE partition = 1`, c.row.Epoch, by.Name, by.Incarnation.Start, by.Incarnation.Session, c.row.Released)
+			if got := h.PartitionRow(1); got != c.row {
+				t.Fatalf("the row is %+v, want %+v", got, c.row)
+			}
+			events, err := h.Claim(t.Context(), []ownership.Claim{{Partition: 1, Attempt: 9, Depose: c.depose, By: storetest.Member("b")}})
+			if err != nil || len(events) != 1 {
+				t.Fatal(events, err)
+			}
+			var want ownership.Event = ownership.ClaimRefused{Attempt: 9, Row: c.row}
+			after := c.row
+			if c.wins {
+				want = ownership.Claimed{Partition: 1, Attempt: 9, Epoch: c.row.Epoch + 1}
+				after = row(c.row.Epoch+1, "b", false)
+			}
+			if events[0] != want {
+				t.Errorf("answer %+v, want %+v", events[0], want)
+			}
+			if got := h.PartitionRow(1); got != after {
+				t.Errorf("afterwards %+v, want %+v", got, after)
+			}
+		})
+	}
+}
+
+func testClaimManyAreAnsweredInOrder(t *testing.T) {
+	h := storetest.Start(t)
+	h.Exec("INSERT INTO ident_partitions SELECT p, 0, NULL, NULL, NULL, true FROM generate_series(4, 16383) AS p")
+	h.Exec("UPDATE ident_partitions SET epoch = 5, holder = 'a', holder_start = 7, holder_session = 3, released = false WHERE partition % 3 = 0")
+	var claims []ownership.Claim
+	for p := range 16384 {
+		c := ownership.Claim{Partition: 16383 - p, Attempt: uint64(p), By: storetest.Member("b")}
+		if p%2 == 0 {
+			c.Depose = 5
+		}
+		claims = append(claims, c)
+	}
+	claims = append(claims, ownership.Claim{Partition: 2, Attempt: 20000, By: storetest.Member("b")}) // a second claim of the same partition
+	begun := time.Now()
+	events, err := h.Claim(t.Context(), claims)
+	t.Log(len(claims), "claims took", time.Since(begun))
+	if err != nil || len(events) != len(claims) {
+		t.Fatal(len(events), err)
+	}
+	for i, c := range claims {
+		held := c.Partition%3 == 0
+		var want ownership.Event
+		switch {
+		case i == len(claims)-1 || held && c.Depose == 0:
+			epoch, by := int64(5), storetest.Member("a")
+			if !held {
+				epoch, by = 1, storetest.Member("b")
+			}
+			want = ownership.ClaimRefused{Attempt: c.Attempt, Row: ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: c.Partition, Epoch: epoch}, Holder: by}}}
+		case held:
+			want = ownership.Claimed{Partition: c.Partition, Attempt: c.Attempt, Epoch: 6}
+		default:
+			want = ownership.Claimed{Partition: c.Partition, Attempt: c.Attempt, Epoch: 1}
+		}
+		if events[i] != want {
+			t.Fatalf("claim %+v: %+v, want %+v", c, events[i], want)
+		}
+	}
+	if _, err := h.Claim(t.Context(), []ownership.Claim{{Partition: 16384, By: storetest.Member("b")}}); err == nil {
+		t.Error("a partition that does not exist was claimed")
+	}
+}
+
+func testClaimOneWinnerPerEpoch(t *testing.T) {
+	h := storetest.Start(t)
+	stores := []*store.Store{h.Store, h.OpenStore(), h.OpenStore()}
+	epoch := h.Lease.Epoch
+	for round := range 10 {
+		depose := epoch
+		if round%2 == 1 {
+			h.ReleaseLeases(partition.Lease{Partition: 0, Epoch: epoch})
+			depose = 0
+		}
+		var claiming sync.WaitGroup
+		events := make([]ownership.Event, 8)
+		for i := range events {
+			claiming.Go(func() {
+				answers, err := stores[i%3].Claim(t.Context(), []ownership.Claim{{Partition: 0, Attempt: uint64(i), Depose: depose, By: storetest.Member(fmt.Sprint(i))}})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				events[i] = answers[0]
+			})
+		}
+		claiming.Wait()
+		epoch++
+		winners := 0
+		for i, e := range events {
+			if e, won := e.(ownership.Claimed); won {
+				winners++
+				if e.Epoch != epoch || h.PartitionRow(0).Holder != storetest.Member(fmt.Sprint(i)) {
+					t.Errorf("round %d: %+v, and the epoch table says %+v", round, e, h.PartitionRow(0))
+				}
+			}
+		}
+		if winners != 1 {
+			t.Fatalf("round %d: %d winners", round, winners)
+		}
+	}
+}
+
+func TestRelease(t *testing.T) {
+	t.Run("only_its_epoch", testReleaseOnlyItsEpoch)
+	t.Run("deletes_confirmed_notifications", testReleaseDeletesConfirmedNotifications)
+}
+
+func testReleaseOnlyItsEpoch(t *testing.T) {
+	h := storetest.Start(t)
+	next := h.ClaimPartition(0, h.Lease.Epoch)
+	h.ReleaseLeases(h.Lease, partition.Lease{Partition: 3, Epoch: 8})
+	if row := h.PartitionRow(0); row.Released || row.Epoch != next.Epoch {
+		t.Errorf("a lost lease was released: %+v", row)
+	}
+	for range 2 {
+		h.ReleaseLeases(next)
+		want := ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: 0, Epoch: next.Epoch}, Holder: storetest.Member("test")}, Released: true}
+		if row := h.PartitionRow(0); row != want {
+			t.Errorf("released, the row is %+v, want %+v", row, want)
+		}
+	}
+}
+
+func testReleaseDeletesConfirmedNotifications(t *testing.T) {
+	h := storetest.Start(t)
+	for i := range 10 {
+		h.CreateUser(i)
+	}
+	all, err := h.PendingNotifications(t.Context(), []int{0}, 0, 0, 100)
+	if err != nil || len(all) != 10 {
+		t.Fatal(len(all), err)
+	}
+	// Notifications that another removal is just deleting are deleted too.
+	foreign := h.Connect(t)
+	held, err := foreign.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Rollback(context.Background())
+	if _, err := held.Exec(t.Context(), "SELECT FROM ident_outbox WHERE id = $1 FOR UPDATE", all[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	var removing, releasing sync.WaitGroup
+	h.ConfirmNotifications(all[0].ID, all[1].ID)
+	removing.Go(func() { h.PendingNotifications(t.Context(), nil, 0, 0, 1) }) // deletes confirmed notifications
+	h.WaitUntil("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')")
+	h.ConfirmNotifications(all[2].ID)
+	releasing.Go(func() { h.ReleaseLeases(h.Lease) })
+	h.WaitUntil("SELECT count(*) = 2 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+	if h.PartitionRow(0).Released {
+		t.Error("released before the confirmed notifications are deleted")
+	}
+	if err := held.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	releasing.Wait()
+	if n := h.Value("SELECT count(*) FROM ident_outbox"); n != int64(7) || !h.PartitionRow(0).Released {
+		t.Errorf("%v notifications after the release, want 7", n)
+	}
+	removing.Wait()
+}

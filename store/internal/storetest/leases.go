@@ -1,0 +1,56 @@
+package storetest
+
+import (
+	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
+)
+
+// Parameters returns what the instances of a cluster must agree on.
+func Parameters(partitions int) ownership.Parameters {
+	return ownership.Parameters{Partitions: partitions, Table: ownership.TableVersion, QueueType: "quorum"}
+}
+
+// Agree sets the number of partitions of the cluster.
+func (h *Harness) Agree(partitions int) {
+	h.T.Helper()
+	if err := h.EnsureParameters(h.T.Context(), Parameters(partitions)); err != nil {
+		h.T.Fatal(err)
+	}
+}
+
+// Member returns a member for tests.
+func Member(name string) ownership.Member {
+	return ownership.Member{Name: name, Incarnation: ownership.Incarnation{Start: 7, Session: 3}}
+}
+
+// ClaimPartition claims a partition and deposes the holder of an epoch; 0 means no holder.
+func (h *Harness) ClaimPartition(number int, depose int64) partition.Lease {
+	h.T.Helper()
+	events, err := h.Claim(h.T.Context(), []ownership.Claim{{Partition: number, Attempt: 1, Depose: depose, By: Member("test")}})
+	if err != nil {
+		h.T.Fatal(err)
+	}
+	won, ok := events[0].(ownership.Claimed)
+	if !ok {
+		h.T.Fatalf("claim: %+v", events[0])
+	}
+	return partition.Lease{Partition: won.Partition, Epoch: won.Epoch}
+}
+
+// ReleaseLeases releases leases.
+func (h *Harness) ReleaseLeases(leases ...partition.Lease) {
+	h.T.Helper()
+	if err := h.Release(h.T.Context(), leases); err != nil {
+		h.T.Fatal(err)
+	}
+}
+
+// PartitionRow returns the row of a partition in the epoch table.
+func (h *Harness) PartitionRow(partition int) ownership.Row {
+	h.T.Helper()
+	rows, err := h.Survey(h.T.Context())
+	if err != nil || len(rows) <= partition || rows[partition].Partition != partition {
+		h.T.Fatal(rows, err)
+	}
+	return rows[partition]
+}
