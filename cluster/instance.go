@@ -17,6 +17,7 @@ import (
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/coordinate"
 	"github.com/glotpod/ident/cluster/internal/metrics"
+	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/wait"
 )
@@ -276,3 +277,13 @@ func (e *StoppedError) Error() string {
 	}
 	return fmt.Sprintf("this instance and the cluster disagree: %s", e.Why)
 }
+
+// RequestQueue is the name of the shared queue.
+const RequestQueue = topology.RequestQueue
+
+// PartitionQueue returns the name of a partition's queue.
+func PartitionQueue(partition int) string { return topology.PartitionQueue(partition) }
+
+// A SetupError means that the broker is not set up as the service needs it. Only the
+// broker's operator can change that.
+type SetupError = topology.SetupError

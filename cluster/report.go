@@ -2,58 +2,15 @@ package cluster
 
 import (
 	"fmt"
-	"time"
+	"strconv"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
 )
-
-// watch measures the load of a session and checks its health once per second, until the
-// session has ended.
-func (s *session) watch() {
-	ticker := time.NewTicker(measureEvery)
-	defer ticker.Stop()
-	for last := time.Now(); ; {
-		select {
-		case <-ticker.C:
-		case <-s.ctx.Done():
-			return
-		}
-		since := time.Since(last)
-		last = last.Add(since)
-		s.checkHeartbeat(suspectAfter(s.o))
-		s.checkForwards()
-		s.requests.Measure(since)
-		for _, x := range s.slots {
-			if p := x.serving.Load(); p != nil {
-				p.requests.Measure(since)
-			}
-		}
-	}
-}
-
-// checkHeartbeat ends the session if its own heartbeats do not come back: then the other
-// members do not receive them either, and are about to claim its partitions.
-func (s *session) checkHeartbeat(suspectAfter time.Duration) {
-	last := time.Unix(0, s.lastHeartbeat.Load())
-	if s.blocked.Load() {
-		s.lastHeartbeat.Store(time.Now().UnixNano()) // no member receives heartbeats
-	} else if time.Since(last) > suspectAfter-measureEvery {
-		s.fail(errHeartbeatLost)
-	}
-}
-
-// checkForwards replies with an error to requests that were forwarded to overdue
-// partitions.
-func (s *session) checkForwards() {
-	if s.blocked.Load() {
-		s.forwarder.resetDeadlines()
-	}
-	for _, r := range s.forwarder.overdue() {
-		r.replyError(errPartitionOverdue)
-	}
-}
 
 // report returns what the status of the cluster shows about this instance.
 func (i *Instance) report(s *session) membership.Report {
@@ -98,4 +55,132 @@ func (i *Instance) problems(s *session) (problems []string) {
 		problems = append(problems, fmt.Sprintf("notifications of %d users are held back: a subscriber's queue takes no more, or no key opens one of them", heldBack))
 	}
 	return problems
+}
+
+// Metrics whose values are computed when they are collected.
+var (
+	readyDesc       = describe("ready", "1 while the instance is ready: it receives requests, can carry them out, and has served all partitions that it should; else 0.")
+	stateDesc       = describe("instance_state", "1 for the state of the instance as a member.", "state")
+	connectedDesc   = describe("broker_connected", "1 while the instance is connected to RabbitMQ, else 0.")
+	blockedDesc     = describe("broker_blocked", "1 while RabbitMQ blocks publishing because it is short of memory or disk space, else 0.")
+	reachableDesc   = describe("database_reachable", "1 while the database answers and can be written to, else 0.")
+	membersDesc     = describe("members", "Members of the cluster, including this instance, by their state as this instance knows it.", "state")
+	partitionsDesc  = describe("partitions", "Partitions of the cluster.")
+	ownedDesc       = describe("partitions_owned", "Partitions that this instance holds a lease of.")
+	assignedDesc    = describe("partitions_assigned", "Partitions that the hash ring assigns to this instance.")
+	unsettledDesc   = describe("partitions_unsettled_seconds", "How long this instance has not held all partitions that the hash ring assigns to it, or has waited to be put on the ring.")
+	epochDesc       = describe("partition_epoch", "Epoch of this instance's lease of the partition.", "partition")
+	actorsDesc      = describe("actors", "Users with a request that is being carried out or waits.")
+	waitingDesc     = describe("mailbox_requests", "Requests that wait in the mailboxes of users.")
+	longestDesc     = describe("mailbox_longest", "Requests in the fullest mailbox; actor.mailbox is the limit for requests from the shared queue.")
+	cachedUsersDesc = describe("warm_users", "Users cached in memory.")
+	cachedBytesDesc = describe("warm_bytes", "Bytes that the cached users take; actor.warm_bytes is the limit.")
+	cachedReadsDesc = describe("warm_reads_total", "Reads replied to from memory.")
+	trustedDesc     = describe("read_cache_trusted", "1 while users are cached in memory; 0 while another program writes to the tables, or may do so unnoticed.")
+	heldBackDesc    = describe("notifications_held_back_users", "Users whose notifications are held back because a subscriber's queue takes no more, or because no key opens one of them.")
+	pendingDesc     = describe("notifications_pending", "Notifications sent that the broker has not confirmed yet.")
+)
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(metrics.Prefix+name, help, labels, nil)
+}
+
+var descriptions = []*prometheus.Desc{
+	readyDesc, stateDesc, connectedDesc, blockedDesc, reachableDesc, membersDesc, partitionsDesc, ownedDesc, assignedDesc,
+	unsettledDesc, epochDesc, actorsDesc, waitingDesc, longestDesc, cachedUsersDesc, cachedBytesDesc, cachedReadsDesc, trustedDesc,
+	heldBackDesc, pendingDesc,
+}
+
+// Describe implements [prometheus.Collector].
+func (i *Instance) Describe(to chan<- *prometheus.Desc) {
+	for _, c := range i.metrics.Collections {
+		c.Describe(to)
+	}
+	for _, d := range descriptions {
+		to <- d
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (i *Instance) Collect(to chan<- prometheus.Metric) {
+	for _, c := range i.metrics.Collections {
+		c.Collect(to)
+	}
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	s := i.session.Load()
+	gauge(readyDesc, bit(i.Ready() == nil))
+	gauge(connectedDesc, bit(s != nil))
+	gauge(blockedDesc, bit(s != nil && s.blocked.Load()))
+	gauge(reachableDesc, bit(i.stored.Load()))
+	gauge(partitionsDesc, float64(i.o.Partitions))
+	gauge(unsettledDesc, i.unsettledFor().Seconds())
+	i.collectSession(s, gauge)
+	select {
+	case <-i.begun:
+	default:
+		return
+	}
+	i.collectMembership(gauge)
+	if i.cache != nil {
+		gauge(cachedUsersDesc, float64(i.cache.Len()))
+		gauge(cachedBytesDesc, float64(i.cache.Bytes()))
+		gauge(trustedDesc, bit(i.cache.Trusted()))
+		to <- prometheus.MustNewConstMetric(cachedReadsDesc, prometheus.CounterValue, float64(i.cache.Hits()))
+	}
+}
+
+func (i *Instance) collectMembership(gauge func(*prometheus.Desc, float64, ...string)) {
+	status, ok := i.coordinator.Status()
+	if !ok {
+		return
+	}
+	gauge(stateDesc, 1, status.State.String())
+	members := map[string]int{status.State.String(): 1}
+	for _, m := range status.Members {
+		if m.Alive {
+			members[m.State.String()]++
+		}
+	}
+	for state, n := range members {
+		gauge(membersDesc, float64(n), state)
+	}
+	var owned, assigned float64
+	for p, status := range status.Partitions {
+		if status.AssignedTo == i.o.Name {
+			assigned++
+		}
+		if status.Epoch != 0 {
+			owned++
+			gauge(epochDesc, float64(status.Epoch), strconv.Itoa(p))
+		}
+	}
+	gauge(ownedDesc, owned)
+	gauge(assignedDesc, assigned)
+}
+
+func (i *Instance) collectSession(s *session, gauge func(*prometheus.Desc, float64, ...string)) {
+	var load actor.Load
+	pending, heldBack := 0, 0
+	if s != nil {
+		for _, x := range s.slots {
+			if p := x.serving.Load(); p != nil {
+				load = load.Add(p.users.Load())
+			}
+		}
+		pending, heldBack = s.notifier.Backlog()
+	}
+	gauge(actorsDesc, float64(load.Actors))
+	gauge(waitingDesc, float64(load.Waiting))
+	gauge(longestDesc, float64(load.Longest))
+	gauge(pendingDesc, float64(pending))
+	gauge(heldBackDesc, float64(heldBack))
+}
+
+func bit(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
 }

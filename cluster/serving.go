@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -13,29 +12,11 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/consume"
-	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/cluster/wait"
 )
-
-// A servedPartition is a partition that this instance serves under a lease: it consumes
-// the partition's queue, and runs the actors of the partition's users. Their requests
-// come from that queue and from the router.
-type servedPartition struct {
-	ctx      context.Context // done when the partition is abandoned, or has been handed over
-	cancel   context.CancelFunc
-	lease    partition.Lease
-	consumer *consume.Consumer
-	users    *actor.Partition
-	requests metrics.Meter // received by the consumer
-
-	spilled spilledWrites
-
-	handingOver atomic.Bool   // the consumer is being cancelled
-	received    chan struct{} // closed when all deliveries of the consumer were received
-}
 
 const (
 	// consumeFor is how long consuming a queue is tried while it is missing, or while

@@ -90,3 +90,49 @@ func (i *Instance) watchSettled(ctx context.Context) {
 		}
 	}
 }
+
+// watch measures the load of a session and checks its health once per second, until the
+// session has ended.
+func (s *session) watch() {
+	ticker := time.NewTicker(measureEvery)
+	defer ticker.Stop()
+	for last := time.Now(); ; {
+		select {
+		case <-ticker.C:
+		case <-s.ctx.Done():
+			return
+		}
+		since := time.Since(last)
+		last = last.Add(since)
+		s.checkHeartbeat(suspectAfter(s.o))
+		s.checkForwards()
+		s.requests.Measure(since)
+		for _, x := range s.slots {
+			if p := x.serving.Load(); p != nil {
+				p.requests.Measure(since)
+			}
+		}
+	}
+}
+
+// checkHeartbeat ends the session if its own heartbeats do not come back: then the other
+// members do not receive them either, and are about to claim its partitions.
+func (s *session) checkHeartbeat(suspectAfter time.Duration) {
+	last := time.Unix(0, s.lastHeartbeat.Load())
+	if s.blocked.Load() {
+		s.lastHeartbeat.Store(time.Now().UnixNano()) // no member receives heartbeats
+	} else if time.Since(last) > suspectAfter-measureEvery {
+		s.fail(errHeartbeatLost)
+	}
+}
+
+// checkForwards replies with an error to requests that were forwarded to overdue
+// partitions.
+func (s *session) checkForwards() {
+	if s.blocked.Load() {
+		s.forwarder.resetDeadlines()
+	}
+	for _, r := range s.forwarder.overdue() {
+		r.replyError(errPartitionOverdue)
+	}
+}
