@@ -17,9 +17,6 @@
 //	cluster.consumeFor = 2 * time.Second                                     longer than the broker takes to drop a consumer that was cancelled
 //	cluster.droppedReplyEvery = 10 * time.Second                             callers can cause any number of these log lines
 //	cluster.evictTimeout = time.Minute                                       longer than the broker takes to drop a frozen connection
-//	cluster.firstRetryPause = 250 * time.Millisecond                         short enough for a restart that takes a second
-//	cluster.insistFor = 5 * time.Minute                                      covers a restart of the broker or a failover of the database
-//	cluster.longestRetryPause = 5 * time.Second                              bounds how long a server that is back goes unused
 //	cluster.maxDeathsRead = 8                                                more queues than a message passes through before it comes back
 //	cluster.maxOutage = 6 * time.Second                                      longer than a failover that keeps connections, shorter than a caller's patience
 //	cluster.maxStampAge = 24 * time.Hour                                     an older stamp is from a wrong clock
@@ -90,6 +87,9 @@
 //	cluster/membership.requestInterval = time.Second                         a query whose reply is lost is repeated
 //	cluster/ownership.maxBackoff = 2                                         heartbeats between claims after failures; the partition is not served meanwhile
 //	cluster/ownership.maxDebounces = 4                                       members that keep coming must not delay the ring for ever
+//	cluster/wait.firstRetryPause = 250 * time.Millisecond                    short enough for a restart that takes a second
+//	cluster/wait.insistFor = 5 * time.Minute                                 covers a restart of the broker or a failover of the database
+//	cluster/wait.longestRetryPause = 5 * time.Second                         bounds how long a server that is back goes unused
 //	store.MaxImportUsers = transfer.MaxUsers                                 more users per transaction gain little
 //	store.maintainEvery = 10 * time.Minute                                   the tasks are about days
 //	store.maxPrepared = 4                                                    as many connections as read and write at the same time usually

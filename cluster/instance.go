@@ -125,7 +125,7 @@ func (i *Instance) unsettledFor() time.Duration {
 // Run serves until ctx is done, then hands over its partitions, replies to the requests
 // that were received, and returns nil. It returns
 //
-//   - an ErrUnreachable if RabbitMQ or the database is out of reach for longer than the
+//   - a wait.ErrUnreachable if RabbitMQ or the database is out of reach for longer than the
 //     options allow;
 //   - a SetupError if the broker has never been set up as the service needs it;
 //   - the dial's error if the broker refuses the login of an instance that has not served
@@ -171,7 +171,7 @@ var errReconnect = errors.New("a new session is needed")
 // runSessions runs one session after another until ctx is done, or until trying again is
 // of no use.
 func (i *Instance) runSessions(ctx context.Context) error {
-	retrier := Retrier{Insist: i.o.Insist}
+	retrier := wait.Retrier{Insist: i.o.Insist}
 	for number := int64(1); ; number++ {
 		err := i.runSession(ctx, number, retrier.Succeeded)
 		if ctx.Err() != nil {
@@ -223,7 +223,7 @@ func suspectAfter(o Options) time.Duration {
 func stopCause(ctx context.Context) error {
 	cause := context.Cause(ctx)
 	var stopped *StoppedError
-	if errors.Is(cause, ErrUnreachable) || errors.As(cause, &stopped) {
+	if errors.Is(cause, wait.ErrUnreachable) || errors.As(cause, &stopped) {
 		return cause
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/wait"
 )
 
 func TestReady(t *testing.T) {
@@ -99,7 +100,7 @@ func TestEarlierSessions(t *testing.T) {
 }
 
 func TestStopCause(t *testing.T) {
-	for _, cause := range []error{ErrUnreachable, &StoppedError{Why: "x"}} {
+	for _, cause := range []error{wait.ErrUnreachable, &StoppedError{Why: "x"}} {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		if cancel(cause); stopCause(ctx) != cause {
 			t.Errorf("%v is not a cause", cause)

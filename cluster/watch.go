@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/glotpod/ident/cluster/wait"
 	"go.uber.org/zap"
 )
 
@@ -25,11 +26,11 @@ const (
 var errOutage = fmt.Errorf("the database has been out of reach for more than %v", maxOutage)
 
 // watchDatabase pings the database until ctx is done. If the database is out of reach for
-// longer than the options allow, watchDatabase returns an ErrUnreachable. During a short
+// longer than the options allow, watchDatabase returns a wait.ErrUnreachable. During a short
 // outage, reads fail and writes wait. A longer one ends the session, so that members that
 // reach the database can claim its partitions.
 func (i *Instance) watchDatabase(ctx context.Context) error {
-	retrier := Retrier{Insist: i.o.Insist}
+	retrier := wait.Retrier{Insist: i.o.Insist}
 	ticker := time.NewTicker(pingEvery)
 	defer ticker.Stop()
 	for {

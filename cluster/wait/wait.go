@@ -1,6 +1,7 @@
 // Package wait holds the ways in which this program waits: a pause that a context
 // can end ([For]), pauses that grow from one failed attempt to the next
-// ([Backoff]), and a wake-up signal for one goroutine ([Signal]).
+// ([Backoff]), attempts to reach a server until they are of no use ([Retrier]), and a
+// wake-up signal for one goroutine ([Signal]).
 //
 // It imports nothing of this module, so that every package can use it.
 package wait

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/glotpod/ident/cluster"
+	"github.com/glotpod/ident/cluster/wait"
 	"github.com/glotpod/ident/config"
 )
 
@@ -79,7 +79,7 @@ func TestProgram(t *testing.T) {
 func TestStatusOf(t *testing.T) {
 	for want, errs := range map[int][]error{
 		StatusFailure:     {errors.New("x"), context.Canceled},
-		StatusUnreachable: {fmt.Errorf("%w: %w", cluster.ErrUnreachable, errors.New("x"))},
+		StatusUnreachable: {fmt.Errorf("%w: %w", wait.ErrUnreachable, errors.New("x"))},
 		StatusSettings:    {fmt.Errorf("load: %w", new(config.Error))},
 	} {
 		for _, err := range errs {

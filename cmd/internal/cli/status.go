@@ -7,6 +7,7 @@ import (
 	"github.com/glotpod/ident/cluster"
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/wait"
 	"github.com/glotpod/ident/config"
 	"github.com/glotpod/ident/store"
 )
@@ -41,7 +42,7 @@ func StatusOf(err error) int {
 	var setup *cluster.SetupError
 	var stopped *cluster.StoppedError
 	switch {
-	case errors.Is(err, cluster.ErrUnreachable):
+	case errors.Is(err, wait.ErrUnreachable):
 		return StatusUnreachable
 	case errors.As(err, &settings), errors.As(err, &schema), errors.As(err, &parameters), errors.As(err, &setup),
 		broker.LoginRefused(err), errors.As(err, &stopped) && stopped.Reason == ownership.ParametersDiffer:

@@ -10,8 +10,8 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
-	"github.com/glotpod/ident/cluster"
 	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/wait"
 	"github.com/glotpod/ident/config"
 	"github.com/glotpod/ident/store"
 )
@@ -44,10 +44,10 @@ func Store(c *config.Config, log *zap.Logger) store.Options {
 }
 
 // StoreError wraps an error of package store. If the database is unreachable, the
-// result is a [cluster.ErrUnreachable].
+// result is a [wait.ErrUnreachable].
 func StoreError(err error) error {
 	if store.IsUnreachable(err) {
-		return fmt.Errorf("%w: %w", cluster.ErrUnreachable, err)
+		return fmt.Errorf("%w: %w", wait.ErrUnreachable, err)
 	}
 	return err
 }
@@ -73,7 +73,7 @@ func Broker(c *config.Config, log *zap.Logger, purpose, version string) broker.O
 }
 
 // Dial connects a command to the broker. If that fails, the error is a
-// [cluster.ErrUnreachable], except if the broker refused the login.
+// [wait.ErrUnreachable], except if the broker refused the login.
 func Dial(ctx context.Context, c *config.Config, purpose, version string) (*amqp.Connection, error) {
 	return DialWith(ctx, Broker(c, zap.NewNop(), purpose, version))
 }
@@ -85,7 +85,7 @@ func DialWith(ctx context.Context, o broker.Options) (*amqp.Connection, error) {
 		return nil, err // the settings are wrong
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", cluster.ErrUnreachable, err)
+		return nil, fmt.Errorf("%w: %w", wait.ErrUnreachable, err)
 	}
 	return conn, nil
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/tinylib/msgp/msgp"
 
 	"github.com/glotpod/ident/actor/msgpack"
-	"github.com/glotpod/ident/cluster"
 	"github.com/glotpod/ident/cluster/client"
+	"github.com/glotpod/ident/cluster/wait"
 	"github.com/glotpod/ident/cmd/internal/cli"
 	"github.com/glotpod/ident/cmd/internal/connect"
 	"github.com/glotpod/ident/config"
@@ -68,7 +68,7 @@ func runCall(ctx context.Context, env *cli.Env, args []string) int {
 	defer cancel()
 	reply, err := call(ctx, c, env.Version, words[0], *messageID, request)
 	switch {
-	case !errors.Is(err, cluster.ErrUnreachable) && errors.Is(err, context.DeadlineExceeded), errors.Is(err, client.ErrNoService):
+	case !errors.Is(err, wait.ErrUnreachable) && errors.Is(err, context.DeadlineExceeded), errors.Is(err, client.ErrNoService):
 		return env.FailWith(cli.StatusNoReply, err)
 	case err != nil:
 		return env.Fail(err)

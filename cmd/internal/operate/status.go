@@ -11,8 +11,8 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/glotpod/ident/cluster"
 	"github.com/glotpod/ident/cluster/membership"
+	"github.com/glotpod/ident/cluster/wait"
 	"github.com/glotpod/ident/cmd/internal/cli"
 	"github.com/glotpod/ident/cmd/internal/clusterview"
 	"github.com/glotpod/ident/cmd/internal/connect"
@@ -89,7 +89,7 @@ func fail(env *cli.Env, conn *amqp.Connection, err error) int {
 	case errors.Is(err, context.DeadlineExceeded):
 		return env.FailWith(cli.StatusNoReply, err)
 	case conn.IsClosed():
-		err = fmt.Errorf("%w: %w", cluster.ErrUnreachable, err)
+		err = fmt.Errorf("%w: %w", wait.ErrUnreachable, err)
 	}
 	return env.Fail(err)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/glotpod/ident/actor/msgpack"
 	"github.com/glotpod/ident/cluster"
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/wait"
 	"github.com/glotpod/ident/cmd/internal/cli"
 	"github.com/glotpod/ident/cmd/internal/clusterview"
 	"github.com/glotpod/ident/cmd/internal/connect"
@@ -152,7 +153,7 @@ func checkKeys(ctx context.Context, users *store.Store) (stop func()) {
 // parameters of this instance differ from those of the cluster. start is the number of
 // this start.
 func openStore(ctx context.Context, c *config.Config, log *zap.Logger) (users *store.Store, start int64, err error) {
-	patience := cluster.Retrier{Insist: c.AMQP.Insist}
+	patience := wait.Retrier{Insist: c.AMQP.Insist}
 	var final error // an error that a retry cannot mend
 	err = patience.Retry(ctx, func(err error) {
 		log.Warn("database out of reach", zap.Error(err))

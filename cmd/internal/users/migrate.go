@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
-	"github.com/glotpod/ident/cluster"
+	"github.com/glotpod/ident/cluster/wait"
 	"github.com/glotpod/ident/cmd/internal/cli"
 	"github.com/glotpod/ident/cmd/internal/connect"
 	"github.com/glotpod/ident/config"
@@ -42,7 +42,7 @@ func migrate(ctx context.Context, c *config.Config, check bool, stdout io.Writer
 	}
 	conn, err := pgx.ConnectConfig(ctx, pool.ConnConfig)
 	if err != nil {
-		return fmt.Errorf("%w: %w", cluster.ErrUnreachable, err)
+		return fmt.Errorf("%w: %w", wait.ErrUnreachable, err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	var version int

@@ -7,7 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/glotpod/ident/cluster"
+	"github.com/glotpod/ident/cluster/wait"
 	"github.com/glotpod/ident/cmd/internal/cli"
 	"github.com/glotpod/ident/cmd/internal/connect"
 	"github.com/glotpod/ident/config"
@@ -81,7 +81,7 @@ func rekey(ctx context.Context, c *config.Config, o store.RekeyOptions) (store.R
 	users, err := store.Open(opening, options)
 	if err != nil {
 		if ctx.Err() == nil && cli.StatusOf(err) != cli.StatusSettings {
-			err = fmt.Errorf("%w: %w", cluster.ErrUnreachable, err)
+			err = fmt.Errorf("%w: %w", wait.ErrUnreachable, err)
 		}
 		return store.RekeyReport{}, err
 	}
@@ -91,7 +91,7 @@ func rekey(ctx context.Context, c *config.Config, o store.RekeyOptions) (store.R
 		asking, cancel := context.WithTimeout(ctx, connect.Timeout)
 		defer cancel()
 		if users.Ping(asking) != nil {
-			err = fmt.Errorf("%w: %w", cluster.ErrUnreachable, err)
+			err = fmt.Errorf("%w: %w", wait.ErrUnreachable, err)
 		}
 	}
 	return report, err

@@ -1,16 +1,14 @@
-package cluster
+package wait
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/glotpod/ident/cluster/wait"
 )
 
 // ErrUnreachable means that RabbitMQ or PostgreSQL could not be reached for longer than
-// the instance accepts.
+// the program accepts.
 var ErrUnreachable = errors.New("out of reach")
 
 const (
@@ -31,7 +29,7 @@ type Retrier struct {
 	Insist bool
 
 	since   time.Time // the first of the latest failures in a row; zero: none
-	backoff wait.Backoff
+	backoff Backoff
 }
 
 // Succeeded notes a success: the next failure is the first one in a row.
@@ -41,13 +39,13 @@ func (r *Retrier) Succeeded() { r.since = time.Time{} }
 // cause, wrapped in an ErrUnreachable. If ctx is done, it returns ctx's error.
 func (r *Retrier) Failed(ctx context.Context, cause error) error {
 	if r.since.IsZero() {
-		r.since, r.backoff = time.Now(), wait.Backoff{First: firstRetryPause, Longest: longestRetryPause}
+		r.since, r.backoff = time.Now(), Backoff{First: firstRetryPause, Longest: longestRetryPause}
 	}
 	pause := r.backoff.Next()
 	if !r.Insist || time.Since(r.since)+pause > insistFor {
 		return fmt.Errorf("%w: %w", ErrUnreachable, cause)
 	}
-	return wait.For(ctx, pause)
+	return For(ctx, pause)
 }
 
 // Retry calls attempt until it succeeds, no further attempt is allowed, or ctx is done.
