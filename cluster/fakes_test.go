@@ -4,25 +4,16 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strconv"
 	"sync"
-	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 	amqp "github.com/rabbitmq/amqp091-go"
-	"github.com/tinylib/msgp/msgp"
-	"go.uber.org/zap/zaptest"
 
 	"github.com/glotpod/ident/actor"
-	"github.com/glotpod/ident/actor/msgpack"
 	"github.com/glotpod/ident/cluster/internal/batchqueue"
 	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/coordinate"
 	"github.com/glotpod/ident/cluster/internal/notify"
-	"github.com/glotpod/ident/cluster/internal/topology"
-	"github.com/glotpod/ident/cluster/internal/userid"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 )
@@ -323,203 +314,8 @@ func (c *fakeCoordinator) SinceClaim(int) time.Duration         { return 0 }
 func (c *fakeCoordinator) Status() (ownership.Status, bool)     { return ownership.Status{}, false }
 func (c *fakeCoordinator) Left() <-chan struct{}                { return nil }
 
-// A testSession is a session over fake channels. It is used in a synctest bubble.
-type testSession struct {
-	*session
-	t             *testing.T
-	store         *fakeStore
-	forwarding    *fakeChannel
-	notifications *fakeNotifyChannel
-	coordination  *fakeCoordinator
-	shared        *fakeChannel
-	ended         sync.WaitGroup
-
-	mu     sync.Mutex // guards the following fields
-	queues []*fakeChannel
-	setUp  func(*fakeChannel) // is called with each new channel for partitions
-}
-
-const testPartitions = 4
-
-var testLimits = msgpack.Limits{Bytes: 1 << 20, Depth: 32, Values: 1000}
-
-// newTestSession returns a session whose goroutines end with the test, and which serves
-// no partition yet.
-func newTestSession(t *testing.T, store *fakeStore) *testSession {
-	t.Helper()
-	log := zaptest.NewLogger(t)
-	i := New(Options{
-		Store: store, Name: "one", Start: 1, Partitions: testPartitions, QueueType: topology.Quorum, Secret: [][]byte{{1}},
-		Prefetch: 64, Mailbox: 1, Limits: testLimits, InFlight: 1 << 20, Log: log,
-	})
-	s := &testSession{t: t, store: store, forwarding: newFakeChannel(), notifications: new(fakeNotifyChannel)}
-	s.coordination = &fakeCoordinator{batchqueue.New[ownership.Event](), batchqueue.New[leaseEnd]()}
-	s.session = newSession(i, new(amqp.Connection), 1)
-	s.session.coordinator = s.coordination
-	s.session.repairer = topology.NewRepairer(nil, store, func() {})
-	var err error
-	if s.session.forwarder, err = newForwarder(s.forwarding, testPartitions, userid.Sealer(i.o.Secret)); err != nil {
-		t.Fatal(err)
-	}
-	s.session.notifier = notify.New(s.notifications, notify.Options{
-		Outbox: store, Partitions: testPartitions, Owns: s.ownsNotifications, Log: log,
-		Metrics: notify.Metrics{
-			Sent: s.metrics.Notified, Refused: s.metrics.Refused, Lag: s.metrics.NotifyLag, Overdue: s.metrics.Overdue,
-		},
-	})
-	s.session.channels = consume.NewPool(s.open, 8, 0, &s.running)
-	s.ended.Go(func() { s.notifier.Run(s.ctx) })
-	s.ended.Go(s.forwarder.completeAll)
-	s.ended.Go(s.flushAcks)
-	return s
-}
-
-// open opens a channel for a partition.
-func (s *testSession) open() (consume.Channel, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c := newFakeChannel()
-	if s.setUp != nil {
-		s.setUp(c)
-	}
-	s.queues = append(s.queues, c)
-	return c, nil
-}
-
-// channel returns the latest channel that was opened for a partition.
-func (s *testSession) channel() *fakeChannel {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.queues[len(s.queues)-1]
-}
-
-// opened returns how many channels were opened for partitions.
-func (s *testSession) opened() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.queues)
-}
-
-// end closes everything, and waits for all goroutines. It is deferred by each test.
-func (s *testSession) end() {
-	s.fail(errSessionClosed)
-	close(s.forwarding.returns)
-	close(s.forwarding.confirms)
-	for p := range s.slots {
-		s.Abandon(p)
-	}
-	if s.shared != nil {
-		s.shared.Close()
-	}
-	s.running.Wait()
-	s.ended.Wait()
-}
-
-// startShared starts to receive requests from the shared queue.
-func (s *testSession) startShared() {
-	s.shared = newFakeChannel()
-	consumer, err := consume.Open(func() (consume.Channel, error) { return s.shared, nil }, RequestQueue, 64)
-	if err == nil {
-		err = consumer.Start(false)
-	}
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.session.shared = consumer
-	s.running.Go(func() { s.receive(s.ctx, consumer, nil) })
-}
-
-// posted returns the events that were posted to the coordinator since the last call.
-func (s *testSession) posted() []ownership.Event { return s.coordination.events.Take() }
-
-// leaseEnds returns the leases that the coordinator was to end since the last call.
-func (s *testSession) leaseEnds() []leaseEnd { return s.coordination.ends.Take() }
-
-// confirm confirms the request that was forwarded as the n-th, from 1 on.
-func (s *testSession) confirm(n uint64, ack bool) {
-	s.forwarding.confirms <- amqp.Confirmation{DeliveryTag: n, Ack: ack}
-}
-
-// userOf returns a user id of a partition, the n-th one from 0 on.
-func userOf(number, n int) int64 {
-	for id := int64(1); ; id++ {
-		if partition.Of(id, testPartitions) == number {
-			if n == 0 {
-				return id
-			}
-			n--
-		}
-	}
-}
-
-// encode returns the body of a request.
-func encode(v map[string]any) []byte {
-	body, err := msgp.AppendMapStrIntf(nil, v)
-	if err != nil {
-		panic(err)
-	}
-	return body
-}
-
-// decode returns a reply.
-func decode(t *testing.T, body []byte) map[string]any {
-	t.Helper()
-	v, _, err := msgp.ReadMapStrIntfBytes(body, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
-}
-
-// errorCode returns the code of an error reply, "" if it is none.
-func errorCode(body []byte) string { return string(actor.ErrorCode(body)) }
-
-// get, patch and create are requests from the shared queue.
-func get(tag uint64, user int64) amqp.Delivery {
-	return sharedRequest(tag, "get", map[string]any{"user_id": user})
-}
-
-func patch(tag uint64, user int64) amqp.Delivery {
-	return sharedRequest(tag, "patch", map[string]any{"user_id": user, "ops": []any{
-		map[string]any{"op": "replace", "path": "/name", "value": "Ada"}}})
-}
-
-func create(tag uint64) amqp.Delivery {
-	return sharedRequest(tag, "create", map[string]any{"name": "Ada", "email": "ada", "github": map[string]any{"id": 1, "access_token": "t"}})
-}
-
-func sharedRequest(tag uint64, operation string, body map[string]any) amqp.Delivery {
-	return amqp.Delivery{
-		DeliveryTag: tag, Exchange: topology.RequestExchange, RoutingKey: topology.RequestPrefix + operation,
-		MessageId: operation + "-request", ReplyTo: "caller", CorrelationId: "correlation", Body: encode(body),
-	}
-}
-
-// forwarded returns a request as it comes by a partition's queue.
-func forwarded(d amqp.Delivery) amqp.Delivery {
-	d.Exchange, d.Type, d.RoutingKey = "", d.RoutingKey, "queue"
-	return d
-}
-
-// direct returns a request about a user as a caller sends it to the direct exchange.
-func direct(d amqp.Delivery, key string) amqp.Delivery {
-	d.Exchange, d.Type, d.RoutingKey = topology.DirectExchange, d.RoutingKey, key
-	return d
-}
-
 var (
 	_ Store           = (*fakeStore)(nil)
 	_ consume.Channel = (*fakeChannel)(nil)
 	_ forwardChannel  = (*fakeChannel)(nil)
 )
-
-func itoa(id int64) string { return strconv.FormatInt(id, 10) }
-
-// valueOf returns the value of a counter or a gauge.
-func valueOf(m prometheus.Metric) float64 {
-	var written dto.Metric
-	if m.Write(&written) != nil {
-		return -1
-	}
-	return written.GetCounter().GetValue() + written.GetGauge().GetValue()
-}

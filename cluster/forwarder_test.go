@@ -20,7 +20,7 @@ func TestForwarder(t *testing.T) {
 		d.Expiration = "5000"
 		d.Headers = amqp.Table{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "other": "x"}
 		r, _ := s.take(RequestQueue, d)
-		if err := s.forwarder.send(r, 2, 0, 77); err != nil {
+		if err := s.session.forwarder.send(r, 2, 0, 77); err != nil {
 			t.Fatal(err)
 		}
 		m := s.oneForward(PartitionQueue(2)).message
@@ -74,7 +74,7 @@ func TestForwarder(t *testing.T) {
 		if n := c.nacks(); !slices.Equal(n, []uint64{1}) || len(c.acks()) > 0 {
 			t.Errorf("%v were given back, %v acknowledged", n, c.acks())
 		}
-		if n := valueOf(s.metrics.Requests.WithLabelValues("patch", metrics.WayShared, metrics.OutcomeForwarded)); n != 1 {
+		if n := valueOf(s.session.metrics.Requests.WithLabelValues("patch", metrics.WayShared, metrics.OutcomeForwarded)); n != 1 {
 			t.Errorf("%v requests count as forwarded", n)
 		}
 	})
@@ -95,7 +95,7 @@ func TestForwarder(t *testing.T) {
 	bubble(t, "unconfirmed_requests_are_left_when_the_channel_is_lost", &fakeStore{}, func(t *testing.T, s *testSession) {
 		r, c := s.take(RequestQueue, patch(1, user))
 		r.forward(2, 0, 0)
-		s.fail(errSessionClosed)
+		s.session.fail(errSessionClosed)
 		t.Cleanup(func() { // once the channel is closed
 			if len(c.acks())+len(c.nacks()) > 0 || s.inFlight() != [2]float64{} {
 				t.Errorf("%v were acknowledged, and in flight are %v", c.acks(), s.inFlight())
@@ -107,14 +107,14 @@ func TestForwarder(t *testing.T) {
 		s.forwarding.publishErr = amqp.ErrClosed
 		r, _ := s.take(RequestQueue, patch(1, user))
 		r.forward(2, 0, 0)
-		if n := valueOf(s.metrics.Requests.WithLabelValues("patch", metrics.WayShared, metrics.OutcomeLeft)); n != 1 || len(s.forwarder.pending) > 0 {
-			t.Errorf("%v requests count as left, and %d are pending", n, len(s.forwarder.pending))
+		if n := valueOf(s.session.metrics.Requests.WithLabelValues("patch", metrics.WayShared, metrics.OutcomeLeft)); n != 1 || len(s.session.forwarder.pending) > 0 {
+			t.Errorf("%v requests count as left, and %d are pending", n, len(s.session.forwarder.pending))
 		}
 	})
 
 	bubble(t, "nothing_is_sent_after_the_session", &fakeStore{}, func(t *testing.T, s *testSession) {
 		r, _ := s.take(RequestQueue, patch(1, user))
-		s.fail(errSessionClosed)
+		s.session.fail(errSessionClosed)
 		r.forward(2, 0, 0)
 		if n := len(s.forwarding.sent()); n > 0 {
 			t.Errorf("%d requests were forwarded", n)
@@ -153,15 +153,15 @@ func TestForwarder(t *testing.T) {
 
 	bubble(t, "no_partition_is_overdue_while_the_broker_blocks", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.startWatch()
-		s.blocked.Store(true)
+		s.session.blocked.Store(true)
 		r, c := s.take(RequestQueue, patch(1, user))
 		r.forward(2, 0, 0)
 		time.Sleep(time.Minute)
 		if len(c.sent()) > 0 {
 			t.Error("an error reply was sent")
 		}
-		s.blocked.Store(false)
-		s.lastHeartbeat.Store(time.Now().Add(time.Hour).UnixNano())
+		s.session.blocked.Store(false)
+		s.session.lastHeartbeat.Store(time.Now().Add(time.Hour).UnixNano())
 		time.Sleep(confirmTimeout + 2*time.Second)
 		if len(c.sent()) != 1 {
 			t.Error("no error reply was sent")
@@ -197,31 +197,31 @@ func TestForwarder(t *testing.T) {
 
 // startWatch starts to watch the session. Its heartbeats come back.
 func (s *testSession) startWatch() {
-	s.lastHeartbeat.Store(time.Now().Add(time.Hour).UnixNano())
-	s.running.Go(s.watch)
+	s.session.lastHeartbeat.Store(time.Now().Add(time.Hour).UnixNano())
+	s.session.running.Go(s.session.watch)
 }
 
 func TestHeartbeat(t *testing.T) {
 	bubble(t, "lost_ends_the_session", &fakeStore{}, func(t *testing.T, s *testSession) {
-		s.lastHeartbeat.Store(time.Now().UnixNano())
-		s.running.Go(s.watch)
-		limit := suspectAfter(s.o)
+		s.session.lastHeartbeat.Store(time.Now().UnixNano())
+		s.session.running.Go(s.session.watch)
+		limit := suspectAfter(s.session.o)
 		time.Sleep(limit - measureEvery)
-		if s.ctx.Err() != nil {
+		if s.session.ctx.Err() != nil {
 			t.Error("the session has ended early")
 		}
 		time.Sleep(2 * measureEvery)
-		if s.ctx.Err() == nil {
+		if s.session.ctx.Err() == nil {
 			t.Error("the session goes on when other members have suspected this one")
 		}
 	})
 
 	bubble(t, "is_not_expected_while_the_broker_blocks", &fakeStore{}, func(t *testing.T, s *testSession) {
-		s.lastHeartbeat.Store(time.Now().UnixNano())
-		s.blocked.Store(true)
-		s.running.Go(s.watch)
+		s.session.lastHeartbeat.Store(time.Now().UnixNano())
+		s.session.blocked.Store(true)
+		s.session.running.Go(s.session.watch)
 		time.Sleep(time.Minute)
-		if s.ctx.Err() != nil {
+		if s.session.ctx.Err() != nil {
 			t.Error("the session has ended")
 		}
 	})

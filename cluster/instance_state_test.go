@@ -40,7 +40,7 @@ func TestReady(t *testing.T) {
 		want("waiting for partitions")
 		i.session.Store(s.session)
 		want("waiting for partitions")
-		s.arrived.Store(true)
+		s.session.arrived.Store(true)
 		want("")
 		i.unsettled.Store(time.Now().UnixNano())
 		time.Sleep(maxUnsettled)
@@ -57,22 +57,22 @@ func TestReady(t *testing.T) {
 
 func TestSettled(t *testing.T) {
 	bubble(t, "is_of_this_session", &fakeStore{}, func(t *testing.T, s *testSession) {
-		other := s.self
+		other := s.session.self
 		other.Incarnation.Session++
 		for _, x := range []struct {
 			status ownership.Status
 			want   bool
 		}{
-			{ownership.Status{Self: s.self, State: ownership.Joining}, false},
+			{ownership.Status{Self: s.session.self, State: ownership.Joining}, false},
 			{ownership.Status{Self: other, State: ownership.Draining}, false},
-			{ownership.Status{Self: s.self, State: ownership.Ready}, false}, // it is not on the ring
-			{ownership.Status{Self: s.self, State: ownership.Ready, Ring: []string{s.self.Name},
-				Partitions: []ownership.PartitionStatus{{AssignedTo: s.self.Name}}}, false},
-			{ownership.Status{Self: s.self, State: ownership.Ready, Ring: []string{s.self.Name}}, true},
-			{ownership.Status{Self: s.self, State: ownership.Draining}, true},
+			{ownership.Status{Self: s.session.self, State: ownership.Ready}, false}, // it is not on the ring
+			{ownership.Status{Self: s.session.self, State: ownership.Ready, Ring: []string{s.session.self.Name},
+				Partitions: []ownership.PartitionStatus{{AssignedTo: s.session.self.Name}}}, false},
+			{ownership.Status{Self: s.session.self, State: ownership.Ready, Ring: []string{s.session.self.Name}}, true},
+			{ownership.Status{Self: s.session.self, State: ownership.Draining}, true},
 		} {
-			s.arrived.Store(false)
-			if s.noteSettled(x.status) != x.want || s.arrived.Load() != x.want {
+			s.session.arrived.Store(false)
+			if s.session.noteSettled(x.status) != x.want || s.session.arrived.Load() != x.want {
 				t.Errorf("%+v is settled: %t", x.status, !x.want)
 			}
 		}
@@ -120,12 +120,12 @@ func TestNeedsOperator(t *testing.T) {
 
 func TestMember(t *testing.T) {
 	bubble(t, "its_own_message_is_a_heartbeat", &fakeStore{}, func(t *testing.T, s *testSession) {
-		s.onMemberEvent(ownership.MessageReceived{Message: ownership.Message{From: ownership.Member{Name: "two"}}})
-		if s.lastHeartbeat.Load() != 0 {
+		s.session.onMemberEvent(ownership.MessageReceived{Message: ownership.Message{From: ownership.Member{Name: "two"}}})
+		if s.session.lastHeartbeat.Load() != 0 {
 			t.Error("another member's message counts")
 		}
-		s.onMemberEvent(ownership.MessageReceived{Message: ownership.Message{From: s.self}})
-		if s.lastHeartbeat.Load() == 0 {
+		s.session.onMemberEvent(ownership.MessageReceived{Message: ownership.Message{From: s.session.self}})
+		if s.session.lastHeartbeat.Load() == 0 {
 			t.Error("its own message does not count")
 		}
 		if n := len(s.posted()); n != 2 {
@@ -134,8 +134,8 @@ func TestMember(t *testing.T) {
 	})
 
 	bubble(t, "reconnect_ends_the_session", &fakeStore{}, func(t *testing.T, s *testSession) {
-		s.Reconnect("the core says so")
-		if err := context.Cause(s.ctx); !errors.Is(err, errReconnect) || !strings.Contains(err.Error(), "the core says so") {
+		s.session.Reconnect("the core says so")
+		if err := context.Cause(s.session.ctx); !errors.Is(err, errReconnect) || !strings.Contains(err.Error(), "the core says so") {
 			t.Errorf("the cause is %v", err)
 		}
 	})

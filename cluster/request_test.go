@@ -24,14 +24,14 @@ func (s *testSession) take(queue string, d amqp.Delivery) (*request, *fakeChanne
 	}
 	r := &request{session: s.session, consumer: consumer, delivery: d, received: time.Now()}
 	consumer.Track(&r.delivery)
-	s.bodies.Acquire(s.t.Context(), r.weight())
+	s.session.bodies.Acquire(s.t.Context(), r.weight())
 	r.start()
 	return r, c
 }
 
 // inFlight returns how many requests and bytes count as in flight.
 func (s *testSession) inFlight() [2]float64 {
-	return [2]float64{valueOf(s.metrics.InFlight), valueOf(s.metrics.Bytes)}
+	return [2]float64{valueOf(s.session.metrics.InFlight), valueOf(s.session.metrics.Bytes)}
 }
 
 func TestReply(t *testing.T) {
@@ -56,7 +56,7 @@ func TestReply(t *testing.T) {
 		if n := s.inFlight(); n != [2]float64{} {
 			t.Errorf("in flight are still %v", n)
 		}
-		if n := valueOf(s.metrics.Requests.WithLabelValues("get", metrics.WayShared, metrics.OutcomeOK)); n != 1 {
+		if n := valueOf(s.session.metrics.Requests.WithLabelValues("get", metrics.WayShared, metrics.OutcomeOK)); n != 1 {
 			t.Errorf("%v requests are complete", n)
 		}
 	})
@@ -88,7 +88,7 @@ func TestReply(t *testing.T) {
 		r, c := s.take(RequestQueue, d)
 		r.reply(reply)
 		time.Sleep(time.Second)
-		if sent, acked := c.sent(), c.acks(); len(sent) != 0 || len(acked) != 1 || metrics.Count(s.metrics.Unanswered) != 1 {
+		if sent, acked := c.sent(), c.acks(); len(sent) != 0 || len(acked) != 1 || metrics.Count(s.session.metrics.Unanswered) != 1 {
 			t.Errorf("%d replies were sent, %d requests acknowledged", len(sent), len(acked))
 		}
 	})
@@ -105,7 +105,7 @@ func TestReply(t *testing.T) {
 		if n := c.nacks(); !slices.Equal(n, []uint64{1}) || len(c.acks()) > 0 {
 			t.Errorf("%v were given back, %v acknowledged", n, c.acks())
 		}
-		if n := valueOf(s.metrics.Requests.WithLabelValues("get", metrics.WayShared, metrics.OutcomeRequeued)); n != 1 || s.inFlight() != [2]float64{} {
+		if n := valueOf(s.session.metrics.Requests.WithLabelValues("get", metrics.WayShared, metrics.OutcomeRequeued)); n != 1 || s.inFlight() != [2]float64{} {
 			t.Errorf("%v requests count as requeued", n)
 		}
 	})
@@ -118,7 +118,7 @@ func TestReply(t *testing.T) {
 		if len(c.sent())+len(c.acks()) > 0 {
 			t.Error("something was sent")
 		}
-		if n := valueOf(s.metrics.Requests.WithLabelValues("get", metrics.WayShared, metrics.OutcomeLeft)); n != 1 {
+		if n := valueOf(s.session.metrics.Requests.WithLabelValues("get", metrics.WayShared, metrics.OutcomeLeft)); n != 1 {
 			t.Errorf("%v requests count as left", n)
 		}
 	})
@@ -128,7 +128,7 @@ func TestReply(t *testing.T) {
 	} {
 		bubble(t, name+"_after_the_session_leaves_the_request", &fakeStore{}, func(t *testing.T, s *testSession) {
 			r, c := s.take(RequestQueue, get(1, 1))
-			s.fail(errSessionClosed)
+			s.session.fail(errSessionClosed)
 			complete(r)
 			synctest.Wait()
 			if len(c.sent())+len(c.acks()) > 0 || s.inFlight() != [2]float64{} {
@@ -143,7 +143,7 @@ func TestReply(t *testing.T) {
 		if code := errorCode(s.oneReply(c)); code != string(actor.InvocationFailed) {
 			t.Errorf("the code is %q", code)
 		}
-		if n := valueOf(s.metrics.Requests.WithLabelValues("get", metrics.WayShared, string(actor.InvocationFailed))); n != 1 {
+		if n := valueOf(s.session.metrics.Requests.WithLabelValues("get", metrics.WayShared, string(actor.InvocationFailed))); n != 1 {
 			t.Errorf("%v requests have failed", n)
 		}
 	})
@@ -154,7 +154,7 @@ func TestReply(t *testing.T) {
 		if message := decode(t, s.oneReply(c))["message"]; message != "the queue of the user's partition takes nothing in" {
 			t.Errorf("the message is %q", message)
 		}
-		if n := valueOf(s.metrics.Overloads.WithLabelValues(metrics.OverloadPartition)); n != 1 {
+		if n := valueOf(s.session.metrics.Overloads.WithLabelValues(metrics.OverloadPartition)); n != 1 {
 			t.Errorf("%v overloads were counted", n)
 		}
 	})

@@ -13,61 +13,10 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/metrics"
-	"github.com/glotpod/ident/cluster/internal/userid"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/cluster/throttle"
 )
-
-// bubble runs a test with a session in a synctest bubble.
-func bubble(t *testing.T, name string, store *fakeStore, test func(*testing.T, *testSession)) {
-	t.Helper()
-	t.Run(name, func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			s := newTestSession(t, store)
-			defer s.end()
-			test(t, s)
-		})
-	})
-}
-
-// serve makes the session serve a partition under epoch 1.
-func (s *testSession) serve(number int) *servedPartition {
-	s.t.Helper()
-	s.StartServing(partition.Lease{Partition: number, Epoch: 1})
-	synctest.Wait()
-	p := s.accepting(number)
-	if p == nil {
-		s.t.Fatalf("the partition %d is not served", number)
-	}
-	s.posted()
-	return p
-}
-
-// oneReply returns the body of the only reply on a channel.
-func (s *testSession) oneReply(c *fakeChannel) []byte {
-	s.t.Helper()
-	synctest.Wait()
-	sent := c.sent()
-	if len(sent) != 1 {
-		s.t.Fatalf("%d replies were sent", len(sent))
-	}
-	if p := sent[0]; p.exchange != "" || p.key != "caller" || p.message.CorrelationId != "correlation" {
-		s.t.Errorf("the reply went to %q %q as %q", p.exchange, p.key, p.message.CorrelationId)
-	}
-	return sent[0].message.Body
-}
-
-// oneForward returns the only request that was forwarded.
-func (s *testSession) oneForward(queue string) publication {
-	s.t.Helper()
-	synctest.Wait()
-	sent := s.forwarding.sent()
-	if len(sent) != 1 || sent[0].exchange != "" || sent[0].key != queue {
-		s.t.Fatalf("forwarded were %+v", sent)
-	}
-	return sent[0]
-}
 
 func TestSharedQueue(t *testing.T) {
 	user := userOf(2, 0)
@@ -162,7 +111,7 @@ func TestSharedQueue(t *testing.T) {
 		if len(s.shared.sent()) > 0 {
 			t.Error("the router has sent a reply of its own")
 		}
-		if n := valueOf(s.metrics.Requests.WithLabelValues("patch", metrics.WayShared, metrics.OutcomeForwarded)); n != 1 {
+		if n := valueOf(s.session.metrics.Requests.WithLabelValues("patch", metrics.WayShared, metrics.OutcomeForwarded)); n != 1 {
 			t.Errorf("%v requests count as forwarded", n)
 		}
 	})
@@ -180,7 +129,7 @@ func TestSharedQueue(t *testing.T) {
 
 	bubble(t, "a_request_without_an_operation_is_refused_and_logged", &fakeStore{}, func(t *testing.T, s *testSession) {
 		log, logs := observer.New(zap.WarnLevel)
-		s.nameless = throttle.New(zap.New(log), zap.WarnLevel, "refused", namelessEvery)
+		s.session.nameless = throttle.New(zap.New(log), zap.WarnLevel, "refused", namelessEvery)
 		s.startShared()
 		d := patch(1, user)
 		d.Exchange, d.RoutingKey = "", RequestQueue
@@ -236,7 +185,7 @@ func TestSharedQueue(t *testing.T) {
 		if code := errorCode(s.oneReply(s.shared)); code != string(actor.InvocationFailed) {
 			t.Errorf("the code is %q", code)
 		}
-		if n := metrics.Count(s.metrics.Panics); n != 1 {
+		if n := metrics.Count(s.session.metrics.Panics); n != 1 {
 			t.Errorf("%d panics were counted", n)
 		}
 		s.shared.deliveries <- patch(2, user)
@@ -248,12 +197,12 @@ func TestSharedQueue(t *testing.T) {
 	bubble(t, "bodies_in_flight_are_bounded", waiting, func(t *testing.T, s *testSession) {
 		reads.Add(1)
 		s.startShared()
-		s.o.InFlight = 1
-		s.bodies.Acquire(t.Context(), 1<<20-1) // one byte is left, so one request at a time
+		s.session.o.InFlight = 1
+		s.session.bodies.Acquire(t.Context(), 1<<20-1) // one byte is left, so one request at a time
 		s.shared.deliveries <- get(1, user)
 		s.shared.deliveries <- get(2, user)
 		synctest.Wait()
-		if n := valueOf(s.metrics.InFlight); n != 1 {
+		if n := valueOf(s.session.metrics.InFlight); n != 1 {
 			t.Errorf("%v requests are in flight", n)
 		}
 		reads.Done()
@@ -273,7 +222,7 @@ func TestPartitionQueue(t *testing.T) {
 		if reply := decode(t, s.oneReply(s.channel())); reply["error"] != nil {
 			t.Errorf("the reply is %v", reply)
 		}
-		if n := valueOf(s.metrics.Requests.WithLabelValues("patch", metrics.WayForwarded, metrics.OutcomeOK)); n != 1 {
+		if n := valueOf(s.session.metrics.Requests.WithLabelValues("patch", metrics.WayForwarded, metrics.OutcomeOK)); n != 1 {
 			t.Errorf("%v requests came by this way", n)
 		}
 	})
@@ -309,7 +258,7 @@ func TestPartitionQueue(t *testing.T) {
 		if partition.OfKey("no number", testPartitions) != 1 {
 			misrouted = 1
 		}
-		if n := valueOf(s.metrics.Misrouted); n != misrouted {
+		if n := valueOf(s.session.metrics.Misrouted); n != misrouted {
 			t.Errorf("%v requests count as misrouted, want %v", n, misrouted)
 		}
 	})
@@ -326,7 +275,7 @@ func TestPartitionQueue(t *testing.T) {
 		if posted := s.posted(); !slices.Contains(posted, ownership.Event(ownership.LeaseLost{Partition: 1, Epoch: 1})) {
 			t.Errorf("the core got %v", posted)
 		}
-		if n := metrics.Count(s.metrics.Fenced); n != 1 {
+		if n := metrics.Count(s.session.metrics.Fenced); n != 1 {
 			t.Errorf("%d leases count as fenced", n)
 		}
 	})
@@ -338,136 +287,5 @@ func TestPartitionQueue(t *testing.T) {
 		s.serve(1)
 		s.shared.deliveries <- patch(1, user)
 		s.oneForward(PartitionQueue(1))
-	})
-}
-
-func TestCreate(t *testing.T) {
-	id := userOf(3, 0)
-
-	bubble(t, "a_reserved_id_is_forwarded_with_a_seal", &fakeStore{reserved: []int64{id}}, func(t *testing.T, s *testSession) {
-		s.startShared()
-		d := create(1)
-		s.shared.deliveries <- d
-		p := s.oneForward(PartitionQueue(3))
-		sealed, _ := p.message.Headers[userIDHeader].([]byte)
-		if opened, ok := userid.Sealer(s.o.Secret).Open(sealed, d.Body); !ok || opened != id {
-			t.Errorf("the seal is of %d (%t)", opened, ok)
-		}
-	})
-
-	bubble(t, "without_a_reserved_id_the_database_is_asked", &fakeStore{nextID: id}, func(t *testing.T, s *testSession) {
-		s.startShared()
-		s.shared.deliveries <- create(1)
-		s.oneForward(PartitionQueue(3))
-	})
-
-	bubble(t, "without_any_id_it_fails", &fakeStore{}, func(t *testing.T, s *testSession) {
-		s.startShared()
-		s.shared.deliveries <- create(1)
-		if code := errorCode(s.oneReply(s.shared)); code != string(actor.InvocationFailed) {
-			t.Errorf("the code is %q", code)
-		}
-	})
-
-	bubble(t, "a_sealed_id_is_used", &fakeStore{reserved: []int64{userOf(0, 0)}}, func(t *testing.T, s *testSession) {
-		s.serve(3)
-		d := forwarded(create(1))
-		d.Headers = map[string]any{userIDHeader: userid.Sealer(s.o.Secret).Seal(id, d.Body)}
-		s.channel().deliveries <- d
-		result := decode(t, s.oneReply(s.channel()))["result"].(map[string]any)
-		if result["user_id"] != id {
-			t.Errorf("the new user is %v", result)
-		}
-	})
-
-	bubble(t, "an_id_that_a_client_chose_is_not", &fakeStore{reserved: []int64{userOf(3, 1)}}, func(t *testing.T, s *testSession) {
-		s.serve(3)
-		d := forwarded(create(1))
-		d.Headers = map[string]any{userIDHeader: userid.Sealer{{99}}.Seal(id, d.Body)}
-		s.channel().deliveries <- d
-		result := decode(t, s.oneReply(s.channel()))["result"].(map[string]any)
-		if result["user_id"] != userOf(3, 1) {
-			t.Errorf("the new user is %v", result)
-		}
-	})
-}
-
-// TestSpilledWrites checks that the writes of a user keep their order when its mailbox is
-// full: those that wait in the partition's queue are not overtaken.
-func TestSpilledWrites(t *testing.T) {
-	user, other := userOf(1, 0), userOf(1, 1)
-	var gate chan struct{}
-	var mu sync.Mutex
-	committed := 0
-	store := &fakeStore{commit: func(_ partition.Lease, writes []*actor.Write) ([]actor.Outcome, error) {
-		<-gate
-		mu.Lock()
-		defer mu.Unlock()
-		outcomes := make([]actor.Outcome, len(writes))
-		for i, w := range writes {
-			committed++
-			outcomes[i] = actor.Outcome{UserID: w.UserID, Applied: true}
-		}
-		return outcomes, nil
-	}}
-	bubble(t, "stay_in_order", store, func(t *testing.T, s *testSession) {
-		gate = make(chan struct{}) // of the bubble
-		open := sync.OnceFunc(func() { close(gate) })
-		defer open()
-		s.startShared()
-		p := s.serve(1)
-		for tag := uint64(1); len(s.forwarding.sent()) < 2; tag++ { // until the mailbox is full, and one more
-			s.shared.deliveries <- patch(tag, user)
-			synctest.Wait()
-			if tag > 100 {
-				t.Fatal("nothing is spilled")
-			}
-		}
-		if !p.spilled.has(user) || p.spilled.has(other) {
-			t.Error("the wrong user has spilled writes")
-		}
-		open()
-		synctest.Wait() // the mailbox is empty
-		s.shared.deliveries <- patch(200, user)
-		s.shared.deliveries <- patch(201, other)
-		synctest.Wait()
-		sent := s.forwarding.sent()
-		if len(sent) != 3 {
-			t.Fatalf("%d writes were spilled, want that of the user after the first two, and not that of another user", len(sent))
-		}
-		for i, spilled := range sent {
-			d := forwarded(patch(uint64(i+1), user))
-			d.Headers = spilled.message.Headers
-			s.channel().deliveries <- d
-		}
-		synctest.Wait()
-		if p.spilled.has(user) {
-			t.Error("the last spilled write has come, and the user still has some")
-		}
-		s.shared.deliveries <- patch(300, user)
-		synctest.Wait()
-		if n := len(s.forwarding.sent()); n != 3 {
-			t.Error("a write is spilled though none waits")
-		}
-		if n := valueOf(s.metrics.Overloads.WithLabelValues(metrics.OverloadMailbox)); n != 3 {
-			t.Errorf("%v overloads were counted", n)
-		}
-	})
-
-	t.Run("only_the_last_mark_counts", func(t *testing.T) {
-		var w spilledWrites
-		first, last := w.add(1), w.add(1)
-		if first == 0 || last == 0 || first == last {
-			t.Errorf("the marks are %d and %d", first, last)
-		}
-		if w.remove(1, first); !w.has(1) {
-			t.Error("the first write of two counts as the last one")
-		}
-		if w.remove(2, last); !w.has(1) {
-			t.Error("another user's mark counts")
-		}
-		if w.remove(1, last); w.has(1) {
-			t.Error("the last write has come")
-		}
 	})
 }

@@ -23,7 +23,7 @@ func TestStartServing(t *testing.T) {
 	consuming, lost := ownership.Event(ownership.Consuming{Partition: 2, Epoch: 5}), ownership.Event(ownership.LeaseLost{Partition: 2, Epoch: 5})
 
 	bubble(t, "consumes_the_queue_and_reports_it", &fakeStore{}, func(t *testing.T, s *testSession) {
-		s.StartServing(lease)
+		s.session.StartServing(lease)
 		synctest.Wait()
 		if c := s.channel(); c.consumed != PartitionQueue(2) || c.exclusive {
 			t.Errorf("it consumes %q, exclusively: %t", c.consumed, c.exclusive)
@@ -31,14 +31,14 @@ func TestStartServing(t *testing.T) {
 		if posted := s.posted(); !slices.Equal(posted, []ownership.Event{consuming}) {
 			t.Errorf("the core got %v", posted)
 		}
-		if s.accepting(2) == nil || s.accepting(1) != nil || !s.ownsNotifications(2) {
+		if s.session.accepting(2) == nil || s.session.accepting(1) != nil || !s.session.ownsNotifications(2) {
 			t.Error("it does not accept requests for the one partition alone")
 		}
 	})
 
 	bubble(t, "consumes_a_classic_queue_exclusively", &fakeStore{}, func(t *testing.T, s *testSession) {
-		s.o.QueueType = topology.Classic
-		s.StartServing(lease)
+		s.session.o.QueueType = topology.Classic
+		s.session.StartServing(lease)
 		synctest.Wait()
 		if !s.channel().exclusive {
 			t.Error("another consumer could get requests as well")
@@ -47,15 +47,15 @@ func TestStartServing(t *testing.T) {
 
 	notHeld := &fakeStore{takeOver: func([]partition.Lease) ([]partition.Lease, []actor.PendingNotification, error) { return nil, nil, nil }}
 	bubble(t, "reports_a_lease_that_is_not_held", notHeld, func(t *testing.T, s *testSession) {
-		s.StartServing(lease)
+		s.session.StartServing(lease)
 		synctest.Wait()
 		if posted := s.posted(); !slices.Equal(posted, []ownership.Event{lost}) {
 			t.Errorf("the core got %v", posted)
 		}
-		if s.accepting(2) != nil || s.channel().consumed != "" {
+		if s.session.accepting(2) != nil || s.channel().consumed != "" {
 			t.Error("it serves the partition")
 		}
-		if s.StartServing(lease); s.opened() != 1 {
+		if s.session.StartServing(lease); s.opened() != 1 {
 			t.Errorf("%d channels were opened", s.opened())
 		}
 		if synctest.Wait(); s.opened() != 1 {
@@ -73,7 +73,7 @@ func TestStartServing(t *testing.T) {
 				}
 			}
 			begun := time.Now()
-			s.StartServing(lease)
+			s.session.StartServing(lease)
 			time.Sleep(consumeFor)
 			synctest.Wait()
 			if posted := s.posted(); !slices.Equal(posted, []ownership.Event{consuming}) {
@@ -87,7 +87,7 @@ func TestStartServing(t *testing.T) {
 
 	bubble(t, "gives_up_after_a_while", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.setUp = func(c *fakeChannel) { c.consumeErr = []error{&amqp.Error{Code: amqp.NotFound}} }
-		s.StartServing(lease)
+		s.session.StartServing(lease)
 		time.Sleep(consumeFor - consumeEvery)
 		if posted := s.posted(); len(posted) > 0 {
 			t.Errorf("the core got %v too early", posted)
@@ -100,7 +100,7 @@ func TestStartServing(t *testing.T) {
 
 	bubble(t, "any_other_error_is_final", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.setUp = func(c *fakeChannel) { c.consumeErr = []error{errors.New("the connection is lost")} }
-		s.StartServing(lease)
+		s.session.StartServing(lease)
 		synctest.Wait()
 		if posted := s.posted(); !slices.Equal(posted, []ownership.Event{lost}) || s.opened() != 1 {
 			t.Errorf("the core got %v after %d attempts", posted, s.opened())
@@ -109,11 +109,11 @@ func TestStartServing(t *testing.T) {
 
 	bubble(t, "abandoned_in_the_meantime", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.setUp = func(c *fakeChannel) { c.consumeErr = []error{&amqp.Error{Code: amqp.NotFound}} }
-		s.StartServing(lease)
+		s.session.StartServing(lease)
 		synctest.Wait()
-		s.Abandon(2)
+		s.session.Abandon(2)
 		time.Sleep(consumeFor)
-		if posted := s.posted(); len(posted) > 0 || s.accepting(2) != nil {
+		if posted := s.posted(); len(posted) > 0 || s.session.accepting(2) != nil {
 			t.Errorf("the core got %v", posted)
 		}
 	})
@@ -145,10 +145,10 @@ func TestHandOver(t *testing.T) {
 		synctest.Wait()
 		s.session.HandOver(command)
 		synctest.Wait()
-		if s.accepting(2) != nil {
+		if s.session.accepting(2) != nil {
 			t.Error("it accepts requests from the router")
 		}
-		if s.ownsNotifications(2) {
+		if s.session.ownsNotifications(2) {
 			t.Error("it still sends held-back notifications")
 		}
 		if ends := s.leaseEnds(); len(ends) > 0 {
@@ -174,7 +174,7 @@ func TestHandOver(t *testing.T) {
 
 	bubble(t, "waits_for_pending_notifications", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.serve(2)
-		s.notifier.Send(actor.PendingNotification{ID: 1, UserID: user, Partition: 2, Body: []byte("{}")})
+		s.session.notifier.Send(actor.PendingNotification{ID: 1, UserID: user, Partition: 2, Body: []byte("{}")})
 		synctest.Wait()
 		s.session.HandOver(command)
 		synctest.Wait()
@@ -196,7 +196,7 @@ func TestHandOver(t *testing.T) {
 			s.serve(2)
 			s.session.HandOver(other)
 			synctest.Wait()
-			if ends := s.leaseEnds(); len(ends) > 0 || s.accepting(2) == nil {
+			if ends := s.leaseEnds(); len(ends) > 0 || s.session.accepting(2) == nil {
 				t.Errorf("leases that are ended: %v", ends)
 			}
 		})
@@ -204,7 +204,7 @@ func TestHandOver(t *testing.T) {
 
 	bubble(t, "after_abandon_is_ignored", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.serve(2)
-		s.Abandon(2)
+		s.session.Abandon(2)
 		s.session.HandOver(command)
 		synctest.Wait()
 		if ends := s.leaseEnds(); len(ends) > 0 {
@@ -234,7 +234,7 @@ func TestHandOver(t *testing.T) {
 		synctest.Wait()
 		s.session.HandOver(command)
 		synctest.Wait()
-		s.Abandon(2)
+		s.session.Abandon(2)
 		synctest.Wait()
 		if ends := s.leaseEnds(); len(ends) > 0 {
 			t.Errorf("leases that are ended: %v", ends)
@@ -255,8 +255,8 @@ func TestAbandon(t *testing.T) {
 		c := s.channel()
 		c.deliveries <- forwarded(patch(1, user))
 		synctest.Wait()
-		s.Abandon(2)
-		if s.accepting(2) != nil || p.ctx.Err() == nil {
+		s.session.Abandon(2)
+		if s.session.accepting(2) != nil || p.ctx.Err() == nil {
 			t.Error("it serves the partition")
 		}
 		synctest.Wait() // the channel is closed
@@ -265,17 +265,17 @@ func TestAbandon(t *testing.T) {
 		if !c.IsClosed() || len(c.sent())+len(c.acks()) > 0 {
 			t.Errorf("%d replies were sent, %d requests acknowledged", len(c.sent()), len(c.acks()))
 		}
-		if n := metrics.Count(s.metrics.Lost); n != 1 {
+		if n := metrics.Count(s.session.metrics.Lost); n != 1 {
 			t.Errorf("%d partitions count as lost", n)
 		}
-		if n := valueOf(s.metrics.Requests.WithLabelValues("patch", metrics.WayForwarded, metrics.OutcomeLeft)); n != 1 {
+		if n := valueOf(s.session.metrics.Requests.WithLabelValues("patch", metrics.WayForwarded, metrics.OutcomeLeft)); n != 1 {
 			t.Errorf("%v requests count as left", n)
 		}
 	})
 
 	bubble(t, "reads_nothing_from_memory_afterwards", &fakeStore{}, func(t *testing.T, s *testSession) {
 		p := s.serve(2)
-		s.Abandon(2)
+		s.session.Abandon(2)
 		if err := p.users.Get(user, func([]byte, error) {}); !isStopped(err) {
 			t.Errorf("a read returns %v", err)
 		}
@@ -283,21 +283,21 @@ func TestAbandon(t *testing.T) {
 
 	bubble(t, "nothing_is_abandoned_twice", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.serve(2)
-		s.Abandon(2)
-		s.Abandon(2)
-		s.Abandon(1)
+		s.session.Abandon(2)
+		s.session.Abandon(2)
+		s.session.Abandon(1)
 		synctest.Wait()
-		if n := metrics.Count(s.metrics.Lost); n != 1 {
+		if n := metrics.Count(s.session.metrics.Lost); n != 1 {
 			t.Errorf("%d partitions count as lost", n)
 		}
 	})
 
 	bubble(t, "the_partition_can_be_served_again", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.serve(2)
-		s.Abandon(2)
-		s.StartServing(partition.Lease{Partition: 2, Epoch: 3})
+		s.session.Abandon(2)
+		s.session.StartServing(partition.Lease{Partition: 2, Epoch: 3})
 		synctest.Wait()
-		if p := s.accepting(2); p == nil || p.lease.Epoch != 3 {
+		if p := s.session.accepting(2); p == nil || p.lease.Epoch != 3 {
 			t.Error("it is not served again")
 		}
 	})

@@ -5,8 +5,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/glotpod/ident/cluster/wait"
 	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/cluster/wait"
 )
 
 const (

@@ -9,9 +9,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap/zaptest"
+
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
-	"go.uber.org/zap/zaptest"
 )
 
 // A fakeStore stands for a database. The functions, if not nil, replace its methods.

@@ -6,8 +6,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/glotpod/ident/cluster/partition"
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // TestNotifications runs an instance with a subscriber with a queue that may refuse.

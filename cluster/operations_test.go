@@ -1,0 +1,143 @@
+package cluster
+
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/metrics"
+	"github.com/glotpod/ident/cluster/internal/userid"
+	"github.com/glotpod/ident/cluster/partition"
+)
+
+func TestCreate(t *testing.T) {
+	id := userOf(3, 0)
+
+	bubble(t, "a_reserved_id_is_forwarded_with_a_seal", &fakeStore{reserved: []int64{id}}, func(t *testing.T, s *testSession) {
+		s.startShared()
+		d := create(1)
+		s.shared.deliveries <- d
+		p := s.oneForward(PartitionQueue(3))
+		sealed, _ := p.message.Headers[userIDHeader].([]byte)
+		if opened, ok := userid.Sealer(s.session.o.Secret).Open(sealed, d.Body); !ok || opened != id {
+			t.Errorf("the seal is of %d (%t)", opened, ok)
+		}
+	})
+
+	bubble(t, "without_a_reserved_id_the_database_is_asked", &fakeStore{nextID: id}, func(t *testing.T, s *testSession) {
+		s.startShared()
+		s.shared.deliveries <- create(1)
+		s.oneForward(PartitionQueue(3))
+	})
+
+	bubble(t, "without_any_id_it_fails", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.startShared()
+		s.shared.deliveries <- create(1)
+		if code := errorCode(s.oneReply(s.shared)); code != string(actor.InvocationFailed) {
+			t.Errorf("the code is %q", code)
+		}
+	})
+
+	bubble(t, "a_sealed_id_is_used", &fakeStore{reserved: []int64{userOf(0, 0)}}, func(t *testing.T, s *testSession) {
+		s.serve(3)
+		d := forwarded(create(1))
+		d.Headers = map[string]any{userIDHeader: userid.Sealer(s.session.o.Secret).Seal(id, d.Body)}
+		s.channel().deliveries <- d
+		result := decode(t, s.oneReply(s.channel()))["result"].(map[string]any)
+		if result["user_id"] != id {
+			t.Errorf("the new user is %v", result)
+		}
+	})
+
+	bubble(t, "an_id_that_a_client_chose_is_not", &fakeStore{reserved: []int64{userOf(3, 1)}}, func(t *testing.T, s *testSession) {
+		s.serve(3)
+		d := forwarded(create(1))
+		d.Headers = map[string]any{userIDHeader: userid.Sealer{{99}}.Seal(id, d.Body)}
+		s.channel().deliveries <- d
+		result := decode(t, s.oneReply(s.channel()))["result"].(map[string]any)
+		if result["user_id"] != userOf(3, 1) {
+			t.Errorf("the new user is %v", result)
+		}
+	})
+}
+
+// TestSpilledWrites checks that the writes of a user keep their order when its mailbox is
+// full: those that wait in the partition's queue are not overtaken.
+func TestSpilledWrites(t *testing.T) {
+	user, other := userOf(1, 0), userOf(1, 1)
+	var gate chan struct{}
+	var mu sync.Mutex
+	committed := 0
+	store := &fakeStore{commit: func(_ partition.Lease, writes []*actor.Write) ([]actor.Outcome, error) {
+		<-gate
+		mu.Lock()
+		defer mu.Unlock()
+		outcomes := make([]actor.Outcome, len(writes))
+		for i, w := range writes {
+			committed++
+			outcomes[i] = actor.Outcome{UserID: w.UserID, Applied: true}
+		}
+		return outcomes, nil
+	}}
+	bubble(t, "stay_in_order", store, func(t *testing.T, s *testSession) {
+		gate = make(chan struct{}) // of the bubble
+		open := sync.OnceFunc(func() { close(gate) })
+		defer open()
+		s.startShared()
+		p := s.serve(1)
+		for tag := uint64(1); len(s.forwarding.sent()) < 2; tag++ { // until the mailbox is full, and one more
+			s.shared.deliveries <- patch(tag, user)
+			synctest.Wait()
+			if tag > 100 {
+				t.Fatal("nothing is spilled")
+			}
+		}
+		if !p.spilled.has(user) || p.spilled.has(other) {
+			t.Error("the wrong user has spilled writes")
+		}
+		open()
+		synctest.Wait() // the mailbox is empty
+		s.shared.deliveries <- patch(200, user)
+		s.shared.deliveries <- patch(201, other)
+		synctest.Wait()
+		sent := s.forwarding.sent()
+		if len(sent) != 3 {
+			t.Fatalf("%d writes were spilled, want that of the user after the first two, and not that of another user", len(sent))
+		}
+		for i, spilled := range sent {
+			d := forwarded(patch(uint64(i+1), user))
+			d.Headers = spilled.message.Headers
+			s.channel().deliveries <- d
+		}
+		synctest.Wait()
+		if p.spilled.has(user) {
+			t.Error("the last spilled write has come, and the user still has some")
+		}
+		s.shared.deliveries <- patch(300, user)
+		synctest.Wait()
+		if n := len(s.forwarding.sent()); n != 3 {
+			t.Error("a write is spilled though none waits")
+		}
+		if n := valueOf(s.session.metrics.Overloads.WithLabelValues(metrics.OverloadMailbox)); n != 3 {
+			t.Errorf("%v overloads were counted", n)
+		}
+	})
+
+	t.Run("only_the_last_mark_counts", func(t *testing.T) {
+		var w spilledWrites
+		first, last := w.add(1), w.add(1)
+		if first == 0 || last == 0 || first == last {
+			t.Errorf("the marks are %d and %d", first, last)
+		}
+		if w.remove(1, first); !w.has(1) {
+			t.Error("the first write of two counts as the last one")
+		}
+		if w.remove(2, last); !w.has(1) {
+			t.Error("another user's mark counts")
+		}
+		if w.remove(1, last); w.has(1) {
+			t.Error("the last write has come")
+		}
+	})
+}
