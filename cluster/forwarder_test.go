@@ -161,7 +161,7 @@ func TestForwarder(t *testing.T) {
 			t.Error("an error reply was sent")
 		}
 		s.session.blocked.Store(false)
-		s.session.lastHeartbeat.Store(time.Now().Add(time.Hour).UnixNano())
+		s.session.heartbeat.last.Store(time.Now().Add(time.Hour).UnixNano())
 		time.Sleep(confirmTimeout + 2*time.Second)
 		if len(c.sent()) != 1 {
 			t.Error("no error reply was sent")
@@ -197,13 +197,13 @@ func TestForwarder(t *testing.T) {
 
 // startWatch starts to watch the session. Its heartbeats come back.
 func (s *testSession) startWatch() {
-	s.session.lastHeartbeat.Store(time.Now().Add(time.Hour).UnixNano())
+	s.session.heartbeat.last.Store(time.Now().Add(time.Hour).UnixNano())
 	s.session.running.Go(s.session.watch)
 }
 
 func TestHeartbeat(t *testing.T) {
 	bubble(t, "lost_ends_the_session", &fakeStore{}, func(t *testing.T, s *testSession) {
-		s.session.lastHeartbeat.Store(time.Now().UnixNano())
+		s.session.heartbeat.last.Store(time.Now().UnixNano())
 		s.session.running.Go(s.session.watch)
 		limit := suspectAfter(s.session.o)
 		time.Sleep(limit - measureEvery)
@@ -217,7 +217,7 @@ func TestHeartbeat(t *testing.T) {
 	})
 
 	bubble(t, "is_not_expected_while_the_broker_blocks", &fakeStore{}, func(t *testing.T, s *testSession) {
-		s.session.lastHeartbeat.Store(time.Now().UnixNano())
+		s.session.heartbeat.last.Store(time.Now().UnixNano())
 		s.session.blocked.Store(true)
 		s.session.running.Go(s.session.watch)
 		time.Sleep(time.Minute)

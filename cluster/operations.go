@@ -27,7 +27,7 @@ func (r *request) get(l *actor.Lookup) {
 		}
 		return
 	}
-	if p := r.session.accepting(number); p != nil {
+	if p := r.session.slots.accepting(number); p != nil {
 		r.getFrom(p.users.Get, id, l, func() { r.spawn(func() { r.find(l) }) })
 	} else {
 		r.spawn(func() { r.find(l) })
@@ -41,7 +41,7 @@ func (r *request) cachedReply(l *actor.Lookup) []byte {
 	if id == 0 {
 		return nil
 	}
-	p := r.session.accepting(partition.Of(id, r.session.o.Partitions))
+	p := r.session.slots.accepting(partition.Of(id, r.session.o.Partitions))
 	if p == nil {
 		return nil
 	}
@@ -83,7 +83,7 @@ func (r *request) find(l *actor.Lookup) {
 		r.reply(actor.ErrorReply(actor.NoSuchUser))
 	default:
 		r.reply(actor.UserReply(user))
-		if p := r.session.accepting(partition.Of(user.ID, r.session.o.Partitions)); p != nil {
+		if p := r.session.slots.accepting(partition.Of(user.ID, r.session.o.Partitions)); p != nil {
 			p.users.Prefetch(user.ID)
 		}
 	}
@@ -167,7 +167,7 @@ func (r *request) reservedID() (user int64, ok bool) {
 func (r *request) writeTo(number int, w *actor.Write, queued bool) {
 	p := r.from
 	if !queued {
-		p = r.session.accepting(number)
+		p = r.session.slots.accepting(number)
 	}
 	newUser := int64(0)
 	if w.IsCreate() {

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/consume"
@@ -38,6 +39,31 @@ type partitionSlot struct {
 	todo   []func()
 	busy   bool               // a goroutine is working on todo
 	cancel context.CancelFunc // abandons the latest lease; nil: there was none
+}
+
+// partitionSlots has the slot of each partition.
+type partitionSlots []*partitionSlot
+
+// accepting returns a partition if this instance serves it and it accepts requests from
+// the router, else nil.
+func (all partitionSlots) accepting(partition int) *servedPartition {
+	return all[partition].accepting.Load()
+}
+
+// ownsNotifications reports whether this session sends the notifications of a partition.
+func (all partitionSlots) ownsNotifications(partition int) bool {
+	p := all[partition].serving.Load()
+	return p != nil && p.ctx.Err() == nil && !p.handingOver.Load()
+}
+
+// measure updates the rates of requests from the queues of the partitions that are
+// served. since is the time since measure was called last.
+func (all partitionSlots) measure(since time.Duration) {
+	for _, x := range all {
+		if p := x.serving.Load(); p != nil {
+			p.requests.Measure(since)
+		}
+	}
 }
 
 // enqueue calls f after everything that was enqueued before, in a goroutine that running

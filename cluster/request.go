@@ -171,7 +171,7 @@ func (r *request) acknowledge() {
 	hasNoID := d.MessageId == "" && (d.ReplyTo == "" || d.CorrelationId == "")
 	needsFlush, err := r.consumer.Ack(d, hasNoID)
 	if needsFlush {
-		r.session.unacknowledged.Put(r.consumer)
+		r.session.acks.Add(r.consumer)
 	}
 	if err != nil && !errors.Is(err, amqp.ErrClosed) {
 		r.session.o.Log.Warn("request carried out and not acknowledged; it is delivered again", zap.Error(err))

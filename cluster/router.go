@@ -99,12 +99,6 @@ func (r *request) forward(partition int, newUser, mark int64) {
 	}
 }
 
-// accepting returns a partition if this instance serves it and it accepts requests from
-// the router, else nil.
-func (s *session) accepting(partition int) *servedPartition {
-	return s.slots[partition].accepting.Load()
-}
-
 // onFenced handles that a write found its lease lost.
 func (s *session) onFenced(lease partition.Lease) {
 	s.o.Log.Warn("partition lost", zap.Int("partition", lease.Partition), zap.Int64("epoch", lease.Epoch))

@@ -31,7 +31,7 @@ func TestStartServing(t *testing.T) {
 		if posted := s.posted(); !slices.Equal(posted, []ownership.Event{consuming}) {
 			t.Errorf("the core got %v", posted)
 		}
-		if s.session.accepting(2) == nil || s.session.accepting(1) != nil || !s.session.ownsNotifications(2) {
+		if s.session.slots.accepting(2) == nil || s.session.slots.accepting(1) != nil || !s.session.slots.ownsNotifications(2) {
 			t.Error("it does not accept requests for the one partition alone")
 		}
 	})
@@ -52,7 +52,7 @@ func TestStartServing(t *testing.T) {
 		if posted := s.posted(); !slices.Equal(posted, []ownership.Event{lost}) {
 			t.Errorf("the core got %v", posted)
 		}
-		if s.session.accepting(2) != nil || s.channel().consumed != "" {
+		if s.session.slots.accepting(2) != nil || s.channel().consumed != "" {
 			t.Error("it serves the partition")
 		}
 		if s.session.StartServing(lease); s.opened() != 1 {
@@ -113,7 +113,7 @@ func TestStartServing(t *testing.T) {
 		synctest.Wait()
 		s.session.Abandon(2)
 		time.Sleep(consumeFor)
-		if posted := s.posted(); len(posted) > 0 || s.session.accepting(2) != nil {
+		if posted := s.posted(); len(posted) > 0 || s.session.slots.accepting(2) != nil {
 			t.Errorf("the core got %v", posted)
 		}
 	})
@@ -145,10 +145,10 @@ func TestHandOver(t *testing.T) {
 		synctest.Wait()
 		s.session.HandOver(command)
 		synctest.Wait()
-		if s.session.accepting(2) != nil {
+		if s.session.slots.accepting(2) != nil {
 			t.Error("it accepts requests from the router")
 		}
-		if s.session.ownsNotifications(2) {
+		if s.session.slots.ownsNotifications(2) {
 			t.Error("it still sends held-back notifications")
 		}
 		if ends := s.leaseEnds(); len(ends) > 0 {
@@ -196,7 +196,7 @@ func TestHandOver(t *testing.T) {
 			s.serve(2)
 			s.session.HandOver(other)
 			synctest.Wait()
-			if ends := s.leaseEnds(); len(ends) > 0 || s.session.accepting(2) == nil {
+			if ends := s.leaseEnds(); len(ends) > 0 || s.session.slots.accepting(2) == nil {
 				t.Errorf("leases that are ended: %v", ends)
 			}
 		})
@@ -256,7 +256,7 @@ func TestAbandon(t *testing.T) {
 		c.deliveries <- forwarded(patch(1, user))
 		synctest.Wait()
 		s.session.Abandon(2)
-		if s.session.accepting(2) != nil || p.ctx.Err() == nil {
+		if s.session.slots.accepting(2) != nil || p.ctx.Err() == nil {
 			t.Error("it serves the partition")
 		}
 		synctest.Wait() // the channel is closed
@@ -297,7 +297,7 @@ func TestAbandon(t *testing.T) {
 		s.session.Abandon(2)
 		s.session.StartServing(partition.Lease{Partition: 2, Epoch: 3})
 		synctest.Wait()
-		if p := s.session.accepting(2); p == nil || p.lease.Epoch != 3 {
+		if p := s.session.slots.accepting(2); p == nil || p.lease.Epoch != 3 {
 			t.Error("it is not served again")
 		}
 	})

@@ -13,7 +13,6 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/broker"
-	"github.com/glotpod/ident/cluster/internal/batchqueue"
 	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/coordinate"
 	"github.com/glotpod/ident/cluster/internal/metrics"
@@ -22,7 +21,6 @@ import (
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/throttle"
-	"github.com/glotpod/ident/cluster/wait"
 )
 
 // A session is the work of an instance over one broker connection.
@@ -41,18 +39,17 @@ type session struct {
 	members        *membership.Membership
 	repairer       *topology.Repairer
 	channels       *consume.Pool
-	slots          []*partitionSlot // by partition
+	slots          partitionSlots
+	acks           *consume.AckFlusher
 
 	ctx     context.Context // done when the connection is lost, or the session is closed
 	cancel  context.CancelCauseFunc
 	running sync.WaitGroup      // goroutines
 	bodies  *semaphore.Weighted // bytes of the bodies of requests in flight
 
-	unacknowledged *batchqueue.Queue[*consume.Consumer] // those whose acknowledgements are to be flushed
-
-	arrived       atomic.Bool  // once, this session served all partitions that it should
-	lastHeartbeat atomic.Int64 // when a heartbeat of this instance last came back, in Unix nanoseconds
-	blocked       atomic.Bool  // the broker blocks the connection
+	arrived   atomic.Bool // once, this session served all partitions that it should
+	heartbeat heartbeat
+	blocked   atomic.Bool // the broker blocks the connection
 
 	droppedReplies *throttle.Logger // replies to callers that cannot receive them
 	nameless       *throttle.Logger // requests without the name of an operation
@@ -92,20 +89,14 @@ func (s *session) failWhenLost(closed <-chan *amqp.Error) {
 	})
 }
 
-// ownsNotifications reports whether this session sends the notifications of a partition.
-func (s *session) ownsNotifications(partition int) bool {
-	p := s.slots[partition].serving.Load()
-	return p != nil && p.ctx.Err() == nil && !p.handingOver.Load()
-}
-
 // run serves until ctx is done, then hands over its partitions and completes the requests
 // that were received. If the session is lost, run returns why.
 func (s *session) run(ctx context.Context, onServing func()) error {
 	s.running.Go(func() { s.notifier.Run(s.ctx) })
 	s.running.Go(s.forwarder.completeAll)
-	s.running.Go(s.flushAcks)
+	s.running.Go(func() { s.acks.Run(s.ctx) })
 	s.running.Go(func() { s.repairer.Run(s.ctx) })
-	s.lastHeartbeat.Store(time.Now().UnixNano())
+	s.heartbeat.note()
 	s.running.Go(s.watch)
 	s.o.Store.SetNotificationSink(s.notifier.Send)
 	s.coordinator.Attach(s, s.self.Incarnation.Session)
@@ -236,18 +227,6 @@ func (s *session) awaitRequests(consumer *consume.Consumer) {
 	select {
 	case <-completed:
 	case <-s.ctx.Done():
-	}
-}
-
-// flushAcks sends acknowledgements that have waited long enough for others.
-func (s *session) flushAcks() {
-	for s.unacknowledged.Wait(s.ctx) {
-		if wait.For(s.ctx, consume.AckDelay) != nil {
-			return // the requests are delivered again
-		}
-		for _, consumer := range s.unacknowledged.Take() {
-			consumer.FlushAcks() // on an error the channel is closed
-		}
 	}
 }
 

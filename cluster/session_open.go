@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/glotpod/ident/cluster/broker"
-	"github.com/glotpod/ident/cluster/internal/batchqueue"
 	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/notify"
@@ -88,11 +87,11 @@ func newSession(i *Instance, conn *amqp.Connection, number int64) *session {
 		cache:       i.cache,
 		conn:        conn,
 		replies:     broker.NewReplyChecker(conn, o.Broker),
-		slots:       make([]*partitionSlot, o.Partitions),
+		slots:       make(partitionSlots, o.Partitions),
 		bodies:      semaphore.NewWeighted(o.InFlight),
 		metrics:     i.metrics,
 
-		unacknowledged: batchqueue.New[*consume.Consumer](),
+		acks:           consume.NewAckFlusher(),
 		droppedReplies: throttle.New(o.Log, zap.WarnLevel, "reply dropped", droppedReplyEvery),
 		nameless:       throttle.New(o.Log, zap.WarnLevel, "request without an operation refused", namelessEvery),
 	}
@@ -145,7 +144,7 @@ func (s *session) openNotifier() error {
 		Self:       s.self,
 		Outbox:     s.o.Store,
 		Partitions: s.o.Partitions,
-		Owns:       s.ownsNotifications,
+		Owns:       s.slots.ownsNotifications,
 		Metrics: notify.Metrics{
 			Sent: s.metrics.Notified, Refused: s.metrics.Refused, Lag: s.metrics.NotifyLag, Overdue: s.metrics.Overdue,
 		},
@@ -229,7 +228,7 @@ func earlierSessions(rows []ownership.Row, self ownership.Member) (earlier []own
 // this instance has come back.
 func (s *session) onMemberEvent(e ownership.Event) {
 	if r, ok := e.(ownership.MessageReceived); ok && r.Message.From == s.self {
-		s.lastHeartbeat.Store(time.Now().UnixNano())
+		s.heartbeat.note()
 	}
 	s.coordinator.Post(e)
 }

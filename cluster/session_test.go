@@ -62,7 +62,7 @@ func newTestSession(t *testing.T, store *fakeStore) *testSession {
 		t.Fatal(err)
 	}
 	s.session.notifier = notify.New(s.notifications, notify.Options{
-		Outbox: store, Partitions: testPartitions, Owns: s.session.ownsNotifications, Log: log,
+		Outbox: store, Partitions: testPartitions, Owns: s.session.slots.ownsNotifications, Log: log,
 		Metrics: notify.Metrics{
 			Sent: s.session.metrics.Notified, Refused: s.session.metrics.Refused, Lag: s.session.metrics.NotifyLag, Overdue: s.session.metrics.Overdue,
 		},
@@ -70,7 +70,7 @@ func newTestSession(t *testing.T, store *fakeStore) *testSession {
 	s.session.channels = consume.NewPool(s.open, 8, 0, &s.session.running)
 	s.ended.Go(func() { s.session.notifier.Run(s.session.ctx) })
 	s.ended.Go(s.session.forwarder.completeAll)
-	s.ended.Go(s.session.flushAcks)
+	s.ended.Go(func() { s.session.acks.Run(s.session.ctx) })
 	return s
 }
 
@@ -235,7 +235,7 @@ func (s *testSession) serve(number int) *servedPartition {
 	s.t.Helper()
 	s.session.StartServing(partition.Lease{Partition: number, Epoch: 1})
 	synctest.Wait()
-	p := s.session.accepting(number)
+	p := s.session.slots.accepting(number)
 	if p == nil {
 		s.t.Fatalf("the partition %d is not served", number)
 	}

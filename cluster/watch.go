@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -106,35 +107,33 @@ func (s *session) watch() {
 		}
 		since := time.Since(last)
 		last = last.Add(since)
-		s.checkHeartbeat(suspectAfter(s.o))
-		s.checkForwards()
+		s.checkHealth()
 		s.requests.Measure(since)
-		for _, x := range s.slots {
-			if p := x.serving.Load(); p != nil {
-				p.requests.Measure(since)
-			}
-		}
+		s.slots.measure(since)
 	}
 }
 
-// checkHeartbeat ends the session if its own heartbeats do not come back: then the other
-// members do not receive them either, and are about to claim its partitions.
-func (s *session) checkHeartbeat(suspectAfter time.Duration) {
-	last := time.Unix(0, s.lastHeartbeat.Load())
+// checkHealth ends the session if its own heartbeats do not come back: then the other
+// members do not receive them either, and are about to claim its partitions. It replies
+// with an error to requests that were forwarded to overdue partitions. While the broker
+// blocks the connection, no member receives heartbeats, and nothing is confirmed.
+func (s *session) checkHealth() {
 	if s.blocked.Load() {
-		s.lastHeartbeat.Store(time.Now().UnixNano()) // no member receives heartbeats
-	} else if time.Since(last) > suspectAfter-measureEvery {
-		s.fail(errHeartbeatLost)
-	}
-}
-
-// checkForwards replies with an error to requests that were forwarded to overdue
-// partitions.
-func (s *session) checkForwards() {
-	if s.blocked.Load() {
+		s.heartbeat.note()
 		s.forwarder.resetDeadlines()
+	} else if s.heartbeat.age() > suspectAfter(s.o)-measureEvery {
+		s.fail(errHeartbeatLost)
 	}
 	for _, r := range s.forwarder.overdue() {
 		r.replyError(errPartitionOverdue)
 	}
 }
+
+// A heartbeat knows when a heartbeat of this instance last came back from the broker.
+type heartbeat struct {
+	last atomic.Int64 // in Unix nanoseconds
+}
+
+func (h *heartbeat) note() { h.last.Store(time.Now().UnixNano()) }
+
+func (h *heartbeat) age() time.Duration { return time.Since(time.Unix(0, h.last.Load())) }

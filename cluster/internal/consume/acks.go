@@ -1,9 +1,13 @@
 package consume
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/glotpod/ident/cluster/internal/batchqueue"
+	"github.com/glotpod/ident/cluster/wait"
 )
 
 const (
@@ -106,4 +110,29 @@ func (a *acks) flushLocked() error {
 	}
 	a.waiting = a.waiting[:0]
 	return err
+}
+
+// An AckFlusher sends the acknowledgements of consumers that have waited for others for
+// [AckDelay].
+type AckFlusher struct {
+	consumers *batchqueue.Queue[*Consumer] // with acknowledgements that wait
+}
+
+// NewAckFlusher returns an AckFlusher that sends nothing before Run is called.
+func NewAckFlusher() *AckFlusher { return &AckFlusher{batchqueue.New[*Consumer]()} }
+
+// Add has FlushAcks of a consumer called soon.
+func (f *AckFlusher) Add(c *Consumer) { f.consumers.Put(c) }
+
+// Run sends acknowledgements until ctx is done. Requests that are not acknowledged then
+// are delivered again.
+func (f *AckFlusher) Run(ctx context.Context) {
+	for f.consumers.Wait(ctx) {
+		if wait.For(ctx, AckDelay) != nil {
+			return
+		}
+		for _, c := range f.consumers.Take() {
+			c.FlushAcks() // on an error the channel is closed
+		}
+	}
 }
