@@ -174,7 +174,7 @@
 //   - member: an instance in the cluster.
 //   - misrouted: said of a request in another partition's queue.
 //   - outbox: the table of notifications that are not confirmed.
-//   - overdue: said of a partition whose forwards the broker does not confirm, and of a
+//   - overdue: said of a partition if the broker does not confirm forwards to it, and of a
 //     notification that was not sent in time.
 //   - owner: the member that holds a partition's lease.
 //   - partition: a part of the user ids, with a queue.

@@ -60,7 +60,7 @@
 //	cluster/internal/notify.outboxTimeout = 2 * time.Second                  a later sweep follows
 //	cluster/internal/notify.overdueAge = 20 * time.Second                    longer than any notification is pending in good health
 //	cluster/internal/notify.overdueEvery = 10 * time.Second                  scanning the outbox costs the database
-//	cluster/internal/notify.retryEvery = 2 * time.Second                     the delay of a subscriber whose queue has room again
+//	cluster/internal/notify.retryEvery = 2 * time.Second                     the delay after a subscriber's queue has room again
 //	cluster/internal/topology.connectTimeout = 8 * time.Second               as cluster.connectTimeout
 //	cluster/internal/topology.declareEvery = 30 * time.Second                the broker does not report what is deleted
 //	cluster/internal/topology.declarePause = time.Second                     a queue that cannot be declared must not loop
@@ -84,7 +84,7 @@
 //	cluster/membership.maxUnconfirmed = 256                                  enough for the broker's round trip
 //	cluster/membership.queuedFor = time.Minute                               older messages say nothing new
 //	cluster/membership.quietPeriod = 100 * time.Millisecond                  all members reply to a query within that time after the last one
-//	cluster/membership.requestInterval = time.Second                         a query whose reply is lost is repeated
+//	cluster/membership.requestInterval = time.Second                         a query is repeated if its reply is lost
 //	cluster/ownership.maxBackoff = 2                                         heartbeats between claims after failures; the partition is not served meanwhile
 //	cluster/ownership.maxDebounces = 4                                       members that keep coming must not delay the ring for ever
 //	cluster/wait.firstRetryPause = 250 * time.Millisecond                    short enough for a restart that takes a second

@@ -259,7 +259,7 @@ func (f *forwarder) completeAll() {
 	}
 }
 
-// complete completes the request of a forward whose outcome is known.
+// complete completes the request of a forward, once the outcome is known.
 func (x *forward) complete() {
 	r := x.request
 	s := r.session

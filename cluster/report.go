@@ -57,7 +57,7 @@ func (i *Instance) problems(s *session) (problems []string) {
 	return problems
 }
 
-// Metrics whose values are computed when they are collected.
+// Metrics that are computed when they are collected.
 var (
 	readyDesc       = describe("ready", "1 while the instance is ready: it receives requests, can carry them out, and has served all partitions that it should; else 0.")
 	stateDesc       = describe("instance_state", "1 for the state of the instance as a member.", "state")

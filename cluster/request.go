@@ -25,7 +25,7 @@ var errPanic = errors.New("panic")
 // it again.
 type request struct {
 	session  *session
-	from     *servedPartition  // whose queue it came by; nil: the shared queue
+	from     *servedPartition  // the request came by its queue; nil: by the shared queue
 	consumer *consume.Consumer // by which it came
 	delivery amqp.Delivery
 	received time.Time

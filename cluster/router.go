@@ -15,7 +15,7 @@ import (
 )
 
 // receive routes the requests of a consumer until it has ended or ctx is done. from is the
-// partition whose queue it consumes, nil if that is the shared queue.
+// partition with the queue that it consumes, nil if that is the shared queue.
 func (s *session) receive(ctx context.Context, consumer *consume.Consumer, from *servedPartition) {
 	for d := range consumer.Deliveries {
 		r := &request{session: s, from: from, consumer: consumer, delivery: d, received: time.Now()}

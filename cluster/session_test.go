@@ -43,8 +43,7 @@ const testPartitions = 4
 
 var testLimits = msgpack.Limits{Bytes: 1 << 20, Depth: 32, Values: 1000}
 
-// newTestSession returns a session whose goroutines end with the test, and which serves
-// no partition yet.
+// newTestSession returns a session that serves no partition yet. end ends its goroutines.
 func newTestSession(t *testing.T, store *fakeStore) *testSession {
 	t.Helper()
 	log := zaptest.NewLogger(t)

@@ -3,8 +3,8 @@
 //
 // A [Client] sends requests and waits for their replies, over one channel of a broker
 // connection that the caller provides. It does not encode requests, decode replies,
-// retry, or reconnect: these are left to its user, who can send a request again under
-// the same message id without its being applied twice.
+// retry, or reconnect: these are left to its user. A request that is sent again under
+// the same message id is not applied twice.
 package client
 
 import (

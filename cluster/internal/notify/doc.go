@@ -17,7 +17,7 @@
 //     sent from there, in order, until they are accepted. Other users do not wait. The
 //     same holds for notifications that cannot be decrypted, until an instance has the
 //     key or the notification is deleted.
-//   - A notification whose commit this process did not learn of is found in the outbox
+//   - If this process did not learn of a commit, its notification is found in the outbox
 //     and sent.
 //   - At most 1024 notifications and 16 MiB are pending; then Send blocks, and commits
 //     wait.

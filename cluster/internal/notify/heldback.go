@@ -13,8 +13,8 @@ const (
 	longestRetryPause = 30 * time.Second
 )
 
-// heldBack has the users whose notifications are held back: the broker has refused one
-// of them, or one cannot be decrypted.
+// heldBack has the users with notifications that are held back: the broker has refused
+// one of them, or one cannot be decrypted.
 type heldBack struct {
 	mu    sync.Mutex // guards the following field
 	users map[int64]*heldBackUser
@@ -65,8 +65,8 @@ func (h *heldBack) len() int {
 	return len(h.users)
 }
 
-// due returns the users whose notifications are to be sent again, each with the number
-// of those that were left to the outbox so far.
+// due returns the users with notifications that are to be sent again now, each with the
+// number of notifications that were left to the outbox so far.
 func (h *heldBack) due(now time.Time) map[int64]int {
 	h.mu.Lock()
 	defer h.mu.Unlock()

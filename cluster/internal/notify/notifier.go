@@ -156,8 +156,8 @@ func (n *Notifier) Flush(ctx context.Context, partition int) error {
 	}
 }
 
-// Backlog returns the number of pending notifications, and the number of users whose
-// notifications are held back.
+// Backlog returns the number of pending notifications, and the number of users with
+// notifications that are held back.
 func (n *Notifier) Backlog() (pending, heldBackUsers int) {
 	return n.pending.len(), n.heldBack.len()
 }

@@ -98,8 +98,8 @@ func (n *Notifier) runCatchUps(ctx context.Context) {
 	}
 }
 
-// takeOver sends the stored notifications of the partitions whose leases this instance
-// holds, and returns these leases. Notifications that are refused or cannot be
+// takeOver sends the stored notifications of the partitions that this instance holds a
+// lease of, and returns these leases. Notifications that are refused or cannot be
 // decrypted, and later ones of their users, are held back.
 func (n *Notifier) takeOver(ctx context.Context, leases []partition.Lease) (held []partition.Lease, err error) {
 	for _, l := range leases {

@@ -16,8 +16,8 @@ const (
 	RequestPrefix = "rpc.user."
 	requestKeys   = RequestPrefix + "#"
 
-	// DirectExchange takes requests whose routing key is the user's id and whose type
-	// is what would be the routing key at RequestExchange.
+	// DirectExchange takes requests with the user's id as the routing key. Their type is
+	// what would be the routing key at RequestExchange.
 	DirectExchange = "glotpod.ident"
 
 	// RequestQueue is the shared queue. It gets all requests that are not sent to the

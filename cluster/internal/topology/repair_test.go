@@ -1,0 +1,156 @@
+package topology
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// A fakeLock allows a rebind if that was asked for.
+type fakeLock struct {
+	mu        sync.Mutex // guards the following fields
+	refuse    bool
+	err       error
+	intervals []time.Duration
+}
+
+func (l *fakeLock) TryRebind(ctx context.Context, interval time.Duration, rebind func(context.Context) error) (bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.intervals = append(l.intervals, interval)
+	if l.refuse || l.err != nil {
+		return false, l.err
+	}
+	return true, rebind(ctx)
+}
+
+// repairing runs a test with a Repairer that runs, in a synctest bubble.
+func repairing(t *testing.T, name string, b *fakeBroker, l *fakeLock, test func(*testing.T, *Repairer, *int, *observer.ObservedLogs)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			topology, logs := newTopology(b)
+			rebinds := 0
+			r := NewRepairer(topology, l, func() { rebinds++ })
+			ctx, cancel := context.WithCancel(t.Context())
+			var running sync.WaitGroup
+			running.Go(func() { r.Run(ctx) })
+			test(t, r, &rebinds, logs)
+			cancel()
+			running.Wait()
+		})
+	})
+}
+
+func TestRepairer(t *testing.T) {
+	b, l := &fakeBroker{exchange: true}, new(fakeLock)
+	repairing(t, "rebinds_in_order_when_misrouted", b, l, func(t *testing.T, r *Repairer, rebinds *int, _ *observer.ObservedLogs) {
+		for range 100 {
+			r.ReportMisrouted() // does not block
+		}
+		synctest.Wait()
+		calls := b.take()
+		if unbound, bound := bindings(calls, "unbind"), bindings(calls, "bind"); !slices.Equal(unbound, inOrder) || !slices.Equal(bound, inOrder) {
+			t.Errorf("unbound were %v, bound %v", unbound, bound)
+		}
+		if *rebinds != 1 {
+			t.Errorf("%d rebinds", *rebinds)
+		}
+		if first := slices.IndexFunc(calls, func(c string) bool { return strings.HasPrefix(c, "unbind") }); len(bindings(calls[:first], "declare")) != 6 {
+			t.Error("a queue that is missing keeps later ones from being bound")
+		}
+	})
+
+	l = new(fakeLock)
+	repairing(t, "rebinds_less_often_if_it_does_not_help", &fakeBroker{exchange: true}, l, func(t *testing.T, r *Repairer, _ *int, _ *observer.ObservedLogs) {
+		for range 9 {
+			r.ReportMisrouted()
+			time.Sleep(2 * rebindPause)
+		}
+		synctest.Wait()
+		want := []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second, 80 * time.Second, 160 * time.Second, 320 * time.Second, 600 * time.Second, 600 * time.Second, 600 * time.Second}
+		if !slices.Equal(l.intervals, want) {
+			t.Errorf("the intervals are %v", l.intervals)
+		}
+		time.Sleep(3 * longestRebindInterval)
+		r.ReportMisrouted()
+		synctest.Wait()
+		if last := l.intervals[len(l.intervals)-1]; last != firstRebindInterval {
+			t.Errorf("after a long time the interval is %v", last)
+		}
+	})
+
+	l = &fakeLock{refuse: true}
+	b = &fakeBroker{exchange: true}
+	repairing(t, "leaves_it_to_another_instance", b, l, func(t *testing.T, r *Repairer, rebinds *int, logs *observer.ObservedLogs) {
+		r.ReportMisrouted()
+		time.Sleep(2 * rebindPause)
+		r.ReportMisrouted()
+		synctest.Wait()
+		if calls := b.take(); len(bindings(calls, "unbind")) > 0 || *rebinds != 0 || logs.Len() > 0 {
+			t.Errorf("the calls are %v", calls)
+		}
+		if !slices.Equal(l.intervals, []time.Duration{firstRebindInterval, firstRebindInterval}) {
+			t.Errorf("the intervals are %v", l.intervals)
+		}
+	})
+
+	l = &fakeLock{err: errors.New("down")}
+	repairing(t, "logs_a_failed_rebind", &fakeBroker{exchange: true}, l, func(t *testing.T, r *Repairer, rebinds *int, logs *observer.ObservedLogs) {
+		r.ReportMisrouted()
+		synctest.Wait()
+		if *rebinds != 0 || logs.FilterMessage("rebinding the partition queues failed").Len() != 1 {
+			t.Errorf("the log has %v", logs.All())
+		}
+	})
+
+	b = &fakeBroker{exchange: true}
+	repairing(t, "declares_a_missing_queue_once_per_second", b, new(fakeLock), func(t *testing.T, r *Repairer, _ *int, _ *observer.ObservedLogs) {
+		for range 29 {
+			r.ReportMissing()
+			time.Sleep(declarePause / 10)
+		}
+		calls := b.take()
+		if n := len(bindings(calls, "declare")); n != 3*6 {
+			t.Errorf("%d declarations in three seconds", n)
+		}
+		if len(bindings(calls, "unbind")) > 0 {
+			t.Error("the queues were unbound")
+		}
+	})
+
+	b = &fakeBroker{exchange: true}
+	repairing(t, "declares_all_now_and_then", b, new(fakeLock), func(t *testing.T, _ *Repairer, _ *int, _ *observer.ObservedLogs) {
+		time.Sleep(declareEvery - time.Millisecond)
+		calls := b.take()
+		shared := 0
+		for _, call := range calls {
+			if call == bindSharedCall {
+				shared++
+			}
+		}
+		if len(bindings(calls, "declare")) > 0 || shared != int(declareEvery/declareSharedEvery)-1 {
+			t.Errorf("before its time: %v", calls)
+		}
+		time.Sleep(2 * time.Millisecond)
+		if n := len(bindings(b.take(), "declare")); n != 6 {
+			t.Errorf("%d queues were declared", n)
+		}
+	})
+
+	b = &fakeBroker{exchange: true, errs: map[string]error{bindSharedCall: &amqp.Error{Code: amqp.AccessRefused}}}
+	repairing(t, "logs_what_cannot_be_declared", b, new(fakeLock), func(t *testing.T, _ *Repairer, _ *int, logs *observer.ObservedLogs) {
+		time.Sleep(2*declareEvery + time.Second)
+		if n := logs.FilterMessage("queues and exchanges not declared").Len(); n != 2 {
+			t.Errorf("the log has %v", logs.All())
+		}
+	})
+}
