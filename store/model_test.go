@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"flag"
 	"fmt"
+	"maps"
 	"reflect"
 	"strconv"
 	"testing"
@@ -16,6 +17,7 @@ import (
 
 // A model says what the store must do for writes that come one after another.
 type model struct {
+	h     *storetest.Harness
 	users map[int64]actor.User    // without versions
 	seen  map[int64][]*actor.User // all states of each user; the last one is out of date only after foreign writes
 }
@@ -64,163 +66,197 @@ func TestModel(t *testing.T) {
 	limitChecks(t, 15, 50)
 	rapid.Check(t, func(r *rapid.T) {
 		h.Exec("TRUNCATE users, services, ident_outbox")
-		m := model{users: map[int64]actor.User{}, seen: map[int64][]*actor.User{}}
-		account := rapid.Custom(func(r *rapid.T) storetest.Args {
-			return storetest.Args{"id": rapid.IntRange(1, 3).Draw(r, "account"), "access_token": rapid.StringN(0, 3, -1).Filter(noNUL).Draw(r, "token")}
-		})
-		user := rapid.Custom(func(r *rapid.T) storetest.Args {
-			u := storetest.Args{"name": rapid.StringN(0, 5, -1).Filter(noNUL).Draw(r, "name"), "email": rapid.SampledFrom([]string{"a", "b", "c"}).Draw(r, "email")}
-			services := rapid.IntRange(1, 3).Draw(r, "services")
-			if services&1 != 0 {
-				u["github"] = account.Draw(r, "github")
-			}
-			if services&2 != 0 {
-				u["facebook"] = account.Draw(r, "facebook")
-			}
-			if rapid.Bool().Draw(r, "with picture") {
-				u["picture_url"] = rapid.SampledFrom([]string{"", "p"}).Draw(r, "picture")
-			}
-			return u
-		})
-		someone := func(r *rapid.T) int64 {
-			ids := []int64{1 << 30} // a user that does not exist
-			for id := range m.users {
-				ids = append(ids, id)
-			}
-			return ids[rapid.IntRange(0, len(ids)-1).Draw(r, "user")]
-		}
-		write := func(operation string, id int64, a storetest.Args, next *actor.User) {
-			var want actor.Code
-			_, exists := m.users[id]
-			switch {
-			case operation != "create" && !exists:
-				want = actor.NotFound
-			case next != nil && m.taken(next):
-				want = actor.Conflict
-			}
-			w := storetest.Request(t, operation, rand.Text(), a)
-			w.UserID = id
-			if seen := m.seen[id]; len(seen) > 0 && rapid.Bool().Draw(r, "cached") {
-				w.Cached = seen[len(seen)-1]
-				if rapid.IntRange(0, 4).Draw(r, "stale") == 0 {
-					w.Cached = rapid.SampledFrom(seen).Draw(r, "cached state")
-				}
-			}
-			o, err := storetest.Commit(t.Context(), h, h.Lease, w)
-			if err != nil {
-				r.Fatal(err)
-			}
-			m.add(o.After)
-			var got actor.Code
-			if o.Refusal != nil {
-				got = o.Refusal.Code
-			}
-			if got != want {
-				r.Fatalf("%s %v: %q, want %q", operation, a, got, want)
-			}
-			switch {
-			case want != "":
-			case next == nil:
-				delete(m.users, id)
-			default:
-				m.users[id] = *next
-				if now := h.User(id); !reflect.DeepEqual(o.After, now) {
-					r.Fatalf("%s %v: user %d is %+v, and %+v according to the outcome", operation, a, id, now, o.After)
-				}
-			}
-		}
-		parsed := func(a storetest.Args, id int64) *actor.User {
-			tree := storetest.Args{}
-			for k, v := range a {
-				tree[k] = v
-			}
-			for _, service := range []string{"github", "facebook"} {
-				if acc, ok := a[service].(storetest.Args); ok {
-					tree[service] = storetest.Args{"id": int64(acc["id"].(int)), "access_token": acc["access_token"]}
-				}
-			}
-			u, err := actor.ParseUser(map[string]any(tree))
-			if err != nil {
-				r.Fatal(err)
-			}
-			u.ID = id
-			return &u
-		}
+		m := &model{h: h, users: map[int64]actor.User{}, seen: map[int64][]*actor.User{}}
 		r.Repeat(map[string]func(*rapid.T){
-			"create": func(r *rapid.T) {
-				a := user.Draw(r, "user")
-				id, err := h.NewUserID(t.Context())
-				if err != nil {
-					r.Fatal(err)
-				}
-				write("create", id, a, parsed(a, id))
-			},
-			"replace": func(r *rapid.T) {
-				id, a := someone(r), user.Draw(r, "user")
-				write("patch", id, storetest.Args{"user_id": id, "ops": storetest.Replace("", a)}, parsed(a, id))
-			},
-			"copy the name": func(r *rapid.T) {
-				id := someone(r)
-				next := m.users[id]
-				next.PictureURL = &next.Name
-				write("patch", id, storetest.Args{"user_id": id, "ops": []any{storetest.Args{"op": "copy", "from": "/name", "path": "/picture_url"}}}, &next)
-			},
-			"swap the accounts": func(r *rapid.T) {
-				id := someone(r)
-				next, exists := m.users[id]
-				if exists && (next.GitHub == nil || next.Facebook == nil) {
-					return
-				}
-				next.GitHub, next.Facebook = next.Facebook, next.GitHub
-				write("patch", id, storetest.Args{"user_id": id, "ops": []any{
-					storetest.Args{"op": "move", "from": "/github", "path": "/name"},
-					storetest.Args{"op": "move", "from": "/facebook", "path": "/github"},
-					storetest.Args{"op": "move", "from": "/name", "path": "/facebook"},
-					storetest.Args{"op": "add", "path": "/name", "value": next.Name},
-				}}, &next)
-			},
-			"delete": func(r *rapid.T) {
-				id := someone(r)
-				write("delete", id, storetest.Args{"user_id": id}, nil)
-			},
-			"another program": func(r *rapid.T) {
-				id, name := someone(r), rapid.StringN(0, 5, -1).Filter(noNUL).Draw(r, "name")
-				u, exists := m.users[id]
-				switch service := rapid.SampledFrom([]string{"", "gh", "fb"}).Draw(r, "service"); {
-				case !exists:
-					return
-				case service == "":
-					h.Exec("UPDATE users SET name = $2 WHERE id = $1", id, name)
-					u.Name = name
-				case u.GitHub == nil || u.Facebook == nil:
-					return
-				case service == "gh":
-					h.Exec("DELETE FROM services WHERE user_id = $1 AND sv_name = 'gh'", id)
-					u.GitHub = nil
-				default:
-					h.Exec("DELETE FROM services WHERE user_id = $1 AND sv_name = 'fb'", id)
-					u.Facebook = nil
-				}
-				m.users[id] = u
-			},
-			"": func(r *rapid.T) {
-				for id, want := range m.users {
-					got := h.User(id)
-					if got == nil || !m.isCurrent(got) {
-						r.Fatalf("user %d is %+v, want %+v", id, got, want)
-					}
-					if last := m.seen[id][len(m.seen[id])-1]; last.Version == got.Version && !m.isCurrent(last) {
-						r.Fatalf("user %d is %+v, and was %+v with this version", id, got, last)
-					}
-					m.add(got)
-				}
-				counts := fmt.Sprint(h.Value("SELECT count(*) FROM users"), h.Value("SELECT count(*) FROM services s WHERE NOT EXISTS (SELECT FROM users u WHERE u.id = s.user_id)"))
-				if counts != fmt.Sprint(len(m.users), 0) {
-					r.Fatalf("users and stray services: %s, want %d", counts, len(m.users))
-				}
-			},
+			"create":            m.create,
+			"replace":           m.replace,
+			"copy the name":     m.copyName,
+			"swap the accounts": m.swapAccounts,
+			"delete":            func(r *rapid.T) { id := m.drawID(r); m.write(r, "delete", id, storetest.Args{"user_id": id}, nil) },
+			"another program":   m.writeForeign,
+			"":                  m.check,
 		})
 	})
+}
+
+// drawAccount draws the arguments of an account.
+var drawAccount = rapid.Custom(func(r *rapid.T) storetest.Args {
+	return storetest.Args{"id": rapid.IntRange(1, 3).Draw(r, "account"), "access_token": rapid.StringN(0, 3, -1).Filter(noNUL).Draw(r, "token")}
+})
+
+// drawUser draws the arguments of a user.
+var drawUser = rapid.Custom(func(r *rapid.T) storetest.Args {
+	u := storetest.Args{"name": rapid.StringN(0, 5, -1).Filter(noNUL).Draw(r, "name"), "email": rapid.SampledFrom([]string{"a", "b", "c"}).Draw(r, "email")}
+	services := rapid.IntRange(1, 3).Draw(r, "services")
+	if services&1 != 0 {
+		u["github"] = drawAccount.Draw(r, "github")
+	}
+	if services&2 != 0 {
+		u["facebook"] = drawAccount.Draw(r, "facebook")
+	}
+	if rapid.Bool().Draw(r, "with picture") {
+		u["picture_url"] = rapid.SampledFrom([]string{"", "p"}).Draw(r, "picture")
+	}
+	return u
+})
+
+// drawID draws the id of a user, or one that no user has.
+func (m *model) drawID(r *rapid.T) int64 {
+	ids := []int64{1 << 30}
+	for id := range m.users {
+		ids = append(ids, id)
+	}
+	return ids[rapid.IntRange(0, len(ids)-1).Draw(r, "user")]
+}
+
+// parseUser returns the user that arguments describe.
+func parseUser(r *rapid.T, a storetest.Args, id int64) *actor.User {
+	tree := maps.Clone(a)
+	for _, service := range []string{"github", "facebook"} {
+		if account, ok := a[service].(storetest.Args); ok {
+			tree[service] = storetest.Args{"id": int64(account["id"].(int)), "access_token": account["access_token"]}
+		}
+	}
+	u, err := actor.ParseUser(tree)
+	if err != nil {
+		r.Fatal(err)
+	}
+	u.ID = id
+	return &u
+}
+
+// wantedCode returns the code with which a write that leads to next must be refused, or "".
+func (m *model) wantedCode(operation string, id int64, next *actor.User) actor.Code {
+	_, exists := m.users[id]
+	switch {
+	case operation != "create" && !exists:
+		return actor.NotFound
+	case next != nil && m.taken(next):
+		return actor.Conflict
+	}
+	return ""
+}
+
+// drawCached draws the state of a user that a write has cached. It is mostly the last one.
+func (m *model) drawCached(r *rapid.T, id int64) *actor.User {
+	seen := m.seen[id]
+	if len(seen) == 0 || !rapid.Bool().Draw(r, "cached") {
+		return nil
+	}
+	if rapid.IntRange(0, 4).Draw(r, "stale") == 0 {
+		return rapid.SampledFrom(seen).Draw(r, "cached state")
+	}
+	return seen[len(seen)-1]
+}
+
+// write commits a write that leads to next, which is nil for a delete. It checks the outcome.
+func (m *model) write(r *rapid.T, operation string, id int64, a storetest.Args, next *actor.User) {
+	want := m.wantedCode(operation, id, next)
+	w := storetest.Request(m.h.T, operation, rand.Text(), a)
+	w.UserID = id
+	w.Cached = m.drawCached(r, id)
+	o, err := storetest.Commit(m.h.T.Context(), m.h, m.h.Lease, w)
+	if err != nil {
+		r.Fatal(err)
+	}
+	m.add(o.After)
+	var got actor.Code
+	if o.Refusal != nil {
+		got = o.Refusal.Code
+	}
+	if got != want {
+		r.Fatalf("%s %v: %q, want %q", operation, a, got, want)
+	}
+	switch {
+	case want != "":
+	case next == nil:
+		delete(m.users, id)
+	default:
+		m.users[id] = *next
+		if now := m.h.User(id); !reflect.DeepEqual(o.After, now) {
+			r.Fatalf("%s %v: user %d is %+v, and %+v according to the outcome", operation, a, id, now, o.After)
+		}
+	}
+}
+
+func (m *model) create(r *rapid.T) {
+	a := drawUser.Draw(r, "user")
+	id, err := m.h.NewUserID(m.h.T.Context())
+	if err != nil {
+		r.Fatal(err)
+	}
+	m.write(r, "create", id, a, parseUser(r, a, id))
+}
+
+func (m *model) replace(r *rapid.T) {
+	id, a := m.drawID(r), drawUser.Draw(r, "user")
+	m.patch(r, id, storetest.Replace("", a), parseUser(r, a, id))
+}
+
+func (m *model) patch(r *rapid.T, id int64, ops []any, next *actor.User) {
+	m.write(r, "patch", id, storetest.Args{"user_id": id, "ops": ops}, next)
+}
+
+func (m *model) copyName(r *rapid.T) {
+	id := m.drawID(r)
+	next := m.users[id]
+	next.PictureURL = &next.Name
+	m.patch(r, id, []any{storetest.Args{"op": "copy", "from": "/name", "path": "/picture_url"}}, &next)
+}
+
+func (m *model) swapAccounts(r *rapid.T) {
+	id := m.drawID(r)
+	next, exists := m.users[id]
+	if exists && (next.GitHub == nil || next.Facebook == nil) {
+		return
+	}
+	next.GitHub, next.Facebook = next.Facebook, next.GitHub
+	m.patch(r, id, []any{
+		storetest.Args{"op": "move", "from": "/github", "path": "/name"},
+		storetest.Args{"op": "move", "from": "/facebook", "path": "/github"},
+		storetest.Args{"op": "move", "from": "/name", "path": "/facebook"},
+		storetest.Args{"op": "add", "path": "/name", "value": next.Name},
+	}, &next)
+}
+
+// writeForeign changes a user as another program does.
+func (m *model) writeForeign(r *rapid.T) {
+	id, name := m.drawID(r), rapid.StringN(0, 5, -1).Filter(noNUL).Draw(r, "name")
+	u, exists := m.users[id]
+	switch service := rapid.SampledFrom([]string{"", "gh", "fb"}).Draw(r, "service"); {
+	case !exists:
+		return
+	case service == "":
+		m.h.Exec("UPDATE users SET name = $2 WHERE id = $1", id, name)
+		u.Name = name
+	case u.GitHub == nil || u.Facebook == nil:
+		return
+	case service == "gh":
+		m.h.Exec("DELETE FROM services WHERE user_id = $1 AND sv_name = 'gh'", id)
+		u.GitHub = nil
+	default:
+		m.h.Exec("DELETE FROM services WHERE user_id = $1 AND sv_name = 'fb'", id)
+		u.Facebook = nil
+	}
+	m.users[id] = u
+}
+
+// check compares what is stored with the model.
+func (m *model) check(r *rapid.T) {
+	for id, want := range m.users {
+		got := m.h.User(id)
+		if got == nil || !m.isCurrent(got) {
+			r.Fatalf("user %d is %+v, want %+v", id, got, want)
+		}
+		if last := m.seen[id][len(m.seen[id])-1]; last.Version == got.Version && !m.isCurrent(last) {
+			r.Fatalf("user %d is %+v, and was %+v with this version", id, got, last)
+		}
+		m.add(got)
+	}
+	counts := fmt.Sprint(m.h.Value("SELECT count(*) FROM users"), m.h.Value("SELECT count(*) FROM services s WHERE NOT EXISTS (SELECT FROM users u WHERE u.id = s.user_id)"))
+	if counts != fmt.Sprint(len(m.users), 0) {
+		r.Fatalf("users and stray services: %s, want %d", counts, len(m.users))
+	}
 }
 
 func noNUL(s string) bool {
