@@ -1,4 +1,4 @@
-package store_test
+package postgres_test
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 	"github.com/glotpod/ident/store/internal/postgres"
 	"github.com/glotpod/ident/store/internal/storetest"
 )
+
+func TestMain(m *testing.M) { testservers.Main(m) }
 
 // A fragileConn breaks when it has carried a number of bytes.
 type fragileConn struct {
