@@ -1,5 +1,4 @@
--- The tables that the Python service made. Where they stand already they are
--- kept as they are.
+-- The tables of the Python service. If they exist, they stay as they are.
 DO $$
 BEGIN
     IF to_regtype('svc_type') IS NULL THEN

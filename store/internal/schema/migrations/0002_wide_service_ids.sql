@@ -1,5 +1,5 @@
--- Service ids outgrow 32 bits. Changing the type rewrites the table, so it is
--- changed only where it has to be.
+-- Service ids need more than 32 bits. A change of the type rewrites the table, so
+-- the type is changed only if necessary.
 DO $$
 BEGIN
     IF (SELECT atttypid FROM pg_attribute
@@ -9,6 +9,6 @@ BEGIN
 END
 $$;
 
--- The primary key begins with sv_name; deleting a user looks for the user's
--- services by user_id alone.
+-- The delete of a user finds its services by user_id alone. The primary key does
+-- not help, because it begins with sv_name.
 CREATE INDEX services_user_id ON services (user_id);

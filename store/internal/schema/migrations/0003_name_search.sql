@@ -1,6 +1,6 @@
--- The words of a name, for the list operation: what punctuation and space
--- separate, in lower case. Only the first 1,000 characters count, since a
--- tsvector cannot hold just any text.
+-- The words of a name in lower case, for the list operation. Punctuation and
+-- space separate words. Only the first 1,000 characters count, because the size
+-- of a tsvector is limited.
 CREATE FUNCTION ident_words(name text) RETURNS tsvector
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN pg_catalog.to_tsvector('pg_catalog.simple'::regconfig,
@@ -8,5 +8,5 @@ CREATE FUNCTION ident_words(name text) RETURNS tsvector
 
 CREATE INDEX users_name_words ON users USING gin (ident_words(name));
 
--- Without statistics of these words, the index would not be used.
+-- Without statistics of these words, the planner would not use the index.
 ANALYZE users;

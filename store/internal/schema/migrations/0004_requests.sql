@@ -1,16 +1,17 @@
--- The requests that were applied or refused, with what a repeat of them is
--- answered. Each day writes to one of three slots in turn, so that a record
--- lives for one to two days and is then forgotten by emptying a slot.
+-- The requests that were applied or refused, with the reply to their replays.
+-- There are three slots, and each day writes to the next one. A slot is emptied
+-- before its next day. So a record is kept for one to two days.
 --
--- A day is one of UTC. In its first ten minutes a record is written to the
--- slot of the day before as well: two transactions that carry the same request
--- at midnight, and do not see each other, then still meet in one unique index.
+-- Days are in UTC. In the first ten minutes of a day, a record is also written
+-- to the slot of the day before. If two transactions apply the same request
+-- around midnight, and one sees the old day and the other one the new day, the
+-- unique index of that slot lets only one of them commit.
 CREATE TABLE ident_requests (
     identity uuid     NOT NULL,
     slot     smallint NOT NULL,
     digest   bigint   NOT NULL, -- of operation and arguments
-    user_id  int      NOT NULL, -- whom it was done to; 0: nobody
-    code     text,              -- of the refusal; NULL: it was done
+    user_id  int      NOT NULL, -- the user that the request was about; 0: none
+    code     text,              -- of the refusal; NULL: applied
     message  text,              -- of the refusal
     PRIMARY KEY (identity, slot)
 ) PARTITION BY LIST (slot);

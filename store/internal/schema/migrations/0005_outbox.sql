@@ -1,5 +1,6 @@
--- The notifications that were committed with their changes and have not been
--- confirmed by the broker yet. Ids rise in the order of each user's changes.
+-- The pending notifications: committed with their changes, and not yet confirmed
+-- by the broker. The ids of each user's notifications ascend in the order of the
+-- changes.
 CREATE TABLE ident_outbox (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     user_id      int         NOT NULL,

@@ -1,33 +1,35 @@
--- What all instances have to agree on: one row, once they have.
+-- The parameters that all instances must agree on. The first instance adds the
+-- one row.
 CREATE TABLE ident_cluster (
     one           boolean PRIMARY KEY DEFAULT true CHECK (one),
     partitions    int  NOT NULL,
     queue_type    text NOT NULL,
     table_version int  NOT NULL,
-    rebound_at    timestamptz -- when the partitions' queues were last bound anew
+    rebound_at    timestamptz -- when the queues of the partitions were last bound again
 );
 
--- The epoch table: who may write to the users of a partition. A claim raises
--- the epoch, which never goes down.
+-- The epoch table: which member may write to the users of a partition. A claim
+-- increments the epoch, which never decreases.
 CREATE TABLE ident_partitions (
     partition      int PRIMARY KEY,
     epoch          bigint  NOT NULL,
-    holder         text,              -- NULL: nobody has held it yet
+    holder         text,              -- NULL: no member has held it yet
     holder_start   bigint,
     holder_session bigint,
-    released       boolean NOT NULL,  -- the holder has given it back
+    released       boolean NOT NULL,  -- the holder has released its lease
     claimed_at     timestamptz
 ) WITH (fillfactor = 30);
 
--- Tells the runs of an instance apart.
+-- Numbers the starts of instances, which tells the runs of an instance apart.
 CREATE SEQUENCE ident_starts;
 
--- Whose lease a notification was committed under. NULL: from before there were
--- any.
+-- The partition of the lease under which a notification was committed. NULL: the
+-- notification is older than this column.
 ALTER TABLE ident_outbox ADD COLUMN partition int;
 
--- Says when another program than ours writes to the users. Only a session of
--- ours has an application name like this.
+-- Notifies the instances when another program writes to users or services. Only
+-- the sessions of instances have an application name that begins with
+-- glotpod.ident/.
 CREATE FUNCTION ident_foreign() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_catalog.pg_notify('ident_foreign', '');

@@ -1,26 +1,26 @@
--- Which request changed what for which user. One row is written with each change
--- that a request has made, by the transaction that makes it; none where it changed
--- nothing, nor for what another program writes.
+-- The record of which request changed what. The transaction that changes a user
+-- for a request also adds one row. A request that changes nothing adds no row. A
+-- write of another program adds no row either.
 --
--- Each day, one of UTC, has a partition of its own, so that old days can be dropped.
--- What finds none goes to ident_audit_rest.
+-- Each day in UTC has its own partition, so that old days can be dropped. Rows of
+-- a day without a partition go to ident_audit_rest.
 CREATE TABLE ident_audit (
     committed_at timestamptz NOT NULL DEFAULT now(),
     user_id      int  NOT NULL,
     operation    text NOT NULL, -- create, patch or delete
-    request      uuid,          -- its identity, as ident_request computes it; NULL: it had none
-    traceparent  text,          -- the request's own or, where the service traces, that of its span process
-    changes      json NOT NULL  -- a JSON Patch, from the user before to the user after, without access tokens
+    request      uuid,          -- the request id, as ident_request computes it; NULL: it had none
+    traceparent  text,          -- of the request or, if the service traces, of its span "process"
+    changes      json NOT NULL  -- a JSON Patch from the earlier to the later state of the user, without access tokens
 ) PARTITION BY RANGE (committed_at);
 
 CREATE TABLE ident_audit_rest PARTITION OF ident_audit DEFAULT;
 
--- By it, rows that are old are found without looking through the others.
+-- With this index, old rows are found without a scan of the whole table.
 CREATE INDEX ON ident_audit_rest (committed_at);
 
--- Makes the partition of a day. Who writes to the partitions of other days does not
--- wait for it. ident_audit_rest is locked while it is looked through for rows of that
--- day: so whoever reads ident_audit waits, or finds no partition to write to.
+-- Creates the partition of a day. Transactions that write to the partitions of other
+-- days do not wait. ident_audit_rest is locked while it is scanned for rows of that
+-- day. Transactions that read ident_audit, or write to ident_audit_rest, wait for that.
 CREATE FUNCTION ident_audit_day(day date) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     name text := 'ident_audit_' || to_char(day, 'YYYYMMDD');
@@ -34,7 +34,7 @@ $$;
 
 SELECT ident_audit_day(((now() AT TIME ZONE 'UTC')::date + n)::date) FROM generate_series(0, 7) AS n;
 
--- The identity of a request: of its message_id or, where it has none, of its reply_to
+-- The request id: computed from message_id or, if the request has none, from reply_to
 -- and correlation_id.
 CREATE FUNCTION ident_request(message_id text) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE

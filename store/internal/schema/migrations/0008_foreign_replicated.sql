@@ -1,10 +1,10 @@
--- Writes that are replicated from elsewhere, or made as if they were
--- (session_replication_role), are another program's writes too.
+-- Writes that are replicated from another database are writes of another program
+-- too. So are writes with session_replication_role = replica.
 ALTER TABLE users ENABLE ALWAYS TRIGGER ident_foreign;
 ALTER TABLE services ENABLE ALWAYS TRIGGER ident_foreign;
 
--- Whoever applies what was replicated fires triggers for rows alone, but for
--- TRUNCATE. All others do not notice these.
+-- Replication fires row triggers, and statement triggers for TRUNCATE only. In other
+-- sessions the row triggers do not fire.
 CREATE TRIGGER ident_foreign_row AFTER INSERT OR UPDATE OR DELETE ON users
     FOR EACH ROW WHEN (current_setting('application_name') NOT LIKE 'glotpod.ident/%')
     EXECUTE FUNCTION ident_foreign();
