@@ -44,7 +44,7 @@
 // the request is applied once however often it is sent; and its notification in the
 // outbox, so that it is sent even if this process dies right after the commit.
 //
-// After an attempt whose outcome is unknown, because the connection was lost, a write is
+// If the connection is lost, the outcome of the attempt is unknown. Then a write is
 // attempted again until its outcome is known. The recorded request ids tell whether the
 // earlier attempt was committed. A write without a request id gets a random one.
 //

@@ -14,8 +14,8 @@ import (
 	"github.com/glotpod/ident/store/internal/storetest"
 )
 
-// TestLockedRows: writes to users whose rows another transaction has locked wait, and no
-// other writes do.
+// TestLockedRows: writes to users wait if another transaction has locked the users' rows.
+// Other writes do not wait.
 func TestLockedRows(t *testing.T) {
 	t.Run("read", func(t *testing.T) { testLockedRows(t, false) })
 	t.Run("cached", func(t *testing.T) { testLockedRows(t, true) })

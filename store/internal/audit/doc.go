@@ -1,7 +1,7 @@
 // Package audit records which request changed what ([Rows]), and maintains the table
 // ident_audit ([Maintainer]).
 //
-// The table has a partition for each day, and ident_audit_rest for rows whose day has none. An
+// The table has a partition for each day, and ident_audit_rest for the rows of other days. An
 // instance creates the partitions of the next 7 days, drops those that are older than they must be
 // kept, and indexes the days that are over.
 //

@@ -18,7 +18,7 @@ import (
 // hold. They do not hold if another program has changed a user, a request is a replay, a
 // lease has ended, or an email or service id has an owner. Then attemptRead follows.
 
-// attemptOnCached attempts to commit a group whose pending writes can all decide on cached
+// attemptOnCached attempts to commit a group of pending writes that can all decide on cached
 // users. It returns how many writes it committed with an outcome.
 func (c *Committer) attemptOnCached(group []*pending) (committed int, err error) {
 	ctx, cancel := context.WithTimeout(c.working, postgres.AttemptTimeout)

@@ -149,8 +149,9 @@ func (a *attempt) isReplay(p *pending) bool {
 	return recorded
 }
 
-// leaveOutBlocked takes those pending writes out of the attempt whose users have a row
-// that this transaction could not lock, because another one has locked or changed it.
+// leaveOutBlocked takes the pending writes to blocked users out of the attempt. A user is
+// blocked if this transaction could not lock one of its rows, because another transaction
+// has locked or changed the row.
 func (a *attempt) leaveOutBlocked() {
 	a.group = slices.DeleteFunc(a.group, func(p *pending) bool {
 		user := p.first().UserID

@@ -67,7 +67,7 @@ type Config struct {
 type Metrics struct {
 	Transactions *prometheus.HistogramVec // seconds, by path
 	Writes       prometheus.Histogram     // per transaction
-	Misses       prometheus.Counter       // transactions whose preconditions did not hold
+	Misses       prometheus.Counter       // transactions in which a precondition did not hold
 	Failures     *prometheus.CounterVec   // transactions, by postgres.Class
 	Failed       prometheus.Counter       // writes
 	Panics       prometheus.Counter       // of writes

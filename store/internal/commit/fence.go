@@ -54,7 +54,7 @@ func (a *attempt) leaseValid(lease partition.Lease) bool {
 	return lease.Epoch == 0 || a.epochs[lease.Partition] == lease.Epoch
 }
 
-// failFenced has pending writes fail whose lease has ended. The exception is one that an
+// failFenced has the pending writes of ended leases fail. The exception is one that an
 // earlier attempt of unknown outcome has committed, while the lease was valid. If that
 // attempt has not committed it yet, it never will: the claim that ended the lease has
 // waited for the end of that attempt.

@@ -53,8 +53,8 @@ func areCached(group []*pending) bool {
 	return !slices.ContainsFunc(group, func(p *pending) bool { return !p.isCached() })
 }
 
-// completeAbandoned completes the pending writes whose callers no longer wait, or all of
-// them if the store closes. It returns the others.
+// completeAbandoned completes the pending writes that no caller waits for any longer, or
+// all of them if the store closes. It returns the others.
 func (c *Committer) completeAbandoned(group []*pending) []*pending {
 	kept := group[:0]
 	for _, p := range group {
@@ -99,7 +99,7 @@ func (c *Committer) attempt(group []*pending, onCached bool) error {
 	return err
 }
 
-// resultOf returns the result of an attempt whose transaction failed.
+// resultOf returns the result of an attempt after its transaction failed.
 func resultOf(class postgres.Class) commitstate.Result {
 	switch class {
 	case postgres.Contended:

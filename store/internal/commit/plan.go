@@ -19,7 +19,7 @@ type planner struct {
 }
 
 // A plan is what an attempt writes, column by column as the statements take it. A
-// statement whose first column is nil is omitted.
+// statement is omitted if its first column is nil.
 type plan struct {
 	planner *planner // nil if only the columns are used
 
@@ -53,8 +53,8 @@ type plan struct {
 	versions []versionUpdate             // after the commit
 	xid      uint32                      // the transaction's id; 0 until it has written
 
-	// resend has users whose notifications may be in the outbox unsent, because an
-	// earlier attempt of unknown outcome has committed them.
+	// resend has the users with notifications that may be in the outbox unsent, because
+	// an earlier attempt of unknown outcome has committed them.
 	resend []int64
 }
 

@@ -150,8 +150,8 @@ type transition struct {
 // sameState is never later than the present state.
 const sameState = Cached
 
-// transitions has the rules. Of those for a result, the first whose condition holds
-// applies.
+// transitions has the rules. If the conditions of several rules for a result hold, the first
+// of these rules applies.
 var transitions = [...]transition{
 	{Decided, nil, Completed, Deliver},
 	{Abandoned, nil, Completed, Abandon},

@@ -1,8 +1,8 @@
 // Package foreign notices when another program writes to the users.
 //
 // Triggers of the database notify the channel ident_foreign of each write to users and services,
-// except by sessions whose application name is ours, and also of rows that are
-// replicated from another database. A [Watcher] listens.
+// except by sessions with the application name of an instance. They notify it also of rows
+// that are replicated from another database. A [Watcher] listens.
 //
 // # Design decisions and what they cost
 //

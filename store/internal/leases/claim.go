@@ -55,7 +55,7 @@ type claimTx struct {
 	indices []int // of the claims in all that this transaction carries out
 	events  []ownership.Event
 
-	locked  map[int]bool             // the partitions whose lock was taken
+	locked  map[int]bool             // the partitions with a lock that was taken
 	rows    map[int]ownership.Row    // by partition; claimed rows as they will be
 	claimed map[int]ownership.Member // by partition
 }
@@ -176,8 +176,8 @@ func (c *claimTx) queueUpdate(batch *pgx.Batch) {
 		WHERE p.partition = c.partition`, columns.partitions, columns.epochs, by.names, by.starts, by.sessions)
 }
 
-// terminateHolders terminates the connections that hold locks on partitions whose holders
-// are still to be deposed. Their transactions are rolled back, unless they were committed
+// terminateHolders terminates the connections that hold locks on the partitions with a
+// holder that is still to be deposed. Their transactions are rolled back, unless they were committed
 // already.
 func (c *claimTx) terminateHolders(ctx context.Context) error {
 	partitions, deposed := c.columns()

@@ -1,5 +1,5 @@
-// Package leases changes and reads the epoch table: who holds the lease of each partition,
-// and under which epoch.
+// Package leases changes and reads the epoch table: which member holds the lease of each
+// partition, and under which epoch.
 //
 // A lease is the right to write to the users of one partition. A claim takes a lease that
 // is released, or deposes the holder of a named epoch; it raises the epoch. The holder

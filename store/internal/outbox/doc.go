@@ -4,7 +4,7 @@
 // A write inserts its notification into the table ident_outbox in the transaction that
 // changes the user. After the commit the store hands the notification to a sink, which
 // publishes it ([Outbox.Send]). Once the broker has confirmed it ([Outbox.Confirm]), the
-// row is deleted. A notification whose process died in between stays in the table, and
+// row is deleted. If the process dies in between, the notification stays in the table, and
 // the next holder of its partition finds it there ([Outbox.Pending]).
 //
 // # Design decisions and what they cost

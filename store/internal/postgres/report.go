@@ -7,7 +7,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// MaxPageBytes bounds what one statement reads of a table whose rows may be large. A
+// MaxPageBytes bounds what one statement reads of a table with rows that may be large. A
 // page has at least one row.
 const MaxPageBytes = 4 << 20
 

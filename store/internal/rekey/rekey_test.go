@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { testservers.Main(m) }
 var oldKey, newKey, lostKey = [32]byte{1, 2, 3}, [32]byte{4}, [32]byte{5}
 
 // startStale creates users with two accounts each. Their tokens, also those in the outbox,
-// are sealed with oldKey. It opens a store whose first key is newKey.
+// are sealed with oldKey. It opens a store with newKey as its first key.
 func startStale(t *testing.T, users int) (h *storetest.Harness, ids []int64) {
 	t.Helper()
 	h = storetest.Start(t, func(o *store.Options) {

@@ -63,7 +63,7 @@ var notificationBodies = &column{
 		WHERE o.id = n.id`,
 }
 
-// An idRange is the rows of a column whose ids are in a range.
+// An idRange is the rows of a column with an id in a range.
 type idRange struct {
 	column      *column
 	service     string

@@ -46,7 +46,7 @@ func OpenExporter(ctx context.Context, database postgres.Settings, tokens archiv
 	return &Exporter{conn, tokens == archive.Sealed}, nil
 }
 
-// connect opens one connection to a database whose schema is up to date.
+// connect opens one connection to a database with a schema that is up to date.
 func connect(ctx context.Context, settings postgres.Settings) (*pgx.Conn, error) {
 	conn, err := settings.ConnectForBulk(ctx, pageTimeout)
 	if err != nil {
