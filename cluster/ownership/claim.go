@@ -118,32 +118,6 @@ func (ps *partitions) onConsuming(e Consuming) {
 	ps.reconcile(e.Partition)
 }
 
-// wantedLeases returns the leases that this instance asks their holders to hand over:
-// at most Window, and from each holder an equal share, so that a holder that does not
-// respond delays no other. It also reports whether there are more. The wishes are part
-// of each message, so a lost wish is repeated.
-func (ps *partitions) wantedLeases() (leases []HeldLease, more bool) {
-	asked := make(map[Member]int)
-	for p := range ps.states {
-		if part := &ps.states[p]; part.waitsForHolder() {
-			asked[part.holder] = 0
-		}
-	}
-	share := (ps.cfg.Window + len(asked) - 1) / max(1, len(asked))
-	for p := range ps.states {
-		part := &ps.states[p]
-		switch {
-		case !part.waitsForHolder():
-		case asked[part.holder] == share, len(leases) == ps.cfg.Window:
-			more = true
-		default:
-			asked[part.holder]++
-			leases = append(leases, heldLease(p, part.epoch, part.holder))
-		}
-	}
-	return leases, more
-}
-
 // learnLeases handles the leases in a message.
 func (ps *partitions) learnLeases(msg *Message) {
 	for _, lease := range msg.Granted {

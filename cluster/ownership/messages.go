@@ -134,6 +134,6 @@ func (c *Core) sendGrants() {
 // instance.
 func (c *Core) nextMessage() Message {
 	msg := Message{From: c.self, Seq: c.outbox.nextSeq(), State: c.state, Parameters: c.cfg.parameters()}
-	msg.Wants, c.outbox.moreWanted = c.partitions.wantedLeases()
+	msg.Wants, c.outbox.moreWanted = wantedLeases(c.partitions.states, c.cfg.Window)
 	return msg
 }
