@@ -27,7 +27,7 @@
 // that the broker considers done has been replied to, and any other is delivered again. A
 // write that was replied to and not acknowledged gets the same reply again.
 //
-// # Who owns what
+// # Ownership and sessions
 //
 // Package ownership decides which partitions an instance claims and hands over, and a
 // coordinator carries that out: with package membership, by which the instances know each
@@ -44,8 +44,11 @@
 //   - membership: the members, their heartbeats and reports.
 //   - ownership: the decisions about partitions, without I/O.
 //   - partition: how user ids and routing keys map to partitions.
+//   - internal/coordinate: the coordinator.
 //   - internal/consume, internal/notify, internal/topology, internal/tracing: consumers,
 //     notifications, exchanges and queues, trace contexts.
+//   - internal/metrics, internal/userid: metrics, sealed ids of new users.
+//   - internal/integration: tests over a real broker and a real database.
 //   - internal/batchqueue, wait, throttle: small helpers.
 //
 // # Invariants

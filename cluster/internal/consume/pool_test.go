@@ -215,7 +215,6 @@ func TestBacklogKeepsItsOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.Put(c)
-		time.Sleep(50 * time.Millisecond) // what is taken back comes first, if it is given time
 	}
 	closing.Wait()
 	t.Logf("%d turns", turns)

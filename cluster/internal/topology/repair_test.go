@@ -112,6 +112,23 @@ func TestRepairer(t *testing.T) {
 		}
 	})
 
+	for name, call := range map[string]string{
+		"a_failed_declaration_stops_a_rebind": "declare " + PartitionQueue(2) + " " + Quorum,
+		"a_failed_unbinding_stops_a_rebind":   "unbind " + PartitionQueue(2) + " from glotpod.ident by 1",
+	} {
+		b := &fakeBroker{exchange: true, errs: map[string]error{call: errors.New("down")}}
+		repairing(t, name, b, new(fakeLock), func(t *testing.T, r *Repairer, rebinds *int, logs *observer.ObservedLogs) {
+			r.ReportMisrouted()
+			synctest.Wait()
+			if *rebinds != 0 || logs.FilterMessage("rebinding the partition queues failed").Len() != 1 {
+				t.Errorf("%d rebinds, and the log has %v", *rebinds, logs.All())
+			}
+			if calls := b.take(); slices.Contains(bindings(calls, "bind"), 3) || b.open != 0 {
+				t.Errorf("%d channels are open, and the calls are %v", b.open, calls)
+			}
+		})
+	}
+
 	b = &fakeBroker{exchange: true}
 	repairing(t, "declares_a_missing_queue_once_per_second", b, new(fakeLock), func(t *testing.T, r *Repairer, _ *int, _ *observer.ObservedLogs) {
 		for range 29 {

@@ -238,3 +238,18 @@ func TestPartitionArguments(t *testing.T) {
 		t.Errorf("the queue is %s", q)
 	}
 }
+
+func TestSetupError(t *testing.T) {
+	refusal := &amqp.Error{Code: amqp.AccessRefused, Reason: "no"}
+	err := asSetupError(fmt.Errorf("binding: %w", refusal))
+	var setup *SetupError
+	if !errors.As(err, &setup) || !errors.Is(err, refusal) {
+		t.Fatalf("%v is no setup error", err)
+	}
+	if text := err.Error(); !strings.HasPrefix(text, setup.What+": binding: ") {
+		t.Errorf("it says %q", text)
+	}
+	if other := errors.New("down"); asSetupError(other) != other {
+		t.Error("another error is wrapped")
+	}
+}
