@@ -50,4 +50,9 @@ var (
 
 	// RequestIDReused refuses a request if another request had the same request id.
 	RequestIDReused = refuse(BadRequest, "another request was made under this message_id or correlation_id")
+
+	// UserIDTaken refuses a create whose new id another user has: the ids were drawn from
+	// a sequence that was behind the table, or another program has chosen the id. The
+	// create can be done with another id.
+	UserIDTaken = InternalError("the new user's id is taken")
 )

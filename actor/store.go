@@ -44,6 +44,7 @@ type Store interface {
 	// Commit may apply fewer writes than it was given. It returns their outcomes
 	// and has done nothing about the remaining writes. An error is about the first
 	// write. When Commit returns, the changes are durable. If the lease was lost, it
-	// changes nothing and returns ErrFenced.
+	// changes nothing and returns ErrFenced. If it refuses a create with UserIDTaken,
+	// later calls of NewUserID and ReservedUserID return ids that no user has.
 	Commit(ctx context.Context, lease partition.Lease, writes []*Write) ([]Outcome, error)
 }

@@ -81,7 +81,7 @@ func (w *Write) Decide(current *User, tokensInNotifications bool) Decision {
 	}
 	if w.Operation == "create" {
 		if current != nil {
-			return Decision{Refusal: InternalError("the new user's id is taken")}
+			return Decision{Refusal: UserIDTaken}
 		}
 		next := w.NewUser()
 		return Decision{Next: next, Notification: createNotification(next, tokensInNotifications)}

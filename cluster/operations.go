@@ -125,13 +125,18 @@ func (r *request) write(w *actor.Write) {
 // create carries out a create request: for the id that the instance that has forwarded it
 // has reserved, or else for one that is reserved now.
 func (r *request) create(w *actor.Write) {
-	store := r.session.o.Store
 	if id, ok := r.reservedID(); ok {
 		number := partition.Of(id, r.session.o.Partitions)
 		w.UserID = id
 		r.writeTo(number, w, r.cameFrom(number))
 		return
 	}
+	r.createNew(w)
+}
+
+// createNew carries out a create request for an id that is reserved now.
+func (r *request) createNew(w *actor.Write) {
+	store := r.session.o.Store
 	create := func(id int64) {
 		w.UserID = id
 		r.writeTo(partition.Of(id, r.session.o.Partitions), w, false)
@@ -148,6 +153,14 @@ func (r *request) create(w *actor.Write) {
 		}
 		create(id)
 	})
+}
+
+// mayTakeNewID reports whether a create can be carried out for another id after its id was
+// found to be taken. It can not if it may be the create itself that has taken the id, in
+// another delivery, and no request id would tell.
+func (r *request) mayTakeNewID(w *actor.Write) bool {
+	_, forwarded := r.reservedID()
+	return !forwarded || w.RequestID != (actor.RequestID{})
 }
 
 // reservedID returns the id that another instance has reserved for the user that a create
@@ -192,6 +205,9 @@ func (r *request) writeTo(number int, w *actor.Write, queued bool) {
 	err := p.users.Write(w, func(o actor.Outcome, err error) {
 		defer r.recoverPanic()
 		switch {
+		case err == nil && o.Refusal == actor.UserIDTaken && r.mayTakeNewID(w):
+			w.Cached = nil
+			r.spawn(func() { r.createNew(w) })
 		case err == nil:
 			r.reply(w.Reply(o))
 		case isStopped(err):

@@ -50,6 +50,49 @@ func TestCreate(t *testing.T) {
 		}
 	})
 
+	taken := func(_ partition.Lease, writes []*actor.Write) ([]actor.Outcome, error) {
+		if w := writes[0]; w.UserID == id {
+			return []actor.Outcome{{Refusal: actor.UserIDTaken, After: &actor.User{ID: id}}}, nil
+		} else if w.Cached != nil {
+			return nil, errDown
+		}
+		return []actor.Outcome{{UserID: writes[0].UserID, Applied: true}}, nil
+	}
+	bubble(t, "if_an_id_is_taken_another_is_used", &fakeStore{reserved: []int64{id, userOf(3, 1)}, commit: taken}, func(t *testing.T, s *testSession) {
+		s.startShared()
+		s.serve(3)
+		s.shared.deliveries <- create(1)
+		result := decode(t, s.oneReply(s.shared))["result"].(map[string]any)
+		if result["user_id"] != userOf(3, 1) {
+			t.Errorf("the new user is %v", result)
+		}
+	})
+
+	bubble(t, "if_a_sealed_id_is_taken_the_create_is_forwarded", &fakeStore{reserved: []int64{userOf(2, 0)}, commit: taken}, func(t *testing.T, s *testSession) {
+		s.startShared()
+		s.serve(3)
+		d := forwarded(create(1))
+		d.Headers = map[string]any{userIDHeader: userid.Sealer(s.session.o.Secret).Seal(id, d.Body)}
+		s.channel().deliveries <- d
+		p := s.oneForward(PartitionQueue(2))
+		sealed, _ := p.message.Headers[userIDHeader].([]byte)
+		if opened, ok := userid.Sealer(s.session.o.Secret).Open(sealed, d.Body); !ok || opened != userOf(2, 0) {
+			t.Errorf("the seal is of %d (%t)", opened, ok)
+		}
+	})
+
+	bubble(t, "without_a_request_id_a_taken_sealed_id_fails", &fakeStore{reserved: []int64{userOf(3, 1)}, commit: taken}, func(t *testing.T, s *testSession) {
+		s.serve(3)
+		d := forwarded(create(1))
+		d.MessageId, d.CorrelationId = "", ""
+		d.Headers = map[string]any{userIDHeader: userid.Sealer(s.session.o.Secret).Seal(id, d.Body)}
+		s.channel().deliveries <- d
+		synctest.Wait()
+		if sent := s.channel().sent(); len(sent) != 1 || errorCode(sent[0].message.Body) != string(actor.InvocationFailed) {
+			t.Errorf("the replies are %+v", sent)
+		}
+	})
+
 	bubble(t, "an_id_that_a_client_chose_is_not", &fakeStore{reserved: []int64{userOf(3, 1)}}, func(t *testing.T, s *testSession) {
 		s.serve(3)
 		d := forwarded(create(1))

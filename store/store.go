@@ -110,7 +110,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	s.work, s.abort = context.WithCancel(context.Background())
 	s.ctx, s.close = context.WithCancel(s.work)
-	s.userIDs = commit.NewUserIDs(s.ctx, s.stopped, pool)
+	s.userIDs = commit.NewUserIDs(s.ctx, s.stopped, pool, o.Log)
 	s.reader = reads.New(s.ctx, s.stopped, pool, o.Keyring, reads.Metrics{BatchSize: s.metrics.lookups, Unreadable: s.metrics.unreadable}, o.Log)
 	s.leases = leases.NewTable(pool, s.outbox, o.Log)
 	if o.AuditKeep > 0 {
@@ -170,7 +170,13 @@ func (s *Store) newCommitter(o *Options) *commit.Committer {
 // even if ctx is done. A write that is refused whatever is stored belongs to no user and
 // needs no lease.
 func (s *Store) Commit(ctx context.Context, lease partition.Lease, writes []*actor.Write) ([]actor.Outcome, error) {
-	return s.committer.Commit(ctx, lease, writes)
+	outcomes, err := s.committer.Commit(ctx, lease, writes)
+	if err == nil && outcomes[0].Refusal == actor.UserIDTaken {
+		if err := s.userIDs.SkipTaken(ctx, writes[0].UserID); err != nil {
+			return nil, postgres.LogError(ctx, s.log, "setting the sequence of user ids", err)
+		}
+	}
+	return outcomes, err
 }
 
 // ReservedUserID implements [actor.Store].

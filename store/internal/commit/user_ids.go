@@ -2,10 +2,12 @@ package commit
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/store/internal/batch"
 	"github.com/glotpod/ident/store/internal/postgres"
@@ -22,8 +24,11 @@ const maxIDRequests = 32
 type UserIDs struct {
 	pool     *postgres.Pool
 	closing  context.Context // done when no new query is to begin
+	log      *zap.Logger
 	requests *batch.Batcher[*idRequest]
 	reserved reservedIDs
+
+	skipping sync.Mutex // held by SkipTaken
 }
 
 // An idRequest waits for a user id.
@@ -36,8 +41,8 @@ type idResult struct {
 
 // NewUserIDs needs one goroutine that runs Work, until closing is done. The channel stopped
 // is closed when Work has returned.
-func NewUserIDs(closing context.Context, stopped <-chan struct{}, pool *postgres.Pool) *UserIDs {
-	u := &UserIDs{pool: pool, closing: closing}
+func NewUserIDs(closing context.Context, stopped <-chan struct{}, pool *postgres.Pool, log *zap.Logger) *UserIDs {
+	u := &UserIDs{pool: pool, closing: closing, log: log}
 	u.requests = batch.New(batch.Config[*idRequest]{
 		MaxItems: maxIDRequests,
 		Process:  u.answer,
@@ -65,6 +70,9 @@ func (u *UserIDs) Next(ctx context.Context) (id int64, err error) {
 		id = r.id
 		return r.err
 	})
+	if err == nil && u.reserved.isTaken(id) { // it was drawn before the sequence was set
+		return u.Next(ctx)
+	}
 	return id, err
 }
 
@@ -98,16 +106,32 @@ type reservedIDs struct {
 	ids        []int64
 	expire     time.Time // of ids
 	lastCreate time.Time // when the last create was planned
+	taken      int64     // ids up to this one were found to be taken, wherever they come from
 }
 
 // put replaces the ids by those that a committed transaction has reserved.
 func (r *reservedIDs) put(ids []int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ids = slices.DeleteFunc(ids, func(id int64) bool { return id <= r.taken })
 	if len(ids) == 0 {
 		return
 	}
+	r.ids, r.expire = ids, time.Now().Add(reservedFor)
+}
+
+// skip drops the ids up to last, now and whenever they are put.
+func (r *reservedIDs) skip(last int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.ids, r.expire = ids, time.Now().Add(reservedFor)
+	r.taken = max(r.taken, last)
+	r.ids = slices.DeleteFunc(r.ids, func(id int64) bool { return id <= r.taken })
+}
+
+func (r *reservedIDs) isTaken(id int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return id <= r.taken
 }
 
 // take returns an id, or 0 if there is none.

@@ -22,5 +22,15 @@ func TestReservedIDs(t *testing.T) {
 		if a, b := r.take(), r.take(); a != 8 || b != 0 {
 			t.Errorf("got %d and %d", a, b)
 		}
+		r.put([]int64{8, 9, 10})
+		r.skip(9)
+		if a, b := r.take(), r.take(); a != 10 || b != 0 {
+			t.Errorf("got %d and %d, and ids up to 9 are taken", a, b)
+		}
+		r.put([]int64{7, 8, 9})
+		r.put([]int64{9, 11})
+		if a, b := r.take(), r.take(); a != 11 || b != 0 {
+			t.Errorf("got %d and %d after ids were put that are taken", a, b)
+		}
 	})
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/glotpod/ident/store/archive"
 	"github.com/glotpod/ident/store/internal/keyring"
 	"github.com/glotpod/ident/store/internal/postgres"
-	"github.com/glotpod/ident/store/internal/schema"
+	"github.com/glotpod/ident/store/internal/userrows"
 )
 
 // MaxUsers bounds the users of one call of [Importer.Import]. More gain little.
@@ -68,20 +68,14 @@ func OpenImporter(ctx context.Context, database postgres.Settings, keys *keyring
 
 // readReserved reads the greatest id that no new user will get.
 func (im *Importer) readReserved(ctx context.Context) error {
-	sequence, err := usersSequence(ctx, im.conn)
+	sequence, err := userrows.Sequence(ctx, im.conn)
 	if err == nil {
-		err = im.conn.QueryRow(ctx, "SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM "+sequence).Scan(&im.reserved)
+		im.reserved, err = userrows.LastDrawn(ctx, im.conn, sequence)
 	}
 	if err != nil {
 		return fmt.Errorf("reading which user ids are reserved: %w", err)
 	}
 	return nil
-}
-
-// usersSequence returns the name of the sequence of user ids, quoted for SQL.
-func usersSequence(ctx context.Context, db schema.Queryer) (name string, err error) {
-	err = db.QueryRow(ctx, "SELECT pg_get_serial_sequence('users', 'id')").Scan(&name)
-	return name, err
 }
 
 // Close closes the connection.
@@ -161,8 +155,7 @@ func (im *Importer) ReserveIDs(ctx context.Context, last int64) error {
 // knows. In a dry run it is the id after an import.
 func (im *Importer) ReservedIDs() int64 { return im.reserved }
 
-// reserve raises the sequence, which must never be lowered: nobody may draw an id between
-// reading and setting it. ALTER SEQUENCE changes nothing here but takes the lock.
+// reserve raises the sequence, which must never be lowered.
 func (im *Importer) reserve(ctx context.Context, last int64) error {
 	if last <= im.reserved {
 		return nil
@@ -172,11 +165,8 @@ func (im *Importer) reserve(ctx context.Context, last int64) error {
 		return nil
 	}
 	err := pgx.BeginFunc(ctx, im.conn, func(tx pgx.Tx) error {
-		sequence, err := usersSequence(ctx, tx)
+		sequence, err := userrows.LockSequence(ctx, tx)
 		if err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, "ALTER SEQUENCE "+sequence+" OWNED BY users.id"); err != nil {
 			return err
 		}
 		return tx.QueryRow(ctx, `SELECT CASE WHEN last_value < $1 OR NOT is_called THEN setval($2::text::regclass, greatest($1, last_value))

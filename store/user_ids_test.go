@@ -1,0 +1,151 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/store"
+	"github.com/glotpod/ident/store/internal/storetest"
+)
+
+// TestTakenUserIDs: after a create has found its id taken, no more ids of users are drawn.
+func TestTakenUserIDs(t *testing.T) {
+	t.Run("sequence_is_behind", testSequenceBehind)
+	t.Run("one_id_is_taken", testOneIDTaken)
+	t.Run("greatest_id_is_taken", testGreatestIDTaken)
+}
+
+// openWatched opens another store and returns the warnings about the sequence.
+func openWatched(h *storetest.Harness) (*store.Store, func() []observer.LoggedEntry) {
+	core, logs := observer.New(zapcore.WarnLevel)
+	opts := h.Options
+	opts.Log = zap.New(core)
+	s, err := store.Open(h.T.Context(), opts)
+	if err != nil {
+		h.T.Fatal(err)
+	}
+	h.T.Cleanup(s.Close)
+	return s, func() []observer.LoggedEntry {
+		return logs.FilterMessage("sequence of user ids was behind the users, set right").All()
+	}
+}
+
+// createOn creates a user and returns its id and how many ids were taken.
+func createOn(h *storetest.Harness, s *store.Store, n int) (id int64, taken int) {
+	w := storetest.Request(h.T, "create", fmt.Sprint("create ", n), storetest.UserArgs(n))
+	for {
+		if w.UserID = s.ReservedUserID(); w.UserID == 0 {
+			var err error
+			if w.UserID, err = s.NewUserID(h.T.Context()); err != nil {
+				h.T.Error(err)
+				return 0, taken
+			}
+		}
+		o, err := storetest.Commit(h.T.Context(), s, h.Lease, w)
+		if err != nil {
+			h.T.Error(err)
+			return 0, taken
+		}
+		if o.Refusal == nil {
+			return o.UserID, taken
+		}
+		if o.Refusal != actor.UserIDTaken || taken > 10 {
+			h.T.Errorf("create %d, after %d taken ids: %v", n, taken, o.Refusal)
+			return 0, taken
+		}
+		taken++
+	}
+}
+
+func testSequenceBehind(t *testing.T) {
+	const first, last = 100, 20_000 // ids of the users that are restored
+	h := storetest.Start(t)
+	a, warningsOfA := openWatched(h)
+	b, warningsOfB := openWatched(h)
+	for n := range 3 { // so that ids are reserved
+		createOn(h, a, -1-n)
+		createOn(h, b, -101-n)
+	}
+	h.Exec("INSERT INTO users (id, name, email_address) SELECT n, 'restored', 'restored' || n FROM generate_series($1::int, $2) AS n", first, last)
+	h.Exec("SELECT setval('users_id_seq', $1)", first)
+
+	const creates = 64
+	ids := make([]int64, creates)
+	taken := make([]int, creates)
+	ctx, cancel := context.WithCancel(t.Context())
+	var creating, inserting sync.WaitGroup
+	inserting.Go(func() { // as the Python service does
+		for n := 0; ctx.Err() == nil; n++ {
+			h.DB.Exec(t.Context(), "INSERT INTO users (name, email_address) VALUES ('Python', 'python' || $1::int)", n)
+		}
+	})
+	for i := range creates {
+		creating.Go(func() { ids[i], taken[i] = createOn(h, []*store.Store{a, b}[i%2], i) })
+	}
+	creating.Wait()
+	cancel()
+	inserting.Wait()
+	seen := make(map[int64]bool)
+	for i, id := range ids {
+		if id >= first && id <= last || seen[id] { // some lower ids were reserved before
+			t.Errorf("create %d got the id %d", i, id)
+		}
+		seen[id] = true
+		if taken[i] > 2 {
+			t.Errorf("create %d found %d ids taken", i, taken[i])
+		}
+	}
+	warnings := append(warningsOfA(), warningsOfB()...)
+	if len(warnings) != 1 {
+		t.Fatalf("%d warnings, want 1", len(warnings))
+	}
+	fields := warnings[0].ContextMap()
+	if was, is := fields["was"].(int64), fields["is"].(int64); was < first || was >= last || is != last {
+		t.Errorf("the sequence was %d and is %d", was, is)
+	}
+	if n := h.Value("SELECT count(*) FROM users WHERE name LIKE 'Ada %'"); n != int64(6+creates) {
+		t.Errorf("%v users were created, want %d", n, 6+creates)
+	}
+}
+
+// testOneIDTaken: another program has chosen an id that was drawn already. Then nothing is
+// wrong with the sequence.
+func testOneIDTaken(t *testing.T) {
+	h := storetest.Start(t)
+	s, warnings := openWatched(h)
+	createOn(h, s, 1)
+	id, err := s.NewUserID(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Exec("INSERT INTO users (id, name, email_address) VALUES ($1, 'theirs', 'theirs')", id)
+	w := storetest.Request(t, "create", "second", storetest.UserArgs(2))
+	w.UserID = id
+	o, err := storetest.Commit(t.Context(), s, h.Lease, w)
+	if err != nil || o.Refusal != actor.UserIDTaken {
+		t.Fatalf("%+v, %v", o, err)
+	}
+	if next, taken := createOn(h, s, 2); next <= id || taken > 0 {
+		t.Errorf("got the id %d after %d and %d that were taken", next, id, taken)
+	}
+	if n := len(warnings()); n > 0 {
+		t.Errorf("%d warnings", n)
+	}
+}
+
+// testGreatestIDTaken: a user with the greatest of all ids does not use up the sequence.
+func testGreatestIDTaken(t *testing.T) {
+	h := storetest.Start(t)
+	s, _ := openWatched(h)
+	h.Exec("INSERT INTO users (id, name, email_address) VALUES (1, 'a', 'a'), (2, 'b', 'b'), (50, 'c', 'c'), ($1, 'd', 'd')", actor.MaxUserID)
+	if id, taken := createOn(h, s, 1); id != 51 || taken != 1 {
+		t.Errorf("got the id %d after %d that were taken", id, taken)
+	}
+}
