@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"context"
 	"fmt"
 	"math"
 	"strings"
@@ -173,53 +172,9 @@ func testAuditRequestIdComputedInSQL(t *testing.T) {
 	}
 }
 
-// maintain repeats the maintenance of the audit table until a query selects true.
-func maintain(h *storetest.Harness, until string, a ...any) {
-	h.T.Helper()
-	for deadline := time.Now().Add(time.Minute); h.Value(until, a...) != true; {
-		if time.Now().After(deadline) {
-			h.T.Fatalf("never true: %s", until)
-		}
-		if err := h.MaintainAudit(h.T.Context()); err != nil {
-			h.T.Log(err)
-		}
-	}
-}
-
-const hasDay = "to_regclass('ident_audit_' || to_char((now() AT TIME ZONE 'UTC')::date + $1::int, 'YYYYMMDD'))"
-
 func TestAuditDays(t *testing.T) {
-	t.Run("old_dropped_new_created", testAuditDaysOldDroppedNewCreated)
 	t.Run("only_with_Maintain", testAuditDaysOnlyWithMaintain)
 	t.Run("failures_are_independent_and_measured", testAuditDaysFailuresAreIndependentAndMeasured)
-	t.Run("slow_day_is_left_for_later", testAuditDaysSlowDayIsLeftForLater)
-	t.Run("writes_across_midnight", testAuditDaysWritesAcrossMidnight)
-	t.Run("maintenance_delays_no_write", testAuditDaysMaintenanceDelaysNoWrite)
-}
-
-func testAuditDaysOldDroppedNewCreated(t *testing.T) {
-	h := storetest.Start(t)
-	h.CreateUser(1)
-	maintain(h, "SELECT "+hasDay+" IS NOT NULL", 7)
-	for _, day := range []int{-400, -33, -28, -2, 12} {
-		h.Exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date + $1::int)", day)
-		h.Exec("INSERT INTO ident_audit VALUES (now() + $1 * interval '1 day', $2, 'patch', NULL, NULL, '[]')", day, 1000+day)
-	}
-	for _, day := range []int{-100, -10} { // no store creates partitions for these
-		h.Exec("INSERT INTO ident_audit VALUES (now() + $1 * interval '1 day', $2, 'patch', NULL, NULL, '[]')", day, 1000+day)
-	}
-	maintain(h, "SELECT "+hasDay+" IS NULL", -33)
-	maintain(h, "SELECT NOT EXISTS (SELECT FROM ident_audit WHERE user_id = 900)")
-	maintain(h, "SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = "+hasDay+")", -2)
-	if got := h.Value("SELECT string_agg(user_id::text, ' ' ORDER BY committed_at) FROM ident_audit"); got != "972 990 998 1 1012" {
-		t.Errorf("rows left: %v", got)
-	}
-	// Days that rows are still written to have no index.
-	for day, want := range map[int]bool{-400: false, -33: false, -28: true, -2: true, 0: false, 1: false, 7: false} {
-		if got := h.Value("SELECT EXISTS (SELECT FROM pg_index WHERE indrelid = "+hasDay+")", day); got != want {
-			t.Errorf("day %d has an index: %v", day, got)
-		}
-	}
 }
 
 func testAuditDaysOnlyWithMaintain(t *testing.T) {
@@ -230,8 +185,8 @@ func testAuditDaysOnlyWithMaintain(t *testing.T) {
 	h.OpenStore() // like glotpod-ident rekey
 	h.Options.Maintain, h.Options.AuditKeep = true, 30*24*time.Hour
 	h.OpenStore()
-	h.WaitUntil("SELECT "+hasDay+" IS NULL", -400)
-	if h.Value("SELECT "+hasDay+" IS NULL", -10) == true {
+	h.WaitUntil("SELECT "+storetest.AuditDay+" IS NULL", -400)
+	if h.Value("SELECT "+storetest.AuditDay+" IS NULL", -10) == true {
 		t.Error("a store without Maintain has dropped a day")
 	}
 }
@@ -268,7 +223,7 @@ func testAuditDaysFailuresAreIndependentAndMeasured(t *testing.T) {
 	if err := h.MaintainAudit(t.Context()); err == nil || !strings.Contains(err.Error(), "sour") {
 		t.Errorf("the failure is not reported: %v", err)
 	}
-	if h.Value("SELECT count(*) FROM ident_audit") != int64(0) || h.Value("SELECT "+hasDay+" IS NULL", -400) != true {
+	if h.Value("SELECT count(*) FROM ident_audit") != int64(0) || h.Value("SELECT "+storetest.AuditDay+" IS NULL", -400) != true {
 		t.Error("the old day is still there")
 	}
 	if ahead, overdue := gatherDays(h); ahead != 6 || overdue != 0 {
@@ -282,86 +237,5 @@ func testAuditDaysFailuresAreIndependentAndMeasured(t *testing.T) {
 	}
 	if ahead, overdue := gatherDays(h); ahead != 6 || overdue != 1 {
 		t.Errorf("%v days are ahead, %v overdue", ahead, overdue)
-	}
-}
-
-// A day takes long if the database has to read all of ident_audit_rest. Writers to that
-// table wait meanwhile.
-func testAuditDaysSlowDayIsLeftForLater(t *testing.T) {
-	h := storetest.Start(t)
-	h.Exec("DO $$ BEGIN EXECUTE (SELECT string_agg(format('DROP TABLE %I', relname), ';') FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$'); END $$")
-	h.Exec("CREATE OR REPLACE FUNCTION ident_audit_day(day date) RETURNS void LANGUAGE sql AS 'SELECT pg_sleep(60)'")
-	began := time.Now()
-	err := h.MaintainAudit(t.Context())
-	if took := time.Since(began); took > 4*time.Second {
-		t.Errorf("it took %v", took)
-	}
-	if err == nil || strings.Count(err.Error(), "ident_audit_day") != 1 {
-		t.Errorf("not exactly one day was tried: %v", err)
-	}
-}
-
-func testAuditDaysWritesAcrossMidnight(t *testing.T) {
-	h := storetest.Start(t)
-	maintain(h, "SELECT "+hasDay+" IS NOT NULL", 7)
-	h.Exec("SELECT ident_audit_day('2031-01-01'), ident_audit_day('2031-01-02')")
-	id := h.CreateUser(1)
-	at := func(clock, partition string) {
-		t.Helper()
-		h.Exec("ALTER TABLE ident_audit ALTER committed_at SET DEFAULT '" + clock + "'")
-		h.Exec("TRUNCATE ident_audit")
-		for _, name := range []string{clock, "again"} { // one reads the user first, one has it cached
-			if o := h.Write("patch", "", storetest.Args{"user_id": id, "ops": storetest.Replace("/name", name)}); o.Refusal != nil {
-				t.Error(o.Refusal)
-			}
-		}
-		if got := h.Value("SELECT string_agg(tableoid::regclass::text, ' ') FROM ident_audit"); got != partition+" "+partition {
-			t.Errorf("at %s: %v", clock, got)
-		}
-	}
-	at("2031-01-01 23:59:59.999+00", "ident_audit_20310101")
-	at("2031-01-02 00:00:00+00", "ident_audit_20310102")
-	at("2031-01-03 00:00:00+00", "ident_audit_rest")
-	h.Exec("DROP TABLE ident_audit_20310101")
-	at("2031-01-01 12:00:00+00", "ident_audit_rest")
-
-	// The partition of today is missing, and rows prevent the creation of another one. The
-	// future days get their partitions nevertheless.
-	h.Exec("ALTER TABLE ident_audit ALTER committed_at SET DEFAULT now()")
-	h.Exec("DO $$ BEGIN EXECUTE (SELECT string_agg(format('DROP TABLE %I', relname), ';') FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$'); END $$")
-	h.Write("patch", "", storetest.Args{"user_id": id, "ops": storetest.Replace("/name", "last")})
-	if got := h.Value("SELECT count(*) FROM ident_audit_rest WHERE committed_at > now() - interval '1 day' AND committed_at <= now()"); got != int64(1) {
-		t.Errorf("%v rows", got)
-	}
-	for _, day := range []int{1, 7} {
-		maintain(h, "SELECT "+hasDay+" IS NOT NULL", day)
-	}
-}
-
-func testAuditDaysMaintenanceDelaysNoWrite(t *testing.T) {
-	h := storetest.Start(t)
-	maintain(h, "SELECT "+hasDay+" IS NOT NULL", 7)
-	id := h.CreateUser(1)
-	stores := []*store.Store{h.Store, h.OpenStore(), h.OpenStore()}
-	ctx, stop := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	for _, s := range stores {
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				if err := s.MaintainAudit(t.Context()); err != nil {
-					t.Log(err) // a lock was not available at once
-				}
-			}
-		})
-	}
-	for n := range 40 {
-		h.Exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date - 100 - $1::int)", n)
-		h.Write("patch", "", storetest.Args{"user_id": id, "ops": storetest.Replace("/name", fmt.Sprint(n))})
-	}
-	h.WaitUntil("SELECT count(*) = 0 FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$' AND right(relname, 8)::date < now() - interval '50 days'")
-	stop()
-	wg.Wait()
-	if n := h.Value("SELECT count(*) FROM ident_audit"); n != int64(41) {
-		t.Errorf("%v rows", n)
 	}
 }

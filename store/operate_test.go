@@ -151,7 +151,7 @@ func testRunbookGivesTheTables(t *testing.T, server *localserver.Postgres, migra
 	if err := h.MaintainAudit(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if h.Value("SELECT "+hasDay+" IS NULL", -400) != true {
+	if h.Value("SELECT "+storetest.AuditDay+" IS NULL", -400) != true {
 		t.Error("the old day is still there")
 	}
 

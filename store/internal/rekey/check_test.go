@@ -11,7 +11,6 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/glotpod/ident/store"
-	"github.com/glotpod/ident/store/internal/postgres"
 	"github.com/glotpod/ident/store/internal/rekey"
 	"github.com/glotpod/ident/store/internal/storetest"
 )
@@ -23,20 +22,6 @@ func checkKeyring(ctx context.Context, h *storetest.Harness, keys ...[32]byte) [
 	h.Options.Log = zap.New(core)
 	openWithKeys(h, keys...).CheckKeyring(ctx)
 	return logs.All()
-}
-
-// sampledRows returns the rows of a sample as "gh 17".
-func sampledRows(t *testing.T, h *storetest.Harness) ([]string, error) {
-	t.Helper()
-	o := h.Options
-	pool, err := postgres.Open(t.Context(), postgres.Settings{
-		Host: o.Host, Port: o.Port, Database: o.Database, User: o.User, Password: o.Password, SSLMode: o.SSLMode, MaxConnections: 1,
-	})
-	if err != nil {
-		return nil, err
-	}
-	defer pool.Close()
-	return rekey.New(pool, o.Keyring, o.Log).SampledRows(t.Context())
 }
 
 func TestCheckKeyring(t *testing.T) {
@@ -91,7 +76,7 @@ func testCheckKeyringSampleIsSmallWithBothEnds(t *testing.T) {
 	if after := h.Value(storetest.SequentialScans); after != before {
 		t.Error("a whole table was read")
 	}
-	sampled, err := sampledRows(t, h)
+	sampled, err := rekey.New(h.OpenPool(), h.Options.Keyring, h.Options.Log).SampledRows(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

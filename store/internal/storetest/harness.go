@@ -17,6 +17,7 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store"
+	"github.com/glotpod/ident/store/internal/postgres"
 )
 
 // A Harness is a store with its own database. Its methods end the test if they fail.
@@ -111,6 +112,21 @@ func (h *Harness) OpenStore() *store.Store {
 	return s
 }
 
+// OpenPool opens a pool of connections that is not the store's.
+func (h *Harness) OpenPool() *postgres.Pool {
+	h.T.Helper()
+	o := h.Options
+	pool, err := postgres.Open(h.T.Context(), postgres.Settings{
+		Host: o.Host, Port: o.Port, Database: o.Database, User: o.User, Password: o.Password, SSLMode: o.SSLMode,
+		ApplicationName: "glotpod.ident/" + o.Name, MaxConnections: o.MaxConnections,
+	})
+	if err != nil {
+		h.T.Fatal(err)
+	}
+	h.T.Cleanup(pool.Close)
+	return pool
+}
+
 // Value returns the value that a query selects.
 func (h *Harness) Value(sql string, args ...any) (v any) {
 	h.T.Helper()
@@ -144,3 +160,7 @@ var Long = os.Getenv("GLOTPOD_IDENT_TEST_LONG") != ""
 // SequentialScans selects how often a table of the service was read from one end to the other.
 const SequentialScans = `SELECT sum(seq_scan)::bigint FROM pg_stat_user_tables
 	WHERE relname IN ('users', 'services', 'ident_outbox', 'ident_partitions', 'ident_requests_0', 'ident_requests_1', 'ident_requests_2')`
+
+// AuditDay is an expression: the partition of ident_audit for the day that is $1 days from
+// today, or NULL.
+const AuditDay = "to_regclass('ident_audit_' || to_char((now() AT TIME ZONE 'UTC')::date + $1::int, 'YYYYMMDD'))"
