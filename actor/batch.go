@@ -14,6 +14,9 @@ import (
 // tasks are done, and the user's state for the next batch, nil if that is not known.
 func (p *Partition) commitWrites(userID int64, batch []task, cached *User) (done int, next *User) {
 	started := time.Now()
+	if batch = untilExpired(batch, started); batch[0].write.isExpired(started) {
+		return p.completeTasks(userID, batch, started, []Outcome{{}}, ErrExpired)
+	}
 	cache := p.o.Cache
 	generation := cache.generation()
 	var outcomes []Outcome
@@ -72,6 +75,17 @@ func (p *Partition) completeTasks(userID int64, batch []task, started time.Time,
 		p.answerReads(userID, postponed)
 	}
 	return done, state.user
+}
+
+// untilExpired returns the tasks before the first write that has expired. If that is the
+// first task, it returns this one alone.
+func untilExpired(batch []task, now time.Time) []task {
+	for i, t := range batch {
+		if t.write != nil && t.write.isExpired(now) {
+			return batch[:max(1, i)]
+		}
+	}
+	return batch
 }
 
 // batchWrites returns the writes of a batch. The first write gets the cached user.

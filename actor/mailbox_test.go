@@ -20,6 +20,40 @@ func TestMailbox(t *testing.T) {
 	t.Run("reads_between_writes", testMailboxReadsBetweenWrites)
 	t.Run("batch_of_writes", testMailboxBatch)
 	t.Run("one_write_fails", testMailboxOneWriteFails)
+	t.Run("expired_writes_are_dropped", testMailboxExpired)
+}
+
+func testMailboxExpired(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newFakeStore()
+		s.before = func(_ context.Context, _ int64, w *Write) error {
+			time.Sleep(time.Second)
+			return nil
+		}
+		p := testPartition(t, s, nil, 100)
+		var got []error
+		in := func(d time.Duration) time.Time { return time.Now().Add(d) }
+		// Each write that is not dropped takes a second.
+		for i, expires := range []time.Time{in(time.Millisecond), in(time.Millisecond), in(time.Second - 1), {}, in(1500 * time.Millisecond), in(time.Minute)} {
+			err := p.Write(&Write{UserID: 1, Digest: int64(i + 1), Expires: expires}, func(_ Outcome, err error) { got = append(got, err) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i == 0 {
+				synctest.Wait() // it is in progress
+			}
+		}
+		var name string
+		p.Get(1, func(reply []byte, err error) { name = nameIn(t, reply) })
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if want := []error{nil, ErrExpired, ErrExpired, nil, ErrExpired, nil}; !slices.Equal(got, want) {
+			t.Errorf("the writes have %v", got)
+		}
+		if name != "6" || p.Load().Actors != 0 {
+			t.Errorf("the name is %q, %d actors are left", name, p.Load().Actors)
+		}
+	})
 }
 
 func testMailboxOrder(t *testing.T) {

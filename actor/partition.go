@@ -17,6 +17,9 @@ var (
 	// ErrStopped means that the partition accepts no more work, or that it was
 	// stopped before the task was done.
 	ErrStopped = errors.New("actor: partition stopped")
+
+	// ErrExpired means that a write expired in the mailbox and was not carried out.
+	ErrExpired = errors.New("actor: write expired")
 )
 
 // PartitionOptions are the dependencies and limits of a partition.

@@ -17,6 +17,9 @@ type Write struct {
 	Size      int       // of the request's body in bytes
 	FromQueue bool      // came from the partition queue; no mailbox is full for it
 
+	// Expires is when the write is dropped if it is still in the mailbox; zero: never.
+	Expires time.Time
+
 	// Cached is the user as the last write or read of this partition saw it, with access
 	// tokens; nil if that is not known. With it the store need not read the user.
 	// Another program may have changed the user in the meantime; the store compares the
@@ -36,6 +39,9 @@ type Write struct {
 	ops     []byte          // of a patch: its operations in msgpack, as the caller sent them
 	refusal *Refusal        // set: the write is malformed
 }
+
+// isExpired reports whether the write is to be dropped.
+func (w *Write) isExpired(now time.Time) bool { return !w.Expires.IsZero() && now.After(w.Expires) }
 
 // Refusal returns why the write is refused whatever is stored: it is malformed, or its
 // user id is out of range. Such a write belongs to no user. For all other writes,

@@ -130,7 +130,7 @@ func (f *forwarder) send(r *request, partition int, newUser, mark int64) error {
 		MessageId:     d.MessageId,
 		ReplyTo:       replyTo,
 		CorrelationId: d.CorrelationId,
-		Expiration:    d.Expiration,
+		Expiration:    r.restOfExpiration(),
 		DeliveryMode:  amqp.Persistent,
 		ContentType:   "application/msgpack",
 		Headers:       headers,

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/userid"
@@ -212,6 +213,8 @@ func (r *request) writeTo(number int, w *actor.Write, queued bool) {
 			r.reply(w.Reply(o))
 		case isStopped(err):
 			stopped()
+		case errors.Is(err, actor.ErrExpired):
+			r.drop()
 		default:
 			r.replyError(err)
 		}

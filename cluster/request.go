@@ -101,6 +101,15 @@ func (r *request) replyError(err error) {
 	}
 }
 
+// drop acknowledges a request that has expired. Like one that expires in a queue, it gets
+// no reply.
+func (r *request) drop() {
+	r.completed.Do(func() {
+		r.acknowledge()
+		r.complete(metrics.OutcomeExpired, 0)
+	})
+}
+
 // leave neither replies to nor acknowledges the request: when its channel is closed, the
 // broker delivers it again.
 func (r *request) leave() { r.completed.Do(r.completeLeft) }

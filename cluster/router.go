@@ -45,6 +45,10 @@ func (r *request) route() {
 		r.from.requests.Count()
 		r.checkRouting()
 	}
+	if r.isExpired() {
+		r.drop()
+		return
+	}
 	operation := r.operation()
 	if operation == "" {
 		s.nameless.Log(1, zap.String("queue", r.consumer.Queue), zap.String("exchange", d.Exchange))
@@ -61,6 +65,7 @@ func (r *request) route() {
 		r.spawn(func() { r.list(parsed.List) })
 	default:
 		parsed.Write.TraceParent = tracing.Parent(d)
+		parsed.Write.Expires = r.expires()
 		r.trace.attach(parsed.Write)
 		r.write(parsed.Write)
 	}
@@ -88,6 +93,10 @@ func (r *request) forward(partition int, newUser, mark int64) {
 	s := r.session
 	if s.ctx.Err() != nil {
 		r.leave()
+		return
+	}
+	if r.isExpired() {
+		r.drop()
 		return
 	}
 	s.metrics.Forwarded.Inc()

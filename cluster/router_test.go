@@ -213,6 +213,77 @@ func TestSharedQueue(t *testing.T) {
 	})
 }
 
+func TestExpiration(t *testing.T) {
+	user := userOf(2, 0)
+	expiring := func(tag uint64) amqp.Delivery {
+		d := patch(tag, user)
+		d.Expiration = "3000"
+		return d
+	}
+	// receive has a request wait for the limit on bodies.
+	receive := func(s *testSession, d amqp.Delivery, wait time.Duration) {
+		s.startShared()
+		s.session.bodies.Acquire(s.t.Context(), s.session.o.InFlight)
+		s.shared.deliveries <- d
+		time.Sleep(wait)
+		s.session.bodies.Release(s.session.o.InFlight)
+		synctest.Wait()
+	}
+	checkDropped := func(t *testing.T, s *testSession, c *fakeChannel, tag uint64, way string) {
+		t.Helper()
+		time.Sleep(time.Second)
+		if acked := c.acks(); !slices.Contains(acked, tag) || len(s.forwarding.sent()) > 0 {
+			t.Errorf("%v were acknowledged, %d were forwarded", acked, len(s.forwarding.sent()))
+		}
+		if n := valueOf(s.session.metrics.Requests.WithLabelValues("patch", way, metrics.OutcomeExpired)); n != 1 || s.inFlight() != [2]float64{} {
+			t.Errorf("%v requests count as expired", n)
+		}
+	}
+
+	bubble(t, "the_rest_is_forwarded", &fakeStore{}, func(t *testing.T, s *testSession) {
+		receive(s, expiring(1), time.Second)
+		if rest := s.oneForward(PartitionQueue(2)).message.Expiration; rest != "2000" {
+			t.Errorf("the rest is %q", rest)
+		}
+	})
+
+	for _, unlimited := range []string{"", "0", "soon", "-1"} {
+		bubble(t, "none_is_forwarded_as_it_is/"+unlimited, &fakeStore{}, func(t *testing.T, s *testSession) {
+			d := expiring(1)
+			d.Expiration = unlimited
+			receive(s, d, time.Hour)
+			if rest := s.oneForward(PartitionQueue(2)).message.Expiration; rest != unlimited {
+				t.Errorf("the rest is %q", rest)
+			}
+		})
+	}
+
+	bubble(t, "expired_before_it_is_routed", &fakeStore{}, func(t *testing.T, s *testSession) {
+		receive(s, expiring(1), 4*time.Second)
+		checkDropped(t, s, s.shared, 1, metrics.WayShared)
+		if len(s.shared.sent()) > 0 {
+			t.Error("a reply was sent")
+		}
+	})
+
+	slow := &fakeStore{commit: func(_ partition.Lease, writes []*actor.Write) ([]actor.Outcome, error) {
+		time.Sleep(4 * time.Second)
+		return []actor.Outcome{{UserID: writes[0].UserID, Applied: true}}, nil
+	}}
+	bubble(t, "expired_in_a_mailbox", slow, func(t *testing.T, s *testSession) {
+		s.serve(2)
+		c := s.channel()
+		c.deliveries <- forwarded(expiring(1))
+		synctest.Wait() // it is being committed
+		c.deliveries <- forwarded(expiring(2))
+		time.Sleep(5 * time.Second)
+		checkDropped(t, s, c, 2, metrics.WayForwarded)
+		if sent := c.sent(); len(sent) != 1 {
+			t.Errorf("%d replies were sent", len(sent))
+		}
+	})
+}
+
 func TestPartitionQueue(t *testing.T) {
 	user := userOf(1, 0)
 

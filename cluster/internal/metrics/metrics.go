@@ -16,6 +16,7 @@ const (
 	OutcomeOK        = "ok"
 	OutcomeForwarded = "passed_on" // to the queue of its user's partition, where it counts again
 	OutcomeRequeued  = "put_back"  // given back to the broker, which delivers it again
+	OutcomeExpired   = "expired"   // dropped without a reply, since its expiration is over
 	OutcomeLeft      = "left"      // left to the broker, since the partition or the session ended
 )
 
@@ -77,7 +78,7 @@ func New() *Metrics {
 	m := new(Metrics)
 	m.Requests = register(m, prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: Prefix + "requests_total",
-		Help: "Requests completed here, by operation, by the way they came, and by outcome: ok, the code of the error reply, passed_on, put_back or left.",
+		Help: "Requests completed here, by operation, by the way they came, and by outcome: ok, the code of the error reply, passed_on, expired, put_back or left.",
 	}, []string{"operation", "way", "outcome"}))
 	m.Durations = register(m, prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    Prefix + "request_duration_seconds",

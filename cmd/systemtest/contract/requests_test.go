@@ -20,6 +20,7 @@ func TestRequest(t *testing.T) {
 	x.run(t, "reply_to", testRequestReplyTo)
 	x.run(t, "without_reply_to", testRequestWithoutReplyTo)
 	x.run(t, "direct", testRequestDirect)
+	x.run(t, "expiration", testRequestExpiration)
 	t.Run("waiting_before_the_start", testRequestWaitingBeforeTheStart)
 	t.Run("direct_exchange_of_callers", testRequestDirectExchangeOfCallers)
 	t.Run("moved", testRequestMoved)
@@ -210,6 +211,52 @@ func testRequestMoved(t *testing.T) {
 		lost := moved(get())
 		lost.Type, lost.Headers = "get", headers
 		c.Ask(t, lost).IsError(t, "operation_not_found")
+	}
+}
+
+// A write that waits behind another write of the same user is dropped when it expires.
+func testRequestExpiration(t *testing.T, x *served) {
+	s, c := x.site, x.caller
+	u := c.Create(t, harness.NewUser())
+	rename := func(name, expiration string) *harness.Request {
+		m := c.NewRequest("patch", harness.Patch(u, op("replace", "/name", name)))
+		m.Expiration = expiration
+		return m
+	}
+	locking := s.Connect(t)
+	tx, err := locking.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "SELECT FROM users WHERE id = $1 FOR UPDATE", u["id"]); err != nil {
+		t.Fatal(err)
+	}
+	const expiration = time.Second
+	first, expiring, last := rename("s3cret 1", ""), rename("s3cret 2", "1000"), rename("s3cret 3", "600000")
+	for _, m := range []*harness.Request{first, expiring, last} {
+		c.Send(t, m)
+	}
+	harness.Eventually(t, "the requests are delivered", func() bool { return c.DeclareQueue(t).Messages == 0 })
+	time.Sleep(2 * expiration)
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.AwaitReply(t, first).Result(t)
+	c.AwaitReply(t, last).Result(t)
+	select {
+	case a := <-c.Replies(expiring.CorrelationId):
+		t.Errorf("the expired request has the reply %v", a.Value)
+	default:
+	}
+	// It was not carried out, so it is not a replay.
+	again := sentAgain(expiring)
+	again.Expiration = ""
+	c.Ask(t, again).Result(t)
+	if name := c.Get(t, u["id"])["name"]; name != "s3cret 2" {
+		t.Errorf("the name is %q", name)
+	}
+	if n := s.Count(t, "SELECT count(*) FROM ident_audit WHERE user_id = $1 AND operation = 'patch'", u["id"]); n != 3 {
+		t.Errorf("%d patches were made", n)
 	}
 }
 
