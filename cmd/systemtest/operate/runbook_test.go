@@ -38,7 +38,7 @@ func TestRunbook(t *testing.T) {
 	if has("alert", alertName, read("../../../deploy/prometheus/alerts.yaml"), "\n### ", "\n") == 0 {
 		t.Error("there are no alerts")
 	}
-	if has("exit status", exitStatus, read("../../internal/cli/status.go"), "\n| ", " |") == 0 {
+	if has("exit status", exitStatus, read("../../internal/cli/exit_status.go"), "\n| ", " |") == 0 {
 		t.Error("there are no exit statuses")
 	}
 	lines := 0
