@@ -44,28 +44,34 @@ const (
 	MaxPageSize     = 1000
 )
 
+// parsers has each operation, with the function that parses its arguments: read for
+// operations that read, write for operations that write.
+var parsers = map[string]struct {
+	read  func(args map[string]any) (Request, *Refusal)
+	write func(w *Write, args map[string]any, raw map[string][]byte) *Refusal
+}{
+	"get":    {read: parseGet},
+	"list":   {read: parseList},
+	"create": {write: parseCreate},
+	"patch":  {write: parsePatch},
+	"delete": {write: parseDelete},
+}
+
+// IsOperation reports whether there is an operation of this name.
+func IsOperation(name string) bool {
+	_, ok := parsers[name]
+	return ok
+}
+
 // Parse parses the body of a request for an operation ("get", "create", …). A malformed
 // get or list, or an unknown operation, gives a refusal. A malformed create, patch or
 // delete gives a [Write] that is refused, because its refusal has to be recorded
 // under its request id. Only writes use the request id.
 func Parse(operation string, body []byte, id RequestID, limits msgpack.Limits) (Request, *Refusal) {
-	var read func(args map[string]any) (Request, *Refusal)
-	var write func(w *Write, args map[string]any, raw map[string][]byte) *Refusal
-	switch operation {
-	case "get":
-		read = parseGet
-	case "list":
-		read = parseList
-	case "create":
-		write = parseCreate
-	case "patch":
-		write = parsePatch
-	case "delete":
-		write = parseDelete
-	default:
+	parser, ok := parsers[operation]
+	if !ok {
 		return Request{}, refuse(OperationNotFound, "no such operation")
 	}
-
 	msg, err := msgpack.Decode(body, limits)
 	var refusal *Refusal
 	args, isMap := msg.Tree.(map[string]any)
@@ -78,11 +84,11 @@ func Parse(operation string, body []byte, id RequestID, limits msgpack.Limits) (
 		refusal = refuse(BadRequest, "a string contains NUL")
 	}
 
-	if read != nil {
+	if parser.read != nil {
 		if refusal != nil {
 			return Request{}, refusal
 		}
-		return read(args)
+		return parser.read(args)
 	}
 	w := &Write{Operation: operation, RequestID: id, Size: len(body)}
 	if err != nil {
@@ -91,7 +97,7 @@ func Parse(operation string, body []byte, id RequestID, limits msgpack.Limits) (
 		w.Digest = msgpack.Digest(operation, msg.Tree)
 	}
 	if refusal == nil {
-		refusal = write(w, args, msg.Raw)
+		refusal = parser.write(w, args, msg.Raw)
 	}
 	w.refusal = refusal
 	return Request{Write: w}, nil

@@ -2,7 +2,9 @@ package actor
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -226,6 +228,20 @@ func TestDecidePatch(t *testing.T) {
 		}
 		if d.Refusal == nil && d.Next.ID != 3 {
 			t.Errorf("%v changed the id to %d", tc.op, d.Next.ID)
+		}
+	}
+}
+
+func TestOperations(t *testing.T) {
+	want := []string{"create", "delete", "get", "list", "patch"}
+	if got := slices.Sorted(maps.Keys(parsers)); !slices.Equal(got, want) {
+		t.Errorf("the operations are %v, not %v", got, want)
+	}
+	for _, name := range append(want, "", "GET", "get.more") {
+		_, refusal := parse(t, name, m{})
+		unknown := refusal != nil && refusal.Code == OperationNotFound
+		if IsOperation(name) == unknown {
+			t.Errorf("IsOperation(%q) is %t, but the refusal is %v", name, IsOperation(name), refusal)
 		}
 	}
 }

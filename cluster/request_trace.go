@@ -61,7 +61,7 @@ func traceRequest(tracer trace.Tracer, r *request) *requestTrace {
 		return t
 	}
 	operation := r.operation()
-	if !metrics.IsOperation(operation) {
+	if !actor.IsOperation(operation) {
 		operation = metrics.OperationUnknown
 	}
 	span.SetAttributes(semconv.MessagingSystemRabbitMQ, semconv.MessagingOperationTypeProcess,

@@ -1,11 +1,12 @@
 package metrics
 
 import (
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+
+	"github.com/glotpod/ident/actor"
 )
 
 // Prefix begins the names of all metrics.
@@ -29,11 +30,6 @@ const (
 
 // OperationUnknown stands for all names that are no operation.
 const OperationUnknown = "unknown"
-
-var operations = []string{"get", "create", "patch", "delete", "list"}
-
-// IsOperation reports whether there is an operation of this name.
-func IsOperation(name string) bool { return slices.Contains(operations, name) }
 
 // Metrics are what an instance counts and measures from the start of the process on.
 type Metrics struct {
@@ -130,7 +126,7 @@ func (m *Metrics) histogram(name, help string, buckets []float64) prometheus.His
 // Completed counts a request that is complete. duration is the time until the reply; 0 if
 // there was none.
 func (m *Metrics) Completed(operation, way, outcome string, duration time.Duration) {
-	if !IsOperation(operation) {
+	if !actor.IsOperation(operation) {
 		operation = OperationUnknown
 	}
 	m.Requests.WithLabelValues(operation, way, outcome).Inc()
