@@ -2,21 +2,17 @@ package notify
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	amqp "github.com/rabbitmq/amqp091-go"
-	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/batchqueue"
-	"github.com/glotpod/ident/cluster/internal/topology"
-	"github.com/glotpod/ident/cluster/internal/tracing"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 )
@@ -28,40 +24,6 @@ const (
 	// maxPendingBytes is the same in bytes of their bodies.
 	maxPendingBytes = 16 << 20
 )
-
-// A Channel publishes notifications, and is told which of them the broker accepts.
-type Channel interface {
-	// Publish sends a message to an exchange.
-	Publish(exchange, key string, m amqp.Publishing) (Confirmation, error)
-
-	IsClosed() bool
-}
-
-// A Confirmation is the broker's decision on a message. WaitContext waits for it: true
-// means that the broker has accepted the message.
-type Confirmation interface {
-	WaitContext(ctx context.Context) (accepted bool, err error)
-}
-
-// Over returns a Channel that uses channel, which it puts into confirm mode.
-func Over(channel *amqp.Channel) (Channel, error) {
-	if err := channel.Confirm(false); err != nil {
-		return nil, fmt.Errorf("asking for confirmations: %w", err)
-	}
-	return &confirmChannel{channel}, nil
-}
-
-type confirmChannel struct{ channel *amqp.Channel }
-
-func (c *confirmChannel) Publish(exchange, key string, m amqp.Publishing) (Confirmation, error) {
-	confirmation, err := c.channel.PublishWithDeferredConfirm(exchange, key, false, false, m)
-	if err != nil {
-		return nil, err
-	}
-	return confirmation, nil
-}
-
-func (c *confirmChannel) IsClosed() bool { return c.channel.IsClosed() }
 
 // Metrics are what a Notifier counts and measures.
 type Metrics struct {
@@ -223,25 +185,6 @@ func (n *Notifier) forward(ctx context.Context, out outbound, unconfirmed chan<-
 	}
 }
 
-func (n *Notifier) publish(out *outbound) (err error) {
-	x := &out.notification
-	span, headers := startSpan(n.o.Tracer, x)
-	out.confirmation, err = n.channel.Publish(topology.RequestExchange, x.RoutingKey, amqp.Publishing{
-		MessageId:    x.MessageID.String(),
-		ContentType:  "application/json",
-		DeliveryMode: amqp.Persistent,
-		Timestamp:    time.Now(),
-		AppId:        "glotpod.ident",
-		Headers:      headers,
-		Body:         x.Body,
-	})
-	span.End(err == nil)
-	if err != nil {
-		return fmt.Errorf("sending a notification: %w", err)
-	}
-	return nil
-}
-
 // confirmAll waits for the confirmations of notifications, in the order in which they
 // were published. After an error, the others stay in the outbox as well.
 func (n *Notifier) confirmAll(ctx context.Context, unconfirmed <-chan outbound) {
@@ -309,18 +252,3 @@ func (n *Notifier) partitionOf(x actor.PendingNotification) int {
 // weight returns what a notification counts against maxPendingBytes. One that is larger
 // than that is sent alone.
 func weight(x actor.PendingNotification) int64 { return min(int64(len(x.Body)), maxPendingBytes) }
-
-// startSpan starts the span of a notification, and returns the headers that lead to it.
-// Without a tracer these are the headers of the request that made the change.
-func startSpan(tracer trace.Tracer, x *actor.PendingNotification) (*tracing.MessageSpan, amqp.Table) {
-	if tracer == nil {
-		return nil, tracing.ParentHeaders(x.TraceParent)
-	}
-	destination := topology.RequestExchange + ":" + x.RoutingKey
-	s := tracing.StartMessage(tracing.Continue(x.TraceParent, x.TraceState), tracer, "publish "+destination, "publish", len(x.Body))
-	if s.Span.IsRecording() {
-		s.Span.SetAttributes(semconv.MessagingDestinationName(destination),
-			semconv.MessagingRabbitMQDestinationRoutingKey(x.RoutingKey), semconv.MessagingMessageID(x.MessageID.String()))
-	}
-	return s, s.Headers()
-}

@@ -8,8 +8,11 @@ import (
 
 // Names that callers and subscribers know.
 const (
-	// RequestExchange takes requests by their operation, and notifications.
+	// RequestExchange takes requests by their operation.
 	RequestExchange = "amq.topic"
+
+	// NotificationExchange takes notifications.
+	NotificationExchange = "amq.topic"
 
 	// RequestPrefix begins the routing key, or the type, of each request. The name of
 	// the operation follows.
