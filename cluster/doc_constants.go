@@ -52,7 +52,7 @@
 //	cluster/internal/metrics.meterMemory = 0.7                               a rate follows the load within some seconds and does not jump
 //	cluster/internal/metrics.trafficEvery = 10 * time.Second                 the resolution of the status page
 //	cluster/internal/metrics.trafficPoints = 60                              the last ten minutes
-//	cluster/internal/notify.longestRetryPause = 30 * time.Second             each attempt repeats the notification for the other subscribers
+//	cluster/internal/notify.longestHeldBackPause = 30 * time.Second          each attempt repeats the notification for the other subscribers
 //	cluster/internal/notify.maxPending = 1024                                enough for the broker's round trip at the highest rate
 //	cluster/internal/notify.maxPendingBytes = 16 << 20                       the same in bytes
 //	cluster/internal/notify.maxRefusedCatchUp = 100                          a full queue must not delay a partition
@@ -87,9 +87,9 @@
 //	cluster/membership.requestInterval = time.Second                         a query is repeated if its reply is lost
 //	cluster/ownership.maxBackoff = 2                                         heartbeats between claims after failures; the partition is not served meanwhile
 //	cluster/ownership.maxDebounces = 4                                       members that keep coming must not delay the ring for ever
-//	cluster/wait.firstRetryPause = 250 * time.Millisecond                    short enough for a restart that takes a second
+//	cluster/wait.firstReconnectPause = 250 * time.Millisecond                short enough for a restart that takes a second
 //	cluster/wait.insistFor = 5 * time.Minute                                 covers a restart of the broker or a failover of the database
-//	cluster/wait.longestRetryPause = 5 * time.Second                         bounds how long a server that is back goes unused
+//	cluster/wait.longestReconnectPause = 5 * time.Second                     bounds how long a server that is back goes unused
 //	store.MaxImportUsers = transfer.MaxUsers                                 more users per transaction gain little
 //	store.maintainEvery = 10 * time.Minute                                   the tasks are about days
 //	store.maxPrepared = 4                                                    as many connections as read and write at the same time usually
@@ -100,9 +100,9 @@
 //	store/internal/commit.decideGroupFor = 500 * time.Millisecond            other groups wait, and rows may be locked
 //	store/internal/commit.decideUserFor = 20 * time.Millisecond              other users' writes of the same transaction wait
 //	store/internal/commit.firstPostponement = 10 * time.Millisecond          the blocking transaction is usually short
-//	store/internal/commit.firstRetryPause = 20 * time.Millisecond            a failover of a pooler takes less than a second
+//	store/internal/commit.firstAttemptPause = 20 * time.Millisecond          a failover of a pooler takes less than a second
 //	store/internal/commit.longestPostponement = 250 * time.Millisecond       bounds the delay after a long transaction has ended
-//	store/internal/commit.longestRetryPause = time.Second                    bounds the delay after the database is back
+//	store/internal/commit.longestAttemptPause = time.Second                  bounds the delay after the database is back
 //	store/internal/commit.maxGroup = 128                                     a larger group gains little and holds locks longer
 //	store/internal/commit.maxGroupBytes = 256 << 10                          a transaction may take only a fraction of AttemptTimeout
 //	store/internal/commit.maxIDRequests = 32                                 ids that are taken in one round trip

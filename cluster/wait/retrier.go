@@ -12,10 +12,9 @@ import (
 var ErrUnreachable = errors.New("out of reach")
 
 const (
-	// firstRetryPause and longestRetryPause bound the pauses between attempts to reach
-	// RabbitMQ or PostgreSQL.
-	firstRetryPause   = 250 * time.Millisecond
-	longestRetryPause = 5 * time.Second
+	// The pauses between attempts to reach RabbitMQ or PostgreSQL.
+	firstReconnectPause   = 250 * time.Millisecond
+	longestReconnectPause = 5 * time.Second
 
 	// insistFor is how long an instance that insists tries.
 	insistFor = 5 * time.Minute
@@ -39,7 +38,7 @@ func (r *Retrier) Succeeded() { r.since = time.Time{} }
 // cause, wrapped in an ErrUnreachable. If ctx is done, it returns ctx's error.
 func (r *Retrier) Failed(ctx context.Context, cause error) error {
 	if r.since.IsZero() {
-		r.since, r.backoff = time.Now(), Backoff{First: firstRetryPause, Longest: longestRetryPause}
+		r.since, r.backoff = time.Now(), Backoff{First: firstReconnectPause, Longest: longestReconnectPause}
 	}
 	pause := r.backoff.Next()
 	if !r.Insist || time.Since(r.since)+pause > insistFor {

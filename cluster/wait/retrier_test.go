@@ -35,10 +35,10 @@ func TestRetrier(t *testing.T) {
 				return errDown
 			})
 			total := time.Since(start)
-			if !errors.Is(err, ErrUnreachable) || total > insistFor || total < insistFor-longestRetryPause {
+			if !errors.Is(err, ErrUnreachable) || total > insistFor || total < insistFor-longestReconnectPause {
 				t.Errorf("%v after %v", err, total)
 			}
-			if longest > longestRetryPause || longest < longestRetryPause/2 || attempts < 60 || attempts > 130 {
+			if longest > longestReconnectPause || longest < longestReconnectPause/2 || attempts < 60 || attempts > 130 {
 				t.Errorf("%d attempts, the longest pause %v", attempts, longest)
 			}
 		})
@@ -58,7 +58,7 @@ func TestRetrier(t *testing.T) {
 			}
 			start := time.Now()
 			r.Failed(t.Context(), errDown)
-			if pause := time.Since(start); pause > firstRetryPause {
+			if pause := time.Since(start); pause > firstReconnectPause {
 				t.Errorf("the first pause after a success is %v", pause)
 			}
 		})

@@ -6,11 +6,11 @@ import (
 )
 
 const (
-	// firstRetryPause is the pause after which held-back notifications of a user are
-	// sent again. It doubles up to longestRetryPause each time that one is refused
+	// firstHeldBackPause is the pause after which held-back notifications of a user are
+	// sent again. It doubles up to longestHeldBackPause each time that one is refused
 	// again, because each attempt repeats the notification for the other subscribers.
-	firstRetryPause   = retryEvery
-	longestRetryPause = 30 * time.Second
+	firstHeldBackPause   = retryEvery
+	longestHeldBackPause = 30 * time.Second
 )
 
 // heldBack has the users with notifications that are held back: the broker has refused
@@ -35,7 +35,7 @@ func (h *heldBack) add(user int64, now time.Time) (first bool) {
 	defer h.mu.Unlock()
 	first = len(h.users) == 0
 	if h.users[user] == nil {
-		h.users[user] = &heldBackUser{pause: firstRetryPause, next: now}
+		h.users[user] = &heldBackUser{pause: firstHeldBackPause, next: now}
 	}
 	h.users[user].skipped++
 	return first
@@ -92,7 +92,7 @@ func (h *heldBack) update(due map[int64]int, r *sweepResult, now time.Time) {
 		case u == nil:
 		case refused:
 			u.next = now.Add(u.pause)
-			u.pause = min(2*u.pause, longestRetryPause)
+			u.pause = min(2*u.pause, longestHeldBackPause)
 		case !found && u.skipped == skipped:
 			delete(h.users, user)
 		}
@@ -101,6 +101,6 @@ func (h *heldBack) update(due map[int64]int, r *sweepResult, now time.Time) {
 		return
 	}
 	for _, u := range h.users {
-		u.pause, u.next = firstRetryPause, now
+		u.pause, u.next = firstHeldBackPause, now
 	}
 }

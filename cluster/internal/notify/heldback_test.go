@@ -44,7 +44,7 @@ func TestHeldBack(t *testing.T) {
 		if due := h.due(now); len(due) > 0 {
 			t.Errorf("due at once after a refusal: %v", due)
 		}
-		now = now.Add(longestRetryPause)
+		now = now.Add(longestHeldBackPause)
 		attempt(&h, now, map[int64]bool{1: false, 2: true}, 1)
 		if due := h.due(now); len(due) != 2 {
 			t.Errorf("due after one was accepted: %v", due)

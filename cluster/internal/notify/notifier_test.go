@@ -216,7 +216,7 @@ func TestRefused(t *testing.T) {
 		s.wantPublished("3")
 		s.wantLeft(1, 2)
 		s.outbox.ConfirmNotifications(1) // an operator has deleted it
-		time.Sleep(2 * longestRetryPause)
+		time.Sleep(2 * longestHeldBackPause)
 		s.wantPublished("2")
 		s.wantLeft()
 	})

@@ -28,13 +28,9 @@ const (
 	// transaction has to take only a fraction of postgres.AttemptTimeout.
 	maxGroupBytes = 256 << 10
 
-	// The pauses of a pending write that other transactions block.
-	firstPostponement   = 10 * time.Millisecond
-	longestPostponement = 250 * time.Millisecond
-
 	// The pauses between attempts while the database is unreachable.
-	firstRetryPause   = 20 * time.Millisecond
-	longestRetryPause = time.Second
+	firstAttemptPause   = 20 * time.Millisecond
+	longestAttemptPause = time.Second
 )
 
 var (

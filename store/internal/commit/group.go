@@ -21,7 +21,7 @@ func (c *Committer) commitGroup(group []*pending) {
 		c.commitGroup(uncached)
 		return
 	}
-	backoff := wait.Backoff{First: firstRetryPause, Longest: longestRetryPause}
+	backoff := wait.Backoff{First: firstAttemptPause, Longest: longestAttemptPause}
 	for {
 		group = c.completeAbandoned(group)
 		if len(group) == 0 {
@@ -178,17 +178,6 @@ func (c *Committer) commitAlone(p *pending) {
 		c.soloSlots <- struct{}{}
 		defer func() { <-c.soloSlots }()
 		c.commitGroup([]*pending{p})
-	})
-}
-
-// postpone queues a pending write again after a pause.
-func (c *Committer) postpone(p *pending) {
-	pause := p.backoff.Next()
-	c.running.Go(func() {
-		wait.For(c.closing, pause) // if the store closes, Put returns an error
-		if err := c.queue.Put(p.ctx, p); err != nil {
-			c.advance(p, commitstate.Event{Result: commitstate.Abandoned}, err)
-		}
 	})
 }
 
