@@ -1,6 +1,11 @@
 package actor
 
-import "github.com/google/uuid"
+import (
+	"bytes"
+	"encoding/json"
+
+	"github.com/google/uuid"
+)
 
 // A Notification tells subscribers about a committed change.
 type Notification struct {
@@ -37,4 +42,41 @@ func deleteNotification(id int64) Notification {
 
 func newNotification(key string, body map[string]any, secret bool) Notification {
 	return Notification{RoutingKey: key, Body: encodeJSON(body), HasTokens: secret}
+}
+
+// encodeJSON encodes v, which must consist of strings, integers, maps, lists and
+// operations. It escapes only what JSON requires: encoding/json also escapes <, >, &,
+// U+2028 and U+2029, for use in web pages, and makes them up to six times as long.
+func encodeJSON(v any) []byte {
+	var buf bytes.Buffer
+	e := json.NewEncoder(&buf)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic(err) // such values always encode
+	}
+	return unescapeSeparators(bytes.TrimSuffix(buf.Bytes(), []byte("\n")))
+}
+
+// unescapeSeparators replaces the escapes of U+2028 and U+2029 in b by the characters.
+// It works in place, because a character is shorter than its escape.
+func unescapeSeparators(b []byte) []byte {
+	i := bytes.Index(b, []byte(`\u202`))
+	if i < 0 {
+		return b
+	}
+	i = bytes.IndexByte(b, '\\') // a backslash before i may itself be escaped
+	short := b[:i]
+	for i < len(b) {
+		switch {
+		case bytes.HasPrefix(b[i:], []byte(`\u2028`)):
+			short, i = append(short, "\u2028"...), i+6
+		case bytes.HasPrefix(b[i:], []byte(`\u2029`)):
+			short, i = append(short, "\u2029"...), i+6
+		case b[i] == '\\':
+			short, i = append(short, b[i], b[i+1]), i+2
+		default:
+			short, i = append(short, b[i]), i+1
+		}
+	}
+	return short
 }
