@@ -78,7 +78,7 @@ func MemberIDOf(m ownership.Member) MemberID {
 	return MemberID{Name: m.Name, Start: m.Incarnation.Start, Session: m.Incarnation.Session}
 }
 
-// Member returns the member whose id is i.
+// Member returns the member with the id i.
 func (i MemberID) Member() ownership.Member {
 	return ownership.Member{Name: i.Name, Incarnation: ownership.Incarnation{Start: i.Start, Session: i.Session}}
 }

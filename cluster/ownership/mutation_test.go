@@ -146,7 +146,7 @@ var mutations = []struct {
 }
 
 // The tests find each of the mutations. Each is applied to the source as it is now, so
-// a mutation whose text is no longer in the source fails the test.
+// a mutation fails the test if its text is no longer in the source.
 func TestMutations(t *testing.T) {
 	failed := regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
 	for _, m := range mutations {

@@ -20,8 +20,8 @@ import (
 //
 // A waiting partition becomes starting when its holder grants it. It is claimed again when
 // its holder has released it or is dead or, if no holder is known, after a delay. A
-// partition whose claim failed or whose lease is lost becomes idle instead of waiting if
-// the ring no longer assigns it to this instance. The loss of the connection leads from
+// partition becomes idle instead of waiting after a failed claim or the loss of its lease,
+// if the ring no longer assigns it to this instance. The loss of the connection leads from
 // each phase to idle.
 type phase uint8
 

@@ -18,7 +18,7 @@
 //
 // If a queue is bound twice, with different weights, the first binding counts. The queue
 // loses its bucket when either binding is removed. It gets a bucket again only after both
-// are removed and it is bound anew. So the broker's list of bindings does not always show
+// are removed and it is bound again. So the broker's list of bindings does not always show
 // what the exchange does.
 //
 // # The function

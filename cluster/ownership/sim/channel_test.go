@@ -11,7 +11,7 @@ type channel struct {
 	partition  int
 	epoch      int64
 	writing    bool
-	canceled   bool // takes no more work
+	canceled   bool // takes no further requests
 	closed     bool // has stopped
 	finish     func()
 }

@@ -4,6 +4,6 @@
 //
 // TestHistories runs random histories full of faults and checks the promises of package
 // ownership; TestScripts replays the scripts of testdata; the other tests count how many
-// partitions move and measure for how long nobody serves one. A history depends on its
+// partitions move and measure for how long no instance serves one. A history depends on its
 // seed alone, so a failure can be repeated and traced.
 package sim
