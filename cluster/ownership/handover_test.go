@@ -1,6 +1,7 @@
 package ownership
 
 import (
+	"fmt"
 	"testing"
 	"time"
 )
@@ -56,4 +57,129 @@ func testHandOverLeavesUnasked(t *testing.T) {
 	}
 	expect(t, only[ReportState](got), ReportState{State: Left})
 	expect(t, b.step(LeaveRequested{}))
+}
+
+// newPacing returns a pacing with a rest of at most 50 ms and a window of 8, of which
+// usually 2 are used.
+func newPacing() (*pacing, time.Time) {
+	return &pacing{cfg: &Config{Heartbeat: time.Second, Window: 8}}, time.Unix(100, 0)
+}
+
+func TestPacingLimits(t *testing.T) {
+	t.Run("usual_number", func(t *testing.T) {
+		h, now := newPacing()
+		for n, want := range []bool{false, false, true} {
+			if got := h.limitReached(now); got != want {
+				t.Errorf("with %d hand-overs: limit reached: %v", n, got)
+			}
+			h.begin(n, now)
+		}
+		if h.limitReached(now.Add(50 * time.Millisecond)) {
+			t.Error("slow hand-overs still count for the usual number")
+		}
+	})
+	t.Run("window", func(t *testing.T) {
+		h, now := newPacing()
+		for p := range 8 {
+			h.begin(p, now)
+		}
+		if now = now.Add(time.Hour); !h.limitReached(now) {
+			t.Error("the window is exceeded")
+		}
+		h.end(3)
+		if h.limitReached(now) {
+			t.Error("an ended hand-over still counts")
+		}
+	})
+	t.Run("rest", func(t *testing.T) {
+		h, now := newPacing()
+		h.rest(now, 20*time.Millisecond)
+		h.rest(now, 5*time.Millisecond) // the longer rest counts
+		if got, want := h.nextAt(), now.Add(40*time.Millisecond); !got.Equal(want) {
+			t.Errorf("the rest ends at %v, want %v", got, want)
+		}
+		h.rest(now, time.Minute)
+		if got, want := h.nextAt(), now.Add(50*time.Millisecond); !got.Equal(want) {
+			t.Errorf("the longest rest ends at %v, want %v", got, want)
+		}
+	})
+}
+
+func TestPacingQueue(t *testing.T) {
+	h, now := newPacing()
+	h.rest(now, 10*time.Millisecond)
+	if wake := h.wakeAt(now); !wake.IsZero() {
+		t.Errorf("without queued hand-overs, a tick is due at %v", wake)
+	}
+	h.queued = true
+	rested := now.Add(20 * time.Millisecond)
+	if wake := h.wakeAt(now); !wake.Equal(rested) {
+		t.Errorf("a tick is due at %v, want %v", wake, rested)
+	}
+	if h.takeQueued(now) {
+		t.Error("queued hand-overs go on during the rest")
+	}
+	if !h.takeQueued(rested) || h.takeQueued(rested) {
+		t.Error("queued hand-overs go on never, or twice")
+	}
+}
+
+// Two members may each learn that the other is gone, although both are alive. They must
+// not work without each other until each has forgotten the other.
+func TestMutuallyGone(t *testing.T) {
+	now := time.Unix(1000, 0)
+	var cores []*Core
+	sessions := []int64{1, 1, 1}
+	for i := range sessions {
+		cfg := DefaultConfig()
+		cfg.Name, cfg.Start, cfg.Partitions, cfg.QueueType, cfg.Seed = fmt.Sprint("i", i), 1, 8, "quorum", uint64(i+1)
+		c, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cores = append(cores, c)
+	}
+	var sent []Message
+	var do func(i int, commands []Command)
+	do = func(i int, commands []Command) {
+		for _, command := range commands {
+			switch command := command.(type) {
+			case Broadcast:
+				sent = append(sent, command.Message)
+			case Reconnect:
+				sessions[i]++
+				do(i, cores[i].Step(now, Disconnected{}))
+				do(i, cores[i].Step(now, Connected{Session: sessions[i]}))
+			}
+		}
+	}
+	pass := func(d time.Duration) {
+		for end := now.Add(d); now.Before(end); now = now.Add(5 * time.Millisecond) {
+			messages := sent
+			sent = nil
+			for i, c := range cores {
+				for _, m := range messages {
+					do(i, c.Step(now, MessageReceived{Message: m}))
+				}
+				do(i, c.Step(now, Tick{}))
+			}
+		}
+	}
+	for i, c := range cores {
+		do(i, c.Step(now, Connected{Session: sessions[i]}))
+	}
+	pass(3 * time.Second)
+	for i, c := range cores {
+		for j := range cores {
+			if i != j {
+				do(i, c.Step(now, MemberGone{Member: Member{Name: fmt.Sprint("i", j), Incarnation: Incarnation{Start: 1, Session: 1}}}))
+			}
+		}
+	}
+	pass(3 * time.Second)
+	for i, c := range cores {
+		if ring := c.Status().Ring; len(ring) != len(cores) {
+			t.Errorf("%d sees %v", i, ring)
+		}
+	}
 }

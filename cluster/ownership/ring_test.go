@@ -2,6 +2,9 @@ package ownership
 
 import (
 	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
@@ -101,5 +104,133 @@ func testRingApply(t *testing.T) {
 	expect(t, r.owners, Assign([]string{"a", "b"}, 4)...)
 	if !r.applyAt.IsZero() {
 		t.Errorf("the ring changes again at %v", r.applyAt)
+	}
+}
+
+func names(n int) []string {
+	var names []string
+	for i := range n {
+		names = append(names, fmt.Sprintf("ident-%d", i))
+	}
+	return names
+}
+
+func TestTable(t *testing.T) {
+	t.Run("same_everywhere", testTableSameEverywhere)
+	t.Run("no_history", testTableNoHistory)
+	t.Run("moves_little", testTableMovesLittle)
+}
+
+// Different builds have to agree on the table. If this fails, either undo the change or
+// raise TableVersion, so that the two builds do not work together.
+func testTableSameEverywhere(t *testing.T) {
+	sum := fnv.New64a()
+	for _, partitions := range []int{1, 2, 7, 64, 1024} {
+		for _, members := range []int{1, 2, 3, 10, 30} {
+			fmt.Fprintln(sum, partitions, members, Assign(names(members), partitions))
+		}
+	}
+	const version, want = 1, uint64(0xbd2e438d5070daf2)
+	if got := sum.Sum64(); TableVersion != version || got != want {
+		t.Errorf("table version %d has the sum %#x; version %d had %#x", TableVersion, got, version, want)
+	}
+}
+
+// Any number of members can share any number of partitions: each partition has an
+// owner, and no owner has more than a quarter above the average.
+func TestAssign(t *testing.T) {
+	for _, partitions := range []int{1, 2, 10, 64, 271} {
+		for _, n := range []int{1, 2, 3, 4, 7, 30} {
+			owners := Assign(names(n), partitions)
+			load := make(map[string]int)
+			for _, owner := range owners {
+				load[owner]++
+			}
+			most := (5*partitions + 4*n - 1) / (4 * n) // 1.25 of the average, rounded up
+			for owner, partitions := range load {
+				if !slices.Contains(names(n), owner) || partitions > most {
+					t.Errorf("%d partitions, %d members: %q has %d", len(owners), n, owner, partitions)
+				}
+			}
+			if len(owners) != partitions {
+				t.Errorf("%d owners for %d partitions", len(owners), partitions)
+			}
+		}
+	}
+	if got := Assign(nil, 3); !slices.Equal(got, []string{"", "", ""}) {
+		t.Errorf("without members: %q", got)
+	}
+	if got := Assign(names(2), 0); got != nil {
+		t.Errorf("without partitions: %q", got)
+	}
+	members := []string{"c", "a", "b", "a", "c"}
+	if got, want := Assign(members, 64), Assign([]string{"a", "b", "c"}, 64); !slices.Equal(got, want) {
+		t.Error("order and repetitions matter")
+	}
+	if !slices.Equal(members, []string{"c", "a", "b", "a", "c"}) {
+		t.Error("the arguments are changed")
+	}
+}
+
+// A table that has had other members assigns like a new one.
+func testTableNoHistory(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 1))
+	const partitions = 100
+	table, all := NewTable(partitions), names(12)
+	slices.Sort(all)
+	for range 50 {
+		var members []string
+		for _, name := range all {
+			if random.IntN(2) == 0 {
+				members = append(members, name)
+			}
+		}
+		if got, want := table.Assign(members), Assign(members, partitions); !slices.Equal(got, want) {
+			t.Fatalf("%v: %v, not %v", members, got, want)
+		}
+	}
+}
+
+// A member that joins or leaves moves about its share of the partitions, and few
+// between the other members.
+func testTableMovesLittle(t *testing.T) {
+	const partitions = 1024
+	for _, n := range []int{2, 3, 5, 10, 30} {
+		var moved, between, total int
+		before := Assign(names(n), partitions)
+		for left := range min(n, 5) {
+			gone := fmt.Sprintf("ident-%d", left)
+			after := Assign(slices.DeleteFunc(names(n), func(name string) bool { return name == gone }), partitions)
+			for p := range before {
+				total++
+				if before[p] != after[p] {
+					moved++
+					if before[p] != gone {
+						between++
+					}
+				}
+			}
+		}
+		ideal, share := 1/float64(n), float64(moved)/float64(total)
+		t.Logf("%3d members: one of them leaves, and %4.1f %% move; the ideal is %4.1f %%; %.1f %% between others",
+			n, 100*share, 100*ideal, 100*float64(between)/float64(total))
+		if share > 1.25*ideal+0.03 {
+			t.Errorf("%d members: %.1f %% of the partitions move", n, 100*share)
+		}
+	}
+}
+
+func BenchmarkTable(b *testing.B) {
+	for _, n := range []int{3, 10, 200} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			all := names(n)
+			slices.Sort(all)
+			table := NewTable(1024)
+			table.Assign(all)
+			for b.Loop() {
+				table.Assign(all[1:])
+				table.Assign(all)
+			}
+		})
 	}
 }
