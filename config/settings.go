@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,7 +31,12 @@ func (s setting) section() string { return s.name[:strings.LastIndexByte(s.name,
 // settings returns all settings in the order of the reference. Their values go to
 // the fields of c.
 func (c *Config) settings() []setting {
-	db, pg, mq := &c.Database, &c.Database.Postgres, &c.AMQP
+	return slices.Concat(c.databaseSettings(), c.amqpSettings(), c.clusterSettings(), c.actorSettings(),
+		c.limitSettings(), c.otherSettings())
+}
+
+func (c *Config) databaseSettings() []setting {
+	db, pg := &c.Database, &c.Database.Postgres
 	return []setting{
 		{name: "database.encryption_key", required: true, kind: keyList{&db.EncryptionKeys},
 			help: "The Fernet key that encrypts access tokens in the database: 32 bytes in base64, base64url or base32, as `glotpod-ident keygen` prints it. In a list, the first key encrypts and all keys decrypt. A key that is not exact base64, and that Python's Fernet accepts, is used with a warning in the log."},
@@ -55,7 +61,12 @@ func (c *Config) settings() []setting {
 			help: "A PEM file with the CA certificates that verify Postgres, or `system` for the system's certificates."},
 		{name: "database.postgres.max_connections", initial: "10", kind: number{&pg.MaxConnections, 2, 1000},
 			help: "The maximum number of connections to Postgres that this instance opens."},
+	}
+}
 
+func (c *Config) amqpSettings() []setting {
+	mq := &c.AMQP
+	return []setting{
 		{name: "amqp.ssl", initial: "false", kind: flag{&mq.SSL},
 			help: "Whether to use TLS for RabbitMQ. The broker's certificate is always verified."},
 		{name: "amqp.host", initial: "localhost", kind: filled(&mq.Host),
@@ -87,7 +98,11 @@ func (c *Config) settings() []setting {
 			help: "The name that the broker's certificate must contain."},
 		{name: "amqp.prefetch", initial: "256", kind: number{&mq.Prefetch, 1, 65535},
 			help: "The maximum number of requests from the shared queue that are not yet answered; for each partition queue, an eighth of it. More requests wait in the broker."},
+	}
+}
 
+func (c *Config) clusterSettings() []setting {
+	return []setting{
 		{name: "cluster.instance", computed: "the host name",
 			kind: text{&c.Cluster.Instance, "1 to 63 of the characters A–Z a–z 0–9 . _ -", instancePattern.MatchString},
 			help: "The name of this instance. It must be unique among the running instances."},
@@ -96,7 +111,11 @@ func (c *Config) settings() []setting {
 		{name: "cluster.queue_type", initial: QueueQuorum,
 			kind: oneOf(&c.Cluster.QueueType, QueueQuorum, QueueClassic),
 			help: "The type of the partition queues: `quorum` survives the loss of a broker node, `classic` is faster. It must be the same in all instances. It cannot be changed after the first instance of a cluster has started."},
+	}
+}
 
+func (c *Config) actorSettings() []setting {
+	return []setting{
 		{name: "actor.mailbox", initial: "256", kind: number{&c.Actor.Mailbox, 1, 65536},
 			help: "The maximum number of requests that wait for one user in memory. More requests wait in the partition queue; requests taken from that queue do not count. Well below `amqp.prefetch`, the requests of one user cannot keep an instance from accepting requests for other users; but when an instance is killed, requests that wait in the partition queue may be overtaken by later ones."},
 		{name: "actor.read_cache", initial: "true", kind: flag{&c.Actor.ReadCache},
@@ -107,7 +126,11 @@ func (c *Config) settings() []setting {
 			help: "The maximum size of the users in memory in bytes, including 336 bytes of overhead per user. The least recently used users are evicted first."},
 		{name: "actor.idle", initial: "5m", kind: duration{&c.Actor.Idle, time.Second, 24 * time.Hour},
 			help: "How long a user stays in memory without being read or written."},
+	}
+}
 
+func (c *Config) limitSettings() []setting {
+	return []setting{
 		{name: "limits.body_bytes", initial: "1048576", kind: number{&c.Limits.BodyBytes, 1 << 10, 128 << 20},
 			help: "The maximum size of a request's body in bytes."},
 		{name: "limits.depth", initial: "32", kind: number{&c.Limits.Depth, 4, 1000},
@@ -116,7 +139,12 @@ func (c *Config) settings() []setting {
 			help: "The maximum number of values in a request's body."},
 		{name: "limits.in_flight_bytes", initial: "33554432", kind: number{&c.Limits.InFlightBytes, 1 << 20, 16 << 30},
 			help: "The maximum size in bytes of the bodies of all requests in progress. In the worst case a request needs about ten times the size of its body in memory. In addition, up to `amqp.prefetch` bodies wait, and an eighth of that per partition queue."},
+	}
+}
 
+// otherSettings returns the sections with few settings each.
+func (c *Config) otherSettings() []setting {
+	return []setting{
 		{name: "notifications.include_access_tokens", initial: "false", kind: flag{&c.Notifications.IncludeAccessTokens},
 			help: "Whether notifications contain the users' access tokens, in clear text, for every subscriber."},
 
