@@ -85,8 +85,10 @@
 //	cluster/membership.queuedFor = time.Minute                               older messages say nothing new
 //	cluster/membership.quietPeriod = 100 * time.Millisecond                  all members reply to a query within that time after the last one
 //	cluster/membership.requestInterval = time.Second                         a query is repeated if its reply is lost
+//	cluster/ownership.heartbeat = time.Second                                a silent death is noticed within a few of them
 //	cluster/ownership.maxBackoff = 2                                         heartbeats between claims after failures; the partition is not served meanwhile
 //	cluster/ownership.maxDebounces = 4                                       members that keep coming must not delay the ring for ever
+//	cluster/ownership.suspectHeartbeats = 3                                  heartbeats of the broker; it drops a frozen connection in less
 //	cluster/wait.firstReconnectPause = 250 * time.Millisecond                short enough for a restart that takes a second
 //	cluster/wait.insistFor = 5 * time.Minute                                 covers a restart of the broker or a failover of the database
 //	cluster/wait.longestReconnectPause = 5 * time.Second                     bounds how long a server that is back goes unused

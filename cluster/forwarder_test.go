@@ -10,6 +10,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/metrics"
+	"github.com/glotpod/ident/cluster/ownership"
 )
 
 func TestForwarder(t *testing.T) {
@@ -205,7 +206,7 @@ func TestHeartbeat(t *testing.T) {
 	bubble(t, "lost_ends_the_session", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.session.heartbeat.last.Store(time.Now().UnixNano())
 		s.session.running.Go(s.session.watch)
-		limit := suspectAfter(s.session.o)
+		limit := ownership.SuspectAfter(s.session.o.Broker.Heartbeat)
 		time.Sleep(limit - measureEvery)
 		if s.session.ctx.Err() != nil {
 			t.Error("the session has ended early")

@@ -207,16 +207,8 @@ func (i *Instance) ownership() ownership.Config {
 	c.Name, c.Start = i.o.Name, i.o.Start
 	c.Partitions, c.QueueType = i.o.Partitions, i.o.QueueType
 	c.Seed = rand.Uint64()
-	c.SuspectAfter = suspectAfter(i.o)
+	c.SuspectAfter = ownership.SuspectAfter(i.o.Broker.Heartbeat)
 	return c
-}
-
-// suspectAfter returns how long a member may be silent before it is suspected dead. The
-// broker drops a frozen connection within three of its heartbeats. So a member that is
-// suspected has lost its channels.
-func suspectAfter(o Options) time.Duration {
-	c := ownership.DefaultConfig()
-	return max(c.SuspectAfter, 3*o.Broker.Heartbeat+c.Heartbeat)
 }
 
 // stopCause returns the error for which the instance must end, nil if it was asked to.

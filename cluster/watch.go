@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/wait"
 )
 
@@ -121,7 +122,7 @@ func (s *session) checkHealth() {
 	if s.blocked.Load() {
 		s.heartbeat.note()
 		s.forwarder.resetDeadlines()
-	} else if s.heartbeat.age() > suspectAfter(s.o)-measureEvery {
+	} else if s.heartbeat.age() > ownership.SuspectAfter(s.o.Broker.Heartbeat)-measureEvery {
 		s.fail(errHeartbeatLost)
 	}
 	for _, r := range s.forwarder.overdue() {

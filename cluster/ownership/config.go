@@ -18,9 +18,8 @@ type Config struct {
 	// checks, which include the probes of neighbours, run four times as often.
 	Heartbeat time.Duration
 
-	// SuspectAfter is how long a member counts as alive without a message from it. It
-	// should be longer than the broker takes to drop the connection of a frozen client:
-	// then a member has lost its channels before other members take its partitions.
+	// SuspectAfter is how long a member counts as alive without a message from it. The
+	// function [SuspectAfter] says which value to use.
 	SuspectAfter time.Duration
 
 	// Debounce is how long the ring waits for further members after a member has
@@ -38,8 +37,8 @@ type Config struct {
 	// A hand-over also costs the broker and the database work, which delays requests to
 	// other partitions. So usually a quarter of Window is handed over at a time, and
 	// after each hand-over the instance rests for twice as long as the hand-over took.
-	// A hand-over that takes longer than a twentieth of Heartbeat no longer counts for
-	// the quarter. A rest is never longer than that.
+	// When a hand-over has run for a twentieth of Heartbeat, another one may begin
+	// beside it. A rest is never longer than that.
 	Window int
 
 	// MaxMembers is how many member names are remembered, including those that have
@@ -55,15 +54,14 @@ type Config struct {
 	Assign func(names []string) []string
 }
 
-// DefaultConfig returns the values for a nearby broker with an AMQP heartbeat of 1 s.
-// Name, Start, Partitions, QueueType and Seed remain to be set.
+// DefaultConfig returns the values for a nearby broker. Name, Start, Partitions,
+// QueueType, SuspectAfter and Seed remain to be set.
 func DefaultConfig() Config {
 	return Config{
-		Heartbeat:    time.Second,            // a dead member is found after a quarter of it, by a probe
-		SuspectAfter: 3 * time.Second,        // the broker drops a frozen connection after 2 to 3 s
-		Debounce:     300 * time.Millisecond, // longer than the differences between instances that are started together
-		Spacing:      5 * time.Millisecond,   // messages to one member do not wait for it
-		MaxMembers:   1000,
+		Heartbeat:  heartbeat,              // a dead member is found after a quarter of it, by a probe
+		Debounce:   300 * time.Millisecond, // longer than the differences between instances that are started together
+		Spacing:    5 * time.Millisecond,   // messages to one member do not wait for it
+		MaxMembers: 1000,
 	}
 }
 

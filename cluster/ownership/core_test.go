@@ -17,6 +17,7 @@ type bench struct {
 // has claimed all partitions, and has no replies yet.
 func newBench(t *testing.T, partitions int) (*bench, []Claim) {
 	cfg := DefaultConfig()
+	cfg.SuspectAfter = 3 * time.Second
 	cfg.Name, cfg.Start, cfg.Partitions = "b", 10, partitions
 	core, err := New(cfg)
 	if err != nil {
@@ -272,6 +273,7 @@ func TestConfig(t *testing.T) {
 		"no members":     func(c *Config) { c.MaxMembers = 0 },
 	} {
 		cfg := DefaultConfig()
+		cfg.SuspectAfter = 3 * time.Second
 		cfg.Name, cfg.Partitions = "b", 1
 		if _, err := New(cfg); err != nil {
 			t.Fatal(err)

@@ -132,6 +132,7 @@ func TestMutuallyGone(t *testing.T) {
 	sessions := []int64{1, 1, 1}
 	for i := range sessions {
 		cfg := DefaultConfig()
+		cfg.SuspectAfter = 3 * time.Second
 		cfg.Name, cfg.Start, cfg.Partitions, cfg.QueueType, cfg.Seed = fmt.Sprint("i", i), 1, 8, "quorum", uint64(i+1)
 		c, err := New(cfg)
 		if err != nil {

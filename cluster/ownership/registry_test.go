@@ -20,6 +20,7 @@ func TestRegistry(t *testing.T) {
 
 func registryConfig() *Config {
 	cfg := DefaultConfig()
+	cfg.SuspectAfter = 3 * time.Second
 	cfg.Window = 2
 	return &cfg
 }

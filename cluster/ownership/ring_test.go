@@ -34,6 +34,7 @@ func testRingDebounceEnds(t *testing.T) {
 
 func ringConfig() *Config {
 	cfg := DefaultConfig()
+	cfg.SuspectAfter = 3 * time.Second
 	cfg.Partitions, cfg.Assign = 4, NewTable(4).Assign
 	return &cfg
 }

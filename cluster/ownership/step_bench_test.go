@@ -75,6 +75,7 @@ func benchmarkMessage(core *Core, n int, seq int64) Message {
 
 func newBenchmarkCore(b *testing.B) (*Core, time.Time) {
 	cfg := DefaultConfig()
+	cfg.SuspectAfter = 3 * time.Second
 	cfg.Name, cfg.Start, cfg.Partitions = "b", 10, 1024
 	core, err := New(cfg)
 	if err != nil {

@@ -140,6 +140,7 @@ func TestCoordinator(t *testing.T) {
 	t.Run("status_ends_with_run", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			cfg := ownership.DefaultConfig()
+			cfg.SuspectAfter = 3 * time.Second
 			cfg.Name, cfg.Start, cfg.Partitions = "one", 1, 1
 			c, err := New(cfg, &fakeStore{}, zaptest.NewLogger(t), nil)
 			if err != nil {

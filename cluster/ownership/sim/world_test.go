@@ -85,6 +85,7 @@ func (w *world) open() {
 // config returns the configuration of an instance.
 func (w *world) config(name string, start int64) ownership.Config {
 	cfg := ownership.DefaultConfig()
+	cfg.SuspectAfter = 3 * time.Second
 	cfg.Name, cfg.Start = name, start
 	cfg.Partitions, cfg.QueueType = w.setting.partitions, "quorum"
 	cfg.Seed = w.random.Uint64()
