@@ -45,9 +45,12 @@
 //   - ownership: the decisions about partitions, without I/O.
 //   - partition: how user ids and routing keys map to partitions.
 //   - internal/coordinate: the coordinator.
-//   - internal/consume, internal/notify, internal/topology, internal/tracing: consumers,
-//     notifications, exchanges and queues, trace contexts.
-//   - internal/metrics, internal/userid: metrics, sealed ids of new users.
+//   - internal/consume: consumers of queues, and their acknowledgements.
+//   - internal/notify: sending notifications.
+//   - internal/topology: declaring and binding exchanges and queues.
+//   - internal/tracing: trace contexts in the headers of messages.
+//   - internal/metrics: what an instance counts and measures.
+//   - internal/userid: the sealed ids of new users.
 //   - internal/integration: tests over a real broker and a real database.
 //   - internal/batchqueue, wait, throttle: small helpers.
 //
@@ -80,7 +83,7 @@
 //	cluster/internal/consume.TestBacklogKeepsItsOrder
 //	cluster.TestHandOver/ends_the_lease_after_the_last_request
 //
-// I4, no stale read. A read after a write was replied to contains that write.
+// I4, no stale read. A read that begins after the reply to a write shows that write.
 //
 //	actor.TestCache
 //	actor.TestModel

@@ -65,7 +65,10 @@ type forwarder struct {
 // unconfirmed is what the broker has not confirmed of one partition.
 type unconfirmed struct {
 	forwards int
-	since    time.Time // the last confirmation, or the first forward after there were none
+
+	// since is when the broker last confirmed one; if there were none before, when the
+	// oldest was sent.
+	since time.Time
 }
 
 // A forward is a request that is being forwarded.
@@ -190,8 +193,8 @@ func (f *forwarder) overdue() (requests []*request) {
 	return requests
 }
 
-// resetDeadlines makes no partition overdue for another confirmTimeout. It is called
-// while the broker blocks the connection, and so confirms nothing.
+// resetDeadlines starts confirmTimeout anew for all partitions, so that none becomes
+// overdue before it has passed. It is called while the broker blocks the connection, and so confirms nothing.
 func (f *forwarder) resetDeadlines() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -8,18 +8,22 @@
 // # Writing
 //
 // Pending writes share transactions (group commit). While one group is being committed,
-// the next one fills. A group takes one or two round trips, however many writes it has.
+// the next one fills. A group takes one to three round trips, or four if the cached users
+// were out of date, however many writes it has.
 //
 // Pending writes to one user share a transaction too. Each write decides on what the one
 // before it has left, and the user's rows are written once, as the last write leaves them.
-// Each write has its own recorded outcome, notification and row of ident_audit. A write is
-// committed alone if it could fail and others would fail with it: one that gives the user
-// another email or service id. So is a write that creates or deletes a user.
+// Each write has its own recorded outcome, notification and row of ident_audit. A write
+// does not share a transaction with other writes to its user if its failure would make them
+// fail, or if no write can follow it. Such a write gives the user another email or service
+// id, or creates or deletes the user.
 //
 // There are two ways to commit a group.
 //
 // If users have to be read, it takes two round trips. The first one locks and reads the
-// users' rows. Then the writes decide. The second one writes the results and commits.
+// users' rows. Then the writes decide. The second one writes the results and commits. A
+// third one stands between them if a patch gives a user another email or service id: it
+// finds out whether these have an owner.
 // Since a write decides on locked rows, it never overwrites what another program has
 // written to the rows of a user or of its services meanwhile.
 //
@@ -36,8 +40,7 @@
 //
 // The statements that write are in the same round trip, and do nothing unless all
 // preconditions hold. If they do not, the group is committed by reading its users, which
-// takes two round trips more, and another one if a patch gives a user another email or
-// service id. The version of a row is its xmin, which PostgreSQL sets to the id of the
+// takes two or three round trips more. The version of a row is its xmin, which PostgreSQL sets to the id of the
 // transaction that has written the row.
 //
 // Each transaction also commits, for each write: its outcome under the request id, so that
@@ -54,8 +57,8 @@
 // # Fencing
 //
 // Each write comes with a lease: a partition, and the epoch under which the caller owns
-// it. No write is committed under a lease that has ended. Two transactions guarantee that
-// together:
+// it. No write is committed under a lease that has ended. Two kinds of transaction, a group
+// of writes and a claim, lock the same partitions and so guarantee that:
 //
 //	a group of writes                        a claim
 //	lock its partitions, shared              lock its partitions, exclusively

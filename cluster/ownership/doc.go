@@ -36,10 +36,11 @@
 // claim names. That epoch comes from the table's latest refusal of a claim, never from
 // what the instance remembers of its own leases. And the holder has to be dead:
 //
-//   - the broker has reported that its exclusive queue is gone, or it has said that it left;
-//   - a newer incarnation of its name is known;
-//   - no message of it has come for Config.SuspectAfter; or
-//   - it is an incarnation of this instance under which nothing runs.
+//   - the broker has reported that the holder's exclusive queue is gone, or the holder has
+//     said that it leaves;
+//   - a newer incarnation of the holder is known;
+//   - no message of the holder has come for Config.SuspectAfter; or
+//   - the holder is an earlier session or run of this instance, which has ended.
 //
 // # Members
 //
@@ -80,8 +81,8 @@
 // Until the new owner asks for it, the old owner serves the partition, also if it drains or
 // leaves. The new owner asks for a few partitions at a time. The old owner hands them over
 // one after another (of more than 64 partitions, a few at a time) with a rest after each.
-// So no partition that moves waits for many others while no instance serves it, and
-// partitions that do not move are served as before.
+// So a partition that moves is without an owner only for a short time: it does not wait for
+// the others. Partitions that do not move are served as before.
 //
 // Every message may be lost. A wish is repeated with each heartbeat; a periodic survey of
 // the epoch table finds everything else. If a new owner has missed its grant, it asks again,
@@ -157,7 +158,7 @@
 //   - Members probe neighbours instead of each other. Cost: the death of several neighbours
 //     at once is found a probe later. Why not probe all: the work would grow with the
 //     square of the cluster.
-//   - Newcomers are gathered (Debounce), and deaths are not. Cost: a new instance is idle
-//     for some 300 ms. Why: instances that start together would otherwise move partitions
+//   - The ring waits for further new members (Debounce). It does not wait after a death.
+//     Cost: a new instance is idle for some 300 ms. Why: instances that start together would otherwise move partitions
 //     several times.
 package ownership

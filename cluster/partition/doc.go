@@ -23,18 +23,18 @@
 //
 // # The function
 //
-// RabbitMQ, from 3.10 at the latest until 4 at least, computes in Erlang
+// RabbitMQ computes in Erlang (tried: 3.10 to 4.3):
 //
 //   - phash2 of the routing key: Bob Jenkins' hash of 1996, known as lookup2
 //     (https://burtleburtle.net/bob/hash/evahash.html), from an initial value
 //     of Erlang's own, and the low 27 bits of it;
-//   - with that seed, the random numbers of Erlang's exs1024: Sebastiano
-//     Vigna's xorshift1024* (https://arxiv.org/abs/1402.6246);
-//   - with these, John Lamping's and Eric Veach's jump consistent hash
+//   - the random numbers of Erlang's exs1024, Sebastiano Vigna's xorshift1024*
+//     (https://arxiv.org/abs/1402.6246), with these 27 bits as the seed;
+//   - with these numbers, John Lamping's and Eric Veach's jump consistent hash
 //     (https://arxiv.org/abs/1406.2294). One partition more, P+1 instead of P, moves
 //     about one user in P+1, and each of these into the new partition.
 //
-// Erlang makes the generator's state from the low 21 bits of the seed. So there are only
+// Erlang makes the generator's state from only the low 21 bits of the seed. So there are only
 // 2,097,152 different sequences of random numbers, and with thousands of partitions some
 // have noticeably more users than others.
 package partition

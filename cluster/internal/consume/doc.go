@@ -8,7 +8,7 @@
 //     [Consumer.FlushAcks] after it. Acknowledgements are sent together, since the broker
 //     handles many at hardly more cost than one. Until then, they count as not
 //     acknowledged: if the instance dies, the requests are delivered again.
-//   - When the broker sends no more deliveries until some are acknowledged, none waits.
+//   - When the prefetch count is used up, all waiting acknowledgements are sent at once.
 //   - A consumer can be cancelled and closed while replies are sent on it; neither costs
 //     the connection.
 //   - A [Pool] keeps open channels, so that a partition that moves does not wait for one.

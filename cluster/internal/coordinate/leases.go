@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// claimTimeout, releaseTimeout and surveyTimeout bound what is done to the epoch table
-	// at a time.
+	// claimTimeout, releaseTimeout and surveyTimeout each bound one call of the
+	// LeaseStore.
 	claimTimeout   = 8 * time.Second
 	releaseTimeout = 5 * time.Second
 	surveyTimeout  = 5 * time.Second
@@ -46,7 +46,7 @@ type leaseEnd struct {
 	done     func()
 }
 
-// claim has a claim made.
+// claim queues a claim.
 func (c *Coordinator) claim(claim ownership.Claim) {
 	c.claimed[claim.Partition].Store(time.Now().UnixNano())
 	if claim.Depose == 0 {
@@ -65,7 +65,8 @@ func partitionsField[T any](items []T, partition func(T) int) zap.Field {
 	return zap.Ints("partitions", numbers)
 }
 
-// claimAll makes the claims of a queue, all that wait at a time together.
+// claimAll makes the queued claims; those that wait at the same time go to the store
+// together.
 func (c *Coordinator) claimAll(ctx context.Context, claims *batchqueue.Queue[ownership.Claim]) {
 	for batch := range claims.Batches(ctx) {
 		results := c.claimBatch(ctx, batch)
@@ -115,8 +116,8 @@ func (c *Coordinator) releaseAll(ctx context.Context) {
 	}
 }
 
-// endLeases ends the leases of partitions that were handed over, all that wait at a time
-// together.
+// endLeases ends the leases of partitions that were handed over; those that wait at the
+// same time go to the store together.
 func (c *Coordinator) endLeases(ctx context.Context) {
 	for batch := range c.leaseEnds.Batches(ctx) {
 		var all []ownership.HandOver

@@ -46,8 +46,8 @@ func (n *Notifier) retryHeldBack(ctx context.Context) error {
 	return nil
 }
 
-// sendOverdue sends overdue notifications, and counts them. Those of users that are held
-// back only count: they have their own times.
+// sendOverdue sends overdue notifications, and counts them. Held-back notifications are
+// only counted here; retryHeldBack sends them.
 func (n *Notifier) sendOverdue(ctx context.Context) error {
 	overdue := 0
 	r, err := n.sweep(ctx, overdueAge, func(user int64) bool {

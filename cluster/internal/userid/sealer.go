@@ -7,9 +7,9 @@ import (
 	"encoding/binary"
 )
 
-// A Sealer has the keys that only the instances of a cluster know. A seal proves
-// that an instance has reserved the id of a new user, and not the client that published
-// the request. The first key seals; all keys verify.
+// A Sealer has the keys that only the instances of a cluster know. A seal proves that the
+// id of a new user comes from an instance. A client cannot make a valid seal. The first key
+// seals; all keys verify.
 type Sealer [][]byte
 
 const sealSize = 16 // bytes

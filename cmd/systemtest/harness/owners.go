@@ -34,8 +34,8 @@ func (s *Site) Owners(t *testing.T) (owners []Lease) {
 	return owners
 }
 
-// AwaitStableOwners waits until these instances own all partitions, each at least one,
-// and neither the owners change nor steady returns false for a while.
+// AwaitStableOwners waits until these instances own all partitions, each at least one, and
+// until, for stableFor, the owners have not changed and steady has returned true.
 func (s *Site) AwaitStableOwners(t *testing.T, instances []string, steady func() bool) []Lease {
 	t.Helper()
 	var last []Lease
@@ -91,7 +91,7 @@ func CountOwned(owners []Lease, instance string) (n int) {
 	return n
 }
 
-// An Lease is a row of the table of who owns which partition.
+// A Lease is a row of the table ident_partitions.
 type Lease struct {
 	Holder   string
 	Epoch    int64

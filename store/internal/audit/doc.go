@@ -2,8 +2,8 @@
 // ident_audit ([Maintainer]).
 //
 // The table has a partition for each day, and ident_audit_rest for the rows of other days. An
-// instance creates the partitions of the next 7 days, drops those that are older than they must be
-// kept, and indexes the days that are over.
+// instance creates the partitions of the next 7 days, drops those that no longer have
+// to be kept, and indexes the days that are over.
 //
 // # Design decisions and what they cost
 //
@@ -15,6 +15,6 @@
 //     for the changes of one user reads the whole current day.
 //   - A missing partition is no reason to refuse a write. ident_audit_rest takes the row; its old rows
 //     are deleted in small steps.
-//   - All instances try, and an advisory lock lets one work at a time. There is no leader that could
-//     be missing.
+//   - All instances try to maintain the table; an advisory lock lets one at a time do it. There is no
+//     leader that could be missing.
 package audit

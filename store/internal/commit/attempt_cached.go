@@ -56,9 +56,9 @@ func (c *Committer) attemptOnCached(group []*pending) (committed int, err error)
 }
 
 // decideOnCached has each write decide on the cached user, or on what the write before it
-// has made of the user. It plans the changes and adds what they assume to required. Those
-// pending writes are left out that it does not come to, or that want an email or service
-// id which another one wants.
+// has made of the user. It plans the changes and adds what they assume to required. It
+// leaves out the pending writes that do not fit, and those that want the same email or
+// service id as an earlier one.
 func (a *attempt) decideOnCached(required *preconditions) error {
 	kept := a.group[:0]
 	deadline := time.Now().Add(decideGroupFor)

@@ -72,7 +72,7 @@ type Metrics struct {
 // The values of the label path: how a group of writes was committed.
 const (
 	pathKnown = "known" // in one round trip, because all its users were cached
-	pathRead  = "read"  // in two or three, because users had to be read
+	pathRead  = "read"  // in two or three round trips, because users had to be read
 )
 
 // A Committer commits writes in groups. It is safe for concurrent use.

@@ -19,8 +19,8 @@
 //
 //   - Each event has exactly one transition, in each state.
 //   - A pending write is never given up while an earlier attempt may still be committed.
-//   - After a failure that is not certain to be its own, a pending write leaves its
-//     group, so that it delays no other one. If several writes to the user were in
+//   - If an attempt fails and it is not known which pending write is the cause, each one
+//     leaves the group, so that it delays no other one. If several writes to the user were in
 //     the attempt, the next one has half as many, so that the write which fails is found
 //     in a few attempts.
 //
@@ -65,8 +65,8 @@ const (
 	// an outcome or an error; perhaps others of them have an outcome too.
 	Decided Result = iota
 
-	// LeftOut: the attempt was committed without this pending write, because it was
-	// large enough or took too long.
+	// LeftOut: the attempt was committed without this pending write, because the
+	// attempt was already large enough, or had taken too long.
 	LeftOut
 
 	// Overtaken: the attempt was committed without this pending write, which wants the
@@ -139,7 +139,7 @@ type Progress struct {
 	Patience time.Duration
 }
 
-// A transition leads to state to, or leaves a state that is later than that.
+// A transition raises the state to `to`. If the state is already later, it stays.
 type transition struct {
 	on   Result
 	when func(Progress, Event) bool // nil means always
@@ -147,7 +147,7 @@ type transition struct {
 	then Action
 }
 
-// sameState is never later than the present state.
+// sameState keeps the state: Cached is the first one, so it raises none.
 const sameState = Cached
 
 // transitions has the rules. If the conditions of several rules for a result hold, the first

@@ -1,8 +1,8 @@
 // Package foreign notices when another program writes to the users.
 //
-// Triggers of the database notify the channel ident_foreign of each write to users and services,
-// except by sessions with the application name of an instance. They notify it also of rows
-// that are replicated from another database. A [Watcher] listens.
+// Triggers notify the channel ident_foreign of each write to users and services by a session
+// whose application name is not ours. They also notify of rows replicated from another
+// database. A [Watcher] listens.
 //
 // # Design decisions and what they cost
 //

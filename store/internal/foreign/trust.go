@@ -2,7 +2,7 @@ package foreign
 
 import "time"
 
-// A trust is the state of a Watcher: whether no foreign write is to be expected.
+// A trust is the state of a Watcher: whether the cached users may be trusted.
 type trust struct {
 	changed func(bool) // called when trusted changes
 	trusted bool

@@ -14,9 +14,9 @@
 //     of its own. The price: a process that dies in between leaves confirmed
 //     notifications behind, and the next holder publishes them again. Subscribers
 //     receive each notification at least once.
-//   - A release of a partition deletes everything that is confirmed, also what another
-//     transaction is just deleting ([Outbox.RemoveAll]). Otherwise the next holder could
-//     find confirmed rows whenever that other transaction fails.
+//   - A release of a partition deletes all confirmed rows ([Outbox.RemoveAll]). It deletes
+//     also the rows that another transaction is deleting at the moment: if that one
+//     fails, they would stay, and the next holder would find them.
 //   - The order of a user's notifications is the order of their ids. Only one member at a
 //     time writes to a partition, so ids of one user ascend in the order of the commits. There
 //     is no order between users.
