@@ -132,7 +132,7 @@
 //	store/internal/reads.maxSearchBytes = 512 << 10                          a tsquery holds twice as much, and lower case may be longer
 //	store/internal/reads.maxSearchWords = 1000                               only the first 1,000 characters of a name are searched
 //	store/internal/reads.maxWordBytes = 2046                                 PostgreSQL leaves longer words out of a tsvector
-//	store/internal/rekey.maxPasses = 5                                       another program may keep sealing with a later key
+//	store/internal/rekey.maxPasses = 5                                       another program may keep encrypting with a later key
 //	store/internal/rekey.maxSampledBytes = 16 << 10                          bounds the memory of the check at the start
 //	store/internal/rekey.maxUnreadableListed = 1000                          a longer list is of no more use
 //	store/internal/rekey.maxUsersLogged = 10                                 a longer log line is of no more use

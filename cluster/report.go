@@ -52,7 +52,7 @@ func (i *Instance) problems(s *session) (problems []string) {
 		problems = append(problems, "users are read from the database each time, since another program writes to it or may do so unnoticed")
 	}
 	if _, heldBack := s.notifier.Backlog(); heldBack > 0 {
-		problems = append(problems, fmt.Sprintf("notifications of %d users are held back: a subscriber's queue takes no more, or no key opens one of them", heldBack))
+		problems = append(problems, fmt.Sprintf("notifications of %d users are held back: a subscriber's queue takes no more, or no key decrypts one of them", heldBack))
 	}
 	return problems
 }
@@ -77,7 +77,7 @@ var (
 	cachedBytesDesc = describe("warm_bytes", "Bytes that the cached users take; actor.warm_bytes is the limit.")
 	cachedReadsDesc = describe("warm_reads_total", "Reads replied to from memory.")
 	trustedDesc     = describe("read_cache_trusted", "1 while users are cached in memory; 0 while another program writes to the tables, or may do so unnoticed.")
-	heldBackDesc    = describe("notifications_held_back_users", "Users whose notifications are held back because a subscriber's queue takes no more, or because no key opens one of them.")
+	heldBackDesc    = describe("notifications_held_back_users", "Users whose notifications are held back because a subscriber's queue takes no more, or because no key decrypts one of them.")
 	pendingDesc     = describe("notifications_pending", "Notifications sent that the broker has not confirmed yet.")
 )
 

@@ -124,7 +124,7 @@ func (s *Store) ConfirmNotifications(ids ...int64) { s.outbox.Confirm(ids...) }
 
 // PendingNotifications returns stored notifications by id, from afterID on, that were
 // committed at least age ago: at most limit, fewer if they are large. They are of the given
-// partitions (nil: of all) or of none. A notification that no key opens has no body.
+// partitions (nil: of all) or of none. A notification that no key decrypts has no body.
 //
 // If the caller holds the partitions and has committed nothing to them yet, repeated calls
 // with age 0 return everything that is not confirmed: no earlier holder can add to it any

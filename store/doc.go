@@ -130,7 +130,7 @@
 //
 // # Secrets
 //
-// Access tokens, and notifications that contain any, are sealed before they become part
+// Access tokens, and notifications that contain any, are encrypted before they become part
 // of a statement. No error and no log line quotes them.
 //
 // # Design decisions and what they cost

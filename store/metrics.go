@@ -53,7 +53,7 @@ func newMetrics() *metrics {
 		Buckets: prometheus.ExponentialBuckets(1, 2, 7),
 	})
 	m.foreign = m.counter("foreign_writes_total", "Writes to the users by other programs that were noticed.")
-	m.unreadable = m.counter("unreadable_tokens_total", "Reads of a user that failed because no key opens an access token. The log has the user's id.")
+	m.unreadable = m.counter("unreadable_tokens_total", "Reads of a user that failed because no key decrypts an access token. The log has the user's id.")
 	m.panics = m.counter("write_panics_total", "Writes that failed because of a bug in the operation. The log has the stack.")
 	m.collections = append(m.collections, m.commits, m.writes, m.failures, m.lookups)
 	return m

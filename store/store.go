@@ -25,7 +25,7 @@ import (
 // A Keyring encrypts access tokens. It is safe for concurrent use.
 type Keyring = keyring.Keyring
 
-// NewKeyring returns a keyring that seals with the first of keys and opens with each of
+// NewKeyring returns a keyring that encrypts with the first of keys and decrypts with each of
 // them. There must be at least one key.
 func NewKeyring(keys ...[32]byte) *Keyring { return keyring.New(keys...) }
 

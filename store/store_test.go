@@ -246,11 +246,11 @@ func testDeleteAlsoIfNoKeyOpensItsToken(t *testing.T) {
 	id := h.CreateUser(1)
 	h.Exec("UPDATE services SET access_token = 'garbage'")
 	if _, err := h.Find(t.Context(), &actor.Lookup{UserID: &id}); err == nil {
-		t.Error("a token that no key opens was read")
+		t.Error("a token that no key decrypts was read")
 	}
 	w := storetest.Request(t, "patch", "m", storetest.Args{"user_id": id, "ops": []any{}})
 	if _, err := storetest.Commit(t.Context(), h, h.Lease, w); err == nil {
-		t.Error("a patch saw a token that no key opens")
+		t.Error("a patch saw a token that no key decrypts")
 	}
 	if n := h.Value("SELECT count(*) FROM ident_requests WHERE code = 'invocation_failed'"); n != int64(0) {
 		t.Error("a failure was recorded as an outcome")

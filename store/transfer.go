@@ -32,7 +32,7 @@ const (
 	Imported     = transfer.Imported     // in a dry run: would be imported
 	AlreadyThere = transfer.AlreadyThere // the same user is stored with the same content
 	Conflicting  = transfer.Conflicting  // with another user, with the stored user, or with new users
-	Unreadable   = transfer.Unreadable   // no key opens a token, or it is missing
+	Unreadable   = transfer.Unreadable   // no key decrypts a token, or it is missing
 )
 
 // MaxImportUsers bounds the users of one call of [Importer.Import]. More gain little.

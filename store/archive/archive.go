@@ -36,7 +36,7 @@ type User struct {
 // An Account is a user's account with another service.
 type Account struct {
 	ID    int64  `json:"id"`
-	Token string `json:"access_token,omitempty"` // sealed; "" if omitted
+	Token string `json:"access_token,omitempty"` // encrypted; "" if omitted
 }
 
 // An End is the last line of an archive.

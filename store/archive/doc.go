@@ -7,7 +7,7 @@
 //	{"end":true,"users":2}
 //
 // The first line identifies the format. With "tokens":"omit" no account has an
-// access_token. Otherwise each account has one, sealed as in the database and never in
+// access_token. Otherwise each account has one, encrypted as in the database and never in
 // clear. The field last_id is the greatest user id when the export began. So an import
 // knows from the first line on which ids are in use. If there is an "after_id", users up to that
 // id were left out.

@@ -65,7 +65,7 @@ func parseUser(text []byte, tokens Tokens, maxField int) (u *User, reason string
 }
 
 // tree returns the user as actor.ParseUser takes it. A token counts as a string, whether
-// sealed or omitted.
+// encrypted or omitted.
 func (l *lineUser) tree() map[string]any {
 	tree := make(map[string]any)
 	if l.Name != nil {

@@ -25,7 +25,7 @@ type Reader struct {
 // Limits bound what a Reader accepts, in bytes.
 type Limits struct {
 	Line  int
-	Field int // of each field. A sealed token counts as the token in it
+	Field int // of each field. An encrypted token counts as the token in it
 }
 
 // NewReader returns a Reader that refuses users beyond the limits.

@@ -121,7 +121,7 @@ func newMemorySite(t *testing.T, changed harness.Settings) *memorySite {
 	s.Settings["log.level"] = "info"
 	s.Settings["cluster.partitions"] = "64"
 	s.instance = s.Serve(t, changed)
-	// All users have the token of a user that was created, which the key opens.
+	// All users have the token of a user that was created, which the key decrypts.
 	s.NewCaller(t).Call(t, "create", map[string]any{"name": "s3cret", "email": "memory@secret.example",
 		"github": map[string]any{"id": 1, "access_token": "s3cret-0123456789abcdef0123456789abcdef"}}).Result(t)
 	s.Exec(t, `INSERT INTO users (id, name, email_address, picture_url)

@@ -6,7 +6,7 @@ import (
 	"github.com/fernet/fernet-go"
 )
 
-// Seal seals text as the Python service did. The key is in base64url.
+// Seal encrypts text as the Python service did. The key is in base64url.
 func Seal(t *testing.T, key, text string) []byte {
 	t.Helper()
 	k, err := fernet.DecodeKey(key)

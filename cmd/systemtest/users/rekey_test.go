@@ -24,7 +24,7 @@ func rekey(t *testing.T, s *harness.Site, keys harness.Settings, args ...string)
 	return status, stdout
 }
 
-// sealedBy says how many access tokens a key opens.
+// sealedBy says how many access tokens a key decrypts.
 func sealedBy(t *testing.T, s *harness.Site, key string) (n int) {
 	t.Helper()
 	rows, err := s.DB.Query(t.Context(), "SELECT access_token FROM services")
@@ -108,7 +108,7 @@ func testRekeyUnderLoad(t *testing.T) {
 		c.Call(t, "patch", harness.Patch(u, op("replace", "/name", u["name"]))).Result(t)
 	}
 	if n := sealedBy(t, s, newKey); n != 40 {
-		t.Errorf("the new key opens %d of 40 tokens", n)
+		t.Errorf("the new key decrypts %d of 40 tokens", n)
 	}
 	if status, _ := rekey(t, s, harness.EncryptionKeys(newKey), "--dry-run"); status != 0 {
 		t.Errorf("with the new key alone, a dry run ended with %d", status)
@@ -149,7 +149,7 @@ func testRekeyInterrupted(t *testing.T) {
 		t.Errorf("then it ended with %d and %+v, after %d: %v", status, report, done, err)
 	}
 	if n := sealedBy(t, s, newKey); n != all {
-		t.Errorf("the new key opens %d of %d", n, all)
+		t.Errorf("the new key decrypts %d of %d", n, all)
 	}
 }
 
@@ -183,11 +183,11 @@ func testRekeyUnreadableTokens(t *testing.T) {
 		t.Errorf("again, it ended with %d and %v, want %v", status, got, want)
 	}
 	if n := sealedBy(t, s, newKey); n != 5 {
-		t.Errorf("the new key opens %d", n)
+		t.Errorf("the new key decrypts %d", n)
 	}
 	s.Settings = s.Settings.With(keys)
 	v := s.Serve(t)
-	const lost = "no key opens some access tokens: their users cannot be read"
+	const lost = "no key decrypts some access tokens: their users cannot be read"
 	harness.Eventually(t, "the instance says so", func() bool { return v.Stderr.Count(lost) == 1 })
 	if !strings.Contains(v.Stderr.String(), `"unreadable":1,"sampled":6,"user_ids":[2]`) {
 		t.Errorf("it does not say whose: %s", v.Stderr.String())

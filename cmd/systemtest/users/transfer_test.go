@@ -150,7 +150,7 @@ func testImportReportsLines(t *testing.T) {
 	const reported = `line 3: conflict: user 2: the user with this id differs in name, email, github
 line 4: conflict: user 3: user 2 has this email
 line 5: conflict: user 4: user 1 has this github account
-line 6: unreadable: user 5: no key opens the access token of its github account
+line 6: unreadable: user 5: no key decrypts the access token of its github account
 line 7: malformed: not JSON, or cut off
 line 8: malformed: longer than 25165824 bytes
 line 10: malformed: email is longer than 2600 bytes

@@ -49,7 +49,7 @@ type Config struct {
 	Keyring               *keyring.Keyring
 	TokensInNotifications bool
 	Audited               bool                          // changes are recorded in ident_audit
-	LogUnreadable         func(userID int64, err error) // logs that no key opens an access token
+	LogUnreadable         func(userID int64, err error) // logs that no key decrypts an access token
 	MaxAlone              int                           // how many pending writes are committed alone at a time
 	Patience              time.Duration                 // see commitstate.Progress
 

@@ -178,7 +178,7 @@ func (pl *plan) addChange(d decided, next *actor.User) (err error) {
 			if d.stored != nil && old != nil && old.AccessToken == account.AccessToken {
 				sealed = d.stored.Tokens[i]
 			} else if sealed, err = pl.planner.keyring.Seal([]byte(account.AccessToken)); err != nil {
-				return fmt.Errorf("sealing an access token: %w", err)
+				return fmt.Errorf("encrypting an access token: %w", err)
 			}
 			pl.accounts.Add(id, service, account.ID, sealed)
 			update.rows[1+i] = true
@@ -195,7 +195,7 @@ func (pl *plan) addNotification(lease partition.Lease, w *actor.Write, n actor.N
 	if n.HasTokens {
 		var err error
 		if body, err = pl.planner.keyring.Seal(body); err != nil {
-			return fmt.Errorf("sealing a notification: %w", err)
+			return fmt.Errorf("encrypting a notification: %w", err)
 		}
 	}
 	pending := actor.PendingNotification{UserID: w.UserID, Partition: lease.Partition, MessageID: uuid.New(),

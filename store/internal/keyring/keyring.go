@@ -8,15 +8,15 @@ import (
 	"github.com/fernet/fernet-go"
 )
 
-// A Keyring seals and opens with a list of keys. It is safe for concurrent use.
+// A Keyring encrypts and decrypts with a list of keys. It is safe for concurrent use.
 type Keyring struct {
 	keys []*fernet.Key
 }
 
-// ErrNoKey means that no key of the keyring opens a sealed value.
-var ErrNoKey = errors.New("no key opens what is sealed")
+// ErrNoKey means that no key of the keyring decrypts an encrypted value.
+var ErrNoKey = errors.New("no key decrypts the value")
 
-// New returns a keyring that seals with the first of keys and opens with each of them.
+// New returns a keyring that encrypts with the first of keys and decrypts with each of them.
 // There must be at least one key.
 func New(keys ...[32]byte) *Keyring {
 	k := new(Keyring)
@@ -27,12 +27,12 @@ func New(keys ...[32]byte) *Keyring {
 	return k
 }
 
-// Seal returns plain as the text of a Fernet token.
+// Seal encrypts plain with the first key and returns the text of a Fernet token.
 func (k *Keyring) Seal(plain []byte) ([]byte, error) {
 	return fernet.EncryptAndSign(plain, k.keys[0])
 }
 
-// A Key says which key of a keyring opens a sealed value.
+// A Key says which key of a keyring decrypts an encrypted value.
 type Key int
 
 const (
@@ -41,7 +41,7 @@ const (
 	LaterKey
 )
 
-// OpenWithKey opens a sealed value of any age and returns which key opened it.
+// OpenWithKey decrypts an encrypted value of any age and returns which key decrypts it.
 func (k *Keyring) OpenWithKey(sealed []byte) (plain []byte, key Key) {
 	if plain := fernet.VerifyAndDecrypt(sealed, 0, k.keys[:1]); plain != nil {
 		return plain, FirstKey
@@ -52,7 +52,7 @@ func (k *Keyring) OpenWithKey(sealed []byte) (plain []byte, key Key) {
 	return nil, NoKey
 }
 
-// Open opens a sealed value of any age. The error is ErrNoKey.
+// Open decrypts an encrypted value of any age. The error is ErrNoKey.
 func (k *Keyring) Open(sealed []byte) ([]byte, error) {
 	plain := fernet.VerifyAndDecrypt(sealed, 0, k.keys)
 	if plain == nil {
@@ -61,8 +61,8 @@ func (k *Keyring) Open(sealed []byte) ([]byte, error) {
 	return plain, nil
 }
 
-// Reseal returns a value sealed with the first key: sealed itself if the first key
-// opens it. The error is ErrNoKey if no key opens it.
+// Reseal returns a value encrypted with the first key: the same value if the first key
+// decrypts it already. The error is ErrNoKey if no key decrypts it.
 func (k *Keyring) Reseal(sealed []byte) ([]byte, error) {
 	plain, key := k.OpenWithKey(sealed)
 	switch key {
@@ -74,8 +74,8 @@ func (k *Keyring) Reseal(sealed []byte) ([]byte, error) {
 	return k.Seal(plain)
 }
 
-// SameContent reports whether two sealed values contain the same. Values that no key
-// opens do not.
+// SameContent reports whether two encrypted values contain the same. Values that no key
+// decrypts do not.
 func (k *Keyring) SameContent(a, b []byte) bool {
 	plainA, errA := k.Open(a)
 	plainB, errB := k.Open(b)

@@ -51,7 +51,7 @@ func TestKeyring(t *testing.T) {
 	})
 }
 
-// BenchmarkSeal seals and opens an access token of the usual length.
+// BenchmarkSeal encrypts and decrypts an access token of the usual length.
 func BenchmarkSeal(b *testing.B) {
 	k := New([32]byte{1}, [32]byte{2})
 	token := []byte("gho_0123456789abcdef0123456789abcdef0123")

@@ -20,6 +20,6 @@
 //   - The order of a user's notifications is the order of their ids. Only one member at a
 //     time writes to a partition, so ids of one user ascend in the order of the commits. There
 //     is no order between users.
-//   - A notification that no key opens is not skipped: later notifications of the same user
+//   - A notification that no key decrypts is not skipped: later notifications of the same user
 //     wait behind it. The alternative, to lose one silently, cannot be repaired.
 package outbox

@@ -22,7 +22,7 @@ type Outbox struct {
 	sink       func(actor.PendingNotification)
 	confirmed  []int64               // ids that are still stored and in no removal
 	removals   map[*Removal]struct{} // under way
-	unreadable map[int64]struct{}    // ids of notifications that no key opens and that were logged
+	unreadable map[int64]struct{}    // ids of notifications that no key decrypts and that were logged
 }
 
 // New returns an outbox without a sink.

@@ -19,7 +19,7 @@ const (
 	ofPartitions = " AND (partition IS NULL OR partition = ANY($5::int[]))"
 
 	// maxUnreadableLogged bounds for how many notifications the outbox logs that no key
-	// opens them. Rekey with DryRun lists all.
+	// decrypts them. Rekey with DryRun lists all.
 	maxUnreadableLogged = 1000
 
 	// sweepEvery bounds how long a confirmed notification stays stored when no commit
@@ -38,7 +38,7 @@ func page(filter string) string {
 
 // Pending returns stored notifications by id, from afterID on, that were committed at
 // least age ago: at most limit, fewer if they are large. They are of the given partitions
-// (nil: of all) or of none. A notification that no key opens has no body.
+// (nil: of all) or of none. A notification that no key decrypts has no body.
 //
 // If the caller holds the partitions and has committed nothing to them yet, repeated
 // calls with age 0 return everything that is not confirmed: no earlier holder can add to

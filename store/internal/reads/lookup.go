@@ -45,7 +45,7 @@ type Reader struct {
 // Metrics are what a Reader measures.
 type Metrics struct {
 	BatchSize  prometheus.Histogram // users looked up in each round trip
-	Unreadable prometheus.Counter   // users with an access token that no key opens
+	Unreadable prometheus.Counter   // users with an access token that no key decrypts
 }
 
 // New returns a reader, which needs goroutines that run Work. The channel stopped is closed
@@ -107,7 +107,7 @@ func (r *Reader) Find(ctx context.Context, keys *actor.Lookup) (*actor.User, err
 	return user, nil
 }
 
-// LogUnreadable logs and counts that no key opens an access token of a user.
+// LogUnreadable logs and counts that no key decrypts an access token of a user.
 func (r *Reader) LogUnreadable(userID int64, err error) {
 	r.metrics.Unreadable.Inc()
 	r.log.Error("access token cannot be read", zap.Int64("user_id", userID), zap.Error(err))

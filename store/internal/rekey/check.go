@@ -31,9 +31,9 @@ const (
 	maxUsersLogged = 10
 )
 
-// Check opens a sample of the access tokens: some hundred, however many there are. It logs
-// an error if no key opens some of them, so that a lost key is noticed before callers need the
-// token. It logs a message if a later key opens some of them: then Run is still to be done.
+// Check decrypts a sample of the access tokens: some hundred, however many there are. It logs
+// an error if no key decrypts some of them, so that a lost key is noticed before callers need the
+// token. It logs a message if a later key decrypts some of them: then Run is still to be done.
 // Check takes 10 s at most. Run with DryRun reads all tokens.
 func (k *Rekeyer) Check(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, sampleTimeout)
@@ -58,12 +58,12 @@ func (k *Rekeyer) Check(ctx context.Context) {
 	if n := len(unreadable); n > 0 {
 		slices.Sort(unreadable)
 		unreadable = slices.Compact(unreadable)
-		k.log.Error("no key opens some access tokens: their users cannot be read",
+		k.log.Error("no key decrypts some access tokens: their users cannot be read",
 			zap.Int("unreadable", n), zap.Int("sampled", len(rows)),
 			zap.Int64s("user_ids", unreadable[:min(len(unreadable), maxUsersLogged)]))
 	}
 	if stale > 0 {
-		k.log.Info("some access tokens are not sealed by the first key: glotpod-ident rekey is to be run",
+		k.log.Info("some access tokens are not encrypted with the first key: glotpod-ident rekey is to be run",
 			zap.Int("stale", stale), zap.Int("sampled", len(rows)))
 	}
 }

@@ -1,4 +1,4 @@
-// Package rekey finds what is sealed in the database, seals it with the first key of the
+// Package rekey finds what is encrypted in the database, encrypts it with the first key of the
 // keyring ([Rekeyer.Run]), and checks a sample of it ([Rekeyer.Check]).
 //
 // # Design decisions and what they cost
@@ -8,7 +8,7 @@
 //     for longer than one statement. The price: rows that change at the same moment, or
 //     that others have locked, are left to another pass.
 //   - There is no record of the progress in the database. A run that is interrupted
-//     begins again, and only reads what is sealed with the first key already.
+//     begins again, and only reads what is encrypted with the first key already.
 package rekey
 
 import (
@@ -32,7 +32,7 @@ type Options struct {
 	// least 1.
 	Batch int
 
-	// Rate is the maximum number of rows that are re-sealed per second. Ten times as many
+	// Rate is the maximum number of rows that are encrypted again per second. Ten times as many
 	// are read. 0 means no limit.
 	Rate int
 
@@ -48,7 +48,7 @@ type Progress struct {
 
 // A Report says what [Rekeyer.Run] did, and what it found in its last pass.
 type Report struct {
-	Done          bool // everything that a key opens is sealed with the first key
+	Done          bool // everything that a key decrypts is encrypted with the first key
 	Passes        int
 	Tokens        Count
 	Notifications Count
@@ -59,11 +59,11 @@ type Report struct {
 type Count struct {
 	Read       int64 // in the last pass
 	Resealed   int64 // in all passes
-	Stale      int64 // of those read in the last pass: still sealed with a later key
-	Unreadable int64 // of those read in the last pass: no key opens them
+	Stale      int64 // of those read in the last pass: still encrypted with a later key
+	Unreadable int64 // of those read in the last pass: no key decrypts them
 }
 
-// An UnreadableToken is the place of a sealed value that no key opens.
+// An UnreadableToken is the place of an encrypted value that no key decrypts.
 type UnreadableToken struct {
 	UserID         int64
 	Service        string // of an access token: "github" or "facebook"; "" for a notification
@@ -71,7 +71,7 @@ type UnreadableToken struct {
 }
 
 const (
-	// maxPasses bounds a run while another program keeps sealing with a later key.
+	// maxPasses bounds a run while another program keeps encrypting with a later key.
 	maxPasses = 5
 
 	maxUnreadableListed = 1000
@@ -85,7 +85,7 @@ const (
 	readsPerWrite = 10
 )
 
-// A Rekeyer works on the sealed values of one database.
+// A Rekeyer works on the encrypted values of one database.
 type Rekeyer struct {
 	pool    *postgres.Pool
 	keyring *keyring.Keyring
@@ -97,15 +97,15 @@ func New(pool *postgres.Pool, keys *keyring.Keyring, log *zap.Logger) *Rekeyer {
 	return &Rekeyer{pool: pool, keyring: keys, log: log}
 }
 
-// Run seals all access tokens, and the notifications in the outbox that contain any, with
-// the first key of the keyring, if another key opens them. It leaves what no key opens. It
-// may be interrupted and repeated at any time: what is sealed with the first key is only
+// Run encrypts all access tokens, and the notifications in the outbox that contain any, with
+// the first key of the keyring, if another key decrypts them. It leaves what no key decrypts. It
+// may be interrupted and repeated at any time: what is encrypted with the first key is only
 // read.
 //
 // The service and any other program may run at the same time. Run never overwrites what
 // they write and locks no row for longer than it takes to write a batch. Rows that others
 // have locked, or add meanwhile, are left to the next pass. Run ends with a pass that finds
-// nothing to do, or after the fifth pass: then some program still seals with a later key.
+// nothing to do, or after the fifth pass: then some program still encrypts with a later key.
 // DryRun makes one pass.
 //
 // When ctx is done, Run finishes the current batch. The report is valid also with an error.
@@ -123,7 +123,7 @@ func (k *Rekeyer) Run(ctx context.Context, o Options) (Report, error) {
 			wait.For(ctx, passPause)
 		}
 		if err := r.pass(ctx); err != nil {
-			return r.report, fmt.Errorf("re-sealing: %w", err)
+			return r.report, fmt.Errorf("encrypting again: %w", err)
 		}
 		if r.report.Done {
 			break
@@ -138,7 +138,7 @@ type run struct {
 	options   Options
 	batchSize int
 	report    Report
-	stale     int       // rows of the current pass that a later key opens
+	stale     int       // rows of the current pass that a later key decrypts
 	ranges    []idRange // of the current pass. Rows that are added later are left to the next
 }
 
@@ -197,12 +197,12 @@ func (r *run) processRange(ctx context.Context, of *idRange) error {
 // A batch is some rows and what was done with them.
 type batch struct {
 	rows       []sealedRow
-	stale      int // rows that a later key opens
+	stale      int // rows that a later key decrypts
 	resealed   int // of these
 	unreadable []sealedRow
 }
 
-// processBatch reads the next rows of a range and re-seals them.
+// processBatch reads the next rows of a range and encrypts them again.
 func (r *run) processBatch(ctx context.Context, of *idRange, from int64) (b batch, err error) {
 	if b.rows, err = r.rekeyer.readPage(ctx, of, from, r.batchSize); err != nil {
 		return b, fmt.Errorf("reading: %w", err)

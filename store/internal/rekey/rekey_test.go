@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { testservers.Main(m) }
 var oldKey, newKey, lostKey = [32]byte{1, 2, 3}, [32]byte{4}, [32]byte{5}
 
 // startStale creates users with two accounts each. Their tokens, also those in the outbox,
-// are sealed with oldKey. It opens a store with newKey as its first key.
+// are encrypted with oldKey. It opens a store with newKey as its first key.
 func startStale(t *testing.T, users int) (h *storetest.Harness, ids []int64) {
 	t.Helper()
 	h = storetest.Start(t, func(o *store.Options) {
@@ -57,7 +57,7 @@ func runRekey(h *storetest.Harness, o store.RekeyOptions) store.RekeyReport {
 	return report
 }
 
-// sealedValues returns all sealed values.
+// sealedValues returns all encrypted values.
 func sealedValues(h *storetest.Harness) string {
 	h.T.Helper()
 	return h.Value(`SELECT coalesce((SELECT string_agg(user_id || sv_name::text || encode(access_token, 'escape') || xmin, ' ' ORDER BY user_id, sv_name) FROM services), '')
@@ -266,7 +266,7 @@ func TestRekeyDuringWrites(t *testing.T) {
 	t.Run("leaves_rows_changed_after_reading", testRekeyDuringWritesLeavesRowsChangedAfterReading)
 }
 
-// While Rekey runs, callers change the tokens, and half of the new tokens are still sealed
+// While Rekey runs, callers change the tokens, and half of the new tokens are still encrypted
 // with the old key.
 func testRekeyDuringWritesOverwritesNothing(t *testing.T) {
 	h, ids := startStale(t, 40)

@@ -8,7 +8,7 @@ import (
 	"github.com/glotpod/ident/store/internal/postgres"
 )
 
-// A sealedRow is a row with a sealed value.
+// A sealedRow is a row with an encrypted value.
 type sealedRow struct {
 	rowKey
 	userID int64
@@ -21,9 +21,9 @@ type rowKey struct {
 	id      int64
 }
 
-// A column holds sealed values. There are two: accessTokens and notificationBodies.
+// A column holds encrypted values. There are two: accessTokens and notificationBodies.
 type column struct {
-	// page selects service, id, user id and sealed value of the rows of service $1 with
+	// page selects service, id, user id and encrypted value of the rows of service $1 with
 	// ids from $2 to $3, by id: at most $4 rows, and no more once they have $5 bytes.
 	page string
 
@@ -82,7 +82,7 @@ func (k *Rekeyer) tokenRanges(ctx context.Context) ([]idRange, error) {
 		FROM unnest(enum_range(NULL::svc_type)) AS e ORDER BY e`)
 }
 
-// allRanges returns the ranges of everything that is sealed.
+// allRanges returns the ranges of everything that is encrypted.
 func (k *Rekeyer) allRanges(ctx context.Context) ([]idRange, error) {
 	tokens, err := k.tokenRanges(ctx)
 	if err != nil {
@@ -118,7 +118,7 @@ func scanSealed(row pgx.CollectableRow) (r sealedRow, err error) {
 	return r, err
 }
 
-// A replacement is a new sealed value for a row.
+// A replacement is a new encrypted value for a row.
 type replacement struct {
 	row sealedRow
 	new []byte

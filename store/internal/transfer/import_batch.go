@@ -28,7 +28,7 @@ const (
 	Imported     ImportOutcome = iota // in a dry run: would be imported
 	AlreadyThere                      // the same user is stored with the same content
 	Conflicting                       // with another user, with the stored user, or with new users
-	Unreadable                        // no key opens a token, or it is missing
+	Unreadable                        // no key decrypts a token, or it is missing
 )
 
 // An importBatch is one attempt to import users.
@@ -133,7 +133,7 @@ func (b *importBatch) planInsert(u *userrows.Stored) {
 	}
 }
 
-// seal returns the rows of a user with tokens that the first key opens, or the reason why
+// seal returns the rows of a user with tokens that the first key decrypts, or the reason why
 // that is impossible.
 func (b *importBatch) seal(u *archive.User) (_ *userrows.Stored, reason string, err error) {
 	s := &userrows.Stored{User: actor.User{ID: u.ID, Name: u.Name, Email: u.Email, PictureURL: u.PictureURL}}
@@ -146,7 +146,7 @@ func (b *importBatch) seal(u *archive.User) (_ *userrows.Stored, reason string, 
 		switch {
 		case a.Token != "":
 			if s.Tokens[i], err = b.keyring.Reseal([]byte(a.Token)); errors.Is(err, keyring.ErrNoKey) {
-				return nil, "no key opens the access token of its " + schema.ServiceNames[service] + " account", nil
+				return nil, "no key decrypts the access token of its " + schema.ServiceNames[service] + " account", nil
 			}
 		case b.emptyTokens:
 			s.Tokens[i], err = b.keyring.Seal(nil)
@@ -154,7 +154,7 @@ func (b *importBatch) seal(u *archive.User) (_ *userrows.Stored, reason string, 
 			return nil, "its " + schema.ServiceNames[service] + " account has no access token", nil
 		}
 		if err != nil {
-			return nil, "", fmt.Errorf("sealing an access token: %w", err)
+			return nil, "", fmt.Errorf("encrypting an access token: %w", err)
 		}
 	}
 	return s, "", nil

@@ -122,7 +122,7 @@ func testImportEachUserHasAResult(t *testing.T) {
 11 conflict: user %d has this email
 12 conflict: user %d has this github account
 13 imported
-14 unreadable: no key opens the access token of its github account
+14 unreadable: no key decrypts the access token of its github account
 15 unreadable: its github account has no access token
 16 imported
 16 there
@@ -229,7 +229,7 @@ func testImportTokensAreSealedWithTheFirstKey(t *testing.T) {
 	if u := h.User(1); u.GitHub.AccessToken != "token-1" {
 		t.Errorf("%+v", u)
 	}
-	// A token that the first key opens stays as it is.
+	// A token that the first key decrypts stays as it is.
 	h.Exec("TRUNCATE users, services")
 	importUsers(h, openImporter(h, store.ImportOptions{}, fresh), again...)
 	if got := exportUsers(h, archive.Sealed); got[0].GitHub.Token != again[0].GitHub.Token {

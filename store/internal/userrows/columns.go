@@ -62,7 +62,7 @@ type Accounts struct {
 	tokens   [][]byte
 }
 
-// Add adds the row of a user's account, with its sealed access token.
+// Add adds the row of a user's account, with its encrypted access token.
 func (c *Accounts) Add(user int64, service string, id int64, token []byte) {
 	c.users = append(c.users, user)
 	c.services = append(c.services, service)

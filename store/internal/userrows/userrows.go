@@ -25,7 +25,7 @@ func AccountOf(u *actor.User, service string) **actor.Account {
 // Services. A Stored is not changed after it was read.
 type Stored struct {
 	User   actor.User            // without access tokens
-	Tokens [len(Services)][]byte // sealed
+	Tokens [len(Services)][]byte // encrypted
 }
 
 // Count returns how many rows the user has: none if u is nil.
@@ -49,7 +49,7 @@ func (u *Stored) SetAccount(service string, id int64, token []byte, version uint
 	u.Tokens[i], u.User.Version[1+i] = token, version
 }
 
-// Unseal returns the user with its access tokens.
+// Unseal decrypts the access tokens and returns the user with them.
 func (u *Stored) Unseal(keys *keyring.Keyring) (*actor.User, error) {
 	user := u.User
 	for i, service := range Services {
