@@ -16,12 +16,12 @@ import (
 //
 //   - RabbitMQ up to 4.0 closes the publisher's connection with 541 over a name of unknown
 //     form.
-//   - Up to 3.10.11 and 3.11.3 it does so too if the name's node is not running. A caller's
+//   - RabbitMQ up to 3.10.11 and 3.11.3 closes it also if the name's node is not running. A caller's
 //     name is of that kind once the caller's node has failed. Later versions up to 4.0
 //     search for a node of another name; the publisher's channel may have to wait for that,
 //     and may miss heartbeats meanwhile.
-//   - With Erlang up to OTP 25 it does so too over a process that cannot exist on the
-//     broker's own node. If the node is another one, the two nodes lose each other.
+//   - With Erlang up to OTP 25, RabbitMQ closes it also if the name has a process that
+//     cannot exist on the broker's own node. If the node is another one, the two nodes lose each other.
 //
 // So a name of unknown form is refused, and so is a name with a process that the broker
 // cannot have. Whether a node is there is probed once per node: over a connection of its own,
@@ -43,9 +43,9 @@ type finding struct {
 }
 
 const (
-	// freshFor is how long a finding is used that a node is missing. For a request that
-	// may have cost another instance its connection, it is also how long a finding is
-	// used that the node is there.
+	// freshFor is how long the finding that a node is missing may be used. If the
+	// request may have cost another instance its connection, the finding that the node
+	// is there may not be used for longer either.
 	freshFor = 2 * time.Second
 
 	// maxNodes bounds the number of findings, because a caller may forge any number of
@@ -76,8 +76,8 @@ func newReplyChecker(version brokerVersion, probe func(ctx context.Context, name
 // have cost another instance its connection.
 //
 // An error that wraps [ErrReplyTo] is final: the reply cannot be sent. Any other error
-// comes from the broker or from ctx. Check nearly always returns at once. If it meets a
-// node for the first time, it probes that node, which takes some milliseconds, or a
+// comes from the broker or from ctx. Check nearly always returns at once. If the
+// node is not known yet, it probes that node, which takes some milliseconds, or a
 // second if the name is forged. Meanwhile checks of other unknown nodes wait. ctx
 // bounds the wait.
 func (r *ReplyChecker) Check(ctx context.Context, replyTo string, redelivered bool) error {

@@ -12,9 +12,9 @@ import (
 )
 
 // StopPredecessors stops earlier incarnations of self's name that may still run. It sends
-// each of them a message of self, which stops its Core, and repeats that at the interval
-// every until the broker has reported that the queues of all are gone. It then returns
-// nil. It returns an error if ctx ends or the connection is lost before.
+// each of them a message of self, which stops that incarnation's Core. It repeats that
+// after each interval of the duration every, until the broker has reported that all their
+// queues are gone. It then returns nil. It returns an error if ctx ends or the connection is lost before.
 //
 // self need not have joined. StopPredecessors opens a channel of its own.
 func StopPredecessors(ctx context.Context, conn *amqp.Connection, self ownership.Member, predecessors []ownership.Member, every time.Duration) error {

@@ -20,7 +20,7 @@ func Seal(t *testing.T, key, text string) []byte {
 	return token
 }
 
-// Unseal opens what the service has stored, "" if the key does not.
+// Unseal decrypts what the service has stored. It returns "" if the key does not fit.
 func Unseal(t *testing.T, key string, token []byte) string {
 	t.Helper()
 	k, err := fernet.DecodeKey(key)

@@ -11,8 +11,8 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// checkTimeout is how long the check of all histories may take. It takes a
-// second or two, unless far more operations are at once than callers are there.
+// checkTimeout is how long the check of all histories may take. It takes a second or
+// two, unless far more operations overlap than there are callers.
 const checkTimeout = 2 * time.Minute
 
 // personModel is a person as a checker of linearizability takes it: the state is
@@ -53,8 +53,8 @@ func CheckHistories(operations []*Operation) (problems []string) {
 	return problems
 }
 
-// explain tells where a history ceases to be linearizable: the end of the longest
-// order that is possible, and what comes next.
+// explain says where a history is no longer linearizable: the end of the longest possible
+// order, and the operations that come next.
 func explain(history []porcupine.Operation) string {
 	const before, after = 8, 12
 	_, info := porcupine.CheckOperationsVerbose(personModel, history, checkTimeout)

@@ -18,8 +18,8 @@ const (
 	hotCount    = 6  // of them, the subject of half of all operations
 )
 
-// The number of callers of a [Load]. FewCallers show that a cluster serves, at a
-// fraction of the CPU time that ManyCallers take, who contend for the same users.
+// The number of callers of a [Load]. FewCallers show that a cluster serves, and take little
+// CPU time. ManyCallers compete for the same users.
 const (
 	FewCallers  = 6
 	ManyCallers = 24
@@ -180,8 +180,8 @@ func (l *Load) mark(person int) string {
 	return fmt.Sprintf("s3cret %s %d", personWord(person), l.marks.Add(1))
 }
 
-// create returns the creation of a person, who has an email that nobody had
-// before, if none is given.
+// create returns an operation that creates a person. If email is "", the person gets an
+// email that no person had before.
 func (l *Load) create(person int, email string) *Operation {
 	n := l.marks.Add(1)
 	o := &Operation{kind: "create", person: person, mark: l.mark(person)}
@@ -192,8 +192,8 @@ func (l *Load) create(person int, email string) *Operation {
 	return o
 }
 
-// patch makes o a patch of a user, as it was last seen. Each gives the user a
-// new name, and some of them more.
+// patch makes o a patch of a user as it was last seen. Each patch gives the user a new
+// name; some change more.
 func (l *Load) patch(random *rand.Rand, o *Operation, user View) {
 	o.mark = l.mark(o.person)
 	if random.IntN(5) < 2 {
@@ -227,14 +227,14 @@ type board struct {
 	persons map[int]*sighting
 }
 
-// A sighting is how a person was seen last.
+// A sighting is the latest state of a person that a caller saw.
 type sighting struct {
 	user   View
 	former []int64 // ids of the users that the person was
 }
 
-// look returns the user that a person was last seen as, and a former id of the person;
-// the zero view and 0 if there is none.
+// look returns the user that the person was when last seen, and an earlier user id of the
+// person. They are the zero view and 0 if there are none.
 func (b *board) look(person int) (user View, former int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

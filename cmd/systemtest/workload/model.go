@@ -7,13 +7,12 @@ import (
 	"time"
 )
 
-// The chaos test knows the service by persons. A person has one account with
-// GitHub for good, whose id tells the person, and so is one user at a time, or
-// nobody: each create, after a delete, gives the person another user id. The
-// model says what one person's history may look like, whoever owned the users
-// meanwhile.
+// The load creates and deletes users again and again, and each create gives another user
+// id. So the histories are about persons. A person is identified by the id of its GitHub
+// account, which never changes. It is one user at a time, or none. The model says which
+// histories of a person are allowed.
 
-// A View is a user as get shows it. The zero view is nobody.
+// A View is a user as get shows it. The zero view means that there is no user.
 type View struct {
 	ID            int64
 	Name          string // the mark of the last write

@@ -68,8 +68,8 @@ func (d *decided) firstNext() *actor.User {
 	return nil
 }
 
-// decideOnStored has the writes decide on the locked users, and plans the changes. The
-// pending writes that it does not come to are left out. If a patch gives a user another
+// decideOnStored has the writes decide on the locked users, and plans the changes. It
+// leaves out the pending writes that no longer fit, or for which no time is left. If a patch gives a user another
 // email or service id, it takes a round trip to find the owner of that.
 func (a *attempt) decideOnStored(ctx context.Context, conn *pgx.Conn, deadline time.Time) error {
 	var all []decided

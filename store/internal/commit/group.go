@@ -111,8 +111,8 @@ func resultOf(class postgres.Class) commitstate.Result {
 	}
 }
 
-// logAttempt logs that an attempt failed, if another one follows it and nothing was
-// merely in its way.
+// logAttempt logs a failed attempt that another one follows, unless other transactions
+// were in the way, or the failure concerns only one of several pending writes.
 func (c *Committer) logAttempt(group []*pending, onCached bool, class postgres.Class, err error) {
 	writes := 0
 	for _, p := range group {

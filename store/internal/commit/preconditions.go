@@ -59,8 +59,8 @@ const (
 	// sees everything that was committed before it, as the fence needs it.
 	//
 	// The statement locks the rows that will be changed. It does not wait for a row
-	// that another transaction has locked (see attempt.lock). The subqueries are such
-	// that only an index can answer each of them, for one key at a time.
+	// that another transaction has locked (see attempt.lock). Each subquery
+	// looks up one key at a time, so that its plan has to use an index.
 	checkPreconditions = "SELECT set_config('ident.preconditions_hold', (current_setting('transaction_isolation') = 'read committed'%s)::text, true)"
 
 	// preconditionsHold is a condition for the statements after checkPreconditions.

@@ -109,7 +109,7 @@ type reservedIDs struct {
 	taken      int64     // ids up to this one were found to be taken, wherever they come from
 }
 
-// put replaces the ids by those that a committed transaction has reserved.
+// put replaces the ids with those that a committed transaction has reserved.
 func (r *reservedIDs) put(ids []int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -24,7 +24,7 @@ const maxClaims = 512
 //
 // If a claim deposes a holder that is frozen or cut off in the middle of a transaction,
 // Claim terminates that holder's connections. Claims that depose nobody are committed
-// before and do not wait.
+// first and do not wait.
 func (t *Table) Claim(ctx context.Context, claims []ownership.Claim) ([]ownership.Event, error) {
 	limited, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
@@ -91,8 +91,8 @@ func (c *claimTx) try(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// lock locks the partitions that can be claimed and then reads the rows of all. A holder
-// that is not deposed does not notice.
+// lock locks the partitions that can be claimed and then reads the rows of all. This
+// does not disturb a holder that is not deposed.
 func (c *claimTx) lock(ctx context.Context, conn *pgx.Conn) error {
 	c.locked = make(map[int]bool)
 	c.rows = make(map[int]ownership.Row)

@@ -42,8 +42,9 @@ func (t *Table) Release(ctx context.Context, released []partition.Lease) error {
 }
 
 // HandOver ends leases under which nothing is written any more. Each goes to its member
-// To under the next epoch, or is released if To is the zero member. HandOver answers each
-// hand-over, in their order. To is zero in the answer if the lease has ended in another way.
+// To under the next epoch, or is released if To is the zero member. HandOver returns
+// a result for each hand-over, in their order. Its To is zero if the lease has ended in
+// another way.
 //
 // If another transaction is in the way, such as one of a frozen holder, all leases are
 // released: the member that claims such a partition waits for that transaction, and the

@@ -55,7 +55,7 @@ var planOnce = map[string]string{
 	"enable_seqscan":   "off",
 	"enable_hashjoin":  "off", // a hash join would read a whole index
 	"enable_mergejoin": "off", // likewise
-	"jit":              "off", // disabled plan types cost so much that the planner would compile what must use one
+	"jit":              "off", // a plan of a disabled type seems so expensive to the planner that it would compile it
 }
 
 // PoolConfig translates the settings for pgx. Connections that are read-only are refused or

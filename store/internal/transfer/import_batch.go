@@ -36,7 +36,7 @@ type importBatch struct {
 	keyring     *keyring.Keyring
 	emptyTokens bool
 	maxID       int64                      // the greatest id that may be imported
-	stored      map[int64]*userrows.Stored // by id: the users that exist or have an email or account that an import wants
+	stored      map[int64]*userrows.Stored // by id: the users with an id, email or account of an imported user
 	owners      userrows.KeyOwners         // of emails and accounts
 	users       userrows.Users             // to insert
 	accounts    userrows.Accounts          // to insert
