@@ -241,8 +241,9 @@ func (m *measurement) settle(ctx context.Context) (requests int, err error) {
 	return requests, nil
 }
 
-// share returns what the database does for each request. lagging is the difference over
-// the whole measurement, which had this many requests.
+// share returns what the database does for each request. lagging is the difference between
+// the counters at the end and at the start of the measurement; requests is the number of
+// requests meanwhile.
 func (m *measurement) share(lagging counters, requests int) *databaseShare {
 	service := m.sides[0].sum
 	each := float64(max(1, service.latencies.total))

@@ -28,10 +28,9 @@ type Config[T any] struct {
 	// was processed.
 	Discard func(T)
 
-	// OneAtATime makes a worker wait for the group of another worker, so that
-	// items which arrive meanwhile make one group instead of several small ones. Each
-	// of these would cost the database as much as a large one. A group that takes
-	// longer than overlapAfter is not waited for.
+	// OneAtATime makes a worker wait for the group of another worker, for overlapAfter
+	// at most. So items that arrive meanwhile make one group instead of several small
+	// ones, each of which would cost the database as much as a large one.
 	OneAtATime bool
 
 	// MustFinish makes Submit wait for the result of an item that is in the queue

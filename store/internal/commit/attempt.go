@@ -29,15 +29,15 @@ type recordedOutcome struct {
 	outcome actor.Outcome
 }
 
-// newAttempt returns an attempt with those of the group that can share a transaction.
-// The others get the result that is given.
+// newAttempt returns an attempt with the pending writes of the group that can share a
+// transaction. The other pending writes get the result others.
 func (c *Committer) newAttempt(group []*pending, others commitstate.Result) *attempt {
 	return &attempt{decider: &c.decider, group: chooseDistinct(group, others), plan: plan{planner: &c.planner}}
 }
 
-// chooseDistinct returns those of the group that can share a transaction, in a slice of
-// its own, and sets how many of their writes are in the attempt. The others get the
-// result that is given.
+// chooseDistinct returns the pending writes of the group that can share a transaction, in
+// a new slice, and sets how many of their writes are in the attempt. The other pending
+// writes get the result others.
 func chooseDistinct(group []*pending, others commitstate.Result) (chosen []*pending) {
 	if len(group) == 1 && len(group[0].writes) == 1 {
 		group[0].inAttempt = 1
@@ -71,12 +71,12 @@ const (
 	// other groups wait and rows may be locked. The last of these writes may exceed it.
 	decideGroupFor = 500 * time.Millisecond
 
-	// decideUserFor bounds how long the writes to one user may take to decide, while
-	// other users' writes wait that share the transaction.
+	// decideUserFor bounds how long the writes to one user may take to decide. The
+	// writes to other users in the same transaction wait meanwhile.
 	decideUserFor = 20 * time.Millisecond
 )
 
-// isFull reports whether the attempt is to get no further decisions. It gets at least one.
+// isFull reports whether no further decision fits. An attempt has at least one decision.
 func (a *attempt) isFull(deadline time.Time) bool {
 	return a.size > maxGroupBytes || time.Now().After(deadline)
 }

@@ -64,9 +64,9 @@ type versionUpdate struct {
 	rows [len(actor.Version{})]bool
 }
 
-// addReplay plans no change: the writes were decided by an earlier attempt or request. If
-// it was an attempt of p, its notifications were not sent. They are sent now if the lease
-// is valid, and otherwise by the next holder of the partition.
+// addReplay plans no change: an earlier attempt or request has decided the writes. If that
+// was an attempt of p, its notifications were not sent. If the lease is valid, they are
+// sent now; otherwise the next holder of the partition sends them.
 func (pl *plan) addReplay(p *pending, rows []recordedOutcome, leaseValid bool) {
 	outcomes := make([]actor.Outcome, len(rows))
 	applied := false

@@ -34,8 +34,8 @@ type column struct {
 }
 
 var accessTokens = &column{
-	// Only the primary key can answer the comparison of pairs. The other index would
-	// search for the accounts of a rare service among all accounts.
+	// For the comparison of pairs, PostgreSQL can only use the primary key. With the
+	// other index it would search all accounts for those of a rare service.
 	page: `SELECT sv_name::text, user_id, user_id, access_token FROM (
 			SELECT sv_name, user_id, access_token,
 				sum(octet_length(access_token)) OVER (ORDER BY sv_name, user_id ROWS UNBOUNDED PRECEDING) AS bytes

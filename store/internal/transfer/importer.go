@@ -39,13 +39,13 @@ type ImportOptions struct {
 // may use it.
 //
 // Instances may serve the same database meanwhile. The constraints of the tables keep
-// unique keys unique, and ids are reserved before they are used. To the instances the
-// importer is another program that writes. It sends no notifications.
+// unique keys unique, and ids are reserved before they are used. The instances treat the
+// import as foreign writes. It sends no notifications.
 type Importer struct {
 	conn     *pgx.Conn
 	keyring  *keyring.Keyring
 	options  ImportOptions
-	reserved int64 // no new user gets an id up to this one; in a dry run, none would
+	reserved int64 // each new user gets a greater id; in a dry run, it would
 	maxID    int64 // the greatest id that may be reserved
 }
 
@@ -139,10 +139,10 @@ func (im *Importer) try(ctx context.Context, users []archive.User) ([]ImportResu
 	return results, nil
 }
 
-// ReserveIDs ensures that no new user gets an id up to last from now on. Import does so too
-// for the users that it imports. But an id that a new user gets before may be that of a
-// user of a later call of Import. ReserveIDs refuses if fewer than a million ids would be
-// left.
+// ReserveIDs ensures that each user that is created from now on gets an id greater than
+// last. Import does that too, for the users that it imports. But without ReserveIDs, a user
+// that is created between two calls of Import may get the id of a user in the second call.
+// ReserveIDs refuses if fewer than a million ids would be left.
 func (im *Importer) ReserveIDs(ctx context.Context, last int64) error {
 	if last > im.maxID {
 		return fmt.Errorf("reserving user ids up to %d: less than %d would be left for new users; if that is meant, set the sequence first: "+

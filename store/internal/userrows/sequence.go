@@ -24,8 +24,8 @@ func LastDrawn(ctx context.Context, db Queryer, sequence string) (id int64, err 
 	return id, err
 }
 
-// LockSequence lets nobody draw a user id until the transaction has ended, so that the
-// sequence can be read and then set without being lowered. LockSequence returns the name
+// LockSequence keeps all other transactions from drawing a user id until this one has
+// ended, so that the sequence can be read and then set without being lowered. LockSequence returns the name
 // of the sequence. ALTER SEQUENCE changes nothing here but takes the lock.
 func LockSequence(ctx context.Context, tx pgx.Tx) (name string, err error) {
 	if name, err = Sequence(ctx, tx); err != nil {
