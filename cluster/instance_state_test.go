@@ -102,7 +102,7 @@ func TestEarlierSessions(t *testing.T) {
 func TestStopCause(t *testing.T) {
 	for _, cause := range []error{wait.ErrUnreachable, &StoppedError{Why: "x"}} {
 		ctx, cancel := context.WithCancelCause(t.Context())
-		if cancel(cause); stopCause(ctx) != cause {
+		if cancel(cause); !errors.Is(stopCause(ctx), cause) {
 			t.Errorf("%v is not a cause", cause)
 		}
 	}

@@ -32,13 +32,23 @@ func New(log *zap.Logger, level zapcore.Level, message string, every time.Durati
 // logged during the last interval. The field "events" is the number of events since
 // the message was logged last, including these.
 func (l *Logger) Log(n int, fields ...zap.Field) {
+	if events, due := l.count(n); due {
+		l.log.Log(l.level, l.message, append(fields, zap.Int("events", events))...)
+	}
+}
+
+// count counts n events. If the message is due, count returns the number of events
+// since it was logged last. Logging is left to the caller, outside the lock: a log that
+// blocks must not block goroutines that only count.
+func (l *Logger) count(n int) (events int, due bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.events += n
 	now := time.Now()
 	if !l.logged.IsZero() && now.Sub(l.logged) < l.every {
-		return
+		return 0, false
 	}
-	l.log.Log(l.level, l.message, append(fields, zap.Int("events", l.events))...)
+	events = l.events
 	l.logged, l.events = now, 0
+	return events, true
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/glotpod/ident/cluster/throttle"
@@ -38,4 +39,30 @@ func TestLogger(t *testing.T) {
 		l.Log(1)
 		want(201)
 	})
+}
+
+// blockedLog is a log whose output blocks until release is closed.
+type blockedLog struct{ entered, release chan struct{} }
+
+func (b blockedLog) Write(p []byte) (int, error) {
+	close(b.entered)
+	<-b.release
+	return len(p), nil
+}
+
+func (blockedLog) Sync() error { return nil }
+
+func TestBlockedLog(t *testing.T) {
+	out := blockedLog{make(chan struct{}), make(chan struct{})}
+	core := zapcore.NewCore(zapcore.NewJSONEncoder(zapcore.EncoderConfig{}), out, zap.WarnLevel)
+	l := throttle.New(zap.New(core), zap.WarnLevel, "message dropped", time.Hour)
+	logged := make(chan struct{})
+	go func() {
+		defer close(logged)
+		l.Log(1)
+	}()
+	<-out.entered
+	l.Log(1) // only counts, and so does not wait for the log
+	close(out.release)
+	<-logged
 }

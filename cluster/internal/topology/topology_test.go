@@ -249,7 +249,7 @@ func TestSetupError(t *testing.T) {
 	if text := err.Error(); !strings.HasPrefix(text, setup.What+": binding: ") {
 		t.Errorf("it says %q", text)
 	}
-	if other := errors.New("down"); asSetupError(other) != other {
+	if other := errors.New("down"); errors.As(asSetupError(other), &setup) {
 		t.Error("another error is wrapped")
 	}
 }
