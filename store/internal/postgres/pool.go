@@ -23,7 +23,8 @@ type Pool struct {
 	readOnly   atomic.Bool // a statement has found its connection read-only since the last Ping
 }
 
-// Open opens a pool. It does not wait for a connection. Close must be called.
+// Open opens a pool. It does not wait for a connection. Connections that are read-only are
+// refused or closed. Close must be called.
 func Open(ctx context.Context, settings Settings) (*Pool, error) {
 	config, err := settings.PoolConfig()
 	if err != nil {
@@ -31,6 +32,7 @@ func Open(ctx context.Context, settings Settings) (*Pool, error) {
 	}
 	p := &Pool{roundTrips: new(atomic.Int64)}
 	countRoundTrips(config, p.roundTrips)
+	refuseReadOnly(config.ConnConfig)
 	noteReadOnly(config.ConnConfig, &p.readOnly)
 	if p.Pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, fmt.Errorf("opening the database: %w", err)

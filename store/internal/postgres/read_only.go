@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
@@ -15,8 +16,15 @@ import (
 // The parameters that the server reports unasked are no substitute: a connection pooler may
 // report those of an earlier connection. An open connection is closed when a statement
 // fails because it is read-only.
+//
+// The check is AfterConnect and not ValidateConnect: if that fails, pgx makes the next
+// attempt that sslmode allows, and with "prefer" that one is not encrypted.
 func refuseReadOnly(config *pgx.ConnConfig) {
-	config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	config.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
+		ctx, cancel := context.WithTimeout(ctx, connectTimeout) // which bounds only what comes before AfterConnect
+		defer cancel()
+		return pgconn.ValidateConnectTargetSessionAttrsReadWrite(ctx, conn)
+	}
 	keep := config.OnPgError
 	config.OnPgError = func(conn *pgconn.PgConn, err *pgconn.PgError) bool {
 		return err.Code != readOnlyCode && keep(conn, err)

@@ -3,11 +3,13 @@ package postgres_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/wait"
 	"github.com/glotpod/ident/deploy/localserver"
 	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store"
@@ -36,6 +39,7 @@ func TestReadOnly(t *testing.T) {
 			"ALTER DATABASE postgres RESET default_transaction_read_only")
 	})
 	t.Run("standby", testStandby)
+	t.Run("connections_stay_encrypted", testReadOnlyEncrypted)
 }
 
 // testReadOnlyConnection: whatever statement finds that a connection of the pool is
@@ -238,18 +242,11 @@ func testStandby(t *testing.T) {
 			s.Close()
 		}
 	}
-	if e, err := store.OpenExporter(t.Context(), opts, archive.Omit); err == nil || !store.IsUnreachable(err) {
-		t.Errorf("exporting from a standby: %v", err)
-		if err == nil {
-			e.Close()
-		}
+	e, err := store.OpenExporter(t.Context(), opts, archive.Omit) // which only reads
+	if err != nil {
+		t.Fatalf("exporting from a standby: %v", err)
 	}
-	if im, err := store.OpenImporter(t.Context(), opts, store.ImportOptions{DryRun: true}); err == nil || !store.IsUnreachable(err) {
-		t.Errorf("importing into a standby: %v", err)
-		if err == nil {
-			im.Close()
-		}
-	}
+	e.Close()
 
 	s, p := h.OpenThroughProxy()
 	if err := s.Ping(t.Context()); err != nil {
@@ -313,4 +310,119 @@ func startStandby(t *testing.T) (primary, standby *localserver.Postgres) {
 		}
 	}
 	return primary, testservers.OwnPostgres(t, localserver.PostgresOptions{Dir: standbyDir})
+}
+
+// testReadOnlyEncrypted: with sslmode=prefer, no connection is attempted without
+// encryption because the encrypted one is read-only.
+func testReadOnlyEncrypted(t *testing.T) {
+	server := testservers.OwnPostgres(t, localserver.PostgresOptions{})
+	admin := storetest.Connect(t, server.URL("postgres"))
+	certFile, keyFile := testservers.NewAuthority(t).Issue(t, "localhost")
+	for name, file := range map[string]string{"server.crt": certFile, "server.key": keyFile} {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copyTo := fmt.Sprintf("COPY (SELECT unnest(string_to_array('%s', E'\n'))) TO PROGRAM 'umask 077; cat > %s'", pem, name)
+		if _, err := admin.Exec(t.Context(), copyTo); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set := func(sql string) {
+		t.Helper()
+		for _, statement := range []string{sql, "SELECT pg_reload_conf()"} {
+			if _, err := admin.Exec(t.Context(), statement); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	set("ALTER SYSTEM SET ssl = on")
+	set("ALTER SYSTEM SET default_transaction_read_only = on")
+
+	port, accepted := countConnections(t, net.JoinHostPort(server.Host, strconv.Itoa(server.Port)))
+	pool, err := postgres.Open(t.Context(), postgres.Settings{Host: "127.0.0.1", Port: port, Database: "postgres", User: server.User,
+		Password: server.Password, SSLMode: "prefer", MaxConnections: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	encrypted := func() (encrypted bool, err error) {
+		err = pool.QueryRow(t.Context(), "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").Scan(&encrypted)
+		return encrypted, err
+	}
+	// The server applies a new setting a moment after the reload.
+	within(t, "the server is read-only and takes encrypted connections", func() bool {
+		config, err := pgx.ParseConfig(strings.Replace(server.URL("postgres"), "sslmode=disable", "sslmode=require", 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := pgx.ConnectConfig(t.Context(), config)
+		if err != nil {
+			return false
+		}
+		defer conn.Close(t.Context())
+		var readOnly bool
+		return conn.QueryRow(t.Context(), "SELECT current_setting('transaction_read_only')::boolean").Scan(&readOnly) == nil && readOnly
+	})
+	before := accepted.Load()
+	if err := pool.Ping(t.Context()); err == nil {
+		t.Fatal("a read-only connection was used")
+	}
+	if n := accepted.Load() - before; n != 1 {
+		t.Errorf("%d connections were attempted, one of them without encryption", n)
+	}
+	set("ALTER SYSTEM RESET default_transaction_read_only")
+	within(t, "a connection is accepted", func() bool { return pool.Ping(t.Context()) == nil })
+	if yes, err := encrypted(); err != nil || !yes {
+		t.Errorf("encrypted: %t, %v", yes, err)
+	}
+}
+
+// within waits until a condition holds, for 10 s at most.
+func within(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for begun := time.Now(); !holds(); {
+		if time.Since(begun) > 10*time.Second {
+			t.Fatalf("not within 10 s: %s", what)
+		}
+		if wait.For(t.Context(), 10*time.Millisecond) != nil {
+			t.FailNow()
+		}
+	}
+}
+
+// countConnections relays connections to a server and counts them.
+func countConnections(t *testing.T, server string) (port int, accepted *atomic.Int64) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted = new(atomic.Int64)
+	var relays sync.WaitGroup
+	t.Cleanup(func() {
+		listener.Close()
+		relays.Wait()
+	})
+	relays.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			accepted.Add(1)
+			upstream, err := net.Dial("tcp", server)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			for _, pair := range [][2]net.Conn{{client, upstream}, {upstream, client}} {
+				relays.Go(func() {
+					io.Copy(pair[0], pair[1]) // an error is the connection's end
+					pair[0].Close()
+				})
+			}
+		}
+	})
+	return listener.Addr().(*net.TCPAddr).Port, accepted
 }

@@ -58,8 +58,7 @@ var planOnce = map[string]string{
 	"jit":              "off", // a plan of a disabled type seems so expensive to the planner that it would compile it
 }
 
-// PoolConfig translates the settings for pgx. Connections that are read-only are refused or
-// closed.
+// PoolConfig translates the settings for pgx.
 func (s Settings) PoolConfig() (*pgxpool.Config, error) {
 	config, err := pgxpool.ParseConfig("sslmode=" + s.SSLMode + " sslrootcert=" + quote(s.SSLRootCert) + " host=" + quote(s.Host) +
 		" port=" + strconv.Itoa(s.Port) + " dbname=" + quote(s.Database) + " user=" + quote(s.User))
@@ -80,7 +79,6 @@ func (s Settings) PoolConfig() (*pgxpool.Config, error) {
 	}
 	maps.Copy(config.ConnConfig.RuntimeParams, planOnce)
 	maps.Copy(config.ConnConfig.RuntimeParams, keepAlive)
-	refuseReadOnly(config.ConnConfig)
 	config.MaxConns = int32(s.MaxConnections)
 	config.MinIdleConns = 1
 	config.MaxConnLifetimeJitter = config.MaxConnLifetime / 2 // connections that were opened together do not all close together
