@@ -28,8 +28,8 @@ func TestRequestTrace(t *testing.T) {
 			for _, span := range recorder.Ended() {
 				spans[span.Name()] = span
 				for _, a := range span.Attributes() {
-					if strings.Contains(a.Value.Emit(), "Ada") || a.Value.Emit() == itoa(user) {
-						t.Errorf("the span %s has %s = %s of a user", span.Name(), a.Key, a.Value.Emit())
+					if strings.Contains(a.Value.String(), "Ada") || a.Value.String() == itoa(user) {
+						t.Errorf("the span %s has %s = %s of a user", span.Name(), a.Key, a.Value.String())
 					}
 				}
 			}
