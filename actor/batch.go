@@ -14,13 +14,15 @@ import (
 // tasks are done, and the user's state for the next batch, nil if that is not known.
 func (p *Partition) commitWrites(userID int64, batch []task, cached *User) (done int, next *User) {
 	started := time.Now()
-	if batch = untilExpired(batch, started); batch[0].write.isExpired(started) {
-		return p.completeTasks(userID, batch, started, []Outcome{{}}, ErrExpired)
+	err := context.Cause(p.ctx)
+	if err == nil {
+		if batch = untilExpired(batch, started); batch[0].write.isExpired(started) {
+			return p.completeTasks(userID, batch, started, []Outcome{{}}, ErrExpired)
+		}
 	}
 	cache := p.o.Cache
 	generation := cache.generation()
 	var outcomes []Outcome
-	err := context.Cause(p.ctx)
 	if err == nil {
 		if cached == nil {
 			cached = cache.user(p, userID)

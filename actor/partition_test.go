@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -158,6 +159,7 @@ func testCachedUserOfWrite(t *testing.T) {
 func TestPartition(t *testing.T) {
 	t.Run("lease_lost", testPartitionFenced)
 	t.Run("stop", testPartitionStop)
+	t.Run("stop_with_expired_writes", testPartitionStopExpired)
 	t.Run("drain", testPartitionDrain)
 	t.Run("concurrent_use", testPartitionConcurrentUse)
 }
@@ -227,6 +229,38 @@ func testPartitionStop(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// testPartitionStopExpired: an expired write is the next owner's, as any other write.
+func testPartitionStopExpired(t *testing.T) {
+	for name, want := range map[string]error{"stopped": ErrStopped, "fenced": ErrFenced} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newFakeStore()
+				s.before = func(ctx context.Context, _ int64, _ *Write) error {
+					time.Sleep(time.Second)
+					return ctx.Err()
+				}
+				p := testPartition(t, s, nil, 100)
+				var got []error
+				for _, expires := range []time.Time{{}, time.Now().Add(time.Millisecond), time.Now().Add(time.Hour)} {
+					if err := p.Write(&Write{UserID: 1, Expires: expires}, func(_ Outcome, err error) { got = append(got, err) }); err != nil {
+						t.Fatal(err)
+					}
+				}
+				synctest.Wait() // the first is in progress
+				if want == ErrFenced {
+					s.epoch = 2
+				} else {
+					p.Stop()
+				}
+				time.Sleep(time.Minute)
+				if !slices.Equal(got, []error{want, want, want}) {
+					t.Errorf("the writes have %v", got)
+				}
+			})
+		})
+	}
 }
 
 func testPartitionDrain(t *testing.T) {
