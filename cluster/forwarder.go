@@ -133,7 +133,7 @@ func (f *forwarder) send(r *request, partition int, newUser, mark int64) error {
 		MessageId:     d.MessageId,
 		ReplyTo:       replyTo,
 		CorrelationId: d.CorrelationId,
-		Expiration:    r.restOfExpiration(),
+		Expiration:    r.expiration.rest(),
 		DeliveryMode:  amqp.Persistent,
 		ContentType:   "application/msgpack",
 		Headers:       headers,

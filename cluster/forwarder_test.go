@@ -44,7 +44,7 @@ func TestForwarder(t *testing.T) {
 		d := patch(1, user)
 		d.ReplyTo = "amq.rabbitmq.reply-to.garbage"
 		r, _ := s.take(RequestQueue, d)
-		r.forward(2, 0, 0)
+		r.forward(2, 0)
 		if m := s.oneForward(PartitionQueue(2)).message; m.ReplyTo != "" {
 			t.Errorf("the reply queue is %q", m.ReplyTo)
 		}
@@ -53,7 +53,7 @@ func TestForwarder(t *testing.T) {
 
 	bubble(t, "a_refused_request_is_delivered_again", &fakeStore{}, func(t *testing.T, s *testSession) {
 		r, c := s.take(RequestQueue, patch(1, user))
-		r.forward(2, 0, 0)
+		r.forward(2, 0)
 		s.confirm(1, false)
 		time.Sleep(2 * requeueDelay)
 		if n := c.nacks(); !slices.Equal(n, []uint64{1}) || len(c.acks()) > 0 {
@@ -64,8 +64,8 @@ func TestForwarder(t *testing.T) {
 	bubble(t, "a_returned_request_is_delivered_again_though_confirmed", &fakeStore{}, func(t *testing.T, s *testSession) {
 		r, c := s.take(RequestQueue, patch(1, user))
 		other, _ := s.take(RequestQueue, patch(2, user))
-		r.forward(2, 0, 0)
-		other.forward(2, 0, 0)
+		r.forward(2, 0)
+		other.forward(2, 0)
 		s.forwarding.returns <- amqp.Return{Headers: s.forwarding.sent()[0].message.Headers}
 		s.forwarding.returns <- amqp.Return{} // of nobody
 		s.confirm(1, true)
@@ -83,8 +83,8 @@ func TestForwarder(t *testing.T) {
 	bubble(t, "confirmations_may_come_in_any_order", &fakeStore{}, func(t *testing.T, s *testSession) {
 		first, c1 := s.take(RequestQueue, patch(1, user))
 		second, c2 := s.take(RequestQueue, patch(1, user))
-		first.forward(2, 0, 0)
-		second.forward(2, 0, 0)
+		first.forward(2, 0)
+		second.forward(2, 0)
 		s.confirm(2, true)
 		time.Sleep(time.Second)
 		if len(c1.acks()) != 0 || len(c2.acks()) != 1 {
@@ -95,7 +95,7 @@ func TestForwarder(t *testing.T) {
 
 	bubble(t, "unconfirmed_requests_are_left_when_the_channel_is_lost", &fakeStore{}, func(t *testing.T, s *testSession) {
 		r, c := s.take(RequestQueue, patch(1, user))
-		r.forward(2, 0, 0)
+		r.forward(2, 0)
 		s.session.fail(errSessionClosed)
 		t.Cleanup(func() { // once the channel is closed
 			if len(c.acks())+len(c.nacks()) > 0 || s.inFlight() != [2]float64{} {
@@ -107,7 +107,7 @@ func TestForwarder(t *testing.T) {
 	bubble(t, "a_failed_publish_leaves_the_request", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.forwarding.publishErr = amqp.ErrClosed
 		r, _ := s.take(RequestQueue, patch(1, user))
-		r.forward(2, 0, 0)
+		r.forward(2, 0)
 		if n := valueOf(s.session.metrics.Requests.WithLabelValues("patch", metrics.WayShared, metrics.OutcomeLeft)); n != 1 || len(s.session.forwarder.pending) > 0 {
 			t.Errorf("%v requests count as left, and %d are pending", n, len(s.session.forwarder.pending))
 		}
@@ -116,7 +116,7 @@ func TestForwarder(t *testing.T) {
 	bubble(t, "nothing_is_sent_after_the_session", &fakeStore{}, func(t *testing.T, s *testSession) {
 		r, _ := s.take(RequestQueue, patch(1, user))
 		s.session.fail(errSessionClosed)
-		r.forward(2, 0, 0)
+		r.forward(2, 0)
 		if n := len(s.forwarding.sent()); n > 0 {
 			t.Errorf("%d requests were forwarded", n)
 		}
@@ -125,18 +125,18 @@ func TestForwarder(t *testing.T) {
 	bubble(t, "an_overdue_partition_costs_its_own_requests", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.startWatch()
 		stuck, c := s.take(RequestQueue, patch(1, user))
-		stuck.forward(2, 0, 0)
+		stuck.forward(2, 0)
 		time.Sleep(confirmTimeout + 2*time.Second)
 		if code := errorCode(s.oneReply(c)); code != string(actor.InvocationFailed) {
 			t.Errorf("the code is %q", code)
 		}
 		next, c := s.take(RequestQueue, patch(2, user))
-		next.forward(2, 0, 0)
+		next.forward(2, 0)
 		if code := errorCode(s.oneReply(c)); code != string(actor.InvocationFailed) {
 			t.Errorf("the code of the next one is %q", code)
 		}
 		other, c := s.take(RequestQueue, patch(3, userOf(3, 0)))
-		other.forward(3, 0, 0)
+		other.forward(3, 0)
 		if synctest.Wait(); len(c.sent()) > 0 || len(s.forwarding.sent()) != 2 {
 			t.Error("another partition is overdue as well")
 		}
@@ -146,7 +146,7 @@ func TestForwarder(t *testing.T) {
 			t.Error("a second reply was sent")
 		}
 		again, _ := s.take(RequestQueue, patch(4, user))
-		again.forward(2, 0, 0)
+		again.forward(2, 0)
 		if n := len(s.forwarding.sent()); n != 3 {
 			t.Errorf("%d requests were forwarded after the broker has confirmed one", n)
 		}
@@ -156,7 +156,7 @@ func TestForwarder(t *testing.T) {
 		s.startWatch()
 		s.session.blocked.Store(true)
 		r, c := s.take(RequestQueue, patch(1, user))
-		r.forward(2, 0, 0)
+		r.forward(2, 0)
 		time.Sleep(time.Minute)
 		if len(c.sent()) > 0 {
 			t.Error("an error reply was sent")

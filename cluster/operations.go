@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/userid"
@@ -24,7 +25,7 @@ func (r *request) get(l *actor.Lookup) {
 		if r.cameFrom(number) {
 			r.getFrom(r.from.users.GetFromQueue, id, l, r.leave) // its channel is being closed
 		} else {
-			r.forward(number, 0, 0) // it stays in order with writes that came by the same queue
+			r.forward(number, 0) // it stays in order with writes that came by the same queue
 		}
 		return
 	}
@@ -188,7 +189,7 @@ func (r *request) writeTo(number int, w *actor.Write, queued bool) {
 		newUser = w.UserID
 	}
 	if p == nil {
-		r.forward(number, newUser, 0)
+		r.forward(number, newUser)
 		return
 	}
 	if !queued && p.spilled.has(w.UserID) {
@@ -199,10 +200,11 @@ func (r *request) writeTo(number int, w *actor.Write, queued bool) {
 		if queued {
 			r.leave() // its channel is being closed
 		} else {
-			r.forward(number, newUser, 0)
+			r.forward(number, newUser)
 		}
 	}
 	w.FromQueue = queued
+	user := w.UserID // when the write is in the mailbox, the callback may change it
 	err := p.users.Write(w, func(o actor.Outcome, err error) {
 		defer r.recoverPanic()
 		switch {
@@ -221,18 +223,27 @@ func (r *request) writeTo(number int, w *actor.Write, queued bool) {
 	})
 	switch {
 	case err == nil:
-		if mark, ok := r.delivery.Headers[spillHeader].(int64); queued && ok {
-			p.spilled.remove(w.UserID, mark)
+		if mark, ok := r.spillMark(); queued && ok {
+			p.spilled.remove(user, mark)
 		}
 	case isStopped(err):
 		stopped()
 	default:
-		r.spill(p, w.UserID, newUser)
+		r.spill(p, user, newUser)
 	}
 }
 
 // spill puts a write into the queue of its partition, which this instance serves.
 func (r *request) spill(p *servedPartition, user, newUser int64) {
+	if !r.mayForward() {
+		return
+	}
 	r.session.metrics.Overloads.WithLabelValues(metrics.OverloadMailbox).Inc()
-	r.forward(p.lease.Partition, newUser, p.spilled.add(user))
+	r.sendForward(p.lease.Partition, newUser, p.spilled.add(user))
+}
+
+// spillMark returns the mark of a write that was spilled.
+func (r *request) spillMark() (mark int64, ok bool) {
+	mark, ok = r.delivery.Headers[spillHeader].(int64)
+	return mark, ok
 }

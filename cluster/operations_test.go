@@ -81,6 +81,21 @@ func TestCreate(t *testing.T) {
 		}
 	})
 
+	bubble(t, "if_the_id_of_a_spilled_create_is_taken_its_mark_is_removed", &fakeStore{reserved: []int64{userOf(2, 0)}, commit: taken}, func(t *testing.T, s *testSession) {
+		s.startShared()
+		p := s.serve(3)
+		d := forwarded(create(1))
+		d.Headers = map[string]any{
+			userIDHeader: userid.Sealer(s.session.o.Secret).Seal(id, d.Body),
+			spillHeader:  p.spilled.add(id),
+		}
+		s.channel().deliveries <- d
+		s.oneForward(PartitionQueue(2))
+		if p.spilled.has(id) {
+			t.Error("the id still has spilled writes")
+		}
+	})
+
 	bubble(t, "without_a_request_id_a_taken_sealed_id_fails", &fakeStore{reserved: []int64{userOf(3, 1)}, commit: taken}, func(t *testing.T, s *testSession) {
 		s.serve(3)
 		d := forwarded(create(1))

@@ -31,6 +31,8 @@ type request struct {
 	received time.Time
 	trace    *requestTrace // nil: no tracing
 
+	expiration expiration
+
 	completed sync.Once // done by whichever way of completing it comes first
 }
 

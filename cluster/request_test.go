@@ -22,7 +22,7 @@ func (s *testSession) take(queue string, d amqp.Delivery) (*request, *fakeChanne
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	r := &request{session: s.session, consumer: consumer, delivery: d, received: time.Now()}
+	r := &request{session: s.session, consumer: consumer, delivery: d, received: time.Now(), expiration: expirationOf(&d, time.Now())}
 	consumer.Track(&r.delivery)
 	s.session.bodies.Acquire(s.t.Context(), r.weight())
 	r.start()

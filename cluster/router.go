@@ -19,6 +19,7 @@ import (
 func (s *session) receive(ctx context.Context, consumer *consume.Consumer, from *servedPartition) {
 	for d := range consumer.Deliveries {
 		r := &request{session: s, from: from, consumer: consumer, delivery: d, received: time.Now()}
+		r.expiration = expirationOf(&r.delivery, r.received)
 		consumer.Track(&r.delivery)
 		if ctx.Err() != nil || s.bodies.Acquire(ctx, r.weight()) != nil {
 			return
@@ -45,9 +46,12 @@ func (r *request) route() {
 		r.from.requests.Count()
 		r.checkRouting()
 	}
-	if r.isExpired() {
-		r.drop()
-		return
+	if r.expiration.isOver() {
+		// A spilled write goes on to its mailbox, which drops it, so that its mark is removed.
+		if _, spilled := r.spillMark(); !spilled {
+			r.drop()
+			return
+		}
 	}
 	operation := r.operation()
 	if operation == "" {
@@ -65,7 +69,7 @@ func (r *request) route() {
 		r.spawn(func() { r.list(parsed.List) })
 	default:
 		parsed.Write.TraceParent = tracing.Parent(d)
-		parsed.Write.Expires = r.expires()
+		parsed.Write.Expires = r.expiration.at
 		r.trace.attach(parsed.Write)
 		r.write(parsed.Write)
 	}
@@ -87,18 +91,30 @@ func (r *request) cameFrom(partition int) bool {
 }
 
 // forward forwards the request to a partition's queue. It is complete when the broker
-// confirms that. newUser is the reserved id of the user that a create request makes, and
-// mark that of a spilled write; both may be 0.
-func (r *request) forward(partition int, newUser, mark int64) {
-	s := r.session
-	if s.ctx.Err() != nil {
+// confirms that. newUser is the reserved id of the user that a create request makes, else 0.
+func (r *request) forward(partition int, newUser int64) {
+	if r.mayForward() {
+		r.sendForward(partition, newUser, 0)
+	}
+}
+
+// mayForward reports whether the request can still be forwarded. If it cannot, it is
+// complete.
+func (r *request) mayForward() bool {
+	switch {
+	case r.session.ctx.Err() != nil:
 		r.leave()
-		return
-	}
-	if r.isExpired() {
+	case r.expiration.isOver():
 		r.drop()
-		return
+	default:
+		return true
 	}
+	return false
+}
+
+// sendForward forwards the request. mark is that of a spilled write, else 0.
+func (r *request) sendForward(partition int, newUser, mark int64) {
+	s := r.session
 	s.metrics.Forwarded.Inc()
 	switch err := s.forwarder.send(r, partition, newUser, mark); {
 	case errors.Is(err, errPartitionOverdue):

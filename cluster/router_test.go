@@ -282,6 +282,43 @@ func TestExpiration(t *testing.T) {
 			t.Errorf("%d replies were sent", len(sent))
 		}
 	})
+
+	bubble(t, "spilled", &fakeStore{}, func(t *testing.T, s *testSession) {
+		p := s.serve(2)
+		d := forwarded(expiring(1))
+		d.Headers = amqp.Table{spillHeader: p.spilled.add(user)}
+		s.session.bodies.Acquire(t.Context(), s.session.o.InFlight)
+		s.channel().deliveries <- d
+		time.Sleep(4 * time.Second)
+		s.session.bodies.Release(s.session.o.InFlight)
+		checkDropped(t, s, s.channel(), 1, metrics.WayForwarded)
+		if p.spilled.has(user) {
+			t.Error("the user still has spilled writes")
+		}
+	})
+
+	taken := func(partition.Lease, []*actor.Write) ([]actor.Outcome, error) {
+		time.Sleep(4 * time.Second)
+		return []actor.Outcome{{Refusal: actor.UserIDTaken, After: &actor.User{ID: user}}}, nil
+	}
+	bubble(t, "expired_before_it_is_spilled", &fakeStore{reserved: []int64{user, userOf(2, 1)}, commit: taken}, func(t *testing.T, s *testSession) {
+		s.startShared()
+		p := s.serve(2)
+		mark := p.spilled.add(userOf(2, 1)) // so that a create with this id is spilled
+		d := create(1)
+		d.Expiration = "3000"
+		s.shared.deliveries <- d
+		time.Sleep(5 * time.Second)
+		if n := valueOf(s.session.metrics.Requests.WithLabelValues("create", metrics.WayShared, metrics.OutcomeExpired)); n != 1 {
+			t.Errorf("%v requests count as expired", n)
+		}
+		if n := valueOf(s.session.metrics.Overloads.WithLabelValues(metrics.OverloadMailbox)); n != 0 {
+			t.Errorf("%v overloads were counted", n)
+		}
+		if p.spilled.remove(userOf(2, 1), mark); p.spilled.has(userOf(2, 1)) {
+			t.Error("the dropped create counts as spilled")
+		}
+	})
 }
 
 func TestPartitionQueue(t *testing.T) {
