@@ -129,7 +129,7 @@ func (f *forwarder) send(r *request, partition int, newUser, mark int64) error {
 		replyTo = "" // the broker would close the channel
 	}
 	err := f.channel.Publish("", queue, true, false, amqp.Publishing{
-		Type:          r.operationName(),
+		Type:          operationName(&r.delivery),
 		MessageId:     d.MessageId,
 		ReplyTo:       replyTo,
 		CorrelationId: d.CorrelationId,

@@ -223,7 +223,7 @@ func (r *request) writeTo(number int, w *actor.Write, queued bool) {
 	})
 	switch {
 	case err == nil:
-		if mark, ok := r.spillMark(); queued && ok {
+		if mark, ok := spillMark(r.delivery.Headers); queued && ok {
 			p.spilled.remove(user, mark)
 		}
 	case isStopped(err):
@@ -240,10 +240,4 @@ func (r *request) spill(p *servedPartition, user, newUser int64) {
 	}
 	r.session.metrics.Overloads.WithLabelValues(metrics.OverloadMailbox).Inc()
 	r.sendForward(p.lease.Partition, newUser, p.spilled.add(user))
-}
-
-// spillMark returns the mark of a write that was spilled.
-func (r *request) spillMark() (mark int64, ok bool) {
-	mark, ok = r.delivery.Headers[spillHeader].(int64)
-	return mark, ok
 }

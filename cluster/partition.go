@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/metrics"
@@ -112,6 +114,12 @@ func (x *partitionSlot) cancelLease() {
 
 // spillHeader has the mark of a spilled write.
 const spillHeader = "ident-turn"
+
+// spillMark returns the mark of a spilled write.
+func spillMark(headers amqp.Table) (mark int64, ok bool) {
+	mark, ok = headers[spillHeader].(int64)
+	return mark, ok
+}
 
 // spilledWrites knows the users of one partition that have spilled writes: writes that
 // came by the shared queue when the user's mailbox was full, and that this instance then

@@ -253,12 +253,8 @@ func deadLetteredAs(headers amqp.Table) string {
 	return ""
 }
 
-// operationName returns the name of the request's operation with its prefix, "" if it has
-// none.
-func (r *request) operationName() string { return operationName(&r.delivery) }
-
 // operation returns the name of the request's operation without its prefix, "" if it has
 // none.
 func (r *request) operation() string {
-	return strings.TrimPrefix(r.operationName(), topology.RequestPrefix)
+	return strings.TrimPrefix(operationName(&r.delivery), topology.RequestPrefix)
 }

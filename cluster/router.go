@@ -48,7 +48,7 @@ func (r *request) route() {
 	}
 	if r.expiration.isOver() {
 		// A spilled write goes on to its mailbox, which drops it, so that its mark is removed.
-		if _, spilled := r.spillMark(); !spilled {
+		if _, spilled := spillMark(d.Headers); !spilled {
 			r.drop()
 			return
 		}
