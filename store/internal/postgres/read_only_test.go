@@ -246,6 +246,12 @@ func testStandby(t *testing.T) {
 	if err != nil {
 		t.Fatalf("exporting from a standby: %v", err)
 	}
+	if users, err := e.Page(t.Context(), 0); err != nil || len(users) != 1 || users[0].ID != id {
+		t.Errorf("exported from a standby: %+v, %v", users, err)
+	}
+	if last, err := e.LastID(t.Context()); err != nil || last != id {
+		t.Errorf("the last id of a standby is %d, %v", last, err)
+	}
 	e.Close()
 
 	s, p := h.OpenThroughProxy()
