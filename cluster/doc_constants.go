@@ -108,6 +108,8 @@
 //	store/internal/commit.maxGroup = 128                                     a larger group gains little and holds locks longer
 //	store/internal/commit.maxGroupBytes = 256 << 10                          a transaction may take only a fraction of AttemptTimeout
 //	store/internal/commit.maxIDRequests = 32                                 ids that are taken in one round trip
+//	store/internal/commit.maxRaise = 10_000_000                              a user with a great id must not use up the ids below
+//	store/internal/commit.maxStaleDraws = 3                                  each draw is a round trip; a create finds a taken id again
 //	store/internal/commit.minFreeIDs = 1_000_000                             a user with the greatest id must not end all creates
 //	store/internal/commit.reservedFor = 100 * time.Millisecond               users are created nearly in the order of their ids
 //	store/internal/commitstate.DefaultPatience = 20 * time.Second            longer than any statement of an attempt

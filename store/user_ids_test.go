@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -20,6 +21,9 @@ func TestTakenUserIDs(t *testing.T) {
 	t.Run("sequence_is_behind", testSequenceBehind)
 	t.Run("one_id_is_taken", testOneIDTaken)
 	t.Run("greatest_id_is_taken", testGreatestIDTaken)
+	t.Run("great_id_is_taken", testGreatIDTaken)
+	t.Run("next_raise_goes_on", testNextRaise)
+	t.Run("sequence_is_lowered", testSequenceLowered)
 }
 
 // openWatched opens another store and returns the warnings about the sequence.
@@ -33,7 +37,9 @@ func openWatched(h *storetest.Harness) (*store.Store, func() []observer.LoggedEn
 	}
 	h.T.Cleanup(s.Close)
 	return s, func() []observer.LoggedEntry {
-		return logs.FilterMessage("sequence of user ids was behind the users, set right").All()
+		return logs.Filter(func(e observer.LoggedEntry) bool {
+			return strings.HasPrefix(e.Message, "sequence of user ids was behind")
+		}).All()
 	}
 }
 
@@ -147,5 +153,56 @@ func testGreatestIDTaken(t *testing.T) {
 	h.Exec("INSERT INTO users (id, name, email_address) VALUES (1, 'a', 'a'), (2, 'b', 'b'), (50, 'c', 'c'), ($1, 'd', 'd')", actor.MaxUserID)
 	if id, taken := createOn(h, s, 1); id != 51 || taken != 1 {
 		t.Errorf("got the id %d after %d that were taken", id, taken)
+	}
+}
+
+// testGreatIDTaken: a user with a great id, and others in the way, do not use up the ids
+// between them.
+func testGreatIDTaken(t *testing.T) {
+	h := storetest.Start(t)
+	s, warnings := openWatched(h)
+	h.Exec("INSERT INTO users (id, name, email_address) VALUES (1, 'a', 'a'), (2, 'b', 'b'), (1000000000, 'c', 'c')")
+	if id, taken := createOn(h, s, 1); id != 3 || taken != 1 {
+		t.Errorf("got the id %d after %d that were taken", id, taken)
+	}
+	logged := warnings()
+	if len(logged) != 1 || !strings.HasSuffix(logged[0].Message, "too far") {
+		t.Fatalf("the warnings are %v", logged)
+	}
+	if fields := logged[0].ContextMap(); fields["was"] != int64(1) || fields["is"] != int64(2) || fields["greatest"] != int64(1_000_000_000) {
+		t.Errorf("the warning is about %v", fields)
+	}
+}
+
+// testNextRaise: if there are users beyond the first raise, the next one goes on from there.
+func testNextRaise(t *testing.T) {
+	h := storetest.Start(t)
+	s, _ := openWatched(h)
+	h.Exec("INSERT INTO users (id, name, email_address) SELECT n * 9000000 + k, 'restored', n || ' ' || k FROM generate_series(0, 3) AS n, generate_series(1, 2) AS k")
+	if id, taken := createOn(h, s, 1); id != 9000003 || taken != 1 {
+		t.Errorf("got the id %d after %d that were taken", id, taken)
+	}
+	h.Exec("INSERT INTO users (id, name, email_address) VALUES (9000004, 'a', 'a')")
+	if id, taken := createOn(h, s, 2); id != 18000003 || taken != 1 {
+		t.Errorf("then got the id %d after %d that were taken", id, taken)
+	}
+}
+
+// testSequenceLowered: after another program has lowered the sequence, ids that were taken
+// before are drawn and used.
+func testSequenceLowered(t *testing.T) {
+	h := storetest.Start(t)
+	s, _ := openWatched(h)
+	h.Exec("INSERT INTO users (id, name, email_address) SELECT n, 'old', 'old' || n FROM generate_series(1, 1000) AS n")
+	if id, _ := createOn(h, s, 1); id != 1001 {
+		t.Fatalf("got the id %d", id)
+	}
+	h.Exec("DELETE FROM users WHERE id <= 1000")
+	h.Exec("SELECT setval('users_id_seq', 10)")
+	if id, err := s.NewUserID(t.Context()); err != nil || id > 20 {
+		t.Errorf("got the id %d, %v", id, err)
+	}
+	if id, err := s.NewUserID(t.Context()); err != nil || id > 20 {
+		t.Errorf("then got the id %d, %v", id, err)
 	}
 }

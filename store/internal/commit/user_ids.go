@@ -20,6 +20,11 @@ const nextIDs = `SELECT nextval(sequence) FROM
 // maxIDRequests bounds how many user ids are taken in one round trip.
 const maxIDRequests = 32
 
+// maxStaleDraws is how many draws of Next may return ids that count as taken. A draw that
+// began before the sequence was set returns such ids; all draws do after another program
+// has lowered the sequence.
+const maxStaleDraws = 3
+
 // UserIDs hands out the ids of new users. It is safe for concurrent use.
 type UserIDs struct {
 	pool     *postgres.Pool
@@ -28,7 +33,7 @@ type UserIDs struct {
 	requests *batch.Batcher[*idRequest]
 	reserved reservedIDs
 
-	skipping sync.Mutex // held by SkipTaken
+	skipping chan struct{} // has a value while a call of SkipTaken sets the sequence
 }
 
 // An idRequest waits for a user id.
@@ -42,7 +47,7 @@ type idResult struct {
 // NewUserIDs needs one goroutine that runs Work, until closing is done. The channel stopped
 // is closed when Work has returned.
 func NewUserIDs(closing context.Context, stopped <-chan struct{}, pool *postgres.Pool, log *zap.Logger) *UserIDs {
-	u := &UserIDs{pool: pool, closing: closing, log: log}
+	u := &UserIDs{pool: pool, closing: closing, log: log, skipping: make(chan struct{}, 1)}
 	u.requests = batch.New(batch.Config[*idRequest]{
 		MaxItems: maxIDRequests,
 		Process:  u.answer,
@@ -61,6 +66,17 @@ func (u *UserIDs) TakeReserved() int64 { return u.reserved.take() }
 
 // Next returns a user id that no other call returns.
 func (u *UserIDs) Next(ctx context.Context) (id int64, err error) {
+	for range maxStaleDraws {
+		if id, err = u.draw(ctx); err != nil || !u.reserved.isTaken(id) {
+			return id, err
+		}
+	}
+	u.reserved.resetTaken() // if a user has the id, the create finds that out
+	return id, nil
+}
+
+// draw takes an id from the sequence.
+func (u *UserIDs) draw(ctx context.Context) (id int64, err error) {
 	err = u.pool.Retry(ctx, func(ctx context.Context) error {
 		request := &idRequest{result: make(chan idResult, 1)}
 		r, err := batch.Submit(ctx, u.requests, request, request.result)
@@ -70,9 +86,6 @@ func (u *UserIDs) Next(ctx context.Context) (id int64, err error) {
 		id = r.id
 		return r.err
 	})
-	if err == nil && u.reserved.isTaken(id) { // it was drawn before the sequence was set
-		return u.Next(ctx)
-	}
 	return id, err
 }
 
@@ -126,6 +139,13 @@ func (r *reservedIDs) skip(last int64) {
 	defer r.mu.Unlock()
 	r.taken = max(r.taken, last)
 	r.ids = slices.DeleteFunc(r.ids, func(id int64) bool { return id <= r.taken })
+}
+
+// resetTaken makes all ids count as free.
+func (r *reservedIDs) resetTaken() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.taken = 0
 }
 
 func (r *reservedIDs) isTaken(id int64) bool {

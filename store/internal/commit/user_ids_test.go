@@ -1,10 +1,26 @@
 package commit
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.uber.org/zap"
 )
+
+func TestSkipTaken(t *testing.T) {
+	t.Run("waits_no_longer_than_the_context", func(t *testing.T) {
+		u := NewUserIDs(t.Context(), nil, nil, zap.NewNop())
+		u.skipping <- struct{}{} // as another call does, which waits for the database
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := u.SkipTaken(ctx, 7); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+}
 
 func TestReservedIDs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
