@@ -250,11 +250,14 @@ func testPartitionStopExpired(t *testing.T) {
 				}
 				synctest.Wait() // the first is in progress
 				if want == ErrFenced {
+					s.mu.Lock()
 					s.epoch = 2
+					s.mu.Unlock()
 				} else {
 					p.Stop()
 				}
 				time.Sleep(time.Minute)
+				synctest.Wait()
 				if !slices.Equal(got, []error{want, want, want}) {
 					t.Errorf("the writes have %v", got)
 				}
