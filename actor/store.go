@@ -45,6 +45,7 @@ type Store interface {
 	// and has done nothing about the remaining writes. An error is about the first
 	// write. When Commit returns, the changes are durable. If the lease was lost, it
 	// changes nothing and returns ErrFenced. If it refuses a create with UserIDTaken,
-	// later calls of NewUserID and ReservedUserID return ids that no user has.
+	// later calls of NewUserID and ReservedUserID return other ids, which are free after
+	// a few refusals at most.
 	Commit(ctx context.Context, lease partition.Lease, writes []*Write) ([]Outcome, error)
 }
