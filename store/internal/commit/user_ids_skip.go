@@ -12,10 +12,10 @@ import (
 )
 
 // SkipTaken keeps ids that users have from being returned, up to maxRaise ids further on.
-// It is called after a create has found that another user has its id. The sequence may be behind the table, for example
-// after a restore or in a database that was filled by logical replication. Then SkipTaken
-// sets it right. Ids that were drawn before are dropped, here and, after their creates have
-// failed too, in other instances.
+// It is called after a create has found that another user has its id. The sequence may be
+// behind the table, for example after a restore or in a database that was filled by logical
+// replication. Then SkipTaken sets it right. Ids that were drawn before are dropped, here
+// and, after their creates have failed too, in other instances.
 func (u *UserIDs) SkipTaken(ctx context.Context, id int64) error {
 	select {
 	case u.skipping <- struct{}{}:
