@@ -4,6 +4,9 @@ GO ?= go
 PACKAGES ?= ./...
 TESTFLAGS ?=
 TIMEOUT ?= 40m
+
+# Many tests wait for servers, so one package more than there are cores is tested at a time.
+PARALLEL ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 FUZZTIME ?= 30s
 BENCHTIME ?= 1s
 RUNS ?= 20
@@ -31,7 +34,7 @@ build: ## build the three programs into bin/
 test: ## check the source and run all tests (TESTFLAGS='-run Patch', PACKAGES=./store)
 	@deploy/install-dependencies.sh test
 	@$(MAKE) --no-print-directory check bin/with-servers
-	bin/with-servers $(GO) test -race -timeout $(TIMEOUT) $(TESTFLAGS) $(PACKAGES)
+	bin/with-servers $(GO) test -race -p $(PARALLEL) -timeout $(TIMEOUT) $(TESTFLAGS) $(PACKAGES)
 
 test-long: ## run all tests in their long form: more seeds, longer chaos, more samples
 	@GLOTPOD_IDENT_TEST_LONG=1 $(MAKE) --no-print-directory test TIMEOUT=3h
