@@ -249,7 +249,7 @@ func testPartitionStopExpired(t *testing.T) {
 					}
 				}
 				synctest.Wait() // the first is in progress
-				if want == ErrFenced {
+				if errors.Is(want, ErrFenced) {
 					s.mu.Lock()
 					s.epoch = 2
 					s.mu.Unlock()
