@@ -200,12 +200,7 @@ func (l *load) progress(t *testing.T) {
 	t.Helper()
 	for name, count := range map[string]*atomic.Int64{"writes": &l.writes, "reads": &l.reads, "new ids": &l.ids} {
 		enough := count.Load() + 50
-		for begun := time.Now(); count.Load() < enough; time.Sleep(10 * time.Millisecond) {
-			if time.Since(begun) > 5*time.Second {
-				t.Errorf("no progress of %s within 5 s", name)
-				break
-			}
-		}
+		within(t, 5*time.Second, "progress of "+name, func() bool { return count.Load() >= enough })
 	}
 }
 
@@ -223,17 +218,10 @@ func testStandby(t *testing.T) {
 	h := startOnOwn(t, primary)
 	id := h.CreateUser(1)
 	replica := storetest.Connect(t, standby.URL("postgres"))
-	for begun := time.Now(); ; {
-		var found bool
+	within(t, 20*time.Second, "the user is replicated", func() (found bool) {
 		err := replica.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM users WHERE id = $1)", id).Scan(&found)
-		if found {
-			break
-		}
-		if time.Since(begun) > 20*time.Second {
-			t.Fatalf("not replicated: %v", err)
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+		return err == nil && found
+	})
 
 	opts := optionsOf(t, standby)
 	if s, err := store.Open(t.Context(), opts); err == nil || !store.IsUnreachable(err) {
@@ -357,7 +345,7 @@ func testReadOnlyEncrypted(t *testing.T) {
 		return encrypted, err
 	}
 	// The server applies a new setting a moment after the reload.
-	within(t, "the server is read-only and takes encrypted connections", func() bool {
+	within(t, 10*time.Second, "the server is read-only and takes encrypted connections", func() bool {
 		config, err := pgx.ParseConfig(strings.Replace(server.URL("postgres"), "sslmode=disable", "sslmode=require", 1))
 		if err != nil {
 			t.Fatal(err)
@@ -378,18 +366,18 @@ func testReadOnlyEncrypted(t *testing.T) {
 		t.Errorf("%d connections were attempted, one of them without encryption", n)
 	}
 	set("ALTER SYSTEM RESET default_transaction_read_only")
-	within(t, "a connection is accepted", func() bool { return pool.Ping(t.Context()) == nil })
+	within(t, 10*time.Second, "a connection is accepted", func() bool { return pool.Ping(t.Context()) == nil })
 	if yes, err := encrypted(); err != nil || !yes {
 		t.Errorf("encrypted: %t, %v", yes, err)
 	}
 }
 
-// within waits until a condition holds, for 10 s at most.
-func within(t *testing.T, what string, holds func() bool) {
+// within waits until a condition holds.
+func within(t *testing.T, atMost time.Duration, what string, holds func() bool) {
 	t.Helper()
 	for begun := time.Now(); !holds(); {
-		if time.Since(begun) > 10*time.Second {
-			t.Fatalf("not within 10 s: %s", what)
+		if time.Since(begun) > atMost {
+			t.Fatalf("not within %v: %s", atMost, what)
 		}
 		if wait.For(t.Context(), 10*time.Millisecond) != nil {
 			t.FailNow()
