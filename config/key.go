@@ -64,7 +64,7 @@ func parseKey(text string) (key Key, exact bool, err error) {
 //   - ignores the unused bits of the last character, and all text after the padding.
 //
 // If the text after the padding is long enough to be another key, decodeLikePython
-// refuses the text: whoever wrote it meant a list.
+// refuses the text: it was probably meant as a list.
 func decodeLikePython(text string) (key []byte, ok bool) {
 	var data []byte // the characters of the alphabet so far, in base64url
 	pads := 0       // since the last of them

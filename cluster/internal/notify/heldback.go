@@ -6,9 +6,10 @@ import (
 )
 
 const (
-	// firstHeldBackPause is the pause after which held-back notifications of a user are
-	// sent again. It doubles up to longestHeldBackPause each time that one is refused
-	// again, because each attempt repeats the notification for the other subscribers.
+	// firstHeldBackPause is the pause after the first attempt to send held-back
+	// notifications of a user again, which is made at once. The pause doubles up to
+	// longestHeldBackPause each time that one is refused again, because each attempt
+	// repeats the notification for the other subscribers.
 	firstHeldBackPause   = retryEvery
 	longestHeldBackPause = 30 * time.Second
 )

@@ -11,7 +11,7 @@ import (
 // traffic is requests that were sent without waiting for replies.
 type traffic struct {
 	c       *harness.Caller
-	creates []*harness.Request // each of a user who is new
+	creates []*harness.Request // each of a new user
 	chains  []*harness.Request // patches of a few users, each of which applies once, after the one before
 	gets    []*harness.Request
 }

@@ -83,5 +83,5 @@ func AsListed(u Dict) any {
 	return u
 }
 
-// NewUserLike returns a new user who wants another's email.
+// NewUserLike returns a new user with the email of another user.
 func NewUserLike(u Dict) Dict { return Changed(NewUser(), Dict{"email": u["email"]}) }

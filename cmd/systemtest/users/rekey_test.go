@@ -103,7 +103,7 @@ func testRekeyUnderLoad(t *testing.T) {
 	}
 	close(over)
 	calling.Wait()
-	for _, u := range users[10:] { // whom nobody has changed since, right after
+	for _, u := range users[10:] { // these users were not changed since
 		u["name"] = "s3cret Eve"
 		c.Call(t, "patch", harness.Patch(u, op("replace", "/name", u["name"]))).Result(t)
 	}

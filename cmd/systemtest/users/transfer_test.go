@@ -75,7 +75,7 @@ func testImportExportedUsers(t *testing.T) {
 	other := elsewhere(t, s)
 	other.Serve(t)
 	c := other.NewCaller(t)
-	known := c.Create(t, harness.NewUser()) // who has the id 1 for a while
+	known := c.Create(t, harness.NewUser()) // it has the id 1 for a while
 	c.Call(t, "delete", dict{"user_id": known["id"]}).Result(t)
 	heard := other.Subscribe(t)
 	importUsers(t, other, whole, 0, "")
@@ -86,7 +86,7 @@ func testImportExportedUsers(t *testing.T) {
 	if again := exportUsers(t, other); again != whole {
 		t.Errorf("exported again:\n%s\nwant\n%s", again, whole)
 	}
-	importUsers(t, other, whole, 0, "") // who is there is left alone
+	importUsers(t, other, whole, 0, "") // users that exist are left alone
 	if again := exportUsers(t, other); again != whole {
 		t.Errorf("after the second import:\n%s\nwant\n%s", again, whole)
 	}
