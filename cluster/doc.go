@@ -121,6 +121,7 @@
 //	cluster.TestReply/to_a_name_that_costs_the_connection_is_dropped
 //	cluster/broker.TestFilter
 //	cluster/membership.TestHostilePublisher
+//	cluster/internal/integration.TestConnections
 //
 // # Design decisions and what they cost
 //
@@ -138,6 +139,11 @@
 //   - Reads from the shared queue are carried out by any instance from the database. Why
 //     not forward them: a forward costs more than the read. Cost: they do not use the
 //     owner's cache.
+//   - A session has two connections. Forwarded requests and notifications go over the
+//     publishing one: the broker stops reading from a connection while a queue takes in
+//     too little of what comes over it. Replies go over the consuming one, since
+//     a member that the broker has dropped must not reply (I4). Cost: twice as many
+//     connections.
 //   - Acknowledgements wait up to 50 ms and are sent together. A quorum queue handles many
 //     at the cost of one. Cost: after a crash more requests are delivered again, which are
 //     replays.
@@ -193,7 +199,7 @@
 //   - ring: the hash ring that assigns partitions to members.
 //   - router: the part of an instance that consumes the shared queue.
 //   - serve: to consume a partition's queue and run its actors.
-//   - session: the work of an instance over one connection.
+//   - session: the work of an instance from connecting to losing a connection.
 //   - settled: said of an instance that serves the partitions that the ring assigns to it.
 //   - shared queue: glotpod.rpc/ident, which all instances consume.
 //   - spilled: said of a write that went to the partition's queue because its user's mailbox

@@ -11,6 +11,7 @@
 //	actor.maxShards = 64                                                     more shards than cores of any machine in sight, so that locks are rarely contended
 //	actor/msgpack.maxExactFloat = 1 << 53                                    a float64 holds all integers up to it exactly
 //	cluster.awaitEvery = 20 * time.Millisecond                               a session starts at most this much after the database is back
+//	cluster.closeTimeout = time.Second                                       closing must not delay the next session
 //	cluster.confirmTimeout = 5 * time.Second                                 a quorum queue elects a leader in less; longer waits use up the limits on requests in flight
 //	cluster.connectTimeout = 8 * time.Second                                 covers TCP, TLS and login on a slow network
 //	cluster.consumeEvery = 50 * time.Millisecond                             short beside a hand-over, long beside the broker's reply

@@ -154,14 +154,14 @@ func TestForwarder(t *testing.T) {
 
 	bubble(t, "no_partition_is_overdue_while_the_broker_blocks", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.startWatch()
-		s.session.blocked.Store(true)
+		s.session.blocked.publishing.Store(true)
 		r, c := s.take(RequestQueue, patch(1, user))
 		r.forward(2, 0)
 		time.Sleep(time.Minute)
 		if len(c.sent()) > 0 {
 			t.Error("an error reply was sent")
 		}
-		s.session.blocked.Store(false)
+		s.session.blocked.publishing.Store(false)
 		s.session.heartbeat.last.Store(time.Now().Add(time.Hour).UnixNano())
 		time.Sleep(confirmTimeout + 2*time.Second)
 		if len(c.sent()) != 1 {
@@ -219,7 +219,7 @@ func TestHeartbeat(t *testing.T) {
 
 	bubble(t, "is_not_expected_while_the_broker_blocks", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.session.heartbeat.last.Store(time.Now().UnixNano())
-		s.session.blocked.Store(true)
+		s.session.blocked.consuming.Store(true)
 		s.session.running.Go(s.session.watch)
 		time.Sleep(time.Minute)
 		if s.session.ctx.Err() != nil {

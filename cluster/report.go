@@ -45,7 +45,7 @@ func (i *Instance) problems(s *session) (problems []string) {
 	if err := i.Ready(); err != nil && !i.stopping.Load() {
 		problems = append(problems, err.Error())
 	}
-	if s.blocked.Load() {
+	if s.blocked.any() {
 		problems = append(problems, "RabbitMQ blocks publishing, since it is short of memory or disk space")
 	}
 	if i.cache != nil && i.served.Load() && !i.cache.Trusted() {
@@ -112,7 +112,7 @@ func (i *Instance) Collect(to chan<- prometheus.Metric) {
 	s := i.session.Load()
 	gauge(readyDesc, bit(i.Ready() == nil))
 	gauge(connectedDesc, bit(s != nil))
-	gauge(blockedDesc, bit(s != nil && s.blocked.Load()))
+	gauge(blockedDesc, bit(s != nil && s.blocked.any()))
 	gauge(reachableDesc, bit(i.stored.Load()))
 	gauge(partitionsDesc, float64(i.o.Partitions))
 	gauge(unsettledDesc, i.unsettledFor().Seconds())

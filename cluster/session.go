@@ -23,13 +23,18 @@ import (
 	"github.com/glotpod/ident/cluster/throttle"
 )
 
-// A session is the work of an instance over one broker connection.
+// A session is the work of an instance over two broker connections. The consuming one
+// carries what the partitions' owner and the members must never wait for: deliveries,
+// acknowledgements, replies and heartbeats. The publishing one carries forwarded requests
+// and notifications: the broker stops reading from a connection while a queue takes in
+// too little of what was published over it. The loss of either ends the session.
 type session struct {
 	o           Options
 	self        ownership.Member
 	coordinator coordinator
-	cache       *actor.Cache // nil: none
-	conn        *amqp.Connection
+	cache       *actor.Cache     // nil: none
+	conn        *amqp.Connection // the consuming one
+	publishing  *amqp.Connection
 
 	shared         *consume.Consumer // of the shared queue; nil until it is opened
 	sharedReceived chan struct{}     // closed when all deliveries of shared were received
@@ -42,14 +47,14 @@ type session struct {
 	slots          partitionSlots
 	acks           *consume.AckFlusher
 
-	ctx     context.Context // done when the connection is lost, or the session is closed
+	ctx     context.Context // done when a connection is lost, or the session is closed
 	cancel  context.CancelCauseFunc
 	running sync.WaitGroup      // goroutines
 	bodies  *semaphore.Weighted // bytes of the bodies of requests in flight
 
 	arrived   atomic.Bool // once, this session served all partitions that it should
 	heartbeat heartbeat
-	blocked   atomic.Bool // the broker blocks the connection
+	blocked   blockedConnections
 
 	droppedReplies *throttle.Logger // replies to callers that cannot receive them
 	nameless       *throttle.Logger // requests without the name of an operation
@@ -57,6 +62,11 @@ type session struct {
 	metrics  *metrics.Metrics
 	requests metrics.Meter // received from the shared queue
 }
+
+// blockedConnections says which connections of a session the broker blocks.
+type blockedConnections struct{ consuming, publishing atomic.Bool }
+
+func (b *blockedConnections) any() bool { return b.consuming.Load() || b.publishing.Load() }
 
 // A coordinator is what a session uses of a [coordinate.Coordinator].
 type coordinator interface {
@@ -190,7 +200,7 @@ func (s *session) drain() {
 	}
 	s.fail(errSessionClosed)
 	s.o.Store.Abort()
-	s.conn.CloseDeadline(time.Now().Add(time.Second)) // which ends the consumers
+	closeAll(time.Now().Add(closeTimeout), s.conn, s.publishing) // which ends the consumers
 	<-finished
 }
 
@@ -234,7 +244,7 @@ func (s *session) awaitRequests(consumer *consume.Consumer) {
 // again: close does not wait for their replies.
 func (s *session) close() {
 	s.fail(errSessionClosed)
-	s.conn.CloseDeadline(time.Now().Add(time.Second))
+	closeAll(time.Now().Add(closeTimeout), s.conn, s.publishing)
 	s.coordinator.Detach(s) // which abandons the partitions
 	s.o.Store.SetNotificationSink(nil)
 	if s.members != nil {

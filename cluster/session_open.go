@@ -3,10 +3,12 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/glotpod/ident/cluster/broker"
@@ -23,6 +25,9 @@ import (
 const (
 	// connectTimeout is how long connecting to the broker may take.
 	connectTimeout = 8 * time.Second
+
+	// closeTimeout is how long a connection waits for the broker when it is closed.
+	closeTimeout = time.Second
 
 	// evictTimeout is how long an instance waits until an older one of its name has
 	// ended, or the broker has dropped the older one's connection.
@@ -46,14 +51,14 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 	o := i.o
 	dialing, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	conn, err := broker.Dial(dialing, o.Broker)
+	conn, publishing, err := dialBoth(dialing, o.Broker)
 	if err != nil {
 		return nil, err
 	}
-	s := newSession(i, conn, number)
-	// If the broker blocks the connection, publishing ignores ctx; closing the
-	// connection unblocks it.
-	defer context.AfterFunc(ctx, func() { conn.CloseDeadline(time.Now()) })()
+	s := newSession(i, conn, publishing, number)
+	// If the broker blocks a connection, publishing ignores ctx; closing the connection
+	// unblocks it.
+	defer context.AfterFunc(ctx, func() { closeAll(time.Now(), conn, publishing) })()
 	defer func() {
 		if err != nil {
 			s.fail(err)
@@ -61,6 +66,7 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 		}
 	}()
 	s.failWhenLost(conn.NotifyClose(make(chan *amqp.Error, 1)))
+	s.failWhenLost(publishing.NotifyClose(make(chan *amqp.Error, 1)))
 	s.watchBlocked()
 	if err := s.declare(ctx); err != nil {
 		return nil, err
@@ -78,7 +84,39 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 	return s, nil
 }
 
-func newSession(i *Instance, conn *amqp.Connection, number int64) *session {
+// dialBoth opens the two connections of a session at the same time.
+func dialBoth(ctx context.Context, o broker.Options) (consuming, publishing *amqp.Connection, err error) {
+	forPublishing := o
+	forPublishing.ConnectionName += " (publishing)"
+	var dialing errgroup.Group
+	dialing.Go(func() (err error) {
+		consuming, err = broker.Dial(ctx, o)
+		return err
+	})
+	dialing.Go(func() (err error) {
+		publishing, err = broker.Dial(ctx, forPublishing)
+		return err
+	})
+	if err = dialing.Wait(); err == nil {
+		return consuming, publishing, nil
+	}
+	closeAll(time.Now().Add(closeTimeout), consuming, publishing)
+	return nil, nil, err
+}
+
+// closeAll closes those of the connections that are not nil. It waits for the broker until
+// the deadline.
+func closeAll(deadline time.Time, all ...*amqp.Connection) {
+	var closing sync.WaitGroup
+	for _, conn := range all {
+		if conn != nil {
+			closing.Go(func() { conn.CloseDeadline(deadline) })
+		}
+	}
+	closing.Wait()
+}
+
+func newSession(i *Instance, conn, publishing *amqp.Connection, number int64) *session {
 	o := i.o
 	s := &session{
 		o:           o,
@@ -86,6 +124,7 @@ func newSession(i *Instance, conn *amqp.Connection, number int64) *session {
 		coordinator: i.coordinator,
 		cache:       i.cache,
 		conn:        conn,
+		publishing:  publishing,
 		replies:     broker.NewReplyChecker(conn, o.Broker),
 		slots:       make(partitionSlots, o.Partitions),
 		bodies:      semaphore.NewWeighted(o.InFlight),
@@ -102,16 +141,23 @@ func newSession(i *Instance, conn *amqp.Connection, number int64) *session {
 	return s
 }
 
-// watchBlocked notes when the broker blocks and unblocks the connection.
+// watchBlocked notes when the broker blocks and unblocks the connections.
 func (s *session) watchBlocked() {
-	blocked := s.conn.NotifyBlocked(make(chan amqp.Blocking, 1)) // closed with the connection
-	s.running.Go(func() {
-		for b := range blocked {
-			s.o.Log.Warn("RabbitMQ blocks or unblocks publishing", zap.Bool("blocked", b.Active), zap.String("why", b.Reason))
-			s.blocked.Store(b.Active)
-			s.coordinator.SetBlocked(s, b.Active)
-		}
+	watch := func(conn *amqp.Connection, name string, note func(blocked bool)) {
+		blocked := conn.NotifyBlocked(make(chan amqp.Blocking, 1)) // closed with the connection
+		s.running.Go(func() {
+			for b := range blocked {
+				s.o.Log.Warn("RabbitMQ blocks or unblocks publishing",
+					zap.String("connection", name), zap.Bool("blocked", b.Active), zap.String("why", b.Reason))
+				note(b.Active)
+			}
+		})
+	}
+	watch(s.conn, "consuming", func(blocked bool) {
+		s.blocked.consuming.Store(blocked)
+		s.coordinator.SetBlocked(s, blocked)
 	})
+	watch(s.publishing, "publishing", s.blocked.publishing.Store)
 }
 
 // declare declares the exchanges and queues, and makes what repairs them.
@@ -132,7 +178,7 @@ func (s *session) onRebound() {
 
 // openNotifier opens the channel for notifications.
 func (s *session) openNotifier() error {
-	channel, err := s.conn.Channel()
+	channel, err := s.publishing.Channel()
 	if err != nil {
 		return fmt.Errorf("opening a channel: %w", err)
 	}
@@ -157,7 +203,7 @@ func (s *session) openNotifier() error {
 
 // openForwarder opens the channel for forwarded requests.
 func (s *session) openForwarder() error {
-	channel, err := s.conn.Channel()
+	channel, err := s.publishing.Channel()
 	if err != nil {
 		return fmt.Errorf("opening a channel: %w", err)
 	}

@@ -55,7 +55,7 @@ func newTestSession(t *testing.T, store *fakeStore) *testSession {
 	})
 	s := &testSession{t: t, store: store, forwarding: newFakeChannel(), notifications: new(fakeNotifyChannel)}
 	s.coordination = &fakeCoordinator{batchqueue.New[ownership.Event](), batchqueue.New[leaseEnd]()}
-	s.session = newSession(i, new(amqp.Connection), 1)
+	s.session = newSession(i, new(amqp.Connection), new(amqp.Connection), 1)
 	s.session.coordinator = s.coordination
 	s.session.repairer = topology.NewRepairer(nil, store, func() {})
 	var err error

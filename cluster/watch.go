@@ -117,11 +117,14 @@ func (s *session) watch() {
 // checkHealth ends the session if its own heartbeats do not come back: then the other
 // members do not receive them either, and are about to claim its partitions. It replies
 // with an error to requests that were forwarded to overdue partitions. While the broker
-// blocks the connection, no member receives heartbeats, and nothing is confirmed.
+// blocks the consuming connection, no member receives heartbeats; while it blocks the
+// publishing one, nothing is confirmed.
 func (s *session) checkHealth() {
-	if s.blocked.Load() {
-		s.heartbeat.note()
+	if s.blocked.publishing.Load() {
 		s.forwarder.resetDeadlines()
+	}
+	if s.blocked.consuming.Load() {
+		s.heartbeat.note()
 	} else if s.heartbeat.age() > ownership.SuspectAfter(s.o.Broker.Heartbeat)-measureEvery {
 		s.fail(errHeartbeatLost)
 	}

@@ -57,6 +57,7 @@ type RabbitMQ struct {
 	Password string
 
 	Management Management
+	Control    Control
 
 	server
 }
@@ -135,6 +136,7 @@ func newRabbitMQ(script, epmd string, folder *rabbitmqFolder, ports rabbitmqPort
 		done:       make(chan struct{}),
 	}
 	env := folder.environment(filepath.Dir(epmd), ports)
+	r.Control = Control{Program: filepath.Join(filepath.Dir(script), "rabbitmqctl"), Env: env}
 	run := func(program string) (*Process, error) {
 		cmd := exec.Command(program)
 		cmd.Dir, cmd.Env = folder.dir, env

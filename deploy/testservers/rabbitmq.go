@@ -3,9 +3,11 @@ package testservers
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/glotpod/ident/deploy/localserver"
@@ -77,6 +79,30 @@ func (b *Broker) Queues(t testing.TB) []Queue {
 		t.Fatal(err)
 	}
 	return queues
+}
+
+// SuspendQueue freezes the process of a queue of the virtual host until resume is called,
+// or the test ends: the queue takes in and delivers nothing, and confirms nothing. Both
+// take a second or two.
+func (b *Broker) SuspendQueue(t testing.TB, queue string) (resume func()) {
+	t.Helper()
+	call := func(ctx context.Context, function string) error {
+		_, err := b.server.Control.Eval(ctx, fmt.Sprintf(`{ok, Q} = rabbit_amqqueue:lookup(rabbit_misc:r(<<%q>>, queue, <<%q>>)),
+			Pid = case amqqueue:get_pid(Q) of {Name, _} -> whereis(Name); P -> P end, sys:%s(Pid).`, b.VHost, queue, function))
+		return err
+	}
+	if err := call(t.Context(), "suspend"); err != nil {
+		t.Fatal(err)
+	}
+	resume = sync.OnceFunc(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
+		defer cancel()
+		if err := call(ctx, "resume"); err != nil {
+			t.Errorf("resume the queue %s: %v", queue, err)
+		}
+	})
+	t.Cleanup(resume)
+	return resume
 }
 
 // OwnRabbitMQ starts a broker for one test, which may kill and restart it. The broker is

@@ -238,7 +238,8 @@ func (s *setup) until(what string, holds func() bool) {
 // subscribe makes a queue that is bound to all notifications.
 func (s *setup) subscribe(arguments amqp.Table) {
 	s.t.Helper()
-	q, err := s.channel.QueueDeclare("subscriber", false, false, false, false, arguments)
+	_, quorum := arguments["x-queue-type"]
+	q, err := s.channel.QueueDeclare("subscriber", quorum, false, false, false, arguments)
 	if err == nil {
 		err = s.channel.QueueBind(q.Name, "notifications.#", "amq.topic", false, nil)
 	}
