@@ -1,6 +1,7 @@
 package actor
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 )
@@ -25,4 +26,10 @@ func RequestIDOf(messageID, replyTo, correlationID string) RequestID {
 	}
 	sum := sha256.Sum256(text)
 	return RequestID(sum[:16])
+}
+
+// NewRequestID returns an id for a request that has none.
+func NewRequestID() (id RequestID) {
+	rand.Read(id[:]) // never fails
+	return id
 }

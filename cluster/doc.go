@@ -50,7 +50,7 @@
 //   - internal/topology: declaring and binding exchanges and queues.
 //   - internal/tracing: trace contexts in the headers of messages.
 //   - internal/metrics: what an instance counts and measures.
-//   - internal/userid: the sealed ids of new users.
+//   - internal/seal: the sealed ids in the headers of forwarded requests.
 //   - internal/integration: tests over a real broker and a real database.
 //   - internal/batchqueue, wait, throttle: small helpers.
 //
@@ -68,12 +68,15 @@
 //	cluster.TestPartitionQueue/requests_are_left_when_the_lease_is_lost
 //
 // I2, applied once. The request id and the reply are recorded in the transaction that
-// applies the request. A replay gets the recorded reply.
+// applies the request. A replay gets the recorded reply. The instance that receives a
+// write without a request id gives it one, which goes along when the write is forwarded.
 //
 //	store.TestReplays
 //	store.TestModel
 //	cluster/internal/consume.TestAcks
 //	cluster.TestReply/is_sent_once_and_acknowledged
+//	cluster.TestRequestID
+//	cmd/systemtest/contract.TestForwardedTwice
 //
 // I3, in order. The requests about one user take effect in the order of its partition
 // queue. What the router forwards keeps the router's order per user.

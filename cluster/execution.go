@@ -5,7 +5,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/metrics"
-	"github.com/glotpod/ident/cluster/internal/userid"
+	"github.com/glotpod/ident/cluster/internal/seal"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
@@ -130,6 +130,9 @@ func (r *request) create(w *actor.Write) {
 	if id, ok := r.reservedID(); ok {
 		number := partition.Of(id, r.session.o.Partitions)
 		w.UserID = id
+		// If a user has the id, it may be the create itself that has made it, in another
+		// delivery of which the request id is not known.
+		r.onlyThisUserID = r.writeIDMade
 		r.writeTo(number, w, r.cameFrom(number))
 		return
 	}
@@ -157,14 +160,6 @@ func (r *request) createNew(w *actor.Write) {
 	})
 }
 
-// mayTakeNewID reports whether a create can be carried out for another id after its id was
-// found to be taken. It can not if it may be the create itself that has taken the id, in
-// another delivery, and no request id would tell.
-func (r *request) mayTakeNewID(w *actor.Write) bool {
-	_, forwarded := r.reservedID()
-	return !forwarded || w.RequestID != (actor.RequestID{})
-}
-
 // reservedID returns the id that another instance has reserved for the user that a create
 // request makes.
 func (r *request) reservedID() (user int64, ok bool) {
@@ -172,7 +167,7 @@ func (r *request) reservedID() (user int64, ok bool) {
 		return 0, false
 	}
 	sealed, _ := r.delivery.Headers[userIDHeader].([]byte)
-	return userid.Sealer(r.session.o.Secret).Open(sealed, r.delivery.Body)
+	return seal.Sealer(r.session.o.Secret).OpenUserID(sealed, r.delivery.Body)
 }
 
 // writeTo passes a write to the actors of its user's partition, or forwards it to that
@@ -208,7 +203,7 @@ func (r *request) writeTo(number int, w *actor.Write, queued bool) {
 	err := p.users.Write(w, func(o actor.Outcome, err error) {
 		defer r.recoverPanic()
 		switch {
-		case err == nil && o.Refusal == actor.UserIDTaken && r.mayTakeNewID(w):
+		case err == nil && o.Refusal == actor.UserIDTaken && !r.onlyThisUserID:
 			w.Cached = nil
 			r.spawn(func() { r.createNew(w) })
 		case err == nil:

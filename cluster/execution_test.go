@@ -7,7 +7,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/metrics"
-	"github.com/glotpod/ident/cluster/internal/userid"
+	"github.com/glotpod/ident/cluster/internal/seal"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
@@ -20,7 +20,7 @@ func TestCreate(t *testing.T) {
 		s.shared.deliveries <- d
 		p := s.oneForward(PartitionQueue(3))
 		sealed, _ := p.message.Headers[userIDHeader].([]byte)
-		if opened, ok := userid.Sealer(s.session.o.Secret).Open(sealed, d.Body); !ok || opened != id {
+		if opened, ok := seal.Sealer(s.session.o.Secret).OpenUserID(sealed, d.Body); !ok || opened != id {
 			t.Errorf("the seal is of %d (%t)", opened, ok)
 		}
 	})
@@ -42,7 +42,7 @@ func TestCreate(t *testing.T) {
 	bubble(t, "a_sealed_id_is_used", &fakeStore{reserved: []int64{userOf(0, 0)}}, func(t *testing.T, s *testSession) {
 		s.serve(3)
 		d := forwarded(create(1))
-		d.Headers = map[string]any{userIDHeader: userid.Sealer(s.session.o.Secret).Seal(id, d.Body)}
+		d.Headers = map[string]any{userIDHeader: seal.Sealer(s.session.o.Secret).UserID(id, d.Body)}
 		s.channel().deliveries <- d
 		result := decode(t, s.oneReply(s.channel()))["result"].(map[string]any)
 		if result["user_id"] != id {
@@ -72,11 +72,11 @@ func TestCreate(t *testing.T) {
 		s.startShared()
 		s.serve(3)
 		d := forwarded(create(1))
-		d.Headers = map[string]any{userIDHeader: userid.Sealer(s.session.o.Secret).Seal(id, d.Body)}
+		d.Headers = map[string]any{userIDHeader: seal.Sealer(s.session.o.Secret).UserID(id, d.Body)}
 		s.channel().deliveries <- d
 		p := s.oneForward(PartitionQueue(2))
 		sealed, _ := p.message.Headers[userIDHeader].([]byte)
-		if opened, ok := userid.Sealer(s.session.o.Secret).Open(sealed, d.Body); !ok || opened != userOf(2, 0) {
+		if opened, ok := seal.Sealer(s.session.o.Secret).OpenUserID(sealed, d.Body); !ok || opened != userOf(2, 0) {
 			t.Errorf("the seal is of %d (%t)", opened, ok)
 		}
 	})
@@ -86,7 +86,7 @@ func TestCreate(t *testing.T) {
 		p := s.serve(3)
 		d := forwarded(create(1))
 		d.Headers = map[string]any{
-			userIDHeader: userid.Sealer(s.session.o.Secret).Seal(id, d.Body),
+			userIDHeader: seal.Sealer(s.session.o.Secret).UserID(id, d.Body),
 			spillHeader:  p.spilled.add(id),
 		}
 		s.channel().deliveries <- d
@@ -100,7 +100,7 @@ func TestCreate(t *testing.T) {
 		s.serve(3)
 		d := forwarded(create(1))
 		d.MessageId, d.CorrelationId = "", ""
-		d.Headers = map[string]any{userIDHeader: userid.Sealer(s.session.o.Secret).Seal(id, d.Body)}
+		d.Headers = map[string]any{userIDHeader: seal.Sealer(s.session.o.Secret).UserID(id, d.Body)}
 		s.channel().deliveries <- d
 		synctest.Wait()
 		if sent := s.channel().sent(); len(sent) != 1 || errorCode(sent[0].message.Body) != string(actor.InvocationFailed) {
@@ -111,7 +111,7 @@ func TestCreate(t *testing.T) {
 	bubble(t, "an_id_that_a_client_chose_is_not", &fakeStore{reserved: []int64{userOf(3, 1)}}, func(t *testing.T, s *testSession) {
 		s.serve(3)
 		d := forwarded(create(1))
-		d.Headers = map[string]any{userIDHeader: userid.Sealer{{99}}.Seal(id, d.Body)}
+		d.Headers = map[string]any{userIDHeader: seal.Sealer{{99}}.UserID(id, d.Body)}
 		s.channel().deliveries <- d
 		result := decode(t, s.oneReply(s.channel()))["result"].(map[string]any)
 		if result["user_id"] != userOf(3, 1) {

@@ -8,11 +8,12 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/batchqueue"
 	"github.com/glotpod/ident/cluster/internal/metrics"
+	"github.com/glotpod/ident/cluster/internal/seal"
 	"github.com/glotpod/ident/cluster/internal/tracing"
-	"github.com/glotpod/ident/cluster/internal/userid"
 )
 
 // confirmTimeout is how long the broker may confirm none of the requests that were
@@ -25,8 +26,12 @@ const confirmTimeout = 5 * time.Second
 const forwardHeader = "ident-hop"
 
 // userIDHeader has the reserved id of the user that a forwarded create request makes,
-// sealed by a [userid.Sealer].
+// sealed by a [seal.Sealer].
 const userIDHeader = "ident-user"
+
+// requestIDHeader has the request id of a forwarded write, sealed by a [seal.Sealer], if the
+// properties of the copy do not lead to it.
+const requestIDHeader = "ident-request"
 
 var (
 	errPartitionOverdue = errors.New("the broker does not confirm requests that are forwarded to the partition")
@@ -48,7 +53,7 @@ type forwardChannel interface {
 // tells that it is the same request.
 type forwarder struct {
 	channel forwardChannel
-	sealer  userid.Sealer
+	sealer  seal.Sealer
 
 	completed *batchqueue.Queue[*forward] // with the outcome of each forward
 	drained   chan struct{}               // closed when nothing is added to completed any more
@@ -81,7 +86,7 @@ type forward struct {
 }
 
 // newForwarder returns a forwarder over a channel, which it puts into confirm mode.
-func newForwarder(channel forwardChannel, partitions int, sealer userid.Sealer) (*forwarder, error) {
+func newForwarder(channel forwardChannel, partitions int, sealer seal.Sealer) (*forwarder, error) {
 	if err := channel.Confirm(false); err != nil {
 		return nil, fmt.Errorf("asking for confirmations: %w", err)
 	}
@@ -111,10 +116,17 @@ func (f *forwarder) send(r *request, partition int, newUser, mark int64) error {
 	d := &r.delivery
 	span, headers := r.trace.startForward(d, queue)
 	if newUser != 0 {
-		headers[userIDHeader] = f.sealer.Seal(newUser, d.Body)
+		headers[userIDHeader] = f.sealer.UserID(newUser, d.Body)
 	}
 	if mark != 0 {
 		headers[spillHeader] = mark
+	}
+	replyTo := d.ReplyTo
+	if broker.CheckReplyTo(replyTo) != nil {
+		replyTo = "" // the broker would close the channel
+	}
+	if id := r.writeID; id != (actor.RequestID{}) && id != actor.RequestIDOf(d.MessageId, replyTo, d.CorrelationId) {
+		headers[requestIDHeader] = f.sealer.RequestID(id, d.Body)
 	}
 	f.publishing.Lock()
 	defer f.publishing.Unlock()
@@ -123,10 +135,6 @@ func (f *forwarder) send(r *request, partition int, newUser, mark int64) error {
 	if !f.add(number, &forward{request: r, partition: partition, span: span}) {
 		span.End(false)
 		return errPartitionOverdue
-	}
-	replyTo := d.ReplyTo
-	if broker.CheckReplyTo(replyTo) != nil {
-		replyTo = "" // the broker would close the channel
 	}
 	err := f.channel.Publish("", queue, true, false, amqp.Publishing{
 		Type:          operationName(&r.delivery),

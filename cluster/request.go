@@ -33,6 +33,11 @@ type request struct {
 
 	expiration expiration
 
+	writeID     actor.RequestID // the request id, if it is a write
+	writeIDMade bool            // writeID was made here: another delivery of the request gets another one
+
+	onlyThisUserID bool // a create that must not be carried out for another user id
+
 	completed sync.Once // done by whichever way of completing it comes first
 }
 
@@ -175,12 +180,10 @@ func (r *request) publishReply(body []byte) error {
 	return err
 }
 
-// acknowledge has the request acknowledged soon; at once if it has no request id, so that
-// a second delivery could not be told from a new request.
+// acknowledge has the request acknowledged soon; at once if it is a write that has got
+// another request id when it is delivered again.
 func (r *request) acknowledge() {
-	d := &r.delivery
-	hasNoID := d.MessageId == "" && (d.ReplyTo == "" || d.CorrelationId == "")
-	needsFlush, err := r.consumer.Ack(d, hasNoID)
+	needsFlush, err := r.consumer.Ack(&r.delivery, r.writeIDMade)
 	if needsFlush {
 		r.session.acks.Add(r.consumer)
 	}

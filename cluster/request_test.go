@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,7 +12,9 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/metrics"
+	"github.com/glotpod/ident/cluster/internal/seal"
 	"github.com/glotpod/ident/cluster/internal/topology"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // take starts a request as if it had come by a queue.
@@ -61,12 +64,14 @@ func TestReply(t *testing.T) {
 		}
 	})
 
-	bubble(t, "without_a_request_id_is_acknowledged_at_once", &fakeStore{}, func(t *testing.T, s *testSession) {
-		d := get(1, 1)
+	bubble(t, "of_a_write_that_gets_another_request_id_next_time_is_acknowledged_at_once", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.startShared()
+		s.serve(1)
+		d := patch(1, userOf(1, 0))
 		d.MessageId, d.CorrelationId = "", ""
-		r, c := s.take(RequestQueue, d)
-		r.reply(reply)
-		if acked := c.acks(); !slices.Equal(acked, []uint64{1}) {
+		s.shared.deliveries <- d
+		synctest.Wait()
+		if acked := s.shared.acks(); !slices.Equal(acked, []uint64{1}) {
 			t.Errorf("%v were acknowledged", acked)
 		}
 	})
@@ -199,4 +204,105 @@ func TestOperation(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRequestID checks by which id a write is committed.
+func TestRequestID(t *testing.T) {
+	user := userOf(1, 0)
+	var mu sync.Mutex // guards the following variable
+	var ids []actor.RequestID
+	store := &fakeStore{commit: func(_ partition.Lease, writes []*actor.Write) ([]actor.Outcome, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		ids = append(ids, writes[0].RequestID)
+		return []actor.Outcome{{UserID: user, Applied: true}}, nil
+	}}
+	committed := func() []actor.RequestID {
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		all := ids
+		ids = nil
+		return all
+	}
+	none := func(d *amqp.Delivery) { d.MessageId, d.ReplyTo, d.CorrelationId = "", "", "" }
+
+	for name, change := range map[string]func(*amqp.Delivery){
+		"without_properties":           none,
+		"without_a_correlation_id":     func(d *amqp.Delivery) { d.MessageId, d.CorrelationId = "", "" },
+		"with_a_reply_to_that_is_lost": func(d *amqp.Delivery) { d.MessageId, d.ReplyTo = "", "amq.rabbitmq.reply-to.x" },
+		"with_a_reply_to":              func(d *amqp.Delivery) { d.MessageId = "" },
+		"with_a_message_id":            func(d *amqp.Delivery) {},
+	} {
+		bubble(t, "is_the_same_in_each_copy/"+name, store, func(t *testing.T, s *testSession) {
+			d := patch(1, user)
+			change(&d)
+			s.startShared()
+			s.serve(3)
+			s.shared.deliveries <- d
+			s.channel().deliveries <- copyOf(1, s.oneForward(PartitionQueue(1)).message) // to the wrong queue
+			synctest.Wait()
+			sent := s.forwarding.sent()
+			s.serve(1)
+			s.channel().deliveries <- copyOf(1, sent[0].message)
+			s.channel().deliveries <- copyOf(2, sent[1].message)
+			got := committed()
+			if len(got) != 2 || got[0] != got[1] || got[0] == (actor.RequestID{}) {
+				t.Fatalf("the ids are %x", got)
+			}
+			if want := actor.RequestIDOf(d.MessageId, d.ReplyTo, d.CorrelationId); want != (actor.RequestID{}) && got[0] != want {
+				t.Errorf("the id is %x, want %x", got[0], want)
+			}
+		})
+	}
+
+	bubble(t, "is_another_one_for_each_request", store, func(t *testing.T, s *testSession) {
+		s.startShared()
+		s.serve(1)
+		for tag := range 2 {
+			d := patch(uint64(tag+1), user)
+			none(&d)
+			s.shared.deliveries <- d
+		}
+		if got := committed(); len(got) != 2 || got[0] == got[1] {
+			t.Errorf("the ids are %x", got)
+		}
+	})
+
+	victim := actor.RequestIDOf("victim", "", "")
+	for name, forge := range map[string]func(s *testSession, d *amqp.Delivery) []byte{
+		"without_a_seal":    func(*testSession, *amqp.Delivery) []byte { return append(victim[:], make([]byte, 16)...) },
+		"with_another_key":  func(_ *testSession, d *amqp.Delivery) []byte { return seal.Sealer{{99}}.RequestID(victim, d.Body) },
+		"of_another_body":   func(s *testSession, _ *amqp.Delivery) []byte { return sealer(s).RequestID(victim, nil) },
+		"of_a_new_users_id": func(s *testSession, d *amqp.Delivery) []byte { return sealer(s).UserID(user, d.Body) },
+	} {
+		bubble(t, "is_not_chosen_by_a_client/"+name, store, func(t *testing.T, s *testSession) {
+			s.serve(1)
+			d := direct(patch(1, user), "1")
+			d.Headers = amqp.Table{requestIDHeader: forge(s, &d)}
+			s.channel().deliveries <- d
+			if got, want := committed(), actor.RequestIDOf(d.MessageId, "", ""); len(got) != 1 || got[0] != want {
+				t.Errorf("the id is %x, want %x", got, want)
+			}
+		})
+	}
+
+	bubble(t, "is_not_sent_by_the_shared_queue", store, func(t *testing.T, s *testSession) {
+		s.startShared()
+		s.serve(1)
+		d := patch(1, user)
+		d.Headers = amqp.Table{requestIDHeader: sealer(s).RequestID(victim, d.Body)}
+		s.shared.deliveries <- d
+		if got, want := committed(), actor.RequestIDOf(d.MessageId, "", ""); len(got) != 1 || got[0] != want {
+			t.Errorf("the id is %x, want %x", got, want)
+		}
+	})
+}
+
+func sealer(s *testSession) seal.Sealer { return seal.Sealer(s.session.o.Secret) }
+
+// copyOf returns a forwarded request as it comes by a partition's queue.
+func copyOf(tag uint64, m amqp.Publishing) amqp.Delivery {
+	return amqp.Delivery{DeliveryTag: tag, Type: m.Type, RoutingKey: "queue", MessageId: m.MessageId, ReplyTo: m.ReplyTo,
+		CorrelationId: m.CorrelationId, Headers: m.Headers, Body: m.Body}
 }

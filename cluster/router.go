@@ -9,6 +9,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/consume"
+	"github.com/glotpod/ident/cluster/internal/seal"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/internal/tracing"
 	"github.com/glotpod/ident/cluster/partition"
@@ -57,8 +58,7 @@ func (r *request) route() {
 	if operation == "" {
 		s.nameless.Log(1, zap.String("queue", r.consumer.Queue), zap.String("exchange", d.Exchange))
 	}
-	parsed, refusal := actor.Parse(operation, d.Body,
-		actor.RequestIDOf(d.MessageId, d.ReplyTo, d.CorrelationId), s.o.Limits)
+	parsed, refusal := actor.Parse(operation, d.Body, r.requestID(), s.o.Limits)
 	r.trace.routed(r.received)
 	switch {
 	case refusal != nil:
@@ -68,11 +68,29 @@ func (r *request) route() {
 	case parsed.List != nil:
 		r.spawn(func() { r.list(parsed.List) })
 	default:
-		parsed.Write.TraceParent = tracing.Parent(d)
-		parsed.Write.Expires = r.expiration.at
-		r.trace.attach(parsed.Write)
-		r.write(parsed.Write)
+		w := parsed.Write
+		if w.RequestID == (actor.RequestID{}) && w.Refusal() == nil {
+			// So it is applied once, even if it is carried out or forwarded more than once.
+			w.RequestID, r.writeIDMade = actor.NewRequestID(), true
+		}
+		r.writeID = w.RequestID
+		w.TraceParent = tracing.Parent(d)
+		w.Expires = r.expiration.at
+		r.trace.attach(w)
+		r.write(w)
 	}
+}
+
+// requestID returns the id that the request came with, zero if it has none: the one that
+// the instance that has forwarded it sends along, or else that of its properties.
+func (r *request) requestID() actor.RequestID {
+	d := &r.delivery
+	if sealed, ok := d.Headers[requestIDHeader].([]byte); ok && r.from != nil {
+		if id, ok := seal.Sealer(r.session.o.Secret).OpenRequestID(sealed, d.Body); ok {
+			return id
+		}
+	}
+	return actor.RequestIDOf(d.MessageId, d.ReplyTo, d.CorrelationId)
 }
 
 // checkRouting reports a direct request that the exchange has put into the wrong

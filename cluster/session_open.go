@@ -15,8 +15,8 @@ import (
 	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/notify"
+	"github.com/glotpod/ident/cluster/internal/seal"
 	"github.com/glotpod/ident/cluster/internal/topology"
-	"github.com/glotpod/ident/cluster/internal/userid"
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/throttle"
@@ -207,7 +207,7 @@ func (s *session) openForwarder() error {
 	if err != nil {
 		return fmt.Errorf("opening a channel: %w", err)
 	}
-	if s.forwarder, err = newForwarder(channel, s.o.Partitions, userid.Sealer(s.o.Secret)); err != nil {
+	if s.forwarder, err = newForwarder(channel, s.o.Partitions, seal.Sealer(s.o.Secret)); err != nil {
 		return err
 	}
 	s.failWhenLost(channel.NotifyClose(make(chan *amqp.Error, 1)))

@@ -19,8 +19,8 @@ import (
 	"github.com/glotpod/ident/cluster/internal/batchqueue"
 	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/notify"
+	"github.com/glotpod/ident/cluster/internal/seal"
 	"github.com/glotpod/ident/cluster/internal/topology"
-	"github.com/glotpod/ident/cluster/internal/userid"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 )
@@ -59,7 +59,7 @@ func newTestSession(t *testing.T, store *fakeStore) *testSession {
 	s.session.coordinator = s.coordination
 	s.session.repairer = topology.NewRepairer(nil, store, func() {})
 	var err error
-	if s.session.forwarder, err = newForwarder(s.forwarding, testPartitions, userid.Sealer(i.o.Secret)); err != nil {
+	if s.session.forwarder, err = newForwarder(s.forwarding, testPartitions, seal.Sealer(i.o.Secret)); err != nil {
 		t.Fatal(err)
 	}
 	s.session.notifier = notify.New(s.notifications, notify.Options{

@@ -1,0 +1,84 @@
+// Package seal seals what instances tell each other in the headers of forwarded requests:
+// the ids of new users, and request ids.
+package seal
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+
+	"github.com/glotpod/ident/actor"
+)
+
+// A Sealer has the keys that only the instances of a cluster know. A seal proves that a
+// value comes from an instance and belongs to a request with a certain body. A client
+// cannot make a valid seal. The first key seals; all keys verify.
+type Sealer [][]byte
+
+const sealSize = 16 // bytes
+
+// A label distinguishes what a seal is for, so that no seal is valid for something else.
+// Values with the same label have the same size.
+type label string
+
+const (
+	userLabel    label = ""
+	requestLabel label = "\xffrequest" // the id of a user is positive, so it does not begin like this
+)
+
+// UserID returns the reserved id of the user that the create request with this body makes,
+// with a seal.
+func (s Sealer) UserID(user int64, body []byte) []byte {
+	return s.seal(userLabel, binary.BigEndian.AppendUint64(nil, uint64(user)), body)
+}
+
+// OpenUserID returns the id that was passed to UserID. ok is false if the seal is not
+// valid for this body.
+func (s Sealer) OpenUserID(sealed, body []byte) (user int64, ok bool) {
+	value, ok := s.open(userLabel, sealed, body)
+	if !ok || len(value) != 8 {
+		return 0, false
+	}
+	return int64(binary.BigEndian.Uint64(value)), true
+}
+
+// RequestID returns the id of the request with this body, with a seal.
+func (s Sealer) RequestID(id actor.RequestID, body []byte) []byte {
+	return s.seal(requestLabel, id[:], body)
+}
+
+// OpenRequestID returns the id that was passed to RequestID. ok is false if the seal is
+// not valid for this body.
+func (s Sealer) OpenRequestID(sealed, body []byte) (id actor.RequestID, ok bool) {
+	value, ok := s.open(requestLabel, sealed, body)
+	if !ok || len(value) != len(id) {
+		return actor.RequestID{}, false
+	}
+	return actor.RequestID(value), true
+}
+
+func (s Sealer) seal(l label, value, body []byte) []byte {
+	return append(value[:len(value):len(value)], sealOf(s[0], l, value, body)...)
+}
+
+// open returns the value of which sealed is the sealed form.
+func (s Sealer) open(l label, sealed, body []byte) (value []byte, ok bool) {
+	n := len(sealed) - sealSize
+	if n < 0 {
+		return nil, false
+	}
+	for _, key := range s {
+		if hmac.Equal(sealed[n:], sealOf(key, l, sealed[:n], body)) {
+			return sealed[:n], true
+		}
+	}
+	return nil, false
+}
+
+func sealOf(key []byte, l label, value, body []byte) []byte {
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte(l))
+	mac.Write(value)
+	mac.Write(body)
+	return mac.Sum(nil)[:sealSize]
+}
