@@ -120,6 +120,9 @@
 // then.
 //
 //	cluster.TestForwarder/an_overdue_partition_costs_its_own_requests
+//	cluster/internal/integration.TestSharedQueue/nodes
+//	cluster/internal/integration.TestSharedQueue/deleted
+//	cluster/internal/consume.TestKeeper
 //	cluster.TestSharedQueue/a_panic_costs_one_request
 //	cluster.TestReply/to_a_name_that_costs_the_connection_is_dropped
 //	cluster/broker.TestFilter

@@ -30,6 +30,7 @@
 //	cluster.requeueDelay = time.Second                                       a request that cannot be replied to must not loop
 //	cluster.settleEvery = 10 * time.Millisecond                              hardly delays the start
 //	cluster.settleFor = 3 * time.Second                                      a cluster without trouble hands over the first partitions in less
+//	cluster.sharedLostEvery = 10 * time.Second                               each attempt to consume the shared queue again may fail
 //	cluster.slowConsume = 10 * time.Second                                   a queue without a leader takes that long; less is usual
 //	cluster/broker.closeTimeout = 250 * time.Millisecond                     closing must not delay the next connection
 //	cluster/broker.freshFor = 2 * time.Second                                a caller's node that has failed is found again within that time
@@ -42,6 +43,8 @@
 //	cluster/broker.probeTimeout = time.Second                                a live node replies in milliseconds
 //	cluster/internal/consume.AckDelay = 50 * time.Millisecond                gathers many acknowledgements at a high rate, and few requests are delivered again
 //	cluster/internal/consume.ackShare = 4                                    a quarter of the prefetch count may wait; the rest is for requests in flight
+//	cluster/internal/consume.firstReopenPause = 100 * time.Millisecond       a queue that was deleted is declared again soon
+//	cluster/internal/consume.longestReopenPause = 5 * time.Second            bounds how long a queue that is back goes unused
 //	cluster/internal/consume.lossDelay = 100 * time.Millisecond              the loss of a channel is known within that time
 //	cluster/internal/consume.maxIdle = 16                                    as many partitions as an instance takes over at once when it joins
 //	cluster/internal/consume.openAtOnce = 4                                  opening more at a time gains nothing

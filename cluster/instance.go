@@ -129,7 +129,19 @@ func (i *Instance) Ready() error {
 	case i.unsettledFor() > maxUnsettled:
 		return errors.New("partitions that are this instance's could not be taken")
 	}
+	if err := i.sharedErr(); err != nil {
+		return fmt.Errorf("the shared queue is not consumed, direct requests alone are served: %w", err)
+	}
 	return nil
+}
+
+// sharedErr returns why the present session does not consume the shared queue, nil if it
+// does.
+func (i *Instance) sharedErr() error {
+	if s := i.session.Load(); s != nil {
+		return s.shared.Err()
+	}
+	return errSessionClosed
 }
 
 // hasArrived reports whether the present session has once served all partitions that it

@@ -63,6 +63,7 @@ var (
 	stateDesc       = describe("instance_state", "1 for the state of the instance as a member.", "state")
 	connectedDesc   = describe("broker_connected", "1 while the instance is connected to RabbitMQ, else 0.")
 	blockedDesc     = describe("broker_blocked", "1 while RabbitMQ blocks publishing because it is short of memory or disk space, else 0.")
+	sharedDesc      = describe("shared_queue_consumed", "1 while this instance consumes the shared queue, else 0.")
 	reachableDesc   = describe("database_reachable", "1 while the database answers and can be written to, else 0.")
 	membersDesc     = describe("members", "Members of the cluster, including this instance, by their state as this instance knows it.", "state")
 	partitionsDesc  = describe("partitions", "Partitions of the cluster.")
@@ -86,7 +87,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var descriptions = []*prometheus.Desc{
-	readyDesc, stateDesc, connectedDesc, blockedDesc, reachableDesc, membersDesc, partitionsDesc, ownedDesc, assignedDesc,
+	readyDesc, stateDesc, connectedDesc, blockedDesc, sharedDesc, reachableDesc, membersDesc, partitionsDesc, ownedDesc, assignedDesc,
 	unsettledDesc, epochDesc, actorsDesc, waitingDesc, longestDesc, cachedUsersDesc, cachedBytesDesc, cachedReadsDesc, trustedDesc,
 	heldBackDesc, pendingDesc,
 }
@@ -113,6 +114,7 @@ func (i *Instance) Collect(to chan<- prometheus.Metric) {
 	gauge(readyDesc, bit(i.Ready() == nil))
 	gauge(connectedDesc, bit(s != nil))
 	gauge(blockedDesc, bit(s != nil && s.blocked.any()))
+	gauge(sharedDesc, bit(i.sharedErr() == nil))
 	gauge(reachableDesc, bit(i.stored.Load()))
 	gauge(partitionsDesc, float64(i.o.Partitions))
 	gauge(unsettledDesc, i.unsettledFor().Seconds())

@@ -36,16 +36,15 @@ type session struct {
 	conn        *amqp.Connection // the consuming one
 	publishing  *amqp.Connection
 
-	shared         *consume.Consumer // of the shared queue; nil until it is opened
-	sharedReceived chan struct{}     // closed when all deliveries of shared were received
-	replies        *broker.ReplyChecker
-	notifier       *notify.Notifier
-	forwarder      *forwarder
-	members        *membership.Membership
-	repairer       *topology.Repairer
-	channels       *consume.Pool
-	slots          partitionSlots
-	acks           *consume.AckFlusher
+	shared    *consume.Keeper // of the shared queue
+	replies   *broker.ReplyChecker
+	notifier  *notify.Notifier
+	forwarder *forwarder
+	members   *membership.Membership
+	repairer  *topology.Repairer
+	channels  *consume.Pool
+	slots     partitionSlots
+	acks      *consume.AckFlusher
 
 	ctx     context.Context // done when a connection is lost, or the session is closed
 	cancel  context.CancelCauseFunc
@@ -127,7 +126,8 @@ const (
 )
 
 // consumeShared receives requests from the shared queue until ctx is done, and then
-// returns nil, or until the session is lost. It calls onServing when it starts.
+// returns nil, or until the session is lost. It calls onServing when it starts. That the
+// queue cannot be consumed costs its requests alone.
 func (s *session) consumeShared(ctx context.Context, onServing func()) (err error) {
 	for begun := time.Now(); !s.checkSettled() && time.Since(begun) < settleFor; {
 		select {
@@ -138,22 +138,7 @@ func (s *session) consumeShared(ctx context.Context, onServing func()) (err erro
 			return nil
 		}
 	}
-	consumer, err := consume.Open(consume.Over(s.conn), RequestQueue, s.o.Prefetch)
-	if err != nil {
-		return err
-	}
-	if err := consumer.Start(false); err != nil {
-		return err
-	}
-	s.shared = consumer
-	s.sharedReceived = make(chan struct{})
-	s.running.Go(func() {
-		defer close(s.sharedReceived)
-		s.receive(s.ctx, s.shared, nil)
-		if ctx.Err() == nil {
-			s.fail(s.shared.EndCause()) // unless it has failed for another reason
-		}
-	})
+	s.shared.Start(s.ctx, &s.running)
 	onServing()
 	select {
 	case <-s.ctx.Done():
@@ -161,6 +146,34 @@ func (s *session) consumeShared(ctx context.Context, onServing func()) (err erro
 	case <-ctx.Done():
 		return nil
 	}
+}
+
+// sharedLostEvery is how often it is logged at most that the shared queue is not consumed.
+const sharedLostEvery = 10 * time.Second
+
+// keepShared returns what consumes the shared queue.
+func (s *session) keepShared() *consume.Keeper {
+	lost := throttle.New(s.o.Log, zap.ErrorLevel, "shared queue not consumed", sharedLostEvery)
+	return consume.NewKeeper(consume.KeeperOptions{
+		Open: func() (*consume.Consumer, error) {
+			consumer, err := consume.Open(consume.Over(s.conn), RequestQueue, s.o.Prefetch)
+			if err != nil {
+				return nil, err
+			}
+			return consumer, consumer.Start(false)
+		},
+		Receive: func(c *consume.Consumer) { s.receive(s.ctx, c, nil) },
+		OnLost: func(err error) {
+			if s.conn.IsClosed() {
+				return // the session is about to end
+			}
+			lost.Log(1, zap.Error(err))
+			if topology.IsCode(err, amqp.NotFound) {
+				s.repairer.ReportMissing()
+			}
+		},
+		OnFound: func() { s.o.Log.Info("shared queue consumed again") },
+	})
 }
 
 // checkSettled reports whether the instance serves the partitions that it should.
@@ -208,13 +221,7 @@ func (s *session) drain() {
 func (s *session) finish() {
 	// The requests from the shared queue come first, while the partitions are still
 	// served here: so none of them has to be forwarded.
-	if s.shared != nil {
-		if s.shared.Cancel() != nil {
-			return // the channel is lost: the requests are delivered again
-		}
-		<-s.sharedReceived
-		s.awaitRequests(s.shared)
-	}
+	s.drainShared()
 	s.coordinator.Post(ownership.LeaveRequested{})
 	select {
 	case <-s.coordinator.Left():
@@ -225,17 +232,16 @@ func (s *session) finish() {
 	s.members.Flush(s.ctx)
 }
 
-// awaitRequests waits until the requests of a consumer that has ended are complete and
-// acknowledged, or the session has ended.
-func (s *session) awaitRequests(consumer *consume.Consumer) {
-	completed := make(chan struct{})
+// drainShared stops receiving requests from the shared queue, and waits until those that
+// were received are complete and acknowledged, or the session has ended.
+func (s *session) drainShared() {
+	drained := make(chan struct{})
 	s.running.Go(func() {
-		defer close(completed)
-		consumer.Requests.Wait()
-		consumer.FlushAcks()
+		defer close(drained)
+		s.shared.Drain()
 	})
 	select {
-	case <-completed:
+	case <-drained:
 	case <-s.ctx.Done():
 	}
 }
@@ -251,7 +257,4 @@ func (s *session) close() {
 		s.members.Close()
 	}
 	s.running.Wait()
-	if s.shared != nil {
-		s.shared.Requests.Wait()
-	}
 }

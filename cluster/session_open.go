@@ -138,6 +138,7 @@ func newSession(i *Instance, conn, publishing *amqp.Connection, number int64) *s
 		s.slots[p] = new(partitionSlot)
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.shared = s.keepShared()
 	return s
 }
 

@@ -119,15 +119,19 @@ func (s *testSession) end() {
 // startShared starts to receive requests from the shared queue.
 func (s *testSession) startShared() {
 	s.shared = newFakeChannel()
-	consumer, err := consume.Open(func() (consume.Channel, error) { return s.shared, nil }, RequestQueue, 64)
-	if err == nil {
-		err = consumer.Start(false)
-	}
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.session.shared = consumer
-	s.session.running.Go(func() { s.session.receive(s.session.ctx, consumer, nil) })
+	s.session.shared = consume.NewKeeper(consume.KeeperOptions{
+		Open: func() (*consume.Consumer, error) {
+			consumer, err := consume.Open(func() (consume.Channel, error) { return s.shared, nil }, RequestQueue, 64)
+			if err != nil {
+				return nil, err
+			}
+			return consumer, consumer.Start(false)
+		},
+		Receive: func(c *consume.Consumer) { s.session.receive(s.session.ctx, c, nil) },
+		OnLost:  func(err error) { s.t.Error(err) },
+		OnFound: func() {},
+	})
+	s.session.shared.Start(s.session.ctx, &s.session.running)
 }
 
 // posted returns the events that were posted to the coordinator since the last call.

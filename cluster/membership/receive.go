@@ -10,7 +10,7 @@ import (
 	"github.com/glotpod/ident/cluster/ownership"
 )
 
-var errCancelled = errors.New("the broker cancelled the consumer: the queue was deleted")
+var errCancelled = errors.New("the broker cancelled the consumer: the queue was deleted, or a message was not acknowledged within consumer_timeout")
 
 // runReceiver handles deliveries until the membership is lost.
 func (m *Membership) runReceiver() {

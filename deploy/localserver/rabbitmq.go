@@ -26,6 +26,11 @@ type RabbitMQOptions struct {
 	// Metrics makes the broker collect the statistics for the charts of its
 	// management pages. This costs CPU time for each queue and channel.
 	Metrics bool
+
+	// Join, if not nil, is a running broker with the cluster that the new broker joins
+	// at its first start. The two share a port mapper, so the joined broker must not be
+	// ended before the new one.
+	Join *RabbitMQ
 }
 
 // TLS configures the broker's certificate and the check of the clients' certificates. A
@@ -59,6 +64,9 @@ type RabbitMQ struct {
 	Management Management
 	Control    Control
 
+	folder *rabbitmqFolder
+	epmd   int // the port of Erlang's port mapper
+
 	server
 }
 
@@ -70,7 +78,7 @@ func StartRabbitMQ(ctx context.Context, o RabbitMQOptions) (*RabbitMQ, error) {
 	if err != nil {
 		return nil, err
 	}
-	folder, err := openRabbitMQFolder(o.Dir)
+	folder, err := openRabbitMQFolder(o.Dir, o.Join)
 	if err != nil {
 		return nil, fmt.Errorf("prepare %s for RabbitMQ: %w", o.Dir, err)
 	}
@@ -80,10 +88,13 @@ func StartRabbitMQ(ctx context.Context, o RabbitMQOptions) (*RabbitMQ, error) {
 		if o.TLS != nil {
 			ports.tls = free[4]
 		}
+		if o.Join != nil {
+			ports.epmd = o.Join.epmd
+		}
 		if err := folder.configure(ports, o); err != nil {
 			return fmt.Errorf("write RabbitMQ's settings: %w", err)
 		}
-		r = newRabbitMQ(script, epmd, folder, ports)
+		r = newRabbitMQ(script, epmd, folder, ports, o.Join != nil)
 		return r.start(ctx)
 	})
 	if err != nil {
@@ -113,7 +124,9 @@ type rabbitmqPorts struct {
 	erlang     int // the broker's Erlang node
 }
 
-func newRabbitMQ(script, epmd string, folder *rabbitmqFolder, ports rabbitmqPorts) *RabbitMQ {
+// newRabbitMQ returns a broker that is not started. If mapped is true, another broker runs
+// the port mapper.
+func newRabbitMQ(script, epmd string, folder *rabbitmqFolder, ports rabbitmqPorts, mapped bool) *RabbitMQ {
 	// Every new RabbitMQ has this administrator. It may log in from the loopback
 	// address only.
 	const user, password = "guest", "guest"
@@ -128,6 +141,8 @@ func newRabbitMQ(script, epmd string, folder *rabbitmqFolder, ports rabbitmqPort
 			User:     user,
 			Password: password,
 		},
+		folder: folder,
+		epmd:   ports.epmd,
 	}
 	r.server = server{
 		name:       "RabbitMQ",
@@ -142,22 +157,25 @@ func newRabbitMQ(script, epmd string, folder *rabbitmqFolder, ports rabbitmqPort
 		cmd.Dir, cmd.Env = folder.dir, env
 		return launchLogged(cmd, r.log, syscall.SIGKILL)
 	}
-	r.launch = func(ctx context.Context) ([]*Process, error) {
-		// The broker uses a port mapper that is running already. It would start one
-		// that outlives the broker; this one is stopped together with the broker.
-		mapper, err := run(epmd)
-		if err != nil {
-			return nil, err
-		}
-		answers := func(ctx context.Context) error { return dial(ctx, ports.epmd) }
-		if err := awaitReady(ctx, mapper, answers); err != nil {
-			return []*Process{mapper}, err
+	r.launch = func(ctx context.Context) (started []*Process, err error) {
+		if !mapped {
+			// The broker uses a port mapper that is running already. It would start one
+			// that outlives the broker; this one is stopped together with the broker.
+			mapper, err := run(epmd)
+			if err != nil {
+				return nil, err
+			}
+			started = append(started, mapper)
+			answers := func(ctx context.Context) error { return dial(ctx, ports.epmd) }
+			if err := awaitReady(ctx, mapper, answers); err != nil {
+				return started, err
+			}
 		}
 		broker, err := run(script)
 		if err != nil {
-			return []*Process{mapper}, err
+			return started, err
 		}
-		return []*Process{mapper, broker}, awaitReady(ctx, broker, r.probe)
+		return append(started, broker), awaitReady(ctx, broker, r.probe)
 	}
 	return r
 }

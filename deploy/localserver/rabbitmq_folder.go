@@ -11,9 +11,21 @@ import (
 )
 
 // A rabbitmqFolder is the folder with all files that a broker reads or writes.
-type rabbitmqFolder struct{ dir string }
+type rabbitmqFolder struct {
+	dir string
 
-func openRabbitMQFolder(dir string) (*rabbitmqFolder, error) {
+	// node is the broker's Erlang node. The data belongs to this name, so it must not
+	// change.
+	node string
+}
+
+// cookie is the file with the secret that the nodes of a cluster share.
+const cookie = ".erlang.cookie"
+
+// openRabbitMQFolder opens the folder of a broker that joins the cluster of another one,
+// or of a broker by itself if join is nil. The nodes of all brokers by themselves have the
+// same name. They do not collide, because each broker has its own port mapper.
+func openRabbitMQFolder(dir string, join *RabbitMQ) (*rabbitmqFolder, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
@@ -21,11 +33,26 @@ func openRabbitMQFolder(dir string) (*rabbitmqFolder, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	f := &rabbitmqFolder{dir}
+	f := &rabbitmqFolder{dir, "ident@localhost"}
 	if err := os.Remove(f.log()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	return f, nil
+	if join == nil {
+		return f, nil
+	}
+	f.node = filepath.Base(dir) + "@localhost"
+	if f.node == join.folder.node {
+		return nil, fmt.Errorf("the broker to join is the node %s, too", f.node)
+	}
+	secret, err := os.ReadFile(join.folder.path(cookie))
+	if err != nil {
+		return nil, err
+	}
+	err = os.WriteFile(f.path(cookie), secret, 0o400)
+	if errors.Is(err, fs.ErrPermission) {
+		return f, nil // it was written when the folder was first used
+	}
+	return f, err
 }
 
 func (f *rabbitmqFolder) path(name string) string { return filepath.Join(f.dir, name) }
@@ -37,15 +64,12 @@ func (f *rabbitmqFolder) environment(erlang string, ports rabbitmqPorts) []strin
 	return []string{
 		"PATH=" + os.Getenv("PATH") + string(filepath.ListSeparator) + erlang,
 		"LANG=C.UTF-8",
-		"HOME=" + f.dir, // the Erlang cookie is stored here
+		"HOME=" + f.dir, // the cookie is here
 
 		"ERL_EPMD_ADDRESS=" + loopback,
 		"ERL_EPMD_PORT=" + strconv.Itoa(ports.epmd),
 		"RABBITMQ_DIST_PORT=" + strconv.Itoa(ports.erlang),
-		// The data belongs to a node name, so the name must not change. All private
-		// brokers have the same name. They do not collide, because each has its own
-		// port mapper.
-		"RABBITMQ_NODENAME=ident@localhost",
+		"RABBITMQ_NODENAME=" + f.node,
 
 		"RABBITMQ_MNESIA_BASE=" + f.path("data"),
 		"RABBITMQ_LOG_BASE=" + f.path("log"),
@@ -85,6 +109,10 @@ func (f *rabbitmqFolder) configure(ports rabbitmqPorts, o RabbitMQOptions) error
 		set("ssl_options.verify", "verify_peer")
 		set("ssl_options.fail_if_no_peer_cert", t.RequireCert)
 		set("ssl_cert_login_from", "common_name")
+	}
+	if o.Join != nil {
+		set("cluster_formation.peer_discovery_backend", "classic_config")
+		set("cluster_formation.classic_config.nodes.1", o.Join.folder.node)
 	}
 	// The default limit would block publishers on a disk that is merely rather full.
 	set("disk_free_limit.absolute", "50MB")

@@ -165,7 +165,10 @@ func (c *Consumer) Cancel() error {
 // lossDelay is how long after the end of a consumer the loss of its channel is known.
 const lossDelay = 100 * time.Millisecond
 
-var errCancelledByBroker = errors.New("the broker cancelled the consumer: the queue was deleted")
+// errCancelledByBroker names the causes, since the broker does not say which it is.
+// RabbitMQ closes the channel after a consumer timeout; from 4.3 on, it cancels the
+// consumer.
+var errCancelledByBroker = errors.New("the broker cancelled the consumer: the queue was deleted, its node has stopped, or a request was not acknowledged within consumer_timeout")
 
 // EndCause says why Deliveries was closed although Cancel was not called. It waits up to
 // 100 ms to find out.

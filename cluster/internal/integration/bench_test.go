@@ -71,7 +71,7 @@ func BenchmarkCall(b *testing.B) {
 
 func (s *setup) client() *client.Client {
 	s.t.Helper()
-	conn, err := amqp.Dial(s.vhost.URL())
+	conn, err := amqp.Dial(s.url)
 	if err != nil {
 		s.t.Fatal(err)
 	}

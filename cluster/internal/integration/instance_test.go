@@ -30,7 +30,8 @@ var limits = msgpack.Limits{Bytes: 1 << 20, Depth: 32, Values: 100_000}
 // A setup has a broker and a database for the instances of a test.
 type setup struct {
 	t        testing.TB
-	vhost    *testservers.Broker
+	url      string              // of the broker
+	vhost    *testservers.Broker // nil if the broker is the test's own
 	database *testservers.Database
 	channel  *amqp.Channel
 	db       *pgx.Conn
@@ -53,7 +54,16 @@ func openStore(t testing.TB, database *testservers.Database) *store.Store {
 
 func newSetup(t testing.TB) *setup {
 	t.Helper()
-	vhost, database := testservers.RabbitMQ(t), testservers.Postgres(t)
+	b := testservers.RabbitMQ(t)
+	s := newSetupAt(t, b.URL(), broker.Options{Host: b.Host, Port: b.Port, VHost: b.VHost, Login: b.User, Password: b.Password})
+	s.vhost = b
+	return s
+}
+
+// newSetupAt returns a setup at a broker, which is given in two ways.
+func newSetupAt(t testing.TB, url string, at broker.Options) *setup {
+	t.Helper()
+	database := testservers.Postgres(t)
 	db, err := pgx.Connect(t.Context(), database.URL())
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +73,7 @@ func newSetup(t testing.TB) *setup {
 		t.Fatal(err)
 	}
 	users := openStore(t, database)
-	conn, err := amqp.Dial(vhost.URL())
+	conn, err := amqp.Dial(url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,12 +82,9 @@ func newSetup(t testing.TB) *setup {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &setup{t: t, vhost: vhost, database: database, channel: channel, db: db, store: users, options: cluster.Options{
-		Store: users,
-		Broker: broker.Options{
-			Host: vhost.Host, Port: vhost.Port, VHost: vhost.VHost, Login: vhost.User, Password: vhost.Password,
-			LoginMethod: broker.AMQPlain, Heartbeat: 5 * time.Second, MaxBody: limits.Bytes, ConnectionName: t.Name(),
-		},
+	at.LoginMethod, at.Heartbeat, at.MaxBody, at.ConnectionName = broker.AMQPlain, 5*time.Second, limits.Bytes, t.Name()
+	return &setup{t: t, url: url, database: database, channel: channel, db: db, store: users, options: cluster.Options{
+		Store: users, Broker: at,
 		Name: "one", Partitions: 4, QueueType: "quorum", Secret: [][]byte{{1}},
 		Prefetch: 64, Mailbox: 64, Limits: limits, InFlight: 64 << 20, Grace: 20 * time.Second, Log: zaptest.NewLogger(t),
 		Cache: &actor.CacheOptions{Users: 1000, Bytes: 1 << 20, Idle: time.Minute},
@@ -115,9 +122,16 @@ func (s *setup) launch() (instance *cluster.Instance, stop func() error) {
 // run launches an instance, and waits until it is ready.
 func (s *setup) run() (stop func() error) {
 	s.t.Helper()
-	instance, stop := s.launch()
-	s.until("the instance is ready", func() bool { return instance.Ready() == nil })
+	_, stop = s.runInstance()
 	return stop
+}
+
+// runInstance is run, and returns the instance as well.
+func (s *setup) runInstance() (instance *cluster.Instance, stop func() error) {
+	s.t.Helper()
+	instance, stop = s.launch()
+	s.until("the instance is ready", func() bool { return instance.Ready() == nil })
+	return instance, stop
 }
 
 // TestInstance runs instances over a broker and a database.
@@ -125,7 +139,6 @@ func TestInstance(t *testing.T) {
 	t.Run("is_not_ready_while_stopping", testNotReadyWhileStopping)
 	t.Run("claims_a_lost_lease_again", testLostLease)
 	t.Run("newcomer_is_ready_with_its_partitions", testNewcomer)
-	t.Run("declares_a_deleted_shared_queue_again", testDeletedSharedQueue)
 }
 
 func testNotReadyWhileStopping(t *testing.T) {
@@ -322,26 +335,4 @@ func (s *setup) stored() (n int) {
 		s.t.Fatal(err)
 	}
 	return n
-}
-
-func testDeletedSharedQueue(t *testing.T) {
-	s := newSetup(t)
-	s.options.Insist = true
-	s.run()
-	if _, err := s.channel.QueueDelete("glotpod.rpc/ident", false, false, false); err != nil {
-		t.Fatal(err)
-	}
-	s.until("the queue is consumed again", func() bool {
-		conn, err := amqp.Dial(s.vhost.URL())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		channel, err := conn.Channel()
-		if err != nil {
-			t.Fatal(err)
-		}
-		q, err := channel.QueueDeclarePassive("glotpod.rpc/ident", true, false, false, false, nil)
-		return err == nil && q.Consumers == 1
-	})
 }

@@ -44,7 +44,7 @@ func (s *setup) result(answer []byte, err error) any {
 
 func (s *setup) report() membership.Report {
 	s.t.Helper()
-	conn, err := amqp.Dial(s.vhost.URL())
+	conn, err := amqp.Dial(s.url)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -73,19 +73,7 @@ func testDeletedPartitionQueue(t *testing.T) {
 	if _, err := s.channel.QueueDelete(s.queueOf(number), false, false, false); err != nil {
 		t.Fatal(err)
 	}
-	s.until("the queue is there and consumed", func() bool {
-		conn, err := amqp.Dial(s.vhost.URL())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		channel, err := conn.Channel()
-		if err != nil {
-			t.Fatal(err)
-		}
-		q, err := channel.QueueDeclarePassive(s.queueOf(number), true, false, false, false, nil)
-		return err == nil && q.Consumers == 1
-	})
+	s.until("the queue is there and consumed", func() bool { return s.consumers(s.queueOf(number)) == 1 })
 	s.getDirect(client, 1)
 }
 

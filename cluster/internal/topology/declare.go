@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -80,79 +82,114 @@ type Topology struct{ o Options }
 func New(o Options) *Topology { return &Topology{o} }
 
 // Declare declares the shared queue, the partition queues, and the exchanges that lead
-// to them. What exists already stays as it is. It returns a [SetupError] if the broker
-// forbids it, or has something else under one of the names.
+// to them. What exists already stays as it is. Queues whose node is down are left out,
+// and logged. Declare returns a [SetupError] if the broker forbids it, or has something
+// else under one of the names.
 func (t *Topology) Declare(ctx context.Context) error {
-	if err := t.declareShared(); err != nil {
-		return err
-	}
-	if err := t.declareQueues(); err != nil {
-		return asSetupError(err)
-	}
-	direct, err := t.declareDirect(ctx)
-	if err != nil || !direct {
-		return err
-	}
-	return asSetupError(t.bindQueues())
-}
-
-// declareShared declares the shared queue, as all versions of the service have
-// declared it.
-func (t *Topology) declareShared() error {
-	channel, err := t.o.Open()
+	sharedDown, err := t.declareShared()
 	if err != nil {
 		return err
 	}
+	down, err := t.declareQueues()
+	if err != nil {
+		return asSetupError(err)
+	}
+	if sharedDown || len(down) > 0 {
+		t.o.Log.Warn("queues left out: their node is down", zap.Bool("shared", sharedDown), zap.Ints("partitions", down))
+	}
+	direct, err := t.declareDirect(ctx, sharedDown)
+	if err != nil || !direct {
+		return err
+	}
+	return asSetupError(t.bindQueues(down))
+}
+
+// isDown reports whether err says that the node of a queue that is being declared is down.
+// The broker does not find such a queue, and refuses to declare it elsewhere.
+func isDown(err error) bool { return IsCode(err, amqp.NotFound) }
+
+// declareShared declares the shared queue, as all versions of the service have
+// declared it. It returns whether the queue's node is down.
+func (t *Topology) declareShared() (down bool, err error) {
+	channel, err := t.o.Open()
+	if err != nil {
+		return false, err
+	}
 	defer channel.Close()
-	if _, err := channel.QueueDeclare(RequestQueue, true, false, false, false, nil); err != nil {
-		return asSetupError(fmt.Errorf("declaring the queue %s: %w", RequestQueue, err))
+	if _, err := channel.QueueDeclare(RequestQueue, true, false, false, false, nil); isDown(err) {
+		return true, nil
+	} else if err != nil {
+		return false, asSetupError(fmt.Errorf("declaring the queue %s: %w", RequestQueue, err))
 	}
 	if err := channel.QueueBind(RequestQueue, requestKeys, RequestExchange, false, nil); err != nil {
-		return asSetupError(fmt.Errorf("binding the queue %s: %w", RequestQueue, err))
+		return false, asSetupError(fmt.Errorf("binding the queue %s: %w", RequestQueue, err))
 	}
-	return nil
+	return false, nil
 }
 
 // declaringChannels is how many channels declare queues at the same time. The broker
 // takes some milliseconds for each new queue.
 const declaringChannels = 4
 
-// declareQueues declares the partition queues.
-func (t *Topology) declareQueues() error {
-	arguments := PartitionArguments(t.o.QueueType)
+// declareQueues declares the partition queues. It returns the partitions with queues whose
+// node is down.
+func (t *Topology) declareQueues() (down []int, err error) {
 	var group errgroup.Group
+	var mu sync.Mutex // guards down
 	for first := range min(declaringChannels, t.o.Partitions) {
 		group.Go(func() error {
-			channel, err := t.o.Open()
-			if err != nil {
-				return err
-			}
-			defer channel.Close()
 			for p := first; p < t.o.Partitions; p += declaringChannels {
-				if _, err := channel.QueueDeclare(PartitionQueue(p), true, false, false, false, arguments); err != nil {
-					return fmt.Errorf("declaring the queue %s: %w", PartitionQueue(p), err)
+				at, err := t.declareEach(p)
+				if !isDown(err) {
+					return err
 				}
+				mu.Lock()
+				down = append(down, at)
+				mu.Unlock()
+				p = at
 			}
 			return nil
 		})
 	}
-	return group.Wait()
+	err = group.Wait()
+	slices.Sort(down)
+	return down, err
+}
+
+// declareEach declares every declaringChannels-th partition queue from the first one on.
+// If that fails, it returns where.
+func (t *Topology) declareEach(first int) (at int, err error) {
+	channel, err := t.o.Open()
+	if err != nil {
+		return first, err
+	}
+	defer channel.Close()
+	arguments := PartitionArguments(t.o.QueueType)
+	for p := first; p < t.o.Partitions; p += declaringChannels {
+		if _, err := channel.QueueDeclare(PartitionQueue(p), true, false, false, false, arguments); err != nil {
+			return p, fmt.Errorf("declaring the queue %s: %w", PartitionQueue(p), err)
+		}
+	}
+	return 0, nil
 }
 
 // weight is the number of hash buckets that each partition queue has in the exchange,
 // given as the routing key of its binding.
 const weight = "1"
 
-// bindQueues binds the partition queues in order. Queues that are bound already keep
-// their places. So several instances may do this at the same time: an instance that
-// binds a queue has bound all queues before it.
-func (t *Topology) bindQueues() error {
+// bindQueues binds the partition queues in order, except those that are down. Queues that
+// are bound already keep their places. So several instances may do this at the same time:
+// an instance that binds a queue has bound all queues before it.
+func (t *Topology) bindQueues(down []int) error {
 	channel, err := t.o.Open()
 	if err != nil {
 		return err
 	}
 	defer channel.Close()
 	for p := range t.o.Partitions {
+		if slices.Contains(down, p) {
+			continue
+		}
 		if err := channel.QueueBind(PartitionQueue(p), weight, DirectExchange, true, nil); err != nil {
 			return fmt.Errorf("binding the queue %s: %w", PartitionQueue(p), err)
 		}
@@ -169,31 +206,39 @@ func awaitBindings(channel Channel) error {
 	return nil
 }
 
+// errQueueDown is returned instead of rebinding when the broker can neither unbind nor
+// bind one of the queues.
+var errQueueDown = errors.New("the node of a partition queue is down")
+
 // rebindQueues unbinds all partition queues and binds them again in order. Until it is
 // done, direct requests reach other partition queues than their own, or the shared
 // queue, and are forwarded from there.
 func (t *Topology) rebindQueues() error {
+	// A missing queue would end bindQueues before the queues that follow it are bound.
+	down, err := t.declareQueues()
+	if err != nil {
+		return err
+	}
+	if len(down) > 0 {
+		return fmt.Errorf("%w: %v", errQueueDown, down)
+	}
 	channel, err := t.o.Open()
 	if err != nil {
 		return err
 	}
 	defer channel.Close()
-	// A missing queue would end bindQueues before the queues that follow it are bound.
-	if err := t.declareQueues(); err != nil {
-		return err
-	}
 	for p := range t.o.Partitions {
 		if err := channel.QueueUnbind(PartitionQueue(p), weight, DirectExchange, nil); err != nil {
 			return fmt.Errorf("unbinding the queue %s: %w", PartitionQueue(p), err)
 		}
 	}
-	return t.bindQueues()
+	return t.bindQueues(nil)
 }
 
 // declareDirect declares the direct exchange. It returns false if the broker lacks the
 // plugin for it, or forbids it: then callers have the shared queue alone.
-func (t *Topology) declareDirect(ctx context.Context) (bool, error) {
-	err := t.tryDeclareDirect(ctx)
+func (t *Topology) declareDirect(ctx context.Context, sharedDown bool) (bool, error) {
+	err := t.tryDeclareDirect(ctx, sharedDown)
 	var refusal *amqp.Error
 	if !errors.As(err, &refusal) {
 		return err == nil, err
@@ -212,9 +257,9 @@ func (t *Topology) declareDirect(ctx context.Context) (bool, error) {
 }
 
 // tryDeclareDirect declares the direct exchange and its alternate exchange, which leads
-// to the shared queue. That queue must exist. A direct exchange that was declared by
+// to the shared queue, unless that queue is down. A direct exchange that was declared by
 // another program without the alternate exchange is used as it is.
-func (t *Topology) tryDeclareDirect(ctx context.Context) error {
+func (t *Topology) tryDeclareDirect(ctx context.Context, sharedDown bool) error {
 	channel, err := t.o.Open()
 	if err != nil {
 		return err
@@ -223,8 +268,10 @@ func (t *Topology) tryDeclareDirect(ctx context.Context) error {
 	if err := channel.ExchangeDeclare(unroutedExchange, amqp.ExchangeFanout, true, false, false, false, nil); err != nil {
 		return fmt.Errorf("declaring the exchange %s: %w", unroutedExchange, err)
 	}
-	if err := channel.QueueBind(RequestQueue, "", unroutedExchange, false, nil); err != nil {
-		return fmt.Errorf("binding the queue %s: %w", RequestQueue, err)
+	if !sharedDown {
+		if err := channel.QueueBind(RequestQueue, "", unroutedExchange, false, nil); err != nil {
+			return fmt.Errorf("binding the queue %s: %w", RequestQueue, err)
+		}
 	}
 
 	err = channel.ExchangeDeclarePassive(DirectExchange, hashExchange, true, false, false, false, nil)

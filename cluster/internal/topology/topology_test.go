@@ -205,6 +205,29 @@ func TestDeclare(t *testing.T) {
 		})
 	}
 
+	for name, x := range map[string]struct {
+		call string
+		want []int // the partitions that are bound
+	}{
+		"shared_queue":    {"declare glotpod.rpc/ident <nil>", inOrder},
+		"partition_queue": {"declare glotpod.rpc/ident/0001 quorum", []int{0, 2, 3, 4, 5}},
+	} {
+		t.Run("a_"+name+"_that_is_down_is_left_out", func(t *testing.T) {
+			b := &fakeBroker{exchange: true, errs: map[string]error{x.call: &amqp.Error{Code: amqp.NotFound}}}
+			topology, logs := newTopology(b)
+			if err := topology.Declare(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			calls := b.take()
+			if declared := bindings(calls, "declare"); len(declared) != len(inOrder) {
+				t.Errorf("declared were %v", declared)
+			}
+			if bound := bindings(calls, "bind"); !slices.Equal(bound, x.want) || logs.Len() != 1 || b.open != 0 {
+				t.Errorf("bound were %v, %d channels are open, and the log has %v", bound, b.open, logs.All())
+			}
+		})
+	}
+
 	t.Run("an_exchange_of_another_program_is_used", func(t *testing.T) {
 		b := &fakeBroker{exchange: true, errs: map[string]error{declareHashCall: &amqp.Error{Code: amqp.PreconditionFailed}}}
 		topology, logs := newTopology(b)
