@@ -72,6 +72,7 @@
 // write without a request id gives it one, which goes along when the write is forwarded.
 //
 //	store.TestReplays
+//	store/internal/commit.TestSynchronousStandby
 //	store.TestModel
 //	cluster/internal/consume.TestAcks
 //	cluster.TestReply/is_sent_once_and_acknowledged

@@ -51,6 +51,13 @@
 // attempted again until its outcome is known. The recorded request ids tell whether the
 // earlier attempt was committed. A write without a request id gets a random one.
 //
+// A record may be in the primary alone: if the server waits for a synchronous standby and
+// the wait is cancelled, the transaction stays committed there, and a failover may lose it.
+// So a recorded outcome is delivered, and a lease is granted or taken over, only after a
+// commit of its own that comes later in the write-ahead log and has been waited for. If the
+// transaction has nothing else to write, it writes a message without content
+// (postgres.QueueWAL).
+//
 // What follows an attempt for each pending write is a state machine of its own, package
 // internal/commitstate.
 //
@@ -158,6 +165,12 @@
 //     and each pending write is attempted again in a transaction of its own.
 //   - An attempt is abandoned only before it begins. A caller that cancels waits up to 10 s for
 //     the end of the attempt. To return earlier would leave an unknown outcome.
+//   - An attempt that takes too long is cancelled, even if its commit only waits for a standby.
+//     So the server has its connection and its locks back. The price is that the commit
+//     stays in the primary, where reads see it although its write has no reply yet, and that
+//     each replay writes to the write-ahead log. To close only the socket would leave a
+//     connection of the server and its locks waiting with each attempt, until new
+//     connections are refused.
 //   - Reserved user ids save a create one round trip. The price is gaps in the ids.
 //   - Reads do not use cached users, although the process has them. Another member may have
 //     written since, and a read shall see each write that was answered. The price is one

@@ -53,6 +53,9 @@ type plan struct {
 	versions []versionUpdate             // after the commit
 	xid      uint32                      // the transaction's id; 0 until it has written
 
+	// replays is set if a recorded outcome is to be delivered.
+	replays bool
+
 	// resend has the users with notifications that may be in the outbox unsent, because
 	// an earlier attempt of unknown outcome has committed them.
 	resend []int64
@@ -68,6 +71,7 @@ type versionUpdate struct {
 // was an attempt of p, its notifications were not sent. If the lease is valid, they are
 // sent now; otherwise the next holder of the partition sends them.
 func (pl *plan) addReplay(p *pending, rows []recordedOutcome, leaseValid bool) {
+	pl.replays = true
 	outcomes := make([]actor.Outcome, len(rows))
 	applied := false
 	for i, row := range rows {

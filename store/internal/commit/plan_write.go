@@ -6,6 +6,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/store/internal/outbox"
+	"github.com/glotpod/ident/store/internal/postgres"
 )
 
 // queue writes what is planned, if an SQL condition holds. It removes the delivered
@@ -47,6 +48,11 @@ func (pl *plan) commit(ctx context.Context, conn *pgx.Conn, o *outbox.Outbox) er
 	pl.queue(batch, removal, "true")
 	if len(pl.resend) > 0 {
 		o.QueueOfUsers(batch, pl.resend, &pl.toSend)
+	}
+	if pl.replays && pl.requests.ids == nil {
+		// A record may exist in the primary alone. Whatever this transaction writes comes
+		// after the record in the write-ahead log.
+		postgres.QueueWAL(batch)
 	}
 	if batch.Len() == 0 {
 		batch.Queue("rollback") // cheaper than a commit: the transaction has written nothing

@@ -27,6 +27,9 @@
 //   - A release takes no lock and need not be durable (synchronous_commit off), because the claim that
 //     follows waits for the lock and is durable itself. After a crash of the database the
 //     table may name a holder that has released the partition; it says so when asked.
+//   - A hand-over and a take-over write to the write-ahead log even if they change no row. So
+//     they wait for the synchronous standbys, which may lack the lease that they find. The
+//     price is a flush of that log for each take-over.
 //   - The table is read as a whole ([Table.Survey]), at most 16,384 rows. There is no
 //     notification about changes: members tell each other, and survey now and then.
 package leases

@@ -147,4 +147,5 @@ func (e *leaseEndTx) queueGrants(batch *pgx.Batch) {
 		}
 		return err
 	})
+	postgres.QueueWAL(batch) // if an earlier attempt has made the leases, this one writes nothing else
 }

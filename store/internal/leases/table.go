@@ -74,7 +74,8 @@ const heldLeases = `SELECT partition, epoch
 	WHERE NOT released AND holder = $1 AND holder_start = $2 AND holder_session = $3`
 
 // TakeOver returns which of the leases by holds, and the first page of the pending
-// notifications of all their partitions, in one round trip.
+// notifications of all their partitions, in one round trip. The synchronous standbys then
+// have these leases too.
 func (t *Table) TakeOver(ctx context.Context, by ownership.Member, wanted []partition.Lease, limit int) (held []partition.Lease, pending []actor.PendingNotification, err error) {
 	var columns leaseColumns
 	for _, l := range wanted {
@@ -90,7 +91,10 @@ func (t *Table) TakeOver(ctx context.Context, by ownership.Member, wanted []part
 			return err
 		})
 		t.outbox.QueueFirstPage(batch, columns.partitions, limit, &pending)
-		return t.pool.SendBatch(ctx, batch).Close()
+		postgres.QueueWAL(batch)
+		return t.pool.Transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+			return conn.SendBatch(ctx, batch).Close()
+		})
 	})
 	if err != nil {
 		return nil, nil, postgres.LogError(ctx, t.log, "taking partitions over", err)

@@ -23,7 +23,7 @@ const (
 	Contended
 
 	// Unknown: the database is unreachable, or the connection was lost on the way. The
-	// transaction may have been committed.
+	// transaction may have been committed, and if so, the synchronous standbys may lack it.
 	Unknown
 )
 
@@ -34,7 +34,7 @@ func (c Class) String() string { return [...]string{"failed", "contended", "unkn
 func Classify(err error) Class {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
-		if isConnectionLost(err) {
+		if isConnectionLost(err) || errors.Is(err, ErrNotReplicated) {
 			return Unknown
 		}
 		return Failed

@@ -34,6 +34,7 @@ func Open(ctx context.Context, settings Settings) (*Pool, error) {
 	countRoundTrips(config, p.roundTrips)
 	refuseReadOnly(config.ConnConfig)
 	noteReadOnly(config.ConnConfig, &p.readOnly)
+	noteNotReplicated(config.ConnConfig)
 	if p.Pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, fmt.Errorf("opening the database: %w", err)
 	}

@@ -36,7 +36,8 @@ func (p *Pool) Retry(ctx context.Context, try func(ctx context.Context) error) e
 }
 
 // Transact passes a connection of the pool to run, which begins and ends a transaction
-// on it. If run fails, Transact rolls back.
+// on it. If run fails, Transact rolls back. The error is ErrNotReplicated if the
+// transaction is committed and a synchronous standby may lack it.
 func (p *Pool) Transact(ctx context.Context, run func(ctx context.Context, conn *pgx.Conn) error) error {
 	conn, err := p.Acquire(ctx)
 	if err != nil {
@@ -47,7 +48,7 @@ func (p *Pool) Transact(ctx context.Context, run func(ctx context.Context, conn 
 		Rollback(conn.Conn())
 		return err
 	}
-	return nil
+	return checkReplicated(conn.Conn())
 }
 
 // Rollback ends a transaction that failed, so that the pool can use the connection again.

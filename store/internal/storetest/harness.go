@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/deploy/localserver"
 	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store"
 	"github.com/glotpod/ident/store/internal/postgres"
@@ -89,6 +90,20 @@ func StartOn(t testing.TB, db *testservers.Database, change ...func(*store.Optio
 	for _, c := range change {
 		c(&h.Options)
 	}
+	h.Store = h.OpenStore()
+	h.Agree(4)
+	h.Lease = h.ClaimPartition(0, 0)
+	return h
+}
+
+// StartOnServer opens a store on a new database of a server, as Start does.
+func StartOnServer(t testing.TB, server *localserver.Postgres, database string) *Harness {
+	t.Helper()
+	root := &Harness{T: t, DB: Connect(t, server.URL("postgres"))}
+	root.Exec("CREATE DATABASE " + database)
+	h := &Harness{T: t, DB: Connect(t, server.URL(database))}
+	h.Options = Options(t, &testservers.Database{Host: server.Host, Port: server.Port, User: server.User, Password: server.Password, Name: database})
+	Migrate(t, h.DB)
 	h.Store = h.OpenStore()
 	h.Agree(4)
 	h.Lease = h.ClaimPartition(0, 0)
