@@ -47,6 +47,7 @@
 //   - internal/coordinate: the coordinator.
 //   - internal/consume: consumers of queues, and their acknowledgements.
 //   - internal/notify: sending notifications.
+//   - internal/publish: publishing, over channels that are opened again.
 //   - internal/topology: declaring and binding exchanges and queues.
 //   - internal/tracing: trace contexts in the headers of messages.
 //   - internal/metrics: what an instance counts and measures.
@@ -124,6 +125,8 @@
 //	cluster/internal/integration.TestSharedQueue/nodes
 //	cluster/internal/integration.TestSharedQueue/deleted
 //	cluster/internal/consume.TestKeeper
+//	cluster/internal/publish.TestPublisher/a_message_that_is_too_large_costs_itself
+//	cluster/internal/publish.TestPublisher/a_silent_queue_delays_its_own_messages
 //	cluster.TestSharedQueue/a_panic_costs_one_request
 //	cluster.TestReply/to_a_name_that_costs_the_connection_is_dropped
 //	cluster/broker.TestFilter
@@ -140,6 +143,11 @@
 //     from instance to instance. So a frozen owner loses nothing. Cost: a forwarded write
 //     takes two queues and a confirmation; with three instances that is the largest part
 //     of the broker's work.
+//   - A channel for each partition to which requests are forwarded. RabbitMQ handles
+//     nothing on a channel while the leader of a quorum queue does not reply to the first
+//     message on it, and stops reading from the connection while 32 messages are
+//     unconfirmed. Why not one channel for all: one silent queue would stop it. Cost: up
+//     to as many channels per instance as there are partitions.
 //   - Ownership by lease and epoch in the database, not by a consensus protocol. The
 //     database is needed for each write anyway, and its fence makes wrong suspicion
 //     harmless. Cost: claims wait for the database.

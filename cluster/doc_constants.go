@@ -18,9 +18,12 @@
 //	cluster.consumeFor = 2 * time.Second                                     longer than the broker takes to drop a consumer that was cancelled
 //	cluster.droppedReplyEvery = 10 * time.Second                             callers can cause any number of these log lines
 //	cluster.evictTimeout = time.Minute                                       longer than the broker takes to drop a frozen connection
+//	cluster.laneIdleFor = time.Minute                                        opening a channel again takes milliseconds
+//	cluster.laneReopenAfter = 2 * time.Minute                                RabbitMQ waits 65 s for the leader of a quorum queue
 //	cluster.maxDeathsRead = 8                                                more queues than a message passes through before it comes back
 //	cluster.maxOutage = 6 * time.Second                                      longer than a failover that keeps connections, shorter than a caller's patience
 //	cluster.maxStampAge = 24 * time.Hour                                     an older stamp is from a wrong clock
+//	cluster.maxUnconfirmed = 31                                              RabbitMQ stops reading from a connection with 32 that a quorum queue has not confirmed
 //	cluster.maxUnsettled = 10 * time.Second                                  partitions move one after another, which takes some seconds in all
 //	cluster.measureEvery = time.Second                                       the resolution of the rates and of the checks
 //	cluster.namelessEvery = 10 * time.Second                                 callers can cause any number of these log lines
@@ -31,6 +34,7 @@
 //	cluster.settleEvery = 10 * time.Millisecond                              hardly delays the start
 //	cluster.settleFor = 3 * time.Second                                      a cluster without trouble hands over the first partitions in less
 //	cluster.sharedLostEvery = 10 * time.Second                               each attempt to consume the shared queue again may fail
+//	cluster.silentAfter = time.Second                                        a queue confirms within milliseconds; what waits uses up the limits on requests in flight
 //	cluster.slowConsume = 10 * time.Second                                   a queue without a leader takes that long; less is usual
 //	cluster/broker.closeTimeout = 250 * time.Millisecond                     closing must not delay the next connection
 //	cluster/broker.freshFor = 2 * time.Second                                a caller's node that has failed is found again within that time
@@ -65,6 +69,8 @@
 //	cluster/internal/notify.overdueAge = 20 * time.Second                    longer than any notification is pending in good health
 //	cluster/internal/notify.overdueEvery = 10 * time.Second                  scanning the outbox costs the database
 //	cluster/internal/notify.retryEvery = 2 * time.Second                     the delay after a subscriber's queue has room again
+//	cluster/internal/publish.pingTimeout = 5 * time.Second                   a channel that does not reply in it belongs to a connection that is blocked
+//	cluster/internal/publish.sweepEvery = 250 * time.Millisecond             small beside the time limits of messages
 //	cluster/internal/topology.connectTimeout = 8 * time.Second               as cluster.connectTimeout
 //	cluster/internal/topology.declareEvery = 30 * time.Second                the broker does not report what is deleted
 //	cluster/internal/topology.declarePause = time.Second                     a queue that cannot be declared must not loop

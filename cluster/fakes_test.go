@@ -14,6 +14,7 @@ import (
 	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/coordinate"
 	"github.com/glotpod/ident/cluster/internal/notify"
+	"github.com/glotpod/ident/cluster/internal/publish"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 )
@@ -28,8 +29,6 @@ type publication struct {
 // deliveries and confirmations, and look at what was published and acknowledged.
 type fakeChannel struct {
 	deliveries chan amqp.Delivery
-	returns    chan amqp.Return
-	confirms   chan amqp.Confirmation
 
 	mu         sync.Mutex // guards the following fields
 	publishErr error
@@ -50,7 +49,6 @@ func newFakeChannel() *fakeChannel {
 
 func (c *fakeChannel) Qos(int, int, bool) error                             { return nil }
 func (c *fakeChannel) NotifyClose(closed chan *amqp.Error) chan *amqp.Error { return closed }
-func (c *fakeChannel) Confirm(bool) error                                   { return nil }
 
 func (c *fakeChannel) Consume(queue, _ string, _, exclusive, _, _ bool, _ amqp.Table) (<-chan amqp.Delivery, error) {
 	c.mu.Lock()
@@ -77,11 +75,7 @@ func (c *fakeChannel) Cancel(string, bool) error {
 	return nil
 }
 
-func (c *fakeChannel) PublishWithContext(_ context.Context, exchange, key string, mandatory, immediate bool, m amqp.Publishing) error {
-	return c.Publish(exchange, key, mandatory, immediate, m)
-}
-
-func (c *fakeChannel) Publish(exchange, key string, _, _ bool, m amqp.Publishing) error {
+func (c *fakeChannel) PublishWithContext(_ context.Context, exchange, key string, _, _ bool, m amqp.Publishing) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.publishErr != nil {
@@ -89,22 +83,6 @@ func (c *fakeChannel) Publish(exchange, key string, _, _ bool, m amqp.Publishing
 	}
 	c.published = append(c.published, publication{exchange, key, m})
 	return nil
-}
-
-func (c *fakeChannel) GetNextPublishSeqNo() uint64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return uint64(len(c.published)) + 1
-}
-
-func (c *fakeChannel) NotifyReturn(returns chan amqp.Return) chan amqp.Return {
-	c.returns = returns
-	return returns
-}
-
-func (c *fakeChannel) NotifyPublish(confirms chan amqp.Confirmation) chan amqp.Confirmation {
-	c.confirms = confirms
-	return confirms
 }
 
 func (c *fakeChannel) Ack(tag uint64, _ bool) error {
@@ -155,6 +133,152 @@ func (c *fakeChannel) nacks() []uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.requeued)
+}
+
+// A fakeForwarding stands for the channels in confirm mode on which requests are forwarded.
+// The broker confirms what is published, returns it or closes a channel when the test says
+// so.
+type fakeForwarding struct {
+	mu        sync.Mutex // guards the following fields
+	channels  []*fakePublishChannel
+	published []publication
+	decisions []*fakeDecision
+	reject    int // how many of the next channels the broker closes because of what is published
+}
+
+func (f *fakeForwarding) open() (publish.Channel, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := &fakePublishChannel{all: f, rejects: f.reject > 0}
+	f.reject--
+	f.channels = append(f.channels, c)
+	return c, nil
+}
+
+// channel returns the channel that was opened as the n-th, from 1 on.
+func (f *fakeForwarding) channel(n int) *fakePublishChannel {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.channels[n-1]
+}
+
+// opened returns how many channels are open.
+func (f *fakeForwarding) opened() (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.channels {
+		if !c.closed {
+			n++
+		}
+	}
+	return n
+}
+
+// sent returns what was published.
+func (f *fakeForwarding) sent() []publication {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.published)
+}
+
+// confirm confirms the message that was published as the n-th, from 1 on.
+func (f *fakeForwarding) confirm(n int, ack bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.decisions[n-1].decide(ack)
+}
+
+// A fakeDecision is a [publish.Confirmation].
+type fakeDecision struct {
+	done  chan struct{}
+	acked bool
+}
+
+func (d *fakeDecision) Done() <-chan struct{} { return d.done }
+func (d *fakeDecision) Acked() bool           { return d.acked }
+
+// decide decides on a message, unless that was done before.
+func (d *fakeDecision) decide(ack bool) {
+	select {
+	case <-d.done:
+	default:
+		d.acked = ack
+		close(d.done)
+	}
+}
+
+// A fakePublishChannel is one channel of a fakeForwarding, which guards its fields.
+type fakePublishChannel struct {
+	all       *fakeForwarding
+	rejects   bool
+	returns   chan amqp.Return
+	closing   chan *amqp.Error
+	decisions []*fakeDecision
+	closed    bool
+}
+
+func (c *fakePublishChannel) Confirm(bool) error { return nil }
+
+func (c *fakePublishChannel) Publish(exchange, key string, _ bool, m amqp.Publishing) (publish.Confirmation, error) {
+	c.all.mu.Lock()
+	defer c.all.mu.Unlock()
+	if c.closed {
+		return nil, amqp.ErrClosed
+	}
+	d := &fakeDecision{done: make(chan struct{})}
+	c.decisions = append(c.decisions, d)
+	c.all.decisions = append(c.all.decisions, d)
+	c.all.published = append(c.all.published, publication{exchange, key, m})
+	return d, nil
+}
+
+func (c *fakePublishChannel) NotifyReturn(returns chan amqp.Return) chan amqp.Return {
+	c.returns = returns
+	return returns
+}
+
+func (c *fakePublishChannel) NotifyClose(closing chan *amqp.Error) chan *amqp.Error {
+	c.closing = closing
+	return closing
+}
+
+func (c *fakePublishChannel) Qos(int, int, bool) error {
+	if c.rejects {
+		c.closeFor(&amqp.Error{Code: amqp.PreconditionFailed})
+	}
+	if c.IsClosed() {
+		return amqp.ErrClosed
+	}
+	return nil
+}
+
+func (c *fakePublishChannel) IsClosed() bool {
+	c.all.mu.Lock()
+	defer c.all.mu.Unlock()
+	return c.closed
+}
+
+func (c *fakePublishChannel) Close() error {
+	c.closeFor(nil)
+	return nil
+}
+
+// closeFor closes the channel as the broker does.
+func (c *fakePublishChannel) closeFor(cause *amqp.Error) {
+	c.all.mu.Lock()
+	defer c.all.mu.Unlock()
+	if c.closed {
+		return
+	}
+	c.closed = true
+	if cause != nil {
+		c.closing <- cause
+	}
+	close(c.closing)
+	close(c.returns)
+	for _, d := range c.decisions {
+		d.decide(false)
+	}
 }
 
 // A fakeStore stands for a database. The fields are set before it is used.
@@ -317,5 +441,5 @@ func (c *fakeCoordinator) Left() <-chan struct{}                { return nil }
 var (
 	_ Store           = (*fakeStore)(nil)
 	_ consume.Channel = (*fakeChannel)(nil)
-	_ forwardChannel  = (*fakeChannel)(nil)
+	_ publish.Channel = (*fakePublishChannel)(nil)
 )

@@ -1,29 +1,47 @@
 package cluster
 
 import (
+	"context"
 	"errors"
-	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/broker"
-	"github.com/glotpod/ident/cluster/internal/batchqueue"
 	"github.com/glotpod/ident/cluster/internal/metrics"
+	"github.com/glotpod/ident/cluster/internal/publish"
 	"github.com/glotpod/ident/cluster/internal/seal"
 	"github.com/glotpod/ident/cluster/internal/tracing"
 )
 
-// confirmTimeout is how long the broker may confirm none of the requests that were
-// forwarded to a partition. Then these are answered with an error, and further ones are
-// refused: otherwise they would use up the limits on requests in flight.
-const confirmTimeout = 5 * time.Second
+const (
+	// confirmTimeout is how long the broker may confirm none of the requests that were
+	// forwarded to a partition. Then these get an error reply, and further ones are refused
+	// until it confirms one.
+	confirmTimeout = 5 * time.Second
 
-// forwardHeader has the number of a forwarded request, by which it is found when the
-// broker returns it.
-const forwardHeader = "ident-hop"
+	// silentAfter is how long the broker may confirm none of the requests that were
+	// forwarded to a partition until no others wait for that.
+	silentAfter = time.Second
+
+	// laneReopenAfter is how long the broker may confirm nothing until the requests that
+	// were forwarded to the partition are given up, and others are forwarded over another
+	// channel.
+	laneReopenAfter = 2 * time.Minute
+
+	// laneIdleFor is how long a channel is kept on which nothing is forwarded.
+	laneIdleFor = time.Minute
+
+	// maxUnconfirmed is how many requests may be forwarded to one partition and not
+	// confirmed. With one more on a channel that a quorum queue has not confirmed, RabbitMQ
+	// stops reading from the connection.
+	maxUnconfirmed = 31
+)
 
 // userIDHeader has the reserved id of the user that a forwarded create request makes,
 // sealed by a [seal.Sealer].
@@ -38,80 +56,107 @@ var (
 	errNotForwarded     = errors.New("the broker did not accept it")
 )
 
-// A forwardChannel is what a forwarder uses of an [amqp.Channel].
-type forwardChannel interface {
-	Confirm(noWait bool) error
-	GetNextPublishSeqNo() uint64
-	Publish(exchange, key string, mandatory, immediate bool, msg amqp.Publishing) error
-	NotifyReturn(chan amqp.Return) chan amqp.Return
-	NotifyPublish(chan amqp.Confirmation) chan amqp.Confirmation
-}
-
 // A forwarder sends requests on to the queues of their partitions. A forwarded request is
 // acknowledged when the broker has confirmed the copy in the partition's queue. So it is
 // never lost; if this instance dies in between, it is in two queues, and its request id
 // tells that it is the same request.
+//
+// Each partition to which requests are forwarded has a lane with a channel of its own: if
+// the partition's queue is a quorum queue whose leader does not reply, RabbitMQ handles
+// nothing on that channel. So such a queue costs only requests to its partition.
 type forwarder struct {
-	channel forwardChannel
-	sealer  seal.Sealer
+	sealer seal.Sealer
+	open   func() (publish.Channel, error)
+	run    func(*publish.Publisher) (stop context.CancelFunc) // runs a publisher until it is stopped or the session ends
 
-	completed *batchqueue.Queue[*forward] // with the outcome of each forward
-	drained   chan struct{}               // closed when nothing is added to completed any more
+	mu    sync.Mutex // guards the following field
+	lanes []*lane    // by partition; nil: none is needed
+}
 
-	// publishing is held while a forward gets its number and is published. If the
-	// broker blocks the connection, that takes until it is unblocked or closed.
+// A lane has the forwards to one partition.
+type lane struct {
+	publisher *publish.Publisher
+	stop      context.CancelFunc // ends the publisher
+
+	// publishing is held while a forward is put into the lane, or taken out of waiting,
+	// and published. If the broker blocks the connection, that takes until it is unblocked
+	// or closed.
 	publishing sync.Mutex
 
 	mu          sync.Mutex // guards the following fields
-	pending     map[uint64]*forward
-	byPartition []unconfirmed
-}
+	unconfirmed map[*forward]struct{}
+	waiting     []*forward // to be published when fewer are unconfirmed, in order; none if none is unconfirmed
 
-// unconfirmed is what the broker has not confirmed of one partition.
-type unconfirmed struct {
-	forwards int
-
-	// since is when the broker last confirmed one; if there were none before, when the
-	// oldest was sent.
+	// since is when the broker last decided on a forward; if none was unconfirmed then,
+	// when the next one was published.
 	since time.Time
 }
 
 // A forward is a request that is being forwarded.
 type forward struct {
-	request   *request
-	partition int
-	span      *tracing.MessageSpan
-	returned  bool // no queue accepted it
-	confirmed bool // the partition's queue has it
+	request *request
+	lane    *lane
+	span    *tracing.MessageSpan
+	message *publish.Message
 }
 
-// newForwarder returns a forwarder over a channel, which it puts into confirm mode.
-func newForwarder(channel forwardChannel, partitions int, sealer seal.Sealer) (*forwarder, error) {
-	if err := channel.Confirm(false); err != nil {
-		return nil, fmt.Errorf("asking for confirmations: %w", err)
-	}
-	f := &forwarder{
-		channel:     channel,
-		sealer:      sealer,
-		completed:   batchqueue.New[*forward](),
-		drained:     make(chan struct{}),
-		pending:     make(map[uint64]*forward),
-		byPartition: make([]unconfirmed, partitions),
-	}
-	// Both are unbuffered, so that a return is received before the confirmation that
-	// follows it. Both are closed with the channel.
-	returns := channel.NotifyReturn(make(chan amqp.Return))
-	confirms := channel.NotifyPublish(make(chan amqp.Confirmation))
-	go f.receive(returns, confirms)
-	return f, nil
+func newForwarder(open func() (publish.Channel, error), run func(*publish.Publisher) context.CancelFunc, partitions int, sealer seal.Sealer) *forwarder {
+	return &forwarder{sealer: sealer, open: open, run: run, lanes: make([]*lane, partitions)}
 }
 
-// send publishes a request to the queue of a partition. The outcome is put into
-// completed later. newUser is the reserved id of the user that a create request makes,
-// else 0; mark is that of a spilled write, else 0. send returns errPartitionOverdue if
-// the broker does not confirm forwards to the partition; any other error means that the
-// channel is closed.
+// send publishes a request to the queue of a partition, after all earlier ones to it. When
+// the outcome is known, the request is completed. newUser is the reserved id of the user
+// that a create request makes, else 0; mark is that of a spilled write, else 0. send
+// returns errPartitionOverdue if the request was not forwarded because the broker does not
+// confirm forwards to the partition.
 func (f *forwarder) send(r *request, partition int, newUser, mark int64) error {
+	x := f.newForward(r, partition, newUser, mark)
+	l := f.lockLane(partition)
+	defer l.publishing.Unlock()
+	x.lane = l
+	now, err := l.add(x)
+	if err != nil {
+		x.span.End(false)
+		return err
+	}
+	if now {
+		l.publisher.Publish(x.message)
+	}
+	return nil
+}
+
+// lockLane returns the lane of a partition, with publishing held.
+func (f *forwarder) lockLane(partition int) *lane {
+	for {
+		l := f.lane(partition)
+		l.publishing.Lock()
+		if f.isLane(partition, l) {
+			return l
+		}
+		l.publishing.Unlock() // it was closed in the meantime
+	}
+}
+
+func (f *forwarder) isLane(partition int, l *lane) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lanes[partition] == l
+}
+
+// lane returns the lane of a partition. It makes one if there is none.
+func (f *forwarder) lane(partition int) *lane {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l := f.lanes[partition]
+	if l == nil {
+		l = &lane{publisher: publish.New(publish.Options{Open: f.open}), unconfirmed: make(map[*forward]struct{}), since: time.Now()}
+		l.stop = f.run(l.publisher)
+		f.lanes[partition] = l
+	}
+	return l
+}
+
+func (f *forwarder) newForward(r *request, partition int, newUser, mark int64) *forward {
 	queue := PartitionQueue(partition)
 	d := &r.delivery
 	span, headers := r.trace.startForward(d, queue)
@@ -128,163 +173,171 @@ func (f *forwarder) send(r *request, partition int, newUser, mark int64) error {
 	if id := r.writeID; id != (actor.RequestID{}) && id != actor.RequestIDOf(d.MessageId, replyTo, d.CorrelationId) {
 		headers[requestIDHeader] = f.sealer.RequestID(id, d.Body)
 	}
-	f.publishing.Lock()
-	defer f.publishing.Unlock()
-	number := f.channel.GetNextPublishSeqNo()
-	headers[forwardHeader] = int64(number)
-	if !f.add(number, &forward{request: r, partition: partition, span: span}) {
-		span.End(false)
-		return errPartitionOverdue
+	x := &forward{request: r, span: span}
+	x.message = &publish.Message{
+		Key:       queue,
+		Mandatory: true,
+		Publishing: amqp.Publishing{
+			Type:          operationName(d),
+			MessageId:     d.MessageId,
+			ReplyTo:       replyTo,
+			CorrelationId: d.CorrelationId,
+			Expiration:    r.expiration.rest(),
+			DeliveryMode:  amqp.Persistent,
+			ContentType:   "application/msgpack",
+			Headers:       headers,
+			Body:          d.Body,
+		},
+		Settled: func(err error) { x.lane.settled(x, err) },
 	}
-	err := f.channel.Publish("", queue, true, false, amqp.Publishing{
-		Type:          operationName(&r.delivery),
-		MessageId:     d.MessageId,
-		ReplyTo:       replyTo,
-		CorrelationId: d.CorrelationId,
-		Expiration:    r.expiration.rest(),
-		DeliveryMode:  amqp.Persistent,
-		ContentType:   "application/msgpack",
-		Headers:       headers,
-		Body:          d.Body,
-	})
-	if err != nil {
-		f.remove(number)
-		span.End(false)
-		return fmt.Errorf("forwarding a request: %w", err)
-	}
-	return nil
-}
-
-// add notes a pending forward. It returns false if the partition is overdue.
-func (f *forwarder) add(number uint64, x *forward) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	u := &f.byPartition[x.partition]
-	switch {
-	case u.forwards == 0:
-		u.since = time.Now()
-	case time.Since(u.since) > confirmTimeout:
-		return false
-	}
-	u.forwards++
-	f.pending[number] = x
-	return true
-}
-
-// remove returns the pending forward of this number, nil if there is none. It is pending
-// no more.
-func (f *forwarder) remove(number uint64) *forward {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	x := f.pending[number]
-	if x == nil {
-		return nil
-	}
-	delete(f.pending, number)
-	u := &f.byPartition[x.partition]
-	u.forwards--
-	u.since = time.Now()
 	return x
 }
 
-// overdue returns the requests that are pending in overdue partitions: those of which
-// the broker has confirmed nothing for too long. They stay pending, so that the partition
-// stays overdue until the broker confirms one of them.
-func (f *forwarder) overdue() (requests []*request) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, x := range f.pending {
-		if time.Since(f.byPartition[x.partition].since) > confirmTimeout {
-			requests = append(requests, x.request)
-		}
+// add puts a forward into the lane. It returns true if the forward is to be published now,
+// false if it waits.
+func (l *lane) add(x *forward) (now bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	silent := time.Since(l.since)
+	switch n := len(l.unconfirmed); {
+	case n == 0:
+		l.since = time.Now()
+	case silent > confirmTimeout, n >= maxUnconfirmed && silent > silentAfter:
+		return false, errPartitionOverdue
+	case n >= maxUnconfirmed:
+		l.waiting = append(l.waiting, x)
+		return false, nil
 	}
-	return requests
+	l.unconfirmed[x] = struct{}{}
+	return true, nil
 }
 
-// resetDeadlines starts confirmTimeout anew for all partitions, so that none becomes
-// overdue before it has passed. It is called while the broker blocks the connection, and so confirms nothing.
+// settled completes a request that was forwarded, once the outcome is known, and
+// publishes the next one that waits.
+func (l *lane) settled(x *forward, err error) {
+	if l.remove(x) {
+		l.publishWaiting()
+	}
+	x.complete(err)
+}
+
+// remove notes that the outcome of a forward is known. It returns whether others wait.
+func (l *lane) remove(x *forward) (othersWait bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.unconfirmed, x)
+	l.since = time.Now()
+	return len(l.waiting) > 0
+}
+
+// publishWaiting publishes the forwards that wait, as far as they may be.
+func (l *lane) publishWaiting() {
+	l.publishing.Lock()
+	defer l.publishing.Unlock()
+	for x := l.take(); x != nil; x = l.take() {
+		l.publisher.Publish(x.message)
+	}
+}
+
+// take returns the first forward that waits, nil if none may be published.
+func (l *lane) take() *forward {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.waiting) == 0 || len(l.unconfirmed) >= maxUnconfirmed {
+		return nil
+	}
+	x := l.waiting[0]
+	l.waiting = slices.Delete(l.waiting, 0, 1)
+	l.unconfirmed[x] = struct{}{}
+	return x
+}
+
+// overdue returns the forwards of a lane that have waited for the broker for too long.
+// Those that are unconfirmed stay in the lane, so that it stays overdue until the broker
+// confirms one.
+func (l *lane) overdue() (all []*forward) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	silent := time.Since(l.since)
+	if silent > silentAfter {
+		all, l.waiting = l.waiting, nil
+	}
+	if silent > confirmTimeout {
+		all = slices.AppendSeq(all, maps.Keys(l.unconfirmed))
+	}
+	return all
+}
+
+// isFinished reports whether a lane is not needed, or of no use.
+func (l *lane) isFinished() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	silent := time.Since(l.since)
+	return len(l.unconfirmed) == 0 && silent > laneIdleFor || silent > laneReopenAfter
+}
+
+// openLanes returns the lanes by partition.
+func (f *forwarder) openLanes() map[int]*lane {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	open := make(map[int]*lane)
+	for partition, l := range f.lanes {
+		if l != nil {
+			open[partition] = l
+		}
+	}
+	return open
+}
+
+// check sends error replies to the requests of overdue partitions, and closes lanes that
+// are not needed. It does not wait for the broker.
+func (f *forwarder) check() {
+	for partition, l := range f.openLanes() {
+		for _, x := range l.overdue() {
+			x.request.replyError(errPartitionOverdue)
+		}
+		if !l.isFinished() || !l.publishing.TryLock() {
+			continue
+		}
+		if l.isFinished() {
+			f.mu.Lock()
+			f.lanes[partition] = nil
+			f.mu.Unlock()
+			l.stop()
+		}
+		l.publishing.Unlock()
+	}
+}
+
+// resetDeadlines begins all time limits anew. It is called while the broker blocks the
+// connection, and so confirms nothing.
 func (f *forwarder) resetDeadlines() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for i := range f.byPartition {
-		f.byPartition[i].since = time.Now()
-	}
-}
-
-// receive handles returns and confirmations until the channel is closed. It never
-// blocks, since the connection waits for it.
-func (f *forwarder) receive(returns <-chan amqp.Return, confirms <-chan amqp.Confirmation) {
-	defer close(f.drained)
-	for returns != nil || confirms != nil {
-		select {
-		case r, ok := <-returns:
-			if !ok {
-				returns = nil
-				continue
-			}
-			f.setReturned(&r)
-		case confirmation, ok := <-confirms:
-			if !ok {
-				confirms = nil
-				continue
-			}
-			if x := f.remove(confirmation.DeliveryTag); x != nil {
-				x.confirmed = confirmation.Ack && !x.returned
-				f.completed.Put(x)
-			}
-		}
-	}
-	// Requests that were not confirmed were not acknowledged: they are delivered again.
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for number, x := range f.pending {
-		delete(f.pending, number)
-		f.completed.Put(x)
-	}
-}
-
-func (f *forwarder) setReturned(r *amqp.Return) {
-	number, _ := r.Headers[forwardHeader].(int64)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if x := f.pending[uint64(number)]; x != nil {
-		x.returned = true
-	}
-}
-
-// completeAll completes the requests that were forwarded, until the channel is closed.
-func (f *forwarder) completeAll() {
-	for {
-		for _, x := range f.completed.Take() {
-			x.complete()
-		}
-		select {
-		case <-f.completed.Ready():
-		case <-f.drained:
-			for _, x := range f.completed.Take() {
-				x.span.End(x.confirmed)
-				x.request.leave()
-			}
-			return
-		}
+	for _, l := range f.openLanes() {
+		l.mu.Lock()
+		l.since = time.Now()
+		l.mu.Unlock()
 	}
 }
 
 // complete completes the request of a forward, once the outcome is known.
-func (x *forward) complete() {
+func (x *forward) complete(err error) {
 	r := x.request
 	s := r.session
-	x.span.End(x.confirmed)
+	x.span.End(err == nil)
+	var rejected *publish.RejectedError
 	switch {
-	case s.ctx.Err() != nil:
+	case s.ctx.Err() != nil, errors.Is(err, publish.ErrLost):
 		r.leave()
-	case x.confirmed:
+	case err == nil:
 		r.completed.Do(func() {
 			r.acknowledge()
 			r.complete(metrics.OutcomeForwarded, 0)
 		})
+	case errors.As(err, &rejected):
+		s.o.Log.Error("request not forwarded", zap.Int("bytes", len(r.delivery.Body)), zap.Error(err))
+		r.replyError(err)
 	default:
-		if x.returned {
+		if errors.Is(err, publish.ErrReturned) {
 			s.repairer.ReportMissing()
 		}
 		r.completed.Do(func() { r.requeue("request not forwarded; it is delivered again", errNotForwarded) })

@@ -9,6 +9,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/ownership"
 )
@@ -28,7 +29,7 @@ func TestForwarder(t *testing.T) {
 		if m.DeliveryMode != amqp.Persistent || m.Expiration != "5000" || m.CorrelationId != "correlation" || m.ContentType != "application/msgpack" {
 			t.Errorf("forwarded was %+v", m)
 		}
-		want := amqp.Table{"traceparent": d.Headers["traceparent"], spillHeader: int64(77), forwardHeader: int64(1)}
+		want := amqp.Table{"traceparent": d.Headers["traceparent"], spillHeader: int64(77), "ident-hop": int64(1)}
 		if len(m.Headers) != len(want) {
 			t.Errorf("the headers are %v", m.Headers)
 		}
@@ -54,6 +55,7 @@ func TestForwarder(t *testing.T) {
 	bubble(t, "a_refused_request_is_delivered_again", &fakeStore{}, func(t *testing.T, s *testSession) {
 		r, c := s.take(RequestQueue, patch(1, user))
 		r.forward(2, 0)
+		synctest.Wait()
 		s.confirm(1, false)
 		time.Sleep(2 * requeueDelay)
 		if n := c.nacks(); !slices.Equal(n, []uint64{1}) || len(c.acks()) > 0 {
@@ -66,11 +68,11 @@ func TestForwarder(t *testing.T) {
 		other, _ := s.take(RequestQueue, patch(2, user))
 		r.forward(2, 0)
 		other.forward(2, 0)
-		s.forwarding.returns <- amqp.Return{Headers: s.forwarding.sent()[0].message.Headers}
-		s.forwarding.returns <- amqp.Return{} // of nobody
+		synctest.Wait()
+		s.forwarding.channel(1).returns <- amqp.Return{Headers: s.forwarding.sent()[0].message.Headers}
+		s.forwarding.channel(1).returns <- amqp.Return{} // of nobody
 		s.confirm(1, true)
 		s.confirm(2, true)
-		s.confirm(3, true) // of nobody
 		time.Sleep(2 * requeueDelay)
 		if n := c.nacks(); !slices.Equal(n, []uint64{1}) || len(c.acks()) > 0 {
 			t.Errorf("%v were given back, %v acknowledged", n, c.acks())
@@ -85,6 +87,7 @@ func TestForwarder(t *testing.T) {
 		second, c2 := s.take(RequestQueue, patch(1, user))
 		first.forward(2, 0)
 		second.forward(2, 0)
+		synctest.Wait()
 		s.confirm(2, true)
 		time.Sleep(time.Second)
 		if len(c1.acks()) != 0 || len(c2.acks()) != 1 {
@@ -104,12 +107,23 @@ func TestForwarder(t *testing.T) {
 		})
 	})
 
-	bubble(t, "a_failed_publish_leaves_the_request", &fakeStore{}, func(t *testing.T, s *testSession) {
-		s.forwarding.publishErr = amqp.ErrClosed
-		r, _ := s.take(RequestQueue, patch(1, user))
-		r.forward(2, 0)
-		if n := valueOf(s.session.metrics.Requests.WithLabelValues("patch", metrics.WayShared, metrics.OutcomeLeft)); n != 1 || len(s.session.forwarder.pending) > 0 {
-			t.Errorf("%v requests count as left, and %d are pending", n, len(s.session.forwarder.pending))
+	bubble(t, "a_rejected_request_gets_an_error_reply", &fakeStore{}, func(t *testing.T, s *testSession) {
+		rejected, c := s.take(RequestQueue, patch(1, user))
+		rejected.forward(2, 0)
+		synctest.Wait()
+		s.forwarding.reject = 1 // when it is sent again
+		s.forwarding.channel(1).closeFor(&amqp.Error{Code: amqp.PreconditionFailed})
+		time.Sleep(2 * consume.AckDelay)
+		if code := errorCode(s.oneReply(c)); code != string(actor.InvocationFailed) || len(c.acks()) != 1 {
+			t.Errorf("the code is %q, acknowledged were %v", code, c.acks())
+		}
+		other, c := s.take(RequestQueue, patch(2, user))
+		other.forward(2, 0)
+		synctest.Wait()
+		s.confirm(3, true)
+		time.Sleep(2 * consume.AckDelay)
+		if len(c.sent()) > 0 || len(c.acks()) != 1 {
+			t.Errorf("the next request: %d replies, acknowledged were %v", len(c.sent()), c.acks())
 		}
 	})
 
@@ -135,20 +149,82 @@ func TestForwarder(t *testing.T) {
 		if code := errorCode(s.oneReply(c)); code != string(actor.InvocationFailed) {
 			t.Errorf("the code of the next one is %q", code)
 		}
-		other, c := s.take(RequestQueue, patch(3, userOf(3, 0)))
+		other, healthy := s.take(RequestQueue, patch(3, userOf(3, 0)))
 		other.forward(3, 0)
-		if synctest.Wait(); len(c.sent()) > 0 || len(s.forwarding.sent()) != 2 {
+		synctest.Wait()
+		s.confirm(2, true)
+		time.Sleep(2 * consume.AckDelay)
+		if len(healthy.acks()) != 1 {
 			t.Error("another partition is overdue as well")
 		}
 		s.confirm(1, true) // late: the request has been replied to
 		synctest.Wait()
-		if len(c.sent()) > 0 {
+		if len(c.sent()) > 1 {
 			t.Error("a second reply was sent")
 		}
 		again, _ := s.take(RequestQueue, patch(4, user))
 		again.forward(2, 0)
+		synctest.Wait()
 		if n := len(s.forwarding.sent()); n != 3 {
 			t.Errorf("%d requests were forwarded after the broker has confirmed one", n)
+		}
+		s.confirm(3, true)
+		time.Sleep(laneIdleFor + 2*measureEvery)
+		if n := s.forwarding.opened(); n != 0 {
+			t.Errorf("%d channels are open that are not needed", n)
+		}
+	})
+
+	bubble(t, "a_channel_that_never_confirms_is_replaced", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.startWatch()
+		stuck, _ := s.take(RequestQueue, patch(1, user))
+		stuck.forward(2, 0)
+		time.Sleep(laneReopenAfter + 2*measureEvery)
+		next, c := s.take(RequestQueue, patch(2, user))
+		next.forward(2, 0)
+		synctest.Wait()
+		s.confirm(2, true)
+		time.Sleep(2 * consume.AckDelay)
+		if len(c.acks()) != 1 {
+			t.Errorf("%d requests were acknowledged after that", len(c.acks()))
+		}
+	})
+
+	bubble(t, "no_more_than_the_broker_lets_be_unconfirmed", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.startWatch()
+		const more = 5
+		var all []*fakeChannel
+		for n := range uint64(maxUnconfirmed + more) {
+			r, c := s.take(RequestQueue, patch(n+1, user))
+			r.forward(2, 0)
+			all = append(all, c)
+		}
+		synctest.Wait()
+		s.confirm(1, true)
+		synctest.Wait()
+		sent := s.forwarding.sent()
+		if len(sent) != maxUnconfirmed+1 {
+			t.Errorf("%d requests were forwarded, and one is confirmed", len(sent))
+		}
+		time.Sleep(silentAfter + 2*measureEvery)
+		for _, c := range all[maxUnconfirmed+1:] {
+			if code := errorCode(s.oneReply(c)); code != string(actor.InvocationFailed) {
+				t.Errorf("the code of one that waited is %q", code)
+			}
+		}
+		late, c := s.take(RequestQueue, patch(100, user))
+		late.forward(2, 0)
+		if code := errorCode(s.oneReply(c)); code != string(actor.InvocationFailed) {
+			t.Errorf("the code of a late one is %q", code)
+		}
+		for n := range maxUnconfirmed {
+			s.confirm(n+2, true)
+		}
+		synctest.Wait()
+		for _, c := range all[1 : maxUnconfirmed+1] {
+			if len(c.sent()) > 0 {
+				t.Error("a request that was forwarded got an error reply")
+			}
 		}
 	})
 
@@ -167,32 +243,6 @@ func TestForwarder(t *testing.T) {
 		if len(c.sent()) != 1 {
 			t.Error("no error reply was sent")
 		}
-	})
-
-	t.Run("limits_are_by_partition", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			f := &forwarder{pending: make(map[uint64]*forward), byPartition: make([]unconfirmed, 2)}
-			r := new(request)
-			f.add(1, &forward{request: r})
-			for range 20 { // the broker blocks the connection
-				time.Sleep(time.Second)
-				f.resetDeadlines()
-			}
-			if requests := f.overdue(); len(requests) > 0 || !f.add(2, &forward{request: r}) {
-				t.Errorf("%d requests are overdue when the broker goes on", len(requests))
-			}
-			time.Sleep(confirmTimeout + time.Second)
-			if requests := f.overdue(); len(requests) != 2 || f.add(3, &forward{request: r}) {
-				t.Errorf("%d of 2 requests are overdue, and a third one may follow", len(requests))
-			}
-			if !f.add(4, &forward{request: r, partition: 1}) {
-				t.Error("another partition is overdue as well")
-			}
-			f.remove(1)
-			if requests := f.overdue(); len(requests) > 0 || !f.add(5, &forward{request: r}) {
-				t.Errorf("%d requests are overdue although the broker has confirmed one", len(requests))
-			}
-		})
 	})
 }
 

@@ -102,7 +102,6 @@ func (s *session) failWhenLost(closed <-chan *amqp.Error) {
 // that were received. If the session is lost, run returns why.
 func (s *session) run(ctx context.Context, onServing func()) error {
 	s.running.Go(func() { s.notifier.Run(s.ctx) })
-	s.running.Go(s.forwarder.completeAll)
 	s.running.Go(func() { s.acks.Run(s.ctx) })
 	s.running.Go(func() { s.repairer.Run(s.ctx) })
 	s.heartbeat.note()

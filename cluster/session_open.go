@@ -15,6 +15,7 @@ import (
 	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/notify"
+	"github.com/glotpod/ident/cluster/internal/publish"
 	"github.com/glotpod/ident/cluster/internal/seal"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/membership"
@@ -74,9 +75,7 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 	if err := s.openNotifier(); err != nil {
 		return nil, err
 	}
-	if err := s.openForwarder(); err != nil {
-		return nil, err
-	}
+	s.forwarder = newForwarder(publish.Over(publishing), s.runForwards, o.Partitions, seal.Sealer(o.Secret))
 	s.channels = consume.NewPool(consume.Over(conn), max(1, o.Prefetch/partitionPrefetchShare), o.Partitions, &s.running)
 	if err := s.join(ctx, i); err != nil {
 		return nil, err
@@ -202,17 +201,15 @@ func (s *session) openNotifier() error {
 	return nil
 }
 
-// openForwarder opens the channel for forwarded requests.
-func (s *session) openForwarder() error {
-	channel, err := s.publishing.Channel()
-	if err != nil {
-		return fmt.Errorf("opening a channel: %w", err)
-	}
-	if s.forwarder, err = newForwarder(channel, s.o.Partitions, seal.Sealer(s.o.Secret)); err != nil {
-		return err
-	}
-	s.failWhenLost(channel.NotifyClose(make(chan *amqp.Error, 1)))
-	return nil
+// runForwards runs a publisher of forwarded requests.
+func (s *session) runForwards(p *publish.Publisher) (stop context.CancelFunc) {
+	ctx, stop := context.WithCancel(s.ctx)
+	s.running.Go(func() {
+		if err := p.Run(ctx); err != nil {
+			s.fail(fmt.Errorf("forwarding requests: %w", err))
+		}
+	})
+	return stop
 }
 
 // join joins the members, after the broker has dropped the connections of earlier

@@ -30,7 +30,7 @@ type testSession struct {
 	session       *session
 	t             *testing.T
 	store         *fakeStore
-	forwarding    *fakeChannel
+	forwarding    fakeForwarding
 	notifications *fakeNotifyChannel
 	coordination  *fakeCoordinator
 	shared        *fakeChannel
@@ -53,15 +53,12 @@ func newTestSession(t *testing.T, store *fakeStore) *testSession {
 		Store: store, Name: "one", Start: 1, Partitions: testPartitions, QueueType: topology.Quorum, Secret: [][]byte{{1}},
 		Broker: broker.Options{Heartbeat: time.Second}, Prefetch: 64, Mailbox: 1, Limits: testLimits, InFlight: 1 << 20, Log: log,
 	})
-	s := &testSession{t: t, store: store, forwarding: newFakeChannel(), notifications: new(fakeNotifyChannel)}
+	s := &testSession{t: t, store: store, notifications: new(fakeNotifyChannel)}
 	s.coordination = &fakeCoordinator{batchqueue.New[ownership.Event](), batchqueue.New[leaseEnd]()}
 	s.session = newSession(i, new(amqp.Connection), new(amqp.Connection), 1)
 	s.session.coordinator = s.coordination
 	s.session.repairer = topology.NewRepairer(nil, store, func() {})
-	var err error
-	if s.session.forwarder, err = newForwarder(s.forwarding, testPartitions, seal.Sealer(i.o.Secret)); err != nil {
-		t.Fatal(err)
-	}
+	s.session.forwarder = newForwarder(s.forwarding.open, s.session.runForwards, testPartitions, seal.Sealer(i.o.Secret))
 	s.session.notifier = notify.New(s.notifications, notify.Options{
 		Outbox: store, Partitions: testPartitions, Owns: s.session.slots.ownsNotifications, Log: log,
 		Metrics: notify.Metrics{
@@ -70,7 +67,6 @@ func newTestSession(t *testing.T, store *fakeStore) *testSession {
 	})
 	s.session.channels = consume.NewPool(s.open, 8, 0, &s.session.running)
 	s.ended.Go(func() { s.session.notifier.Run(s.session.ctx) })
-	s.ended.Go(s.session.forwarder.completeAll)
 	s.ended.Go(func() { s.session.acks.Run(s.session.ctx) })
 	return s
 }
@@ -104,8 +100,6 @@ func (s *testSession) opened() int {
 // end closes everything, and waits for all goroutines. It is deferred by each test.
 func (s *testSession) end() {
 	s.session.fail(errSessionClosed)
-	close(s.forwarding.returns)
-	close(s.forwarding.confirms)
 	for p := range s.session.slots {
 		s.session.Abandon(p)
 	}
@@ -141,9 +135,7 @@ func (s *testSession) posted() []ownership.Event { return s.coordination.events.
 func (s *testSession) leaseEnds() []leaseEnd { return s.coordination.ends.Take() }
 
 // confirm confirms the request that was forwarded as the n-th, from 1 on.
-func (s *testSession) confirm(n uint64, ack bool) {
-	s.forwarding.confirms <- amqp.Confirmation{DeliveryTag: n, Ack: ack}
-}
+func (s *testSession) confirm(n int, ack bool) { s.forwarding.confirm(n, ack) }
 
 // userOf returns a user id of a partition, the n-th one from 0 on.
 func userOf(number, n int) int64 {

@@ -115,8 +115,8 @@ func (s *session) watch() {
 }
 
 // checkHealth ends the session if its own heartbeats do not come back: then the other
-// members do not receive them either, and are about to claim its partitions. It replies
-// with an error to requests that were forwarded to overdue partitions. While the broker
+// members do not receive them either, and are about to claim its partitions. It has
+// requests that were forwarded to overdue partitions completed. While the broker
 // blocks the consuming connection, no member receives heartbeats; while it blocks the
 // publishing one, nothing is confirmed.
 func (s *session) checkHealth() {
@@ -128,9 +128,7 @@ func (s *session) checkHealth() {
 	} else if s.heartbeat.age() > ownership.SuspectAfter(s.o.Broker.Heartbeat)-measureEvery {
 		s.fail(errHeartbeatLost)
 	}
-	for _, r := range s.forwarder.overdue() {
-		r.replyError(errPartitionOverdue)
-	}
+	s.forwarder.check()
 }
 
 // A heartbeat knows when a heartbeat of this instance last came back from the broker.

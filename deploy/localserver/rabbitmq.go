@@ -23,6 +23,10 @@ type RabbitMQOptions struct {
 	// TLS, if not nil, makes the broker listen on a second port with TLS.
 	TLS *TLS
 
+	// MaxMessageSize is the size in bytes of the largest message that the broker accepts.
+	// 0 is the broker's own default.
+	MaxMessageSize int
+
 	// Metrics makes the broker collect the statistics for the charts of its
 	// management pages. This costs CPU time for each queue and channel.
 	Metrics bool

@@ -117,6 +117,9 @@ func (f *rabbitmqFolder) configure(ports rabbitmqPorts, o RabbitMQOptions) error
 	// The default limit would block publishers on a disk that is merely rather full.
 	set("disk_free_limit.absolute", "50MB")
 	set("management_agent.disable_metrics_collector", !o.Metrics)
+	if o.MaxMessageSize > 0 {
+		set("max_message_size", o.MaxMessageSize)
+	}
 	set("log.file", false)
 	set("log.console", true)
 	set("log.console.level", "warning")
