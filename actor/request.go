@@ -138,7 +138,7 @@ func parseGet(args map[string]any) (Request, *Refusal) {
 	return Request{Get: &l}, nil
 }
 
-func isUserID(id int64) bool { return id >= 1 && id <= MaxUserID }
+func isUserID(id int64) bool { return id >= 1 }
 
 func parseList(args map[string]any) (Request, *Refusal) {
 	page := Page{Size: defaultPageSize}
@@ -155,7 +155,7 @@ func parseList(args map[string]any) (Request, *Refusal) {
 		case "after_id":
 			switch id := v.(type) {
 			case int64:
-				page.AfterID = min(max(id, 0), MaxUserID)
+				page.AfterID = max(id, 0)
 			case uint64:
 				page.AfterID = MaxUserID
 			default:

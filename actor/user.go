@@ -31,7 +31,7 @@ type Account struct {
 
 const (
 	// MaxUserID is the largest id that the users table can hold.
-	MaxUserID = math.MaxInt32
+	MaxUserID = math.MaxInt64
 
 	// MaxEmailBytes is the maximum length of an email that the unique index on emails
 	// can hold: a B-tree entry is limited to 2,704 bytes.

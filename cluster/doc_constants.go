@@ -6,7 +6,7 @@
 //
 //	actor.MaxEmailBytes = 2600                                               a B-tree entry of the unique index on emails holds 2,704 bytes
 //	actor.MaxPageSize = 1000                                                 a page of usual users is some 200 KB; more would delay other reads
-//	actor.MaxUserID = math.MaxInt32                                          the largest id that the column of the users table holds
+//	actor.MaxUserID = math.MaxInt64                                          the largest id that the column of the users table holds
 //	actor.maxBatch = 64                                                      writes of one user passed to the store at once; more gain little
 //	actor.maxShards = 64                                                     more shards than cores of any machine in sight, so that locks are rarely contended
 //	actor/msgpack.maxExactFloat = 1 << 53                                    a float64 holds all integers up to it exactly

@@ -39,7 +39,7 @@ func someUsers() []archive.User {
 	return []archive.User{
 		{ID: 1, Name: "Ada", Email: "ada@example.org", GitHub: &archive.Account{ID: 7, Token: "t1"}},
 		{ID: 3, Name: "", Email: "", PictureURL: &picture, Facebook: &archive.Account{ID: -1, Token: "t2"}},
-		{ID: 2147483647, Name: "\u2028 \" \\ \n\x01 é 🙂", Email: "x", GitHub: &archive.Account{ID: 1<<63 - 1, Token: "t3"}, Facebook: &archive.Account{ID: 0, Token: "t4"}},
+		{ID: 1<<63 - 1, Name: "\u2028 \" \\ \n\x01 é 🙂", Email: "x", GitHub: &archive.Account{ID: 1<<63 - 1, Token: "t3"}, Facebook: &archive.Account{ID: 0, Token: "t4"}},
 	}
 }
 
@@ -201,7 +201,7 @@ func testArchiveIncompleteFileIsReported(t *testing.T) {
 		`{"format":"other","version":1,"tokens":"sealed"}`:                       "this is not what",
 		strings.Replace(whole, `"version":1`, `"version":2`, 1):                  "has version 2",
 		strings.Replace(whole, `sealed`, `clear`, 1):                             "does not say whether",
-		strings.Replace(whole, `"sealed"`, `"sealed","last_id":2147483648`, 1):   "last_id is no user id",
+		strings.Replace(whole, `"sealed"`, `"sealed","last_id":-1`, 1):           "last_id is no user id",
 		strings.Replace(whole, `sealed`, `omit`, 1):                              "though the first line says",
 		strings.Replace(whole, `"tokens":"sealed"`, `"more":"what is this?"`, 1): "this is not what",
 	} {

@@ -35,8 +35,8 @@ func parseUser(text []byte, tokens Tokens, maxField int) (u *User, reason string
 	if reason := decode(text, &line); reason != "" {
 		return nil, reason
 	}
-	if line.ID == nil || *line.ID < 1 || *line.ID > actor.MaxUserID {
-		return nil, "id is not an integer from 1 to 2147483647"
+	if line.ID == nil || *line.ID < 1 {
+		return nil, "id is not an integer from 1 to 9223372036854775807"
 	}
 	if _, err := actor.ParseUser(line.tree()); err != nil {
 		refusal, _ := errors.AsType[*actor.Refusal](err)

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-
-	"github.com/glotpod/ident/actor"
 )
 
 // A Reader reads archives from any source. It uses memory for one line.
@@ -111,7 +109,7 @@ func (r *Reader) begin(text []byte) error {
 		return &ArchiveError{r.number, fmt.Sprintf("the file has version %d of the format, and this program reads version %d", h.Version, Version)}
 	case h.Tokens != Sealed && h.Tokens != Omit:
 		return &ArchiveError{r.number, "the file does not say whether it holds access tokens"}
-	case h.LastID < 0 || h.LastID > actor.MaxUserID:
+	case h.LastID < 0:
 		return &ArchiveError{r.number, "last_id is no user id"}
 	}
 	r.inside, r.header, r.lines = true, h, 0

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 
 	"go.uber.org/zap"
 
@@ -60,7 +59,7 @@ func runExport(ctx context.Context, env *cli.Env, args []string) int {
 	switch {
 	case o.tokens != archive.Sealed && o.tokens != archive.Omit:
 		return flags.Wrong(errors.New("--tokens must be sealed or omit"))
-	case o.afterID < 0 || o.afterID > math.MaxInt32:
+	case o.afterID < 0:
 		return flags.Wrong(errors.New("--after-id is not a user id"))
 	case o.resume && o.output == "":
 		return flags.Wrong(errors.New("--resume needs --output"))

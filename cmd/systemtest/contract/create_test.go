@@ -2,6 +2,7 @@ package contract
 
 import (
 	"crypto/rand"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -19,6 +20,46 @@ func TestCreate(t *testing.T) {
 	x.run(t, "long_email", testCreateLongEmail)
 	t.Run("same_email_concurrently", testCreateSameEmailConcurrently)
 	t.Run("tokens_are_sealed", testCreateTokensAreSealed)
+	t.Run("wide_ids", testCreateWideIDs)
+}
+
+// testCreateWideIDs: ids go on beyond 32 bits, and up to the greatest 64-bit number, with
+// forwarded requests too.
+func testCreateWideIDs(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	s.ServeAs(t, "a")
+	s.ServeAs(t, "b")
+	c := s.NewCaller(t)
+	heard := s.Subscribe(t)
+	var last dict
+	for _, drawn := range []int64{math.MaxInt32 - 1, 1 << 53, math.MaxInt64 - 20} {
+		s.Exec(t, "SELECT setval('users_id_seq', $1)", drawn)
+		for wide := 0; wide < 4; {
+			u := c.Create(t, harness.NewUser("github"))
+			if id := u["id"].(int64); id > drawn { // the instances may have drawn some ids before
+				wide++
+			}
+			heard.Expect(t, harness.CreateKey, harness.AsListed(u))
+			c.Call(t, "get", dict{"user_id": u["id"]}).IsResult(t, u)
+			c.Ask(t, c.NewRequest("get", dict{"user_id": u["id"]}).ViaDirectReply(fmt.Sprint(u["id"]))).IsResult(t, u)
+			c.Call(t, "patch", harness.Patch(u, op("replace", "/name", "s3cret wide"))).Result(t)
+			u["name"] = "s3cret wide"
+			heard.Expect(t, harness.PatchKey, dict{"user_id": u["id"], "ops": list{op("replace", "/name", u["name"])}})
+			c.Call(t, "get", dict{"email": u["email"]}).IsResult(t, u)
+			last = u
+		}
+	}
+	c.Call(t, "list", dict{"after_id": last["id"].(int64) - 1}).IsResult(t, dict{"users": list{harness.AsListed(last)}})
+	c.Call(t, "list", dict{"after_id": math.MaxInt64}).IsResult(t, dict{"users": list{}})
+	c.Call(t, "delete", dict{"user_id": last["id"]}).IsResult(t, dict{"user_id": last["id"]})
+	heard.Expect(t, harness.DeleteKey, dict{"user_id": last["id"]})
+	c.Call(t, "get", dict{"user_id": last["id"]}).IsError(t, "not_found")
+	for _, table := range []string{"ident_audit", "ident_requests"} {
+		if n := s.Count(t, "SELECT count(*) FROM "+table+" WHERE user_id = $1", last["id"]); n < 3 {
+			t.Errorf("%s has %d rows of user %d", table, n, last["id"])
+		}
+	}
 }
 
 func testCreateStored(t *testing.T, x *served) {

@@ -209,8 +209,8 @@ func testMigrateTables(t *testing.T) {
 		t.Fatal(err)
 	}
 	want, _ := json.Marshal([]string{
-		"services.user_id int4 not null", "services.sv_id int8 not null", "services.sv_name svc_type not null", "services.access_token bytea not null",
-		"users.id int4 not null serial", "users.name varchar not null", "users.picture_url varchar", "users.email_address varchar not null",
+		"services.user_id int8 not null", "services.sv_id int8 not null", "services.sv_name svc_type not null", "services.access_token bytea not null",
+		"users.id int8 not null serial", "users.name varchar not null", "users.picture_url varchar", "users.email_address varchar not null",
 	})
 	if strings.ReplaceAll(string(got), ", ", ",") != string(want) {
 		t.Errorf("got  %s\nwant %s", got, want)

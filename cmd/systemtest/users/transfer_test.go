@@ -2,6 +2,7 @@ package users
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -154,7 +155,7 @@ line 6: unreadable: user 5: no key decrypts the access token of its github accou
 line 7: malformed: not JSON, or cut off
 line 8: malformed: longer than 25165824 bytes
 line 10: malformed: email is longer than 2600 bytes
-line 11: malformed: id is not an integer from 1 to 2147483647
+line 11: malformed: id is not an integer from 1 to 9223372036854775807
 `
 	importUsers(t, s, text+`{"end":true,"users":10}`, 1, reported, "--dry-run")
 	if n := s.Count(t, "SELECT count(*) FROM users"); n != 2 {
@@ -186,7 +187,7 @@ func testImportNextId(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	file := filepath.Join(t.TempDir(), "users")
-	for last, want := range map[int]string{7000: "ids of new users are greater than 7000\n", 2147483647: "set the sequence first"} {
+	for last, want := range map[int]string{7000: "ids of new users are greater than 7000\n", math.MaxInt64: "set the sequence first"} {
 		text := fmt.Sprintf(`{"format":"glotpod.ident users","version":1,"tokens":"sealed","last_id":%d}`+"\n"+
 			`{"id":5,"name":"s3cret","email":"5","github":{"id":1,"access_token":"%s"}}`+"\n"+`{"end":true,"users":1}`,
 			last, harness.Seal(t, s.Settings["database.encryption_key"], "s3cret-token"))

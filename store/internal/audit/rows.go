@@ -45,7 +45,7 @@ func QueueNone(batch *pgx.Batch, condition string) {
 func (r *Rows) queue(batch *pgx.Batch, condition string) {
 	batch.Queue(`INSERT INTO ident_audit (user_id, operation, request, traceparent, changes)
 		SELECT r.user_id, r.operation, r.request, nullif(r.trace, ''), r.changes::json
-		FROM unnest($1::int[], $2::text[], $3::uuid[], $4::text[], $5::text[])
+		FROM unnest($1::bigint[], $2::text[], $3::uuid[], $4::text[], $5::text[])
 			AS r (user_id, operation, request, trace, changes) WHERE `+condition,
 		r.users, r.operations, r.requests, r.traces, r.changes)
 }

@@ -74,12 +74,12 @@ func (a *attempt) lock(ctx context.Context, conn *pgx.Conn) error {
 	if len(users) > 0 {
 		// To wait for a row that another transaction has locked would delay all other
 		// users of the group.
-		batch.Queue(`SELECT id FROM users WHERE id = ANY($1::int[])
-			UNION ALL SELECT user_id FROM services WHERE user_id = ANY($1::int[])`, users).Query(a.countRows)
+		batch.Queue(`SELECT id FROM users WHERE id = ANY($1::bigint[])
+			UNION ALL SELECT user_id FROM services WHERE user_id = ANY($1::bigint[])`, users).Query(a.countRows)
 		batch.Queue(`SELECT id, name, email_address, picture_url, xmin
-			FROM users WHERE id = ANY($1::int[]) FOR UPDATE SKIP LOCKED`, users).Query(a.readUsers)
+			FROM users WHERE id = ANY($1::bigint[]) FOR UPDATE SKIP LOCKED`, users).Query(a.readUsers)
 		batch.Queue(`SELECT user_id, sv_name::text, sv_id, access_token, xmin
-			FROM services WHERE user_id = ANY($1::int[]) FOR UPDATE SKIP LOCKED`, users).Query(a.readServices)
+			FROM services WHERE user_id = ANY($1::bigint[]) FOR UPDATE SKIP LOCKED`, users).Query(a.readServices)
 	}
 	if len(requests) > 0 {
 		batch.Queue(`SELECT identity, digest, user_id, code, message

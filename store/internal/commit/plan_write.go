@@ -14,18 +14,19 @@ import (
 func (pl *plan) queue(batch *pgx.Batch, removal *outbox.Removal, condition string) {
 	if c := &pl.deletedServices; c.users != nil {
 		batch.Queue(`DELETE FROM services s
-			USING unnest($1::int[], $2::text[]::svc_type[]) AS d (user_id, sv_name)
-			WHERE s.user_id = d.user_id AND s.sv_name = d.sv_name AND `+condition, c.users, c.names)
+			USING unnest($1::bigint[], $2::text[]) AS d (user_id, sv_name),
+				LATERAL (SELECT ctid FROM services WHERE user_id = d.user_id AND services.sv_name::text = d.sv_name OFFSET 0) AS found
+			WHERE s.ctid = found.ctid AND `+condition, c.users, c.names)
 	}
 	if pl.deletedUsers != nil {
-		batch.Queue("DELETE FROM users WHERE id = ANY($1::int[]) AND "+condition, pl.deletedUsers)
+		batch.Queue("DELETE FROM users WHERE id = ANY($1::bigint[]) AND "+condition, pl.deletedUsers)
 	}
 	pl.updatedUsers.QueueUpdate(batch, condition)
 	pl.insertedUsers.QueueInsert(batch, condition)
 	pl.accounts.QueueUpsert(batch, condition)
 	if c := &pl.requests; c.ids != nil {
 		batch.Queue(`INSERT INTO ident_requests (slot, identity, digest, user_id, code, message)
-			SELECT slots.slot, r.* FROM unnest($1::uuid[], $2::bigint[], $3::int[], $4::text[], $5::text[]) AS r,
+			SELECT slots.slot, r.* FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[]) AS r,
 			(SELECT ident_slot(now()) UNION SELECT ident_slot(now() - interval '10 minutes')) AS slots (slot) WHERE `+condition,
 			c.ids, c.digests, c.users, c.codes, c.messages)
 	}
@@ -33,7 +34,7 @@ func (pl *plan) queue(batch *pgx.Batch, removal *outbox.Removal, condition strin
 	if c := &pl.notifications; c.users != nil {
 		batch.Queue(`INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, traceparent, partition)
 			SELECT n.user_id, n.message_id, n.routing_key, n.body, n.sealed, nullif(n.trace, ''), n.partition
-			FROM unnest($1::int[], $2::uuid[], $3::text[], $4::bytea[], $5::boolean[], $6::text[], $7::int[])
+			FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::bytea[], $5::boolean[], $6::text[], $7::int[])
 				AS n (user_id, message_id, routing_key, body, sealed, trace, partition) WHERE `+condition+`
 			RETURNING id, pg_current_xact_id()::xid`, c.users, c.messageIDs, c.keys, c.bodies, c.sealed, c.traces, c.partitions).
 			Query(pl.readNotificationIDs)

@@ -71,15 +71,15 @@ const (
 
 	requestsAreNew = ` AND NOT EXISTS (SELECT FROM ident_requests WHERE identity = ANY(%s::uuid[]))`
 
-	usersAreUnchanged = ` AND NOT EXISTS (SELECT FROM unnest(%s::int[], %s::xid[], %s::xid[], %s::xid[]) AS k (id, version, gh, fb) WHERE
+	usersAreUnchanged = ` AND NOT EXISTS (SELECT FROM unnest(%s::bigint[], %s::xid[], %s::xid[], %s::xid[]) AS k (id, version, gh, fb) WHERE
 		coalesce((SELECT u.xmin FROM users u WHERE u.id = k.id FOR UPDATE SKIP LOCKED), '0') <> k.version OR
-		coalesce((SELECT s.xmin FROM services s WHERE s.sv_name = 'gh' AND s.user_id = k.id /*lock*/), '0') <> k.gh OR
-		coalesce((SELECT s.xmin FROM services s WHERE s.sv_name = 'fb' AND s.user_id = k.id /*lock*/), '0') <> k.fb)`
+		coalesce((SELECT s.xmin FROM services s WHERE s.user_id = k.id AND s.sv_name::text = 'gh' /*lock*/), '0') <> k.gh OR
+		coalesce((SELECT s.xmin FROM services s WHERE s.user_id = k.id AND s.sv_name::text = 'fb' /*lock*/), '0') <> k.fb)`
 
 	emailsAreFree = ` AND NOT EXISTS (SELECT FROM users WHERE email_address = ANY(%s::text[]))`
 
-	accountsAreFree = ` AND NOT EXISTS (SELECT FROM unnest(%s::text[]::svc_type[], %s::bigint[]) AS w (sv_name, sv_id) WHERE
-		(SELECT s.user_id FROM services s WHERE s.sv_id = w.sv_id AND s.sv_name = w.sv_name) IS NOT NULL)`
+	accountsAreFree = ` AND NOT EXISTS (SELECT FROM unnest(%s::text[], %s::bigint[]) AS w (sv_name, sv_id) WHERE
+		(SELECT s.user_id FROM services s WHERE s.sv_id = w.sv_id AND s.sv_name::text = w.sv_name) IS NOT NULL)`
 )
 
 // queue checks the preconditions, so that the statements after it may use

@@ -76,7 +76,7 @@ func raiseSequence(ctx context.Context, tx pgx.Tx) (r raise, err error) {
 		return raise{}, fmt.Errorf("reading the sequence: %w", err)
 	}
 	err = tx.QueryRow(ctx, `SELECT coalesce((SELECT max(id) FROM users WHERE id <= $1), 0), coalesce((SELECT max(id) FROM users), 0)`,
-		min(r.was+maxRaise, actor.MaxUserID-minFreeIDs)).Scan(&r.last, &r.greatest)
+		min(r.was, actor.MaxUserID-minFreeIDs-maxRaise)+maxRaise).Scan(&r.last, &r.greatest)
 	if err != nil {
 		return raise{}, fmt.Errorf("reading the greatest user id: %w", err)
 	}

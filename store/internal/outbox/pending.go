@@ -85,7 +85,7 @@ func QueueNoPage(batch *pgx.Batch) {
 // QueueOfUsers adds a statement that reads all stored notifications of some users to a
 // batch. It appends them to pending.
 func (o *Outbox) QueueOfUsers(batch *pgx.Batch, users []int64, pending *[]actor.PendingNotification) {
-	batch.Queue(columns+"ident_outbox WHERE user_id = ANY($1::int[]) ORDER BY id", users).Query(func(rows pgx.Rows) error {
+	batch.Queue(columns+"ident_outbox WHERE user_id = ANY($1::bigint[]) ORDER BY id", users).Query(func(rows pgx.Rows) error {
 		stored, err := o.collect(rows)
 		*pending = append(*pending, stored...)
 		return err

@@ -49,7 +49,8 @@ var keepAlive = map[string]string{
 // execution: planning takes several times as long as execution, and each statement has
 // one good plan, by an index. The plan must use the index even while the tables are
 // small, or too new for statistics, so that a sequential scan looks cheaper: the tables
-// may grow by a million rows before the server plans again.
+// may grow by a million rows before the server plans again. The documentation of package
+// store says what else the statements do for that.
 var planOnce = map[string]string{
 	"plan_cache_mode":  "force_generic_plan",
 	"enable_seqscan":   "off",

@@ -41,9 +41,9 @@ func (r *Reader) List(ctx context.Context, page *actor.Page) ([]actor.User, int6
 			FROM page WHERE position = 1 OR position <= $2 AND bytes <= $3
 		)
 		SELECT shown.found, u.id, u.name, u.email_address, u.picture_url, g.sv_id, f.sv_id
-		FROM shown JOIN users u USING (id)
-		LEFT JOIN services g ON g.user_id = u.id AND g.sv_name = 'gh'
-		LEFT JOIN services f ON f.user_id = u.id AND f.sv_name = 'fb'
+		FROM shown, LATERAL (SELECT * FROM users WHERE id = shown.id OFFSET 0) AS u
+		LEFT JOIN LATERAL (SELECT sv_id FROM services WHERE user_id = u.id AND sv_name::text = 'gh' OFFSET 0) AS g ON true
+		LEFT JOIN LATERAL (SELECT sv_id FROM services WHERE user_id = u.id AND sv_name::text = 'fb' OFFSET 0) AS f ON true
 		ORDER BY u.id`
 
 	var users []actor.User

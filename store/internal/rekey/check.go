@@ -115,9 +115,9 @@ func (k *Rekeyer) tokensFrom(ctx context.Context, points []rowKey) ([]sealedRow,
 		services, ids = append(services, p.service), append(ids, p.id)
 	}
 	rows, err := k.pool.Query(ctx, `SELECT s.sv_name::text, s.user_id, s.user_id, s.access_token
-		FROM unnest($1::text[]::svc_type[], $2::int[]) AS p (sv_name, user_id), LATERAL (
+		FROM unnest($1::text[]::svc_type[], $2::bigint[]) AS p (sv_name, user_id), LATERAL (
 			SELECT sv_name, user_id, access_token FROM services
-			WHERE (services.sv_name, services.user_id) >= (p.sv_name, p.user_id) ORDER BY services.sv_name, services.user_id LIMIT 1) AS s
+			WHERE (services.sv_name, (services.user_id + 0)) >= (p.sv_name, p.user_id) ORDER BY services.sv_name, (services.user_id + 0) LIMIT 1) AS s
 		WHERE octet_length(s.access_token) <= $3`, services, ids, maxSampledBytes)
 	if err != nil {
 		return nil, err

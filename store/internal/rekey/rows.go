@@ -34,20 +34,20 @@ type column struct {
 }
 
 var accessTokens = &column{
-	// For the comparison of pairs, PostgreSQL can only use the primary key. With the
-	// other index it would search all accounts for those of a rare service.
+	// These statements read the index services_by_service in its order. With another one
+	// they would search all accounts for those of a rare service.
 	page: `SELECT sv_name::text, user_id, user_id, access_token FROM (
 			SELECT sv_name, user_id, access_token,
-				sum(octet_length(access_token)) OVER (ORDER BY sv_name, user_id ROWS UNBOUNDED PRECEDING) AS bytes
-			FROM services WHERE (sv_name, user_id) >= ($1::text::svc_type, $2::int) AND (sv_name, user_id) <= ($1::text::svc_type, $3::int)
-			ORDER BY sv_name, user_id LIMIT $4) AS page
+				sum(octet_length(access_token)) OVER (ORDER BY sv_name, (user_id + 0) ROWS UNBOUNDED PRECEDING) AS bytes
+			FROM services WHERE (sv_name, (user_id + 0)) >= ($1::text::svc_type, $2::bigint) AND (sv_name, (user_id + 0)) <= ($1::text::svc_type, $3::bigint)
+			ORDER BY sv_name, (user_id + 0) LIMIT $4) AS page
 		WHERE bytes - octet_length(access_token) < $5 ORDER BY page.sv_name, page.user_id`,
 	replace: `UPDATE services s SET access_token = n.new FROM (
-			SELECT s.sv_name, s.user_id, n.new
-			FROM unnest($1::text[]::svc_type[], $2::int[], $3::bytea[], $4::bytea[]) AS n (sv_name, user_id, old, new)
-			JOIN services s USING (sv_name, user_id)
-			WHERE s.access_token = n.old FOR NO KEY UPDATE OF s SKIP LOCKED) AS n
-		WHERE s.sv_name = n.sv_name AND s.user_id = n.user_id`,
+			SELECT locked.ctid, n.new
+			FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[]) AS n (sv_name, user_id, old, new), LATERAL (
+				SELECT ctid FROM services WHERE user_id = n.user_id AND services.sv_name::text = n.sv_name AND access_token = n.old
+				FOR NO KEY UPDATE SKIP LOCKED) AS locked) AS n
+		WHERE s.ctid = n.ctid`,
 }
 
 var notificationBodies = &column{
@@ -56,11 +56,10 @@ var notificationBodies = &column{
 			FROM ident_outbox WHERE id BETWEEN $2 AND $3 AND sealed ORDER BY id LIMIT $4) AS page
 		WHERE bytes - octet_length(body) < $5 ORDER BY id`,
 	replace: `UPDATE ident_outbox o SET body = n.new FROM (
-			SELECT o.id, n.new
-			FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[]) AS n (service, id, old, new)
-			JOIN ident_outbox o USING (id)
-			WHERE o.body = n.old FOR NO KEY UPDATE OF o SKIP LOCKED) AS n
-		WHERE o.id = n.id`,
+			SELECT locked.ctid, n.new
+			FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[]) AS n (service, id, old, new), LATERAL (
+				SELECT ctid FROM ident_outbox o WHERE o.id = n.id AND body = n.old FOR NO KEY UPDATE SKIP LOCKED) AS locked) AS n
+		WHERE o.ctid = n.ctid`,
 }
 
 // An idRange is the rows of a column with an id in a range.
@@ -76,9 +75,9 @@ func (r *idRange) size() int64 { return max(0, r.last-r.first+1) }
 func (k *Rekeyer) tokenRanges(ctx context.Context) ([]idRange, error) {
 	return k.queryRanges(ctx, accessTokens, `SELECT e::text,
 			coalesce((SELECT CASE WHEN s.sv_name = e THEN s.user_id END FROM services s
-				WHERE (s.sv_name, s.user_id) >= (e, '-2147483648'::int) ORDER BY s.sv_name, s.user_id LIMIT 1), 0),
+				WHERE (s.sv_name, (s.user_id + 0)) >= (e, '-9223372036854775808'::bigint) ORDER BY s.sv_name, (s.user_id + 0) LIMIT 1), 0),
 			coalesce((SELECT CASE WHEN s.sv_name = e THEN s.user_id END FROM services s
-				WHERE (s.sv_name, s.user_id) <= (e, 2147483647) ORDER BY s.sv_name DESC, s.user_id DESC LIMIT 1), -1)
+				WHERE (s.sv_name, (s.user_id + 0)) <= (e, 9223372036854775807) ORDER BY s.sv_name DESC, (s.user_id + 0) DESC LIMIT 1), -1)
 		FROM unnest(enum_range(NULL::svc_type)) AS e ORDER BY e`)
 }
 

@@ -14,6 +14,7 @@ import (
 type Proxy struct {
 	listener net.Listener
 	running  sync.WaitGroup
+	tap      func() func([]byte) // nil: nothing reads the replies
 
 	mu     sync.Mutex // guards the following fields
 	to     string     // address of the server of new connections
@@ -25,6 +26,14 @@ type Proxy struct {
 // OpenThroughProxy opens another store on the same database through a proxy.
 func (h *Harness) OpenThroughProxy() (*store.Store, *Proxy) {
 	h.T.Helper()
+	p := h.startProxy(nil)
+	return h.openThrough(p), p
+}
+
+// startProxy starts a proxy. If tap is not nil, it returns for each new connection what reads
+// the replies.
+func (h *Harness) startProxy(tap func() func([]byte)) *Proxy {
+	h.T.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		h.T.Fatal(err)
@@ -34,6 +43,7 @@ func (h *Harness) OpenThroughProxy() (*store.Store, *Proxy) {
 		to:       net.JoinHostPort(h.Options.Host, strconv.Itoa(h.Options.Port)),
 		conns:    make(map[net.Conn]bool),
 		silent:   make(chan struct{}),
+		tap:      tap,
 	}
 	close(p.silent)
 	p.running.Go(p.accept)
@@ -42,14 +52,19 @@ func (h *Harness) OpenThroughProxy() (*store.Store, *Proxy) {
 		p.Cut()
 		p.running.Wait()
 	})
+	return p
+}
+
+func (h *Harness) openThrough(p *Proxy) *store.Store {
+	h.T.Helper()
 	opts := h.Options
-	opts.Host, opts.Port = "127.0.0.1", listener.Addr().(*net.TCPAddr).Port
+	opts.Host, opts.Port = "127.0.0.1", p.listener.Addr().(*net.TCPAddr).Port
 	s, err := store.Open(h.T.Context(), opts)
 	if err != nil {
 		h.T.Fatal(err)
 	}
 	h.T.Cleanup(s.Close)
-	return s, p
+	return s
 }
 
 func (p *Proxy) accept() {
@@ -83,8 +98,13 @@ func (p *Proxy) accept() {
 // answer forwards what the database sends.
 func (p *Proxy) answer(client, server net.Conn) {
 	buffer := make([]byte, 32<<10)
+	read := func([]byte) {}
+	if p.tap != nil {
+		read = p.tap()
+	}
 	for {
 		n, err := server.Read(buffer)
+		read(buffer[:n])
 		p.mu.Lock()
 		silent := p.silent
 		p.lose--

@@ -90,8 +90,8 @@ func (e *Exporter) Page(ctx context.Context, afterID int64) ([]archive.User, err
 				sum(octet_length(u.name) + coalesce(octet_length(u.picture_url), 0) +
 					coalesce(octet_length(`+github+`), 0) + coalesce(octet_length(`+facebook+`), 0)) OVER w AS bytes
 			FROM users u
-			LEFT JOIN LATERAL (SELECT * FROM services WHERE sv_name = 'gh' AND user_id = u.id LIMIT 1) AS g ON true
-			LEFT JOIN LATERAL (SELECT * FROM services WHERE sv_name = 'fb' AND user_id = u.id LIMIT 1) AS f ON true
+			LEFT JOIN LATERAL (SELECT * FROM services WHERE user_id = u.id AND sv_name::text = 'gh' LIMIT 1) AS g ON true
+			LEFT JOIN LATERAL (SELECT * FROM services WHERE user_id = u.id AND sv_name::text = 'fb' LIMIT 1) AS f ON true
 			WHERE u.id > $1 WINDOW w AS (ORDER BY u.id ROWS UNBOUNDED PRECEDING) ORDER BY u.id LIMIT $2) AS page
 		WHERE position = 1 OR bytes <= $3 ORDER BY id`, afterID, exportUsers, exportBytes)
 	users, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (archive.User, error) {

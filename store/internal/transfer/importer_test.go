@@ -158,7 +158,7 @@ func testImportLeavesIdsForNewUsers(t *testing.T) {
 		if err := im.ReserveIDs(t.Context(), highest+1); err == nil || !strings.Contains(err.Error(), "setval") {
 			t.Errorf("too many ids were reserved: %v", err)
 		}
-		const want = "2147483647 conflict: with this id, less than 1000000 would be left for new users\n7 imported"
+		const want = "9223372036854775807 conflict: with this id, less than 1000000 would be left for new users\n7 imported"
 		if got := importUsers(h, im, of(actor.MaxUserID), of(7)); got != want || im.ReservedIDs() != 7 {
 			t.Errorf("ids are reserved up to %d: %s", im.ReservedIDs(), got)
 		}
@@ -173,12 +173,12 @@ func testImportLeavesIdsForNewUsers(t *testing.T) {
 		t.Errorf("the next user has the id %d", id)
 	}
 	// Someone has raised the sequence before.
-	h.Exec("SELECT setval(pg_get_serial_sequence('users', 'id'), 2147483600)")
+	h.Exec("SELECT setval(pg_get_serial_sequence('users', 'id'), 9223372036854775800)")
 	im := openImporter(h, store.ImportOptions{})
-	if err := im.ReserveIDs(t.Context(), 2147483600); err != nil || im.ReservedIDs() != 2147483600 {
+	if err := im.ReserveIDs(t.Context(), 9223372036854775800); err != nil || im.ReservedIDs() != 9223372036854775800 {
 		t.Errorf("%d: %v", im.ReservedIDs(), err)
 	}
-	if got := importUsers(h, im, of(2147483600)); got != "2147483600 imported" {
+	if got := importUsers(h, im, of(9223372036854775800)); got != "9223372036854775800 imported" {
 		t.Error(got)
 	}
 }

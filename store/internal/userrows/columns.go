@@ -29,7 +29,7 @@ func (c *Users) Len() int { return len(c.ids) }
 func (c *Users) QueueInsert(batch *pgx.Batch, condition string) {
 	if len(c.ids) > 0 {
 		batch.Queue(`INSERT INTO users (id, name, email_address, picture_url)
-			SELECT * FROM unnest($1::int[], $2::text[], $3::text[], $4::text[]) WHERE `+condition,
+			SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[]) WHERE `+condition,
 			c.ids, c.names, c.emails, c.pictures)
 	}
 }
@@ -47,11 +47,13 @@ func QueueUpdateNone(batch *pgx.Batch, condition string) {
 	(&Users{ids: []int64{}}).queueUpdate(batch, condition)
 }
 
+// queueUpdate finds the rows by their ids, and then for each row its values in the arrays. A
+// join of both could be planned as a search of all users for each of the values.
 func (c *Users) queueUpdate(batch *pgx.Batch, condition string) {
-	batch.Queue(`UPDATE users u
-		SET name = n.name, email_address = n.email, picture_url = n.picture
-		FROM unnest($1::int[], $2::text[], $3::text[], $4::text[]) AS n (id, name, email, picture)
-		WHERE u.id = n.id AND `+condition, c.ids, c.names, c.emails, c.pictures)
+	batch.Queue(`UPDATE users SET name = ($2::text[])[array_position($1, id)],
+			email_address = ($3::text[])[array_position($1, id)],
+			picture_url = ($4::text[])[array_position($1, id)]
+		WHERE id = ANY($1::bigint[]) AND `+condition, c.ids, c.names, c.emails, c.pictures)
 }
 
 // Accounts are rows of the table services, column by column.
@@ -75,7 +77,7 @@ func (c *Accounts) Add(user int64, service string, id int64, token []byte) {
 func (c *Accounts) QueueUpsert(batch *pgx.Batch, condition string) {
 	if len(c.users) > 0 {
 		batch.Queue(`INSERT INTO services (user_id, sv_name, sv_id, access_token)
-			SELECT * FROM unnest($1::int[], $2::text[]::svc_type[], $3::bigint[], $4::bytea[]) WHERE `+condition+`
+			SELECT * FROM unnest($1::bigint[], $2::text[]::svc_type[], $3::bigint[], $4::bytea[]) WHERE `+condition+`
 			ON CONFLICT (sv_name, user_id) DO UPDATE
 			SET sv_id = excluded.sv_id, access_token = excluded.access_token`, c.users, c.services, c.ids, c.tokens)
 	}

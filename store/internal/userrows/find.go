@@ -9,12 +9,14 @@ import (
 // These statements find users by one key each. A user has a row for each account, or one
 // row if it has none.
 const (
-	findUsers = `SELECT u.id, u.name, u.email_address, u.picture_url, u.xmin, s.sv_name::text, s.sv_id, s.access_token, s.xmin
-		FROM users u LEFT JOIN services s ON s.user_id = u.id WHERE `
-	FindByID      = findUsers + "u.id = ANY($1::int[])"
+	findUsers = `SELECT u.id, u.name, u.email_address, u.picture_url, u.xmin, s.sv_name::text, s.sv_id, s.access_token, s.version
+		FROM users u LEFT JOIN LATERAL (
+			SELECT sv_name, sv_id, access_token, services.xmin AS version FROM services WHERE user_id = u.id OFFSET 0) AS s ON true
+		WHERE `
+	FindByID      = findUsers + "u.id = ANY($1::bigint[])"
 	FindByEmail   = findUsers + "u.email_address = ANY($1::text[])"
 	FindByService = findUsers + `u.id = ANY(ARRAY(
-		SELECT user_id FROM services WHERE sv_name = $2::text::svc_type AND sv_id = ANY($1::bigint[])))`
+		SELECT user_id FROM services WHERE sv_id = ANY($1::bigint[]) AND sv_name::text = $2))`
 )
 
 // Collect appends the users in the rows of one of the statements above.

@@ -119,9 +119,10 @@ func (w *WantedKeys) Queue(batch *pgx.Batch, owners *KeyOwners) {
 			})
 	}
 	if len(w.ServiceIDs) > 0 {
-		batch.Queue(`SELECT s.user_id, s.sv_name::text, s.sv_id
-			FROM unnest($1::text[]::svc_type[], $2::bigint[]) AS w (sv_name, sv_id)
-			JOIN services s USING (sv_id, sv_name)`, w.Services, w.ServiceIDs).
+		batch.Queue(`SELECT s.user_id, w.sv_name, w.sv_id
+			FROM unnest($1::text[], $2::bigint[]) AS w (sv_name, sv_id),
+				LATERAL (SELECT user_id FROM services WHERE sv_id = w.sv_id AND services.sv_name::text = w.sv_name OFFSET 0) AS s`,
+			w.Services, w.ServiceIDs).
 			Query(func(rows pgx.Rows) error {
 				for rows.Next() {
 					var user int64
