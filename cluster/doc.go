@@ -170,7 +170,8 @@
 //     paths, which have to keep the order together.
 //   - The consistent-hash exchange is optional and never trusted: each delivery is checked.
 //     Why not compute the queue in the client: clients in other languages would need the
-//     same function. Cost: a misrouted request is forwarded once.
+//     same function. Cost: a misrouted request is forwarded once. The broker's list of
+//     bindings is not trusted either: one instance sends probes through the exchange.
 //   - While the broker blocks publishing, nothing is decided: missing heartbeats are not
 //     the members' fault then. Cost: a member that dies meanwhile is noticed later.
 //
@@ -199,7 +200,8 @@
 //   - lease: the right to write to the users of one partition ([partition.Lease]).
 //   - mailbox: the requests that wait for one actor.
 //   - member: an instance in the cluster.
-//   - misrouted: said of a request in another partition's queue.
+//   - misrouted: said of a request that the direct exchange has put into another
+//     partition's queue, or had no queue for, so that it came to the shared queue.
 //   - outbox: the table of notifications that are not confirmed.
 //   - overdue: said of a partition if the broker does not confirm forwards to it, and of a
 //     notification that was not sent in time.

@@ -72,12 +72,16 @@
 //	cluster/internal/publish.pingTimeout = 5 * time.Second                   a channel that does not reply in it belongs to a connection that is blocked
 //	cluster/internal/publish.sweepEvery = 250 * time.Millisecond             small beside the time limits of messages
 //	cluster/internal/topology.connectTimeout = 8 * time.Second               as cluster.connectTimeout
-//	cluster/internal/topology.declareEvery = 30 * time.Second                the broker does not report what is deleted
 //	cluster/internal/topology.declarePause = time.Second                     a queue that cannot be declared must not loop
 //	cluster/internal/topology.declareSharedEvery = 5 * time.Second           without the shared queue requests are lost
 //	cluster/internal/topology.declaringChannels = 4                          the broker takes milliseconds per queue; more channels gain little
 //	cluster/internal/topology.firstRebindInterval = 10 * time.Second         requests misrouted before a rebind are still in the queues after it
 //	cluster/internal/topology.longestRebindInterval = 10 * time.Minute       rebinding does not help if it did not the last times
+//	cluster/internal/topology.lookEvery = 30 * time.Second                   the broker does not report what is deleted
+//	cluster/internal/topology.probes = 16                                    one in 32 finds out that two of 64 queues have changed places
+//	cluster/internal/topology.probeExpiration = time.Minute                  a queue that is not consumed must not fill with probes
+//	cluster/internal/topology.firstProbedID = 1 << 62                        greater than the id of any user
+//	cluster/internal/topology.rebindFailedEvery = 10 * time.Second           a rebind may fail once per second
 //	cluster/internal/topology.rebindPause = time.Second                      one attempt per instance and second
 //	cluster/membership.channelCloseTimeout = time.Second                     closing must not delay the next session
 //	cluster/membership.logInterval = time.Minute                             members can cause any number of these log lines

@@ -211,7 +211,7 @@ func (r *request) writeTo(number int, w *actor.Write, queued bool) {
 		case isStopped(err):
 			stopped()
 		case errors.Is(err, actor.ErrExpired):
-			r.drop()
+			r.drop(metrics.OutcomeExpired)
 		default:
 			r.replyError(err)
 		}

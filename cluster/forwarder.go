@@ -338,7 +338,7 @@ func (x *forward) complete(err error) {
 		r.replyError(err)
 	default:
 		if errors.Is(err, publish.ErrReturned) {
-			s.repairer.ReportMissing()
+			s.repairer.ReportMissing(x.message.Key)
 		}
 		r.completed.Do(func() { r.requeue("request not forwarded; it is delivered again", errNotForwarded) })
 	}

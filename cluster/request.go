@@ -108,12 +108,12 @@ func (r *request) replyError(err error) {
 	}
 }
 
-// drop acknowledges a request that has expired. Like one that expires in a queue, it gets
-// no reply.
-func (r *request) drop() {
+// drop acknowledges a request that is not carried out and gets no reply: it has expired, or
+// is a probe.
+func (r *request) drop(outcome string) {
 	r.completed.Do(func() {
 		r.acknowledge()
-		r.complete(metrics.OutcomeExpired, 0)
+		r.complete(outcome, 0)
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/consume"
+	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/seal"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/internal/tracing"
@@ -41,16 +42,20 @@ func (s *session) receive(ctx context.Context, consumer *consume.Consumer, from 
 func (r *request) route() {
 	defer r.recoverPanic()
 	s, d := r.session, &r.delivery
+	r.checkRouting()
+	if topology.IsProbe(d) {
+		r.drop(metrics.OutcomeProbe)
+		return
+	}
 	if r.from == nil {
 		s.requests.Count()
 	} else {
 		r.from.requests.Count()
-		r.checkRouting()
 	}
 	if r.expiration.isOver() {
 		// A spilled write goes on to its mailbox, which drops it, so that its mark is removed.
 		if _, spilled := spillMark(d.Headers); !spilled {
-			r.drop()
+			r.drop(metrics.OutcomeExpired)
 			return
 		}
 	}
@@ -94,13 +99,14 @@ func (r *request) requestID() actor.RequestID {
 }
 
 // checkRouting reports a direct request that the exchange has put into the wrong
-// partition's queue.
+// partition's queue, or had no queue for, so that it has come to the shared queue.
 func (r *request) checkRouting() {
 	s, d := r.session, &r.delivery
-	if d.Exchange == topology.DirectExchange && partition.OfKey(d.RoutingKey, s.o.Partitions) != r.from.lease.Partition {
-		s.metrics.Misrouted.Inc()
-		s.repairer.ReportMisrouted()
+	if d.Exchange != topology.DirectExchange || r.from != nil && partition.OfKey(d.RoutingKey, s.o.Partitions) == r.from.lease.Partition {
+		return
 	}
+	s.metrics.Misrouted.Inc()
+	s.repairer.ReportMisrouted()
 }
 
 // cameFrom reports whether the request came by the queue of this partition.
@@ -123,7 +129,7 @@ func (r *request) mayForward() bool {
 	case r.session.ctx.Err() != nil:
 		r.leave()
 	case r.expiration.isOver():
-		r.drop()
+		r.drop(metrics.OutcomeExpired)
 	default:
 		return true
 	}

@@ -371,6 +371,45 @@ func TestPartitionQueue(t *testing.T) {
 		}
 	})
 
+	bubble(t, "requests_that_the_exchange_had_no_queue_for_are_misrouted", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.startShared()
+		s.shared.deliveries <- direct(patch(1, user), itoa(user))
+		s.shared.deliveries <- patch(2, user)
+		synctest.Wait()
+		if n := valueOf(s.session.metrics.Misrouted); n != 1 || len(s.forwarding.sent()) != 2 {
+			t.Errorf("%v requests count as misrouted, %d were forwarded", n, len(s.forwarding.sent()))
+		}
+	})
+
+	bubble(t, "probes_are_dropped", &fakeStore{find: func(*actor.Lookup) (*actor.User, error) { panic("a probe is carried out") }}, func(t *testing.T, s *testSession) {
+		s.startShared()
+		s.serve(1)
+		probe := func(tag uint64, partition int) amqp.Delivery {
+			user := userOf(partition, 0)
+			d := direct(get(tag, user), itoa(user))
+			d.ReplyTo, d.Headers = "", amqp.Table{"ident-probe": true}
+			return d
+		}
+		s.channel().deliveries <- probe(1, 1)
+		s.channel().deliveries <- probe(2, 2)
+		s.shared.deliveries <- probe(1, 2)
+		time.Sleep(time.Second)
+		if n := valueOf(s.session.metrics.Misrouted); n != 2 || len(s.forwarding.sent()) > 0 {
+			t.Errorf("%v requests count as misrouted, %d were forwarded", n, len(s.forwarding.sent()))
+		}
+		if own, shared := s.channel().acks(), s.shared.acks(); !slices.Contains(own, 2) || !slices.Contains(shared, 1) || s.inFlight() != [2]float64{} {
+			t.Errorf("%v and %v were acknowledged", own, shared)
+		}
+		spared := get(3, userOf(1, 0)) // a request with a reply queue is no probe
+		spared.Headers = amqp.Table{"ident-probe": true}
+		s.session.o.Store.(*fakeStore).find = nil
+		s.shared.deliveries <- spared
+		synctest.Wait()
+		if len(s.shared.sent()) != 1 {
+			t.Error("a request with the header of a probe got no reply")
+		}
+	})
+
 	bubble(t, "requests_are_left_when_the_lease_is_lost", &fakeStore{
 		commit: func(partition.Lease, []*actor.Write) ([]actor.Outcome, error) { return nil, actor.ErrFenced },
 	}, func(t *testing.T, s *testSession) {

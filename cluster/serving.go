@@ -137,7 +137,7 @@ func (s *session) startConsumer(ctx context.Context, partition int, consumer *co
 			return consumer, nil
 		}
 		if topology.IsCode(err, amqp.NotFound) {
-			s.repairer.ReportMissing()
+			s.repairer.ReportMissing(PartitionQueue(partition))
 		} else if !topology.IsCode(err, amqp.AccessRefused) {
 			return nil, err
 		}

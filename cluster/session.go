@@ -150,8 +150,8 @@ func (s *session) consumeShared(ctx context.Context, onServing func()) (err erro
 // sharedLostEvery is how often it is logged at most that the shared queue is not consumed.
 const sharedLostEvery = 10 * time.Second
 
-// keepShared returns what consumes the shared queue.
-func (s *session) keepShared() *consume.Keeper {
+// newSharedKeeper returns what consumes the shared queue.
+func newSharedKeeper(s *session) *consume.Keeper {
 	lost := throttle.New(s.o.Log, zap.ErrorLevel, "shared queue not consumed", sharedLostEvery)
 	return consume.NewKeeper(consume.KeeperOptions{
 		Open: func() (*consume.Consumer, error) {
@@ -168,7 +168,7 @@ func (s *session) keepShared() *consume.Keeper {
 			}
 			lost.Log(1, zap.Error(err))
 			if topology.IsCode(err, amqp.NotFound) {
-				s.repairer.ReportMissing()
+				s.repairer.ReportMissing(RequestQueue)
 			}
 		},
 		OnFound: func() { s.o.Log.Info("shared queue consumed again") },

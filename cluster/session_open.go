@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -137,7 +138,7 @@ func newSession(i *Instance, conn, publishing *amqp.Connection, number int64) *s
 		s.slots[p] = new(partitionSlot)
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
-	s.shared = s.keepShared()
+	s.shared = newSharedKeeper(s)
 	return s
 }
 
@@ -163,11 +164,21 @@ func (s *session) watchBlocked() {
 // declare declares the exchanges and queues, and makes what repairs them.
 func (s *session) declare(ctx context.Context) error {
 	open, openApart := topology.Over(s.conn, s.o.Broker)
+	openPublishing, _ := topology.Over(s.publishing, s.o.Broker)
 	t := topology.New(topology.Options{
-		Open: open, OpenApart: openApart, Partitions: s.o.Partitions, QueueType: s.o.QueueType, Log: s.o.Log,
+		Open: open, OpenPublishing: openPublishing, OpenApart: openApart, Partitions: s.o.Partitions, QueueType: s.o.QueueType, Log: s.o.Log,
 	})
-	s.repairer = topology.NewRepairer(t, s.o.Store, s.onRebound)
+	s.repairer = topology.NewRepairer(t, s.o.Store, topology.RepairerOptions{IsResponsible: s.isResponsible, OnRebound: s.onRebound})
 	return t.Declare(ctx)
+}
+
+// isResponsible reports whether this instance is the first by name of the members that are
+// alive, and the broker accepts messages.
+func (s *session) isResponsible() bool {
+	status, ok := s.coordinator.Status()
+	return ok && !s.blocked.any() && !slices.ContainsFunc(status.Members, func(m ownership.MemberStatus) bool {
+		return m.Alive && m.Name < s.o.Name
+	})
 }
 
 // onRebound notes that this instance has rebound the partition queues.

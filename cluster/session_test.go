@@ -57,7 +57,7 @@ func newTestSession(t *testing.T, store *fakeStore) *testSession {
 	s.coordination = &fakeCoordinator{batchqueue.New[ownership.Event](), batchqueue.New[leaseEnd]()}
 	s.session = newSession(i, new(amqp.Connection), new(amqp.Connection), 1)
 	s.session.coordinator = s.coordination
-	s.session.repairer = topology.NewRepairer(nil, store, func() {})
+	s.session.repairer = topology.NewRepairer(topology.New(topology.Options{Log: log}), store, topology.RepairerOptions{})
 	s.session.forwarder = newForwarder(s.forwarding.open, s.session.runForwards, testPartitions, seal.Sealer(i.o.Secret))
 	s.session.notifier = notify.New(s.notifications, notify.Options{
 		Outbox: store, Partitions: testPartitions, Owns: s.session.slots.ownsNotifications, Log: log,

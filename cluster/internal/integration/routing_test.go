@@ -1,9 +1,11 @@
 package integration_test
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/tinylib/msgp/msgp"
@@ -18,7 +20,9 @@ func (s *setup) queueOf(number int) string { return fmt.Sprintf("glotpod.rpc/ide
 // getDirect gets a user, which must exist, by the direct exchange.
 func (s *setup) getDirect(client *client.Client, id int64) {
 	s.t.Helper()
-	s.result(client.CallDirect(s.t.Context(), id, "get", "", pack(map[string]any{"user_id": id})))
+	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
+	defer cancel()
+	s.result(client.CallDirect(ctx, id, "get", "", pack(map[string]any{"user_id": id})))
 }
 
 func pack(v map[string]any) []byte {
@@ -60,6 +64,7 @@ func (s *setup) report() membership.Report {
 func TestRouting(t *testing.T) {
 	t.Run("a_deleted_partition_queue_is_served_again", testDeletedPartitionQueue)
 	t.Run("misrouted_requests_are_replied_to_until_the_queues_are_rebound", testMisrouted)
+	t.Run("queues_out_of_order_are_noticed_without_requests", testMisroutedProbes)
 	t.Run("a_client_does_not_choose_the_id_of_a_new_user", testForgedUserID)
 }
 
@@ -77,43 +82,108 @@ func testDeletedPartitionQueue(t *testing.T) {
 	s.getDirect(client, 1)
 }
 
+// disorders are ways to break the direct exchange.
+var disorders = map[string]func(*setup){
+	// Queues that are bound again come last, and all others move up.
+	"moved": func(s *setup) {
+		for _, number := range []int{0, 3} {
+			s.unbind(number, "1")
+			s.bind(number, "1")
+		}
+	},
+	// The exchange loses a queue's place, and the broker lists the binding still.
+	"emptied": func(s *setup) {
+		for number := range s.options.Partitions {
+			s.bind(number, "2")
+			s.unbind(number, "2")
+		}
+	},
+	"one_lost": func(s *setup) {
+		s.bind(5, "7")
+		s.unbind(5, "7")
+	},
+	"unbound": func(s *setup) {
+		for number := range s.options.Partitions {
+			s.unbind(number, "1")
+		}
+	},
+}
+
+func (s *setup) bind(number int, weight string) {
+	s.t.Helper()
+	if err := s.channel.QueueBind(s.queueOf(number), weight, "glotpod.ident", false, nil); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *setup) unbind(number int, weight string) {
+	s.t.Helper()
+	if err := s.channel.QueueUnbind(s.queueOf(number), weight, "glotpod.ident", nil); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 func testMisrouted(t *testing.T) {
+	for name, disorder := range disorders {
+		t.Run(name, func(t *testing.T) {
+			s := newSetup(t)
+			s.options.Partitions = 8
+			s.run()
+			s.commitMany()
+			client := s.client()
+			disorder(s)
+			s.getAllDirect(client)
+			if s.report().Counters.Misrouted == 0 {
+				t.Fatal("nothing was misrouted")
+			}
+			s.untilRouted(client)
+		})
+	}
+}
+
+// testMisroutedProbes breaks the exchange while no instance runs.
+func testMisroutedProbes(t *testing.T) {
 	s := newSetup(t)
 	s.options.Partitions = 8
+	stop := s.run()
+	stop()
+	s.commitMany()
+	disorders["emptied"](s)
 	s.run()
-	const users = 40
-	for id := range int64(users) {
+	s.until("probes come to the wrong queues", func() bool { return s.report().Counters.Misrouted > 0 })
+	s.untilRouted(s.client())
+}
+
+const manyUsers = 40
+
+func (s *setup) commitMany() {
+	s.t.Helper()
+	for id := range int64(manyUsers) {
 		s.commit(id + 1)
 	}
-	client := s.client()
-	// What is bound again comes last, and all others move up.
-	for _, number := range []int{0, 3} {
-		if err := s.channel.QueueUnbind(s.queueOf(number), "1", "glotpod.ident", nil); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.channel.QueueBind(s.queueOf(number), "1", "glotpod.ident", false, nil); err != nil {
-			t.Fatal(err)
-		}
+}
+
+// getAllDirect gets all users by the direct exchange.
+func (s *setup) getAllDirect(client *client.Client) {
+	s.t.Helper()
+	var calls sync.WaitGroup
+	for id := range int64(manyUsers) {
+		calls.Go(func() {
+			answer, err := client.CallDirect(s.t.Context(), id+1, "get", "", pack(map[string]any{"user_id": id + 1}))
+			if v, _, bad := msgp.ReadMapStrIntfBytes(answer, nil); err != nil || bad != nil || v["error"] != nil {
+				s.t.Error(id+1, v, err, bad)
+			}
+		})
 	}
-	all := func() {
-		var calls sync.WaitGroup
-		for id := range int64(users) {
-			calls.Go(func() {
-				answer, err := client.CallDirect(t.Context(), id+1, "get", "", pack(map[string]any{"user_id": id + 1}))
-				if v, _, bad := msgp.ReadMapStrIntfBytes(answer, nil); err != nil || bad != nil || v["error"] != nil {
-					t.Error(id+1, v, err, bad)
-				}
-			})
-		}
-		calls.Wait()
-	}
-	all()
-	if s.report().Counters.Misrouted == 0 {
-		t.Fatal("nothing was misrouted")
-	}
+	calls.Wait()
+}
+
+// untilRouted waits until the direct exchange leads to the right queues.
+func (s *setup) untilRouted(client *client.Client) {
+	s.t.Helper()
 	s.until("nothing is misrouted any more", func() bool {
 		before := s.report().Counters.Misrouted
-		all()
+		s.getAllDirect(client)
 		return s.report().Counters.Misrouted == before
 	})
 }

@@ -18,6 +18,7 @@ const (
 	OutcomeForwarded = "passed_on" // to the queue of its user's partition, where it counts again
 	OutcomeRequeued  = "put_back"  // given back to the broker, which delivers it again
 	OutcomeExpired   = "expired"   // dropped without a reply, since its expiration is over
+	OutcomeProbe     = "probe"     // sent by an instance, to find out whether the direct exchange leads where it should
 	OutcomeLeft      = "left"      // left to the broker, since the partition or the session ended
 )
 
@@ -74,7 +75,7 @@ func New() *Metrics {
 	m := new(Metrics)
 	m.Requests = register(m, prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: Prefix + "requests_total",
-		Help: "Requests completed here, by operation, by the way they came, and by outcome: ok, the code of the error reply, passed_on, expired, put_back or left.",
+		Help: "Requests completed here, by operation, by the way they came, and by outcome: ok, the code of the error reply, passed_on, expired, put_back, probe or left.",
 	}, []string{"operation", "way", "outcome"}))
 	m.Durations = register(m, prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    Prefix + "request_duration_seconds",
@@ -92,7 +93,7 @@ func New() *Metrics {
 	m.Unanswered = m.counter("answers_dropped_total", "Replies dropped because the caller's reply queue does not exist or cannot be used.")
 	m.Panics = m.counter("panics_total", "Requests that failed because of a bug, except those in write_panics_total; the log has the stack.")
 	m.Forwarded = m.counter("requests_forwarded_total", "Requests forwarded to a partition's queue.")
-	m.Misrouted = m.counter("requests_misrouted_total", "Requests that the exchange put into the wrong partition's queue.")
+	m.Misrouted = m.counter("requests_misrouted_total", "Requests that the direct exchange put into the wrong partition's queue, or had no queue for, so that they came to the shared queue.")
 	m.Fenced = m.counter("writes_fenced_total", "Leases that a write found lost: the fence has held.")
 	m.HandOvers = m.histogram("handover_duration_seconds", "Time to hand a partition over, until its lease had ended.", moveBuckets)
 	m.TakeOvers = m.histogram("takeover_duration_seconds", "Time to take a partition over, from the claim or the grant until its queue was consumed.", moveBuckets)

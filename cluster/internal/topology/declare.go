@@ -22,6 +22,8 @@ type Channel interface {
 	QueueUnbind(name, key, exchange string, args amqp.Table) error
 	ExchangeDeclare(name, kind string, durable, autoDelete, internal, noWait bool, args amqp.Table) error
 	ExchangeDeclarePassive(name, kind string, durable, autoDelete, internal, noWait bool, args amqp.Table) error
+	PublishWithContext(ctx context.Context, exchange, key string, mandatory, immediate bool, msg amqp.Publishing) error
+	NotifyReturn(chan amqp.Return) chan amqp.Return
 	Close() error
 }
 
@@ -29,6 +31,9 @@ type Channel interface {
 type Options struct {
 	// Open opens a channel of the instance's connection.
 	Open func() (Channel, error)
+
+	// OpenPublishing opens a channel of the connection over which requests are forwarded.
+	OpenPublishing func() (Channel, error)
 
 	// OpenApart opens a channel of a connection of its own, and returns a function
 	// that closes that connection.
@@ -76,10 +81,16 @@ func openChannel(conn *amqp.Connection) (Channel, error) {
 }
 
 // A Topology declares the exchanges and queues of a cluster.
-type Topology struct{ o Options }
+type Topology struct {
+	o Options
+
+	mu       sync.Mutex // guards the following fields
+	down     []string   // the queues whose node was down when all was declared last
+	declared time.Time  // when that was
+}
 
 // New returns a Topology. It declares nothing yet.
-func New(o Options) *Topology { return &Topology{o} }
+func New(o Options) *Topology { return &Topology{o: o} }
 
 // Declare declares the shared queue, the partition queues, and the exchanges that lead
 // to them. What exists already stays as it is. Queues whose node is down are left out,
@@ -94,14 +105,57 @@ func (t *Topology) Declare(ctx context.Context) error {
 	if err != nil {
 		return asSetupError(err)
 	}
-	if sharedDown || len(down) > 0 {
-		t.o.Log.Warn("queues left out: their node is down", zap.Bool("shared", sharedDown), zap.Ints("partitions", down))
-	}
+	t.noteDown(sharedDown, down)
 	direct, err := t.declareDirect(ctx, sharedDown)
-	if err != nil || !direct {
+	if err != nil || direct == absent {
 		return err
 	}
 	return asSetupError(t.bindQueues(down))
+}
+
+// look declares what belongs to all instances: the shared queue and the exchanges. If the
+// direct exchange exists, look sends probes through it, and returns whether it had no queue
+// for one of them.
+func (t *Topology) look(ctx context.Context) (returned bool, err error) {
+	sharedDown, err := t.declareShared()
+	if err != nil {
+		return false, err
+	}
+	direct, err := t.declareDirect(ctx, sharedDown)
+	switch {
+	case err != nil:
+		return false, err
+	case direct == present:
+		return t.probe(ctx)
+	case direct == created:
+		return false, t.Declare(ctx) // which binds the partition queues
+	}
+	return false, nil
+}
+
+// noteDown notes and logs which queues were left out, because their node is down.
+func (t *Topology) noteDown(shared bool, partitions []int) {
+	var down []string
+	if shared {
+		down = append(down, RequestQueue)
+	}
+	for _, p := range partitions {
+		down = append(down, PartitionQueue(p))
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.down, t.declared = down, time.Now()
+	if len(down) > 0 {
+		t.o.Log.Warn("queues left out: their node is down", zap.Strings("queues", down))
+	}
+}
+
+// isKnownDown reports whether the node of a queue was down a short time ago, so that
+// declaring the queue is of no use yet.
+func (t *Topology) isKnownDown(queue string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Contains(t.down, queue) && time.Since(t.declared) < lookEvery
 }
 
 // isDown reports whether err says that the node of a queue that is being declared is down.
@@ -194,12 +248,12 @@ func (t *Topology) bindQueues(down []int) error {
 			return fmt.Errorf("binding the queue %s: %w", PartitionQueue(p), err)
 		}
 	}
-	return awaitBindings(channel)
+	return awaitChannel(channel)
 }
 
-// awaitBindings waits until the broker has carried out the bindings that were sent
-// without waiting for their replies: it answers a later method after them.
-func awaitBindings(channel Channel) error {
+// awaitChannel waits until the broker has carried out what was sent without waiting for
+// replies: it answers a later method after that.
+func awaitChannel(channel Channel) error {
 	if err := channel.ExchangeDeclarePassive(DirectExchange, hashExchange, true, false, false, false, nil); err != nil {
 		return fmt.Errorf("looking for the exchange %s: %w", DirectExchange, err)
 	}
@@ -233,78 +287,6 @@ func (t *Topology) rebindQueues() error {
 		}
 	}
 	return t.bindQueues(nil)
-}
-
-// declareDirect declares the direct exchange. It returns false if the broker lacks the
-// plugin for it, or forbids it: then callers have the shared queue alone.
-func (t *Topology) declareDirect(ctx context.Context, sharedDown bool) (bool, error) {
-	err := t.tryDeclareDirect(ctx, sharedDown)
-	var refusal *amqp.Error
-	if !errors.As(err, &refusal) {
-		return err == nil, err
-	}
-	var why string
-	switch refusal.Code {
-	case amqp.CommandInvalid:
-		why = "the broker lacks a plugin: run rabbitmq-plugins enable rabbitmq_consistent_hash_exchange on each of its nodes"
-	case amqp.AccessRefused:
-		why = "the broker's user may not configure, write and read ^glotpod"
-	default:
-		return false, err
-	}
-	t.o.Log.Warn("requests come by "+RequestExchange+" alone, and not by "+DirectExchange, zap.String("why", why), zap.Error(err))
-	return false, nil
-}
-
-// tryDeclareDirect declares the direct exchange and its alternate exchange, which leads
-// to the shared queue, unless that queue is down. A direct exchange that was declared by
-// another program without the alternate exchange is used as it is.
-func (t *Topology) tryDeclareDirect(ctx context.Context, sharedDown bool) error {
-	channel, err := t.o.Open()
-	if err != nil {
-		return err
-	}
-	defer channel.Close()
-	if err := channel.ExchangeDeclare(unroutedExchange, amqp.ExchangeFanout, true, false, false, false, nil); err != nil {
-		return fmt.Errorf("declaring the exchange %s: %w", unroutedExchange, err)
-	}
-	if !sharedDown {
-		if err := channel.QueueBind(RequestQueue, "", unroutedExchange, false, nil); err != nil {
-			return fmt.Errorf("binding the queue %s: %w", RequestQueue, err)
-		}
-	}
-
-	err = channel.ExchangeDeclarePassive(DirectExchange, hashExchange, true, false, false, false, nil)
-	if IsCode(err, amqp.NotFound) {
-		return t.declareHashApart(ctx)
-	} else if err != nil {
-		return fmt.Errorf("looking for the exchange %s: %w", DirectExchange, err)
-	}
-	if err = declareHash(channel); !IsCode(err, amqp.PreconditionFailed) {
-		return err
-	}
-	t.o.Log.Warn("the exchange "+DirectExchange+" was declared by another program; requests that it has no queue for are lost", zap.Error(err))
-	return nil
-}
-
-// declareHashApart declares the direct exchange over a connection of its own, since a
-// broker without the plugin closes the connection.
-func (t *Topology) declareHashApart(ctx context.Context) error {
-	channel, closeConnection, err := t.o.OpenApart(ctx)
-	if err != nil {
-		return err
-	}
-	defer closeConnection()
-	return declareHash(channel)
-}
-
-func declareHash(channel Channel) error {
-	err := channel.ExchangeDeclare(DirectExchange, hashExchange, true, false, false, false,
-		amqp.Table{"alternate-exchange": unroutedExchange})
-	if err != nil {
-		return fmt.Errorf("declaring the exchange %s: %w", DirectExchange, err)
-	}
-	return nil
 }
 
 // A SetupError means that the broker is not set up as the service needs it. Only the

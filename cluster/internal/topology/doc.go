@@ -9,9 +9,12 @@
 //   - The shared queue is declared just as earlier versions of the service declared it.
 //   - A broker without the plugin for the consistent-hash exchange is enough: then
 //     requests come by the shared queue alone.
+//   - Queues whose node is down are left out, and cost the others nothing.
 //   - While an instance runs, a [Repairer] declares again what was deleted, and binds the
-//     partition queues again when the exchange has lost their order. One instance at a
-//     time does the latter.
+//     partition queues again when the exchange has lost their order, or one of them. One
+//     instance at a time does the latter. One instance of the cluster looks after what
+//     belongs to all: the exchanges and the shared queue. It sends probes through the
+//     direct exchange, since the exchange may have lost a queue whose binding is listed.
 //
 // # What it leaves to others
 //

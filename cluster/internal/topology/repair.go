@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/glotpod/ident/cluster/throttle"
 	"github.com/glotpod/ident/cluster/wait"
 )
 
@@ -24,9 +25,14 @@ const (
 	// queue.
 	declarePause = time.Second
 
-	// declareEvery is how often everything is declared without a sign that something
-	// is missing: the broker does not report that an exchange or a binding is deleted.
-	declareEvery = 30 * time.Second
+	// rebindFailedEvery is how often a failed rebind is logged at most.
+	rebindFailedEvery = 10 * time.Second
+
+	// lookEvery is the longest time between two looks at what the broker does not report:
+	// that an exchange or a binding was deleted, or that the direct exchange has lost the
+	// order of its queues. The time is shortened at random by up to half, so that clusters
+	// do not look in step.
+	lookEvery = 30 * time.Second
 
 	// declareSharedEvery is the same for the shared queue and its binding, without
 	// which requests are lost.
@@ -43,34 +49,55 @@ type RebindLock interface {
 // A Repairer repairs the exchanges and queues of a cluster while the service runs. The
 // consistent-hash exchange loses the order of its bindings when the broker restarts or
 // a queue is unbound: then direct requests reach the wrong partition queues.
+//
+// Partition queues are not declared again and again. The broker tells the consumer of a
+// queue that the queue was deleted, and a queue without a consumer is declared when it is
+// to be consumed.
 type Repairer struct {
 	topology *Topology
 	lock     RebindLock
-	rebound  func() // called after each rebind
+	o        RepairerOptions
 
 	misrouted wait.Signal
 	missing   wait.Signal
+	failed    *throttle.Logger // rebinds
 }
 
-// NewRepairer returns a Repairer. It calls rebound after each rebind.
-func NewRepairer(t *Topology, lock RebindLock, rebound func()) *Repairer {
-	return &Repairer{topology: t, lock: lock, rebound: rebound, misrouted: wait.NewSignal(), missing: wait.NewSignal()}
+// RepairerOptions configure a [Repairer].
+type RepairerOptions struct {
+	// IsResponsible reports whether this instance is the one of the cluster that looks at
+	// what belongs to all instances, and the broker accepts messages.
+	IsResponsible func() bool
+
+	// OnRebound is called after each rebind by this instance.
+	OnRebound func()
 }
 
-// ReportMisrouted says that a direct request reached the wrong partition queue. It does
-// not block.
+// NewRepairer returns a Repairer.
+func NewRepairer(t *Topology, lock RebindLock, o RepairerOptions) *Repairer {
+	return &Repairer{
+		topology: t, lock: lock, o: o, misrouted: wait.NewSignal(), missing: wait.NewSignal(),
+		failed: throttle.New(t.o.Log, zap.WarnLevel, "rebinding the partition queues failed", rebindFailedEvery),
+	}
+}
+
+// ReportMisrouted says that the direct exchange has put a request into the wrong partition
+// queue, or into the shared queue. It does not block.
 func (r *Repairer) ReportMisrouted() { r.misrouted.Notify() }
 
-// ReportMissing says that a partition queue does not exist. It does not block.
-func (r *Repairer) ReportMissing() { r.missing.Notify() }
+// ReportMissing says that a queue does not exist. It does not block.
+func (r *Repairer) ReportMissing(queue string) {
+	if !r.topology.isKnownDown(queue) {
+		r.missing.Notify()
+	}
+}
 
 // Run repairs until ctx is done.
 func (r *Repairer) Run(ctx context.Context) {
 	interval := firstRebindInterval
 	var last time.Time // when this instance rebound
-	all := time.NewTicker(declareEvery)
-	defer all.Stop()
-	shared := time.NewTicker(declareSharedEvery)
+	look, shared := time.NewTimer(jitter(declareSharedEvery)), time.NewTimer(jitter(declareSharedEvery))
+	defer look.Stop()
 	defer shared.Stop()
 	for {
 		select {
@@ -83,15 +110,37 @@ func (r *Repairer) Run(ctx context.Context) {
 			}
 			wait.For(ctx, rebindPause) // an error means that ctx is done
 		case <-r.missing:
-			r.declare(ctx)
+			r.logFailure(ctx, r.topology.Declare(ctx))
 			wait.For(ctx, declarePause) // likewise
-		case <-all.C:
-			r.declare(ctx)
+		case <-look.C:
+			r.look(ctx)
+			look.Reset(jitter(lookEvery))
 		case <-shared.C:
-			r.topology.declareShared() // declare logs an error, less often
+			if r.o.IsResponsible() {
+				r.topology.declareShared() // look logs an error, less often
+			}
+			shared.Reset(jitter(declareSharedEvery))
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// jitter returns a time of up to longest, and not less than half of it.
+func jitter(longest time.Duration) time.Duration {
+	return (&wait.Backoff{First: longest, Longest: longest}).Next()
+}
+
+// look declares what belongs to all instances, and sends probes through the direct
+// exchange, if this instance is the one to do so.
+func (r *Repairer) look(ctx context.Context) {
+	if !r.o.IsResponsible() {
+		return
+	}
+	returned, err := r.topology.look(ctx)
+	r.logFailure(ctx, err)
+	if returned {
+		r.ReportMisrouted()
 	}
 }
 
@@ -101,16 +150,16 @@ func (r *Repairer) rebind(ctx context.Context, interval time.Duration) bool {
 	done, err := r.lock.TryRebind(ctx, interval, func(context.Context) error { return r.topology.rebindQueues() })
 	switch {
 	case err != nil && ctx.Err() == nil:
-		r.topology.o.Log.Warn("rebinding the partition queues failed", zap.Error(err))
+		r.failed.Log(1, zap.Error(err))
 	case done:
-		r.rebound()
+		r.o.OnRebound()
 	}
 	return err == nil && done
 }
 
-// declare declares everything, and logs an error.
-func (r *Repairer) declare(ctx context.Context) {
-	if err := r.topology.Declare(ctx); err != nil && ctx.Err() == nil {
+// logFailure logs why something could not be declared, unless err is nil or ctx is done.
+func (r *Repairer) logFailure(ctx context.Context, err error) {
+	if err != nil && ctx.Err() == nil {
 		r.topology.o.Log.Error("queues and exchanges not declared", zap.Error(err))
 	}
 }

@@ -32,14 +32,15 @@ func (l *fakeLock) TryRebind(ctx context.Context, interval time.Duration, rebind
 	return true, rebind(ctx)
 }
 
-// repairing runs a test with a Repairer that runs, in a synctest bubble.
+// repairing runs a test with a Repairer that runs, and is responsible for the cluster, in a
+// synctest bubble.
 func repairing(t *testing.T, name string, b *fakeBroker, l *fakeLock, test func(*testing.T, *Repairer, *int, *observer.ObservedLogs)) {
 	t.Helper()
 	t.Run(name, func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			topology, logs := newTopology(b)
 			rebinds := 0
-			r := NewRepairer(topology, l, func() { rebinds++ })
+			r := NewRepairer(topology, l, RepairerOptions{IsResponsible: func() bool { return true }, OnRebound: func() { rebinds++ }})
 			ctx, cancel := context.WithCancel(t.Context())
 			var running sync.WaitGroup
 			running.Go(func() { r.Run(ctx) })
@@ -132,7 +133,7 @@ func TestRepairer(t *testing.T) {
 	b = &fakeBroker{exchange: true}
 	repairing(t, "declares_a_missing_queue_once_per_second", b, new(fakeLock), func(t *testing.T, r *Repairer, _ *int, _ *observer.ObservedLogs) {
 		for range 29 {
-			r.ReportMissing()
+			r.ReportMissing(PartitionQueue(0))
 			time.Sleep(declarePause / 10)
 		}
 		calls := b.take()
@@ -144,30 +145,83 @@ func TestRepairer(t *testing.T) {
 		}
 	})
 
+	b = &fakeBroker{exchange: true, errs: map[string]error{"declare " + PartitionQueue(2) + " " + Quorum: &amqp.Error{Code: amqp.NotFound}}}
+	repairing(t, "declares_a_queue_that_is_down_now_and_then", b, new(fakeLock), func(t *testing.T, r *Repairer, _ *int, logs *observer.ObservedLogs) {
+		for range 120 {
+			r.ReportMissing(PartitionQueue(2))
+			time.Sleep(time.Second / 2)
+		}
+		if n := logs.FilterMessage("queues left out: their node is down").Len(); n != 2 {
+			t.Errorf("in a minute everything was declared %d times", n)
+		}
+		before := len(bindings(b.take(), "declare"))
+		r.ReportMissing(PartitionQueue(3))
+		synctest.Wait()
+		if n := len(bindings(b.take(), "declare")); n != 6 {
+			t.Errorf("for another queue, %d were declared, before %d", n, before)
+		}
+	})
+
 	b = &fakeBroker{exchange: true}
-	repairing(t, "declares_all_now_and_then", b, new(fakeLock), func(t *testing.T, _ *Repairer, _ *int, _ *observer.ObservedLogs) {
-		time.Sleep(declareEvery - time.Millisecond)
+	repairing(t, "looks_at_what_belongs_to_all_now_and_then", b, new(fakeLock), func(t *testing.T, _ *Repairer, rebinds *int, _ *observer.ObservedLogs) {
+		time.Sleep(10 * lookEvery)
 		calls := b.take()
-		shared := 0
+		shared, direct := 0, 0
 		for _, call := range calls {
-			if call == bindSharedCall {
+			switch call {
+			case bindSharedCall:
 				shared++
+			case declareHashCall:
+				direct++
 			}
 		}
-		if len(bindings(calls, "declare")) > 0 || shared != int(declareEvery/declareSharedEvery)-1 {
-			t.Errorf("before its time: %v", calls)
+		if n := len(bindings(calls, "declare")); n > 0 {
+			t.Errorf("%d partition queues were declared", n)
 		}
-		time.Sleep(2 * time.Millisecond)
-		if n := len(bindings(b.take(), "declare")); n != 6 {
-			t.Errorf("%d queues were declared", n)
+		if shared < 60 || shared > 120+20 || direct < 10 || direct > 20+1 || len(b.probed) != probes*direct || *rebinds > 0 {
+			t.Errorf("declared were the shared queue %d and the exchange %d times, with %d probes and %d rebinds", shared, direct, len(b.probed), *rebinds)
+		}
+		for _, m := range b.probed {
+			if !IsProbe(&amqp.Delivery{Type: m.Type, Headers: m.Headers, ReplyTo: m.ReplyTo}) {
+				t.Fatalf("%+v is not a probe", m)
+			}
+		}
+	})
+
+	b = new(fakeBroker)
+	repairing(t, "binds_all_queues_to_an_exchange_that_was_deleted", b, new(fakeLock), func(t *testing.T, _ *Repairer, _ *int, _ *observer.ObservedLogs) {
+		time.Sleep(lookEvery)
+		if bound := bindings(b.take(), "bind"); !slices.Equal(bound, inOrder) {
+			t.Errorf("bound were %v", bound)
+		}
+	})
+
+	b = &fakeBroker{exchange: true, unrouted: true}
+	repairing(t, "rebinds_if_a_probe_has_no_queue", b, new(fakeLock), func(t *testing.T, _ *Repairer, rebinds *int, _ *observer.ObservedLogs) {
+		time.Sleep(declareSharedEvery)
+		if *rebinds != 1 {
+			t.Errorf("%d rebinds", *rebinds)
 		}
 	})
 
 	b = &fakeBroker{exchange: true, errs: map[string]error{bindSharedCall: &amqp.Error{Code: amqp.AccessRefused}}}
 	repairing(t, "logs_what_cannot_be_declared", b, new(fakeLock), func(t *testing.T, _ *Repairer, _ *int, logs *observer.ObservedLogs) {
-		time.Sleep(2*declareEvery + time.Second)
-		if n := logs.FilterMessage("queues and exchanges not declared").Len(); n != 2 {
-			t.Errorf("the log has %v", logs.All())
+		time.Sleep(10 * lookEvery)
+		if n := logs.FilterMessage("queues and exchanges not declared").Len(); n < 10 || n > 21 {
+			t.Errorf("the log has %d lines", n)
 		}
+	})
+
+	t.Run("leaves_what_belongs_to_all_to_another_instance", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := new(fakeBroker)
+			topology, _ := newTopology(b)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*lookEvery)
+			defer cancel()
+			NewRepairer(topology, new(fakeLock), RepairerOptions{IsResponsible: func() bool { return false }}).Run(ctx)
+			if calls := b.take(); len(calls)+len(b.probed) > 0 {
+				t.Errorf("it has called %v", calls)
+			}
+		})
 	})
 }

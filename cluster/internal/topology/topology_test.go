@@ -23,6 +23,8 @@ type fakeBroker struct {
 	exchange bool             // whether the direct exchange exists
 	open     int              // channels
 	apart    int              // connections of their own
+	probed   []amqp.Publishing
+	unrouted bool // the direct exchange has no queue for any request
 }
 
 func (b *fakeBroker) call(format string, args ...any) error {
@@ -46,10 +48,13 @@ func (b *fakeBroker) channel() (Channel, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.open++
-	return fakeChannel{b}, b.errs["open"]
+	return fakeChannel{b, new(chan amqp.Return)}, b.errs["open"]
 }
 
-type fakeChannel struct{ broker *fakeBroker }
+type fakeChannel struct {
+	broker  *fakeBroker
+	returns *chan amqp.Return
+}
 
 func (c fakeChannel) QueueDeclare(name string, durable, _, exclusive, _ bool, args amqp.Table) (amqp.Queue, error) {
 	if !durable || exclusive {
@@ -81,6 +86,24 @@ func (c fakeChannel) ExchangeDeclarePassive(name, _ string, _, _, _, _ bool, _ a
 	return err
 }
 
+func (c fakeChannel) PublishWithContext(_ context.Context, exchange, key string, mandatory, _ bool, m amqp.Publishing) error {
+	c.broker.mu.Lock()
+	defer c.broker.mu.Unlock()
+	if exchange != DirectExchange || !mandatory || m.Expiration == "" {
+		return errors.New("it may be lost, or stay")
+	}
+	if c.broker.unrouted {
+		*c.returns <- amqp.Return{RoutingKey: key}
+	}
+	c.broker.probed = append(c.broker.probed, m)
+	return nil
+}
+
+func (c fakeChannel) NotifyReturn(returns chan amqp.Return) chan amqp.Return {
+	*c.returns = returns
+	return returns
+}
+
 func (c fakeChannel) Close() error {
 	c.broker.mu.Lock()
 	defer c.broker.mu.Unlock()
@@ -92,12 +115,12 @@ func (c fakeChannel) Close() error {
 func newTopology(b *fakeBroker) (*Topology, *observer.ObservedLogs) {
 	core, logs := observer.New(zapcore.DebugLevel)
 	return New(Options{
-		Open: b.channel,
+		Open: b.channel, OpenPublishing: b.channel,
 		OpenApart: func(context.Context) (Channel, func(), error) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.apart++
-			return fakeChannel{b}, func() { b.mu.Lock(); defer b.mu.Unlock(); b.apart-- }, b.errs["connect"]
+			return fakeChannel{broker: b}, func() { b.mu.Lock(); defer b.mu.Unlock(); b.apart-- }, b.errs["connect"]
 		},
 		Partitions: 6, QueueType: Quorum, Log: zap.New(core),
 	}), logs
