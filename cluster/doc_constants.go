@@ -145,7 +145,7 @@
 //	store/internal/postgres.retryTimeout = 30 * time.Second                  covers a failover
 //	store/internal/reads.maxListBytes = 4 << 20                              the reply of a page must be sendable
 //	store/internal/reads.maxLookups = 64                                     look-ups that share a round trip
-//	store/internal/reads.maxSearchBytes = 512 << 10                          a tsquery holds twice as much, and lower case may be longer
+//	store/internal/reads.maxSearchBytes = 64 << 10                           a name has fewer; sorting the marks of a long word takes time
 //	store/internal/reads.maxSearchWords = 1000                               only the first 1,000 characters of a name are searched
 //	store/internal/reads.maxWordBytes = 2046                                 PostgreSQL leaves longer words out of a tsvector
 //	store/internal/rekey.maxPasses = 5                                       another program may keep encrypting with a later key

@@ -38,10 +38,10 @@ func Postgres(t testing.TB) *Database {
 	return copyOf(t, "template0", "")
 }
 
-// PostgresIn is like Postgres, and sets the locale of the database.
-func PostgresIn(t testing.TB, locale string) *Database {
+// PostgresIn is like Postgres, and sets the locale and the encoding of the database.
+func PostgresIn(t testing.TB, locale, encoding string) *Database {
 	t.Helper()
-	return copyOf(t, "template0", "LOCALE '"+locale+"'")
+	return copyOf(t, "template0", "LOCALE '"+locale+"' ENCODING '"+encoding+"'")
 }
 
 // A Template is a filled database that many tests start with a copy of. A copy takes a

@@ -5,9 +5,9 @@ import (
 	"slices"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/text/unicode/norm"
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store/internal/postgres"
@@ -20,16 +20,13 @@ const maxListBytes = 4 << 20
 // List implements [actor.Store].
 func (r *Reader) List(ctx context.Context, page *actor.Page) ([]actor.User, int64, error) {
 	filter, args := "", []any{page.AfterID, page.Size, maxListBytes}
-	words := searchWords(page.Name)
-	search := searchQuery(words)
-	if len(words) > maxSearchWords || len(search) > maxSearchBytes || slices.ContainsFunc(words, isTooLong) {
-		return nil, 0, nil
-	}
-	if len(words) > 0 {
-		// The planner computes the query. It is empty if PostgreSQL ignores all words.
-		filter = ` AND (ident_words(name) @@ to_tsquery('pg_catalog.simple', $4)
-			OR numnode(to_tsquery('pg_catalog.simple', $4)) = 0)`
-		args = append(args, search)
+	if page.Name != "" {
+		if isTooMuch(page.Name) {
+			return nil, 0, nil
+		}
+		// The planner computes the tsquery. It is NULL if there are no words.
+		filter = ` AND (ident_words(name) @@ ident_search($4) OR ident_search($4) IS NULL)`
+		args = append(args, page.Name)
 	}
 	query := `WITH page AS (
 			SELECT id, row_number() OVER w AS position,
@@ -85,48 +82,27 @@ const (
 	// its first 1,000 characters are searched.
 	maxSearchWords = 1000
 
-	// maxSearchBytes bounds the words as a tsquery, which can hold twice as much: words may
-	// become longer in lower case.
-	maxSearchBytes = 512 << 10
+	// maxSearchBytes bounds the words of a search, folded. The words of a name have fewer
+	// bytes, unless it consists of the rarest characters.
+	maxSearchBytes = 64 << 10
 
 	// maxWordBytes is the maximum length of a word of a tsvector. PostgreSQL leaves longer
-	// words out of a tsvector and of a tsquery.
+	// words out.
 	maxWordBytes = 2046
 )
 
-// searchWords returns each word of text once, divided as ident_words divides names. For
-// PostgreSQL some of them may not be words: what a letter, a digit or lower case is depends
-// on the database.
-func searchWords(text string) []string {
-	words := strings.FieldsFunc(text, func(r rune) bool {
-		return unicode.IsSpace(r) || r < unicode.MaxASCII && !unicode.IsLetter(r) && !unicode.IsDigit(r)
-	})
+// isTooMuch reports whether no name has as many words as text, or as long ones. Its words
+// are nearly those that the database finds in it.
+func isTooMuch(text string) bool {
+	folded := strings.ToLower(norm.NFKC.String(text))
+	words := strings.FieldsFunc(folded, func(r rune) bool { return !unicode.In(r, unicode.L, unicode.M, unicode.N) })
 	slices.Sort(words)
-	return slices.Compact(words)
-}
-
-// isTooLong reports whether no word of any name can begin with this word.
-func isTooLong(word string) bool {
-	if len(word) <= maxWordBytes/2 { // lower case is longer by half at most
-		return false
-	}
-	parts := strings.FieldsFunc(word, func(r rune) bool { return !unicode.In(r, unicode.L, unicode.M, unicode.N) })
-	return slices.ContainsFunc(parts, func(part string) bool {
-		return max(len(part), len(strings.ToLower(part))) > maxWordBytes
-	})
-}
-
-// searchQuery returns a tsquery for names in which, for each word, a word begins with it.
-func searchQuery(words []string) string {
-	operands := make([]string, len(words))
-	for i, word := range words {
-		operands[i] = "'" + word + "':*"
-		// A sigma at the end of a word has another lower case. The word of the name may end
-		// here or not.
-		if last, size := utf8.DecodeLastRuneInString(word); strings.ContainsRune("Σσς", last) {
-			stem := word[:len(word)-size]
-			operands[i] = "('" + stem + "σ':* | '" + stem + "ς':*)"
+	words = slices.Compact(words)
+	size := 0
+	for _, word := range words {
+		if size += len(word); len(word) > maxWordBytes {
+			return true
 		}
 	}
-	return strings.Join(operands, " & ")
+	return len(words) > maxSearchWords || size > maxSearchBytes
 }
