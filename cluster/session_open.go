@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -163,6 +164,9 @@ func (s *session) watchBlocked() {
 
 // declare declares the exchanges and queues, and makes what repairs them.
 func (s *session) declare(ctx context.Context) error {
+	if err := topology.CheckChannels(int(s.conn.Config.ChannelMax), s.o.Partitions); err != nil {
+		return err
+	}
 	open, openApart := topology.Over(s.conn, s.o.Broker)
 	openPublishing, _ := topology.Over(s.publishing, s.o.Broker)
 	t := topology.New(topology.Options{
@@ -251,7 +255,9 @@ func (s *session) join(ctx context.Context, i *Instance) error {
 		},
 		Log: s.o.Log,
 	})
-	if err != nil {
+	if errors.Is(err, membership.ErrQueueLimit) {
+		return topology.QueueLimitError(s.o.Partitions, err)
+	} else if err != nil {
 		return fmt.Errorf("joining the members: %w", err)
 	}
 	s.metrics.Sessions.Inc()

@@ -11,6 +11,10 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
+// channelMax is the greatest number of channels that we agree to: all that the protocol has
+// numbers for. The library would ask for fewer from a broker without a limit.
+const channelMax = 1<<16 - 1
+
 // frameMax is the largest frame, in bytes, that we agree to: RabbitMQ's default.
 const frameMax = 128 << 10
 
@@ -98,6 +102,7 @@ func (d *dial) open(stream net.Conn) (*amqp.Connection, error) {
 	conn, err := amqp.Open(filtered, amqp.Config{
 		SASL:       []amqp.Authentication{newLogin(d.options, properties)},
 		Vhost:      d.options.VHost,
+		ChannelMax: channelMax,
 		FrameSize:  frameMax,
 		Heartbeat:  d.options.Heartbeat,
 		Properties: properties,

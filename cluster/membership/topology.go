@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -36,6 +37,9 @@ func Declare(channel *amqp.Channel) error {
 	return nil
 }
 
+// ErrQueueLimit means that the broker makes no more queues.
+var ErrQueueLimit = errors.New("the broker makes no more queues")
+
 // declareExclusive declares a queue that the broker deletes together with its consumer or
 // with the connection.
 func declareExclusive(channel *amqp.Channel, queue string) error {
@@ -44,7 +48,10 @@ func declareExclusive(channel *amqp.Channel, queue string) error {
 		"x-max-length-bytes": queuedBytes,
 		"x-message-ttl":      queuedFor.Milliseconds(),
 	})
-	if err != nil {
+	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.PreconditionFailed {
+		// No other queue ever had this name.
+		return fmt.Errorf("declaring the queue %s: %w: %w", queue, ErrQueueLimit, err)
+	} else if err != nil {
 		return fmt.Errorf("declaring the queue %s: %w", queue, err)
 	}
 	return nil

@@ -73,6 +73,7 @@ const (
 	heartbeatsPerSurvey = 10 // heartbeats between two surveys of the epoch table
 	maxDebounces        = 4  // Debounces that the ring waits at most
 	maxBackoff          = 2  // heartbeats between two claims after repeated failures, at most
+	maxStartBackoff     = 10 // the same after a consumer has repeatedly not started
 	forgetAfter         = 10 // SuspectAfters after the last message of a member until it is forgotten
 	minWindow           = 4  // partitions
 	windowShare         = 16 // the default Window is this fraction of the partitions

@@ -81,6 +81,8 @@ var mutations = []struct {
 		"now.Sub(since) >= least", "true"},
 	{"claims are repeated without a delay", "partition.go",
 		"s.setbacks = min(s.setbacks+1, 10)", "delay = 0"},
+	{"a partition whose consumer does not start is claimed as often as any", "partition.go",
+		"case s.phase == starting:", "case false:"},
 	{"waiting claims ignore a released lease", "claim.go",
 		"part.waitsForHolder() && lease.Epoch >= part.epoch {", "part == nil {"},
 	{"a deposed holder ignores that its lease was taken", "partitions.go",

@@ -89,12 +89,16 @@ func (s *partitionState) hasLease(epoch int64) bool {
 }
 
 // backoff returns the delay before the next claim after a failure: none if the
-// partition was served for long, else one that grows with each failure in a row.
+// partition was served for long, else one that grows with each failure in a row. It grows
+// longer if the consumer could not start: the claim, which succeeds, does not help then.
 func (s *partitionState) backoff(now time.Time, heartbeat time.Duration) time.Duration {
 	longest := maxBackoff * heartbeat
-	if s.phase == owned && now.Sub(s.since) >= longest {
+	switch {
+	case s.phase == owned && now.Sub(s.since) >= longest:
 		s.setbacks = 0
 		return 0
+	case s.phase == starting:
+		longest = maxStartBackoff * heartbeat
 	}
 	delay := min(heartbeat/checksPerHeartbeat<<s.setbacks, longest)
 	s.setbacks = min(s.setbacks+1, 10)

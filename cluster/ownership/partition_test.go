@@ -31,8 +31,8 @@ func TestPartition(t *testing.T) {
 	t.Run("contradicts", testPartitionContradicts)
 }
 
-// The delay doubles with each failure up to two heartbeats, until the partition was
-// served for two heartbeats.
+// The delay doubles with each failure up to two heartbeats, or to ten if the consumer could
+// not start, until the partition was served for two heartbeats.
 func testPartitionBackoff(t *testing.T) {
 	start := time.Unix(100, 0)
 	s := partitionState{phase: claiming, since: start}
@@ -48,9 +48,11 @@ func testPartitionBackoff(t *testing.T) {
 	if got := s.backoff(start.Add(2*time.Second), time.Second); got != 0 {
 		t.Errorf("after a long service: %v", got)
 	}
-	s.phase = claiming
-	if got := s.backoff(start, time.Second); got != 250*time.Millisecond {
-		t.Errorf("after a long service, the first failure: %v", got)
+	s.phase = starting
+	for n, want := range []time.Duration{250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000} {
+		if got := s.backoff(start, time.Second); got != want*time.Millisecond {
+			t.Errorf("after a long service, failure %d to start: %v", n+1, got)
+		}
 	}
 }
 

@@ -76,6 +76,9 @@ func (m Management) call(ctx context.Context, method, path string, body, respons
 	if err != nil {
 		return err
 	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json") // which some paths insist on
+	}
 	req.SetBasicAuth(m.User, m.Password)
 	req.Close = true // a test would report an idle connection as a leak
 	resp, err := http.DefaultClient.Do(req)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -18,6 +19,7 @@ import (
 // A Channel is what this package uses of an [amqp.Channel].
 type Channel interface {
 	QueueDeclare(name string, durable, autoDelete, exclusive, noWait bool, args amqp.Table) (amqp.Queue, error)
+	QueueDeclarePassive(name string, durable, autoDelete, exclusive, noWait bool, args amqp.Table) (amqp.Queue, error)
 	QueueBind(name, key, exchange string, noWait bool, args amqp.Table) error
 	QueueUnbind(name, key, exchange string, args amqp.Table) error
 	ExchangeDeclare(name, kind string, durable, autoDelete, internal, noWait bool, args amqp.Table) error
@@ -84,6 +86,10 @@ func openChannel(conn *amqp.Connection) (Channel, error) {
 type Topology struct {
 	o Options
 
+	// sharedKindChecked is set after the kind of the shared queue was checked: each
+	// check of another kind than expected leaves an error in the broker's log.
+	sharedKindChecked atomic.Bool
+
 	mu       sync.Mutex // guards the following fields
 	down     []string   // the queues whose node was down when all was declared last
 	declared time.Time  // when that was
@@ -98,6 +104,9 @@ func New(o Options) *Topology { return &Topology{o: o} }
 // else under one of the names.
 func (t *Topology) Declare(ctx context.Context) error {
 	sharedDown, err := t.declareShared()
+	if err == nil && !sharedDown {
+		err = t.checkSharedKind()
+	}
 	if err != nil {
 		return err
 	}
@@ -162,25 +171,6 @@ func (t *Topology) isKnownDown(queue string) bool {
 // The broker does not find such a queue, and refuses to declare it elsewhere.
 func isDown(err error) bool { return IsCode(err, amqp.NotFound) }
 
-// declareShared declares the shared queue, as all versions of the service have
-// declared it. It returns whether the queue's node is down.
-func (t *Topology) declareShared() (down bool, err error) {
-	channel, err := t.o.Open()
-	if err != nil {
-		return false, err
-	}
-	defer channel.Close()
-	if _, err := channel.QueueDeclare(RequestQueue, true, false, false, false, nil); isDown(err) {
-		return true, nil
-	} else if err != nil {
-		return false, asSetupError(fmt.Errorf("declaring the queue %s: %w", RequestQueue, err))
-	}
-	if err := channel.QueueBind(RequestQueue, requestKeys, RequestExchange, false, nil); err != nil {
-		return false, asSetupError(fmt.Errorf("binding the queue %s: %w", RequestQueue, err))
-	}
-	return false, nil
-}
-
 // declaringChannels is how many channels declare queues at the same time. The broker
 // takes some milliseconds for each new queue.
 const declaringChannels = 4
@@ -218,13 +208,49 @@ func (t *Topology) declareEach(first int) (at int, err error) {
 		return first, err
 	}
 	defer channel.Close()
-	arguments := PartitionArguments(t.o.QueueType)
 	for p := first; p < t.o.Partitions; p += declaringChannels {
-		if _, err := channel.QueueDeclare(PartitionQueue(p), true, false, false, false, arguments); err != nil {
-			return p, fmt.Errorf("declaring the queue %s: %w", PartitionQueue(p), err)
+		if err := t.declareQueue(channel, p); err != nil {
+			return p, err
 		}
 	}
 	return 0, nil
+}
+
+// declareQueue declares a partition queue.
+func (t *Topology) declareQueue(channel Channel, partition int) error {
+	queue := PartitionQueue(partition)
+	_, err := channel.QueueDeclare(queue, true, false, false, false, PartitionArguments(t.o.QueueType))
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("declaring the queue %s: %w", queue, err)
+	if !IsCode(err, amqp.PreconditionFailed) {
+		return err
+	}
+	exists, findErr := t.findQueue(queue)
+	switch {
+	case findErr != nil:
+		return findErr
+	case exists:
+		return &SetupError{fmt.Sprintf("%s is not the queue that cluster.queue_type = %q makes: stop all instances, move its messages, and delete it", queue, t.o.QueueType), err}
+	}
+	return QueueLimitError(t.o.Partitions, err)
+}
+
+// findQueue reports whether a queue exists, over a channel of its own.
+func (t *Topology) findQueue(queue string) (exists bool, err error) {
+	channel, err := t.o.Open()
+	if err != nil {
+		return false, err
+	}
+	defer channel.Close()
+	_, err = channel.QueueDeclarePassive(queue, true, false, false, false, nil)
+	if IsCode(err, amqp.NotFound) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("looking for the queue %s: %w", queue, err)
+	}
+	return true, nil
 }
 
 // weight is the number of hash buckets that each partition queue has in the exchange,
@@ -287,34 +313,4 @@ func (t *Topology) rebindQueues() error {
 		}
 	}
 	return t.bindQueues(nil)
-}
-
-// A SetupError means that the broker is not set up as the service needs it. Only the
-// broker's operator can change that.
-type SetupError struct {
-	What string // is wrong
-	err  error
-}
-
-func (e *SetupError) Error() string { return e.What + ": " + e.err.Error() }
-
-func (e *SetupError) Unwrap() error { return e.err }
-
-// asSetupError wraps err in a SetupError if only the broker's operator can remove its
-// cause.
-func asSetupError(err error) error {
-	switch {
-	case IsCode(err, amqp.AccessRefused):
-		return &SetupError{"the broker's user may not configure, write and read ^glotpod and amq.topic", err}
-	case IsCode(err, amqp.PreconditionFailed):
-		return &SetupError{"the broker has something of the same name and another kind", err}
-	}
-	return err
-}
-
-// IsCode reports whether err is an error by which the broker closes a channel or a
-// connection, with this reply code.
-func IsCode(err error, code int) bool {
-	var e *amqp.Error
-	return errors.As(err, &e) && e.Code == code
 }

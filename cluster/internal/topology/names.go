@@ -43,6 +43,12 @@ const (
 	Classic = "classic"
 )
 
+// stream is a type of queues from which each consumer gets each message.
+const stream = "stream"
+
+// typeArgument is the argument of a declaration that has the type of the queue.
+const typeArgument = "x-queue-type"
+
 // unlimitedDeliveries is the delivery limit of partition queues. RabbitMQ 4 drops a
 // message after 20 deliveries unless the queue has a limit of its own. RabbitMQ 3.10
 // keeps the order of messages when a consumer is cancelled only if there is a limit:
@@ -58,13 +64,15 @@ func PartitionQueue(partition int) string {
 // PartitionArguments returns the arguments with which partition queues of a type are
 // declared. A quorum queue has a single active consumer, and gives the next consumer
 // what that one did not acknowledge. A classic queue with a single active consumer
-// would lose the waiting consumer, so its consumer is exclusive instead.
+// would lose the waiting consumer, so its consumer is exclusive instead. Its type is given
+// because a virtual host may have another default; to a classic queue that was declared
+// without it, this makes no difference.
 func PartitionArguments(queueType string) amqp.Table {
 	if queueType == Classic {
-		return nil
+		return amqp.Table{typeArgument: Classic}
 	}
 	return amqp.Table{
-		"x-queue-type":             Quorum,
+		typeArgument:               Quorum,
 		"x-single-active-consumer": true,
 		"x-delivery-limit":         int32(unlimitedDeliveries),
 	}

@@ -21,6 +21,7 @@ type fakeBroker struct {
 	calls    []string
 	errs     map[string]error // by call
 	exchange bool             // whether the direct exchange exists
+	queues   map[string]bool  // that exist
 	open     int              // channels
 	apart    int              // connections of their own
 	probed   []amqp.Publishing
@@ -33,6 +34,16 @@ func (b *fakeBroker) call(format string, args ...any) error {
 	call := fmt.Sprintf(format, args...)
 	b.calls = append(b.calls, call)
 	return b.errs[call]
+}
+
+// make notes that there is a queue.
+func (b *fakeBroker) make(queue string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.queues == nil {
+		b.queues = make(map[string]bool)
+	}
+	b.queues[queue] = true
 }
 
 // take returns the calls since the last one.
@@ -60,7 +71,21 @@ func (c fakeChannel) QueueDeclare(name string, durable, _, exclusive, _ bool, ar
 	if !durable || exclusive {
 		return amqp.Queue{}, errors.New("the queue is lost when the broker restarts")
 	}
-	return amqp.Queue{Name: name}, c.broker.call("declare %s %v", name, args["x-queue-type"])
+	err := c.broker.call("declare %s %v", name, args["x-queue-type"])
+	if err == nil {
+		c.broker.make(name)
+	}
+	return amqp.Queue{Name: name}, err
+}
+
+func (c fakeChannel) QueueDeclarePassive(name string, _, _, _, _ bool, _ amqp.Table) (amqp.Queue, error) {
+	err := c.broker.call("find %s", name)
+	c.broker.mu.Lock()
+	defer c.broker.mu.Unlock()
+	if err == nil && !c.broker.queues[name] {
+		err = &amqp.Error{Code: amqp.NotFound}
+	}
+	return amqp.Queue{Name: name}, err
 }
 
 func (c fakeChannel) QueueBind(name, key, exchange string, _ bool, _ amqp.Table) error {
@@ -153,7 +178,7 @@ func TestDeclare(t *testing.T) {
 			t.Fatal(err)
 		}
 		calls := b.take()
-		if first := calls[:2]; !slices.Equal(first, []string{"declare glotpod.rpc/ident <nil>", bindSharedCall}) {
+		if first := calls[:4]; !slices.Equal(first, []string{"find glotpod.rpc/ident", "declare glotpod.rpc/ident <nil>", bindSharedCall, "declare glotpod.rpc/ident classic"}) {
 			t.Errorf("first comes %v", first)
 		}
 		declared := bindings(calls, "declare")
@@ -181,7 +206,7 @@ func TestDeclare(t *testing.T) {
 		setup bool
 	}{
 		"forbidden_shared_queue_is_a_setup_error": {"declare glotpod.rpc/ident <nil>", amqp.AccessRefused, true},
-		"other_shared_queue_is_a_setup_error":     {"declare glotpod.rpc/ident <nil>", amqp.PreconditionFailed, true},
+		"limit_of_queues_is_a_setup_error":        {"declare glotpod.rpc/ident <nil>", amqp.PreconditionFailed, true},
 		"forbidden_binding_is_a_setup_error":      {bindSharedCall, amqp.AccessRefused, true},
 		"other_partition_queue_is_a_setup_error":  {"declare glotpod.rpc/ident/0004 quorum", amqp.PreconditionFailed, true},
 		"forbidden_partition_binding_is_one":      {"bind glotpod.rpc/ident/0002 to glotpod.ident by 1", amqp.AccessRefused, true},
@@ -274,7 +299,7 @@ func TestDeclare(t *testing.T) {
 }
 
 func TestPartitionArguments(t *testing.T) {
-	if a := PartitionArguments(Classic); a != nil {
+	if a := PartitionArguments(Classic); len(a) != 1 || a["x-queue-type"] != Classic {
 		t.Errorf("a classic queue has %v", a)
 	}
 	if a := PartitionArguments(Quorum); a["x-single-active-consumer"] != true || a["x-delivery-limit"] != int32(unlimitedDeliveries) {

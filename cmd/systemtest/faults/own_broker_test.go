@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -33,7 +34,7 @@ func TestOwnBroker(t *testing.T) {
 	})
 	t.Run("login", b.testLogins)
 	t.Run("lost", b.testLost)
-	t.Run("without_hash_plugin", b.testWithoutHashPlugin)
+	t.Run("without_hash_plugin_and_few_channels", b.testWithoutHashPlugin)
 }
 
 // An instance connects by each login method, with and without TLS, and to no broker
@@ -119,7 +120,8 @@ func (b *ownBroker) testLost(t *testing.T) {
 }
 
 // Without the plugin for the consistent hash exchange, callers have the way over
-// amq.topic, and the log says how to enable the plugin.
+// amq.topic, and the log says how to enable the plugin. An instance that may have to serve
+// more partitions than the broker allows channels for does not start.
 func (b *ownBroker) testWithoutHashPlugin(t *testing.T) {
 	if err := b.Stop(); err != nil {
 		t.Fatal(err)
@@ -136,9 +138,13 @@ func (b *ownBroker) testWithoutHashPlugin(t *testing.T) {
 	if err := os.WriteFile(file, []byte(less), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	b.configure(t, "channel_max = 20")
 	restart(t, b.RabbitMQ)
 	s := harness.NewSite(t)
 	s.UseBroker(t, b.RabbitMQ)
+	other := harness.NewSite(t)
+	other.UseBroker(t, b.RabbitMQ)
+	checkSetup(t, other.Settings.With(harness.Settings{"cluster.partitions": "5"}), "channel_max", "20 are allowed, and 21 needed for 5 partitions")
 	instances := []*harness.Instance{s.ServeAs(t, "a"), s.ServeAs(t, "b")}
 	s.AwaitStableOwners(t, []string{"a", "b"}, func() bool { return true })
 	l := workload.Start(t, s.AMQPURL, workload.FewCallers, 1)
@@ -149,5 +155,18 @@ func (b *ownBroker) testWithoutHashPlugin(t *testing.T) {
 			t.Errorf("the log does not say what to do: %s", v.Stderr.String())
 		}
 		v.CheckOneConnection(t)
+	}
+}
+
+// configure adds a line to the broker's settings, which it reads when it starts.
+func (b *ownBroker) configure(t *testing.T, line string) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(b.folder, "rabbitmq.conf"), os.O_APPEND|os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteString(line + "\n")
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -23,6 +23,8 @@ func TestSharedBroker(t *testing.T) {
 	t.Run("permuted_bindings", testSharedBrokerPermutedBindings)
 	t.Run("unbound_queue", testSharedBrokerUnboundQueue)
 	t.Run("permissions", testSharedBrokerPermissions)
+	t.Run("queue_limit", testSharedBrokerQueueLimit)
+	t.Run("queue_kinds", testSharedBrokerQueueKinds)
 }
 
 // Somebody binds the partitions' queues in another order, while callers ask.
