@@ -131,6 +131,8 @@
 //	cluster.TestReply/to_a_name_that_costs_the_connection_is_dropped
 //	cluster/broker.TestFilter
 //	cluster/membership.TestHostilePublisher
+//	cluster/internal/integration.TestDeliveryLimit
+//	cmd/systemtest/faults.TestSharedBroker/queue_kinds
 //	cluster/internal/integration.TestConnections
 //
 // # Design decisions and what they cost
@@ -172,6 +174,9 @@
 //     Why not compute the queue in the client: clients in other languages would need the
 //     same function. Cost: a misrouted request is forwarded once. The broker's list of
 //     bindings is not trusted either: one instance sends probes through the exchange.
+//   - A shared queue that exists is used whatever its kind, and a request that it may drop is
+//     copied. Why not insist on one kind: mirrored and quorum queues survive the loss of a
+//     broker node. Cost: a copy for each request that came back three times.
 //   - While the broker blocks publishing, nothing is decided: missing heartbeats are not
 //     the members' fault then. Cost: a member that dies meanwhile is noticed later.
 //

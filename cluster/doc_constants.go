@@ -22,6 +22,7 @@
 //	cluster.laneReopenAfter = 2 * time.Minute                                RabbitMQ waits 65 s for the leader of a quorum queue
 //	cluster.maxDeathsRead = 8                                                more queues than a message passes through before it comes back
 //	cluster.maxOutage = 6 * time.Second                                      longer than a failover that keeps connections, shorter than a caller's patience
+//	cluster.maxReturns = 3                                                   RabbitMQ 4 drops a request after 20 deliveries; a copy per three lost sessions costs nothing
 //	cluster.maxStampAge = 24 * time.Hour                                     an older stamp is from a wrong clock
 //	cluster.maxUnconfirmed = 31                                              RabbitMQ stops reading from a connection with 32 that a quorum queue has not confirmed
 //	cluster.maxUnsettled = 10 * time.Second                                  partitions move one after another, which takes some seconds in all
@@ -82,6 +83,7 @@
 //	cluster/internal/topology.probeExpiration = time.Minute                  a queue that is not consumed must not fill with probes
 //	cluster/internal/topology.firstProbedID = 1 << 62                        greater than the id of any user
 //	cluster/internal/topology.rebindFailedEvery = 10 * time.Second           a rebind may fail once per second
+//	cluster/internal/topology.ownChannels = 16                               some more than are ever open at the same time
 //	cluster/internal/topology.rebindPause = time.Second                      one attempt per instance and second
 //	cluster/membership.channelCloseTimeout = time.Second                     closing must not delay the next session
 //	cluster/membership.logInterval = time.Minute                             members can cause any number of these log lines
@@ -101,6 +103,7 @@
 //	cluster/membership.requestInterval = time.Second                         a query is repeated if its reply is lost
 //	cluster/ownership.heartbeat = time.Second                                a silent death is noticed within a few of them
 //	cluster/ownership.maxBackoff = 2                                         heartbeats between claims after failures; the partition is not served meanwhile
+//	cluster/ownership.maxStartBackoff = 10                                   heartbeats likewise after consumers that did not start, where claims do not help
 //	cluster/ownership.maxDebounces = 4                                       members that keep coming must not delay the ring for ever
 //	cluster/ownership.suspectHeartbeats = 3                                  heartbeats of the broker; it drops a frozen connection in less
 //	cluster/wait.firstReconnectPause = 250 * time.Millisecond                short enough for a restart that takes a second

@@ -172,8 +172,8 @@ func (r *request) reservedID() (user int64, ok bool) {
 
 // writeTo passes a write to the actors of its user's partition, or forwards it to that
 // partition's queue. queued says that it came by that queue, as a request about this
-// user. A write that did not is spilled if the user's mailbox is full, or if earlier
-// writes of the user were spilled and are still in the queue.
+// user. A write that did not is spilled if the user's mailbox is full, if earlier writes of
+// the user were spilled and are still in the queue, or if it came back often.
 func (r *request) writeTo(number int, w *actor.Write, queued bool) {
 	p := r.from
 	if !queued {
@@ -189,6 +189,12 @@ func (r *request) writeTo(number int, w *actor.Write, queued bool) {
 	}
 	if !queued && p.spilled.has(w.UserID) {
 		r.spill(p, w.UserID, newUser)
+		return
+	}
+	if r.from == nil && cameBackOften(&r.delivery) {
+		if r.mayForward() {
+			r.sendForward(number, newUser, p.spilled.add(w.UserID))
+		}
 		return
 	}
 	stopped := func() {

@@ -70,7 +70,7 @@ type forwarder struct {
 	run    func(*publish.Publisher) (stop context.CancelFunc) // runs a publisher until it is stopped or the session ends
 
 	mu    sync.Mutex // guards the following field
-	lanes []*lane    // by partition; nil: none is needed
+	lanes []*lane    // by partition, the last one of the shared queue; nil: none is needed
 }
 
 // A lane has the forwards to one partition.
@@ -101,7 +101,16 @@ type forward struct {
 }
 
 func newForwarder(open func() (publish.Channel, error), run func(*publish.Publisher) context.CancelFunc, partitions int, sealer seal.Sealer) *forwarder {
-	return &forwarder{sealer: sealer, open: open, run: run, lanes: make([]*lane, partitions)}
+	return &forwarder{sealer: sealer, open: open, run: run, lanes: make([]*lane, partitions+1)}
+}
+
+// queueOf returns the name of a partition's queue. The number after the last partition
+// stands for the shared queue.
+func (f *forwarder) queueOf(partition int) string {
+	if partition == len(f.lanes)-1 {
+		return RequestQueue
+	}
+	return PartitionQueue(partition)
 }
 
 // send publishes a request to the queue of a partition, after all earlier ones to it. When
@@ -157,7 +166,7 @@ func (f *forwarder) lane(partition int) *lane {
 }
 
 func (f *forwarder) newForward(r *request, partition int, newUser, mark int64) *forward {
-	queue := PartitionQueue(partition)
+	queue := f.queueOf(partition)
 	d := &r.delivery
 	span, headers := r.trace.startForward(d, queue)
 	if newUser != 0 {

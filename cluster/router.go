@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
@@ -38,7 +39,9 @@ func (s *session) receive(ctx context.Context, consumer *consume.Consumer, from 
 // partition's actors, in order. A request from the shared queue goes to the actors as
 // well if this instance serves the user's partition. Otherwise a read is carried out
 // here, since the database contains all writes that were replied to, and a write is
-// forwarded.
+// forwarded. A request that the shared queue may drop when it comes back again is copied
+// instead: a write to its partition's queue, which has no such limit, and anything else to
+// the end of the shared queue.
 func (r *request) route() {
 	defer r.recoverPanic()
 	s, d := r.session, &r.delivery
@@ -66,6 +69,8 @@ func (r *request) route() {
 	parsed, refusal := actor.Parse(operation, d.Body, r.requestID(), s.o.Limits)
 	r.trace.routed(r.received)
 	switch {
+	case r.from == nil && cameBackOften(d) && (parsed.Write == nil || parsed.Write.Refusal() != nil):
+		r.forward(s.o.Partitions, 0) // to the end of the shared queue
 	case refusal != nil:
 		r.spawn(func() { r.reply(actor.ErrorReply(refusal)) })
 	case parsed.Get != nil:
@@ -96,6 +101,21 @@ func (r *request) requestID() actor.RequestID {
 		}
 	}
 	return actor.RequestIDOf(d.MessageId, d.ReplyTo, d.CorrelationId)
+}
+
+// maxReturns is how often a quorum queue may deliver a request of the shared queue again
+// until the request is copied. RabbitMQ 4 drops it after 20 times unless the queue or a
+// policy has another limit.
+const maxReturns = 3
+
+// cameBackOften reports whether a request must be copied, because the broker may drop it
+// when it comes back a few times more. Classic queues do not count.
+func cameBackOften(d *amqp.Delivery) bool {
+	if !d.Redelivered { // a client may have made the header
+		return false
+	}
+	returns, _ := d.Headers["x-delivery-count"].(int64)
+	return returns >= maxReturns
 }
 
 // checkRouting reports a direct request that the exchange has put into the wrong

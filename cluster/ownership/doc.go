@@ -111,7 +111,7 @@
 //	owned         not ours, and the new owner asks for it   handing over  HandOver
 //	owned         not ours, draining, no member asks        handing over  HandOver (release)
 //	handing over  handed over                               idle          grant to the new owner
-//	with a lease  lost, or the table has a later epoch      waiting       Abandon; Claim if still ours
+//	with a lease  lost, or the table has a later epoch      waiting       Abandon; Claim after a delay if still ours
 //	with a lease  lost, and no longer ours                  idle          Abandon, Release
 //	any           the connection is lost                    idle          Abandon if there is a lease
 //

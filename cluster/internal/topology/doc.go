@@ -6,7 +6,9 @@
 //   - Declaring is idempotent. Any number of instances may declare at the same time:
 //     what exists stays as it is, and the partition queues keep the order of their
 //     bindings, on which the consistent-hash exchange depends.
-//   - The shared queue is declared just as earlier versions of the service declared it.
+//   - The shared queue is declared just as earlier versions of the service declared it. One
+//     that exists is used as it is.
+//   - What only the broker's operator can mend is a [SetupError], which says what is needed.
 //   - A broker without the plugin for the consistent-hash exchange is enough: then
 //     requests come by the shared queue alone.
 //   - Queues whose node is down are left out, and cost the others nothing.

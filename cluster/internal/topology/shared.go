@@ -69,6 +69,8 @@ func (t *Topology) checkSharedKind() error {
 	for _, kind := range []string{Classic, Quorum, stream} {
 		is, err := t.isOfKind(RequestQueue, kind)
 		switch {
+		case isDown(err):
+			return nil
 		case err != nil:
 			return asSetupError(err)
 		case !is:
