@@ -287,6 +287,7 @@ type fakeStore struct {
 	list     func(*actor.Page) ([]actor.User, int64, error)
 	commit   func(partition.Lease, []*actor.Write) ([]actor.Outcome, error)
 	takeOver func([]partition.Lease) ([]partition.Lease, []actor.PendingNotification, error)
+	ping     func() error
 
 	mu        sync.Mutex // guards the following fields
 	reserved  []int64    // ids of new users
@@ -375,7 +376,13 @@ func (s *fakeStore) TryRebind(context.Context, time.Duration, func(context.Conte
 	return false, nil
 }
 
-func (s *fakeStore) Ping(context.Context) error                           { return nil }
+func (s *fakeStore) Ping(context.Context) error {
+	if s.ping != nil {
+		return s.ping()
+	}
+	return nil
+}
+
 func (s *fakeStore) WatchForeignWrites(ctx context.Context, _ func(bool)) { <-ctx.Done() }
 func (s *fakeStore) RoundTrips() int64                                    { return 0 }
 

@@ -67,7 +67,9 @@ type NotificationStore interface {
 
 // A HealthStore tells how the database is, and ends its use.
 type HealthStore interface {
-	// Ping returns an error unless the database can be read and written.
+	// Ping returns an error unless the database can be read and written, also over a new
+	// connection. If only new connections cannot be made, the error is a
+	// wait.ErrNoNewConnection.
 	Ping(ctx context.Context) error
 
 	// WatchForeignWrites calls trust until ctx is done: with false while another program
@@ -90,10 +92,12 @@ const maxUnsettled = 10 * time.Second
 type Instance struct {
 	o        Options
 	started  time.Time
-	serving  atomic.Bool // requests are being received
-	stopping atomic.Bool // Run is about to return; it drains first
-	served   atomic.Bool // requests have been received
-	stored   atomic.Bool // the last ping of the database succeeded
+	serving  atomic.Bool            // requests are being received
+	stopping atomic.Bool            // Run is about to return; it drains first
+	served   atomic.Bool            // requests have been received
+	stored   atomic.Bool            // the database can be used, perhaps only over connections that are open
+	refused  atomic.Bool            // it accepts no new connection
+	trouble  atomic.Pointer[string] // the error of the last ping that failed; nil: none has
 	metrics  *metrics.Metrics
 	traffic  metrics.Traffic
 
@@ -123,7 +127,9 @@ func (i *Instance) Ready() error {
 	case !i.serving.Load():
 		return errors.New("not serving: connecting to RabbitMQ, or waiting for partitions")
 	case !i.stored.Load():
-		return errors.New("the database is out of reach")
+		return i.notStored("the database is out of reach")
+	case i.refused.Load():
+		return i.notStored("the database accepts no new connection, and requests use those that are open")
 	case !i.hasArrived():
 		return errors.New("waiting for partitions that are to be this instance's")
 	case i.unsettledFor() > maxUnsettled:

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/topology"
@@ -55,6 +57,100 @@ func TestReady(t *testing.T) {
 		}
 		i.stopping.Store(true)
 		want("asked to end")
+	})
+}
+
+// TestDatabaseHealth: an instance that cannot make new connections to the database is not
+// ready, ends as if the database were out of reach, and serves until then.
+func TestDatabaseHealth(t *testing.T) {
+	errRefused := fmt.Errorf("%w: too many clients", wait.ErrNoNewConnection)
+	watch := func(t *testing.T, insist bool, pings func(since time.Duration) error, check func(*Instance, *testSession, *fakeStore)) (ended time.Duration, err error) {
+		synctest.Test(t, func(t *testing.T) {
+			begun := time.Now()
+			store := &fakeStore{ping: func() error { return pings(time.Since(begun)) }}
+			s := newTestSession(t, store)
+			defer s.end()
+			i := New(Options{Partitions: testPartitions, Store: store, Insist: insist, Log: zap.NewNop()})
+			i.serving.Store(true)
+			i.session.Store(s.session)
+			s.session.arrived.Store(true)
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				err = i.watchDatabase(ctx)
+				ended = time.Since(begun)
+			}()
+			check(i, s, store)
+			cancel()
+			<-done
+		})
+		return ended, err
+	}
+	at := func(from, to time.Duration, err error) func(time.Duration) error {
+		return func(since time.Duration) error {
+			if since < from || since > to {
+				return nil
+			}
+			return err
+		}
+	}
+	const never = 100 * time.Hour
+
+	t.Run("refused_for_a_moment", func(t *testing.T) {
+		_, err := watch(t, false, at(5*time.Second, 7*time.Second, errRefused), func(i *Instance, _ *testSession, _ *fakeStore) {
+			time.Sleep(6500 * time.Millisecond)
+			if ready := i.Ready(); ready == nil || !strings.Contains(ready.Error(), "no new connection") || !strings.Contains(ready.Error(), "too many clients") {
+				t.Errorf("while it is refused: %v", ready)
+			}
+			time.Sleep(2 * time.Second)
+			if ready := i.Ready(); ready != nil {
+				t.Errorf("after that: %v", ready)
+			}
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+
+	t.Run("refused_for_long", func(t *testing.T) {
+		for insist, limit := range map[bool]time.Duration{false: 10 * time.Second, true: 6 * time.Minute} {
+			ended, err := watch(t, insist, at(5*time.Second, never, errRefused), func(i *Instance, s *testSession, store *fakeStore) {
+				time.Sleep(limit)
+				if s.session.ctx.Err() != nil || store.aborted {
+					t.Error("it has not gone on")
+				}
+				if i.Ready() == nil || i.stored.Load() {
+					t.Error("it counts as reachable")
+				}
+			})
+			if !errors.Is(err, wait.ErrUnreachable) || ended < 5*time.Second+refusedFor || ended > limit-time.Second {
+				t.Errorf("insist = %v: %v after %v", insist, err, ended)
+			}
+		}
+	})
+
+	t.Run("refused_and_then_lost", func(t *testing.T) {
+		pings := func(since time.Duration) error {
+			if since > 20*time.Second {
+				return errDown
+			}
+			return at(5*time.Second, never, errRefused)(since)
+		}
+		watch(t, true, pings, func(i *Instance, s *testSession, _ *fakeStore) {
+			time.Sleep(20*time.Second + maxOutage)
+			if s.session.ctx.Err() != nil {
+				t.Error("the session has ended too early")
+			}
+			time.Sleep(2 * 5 * time.Second)
+			if !errors.Is(context.Cause(s.session.ctx), errOutage) {
+				t.Errorf("the session goes on: %v", context.Cause(s.session.ctx))
+			}
+			if ready := i.Ready(); ready == nil || ready.Error() != "the database is out of reach: down" {
+				t.Errorf("it is ready: %v", ready)
+			}
+		})
 	})
 }
 

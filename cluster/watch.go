@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/throttle"
 	"github.com/glotpod/ident/cluster/wait"
 )
 
@@ -22,6 +24,13 @@ const (
 	// its partitions to members that can reach it.
 	maxOutage = 6 * time.Second
 
+	// refusedFor is how long the database must refuse new connections until it counts as
+	// out of reach.
+	refusedFor = 3 * time.Second
+
+	// unreachableLogInterval is the minimum time between two log lines about one outage.
+	unreachableLogInterval = 30 * time.Second
+
 	// measureEvery is how often an instance measures its load and checks its state.
 	measureEvery = time.Second
 )
@@ -31,29 +40,32 @@ var errOutage = fmt.Errorf("the database has been out of reach for more than %v"
 // watchDatabase pings the database until ctx is done. If the database is out of reach for
 // longer than the options allow, watchDatabase returns a wait.ErrUnreachable. During a short
 // outage, reads fail and writes wait. A longer one ends the session, so that members that
-// reach the database can claim its partitions.
+// reach the database can claim its partitions. A session goes on while the database only
+// refuses new connections: other members are likely to be refused too.
 func (i *Instance) watchDatabase(ctx context.Context) error {
 	retrier := wait.Retrier{Insist: i.o.Insist}
 	ticker := time.NewTicker(pingEvery)
 	defer ticker.Stop()
 	for {
-		begun := time.Now()
+		since := time.Now() // when the database was last in reach
+		log := throttle.New(i.o.Log, zap.WarnLevel, "database out of reach", unreachableLogInterval)
 		err := retrier.Retry(ctx, func(err error) {
-			i.stored.Store(false)
-			i.o.Log.Warn("database out of reach", zap.Error(err))
-			if s := i.session.Load(); s != nil && time.Since(begun) > maxOutage {
+			log.Log(1, zap.Error(err))
+			if i.stored.Load() {
+				since = time.Now()
+			} else if s := i.session.Load(); s != nil && time.Since(since) > maxOutage {
 				s.fail(errOutage)
 			}
-		}, i.ping)
+		}, i.checkDatabase)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
-			i.stored.Store(false)
-			i.o.Store.Abort()
+			if !i.stored.Swap(false) {
+				i.o.Store.Abort()
+			}
 			return err
 		}
-		i.stored.Store(true)
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -62,10 +74,41 @@ func (i *Instance) watchDatabase(ctx context.Context) error {
 	}
 }
 
+// checkDatabase finds out whether the database can be reached. That it has no room for a new
+// connection may be over in a moment, and counts only if it lasts.
+func (i *Instance) checkDatabase(ctx context.Context) error {
+	for begun := time.Now(); ; {
+		err := i.ping(ctx)
+		if !errors.Is(err, wait.ErrNoNewConnection) || time.Since(begun) >= refusedFor || wait.For(ctx, pingEvery) != nil {
+			return err
+		}
+	}
+}
+
+// ping pings the database and notes the result.
 func (i *Instance) ping(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	limited, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	return i.o.Store.Ping(ctx)
+	err := i.o.Store.Ping(limited)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	refused := errors.Is(err, wait.ErrNoNewConnection)
+	if err != nil {
+		reason := err.Error()
+		i.trouble.Store(&reason)
+	}
+	i.refused.Store(refused)
+	i.stored.Store(err == nil || refused)
+	return err
+}
+
+// notStored returns what the last failed ping has found, as an error that begins with text.
+func (i *Instance) notStored(text string) error {
+	if reason := i.trouble.Load(); reason != nil {
+		text += ": " + *reason
+	}
+	return errors.New(text)
 }
 
 // watchSettled checks until ctx is done whether the instance serves the partitions that it

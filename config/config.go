@@ -35,6 +35,7 @@ type Postgres struct {
 	Database       string // never empty
 	User           string // never empty
 	Password       Secret // "" for none
+	PasswordFile   string // that Password was read from, or ""
 	SSLMode        string // as in libpq: disable, allow, prefer, require, verify-ca, verify-full
 	SSLRootCert    string // a PEM file, "system" for the system's certificates, or ""
 	MaxConnections int    // of this instance; 2 to 1000
@@ -47,6 +48,7 @@ type AMQP struct {
 	Port          int // 1 to 65535
 	Login         string
 	Password      Secret
+	PasswordFile  string // that Password was read from, or ""
 	LoginMethod   string // LoginAMQPlain, LoginPlain or LoginExternal
 	Insist        bool   // retry for some time when a connection fails or is lost
 	VHost         string // never empty

@@ -180,16 +180,15 @@ func short(d time.Duration) string {
 const fileSuffix = "_file"
 
 // fileOf is the path of a file with a secret. The secret's setting has the same name
-// without fileSuffix. fileOf has no field: loader.openSecretFiles replaces the path by
-// the secret.
-type fileOf struct{}
+// without fileSuffix. loader.openSecretFiles puts the secret into the field of that setting.
+type fileOf struct{ into *string }
 
 func (f fileOf) String() string { return "the path of a file" }
 
 func (f fileOf) parse(s string) any { return s }
 
-func (f fileOf) put(value any) error {
-	_, err := plainText(value)
+func (f fileOf) put(value any) (err error) {
+	*f.into, err = plainText(value)
 	return err
 }
 

@@ -25,6 +25,38 @@ func trimSecret(text string) string {
 	return text
 }
 
+// ReadPassword returns the password for a new connection. If it is in a file, ReadPassword
+// reads that again. While the file is being replaced, it may be missing or empty.
+func (p Postgres) ReadPassword() (string, error) {
+	return readAgain("database.postgres.password", p.PasswordFile, p.Password)
+}
+
+// ReadPassword returns the password for a new connection. If it is in a file, ReadPassword
+// reads that again. While the file is being replaced, it may be missing or empty.
+func (a AMQP) ReadPassword() (string, error) {
+	return readAgain("amqp.password", a.PasswordFile, a.Password)
+}
+
+// readAgain returns the secret in file, or first, which is the one of the start, if the
+// setting called name had no file. The error is no [*Error]: the settings may be right.
+func readAgain(name, file string, first Secret) (string, error) {
+	if file == "" {
+		return first.Reveal(), nil
+	}
+	content, err := readSmall(file)
+	if err != nil {
+		return "", fmt.Errorf("%s: cannot read %s: %w", name+fileSuffix, file, err)
+	}
+	text := trimSecret(content)
+	if text == "" && first.Reveal() != "" {
+		return "", fmt.Errorf("%s: %s is empty", name+fileSuffix, file)
+	}
+	if _, err := plainText(text); err != nil {
+		return "", fmt.Errorf("%s: %s %w", name+fileSuffix, file, err)
+	}
+	return text, nil
+}
+
 // secret is a hidden string.
 type secret struct{ into *Secret }
 

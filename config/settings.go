@@ -40,7 +40,7 @@ func (c *Config) databaseSettings() []setting {
 	return []setting{
 		{name: "database.encryption_key", required: true, kind: keyList{&db.EncryptionKeys},
 			help: "The Fernet key that encrypts access tokens in the database: 32 bytes in base64, base64url or base32, as `glotpod-ident keygen` prints it. In a list, the first key encrypts and all keys decrypt. A key that is not exact base64, and that Python's Fernet accepts, is used with a warning in the log."},
-		{name: "database.encryption_key_file", kind: fileOf{},
+		{name: "database.encryption_key_file", kind: fileOf{new(string)},
 			help: "A file with the key, instead of `database.encryption_key`. It may have several keys, one per line."},
 		{name: "database.postgres.host", initial: "localhost", kind: filled(&pg.Host),
 			help: "The host name or address of Postgres, or the directory of its Unix socket."},
@@ -52,15 +52,15 @@ func (c *Config) databaseSettings() []setting {
 			help: "The Postgres user. It must own the tables and may create tables: `migrate` and the running instances both create and drop some."},
 		{name: "database.postgres.password", kind: secret{&pg.Password},
 			help: "The password of that user."},
-		{name: "database.postgres.password_file", kind: fileOf{},
-			help: "A file with the password, instead of `database.postgres.password`."},
+		{name: "database.postgres.password_file", kind: fileOf{&pg.PasswordFile},
+			help: "A file with the password, instead of `database.postgres.password`. It is read for each new connection."},
 		{name: "database.postgres.sslmode", initial: "prefer",
 			kind: oneOf(&pg.SSLMode, "disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
 			help: "Whether the connection to Postgres is encrypted and the certificate is verified, as in libpq."},
 		{name: "database.postgres.sslrootcert", kind: anyText(&pg.SSLRootCert),
 			help: "A PEM file with the CA certificates that verify Postgres, or `system` for the system's certificates."},
 		{name: "database.postgres.max_connections", initial: "10", kind: number{&pg.MaxConnections, 2, 1000},
-			help: "The maximum number of connections to Postgres that this instance opens."},
+			help: "The maximum number of connections to Postgres that this instance opens. One of them checks the database; from 4 on, one listens for writes of other programs; from 5 on, one is only for claiming and handing over partitions. All others are for requests, a quarter of them also for `list`."},
 	}
 }
 
@@ -77,8 +77,8 @@ func (c *Config) amqpSettings() []setting {
 			help: "The RabbitMQ user."},
 		{name: "amqp.password", initial: "guest", kind: secret{&mq.Password},
 			help: "The password of that user."},
-		{name: "amqp.password_file", kind: fileOf{},
-			help: "A file with the password, instead of `amqp.password`."},
+		{name: "amqp.password_file", kind: fileOf{&mq.PasswordFile},
+			help: "A file with the password, instead of `amqp.password`. It is read for each new connection."},
 		{name: "amqp.login_method", initial: LoginAMQPlain,
 			kind: oneOf(&mq.LoginMethod, LoginAMQPlain, LoginPlain, LoginExternal),
 			help: "How to log in. `EXTERNAL` uses the client certificate and needs `amqp.ssl` and `amqp.ssl_cert`."},

@@ -86,7 +86,7 @@ const rebindLock = 0x6964656e78
 func (s *Store) TryRebind(ctx context.Context, minAge time.Duration, rebind func(ctx context.Context) error) (done bool, err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return false, fmt.Errorf("reaching the database: %w", err)
+		return false, err
 	}
 	defer conn.Release()
 	unlock, err := postgres.TryLock(ctx, conn.Conn(), rebindLock, s.log)

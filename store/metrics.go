@@ -41,9 +41,9 @@ func newMetrics() *metrics {
 	m.misses = m.counter("commit_misses_total", "Transactions in one round trip that found other users than the cached ones, wrote nothing, and were repeated in two.")
 	m.failures = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: metricPrefix + "commit_failures_total",
-		Help: "Transactions of writes that were not committed, by reason: another transaction was in the way (contended), the database returned an error (failed), or the connection was lost (unknown: the transaction may have been committed, which the next attempt finds out).",
+		Help: "Transactions of writes that were not committed, by reason: another transaction was in the way (contended), the database returned an error (failed), there was no connection (unsent), or the connection was lost (unknown: the transaction may have been committed, which the next attempt finds out).",
 	}, []string{"reason"})
-	for _, class := range []postgres.Class{postgres.Contended, postgres.Failed, postgres.Unknown} {
+	for _, class := range []postgres.Class{postgres.Contended, postgres.Failed, postgres.Unknown, postgres.Unsent} {
 		m.failures.WithLabelValues(class.String())
 	}
 	m.failed = m.counter("writes_failed_total", "Writes that failed. The log says why.")

@@ -40,10 +40,13 @@ func (s *Store) PrepareConnections(ctx context.Context) {
 }
 
 func (s *Store) prepareConnections(ctx context.Context) error {
+	if err := s.leases.PrepareReserved(ctx); err != nil {
+		return fmt.Errorf("planning statements: %w", err)
+	}
 	for range min(maxPrepared, s.pool.Config().MaxConns) {
 		conn, err := s.pool.Acquire(ctx)
 		if err != nil {
-			return fmt.Errorf("reaching the database: %w", err)
+			return err
 		}
 		defer conn.Release() // at the end, so that each is another connection
 		for _, prepare := range []func(context.Context, *pgx.Conn) error{s.leases.Prepare, prepareReads, s.committer.Prepare} {

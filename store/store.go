@@ -38,8 +38,12 @@ type Options struct {
 	Password       string
 	SSLMode        string // as in libpq
 	SSLRootCert    string // a file; "" means the system's certificates
-	MaxConnections int    // at least 2; WatchForeignWrites needs 4
+	MaxConnections int    // at least 2; WatchForeignWrites needs 4, and a connection for leases 5
 	Name           string // of this instance, shown in pg_stat_activity
+
+	// ReadPassword, if not nil, returns the password for each new connection. Password is
+	// that of the start.
+	ReadPassword func() (string, error)
 
 	Keyring *Keyring
 
@@ -194,28 +198,38 @@ func (s *Store) NewUserID(ctx context.Context) (int64, error) {
 // PoolConfig returns the options for connecting with pgx.
 func PoolConfig(o Options) (*pgxpool.Config, error) { return o.settings().PoolConfig() }
 
-// settings returns the settings of the pool. MaxConnections includes one connection for Ping
-// and one for WatchForeignWrites that are not in the pool.
+// settings returns the settings of the pool. MaxConnections includes connections that are
+// not in the pool: for Ping, for WatchForeignWrites, and for leases.
 func (o Options) settings() postgres.Settings {
 	s := postgres.Settings{
 		Host: o.Host, Port: o.Port, Database: o.Database, User: o.User, Password: o.Password,
 		SSLMode: o.SSLMode, SSLRootCert: o.SSLRootCert,
 		ApplicationName: "glotpod.ident/" + o.Name,
 		MaxConnections:  o.MaxConnections - 1, // for Ping
+		ReadPassword:    o.ReadPassword,
+		Reserve:         o.MaxConnections >= minReserving,
 	}
 	if o.watchesForeignWrites() {
 		s.MaxConnections-- // for WatchForeignWrites
 	}
+	if s.Reserve {
+		s.MaxConnections--
+	}
 	return s
 }
+
+// minReserving is the number of connections from which on one is reserved for leases. With
+// fewer, only two would be left for all other work, or one.
+const minReserving = 5
 
 // watchesForeignWrites reports whether there is a connection for WatchForeignWrites: not if
 // only one would be left for all other work.
 func (o Options) watchesForeignWrites() bool { return o.MaxConnections >= 4 }
 
-// Ping returns an error unless the database answers and accepts writes. It uses its own
-// connection, so that load on the others does not delay it. One goroutine at a time may
-// call Ping.
+// Ping returns an error unless the database answers and accepts writes, a new connection can
+// be made, and there is one for reads and writes. If only new ones cannot be made, the error
+// is a [wait.ErrNoNewConnection]. Ping uses its own connection, so that load on the others
+// does not delay it by more than a second. One goroutine at a time may call Ping.
 func (s *Store) Ping(ctx context.Context) error { return s.pool.Ping(ctx) }
 
 // RoundTrips returns the number of round trips to the database since Open. Opening and
@@ -237,7 +251,7 @@ func (s *Store) Close() {
 
 // IsUnreachable reports whether an error means that the database is unreachable or that the
 // connection was lost.
-func IsUnreachable(err error) bool { return postgres.Classify(err) == postgres.Unknown }
+func IsUnreachable(err error) bool { return postgres.IsUnreachable(err) }
 
 // Find implements [actor.Store].
 func (s *Store) Find(ctx context.Context, keys *actor.Lookup) (*actor.User, error) {

@@ -40,6 +40,13 @@ type dial struct {
 
 func (d *dial) run(ctx context.Context) (*amqp.Connection, error) {
 	d.stage = Preparing
+	if d.options.ReadPassword != nil && d.options.LoginMethod != External {
+		password, err := d.options.ReadPassword()
+		if err != nil {
+			return nil, err
+		}
+		d.options.Password = password
+	}
 	if err := d.options.check(); err != nil {
 		return nil, err
 	}

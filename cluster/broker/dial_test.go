@@ -31,6 +31,7 @@ func works(t *testing.T, conn *amqp.Connection) {
 
 func TestDial(t *testing.T) {
 	t.Run("password", testDialPassword)
+	t.Run("files", testDialFiles)
 	t.Run("refused", testDialRefused)
 	t.Run("wrong_options", testDialWrongOptions)
 	t.Run("no_broker", testDialNoBroker)
@@ -113,7 +114,6 @@ func testDialWrongOptions(t *testing.T) {
 		"virtual host": func(o *Options) { o.VHost = strings.Repeat("x", 256) },
 		"heartbeat":    func(o *Options) { o.Heartbeat = 999 * time.Millisecond },
 		"body limit":   func(o *Options) { o.MaxBody = -1 },
-		"certificate":  func(o *Options) { o.TLS = func() (*tls.Config, error) { return nil, errors.New("no such file") } },
 		"no verification": func(o *Options) {
 			o.TLS = func() (*tls.Config, error) { return &tls.Config{InsecureSkipVerify: true}, nil }
 		},
@@ -127,6 +127,32 @@ func testDialWrongOptions(t *testing.T) {
 			}
 		})
 	}
+}
+
+// testDialFiles: files with a password or certificates are read for each dial. While one is
+// being replaced, the dial fails, and nobody has refused anything.
+func testDialFiles(t *testing.T) {
+	o := optionsFor(testservers.RabbitMQ(t))
+	password, missing := "", errors.New("no such file")
+	o.ReadPassword = func() (string, error) { return password, missing }
+	refused := func(want bool) {
+		t.Helper()
+		_, err := Dial(testContext(t), o)
+		if dialErr, ok := errors.AsType[*DialError](err); !ok || (dialErr.Stage == Preparing) == want || Refused(err) != want {
+			t.Errorf("error %v, refused: %v", err, Refused(err))
+		}
+	}
+	refused(false)
+	password, missing = "old", nil
+	refused(true)
+	password = o.Password
+	conn, err := Dial(testContext(t), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	o.TLS = func() (*tls.Config, error) { return nil, errors.New("no such file") }
+	refused(false)
 }
 
 func testDialNoBroker(t *testing.T) {

@@ -27,6 +27,10 @@ type Options struct {
 	Login       string // not used with External
 	Password    string // not used with External
 
+	// ReadPassword, if not nil, is called for each dial and returns the password to use
+	// instead of Password.
+	ReadPassword func() (string, error)
+
 	// TLS returns the TLS configuration. It is called for each dial, so that renewed
 	// certificates are used. If TLS is nil or returns nil, the connection is plain TCP.
 	// Dial sets an empty ServerName to Host, and accepts neither InsecureSkipVerify nor
@@ -97,7 +101,7 @@ func (o Options) tlsConfig() (*tls.Config, error) {
 	}
 	given, err := o.TLS()
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errOptions, err)
+		return nil, err
 	}
 	if given == nil {
 		return nil, nil

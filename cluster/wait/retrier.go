@@ -11,6 +11,10 @@ import (
 // the program accepts.
 var ErrUnreachable = errors.New("out of reach")
 
+// ErrNoNewConnection means that PostgreSQL accepts no new connection, while those that are
+// open can be used.
+var ErrNoNewConnection = errors.New("no new connection is possible")
+
 const (
 	// The pauses between attempts to reach RabbitMQ or PostgreSQL.
 	firstReconnectPause   = 250 * time.Millisecond

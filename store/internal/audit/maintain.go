@@ -63,7 +63,7 @@ func (m *Maintainer) Days() *Days { return m.days.Load() }
 func (m *Maintainer) Maintain(ctx context.Context) (err error) {
 	conn, err := m.pool.Acquire(ctx)
 	if err != nil {
-		return fmt.Errorf("reaching the database: %w", err)
+		return err
 	}
 	defer conn.Release()
 	defer func() { err = errors.Join(err, m.countDays(ctx, conn.Conn())) }()
@@ -97,7 +97,7 @@ func (m *Maintainer) runTasks(ctx context.Context, conn *pgx.Conn, due []task) e
 		switch class := postgres.Classify(err); {
 		case class == postgres.Contended, postgres.IsTimedOut(err):
 			blocked = t.kind
-		case class == postgres.Unknown:
+		case postgres.IsUnreachable(err):
 			return errors.Join(failed...)
 		}
 	}

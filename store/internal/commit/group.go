@@ -106,6 +106,8 @@ func resultOf(class postgres.Class) commitstate.Result {
 		return commitstate.Contended
 	case postgres.Unknown:
 		return commitstate.OutcomeLost
+	case postgres.Unsent:
+		return commitstate.Unsent
 	default:
 		return commitstate.Failed
 	}
@@ -122,6 +124,8 @@ func (c *Committer) logAttempt(group []*pending, onCached bool, class postgres.C
 	switch {
 	case class == postgres.Unknown:
 		message = "database unreachable, trying again"
+	case class == postgres.Unsent:
+		message = "no database connection, trying again"
 	case class == postgres.Failed && onCached:
 		message = "commit on cached users failed, reading the users"
 	case class == postgres.Failed && len(group) == 1 && writes > 1:

@@ -93,6 +93,9 @@ const (
 	// attempt may have been committed.
 	OutcomeLost
 
+	// Unsent: there was no connection for the attempt, so it was not made.
+	Unsent
+
 	// Abandoned: there was no attempt. The caller's context is done, or the store closes.
 	Abandoned
 
@@ -131,8 +134,10 @@ type Progress struct {
 	MaxInAttempt int       // how many of its writes may be in the next attempt; less than all after a failure
 	UnknownSince time.Time // when the latest attempt of unknown outcome ended
 	BlockedSince time.Time // when the pending write was first postponed; zero means never
+	UnsentSince  time.Time // when the first of the latest attempts without a connection ended; zero: the latest one had one
 
-	// Patience is how long a pending write is attempted that other transactions block.
+	// Patience is how long a pending write is attempted that other transactions block, or
+	// for which there is no connection.
 	// It is also how long a pending write that fails is attempted again after an
 	// attempt of unknown outcome: by then the server has given that attempt up. It does
 	// not change.
@@ -174,6 +179,9 @@ var transitions = [...]transition{
 	{Contended, patienceIsOver, Completed, GiveUpBusy},
 	{Contended, nil, MustRead, Postpone},
 
+	{Unsent, isUnsentForTooLong, Completed, GiveUp},
+	{Unsent, nil, sameState, RetryLater},
+
 	{OutcomeLost, isInGroupWithoutWrites, MustRead, CommitAlone},
 	{OutcomeLost, isInGroup, OutcomeUnknown, CommitAlone},
 	{OutcomeLost, hadNoWrites, MustRead, RetryLater},
@@ -197,6 +205,12 @@ func patienceIsOver(p Progress, e Event) bool {
 	return !p.BlockedSince.IsZero() && e.Now.Sub(p.BlockedSince) > p.Patience && !mayStillCommit(p, e)
 }
 
+// isUnsentForTooLong reports whether there has been no connection for too long. A pending
+// write whose outcome is unknown waits on, because only an attempt tells the outcome.
+func isUnsentForTooLong(p Progress, e Event) bool {
+	return p.State != OutcomeUnknown && !p.UnsentSince.IsZero() && e.Now.Sub(p.UnsentSince) > p.Patience
+}
+
 // After returns the progress after an event, and what the store does next.
 func (p Progress) After(e Event) (Progress, Action) {
 	t := p.transition(e)
@@ -205,6 +219,11 @@ func (p Progress) After(e Event) (Progress, Action) {
 	}
 	if t.to == OutcomeUnknown {
 		p.UnknownSince = e.Now
+	}
+	if e.Result != Unsent {
+		p.UnsentSince = time.Time{}
+	} else if p.UnsentSince.IsZero() {
+		p.UnsentSince = e.Now
 	}
 	if t.then == Postpone && p.BlockedSince.IsZero() {
 		p.BlockedSince = e.Now

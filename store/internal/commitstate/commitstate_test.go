@@ -18,6 +18,7 @@ func TestTransitions(t *testing.T) {
 		return Progress{State: OutcomeUnknown, MaxInAttempt: 8, UnknownSince: ago(since), Patience: DefaultPatience}
 	}
 	blocked := func(p Progress, since time.Duration) Progress { p.BlockedSince = ago(since); return p }
+	unsent := func(p Progress, since time.Duration) Progress { p.UnsentSince = ago(since); return p }
 	with := func(p Progress, s State) Progress { p.State = s; return p }
 	most := func(p Progress, n int) Progress { p.MaxInAttempt = n; return p }
 	cached := with(mustRead, Cached)
@@ -62,6 +63,13 @@ func TestTransitions(t *testing.T) {
 		{"contended/alone, patience is over", blocked(mustRead, late), Event{Result: Contended, InAttempt: 1, Alone: true}, with(blocked(mustRead, late), Completed), GiveUpBusy},
 		{"contended/alone, earlier attempt may commit", blocked(unknown(soon), late), Event{Result: Contended, InAttempt: 1, Alone: true}, blocked(unknown(soon), late), Postpone},
 
+		{"unsent/first", cached, Event{Result: Unsent, InAttempt: 8, OnCached: true}, unsent(cached, 0), RetryLater},
+		{"unsent/alone, outcome unknown", unknown(soon), Event{Result: Unsent, InAttempt: 1, Alone: true}, unsent(unknown(soon), 0), RetryLater},
+		{"unsent/patience lasts", unsent(mustRead, DefaultPatience), Event{Result: Unsent}, unsent(mustRead, DefaultPatience), RetryLater},
+		{"unsent/patience is over", unsent(mustRead, late), Event{Result: Unsent}, with(unsent(mustRead, late), Completed), GiveUp},
+		{"unsent/patience is over, outcome unknown", unsent(unknown(late), late), Event{Result: Unsent}, unsent(unknown(late), late), RetryLater},
+		{"unsent/sent then", unsent(mustRead, soon), Event{Result: LeftOut}, mustRead, Retry},
+
 		{"outcome lost/on cached", cached, Event{Result: OutcomeLost, InAttempt: 1, OnCached: true, Alone: true}, unknown(0), RetryLater},
 		{"outcome lost/in a group", cached, Event{Result: OutcomeLost, InAttempt: 8, OnCached: true}, most(unknown(0), 4), CommitAlone},
 		{"outcome lost/in a group, not in the attempt", cached, Event{Result: OutcomeLost, OnCached: true}, mustRead, CommitAlone},
@@ -95,7 +103,10 @@ func all(yield func(Progress, Event)) {
 				for result := range results {
 					for _, inAttempt := range []int{0, 1, 2, 3, 10} {
 						for _, flags := range [][2]bool{{false, false}, {false, true}, {true, false}, {true, true}} {
-							yield(Progress{s, 10, unknownSince, blockedSince, DefaultPatience}, Event{Result(result), now, inAttempt, flags[0], flags[1]})
+							e := Event{Result(result), now, inAttempt, flags[0], flags[1]}
+							for _, unsentSince := range []time.Time{{}, ago(DefaultPatience), ago(DefaultPatience + 1)} {
+								yield(Progress{s, 10, unknownSince, blockedSince, unsentSince, DefaultPatience}, e)
+							}
 						}
 					}
 				}
@@ -120,6 +131,9 @@ func TestInvariants(t *testing.T) {
 		}
 		if (action == GiveUp || action == GiveUpBusy) && mayStillCommit(p, e) {
 			wrong("given up, and an earlier attempt may commit")
+		}
+		if e.Result == Unsent && after != p && p.UnsentSince == after.UnsentSince && action != GiveUp {
+			wrong("an attempt that was not made has changed something")
 		}
 		if after.MaxInAttempt < 1 || after.MaxInAttempt > p.MaxInAttempt {
 			wrong("size of the next attempt")

@@ -76,9 +76,9 @@ func (w *Watcher) Watch(ctx context.Context, changed func(bool)) {
 
 // listen watches over one connection. It reports whether it has listened.
 func (w *Watcher) listen(ctx context.Context, t *trust) (listened bool, err error) {
-	conn, err := pgx.ConnectConfig(ctx, w.pool.Config().ConnConfig)
+	conn, err := w.pool.Connect(ctx)
 	if err != nil {
-		return false, fmt.Errorf("reaching the database: %w", err)
+		return false, err
 	}
 	defer func() {
 		t.lost()

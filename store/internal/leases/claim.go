@@ -64,7 +64,7 @@ type claimTx struct {
 // is done.
 func (c *claimTx) run(ctx context.Context) error {
 	for {
-		err := c.table.pool.Transact(ctx, c.try)
+		err := c.table.pool.TransactReserved(ctx, c.try)
 		if err == nil || postgres.Classify(err) != postgres.Contended {
 			return err
 		}
@@ -181,18 +181,23 @@ func (c *claimTx) queueUpdate(batch *pgx.Batch) {
 // already.
 func (c *claimTx) terminateHolders(ctx context.Context) error {
 	partitions, deposed := c.columns()
-	tag, err := c.table.pool.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM (
+	var terminated int64
+	err := c.table.pool.TransactReserved(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		tag, err := conn.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM (
 			SELECT DISTINCT l.pid FROM unnest($2::int[], $3::bigint[]) AS c (partition, depose)
 			JOIN ident_partitions p ON p.partition = c.partition AND p.epoch = c.depose AND NOT p.released
 			JOIN pg_locks l ON l.objid = c.partition::oid
 			WHERE l.locktype = 'advisory' AND l.classid = $1 AND l.objsubid = 2 AND l.mode = 'ShareLock' AND l.granted
 				AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS holders`,
-		LockClass, partitions, deposed)
+			LockClass, partitions, deposed)
+		terminated = tag.RowsAffected()
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("terminating connections of deposed holders: %w", err)
 	}
-	if n := tag.RowsAffected(); n > 0 {
-		c.table.log.Warn("connections of deposed holders terminated", zap.Int64("connections", n))
+	if terminated > 0 {
+		c.table.log.Warn("connections of deposed holders terminated", zap.Int64("connections", terminated))
 	}
 	return nil
 }

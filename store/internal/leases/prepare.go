@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/store/internal/outbox"
 )
 
 // Prepare has a connection prepare the statements of Claim, HandOver, Release and TakeOver, except
@@ -27,6 +28,16 @@ func (t *Table) Prepare(ctx context.Context, conn *pgx.Conn) error {
 	release.released.add(-1, -1)
 	grant.grant(ownership.HandOver{Partition: -1, Epoch: -1})
 	return errors.Join(release.try(ctx, conn), grant.try(ctx, conn))
+}
+
+// PrepareReserved opens the connection that is reserved for leases, and prepares it.
+func (t *Table) PrepareReserved(ctx context.Context) error {
+	return t.pool.TransactReserved(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		batch := new(pgx.Batch)
+		QueueHoldsNone(batch)
+		outbox.QueueNoPage(batch)
+		return errors.Join(t.Prepare(ctx, conn), conn.SendBatch(ctx, batch).Close())
+	})
 }
 
 // QueueHoldsNone adds the statement of TakeOver on leases, which finds none here, to a

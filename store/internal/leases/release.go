@@ -104,7 +104,7 @@ func (e *leaseEndTx) run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
 	for {
-		err := e.table.pool.Transact(ctx, e.try)
+		err := e.table.pool.TransactReserved(ctx, e.try)
 		if err == nil || postgres.Classify(err) != postgres.Contended || len(e.granted.partitions) > 0 || ctx.Err() != nil {
 			return err
 		}

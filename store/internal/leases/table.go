@@ -48,12 +48,11 @@ func NewTable(pool *postgres.Pool, o *outbox.Outbox, log *zap.Logger) *Table {
 func (t *Table) Survey(ctx context.Context) ([]ownership.Row, error) {
 	var all []ownership.Row
 	err := t.pool.Retry(ctx, func(ctx context.Context) error {
-		rows, err := t.pool.Query(ctx, rowColumns+" ORDER BY partition")
-		if err != nil {
+		return t.pool.TransactReserved(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+			rows, _ := conn.Query(ctx, rowColumns+" ORDER BY partition")
+			all, err = collectRows(rows)
 			return err
-		}
-		all, err = collectRows(rows)
-		return err
+		})
 	})
 	if err != nil {
 		return nil, postgres.LogError(ctx, t.log, "reading the epoch table", err)
@@ -82,19 +81,20 @@ func (t *Table) TakeOver(ctx context.Context, by ownership.Member, wanted []part
 		columns.add(l.Partition, l.Epoch)
 	}
 	err = t.pool.Retry(ctx, func(ctx context.Context) error {
-		if err := t.outbox.DeleteConfirmed(ctx); err != nil {
-			return err
-		}
+		removal := t.outbox.Remove()
 		batch := new(pgx.Batch)
+		removal.Queue(batch)
 		batch.Queue(heldLeases, by.Name, by.Incarnation.Start, by.Incarnation.Session, columns.partitions, columns.epochs).Query(func(rows pgx.Rows) (err error) {
 			held, err = pgx.CollectRows(rows, pgx.RowToStructByPos[partition.Lease])
 			return err
 		})
 		t.outbox.QueueFirstPage(batch, columns.partitions, limit, &pending)
 		postgres.QueueWAL(batch)
-		return t.pool.Transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		err := t.pool.TransactReserved(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 			return conn.SendBatch(ctx, batch).Close()
 		})
+		removal.Done(err)
+		return err
 	})
 	if err != nil {
 		return nil, nil, postgres.LogError(ctx, t.log, "taking partitions over", err)

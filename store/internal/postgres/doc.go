@@ -5,4 +5,11 @@
 // how a pool is closed without disturbing the other users of the database
 // ([Pool.Close]). It refuses and closes connections that are read-only. It also counts
 // round trips ([Pool.RoundTrips]).
+//
+// The database can be reached if a new connection can be made and the pool has one
+// ([Pool.Ping]): a server may refuse new connections while open ones work. Each new
+// connection is made with the password and the certificates that the files have then.
+//
+// Transactions that must not wait for those of others have a connection beside the pool
+// ([Pool.TransactReserved]).
 package postgres

@@ -22,16 +22,40 @@ const (
 	// may succeed.
 	Contended
 
-	// Unknown: the database is unreachable, or the connection was lost on the way. The
+	// Unknown: the connection was lost on the way, or the database did not answer. The
 	// transaction may have been committed, and if so, the synchronous standbys may lack it.
 	Unknown
+
+	// Unsent: there was no connection for the transaction, because the database is
+	// unreachable or all connections were in use. Nothing was sent, so the transaction
+	// was not committed. Another attempt may succeed.
+	Unsent
 )
 
-func (c Class) String() string { return [...]string{"failed", "contended", "unknown"}[c] }
+func (c Class) String() string { return [...]string{"failed", "contended", "unknown", "unsent"}[c] }
+
+// IsUnreachable reports whether an error means that the database could not be reached, or
+// that the connection was lost.
+func IsUnreachable(err error) bool {
+	class := Classify(err)
+	return class == Unknown || class == Unsent
+}
+
+// An unsentError is the error of a wait for a connection.
+type unsentError struct{ err error }
+
+func (e *unsentError) Error() string { return "reaching the database: " + e.err.Error() }
+
+func (e *unsentError) Unwrap() error { return e.err }
 
 // Classify returns the class of an error of the database. It is the only place that
 // tells these errors apart.
 func Classify(err error) Class {
+	var unsent *unsentError
+	var connect *pgconn.ConnectError
+	if errors.As(err, &unsent) || errors.As(err, &connect) {
+		return Unsent
+	}
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
 		if isConnectionLost(err) || errors.Is(err, ErrNotReplicated) {
@@ -84,11 +108,10 @@ func IsTimedOut(err error) bool {
 	return errors.As(err, &pg) && pg.Code == timedOutCode
 }
 
-// isConnectionLost reports whether a connection broke or could not be made.
+// isConnectionLost reports whether a connection broke.
 func isConnectionLost(err error) bool {
 	var network net.Error
-	var connect *pgconn.ConnectError
-	return errors.As(err, &network) && !isErrno(network) || errors.As(err, &connect) || pgconn.SafeToRetry(err) ||
+	return errors.As(err, &network) && !isErrno(network) || pgconn.SafeToRetry(err) ||
 		errors.Is(err, pgconn.ErrConnClosed) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)

@@ -12,15 +12,16 @@ import (
 	"github.com/glotpod/ident/cluster/wait"
 )
 
-// A Pool is a pool of connections, and one more connection for Ping. Its methods are
-// safe for concurrent use, with the exceptions that they name.
+// A Pool is a pool of connections, one more connection for Ping, and perhaps one for
+// TransactReserved. Its methods are safe for concurrent use, with the exceptions that they
+// name.
 type Pool struct {
-	// All methods of the pgx pool are meant to be used. Ping and Close are replaced.
+	// All methods of the pgx pool are meant to be used. Acquire, Ping and Close are replaced.
 	*pgxpool.Pool
 
-	pingConn   *pgx.Conn // nil before the first Ping
+	pinger     pinger
+	reserved   *reserved // nil: there is none
 	roundTrips *atomic.Int64
-	readOnly   atomic.Bool // a statement has found its connection read-only since the last Ping
 }
 
 // Open opens a pool. It does not wait for a connection. Connections that are read-only are
@@ -33,37 +34,39 @@ func Open(ctx context.Context, settings Settings) (*Pool, error) {
 	p := &Pool{roundTrips: new(atomic.Int64)}
 	countRoundTrips(config, p.roundTrips)
 	refuseReadOnly(config.ConnConfig)
-	noteReadOnly(config.ConnConfig, &p.readOnly)
+	noteReadOnly(config.ConnConfig, &p.pinger.readOnly)
 	noteNotReplicated(config.ConnConfig)
+	p.pinger.noteConnecting(config)
 	if p.Pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, fmt.Errorf("opening the database: %w", err)
+	}
+	if settings.Reserve {
+		p.reserved = newReserved(p)
 	}
 	return p, nil
 }
 
-// Ping returns an error unless the database answers and accepts writes. It uses its own
-// connection, so that load on the pool does not delay it. One goroutine at a time may
-// call Ping.
-func (p *Pool) Ping(ctx context.Context) error {
-	if p.pingConn != nil && !p.pingConn.IsClosed() {
-		readOnly := p.readOnly.Swap(false)
-		if !readOnly {
-			const query = "SELECT current_setting('transaction_read_only')::boolean"
-			if err := p.pingConn.QueryRow(ctx, query).Scan(&readOnly); err != nil {
-				return fmt.Errorf("reaching the database: %w", err)
-			}
-		}
-		if !readOnly {
-			return nil
-		}
-		p.pingConn.Close(ctx) // only a new connection tells whether the database accepts writes
-	}
-	conn, err := pgx.ConnectConfig(ctx, p.Config().ConnConfig)
+// Acquire returns a connection of the pool. If it fails, nothing was sent.
+func (p *Pool) Acquire(ctx context.Context) (*pgxpool.Conn, error) {
+	conn, err := p.Pool.Acquire(ctx)
 	if err != nil {
-		return fmt.Errorf("reaching the database: %w", err)
+		return nil, &unsentError{err}
 	}
-	p.pingConn = conn
-	return nil
+	return conn, nil
+}
+
+// Connect opens a connection that is not in the pool.
+func (p *Pool) Connect(ctx context.Context) (*pgx.Conn, error) {
+	config := p.Config()
+	if err := config.BeforeConnect(ctx, config.ConnConfig); err != nil {
+		return nil, err
+	}
+	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
+	if err != nil {
+		return nil, &unsentError{err}
+	}
+	p.pinger.noteConnected()
+	return conn, nil
 }
 
 // CloseTimeout bounds how long closing one connection, or all of them, may take. A
@@ -83,8 +86,11 @@ func (p *Pool) Close() {
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
-		if p.pingConn != nil {
-			CloseConn(p.pingConn)
+		if p.pinger.conn != nil {
+			CloseConn(p.pinger.conn)
+		}
+		if p.reserved != nil {
+			p.reserved.close()
 		}
 		p.closeIdle()
 		p.Pool.Close()

@@ -23,13 +23,23 @@ func refuseReadOnly(config *pgx.ConnConfig) {
 	config.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
 		ctx, cancel := context.WithTimeout(ctx, connectTimeout) // which bounds only what comes before AfterConnect
 		defer cancel()
-		return pgconn.ValidateConnectTargetSessionAttrsReadWrite(ctx, conn)
+		if err := pgconn.ValidateConnectTargetSessionAttrsReadWrite(ctx, conn); err != nil {
+			return &unwritableError{err}
+		}
+		return nil
 	}
 	keep := config.OnPgError
 	config.OnPgError = func(conn *pgconn.PgConn, err *pgconn.PgError) bool {
 		return err.Code != readOnlyCode && keep(conn, err)
 	}
 }
+
+// An unwritableError is the error of a new connection that was not found to accept writes.
+type unwritableError struct{ err error }
+
+func (e *unwritableError) Error() string { return e.err.Error() }
+
+func (e *unwritableError) Unwrap() error { return e.err }
 
 // noteReadOnly sets found when a statement fails because its connection is read-only.
 func noteReadOnly(config *pgx.ConnConfig, found *atomic.Bool) {

@@ -24,6 +24,13 @@ type Settings struct {
 	SSLRootCert     string // a file; "" means the system's certificates
 	ApplicationName string // shown in pg_stat_activity
 	MaxConnections  int    // of the pool
+
+	// ReadPassword, if not nil, is called for each new connection and returns the password,
+	// which may have changed. Password is that of the start.
+	ReadPassword func() (string, error)
+
+	// Reserve adds a connection beside the pool. See [Pool.TransactReserved].
+	Reserve bool
 }
 
 const (
@@ -59,18 +66,44 @@ var planOnce = map[string]string{
 	"jit":              "off", // a plan of a disabled type seems so expensive to the planner that it would compile it
 }
 
-// PoolConfig translates the settings for pgx.
-func (s Settings) PoolConfig() (*pgxpool.Config, error) {
+// parse reads the certificate files that the settings name.
+func (s Settings) parse() (*pgxpool.Config, error) {
 	config, err := pgxpool.ParseConfig("sslmode=" + s.SSLMode + " sslrootcert=" + quote(s.SSLRootCert) + " host=" + quote(s.Host) +
 		" port=" + strconv.Itoa(s.Port) + " dbname=" + quote(s.Database) + " user=" + quote(s.User))
 	if err != nil {
 		return nil, fmt.Errorf("settings of the database: %w", err)
 	}
-	config.ConnConfig.Password = s.Password
-	config.ConnConfig.ConnectTimeout = connectTimeout
 	if config.ConnConfig.TLSConfig != nil {
 		config.ConnConfig.TLSConfig.MinVersion = tls.VersionTLS12
 	}
+	return config, nil
+}
+
+// refresh reads the password and the certificates anew for a new connection. While a file
+// is being replaced, that may fail, and a later attempt succeeds.
+func (s Settings) refresh(config *pgx.ConnConfig) error {
+	parsed, err := s.parse()
+	if err != nil {
+		return &unsentError{err}
+	}
+	config.TLSConfig, config.Fallbacks = parsed.ConnConfig.TLSConfig, parsed.ConnConfig.Fallbacks
+	if s.ReadPassword != nil {
+		if config.Password, err = s.ReadPassword(); err != nil {
+			return &unsentError{err}
+		}
+	}
+	return nil
+}
+
+// PoolConfig translates the settings for pgx.
+func (s Settings) PoolConfig() (*pgxpool.Config, error) {
+	config, err := s.parse()
+	if err != nil {
+		return nil, err
+	}
+	config.BeforeConnect = func(_ context.Context, config *pgx.ConnConfig) error { return s.refresh(config) }
+	config.ConnConfig.Password = s.Password
+	config.ConnConfig.ConnectTimeout = connectTimeout
 	config.ConnConfig.RuntimeParams = map[string]string{
 		"application_name":                    s.ApplicationName,
 		"statement_timeout":                   "15s",

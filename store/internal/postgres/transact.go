@@ -2,7 +2,6 @@ package postgres
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -41,14 +40,19 @@ func (p *Pool) Retry(ctx context.Context, try func(ctx context.Context) error) e
 func (p *Pool) Transact(ctx context.Context, run func(ctx context.Context, conn *pgx.Conn) error) error {
 	conn, err := p.Acquire(ctx)
 	if err != nil {
-		return fmt.Errorf("reaching the database: %w", err)
-	}
-	defer conn.Release()
-	if err := run(ctx, conn.Conn()); err != nil {
-		Rollback(conn.Conn())
 		return err
 	}
-	return checkReplicated(conn.Conn())
+	defer conn.Release()
+	return transact(ctx, conn.Conn(), run)
+}
+
+func transact(ctx context.Context, conn *pgx.Conn, run func(ctx context.Context, conn *pgx.Conn) error) error {
+	err := run(ctx, conn)
+	if err != nil {
+		Rollback(conn)
+		return err
+	}
+	return checkReplicated(conn)
 }
 
 // Rollback ends a transaction that failed, so that the pool can use the connection again.

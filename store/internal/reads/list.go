@@ -2,20 +2,56 @@ package reads
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/store/internal/batch"
 	"github.com/glotpod/ident/store/internal/postgres"
 )
 
 // maxListBytes bounds the texts of a page, so that the reply can be sent. A page has at
 // least one user.
 const maxListBytes = 4 << 20
+
+const (
+	// maxListWait bounds how long a list waits for others. Meanwhile it counts among the
+	// requests in flight, of which the instance receives a limited number.
+	maxListWait = 10 * time.Second
+
+	// crowdedLogInterval is the minimum time between two log lines about lists that have
+	// waited too long: callers can cause any number of them.
+	crowdedLogInterval = 10 * time.Second
+)
+
+var errCrowded = fmt.Errorf("other lists were in the way for more than %v", maxListWait)
+
+// shareOfLists returns how many of n connections lists use at a time: a quarter, so that
+// they delay no other request. If there is only one, they share it with all others.
+func shareOfLists(n int) int { return (n + 3) / 4 }
+
+// enterList waits until a list may use a connection. leave must be called after it.
+func (r *Reader) enterList(ctx context.Context) (leave func(), err error) {
+	timer := time.NewTimer(maxListWait)
+	defer timer.Stop()
+	select {
+	case r.lists <- struct{}{}:
+		return func() { <-r.lists }, nil
+	case <-timer.C:
+		r.crowded.Log(1)
+		return nil, errCrowded
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-r.closing.Done():
+		return nil, batch.ErrClosed
+	}
+}
 
 // List implements [actor.Store].
 func (r *Reader) List(ctx context.Context, page *actor.Page) ([]actor.User, int64, error) {
@@ -43,13 +79,18 @@ func (r *Reader) List(ctx context.Context, page *actor.Page) ([]actor.User, int6
 		LEFT JOIN LATERAL (SELECT sv_id FROM services WHERE user_id = u.id AND sv_name::text = 'fb' OFFSET 0) AS f ON true
 		ORDER BY u.id`
 
+	leave, err := r.enterList(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer leave()
 	var users []actor.User
 	var found int
-	err := r.pool.Retry(ctx, func(ctx context.Context) error {
-		batch := new(pgx.Batch)
+	err = r.pool.Retry(ctx, func(ctx context.Context) error {
+		statements := new(pgx.Batch)
 		// The best plan depends on how rare the words are.
-		batch.Queue("SELECT set_config('plan_cache_mode', 'force_custom_plan', true)")
-		batch.Queue(query, args...).Query(func(rows pgx.Rows) (err error) {
+		statements.Queue("SELECT set_config('plan_cache_mode', 'force_custom_plan', true)")
+		statements.Queue(query, args...).Query(func(rows pgx.Rows) (err error) {
 			users, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (actor.User, error) {
 				var u actor.User
 				var github, facebook *int64
@@ -59,7 +100,7 @@ func (r *Reader) List(ctx context.Context, page *actor.Page) ([]actor.User, int6
 			})
 			return err
 		})
-		return r.pool.SendBatch(ctx, batch).Close()
+		return r.pool.SendBatch(ctx, statements).Close()
 	})
 	if err != nil {
 		return nil, 0, postgres.LogError(ctx, r.log, "listing users", err)

@@ -10,6 +10,8 @@
 //   - A list is planned at each execution: whether the index on words or the order of ids is
 //     better depends on the words. Planning costs more than most other statements take as a
 //     whole.
+//   - Lists take turns at a quarter of the connections, since any number of callers may want
+//     long ones. The price is that lists wait while connections are idle.
 //   - A page is cut at 4 MB. The price is that clients cannot count on full pages.
 package reads
 
@@ -22,6 +24,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/throttle"
 	"github.com/glotpod/ident/store/internal/batch"
 	"github.com/glotpod/ident/store/internal/keyring"
 	"github.com/glotpod/ident/store/internal/postgres"
@@ -38,6 +41,8 @@ type Reader struct {
 	log     *zap.Logger
 	closing context.Context // done when the store closes
 	lookups *batch.Batcher[*lookup]
+	lists   chan struct{} // has a value for each list that uses a connection
+	crowded *throttle.Logger
 
 	metrics Metrics
 }
@@ -51,7 +56,15 @@ type Metrics struct {
 // New returns a reader, which needs goroutines that run Work. The channel stopped is closed
 // when these have returned.
 func New(closing context.Context, stopped <-chan struct{}, pool *postgres.Pool, keys *keyring.Keyring, m Metrics, log *zap.Logger) *Reader {
-	r := &Reader{pool: pool, keyring: keys, log: log, closing: closing, metrics: m}
+	r := &Reader{
+		pool:    pool,
+		keyring: keys,
+		log:     log,
+		closing: closing,
+		lists:   make(chan struct{}, shareOfLists(int(pool.Config().MaxConns))),
+		crowded: throttle.New(log, zap.WarnLevel, "too many lists at once", crowdedLogInterval),
+		metrics: m,
+	}
 	r.lookups = batch.New(batch.Config[*lookup]{
 		MaxItems:   maxLookups,
 		Process:    r.process,

@@ -1,0 +1,133 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/glotpod/ident/cluster/wait"
+)
+
+const (
+	// connectEvery is the longest time in which no connection is made. The server may
+	// refuse new connections while those that are open work: the password or the role was
+	// changed, or there are too many connections. It is shortened by up to half (jitter).
+	connectEvery = 10 * time.Second
+
+	// connectWithin bounds that connection.
+	connectWithin = 4 * time.Second
+
+	// acquireWithin bounds the wait for a connection of the pool. If all are in use, the
+	// pool works.
+	acquireWithin = time.Second
+)
+
+// A pinger finds out whether the database can be reached.
+type pinger struct {
+	conn  *pgx.Conn     // nil before the first Ping
+	every time.Duration // since connected, until a new connection is to be made
+
+	readOnly   atomic.Bool  // a statement has found its connection read-only since the last Ping
+	connecting atomic.Int64 // when an attempt to connect last began, in Unix nanoseconds
+	connected  atomic.Int64 // when one last succeeded
+}
+
+// noteConnecting notes the attempts of config to connect.
+func (p *pinger) noteConnecting(config *pgxpool.Config) {
+	before := config.BeforeConnect
+	config.BeforeConnect = func(ctx context.Context, config *pgx.ConnConfig) error {
+		p.connecting.Store(time.Now().UnixNano())
+		return before(ctx, config)
+	}
+	config.AfterConnect = func(context.Context, *pgx.Conn) error {
+		p.noteConnected()
+		return nil
+	}
+}
+
+func (p *pinger) noteConnected() { p.connected.Store(time.Now().UnixNano()) }
+
+// mustConnect reports whether only a new connection tells whether the database can be
+// reached: the open one is lost or read-only, an attempt to connect has failed since the
+// last one that succeeded, or none was made for long.
+func (p *pinger) mustConnect() bool {
+	connected := p.connected.Load()
+	return p.conn == nil || p.conn.IsClosed() || p.readOnly.Swap(false) ||
+		p.connecting.Load() > connected || time.Since(time.Unix(0, connected)) > p.every
+}
+
+// Ping returns an error unless the database answers and accepts writes, a new connection can
+// be made, and the pool has a connection. It uses its own connection, so that load on the
+// pool does not delay it by more than a second. If there is no new connection, and the
+// pool can go on with those that it has, the error is a [wait.ErrNoNewConnection]. One
+// goroutine at a time may call Ping.
+func (p *Pool) Ping(ctx context.Context) error {
+	if !p.pinger.mustConnect() {
+		var readOnly bool
+		const query = "SELECT current_setting('transaction_read_only')::boolean"
+		if err := p.pinger.conn.QueryRow(ctx, query).Scan(&readOnly); err != nil {
+			return fmt.Errorf("reaching the database: %w", err)
+		}
+		if !readOnly {
+			return p.checkPool(ctx)
+		}
+	}
+	connectErr := p.pinger.connect(ctx, p)
+	var unwritable *unwritableError
+	if errors.As(connectErr, &unwritable) {
+		return connectErr
+	}
+	if err := p.checkPool(ctx); err != nil {
+		return err
+	}
+	if connectErr != nil {
+		return fmt.Errorf("%w: %w", wait.ErrNoNewConnection, connectErr)
+	}
+	return nil
+}
+
+// connect replaces the connection. It closes the old one first, so that there is never one
+// more than the settings say.
+func (p *pinger) connect(ctx context.Context, pool *Pool) error {
+	ctx, cancel := context.WithTimeout(ctx, connectWithin)
+	defer cancel()
+	if p.conn != nil {
+		CloseConn(p.conn)
+	}
+	conn, err := pool.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	p.conn, p.every = conn, connectEvery-rand.N(connectEvery/2)
+	return nil
+}
+
+// checkPool returns an error if the pool has no connection and gets none.
+func (p *Pool) checkPool(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, acquireWithin)
+	defer cancel()
+	for {
+		conn, err := p.Acquire(ctx)
+		if err == nil {
+			err = conn.Ping(ctx) // Acquire asks only those that have been idle for long
+			lost := conn.Conn().IsClosed()
+			conn.Release()
+			if err == nil {
+				return nil
+			}
+			if lost && ctx.Err() == nil {
+				continue
+			}
+		}
+		if s := p.Stat(); s.AcquiredConns()+s.IdleConns() > 0 {
+			return nil // in use, or lost without a sign yet
+		}
+		return err
+	}
+}
