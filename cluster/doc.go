@@ -134,6 +134,9 @@
 //	cluster/internal/integration.TestDeliveryLimit
 //	cmd/systemtest/faults.TestSharedBroker/queue_kinds
 //	cluster/internal/integration.TestConnections
+//	cluster.TestDatabaseHealth/refused_for_long
+//	store/internal/reads.TestManyLists
+//	store/internal/postgres.TestRefusedConnections
 //
 // # Design decisions and what they cost
 //
@@ -177,6 +180,11 @@
 //   - A shared queue that exists is used whatever its kind, and a request that it may drop is
 //     copied. Why not insist on one kind: mirrored and quorum queues survive the loss of a
 //     broker node. Cost: a copy for each request that came back three times.
+//     same function. Cost: a misrouted request is forwarded once.
+//   - A database that only refuses new connections counts as out of reach, and the session
+//     goes on over those that are open. Why not end it: other members are likely to be
+//     refused too. Cost: an instance that has too few connections serves slowly until it
+//     ends.
 //   - While the broker blocks publishing, nothing is decided: missing heartbeats are not
 //     the members' fault then. Cost: a member that dies meanwhile is noticed later.
 //

@@ -1,6 +1,8 @@
 package config_test
 
 import (
+	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -44,6 +46,44 @@ func TestTrimmedPasswords(t *testing.T) {
 		if got := inEnviron.AMQP.Password.Reveal(); got != want {
 			t.Errorf("environment: %q: got %q, want %q", content, got, want)
 		}
+	}
+}
+
+// A password from a file is read again for each connection. While the file is being
+// replaced, there is none, and the settings are not wrong.
+func TestPasswordOfAConnection(t *testing.T) {
+	const postgres = "database.postgres.password"
+	path := write(t, "first\n")
+	c := mustLoad(t, keyLine+postgres+"_file = '"+path+"'\namqp.password_file = '"+path+"'")
+	plain := mustLoad(t, keyLine+postgres+" = 'x'")
+	for _, x := range []struct{ content, want string }{
+		{"first\n", "first"}, {"\ufeffsecond \r\n", "second "}, {"", ""}, {"\n", ""}, {"a\x00b", ""}, {strings.Repeat("x", 1<<17), ""}, {"third", "third"},
+	} {
+		if err := os.WriteFile(path, []byte(x.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for key, read := range map[string]func() (string, error){postgres: c.Database.Postgres.ReadPassword, "amqp.password": c.AMQP.ReadPassword} {
+			got, err := read()
+			wrong := &config.Error{}
+			if got != x.want || (err == nil) == (x.want == "") || errors.As(err, &wrong) {
+				t.Errorf("%.20q: got %q, %v", x.content, got, err)
+			}
+			if err != nil && (!strings.Contains(err.Error(), key+"_file") || !strings.Contains(err.Error(), path)) {
+				t.Errorf("the error does not name the setting and the file: %v", err)
+			}
+		}
+	}
+	if got, err := plain.Database.Postgres.ReadPassword(); got != "x" || err != nil {
+		t.Errorf("without a file: %q, %v", got, err)
+	}
+	os.Remove(path)
+	if got, err := c.AMQP.ReadPassword(); got != "" || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("after its removal: %q, %v", got, err)
+	}
+	if got := mustLoad(t, keyLine, passwordFileVariable+write(t, "")); got.AMQP.Password.Reveal() != "" {
+		t.Error("no password at the start")
+	} else if _, err := got.AMQP.ReadPassword(); err != nil {
+		t.Errorf("none at the start and none later: %v", err)
 	}
 }
 

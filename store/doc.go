@@ -188,6 +188,8 @@
 //     connection of the server and its locks waiting with each attempt, until new
 //     connections are refused.
 //   - Reserved user ids save a create one round trip. The price is gaps in the ids.
+//   - A write that got no connection is not of unknown outcome: nothing was sent. It is
+//     attempted again as if nothing had happened, for 20 s.
 //   - Reads do not use cached users, although the process has them. Another member may have
 //     written since, and a read shall see each write that was answered. The price is one
 //     round trip for each read, which concurrent look-ups share.

@@ -19,6 +19,8 @@
 //
 //   - Each event has exactly one transition, in each state.
 //   - A pending write is never given up while an earlier attempt may still be committed.
+//   - A pending write for which there is no connection is as it was before, and is given up
+//     after a while, unless its outcome is unknown.
 //   - If an attempt fails and it is not known which pending write is the cause, each one
 //     leaves the group, so that it delays no other one. If several writes to the user were in
 //     the attempt, the next one has half as many, so that the write which fails is found

@@ -30,6 +30,8 @@
 //   - A hand-over and a take-over write to the write-ahead log even if they change no row. So
 //     they wait for the synchronous standbys, which may lack the lease that they find. The
 //     price is a flush of that log for each take-over.
+//   - All of this uses a connection that is reserved for it, so that no number of reads and
+//     writes delays a claim or a hand-over. The price is one connection for each process.
 //   - The table is read as a whole ([Table.Survey]), at most 16,384 rows. There is no
 //     notification about changes: members tell each other, and survey now and then.
 package leases
