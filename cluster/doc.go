@@ -127,6 +127,8 @@
 //	cluster/internal/consume.TestKeeper
 //	cluster/internal/publish.TestPublisher/a_message_that_is_too_large_costs_itself
 //	cluster/internal/publish.TestPublisher/a_silent_queue_delays_its_own_messages
+//	cluster/internal/integration.TestSilentQueues/a_partition_queue_costs_its_own_requests
+//	cluster/membership.TestSend/a_silent_queue_delays_no_other_member
 //	cluster.TestSharedQueue/a_panic_costs_one_request
 //	cluster.TestReply/to_a_name_that_costs_the_connection_is_dropped
 //	cluster/broker.TestFilter

@@ -88,6 +88,7 @@
 //	cluster/internal/topology.ownChannels = 16                               some more than are ever open at the same time
 //	cluster/internal/topology.rebindPause = time.Second                      one attempt per instance and second
 //	cluster/membership.channelCloseTimeout = time.Second                     closing must not delay the next session
+//	cluster/membership.confirmTimeout = 2 * time.Second                      a heartbeat of every second would be of no use later
 //	cluster/membership.logInterval = time.Minute                             members can cause any number of these log lines
 //	cluster/membership.maxBody = 1 << 20                                     a report of the largest cluster is smaller
 //	cluster/membership.maxBroadcastBytes = 16 << 20                          bounds what waits while the broker is slow

@@ -168,6 +168,9 @@ func (s *session) checkHealth() {
 	}
 	if s.blocked.consuming.Load() {
 		s.heartbeat.note()
+		if s.members != nil {
+			s.members.ResetDeadlines()
+		}
 	} else if s.heartbeat.age() > ownership.SuspectAfter(s.o.Broker.Heartbeat)-measureEvery {
 		s.fail(errHeartbeatLost)
 	}

@@ -14,6 +14,8 @@
 //   - What one member sends, to all or to one, arrives in order. Any message may be
 //     lost: when the broker accepts less than is sent, and when a member reads less than
 //     arrives.
+//   - A member's queue that takes nothing in delays no message to another member, unless
+//     more than 256 are sent within two seconds.
 //   - The methods that carry out ownership's commands do not wait for the broker.
 //   - A message that is not one of this package's has no effect except a log line, at
 //     most one per minute, also if a client publishes it to a member's queue.

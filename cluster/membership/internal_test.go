@@ -11,7 +11,7 @@ import (
 func TestSendQueue(t *testing.T) {
 	t.Run("bounded_newest_stay", testSendQueueBoundedNewestStay)
 	t.Run("one_probe_per_member", testSendQueueOneProbePerMember)
-	t.Run("unconfirmed_bounded_and_in_order", testSendQueueUnconfirmedBoundedAndInOrder)
+	t.Run("unconfirmed_bounded", testSendQueueUnconfirmedBounded)
 }
 
 func testSendQueueBoundedNewestStay(t *testing.T) {
@@ -50,32 +50,50 @@ func testSendQueueOneProbePerMember(t *testing.T) {
 	if first, second := ask(), ask(); first != 1 || second != 1 {
 		t.Error("a second probe waits")
 	}
-	o.take()
+	p, _ := o.take()
 	if ask() != 0 {
 		t.Error("a second probe before the reply to the first")
 	}
-	o.confirmOldest()
+	o.settle(p)
 	if ask() != 1 {
 		t.Error("no probe after the reply")
 	}
 }
 
-func testSendQueueUnconfirmedBoundedAndInOrder(t *testing.T) {
+func testSendQueueUnconfirmedBounded(t *testing.T) {
 	o := newSendQueue()
 	for range maxUnconfirmed + 2 {
 		o.add(outboundMessage{kind: message})
 	}
+	var sent []outboundMessage
 	for n := range maxUnconfirmed + 1 {
-		if _, ok := o.take(); ok != (n < maxUnconfirmed) {
+		p, ok := o.take()
+		if ok != (n < maxUnconfirmed) {
 			t.Fatalf("message %d: %v", n+1, ok)
 		}
-	}
-	for n := range uint64(maxUnconfirmed + 2) {
-		if o.isSettled(n+1) || !o.isSettled(n) {
-			t.Fatalf("%d are confirmed", n)
+		if ok {
+			sent = append(sent, p)
 		}
-		o.take()
-		o.confirmOldest()
+	}
+	o.settle(sent[1]) // the broker confirms in any order
+	if next, ok := o.take(); !ok || o.isSettled(1) {
+		t.Errorf("after another one is confirmed: %v, the first one is settled: %v", ok, o.isSettled(1))
+	} else {
+		sent = append(sent, next)
+	}
+	o.settle(sent[0])
+	if !o.isSettled(2) || o.isSettled(3) {
+		t.Error("the first two are confirmed, or the third one is")
+	}
+	for n := uint64(3); len(sent) > 2; n++ {
+		if o.isSettled(n) || !o.isSettled(n-1) {
+			t.Fatalf("%d are confirmed", n-1)
+		}
+		o.settle(sent[2])
+		sent = sent[1:]
+		if next, ok := o.take(); ok {
+			sent = append(sent, next)
+		}
 	}
 	if !o.isSettled(o.lastNumber) {
 		t.Error("not all are settled")

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/glotpod/ident/cluster/internal/publish"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/throttle"
 	"github.com/glotpod/ident/cluster/wait"
@@ -26,7 +27,8 @@ type Options struct {
 	Report func() Report
 
 	// OnEvent is called with each event: an [ownership.MessageReceived] or an
-	// [ownership.MemberGone]. It must not block. It is called from two goroutines.
+	// [ownership.MemberGone]. It must not block. It is called from several
+	// goroutines.
 	OnEvent func(ownership.Event)
 
 	// OnDrain is called if an operator asks this instance to drain, or to take part
@@ -40,21 +42,19 @@ type Options struct {
 // broker. It is safe for concurrent use.
 type Membership struct {
 	options    Options
-	channel    *amqp.Channel
+	channel    *amqp.Channel    // consumes the member's queue
 	closing    chan *amqp.Error // receives the reason if the channel is closed
 	deliveries <-chan amqp.Delivery
-	returned   chan amqp.Return
-	confirmed  chan amqp.Confirmation
+	publisher  *publish.Publisher
 
 	malformed *throttle.Logger // messages received that could not be used
 	unsent    *throttle.Logger // messages that were to be sent and were dropped
 
-	queries    chan statusQuery // status requests that wait for a reply
-	ready      wait.Signal      // there may be a message to send
-	lost       chan struct{}    // closed when the membership is lost
-	closeOnce  sync.Once        // closes the channel and waits for the goroutines
-	workers    sync.WaitGroup   // the goroutines that end when lost is closed
-	confirming sync.WaitGroup   // the goroutine that ends when the channel is closed
+	queries   chan statusQuery // status requests that wait for a reply
+	ready     wait.Signal      // there may be a message to send
+	lost      chan struct{}    // closed when the membership is lost
+	closeOnce sync.Once        // closes the channel and waits for the goroutines
+	workers   sync.WaitGroup   // the goroutines that end when lost is closed
 
 	mu      sync.Mutex // guards the following fields
 	err     error      // why the membership is lost
@@ -88,11 +88,12 @@ func Join(ctx context.Context, conn *amqp.Connection, o Options) (*Membership, e
 		ready:     wait.NewSignal(),
 		lost:      make(chan struct{}),
 		queue:     newSendQueue(),
+		publisher: publish.New(publish.Options{Open: publish.Over(conn), Timeout: confirmTimeout}),
 	}
 	if err := within(ctx, conn, func() error { return m.open(conn) }); err != nil {
 		return nil, err
 	}
-	m.confirming.Go(m.runConfirmations)
+	m.workers.Go(m.runPublisher)
 	m.workers.Go(m.runReceiver)
 	m.workers.Go(m.runSender)
 	m.workers.Go(m.runReporter)
@@ -109,9 +110,6 @@ func (m *Membership) open(conn *amqp.Connection) (err error) {
 			m.channel.Close()
 		}
 	}()
-	if err := m.channel.Confirm(false); err != nil {
-		return fmt.Errorf("asking for confirmations: %w", err)
-	}
 	if err := m.channel.Qos(prefetch, 0, false); err != nil {
 		return fmt.Errorf("setting the prefetch count: %w", err)
 	}
@@ -126,10 +124,6 @@ func (m *Membership) open(conn *amqp.Connection) (err error) {
 		return fmt.Errorf("binding the queue %s: %w", queue, err)
 	}
 	m.closing = m.channel.NotifyClose(make(chan *amqp.Error, 1))
-	// Both without buffers, so that a return is received before the confirmation that
-	// the broker sends after it.
-	m.returned = m.channel.NotifyReturn(make(chan amqp.Return))
-	m.confirmed = m.channel.NotifyPublish(make(chan amqp.Confirmation))
 	if m.deliveries, err = m.channel.Consume(queue, consumerTag, false, true, false, false, nil); err != nil {
 		return fmt.Errorf("consuming the queue %s: %w", queue, err)
 	}
@@ -179,8 +173,7 @@ func (m *Membership) lose(reason error) {
 func (m *Membership) Close() {
 	m.lose(errClosed)
 	m.closeOnce.Do(func() {
-		m.workers.Wait() // so that no message is sent on a closing channel
+		m.workers.Wait()
 		m.channel.Close()
-		m.confirming.Wait()
 	})
 }

@@ -37,12 +37,11 @@ const (
 // A sendQueue holds the messages that are to be sent, and the numbers of those that were
 // sent and are not confirmed.
 //
-// Invariant: sent is in the order of publishing. The broker confirms in the same order.
+// Invariant: sent and waiting are in the order of their numbers.
 type sendQueue struct {
 	lastNumber uint64 // of the message queued last
 	waiting    []outboundMessage
 	sent       []uint64                    // numbers of unconfirmed messages
-	keys       []string                    // for each of sent, the probed queue, or "" if it was no probe
 	probes     map[string]ownership.Member // open probes, by queue
 	counts     [reply + 1]int              // of waiting
 	bytes      int                         // of the ownership messages in waiting
@@ -100,23 +99,21 @@ func (q *sendQueue) take() (outboundMessage, bool) {
 	q.waiting[0] = outboundMessage{}
 	q.waiting = q.waiting[1:]
 	q.uncount(p)
-	key := ""
-	if p.kind == probe {
-		key = p.key
-	}
-	q.sent, q.keys = append(q.sent, p.number), append(q.keys, key)
+	q.sent = append(q.sent, p.number)
 	return p, true
 }
 
-// confirmOldest notes that the broker has confirmed the oldest unconfirmed message.
-func (q *sendQueue) confirmOldest() {
-	if q.keys[0] != "" {
-		delete(q.probes, q.keys[0])
+// settle notes that the outcome of a message that was sent is known.
+func (q *sendQueue) settle(p outboundMessage) {
+	if p.kind == probe {
+		delete(q.probes, p.key)
 	}
-	q.sent, q.keys = q.sent[1:], q.keys[1:]
+	if n, ok := slices.BinarySearch(q.sent, p.number); ok {
+		q.sent = slices.Delete(q.sent, n, n+1)
+	}
 }
 
-// isSettled reports whether all messages up to a number are confirmed or dropped.
+// isSettled reports whether all messages up to a number are settled or dropped.
 func (q *sendQueue) isSettled(number uint64) bool {
 	switch {
 	case len(q.sent) > 0:

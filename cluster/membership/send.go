@@ -5,15 +5,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
+	"github.com/glotpod/ident/cluster/internal/publish"
 	"github.com/glotpod/ident/cluster/ownership"
 )
 
-// maxUnconfirmed is how many messages may be sent and not confirmed.
-const maxUnconfirmed = 256
+const (
+	// maxUnconfirmed is how many messages may be sent and not confirmed. RabbitMQ stops
+	// reading from a connection with 400 on one channel that a queue has not taken in.
+	maxUnconfirmed = 256
+
+	// confirmTimeout is how long the broker may take to confirm a message. A broadcast is
+	// not confirmed while any member's queue takes nothing in.
+	confirmTimeout = 2 * time.Second
+)
 
 var errSendQueueFull = errors.New("the broker accepts less than there is to send")
 
@@ -44,7 +53,7 @@ func (m *Membership) Probe(member ownership.Member) {
 }
 
 // Flush waits until the broker has confirmed all messages sent so far, except those that
-// were dropped. It returns an error if ctx ends or the membership is lost before.
+// were dropped or that it does not confirm in time. It returns an error if ctx ends or the membership is lost before.
 func (m *Membership) Flush(ctx context.Context) error {
 	done := m.startFlush()
 	select {
@@ -59,6 +68,10 @@ func (m *Membership) Flush(ctx context.Context) error {
 		return fmt.Errorf("flushing messages to the members: %w", cmp.Or(m.Err(), ctx.Err()))
 	}
 }
+
+// ResetDeadlines begins the time limits of all messages anew. It is called while the
+// broker blocks the connection, and so confirms nothing.
+func (m *Membership) ResetDeadlines() { m.publisher.ResetDeadlines() }
 
 // A flush waits for all messages up to a number.
 type flush struct {
@@ -120,10 +133,7 @@ func (m *Membership) runSender() {
 			if !ok {
 				break
 			}
-			if err := m.publish(p); err != nil {
-				m.lose(fmt.Errorf("sending to the members: %w", err))
-				return
-			}
+			m.publish(p)
 		}
 	}
 }
@@ -138,44 +148,52 @@ func (m *Membership) nextOutbound() (outboundMessage, bool) {
 	return m.queue.take()
 }
 
-func (m *Membership) publish(p outboundMessage) error {
-	_, err := m.channel.PublishWithDeferredConfirm(p.exchange, p.key, p.kind == probe, false, amqp.Publishing{
-		Type:          p.msgType,
-		ContentType:   "application/json",
-		CorrelationId: p.correlation,
-		Body:          p.body,
-	})
-	return err
-}
-
-// runConfirmations handles returns and confirmations until the channel is closed.
-func (m *Membership) runConfirmations() {
-	for m.returned != nil || m.confirmed != nil {
-		select {
-		case r, ok := <-m.returned:
-			if !ok {
-				m.returned = nil
-			} else if member, ok := m.probedMember(r.RoutingKey); ok && r.ReplyCode == amqp.NoRoute {
-				m.options.OnEvent(ownership.MemberGone{Member: member})
-			}
-		case _, ok := <-m.confirmed:
-			if !ok {
-				m.confirmed = nil
-				continue
-			}
-			m.mu.Lock()
-			m.queue.confirmOldest()
-			m.completeFlushesLocked()
-			m.mu.Unlock()
-			m.ready.Notify()
-		}
+func (m *Membership) publish(p outboundMessage) {
+	var headers amqp.Table
+	if p.kind == probe {
+		headers = make(amqp.Table)
 	}
+	m.publisher.Publish(&publish.Message{
+		Exchange: p.exchange, Key: p.key, Mandatory: p.kind == probe,
+		Publishing: amqp.Publishing{
+			Type:          p.msgType,
+			ContentType:   "application/json",
+			CorrelationId: p.correlation,
+			Headers:       headers,
+			Body:          p.body,
+		},
+		Settled: func(err error) { m.settled(p, err) },
+	})
 }
 
-// probedMember returns the member that the open probe to the queue is for.
-func (m *Membership) probedMember(queue string) (ownership.Member, bool) {
+// settled handles the outcome of a message that was sent. A message that the broker has
+// not confirmed counts as sent: one member's queue may take nothing in.
+func (m *Membership) settled(p outboundMessage, err error) {
+	var rejected *publish.RejectedError
+	switch {
+	case errors.Is(err, publish.ErrReturned):
+		m.options.OnEvent(ownership.MemberGone{Member: p.member})
+	case errors.As(err, &rejected) && rejected.Cause.Code != amqp.PreconditionFailed:
+		m.lose(fmt.Errorf("sending to the members: %w", err)) // the exchange is missing
+	case errors.As(err, &rejected): // the message is too large
+		m.unsent.Log(1, zap.Error(fmt.Errorf("message of %d bytes: %w", len(p.body), err)))
+	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	member, ok := m.queue.probes[queue]
-	return member, ok
+	m.queue.settle(p)
+	m.completeFlushesLocked()
+	m.mu.Unlock()
+	m.ready.Notify()
+}
+
+// runPublisher publishes until the membership is lost.
+func (m *Membership) runPublisher() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	m.workers.Go(func() {
+		<-m.lost
+		cancel()
+	})
+	if err := m.publisher.Run(ctx); err != nil {
+		m.lose(fmt.Errorf("sending to the members: %w", err))
+	}
 }

@@ -16,6 +16,7 @@ func TestSend(t *testing.T) {
 	t.Run("broadcast_whole_and_in_order", testSendBroadcastWholeAndInOrder)
 	t.Run("never_waits_for_broker", testSendNeverWaitsForBroker)
 	t.Run("never_waits_for_reader", testSendNeverWaitsForReader)
+	t.Run("a_silent_queue_delays_no_other_member", testSendSilentQueue)
 }
 
 func testSendOneMemberInOrder(t *testing.T) {
@@ -183,4 +184,36 @@ func testSendNeverWaitsForReader(t *testing.T) {
 			t.Fatalf("received message %d, want %d", got, seq)
 		}
 	}
+}
+
+// One member's queue takes nothing in, so no broadcast is confirmed, and the probes of
+// that member are not.
+func testSendSilentQueue(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a, b, c := s.join(member("a", 1, 1), nil), s.join(member("b", 2, 1), nil), s.join(member("c", 3, 1), nil)
+	s.vhost.SuspendQueue(t, membership.QueueOf(c.self))
+	const n = 700 // more than may be unconfirmed, and than RabbitMQ lets be sent to such a queue
+	a.Probe(c.self)
+	for seq := range int64(n) {
+		a.Broadcast(message(a.self, seq))
+	}
+	a.Send(b.self, message(a.self, n))
+	a.Probe(member("gone", 4, 1))
+	a.flush()
+	for seq := range int64(n + 1) {
+		if got := b.next().(ownership.MessageReceived).Message; got.Seq != seq {
+			t.Fatalf("received message %d, want %d", got.Seq, seq)
+		}
+	}
+	for {
+		if e, ok := a.next().(ownership.MemberGone); ok {
+			if e.Member != member("gone", 4, 1) {
+				t.Errorf("%v", e)
+			}
+			break
+		}
+	}
+	a.Probe(c.self)
+	a.flush()
 }

@@ -2,7 +2,6 @@ package publish
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -20,54 +19,6 @@ const (
 	// is being replaced.
 	pingTimeout = 5 * time.Second
 )
-
-// Outcomes of a message that was not accepted.
-var (
-	// ErrReturned means that no queue exists to which the message could go, although it is
-	// mandatory.
-	ErrReturned = errors.New("the broker has no queue for the message")
-
-	// ErrRefused means that a queue takes no more.
-	ErrRefused = errors.New("a queue has refused the message")
-
-	// ErrUnconfirmed means that the broker has not decided in time. The message may have
-	// been accepted.
-	ErrUnconfirmed = errors.New("the broker has not confirmed the message in time")
-
-	// ErrLost means that the connection was lost, or that the publisher has ended. The
-	// message may have been accepted.
-	ErrLost = errors.New("the connection was lost before the message was confirmed")
-)
-
-// A RejectedError is the outcome of a message because of which the broker has closed the
-// channel: it will not accept that message at any time.
-type RejectedError struct{ Cause *amqp.Error }
-
-func (e *RejectedError) Error() string {
-	return fmt.Sprintf("the broker does not take the message: it has closed the channel with the code %d", e.Cause.Code)
-}
-
-func (e *RejectedError) Unwrap() error { return e.Cause }
-
-// numberHeader has the number of a mandatory message, by which it is found when the
-// broker returns it.
-const numberHeader = "ident-hop"
-
-// A Message is one that is to be published. It must not be changed afterwards.
-type Message struct {
-	Exchange, Key string
-	Mandatory     bool // then Publishing.Headers, which must not be nil, gets the message's number
-	Publishing    amqp.Publishing
-
-	// Settled is called once, in a goroutine of its own, with the outcome of the message:
-	// nil if the broker has accepted it.
-	Settled func(error)
-
-	number   uint64
-	sent     time.Time
-	line     *line // on which it was sent last
-	returned bool
-}
 
 // Options say how a [Publisher] sends.
 type Options struct {
@@ -193,6 +144,13 @@ func (p *Publisher) ResetDeadlines() {
 	p.patient = time.Now()
 }
 
+// sincePatient returns the time since the last call of ResetDeadlines.
+func (p *Publisher) sincePatient() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Since(p.patient)
+}
+
 // Run opens the channel, sends the messages, gives up messages that are unconfirmed for
 // too long, and replaces the channel, until ctx is done or the connection is lost. Then it
 // settles all messages and returns when all calls of Settled have returned. It returns nil
@@ -314,13 +272,18 @@ func (p *Publisher) replace() (old *line, err error) {
 	old = p.line
 	pinged := make(chan error, 1)
 	go func() { pinged <- old.ping() }() // it ends with the connection
-	select {
-	case err := <-pinged:
-		if err != nil {
-			return nil, nil // Run recovers
+	for waiting := true; waiting; {
+		select {
+		case err := <-pinged:
+			if err != nil {
+				return nil, nil // Run recovers
+			}
+			waiting = false
+		case <-time.After(pingTimeout):
+			if p.sincePatient() > pingTimeout {
+				return nil, fmt.Errorf("replacing a channel: %w", ErrUnconfirmed)
+			}
 		}
-	case <-time.After(pingTimeout):
-		return nil, fmt.Errorf("replacing a channel: %w", ErrUnconfirmed)
 	}
 	if p.line, err = openLine(p.o.Open, p.noteReturned); err != nil {
 		p.line = old
