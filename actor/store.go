@@ -23,11 +23,19 @@ type Store interface {
 	// nextAfterID is the AfterID of the next page, 0 if this is the last page.
 	List(ctx context.Context, page *Page) (users []User, nextAfterID int64, err error)
 
-	// NewUserID returns an id that no user has had and no user will get.
-	NewUserID(ctx context.Context) (int64, error)
+	// NewUserID returns an id for the user that a create makes, which no user has had. If
+	// the create turns out to be a replay, or to want an email or an account that a user
+	// has, no id is drawn for it. Then it is decided, and NewUserID returns its outcome. With
+	// nil, an id is drawn in any case.
+	NewUserID(ctx context.Context, create *Write) (id int64, decided *Outcome, err error)
 
-	// ReservedUserID is NewUserID without waiting. It returns 0 if no id is reserved.
+	// ReservedUserID returns an id as NewUserID does, without waiting and without looking at
+	// the create. It returns 0 if no id is reserved.
 	ReservedUserID() int64
+
+	// ReturnUserID reserves an id again that a create got and has not used. It must be
+	// certain that the create, or another delivery of it, will not use the id.
+	ReturnUserID(id int64)
 
 	// Commit applies the writes of one user in order, each at most once. There is at
 	// least one write.

@@ -48,6 +48,14 @@ func (w *Write) isExpired(now time.Time) bool { return !w.Expires.IsZero() && no
 // Refusal returns nil.
 func (w *Write) Refusal() *Refusal { return w.refusal }
 
+// Refused returns a copy of a create that is refused whatever is stored. Like a malformed write
+// it belongs to no user.
+func (w *Write) Refused(why *Refusal) *Write {
+	refused := *w
+	refused.refusal = why
+	return &refused
+}
+
 // IsCreate reports whether the write makes a new user and therefore needs a new id.
 func (w *Write) IsCreate() bool { return w.refusal == nil && w.Operation == "create" }
 

@@ -130,8 +130,9 @@
 //	store/internal/commit.maxIDRequests = 32                                 ids that are taken in one round trip
 //	store/internal/commit.maxRaise = 10_000_000                              a user with a great id must not use up the ids below
 //	store/internal/commit.maxStaleDraws = 3                                  each draw is a round trip; a create finds a taken id again
+//	store/internal/commit.maxReservedIDs = maxGroup                          a group has no more creates
 //	store/internal/commit.minFreeIDs = 1_000_000                             a user with the greatest id must not end all creates
-//	store/internal/commit.reservedFor = 100 * time.Millisecond               users are created nearly in the order of their ids
+//	store/internal/commit.reservedFor = time.Second                          users are created nearly in the order of their ids
 //	store/internal/commitstate.DefaultPatience = 20 * time.Second            longer than any statement of an attempt
 //	store/internal/foreign.calmAfter = 30 * time.Second                      foreign writes come in series
 //	store/internal/foreign.firstPause = 50 * time.Millisecond                reads go to the database until the watch is back

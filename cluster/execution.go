@@ -151,13 +151,27 @@ func (r *request) createNew(w *actor.Write) {
 		return
 	}
 	r.spawn(func() {
-		id, err := store.NewUserID(r.session.ctx)
-		if err != nil {
+		id, decided, err := store.NewUserID(r.session.ctx, w)
+		switch {
+		case err != nil:
 			r.replyError(err)
-			return
+		case decided != nil:
+			r.reply(w.Reply(*decided))
+		default:
+			create(id)
 		}
-		create(id)
 	})
+}
+
+// returnUserID returns the id of a create that has not used it to the store. If the create is
+// delivered again with the id, its request id tells that it was decided. It is different if
+// this delivery is such a one: then the id may have been returned before, and may be in use.
+func returnUserID(r *request, w *actor.Write, o actor.Outcome) {
+	used := o.Applied || o.UserID == w.UserID || o.Refusal == actor.UserIDTaken
+	recorded := o.Refusal == nil || o.Refusal.Code != actor.InvocationFailed
+	if w.IsCreate() && !used && recorded && !r.onlyThisUserID && !r.delivery.Redelivered {
+		r.session.o.Store.ReturnUserID(w.UserID)
+	}
 }
 
 // reservedID returns the id that another instance has reserved for the user that a create
@@ -213,6 +227,7 @@ func (r *request) writeTo(number int, w *actor.Write, queued bool) {
 			w.Cached = nil
 			r.spawn(func() { r.createNew(w) })
 		case err == nil:
+			returnUserID(r, w, o)
 			r.reply(w.Reply(o))
 		case isStopped(err):
 			stopped()

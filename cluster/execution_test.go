@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -105,6 +106,47 @@ func TestCreate(t *testing.T) {
 		synctest.Wait()
 		if sent := s.channel().sent(); len(sent) != 1 || errorCode(sent[0].message.Body) != string(actor.InvocationFailed) {
 			t.Errorf("the replies are %+v", sent)
+		}
+	})
+
+	t.Run("unused_id", func(t *testing.T) {
+		outcome := func(o actor.Outcome) func(partition.Lease, []*actor.Write) ([]actor.Outcome, error) {
+			return func(partition.Lease, []*actor.Write) ([]actor.Outcome, error) { return []actor.Outcome{o}, nil }
+		}
+		conflict := actor.Outcome{Refusal: &actor.Refusal{Code: actor.Conflict}}
+		for name, c := range map[string]struct {
+			o           actor.Outcome
+			redelivered bool
+			want        []int64
+		}{
+			"is_returned_after_a_conflict":        {conflict, false, []int64{id}},
+			"is_returned_after_a_replay":          {actor.Outcome{UserID: 1}, false, []int64{id}},
+			"is_kept_if_the_replay_has_used_it":   {actor.Outcome{UserID: id}, false, nil},
+			"is_kept_if_it_is_used":               {actor.Outcome{UserID: id, Applied: true}, false, nil},
+			"is_kept_if_it_is_taken":              {actor.Outcome{Refusal: actor.UserIDTaken}, false, nil},
+			"is_kept_if_nothing_is_recorded":      {actor.Outcome{Refusal: actor.InternalError("")}, false, nil},
+			"is_kept_if_it_may_be_returned_twice": {conflict, true, nil},
+		} {
+			bubble(t, name, &fakeStore{commit: outcome(c.o)}, func(t *testing.T, s *testSession) {
+				s.serve(3)
+				d := forwarded(create(1))
+				d.Headers = map[string]any{userIDHeader: seal.Sealer(s.session.o.Secret).UserID(id, d.Body)}
+				d.Redelivered = c.redelivered
+				s.channel().deliveries <- d
+				synctest.Wait()
+				if got := s.session.o.Store.(*fakeStore).returned; !slices.Equal(got, c.want) {
+					t.Errorf("returned %d, want %d", got, c.want)
+				}
+			})
+		}
+	})
+
+	bubble(t, "that_needs_no_id_is_replied_to", &fakeStore{decided: &actor.Outcome{UserID: 5}}, func(t *testing.T, s *testSession) {
+		s.startShared()
+		s.shared.deliveries <- create(1)
+		result := decode(t, s.oneReply(s.shared))["result"].(map[string]any)
+		if result["user_id"] != int64(5) {
+			t.Errorf("the user is %v", result)
 		}
 	})
 

@@ -291,8 +291,10 @@ type fakeStore struct {
 
 	mu        sync.Mutex // guards the following fields
 	reserved  []int64    // ids of new users
-	nextID    int64      // what NewUserID returns
-	confirmed []int64    // notifications
+	nextID    int64      // what NewUserID returns, unless decided is set
+	decided   *actor.Outcome
+	returned  []int64
+	confirmed []int64 // notifications
 	aborted   bool
 }
 
@@ -310,13 +312,19 @@ func (s *fakeStore) List(_ context.Context, p *actor.Page) ([]actor.User, int64,
 	return s.list(p)
 }
 
-func (s *fakeStore) NewUserID(context.Context) (int64, error) {
+func (s *fakeStore) NewUserID(context.Context, *actor.Write) (int64, *actor.Outcome, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.nextID == 0 {
-		return 0, errDown
+	if s.nextID == 0 && s.decided == nil {
+		return 0, nil, errDown
 	}
-	return s.nextID, nil
+	return s.nextID, s.decided, nil
+}
+
+func (s *fakeStore) ReturnUserID(id int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.returned = append(s.returned, id)
 }
 
 func (s *fakeStore) ReservedUserID() int64 {

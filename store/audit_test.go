@@ -36,7 +36,7 @@ func both(t *testing.T, test func(t *testing.T, h *storetest.Harness, do func(op
 				w.TraceParent = "trace"
 				if w.IsCreate() {
 					var err error
-					if w.UserID, err = h.NewUserID(t.Context()); err != nil {
+					if w.UserID, err = storetest.DrawUserID(t.Context(), h.Store); err != nil {
 						t.Fatal(err)
 					}
 				}

@@ -187,9 +187,15 @@
 //     each replay writes to the write-ahead log. To close only the socket would leave a
 //     connection of the server and its locks waiting with each attempt, until new
 //     connections are refused.
-//   - Reserved user ids save a create one round trip. The price is gaps in the ids.
 //   - A write that got no connection is not of unknown outcome: nothing was sent. It is
 //     attempted again as if nothing had happened, for 20 s.
+//   - Reserved user ids save a create one round trip. They are drawn by the transactions of
+//     earlier creates, and those that a refused create or a replay has not used are returned.
+//     Without a reserved id, one is drawn only if the create is no replay and wants nothing that
+//     another user has. The price is a gap in the ids at the end of each series of creates.
+//   - A user id is returned only if the create was decided under its request id, in the first
+//     delivery. So no other delivery uses the id while the record is kept. If one should do so
+//     later, the primary key of users lets one create have it, and the other gets another id.
 //   - Reads do not use cached users, although the process has them. Another member may have
 //     written since, and a read shall see each write that was answered. The price is one
 //     round trip for each read, which concurrent look-ups share.

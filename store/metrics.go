@@ -85,6 +85,7 @@ var (
 	waitedDesc      = describe("database_connection_wait_seconds_total", "Total time spent waiting for a connection.")
 	aheadDesc       = describe("audit_days_ahead", "Future days that have their partition of ident_audit: seven, unless partitions cannot be created. NaN until they are first counted.")
 	overdueDesc     = describe("audit_days_overdue", "Days of ident_audit that ended more than audit.keep ago and are still there. NaN until they are first counted.")
+	idsLeftDesc     = describe("user_ids_left", "Ids for new users that the sequence in the database can still give. NaN until they are first counted.")
 	roundTripsDesc  = describe("database_round_trips_total", "Round trips to the database.")
 )
 
@@ -97,7 +98,7 @@ func (s *Store) Describe(to chan<- *prometheus.Desc) {
 	for _, c := range s.metrics.collections {
 		c.Describe(to)
 	}
-	for _, d := range []*prometheus.Desc{connectionsDesc, maxDesc, waitsDesc, waitedDesc, roundTripsDesc, aheadDesc, overdueDesc} {
+	for _, d := range []*prometheus.Desc{connectionsDesc, maxDesc, waitsDesc, waitedDesc, roundTripsDesc, aheadDesc, overdueDesc, idsLeftDesc} {
 		to <- d
 	}
 }
@@ -117,6 +118,11 @@ func (s *Store) Collect(to chan<- prometheus.Metric) {
 	send(maxDesc, prometheus.GaugeValue, float64(pool.MaxConns()))
 	send(waitsDesc, prometheus.CounterValue, float64(pool.EmptyAcquireCount()))
 	send(waitedDesc, prometheus.CounterValue, pool.EmptyAcquireWaitTime().Seconds())
+	left := math.NaN()
+	if n := s.userIDs.Left(); n != nil {
+		left = float64(*n)
+	}
+	send(idsLeftDesc, prometheus.GaugeValue, left)
 	if s.audit != nil {
 		ahead, overdue := math.NaN(), math.NaN()
 		if days := s.audit.Days(); days != nil {

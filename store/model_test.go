@@ -181,7 +181,7 @@ func (m *model) write(r *rapid.T, operation string, id int64, a storetest.Args, 
 
 func (m *model) create(r *rapid.T) {
 	a := drawUser.Draw(r, "user")
-	id, err := m.h.NewUserID(m.h.T.Context())
+	id, err := storetest.DrawUserID(m.h.T.Context(), m.h.Store)
 	if err != nil {
 		r.Fatal(err)
 	}

@@ -99,6 +99,11 @@ func useStore(h *storetest.Harness, n int) {
 		h.Write("patch", message, storetest.Args{"user_id": id, "ops": storetest.Replace("/email", fmt.Sprintf("ada%d@example.org", 10*n))})
 	}
 	h.Write("create", rand.Text(), storetest.UserArgs(10*n)) // conflicts
+	for _, number := range []int{10 * n, 10*n + 2} {         // the one conflicts and the other does not
+		if _, _, err := h.NewUserID(h.T.Context(), storetest.Request(h.T, "create", rand.Text(), storetest.UserArgs(number))); err != nil {
+			h.T.Fatal(err)
+		}
+	}
 	email, github := fmt.Sprintf("ada%d@example.org", 10*n), int64(1000*n+1)
 	for _, l := range []actor.Lookup{{UserID: &id}, {Email: &email}, {GitHubID: &github}} {
 		if u, err := h.Find(h.T.Context(), &l); u == nil || err != nil {

@@ -51,8 +51,9 @@ type Options struct {
 	TokensInNotifications bool
 
 	// Maintain makes this store maintain tables: delete old requests, and create, index and
-	// drop days of the audit table. Instances that serve do that, because their settings say
-	// how long the audit is kept. Other programs leave it to them.
+	// drop days of the audit table, and count the user ids that are left. Instances that serve
+	// do that, because their settings say how long the audit is kept. Other programs leave it to
+	// them.
 	Maintain bool
 
 	// MaintainAfter is the delay after Open until the first maintenance. When an instance
@@ -136,6 +137,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 				return commit.EmptyNextSlot(ctx, pool)
 			})
 		})
+		s.running.Go(func() {
+			maintain(s.ctx, s.log, o.MaintainAfter, "user ids that are left not counted, trying again", s.userIDs.CountLeft)
+		})
 		if s.audit != nil {
 			s.running.Go(func() {
 				maintain(s.ctx, s.log, o.MaintainAfter, "audit table not maintained, trying again", s.audit.Maintain)
@@ -186,13 +190,26 @@ func (s *Store) Commit(ctx context.Context, lease partition.Lease, writes []*act
 // ReservedUserID implements [actor.Store].
 func (s *Store) ReservedUserID() int64 { return s.userIDs.TakeReserved() }
 
+// ReturnUserID implements [actor.Store].
+func (s *Store) ReturnUserID(id int64) { s.userIDs.Return(id) }
+
 // NewUserID implements [actor.Store].
-func (s *Store) NewUserID(ctx context.Context) (int64, error) {
-	id, err := s.userIDs.Next(ctx)
-	if err != nil {
-		return 0, postgres.LogError(ctx, s.log, "taking a user id", err)
+func (s *Store) NewUserID(ctx context.Context, create *actor.Write) (id int64, decided *actor.Outcome, err error) {
+	id, refusal, err := s.userIDs.Next(ctx, create)
+	if refusal != nil {
+		outcomes, failed := s.committer.Commit(ctx, partition.Lease{}, []*actor.Write{create.Refused(refusal)})
+		if failed != nil {
+			return 0, nil, failed
+		}
+		if outcomes[0].Refusal != commit.NoReplay {
+			return 0, &outcomes[0], nil
+		}
+		id, _, err = s.userIDs.Next(ctx, nil)
 	}
-	return id, nil
+	if err != nil {
+		return 0, nil, postgres.LogError(ctx, s.log, "taking a user id", err)
+	}
+	return id, nil, nil
 }
 
 // PoolConfig returns the options for connecting with pgx.

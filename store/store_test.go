@@ -8,8 +8,10 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store"
+	"github.com/glotpod/ident/store/internal/commit"
 	"github.com/glotpod/ident/store/internal/storetest"
 )
 
@@ -18,6 +20,78 @@ func TestMain(m *testing.M) { testservers.Main(m) }
 func TestNewUserID(t *testing.T) {
 	t.Run("concurrent_calls_get_different_ids", testNewUserIDConcurrentCallsGetDifferentIds)
 	t.Run("create_reserves_the_next_id", testNewUserIDCreateReservesTheNextId)
+	t.Run("conflict_draws_no_id", testNewUserIDConflict)
+	t.Run("replay_draws_no_id", testNewUserIDReplay)
+}
+
+// lastDrawn returns the last user id that was drawn.
+func lastDrawn(h *storetest.Harness) int64 {
+	return h.Value("SELECT last_value FROM users_id_seq").(int64)
+}
+
+// decide has a create decided that needs no id.
+func decide(h *storetest.Harness, messageID string, a storetest.Args) actor.Outcome {
+	h.T.Helper()
+	before := lastDrawn(h)
+	id, decided, err := h.NewUserID(h.T.Context(), storetest.Request(h.T, "create", messageID, a))
+	if id != 0 || decided == nil || err != nil {
+		h.T.Fatalf("got the id %d, %+v, %v", id, decided, err)
+	}
+	if after := lastDrawn(h); after != before {
+		h.T.Errorf("ids %d to %d were drawn", before+1, after)
+	}
+	return *decided
+}
+
+func testNewUserIDConflict(t *testing.T) {
+	h := storetest.Start(t)
+	h.CreateUser(1)
+	both := func(n int) storetest.Args {
+		a := storetest.UserArgs(n)
+		a["facebook"] = storetest.Args{"id": 1, "access_token": ""}
+		return a
+	}
+	if o := h.Write("create", "", both(2)); o.Refusal != nil {
+		t.Fatal(o.Refusal)
+	}
+	email := storetest.UserArgs(3)
+	email["email"] = storetest.UserArgs(1)["email"]
+	for name, a := range map[string]storetest.Args{"email": email, "github": storetest.UserArgs(1), "facebook": both(4)} {
+		o := decide(h, name, a)
+		storetest.WantCode(h.T, o, actor.Conflict)
+		// The refusal is recorded, also for the actor that gets the same request.
+		if again := h.Write("create", name, a); !storetest.SameReply(again, o) {
+			t.Errorf("%s: again %+v, first %+v", name, again, o)
+		}
+		storetest.WantCode(t, decide(h, name, storetest.UserArgs(5)), actor.BadRequest)
+		storetest.WantCode(t, decide(h, "", a), actor.Conflict) // it has no request id
+	}
+	// Nothing is decided if the user may be created.
+	id, decided, err := h.NewUserID(t.Context(), storetest.Request(t, "create", "free", storetest.UserArgs(6)))
+	if id != lastDrawn(h) || decided != nil || err != nil {
+		t.Errorf("got the id %d, %+v, %v", id, decided, err)
+	}
+}
+
+func testNewUserIDReplay(t *testing.T) {
+	h := storetest.Start(t)
+	first := h.Write("create", "m1", storetest.UserArgs(1))
+	for range 3 {
+		if o := decide(h, "m1", storetest.UserArgs(1)); !storetest.SameReply(o, first) || o.Applied {
+			t.Errorf("decided %+v, first %+v", o, first)
+		}
+	}
+	storetest.WantCode(t, decide(h, "m1", storetest.UserArgs(2)), actor.BadRequest)
+
+	// The record may be removed after it was found.
+	w := storetest.Request(t, "create", "m2", storetest.UserArgs(2)).Refused(commit.NoReplay)
+	o, err := storetest.Commit(t.Context(), h, partition.Lease{}, w)
+	if err != nil || o.Refusal != commit.NoReplay {
+		t.Fatalf("%+v, %v", o, err)
+	}
+	if o := h.Write("create", "m2", storetest.UserArgs(2)); o.Refusal != nil {
+		t.Error(o.Refusal)
+	}
 }
 
 func testNewUserIDConcurrentCallsGetDifferentIds(t *testing.T) {
@@ -28,7 +102,7 @@ func testNewUserIDConcurrentCallsGetDifferentIds(t *testing.T) {
 	for i := range ids {
 		drawing.Go(func() {
 			var err error
-			if ids[i], err = h.NewUserID(t.Context()); err != nil {
+			if ids[i], err = storetest.DrawUserID(t.Context(), h.Store); err != nil {
 				t.Error(err)
 			}
 		})
@@ -46,15 +120,19 @@ func testNewUserIDConcurrentCallsGetDifferentIds(t *testing.T) {
 func testNewUserIDCreateReservesTheNextId(t *testing.T) {
 	h := storetest.Start(t)
 	reserved := int64(0)
-	for n := 1; reserved == 0; n++ { // a create that takes long reserves an id that expires at once
+	for n := 1; reserved == 0; n++ { // a create that takes long reserves an id that expires soon
 		h.CreateUser(n)
 		if reserved = h.ReservedUserID(); n == 100 {
 			t.Fatal("no create has reserved another id")
 		}
 	}
-	next, err := h.NewUserID(t.Context())
+	next, err := storetest.DrawUserID(t.Context(), h.Store)
 	if err != nil || next == reserved || h.User(reserved) != nil || h.ReservedUserID() != 0 {
 		t.Errorf("the reserved id is %d, the next one %d, %v", reserved, next, err)
+	}
+	h.ReturnUserID(reserved)
+	if again := h.ReservedUserID(); again != reserved {
+		t.Errorf("the returned id is %d, and %d is reserved", reserved, again)
 	}
 }
 

@@ -3,10 +3,13 @@ package store_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
@@ -24,6 +27,52 @@ func TestTakenUserIDs(t *testing.T) {
 	t.Run("great_id_is_taken", testGreatIDTaken)
 	t.Run("next_raise_goes_on", testNextRaise)
 	t.Run("sequence_is_lowered", testSequenceLowered)
+}
+
+// TestUserIDsLeft: stores that serve count the ids that are left, up to the limit of the sequence.
+func TestUserIDsLeft(t *testing.T) {
+	h := storetest.Start(t)
+	left := func(s *store.Store) float64 {
+		r := prometheus.NewPedanticRegistry()
+		r.MustRegister(s)
+		all, err := r.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range all {
+			if m.GetName() == "glotpod_ident_user_ids_left" {
+				return m.Metric[0].GetGauge().GetValue()
+			}
+		}
+		return -1
+	}
+	if n := left(h.Store); !math.IsNaN(n) {
+		t.Errorf("%v are left, which nobody has counted", n)
+	}
+	for _, c := range []struct {
+		change string
+		want   float64
+	}{
+		{"SELECT", math.MaxInt64},
+		{"SELECT setval('users_id_seq', 1000)", math.MaxInt64 - 1000},
+		{"ALTER SEQUENCE users_id_seq MAXVALUE 2147483647", math.MaxInt32 - 1000},
+		{"SELECT setval('users_id_seq', 2147483647)", 0},
+	} {
+		h.Exec(c.change)
+		opts := h.Options
+		opts.Maintain = true
+		s, err := store.Open(t.Context(), opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(time.Minute); math.IsNaN(left(s)) && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
+		}
+		if n := left(s); n != c.want {
+			t.Errorf("%s: %v are left, want %v", c.change, n, c.want)
+		}
+		s.Close()
+	}
 }
 
 // openWatched opens another store and returns the warnings about the sequence.
@@ -49,7 +98,7 @@ func createOn(h *storetest.Harness, s *store.Store, n int) (id int64, taken int)
 	for {
 		if w.UserID = s.ReservedUserID(); w.UserID == 0 {
 			var err error
-			if w.UserID, err = s.NewUserID(h.T.Context()); err != nil {
+			if w.UserID, err = storetest.DrawUserID(h.T.Context(), s); err != nil {
 				h.T.Error(err)
 				return 0, taken
 			}
@@ -127,7 +176,7 @@ func testOneIDTaken(t *testing.T) {
 	h := storetest.Start(t)
 	s, warnings := openWatched(h)
 	createOn(h, s, 1)
-	id, err := s.NewUserID(t.Context())
+	id, err := storetest.DrawUserID(t.Context(), s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,10 +248,10 @@ func testSequenceLowered(t *testing.T) {
 	}
 	h.Exec("DELETE FROM users WHERE id <= 1000")
 	h.Exec("SELECT setval('users_id_seq', 10)")
-	if id, err := s.NewUserID(t.Context()); err != nil || id > 20 {
+	if id, err := storetest.DrawUserID(t.Context(), s); err != nil || id > 20 {
 		t.Errorf("got the id %d, %v", id, err)
 	}
-	if id, err := s.NewUserID(t.Context()); err != nil || id > 20 {
+	if id, err := storetest.DrawUserID(t.Context(), s); err != nil || id > 20 {
 		t.Errorf("then got the id %d, %v", id, err)
 	}
 }

@@ -21,6 +21,70 @@ func TestCreate(t *testing.T) {
 	t.Run("same_email_concurrently", testCreateSameEmailConcurrently)
 	t.Run("tokens_are_sealed", testCreateTokensAreSealed)
 	t.Run("wide_ids", testCreateWideIDs)
+	t.Run("ids_are_used", testCreateIDsAreUsed)
+}
+
+// testCreateIDsAreUsed: nearly as many ids are drawn as users are created, with two instances
+// and many requests in flight, which draw ids ahead.
+func testCreateIDsAreUsed(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	s.ServeAs(t, "a")
+	s.ServeAs(t, "b")
+	c := s.NewCaller(t)
+	const inFlight = 32
+	run := func(all []*harness.Request, check func(int, harness.Reply)) {
+		t.Helper()
+		for i, m := range all {
+			if i < inFlight {
+				c.Send(t, m)
+			}
+		}
+		for i, m := range all {
+			check(i, c.AwaitReply(t, m))
+			if next := i + inFlight; next < len(all) {
+				c.Send(t, all[next])
+			}
+		}
+	}
+	requests := func(n int, user func() dict) (all []*harness.Request) {
+		for range n {
+			all = append(all, c.NewRequest("create", user()))
+		}
+		return all
+	}
+	created := requests(1000, func() dict { return harness.NewUser() })
+	ids := make([]any, len(created))
+	there := c.Create(t, harness.NewUser())
+	conflicting := harness.Changed(harness.NewUser(), dict{"email": there["email"]})
+	for _, step := range []struct {
+		name  string
+		all   []*harness.Request
+		check func(int, harness.Reply)
+		users int
+	}{
+		{"1,000 creates", created, func(i int, a harness.Reply) { ids[i] = a.Result(t).(dict)["user_id"] }, 1000},
+		{"300 repeats", created[:300], func(i int, a harness.Reply) { a.IsResult(t, dict{"user_id": ids[i]}) }, 0},
+		{"300 conflicts", requests(300, func() dict { return conflicting }), func(_ int, a harness.Reply) { a.IsError(t, "conflict") }, 0},
+		{"conflicts among creates", requests(300, func() dict {
+			if rand.Text() < "M" {
+				return conflicting
+			}
+			return harness.NewUser()
+		}), func(int, harness.Reply) {}, -1},
+	} {
+		before, usersBefore := s.Count(t, "SELECT last_value FROM users_id_seq"), s.Count(t, "SELECT count(*) FROM users")
+		run(step.all, step.check)
+		drawn, users := s.Count(t, "SELECT last_value FROM users_id_seq")-before, s.Count(t, "SELECT count(*) FROM users")-usersBefore
+		if step.users >= 0 && users != step.users {
+			t.Errorf("%s: there are %d more users", step.name, users)
+		}
+		// What each instance has drawn ahead for the next creates is not used if there are none.
+		t.Logf("%s: %d ids were drawn for %d users", step.name, drawn, users)
+		if drawn > users+2*inFlight {
+			t.Errorf("%s: %d ids were drawn for %d users", step.name, drawn, users)
+		}
+	}
 }
 
 // testCreateWideIDs: ids go on beyond 32 bits, and up to the greatest 64-bit number, with

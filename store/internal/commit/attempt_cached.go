@@ -70,7 +70,7 @@ func (a *attempt) decideOnCached(required *preconditions) error {
 		d := decided{pending: p, current: p.first().Cached}
 		a.decide(&d, deadline)
 		if next := d.firstNext(); next != nil {
-			if a.owners.Conflict(next) != "" {
+			if a.owners.Conflict(next) != nil {
 				p.leaveOut(commitstate.Overtaken)
 				continue
 			}

@@ -104,9 +104,9 @@ func (a *attempt) decideOnStored(ctx context.Context, conn *pgx.Conn, deadline t
 	}
 	for _, d := range all {
 		if next := d.firstNext(); next != nil {
-			if conflict := a.owners.Conflict(next); conflict != "" {
+			if conflict := a.owners.Conflict(next); conflict != nil {
 				// There is no other decision: the write had to be committed alone.
-				d.decisions = []actor.Decision{{Refusal: &actor.Refusal{Code: actor.Conflict, Message: conflict}}}
+				d.decisions = []actor.Decision{{Refusal: conflict}}
 			} else {
 				a.owners.Add(next)
 			}

@@ -2,20 +2,40 @@ package commit
 
 import (
 	"context"
-	"slices"
-	"sync"
-	"time"
+	"fmt"
+	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
+	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store/internal/batch"
 	"github.com/glotpod/ident/store/internal/postgres"
+	"github.com/glotpod/ident/store/internal/userrows"
 )
 
-// nextIDs takes $1 user ids from the sequence.
-const nextIDs = `SELECT nextval(sequence) FROM
-	(SELECT pg_get_serial_sequence('users', 'id')::regclass AS sequence) AS s, generate_series(1, $1)`
+const (
+	// sequenceOfIDs is the sequence of user ids, as a table with one row.
+	sequenceOfIDs = "(SELECT pg_get_serial_sequence('users', 'id')::regclass AS sequence) AS s"
+
+	// nextIDs takes $1 user ids from the sequence.
+	nextIDs = "SELECT nextval(sequence) FROM " + sequenceOfIDs + ", generate_series(1, $1)"
+
+	// nextIDsFor takes a user id from the sequence for each create, unless it is a replay or
+	// wants an email or an account that a user has.
+	nextIDsFor = `SELECT found.replay, found.email, found.account,
+			CASE WHEN NOT (found.replay OR found.email OR found.account) THEN nextval(sequence) END
+		FROM ` + sequenceOfIDs + `, unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[]) WITH ORDINALITY AS c (request, email, gh, fb, n), LATERAL (SELECT
+			(SELECT r.slot FROM ident_requests r WHERE r.identity = c.request LIMIT 1) IS NOT NULL AS replay,
+			(SELECT u.id FROM users u WHERE u.email_address = c.email) IS NOT NULL AS email,
+			(SELECT s.user_id FROM services s WHERE s.sv_id = c.gh AND s.sv_name::text = 'gh') IS NOT NULL OR
+			(SELECT s.user_id FROM services s WHERE s.sv_id = c.fb AND s.sv_name::text = 'fb') IS NOT NULL AS account OFFSET 0) AS found
+		ORDER BY c.n`
+)
+
+// NoReplay refuses a create of which [UserIDs.Next] has found a recorded request, if that is
+// no replay after all. It is not recorded.
+var NoReplay = actor.InternalError("the request could not be carried out")
 
 // maxIDRequests bounds how many user ids are taken in one round trip.
 const maxIDRequests = 32
@@ -32,16 +52,21 @@ type UserIDs struct {
 	log      *zap.Logger
 	requests *batch.Batcher[*idRequest]
 	reserved reservedIDs
+	left     atomic.Pointer[int64] // see Left
 
 	skipping chan struct{} // has a value while a call of SkipTaken sets the sequence
 }
 
 // An idRequest waits for a user id.
-type idRequest struct{ result chan idResult }
+type idRequest struct {
+	create *actor.Write // nil: the id is drawn in any case
+	result chan idResult
+}
 
 type idResult struct {
-	id  int64
-	err error
+	id      int64
+	refusal *actor.Refusal // not nil: no id was drawn
+	err     error
 }
 
 // NewUserIDs needs one goroutine that runs Work, until closing is done. The channel stopped
@@ -61,132 +86,115 @@ func NewUserIDs(closing context.Context, stopped <-chan struct{}, pool *postgres
 // Work takes ids for the calls of Next.
 func (u *UserIDs) Work() { u.requests.Work() }
 
+// CountLeft counts the ids that are left, for Left.
+func (u *UserIDs) CountLeft(ctx context.Context) error {
+	left, err := userrows.CountLeft(ctx, u.pool)
+	if err != nil {
+		return fmt.Errorf("reading the sequence of user ids: %w", err)
+	}
+	u.left.Store(&left)
+	return nil
+}
+
+// Left returns how many ids the sequence could still return when CountLeft was called last;
+// nil: it has not been called.
+func (u *UserIDs) Left() *int64 { return u.left.Load() }
+
 // TakeReserved returns a user id that needs no round trip, or 0 if there is none.
 func (u *UserIDs) TakeReserved() int64 { return u.reserved.take() }
 
-// Next returns a user id that no other call returns.
-func (u *UserIDs) Next(ctx context.Context) (id int64, err error) {
+// Return reserves an id that TakeReserved or Next has returned, here or elsewhere, and that no
+// create uses.
+func (u *UserIDs) Return(id int64) { u.reserved.put([]int64{id}) }
+
+// Next returns a user id that no other call returns. If the create need not be carried out, it
+// returns why instead: the create wants what a user has or, if the reason is NoReplay, a
+// request with its id was decided before.
+func (u *UserIDs) Next(ctx context.Context, create *actor.Write) (id int64, refusal *actor.Refusal, err error) {
 	for range maxStaleDraws {
-		if id, err = u.draw(ctx); err != nil || !u.reserved.isTaken(id) {
-			return id, err
+		if id, refusal, err = u.draw(ctx, create); err != nil || refusal != nil || !u.reserved.isTaken(id) {
+			return id, refusal, err
 		}
 	}
 	u.reserved.resetTaken() // if a user has the id, the create finds that out
-	return id, nil
+	return id, nil, nil
 }
 
 // draw takes an id from the sequence.
-func (u *UserIDs) draw(ctx context.Context) (id int64, err error) {
+func (u *UserIDs) draw(ctx context.Context, create *actor.Write) (id int64, refusal *actor.Refusal, err error) {
 	err = u.pool.Retry(ctx, func(ctx context.Context) error {
-		request := &idRequest{result: make(chan idResult, 1)}
+		request := &idRequest{create: create, result: make(chan idResult, 1)}
 		r, err := batch.Submit(ctx, u.requests, request, request.result)
 		if err != nil {
 			return err
 		}
-		id = r.id
+		id, refusal = r.id, r.refusal
 		return r.err
 	})
-	return id, err
+	return id, refusal, err
 }
 
-// answer takes an id for each request in one round trip.
+// answer takes an id for each request that needs one, in one round trip.
 func (u *UserIDs) answer(group []*idRequest) {
 	ctx, cancel := context.WithTimeout(u.closing, postgres.AttemptTimeout)
 	defer cancel()
-	rows, _ := u.pool.Query(ctx, nextIDs, len(group))
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	var c creates
+	for _, request := range group {
+		c.add(request.create)
+	}
+	rows, _ := u.pool.Query(ctx, nextIDsFor, c.requests, c.emails, c.githubs, c.facebooks)
+	results, err := pgx.CollectRows(rows, scanIDResult)
 	for i, request := range group {
 		r := idResult{err: err}
 		if err == nil {
-			r.id = ids[i]
+			r = results[i]
 		}
 		request.result <- r
 	}
 }
 
-// reservedFor is how long a reserved id may be used. It is not longer than a create may
-// take anyway. So users are created nearly in the order of their ids, and a client that
-// lists the users after the last id that it knows misses no more of them than without
-// reserved ids.
-const reservedFor = 100 * time.Millisecond
-
-// reservedIDs are user ids that transactions with creates have taken from the sequence
-// for the next creates, one for each create. So these need no round trip for an id. A
-// create that does not follow another one soon reserves no id, since it would not be
-// used.
-type reservedIDs struct {
-	mu         sync.Mutex // guards the following fields
-	ids        []int64
-	expire     time.Time // of ids
-	lastCreate time.Time // when the last create was planned
-	taken      int64     // ids up to this one were found to be taken, wherever they come from
-}
-
-// put replaces the ids with those that a committed transaction has reserved.
-func (r *reservedIDs) put(ids []int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	ids = slices.DeleteFunc(ids, func(id int64) bool { return id <= r.taken })
-	if len(ids) == 0 {
-		return
+func scanIDResult(row pgx.CollectableRow) (r idResult, err error) {
+	var replay, email, account bool
+	var id *int64
+	if err := row.Scan(&replay, &email, &account, &id); err != nil {
+		return r, err
 	}
-	r.ids, r.expire = ids, time.Now().Add(reservedFor)
-}
-
-// skip drops the ids up to last, now and whenever they are put.
-func (r *reservedIDs) skip(last int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.taken = max(r.taken, last)
-	r.ids = slices.DeleteFunc(r.ids, func(id int64) bool { return id <= r.taken })
-}
-
-// resetTaken makes all ids count as free.
-func (r *reservedIDs) resetTaken() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.taken = 0
-}
-
-func (r *reservedIDs) isTaken(id int64) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return id <= r.taken
-}
-
-// take returns an id, or 0 if there is none.
-func (r *reservedIDs) take() (id int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.ids) == 0 || time.Now().After(r.expire) {
-		return 0
+	switch {
+	case replay:
+		r.refusal = NoReplay
+	case email:
+		r.refusal = userrows.EmailTaken
+	case account:
+		r.refusal = userrows.AccountTaken
+	default:
+		r.id = *id
 	}
-	id, r.ids = r.ids[0], r.ids[1:]
-	return id
+	return r, nil
 }
 
-// followsCreate records a create and reports whether it follows another one soon.
-func (r *reservedIDs) followsCreate() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	last := r.lastCreate
-	r.lastCreate = time.Now()
-	return r.lastCreate.Sub(last) < reservedFor
+// creates are the keys of creates, column by column.
+type creates struct {
+	requests           uuids
+	emails             []*string
+	githubs, facebooks []*int64
 }
 
-// queue reserves an id for each create of a group, if other creates are likely to
-// follow. The ids may be put when the transaction is committed.
-func (r *reservedIDs) queue(statements *pgx.Batch, group []*pending, ids *[]int64) {
-	creates := 0
-	for _, p := range group {
-		if p.first().IsCreate() {
-			creates++
+// add adds the keys of a create. For nil it adds keys that nothing has.
+func (c *creates) add(create *actor.Write) {
+	var request actor.RequestID
+	var email *string
+	var github, facebook *int64
+	if create != nil {
+		user := create.NewUser()
+		request, email = create.RequestID, &user.Email
+		if user.GitHub != nil {
+			github = &user.GitHub.ID
+		}
+		if user.Facebook != nil {
+			facebook = &user.Facebook.ID
 		}
 	}
-	if creates > 0 && (r.followsCreate() || creates > 1) {
-		statements.Queue(nextIDs, creates).Query(func(rows pgx.Rows) (err error) {
-			*ids, err = pgx.CollectRows(rows, pgx.RowTo[int64])
-			return err
-		})
-	}
+	c.requests = append(c.requests, uuidOf(request))
+	c.emails = append(c.emails, email)
+	c.githubs, c.facebooks = append(c.githubs, github), append(c.facebooks, facebook)
 }

@@ -3,6 +3,7 @@ package commit
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,30 +24,70 @@ func TestSkipTaken(t *testing.T) {
 }
 
 func TestReservedIDs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var r reservedIDs
-		r.put([]int64{5, 6, 7})
-		if a, b := r.take(), r.take(); a != 5 || b != 6 {
-			t.Errorf("got %d and %d", a, b)
+	wantIDs := func(t *testing.T, r *reservedIDs, want ...int64) {
+		t.Helper()
+		var got []int64
+		for id := r.take(); id != 0; id = r.take() {
+			got = append(got, id)
 		}
-		time.Sleep(reservedFor + 1)
-		if id := r.take(); id != 0 {
-			t.Errorf("got %d, which has expired", id)
+		if !slices.Equal(got, want) {
+			t.Errorf("got %d, want %d", got, want)
 		}
+	}
+	bubble := func(name string, test func(t *testing.T, r *reservedIDs)) {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { test(t, new(reservedIDs)) })
+		})
+	}
+	bubble("are_used_in_order", func(t *testing.T, r *reservedIDs) {
+		r.put([]int64{5, 6})
+		r.put([]int64{3})
+		wantIDs(t, r, 5, 6, 3)
+	})
+	bubble("expire", func(t *testing.T, r *reservedIDs) {
+		r.put([]int64{5, 6})
+		time.Sleep(reservedFor / 2)
+		r.put([]int64{7})
+		time.Sleep(reservedFor/2 + 1)
+		wantIDs(t, r, 7)
 		r.put([]int64{8})
-		time.Sleep(reservedFor)
-		if a, b := r.take(), r.take(); a != 8 || b != 0 {
-			t.Errorf("got %d and %d", a, b)
-		}
+		time.Sleep(reservedFor + 1)
+		wantIDs(t, r)
+	})
+	bubble("are_dropped_if_they_are_taken", func(t *testing.T, r *reservedIDs) {
 		r.put([]int64{8, 9, 10})
 		r.skip(9)
-		if a, b := r.take(), r.take(); a != 10 || b != 0 {
-			t.Errorf("got %d and %d, and ids up to 9 are taken", a, b)
-		}
+		wantIDs(t, r, 10)
 		r.put([]int64{7, 8, 9})
 		r.put([]int64{9, 11})
-		if a, b := r.take(), r.take(); a != 11 || b != 0 {
-			t.Errorf("got %d and %d after ids were put that are taken", a, b)
+		wantIDs(t, r, 11)
+	})
+	bubble("are_bounded", func(t *testing.T, r *reservedIDs) {
+		for id := range int64(2 * maxReservedIDs) {
+			r.put([]int64{id + 1})
+		}
+		if n := len(r.ids); n != maxReservedIDs || r.take() != maxReservedIDs+1 {
+			t.Errorf("there were %d", n)
+		}
+	})
+	bubble("are_as_many_as_the_creates_of_a_group", func(t *testing.T, r *reservedIDs) {
+		if n := r.missing(1); n != 0 {
+			t.Errorf("a create alone has drawn %d", n)
+		}
+		if n := r.missing(1); n != 1 {
+			t.Errorf("the next one has drawn %d", n)
+		}
+		r.put([]int64{1})
+		if n := r.missing(3); n != 2 {
+			t.Errorf("three have drawn %d beside the one that was there", n)
+		}
+		r.put([]int64{2, 3})
+		if n := r.missing(2); n != 0 {
+			t.Errorf("two have drawn %d though three were there", n)
+		}
+		time.Sleep(reservedFor + 1)
+		if n := r.missing(2); n != 2 {
+			t.Errorf("two have drawn %d, the others having expired", n)
 		}
 	})
 }

@@ -188,7 +188,7 @@ func startLoad(h *storetest.Harness, users []int64) *load {
 		})
 	}
 	repeat(&l.ids, "new id", func(int) error {
-		_, err := h.NewUserID(h.T.Context())
+		_, err := storetest.DrawUserID(h.T.Context(), h.Store)
 		return err
 	})
 	h.T.Cleanup(func() { l.stop() })

@@ -66,12 +66,18 @@ func (h *Harness) CommitUnder(s *store.Store, lease partition.Lease, w *actor.Wr
 	return o, err
 }
 
+// DrawUserID returns an id for a create, whatever that is.
+func DrawUserID(ctx context.Context, s *store.Store) (int64, error) {
+	id, _, err := s.NewUserID(ctx, nil)
+	return id, err
+}
+
 // Write commits the write of a request under the lease of the harness.
 func (h *Harness) Write(operation, messageID string, a Args) actor.Outcome {
 	h.T.Helper()
 	w := Request(h.T, operation, messageID, a)
 	if w.IsCreate() {
-		id, err := h.NewUserID(h.T.Context())
+		id, err := DrawUserID(h.T.Context(), h.Store)
 		if err != nil {
 			h.T.Fatal(err)
 		}

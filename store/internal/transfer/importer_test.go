@@ -248,7 +248,7 @@ func testImportNoIdTwiceDuringCreates(t *testing.T) {
 	for i := range drawn {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				if id, err := h.NewUserID(context.WithoutCancel(ctx)); err != nil {
+				if id, err := storetest.DrawUserID(context.WithoutCancel(ctx), h.Store); err != nil {
 					t.Error(err)
 				} else {
 					drawn[i] = append(drawn[i], id)
@@ -274,7 +274,7 @@ func testImportNoIdTwiceDuringCreates(t *testing.T) {
 	if n := len(all); len(slices.Compact(all)) != n {
 		t.Error("two users got the same id")
 	}
-	if id, err := h.NewUserID(t.Context()); err != nil || id <= slices.Max(imported) {
+	if id, err := storetest.DrawUserID(t.Context(), h.Store); err != nil || id <= slices.Max(imported) {
 		t.Errorf("after the import of %d, a new user gets %d: %v", slices.Max(imported), id, err)
 	}
 }

@@ -24,6 +24,20 @@ func LastDrawn(ctx context.Context, db Queryer, sequence string) (id int64, err 
 	return id, err
 }
 
+// CountLeft returns how many ids the sequence can still return.
+func CountLeft(ctx context.Context, db Queryer) (left int64, err error) {
+	sequence, err := Sequence(ctx, db)
+	if err != nil {
+		return 0, err
+	}
+	last, err := LastDrawn(ctx, db, sequence)
+	if err != nil {
+		return 0, err
+	}
+	err = db.QueryRow(ctx, "SELECT seqmax - $2 FROM pg_sequence WHERE seqrelid = $1::text::regclass", sequence, last).Scan(&left)
+	return left, err
+}
+
 // LockSequence keeps all other transactions from drawing a user id until this one has
 // ended, so that the sequence can be read and then set without being lowered. LockSequence returns the name
 // of the sequence. ALTER SEQUENCE changes nothing here but takes the lock.

@@ -54,20 +54,26 @@ func (o *KeyOwners) ServiceIDOwner(service string, id int64) int64 {
 	return o.services[serviceID{service, id}]
 }
 
-// Conflict describes the first key of u that another user has. It returns "" if there is
-// none.
-func (o *KeyOwners) Conflict(u *actor.User) string {
+// The refusals of writes that want a key that another user has.
+var (
+	EmailTaken   = &actor.Refusal{Code: actor.Conflict, Message: "another user has this email"}
+	AccountTaken = &actor.Refusal{Code: actor.Conflict, Message: "another user has this account"}
+)
+
+// Conflict returns the refusal for the first key of u that another user has. It returns nil
+// if there is none.
+func (o *KeyOwners) Conflict(u *actor.User) *actor.Refusal {
 	if owner, ok := o.emails[u.Email]; ok && owner != u.ID {
-		return "another user has this email"
+		return EmailTaken
 	}
 	for _, service := range Services {
 		if account := *AccountOf(u, service); account != nil {
 			if owner, ok := o.services[serviceID{service, account.ID}]; ok && owner != u.ID {
-				return "another user has this account"
+				return AccountTaken
 			}
 		}
 	}
-	return ""
+	return nil
 }
 
 // WantedKeys are keys that writes want to give to users.

@@ -1,0 +1,124 @@
+package commit
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	// reservedFor is how long a reserved id may be used. So users are created nearly in the
+	// order of their ids, and a client that lists the users after the last id that it knows
+	// misses few of them.
+	reservedFor = time.Second
+
+	// maxReservedIDs bounds the reserved ids. A group has no more creates.
+	maxReservedIDs = maxGroup
+)
+
+// reservedIDs are user ids for the next creates, which then need no round trip for an id.
+// Transactions with creates draw them, so that there is one for each of their creates: that
+// many are likely to follow soon. Creates that were refused or were replays return theirs. A
+// create that does not follow another one soon draws no id, since it would not be used.
+type reservedIDs struct {
+	mu         sync.Mutex // guards the following fields
+	ids        []reservedID
+	lastCreate time.Time // when the last create was planned
+	taken      int64     // ids up to this one were found to be taken, wherever they come from
+}
+
+type reservedID struct {
+	id      int64
+	expires time.Time
+}
+
+// put adds ids. If there are too many, the oldest are dropped.
+func (r *reservedIDs) put(ids []int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	expires := time.Now().Add(reservedFor)
+	for _, id := range ids {
+		if id > r.taken {
+			r.ids = append(r.ids, reservedID{id, expires})
+		}
+	}
+	r.ids = r.ids[max(0, len(r.ids)-maxReservedIDs):]
+}
+
+// skip drops the ids up to last, now and whenever they are put.
+func (r *reservedIDs) skip(last int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.taken = max(r.taken, last)
+	r.ids = slices.DeleteFunc(r.ids, func(id reservedID) bool { return id.id <= r.taken })
+}
+
+// resetTaken makes all ids count as free.
+func (r *reservedIDs) resetTaken() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.taken = 0
+}
+
+func (r *reservedIDs) isTaken(id int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return id <= r.taken
+}
+
+// take returns an id, or 0 if there is none.
+func (r *reservedIDs) take() (id int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dropExpired()
+	if len(r.ids) == 0 {
+		return 0
+	}
+	id, r.ids = r.ids[0].id, r.ids[1:]
+	return id
+}
+
+// dropExpired drops the ids that may not be used any more, which are the first ones. mu must be
+// held.
+func (r *reservedIDs) dropExpired() {
+	now := time.Now()
+	for len(r.ids) > 0 && now.After(r.ids[0].expires) {
+		r.ids = r.ids[1:]
+	}
+}
+
+// missing records the creates of a transaction. It returns how many ids the transaction is to
+// draw, so that there is one for each create that is likely to follow.
+func (r *reservedIDs) missing(creates int) int {
+	if creates == 0 {
+		return 0
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last := r.lastCreate
+	r.lastCreate = time.Now()
+	if creates == 1 && r.lastCreate.Sub(last) >= reservedFor {
+		return 0
+	}
+	r.dropExpired()
+	return max(0, creates-len(r.ids))
+}
+
+// queue draws ids if the preconditions of the group's transaction hold. The ids may be put when
+// the transaction is committed.
+func (r *reservedIDs) queue(statements *pgx.Batch, group []*pending, ids *[]int64) {
+	creates := 0
+	for _, p := range group {
+		if p.first().IsCreate() {
+			creates++
+		}
+	}
+	if n := r.missing(creates); n > 0 {
+		statements.Queue(nextIDs+" WHERE "+preconditionsHold, n).Query(func(rows pgx.Rows) (err error) {
+			*ids, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+			return err
+		})
+	}
+}
