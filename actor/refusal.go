@@ -51,6 +51,12 @@ var (
 	// RequestIDReused refuses a request if another request had the same request id.
 	RequestIDReused = refuse(BadRequest, "another request was made under this message_id or correlation_id")
 
+	// ReplyTooLarge refuses a request whose reply the broker does not accept.
+	ReplyTooLarge = refuse(InvocationFailed, "the reply is larger than the message broker accepts")
+
+	// NotificationTooLarge refuses a write whose notification the broker does not accept.
+	NotificationTooLarge = refuse(InvocationFailed, "the notification of the change is larger than the message broker accepts")
+
 	// UserIDTaken refuses a create whose new id another user has: the ids were drawn from
 	// a sequence that was behind the table, or another program has chosen the id. The
 	// create can be done with another id.

@@ -48,6 +48,7 @@
 //   - internal/consume: consumers of queues, and their acknowledgements.
 //   - internal/notify: sending notifications.
 //   - internal/publish: publishing, over channels that are opened again.
+//   - internal/sizes: how large messages may be.
 //   - internal/topology: declaring and binding exchanges and queues.
 //   - internal/tracing: trace contexts in the headers of messages.
 //   - internal/metrics: what an instance counts and measures.
@@ -128,6 +129,9 @@
 //	cluster/internal/publish.TestPublisher/a_message_that_is_too_large_costs_itself
 //	cluster/internal/publish.TestPublisher/a_silent_queue_delays_its_own_messages
 //	cluster/internal/integration.TestSilentQueues/a_partition_queue_costs_its_own_requests
+//	cluster/internal/integration.TestLargeMessages/a_reply
+//	cluster/internal/integration.TestLargeMessages/a_notification
+//	cluster/internal/integration.TestLargeMessages/the_limit_is_lowered
 //	cluster/membership.TestSend/a_silent_queue_delays_no_other_member
 //	cluster.TestSharedQueue/a_panic_costs_one_request
 //	cluster.TestReply/to_a_name_that_costs_the_connection_is_dropped
@@ -175,6 +179,13 @@
 //   - Notifications are sent by the process that commits, and from the outbox only after
 //     failures. Why not always from the outbox: polling adds latency and load. Cost: two
 //     paths, which have to keep the order together.
+//   - The broker's max_message_size is measured, since the broker tells it only by closing a
+//     channel: a message of the size in question, rounded up to a power of two, goes to no
+//     queue first. So no reply has to be sent on a channel of its own, and a write whose
+//     notification cannot be sent is refused before it is made. Why not measure the largest
+//     possible message at the start: 64 KiB are sent instead of many megabytes for each
+//     session. Cost: the first message of some size waits for a round trip, inside
+//     a transaction if it is a notification.
 //   - The consistent-hash exchange is optional and never trusted: each delivery is checked.
 //     Why not compute the queue in the client: clients in other languages would need the
 //     same function. Cost: a misrouted request is forwarded once. The broker's list of

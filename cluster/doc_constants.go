@@ -74,6 +74,9 @@
 //	cluster/internal/notify.retryEvery = 2 * time.Second                     the delay after a subscriber's queue has room again
 //	cluster/internal/publish.pingTimeout = 5 * time.Second                   a channel that does not reply in it belongs to a connection that is blocked
 //	cluster/internal/publish.sweepEvery = 250 * time.Millisecond             small beside the time limits of messages
+//	cluster/internal/sizes.checkTimeout = 500 * time.Millisecond             a transaction is open meanwhile
+//	cluster/internal/sizes.logEvery = 10 * time.Second                       callers can cause any number of these log lines
+//	cluster/internal/sizes.measureTimeout = 2 * time.Second                  the broker takes milliseconds; a request waits for it
 //	cluster/internal/topology.connectTimeout = 8 * time.Second               as cluster.connectTimeout
 //	cluster/internal/topology.declarePause = time.Second                     a queue that cannot be declared must not loop
 //	cluster/internal/topology.declareSharedEvery = 5 * time.Second           without the shared queue requests are lost

@@ -275,7 +275,9 @@ func (c *fakePublishChannel) closeFor(cause *amqp.Error) {
 		c.closing <- cause
 	}
 	close(c.closing)
-	close(c.returns)
+	if c.returns != nil {
+		close(c.returns)
+	}
 	for _, d := range c.decisions {
 		d.decide(false)
 	}
@@ -379,6 +381,7 @@ func (s *fakeStore) ConfirmNotifications(ids ...int64) {
 }
 
 func (s *fakeStore) SetNotificationSink(func(actor.PendingNotification)) {}
+func (s *fakeStore) SetNotificationCheck(func(int) bool)                 {}
 
 func (s *fakeStore) TryRebind(context.Context, time.Duration, func(context.Context) error) (bool, error) {
 	return false, nil

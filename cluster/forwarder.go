@@ -9,7 +9,6 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
-	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/broker"
@@ -343,7 +342,7 @@ func (x *forward) complete(err error) {
 			r.complete(metrics.OutcomeForwarded, 0)
 		})
 	case errors.As(err, &rejected):
-		s.o.Log.Error("request not forwarded", zap.Int("bytes", len(r.delivery.Body)), zap.Error(err))
+		s.sizes.NoteRejected(len(r.delivery.Body), err)
 		r.replyError(err)
 	default:
 		if errors.Is(err, publish.ErrReturned) {

@@ -63,6 +63,10 @@ type NotificationStore interface {
 	// SetNotificationSink has each notification passed to sink after its commit, in the
 	// order of each user's changes. If sink is nil, notifications stay in the outbox.
 	SetNotificationSink(sink func(actor.PendingNotification))
+
+	// SetNotificationCheck has each write refused whose notification does not fit into
+	// a message. fits may block shortly. If it is nil, there is no limit.
+	SetNotificationCheck(fits func(bytes int) bool)
 }
 
 // A HealthStore tells how the database is, and ends its use.

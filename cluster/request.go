@@ -124,12 +124,12 @@ func (r *request) leave() { r.completed.Do(r.completeLeft) }
 func (r *request) completeLeft() { r.complete(metrics.OutcomeLeft, 0) }
 
 // reply sends a reply, and then has the request acknowledged. It blocks only on the
-// socket: if it must first be found out whether the reply queue exists, it continues in
-// the background.
+// socket: if it must first be found out whether the reply queue exists, or whether the
+// broker accepts a reply of that size, it continues in the background.
 func (r *request) reply(body []byte) {
 	r.completed.Do(func() {
 		d := &r.delivery
-		if d.ReplyTo == "" || r.session.replies.Decided(d.ReplyTo, d.Redelivered) {
+		if d.ReplyTo == "" || r.session.sizes.Accepts(len(body)) && r.session.replies.Decided(d.ReplyTo, d.Redelivered) {
 			r.sendReply(body)
 		} else {
 			go r.sendReply(body)
@@ -144,7 +144,11 @@ func (r *request) sendReply(body []byte) {
 		return
 	}
 	if r.delivery.ReplyTo != "" {
-		switch err := r.publishReply(body); {
+		var err error
+		if body, err = s.sizes.Reply(r.operation(), body); err == nil {
+			err = r.publishReply(body)
+		}
+		switch {
 		case errors.Is(err, broker.ErrReplyTo):
 			s.metrics.Unanswered.Inc()
 			s.droppedReplies.Log(1, zap.Error(err))

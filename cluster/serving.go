@@ -63,7 +63,9 @@ func (s *session) serve(x *partitionSlot, p *servedPartition) {
 		defer close(p.received)
 		s.receive(p.ctx, p.consumer, p)
 		if p.ctx.Err() == nil && !p.handingOver.Load() {
-			s.o.Log.Warn("partition's consumer ended", zap.Int("partition", p.lease.Partition), zap.Error(p.consumer.EndCause()))
+			cause := p.consumer.EndCause()
+			s.o.Log.Warn("partition's consumer ended", zap.Int("partition", p.lease.Partition), zap.Error(cause))
+			s.sizes.NoteLost(cause)
 			s.reportLost(p.lease)
 		}
 	})

@@ -17,6 +17,7 @@ import (
 	"github.com/glotpod/ident/cluster/internal/coordinate"
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/notify"
+	"github.com/glotpod/ident/cluster/internal/sizes"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
@@ -38,6 +39,7 @@ type session struct {
 
 	shared    *consume.Keeper // of the shared queue
 	replies   *broker.ReplyChecker
+	sizes     *sizes.Checker // of messages
 	notifier  *notify.Notifier
 	forwarder *forwarder
 	members   *membership.Membership
@@ -107,6 +109,8 @@ func (s *session) run(ctx context.Context, onServing func()) error {
 	s.heartbeat.note()
 	s.running.Go(s.watch)
 	s.o.Store.SetNotificationSink(s.notifier.Send)
+	s.o.Store.SetNotificationCheck(s.sizes.AcceptsNotification)
+	s.running.Go(s.sizes.Start)
 	s.coordinator.Attach(s, s.self.Incarnation.Session)
 
 	err := s.consumeShared(ctx, onServing)
@@ -167,6 +171,7 @@ func newSharedKeeper(s *session) *consume.Keeper {
 				return // the session is about to end
 			}
 			lost.Log(1, zap.Error(err))
+			s.sizes.NoteLost(err)
 			if topology.IsCode(err, amqp.NotFound) {
 				s.repairer.ReportMissing(RequestQueue)
 			}
@@ -252,6 +257,7 @@ func (s *session) close() {
 	closeAll(time.Now().Add(closeTimeout), s.conn, s.publishing)
 	s.coordinator.Detach(s) // which abandons the partitions
 	s.o.Store.SetNotificationSink(nil)
+	s.o.Store.SetNotificationCheck(nil)
 	if s.members != nil {
 		s.members.Close()
 	}

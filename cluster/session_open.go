@@ -19,6 +19,7 @@ import (
 	"github.com/glotpod/ident/cluster/internal/notify"
 	"github.com/glotpod/ident/cluster/internal/publish"
 	"github.com/glotpod/ident/cluster/internal/seal"
+	"github.com/glotpod/ident/cluster/internal/sizes"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
@@ -139,6 +140,7 @@ func newSession(i *Instance, conn, publishing *amqp.Connection, number int64) *s
 		s.slots[p] = new(partitionSlot)
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.sizes = sizes.NewChecker(s.ctx, publish.Over(conn), s.metrics.TooLarge, o.Log)
 	s.shared = newSharedKeeper(s)
 	return s
 }

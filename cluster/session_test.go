@@ -20,6 +20,7 @@ import (
 	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/notify"
 	"github.com/glotpod/ident/cluster/internal/seal"
+	"github.com/glotpod/ident/cluster/internal/sizes"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
@@ -31,6 +32,7 @@ type testSession struct {
 	t             *testing.T
 	store         *fakeStore
 	forwarding    fakeForwarding
+	limiting      fakeForwarding // measures the size of messages
 	notifications *fakeNotifyChannel
 	coordination  *fakeCoordinator
 	shared        *fakeChannel
@@ -58,6 +60,8 @@ func newTestSession(t *testing.T, store *fakeStore) *testSession {
 	s.session = newSession(i, new(amqp.Connection), new(amqp.Connection), 1)
 	s.session.coordinator = s.coordination
 	s.session.repairer = topology.NewRepairer(topology.New(topology.Options{Log: log}), store, topology.RepairerOptions{})
+	s.session.sizes = sizes.NewChecker(s.session.ctx, s.limiting.open, s.session.metrics.TooLarge, log)
+	s.session.sizes.Start()
 	s.session.forwarder = newForwarder(s.forwarding.open, s.session.runForwards, testPartitions, seal.Sealer(i.o.Secret))
 	s.session.notifier = notify.New(s.notifications, notify.Options{
 		Outbox: store, Partitions: testPartitions, Owns: s.session.slots.ownsNotifications, Log: log,

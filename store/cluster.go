@@ -118,6 +118,14 @@ func (s *Store) TryRebind(ctx context.Context, minAge time.Duration, rebind func
 // sink (nil) notifications stay in the database, where PendingNotifications finds them.
 func (s *Store) SetNotificationSink(sink func(actor.PendingNotification)) { s.outbox.SetSink(sink) }
 
+// SetNotificationCheck sets the function that reports whether a notification of so many
+// bytes can be sent. A write whose notification cannot is refused. Without the function
+// (nil) there is no limit. The function may block, but shortly: a transaction is open
+// meanwhile.
+func (s *Store) SetNotificationCheck(fits func(bytes int) bool) {
+	s.committer.SetNotificationCheck(fits)
+}
+
 // ConfirmNotifications says that the broker has taken the notifications with these ids.
 // They are deleted soon.
 func (s *Store) ConfirmNotifications(ids ...int64) { s.outbox.Confirm(ids...) }

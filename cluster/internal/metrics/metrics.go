@@ -53,8 +53,16 @@ type Metrics struct {
 	Refused     prometheus.Counter
 	NotifyLag   prometheus.Histogram
 	Overdue     prometheus.Gauge
+	TooLarge    *prometheus.CounterVec // by kind
 	Collections []prometheus.Collector // all of the above
 }
+
+// Kinds of messages that were not sent because the broker does not accept their size.
+const (
+	TooLargeReply   = "reply"   // an error reply was sent instead
+	TooLargeWrite   = "write"   // the write was refused, since its notification cannot be sent
+	TooLargeForward = "forward" // the request got an error reply
+)
 
 // Reasons for which a request was delayed or refused although it is valid.
 const (
@@ -104,6 +112,13 @@ func New() *Metrics {
 	m.Refused = m.counter("notifications_refused_total", "Times that the broker refused a notification because a subscriber's queue takes no more.")
 	m.NotifyLag = m.histogram("notification_lag_seconds", "Time from a commit to the broker's confirmation of its notification.", durationBuckets)
 	m.Overdue = m.gauge("notifications_overdue", "Notifications of this instance's partitions that were committed more than 20 s ago and are still in the outbox; counted every 10 s.")
+	m.TooLarge = register(m, prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: Prefix + "messages_too_large_total",
+		Help: "Requests that got the error invocation_failed because the broker does not accept a message of that size: their reply, the notification of their change (write), or themselves when they were forwarded.",
+	}, []string{"kind"}))
+	for _, kind := range []string{TooLargeReply, TooLargeWrite, TooLargeForward} {
+		m.TooLarge.WithLabelValues(kind)
+	}
 	return m
 }
 

@@ -129,6 +129,18 @@ func New(config Config) *Committer {
 	return c
 }
 
+// SetNotificationCheck sets the function that reports whether a notification of so many
+// bytes can be sent. A write whose notification cannot is refused. Without the function
+// (nil) there is no limit. The function may block, but shortly: it is called while
+// a transaction is open.
+func (c *Committer) SetNotificationCheck(fits func(bytes int) bool) {
+	if fits == nil {
+		c.decider.notificationFits.Store(nil)
+		return
+	}
+	c.decider.notificationFits.Store(&fits)
+}
+
 // Work commits groups until Config.Closing is done. Several goroutines may call it.
 func (c *Committer) Work() { c.queue.Work() }
 

@@ -3,6 +3,7 @@ package commit
 import (
 	"context"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,6 +22,10 @@ type decider struct {
 	log                   *zap.Logger
 	panics                prometheus.Counter
 	logUnreadable         func(userID int64, err error)
+
+	// notificationFits reports whether a notification of so many bytes can be sent. It is
+	// nil if that is not limited.
+	notificationFits atomic.Pointer[func(bytes int) bool]
 }
 
 // decide has one write decide. A write that panics fails, and no other one with it.
@@ -32,7 +37,12 @@ func (d *decider) decide(w *actor.Write, current *actor.User) (decision actor.De
 			decision = actor.Decision{Refusal: actor.InternalError("the request could not be carried out")}
 		}
 	}()
-	return w.Decide(current, d.tokensInNotifications)
+	decision = w.Decide(current, d.tokensInNotifications)
+	fits := d.notificationFits.Load()
+	if decision.Refusal == nil && fits != nil && !(*fits)(len(decision.Notification.Body)) {
+		return actor.Decision{Refusal: actor.NotificationTooLarge}
+	}
+	return decision
 }
 
 // current returns the user on which a write decides, with access tokens if the write
