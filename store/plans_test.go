@@ -69,6 +69,7 @@ const outboxPage = "committed_at <= now()"
 
 // grow adds users, requests and notifications, with keys between those of others.
 func grow(h *storetest.Harness, n int) {
+	h.T.Helper()
 	h.Exec("INSERT INTO users (id, name, email_address) SELECT 1000 + n, 'Grown ' || n, 'ada' || n || '@grown' FROM generate_series(1, $1::int) AS n", n)
 	h.Exec("INSERT INTO services (user_id, sv_name, sv_id, access_token) SELECT 1000 + n, e, 1000000 + n, '' FROM generate_series(1, $1::int) AS n, unnest(enum_range(NULL::svc_type)) AS e", n)
 	h.Exec("INSERT INTO ident_requests (slot, identity, digest, user_id) SELECT slot, gen_random_uuid(), 0, n FROM generate_series(1, $1::int) AS n, generate_series(0, 2) AS slot", n)

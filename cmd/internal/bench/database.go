@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -62,6 +63,22 @@ func openDatabase(ctx context.Context, c *config.Config, run string) (_ *databas
 func (d *database) close(ctx context.Context) error {
 	_, err := d.conn.Exec(ctx, "DROP SCHEMA "+d.schema+" CASCADE", pgx.QueryExecModeSimpleProtocol)
 	return errors.Join(err, d.conn.Close(ctx))
+}
+
+// grow adds users to the tables of the service. The planner does not learn that before
+// autovacuum does, as after any growth.
+func (d *database) grow(ctx context.Context, run string) error {
+	_, err := d.conn.Exec(ctx, `SET statement_timeout = 0;
+		WITH added AS (
+			INSERT INTO users (name, email_address, picture_url)
+			SELECT 'Bench user ' || n, 'bench-`+run+`-more-' || n || '@bench.invalid', 'https://bench.invalid/picture.png'
+			FROM generate_series(1, `+strconv.Itoa(grownCount)+`) AS n RETURNING id)
+		INSERT INTO services (user_id, sv_name, sv_id, access_token) SELECT id, 'gh', -id, repeat('x', 140)::bytea FROM added`,
+		pgx.QueryExecModeSimpleProtocol)
+	if err != nil {
+		return fmt.Errorf("add users: %w", err)
+	}
+	return nil
 }
 
 // describe returns the version of the server. durable is false if a commit does not

@@ -130,6 +130,12 @@ func (b *bench) measureAll(ctx context.Context, environ []string) (report *repor
 	if err := b.users.setUp(ctx, b.load); err != nil {
 		return nil, err
 	}
+	if b.local > 0 {
+		b.progress.Show("adding %d users", grownCount)
+		if err := b.database.grow(ctx, b.name); err != nil {
+			return nil, err
+		}
+	}
 	if report, err = b.describe(ctx); err != nil {
 		return nil, err
 	}

@@ -18,6 +18,10 @@ const (
 	// userCount is the number of users that requests use in turn.
 	userCount = 1000
 
+	// grownCount is the number of users that the tables of a private cluster have
+	// besides. They are added when the instances have planned their statements.
+	grownCount = 100_000
+
 	// setUpInFlight is the number of requests in flight while users are created and
 	// deleted.
 	setUpInFlight = 64
