@@ -61,16 +61,20 @@
 // Each invariant is followed by the tests that hold it. A test checks that they exist.
 //
 // I1, one writer. A partition's writes come from one lease at a time: each transaction
-// checks the epoch of its lease. An epoch is never used twice.
+// checks the epoch and the holder of its lease. No member gets an epoch twice, even if the
+// database loses commits.
 //
 //	store.TestFence/random_owners
 //	store.TestFence/a_lesser_fence_lets_a_stale_write_land
 //	cluster/ownership/sim.TestHistories
 //	cluster/ownership/sim.TestMissingFence
+//	cluster/ownership.TestTableBehind
+//	store.TestFence/lost_commits
 //	cluster.TestPartitionQueue/requests_are_left_when_the_lease_is_lost
 //
 // I2, applied once. The request id and the reply are recorded in the transaction that
-// applies the request. A replay gets the recorded reply. The instance that receives a
+// applies the request. A replay gets the recorded reply, once the synchronous standbys of
+// the database have the record too. The instance that receives a
 // write without a request id gives it one, which goes along when the write is forwarded.
 //
 //	store.TestReplays

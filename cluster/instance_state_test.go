@@ -16,6 +16,7 @@ import (
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/cluster/wait"
 )
 
@@ -184,13 +185,13 @@ func TestEarlierSessions(t *testing.T) {
 	}
 	self := member("one", 5, 2)
 	rows := []ownership.Row{
-		{HeldLease: ownership.HeldLease{Holder: member("one", 5, 1)}},
-		{HeldLease: ownership.HeldLease{Holder: member("one", 5, 1)}},
-		{HeldLease: ownership.HeldLease{Holder: member("one", 4, 9)}},
-		{HeldLease: ownership.HeldLease{Holder: member("one", 3, 1)}, Released: true},
-		{HeldLease: ownership.HeldLease{Holder: member("two", 1, 1)}},
-		{HeldLease: ownership.HeldLease{Holder: self}},
-		{HeldLease: ownership.HeldLease{Holder: member("one", 6, 1)}},
+		{Lease: partition.Lease{Holder: member("one", 5, 1)}},
+		{Lease: partition.Lease{Holder: member("one", 5, 1)}},
+		{Lease: partition.Lease{Holder: member("one", 4, 9)}},
+		{Lease: partition.Lease{Holder: member("one", 3, 1)}, Released: true},
+		{Lease: partition.Lease{Holder: member("two", 1, 1)}},
+		{Lease: partition.Lease{Holder: self}},
+		{Lease: partition.Lease{Holder: member("one", 6, 1)}},
 	}
 	want := []ownership.Member{member("one", 5, 1), member("one", 4, 9)}
 	if got := earlierSessions(rows, self); !slices.Equal(got, want) {

@@ -72,7 +72,7 @@ func (s *session) serve(x *partitionSlot, p *servedPartition) {
 	after := s.coordinator.SinceClaim(p.lease.Partition)
 	s.metrics.TakeOvers.Observe(after.Seconds())
 	s.o.Log.Debug("partition taken over", zap.Int("partition", p.lease.Partition), zap.Duration("after", after))
-	s.coordinator.Post(ownership.Consuming(p.lease))
+	s.coordinator.Post(ownership.Consuming{Partition: p.lease.Partition, Epoch: p.lease.Epoch})
 }
 
 // reportLost tells the ownership core that a lease is of no use any more.
@@ -160,9 +160,8 @@ func (s *session) startConsumer(ctx context.Context, partition int, consumer *co
 func (s *session) HandOver(command ownership.HandOver) {
 	x := s.slots[command.Partition]
 	x.enqueue(&s.running, func() {
-		lease := partition.Lease{Partition: command.Partition, Epoch: command.Epoch}
 		p := x.serving.Load()
-		if p == nil || p.lease != lease || p.ctx.Err() != nil {
+		if p == nil || p.lease != command.Lease || p.ctx.Err() != nil {
 			return // it was abandoned
 		}
 		begun := time.Now()
@@ -172,7 +171,7 @@ func (s *session) HandOver(command ownership.HandOver) {
 		s.coordinator.EndLease(command, func() {
 			after := time.Since(begun)
 			s.metrics.HandOvers.Observe(after.Seconds())
-			s.o.Log.Debug("partition handed over", zap.Int("partition", lease.Partition), zap.Duration("after", after))
+			s.o.Log.Debug("partition handed over", zap.Int("partition", command.Partition), zap.Duration("after", after))
 		})
 	})
 }

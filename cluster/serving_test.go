@@ -129,7 +129,7 @@ func TestStartServing(t *testing.T) {
 }
 
 func TestHandOver(t *testing.T) {
-	command := ownership.HandOver{Partition: 2, Epoch: 1, To: ownership.Member{Name: "two"}}
+	command := ownership.HandOver{Lease: partition.Lease{Partition: 2, Epoch: 1}, To: ownership.Member{Name: "two"}}
 	user := userOf(2, 0)
 
 	bubble(t, "ends_the_lease_after_the_last_request", &fakeStore{}, func(t *testing.T, s *testSession) {
@@ -189,8 +189,8 @@ func TestHandOver(t *testing.T) {
 	})
 
 	for name, other := range map[string]ownership.HandOver{
-		"of_an_older_lease_is_ignored":    {Partition: 2, Epoch: 0},
-		"of_another_partition_is_ignored": {Partition: 1, Epoch: 1},
+		"of_an_older_lease_is_ignored":    {Lease: partition.Lease{Partition: 2, Epoch: 0}},
+		"of_another_partition_is_ignored": {Lease: partition.Lease{Partition: 1, Epoch: 1}},
 	} {
 		bubble(t, name, &fakeStore{}, func(t *testing.T, s *testSession) {
 			s.serve(2)

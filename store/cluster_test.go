@@ -49,7 +49,7 @@ func testClusterParametersFirstInstanceDecides(t *testing.T) {
 		}
 	}
 	for p, row := range rows {
-		if row != (ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: p}}, Released: true}) {
+		if row != (ownership.Row{Lease: partition.Lease{Partition: p}, Released: true}) {
 			t.Errorf("%+v", row)
 		}
 	}

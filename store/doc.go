@@ -63,14 +63,14 @@
 //
 // # Fencing
 //
-// Each write comes with a lease: a partition, and the epoch under which the caller owns
-// it. No write is committed under a lease that has ended. Two kinds of transaction, a group
+// Each write comes with a lease: a partition, and the epoch and the member under which the
+// caller owns it. No write is committed under a lease that has ended. Two kinds of transaction, a group
 // of writes and a claim, lock the same partitions and so guarantee that:
 //
 //	a group of writes                        a claim
 //	lock its partitions, shared              lock its partitions, exclusively
-//	read or compare their epochs             read their rows
-//	leave out writes of other epochs         raise the epochs
+//	read or compare their leases             read their rows
+//	leave out writes of other leases         raise the epochs
 //	write, commit                            commit
 //
 // The locks are advisory locks of the transaction. The server releases them when the
@@ -100,6 +100,11 @@
 // need not survive a crash of the server either: the claim that builds on it is committed
 // after it. A new epoch must survive before any member acts on it. Otherwise another
 // holder could get the same epoch.
+//
+// A failover that loses commits, or a restored backup, breaks that. Then the epochs of two
+// holders may be equal, but each epoch of one holder belongs to one lease: a member claims
+// beyond the epochs that it has found in the table, and its name and start are its own. So
+// the holders are compared too.
 //
 // A process that is frozen or cut off in the middle of a transaction keeps its locks. A
 // claim that deposes such a holder terminates its connections, which pg_locks names.

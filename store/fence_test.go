@@ -23,6 +23,7 @@ func TestFence(t *testing.T) {
 	t.Run("no lease", testNoLease)
 	t.Run("random owners", testFenceAtRandom)
 	t.Run("the transaction fails", testFenceAfterFailure)
+	t.Run("lost commits", testFenceAfterLostCommits)
 }
 
 // testLesserFences shows why the fence is an advisory lock. It is not enough to compare the
@@ -61,7 +62,7 @@ func testFenceInGroup(t *testing.T) {
 	h.ClaimPartition(0, lost.Epoch)
 	released := h.ClaimPartition(2, 0)
 	h.ReleaseLeases(released)
-	leases := []partition.Lease{lost, valid, released, {Partition: 1, Epoch: valid.Epoch + 1}, {Partition: 99, Epoch: 1}}
+	leases := []partition.Lease{lost, valid, released, {Partition: 1, Epoch: valid.Epoch + 1, Holder: valid.Holder}, {Partition: 99, Epoch: 1}}
 
 	// The first groups wait for the locks, so that the rest of the writes share groups.
 	h.Exec("BEGIN; SELECT pg_advisory_xact_lock(x'6964656e'::int, p) FROM generate_series(0, 3) AS p")
@@ -85,6 +86,48 @@ func testFenceInGroup(t *testing.T) {
 	committing.Wait()
 	if got := fmt.Sprint(h.Value("SELECT count(*) FROM users"), h.Value("SELECT count(DISTINCT identity) FROM ident_requests"), h.Value("SELECT count(*) FROM ident_outbox WHERE partition = 1")); got != "20 20 20" {
 		t.Errorf("users, requests, notifications: %s, want 20 of each", got)
+	}
+}
+
+// testFenceAfterLostCommits: a failover has lost a claim, and another member has claimed the
+// partition under the same epoch. The first holder can neither write nor end that lease, and
+// claims beyond both.
+func testFenceAfterLostCommits(t *testing.T) {
+	h := storetest.Start(t)
+	id := h.CreateUser(1)
+	first := h.Lease
+	h.Exec("UPDATE ident_partitions SET epoch = epoch - 1, released = true WHERE partition = 0")
+	claim := func(by string, depose, seen int64) partition.Lease {
+		events, err := h.Claim(t.Context(), []ownership.Claim{{Partition: 0, Depose: depose, Seen: seen, By: storetest.Member(by)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		won, ok := events[0].(ownership.Claimed)
+		if !ok {
+			t.Fatalf("claim: %+v", events[0])
+		}
+		return partition.Lease{Partition: 0, Epoch: won.Epoch, Holder: storetest.Member(by)}
+	}
+	second := claim("other", 0, 0)
+	if second.Epoch != first.Epoch {
+		t.Fatalf("epochs %d and %d", first.Epoch, second.Epoch)
+	}
+	for _, cached := range []*actor.User{nil, h.User(id)} {
+		w := storetest.Request(t, "patch", "", storetest.Args{"user_id": id, "ops": storetest.Replace("/name", "stale")})
+		w.Cached = cached
+		if _, err := storetest.Commit(t.Context(), h, first, w); !errors.Is(err, actor.ErrFenced) {
+			t.Errorf("under the lost lease: %v", err)
+		}
+	}
+	h.ReleaseLeases(first)
+	if answers, err := h.HandOver(t.Context(), []ownership.HandOver{{Lease: first, To: storetest.Member("third")}}); err != nil || answers[0].To != (ownership.Member{}) {
+		t.Errorf("handed over: %+v, %v", answers, err)
+	}
+	if err := h.RenameUser(h.Store, second, id, "second"); err != nil {
+		t.Errorf("under the lease of the table: %v", err)
+	}
+	if next := claim("test", second.Epoch, first.Epoch+5); next.Epoch != first.Epoch+6 {
+		t.Errorf("claimed epoch %d", next.Epoch)
 	}
 }
 
@@ -188,13 +231,13 @@ func testFenceAtRandom(t *testing.T) {
 					}
 					switch e := events[0].(type) {
 					case ownership.Claimed:
-						mine[p] = partition.Lease{Partition: p, Epoch: e.Epoch}
+						mine[p] = partition.Lease{Partition: p, Epoch: e.Epoch, Holder: claim.By}
 						remember(mine[p])
 					case ownership.ClaimRefused:
-						remember(partition.Lease{Partition: p, Epoch: e.Row.Epoch})
+						remember(e.Row.Lease)
 					}
 				case r.IntN(20) == 0:
-					if err := s.Release(t.Context(), []partition.Lease{{Partition: p, Epoch: mine[p].Epoch}}); err != nil {
+					if err := s.Release(t.Context(), []partition.Lease{mine[p]}); err != nil {
 						t.Error(err)
 						return
 					}

@@ -42,7 +42,7 @@ func testPrepareConnectionsTakeOverPlansNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lease := partition.Lease{Partition: 0, Epoch: events[0].(ownership.Claimed).Epoch}
+	lease := partition.Lease{Partition: 0, Epoch: events[0].(ownership.Claimed).Epoch, Holder: storetest.Member("next")}
 	held, left, err := s.TakeOver(t.Context(), storetest.Member("next"), []partition.Lease{lease}, 10)
 	if err != nil || len(held) != 1 || len(left) != 1 {
 		t.Fatalf("held: %v, left: %v, %v", held, left, err)
@@ -65,11 +65,11 @@ func testPrepareConnectionsTakeOverPlansNothing(t *testing.T) {
 		}
 	}
 	for _, to := range []ownership.Member{storetest.Member("third"), {}} {
-		answers, err := s.HandOver(t.Context(), []ownership.HandOver{{Partition: 0, Epoch: lease.Epoch, To: to}})
+		answers, err := s.HandOver(t.Context(), []ownership.HandOver{{Lease: lease, To: to}})
 		if err != nil || answers[0].To != to {
 			t.Fatal(answers, err)
 		}
-		lease.Epoch++
+		lease.Epoch, lease.Holder = lease.Epoch+1, to
 	}
 	after, err := store.Planned(t.Context(), s)
 	if err != nil || !slices.Equal(slices.Sorted(slices.Values(after)), slices.Sorted(slices.Values(before))) {

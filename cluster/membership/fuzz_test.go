@@ -15,8 +15,8 @@ import (
 func FuzzDecode(f *testing.F) {
 	self := ownership.Member{Name: "self", Incarnation: ownership.Incarnation{Start: 5, Session: 1}}
 	other := ownership.Member{Name: "other", Incarnation: ownership.Incarnation{Start: 4, Session: 2}}
-	lease := func(p int, holder ownership.Member) []ownership.HeldLease {
-		return []ownership.HeldLease{{Lease: partition.Lease{Partition: p, Epoch: 1}, Holder: holder}, {Lease: partition.Lease{Partition: maxPartitions - 1, Epoch: 1<<63 - 1}, Holder: holder}}
+	lease := func(p int, holder ownership.Member) []partition.Lease {
+		return []partition.Lease{{Partition: p, Epoch: 1, Holder: holder}, {Partition: maxPartitions - 1, Epoch: 1<<63 - 1, Holder: holder}}
 	}
 	parameters := ownership.Parameters{Partitions: 4, Table: ownership.TableVersion, QueueType: "quorum"}
 	var all [][]byte
@@ -47,7 +47,7 @@ func FuzzDecode(f *testing.F) {
 				case ownership.Claim: // all succeed, so that there is something to lose
 					for _, next := range core.Step(now, ownership.Claimed{Partition: c.Partition, Attempt: c.Attempt, Epoch: 1}) {
 						if consume, ok := next.(ownership.Consume); ok {
-							core.Step(now, ownership.Consuming(consume))
+							core.Step(now, ownership.Consuming{Partition: consume.Partition, Epoch: consume.Epoch})
 						}
 					}
 				case ownership.Broadcast:

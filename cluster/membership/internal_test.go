@@ -124,11 +124,11 @@ func TestDecodeMessage(t *testing.T) {
 
 // The largest message that members send is accepted.
 func testDecodeMessageLargestFits(t *testing.T) {
-	var all []ownership.HeldLease
+	var all []partition.Lease
 	var gone []ownership.Member
 	for p := range 1024 {
 		holder := ownership.Member{Name: strings.Repeat("n", 63), Incarnation: ownership.Incarnation{Start: 1 << 40, Session: 1 << 20}}
-		all = append(all, ownership.HeldLease{Lease: partition.Lease{Partition: p, Epoch: 1 << 40}, Holder: holder})
+		all = append(all, partition.Lease{Partition: p, Epoch: 1 << 40, Holder: holder})
 		gone = append(gone, holder)
 	}
 	body := encodeMessage(ownership.Message{From: gone[0], State: ownership.Ready, Wants: all, Granted: all, Released: all, Taken: all, Gone: gone})

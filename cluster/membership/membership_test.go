@@ -18,8 +18,8 @@ import (
 
 // message returns a message in which every field is set.
 func message(from ownership.Member, seq int64) ownership.Message {
-	lease := func(p int) []ownership.HeldLease {
-		return []ownership.HeldLease{{Lease: partition.Lease{Partition: p, Epoch: seq + 7}, Holder: member("other", 1<<62, 3)}}
+	lease := func(p int) []partition.Lease {
+		return []partition.Lease{{Partition: p, Epoch: seq + 7, Holder: member("other", 1<<62, 3)}}
 	}
 	return ownership.Message{
 		From: from, Seq: seq, State: ownership.Draining,

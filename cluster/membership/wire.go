@@ -178,7 +178,7 @@ func encodeMessage(m ownership.Message) []byte {
 	return encodeBody(h)
 }
 
-func encodeLeases(leases []ownership.HeldLease) []lease {
+func encodeLeases(leases []partition.Lease) []lease {
 	var all []lease
 	for _, l := range leases {
 		all = append(all, lease{Partition: l.Partition, Epoch: l.Epoch, Holder: MemberIDOf(l.Holder)})
@@ -208,7 +208,7 @@ func decodeMessage(body []byte) (ownership.Message, error) {
 	}
 	for _, list := range []struct {
 		from []lease
-		to   *[]ownership.HeldLease
+		to   *[]partition.Lease
 	}{{h.Wants, &m.Wants}, {h.Granted, &m.Granted}, {h.Released, &m.Released}, {h.Taken, &m.Taken}} {
 		leases, err := decodeLeases(list.from)
 		if err != nil {
@@ -228,11 +228,11 @@ func decodeMessage(body []byte) (ownership.Message, error) {
 	return m, nil
 }
 
-func decodeLeases(leases []lease) ([]ownership.HeldLease, error) {
+func decodeLeases(leases []lease) ([]partition.Lease, error) {
 	if len(leases) > maxPartitions {
 		return nil, errors.New("too many leases")
 	}
-	var all []ownership.HeldLease
+	var all []partition.Lease
 	for _, l := range leases {
 		if err := l.Holder.validate(); err != nil {
 			return nil, err
@@ -240,7 +240,7 @@ func decodeLeases(leases []lease) ([]ownership.HeldLease, error) {
 		if l.Partition < 0 || l.Partition >= maxPartitions || l.Epoch < 0 {
 			return nil, errors.New("impossible lease")
 		}
-		all = append(all, ownership.HeldLease{Lease: partition.Lease{Partition: l.Partition, Epoch: l.Epoch}, Holder: l.Holder.Member()})
+		all = append(all, partition.Lease{Partition: l.Partition, Epoch: l.Epoch, Holder: l.Holder.Member()})
 	}
 	return all, nil
 }

@@ -1,6 +1,10 @@
 package ownership
 
-import "time"
+import (
+	"time"
+
+	"github.com/glotpod/ident/cluster/partition"
+)
 
 // claim asks the epoch table for the partition: for a released row, or for the lease of
 // a dead holder.
@@ -8,12 +12,12 @@ import "time"
 // Invariant: the epoch to depose comes from a reply of the epoch table, never from what
 // this instance has held. So the lease belongs to another member, or to this instance
 // and nothing runs under it.
-func (ps *partitions) claim(p int, depose HeldLease) {
+func (ps *partitions) claim(p int, depose partition.Lease) {
 	part := &ps.states[p]
 	ps.transition(p, claiming)
 	ps.lastAttempt++
 	part.attempt, part.deposed = ps.lastAttempt, depose.Holder
-	ps.emit(Claim{Partition: p, Attempt: part.attempt, Depose: depose.Epoch, By: ps.self})
+	ps.emit(Claim{Partition: p, Attempt: part.attempt, Depose: depose.Epoch, Seen: part.seen, By: ps.self})
 }
 
 // onClaimed handles the reply to a claim that succeeded. If the lease is no longer
@@ -21,13 +25,14 @@ func (ps *partitions) claim(p int, depose HeldLease) {
 func (ps *partitions) onClaimed(e Claimed) {
 	ps.onDatabaseReply()
 	part := &ps.states[e.Partition]
+	part.saw(e.Epoch)
 	if !part.isCurrentAttempt(e.Attempt) {
-		ps.emit(Release{Partition: e.Partition, Epoch: e.Epoch})
+		ps.emit(Release{heldLease(e.Partition, e.Epoch, ps.self)})
 		return
 	}
 	if !ps.isOurs(e.Partition) {
 		ps.transition(e.Partition, idle)
-		ps.emit(Release{Partition: e.Partition, Epoch: e.Epoch})
+		ps.emit(Release{heldLease(e.Partition, e.Epoch, ps.self)})
 		return
 	}
 	if part.deposed.Name != "" && part.deposed.Name != ps.self.Name {
@@ -36,7 +41,7 @@ func (ps *partitions) onClaimed(e Claimed) {
 	}
 	part.epoch = e.Epoch
 	ps.transition(e.Partition, starting)
-	ps.emit(Consume{Partition: e.Partition, Epoch: e.Epoch})
+	ps.emit(Consume{heldLease(e.Partition, e.Epoch, ps.self)})
 }
 
 // onClaimRefused handles the reply to a claim that failed because another lease stands.
@@ -46,6 +51,7 @@ func (ps *partitions) onClaimed(e Claimed) {
 func (ps *partitions) onClaimRefused(e ClaimRefused) (superseded bool) {
 	p := e.Row.Partition
 	ps.onDatabaseReply()
+	ps.states[p].saw(e.Row.Epoch)
 	if !ps.states[p].isCurrentAttempt(e.Attempt) {
 		return false
 	}
@@ -53,19 +59,19 @@ func (ps *partitions) onClaimRefused(e ClaimRefused) (superseded bool) {
 	case !ps.isOurs(p):
 		ps.transition(p, idle)
 	case e.Row.Released:
-		ps.claim(p, HeldLease{})
+		ps.claim(p, partition.Lease{})
 	case ps.members.isNewerSelf(e.Row.Holder):
 		return true
 	case ps.isDead(e.Row.Holder):
-		ps.claim(p, e.Row.HeldLease)
+		ps.claim(p, e.Row.Lease)
 	default:
-		ps.askHolder(p, e.Row.HeldLease)
+		ps.askHolder(p, e.Row.Lease)
 	}
 	return false
 }
 
 // askHolder asks the holder of a lease to hand the partition over.
-func (ps *partitions) askHolder(p int, lease HeldLease) {
+func (ps *partitions) askHolder(p int, lease partition.Lease) {
 	part := &ps.states[p]
 	ps.transition(p, waiting)
 	part.epoch, part.holder = lease.Epoch, lease.Holder
@@ -116,6 +122,7 @@ func (ps *partitions) onConsuming(e Consuming) {
 	if part.phase != starting || part.epoch != e.Epoch {
 		return
 	}
+	part.saw(e.Epoch)
 	ps.transition(e.Partition, owned)
 	ps.reconcile(e.Partition)
 }
@@ -140,9 +147,9 @@ func (ps *partitions) learnLeases(msg *Message) {
 }
 
 // onReleased handles the end of another member's lease.
-func (ps *partitions) onReleased(lease HeldLease) {
+func (ps *partitions) onReleased(lease partition.Lease) {
 	if part := &ps.states[lease.Partition]; part.waitsForHolder() && lease.Epoch >= part.epoch {
-		ps.claim(lease.Partition, HeldLease{})
+		ps.claim(lease.Partition, partition.Lease{})
 		ps.askForMore()
 	}
 }
@@ -156,13 +163,13 @@ func (ps *partitions) onReleased(lease HeldLease) {
 // later epoch than the one that the epoch table gave, is valid. Since then this
 // instance has ended none of its leases, and no other member ends one while its holder
 // lives.
-func (ps *partitions) onGranted(lease HeldLease) {
+func (ps *partitions) onGranted(lease partition.Lease) {
 	part := &ps.states[lease.Partition]
 	switch {
 	case part.waitsForHolder() && lease.Epoch > part.epoch:
 		part.epoch = lease.Epoch
 		ps.transition(lease.Partition, starting)
-		ps.emit(Consume{Partition: lease.Partition, Epoch: lease.Epoch})
+		ps.emit(Consume{lease})
 		ps.askForMore()
 	case part.phase == idle:
 		ps.surveyAt = ps.now

@@ -1,5 +1,7 @@
 package ownership
 
+import "github.com/glotpod/ident/cluster/partition"
+
 // A Command is a task for the program that runs the core. [Core.Step] returns commands.
 // They do not wait for the replies to earlier commands. Commands about the same
 // partition have to be carried out in order.
@@ -18,24 +20,24 @@ type (
 	// Probe asks the broker whether the member's exclusive queue exists.
 	Probe struct{ Member Member }
 
-	// Claim makes By the owner of the partition under the next epoch, if the row is
-	// released or its epoch is Depose: one conditional update. With a Depose of 0 no
-	// holder is deposed. The reply is [Claimed], [ClaimRefused] or [ClaimFailed], with
-	// the same Attempt.
+	// Claim makes By the owner of the partition under the next epoch after that of the
+	// row and after Seen, if the row is released or its epoch is Depose: one conditional
+	// update. With a Depose of 0 no holder is deposed. Seen is the greatest epoch of the
+	// partition that this instance has found in the table. The table may have a lesser one,
+	// if the database has lost commits. The reply is [Claimed], [ClaimRefused] or
+	// [ClaimFailed], with the same Attempt.
 	Claim struct {
 		Partition int
 		Attempt   uint64
 		Depose    int64
+		Seen      int64
 		By        Member
 	}
 
-	// Consume checks that the epoch table names this instance under Epoch, and starts
-	// to consume the partition's queue. Each write of that consumer carries Epoch. The
-	// reply is [Consuming] or [LeaseLost].
-	Consume struct {
-		Partition int
-		Epoch     int64
-	}
+	// Consume checks that the epoch table has the lease, and starts to consume the
+	// partition's queue. Each write of that consumer carries the lease. The reply is
+	// [Consuming] or [LeaseLost].
+	Consume struct{ partition.Lease }
 
 	// HandOver cancels the consumer, completes and acknowledges what was delivered, and
 	// then ends the lease: To becomes the owner under the next epoch or, if To is the
@@ -43,9 +45,8 @@ type (
 	// has confirmed it, or has said that the epoch is over. The reply is [HandedOver],
 	// or [LeaseLost] if the hand-over is impossible.
 	HandOver struct {
-		Partition int
-		Epoch     int64
-		To        Member
+		partition.Lease
+		To Member
 	}
 
 	// Abandon closes the consumer's channel at once, so that the broker delivers
@@ -55,13 +56,10 @@ type (
 		Epoch     int64
 	}
 
-	// Release marks the partition's row as released if its epoch is still Epoch. It is
-	// for rows under which nothing runs here. The reply is [LeaseReleased], if the
-	// database responds.
-	Release struct {
-		Partition int
-		Epoch     int64
-	}
+	// Release marks the partition's row as released if its epoch is still that of the
+	// lease and it names this run of the instance, in any session. It is for rows under
+	// which nothing runs here. The reply is [LeaseReleased], if the database responds.
+	Release struct{ partition.Lease }
 
 	// Survey reads the epoch table. The reply is [Surveyed], if the database responds.
 	Survey struct{}
@@ -72,6 +70,11 @@ type (
 		Member Member
 		Reason string
 	}
+
+	// ReportTableBehind means that the epoch table has earlier epochs than those of these
+	// leases of this instance: the database has lost commits. The instance has given all
+	// its leases up. It is for the log.
+	ReportTableBehind struct{ Leases []partition.Lease }
 
 	// Reconnect asks for a new session. The present one counts as disconnected.
 	Reconnect struct{ Reason string }
@@ -109,16 +112,17 @@ func (r StopReason) String() string {
 	}
 }
 
-func (Broadcast) command()     {}
-func (Send) command()          {}
-func (Probe) command()         {}
-func (Claim) command()         {}
-func (Consume) command()       {}
-func (HandOver) command()      {}
-func (Abandon) command()       {}
-func (Release) command()       {}
-func (Survey) command()        {}
-func (ReportRefusal) command() {}
-func (Reconnect) command()     {}
-func (ReportState) command()   {}
-func (Stop) command()          {}
+func (Broadcast) command()         {}
+func (Send) command()              {}
+func (Probe) command()             {}
+func (Claim) command()             {}
+func (Consume) command()           {}
+func (HandOver) command()          {}
+func (Abandon) command()           {}
+func (Release) command()           {}
+func (Survey) command()            {}
+func (ReportRefusal) command()     {}
+func (ReportTableBehind) command() {}
+func (Reconnect) command()         {}
+func (ReportState) command()       {}
+func (Stop) command()              {}

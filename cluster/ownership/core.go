@@ -118,7 +118,7 @@ func (c *Core) handleSessionEvent(e Event) {
 	case LeaseLost:
 		c.partitions.onLeaseLost(e)
 	case Surveyed:
-		c.partitions.onSurveyed(e.Rows)
+		c.partitions.onSurveyed(e)
 	}
 }
 

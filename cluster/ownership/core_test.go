@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // A bench has one core, and plays the part of everything around it.
@@ -158,7 +160,7 @@ func testClaimLateWinReleased(t *testing.T) {
 			b.wait(time.Second)
 		}
 		got := b.step(Claimed{Partition: 0, Attempt: claims[0].Attempt, Epoch: 5})
-		expect(t, only[Release](got), Release{Partition: 0, Epoch: 5})
+		expect(t, only[Release](got), Release{heldLease(0, 5, b.core.self)})
 		expect(t, only[Consume](got))
 	}
 }
@@ -168,7 +170,7 @@ func testClaimUnwantedWinReleased(t *testing.T) {
 	b, claims := newBench(t, 1)
 	b.step(DrainRequested{})
 	got := b.step(Claimed{Partition: 0, Attempt: claims[0].Attempt, Epoch: 5})
-	expect(t, only[Release](got), Release{Partition: 0, Epoch: 5})
+	expect(t, only[Release](got), Release{heldLease(0, 5, b.core.self)})
 	expect(t, only[Consume](got))
 }
 
@@ -178,9 +180,9 @@ func testClaimOwnLeaseDeposed(t *testing.T) {
 	b, claims := newBench(t, 1)
 	b.step(ClaimFailed{Partition: 0, Attempt: claims[0].Attempt})
 	again := only[Claim](b.wait(time.Second))
-	row := Row{HeldLease: heldLease(0, 1, b.core.self)}
+	row := Row{Lease: heldLease(0, 1, b.core.self)}
 	got := only[Claim](b.step(ClaimRefused{Attempt: again[0].Attempt, Row: row}))
-	expect(t, got, Claim{Partition: 0, Attempt: again[0].Attempt + 1, Depose: 1, By: b.core.self})
+	expect(t, got, Claim{Partition: 0, Attempt: again[0].Attempt + 1, Depose: 1, Seen: 1, By: b.core.self})
 }
 
 // Failed claims are repeated after a delay, and as soon as the database is back after
@@ -222,7 +224,7 @@ func testClaimLostLeaseNotClaimedBack(t *testing.T) {
 func testClaimUnknownHolderGetsTime(t *testing.T) {
 	for _, certain := range []bool{true, false} {
 		b, claims := newBench(t, 1)
-		row := Row{HeldLease: heldLease(0, 3, alice)}
+		row := Row{Lease: heldLease(0, 3, alice)}
 		got := b.step(ClaimRefused{Attempt: claims[0].Attempt, Row: row})
 		expect(t, only[Claim](got))
 		got = b.wait(time.Second / checksPerHeartbeat)
@@ -246,8 +248,8 @@ func TestSurvey(t *testing.T) {
 	if surveys := only[Survey](b.wait(10 * interval)); len(surveys) < 8 || len(surveys) > 11 {
 		t.Errorf("%d surveys in ten intervals", len(surveys))
 	}
-	taken := Row{HeldLease: heldLease(0, 2, alice)}
-	held := Row{HeldLease: heldLease(1, 1, b.core.self)}
+	taken := Row{Lease: heldLease(0, 2, alice)}
+	held := Row{Lease: heldLease(1, 1, b.core.self)}
 	got := b.step(Surveyed{Rows: []Row{taken, held}})
 	expect(t, only[Abandon](got), Abandon{Partition: 0, Epoch: 1})
 
@@ -258,6 +260,39 @@ func TestSurvey(t *testing.T) {
 	got = b.step(Surveyed{Rows: []Row{free, held}})
 	if claims := only[Claim](got); len(claims) != 1 || claims[0].Partition != 0 {
 		t.Errorf("got %+v, want partition 0 to be claimed", claims)
+	}
+}
+
+// If the database has lost commits, the epoch table may have earlier epochs than those of
+// leases. Then all leases are given up, and no epoch that was seen is claimed again.
+func TestTableBehind(t *testing.T) {
+	b := newOwner(t, 3)
+	b.wait(b.core.cfg.Heartbeat)
+	behind := Row{Lease: heldLease(0, 0, Member{}), Released: true}
+	others := []Row{{Lease: heldLease(1, 1, b.core.self)}, {Lease: heldLease(2, 1, b.core.self)}}
+	rows := append([]Row{behind}, others...)
+
+	old := b.step(Surveyed{Rows: rows, AskedAt: b.now.Add(-2 * b.core.cfg.Heartbeat)})
+	expect(t, only[Abandon](old)) // read before the claims
+
+	got := b.step(Surveyed{Rows: rows, AskedAt: b.now})
+	if reports := only[ReportTableBehind](got); len(reports) != 1 || !slices.Equal(reports[0].Leases, []partition.Lease{heldLease(0, 1, b.core.self)}) {
+		t.Errorf("reported: %+v", reports)
+	}
+	expect(t, only[Abandon](got), Abandon{Partition: 0, Epoch: 1}, Abandon{Partition: 1, Epoch: 1}, Abandon{Partition: 2, Epoch: 1})
+	claims := only[Claim](append(got, b.wait(b.core.cfg.Heartbeat)...))
+	if len(claims) != 3 {
+		t.Fatalf("claims: %+v", claims)
+	}
+	for _, claim := range claims {
+		if claim.Seen != 1 || claim.Depose != 0 {
+			t.Errorf("claim %+v", claim)
+		}
+	}
+	// The table names a holder under the epoch that was lost.
+	again := b.step(ClaimRefused{Attempt: claims[0].Attempt, Row: Row{Lease: heldLease(0, 4, b.core.self)}})
+	if claims := only[Claim](again); len(claims) != 1 || claims[0].Seen != 4 || claims[0].Depose != 4 {
+		t.Errorf("claims: %+v", claims)
 	}
 }
 

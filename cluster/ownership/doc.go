@@ -27,10 +27,16 @@
 //
 // The epoch table in the database is the only truth about the owner of a partition. A
 // claim raises the partition's epoch and names the new owner, and so does an owner that
-// hands the partition over. Each write checks in its own transaction that its epoch is
-// still the one in the table. So two instances may both believe that they own a partition,
+// hands the partition over. Each write checks in its own transaction that its epoch and
+// its member are still those in the table. So two instances may both believe that they own a partition,
 // but only one of them can write to it. A wrong decision in this package costs time and
 // nothing else.
+//
+// The table may go back: a failover may lose commits, and a backup may be restored. Then two
+// members may have a lease with the same epoch; only the one that the table names can
+// write. If a survey finds an earlier epoch than that of a lease of this instance, all
+// its leases are given up, because what it has cached may be from the commits that were
+// lost. A claim raises the epoch beyond all that the instance has found in the table.
 //
 // A claim takes a released partition, or deposes the holder of exactly the epoch that the
 // claim names. That epoch comes from the table's latest refusal of a claim, never from

@@ -1,5 +1,7 @@
 package ownership
 
+import "time"
+
 // An Event is something that has happened. It is the input of [Core.Step].
 type Event interface{ event() }
 
@@ -75,8 +77,12 @@ type (
 	}
 
 	// Surveyed replies to [Survey] with the epoch table, or at least with the rows that
-	// name this instance or a partition that the ring assigns to it.
-	Surveyed struct{ Rows []Row }
+	// name this instance or a partition that the ring assigns to it. They were read
+	// after AskedAt.
+	Surveyed struct {
+		Rows    []Row
+		AskedAt time.Time
+	}
 
 	// DrainRequested asks the instance to hand over its partitions and to stay out of
 	// the ring, also after a new connection.

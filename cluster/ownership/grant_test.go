@@ -11,14 +11,14 @@ import (
 
 // newAsker returns a bench with a core that asks alice, the holder of all partitions under
 // epoch 3, for as many partitions as it may ask for at a time.
-func newAsker(t *testing.T, partitions int) (b *bench, asked []HeldLease) {
+func newAsker(t *testing.T, partitions int) (b *bench, asked []partition.Lease) {
 	b, claims := newBench(t, partitions)
 	b.hear(alice, 1, Leaving)
 	var refusals []Event
 	for _, claim := range claims {
 		refusals = append(refusals, ClaimRefused{
 			Attempt: claim.Attempt,
-			Row:     Row{HeldLease: heldLease(claim.Partition, 3, alice)},
+			Row:     Row{Lease: heldLease(claim.Partition, 3, alice)},
 		})
 	}
 	b.wait(b.core.cfg.Spacing)
@@ -32,7 +32,7 @@ func newAsker(t *testing.T, partitions int) (b *bench, asked []HeldLease) {
 }
 
 // grants delivers a message in which alice grants leases.
-func (b *bench) grants(seq int64, leases ...HeldLease) []Command {
+func (b *bench) grants(seq int64, leases ...partition.Lease) []Command {
 	b.t.Helper()
 	return b.hear(alice, seq, Leaving, func(m *Message) { m.Granted = leases })
 }
@@ -52,7 +52,7 @@ func TestGrant(t *testing.T) {
 func testGrantConsumedWithoutClaim(t *testing.T) {
 	b, _ := newAsker(t, 1)
 	got := b.grants(2, heldLease(0, 4, b.core.self))
-	expect(t, only[Consume](got), Consume{Partition: 0, Epoch: 4})
+	expect(t, only[Consume](got), Consume{heldLease(0, 4, b.core.self)})
 	expect(t, only[Claim](got))
 	b.step(Consuming{Partition: 0, Epoch: 4})
 	if !b.core.Status().Settled() {
@@ -64,18 +64,18 @@ func testGrantConsumedWithoutClaim(t *testing.T) {
 func testGrantLaterEpochCounts(t *testing.T) {
 	b, _ := newAsker(t, 1)
 	got := b.grants(2, heldLease(0, 9, b.core.self))
-	expect(t, only[Consume](got), Consume{Partition: 0, Epoch: 9})
+	expect(t, only[Consume](got), Consume{heldLease(0, 9, b.core.self)})
 }
 
 func testGrantOthersAndEndedIgnored(t *testing.T) {
 	b, _ := newAsker(t, 1)
 	older := b.core.self
 	older.Incarnation.Session--
-	for seq, lease := range []HeldLease{
-		{Lease: partition.Lease{Partition: 0, Epoch: 4}, Holder: carol},
-		{Lease: partition.Lease{Partition: 0, Epoch: 4}, Holder: older},
-		{Lease: partition.Lease{Partition: 0, Epoch: 3}, Holder: b.core.self},
-		{Lease: partition.Lease{Partition: 7, Epoch: 4}, Holder: b.core.self},
+	for seq, lease := range []partition.Lease{
+		{Partition: 0, Epoch: 4, Holder: carol},
+		{Partition: 0, Epoch: 4, Holder: older},
+		{Partition: 0, Epoch: 3, Holder: b.core.self},
+		{Partition: 7, Epoch: 4, Holder: b.core.self},
 	} {
 		if got := only[Consume](b.grants(int64(seq)+2, lease)); len(got) > 0 {
 			t.Errorf("%+v: %+v", lease, got)
@@ -90,17 +90,17 @@ func testGrantTooLateReleased(t *testing.T) {
 	got := append(b.grants(2, granted), b.wait(b.core.cfg.Heartbeat/checksPerHeartbeat)...)
 	expect(t, only[Consume](got))
 	expect(t, only[Survey](got), Survey{})
-	others := Row{HeldLease: heldLease(0, 4, alice)}
+	others := Row{Lease: heldLease(0, 4, alice)}
 	expect(t, only[Release](b.step(Surveyed{Rows: []Row{others}})))
-	got = b.step(Surveyed{Rows: []Row{{HeldLease: granted}}})
-	expect(t, only[Release](got), Release{Partition: 0, Epoch: 4})
+	got = b.step(Surveyed{Rows: []Row{{Lease: granted}}})
+	expect(t, only[Release](got), Release{heldLease(0, 4, b.core.self)})
 }
 
 // This happens only if the table is changed by hand.
 func testGrantTableDiffers(t *testing.T) {
 	for _, row := range []Row{
-		{HeldLease: heldLease(0, 1, alice)},
-		{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0, Epoch: 1}}, Released: true},
+		{Lease: heldLease(0, 1, alice)},
+		{Lease: partition.Lease{Partition: 0, Epoch: 1}, Released: true},
 	} {
 		b := newOwner(t, 1)
 		if row.Released {
@@ -111,8 +111,8 @@ func testGrantTableDiffers(t *testing.T) {
 	}
 	b := newOwner(t, 1)
 	for _, row := range []Row{
-		{HeldLease: heldLease(0, 1, b.core.self)},
-		{HeldLease: HeldLease{Lease: partition.Lease{Partition: 0}}, Released: true}, // from before the claim
+		{Lease: heldLease(0, 1, b.core.self)},
+		{Lease: partition.Lease{Partition: 0}, Released: true}, // from before the claim
 	} {
 		expect(t, only[Abandon](b.step(Surveyed{Rows: []Row{row}})))
 	}
@@ -123,12 +123,12 @@ func testGrantTableDiffers(t *testing.T) {
 // effect.
 func testGrantOvertakenByClaim(t *testing.T) {
 	b, _ := newAsker(t, 1)
-	row := Row{HeldLease: heldLease(0, 4, b.core.self)}
+	row := Row{Lease: heldLease(0, 4, b.core.self)}
 	claims := only[Claim](b.step(Surveyed{Rows: []Row{row}}))
 	if len(claims) != 1 {
 		t.Fatalf("%+v", claims)
 	}
-	granted := row.HeldLease
+	granted := row.Lease
 	expect(t, only[Consume](b.grants(2, granted)))
 	deposing := only[Claim](b.step(ClaimRefused{Attempt: claims[0].Attempt, Row: row}))
 	if len(deposing) != 1 || deposing[0].Depose != 4 {
@@ -150,10 +150,10 @@ func testGrantOvertakenByClaim(t *testing.T) {
 func testGrantNewHolderTold(t *testing.T) {
 	b := newOwner(t, 2)
 	b.core.cfg.Window = 2 * handoverShare
-	wishes := []HeldLease{{Lease: partition.Lease{Partition: 0, Epoch: 1}, Holder: b.core.self}, {Lease: partition.Lease{Partition: 1, Epoch: 1}, Holder: b.core.self}}
+	wishes := []partition.Lease{{Partition: 0, Epoch: 1, Holder: b.core.self}, {Partition: 1, Epoch: 1, Holder: b.core.self}}
 	b.hear(alice, 1, Ready, func(m *Message) { m.Wants = wishes })
 	got := b.step(DrainRequested{})
-	expect(t, only[HandOver](got), HandOver{Partition: 0, Epoch: 1, To: alice}, HandOver{Partition: 1, Epoch: 1, To: alice})
+	expect(t, only[HandOver](got), HandOver{Lease: heldLease(0, 1, b.core.self), To: alice}, HandOver{Lease: heldLease(1, 1, b.core.self), To: alice})
 	got = b.core.Step(b.now, HandedOver{Partition: 0, Epoch: 1, To: alice}, HandedOver{Partition: 1, Epoch: 1, To: alice})
 	sent := only[Send](got)
 	if len(sent) != 1 || sent[0].To != alice {
@@ -171,7 +171,7 @@ func testGrantNewHolderTold(t *testing.T) {
 func testGrantToldAfterLoss(t *testing.T) {
 	b := newOwner(t, 1)
 	wish := heldLease(0, 1, b.core.self)
-	b.hear(alice, 1, Ready, func(m *Message) { m.Wants = []HeldLease{wish} })
+	b.hear(alice, 1, Ready, func(m *Message) { m.Wants = []partition.Lease{wish} })
 	b.step(DrainRequested{})
 	b.step(LeaseLost{Partition: 0, Epoch: 1})
 	sent := only[Send](b.step(HandedOver{Partition: 0, Epoch: 1, To: alice}))
@@ -184,13 +184,13 @@ func testGrantToldAfterLoss(t *testing.T) {
 func testGrantUngrantedReleased(t *testing.T) {
 	b := newOwner(t, 1)
 	wish := heldLease(0, 1, b.core.self)
-	b.hear(alice, 1, Ready, func(m *Message) { m.Wants = []HeldLease{wish} })
+	b.hear(alice, 1, Ready, func(m *Message) { m.Wants = []partition.Lease{wish} })
 	b.step(DrainRequested{})
 	got := append(b.step(HandedOver{Partition: 0, Epoch: 1}), b.wait(b.core.cfg.Spacing)...)
 	if sent := only[Send](got); len(sent) > 0 {
 		t.Errorf("%+v", sent)
 	}
-	var released []HeldLease
+	var released []partition.Lease
 	for _, sent := range only[Broadcast](got) {
 		released = append(released, sent.Message.Released...)
 	}
@@ -235,7 +235,7 @@ func testWishesSharePerHolder(t *testing.T) {
 		b, claims := newBench(t, len(holders))
 		var refusals []Event
 		for _, claim := range claims {
-			row := Row{HeldLease: heldLease(claim.Partition, 3, holders[claim.Partition])}
+			row := Row{Lease: heldLease(claim.Partition, 3, holders[claim.Partition])}
 			refusals = append(refusals, ClaimRefused{Attempt: claim.Attempt, Row: row})
 		}
 		b.wait(b.core.cfg.Spacing)

@@ -3,6 +3,8 @@ package ownership
 import (
 	"slices"
 	"time"
+
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // maybeHandOver hands over a partition that the ring assigns to another member, once
@@ -27,14 +29,14 @@ func (ps *partitions) maybeHandOver(p int) {
 		return
 	}
 	ps.transition(p, handingOver)
-	ps.emit(HandOver{Partition: p, Epoch: part.epoch, To: to})
+	ps.emit(HandOver{Lease: heldLease(p, part.epoch, ps.self), To: to})
 }
 
 // onWish handles a wish of a member for a lease of ours. If the partition is idle here,
 // the lease was won by a claim and the reply was lost, or the news of its end was lost;
 // it is released again. But shortly after its end, the wish and the news may have
 // crossed.
-func (ps *partitions) onWish(lease HeldLease) {
+func (ps *partitions) onWish(lease partition.Lease) {
 	if !ps.contains(lease.Partition) {
 		return
 	}
@@ -43,7 +45,7 @@ func (ps *partitions) onWish(lease HeldLease) {
 	case part.phase == owned:
 		ps.reconcile(lease.Partition)
 	case part.phase == idle && ps.now.Sub(part.since) >= ps.cfg.Heartbeat/checksPerHeartbeat:
-		ps.emit(Release{Partition: lease.Partition, Epoch: lease.Epoch})
+		ps.emit(Release{lease})
 	}
 }
 
@@ -54,6 +56,9 @@ func (ps *partitions) onHandedOver(e HandedOver) {
 		ps.outbox.grants = append(ps.outbox.grants, heldLease(e.Partition, e.Epoch+1, e.To))
 	}
 	part := &ps.states[e.Partition]
+	if e.To != (Member{}) {
+		part.saw(e.Epoch + 1)
+	}
 	if part.phase != handingOver || part.epoch != e.Epoch {
 		return
 	}

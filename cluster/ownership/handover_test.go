@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 func TestHandOver(t *testing.T) {
@@ -18,9 +20,9 @@ func testHandOverLeaseClaimedAgain(t *testing.T) {
 	b, claims := newBench(t, 1)
 	b.win(claims[0], 3)
 	wish := heldLease(0, 2, b.core.self)
-	wants := func(m *Message) { m.Wants = []HeldLease{wish} }
+	wants := func(m *Message) { m.Wants = []partition.Lease{wish} }
 	expect(t, only[HandOver](b.hear(alice, 1, Ready, wants)))
-	expect(t, only[HandOver](b.step(DrainRequested{})), HandOver{Partition: 0, Epoch: 3, To: alice})
+	expect(t, only[HandOver](b.step(DrainRequested{})), HandOver{Lease: heldLease(0, 3, b.core.self), To: alice})
 }
 
 // A member asks for a lease that, according to the epoch table, is ours, but that we do
@@ -32,12 +34,12 @@ func testHandOverUnknownLeaseReleased(t *testing.T) {
 	b.step(Connected{Session: 2})
 	b.wait(time.Second)
 	wish := heldLease(0, 4, b.core.self)
-	got := b.hear(alice, 1, Ready, func(m *Message) { m.Wants = []HeldLease{wish} })
-	expect(t, only[Release](got), Release{Partition: 0, Epoch: 4})
+	got := b.hear(alice, 1, Ready, func(m *Message) { m.Wants = []partition.Lease{wish} })
+	expect(t, only[Release](got), Release{heldLease(0, 4, b.core.self)})
 
 	b.wait(time.Second)
-	got = b.step(Surveyed{Rows: []Row{{HeldLease: wish}}})
-	expect(t, only[Release](got), Release{Partition: 0, Epoch: 4})
+	got = b.step(Surveyed{Rows: []Row{{Lease: wish}}})
+	expect(t, only[Release](got), Release{heldLease(0, 4, b.core.self)})
 }
 
 // An instance that leaves releases its partitions if no member asks for them for long.
@@ -48,7 +50,7 @@ func testHandOverLeavesUnasked(t *testing.T) {
 	expect(t, only[HandOver](got))
 	b.hear(alice, 2, Ready)
 	got = b.wait(time.Second + b.core.cfg.Heartbeat/checksPerHeartbeat)
-	expect(t, only[HandOver](got), HandOver{Partition: 0, Epoch: 1})
+	expect(t, only[HandOver](got), HandOver{Lease: heldLease(0, 1, b.core.self)})
 
 	got = b.step(HandedOver{Partition: 0, Epoch: 1})
 	sent := only[Broadcast](got)

@@ -1,38 +1,18 @@
 package ownership
 
 import (
-	"cmp"
 	"fmt"
 	"strings"
 
 	"github.com/glotpod/ident/cluster/partition"
 )
 
-// An Incarnation distinguishes the lives of one name. Each connection to the broker is
-// a life of its own, because the broker deletes what belongs to a connection together
-// with it.
-type Incarnation struct {
-	Start   int64 // of the process; greater in each later run under the same name
-	Session int64 // the number of the process's connection to the broker
-}
-
-// Compare orders the incarnations of one name. A greater one supersedes the smaller
-// ones.
-func (i Incarnation) Compare(other Incarnation) int {
-	return cmp.Or(cmp.Compare(i.Start, other.Start), cmp.Compare(i.Session, other.Session))
-}
+// An Incarnation distinguishes the lives of one name: see [partition.Incarnation].
+type Incarnation = partition.Incarnation
 
 // A Member is one incarnation of one name. The ring uses names; everything else uses
 // members.
-type Member struct {
-	Name        string
-	Incarnation Incarnation
-}
-
-// String returns name/start.session.
-func (m Member) String() string {
-	return fmt.Sprintf("%s/%d.%d", m.Name, m.Incarnation.Start, m.Incarnation.Session)
-}
+type Member = partition.Member
 
 // A State is the state of an instance in the cluster.
 //
@@ -97,20 +77,13 @@ func (ours Parameters) differences(theirs Parameters) string {
 	return strings.Join(found, "; ")
 }
 
-// A HeldLease is a lease together with its holder. The lease lasts until the epoch
-// table has a greater epoch for the partition, or marks this epoch as released.
-type HeldLease struct {
-	partition.Lease
-	Holder Member
-}
-
-func heldLease(p int, epoch int64, holder Member) HeldLease {
-	return HeldLease{Lease: partition.Lease{Partition: p, Epoch: epoch}, Holder: holder}
+func heldLease(p int, epoch int64, holder Member) partition.Lease {
+	return partition.Lease{Partition: p, Epoch: epoch, Holder: holder}
 }
 
 // A Row is the epoch table's row of one partition.
 type Row struct {
-	HeldLease
+	partition.Lease
 	Released bool // leases that have ended, so that the partition is free
 }
 
@@ -127,9 +100,9 @@ type Message struct {
 	State      State
 	Parameters Parameters
 
-	Wants    []HeldLease // leases that the sender asks their holders to hand over
-	Granted  []HeldLease // leases that the sender has taken for their holders, in place of its own
-	Released []HeldLease // which leases have ended, so that the partition is free
-	Taken    []HeldLease // leases that replaced the lease of a holder that had not released it
-	Gone     []Member    // members that are gone, according to the broker
+	Wants    []partition.Lease // leases that the sender asks their holders to hand over
+	Granted  []partition.Lease // leases that the sender has taken for their holders, in place of its own
+	Released []partition.Lease // which leases have ended, so that the partition is free
+	Taken    []partition.Lease // leases that replaced the lease of a holder that had not released it
+	Gone     []Member          // members that are gone, according to the broker
 }

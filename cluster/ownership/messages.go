@@ -3,6 +3,8 @@ package ownership
 import (
 	"slices"
 	"time"
+
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // handleMessage handles a message of a member.
@@ -145,11 +147,11 @@ func (c *Core) nextMessage() Message {
 // broadcast is due.
 type outbox struct {
 	cfg    *Config
-	facts  Message     // facts for the next broadcast
-	grants []HeldLease // leases granted in this Step, for messages to their new holders
-	seq    int64       // of the latest message
-	sentAt time.Time   // the time of the latest broadcast
-	sendAt time.Time   // when the next broadcast is due
+	facts  Message           // facts for the next broadcast
+	grants []partition.Lease // leases granted in this Step, for messages to their new holders
+	seq    int64             // of the latest message
+	sentAt time.Time         // the time of the latest broadcast
+	sendAt time.Time         // when the next broadcast is due
 
 	moreWanted bool // there are more wishes than the latest message could hold
 }
@@ -192,7 +194,7 @@ func (o *outbox) nextGrantee() (to Member, ok bool) {
 // says that the old leases are released, for programs that do not know of grants: they
 // claim the partition and find that it is theirs.
 func (o *outbox) takeGrants(msg *Message, to Member) {
-	o.grants = slices.DeleteFunc(o.grants, func(l HeldLease) bool {
+	o.grants = slices.DeleteFunc(o.grants, func(l partition.Lease) bool {
 		if l.Holder == to {
 			msg.Granted = append(msg.Granted, l)
 			msg.Released = append(msg.Released, heldLease(l.Partition, l.Epoch-1, msg.From))

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 func TestMembers(t *testing.T) {
@@ -63,7 +65,7 @@ func testMembersLateMessages(t *testing.T) {
 // No message of another member makes an instance keep more than its settings allow.
 func testMembersHostileMessages(t *testing.T) {
 	b := newOwner(t, 4)
-	var wishes []HeldLease
+	var wishes []partition.Lease
 	for p := -2; p < 100; p++ {
 		wishes = append(wishes, heldLease(p, 1<<40, b.core.self))
 	}
@@ -104,14 +106,14 @@ func TestAnyEvents(t *testing.T) {
 		part := func() int { return random.IntN(3) }
 		epoch := func() int64 { return random.Int64N(6) }
 		attempt := func() uint64 { return b.core.partitions.lastAttempt - random.Uint64N(3) }
-		leases := func() (leases []HeldLease) {
+		leases := func() (leases []partition.Lease) {
 			for range random.IntN(3) {
 				leases = append(leases, heldLease(part(), epoch(), member()))
 			}
 			return leases
 		}
 		row := func() Row {
-			return Row{HeldLease: heldLease(part(), epoch(), member()), Released: random.IntN(3) == 0}
+			return Row{Lease: heldLease(part(), epoch(), member()), Released: random.IntN(3) == 0}
 		}
 		session := int64(1)
 		for range 400 {
@@ -190,7 +192,7 @@ func testOutboxSendTime(t *testing.T) {
 
 func testOutboxFactsSentOnce(t *testing.T) {
 	now := time.Unix(100, 0)
-	facts := Message{Released: []HeldLease{heldLease(1, 2, alice)}, Taken: []HeldLease{heldLease(3, 4, alice)}, Gone: []Member{carol}}
+	facts := Message{Released: []partition.Lease{heldLease(1, 2, alice)}, Taken: []partition.Lease{heldLease(3, 4, alice)}, Gone: []Member{carol}}
 	o := outbox{facts: facts}
 	var msg Message
 	o.takeFacts(&msg, now, now.Add(time.Second))
@@ -213,13 +215,13 @@ func testOutboxFactsSentOnce(t *testing.T) {
 // replace.
 func testOutboxGrantsByMember(t *testing.T) {
 	self := firstSession("b", 1)
-	o := outbox{grants: []HeldLease{heldLease(0, 4, alice), heldLease(1, 5, carol), heldLease(2, 6, alice)}}
+	o := outbox{grants: []partition.Lease{heldLease(0, 4, alice), heldLease(1, 5, carol), heldLease(2, 6, alice)}}
 	for _, want := range []struct {
 		to                Member
-		granted, released []HeldLease
+		granted, released []partition.Lease
 	}{
-		{alice, []HeldLease{heldLease(0, 4, alice), heldLease(2, 6, alice)}, []HeldLease{heldLease(0, 3, self), heldLease(2, 5, self)}},
-		{carol, []HeldLease{heldLease(1, 5, carol)}, []HeldLease{heldLease(1, 4, self)}},
+		{alice, []partition.Lease{heldLease(0, 4, alice), heldLease(2, 6, alice)}, []partition.Lease{heldLease(0, 3, self), heldLease(2, 5, self)}},
+		{carol, []partition.Lease{heldLease(1, 5, carol)}, []partition.Lease{heldLease(1, 4, self)}},
 	} {
 		to, ok := o.nextGrantee()
 		msg := Message{From: self}

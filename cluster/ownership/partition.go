@@ -62,7 +62,8 @@ type partitionState struct {
 	attempt uint64    // claiming: the attempt that the reply will name
 	deposed Member    // claiming: the holder that the claim deposes; zero if none
 
-	setbacks int // failures since the partition was last served for long
+	seen     int64 // the greatest epoch that the epoch table had, to this instance's knowledge
+	setbacks int   // failures since the partition was last served for long
 }
 
 // enter changes the phase.
@@ -103,6 +104,15 @@ func (s *partitionState) backoff(now time.Time, heartbeat time.Duration) time.Du
 	delay := min(heartbeat/checksPerHeartbeat<<s.setbacks, longest)
 	s.setbacks = min(s.setbacks+1, 10)
 	return delay
+}
+
+// saw notes an epoch that the epoch table had.
+func (s *partitionState) saw(epoch int64) { s.seen = max(s.seen, epoch) }
+
+// isBehind reports whether a row that was read after askedAt is from before the
+// partition's lease: the database has lost commits since.
+func (s *partitionState) isBehind(row *Row, askedAt time.Time) bool {
+	return s.phase == owned && row.Epoch < s.epoch && !askedAt.Before(s.since)
 }
 
 // contradicts reports whether a row of the epoch table, which may be old, cannot be if

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // A partition cannot skip a phase.
@@ -82,11 +84,11 @@ func testPartitionContradicts(t *testing.T) {
 			row  Row
 			want bool
 		}{
-			{Row{HeldLease: heldLease(0, 3, self)}, false},
-			{Row{HeldLease: heldLease(0, 3, alice)}, served},
-			{Row{HeldLease: heldLease(0, 3, self), Released: true}, served},
-			{Row{HeldLease: heldLease(0, 2, alice)}, false},
-			{Row{HeldLease: heldLease(0, 4, alice)}, false},
+			{Row{Lease: heldLease(0, 3, self)}, false},
+			{Row{Lease: heldLease(0, 3, alice)}, served},
+			{Row{Lease: heldLease(0, 3, self), Released: true}, served},
+			{Row{Lease: heldLease(0, 2, alice)}, false},
+			{Row{Lease: heldLease(0, 4, alice)}, false},
 		} {
 			if got := s.contradicts(&test.row, self); got != test.want {
 				t.Errorf("%v, %+v: %v", f, test.row, got)
@@ -112,7 +114,7 @@ func TestWantedLeases(t *testing.T) {
 			states[p] = partitionState{phase: waiting, epoch: int64(p) + 10, holder: holder}
 		}
 		got, more := wantedLeases(states, 4)
-		var want []HeldLease
+		var want []partition.Lease
 		for _, p := range test.want {
 			want = append(want, heldLease(p, int64(p)+10, test.holders[p]))
 		}

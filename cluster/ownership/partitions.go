@@ -1,5 +1,7 @@
 package ownership
 
+import "github.com/glotpod/ident/cluster/partition"
+
 // A partitions is the state of all partitions in this instance, and decides about their
 // leases.
 type partitions struct {
@@ -47,7 +49,7 @@ func (ps *partitions) reconcile(p int) {
 	part := &ps.states[p]
 	switch {
 	case part.phase == idle && ps.isOurs(p):
-		ps.claim(p, HeldLease{})
+		ps.claim(p, partition.Lease{})
 	case part.phase == waiting && !ps.isOurs(p):
 		ps.transition(p, idle)
 	case part.waitsForHolder():
@@ -55,7 +57,7 @@ func (ps *partitions) reconcile(p int) {
 			ps.claim(p, heldLease(p, part.epoch, part.holder))
 		}
 	case part.phase == waiting && !ps.now.Before(part.retryAt):
-		ps.claim(p, HeldLease{})
+		ps.claim(p, partition.Lease{})
 	case part.phase == owned && !ps.isOurs(p):
 		ps.maybeHandOver(p)
 	}
@@ -102,9 +104,28 @@ func (ps *partitions) isDead(other Member) bool {
 // onSurveyed compares the partitions with rows of the epoch table, which may have
 // changed since they were read. This finds lost messages, and leases that no member
 // knows of.
-func (ps *partitions) onSurveyed(rows []Row) {
-	for n := range rows {
-		if row := &rows[n]; ps.contains(row.Partition) {
+//
+// If the database has lost commits, each of its tables has. Then nothing that this instance
+// has cached is to be trusted, and all leases are given up.
+func (ps *partitions) onSurveyed(e Surveyed) {
+	var behind []partition.Lease
+	for n := range e.Rows {
+		row := &e.Rows[n]
+		if !ps.contains(row.Partition) {
+			continue
+		}
+		part := &ps.states[row.Partition]
+		if part.isBehind(row, e.AskedAt) {
+			behind = append(behind, heldLease(row.Partition, part.epoch, ps.self))
+		}
+		part.saw(row.Epoch)
+	}
+	if len(behind) > 0 {
+		ps.emit(ReportTableBehind{Leases: behind})
+		ps.loseAll()
+	}
+	for n := range e.Rows {
+		if row := &e.Rows[n]; ps.contains(row.Partition) {
 			ps.compare(row)
 		}
 	}
@@ -117,18 +138,18 @@ func (ps *partitions) compare(row *Row) {
 	case part.contradicts(row, ps.self):
 		ps.loseLease(row.Partition)
 	case part.phase.hasLease():
-		ps.yieldTo(row.HeldLease)
+		ps.yieldTo(row.Lease)
 	case part.waitsForHolder() && row.Epoch >= part.epoch:
 		if row.Released || row.Epoch != part.epoch {
-			ps.claim(row.Partition, HeldLease{})
+			ps.claim(row.Partition, partition.Lease{})
 		}
 	case part.phase == idle && row.Holder == ps.self && !row.Released:
-		ps.emit(Release{Partition: row.Partition, Epoch: row.Epoch})
+		ps.emit(Release{row.Lease})
 	}
 }
 
 // yieldTo gives a partition up if its lease has an earlier epoch than the given one.
-func (ps *partitions) yieldTo(lease HeldLease) {
+func (ps *partitions) yieldTo(lease partition.Lease) {
 	part := &ps.states[lease.Partition]
 	if part.phase.hasLease() && part.epoch < lease.Epoch {
 		ps.loseLease(lease.Partition)
@@ -162,7 +183,7 @@ func (ps *partitions) loseLease(p int) {
 		return
 	}
 	ps.transition(p, idle)
-	ps.emit(Release{Partition: p, Epoch: part.epoch})
+	ps.emit(Release{heldLease(p, part.epoch, ps.self)})
 }
 
 // abandon closes the channel of a partition, if it has one.
@@ -184,7 +205,7 @@ func (ps *partitions) abandonAll() {
 // at most window, and from each holder an equal share, so that a holder that does not
 // respond delays no other. It also reports whether there are more. The wishes are part
 // of each message, so a lost wish is repeated.
-func wantedLeases(states []partitionState, window int) (leases []HeldLease, more bool) {
+func wantedLeases(states []partitionState, window int) (leases []partition.Lease, more bool) {
 	asked := make(map[Member]int)
 	for p := range states {
 		if part := &states[p]; part.waitsForHolder() {

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // A registry has the other members that this instance knows: which are alive, silent or
@@ -20,13 +22,13 @@ type registry struct {
 type member struct {
 	Member
 	state         State
-	seq           int64       // of the latest message
-	lastHeard     time.Time   // when the latest message came, or when the member became known
-	silent        bool        // no message for SuspectAfter; the member may be alive all the same
-	gone          bool        // according to the broker or to the member itself; this is certain
-	refused       bool        // has other parameters
-	heardWhenGone bool        // a message of it, or of an older incarnation, came after it was gone
-	wants         []HeldLease // leases of ours that it asks for; at most Window
+	seq           int64             // of the latest message
+	lastHeard     time.Time         // when the latest message came, or when the member became known
+	silent        bool              // no message for SuspectAfter; the member may be alive all the same
+	gone          bool              // according to the broker or to the member itself; this is certain
+	refused       bool              // has other parameters
+	heardWhenGone bool              // a message of it, or of an older incarnation, came after it was gone
+	wants         []partition.Lease // leases of ours that it asks for; at most Window
 }
 
 // isAlive reports whether the member counts as alive. The leases of a member that is
@@ -40,7 +42,7 @@ func (m *member) inRing() bool { return m.isAlive() && m.state == Ready && !m.re
 // member last read the epoch table, we may have claimed the partition again under a
 // later epoch.
 func (m *member) wantsLease(p int, epoch int64) bool {
-	return slices.ContainsFunc(m.wants, func(l HeldLease) bool { return l.Partition == p && l.Epoch <= epoch })
+	return slices.ContainsFunc(m.wants, func(l partition.Lease) bool { return l.Partition == p && l.Epoch <= epoch })
 }
 
 func newRegistry(cfg *Config, self Member) registry {

@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 func TestRegistry(t *testing.T) {
@@ -76,7 +78,7 @@ func testRegistryUpdate(t *testing.T) {
 	r := newRegistry(registryConfig(), self)
 	m, _ := r.lookup(alice, now)
 	m.silent = true
-	msg := Message{Seq: 7, State: Ready, Wants: []HeldLease{
+	msg := Message{Seq: 7, State: Ready, Wants: []partition.Lease{
 		heldLease(0, 1, carol), heldLease(1, 4, self), heldLease(2, 1, self), heldLease(3, 1, self),
 	}}
 	r.update(m, &msg, now.Add(time.Second))
@@ -120,7 +122,7 @@ func testRegistrySilence(t *testing.T) {
 	cfg, start := registryConfig(), time.Unix(100, 0)
 	r := newRegistry(cfg, firstSession("b", 10))
 	m, _ := r.lookup(alice, start)
-	m.wants = []HeldLease{heldLease(0, 1, r.self)}
+	m.wants = []partition.Lease{heldLease(0, 1, r.self)}
 	r.excuseSilence(time.Second)
 	start = start.Add(time.Second)
 	for _, step := range []struct {

@@ -37,7 +37,7 @@ func BenchmarkStep(b *testing.B) {
 		var rows []Row
 		for p, part := range core.partitions.states {
 			if part.phase == owned {
-				rows = append(rows, Row{HeldLease: heldLease(p, part.epoch, core.self)})
+				rows = append(rows, Row{Lease: heldLease(p, part.epoch, core.self)})
 			}
 		}
 		for b.Loop() {

@@ -263,11 +263,13 @@ func (c *Coordinator) execute(ctx context.Context, workers *sync.WaitGroup, comm
 	case ownership.Claim:
 		c.claim(command)
 	case ownership.Release:
-		c.releases.Put(partition.Lease{Partition: command.Partition, Epoch: command.Epoch})
+		c.releases.Put(command.Lease)
 	case ownership.Survey:
 		workers.Go(func() { c.survey(ctx) })
 	case ownership.ReportRefusal:
 		c.log.Error("member refused", zap.Stringer("member", command.Member), zap.String("why", command.Reason))
+	case ownership.ReportTableBehind:
+		c.log.Error("database has lost commits", partitionsField(command.Leases, func(l partition.Lease) int { return l.Partition }))
 	case ownership.ReportState:
 		c.log.Info("member", zap.Stringer("state", command.State))
 		if command.State == ownership.Left {
@@ -285,7 +287,7 @@ func (c *Coordinator) execute(ctx context.Context, workers *sync.WaitGroup, comm
 		session.Probe(command.Member)
 	case ownership.Consume:
 		c.claimed[command.Partition].CompareAndSwap(0, time.Now().UnixNano())
-		session.StartServing(partition.Lease{Partition: command.Partition, Epoch: command.Epoch})
+		session.StartServing(command.Lease)
 	case ownership.HandOver:
 		session.HandOver(command)
 	case ownership.Abandon:

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 func TestCoordinator(t *testing.T) {
@@ -27,7 +28,7 @@ func TestCoordinator(t *testing.T) {
 					t.Errorf("serves %+v", l)
 				}
 				served = append(served, l.Partition)
-				c.Post(ownership.Consuming(l))
+				c.Post(ownership.Consuming{Partition: l.Partition, Epoch: l.Epoch})
 			}
 		}
 		slices.Sort(served)
@@ -126,7 +127,7 @@ func TestCoordinator(t *testing.T) {
 			for _, command := range commands {
 				var p int
 				if n, _ := fmt.Sscanf(command, "hand over %d", &p); n == 1 {
-					c.EndLease(ownership.HandOver{Partition: p, Epoch: 1}, func() {})
+					c.EndLease(ownership.HandOver{Lease: partition.Lease{Partition: p, Epoch: 1}}, func() {})
 				}
 			}
 		}

@@ -47,7 +47,7 @@ func (s *fakeStore) HandOver(_ context.Context, all []ownership.HandOver) ([]own
 	}
 	var events []ownership.HandedOver
 	for _, h := range all {
-		events = append(events, ownership.HandedOver(h))
+		events = append(events, ownership.HandedOver{Partition: h.Partition, Epoch: h.Epoch, To: h.To})
 	}
 	return events, nil
 }
@@ -148,7 +148,7 @@ func serveStarted(t *testing.T, c *Coordinator, e *fakeExecutor) {
 		time.Sleep(100 * time.Millisecond)
 		_, started := e.take()
 		for _, l := range started {
-			c.Post(ownership.Consuming(l))
+			c.Post(ownership.Consuming{Partition: l.Partition, Epoch: l.Epoch})
 		}
 		if status, _ := c.Status(); status.State == ownership.Ready && status.Settled() {
 			return

@@ -152,9 +152,10 @@ func (c *Coordinator) endBatch(ctx context.Context, all []ownership.HandOver) ([
 func (c *Coordinator) survey(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
 	defer cancel()
+	askedAt := time.Now()
 	rows, err := c.store.Survey(ctx)
 	if err != nil {
 		return
 	}
-	c.Post(ownership.Surveyed{Rows: rows})
+	c.Post(ownership.Surveyed{Rows: rows, AskedAt: askedAt})
 }

@@ -12,7 +12,7 @@ import (
 )
 
 func TestLeaseEnds(t *testing.T) {
-	h := ownership.HandOver{Partition: 3, Epoch: 7, To: ownership.Member{Name: "two"}}
+	h := ownership.HandOver{Lease: partition.Lease{Partition: 3, Epoch: 7}, To: ownership.Member{Name: "two"}}
 
 	attempts := 0
 	store := &fakeStore{handOver: func(all []ownership.HandOver) ([]ownership.HandedOver, error) {

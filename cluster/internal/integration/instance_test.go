@@ -295,16 +295,15 @@ func (s *setup) lease(user int64) partition.Lease {
 	}
 	for _, row := range rows {
 		if row.Partition == number && !row.Released {
-			return partition.Lease{Partition: number, Epoch: row.Epoch}
+			return row.Lease
 		}
 	}
-	events, err := s.store.Claim(s.t.Context(), []ownership.Claim{{
-		Partition: number, By: ownership.Member{Name: "dead", Incarnation: ownership.Incarnation{Start: 1, Session: 1}},
-	}})
+	dead := ownership.Member{Name: "dead", Incarnation: ownership.Incarnation{Start: 1, Session: 1}}
+	events, err := s.store.Claim(s.t.Context(), []ownership.Claim{{Partition: number, By: dead}})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return partition.Lease{Partition: number, Epoch: events[0].(ownership.Claimed).Epoch}
+	return partition.Lease{Partition: number, Epoch: events[0].(ownership.Claimed).Epoch, Holder: dead}
 }
 
 // commit creates a user in the store, unnoticed by the instance.

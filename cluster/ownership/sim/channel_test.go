@@ -24,13 +24,13 @@ func (i *instance) consume(c ownership.Consume) {
 			return
 		}
 		if !i.w.broker.consume(ch) {
-			i.w.after(i.w.latency(), func() { i.post(ownership.LeaseLost(c)) })
+			i.w.after(i.w.latency(), func() { i.post(ownership.LeaseLost{Partition: c.Partition, Epoch: c.Epoch}) })
 			return
 		}
 		i.w.after(i.w.latency(), func() {
 			i.run(func() {
 				if !ch.closed {
-					i.step(ownership.Consuming(c))
+					i.step(ownership.Consuming{Partition: c.Partition, Epoch: c.Epoch})
 					ch.write()
 				}
 			})

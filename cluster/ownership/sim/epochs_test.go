@@ -13,6 +13,7 @@ type fence uint8
 const (
 	forShare  fence = iota // the row is locked until the write is committed
 	checkOnly              // the row is read, and may change before the commit
+	epochOnly              // like forShare, but the holder is not compared
 	none
 )
 
@@ -29,13 +30,20 @@ type epochTable struct {
 	lostAnswers    float64     // probability that a reply is lost
 	slowStatements float64     // probability that a statement runs late
 	lastHolder     []string    // by partition, the name of the latest holder
+	changes        []change    // since the last time that commits were lost
+}
+
+// A change is an update of a row.
+type change struct {
+	at     time.Time
+	before ownership.Row
 }
 
 func newEpochTable(w *world) *epochTable {
 	n := w.setting.partitions
 	t := &epochTable{w: w, up: true, rows: make([]ownership.Row, n), lockedUntil: make([]time.Time, n), written: make([]int64, n), lastHolder: make([]string, n)}
 	for p := range t.rows {
-		t.rows[p] = ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: p}}, Released: true}
+		t.rows[p] = ownership.Row{Lease: partition.Lease{Partition: p}, Released: true}
 	}
 	return t
 }
@@ -70,16 +78,31 @@ func (t *epochTable) submit(s statement, reply func(known bool)) {
 }
 
 // update changes the row of a partition as soon as no write holds it.
-func (t *epochTable) update(p int, change func(row *ownership.Row)) {
+func (t *epochTable) update(p int, update func(row *ownership.Row)) {
 	if t.w.now.Before(t.lockedUntil[p]) {
-		t.w.schedule(t.lockedUntil[p], func() { t.update(p, change) })
+		t.w.schedule(t.lockedUntil[p], func() { t.update(p, update) })
 		return
 	}
 	before := t.rows[p]
-	change(&t.rows[p])
+	update(&t.rows[p])
 	if t.rows[p].Epoch < before.Epoch {
 		t.w.fail("the epoch of partition %d falls", p)
 	}
+	if t.rows[p] != before {
+		t.changes = append(t.changes, change{t.w.now, before})
+	}
+}
+
+// loseCommits is a failover to a standby that lacks the commits of the time d.
+func (t *epochTable) loseCommits(d time.Duration) {
+	kept := len(t.changes)
+	for kept > 0 && t.w.now.Sub(t.changes[kept-1].at) < d {
+		kept--
+		row := t.changes[kept].before
+		t.rows[row.Partition] = row
+		t.written[row.Partition] = min(t.written[row.Partition], row.Epoch)
+	}
+	t.changes = nil
 }
 
 // claim is the update of a Claim.
@@ -94,15 +117,15 @@ func (t *epochTable) claim(c ownership.Claim, done func(won bool, row ownership.
 			t.w.count.moved++
 			t.lastHolder[c.Partition] = c.By.Name
 		}
-		row.Epoch, row.Holder, row.Released = row.Epoch+1, c.By, false
+		row.Epoch, row.Holder, row.Released = max(row.Epoch, c.Seen)+1, c.By, false
 		done(true, *row)
 	})
 }
 
 // release is the update of a Release.
-func (t *epochTable) release(p int, epoch int64, done func()) {
-	t.update(p, func(row *ownership.Row) {
-		row.Released = row.Released || row.Epoch == epoch
+func (t *epochTable) release(l partition.Lease, done func()) {
+	t.update(l.Partition, func(row *ownership.Row) {
+		row.Released = row.Released || row.Epoch == l.Epoch && row.Holder.Name == l.Holder.Name && row.Holder.Incarnation.Start == l.Holder.Incarnation.Start
 		done()
 	})
 }
@@ -111,7 +134,7 @@ func (t *epochTable) release(p int, epoch int64, done func()) {
 // is the owner now, possibly by an earlier try.
 func (t *epochTable) grant(c ownership.HandOver, done func(granted bool)) {
 	t.update(c.Partition, func(row *ownership.Row) {
-		if row.Epoch == c.Epoch && !row.Released {
+		if row.Lease == c.Lease && !row.Released {
 			t.w.count.granted++
 			if t.lastHolder[c.Partition] != c.To.Name {
 				t.w.count.moved++
@@ -127,13 +150,14 @@ func (t *epochTable) grant(c ownership.HandOver, done func(granted bool)) {
 // fence accepts it.
 func (t *epochTable) write(by ownership.Member, p int, epoch int64, done func(accepted bool)) {
 	row := t.rows[p]
-	if t.w.setting.fence != none && (row.Epoch != epoch || row.Released) {
+	others := t.w.setting.fence != epochOnly && row.Holder != by
+	if t.w.setting.fence != none && (row.Epoch != epoch || row.Released || others) {
 		t.w.count.fenced++
 		done(false)
 		return
 	}
 	commit := t.w.now.Add(t.w.latency())
-	if t.w.setting.fence == forShare && t.lockedUntil[p].Before(commit) {
+	if (t.w.setting.fence == forShare || t.w.setting.fence == epochOnly) && t.lockedUntil[p].Before(commit) {
 		t.lockedUntil[p] = commit
 	}
 	t.w.schedule(commit, func() {

@@ -58,6 +58,7 @@ var faults = []fault{
 			w.epochs.outage(w.between(100*time.Millisecond, 8*time.Second))
 		}
 	}},
+	{"lost commits", 1, func(w *world) { w.epochs.loseCommits(w.between(0, 5*time.Second)) }},
 	{"broker restart", 1, func(w *world) {
 		if w.broker.up {
 			w.broker.restart(w.between(0, 5*time.Second))

@@ -132,10 +132,10 @@ func TestLargeHistory(t *testing.T) {
 	report(t, "TestLargeHistory", seed, w)
 }
 
-// The simulation detects stale writes if the fence is missing, or reads the epoch
-// without a lock.
+// The simulation detects stale writes if the fence is missing, reads the epoch without a
+// lock, or does not compare the holder.
 func TestMissingFence(t *testing.T) {
-	for _, f := range []fence{checkOnly, none} {
+	for _, f := range []fence{checkOnly, epochOnly, none} {
 		found := false
 		for seed := uint64(1); seed <= 100 && !found; seed++ {
 			w, _ := runHistory(seed, func(s *setting) { s.fence = f }, nil)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // An instance is a process: a core, and a model of the program that carries out its
@@ -188,9 +189,10 @@ func (i *instance) execute(command ownership.Command) {
 		w.count.abandoned++
 		i.close(c.Partition)
 	case ownership.Release:
-		i.release(c.Partition, c.Epoch, func() { i.post(ownership.LeaseReleased(c)) })
+		i.release(c.Lease, func() { i.post(ownership.LeaseReleased{Partition: c.Partition, Epoch: c.Epoch}) })
 	case ownership.Survey:
 		w.count.surveys++
+		asked := w.now
 		var rows []ownership.Row
 		read := func(done func()) {
 			rows = slices.Clone(w.epochs.rows)
@@ -198,7 +200,7 @@ func (i *instance) execute(command ownership.Command) {
 		}
 		w.epochs.submit(read, func(known bool) {
 			if known {
-				i.post(ownership.Surveyed{Rows: rows})
+				i.post(ownership.Surveyed{Rows: rows, AskedAt: asked})
 			}
 		})
 	case ownership.ReportRefusal:
@@ -242,8 +244,8 @@ func (i *instance) claim(c ownership.Claim) {
 }
 
 // release marks a lease as released.
-func (i *instance) release(p int, epoch int64, done func()) {
-	update := func(done func()) { i.w.epochs.release(p, epoch, done) }
+func (i *instance) release(l partition.Lease, done func()) {
+	update := func(done func()) { i.w.epochs.release(l, done) }
 	i.w.epochs.submit(update, func(known bool) {
 		if known {
 			done()
@@ -255,7 +257,7 @@ func (i *instance) release(p int, epoch int64, done func()) {
 // it has succeeded.
 func (i *instance) endLease(c ownership.HandOver, done func(ownership.HandedOver)) {
 	ended := ownership.HandedOver{Partition: c.Partition, Epoch: c.Epoch}
-	update := func(done func()) { i.w.epochs.release(c.Partition, c.Epoch, done) }
+	update := func(done func()) { i.w.epochs.release(c.Lease, done) }
 	if c.To != (ownership.Member{}) {
 		update = func(done func()) {
 			i.w.epochs.grant(c, func(granted bool) {

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // traceStep prints the commands of a step in one line, unless they are only heartbeats
@@ -74,7 +75,7 @@ func describe(command ownership.Command) (verb, object string) {
 // describeNews returns the news in a message, "" if there are none.
 func describeNews(msg ownership.Message) string {
 	var parts []string
-	leases := func(what string, leases []ownership.HeldLease) {
+	leases := func(what string, leases []partition.Lease) {
 		for n, l := range leases {
 			if n == 0 {
 				parts = append(parts, what)

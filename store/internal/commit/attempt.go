@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store/internal/commitstate"
 	"github.com/glotpod/ident/store/internal/userrows"
 )
@@ -14,7 +15,7 @@ import (
 type attempt struct {
 	decider  *decider
 	group    []*pending                          // those that take part
-	epochs   map[int]int64                       // of the group's partitions that are not released
+	leases   map[int]partition.Lease             // of the group's partitions that are not released
 	rows     map[int64]int                       // how many rows each user had before the rows were locked
 	stored   map[int64]*userrows.Stored          // the rows that this transaction has locked
 	recorded map[actor.RequestID]recordedOutcome // of the group's requests

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store/internal/commitstate"
 	"github.com/glotpod/ident/store/internal/postgres"
 	"github.com/glotpod/ident/store/internal/userrows"
@@ -44,7 +45,7 @@ func (c *Committer) attemptRead(group []*pending) (committed int, err error) {
 // lock begins the transaction, locks the partitions and the users' rows, and reads
 // everything that is known to be needed. It takes one round trip.
 func (a *attempt) lock(ctx context.Context, conn *pgx.Conn) error {
-	a.epochs = make(map[int]int64)
+	a.leases = make(map[int]partition.Lease)
 	a.rows = make(map[int64]int, len(a.group))
 	a.stored = make(map[int64]*userrows.Stored, len(a.group))
 	a.recorded = make(map[actor.RequestID]recordedOutcome)

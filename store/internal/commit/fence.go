@@ -26,32 +26,32 @@ func (a *attempt) queueLocks(batch *pgx.Batch) (partitions []int) {
 	return partitions
 }
 
-// queueFence locks the partitions and reads their epochs. The second statement sees what
+// queueFence locks the partitions and reads their leases. The second statement sees what
 // was committed while the first one waited for the locks.
 func (a *attempt) queueFence(batch *pgx.Batch) {
 	partitions := a.queueLocks(batch)
 	if len(partitions) == 0 {
 		return
 	}
-	batch.Queue("SELECT partition, epoch FROM ident_partitions WHERE partition = ANY($1::int[]) AND NOT released", partitions).
-		Query(a.readEpochs)
+	batch.Queue(`SELECT partition, epoch, coalesce(holder, ''), coalesce(holder_start, 0), coalesce(holder_session, 0)
+		FROM ident_partitions WHERE partition = ANY($1::int[]) AND NOT released`, partitions).Query(a.readLeases)
 }
 
-func (a *attempt) readEpochs(rows pgx.Rows) error {
+func (a *attempt) readLeases(rows pgx.Rows) error {
 	for rows.Next() {
-		var partition int
-		var epoch int64
-		if err := rows.Scan(&partition, &epoch); err != nil {
+		var l partition.Lease
+		by := &l.Holder
+		if err := rows.Scan(&l.Partition, &l.Epoch, &by.Name, &by.Incarnation.Start, &by.Incarnation.Session); err != nil {
 			return err
 		}
-		a.epochs[partition] = epoch
+		a.leases[l.Partition] = l
 	}
 	return rows.Err()
 }
 
 // leaseValid reports whether writes under the lease may be committed.
 func (a *attempt) leaseValid(lease partition.Lease) bool {
-	return lease.Epoch == 0 || a.epochs[lease.Partition] == lease.Epoch
+	return lease.Epoch == 0 || a.leases[lease.Partition] == lease
 }
 
 // failFenced has the pending writes of ended leases fail. The exception is one that an

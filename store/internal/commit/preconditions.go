@@ -66,8 +66,10 @@ const (
 	// preconditionsHold is a condition for the statements after checkPreconditions.
 	preconditionsHold = "current_setting('ident.preconditions_hold')::boolean"
 
-	leasesAreValid = ` AND NOT EXISTS (SELECT FROM unnest(%s::int[], %s::bigint[]) AS l (partition, epoch) WHERE
-		(SELECT p.epoch FROM ident_partitions p WHERE p.partition = l.partition AND NOT p.released) IS DISTINCT FROM l.epoch)`
+	leasesAreValid = ` AND NOT EXISTS (
+		SELECT FROM unnest(%s::int[], %s::bigint[], %s::text[], %s::bigint[], %s::bigint[]) AS l (partition, epoch, holder, start, session) WHERE
+		(SELECT p.epoch FROM ident_partitions p WHERE p.partition = l.partition AND NOT p.released AND p.holder = l.holder
+			AND p.holder_start = l.start AND p.holder_session = l.session) IS DISTINCT FROM l.epoch)`
 
 	requestsAreNew = ` AND NOT EXISTS (SELECT FROM ident_requests WHERE identity = ANY(%s::uuid[]))`
 
@@ -96,11 +98,14 @@ func (r *preconditions) queue(batch *pgx.Batch, hold *bool) {
 		args = append(args, with...)
 	}
 	if len(r.leases) > 0 {
-		partitions, epochs := make([]int, len(r.leases)), make([]int64, len(r.leases))
-		for i, lease := range r.leases {
-			partitions[i], epochs[i] = lease.Partition, lease.Epoch
+		n := len(r.leases)
+		partitions, epochs := make([]int, n), make([]int64, n)
+		holders, starts, sessions := make([]string, n), make([]int64, n), make([]int64, n)
+		for i, l := range r.leases {
+			partitions[i], epochs[i] = l.Partition, l.Epoch
+			holders[i], starts[i], sessions[i] = l.Holder.Name, l.Holder.Incarnation.Start, l.Holder.Incarnation.Session
 		}
-		require(leasesAreValid, partitions, epochs)
+		require(leasesAreValid, partitions, epochs, holders, starts, sessions)
 	}
 	if len(r.requests) > 0 {
 		require(requestsAreNew, r.requests)

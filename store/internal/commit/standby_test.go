@@ -147,7 +147,7 @@ func testSynchronousStandby(t *testing.T, server *localserver.Postgres, by strin
 		return err
 	})
 	a.endWaits(by, "SELECT NOT released FROM ident_partitions WHERE partition = 2")
-	grant := ownership.HandOver{Partition: 1, Epoch: handedOver.Epoch, To: storetest.Member("next")}
+	grant := ownership.HandOver{Lease: handedOver, To: storetest.Member("next")}
 	a.begin("hand-over", func(ctx context.Context) error {
 		results, err := h.HandOver(ctx, []ownership.HandOver{grant})
 		if err == nil && results[0].To != grant.To {
@@ -160,7 +160,7 @@ func testSynchronousStandby(t *testing.T, server *localserver.Postgres, by strin
 	// All of these find what is committed in the primary alone.
 	a.begin("replay", commit(other, patch, applied))
 	a.begin("replay of a refusal", commit(h.Store, refused, notFound))
-	granted := []partition.Lease{{Partition: 1, Epoch: handedOver.Epoch + 1}}
+	granted := []partition.Lease{{Partition: 1, Epoch: handedOver.Epoch + 1, Holder: grant.To}}
 	a.begin("take-over", func(ctx context.Context) error {
 		held, _, err := other.TakeOver(ctx, grant.To, granted, 1)
 		if err == nil && !slices.Equal(held, granted) {

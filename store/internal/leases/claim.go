@@ -141,7 +141,7 @@ func (c *claimTx) decide() error {
 			return fmt.Errorf("partition %d is not in the epoch table", claim.Partition)
 		}
 		if c.locked[claim.Partition] && (row.Released || row.Epoch == claim.Depose) {
-			row = ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: claim.Partition, Epoch: row.Epoch + 1}, Holder: claim.By}}
+			row = ownership.Row{Lease: partition.Lease{Partition: claim.Partition, Epoch: max(row.Epoch, claim.Seen) + 1, Holder: claim.By}}
 			c.rows[claim.Partition], c.claimed[claim.Partition] = row, claim.By
 			c.events[i] = ownership.Claimed{Partition: claim.Partition, Attempt: claim.Attempt, Epoch: row.Epoch}
 		} else {
@@ -165,11 +165,10 @@ func (c *claimTx) commit(ctx context.Context, conn *pgx.Conn) error {
 
 func (c *claimTx) queueUpdate(batch *pgx.Batch) {
 	var columns leaseColumns
-	var by memberColumns
 	for _, partition := range slices.Sorted(maps.Keys(c.claimed)) {
-		columns.add(partition, c.rows[partition].Epoch)
-		by.add(c.claimed[partition])
+		columns.add(c.rows[partition].Lease)
 	}
+	by := &columns.by
 	batch.Queue(`UPDATE ident_partitions p
 		SET epoch = c.epoch, holder = c.name, holder_start = c.start, holder_session = c.session, released = false, claimed_at = now()
 		FROM unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[]) AS c (partition, epoch, name, start, session)

@@ -102,7 +102,7 @@ func testClaimAndWritesFrozenTransactionIsTerminated(t *testing.T) {
 		events[1] != (ownership.Claimed{Partition: 1, Attempt: 2, Epoch: 1}) {
 		t.Errorf("%+v", events)
 	}
-	lease := partition.Lease{Partition: 0, Epoch: h.Lease.Epoch + 1}
+	lease := partition.Lease{Partition: 0, Epoch: h.Lease.Epoch + 1, Holder: storetest.Member("b")}
 	if err := h.RenameUser(h.Store, lease, id, "new"); err != nil {
 		t.Error(err)
 	}
@@ -217,7 +217,7 @@ func testClaimAndWritesClaimsUnderLoad(t *testing.T) {
 					return
 				default:
 				}
-				err := h.RenameUser(s, partition.Lease{Partition: 0, Epoch: epoch.Load()}, id, fmt.Sprint(n))
+				err := h.RenameUser(s, partition.Lease{Partition: 0, Epoch: epoch.Load(), Holder: h.Lease.Holder}, id, fmt.Sprint(n))
 				switch {
 				case err == nil:
 					applied.Add(1)

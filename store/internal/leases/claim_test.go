@@ -25,14 +25,14 @@ func TestClaim(t *testing.T) {
 func testClaimReleasedOrNamedEpochOnly(t *testing.T) {
 	h := storetest.Start(t)
 	row := func(epoch int64, holder string, released bool) ownership.Row {
-		return ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: 1, Epoch: epoch}, Holder: storetest.Member(holder)}, Released: released}
+		return ownership.Row{Lease: partition.Lease{Partition: 1, Epoch: epoch, Holder: storetest.Member(holder)}, Released: released}
 	}
 	for name, c := range map[string]struct {
 		row    ownership.Row
 		depose int64
 		wins   bool
 	}{
-		"never held":                   {ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: 1}}, Released: true}, 0, true},
+		"never held":                   {ownership.Row{Lease: partition.Lease{Partition: 1}, Released: true}, 0, true},
 		"held":                         {row(4, "a", false), 0, false},
 		"held, its epoch":              {row(4, "a", false), 4, true},
 		"held, an earlier epoch":       {row(4, "a", false), 3, false},
@@ -97,7 +97,7 @@ func testClaimManyAreAnsweredInOrder(t *testing.T) {
 			if !held {
 				epoch, by = 1, storetest.Member("b")
 			}
-			want = ownership.ClaimRefused{Attempt: c.Attempt, Row: ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: c.Partition, Epoch: epoch}, Holder: by}}}
+			want = ownership.ClaimRefused{Attempt: c.Attempt, Row: ownership.Row{Lease: partition.Lease{Partition: c.Partition, Epoch: epoch, Holder: by}}}
 		case held:
 			want = ownership.Claimed{Partition: c.Partition, Attempt: c.Attempt, Epoch: 6}
 		default:
@@ -119,7 +119,7 @@ func testClaimOneWinnerPerEpoch(t *testing.T) {
 	for round := range 10 {
 		depose := epoch
 		if round%2 == 1 {
-			h.ReleaseLeases(partition.Lease{Partition: 0, Epoch: epoch})
+			h.ReleaseLeases(h.PartitionRow(0).Lease)
 			depose = 0
 		}
 		var claiming sync.WaitGroup
@@ -165,7 +165,7 @@ func testReleaseOnlyItsEpoch(t *testing.T) {
 	}
 	for range 2 {
 		h.ReleaseLeases(next)
-		want := ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: 0, Epoch: next.Epoch}, Holder: storetest.Member("test")}, Released: true}
+		want := ownership.Row{Lease: partition.Lease{Partition: 0, Epoch: next.Epoch, Holder: storetest.Member("test")}, Released: true}
 		if row := h.PartitionRow(0); row != want {
 			t.Errorf("released, the row is %+v, want %+v", row, want)
 		}

@@ -1,7 +1,7 @@
 // Package leases changes and reads the epoch table: which member holds the lease of each
 // partition, and under which epoch.
 //
-// A lease is the right to write to the users of one partition. A claim takes a lease that
+// A lease is the right of a member to write to the users of one partition. A claim takes a lease that
 // is released, or deposes the holder of a named epoch; it raises the epoch. The holder
 // releases a lease, or hands it over to another member, which raises the epoch too. The
 // package documentation of store, section Fencing, says why no write is committed under

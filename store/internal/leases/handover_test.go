@@ -33,7 +33,7 @@ func testHandOverOnlyTheNamedLease(t *testing.T) {
 	h := storetest.Start(t)
 	none := ownership.Member{}
 	row := func(epoch int64, holder string, released bool) ownership.Row {
-		return ownership.Row{HeldLease: ownership.HeldLease{Lease: partition.Lease{Partition: 1, Epoch: epoch}, Holder: storetest.Member(holder)}, Released: released}
+		return ownership.Row{Lease: partition.Lease{Partition: 1, Epoch: epoch, Holder: storetest.Member(holder)}, Released: released}
 	}
 	for name, c := range map[string]struct {
 		row   ownership.Row
@@ -51,12 +51,14 @@ func testHandOverOnlyTheNamedLease(t *testing.T) {
 		"released":                       {row(4, "a", true), 4, storetest.Member("b"), none, row(4, "a", true)},
 		"held, to no member":             {row(4, "a", false), 4, none, none, row(4, "a", true)},
 		"an earlier epoch, to no member": {row(4, "a", false), 3, none, none, row(4, "a", false)},
+		"another's":                      {row(4, "c", false), 4, storetest.Member("b"), none, row(4, "c", false)},
+		"another's, to no member":        {row(4, "c", false), 4, none, none, row(4, "c", false)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			by := c.row.Holder
 			h.Exec(`UPDATE ident_partitions SET epoch = $1, holder = $2, holder_start = $3, holder_session = $4, released = $5
 				WHERE partition = 1`, c.row.Epoch, by.Name, by.Incarnation.Start, by.Incarnation.Session, c.row.Released)
-			answers := handOver(h, ownership.HandOver{Partition: 1, Epoch: c.epoch, To: c.to})
+			answers := handOver(h, ownership.HandOver{Lease: partition.Lease{Partition: 1, Epoch: c.epoch, Holder: storetest.Member("a")}, To: c.to})
 			if want := (ownership.HandedOver{Partition: 1, Epoch: c.epoch, To: c.next}); len(answers) != 1 || answers[0] != want {
 				t.Errorf("answers %+v, want %+v", answers, want)
 			}
@@ -71,10 +73,10 @@ func testHandOverAnsweredInOrder(t *testing.T) {
 	h := storetest.Start(t)
 	first, third := h.ClaimPartition(1, 0), h.ClaimPartition(3, 0)
 	answers := handOver(h,
-		ownership.HandOver{Partition: 3, Epoch: third.Epoch, To: storetest.Member("b")},
-		ownership.HandOver{Partition: 2, Epoch: 9, To: storetest.Member("b")},
-		ownership.HandOver{Partition: 1, Epoch: first.Epoch},
-		ownership.HandOver{Partition: 0, Epoch: h.Lease.Epoch, To: storetest.Member("c")},
+		ownership.HandOver{Lease: third, To: storetest.Member("b")},
+		ownership.HandOver{Lease: partition.Lease{Partition: 2, Epoch: 9}, To: storetest.Member("b")},
+		ownership.HandOver{Lease: first},
+		ownership.HandOver{Lease: h.Lease, To: storetest.Member("c")},
 	)
 	want := []ownership.HandedOver{
 		{Partition: 3, Epoch: third.Epoch, To: storetest.Member("b")},
@@ -96,7 +98,7 @@ func testHandOverWaitsForEarlierWrites(t *testing.T) {
 	letGo := h.HoldWrite(id, "last")
 	var ending sync.WaitGroup
 	ending.Go(func() {
-		if answers := handOver(h, ownership.HandOver{Partition: 0, Epoch: h.Lease.Epoch, To: storetest.Member("next")}); answers[0].To == (ownership.Member{}) {
+		if answers := handOver(h, ownership.HandOver{Lease: h.Lease, To: storetest.Member("next")}); answers[0].To == (ownership.Member{}) {
 			h.ClaimPartition(0, 0)
 		}
 		if u, err := other.Find(t.Context(), &actor.Lookup{UserID: &id}); err != nil || u.Name != "last" {
@@ -124,7 +126,7 @@ func testHandOverDeletesConfirmedNotifications(t *testing.T) {
 		t.Fatal(len(all), err)
 	}
 	h.ConfirmNotifications(all[0].ID, all[1].ID)
-	handOver(h, ownership.HandOver{Partition: 0, Epoch: h.Lease.Epoch, To: storetest.Member("next")})
+	handOver(h, ownership.HandOver{Lease: h.Lease, To: storetest.Member("next")})
 	if n := h.Value("SELECT count(*) FROM ident_outbox"); n != int64(1) {
 		t.Errorf("%v notifications left", n)
 	}
@@ -138,11 +140,11 @@ func testTakeOverHeldLeasesAndPendingNotifications(t *testing.T) {
 	h := storetest.Start(t)
 	h.CreateUser(1)
 	by := storetest.Member("next")
-	handOver(h, ownership.HandOver{Partition: 0, Epoch: h.Lease.Epoch, To: by})
-	next := partition.Lease{Partition: 0, Epoch: h.Lease.Epoch + 1}
+	handOver(h, ownership.HandOver{Lease: h.Lease, To: by})
+	next := partition.Lease{Partition: 0, Epoch: h.Lease.Epoch + 1, Holder: by}
 	released := h.ClaimPartition(2, 0)
-	handOver(h, ownership.HandOver{Partition: 2, Epoch: released.Epoch, To: by})
-	released.Epoch++
+	handOver(h, ownership.HandOver{Lease: released, To: by})
+	released.Epoch, released.Holder = released.Epoch+1, by
 	h.ReleaseLeases(released)
 	others := h.ClaimPartition(1, 0)
 	earlier := by
@@ -181,8 +183,8 @@ func testHandOverFrozenHolderReleasesInstead(t *testing.T) {
 		t.Fatal(err)
 	}
 	answers := handOver(h,
-		ownership.HandOver{Partition: 0, Epoch: h.Lease.Epoch, To: storetest.Member("b")},
-		ownership.HandOver{Partition: 1, Epoch: other.Epoch, To: storetest.Member("b")},
+		ownership.HandOver{Lease: h.Lease, To: storetest.Member("b")},
+		ownership.HandOver{Lease: other, To: storetest.Member("b")},
 	)
 	if want := []ownership.HandedOver{{Partition: 0, Epoch: h.Lease.Epoch}, {Partition: 1, Epoch: other.Epoch}}; !reflect.DeepEqual(answers, want) {
 		t.Errorf("%+v", answers)

@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store/internal/outbox"
 )
 
@@ -25,8 +26,8 @@ func (t *Table) Prepare(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	release, grant := leaseEndTx{table: t}, leaseEndTx{table: t}
-	release.released.add(-1, -1)
-	grant.grant(ownership.HandOver{Partition: -1, Epoch: -1})
+	release.released.add(partition.Lease{Partition: -1, Epoch: -1})
+	grant.grant(ownership.HandOver{Lease: partition.Lease{Partition: -1, Epoch: -1}})
 	return errors.Join(release.try(ctx, conn), grant.try(ctx, conn))
 }
 

@@ -11,14 +11,17 @@ import (
 )
 
 const (
+	// releaseLeases releases the leases of all sessions of a holder's run.
 	releaseLeases = `UPDATE ident_partitions p SET released = true
-		FROM unnest($1::int[], $2::bigint[]) AS l (partition, epoch)
-		WHERE p.partition = l.partition AND p.epoch = l.epoch AND NOT p.released`
+		FROM unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[]) AS l (partition, epoch, holder, start)
+		WHERE p.partition = l.partition AND p.epoch = l.epoch AND p.holder = l.holder AND p.holder_start = l.start AND NOT p.released`
 
 	grantLeases = `UPDATE ident_partitions p
 		SET epoch = p.epoch + 1, holder = l.name, holder_start = l.start, holder_session = l.session, claimed_at = now()
-		FROM unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[]) AS l (partition, epoch, name, start, session)
-		WHERE p.partition = l.partition AND p.epoch = l.epoch AND NOT p.released`
+		FROM unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::bigint[], $8::bigint[])
+			AS l (partition, epoch, name, start, session, holder, holder_start, holder_session)
+		WHERE p.partition = l.partition AND p.epoch = l.epoch AND NOT p.released
+			AND p.holder = l.holder AND p.holder_start = l.holder_start AND p.holder_session = l.holder_session`
 
 	// notDurable allows the database to lose a transaction if it crashes soon. A release
 	// may be lost: the claim that follows commits after it and makes both durable. Until
@@ -33,7 +36,7 @@ const (
 func (t *Table) Release(ctx context.Context, released []partition.Lease) error {
 	e := leaseEndTx{table: t}
 	for _, l := range released {
-		e.released.add(l.Partition, l.Epoch)
+		e.released.add(l)
 	}
 	if err := e.run(ctx); err != nil {
 		return postgres.LogError(ctx, t.log, "releasing partitions", err)
@@ -56,7 +59,7 @@ func (t *Table) HandOver(ctx context.Context, all []ownership.HandOver) ([]owner
 	e := leaseEndTx{table: t}
 	for _, h := range all {
 		if h.To == (ownership.Member{}) {
-			e.released.add(h.Partition, h.Epoch)
+			e.released.add(h.Lease)
 		} else {
 			e.grant(h)
 		}
@@ -65,7 +68,7 @@ func (t *Table) HandOver(ctx context.Context, all []ownership.HandOver) ([]owner
 	if err != nil && postgres.Classify(err) == postgres.Contended && len(e.granted.partitions) > 0 {
 		e = leaseEndTx{table: t}
 		for _, h := range all {
-			e.released.add(h.Partition, h.Epoch)
+			e.released.add(h.Lease)
 		}
 		err = e.run(ctx)
 	}
@@ -75,7 +78,7 @@ func (t *Table) HandOver(ctx context.Context, all []ownership.HandOver) ([]owner
 	var answers []ownership.HandedOver
 	for _, h := range all {
 		answer := ownership.HandedOver{Partition: h.Partition, Epoch: h.Epoch}
-		next := ownership.HeldLease{Lease: partition.Lease{Partition: h.Partition, Epoch: h.Epoch + 1}, Holder: h.To}
+		next := partition.Lease{Partition: h.Partition, Epoch: h.Epoch + 1, Holder: h.To}
 		if e.held[next] {
 			answer.To = h.To
 		}
@@ -89,12 +92,12 @@ type leaseEndTx struct {
 	table    *Table
 	released leaseColumns
 	granted  leaseColumns
-	to       memberColumns                // the next holders of granted
-	held     map[ownership.HeldLease]bool // leases of the granted partitions after the transaction
+	to       memberColumns            // the next holders of granted
+	held     map[partition.Lease]bool // leases of the granted partitions after the transaction
 }
 
 func (e *leaseEndTx) grant(h ownership.HandOver) {
-	e.granted.add(h.Partition, h.Epoch)
+	e.granted.add(h.Lease)
 	e.to.add(h.To)
 }
 
@@ -118,7 +121,8 @@ func (e *leaseEndTx) try(ctx context.Context, conn *pgx.Conn) error {
 	batch.Queue("begin isolation level read committed")
 	removal.Queue(batch)
 	if len(e.released.partitions) > 0 {
-		batch.Queue(releaseLeases, e.released.partitions, e.released.epochs)
+		by := &e.released.by
+		batch.Queue(releaseLeases, e.released.partitions, e.released.epochs, by.names, by.starts)
 	}
 	if len(e.granted.partitions) > 0 {
 		e.queueGrants(batch)
@@ -138,12 +142,13 @@ func (e *leaseEndTx) queueGrants(batch *pgx.Batch) {
 	batch.Queue(lockLimits)
 	batch.Queue(`SELECT pg_advisory_xact_lock($1, partition)
 		FROM (SELECT partition FROM unnest($2::int[]) AS g (partition) ORDER BY partition OFFSET 0) AS g`, LockClass, partitions)
-	batch.Queue(grantLeases, partitions, e.granted.epochs, e.to.names, e.to.starts, e.to.sessions)
+	by := &e.granted.by
+	batch.Queue(grantLeases, partitions, e.granted.epochs, e.to.names, e.to.starts, e.to.sessions, by.names, by.starts, by.sessions)
 	batch.Queue(rowColumns+" WHERE partition = ANY($1::int[]) AND NOT released", partitions).Query(func(rows pgx.Rows) error {
 		all, err := collectRows(rows)
-		e.held = make(map[ownership.HeldLease]bool)
+		e.held = make(map[partition.Lease]bool)
 		for _, row := range all {
-			e.held[row.HeldLease] = true
+			e.held[row.Lease] = true
 		}
 		return err
 	})

@@ -78,14 +78,17 @@ const heldLeases = `SELECT partition, epoch
 func (t *Table) TakeOver(ctx context.Context, by ownership.Member, wanted []partition.Lease, limit int) (held []partition.Lease, pending []actor.PendingNotification, err error) {
 	var columns leaseColumns
 	for _, l := range wanted {
-		columns.add(l.Partition, l.Epoch)
+		columns.add(l)
 	}
 	err = t.pool.Retry(ctx, func(ctx context.Context) error {
 		removal := t.outbox.Remove()
 		batch := new(pgx.Batch)
 		removal.Queue(batch)
 		batch.Queue(heldLeases, by.Name, by.Incarnation.Start, by.Incarnation.Session, columns.partitions, columns.epochs).Query(func(rows pgx.Rows) (err error) {
-			held, err = pgx.CollectRows(rows, pgx.RowToStructByPos[partition.Lease])
+			held, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (partition.Lease, error) {
+				l := partition.Lease{Holder: by}
+				return l, r.Scan(&l.Partition, &l.Epoch)
+			})
 			return err
 		})
 		t.outbox.QueueFirstPage(batch, columns.partitions, limit, &pending)
@@ -106,10 +109,12 @@ func (t *Table) TakeOver(ctx context.Context, by ownership.Member, wanted []part
 type leaseColumns struct {
 	partitions []int
 	epochs     []int64
+	by         memberColumns
 }
 
-func (c *leaseColumns) add(partition int, epoch int64) {
-	c.partitions, c.epochs = append(c.partitions, partition), append(c.epochs, epoch)
+func (c *leaseColumns) add(l partition.Lease) {
+	c.partitions, c.epochs = append(c.partitions, l.Partition), append(c.epochs, l.Epoch)
+	c.by.add(l.Holder)
 }
 
 // memberColumns are members as the parameters of a statement.

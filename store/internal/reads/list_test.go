@@ -58,7 +58,7 @@ func TestManyLists(t *testing.T) {
 					},
 					"hand_over": func() error {
 						lease.Partition, lease.Epoch = 1+round, 1
-						_, err := s.HandOver(t.Context(), []ownership.HandOver{{Partition: 1 + round, Epoch: 1, To: storetest.Member("next")}})
+						_, err := s.HandOver(t.Context(), []ownership.HandOver{{Lease: lease, To: storetest.Member("next")}})
 						return err
 					},
 					"survey": func() error {

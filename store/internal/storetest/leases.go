@@ -34,7 +34,7 @@ func (h *Harness) ClaimPartition(number int, depose int64) partition.Lease {
 	if !ok {
 		h.T.Fatalf("claim: %+v", events[0])
 	}
-	return partition.Lease{Partition: won.Partition, Epoch: won.Epoch}
+	return partition.Lease{Partition: won.Partition, Epoch: won.Epoch, Holder: Member("test")}
 }
 
 // ReleaseLeases releases leases.

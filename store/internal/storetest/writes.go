@@ -7,11 +7,12 @@ import (
 	"reflect"
 	"testing"
 
+	"github.com/tinylib/msgp/msgp"
+
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/actor/msgpack"
 	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store"
-	"github.com/tinylib/msgp/msgp"
 )
 
 var limits = msgpack.Limits{Bytes: 1 << 20, Depth: 32, Values: 100_000}
