@@ -22,6 +22,7 @@ func TestSharedBroker(t *testing.T) {
 	t.Parallel()
 	t.Run("permuted_bindings", testSharedBrokerPermutedBindings)
 	t.Run("unbound_queue", testSharedBrokerUnboundQueue)
+	t.Run("deleted_queue", testSharedBrokerDeletedQueue)
 	t.Run("permissions", testSharedBrokerPermissions)
 	t.Run("queue_limit", testSharedBrokerQueueLimit)
 	t.Run("queue_kinds", testSharedBrokerQueueKinds)
@@ -113,6 +114,30 @@ func testSharedBrokerUnboundQueue(t *testing.T) {
 		}
 	})
 	v.CheckOneConnection(t)
+}
+
+// Somebody deletes the shared queue, with the requests in it, while callers ask. Those that
+// get no reply ask again.
+func testSharedBrokerDeletedQueue(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	instances := []*harness.Instance{s.ServeAs(t, "a"), s.ServeAs(t, "b")}
+	s.AwaitStableOwners(t, []string{"a", "b"}, func() bool { return true })
+	l := workload.Start(t, s.AMQPURL, workload.FewCallers, 1)
+	channel := s.NewCaller(t).Channel
+	for range 3 {
+		harness.Eventually(t, "there are replies", l.Progress())
+		if _, err := channel.QueueDelete(harness.RequestQueue, false, false, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, v := range instances {
+		v.AwaitReady(t)
+	}
+	l.Check()
+	for _, v := range instances {
+		v.CheckOneConnection(t)
+	}
 }
 
 // What the README asks for is enough; where it was missing from the start, it is no use
