@@ -344,10 +344,9 @@ func (x *forward) complete(err error) {
 	case errors.As(err, &rejected):
 		s.sizes.NoteRejected(len(r.delivery.Body), err)
 		r.replyError(err)
+	case errors.Is(err, publish.ErrReturned) && s.repairer.ReportMissing(x.message.Key):
+		r.replyError(errPartitionOverdue) // otherwise requests to it would go round until its node is back
 	default:
-		if errors.Is(err, publish.ErrReturned) {
-			s.repairer.ReportMissing(x.message.Key)
-		}
 		r.completed.Do(func() { r.requeue("request not forwarded; it is delivered again", errNotForwarded) })
 	}
 }

@@ -75,6 +75,7 @@ func TestDatabaseHealth(t *testing.T) {
 			i.serving.Store(true)
 			i.session.Store(s.session)
 			s.session.arrived.Store(true)
+			s.startShared()
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			done := make(chan struct{})

@@ -1,13 +1,18 @@
 package integration_test
 
 import (
+	"context"
 	"crypto/rand"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster"
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/client"
@@ -91,68 +96,144 @@ func (s *setup) userIn(number int) int64 {
 	}
 }
 
-// testNodes stops the node that has the shared queue and one partition's queue. The
-// instances are connected to another node of the cluster.
-func testNodes(t *testing.T) {
-	first := testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{})
-	second := testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{Join: first})
-	const partitions, away = 4, 3
-	conn, err := amqp.Dial(second.URL("/"))
+// A split is a setup on two nodes of a broker's cluster. The instances are connected to the
+// first one; some of the queues are on the second one, and so away while it is down.
+type split struct {
+	*setup
+	client *client.Client
+	away   []int // partitions
+}
+
+const splitPartitions = 4
+
+// newSplit returns a setup in a virtual host that exists.
+func newSplit(t *testing.T, first, second *localserver.RabbitMQ, vhost string, shared bool, away ...int) *split {
+	t.Helper()
+	conn, err := amqp.Dial(second.URL(vhost))
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer conn.Close()
 	channel, err := conn.Channel()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSetupAt(t, first.URL("/"), broker.Options{Host: first.Host, Port: first.Port, VHost: "/", Login: first.User, Password: first.Password})
-	s.options.Partitions, s.options.QueueType = partitions, "classic" // which has one node
-	for _, queue := range []string{sharedQueue, s.queueOf(away)} {
+	s := &split{away: away, setup: newSetupAt(t, first.URL(vhost), broker.Options{
+		Host: first.Host, Port: first.Port, VHost: vhost, Login: first.User, Password: first.Password,
+	})}
+	s.options.Partitions, s.options.QueueType = splitPartitions, "classic" // which has one node
+	var queues []string
+	if shared {
+		queues = append(queues, sharedQueue)
+	}
+	for _, p := range away {
+		queues = append(queues, s.queueOf(p))
+	}
+	for _, queue := range queues {
 		if _, err := channel.QueueDeclare(queue, true, false, false, false, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	conn.Close()
-	one, _ := s.runInstance()
-	for p := range partitions {
+	return s
+}
+
+// commitAll creates a user in each partition.
+func (s *split) commitAll() {
+	s.t.Helper()
+	for p := range splitPartitions {
 		s.commit(s.userIn(p))
 	}
-	client := s.client()
-	serve := func() {
-		t.Helper()
-		for p := range partitions {
-			if p != away {
-				s.getDirect(client, s.userIn(p))
-				s.patchDirect(client, s.userIn(p))
-			}
+	s.client = s.setup.client()
+}
+
+// serve checks that each partition with a queue on the first node serves direct requests.
+func (s *split) serve() {
+	s.t.Helper()
+	for p := range splitPartitions {
+		if !slices.Contains(s.away, p) {
+			s.getDirect(s.client, s.userIn(p))
+			s.patchDirect(s.client, s.userIn(p))
 		}
 	}
-	serve()
+}
+
+// patchShared changes a user of a partition by way of the shared queue. It returns the
+// reply.
+func (s *split) patchShared(p int) []byte {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
+	defer cancel()
+	answer, err := s.client.Call(ctx, "patch", rand.Text(), patchBody(s.userIn(p)))
+	if err != nil {
+		s.t.Error(err)
+	}
+	return answer
+}
+
+// testNodes stops the node that has the shared queue and a partition's queue in one virtual
+// host, and another partition's queue in another one.
+func testNodes(t *testing.T) {
+	first := testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{})
+	for _, vhost := range []string{"x", "y"} {
+		if err := first.Management.CreateVHost(t.Context(), vhost); err != nil { // faster than with two nodes
+			t.Fatal(err)
+		}
+	}
+	second := testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{Join: first})
+	x, y := newSplit(t, first, second, "x", true, 3), newSplit(t, first, second, "y", false, 1)
+	one, _ := x.runInstance()
+	other, _ := y.runInstance()
+	for _, s := range []*split{x, y} {
+		s.commitAll()
+		s.serve()
+	}
 
 	if err := second.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	serve()
-	s.until("the shared queue is missed", func() bool {
+	x.serve()
+	x.until("the shared queue is missed", func() bool {
 		err := one.Ready()
 		return err != nil && strings.Contains(err.Error(), "the shared queue is not consumed") && value(t, one, "shared_queue_consumed") == 0
 	})
-	serve()
+	x.serve()
 	// A session that begins now is as good as one that has begun before.
-	s.options.Name, s.options.Store = "two", openStore(t, s.database)
-	two, _ := s.launch()
-	s.until("the newcomer has a partition", func() bool {
-		return s.one("SELECT count(*) FROM ident_partitions WHERE holder = 'two' AND NOT released") != int64(0)
+	x.options.Name, x.options.Store = "two", openStore(t, x.database)
+	two, _ := x.launch()
+	x.until("the newcomer has a partition", func() bool {
+		return x.one("SELECT count(*) FROM ident_partitions WHERE holder = 'two' AND NOT released") != int64(0)
 	})
-	serve()
+	x.serve()
+
+	// Writes to a partition that is away do not fill up the router.
+	var writes sync.WaitGroup
+	for range 2 * y.options.Prefetch {
+		writes.Go(func() {
+			if code := actor.ErrorCode(y.patchShared(1)); code != actor.InvocationFailed {
+				t.Errorf("a write to a partition that is away is replied to with %q", code)
+			}
+		})
+	}
+	for range 10 {
+		if code := actor.ErrorCode(y.patchShared(2)); code != "" {
+			t.Errorf("a write to another partition is replied to with %q", code)
+		}
+	}
+	writes.Wait()
+	y.serve()
 
 	if err := second.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.until("both instances are ready", func() bool { return one.Ready() == nil && two.Ready() == nil })
-	s.result(client.Call(t.Context(), "get", "", pack(map[string]any{"user_id": 1})))
-	s.getDirect(client, s.userIn(away))
-	for name, i := range map[string]*cluster.Instance{"one": one, "two": two} {
+	x.until("all instances are ready", func() bool { return one.Ready() == nil && two.Ready() == nil && other.Ready() == nil })
+	for _, s := range []*split{x, y} {
+		s.away = nil
+		s.serve()
+		if code := actor.ErrorCode(s.patchShared(1)); code != "" {
+			t.Errorf("a write is replied to with %q", code)
+		}
+	}
+	for name, i := range map[string]*cluster.Instance{"one": one, "two": two, "other": other} {
 		if n := value(t, i, "sessions_total"); n != 1 {
 			t.Errorf("%s took %v sessions", name, n)
 		}
@@ -162,6 +243,11 @@ func testNodes(t *testing.T) {
 // patchDirect changes a user, which must exist, by the direct exchange.
 func (s *setup) patchDirect(client *client.Client, id int64) {
 	s.t.Helper()
-	s.result(client.CallDirect(s.t.Context(), id, "patch", rand.Text(), pack(map[string]any{"user_id": id, "ops": []any{
-		map[string]any{"op": "replace", "path": "/name", "value": rand.Text()}}})))
+	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
+	defer cancel()
+	s.result(client.CallDirect(ctx, id, "patch", rand.Text(), patchBody(id)))
+}
+
+func patchBody(id int64) []byte {
+	return pack(map[string]any{"user_id": id, "ops": []any{map[string]any{"op": "replace", "path": "/name", "value": rand.Text()}}})
 }
