@@ -17,6 +17,11 @@ type Write struct {
 	Size      int       // of the request's body in bytes
 	FromQueue bool      // came from the partition queue; no mailbox is full for it
 
+	// FirstReceived is when the request was received, if its RequestID tells it from
+	// another request only for a while: if both are received within some minutes. Zero:
+	// every request with this id is the same one.
+	FirstReceived time.Time
+
 	// Expires is when the write is dropped if it is still in the mailbox; zero: never.
 	Expires time.Time
 

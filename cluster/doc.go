@@ -74,8 +74,10 @@
 //
 // I2, applied once. The request id and the reply are recorded in the transaction that
 // applies the request. A replay gets the recorded reply, once the synchronous standbys of
-// the database have the record too. The instance that receives a
-// write without a request id gives it one, which goes along when the write is forwarded.
+// the database have the record too. The instance that receives a write without a request
+// id gives it one, which goes along when the write is forwarded. A request id of reply_to
+// and correlation_id identifies a request for ten minutes, or if the broker delivers the
+// request again.
 //
 //	store.TestReplays
 //	store/internal/commit.TestSynchronousStandby
@@ -83,7 +85,10 @@
 //	cluster/internal/consume.TestAcks
 //	cluster.TestReply/is_sent_once_and_acknowledged
 //	cluster.TestRequestID
+//	cluster.TestFirstReceived
+//	store.TestReusedRequestID
 //	cmd/systemtest/contract.TestForwardedTwice
+//	cmd/systemtest/contract.TestReusedCorrelationID
 //
 // I3, in order. The requests about one user take effect in the order of its partition
 // queue. What the router forwards keeps the router's order per user.
@@ -174,6 +179,11 @@
 //     too little of what comes over it. Replies go over the consuming one, since
 //     a member that the broker has dropped must not reply (I4). Cost: twice as many
 //     connections.
+//   - A forwarded request carries the time at which it was first received, by the clock of
+//     the instance. So a copy is known as the same request however long it waits. Why not
+//     ask the database for the time: an instance that only forwards has no other reason to
+//     ask it. Cost: a clock that is wrong by minutes changes how long a correlation id
+//     counts by as much.
 //   - Acknowledgements wait up to 50 ms and are sent together. A quorum queue handles many
 //     at the cost of one. Cost: after a crash more requests are delivered again, which are
 //     replays.

@@ -126,6 +126,7 @@
 //	store/internal/commit.decideUserFor = 20 * time.Millisecond              other users' writes of the same transaction wait
 //	store/internal/commit.firstAttemptPause = 20 * time.Millisecond          a failover of a pooler takes less than a second
 //	store/internal/commit.firstPostponement = 10 * time.Millisecond          the blocking transaction is usually short
+//	store/internal/commit.idReusedAfter = 10 * time.Minute                   longer than callers retry, and sooner than most are started again
 //	store/internal/commit.longestAttemptPause = time.Second                  bounds the delay after the database is back
 //	store/internal/commit.longestPostponement = 250 * time.Millisecond       bounds the delay after a long transaction has ended
 //	store/internal/commit.maxGroup = 128                                     a larger group gains little and holds locks longer

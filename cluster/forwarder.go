@@ -50,6 +50,10 @@ const userIDHeader = "ident-user"
 // properties of the copy do not lead to it.
 const requestIDHeader = "ident-request"
 
+// receivedHeader has what firstReceived returned for a forwarded write, in Unix
+// milliseconds, unless that was zero.
+const receivedHeader = "ident-received"
+
 var (
 	errPartitionOverdue = errors.New("the broker does not confirm requests that are forwarded to the partition")
 	errNotForwarded     = errors.New("the broker did not accept it")
@@ -180,6 +184,9 @@ func (f *forwarder) newForward(r *request, partition int, newUser, mark int64) *
 	}
 	if id := r.writeID; id != (actor.RequestID{}) && id != actor.RequestIDOf(d.MessageId, replyTo, d.CorrelationId) {
 		headers[requestIDHeader] = f.sealer.RequestID(id, d.Body)
+	}
+	if !r.firstReceived.IsZero() {
+		headers[receivedHeader] = r.firstReceived.UnixMilli()
 	}
 	x := &forward{request: r, span: span}
 	x.message = &publish.Message{

@@ -36,6 +36,8 @@ type request struct {
 	writeID     actor.RequestID // the request id, if it is a write
 	writeIDMade bool            // writeID was made here: another delivery of the request gets another one
 
+	firstReceived time.Time // as actor.Write has it
+
 	onlyThisUserID bool // a create that must not be carried out for another user id
 
 	completed sync.Once // done by whichever way of completing it comes first

@@ -306,3 +306,75 @@ func copyOf(tag uint64, m amqp.Publishing) amqp.Delivery {
 	return amqp.Delivery{DeliveryTag: tag, Type: m.Type, RoutingKey: "queue", MessageId: m.MessageId, ReplyTo: m.ReplyTo,
 		CorrelationId: m.CorrelationId, Headers: m.Headers, Body: m.Body}
 }
+
+// TestFirstReceived checks which writes may use a request id again.
+func TestFirstReceived(t *testing.T) {
+	user := userOf(1, 0)
+	var mu sync.Mutex // guards the following variable
+	var received []time.Time
+	store := &fakeStore{commit: func(_ partition.Lease, writes []*actor.Write) ([]actor.Outcome, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		received = append(received, writes[0].FirstReceived)
+		return []actor.Outcome{{UserID: user, Applied: true}}, nil
+	}}
+	for name, c := range map[string]struct {
+		change func(*amqp.Delivery)
+		known  bool
+	}{
+		"by_reply_to_and_correlation_id": {func(*amqp.Delivery) {}, true},
+		"with_a_message_id":              {func(d *amqp.Delivery) { d.MessageId = "m" }, false},
+		"delivered_again":                {func(d *amqp.Delivery) { d.Redelivered = true }, false},
+		"dead_lettered":                  {func(d *amqp.Delivery) { d.Headers = amqp.Table{"x-death": []any{}} }, false},
+		"moved_from_a_queue":             {func(d *amqp.Delivery) { d.Exchange, d.RoutingKey, d.Type = "", "queue", d.RoutingKey }, false},
+		"with_a_header_of_the_caller":    {func(d *amqp.Delivery) { d.Headers = amqp.Table{receivedHeader: int64(1)} }, true},
+	} {
+		bubble(t, name, store, func(t *testing.T, s *testSession) {
+			d := patch(1, user)
+			d.MessageId = ""
+			c.change(&d)
+			at := time.Now()
+			s.startShared()
+			s.shared.deliveries <- d
+			m := s.oneForward(PartitionQueue(1)).message
+			time.Sleep(time.Minute)
+			s.serve(1)
+			again := d
+			again.DeliveryTag = 2
+			s.shared.deliveries <- again
+			s.channel().deliveries <- copyOf(1, m)
+			redelivered := copyOf(2, m)
+			redelivered.Redelivered = true
+			s.channel().deliveries <- redelivered
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			for _, got := range received {
+				want := c.known && (got.Equal(at) || got.Equal(at.Add(time.Minute)))
+				if !want && !(got.IsZero() && !c.known) {
+					t.Errorf("first received at %v, sent at %v", got, at)
+				}
+			}
+			if len(received) != 3 {
+				t.Errorf("%d writes were committed", len(received))
+			}
+			received = nil
+		})
+	}
+
+	bubble(t, "of_a_direct_request", store, func(t *testing.T, s *testSession) {
+		s.serve(1)
+		d := direct(patch(1, user), "1")
+		d.MessageId, d.Headers = "", amqp.Table{receivedHeader: int64(1)}
+		s.channel().deliveries <- d
+		d.DeliveryTag, d.Redelivered = 2, true
+		s.channel().deliveries <- d
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		slices.SortFunc(received, time.Time.Compare)
+		if len(received) != 2 || !received[0].IsZero() || !received[1].Equal(time.Now()) {
+			t.Errorf("first received at %v", received)
+		}
+	})
+}

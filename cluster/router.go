@@ -84,6 +84,8 @@ func (r *request) route() {
 			w.RequestID, r.writeIDMade = actor.NewRequestID(), true
 		}
 		r.writeID = w.RequestID
+		r.firstReceived = firstReceived(d, r.received, r.from != nil)
+		w.FirstReceived = r.firstReceived
 		w.TraceParent = tracing.Parent(d)
 		w.Expires = r.expiration.at
 		r.trace.attach(w)
@@ -116,6 +118,24 @@ func cameBackOften(d *amqp.Delivery) bool {
 	}
 	returns, _ := d.Headers["x-delivery-count"].(int64)
 	return returns >= maxReturns
+}
+
+// firstReceived returns when the first instance received the request, if its request id may
+// be one that its caller has used before: a caller with a fixed reply queue may begin to
+// count anew. If the request may have been in a queue before, it returns zero, since the
+// time is unknown.
+func firstReceived(d *amqp.Delivery, received time.Time, byPartition bool) time.Time {
+	if byPartition && d.Exchange == "" {
+		if ms, ok := d.Headers[receivedHeader].(int64); ok {
+			return time.UnixMilli(ms)
+		}
+		return time.Time{}
+	}
+	_, died := d.Headers["x-death"]
+	if d.MessageId != "" || d.Exchange == "" || d.Redelivered || died {
+		return time.Time{}
+	}
+	return received
 }
 
 // checkRouting reports a direct request that the exchange has put into the wrong

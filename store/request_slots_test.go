@@ -1,7 +1,11 @@
 package store_test
 
 import (
+	"fmt"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -107,4 +111,139 @@ func testSlotMidnight(t *testing.T) {
 	if n := h.Value("SELECT count(*) FROM ident_requests WHERE user_id = $1", third.UserID); n != int64(1) {
 		t.Errorf("later, a request is recorded in %v slots", n)
 	}
+}
+
+// TestReusedRequestID: a request id that callers use again identifies a request only for
+// some minutes.
+func TestReusedRequestID(t *testing.T) {
+	h := storetest.Start(t)
+	user := h.CreateUser(1)
+	age := func(minutes int) {
+		h.Exec("UPDATE ident_requests SET at = now() - make_interval(mins => $1)", minutes)
+	}
+	names := 0
+	rename := func(user int64, requestID string, received time.Time) *actor.Write {
+		names++
+		w := storetest.Request(t, "patch", requestID, storetest.Args{"user_id": user, "ops": storetest.Replace("/name", fmt.Sprint("name ", names))})
+		w.FirstReceived = received
+		return w
+	}
+	commit := func(w *actor.Write) actor.Outcome {
+		t.Helper()
+		o, err := storetest.Commit(t.Context(), h.Store, h.Lease, w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	now := time.Now()
+	for name, c := range map[string]struct {
+		age      int // of the record in minutes
+		received time.Time
+		applied  bool
+	}{
+		"old_enough":         {11, now, true},
+		"of_yesterday":       {24 * 60, now, true},
+		"too_young":          {9, now, false},
+		"received_long_ago":  {11, now.Add(-5 * time.Minute), false},
+		"received_later":     {11, now.Add(time.Hour), true}, // by a clock that is ahead
+		"received_sometime":  {11, time.Time{}, false},
+		"of_another_day":     {47 * 60, time.Time{}, false},
+		"received_yesterday": {47 * 60, now.Add(-24 * time.Hour), true},
+	} {
+		for _, cached := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, "/cached=", cached), func(t *testing.T) {
+				first := rename(user, name, now)
+				if o := commit(first); !o.Applied && o.Refusal != actor.RequestIDReused {
+					t.Fatalf("the first request: %+v", o)
+				}
+				age(c.age)
+				second := rename(user, name, c.received)
+				if cached {
+					second.Cached = h.User(user)
+				}
+				o := commit(second)
+				if o.Applied != c.applied || !o.Applied && o.Refusal != actor.RequestIDReused {
+					t.Errorf("another request with the id: %+v", o)
+				}
+				if o := commit(second); o.Applied || c.applied && o.Refusal != nil {
+					t.Errorf("the same request again: %+v", o)
+				}
+			})
+		}
+	}
+
+	t.Run("refused_before", func(t *testing.T) {
+		refused := storetest.Request(t, "delete", "refused", storetest.Args{"user_id": 1 << 30})
+		storetest.WantCode(t, commit(refused), actor.NotFound)
+		age(11)
+		if o := commit(rename(user, "refused", now)); !o.Applied {
+			t.Errorf("another request with the id: %+v", o)
+		}
+	})
+
+	t.Run("recorded_twice_at_midnight", func(t *testing.T) {
+		setClock(h, 2, time.Minute)
+		commit(rename(user, "midnight", now))
+		age(11)
+		second := rename(user, "midnight", now)
+		if o := commit(second); !o.Applied {
+			t.Errorf("another request with the id: %+v", o)
+		}
+		if o := commit(second); o.Applied || o.Refusal != nil {
+			t.Errorf("the same request again: %+v", o)
+		}
+	})
+
+	t.Run("among_others", func(t *testing.T) {
+		old := commit(rename(user, "old", now))
+		age(11)
+		replayed := rename(user, "young", now)
+		commit(replayed)
+		writes := []*actor.Write{rename(user, "old", now), rename(user, "new", now), replayed, rename(user, "young", now)}
+		writes[0].Cached = old.After
+		var applied []bool
+		for len(writes) > 0 {
+			outcomes, err := h.Commit(t.Context(), h.Lease, writes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, o := range outcomes {
+				applied = append(applied, o.Applied)
+			}
+			writes = writes[len(outcomes):]
+		}
+		if !slices.Equal(applied, []bool{true, true, false, false}) {
+			t.Errorf("applied were %v", applied)
+		}
+	})
+
+	t.Run("by_two_requests_at_once", func(t *testing.T) {
+		other := h.CreateUser(2)
+		for round := range 20 {
+			id := fmt.Sprint("twice ", round)
+			commit(rename(user, id, now))
+			age(11)
+			writes := []*actor.Write{rename(user, id, now), rename(other, id, now)}
+			var applied atomic.Int64
+			var committing sync.WaitGroup
+			for _, w := range writes {
+				s := h.OpenStore()
+				defer s.Close()
+				committing.Go(func() {
+					o, err := storetest.Commit(t.Context(), s, h.Lease, w)
+					if err != nil || !o.Applied && o.Refusal != actor.RequestIDReused {
+						t.Errorf("%+v, %v", o, err)
+					}
+					if o.Applied {
+						applied.Add(1)
+					}
+				})
+			}
+			committing.Wait()
+			if n := applied.Load(); n != 1 {
+				t.Fatalf("%d requests were applied", n)
+			}
+		}
+	})
 }

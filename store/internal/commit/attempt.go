@@ -14,6 +14,7 @@ import (
 // user has at most one pending write in it, and each request id at most one write.
 type attempt struct {
 	decider  *decider
+	begun    time.Time
 	group    []*pending                          // those that take part
 	leases   map[int]partition.Lease             // of the group's partitions that are not released
 	rows     map[int64]int                       // how many rows each user had before the rows were locked
@@ -28,12 +29,28 @@ type attempt struct {
 type recordedOutcome struct {
 	digest  int64
 	outcome actor.Outcome
+	age     time.Duration
+}
+
+// idReusedAfter is the age from which a record is of another request than one with the same
+// request id that has a FirstReceived. It counts until the latter was first received.
+const idReusedAfter = 10 * time.Minute
+
+// record returns the recorded outcome of the i-th write of p, if it was decided before.
+func (a *attempt) record(p *pending, i int) (row recordedOutcome, decided bool) {
+	row, recorded := a.recorded[p.requestIDs[i]]
+	return row, recorded && !a.isOfAnother(row, p.writes[i])
+}
+
+// isOfAnother reports whether a record with the request id of a write is of another request.
+func (a *attempt) isOfAnother(row recordedOutcome, w *actor.Write) bool {
+	return !w.FirstReceived.IsZero() && row.age > idReusedAfter+max(0, a.begun.Sub(w.FirstReceived))
 }
 
 // newAttempt returns an attempt with the pending writes of the group that can share a
 // transaction. The other pending writes get the result others.
 func (c *Committer) newAttempt(group []*pending, others commitstate.Result) *attempt {
-	return &attempt{decider: &c.decider, group: chooseDistinct(group, others), plan: plan{planner: &c.planner}}
+	return &attempt{decider: &c.decider, begun: time.Now(), group: chooseDistinct(group, others), plan: plan{planner: &c.planner}}
 }
 
 // chooseDistinct returns the pending writes of the group that can share a transaction, in

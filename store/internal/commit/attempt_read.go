@@ -83,7 +83,7 @@ func (a *attempt) lock(ctx context.Context, conn *pgx.Conn) error {
 			FROM services WHERE user_id = ANY($1::bigint[]) FOR UPDATE SKIP LOCKED`, users).Query(a.readServices)
 	}
 	if len(requests) > 0 {
-		batch.Queue(`SELECT identity, digest, user_id, code, message
+		batch.Queue(`SELECT identity, digest, user_id, code, message, now() - at
 			FROM ident_requests WHERE identity = ANY($1::uuid[])`, requests).Query(a.readOutcomes)
 	}
 	wanted.Queue(batch, &a.owners)
@@ -133,21 +133,23 @@ func (a *attempt) readOutcomes(rows pgx.Rows) error {
 		var id uuid.UUID
 		var row recordedOutcome
 		var code, message *string
-		if err := rows.Scan(&id, &row.digest, &row.outcome.UserID, &code, &message); err != nil {
+		if err := rows.Scan(&id, &row.digest, &row.outcome.UserID, &code, &message, &row.age); err != nil {
 			return err
 		}
 		if code != nil {
 			row.outcome.Refusal = &actor.Refusal{Code: actor.Code(*code), Message: *message}
 		}
-		a.recorded[actor.RequestID(id)] = row
+		if other, found := a.recorded[actor.RequestID(id)]; !found || row.age < other.age {
+			a.recorded[actor.RequestID(id)] = row
+		}
 	}
 	return rows.Err()
 }
 
 // isReplay reports whether the first write was decided before.
 func (a *attempt) isReplay(p *pending) bool {
-	_, recorded := a.recorded[p.requestIDs[0]]
-	return recorded
+	_, decided := a.record(p, 0)
+	return decided
 }
 
 // leaveOutBlocked takes the pending writes to blocked users out of the attempt. A user is

@@ -132,9 +132,9 @@ func (a *attempt) decideOnStored(ctx context.Context, conn *pgx.Conn, deadline t
 // before. It reports whether the first one was.
 func (a *attempt) replay(p *pending) bool {
 	var rows []recordedOutcome
-	for _, id := range p.requestIDs {
-		row, recorded := a.recorded[id]
-		if !recorded {
+	for i := range p.requestIDs {
+		row, decided := a.record(p, i)
+		if !decided {
 			break
 		}
 		rows = append(rows, row)
@@ -155,7 +155,7 @@ func (a *attempt) decide(d *decided, deadline time.Time) {
 		deadline = own
 	}
 	for i, w := range p.writes[:p.inAttempt] {
-		if _, recorded := a.recorded[p.requestIDs[i]]; recorded || i > 0 && a.isFull(deadline) {
+		if _, decided := a.record(p, i); decided || i > 0 && a.isFull(deadline) {
 			break
 		}
 		decision := a.decider.decide(w, current)
@@ -164,6 +164,9 @@ func (a *attempt) decide(d *decided, deadline time.Time) {
 			break
 		}
 		d.decisions = append(d.decisions, decision)
+		if _, recorded := a.recorded[p.requestIDs[i]]; recorded {
+			a.plan.reusedIDs = append(a.plan.reusedIDs, uuidOf(p.requestIDs[i]))
+		}
 		a.size += w.Size + 2*len(decision.Notification.Body) // a row of ident_audit has about the same size
 		if decision.Refusal == nil {
 			current = decision.Next

@@ -31,6 +31,7 @@ type plan struct {
 	updatedUsers  userrows.Users
 	insertedUsers userrows.Users
 	accounts      userrows.Accounts // inserted or updated
+	reusedIDs     uuids             // of requests, with records of other requests
 	requests      struct {
 		ids      uuids
 		digests  []int64

@@ -24,6 +24,11 @@ func (pl *plan) queue(batch *pgx.Batch, removal *outbox.Removal, condition strin
 	pl.updatedUsers.QueueUpdate(batch, condition)
 	pl.insertedUsers.QueueInsert(batch, condition)
 	pl.accounts.QueueUpsert(batch, condition)
+	if pl.reusedIDs != nil {
+		// A record that is younger was made in the meantime; then the insert fails.
+		batch.Queue("DELETE FROM ident_requests WHERE identity = ANY($1::uuid[]) AND at < now() - $2::interval AND "+condition,
+			pl.reusedIDs, idReusedAfter)
+	}
 	if c := &pl.requests; c.ids != nil {
 		batch.Queue(`INSERT INTO ident_requests (slot, identity, digest, user_id, code, message)
 			SELECT slots.slot, r.* FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[]) AS r,
