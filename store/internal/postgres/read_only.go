@@ -20,7 +20,11 @@ import (
 // The check is AfterConnect and not ValidateConnect: if that fails, pgx makes the next
 // attempt that sslmode allows, and with "prefer" that one is not encrypted.
 func refuseReadOnly(config *pgx.ConnConfig) {
+	before := config.AfterConnect
 	config.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
+		if err := before(ctx, conn); err != nil {
+			return err
+		}
 		ctx, cancel := context.WithTimeout(ctx, connectTimeout) // which bounds only what comes before AfterConnect
 		defer cancel()
 		if err := pgconn.ValidateConnectTargetSessionAttrsReadWrite(ctx, conn); err != nil {

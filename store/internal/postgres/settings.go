@@ -5,11 +5,13 @@ import (
 	"crypto/tls"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -96,7 +98,10 @@ func (s Settings) refresh(config *pgx.ConnConfig) error {
 }
 
 // PoolConfig translates the settings for pgx.
-func (s Settings) PoolConfig() (*pgxpool.Config, error) {
+func (s Settings) PoolConfig() (*pgxpool.Config, error) { return s.poolConfig(nil) }
+
+// poolConfig is PoolConfig with other values of some parameters of the session.
+func (s Settings) poolConfig(others map[string]string) (*pgxpool.Config, error) {
 	config, err := s.parse()
 	if err != nil {
 		return nil, err
@@ -104,19 +109,39 @@ func (s Settings) PoolConfig() (*pgxpool.Config, error) {
 	config.BeforeConnect = func(_ context.Context, config *pgx.ConnConfig) error { return s.refresh(config) }
 	config.ConnConfig.Password = s.Password
 	config.ConnConfig.ConnectTimeout = connectTimeout
-	config.ConnConfig.RuntimeParams = map[string]string{
-		"application_name":                    s.ApplicationName,
+	config.ConnConfig.RuntimeParams = map[string]string{"application_name": s.ApplicationName}
+	parameters := map[string]string{
 		"statement_timeout":                   "15s",
 		"lock_timeout":                        "2s",
 		"default_transaction_isolation":       "read committed",
 		"idle_in_transaction_session_timeout": idleTimeout,
 	}
-	maps.Copy(config.ConnConfig.RuntimeParams, planOnce)
-	maps.Copy(config.ConnConfig.RuntimeParams, keepAlive)
+	maps.Copy(parameters, planOnce)
+	maps.Copy(parameters, keepAlive)
+	maps.Copy(parameters, others)
+	config.ConnConfig.AfterConnect = setParameters(parameters)
 	config.MaxConns = int32(s.MaxConnections)
 	config.MinIdleConns = 1
 	config.MaxConnLifetimeJitter = config.MaxConnLifetime / 2 // connections that were opened together do not all close together
 	return config, nil
+}
+
+// setParameters returns a function that sets parameters of a new session, in one round trip.
+// They are not sent with the start of the connection, because PgBouncer refuses those or, if it
+// is told to ignore them, drops them.
+func setParameters(parameters map[string]string) func(context.Context, *pgconn.PgConn) error {
+	var sql strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(parameters)) {
+		fmt.Fprintf(&sql, "SET %s = '%s';", name, parameters[name])
+	}
+	return func(ctx context.Context, conn *pgconn.PgConn) error {
+		ctx, cancel := context.WithTimeout(ctx, connectTimeout) // which bounds only what comes before AfterConnect
+		defer cancel()
+		if err := conn.Exec(ctx, sql.String()).Close(); err != nil {
+			return fmt.Errorf("setting the parameters of the session: %w", err)
+		}
+		return nil
+	}
 }
 
 // quote quotes a value of a connection string.
@@ -127,12 +152,13 @@ func quote(value string) string {
 // ConnectForBulk opens one connection for statements that read or write many rows. Each
 // may take up to timeout.
 func (s Settings) ConnectForBulk(ctx context.Context, timeout time.Duration) (*pgx.Conn, error) {
-	config, err := s.PoolConfig()
+	config, err := s.poolConfig(map[string]string{
+		"max_parallel_workers_per_gather": "0", // starting the workers takes longer than the statement
+		"statement_timeout":               strconv.FormatInt(timeout.Milliseconds(), 10),
+	})
 	if err != nil {
 		return nil, err
 	}
-	config.ConnConfig.RuntimeParams["max_parallel_workers_per_gather"] = "0" // starting the workers takes longer than the statement
-	config.ConnConfig.RuntimeParams["statement_timeout"] = strconv.FormatInt(timeout.Milliseconds(), 10)
 	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
 	if err != nil {
 		return nil, fmt.Errorf("reaching the database: %w", err)
