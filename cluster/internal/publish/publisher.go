@@ -55,7 +55,7 @@ func (p *Publisher) Publish(m *Message) {
 	p.publishing.Lock()
 	defer p.publishing.Unlock()
 	if !p.add(m) {
-		p.settling.Go(func() { m.Settled(ErrLost) })
+		go m.Settled(ErrLost) // Run may have returned
 		return
 	}
 	if p.line != nil {
