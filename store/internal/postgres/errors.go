@@ -1,10 +1,12 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -48,6 +50,14 @@ func (e *unsentError) Error() string { return "reaching the database: " + e.err.
 
 func (e *unsentError) Unwrap() error { return e.err }
 
+// A lostError is the error of a transaction whose connection is closed, whatever the cause:
+// pgx closes a connection also when it does not understand a reply.
+type lostError struct{ err error }
+
+func (e *lostError) Error() string { return e.err.Error() }
+
+func (e *lostError) Unwrap() error { return e.err }
+
 // Classify returns the class of an error of the database. It is the only place that
 // tells these errors apart.
 func Classify(err error) Class {
@@ -58,10 +68,14 @@ func Classify(err error) Class {
 	}
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
-		if isConnectionLost(err) || errors.Is(err, ErrNotReplicated) {
+		var lost *lostError
+		if errors.As(err, &lost) || isConnectionLost(err) || errors.Is(err, ErrNotReplicated) {
 			return Unknown
 		}
 		return Failed
+	}
+	if severity := cmp.Or(pg.SeverityUnlocalized, pg.Severity); severity == "FATAL" || severity == "PANIC" {
+		return Unknown // the session has ended
 	}
 	switch pg.Code {
 	case "23505", // unique_violation: another transaction was faster
@@ -78,15 +92,13 @@ func Classify(err error) Class {
 		return Failed
 	case readOnlyCode, // the server is a standby, for now; the connection was closed
 		"25P03", // idle_in_transaction_session_timeout: this process was frozen or cut off
+		"40003", // statement_completion_unknown
 		"53300": // too_many_connections
 		return Unknown
 	case timedOutCode:
 		return Failed
 	}
-	switch class := pg.Code[:2]; {
-	case class == "08", class == "57": // connection_exception, operator_intervention
-		return Unknown
-	case pg.SeverityUnlocalized == "FATAL", pg.SeverityUnlocalized == "PANIC":
+	if strings.HasPrefix(pg.Code, "08") || strings.HasPrefix(pg.Code, "57") { // connection_exception, operator_intervention
 		return Unknown
 	}
 	return Failed

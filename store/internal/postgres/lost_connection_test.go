@@ -21,6 +21,7 @@ type fragileConn struct {
 	net.Conn
 
 	reads, writes atomic.Int64 // bytes left; negative means no limit
+	garble        bool         // before replies break off, there are zeros, which are no message
 }
 
 func (c *fragileConn) Read(b []byte) (int, error) { return c.limit(&c.reads, b, c.Conn.Read) }
@@ -36,6 +37,12 @@ func (c *fragileConn) limit(left *atomic.Int64, b []byte, move func([]byte) (int
 	if limit > 0 {
 		n, err = move(b[:min(int64(len(b)), limit)])
 		left.Add(int64(-n))
+	}
+	if c.garble && left == &c.reads && n == 0 && err == nil {
+		c.Conn.Close() // for the next read
+		c.garble = false
+		clear(b)
+		return len(b), nil
 	}
 	if err == nil && (n == 0 || n < len(b) && left == &c.writes) {
 		c.Conn.Close()
@@ -59,6 +66,12 @@ func TestLostConnection(t *testing.T) {
 	t.Run("reply_is_cut", func(t *testing.T) {
 		sweep(t, d, func(c *fragileConn, n int64) { c.reads.Store(n) })
 	})
+	t.Run("reply_is_garbled", func(t *testing.T) {
+		sweep(t, d, func(c *fragileConn, n int64) {
+			c.garble = true
+			c.reads.Store(n)
+		})
+	})
 	t.Run("server_ends_session", func(t *testing.T) { testSessionEnds(t, d, db) })
 }
 
@@ -68,7 +81,7 @@ func sweep(t *testing.T, d *testservers.Database, limit func(c *fragileConn, n i
 	for n := int64(0); ; n += 3 {
 		conn, fragile := connectFragile(t, d)
 		limit(fragile, n)
-		err := transact(t.Context(), conn)
+		err := postgres.TransactOn(t.Context(), conn, transact)
 		postgres.CloseConn(conn)
 		if err == nil {
 			break

@@ -48,6 +48,9 @@ func (p *Pool) Transact(ctx context.Context, run func(ctx context.Context, conn 
 
 func transact(ctx context.Context, conn *pgx.Conn, run func(ctx context.Context, conn *pgx.Conn) error) error {
 	err := run(ctx, conn)
+	if err != nil && conn.IsClosed() {
+		return &lostError{err}
+	}
 	if err != nil {
 		Rollback(conn)
 		return err
