@@ -200,6 +200,9 @@
 //     possible message at the start: 64 KiB are sent instead of many megabytes for each
 //     session. Cost: the first message of some size waits for a round trip, inside
 //     a transaction if it is a notification.
+//   - The end of the shared queue's consumer does not end the session. Why not begin anew:
+//     the partitions do not need that queue, and its node may be down for long. Cost:
+//     an instance may serve direct requests alone; then it is not ready.
 //   - The consistent-hash exchange is optional and never trusted: each delivery is checked.
 //     Why not compute the queue in the client: clients in other languages would need the
 //     same function. Cost: a misrouted request is forwarded once. The broker's list of

@@ -122,24 +122,18 @@ func (t *Topology) Declare(ctx context.Context) error {
 	return asSetupError(t.bindQueues(down))
 }
 
-// look declares what belongs to all instances: the shared queue and the exchanges. If the
-// direct exchange exists, look sends probes through it, and returns whether it had no queue
-// for one of them.
-func (t *Topology) look(ctx context.Context) (returned bool, err error) {
+// look declares what belongs to all instances: the shared queue and the exchanges. It
+// returns whether the direct exchange existed before.
+func (t *Topology) look(ctx context.Context) (exists bool, err error) {
 	sharedDown, err := t.declareShared()
 	if err != nil {
 		return false, err
 	}
 	direct, err := t.declareDirect(ctx, sharedDown)
-	switch {
-	case err != nil:
-		return false, err
-	case direct == present:
-		return t.probe(ctx)
-	case direct == created:
-		return false, t.Declare(ctx) // which binds the partition queues
+	if err == nil && direct == created {
+		err = t.Declare(ctx) // which binds the partition queues
 	}
-	return false, nil
+	return err == nil && direct == present, err
 }
 
 // noteDown notes and logs which queues were left out, because their node is down.

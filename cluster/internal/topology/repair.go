@@ -2,6 +2,8 @@ package topology
 
 import (
 	"context"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -61,6 +63,7 @@ type Repairer struct {
 	misrouted wait.Signal
 	missing   wait.Signal
 	failed    *throttle.Logger // rebinds
+	probing   atomic.Bool      // probes were sent, and the broker has not handled them yet
 }
 
 // RepairerOptions configure a [Repairer].
@@ -102,6 +105,8 @@ func (r *Repairer) Run(ctx context.Context) {
 	look, shared := time.NewTimer(jitter(declareSharedEvery)), time.NewTimer(jitter(declareSharedEvery))
 	defer look.Stop()
 	defer shared.Stop()
+	var probing sync.WaitGroup
+	defer probing.Wait() // the end of the session closes the connection
 	for {
 		select {
 		case <-r.misrouted:
@@ -116,7 +121,9 @@ func (r *Repairer) Run(ctx context.Context) {
 			r.logFailure(ctx, r.topology.Declare(ctx))
 			wait.For(ctx, declarePause) // likewise
 		case <-look.C:
-			r.look(ctx)
+			if r.o.IsResponsible() {
+				r.look(ctx, &probing)
+			}
 			look.Reset(jitter(lookEvery))
 		case <-shared.C:
 			if r.o.IsResponsible() {
@@ -135,16 +142,24 @@ func jitter(longest time.Duration) time.Duration {
 }
 
 // look declares what belongs to all instances, and sends probes through the direct
-// exchange, if this instance is the one to do so.
-func (r *Repairer) look(ctx context.Context) {
-	if !r.o.IsResponsible() {
+// exchange. It does not wait for these: if a partition's queue has no leader, the broker
+// handles nothing on a channel with a message to it. No more are sent until it does.
+func (r *Repairer) look(ctx context.Context, probing *sync.WaitGroup) {
+	exists, err := r.topology.look(ctx)
+	r.logFailure(ctx, err)
+	if !exists || !r.probing.CompareAndSwap(false, true) {
 		return
 	}
-	returned, err := r.topology.look(ctx)
-	r.logFailure(ctx, err)
-	if returned {
-		r.ReportMisrouted()
-	}
+	probing.Go(func() {
+		defer r.probing.Store(false)
+		returned, err := r.topology.probe(ctx)
+		if err != nil && ctx.Err() == nil {
+			r.topology.o.Log.Warn("the direct exchange could not be checked", zap.Error(err))
+		}
+		if returned {
+			r.ReportMisrouted()
+		}
+	})
 }
 
 // rebind binds the partition queues again if the lock allows it. It returns whether it

@@ -169,6 +169,7 @@ func TestRepairer(t *testing.T) {
 	b = &fakeBroker{exchange: true}
 	repairing(t, "looks_at_what_belongs_to_all_now_and_then", b, new(fakeLock), func(t *testing.T, _ *Repairer, rebinds *int, _ *observer.ObservedLogs) {
 		time.Sleep(10 * lookEvery)
+		synctest.Wait()
 		calls := b.take()
 		shared, direct := 0, 0
 		for _, call := range calls {
@@ -195,6 +196,7 @@ func TestRepairer(t *testing.T) {
 	b = new(fakeBroker)
 	repairing(t, "binds_all_queues_to_an_exchange_that_was_deleted", b, new(fakeLock), func(t *testing.T, _ *Repairer, _ *int, _ *observer.ObservedLogs) {
 		time.Sleep(lookEvery)
+		synctest.Wait()
 		if bound := bindings(b.take(), "bind"); !slices.Equal(bound, inOrder) {
 			t.Errorf("bound were %v", bound)
 		}
@@ -203,9 +205,36 @@ func TestRepairer(t *testing.T) {
 	b = &fakeBroker{exchange: true, unrouted: true}
 	repairing(t, "rebinds_if_a_probe_has_no_queue", b, new(fakeLock), func(t *testing.T, _ *Repairer, rebinds *int, _ *observer.ObservedLogs) {
 		time.Sleep(declareSharedEvery)
+		synctest.Wait()
 		if *rebinds != 1 {
 			t.Errorf("%d rebinds", *rebinds)
 		}
+	})
+
+	t.Run("a_probe_that_is_not_handled_delays_nothing", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := &fakeBroker{exchange: true, stuck: make(chan struct{})}
+			topology, _ := newTopology(b)
+			ctx, cancel := context.WithCancel(t.Context())
+			r := NewRepairer(topology, new(fakeLock), RepairerOptions{IsResponsible: func() bool { return true }, OnRebound: func() {}})
+			var running sync.WaitGroup
+			running.Go(func() { r.Run(ctx) })
+			time.Sleep(10 * lookEvery)
+			b.take()
+			r.ReportMissing(PartitionQueue(0))
+			synctest.Wait()
+			if n := len(bindings(b.take(), "declare")); n != 6 || len(b.probed) != probes {
+				t.Errorf("%d queues were declared, %d probes were sent", n, len(b.probed))
+			}
+			close(b.stuck)
+			time.Sleep(lookEvery)
+			synctest.Wait()
+			if len(b.probed) == probes {
+				t.Error("no more probes were sent")
+			}
+			cancel()
+			running.Wait()
+		})
 	})
 
 	b = &fakeBroker{exchange: true, errs: map[string]error{bindSharedCall: &amqp.Error{Code: amqp.AccessRefused}}}

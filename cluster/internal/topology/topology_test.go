@@ -26,6 +26,9 @@ type fakeBroker struct {
 	apart    int              // connections of their own
 	probed   []amqp.Publishing
 	unrouted bool // the direct exchange has no queue for any request
+
+	// stuck, if not nil, is closed when the broker handles what follows a probe.
+	stuck chan struct{}
 }
 
 func (b *fakeBroker) call(format string, args ...any) error {
@@ -64,7 +67,7 @@ func (b *fakeBroker) channel() (Channel, error) {
 
 type fakeChannel struct {
 	broker  *fakeBroker
-	returns *chan amqp.Return
+	returns *chan amqp.Return // set if probes are sent
 }
 
 func (c fakeChannel) QueueDeclare(name string, durable, _, exclusive, _ bool, args amqp.Table) (amqp.Queue, error) {
@@ -101,6 +104,9 @@ func (c fakeChannel) ExchangeDeclare(name, kind string, _, _, _, _ bool, args am
 }
 
 func (c fakeChannel) ExchangeDeclarePassive(name, _ string, _, _, _, _ bool, _ amqp.Table) error {
+	if c.broker.stuck != nil && c.returns != nil && *c.returns != nil {
+		<-c.broker.stuck
+	}
 	err := c.broker.call("look for %s", name)
 	c.broker.mu.Lock()
 	defer c.broker.mu.Unlock()
