@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -101,6 +100,7 @@ type forward struct {
 	lane    *lane
 	span    *tracing.MessageSpan
 	message *publish.Message
+	overdue bool // it was found to be overdue; guarded by lane.mu
 }
 
 func newForwarder(open func() (publish.Channel, error), run func(*publish.Publisher) context.CancelFunc, partitions int, sealer seal.Sealer) *forwarder {
@@ -267,7 +267,8 @@ func (l *lane) take() *forward {
 	return x
 }
 
-// overdue returns the forwards of a lane that have waited for the broker for too long.
+// overdue returns the forwards of a lane that have waited for the broker for too long, each
+// once.
 // Those that are unconfirmed stay in the lane, so that it stays overdue until the broker
 // confirms one.
 func (l *lane) overdue() (all []*forward) {
@@ -277,8 +278,14 @@ func (l *lane) overdue() (all []*forward) {
 	if silent > silentAfter {
 		all, l.waiting = l.waiting, nil
 	}
-	if silent > confirmTimeout {
-		all = slices.AppendSeq(all, maps.Keys(l.unconfirmed))
+	if silent <= confirmTimeout {
+		return all
+	}
+	for x := range l.unconfirmed {
+		if !x.overdue {
+			x.overdue = true
+			all = append(all, x)
+		}
 	}
 	return all
 }

@@ -144,6 +144,10 @@ func TestForwarder(t *testing.T) {
 		if code := errorCode(s.oneReply(c)); code != string(actor.InvocationFailed) {
 			t.Errorf("the code is %q", code)
 		}
+		time.Sleep(5 * measureEvery)
+		if n := valueOf(s.session.metrics.Overloads.WithLabelValues(metrics.OverloadPartition)); n != 1 {
+			t.Errorf("%v requests are counted as overdue", n)
+		}
 		next, c := s.take(RequestQueue, patch(2, user))
 		next.forward(2, 0)
 		if code := errorCode(s.oneReply(c)); code != string(actor.InvocationFailed) {
