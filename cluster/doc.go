@@ -122,6 +122,8 @@
 // a constant name, in number and in bytes.
 //
 //	cluster.TestSharedQueue/bodies_in_flight_are_bounded
+//	cluster/internal/consume.TestReceive
+//	cmd/systemtest/faults.TestSharedBroker/large_bodies
 //	cluster/internal/coordinate.TestPost
 //	cluster/internal/consume.TestPool/idle_channels_are_limited
 //	actor.TestMailbox
@@ -184,6 +186,10 @@
 //     ask the database for the time: an instance that only forwards has no other reason to
 //     ask it. Cost: a clock that is wrong by minutes changes how long a correlation id
 //     counts by as much.
+//   - The prefetch count of a queue follows the size of its bodies, by consumers that follow
+//     one another. Why not the protocol's prefetch size: RabbitMQ has none. Why not a low
+//     count from the start: it would slow small requests down, which are usual. Cost: the
+//     first large bodies are sent twice.
 //   - Acknowledgements wait up to 50 ms and are sent together. A quorum queue handles many
 //     at the cost of one. Cost: after a crash more requests are delivered again, which are
 //     replays.

@@ -63,6 +63,7 @@
 //	cluster/internal/metrics.meterMemory = 0.7                               a rate follows the load within some seconds and does not jump
 //	cluster/internal/metrics.trafficEvery = 10 * time.Second                 the resolution of the status page
 //	cluster/internal/metrics.trafficPoints = 60                              the last ten minutes
+//	cluster/internal/consume.raiseEvery = 10 * time.Second                   large requests come in series; each change cancels a consumer
 //	cluster/internal/notify.longestHeldBackPause = 30 * time.Second          each attempt repeats the notification for the other subscribers
 //	cluster/internal/notify.maxPending = 1024                                enough for the broker's round trip at the highest rate
 //	cluster/internal/notify.maxPendingBytes = 16 << 20                       the same in bytes

@@ -6,9 +6,12 @@ import (
 	"testing"
 	"testing/synctest"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/seal"
+	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
@@ -240,4 +243,59 @@ func TestSpilledWrites(t *testing.T) {
 			t.Error("the last write has come")
 		}
 	})
+}
+
+// TestLargeRequests has more bytes come by a partition's queue than may be in flight and
+// wait. Each request is larger than a quarter of that.
+func TestLargeRequests(t *testing.T) {
+	lease := partition.Lease{Partition: 2, Epoch: 1}
+	large := func(tag uint64) amqp.Delivery {
+		d := get(tag, userOf(2, 0))
+		d.Body = append(d.Body, make([]byte, 300<<10)...) // which is refused
+		return d
+	}
+	for name, end := range map[string]func(s *testSession){
+		"are_delivered_again_to_the_next_consumer": nil,
+		"are_left_when_the_partition_is_lost":      func(s *testSession) { s.session.Abandon(2) },
+		"are_left_when_it_is_handed_over": func(s *testSession) {
+			s.session.HandOver(ownership.HandOver{Lease: partition.Lease{Partition: 2, Epoch: 1}})
+		},
+	} {
+		bubble(t, name, &fakeStore{}, func(t *testing.T, s *testSession) {
+			s.session.bodies.Acquire(t.Context(), s.session.o.InFlight)
+			s.setUp = func(c *fakeChannel) {
+				for tag := range uint64(8) {
+					c.deliveries <- large(tag + 1)
+				}
+				s.setUp = nil
+			}
+			s.session.StartServing(lease)
+			synctest.Wait()
+			first := s.channel()
+			if end != nil {
+				end(s)
+			}
+			s.session.bodies.Release(s.session.o.InFlight)
+			synctest.Wait()
+			accepted := len(first.sent())
+			switch {
+			case !first.IsClosed():
+				t.Error("the broker cannot deliver the others again")
+			case end == nil && (accepted != 3 || s.opened() != 2 || s.channel().consumed != PartitionQueue(2)):
+				t.Errorf("%d requests were accepted, and %d channels opened", accepted, s.opened())
+			case end != nil && s.opened() != 1:
+				t.Error("the queue is consumed again")
+			}
+			if end == nil {
+				s.channel().deliveries <- large(1)
+				synctest.Wait()
+				if sent := s.channel().sent(); len(sent) != 1 {
+					t.Errorf("the next consumer has sent %d replies", len(sent))
+				}
+			}
+			if n := s.inFlight(); n != [2]float64{} {
+				t.Errorf("%v are in flight", n)
+			}
+		})
+	}
 }

@@ -66,9 +66,8 @@ func (r *request) complete(outcome string, duration time.Duration) {
 	r.consumer.Requests.Done()
 }
 
-// weight is what the request counts against the limit on bytes in flight. A request that
-// is larger than the limit is processed alone.
-func (r *request) weight() int64 { return min(int64(len(r.delivery.Body)), r.session.o.InFlight) }
+// weight is what the request counts against the limit on bytes in flight.
+func (r *request) weight() int64 { return r.session.bodies.Weight(r.delivery.Body) }
 
 // recoverPanic, deferred, makes a panic cost only the request that caused it.
 func (r *request) recoverPanic() {

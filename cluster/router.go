@@ -18,18 +18,20 @@ import (
 )
 
 // receive routes the requests of a consumer until it has ended or ctx is done. from is the
-// partition with the queue that it consumes, nil if that is the shared queue.
-func (s *session) receive(ctx context.Context, consumer *consume.Consumer, from *servedPartition) {
-	for d := range consumer.Deliveries {
-		r := &request{session: s, from: from, consumer: consumer, delivery: d, received: time.Now()}
+// partition with the queue that it consumes, nil if that is the shared queue. If the consumer
+// was cancelled because of the size of its requests, receive returns the prefetch count for
+// the next one, else 0.
+func (s *session) receive(ctx context.Context, consumer *consume.Consumer, from *servedPartition) (next int) {
+	prefetch := s.o.Prefetch
+	if from != nil {
+		prefetch = s.channels.Prefetch()
+	}
+	return consumer.Receive(ctx, s.bodies, prefetch, func(d amqp.Delivery, received time.Time) {
+		r := &request{session: s, from: from, consumer: consumer, delivery: d, received: received}
 		r.expiration = expirationOf(&r.delivery, r.received)
-		consumer.Track(&r.delivery)
-		if ctx.Err() != nil || s.bodies.Acquire(ctx, r.weight()) != nil {
-			return
-		}
 		r.start()
 		r.route()
-	}
+	})
 }
 
 // route has a request carried out and replied to, or forwards it. It does not wait until

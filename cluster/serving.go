@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -59,20 +60,80 @@ func (s *session) serve(x *partitionSlot, p *servedPartition) {
 		p.users.Drain(canceled)
 		x.accepting.Store(nil)
 	}
+	p.receive(s, x)
+	after := s.coordinator.SinceClaim(p.lease.Partition)
+	s.metrics.TakeOvers.Observe(after.Seconds())
+	s.o.Log.Debug("partition taken over", zap.Int("partition", p.lease.Partition), zap.Duration("after", after))
+	s.coordinator.Post(ownership.Consuming{Partition: p.lease.Partition, Epoch: p.lease.Epoch})
+}
+
+// receive receives the requests of the partition's consumer.
+func (p *servedPartition) receive(s *session, x *partitionSlot) {
+	consumer, received := p.consumer, p.received
 	s.running.Go(func() {
-		defer close(p.received)
-		s.receive(p.ctx, p.consumer, p)
-		if p.ctx.Err() == nil && !p.handingOver.Load() {
-			cause := p.consumer.EndCause()
+		defer close(received)
+		next := s.receive(p.ctx, consumer, p)
+		switch {
+		case p.ctx.Err() != nil || p.handingOver.Load():
+		case next > 0:
+			x.enqueue(&s.running, func() { p.restartConsumer(s, x, next) })
+		default:
+			cause := consumer.EndCause()
 			s.o.Log.Warn("partition's consumer ended", zap.Int("partition", p.lease.Partition), zap.Error(cause))
 			s.sizes.NoteLost(cause)
 			s.reportLost(p.lease)
 		}
 	})
-	after := s.coordinator.SinceClaim(p.lease.Partition)
-	s.metrics.TakeOvers.Observe(after.Seconds())
-	s.o.Log.Debug("partition taken over", zap.Int("partition", p.lease.Partition), zap.Duration("after", after))
-	s.coordinator.Post(ownership.Consuming{Partition: p.lease.Partition, Epoch: p.lease.Epoch})
+}
+
+// restartConsumer consumes the partition's queue with another prefetch count, after its
+// consumer was cancelled. First the requests that were accepted are completed, and the
+// channel is closed if the consumer has left others: so the broker delivers these again,
+// before all that follow.
+func (p *servedPartition) restartConsumer(s *session, x *partitionSlot, prefetch int) {
+	if x.serving.Load() != p || p.ctx.Err() != nil {
+		return
+	}
+	if p.awaitRequests(&s.running) != nil {
+		return // it was abandoned
+	}
+	logPrefetch(s.o.Log, p.consumer.Queue, prefetch)
+	s.channels.Put(p.consumer)
+	consumer, err := s.channels.GetWith(p.consumer.Queue, prefetch)
+	if err == nil {
+		consumer, err = s.startConsumer(p.ctx, p.lease.Partition, consumer)
+	}
+	if err != nil {
+		if p.ctx.Err() == nil {
+			s.o.Log.Warn("partition not consumed", zap.Int("partition", p.lease.Partition), zap.Error(err))
+			s.reportLost(p.lease)
+		}
+		return
+	}
+	p.consumer, p.received = consumer, make(chan struct{})
+	p.receive(s, x)
+}
+
+func logPrefetch(log *zap.Logger, queue string, prefetch int) {
+	log.Debug("prefetch count changed because of the size of the requests", zap.String("queue", queue), zap.Int("prefetch", prefetch))
+}
+
+// awaitRequests waits until all that the partition's consumer has delivered is received and
+// complete, in a goroutine that running counts. It returns an error if the partition is
+// abandoned before that.
+func (p *servedPartition) awaitRequests(running *sync.WaitGroup) error {
+	consumer, received, completed := p.consumer, p.received, make(chan struct{})
+	running.Go(func() {
+		defer close(completed)
+		<-received
+		consumer.Requests.Wait()
+	})
+	select {
+	case <-completed:
+		return nil
+	case <-p.ctx.Done():
+		return p.ctx.Err()
+	}
 }
 
 // reportLost tells the ownership core that a lease is of no use any more.
@@ -149,7 +210,7 @@ func (s *session) startConsumer(ctx context.Context, partition int, consumer *co
 		if err := wait.For(ctx, consumeEvery); err != nil {
 			return nil, err
 		}
-		if consumer, err = s.channels.Get(PartitionQueue(partition)); err != nil {
+		if consumer, err = s.channels.GetWith(PartitionQueue(partition), consumer.Prefetch()); err != nil {
 			return nil, err
 		}
 	}
@@ -186,16 +247,8 @@ func (s *session) finishServing(x *partitionSlot, p *servedPartition) error {
 		s.reportLost(p.lease)
 		return err
 	}
-	completed := make(chan struct{})
-	s.running.Go(func() {
-		defer close(completed)
-		<-p.received
-		p.consumer.Requests.Wait()
-	})
-	select {
-	case <-completed:
-	case <-p.ctx.Done():
-		return p.ctx.Err()
+	if err := p.awaitRequests(&s.running); err != nil {
+		return err
 	}
 	if err := p.users.Drain(p.ctx); err != nil {
 		return err

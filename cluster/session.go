@@ -9,7 +9,6 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/broker"
@@ -50,8 +49,8 @@ type session struct {
 
 	ctx     context.Context // done when a connection is lost, or the session is closed
 	cancel  context.CancelCauseFunc
-	running sync.WaitGroup      // goroutines
-	bodies  *semaphore.Weighted // bytes of the bodies of requests in flight
+	running sync.WaitGroup // goroutines
+	bodies  *consume.Budget
 
 	arrived   atomic.Bool // once, this session served all partitions that it should
 	heartbeat heartbeat
@@ -157,15 +156,23 @@ const sharedLostEvery = 10 * time.Second
 // newSharedKeeper returns what consumes the shared queue.
 func newSharedKeeper(s *session) *consume.Keeper {
 	lost := throttle.New(s.o.Log, zap.ErrorLevel, "shared queue not consumed", sharedLostEvery)
+	prefetch := s.o.Prefetch
 	return consume.NewKeeper(consume.KeeperOptions{
 		Open: func() (*consume.Consumer, error) {
-			consumer, err := consume.Open(consume.Over(s.conn), RequestQueue, s.o.Prefetch)
+			consumer, err := consume.Open(consume.Over(s.conn), RequestQueue, prefetch)
 			if err != nil {
 				return nil, err
 			}
 			return consumer, consumer.Start(false)
 		},
-		Receive: func(c *consume.Consumer) { s.receive(s.ctx, c, nil) },
+		Receive: func(c *consume.Consumer) (again bool) {
+			next := s.receive(s.ctx, c, nil)
+			if next > 0 {
+				logPrefetch(s.o.Log, RequestQueue, next)
+				prefetch = next
+			}
+			return next > 0
+		},
 		OnLost: func(err error) {
 			if s.conn.IsClosed() {
 				return // the session is about to end

@@ -11,7 +11,6 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/consume"
@@ -129,7 +128,7 @@ func newSession(i *Instance, conn, publishing *amqp.Connection, number int64) *s
 		publishing:  publishing,
 		replies:     broker.NewReplyChecker(conn, o.Broker),
 		slots:       make(partitionSlots, o.Partitions),
-		bodies:      semaphore.NewWeighted(o.InFlight),
+		bodies:      consume.NewBudget(o.InFlight),
 		metrics:     i.metrics,
 
 		acks:           consume.NewAckFlusher(),

@@ -125,7 +125,7 @@ func (s *testSession) startShared() {
 			}
 			return consumer, consumer.Start(false)
 		},
-		Receive: func(c *consume.Consumer) { s.session.receive(s.session.ctx, c, nil) },
+		Receive: func(c *consume.Consumer) bool { return s.session.receive(s.session.ctx, c, nil) > 0 },
 		OnLost:  func(err error) { s.t.Error(err) },
 		OnFound: func() {},
 	})

@@ -138,7 +138,7 @@ func (c *Config) limitSettings() []setting {
 		{name: "limits.values", initial: "100000", kind: number{&c.Limits.Values, 100, 10_000_000},
 			help: "The maximum number of values in a request's body."},
 		{name: "limits.in_flight_bytes", initial: "33554432", kind: number{&c.Limits.InFlightBytes, 1 << 20, 16 << 30},
-			help: "The maximum size in bytes of the bodies of all requests in progress. In the worst case a request needs about ten times the size of its body in memory. In addition, up to `amqp.prefetch` bodies wait, and an eighth of that per partition queue."},
+			help: "The maximum size in bytes of the bodies of all requests in progress. In the worst case a request needs about ten times the size of its body in memory. In addition, as many bytes wait, and at least one body for each queue; more wait in the broker, which then sends fewer requests ahead than `amqp.prefetch` says."},
 	}
 }
 

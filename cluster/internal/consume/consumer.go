@@ -114,6 +114,9 @@ func (c *Consumer) Start(exclusive bool) (err error) {
 	return nil
 }
 
+// Prefetch returns the consumer's prefetch count.
+func (c *Consumer) Prefetch() int { return c.idle.prefetch }
+
 // Track notes a delivery. Each delivery must be tracked, in order, before it is
 // acknowledged or requeued.
 func (c *Consumer) Track(d *amqp.Delivery) { c.acks.track(d.DeliveryTag) }

@@ -11,6 +11,10 @@
 //   - When the prefetch count is used up, all waiting acknowledgements are sent at once.
 //   - A consumer can be cancelled and closed while replies are sent on it; neither costs
 //     the connection.
+//   - Deliveries that wait take as many bytes as a [Budget] allows, or one body for each
+//     consumer. For more, [Consumer.Receive] asks for a consumer with a lower prefetch
+//     count. It accepts deliveries in their order, and none that follows one that it did not
+//     accept.
 //   - A [Pool] keeps open channels, so that a partition that moves does not wait for one.
 //
 // # What it leaves to others

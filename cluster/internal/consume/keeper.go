@@ -15,6 +15,9 @@ const (
 	longestReopenPause = 5 * time.Second
 )
 
+// errNextConsumer is returned when one consumer has ended in favour of the next one.
+var errNextConsumer = errors.New("the consumer was cancelled")
+
 var errNotConsumedYet = errors.New("the broker has not answered yet: the queue may be without a leader")
 
 // KeeperOptions configure a [Keeper].
@@ -22,8 +25,9 @@ type KeeperOptions struct {
 	// Open starts a consumer of the queue.
 	Open func() (*Consumer, error)
 
-	// Receive takes the requests of a consumer until the consumer has ended.
-	Receive func(*Consumer)
+	// Receive takes the requests of a consumer until the consumer has ended. It returns
+	// true if it has cancelled the consumer itself, in favour of the next one.
+	Receive func(*Consumer) (again bool)
 
 	// OnLost is called with the reason when the queue is not consumed, and again after
 	// each further attempt that fails.
@@ -108,6 +112,9 @@ func (k *Keeper) run() {
 		if k.ctx.Err() != nil {
 			return
 		}
+		if errors.Is(err, errNextConsumer) {
+			continue
+		}
 		k.setErr(err)
 		k.o.OnLost(err)
 		if time.Since(begun) > longestReopenPause {
@@ -128,10 +135,15 @@ func (k *Keeper) consume() error {
 		consumer.Close() // the broker delivers again what it has sent
 		return nil
 	}
-	if !errors.Is(before, errNotConsumedYet) {
+	if before != nil && !errors.Is(before, errNotConsumedYet) {
 		k.o.OnFound()
 	}
-	k.o.Receive(consumer)
+	if k.o.Receive(consumer) {
+		consumer.Requests.Wait()
+		consumer.Close() // before the next one starts, so that what was not accepted comes first
+		k.retire(consumer)
+		return errNextConsumer
+	}
 	if k.ctx.Err() == nil {
 		err = consumer.EndCause()
 	}

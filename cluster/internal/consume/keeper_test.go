@@ -46,12 +46,13 @@ func keep(t *testing.T) *keeping {
 			}
 			return c, c.Start(false)
 		},
-		Receive: func(c *Consumer) {
+		Receive: func(c *Consumer) bool {
 			for d := range c.Deliveries {
 				c.Track(&d)
 				c.Requests.Add(1)
 				x.received <- received{c, d}
 			}
+			return false
 		},
 		OnLost:  func(err error) { x.lost <- err },
 		OnFound: func() { x.found <- struct{}{} },

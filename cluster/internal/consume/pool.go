@@ -49,6 +49,17 @@ func NewPool(open func() (Channel, error), prefetch, partitions int, closing *sy
 	return p
 }
 
+// Prefetch returns the usual prefetch count of the partition queues.
+func (p *Pool) Prefetch() int { return p.prefetch }
+
+// GetWith returns a consumer with another prefetch count. It is not started.
+func (p *Pool) GetWith(queue string, prefetch int) (*Consumer, error) {
+	if prefetch == p.prefetch {
+		return p.Get(queue)
+	}
+	return Open(p.open, queue, prefetch)
+}
+
 // Get returns a consumer for a queue. It is not started.
 func (p *Pool) Get(queue string) (*Consumer, error) {
 	for {
@@ -82,8 +93,8 @@ func (p *Pool) Put(c *Consumer) {
 	if !c.stopSending() {
 		return
 	}
-	// Setting the same prefetch count again changes nothing. But the broker answers it
-	// after it has handled all acknowledgements.
+	// Setting the same prefetch count again changes nothing for the next consumer. But the
+	// broker answers it after it has handled all acknowledgements.
 	if !c.acks.settled() || c.idle.channel.Qos(p.prefetch, 0, false) != nil {
 		c.idle.channel.Close() // on an error the connection is lost
 		return
@@ -91,6 +102,7 @@ func (p *Pool) Put(c *Consumer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.idle) < maxIdle {
+		c.idle.prefetch = p.prefetch // it may have been lower
 		p.idle = append(p.idle, c.idle)
 		return
 	}

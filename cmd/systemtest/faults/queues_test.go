@@ -26,6 +26,7 @@ func TestSharedBroker(t *testing.T) {
 	t.Run("permissions", testSharedBrokerPermissions)
 	t.Run("queue_limit", testSharedBrokerQueueLimit)
 	t.Run("queue_kinds", testSharedBrokerQueueKinds)
+	t.Run("large_bodies", testSharedBrokerLargeBodies)
 }
 
 // Somebody binds the partitions' queues in another order, while callers ask.
