@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -98,6 +99,12 @@ func useStore(h *storetest.Harness, n int) {
 	message := rand.Text()
 	for range 2 { // the second is a replay
 		h.Write("patch", message, storetest.Args{"user_id": id, "ops": storetest.Replace("/email", fmt.Sprintf("ada%d@example.org", 10*n))})
+	}
+	h.Exec("UPDATE ident_requests SET at = at - interval '1 hour'")
+	reused := storetest.Request(h.T, "patch", message, storetest.Args{"user_id": id, "ops": storetest.Replace("/name", "reused")})
+	reused.FirstReceived = time.Now()
+	if o, err := storetest.Commit(h.T.Context(), h.Store, h.Lease, reused); !o.Applied || err != nil {
+		h.T.Fatalf("the reused request id: %+v, %v", o, err)
 	}
 	h.Write("create", rand.Text(), storetest.UserArgs(10*n)) // conflicts
 	for _, number := range []int{10 * n, 10*n + 2} {         // the one conflicts and the other does not
