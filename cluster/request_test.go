@@ -263,6 +263,7 @@ func TestRequestID(t *testing.T) {
 			d := patch(uint64(tag+1), user)
 			none(&d)
 			s.shared.deliveries <- d
+			synctest.Wait() // a full mailbox would have the next one spilled
 		}
 		if got := committed(); len(got) != 2 || got[0] == got[1] {
 			t.Errorf("the ids are %x", got)
@@ -342,6 +343,7 @@ func TestFirstReceived(t *testing.T) {
 			again := d
 			again.DeliveryTag = 2
 			s.shared.deliveries <- again
+			synctest.Wait() // a full mailbox would have it spilled
 			s.channel().deliveries <- copyOf(1, m)
 			redelivered := copyOf(2, m)
 			redelivered.Redelivered = true
