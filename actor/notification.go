@@ -3,6 +3,7 @@ package actor
 import (
 	"bytes"
 	"encoding/json"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -25,6 +26,37 @@ type PendingNotification struct {
 	Body        []byte // JSON
 	TraceParent string // of the request, "" for none
 	TraceState  string // of the request; not stored, so "" if it was read from the outbox
+}
+
+// A NotificationKey identifies a notification in the outbox. The id alone does not: a
+// database that has lost its latest commits gives ids again.
+type NotificationKey struct {
+	ID        int64
+	MessageID uuid.UUID
+}
+
+// Key returns the key of a notification.
+func (n *PendingNotification) Key() NotificationKey {
+	return NotificationKey{n.ID, n.MessageID}
+}
+
+// A StoredNotification is a notification in the outbox without its contents.
+type StoredNotification struct {
+	Partition int
+	ID        int64
+	UserID    int64
+	Age       time.Duration // since the commit
+}
+
+// A NotificationSink receives notifications after their commits.
+type NotificationSink interface {
+	// Send receives a notification, in the order of each user's changes, and before the
+	// user's next change is committed. It must not block.
+	Send(PendingNotification)
+
+	// Missed says that notifications of a partition may have been committed that were
+	// not passed to Send.
+	Missed(partition int)
 }
 
 func createNotification(u *User, tokens bool) Notification {

@@ -108,8 +108,11 @@
 // I5, notified. Each commit is notified at least once, in the order of each user's
 // changes.
 //
-//	cluster/internal/notify.TestHeldBack
-//	cluster.TestHandOver/waits_for_pending_notifications
+//	cluster/internal/notify.TestRefused
+//	cluster/internal/notify.TestPass
+//	cluster/internal/notify.TestRelease
+//	cluster/internal/notify.TestLostConnection
+//	cluster/internal/integration.TestNotifications
 //	cluster.TestStartServing/reports_a_lease_that_is_not_held
 //
 // I6, foreign writes. Another program may write to the tables. A cached user is neither
@@ -127,6 +130,7 @@
 //	cluster/internal/coordinate.TestPost
 //	cluster/internal/consume.TestPool/idle_channels_are_limited
 //	actor.TestMailbox
+//	cluster/internal/notify.TestSend
 //	cluster/membership.TestSendQueue
 //
 // I8, bulkheads. What one message, user, queue, subscriber, partition or broker node does
@@ -176,11 +180,11 @@
 //   - Reads from the shared queue are carried out by any instance from the database. Why
 //     not forward them: a forward costs more than the read. Cost: they do not use the
 //     owner's cache.
-//   - A session has two connections. Forwarded requests and notifications go over the
-//     publishing one: the broker stops reading from a connection while a queue takes in
-//     too little of what comes over it. Replies go over the consuming one, since
-//     a member that the broker has dropped must not reply (I4). Cost: twice as many
-//     connections.
+//   - A session has three connections. The broker stops reading from a connection while
+//     a queue takes in too little of what comes over it. So forwarded requests have one,
+//     and notifications, which go to queues of others, have one. Replies go over the
+//     consuming one, since a member that the broker has dropped must not reply (I4). Cost:
+//     three times as many connections.
 //   - A forwarded request carries the time at which it was first received, by the clock of
 //     the instance. So a copy is known as the same request however long it waits. Why not
 //     ask the database for the time: an instance that only forwards has no other reason to
@@ -196,9 +200,18 @@
 //   - Nothing is kept from one session to the next. Why not resume: what the broker
 //     delivers again is the truth, and half of a state is the source of most errors. Cost:
 //     after each lost connection all partitions are claimed again.
-//   - Notifications are sent by the process that commits, and from the outbox only after
-//     failures. Why not always from the outbox: polling adds latency and load. Cost: two
-//     paths, which have to keep the order together.
+//   - Notifications are sent by the process that commits, and from the outbox only if
+//     something was left there. Why not always from the outbox: polling adds latency and
+//     load. Cost: two paths, which have to keep the order together: a partition uses one
+//     of them at a time.
+//   - Nobody waits for a subscriber: what the broker refuses or does not confirm is left to
+//     the outbox, and one notification for each routing key finds out when it is taken
+//     again. Why not drop it: I5. Why not send it again and again: each attempt reaches the
+//     other subscribers too. Cost: while one queue does not take the notifications with
+//     a routing key, no subscriber gets them, and the outbox grows.
+//   - A hand-over does not wait until notifications are confirmed, and a take-over does not
+//     wait until those in the outbox are sent. Cost: the next owner repeats what was
+//     accepted and not yet confirmed.
 //   - The broker's max_message_size is measured, since the broker tells it only by closing a
 //     channel: a message of the size in question, rounded up to a power of two, goes to no
 //     queue first. So no reply has to be sent on a channel of its own, and a write whose
@@ -243,7 +256,8 @@
 //   - forward: to send a request on to its partition's queue.
 //   - group commit: one transaction with the writes of several users.
 //   - hand over: to finish a partition's requests and end its lease for the next owner.
-//   - held back: said of notifications that stay in the outbox because one was refused.
+//   - held back: said of notifications that stay in the outbox because an earlier one of
+//     the user was refused.
 //   - incarnation: one session of one run of an instance.
 //   - instance: a running process of the service.
 //   - lease: the right to write to the users of one partition ([partition.Lease]).

@@ -288,7 +288,7 @@ type fakeStore struct {
 	find     func(*actor.Lookup) (*actor.User, error)
 	list     func(*actor.Page) ([]actor.User, int64, error)
 	commit   func(partition.Lease, []*actor.Write) ([]actor.Outcome, error)
-	takeOver func([]partition.Lease) ([]partition.Lease, []actor.PendingNotification, error)
+	takeOver func([]partition.Lease) ([]partition.Lease, []int, error)
 	ping     func() error
 
 	mu        sync.Mutex // guards the following fields
@@ -296,7 +296,7 @@ type fakeStore struct {
 	nextID    int64      // what NewUserID returns, unless decided is set
 	decided   *actor.Outcome
 	returned  []int64
-	confirmed []int64 // notifications
+	confirmed []actor.NotificationKey
 	aborted   bool
 }
 
@@ -363,25 +363,29 @@ func (s *fakeStore) HandOver(context.Context, []ownership.HandOver) ([]ownership
 
 func (s *fakeStore) Survey(context.Context) ([]ownership.Row, error) { return nil, nil }
 
-func (s *fakeStore) TakeOver(_ context.Context, _ ownership.Member, leases []partition.Lease, _ int) ([]partition.Lease, []actor.PendingNotification, error) {
+func (s *fakeStore) TakeOver(_ context.Context, _ ownership.Member, leases []partition.Lease) ([]partition.Lease, []int, error) {
 	if s.takeOver != nil {
 		return s.takeOver(leases)
 	}
 	return leases, nil, nil
 }
 
-func (s *fakeStore) PendingNotifications(context.Context, []int, int64, time.Duration, int) ([]actor.PendingNotification, error) {
+func (s *fakeStore) ReadNotifications(context.Context, int, int64, int) ([]actor.PendingNotification, bool, error) {
+	return nil, false, nil
+}
+
+func (s *fakeStore) SurveyNotifications(context.Context, []int, int) ([]actor.StoredNotification, error) {
 	return nil, nil
 }
 
-func (s *fakeStore) ConfirmNotifications(ids ...int64) {
+func (s *fakeStore) ConfirmNotifications(keys ...actor.NotificationKey) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.confirmed = append(s.confirmed, ids...)
+	s.confirmed = append(s.confirmed, keys...)
 }
 
-func (s *fakeStore) SetNotificationSink(func(actor.PendingNotification)) {}
-func (s *fakeStore) SetNotificationCheck(func(int) bool)                 {}
+func (s *fakeStore) SetNotificationSink(actor.NotificationSink) {}
+func (s *fakeStore) SetNotificationCheck(func(int) bool)        {}
 
 func (s *fakeStore) TryRebind(context.Context, time.Duration, func(context.Context) error) (bool, error) {
 	return false, nil
@@ -405,33 +409,40 @@ func (s *fakeStore) Abort() {
 
 var errDown = errors.New("down")
 
-// A fakeConfirmation is decided by sending a value, or by closing it with the channel.
-type fakeConfirmation chan bool
-
-func (c fakeConfirmation) WaitContext(ctx context.Context) (bool, error) {
-	select {
-	case accepted := <-c:
-		return accepted, nil
-	case <-ctx.Done():
-		return false, ctx.Err()
-	}
-}
-
-// A fakeNotifyChannel accepts what is published when the test says so.
-type fakeNotifyChannel struct {
+// A fakeNotifyPublisher accepts what is published when the test says so.
+type fakeNotifyPublisher struct {
 	mu        sync.Mutex // guards the following field
-	confirmed []fakeConfirmation
+	published []*publish.Message
 }
 
-func (c *fakeNotifyChannel) Publish(string, string, amqp.Publishing) (notify.Confirmation, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	confirmation := make(fakeConfirmation, 1)
-	c.confirmed = append(c.confirmed, confirmation)
-	return confirmation, nil
+func (p *fakeNotifyPublisher) connect(context.Context) (*notify.Connection, error) {
+	return &notify.Connection{
+		Publisher: p,
+		NewProber: func() notify.Publisher { return p },
+		Blocked:   func() bool { return false },
+		Close:     func() {},
+	}, nil
 }
 
-func (c *fakeNotifyChannel) IsClosed() bool { return false }
+func (p *fakeNotifyPublisher) Publish(m *publish.Message) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.published = append(p.published, m)
+}
+
+// accept accepts the n-th notification, from 0 on.
+func (p *fakeNotifyPublisher) accept(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	go p.published[n].Settled(nil)
+}
+
+func (p *fakeNotifyPublisher) ResetDeadlines() {}
+
+func (p *fakeNotifyPublisher) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
 
 // A fakeCoordinator records what a session tells it.
 type fakeCoordinator struct {

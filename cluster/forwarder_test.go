@@ -234,14 +234,14 @@ func TestForwarder(t *testing.T) {
 
 	bubble(t, "no_partition_is_overdue_while_the_broker_blocks", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.startWatch()
-		s.session.blocked.publishing.Store(true)
+		s.session.blocked.forwarding.Store(true)
 		r, c := s.take(RequestQueue, patch(1, user))
 		r.forward(2, 0)
 		time.Sleep(time.Minute)
 		if len(c.sent()) > 0 {
 			t.Error("an error reply was sent")
 		}
-		s.session.blocked.publishing.Store(false)
+		s.session.blocked.forwarding.Store(false)
 		s.session.heartbeat.last.Store(time.Now().Add(time.Hour).UnixNano())
 		time.Sleep(confirmTimeout + 2*time.Second)
 		if len(c.sent()) != 1 {

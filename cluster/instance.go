@@ -60,9 +60,9 @@ type Store interface {
 type NotificationStore interface {
 	notify.Outbox
 
-	// SetNotificationSink has each notification passed to sink after its commit, in the
-	// order of each user's changes. If sink is nil, notifications stay in the outbox.
-	SetNotificationSink(sink func(actor.PendingNotification))
+	// SetNotificationSink has each notification passed to sink after its commit. If sink
+	// is nil, notifications stay in the outbox.
+	SetNotificationSink(sink actor.NotificationSink)
 
 	// SetNotificationCheck has each write refused whose notification does not fit into
 	// a message. fits may block shortly. If it is nil, there is no limit.

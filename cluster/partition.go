@@ -52,12 +52,6 @@ func (all partitionSlots) accepting(partition int) *servedPartition {
 	return all[partition].accepting.Load()
 }
 
-// ownsNotifications reports whether this session sends the notifications of a partition.
-func (all partitionSlots) ownsNotifications(partition int) bool {
-	p := all[partition].serving.Load()
-	return p != nil && p.ctx.Err() == nil && !p.handingOver.Load()
-}
-
 // measure updates the rates of requests from the queues of the partitions that are
 // served. since is the time since measure was called last.
 func (all partitionSlots) measure(since time.Duration) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/metrics"
+	"github.com/glotpod/ident/cluster/internal/notify"
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
 )
@@ -51,8 +52,8 @@ func (i *Instance) problems(s *session) (problems []string) {
 	if i.cache != nil && i.served.Load() && !i.cache.Trusted() {
 		problems = append(problems, "users are read from the database each time, since another program writes to it or may do so unnoticed")
 	}
-	if _, heldBack := s.notifier.Backlog(); heldBack > 0 {
-		problems = append(problems, fmt.Sprintf("notifications of %d users are held back: a subscriber's queue takes no more, or no key decrypts one of them", heldBack))
+	if b := s.notifier.Backlog(); b.HeldBack > 0 {
+		problems = append(problems, fmt.Sprintf("notifications of %d users are held back: a subscriber's queue takes no more or confirms nothing, or no key decrypts one of them", b.HeldBack))
 	}
 	return problems
 }
@@ -78,7 +79,8 @@ var (
 	cachedBytesDesc = describe("warm_bytes", "Bytes that the cached users take; actor.warm_bytes is the limit.")
 	cachedReadsDesc = describe("warm_reads_total", "Reads replied to from memory.")
 	trustedDesc     = describe("read_cache_trusted", "1 while users are cached in memory; 0 while another program writes to the tables, or may do so unnoticed.")
-	heldBackDesc    = describe("notifications_held_back_users", "Users whose notifications are held back because a subscriber's queue takes no more, or because no key decrypts one of them.")
+	heldBackDesc    = describe("notifications_held_back_users", "Users whose notifications are held back because a subscriber's queue takes no more or confirms nothing, or because no key decrypts one of them.")
+	behindDesc      = describe("notifications_partitions_behind", "Partitions of this instance whose notifications are sent from the outbox, after those that are left there.")
 	pendingDesc     = describe("notifications_pending", "Notifications sent that the broker has not confirmed yet.")
 )
 
@@ -89,7 +91,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 var descriptions = []*prometheus.Desc{
 	readyDesc, stateDesc, connectedDesc, blockedDesc, sharedDesc, reachableDesc, membersDesc, partitionsDesc, ownedDesc, assignedDesc,
 	unsettledDesc, epochDesc, actorsDesc, waitingDesc, longestDesc, cachedUsersDesc, cachedBytesDesc, cachedReadsDesc, trustedDesc,
-	heldBackDesc, pendingDesc,
+	heldBackDesc, pendingDesc, behindDesc,
 }
 
 // Describe implements [prometheus.Collector].
@@ -164,20 +166,21 @@ func (i *Instance) collectMembership(gauge func(*prometheus.Desc, float64, ...st
 
 func (i *Instance) collectSession(s *session, gauge func(*prometheus.Desc, float64, ...string)) {
 	var load actor.Load
-	pending, heldBack := 0, 0
+	var backlog notify.Backlog
 	if s != nil {
 		for _, x := range s.slots {
 			if p := x.serving.Load(); p != nil {
 				load = load.Add(p.users.Load())
 			}
 		}
-		pending, heldBack = s.notifier.Backlog()
+		backlog = s.notifier.Backlog()
 	}
 	gauge(actorsDesc, float64(load.Actors))
 	gauge(waitingDesc, float64(load.Waiting))
 	gauge(longestDesc, float64(load.Longest))
-	gauge(pendingDesc, float64(pending))
-	gauge(heldBackDesc, float64(heldBack))
+	gauge(pendingDesc, float64(backlog.Pending))
+	gauge(heldBackDesc, float64(backlog.HeldBack))
+	gauge(behindDesc, float64(backlog.Behind))
 }
 
 func bit(yes bool) float64 {

@@ -41,6 +41,7 @@ func (s *session) StartServing(lease partition.Lease) {
 		p, err := s.openPartition(ctx, lease)
 		if err != nil {
 			defer cancel()
+			s.notifier.Abandon(lease)
 			if ctx.Err() == nil {
 				s.o.Log.Warn("partition not consumed", zap.Int("partition", lease.Partition), zap.Error(err))
 				s.reportLost(lease)
@@ -143,9 +144,9 @@ func (s *session) reportLost(lease partition.Lease) {
 
 // openPartition consumes the queue of a partition, after it has made sure that this
 // instance holds the lease, and that the notifications that earlier owners have left in
-// the outbox are sent.
+// the outbox are sent before those of this one.
 func (s *session) openPartition(ctx context.Context, lease partition.Lease) (*servedPartition, error) {
-	consumer, err := s.catchUp(ctx, lease)
+	consumer, err := s.takeOver(ctx, lease)
 	if err != nil {
 		return nil, err
 	}
@@ -167,22 +168,22 @@ func (s *session) openPartition(ctx context.Context, lease partition.Lease) (*se
 	}, nil
 }
 
-// catchUp sends the notifications that earlier owners have left, and takes a channel for
-// the consumer at the same time.
-func (s *session) catchUp(ctx context.Context, lease partition.Lease) (*consume.Consumer, error) {
+// takeOver takes over the notifications of a partition, and takes a channel for the
+// consumer at the same time.
+func (s *session) takeOver(ctx context.Context, lease partition.Lease) (*consume.Consumer, error) {
 	var consumer *consume.Consumer
 	var opening errgroup.Group
 	opening.Go(func() (err error) {
 		consumer, err = s.channels.Get(PartitionQueue(lease.Partition))
 		return err
 	})
-	caughtUp := s.notifier.CatchUp(ctx, lease)
+	taken := s.notifier.TakeOver(ctx, lease)
 	if err := opening.Wait(); err != nil {
 		return nil, err
 	}
-	if caughtUp != nil {
+	if taken != nil {
 		s.channels.Put(consumer)
-		return nil, fmt.Errorf("sending the notifications that were left: %w", caughtUp)
+		return nil, fmt.Errorf("taking over the notifications: %w", taken)
 	}
 	return consumer, nil
 }
@@ -238,8 +239,8 @@ func (s *session) HandOver(command ownership.HandOver) {
 }
 
 // finishServing cancels the consumer of a partition, and waits until all of its requests are
-// complete and their notifications confirmed. It returns an error if the partition is
-// abandoned before that.
+// complete. It waits for their notifications too, but not for long. It returns an error if
+// the partition is abandoned before that.
 func (s *session) finishServing(x *partitionSlot, p *servedPartition) error {
 	p.handingOver.Store(true)
 	x.accepting.Store(nil)
@@ -253,7 +254,7 @@ func (s *session) finishServing(x *partitionSlot, p *servedPartition) error {
 	if err := p.users.Drain(p.ctx); err != nil {
 		return err
 	}
-	if err := s.notifier.Flush(p.ctx, p.lease.Partition); err != nil {
+	if err := s.notifier.Release(p.ctx, p.lease); err != nil {
 		return err
 	}
 	s.channels.Put(p.consumer)
@@ -271,6 +272,7 @@ func (s *session) Abandon(partition int) {
 	x.accepting.Store(nil)
 	if p := x.serving.Load(); p != nil {
 		p.users.Drain(canceled) // which returns at once
+		s.notifier.Abandon(p.lease)
 	}
 	x.enqueue(&s.running, func() {
 		p := x.serving.Swap(nil)
@@ -278,6 +280,7 @@ func (s *session) Abandon(partition int) {
 			return
 		}
 		s.metrics.Lost.Inc()
+		s.notifier.Abandon(p.lease)
 		p.consumer.Close()
 		s.running.Go(func() {
 			p.users.Stop()

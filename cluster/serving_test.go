@@ -31,7 +31,7 @@ func TestStartServing(t *testing.T) {
 		if posted := s.posted(); !slices.Equal(posted, []ownership.Event{consuming}) {
 			t.Errorf("the core got %v", posted)
 		}
-		if s.session.slots.accepting(2) == nil || s.session.slots.accepting(1) != nil || !s.session.slots.ownsNotifications(2) {
+		if s.session.slots.accepting(2) == nil || s.session.slots.accepting(1) != nil {
 			t.Error("it does not accept requests for the one partition alone")
 		}
 	})
@@ -45,7 +45,7 @@ func TestStartServing(t *testing.T) {
 		}
 	})
 
-	notHeld := &fakeStore{takeOver: func([]partition.Lease) ([]partition.Lease, []actor.PendingNotification, error) { return nil, nil, nil }}
+	notHeld := &fakeStore{takeOver: func([]partition.Lease) ([]partition.Lease, []int, error) { return nil, nil, nil }}
 	bubble(t, "reports_a_lease_that_is_not_held", notHeld, func(t *testing.T, s *testSession) {
 		s.session.StartServing(lease)
 		synctest.Wait()
@@ -148,9 +148,6 @@ func TestHandOver(t *testing.T) {
 		if s.session.slots.accepting(2) != nil {
 			t.Error("it accepts requests from the router")
 		}
-		if s.session.slots.ownsNotifications(2) {
-			t.Error("it still sends held-back notifications")
-		}
 		if ends := s.leaseEnds(); len(ends) > 0 {
 			t.Fatal("the lease ends while a request is in flight")
 		}
@@ -181,7 +178,7 @@ func TestHandOver(t *testing.T) {
 		if ends := s.leaseEnds(); len(ends) > 0 {
 			t.Error("the lease ends while a notification is pending")
 		}
-		s.notifications.confirmed[0] <- true
+		s.notifications.accept(0)
 		synctest.Wait()
 		if ends := s.leaseEnds(); len(ends) != 1 {
 			t.Error("the lease does not end")

@@ -23,18 +23,22 @@ import (
 	"github.com/glotpod/ident/cluster/throttle"
 )
 
-// A session is the work of an instance over two broker connections. The consuming one
-// carries what the partitions' owner and the members must never wait for: deliveries,
-// acknowledgements, replies and heartbeats. The publishing one carries forwarded requests
-// and notifications: the broker stops reading from a connection while a queue takes in
-// too little of what was published over it. The loss of either ends the session.
+// A session is the work of an instance over three broker connections. The broker stops
+// reading from a connection while a queue takes in too little of what comes over it, so
+// nothing that must not wait for that queue may share the connection:
+//
+//   - The consuming one carries deliveries, acknowledgements, replies and heartbeats.
+//   - The forwarding one carries requests that are forwarded to partition queues.
+//   - That of the notifier carries what goes to the queues of subscribers.
+//
+// The loss of one of the first two ends the session. The notifier connects again.
 type session struct {
 	o           Options
 	self        ownership.Member
 	coordinator coordinator
 	cache       *actor.Cache     // nil: none
 	conn        *amqp.Connection // the consuming one
-	publishing  *amqp.Connection
+	forwarding  *amqp.Connection
 
 	shared    *consume.Keeper // of the shared queue
 	replies   *broker.ReplyChecker
@@ -64,9 +68,11 @@ type session struct {
 }
 
 // blockedConnections says which connections of a session the broker blocks.
-type blockedConnections struct{ consuming, publishing atomic.Bool }
+type blockedConnections struct{ consuming, forwarding, notifications atomic.Bool }
 
-func (b *blockedConnections) any() bool { return b.consuming.Load() || b.publishing.Load() }
+func (b *blockedConnections) any() bool {
+	return b.consuming.Load() || b.forwarding.Load() || b.notifications.Load()
+}
 
 // A coordinator is what a session uses of a [coordinate.Coordinator].
 type coordinator interface {
@@ -107,7 +113,7 @@ func (s *session) run(ctx context.Context, onServing func()) error {
 	s.running.Go(func() { s.repairer.Run(s.ctx) })
 	s.heartbeat.note()
 	s.running.Go(s.watch)
-	s.o.Store.SetNotificationSink(s.notifier.Send)
+	s.o.Store.SetNotificationSink(s.notifier)
 	s.o.Store.SetNotificationCheck(s.sizes.AcceptsNotification)
 	s.running.Go(s.sizes.Start)
 	s.coordinator.Attach(s, s.self.Incarnation.Session)
@@ -224,7 +230,7 @@ func (s *session) drain() {
 	}
 	s.fail(errSessionClosed)
 	s.o.Store.Abort()
-	closeAll(time.Now().Add(closeTimeout), s.conn, s.publishing) // which ends the consumers
+	closeAll(time.Now().Add(closeTimeout), s.conn, s.forwarding) // which ends the consumers
 	<-finished
 }
 
@@ -239,7 +245,6 @@ func (s *session) finish() {
 	case <-s.ctx.Done():
 		return
 	}
-	s.notifier.Finish(s.ctx)
 	s.members.Flush(s.ctx)
 }
 
@@ -261,7 +266,7 @@ func (s *session) drainShared() {
 // again: close does not wait for their replies.
 func (s *session) close() {
 	s.fail(errSessionClosed)
-	closeAll(time.Now().Add(closeTimeout), s.conn, s.publishing)
+	closeAll(time.Now().Add(closeTimeout), s.conn, s.forwarding)
 	s.coordinator.Detach(s) // which abandons the partitions
 	s.o.Store.SetNotificationSink(nil)
 	s.o.Store.SetNotificationCheck(nil)

@@ -54,14 +54,14 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 	o := i.o
 	dialing, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	conn, publishing, err := dialBoth(dialing, o.Broker)
+	conn, forwarding, err := dialBoth(dialing, o.Broker)
 	if err != nil {
 		return nil, err
 	}
-	s := newSession(i, conn, publishing, number)
+	s := newSession(i, conn, forwarding, number)
 	// If the broker blocks a connection, publishing ignores ctx; closing the connection
 	// unblocks it.
-	defer context.AfterFunc(ctx, func() { closeAll(time.Now(), conn, publishing) })()
+	defer context.AfterFunc(ctx, func() { closeAll(time.Now(), conn, forwarding) })()
 	defer func() {
 		if err != nil {
 			s.fail(err)
@@ -69,15 +69,17 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 		}
 	}()
 	s.failWhenLost(conn.NotifyClose(make(chan *amqp.Error, 1)))
-	s.failWhenLost(publishing.NotifyClose(make(chan *amqp.Error, 1)))
-	s.watchBlocked()
+	s.failWhenLost(forwarding.NotifyClose(make(chan *amqp.Error, 1)))
+	s.watchBlocked(conn, "consuming", func(blocked bool) {
+		s.blocked.consuming.Store(blocked)
+		s.coordinator.SetBlocked(s, blocked)
+	})
+	s.watchBlocked(forwarding, "forwarding", s.blocked.forwarding.Store)
 	if err := s.declare(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.openNotifier(); err != nil {
-		return nil, err
-	}
-	s.forwarder = newForwarder(publish.Over(publishing), s.runForwards, o.Partitions, seal.Sealer(o.Secret))
+	s.notifier = newNotifier(s)
+	s.forwarder = newForwarder(publish.Over(forwarding), s.runForwards, o.Partitions, seal.Sealer(o.Secret))
 	s.channels = consume.NewPool(consume.Over(conn), max(1, o.Prefetch/partitionPrefetchShare), o.Partitions, &s.running)
 	if err := s.join(ctx, i); err != nil {
 		return nil, err
@@ -85,23 +87,23 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 	return s, nil
 }
 
-// dialBoth opens the two connections of a session at the same time.
-func dialBoth(ctx context.Context, o broker.Options) (consuming, publishing *amqp.Connection, err error) {
-	forPublishing := o
-	forPublishing.ConnectionName += " (publishing)"
+// dialBoth opens the connections without which there is no session, at the same time.
+func dialBoth(ctx context.Context, o broker.Options) (consuming, forwarding *amqp.Connection, err error) {
+	forForwarding := o
+	forForwarding.ConnectionName += " (forwarding)"
 	var dialing errgroup.Group
 	dialing.Go(func() (err error) {
 		consuming, err = broker.Dial(ctx, o)
 		return err
 	})
 	dialing.Go(func() (err error) {
-		publishing, err = broker.Dial(ctx, forPublishing)
+		forwarding, err = broker.Dial(ctx, forForwarding)
 		return err
 	})
 	if err = dialing.Wait(); err == nil {
-		return consuming, publishing, nil
+		return consuming, forwarding, nil
 	}
-	closeAll(time.Now().Add(closeTimeout), consuming, publishing)
+	closeAll(time.Now().Add(closeTimeout), consuming, forwarding)
 	return nil, nil, err
 }
 
@@ -117,7 +119,7 @@ func closeAll(deadline time.Time, all ...*amqp.Connection) {
 	closing.Wait()
 }
 
-func newSession(i *Instance, conn, publishing *amqp.Connection, number int64) *session {
+func newSession(i *Instance, conn, forwarding *amqp.Connection, number int64) *session {
 	o := i.o
 	s := &session{
 		o:           o,
@@ -125,7 +127,7 @@ func newSession(i *Instance, conn, publishing *amqp.Connection, number int64) *s
 		coordinator: i.coordinator,
 		cache:       i.cache,
 		conn:        conn,
-		publishing:  publishing,
+		forwarding:  forwarding,
 		replies:     broker.NewReplyChecker(conn, o.Broker),
 		slots:       make(partitionSlots, o.Partitions),
 		bodies:      consume.NewBudget(o.InFlight),
@@ -144,23 +146,16 @@ func newSession(i *Instance, conn, publishing *amqp.Connection, number int64) *s
 	return s
 }
 
-// watchBlocked notes when the broker blocks and unblocks the connections.
-func (s *session) watchBlocked() {
-	watch := func(conn *amqp.Connection, name string, note func(blocked bool)) {
-		blocked := conn.NotifyBlocked(make(chan amqp.Blocking, 1)) // closed with the connection
-		s.running.Go(func() {
-			for b := range blocked {
-				s.o.Log.Warn("RabbitMQ blocks or unblocks publishing",
-					zap.String("connection", name), zap.Bool("blocked", b.Active), zap.String("why", b.Reason))
-				note(b.Active)
-			}
-		})
-	}
-	watch(s.conn, "consuming", func(blocked bool) {
-		s.blocked.consuming.Store(blocked)
-		s.coordinator.SetBlocked(s, blocked)
+// watchBlocked notes when the broker blocks and unblocks a connection.
+func (s *session) watchBlocked(conn *amqp.Connection, name string, note func(blocked bool)) {
+	blocked := conn.NotifyBlocked(make(chan amqp.Blocking, 1)) // closed with the connection
+	s.running.Go(func() {
+		for b := range blocked {
+			s.o.Log.Warn("RabbitMQ blocks or unblocks publishing",
+				zap.String("connection", name), zap.Bool("blocked", b.Active), zap.String("why", b.Reason))
+			note(b.Active)
+		}
 	})
-	watch(s.publishing, "publishing", s.blocked.publishing.Store)
 }
 
 // declare declares the exchanges and queues, and makes what repairs them.
@@ -169,7 +164,7 @@ func (s *session) declare(ctx context.Context) error {
 		return err
 	}
 	open, openApart := topology.Over(s.conn, s.o.Broker)
-	openPublishing, _ := topology.Over(s.publishing, s.o.Broker)
+	openPublishing, _ := topology.Over(s.forwarding, s.o.Broker)
 	t := topology.New(topology.Options{
 		Open: open, OpenPublishing: openPublishing, OpenApart: openApart, Partitions: s.o.Partitions, QueueType: s.o.QueueType, Log: s.o.Log,
 	})
@@ -192,29 +187,40 @@ func (s *session) onRebound() {
 	s.o.Log.Warn("partition queues rebound: requests had reached the wrong queues", zap.Int64("misrouted", metrics.Count(s.metrics.Misrouted)))
 }
 
-// openNotifier opens the channel for notifications.
-func (s *session) openNotifier() error {
-	channel, err := s.publishing.Channel()
-	if err != nil {
-		return fmt.Errorf("opening a channel: %w", err)
-	}
-	confirming, err := notify.Over(channel)
-	if err != nil {
-		return err
-	}
-	s.notifier = notify.New(confirming, notify.Options{
+// newNotifier returns the session's notifier. It opens its own connection when it runs.
+func newNotifier(s *session) *notify.Notifier {
+	return notify.New(notify.Options{
 		Self:       s.self,
 		Outbox:     s.o.Store,
 		Partitions: s.o.Partitions,
-		Owns:       s.slots.ownsNotifications,
+		Connect:    s.connectNotifier,
 		Metrics: notify.Metrics{
-			Sent: s.metrics.Notified, Refused: s.metrics.Refused, Lag: s.metrics.NotifyLag, Overdue: s.metrics.Overdue,
+			Sent: s.metrics.Notified, Refused: s.metrics.Refused, Lag: s.metrics.NotifyLag,
+			Overdue: s.metrics.Overdue, Oldest: s.metrics.Oldest,
 		},
 		Tracer: s.o.Tracer,
 		Log:    s.o.Log,
 	})
-	s.failWhenLost(channel.NotifyClose(make(chan *amqp.Error, 1)))
-	return nil
+}
+
+// connectNotifier opens a connection for notifications.
+func (s *session) connectNotifier(ctx context.Context) (*notify.Connection, error) {
+	o := s.o.Broker
+	o.ConnectionName += " (notifications)"
+	dialing, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	conn, err := broker.Dial(dialing, o)
+	if err != nil {
+		return nil, err
+	}
+	s.blocked.notifications.Store(false)
+	s.watchBlocked(conn, "notifications", s.blocked.notifications.Store)
+	return &notify.Connection{
+		Publisher: publish.New(publish.Options{Open: publish.Over(conn), Timeout: confirmTimeout}),
+		NewProber: func() notify.Publisher { return publish.New(publish.Options{Open: publish.Over(conn)}) },
+		Blocked:   s.blocked.notifications.Load,
+		Close:     func() { closeAll(time.Now().Add(closeTimeout), conn) },
+	}, nil
 }
 
 // runForwards runs a publisher of forwarded requests.

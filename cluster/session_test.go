@@ -33,7 +33,7 @@ type testSession struct {
 	store         *fakeStore
 	forwarding    fakeForwarding
 	limiting      fakeForwarding // measures the size of messages
-	notifications *fakeNotifyChannel
+	notifications *fakeNotifyPublisher
 	coordination  *fakeCoordinator
 	shared        *fakeChannel
 	ended         sync.WaitGroup
@@ -55,7 +55,7 @@ func newTestSession(t *testing.T, store *fakeStore) *testSession {
 		Store: store, Name: "one", Start: 1, Partitions: testPartitions, QueueType: topology.Quorum, Secret: [][]byte{{1}},
 		Broker: broker.Options{Heartbeat: time.Second}, Prefetch: 64, Mailbox: 1, Limits: testLimits, InFlight: 1 << 20, Log: log,
 	})
-	s := &testSession{t: t, store: store, notifications: new(fakeNotifyChannel)}
+	s := &testSession{t: t, store: store, notifications: new(fakeNotifyPublisher)}
 	s.coordination = &fakeCoordinator{batchqueue.New[ownership.Event](), batchqueue.New[leaseEnd]()}
 	s.session = newSession(i, new(amqp.Connection), new(amqp.Connection), 1)
 	s.session.coordinator = s.coordination
@@ -63,11 +63,10 @@ func newTestSession(t *testing.T, store *fakeStore) *testSession {
 	s.session.sizes = sizes.NewChecker(s.session.ctx, s.limiting.open, s.session.metrics.TooLarge, log)
 	s.session.sizes.Start()
 	s.session.forwarder = newForwarder(s.forwarding.open, s.session.runForwards, testPartitions, seal.Sealer(i.o.Secret))
-	s.session.notifier = notify.New(s.notifications, notify.Options{
-		Outbox: store, Partitions: testPartitions, Owns: s.session.slots.ownsNotifications, Log: log,
-		Metrics: notify.Metrics{
-			Sent: s.session.metrics.Notified, Refused: s.session.metrics.Refused, Lag: s.session.metrics.NotifyLag, Overdue: s.session.metrics.Overdue,
-		},
+	m := s.session.metrics
+	s.session.notifier = notify.New(notify.Options{
+		Outbox: store, Partitions: testPartitions, Connect: s.notifications.connect, Log: log,
+		Metrics: notify.Metrics{Sent: m.Notified, Refused: m.Refused, Lag: m.NotifyLag, Overdue: m.Overdue, Oldest: m.Oldest},
 	})
 	s.session.channels = consume.NewPool(s.open, 8, 0, &s.session.running)
 	s.ended.Go(func() { s.session.notifier.Run(s.session.ctx) })

@@ -161,9 +161,9 @@ func (s *session) watch() {
 // members do not receive them either, and are about to claim its partitions. It has
 // requests that were forwarded to overdue partitions completed. While the broker
 // blocks the consuming connection, no member receives heartbeats; while it blocks the
-// publishing one, nothing is confirmed.
+// forwarding one, nothing is confirmed.
 func (s *session) checkHealth() {
-	if s.blocked.publishing.Load() {
+	if s.blocked.forwarding.Load() {
 		s.forwarder.resetDeadlines()
 	}
 	if s.blocked.consuming.Load() {

@@ -47,8 +47,8 @@ func (e *ParametersError) Error() string {
 	return "the cluster in this database " + strings.Join(found, "; it ")
 }
 
-// EnsureParameters stores the parameters of the cluster if the database has none yet, and
-// fills the epoch table. If the database has other parameters, the error is a
+// EnsureParameters stores the parameters of the cluster if the database has none yet, fills
+// the epoch table, and gives a partition to notifications that have none. If the database has other parameters, the error is a
 // *ParametersError.
 func (s *Store) EnsureParameters(ctx context.Context, ours ownership.Parameters) error {
 	var theirs ownership.Parameters
@@ -71,6 +71,12 @@ func (s *Store) EnsureParameters(ctx context.Context, ours ownership.Parameters)
 	}
 	if theirs != ours {
 		return &ParametersError{Theirs: theirs, Ours: ours}
+	}
+	err = s.pool.Retry(ctx, func(ctx context.Context) error {
+		return s.outbox.AssignPartitions(ctx, func(user int64) int { return partition.Of(user, ours.Partitions) })
+	})
+	if err != nil {
+		return postgres.LogError(ctx, s.log, "assigning notifications to partitions", err)
 	}
 	return nil
 }
@@ -113,10 +119,9 @@ func (s *Store) TryRebind(ctx context.Context, minAge time.Duration, rebind func
 	return true, nil
 }
 
-// SetNotificationSink sets the function that receives each notification after its commit,
-// in the order of each user's changes. The sink may block; commits then wait. Without a
-// sink (nil) notifications stay in the database, where PendingNotifications finds them.
-func (s *Store) SetNotificationSink(sink func(actor.PendingNotification)) { s.outbox.SetSink(sink) }
+// SetNotificationSink sets what receives each notification after its commit. Without a
+// sink (nil) notifications stay in the database, where ReadNotifications finds them.
+func (s *Store) SetNotificationSink(sink actor.NotificationSink) { s.outbox.SetSink(sink) }
 
 // SetNotificationCheck sets the function that reports whether a notification of so many
 // bytes can be sent. A write whose notification cannot is refused. Without the function
@@ -126,19 +131,24 @@ func (s *Store) SetNotificationCheck(fits func(bytes int) bool) {
 	s.committer.SetNotificationCheck(fits)
 }
 
-// ConfirmNotifications says that the broker has taken the notifications with these ids.
-// They are deleted soon.
-func (s *Store) ConfirmNotifications(ids ...int64) { s.outbox.Confirm(ids...) }
+// ConfirmNotifications says that the broker has taken these notifications. They are
+// deleted soon.
+func (s *Store) ConfirmNotifications(keys ...actor.NotificationKey) { s.outbox.Confirm(keys...) }
 
-// PendingNotifications returns stored notifications by id, from afterID on, that were
-// committed at least age ago: at most limit, fewer if they are large. They are of the given
-// partitions (nil: of all) or of none. A notification that no key decrypts has no body.
+// ReadNotifications returns the first stored notifications of a partition with ids above
+// afterID, by id: at most limit, fewer if they are large. more says whether there may be
+// others. A notification that no key decrypts has no body.
 //
-// If the caller holds the partitions and has committed nothing to them yet, repeated calls
-// with age 0 return everything that is not confirmed: no earlier holder can add to it any
-// more.
-func (s *Store) PendingNotifications(ctx context.Context, partitions []int, afterID int64, age time.Duration, limit int) ([]actor.PendingNotification, error) {
-	return s.outbox.Pending(ctx, partitions, afterID, age, limit)
+// If the caller holds the partition and has committed nothing to it yet, repeated calls
+// return everything that is not confirmed: no earlier holder can add to it any more.
+func (s *Store) ReadNotifications(ctx context.Context, partition int, afterID int64, limit int) (page []actor.PendingNotification, more bool, err error) {
+	return s.outbox.Page(ctx, partition, afterID, limit)
+}
+
+// SurveyNotifications returns the first stored notifications of each of the partitions, up
+// to limit of each.
+func (s *Store) SurveyNotifications(ctx context.Context, partitions []int, limit int) ([]actor.StoredNotification, error) {
+	return s.outbox.Survey(ctx, partitions, limit)
 }
 
 // Survey returns the epoch table by partition. A partition that was never held is released,
@@ -156,10 +166,10 @@ func (s *Store) Claim(ctx context.Context, claims []ownership.Claim) ([]ownershi
 	return s.leases.Claim(ctx, claims)
 }
 
-// TakeOver returns which of the leases by holds, and the first page of the pending
-// notifications of all their partitions, in one round trip.
-func (s *Store) TakeOver(ctx context.Context, by ownership.Member, wanted []partition.Lease, limit int) (held []partition.Lease, pending []actor.PendingNotification, err error) {
-	return s.leases.TakeOver(ctx, by, wanted, limit)
+// TakeOver returns which of the leases by holds, and those of their partitions that have
+// stored notifications, in one round trip.
+func (s *Store) TakeOver(ctx context.Context, by ownership.Member, wanted []partition.Lease) (held []partition.Lease, backlog []int, err error) {
+	return s.leases.TakeOver(ctx, by, wanted)
 }
 
 // Release marks the partitions of these leases as free, unless the lease is lost. It also

@@ -290,13 +290,14 @@ func testFenceAtRandom(t *testing.T) {
 func testFenceAfterFailure(t *testing.T) {
 	h := storetest.Start(t)
 	created := h.Write("create", "m1", storetest.UserArgs(1))
+	confirmed := h.StoredNotifications()[0].Key()
 	// The removal of the confirmed notification fails, since its row is locked.
 	foreign := h.Connect(t)
 	locked := storetest.Begin(t, foreign)
 	if _, err := locked.Exec(t.Context(), "SELECT FROM ident_outbox FOR UPDATE"); err != nil {
 		t.Fatal(err)
 	}
-	h.ConfirmNotifications(h.Value("SELECT id FROM ident_outbox").(int64))
+	h.ConfirmNotifications(confirmed)
 	lost := h.Lease
 	lost.Epoch += 5
 	renamed := make(chan error, 1)

@@ -43,14 +43,15 @@ func testPrepareConnectionsTakeOverPlansNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	lease := partition.Lease{Partition: 0, Epoch: events[0].(ownership.Claimed).Epoch, Holder: storetest.Member("next")}
-	held, left, err := s.TakeOver(t.Context(), storetest.Member("next"), []partition.Lease{lease}, 10)
-	if err != nil || len(held) != 1 || len(left) != 1 {
-		t.Fatalf("held: %v, left: %v, %v", held, left, err)
+	held, backlog, err := s.TakeOver(t.Context(), storetest.Member("next"), []partition.Lease{lease})
+	if err != nil || len(held) != 1 || len(backlog) != 1 {
+		t.Fatalf("held: %v, left: %v, %v", held, backlog, err)
 	}
-	if more, err := s.PendingNotifications(t.Context(), []int{0}, left[0].ID, 0, 10); err != nil || len(more) > 0 {
-		t.Fatalf("left: %v, %v", more, err)
+	left := storetest.StoredNotifications(t, s, 0)
+	if len(left) != 1 {
+		t.Fatalf("left: %v", left)
 	}
-	s.ConfirmNotifications(left[0].ID)
+	s.ConfirmNotifications(left[0].Key())
 	for _, message := range []string{"read", "cached"} {
 		found, err := s.Find(t.Context(), &actor.Lookup{UserID: &id})
 		if err != nil || found == nil {

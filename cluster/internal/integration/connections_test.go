@@ -18,7 +18,7 @@ import (
 	"github.com/glotpod/ident/cluster/client"
 )
 
-// TestConnections stops the flow over the connection by which an instance publishes.
+// TestConnections stops the flow over the connections by which an instance publishes.
 func TestConnections(t *testing.T) {
 	t.Run("a_silent_queue_delays_no_reply", testSilentQueue)
 	t.Run("a_stalled_connection_delays_no_reply", testStalledConnection)
@@ -81,7 +81,7 @@ func (s *setup) patchAll(caller *client.Client, n int, name string) {
 }
 
 // A stallingProxy is between instances and the broker. While it is stalled, it reads
-// nothing that instances send by their publishing connections.
+// nothing that instances send by their connections for notifications and forwards.
 type stallingProxy struct {
 	listener net.Listener
 	target   string
@@ -147,7 +147,7 @@ func (p *stallingProxy) send(far io.Writer, near io.Reader) {
 		if len(begin) < 2048 {
 			begin = append(begin, buffer[:n]...)
 		}
-		if p.stalled.Load() && bytes.Contains(begin, []byte("(publishing)")) {
+		if p.stalled.Load() && (bytes.Contains(begin, []byte("(forwarding)")) || bytes.Contains(begin, []byte("(notifications)"))) {
 			<-p.ended
 			return
 		}

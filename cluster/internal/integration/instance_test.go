@@ -189,13 +189,13 @@ type storeThatForgets struct {
 	once *sync.Once
 }
 
-func (s storeThatForgets) TakeOver(ctx context.Context, by ownership.Member, leases []partition.Lease, limit int) (held []partition.Lease, left []actor.PendingNotification, err error) {
+func (s storeThatForgets) TakeOver(ctx context.Context, by ownership.Member, leases []partition.Lease) (held []partition.Lease, backlog []int, err error) {
 	forgets := false
 	s.once.Do(func() { forgets = true })
 	if forgets {
 		return nil, nil, nil
 	}
-	return s.Store.TakeOver(ctx, by, leases, limit)
+	return s.Store.TakeOver(ctx, by, leases)
 }
 
 func testLostLease(t *testing.T) {

@@ -2,7 +2,10 @@ package integration_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +21,7 @@ func TestNotifications(t *testing.T) {
 	t.Run("overdue_are_sent", testNotificationOverdue)
 	t.Run("large_delay_no_commit", testNotificationsLarge)
 	t.Run("a_refused_backlog_delays_no_partition", testNotificationBacklog)
+	t.Run("a_silent_queue_delays_nobody", testNotificationSilentQueue)
 }
 
 func testNotificationsLeft(t *testing.T) {
@@ -77,8 +81,9 @@ func testNotificationOverdue(t *testing.T) {
 	s := newSetup(t)
 	s.subscribe(nil)
 	s.run()
-	if _, err := s.db.Exec(t.Context(), `INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, committed_at)
-		VALUES (1, gen_random_uuid(), 'notifications.user.delete', '{"user_id":1}', false, now() - interval '1 minute')`); err != nil {
+	if _, err := s.db.Exec(t.Context(), `INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, committed_at, partition)
+		VALUES (1, gen_random_uuid(), 'notifications.user.delete', '{"user_id":1}', false, now() - interval '1 minute', $1)`,
+		partition.Of(1, s.options.Partitions)); err != nil {
 		t.Fatal(err)
 	}
 	if d := s.next(s.consume()); string(d.Body) != `{"user_id":1}` {
@@ -134,14 +139,88 @@ func testNotificationBacklog(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.run()
-	s.getDirect(s.client(), 1)
-	if left := s.stored(); left < rows-1 {
+	trips := s.store.RoundTrips()
+	caller := s.client()
+	s.getDirect(caller, 1)
+	if left := s.stored(); left < rows-100 {
 		t.Fatalf("%d are left", left)
+	}
+	time.Sleep(5 * time.Second)
+	if n := s.store.RoundTrips() - trips; n > 200 {
+		t.Errorf("%d round trips to the database in five seconds", n)
 	}
 	// What was held back is sent once there is room, each user's in order.
 	if _, err := s.channel.QueueDelete("subscriber", false, false, false); err != nil {
 		t.Fatal(err)
 	}
 	s.subscribe(nil)
+	s.until("the outbox is empty", func() bool { return s.stored() == 0 })
+}
+
+// testNotificationSilentQueue has a subscriber with a queue that confirms nothing. Writes
+// are replied to, forwarded ones too, and partitions move meanwhile.
+func testNotificationSilentQueue(t *testing.T) {
+	s := newSetup(t)
+	s.subscribe(amqp.Table{"x-queue-type": "quorum"})
+	s.run()
+	const users, writes = 100, 30
+	for id := range int64(users) {
+		s.commit(id + 1)
+	}
+	s.until("the outbox is empty", func() bool { return s.stored() == 0 })
+	resume := s.vhost.SuspendQueue(t, "subscriber")
+	caller := s.client()
+	patchAll := func(from, to int) { // of each user, one after another
+		t.Helper()
+		var callers sync.WaitGroup
+		for id := range int64(users) {
+			callers.Go(func() {
+				for n := from; n < to; n++ {
+					s.result(caller.Call(t.Context(), "patch", fmt.Sprint(id, "-", n), pack(map[string]any{"user_id": id + 1, "ops": []any{
+						map[string]any{"op": "replace", "path": "/name", "value": fmt.Sprint(n)}}})))
+				}
+			})
+		}
+		callers.Wait()
+	}
+	begun := time.Now()
+	patchAll(1, writes)
+	t.Logf("%d writes took %v", users*writes, time.Since(begun))
+
+	s.options.Name, s.options.Store = "two", openStore(t, s.database)
+	newcomer, _ := s.launch()
+	begun = time.Now()
+	s.until("the newcomer has its partitions", func() bool { return newcomer.Ready() == nil })
+	if took := time.Since(begun); took > 15*time.Second {
+		t.Errorf("the hand-over took %v", took)
+	}
+	t.Logf("the hand-over took %v", time.Since(begun))
+	patchAll(writes, writes+1)
+
+	resume()
+	deliveries := s.consume()
+	last, seen := make(map[int64]int), make(map[string]bool)
+	for len(seen) < users*writes {
+		d := s.next(deliveries)
+		if seen[d.MessageId] {
+			continue
+		}
+		seen[d.MessageId] = true
+		if d.RoutingKey != "notifications.user.patch" {
+			continue
+		}
+		var patch struct {
+			UserID int64 `json:"user_id"`
+			Ops    []struct{ Value string }
+		}
+		if err := json.Unmarshal(d.Body, &patch); err != nil || len(patch.Ops) != 1 {
+			t.Fatalf("%s: %v", d.Body, err)
+		}
+		n, _ := strconv.Atoi(patch.Ops[0].Value)
+		if n <= last[patch.UserID] {
+			t.Fatalf("%s after %d", d.Body, last[patch.UserID])
+		}
+		last[patch.UserID] = n
+	}
 	s.until("the outbox is empty", func() bool { return s.stored() == 0 })
 }

@@ -9,18 +9,35 @@
 //
 //   - Each notification is sent at least once, and those of one user in the order of its
 //     changes. A repetition may follow later notifications of the user.
-//   - That order holds across owners of a partition: [Notifier.CatchUp] sends what earlier
-//     owners have left in the outbox before the partition is served, and [Notifier.Flush]
-//     waits for pending notifications before the partition is handed over.
-//   - If the broker refuses a notification, because a subscriber's queue takes no more,
-//     it and all later ones of the user are held back: they stay in the outbox and are
-//     sent from there, in order, until they are accepted. Other users do not wait. The
-//     same holds for notifications that cannot be decrypted, until an instance has the
-//     key or the notification is deleted.
+//   - Nobody waits for a subscriber. Send never blocks: at most 1024 notifications and
+//     16 MiB are pending, and what comes beyond that is left to the outbox and read from
+//     there later. Taking a partition over reads whether its outbox is empty and sends
+//     nothing; handing it over waits for its pending notifications, for a second at most.
+//     The order holds across owners all the same, because an owner that has left
+//     something in the outbox, or has found something there, sends from the outbox.
+//   - If the broker refuses a notification because a subscriber's queue takes no more, or
+//     does not confirm it in time, it and all later ones of the user are held back: they
+//     stay in the outbox and are sent from there, in order, until they are accepted.
+//     Other users do not wait, unless too many are held back. The same holds for
+//     notifications that cannot be decrypted, until an instance has the key or the
+//     notification is deleted.
+//   - Queues that refuse get one notification at a time, after pauses that grow to half
+//     a minute, and everything again once they have accepted that one.
 //   - If this process did not learn of a commit, its notification is found in the outbox
 //     and sent.
-//   - At most 1024 notifications and 16 MiB are pending; then Send blocks, and commits
-//     wait.
+//
+// # How it works
+//
+// Each partition has a lane. Normally the lane is direct: what is committed is published
+// at once. A lane that has left something in the outbox is behind: it leaves all further
+// notifications there too, and a pass over the lane's rows, page by page, publishes them
+// in order. The lane is direct again when a pass has reached the end.
+//
+// The exchange routes by the routing key, so a queue that refuses or is silent concerns
+// some keys. Each key has a gate, which closes when the broker refuses a notification
+// with the key. While it is closed, notifications with the key are held back without
+// being sent, but for the probes. If the broker accepts a probe, the gate opens step by
+// step, and each lane with something left makes a pass.
 //
 // # What it leaves to others
 //

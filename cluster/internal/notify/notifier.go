@@ -6,31 +6,54 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	amqp "github.com/rabbitmq/amqp091-go"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/batchqueue"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/cluster/wait"
 )
 
 const (
-	// maxPending is how many notifications may be pending. Then commits wait.
+	// maxPending is how many notifications may be pending. Others are left to the outbox.
 	maxPending = 1024
 
 	// maxPendingBytes is the same in bytes of their bodies.
 	maxPendingBytes = 16 << 20
+
+	// releaseTimeout is how long the release of a partition waits for its pending
+	// notifications. The next owner sends those again that are not confirmed then.
+	releaseTimeout = time.Second
 )
 
 // Metrics are what a Notifier counts and measures.
 type Metrics struct {
 	Sent    prometheus.Counter   // notifications that the broker has accepted
-	Refused prometheus.Counter   // notifications that the broker has refused
+	Refused prometheus.Counter   // notifications that the broker has refused or not confirmed
 	Lag     prometheus.Histogram // seconds from a commit to the broker's confirmation
 	Overdue prometheus.Gauge     // notifications in the outbox for longer than they should
+	Oldest  prometheus.Gauge     // seconds since the commit of the oldest notification in the outbox
+}
+
+// An Outbox stores the notifications of committed changes.
+type Outbox interface {
+	// TakeOver returns those of the leases that by holds, and those of their partitions
+	// that have stored notifications.
+	TakeOver(ctx context.Context, by ownership.Member, leases []partition.Lease) (held []partition.Lease, backlog []int, err error)
+
+	// ReadNotifications returns the first stored notifications of a partition with ids
+	// above afterID, by id: up to limit, fewer if they are large. more says whether there
+	// are others. A notification that cannot be decrypted has no body.
+	ReadNotifications(ctx context.Context, partition int, afterID int64, limit int) (page []actor.PendingNotification, more bool, err error)
+
+	// SurveyNotifications returns the first stored notifications of each of the
+	// partitions, up to limit of each.
+	SurveyNotifications(ctx context.Context, partitions []int, limit int) ([]actor.StoredNotification, error)
+
+	// ConfirmNotifications deletes notifications, not necessarily at once.
+	ConfirmNotifications(keys ...actor.NotificationKey)
 }
 
 // Options say what a Notifier sends and how.
@@ -39,216 +62,100 @@ type Options struct {
 	Outbox     Outbox
 	Partitions int
 
-	// Owns reports whether this instance sends the notifications of a partition.
-	Owns func(partition int) bool
+	// Connect opens a connection for notifications. Run closes it.
+	Connect func(context.Context) (*Connection, error)
 
 	Metrics Metrics
 	Tracer  trace.Tracer // nil: no tracing
 	Log     *zap.Logger
 }
 
-// A Notifier sends notifications over one channel. Its methods are safe for concurrent
-// use.
+// A Notifier sends notifications over a connection of its own. Its methods are safe for
+// concurrent use.
 type Notifier struct {
-	o        Options
-	channel  Channel
-	queue    chan outbound // to be published
-	catchUps *batchqueue.Queue[catchUp]
-	bytes    *semaphore.Weighted // of the bodies of pending notifications
-	pending  pending
-	heldBack heldBack
+	o         Options
+	takeOvers *batchqueue.Queue[takeOver]
+	queue     chan *outbound // to be published
+	ready     wait.Signal    // notified when lanes may go on
 
-	finishing chan struct{} // closed when Send will not be called again
+	mu    sync.Mutex // guards the following field
+	state state
 
 	ctx    context.Context // done when Run has ended
 	cancel context.CancelFunc
 }
 
-// An outbound notification is one on its way to the broker.
-type outbound struct {
-	notification actor.PendingNotification
-	committed    time.Time // zero if it was read from the outbox
-	confirmation Confirmation
-}
-
 // New returns a Notifier that sends nothing before Run is called.
-func New(channel Channel, o Options) *Notifier {
+func New(o Options) *Notifier {
 	n := &Notifier{
 		o:         o,
-		channel:   channel,
-		queue:     make(chan outbound, maxPending),
-		catchUps:  batchqueue.New[catchUp](),
-		bytes:     semaphore.NewWeighted(maxPendingBytes),
-		pending:   newPending(),
-		heldBack:  newHeldBack(),
-		finishing: make(chan struct{}),
+		takeOvers: batchqueue.New[takeOver](),
+		queue:     make(chan *outbound, maxPending+1),
+		ready:     wait.NewSignal(),
 	}
+	n.state = newState(o, n.queue, n.ready)
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	return n
 }
 
-// Send sends the notification of a change that was committed. It blocks while too many
-// are pending. After Run has ended it returns at once: the notification stays in the
-// outbox.
+// Send sends the notification of a change that was committed, or leaves it to the outbox.
+// It does not block. It must be called in the order of each user's changes, and for one
+// change before the next one of the user is committed.
 func (n *Notifier) Send(x actor.PendingNotification) {
-	out := outbound{notification: x, committed: time.Now()}
-	if n.bytes.Acquire(n.ctx, weight(x)) != nil {
-		return
-	}
-	n.pending.add(x.ID, n.partitionOf(x))
-	select {
-	case n.queue <- out:
-	case <-n.ctx.Done():
-	}
-}
-
-// Flush waits until no notification of a partition is pending.
-func (n *Notifier) Flush(ctx context.Context, partition int) error {
-	drained := n.pending.drained(partition)
-	if drained == nil {
-		return nil
-	}
-	select {
-	case <-drained:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-n.ctx.Done():
-		return amqp.ErrClosed
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l := &n.state.lanes[x.Partition]
+	switch {
+	case !l.open:
+	case l.held[x.UserID] != nil:
+		l.held[x.UserID].clean = false
+		n.state.leave(l, x)
+	case l.behind:
+		n.state.leave(l, x)
+	case n.state.gate(x.RoutingKey).isClosed() && n.state.heldBack < maxHeldBack:
+		n.state.hold(l, x.UserID, x.ID, x.RoutingKey)
+	case !n.state.tryPublish(l, &outbound{notification: x, committed: time.Now()}):
+		n.state.fallBehind(l, x.ID)
 	}
 }
 
-// Backlog returns the number of pending notifications, and the number of users with
-// notifications that are held back.
-func (n *Notifier) Backlog() (pending, heldBackUsers int) {
-	return n.pending.len(), n.heldBack.len()
-}
-
-// Finish waits until all pending notifications are confirmed, or ctx is done. Send must
-// not be called afterwards.
-func (n *Notifier) Finish(ctx context.Context) {
-	close(n.finishing)
-	select {
-	case <-n.ctx.Done():
-	case <-ctx.Done():
+// Missed says that notifications of a partition may have been committed that were not
+// passed to Send.
+func (n *Notifier) Missed(partition int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if l := &n.state.lanes[partition]; l.open {
+		n.state.fallBehind(l, 0)
 	}
 }
 
-// Run sends notifications until ctx is done, the channel is closed, or everything is
-// confirmed after Finish was called.
+// A Backlog is what a Notifier has not sent.
+type Backlog struct {
+	Pending  int // notifications
+	HeldBack int // users with notifications that are held back
+	Behind   int // partitions whose notifications are sent from the outbox
+}
+
+// Backlog returns what is not sent.
+func (n *Notifier) Backlog() (b Backlog) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	b.Pending, b.HeldBack = n.state.window.all.count, n.state.heldBack
+	for p := range n.state.lanes {
+		if n.state.lanes[p].behind {
+			b.Behind++
+		}
+	}
+	return b
+}
+
+// Run sends notifications until ctx is done.
 func (n *Notifier) Run(ctx context.Context) {
-	unconfirmed := make(chan outbound, maxPending)
-	var confirming, background sync.WaitGroup
+	var background sync.WaitGroup
 	defer background.Wait()
 	defer n.cancel()
-	defer confirming.Wait()
-	defer close(unconfirmed)
-	confirming.Go(func() { n.confirmAll(ctx, unconfirmed) })
-	background.Go(func() { n.runCatchUps(n.ctx) })
-	background.Go(func() { n.sweepOutbox(n.ctx) })
-
-	for {
-		select {
-		case out := <-n.queue:
-			if !n.forward(ctx, out, unconfirmed) {
-				return
-			}
-		case <-n.finishing:
-			for len(n.queue) > 0 {
-				if !n.forward(ctx, <-n.queue, unconfirmed) {
-					return
-				}
-			}
-			return
-		case <-ctx.Done():
-			return
-		}
-	}
+	background.Go(func() { n.runTakeOvers(n.ctx) })
+	background.Go(func() { n.runPasses(n.ctx) })
+	background.Go(func() { n.runSurveys(n.ctx) })
+	n.runConnections(ctx)
 }
-
-// forward publishes a notification and passes it on to unconfirmed, unless it is held
-// back. It returns false when no more can be sent.
-func (n *Notifier) forward(ctx context.Context, out outbound, unconfirmed chan<- outbound) bool {
-	if n.heldBack.skip(out.notification.UserID) {
-		n.bytes.Release(weight(out.notification))
-		n.removePending(out.notification)
-		return true
-	}
-	if n.publish(&out) != nil {
-		return false // the channel is closed, which ends the session
-	}
-	select {
-	case unconfirmed <- out:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// confirmAll waits for the confirmations of notifications, in the order in which they
-// were published. After an error, the others stay in the outbox as well.
-func (n *Notifier) confirmAll(ctx context.Context, unconfirmed <-chan outbound) {
-	for out := range unconfirmed {
-		_, err := n.confirm(ctx, out)
-		n.bytes.Release(weight(out.notification))
-		if err != nil {
-			return
-		}
-	}
-}
-
-// confirm waits for the confirmation of a pending notification and, if the broker has
-// accepted it, has it deleted from the outbox. It stays there if an earlier one of the
-// user is held back: it has to be sent again after that one.
-func (n *Notifier) confirm(ctx context.Context, out outbound) (accepted bool, err error) {
-	defer n.removePending(out.notification)
-	if accepted, err = n.awaitConfirmation(ctx, out); err != nil {
-		return false, err
-	}
-	if accepted && !n.heldBack.has(out.notification.UserID) {
-		n.o.Outbox.ConfirmNotifications(out.notification.ID)
-	}
-	return accepted, nil
-}
-
-// awaitConfirmation waits for the broker's decision. If the broker refuses the
-// notification, those of its user are held back from now on.
-func (n *Notifier) awaitConfirmation(ctx context.Context, out outbound) (accepted bool, err error) {
-	accepted, err = out.confirmation.WaitContext(ctx)
-	switch {
-	case err != nil:
-		return false, err
-	case !accepted && n.channel.IsClosed():
-		return false, amqp.ErrClosed
-	case accepted:
-		n.o.Metrics.Sent.Inc()
-		if !out.committed.IsZero() {
-			n.o.Metrics.Lag.Observe(time.Since(out.committed).Seconds())
-		}
-		return true, nil
-	}
-	n.o.Metrics.Refused.Inc()
-	user := out.notification.UserID
-	if !n.heldBack.has(user) && n.heldBack.add(user, time.Now()) {
-		n.o.Log.Warn("a subscriber's queue refuses notifications; those of the users concerned are held back",
-			zap.Int64("id", out.notification.ID), zap.Int64("user_id", user))
-	}
-	return false, nil
-}
-
-func (n *Notifier) removePending(x actor.PendingNotification) {
-	n.pending.remove(x.ID, n.partitionOf(x))
-}
-
-// partitionOf returns the partition of a notification. Old rows of the outbox do not
-// have it.
-func (n *Notifier) partitionOf(x actor.PendingNotification) int {
-	if x.Partition >= 0 {
-		return x.Partition
-	}
-	return partition.Of(x.UserID, n.o.Partitions)
-}
-
-// weight returns what a notification counts against maxPendingBytes. One that is larger
-// than that is sent alone.
-func weight(x actor.PendingNotification) int64 { return min(int64(len(x.Body)), maxPendingBytes) }

@@ -1,15 +1,14 @@
 package notify
 
 import (
-	"context"
-	"errors"
-	"sync/atomic"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/glotpod/ident/cluster/internal/publish"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
@@ -20,7 +19,7 @@ func TestSend(t *testing.T) {
 		}
 		s.wantPublished("1", "2", "3", "4", "5", "6", "7", "8", "9", "10")
 		s.wantLeft()
-		if m := s.channel.messages[6]; m.DeliveryMode != amqp.Persistent || m.MessageId != notification(7, 1).MessageID.String() || m.ContentType != "application/json" {
+		if m := s.broker.messages[6].Publishing; m.DeliveryMode != amqp.Persistent || m.MessageId != notification(7, 1).MessageID.String() || m.ContentType != "application/json" {
 			s.Errorf("the message is %+v", m)
 		}
 		if sent, lag := valueOf(s.metrics.Sent), valueOf(s.metrics.Lag); sent != 10 || lag != 10 {
@@ -29,50 +28,64 @@ func TestSend(t *testing.T) {
 	})
 
 	notifying(t, "is_pending_until_confirmed", func(s *setup) {
-		s.channel.manual = true
+		s.broker.manual = true
 		s.commit(1, 1)
 		s.commit(2, 1)
 		s.wantLeft(1, 2)
-		if pending, _ := s.notifier.Backlog(); pending != 2 {
-			s.Errorf("%d are pending", pending)
+		if b := s.notifier.Backlog(); b.Pending != 2 {
+			s.Errorf("%d are pending", b.Pending)
 		}
-		s.channel.decide(0, true)
+		s.broker.decide(0, nil)
 		s.wantLeft(2)
-		s.channel.decide(1, true)
+		s.broker.decide(1, nil)
 		s.wantLeft()
-		if pending, _ := s.notifier.Backlog(); pending != 0 {
-			s.Errorf("%d are pending", pending)
+		if b := s.notifier.Backlog(); b != (Backlog{}) {
+			s.Errorf("the backlog is %+v", b)
 		}
 	})
 
-	notifying(t, "blocks_while_too_many_bytes_are_pending", func(s *setup) {
-		s.channel.manual = true
+	notifying(t, "too_many_bytes_are_left_to_the_outbox", func(s *setup) {
+		s.broker.manual = true
 		large := notification(1, 1)
 		large.Body = make([]byte, maxPendingBytes+1) // is sent alone
+		s.outbox.store(large, time.Now())
 		s.notifier.Send(large)
-		sent := false
-		s.running.Go(func() { s.notifier.Send(notification(2, 1)); sent = true })
-		if synctest.Wait(); sent {
-			s.Error("a second one was sent")
-		}
-		s.channel.decide(0, true)
-		if synctest.Wait(); !sent {
-			s.Error("the second one waits when the first one is confirmed")
-		}
-		s.channel.decide(1, true)
+		s.commit(2, 1)
+		s.wantPublished(string(large.Body))
+		s.broker.set(func() { s.broker.manual = false })
+		s.broker.decide(0, nil)
+		s.wantPublished("2")
+		s.wantLeft()
 	})
 
-	notifying(t, "blocks_while_too_many_are_pending", func(s *setup) {
-		s.channel.manual = true
-		count := 0
-		s.running.Go(func() {
-			for id := range int64(4 * maxPending) {
-				s.notifier.Send(notification(id+1, 1))
-				count++
+	notifying(t, "too_many_are_left_to_the_outbox", func(s *setup) {
+		s.broker.manual = true
+		const n = 3 * maxPending
+		for id := range int64(n) {
+			s.commit(id+1, 1)
+		}
+		synctest.Wait()
+		if published := s.broker.take(); len(published) != maxPending {
+			s.Errorf("%d were published", len(published))
+		}
+		if b := s.notifier.Backlog(); b.Pending != maxPending || b.Behind != 1 {
+			s.Errorf("the backlog is %+v", b)
+		}
+		s.broker.set(func() { s.broker.manual = false })
+		for i := range maxPending {
+			s.broker.decide(i, nil)
+		}
+		s.commit(n+1, 1)
+		s.wantLeft()
+		for i, body := range s.broker.take() {
+			if body != strconv.Itoa(maxPending+i+1) {
+				s.Fatalf("%s was published as number %d", body, maxPending+i+1)
 			}
-		})
-		if synctest.Wait(); count < maxPending || count > 3*maxPending {
-			s.Errorf("%d were sent without a confirmation", count)
+		}
+		s.commit(n+2, 1)
+		s.wantPublished(strconv.Itoa(n + 2))
+		if b := s.notifier.Backlog(); b != (Backlog{}) {
+			s.Errorf("the backlog is %+v", b)
 		}
 	})
 
@@ -88,118 +101,171 @@ func TestSend(t *testing.T) {
 	})
 }
 
-func TestFlushAndFinish(t *testing.T) {
+func TestRelease(t *testing.T) {
+	lease := partition.Lease{Partition: partition.Of(1, partitions), Epoch: 1}
 	other := int64(2)
-	for partition.Of(other, partitions) == partition.Of(1, partitions) {
+	for partition.Of(other, partitions) == lease.Partition {
 		other++
 	}
-	number := partition.Of(1, partitions)
 
-	notifying(t, "flush_waits_for_its_partition_alone", func(s *setup) {
-		s.channel.manual = true
+	notifying(t, "waits_for_its_partition_alone", func(s *setup) {
+		s.broker.manual = true
 		s.commit(1, 1)
 		s.commit(2, other)
 		synctest.Wait()
-		var flushed atomic.Int64
-		for range 2 {
-			s.running.Go(func() {
-				if err := s.notifier.Flush(s.Context(), number); err != nil {
-					s.Error(err)
-				}
-				flushed.Add(1)
-			})
-			synctest.Wait()
+		released := false
+		s.running.Go(func() {
+			if err := s.notifier.Release(s.Context(), lease); err != nil {
+				s.Error(err)
+			}
+			released = true
+		})
+		if synctest.Wait(); released {
+			s.Error("released while one is pending")
 		}
-		if flushed.Load() > 0 {
-			s.Error("flushed while one is pending")
+		s.broker.decide(0, nil)
+		if synctest.Wait(); !released {
+			s.Error("not released when none is pending")
 		}
-		s.channel.decide(0, true)
-		if synctest.Wait(); flushed.Load() != 2 {
-			s.Errorf("%d of 2 are flushed", flushed.Load())
+		s.wantLeft(2)
+		s.broker.decide(1, nil)
+	})
+
+	notifying(t, "waits_for_a_second_at_most", func(s *setup) {
+		s.broker.manual = true
+		s.commit(1, 1)
+		s.wantPublished("1")
+		begun := time.Now()
+		if err := s.notifier.Release(s.Context(), lease); err != nil || time.Since(begun) != releaseTimeout {
+			s.Errorf("after %v: %v", time.Since(begun), err)
 		}
-		ctx, cancel := context.WithTimeout(s.Context(), time.Second)
-		defer cancel()
-		if err := s.notifier.Flush(ctx, partition.Of(other, partitions)); !errors.Is(err, context.DeadlineExceeded) {
-			s.Errorf("the error is %v", err)
+		s.wantLeft(1)
+		s.broker.decide(0, publish.ErrUnconfirmed)
+		synctest.Wait()
+		if b := s.notifier.Backlog(); b != (Backlog{}) {
+			s.Errorf("the backlog is %+v", b)
 		}
 	})
 
-	notifying(t, "flush_ends_with_the_notifier", func(s *setup) {
-		s.channel.manual = true
+	notifying(t, "sends_nothing_afterwards", func(s *setup) {
+		s.broker.refuse()
 		s.commit(1, 1)
-		synctest.Wait()
-		s.channel.set(func() { s.channel.pending = nil })
-		s.cancel()
-		if err := s.notifier.Flush(s.Context(), number); err != nil && !errors.Is(err, amqp.ErrClosed) {
-			s.Errorf("the error is %v", err)
+		s.wantPublished("1", "1") // and the first probe
+		if err := s.notifier.Release(s.Context(), lease); err != nil {
+			s.Error(err)
 		}
-	})
-
-	notifying(t, "finish_waits_for_all", func(s *setup) {
-		s.channel.manual = true
-		s.commit(1, 1)
-		s.commit(2, other)
-		finished := false
-		s.running.Go(func() { s.notifier.Finish(s.Context()); finished = true })
-		synctest.Wait()
-		s.channel.decide(0, true)
-		if synctest.Wait(); finished {
-			s.Error("finished while one is pending")
-		}
-		s.channel.decide(1, true)
-		if synctest.Wait(); !finished {
-			s.Error("not finished when all are confirmed")
-		}
-		s.wantLeft()
+		s.outbox.store(notification(2, 1), time.Time{})
+		s.broker.set(func() { s.broker.decision = nil })
+		time.Sleep(time.Minute)
+		s.wantPublished()
+		s.wantLeft(1, 2)
+		s.takeOver(lease.Partition, 3)
+		s.wantPublished("1", "2")
+		s.notifier.Abandon(lease) // an older lease
+		s.commit(3, 1)
+		s.wantPublished("3")
+		s.notifier.Abandon(partition.Lease{Partition: lease.Partition, Epoch: 3})
+		s.commit(4, 1)
+		s.wantPublished()
 	})
 }
 
 func TestRefused(t *testing.T) {
 	notifying(t, "holds_back_its_user_alone", func(s *setup) {
-		s.channel.refuses = func(body string) bool { return body == "1" || body == "3" }
+		s.broker.manual = true
 		s.commit(1, 1)
-		synctest.Wait()
 		s.commit(2, 2)
-		s.commit(3, 1)
 		s.wantPublished("1", "2")
+		s.broker.decide(0, &publish.RejectedError{Cause: amqp.ErrClosed})
+		synctest.Wait()
+		s.commit(3, 1)
+		s.commit(4, 2)
+		s.wantPublished("4")
+		s.broker.decide(1, nil)
+		s.broker.decide(2, nil)
 		s.wantLeft(1, 3)
-		if _, users := s.notifier.Backlog(); users != 1 || valueOf(s.metrics.Refused) != 1 || s.logs.Len() != 1 {
-			s.Errorf("%d users are held back, and the log has %v", users, s.logs.All())
+		if b := s.notifier.Backlog(); b.HeldBack != 1 || valueOf(s.metrics.Refused) != 1 || s.logs.Len() != 1 {
+			s.Errorf("the backlog is %+v, and the log has %v", b, s.logs.All())
 		}
+		s.broker.set(func() { s.broker.manual = false })
+		time.Sleep(2 * firstPause)
+		s.wantPublished("1", "3")
+		s.wantLeft()
 	})
 
-	notifying(t, "is_sent_again_in_order_until_accepted", func(s *setup) {
-		s.channel.refuses = func(string) bool { return true }
-		for id := range int64(3) {
-			s.commit(id+1, 1)
+	for name, refusal := range map[string]error{"refused": publish.ErrRefused, "unconfirmed": publish.ErrUnconfirmed} {
+		notifying(t, name+"_are_probed_with_one", func(s *setup) {
+			s.broker.set(func() { s.broker.decision = func(string) error { return refusal } })
+			for id := range int64(100) {
+				s.commit(id+1, id+1)
+			}
 			synctest.Wait()
-		}
-		s.wantPublished("1")
-		time.Sleep(retryEvery)
-		s.wantPublished("1") // the others follow only after it
-		s.channel.set(func() { s.channel.refuses = nil })
-		time.Sleep(2 * retryEvery)
-		s.wantPublished("1", "2", "3")
+			s.broker.take()
+			for id := range int64(1000) {
+				s.commit(id+101, 1+id%200)
+			}
+			time.Sleep(time.Minute)
+			if published := s.broker.take(); len(published) > 8 {
+				s.Errorf("%d were published in a minute", len(published))
+			}
+			s.broker.set(func() { s.broker.decision = nil })
+			time.Sleep(longestPause + time.Second)
+			s.wantLeft()
+			last := make(map[int64]int)
+			for _, body := range s.broker.take() {
+				id, _ := strconv.Atoi(body)
+				user := int64(id)
+				if id > 100 {
+					user = 1 + (user-101)%200
+				}
+				if id <= last[user] {
+					s.Errorf("%d after %d", id, last[user])
+				}
+				last[user] = id
+			}
+			if b := s.notifier.Backlog(); b != (Backlog{}) {
+				s.Errorf("the backlog is %+v", b)
+			}
+		})
+	}
+
+	notifying(t, "other_routing_keys_go_on", func(s *setup) {
+		s.broker.set(func() {
+			s.broker.decision = func(body string) error {
+				if body == "gone" {
+					return publish.ErrRefused
+				}
+				return nil
+			}
+		})
+		gone := notification(1, 1)
+		gone.RoutingKey, gone.Body = "notifications.user.delete", []byte("gone")
+		s.outbox.store(gone, time.Now())
+		s.notifier.Send(gone)
+		synctest.Wait()
+		s.broker.take()
+		s.commit(2, 2)
+		s.commit(3, 1) // after the one that is held back
+		s.wantPublished("2")
+		s.wantLeft(1, 3)
+		s.broker.set(func() { s.broker.decision = nil })
+		time.Sleep(2 * firstPause)
+		s.wantPublished("gone", "3")
 		s.wantLeft()
-		time.Sleep(2 * retryEvery)
-		if _, users := s.notifier.Backlog(); users != 0 {
-			s.Errorf("%d users are held back", users)
-		}
-		s.commit(4, 1)
-		s.wantPublished("4")
 	})
 
 	notifying(t, "later_ones_on_their_way_are_sent_again", func(s *setup) {
-		s.channel.manual = true
+		s.broker.manual = true
 		s.commit(1, 1)
 		s.commit(2, 1)
-		s.wantPublished("1", "2")
-		s.channel.set(func() { s.channel.manual = false })
-		s.channel.decide(0, false)
-		s.channel.decide(1, true)
-		s.wantLeft(1, 2) // 2 has overtaken 1, so it must follow it again
-		time.Sleep(retryEvery)
-		s.wantPublished("1", "2")
+		s.commit(3, 1)
+		s.wantPublished("1", "2", "3")
+		s.broker.set(func() { s.broker.manual = false })
+		s.broker.decide(2, nil)
+		s.wantLeft(1, 2, 3) // an earlier one may be refused
+		s.broker.decide(0, publish.ErrRefused)
+		s.broker.decide(1, nil)
+		s.wantPublished("1", "2", "3") // 2 and 3 have overtaken 1, so they must follow it again
 		s.wantLeft()
 	})
 
@@ -209,25 +275,34 @@ func TestRefused(t *testing.T) {
 		s.outbox.store(sealed, time.Time{})
 		s.outbox.store(notification(2, 1), time.Time{})
 		s.outbox.store(notification(3, 2), time.Time{})
-		if err := s.notifier.CatchUp(s.Context(), partition.Lease{Partition: sealed.Partition, Epoch: 1}); err != nil {
-			s.Fatal(err)
+		for p := range partitions {
+			s.takeOver(p, 2)
 		}
-		time.Sleep(overdueEvery + time.Second)
-		s.wantPublished("3")
-		s.wantLeft(1, 2)
-		s.outbox.ConfirmNotifications(1) // an operator has deleted it
-		time.Sleep(2 * longestHeldBackPause)
-		s.wantPublished("2")
+		s.commit(4, 1)
+		s.commit(5, 2)
+		s.wantPublished("3", "5")
+		time.Sleep(time.Minute)
+		s.wantPublished()
+		s.wantLeft(1, 2, 4)
+		s.outbox.remove(1) // an operator has deleted it
+		time.Sleep(2 * longestPause)
+		s.wantPublished("2", "4")
 		s.wantLeft()
 	})
 
-	notifying(t, "of_a_partition_that_has_moved_is_left", func(s *setup) {
-		s.channel.refuses = func(string) bool { return true }
+	notifying(t, "a_deleted_one_does_not_stop_its_key", func(s *setup) {
+		s.broker.refuse()
 		s.commit(1, 1)
-		s.wantPublished("1")
-		s.disowned.Store(partition.Of(1, partitions), true)
-		time.Sleep(time.Minute)
-		s.wantPublished()
-		s.wantLeft(1)
+		s.commit(2, 2)
+		synctest.Wait()
+		s.outbox.remove(1, 2)
+		s.broker.set(func() { s.broker.decision = nil })
+		time.Sleep(longestPause)
+		s.commit(3, 1)
+		time.Sleep(longestPause)
+		s.wantLeft()
+		if b := s.notifier.Backlog(); b != (Backlog{}) {
+			s.Errorf("the backlog is %+v", b)
+		}
 	})
 }

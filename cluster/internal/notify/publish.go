@@ -2,7 +2,6 @@ package notify
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -10,62 +9,35 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/publish"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/internal/tracing"
 )
 
-// A Channel publishes notifications, and is told which of them the broker accepts.
-type Channel interface {
-	// Publish sends a message to an exchange.
-	Publish(exchange, key string, m amqp.Publishing) (Confirmation, error)
-
-	IsClosed() bool
-}
-
-// A Confirmation is the broker's decision on a message. WaitContext waits for it: true
-// means that the broker has accepted the message.
-type Confirmation interface {
-	WaitContext(ctx context.Context) (accepted bool, err error)
-}
-
-// Over returns a Channel that uses channel, which it puts into confirm mode.
-func Over(channel *amqp.Channel) (Channel, error) {
-	if err := channel.Confirm(false); err != nil {
-		return nil, fmt.Errorf("asking for confirmations: %w", err)
-	}
-	return &confirmChannel{channel}, nil
-}
-
-type confirmChannel struct{ channel *amqp.Channel }
-
-func (c *confirmChannel) Publish(exchange, key string, m amqp.Publishing) (Confirmation, error) {
-	confirmation, err := c.channel.PublishWithDeferredConfirm(exchange, key, false, false, m)
-	if err != nil {
-		return nil, err
-	}
-	return confirmation, nil
-}
-
-func (c *confirmChannel) IsClosed() bool { return c.channel.IsClosed() }
-
-// publish sends a notification to [topology.NotificationExchange].
-func (n *Notifier) publish(out *outbound) (err error) {
+// publish sends a notification to [topology.NotificationExchange]. settled is called with
+// the outcome.
+func (c *link) publish(ctx context.Context, tracer trace.Tracer, out *outbound, settled func(*outbound, error)) {
 	x := &out.notification
-	span, headers := startSpan(n.o.Tracer, x)
-	out.confirmation, err = n.channel.Publish(topology.NotificationExchange, x.RoutingKey, amqp.Publishing{
-		MessageId:    x.MessageID.String(),
-		ContentType:  "application/json",
-		DeliveryMode: amqp.Persistent,
-		Timestamp:    time.Now(),
-		AppId:        "glotpod.ident",
-		Headers:      headers,
-		Body:         x.Body,
-	})
-	span.End(err == nil)
-	if err != nil {
-		return fmt.Errorf("sending a notification: %w", err)
+	p := c.Publisher
+	if out.probe {
+		p = c.prober(ctx, x.RoutingKey)
 	}
-	return nil
+	span, headers := startSpan(tracer, x)
+	p.Publish(&publish.Message{
+		Exchange: topology.NotificationExchange,
+		Key:      x.RoutingKey,
+		Publishing: amqp.Publishing{
+			MessageId:    x.MessageID.String(),
+			ContentType:  "application/json",
+			DeliveryMode: amqp.Persistent,
+			Timestamp:    time.Now(),
+			AppId:        "glotpod.ident",
+			Headers:      headers,
+			Body:         x.Body,
+		},
+		Settled: func(err error) { settled(out, err) },
+	})
+	span.End(true)
 }
 
 // startSpan starts the span of a notification, and returns the headers that lead to it.

@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -13,88 +14,120 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
-	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/publish"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
-var errDown = errors.New("down")
+var (
+	errDown = errors.New("down")
+	errLost = publish.ErrLost
+)
 
-// A confirmation is decided by a value in its channel.
-type confirmation chan bool
-
-func (c confirmation) WaitContext(ctx context.Context) (bool, error) {
-	select {
-	case accepted := <-c:
-		return accepted, nil
-	case <-ctx.Done():
-		return false, ctx.Err()
-	}
-}
-
-// A fakeChannel records what is published. By default the broker accepts all at once.
-type fakeChannel struct {
+// A fakePublisher records what is published. By default the broker accepts all at once.
+type fakePublisher struct {
 	mu        sync.Mutex // guards the following fields
-	manual    bool       // the test decides confirmations
-	refuses   func(body string) bool
-	published []string // bodies
-	messages  []amqp.Publishing
-	pending   []confirmation
-	err       error
-	closed    bool
+	published []string   // bodies, since the last check
+	messages  []*publish.Message
+	manual    bool                    // decide decides
+	decision  func(body string) error // nil: accepts all
+	probes    []string                // bodies of those that were sent as probes
+	lost      context.CancelFunc      // ends Run with an error
+	connects  int
 }
 
-func (c *fakeChannel) Publish(exchange, key string, m amqp.Publishing) (Confirmation, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if exchange != "amq.topic" || key != "notifications.user.patch" {
-		return nil, errors.New("published elsewhere")
-	}
-	if c.err != nil {
-		return nil, c.err
-	}
-	c.published, c.messages = append(c.published, string(m.Body)), append(c.messages, m)
-	decided := make(confirmation, 1)
-	if c.manual {
-		c.pending = append(c.pending, decided)
-	} else {
-		decided <- c.refuses == nil || !c.refuses(string(m.Body))
-	}
-	return decided, nil
+// A prober publishes probes.
+type prober struct{ *fakePublisher }
+
+func (p prober) Publish(m *publish.Message) {
+	p.mu.Lock()
+	p.probes = append(p.probes, string(m.Publishing.Body))
+	p.mu.Unlock()
+	p.fakePublisher.Publish(m)
 }
 
-func (c *fakeChannel) IsClosed() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.closed
+func (p *fakePublisher) Publish(m *publish.Message) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.published, p.messages = append(p.published, string(m.Publishing.Body)), append(p.messages, m)
+	if p.manual {
+		return
+	}
+	var err error
+	if p.decision != nil {
+		err = p.decision(string(m.Publishing.Body))
+	}
+	go m.Settled(err)
+}
+
+func (p *fakePublisher) ResetDeadlines() {}
+
+func (p *fakePublisher) Run(ctx context.Context) error {
+	p.mu.Lock()
+	lost, lose := context.WithCancel(ctx)
+	p.lost = lose
+	p.mu.Unlock()
+	<-lost.Done()
+	return errDown
+}
+
+func (p *fakePublisher) connect(context.Context) (*Connection, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.connects++
+	return &Connection{
+		Publisher: p,
+		NewProber: func() Publisher { return prober{p} },
+		Blocked:   func() bool { return false },
+		Close:     func() {},
+	}, nil
 }
 
 // take returns the bodies that were published since the last call.
-func (c *fakeChannel) take() []string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	published := c.published
-	c.published = nil
+func (p *fakePublisher) take() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	published := p.published
+	p.published = nil
 	return published
 }
 
-// decide decides the n-th pending confirmation.
-func (c *fakeChannel) decide(n int, accepted bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.pending[n] <- accepted
+// decide decides on the n-th message.
+func (p *fakePublisher) decide(n int, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	go p.messages[n].Settled(err)
 }
 
-// set changes the channel.
-func (c *fakeChannel) set(change func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// set changes the publisher.
+func (p *fakePublisher) set(change func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	change()
+}
+
+// refuse makes the broker refuse the notifications with some bodies; none: all.
+func (p *fakePublisher) refuse(bodies ...string) {
+	p.set(func() {
+		p.decision = func(body string) error {
+			if len(bodies) == 0 || slices.Contains(bodies, body) {
+				return publish.ErrRefused
+			}
+			return nil
+		}
+	})
+}
+
+// lose loses the connection.
+func (p *fakePublisher) lose() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lost()
 }
 
 // A fakeOutbox has rows until they are confirmed.
@@ -104,40 +137,100 @@ type fakeOutbox struct {
 	since   map[int64]time.Time // when a row was committed; zero: long ago
 	notHeld map[int]bool        // partitions with lost leases
 	err     error
-	reads   int
+
+	rowsRead int
 }
 
-func (o *fakeOutbox) PendingNotifications(_ context.Context, partitions []int, after int64, age time.Duration, limit int) (page []actor.PendingNotification, _ error) {
+func (o *fakeOutbox) ReadNotifications(_ context.Context, number int, after int64, limit int) (page []actor.PendingNotification, more bool, _ error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.reads++
+	if o.err != nil {
+		return nil, false, o.err
+	}
+	first, _ := slices.BinarySearchFunc(o.rows, after+1, byID)
+	for _, x := range o.rows[first:] {
+		if x.Partition == number {
+			if page = append(page, x); len(page) == limit {
+				break
+			}
+		}
+	}
+	o.rowsRead += len(page)
+	return page, len(page) == limit, nil
+}
+
+func (o *fakeOutbox) SurveyNotifications(_ context.Context, partitions []int, limit int) (all []actor.StoredNotification, _ error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if o.err != nil {
 		return nil, o.err
 	}
+	count := make(map[int]int)
 	for _, x := range o.rows {
-		if x.ID > after && (x.Partition < 0 || slices.Contains(partitions, x.Partition)) && time.Since(o.since[x.ID]) >= age && len(page) < limit {
-			page = append(page, x)
+		if slices.Contains(partitions, x.Partition) && count[x.Partition] < limit {
+			count[x.Partition]++
+			all = append(all, actor.StoredNotification{Partition: x.Partition, ID: x.ID, UserID: x.UserID, Age: time.Since(o.since[x.ID])})
 		}
 	}
-	return page, nil
+	return all, nil
 }
 
-func (o *fakeOutbox) TakeOver(ctx context.Context, by ownership.Member, leases []partition.Lease, limit int) (held []partition.Lease, left []actor.PendingNotification, err error) {
-	var partitions []int
+func (o *fakeOutbox) TakeOver(_ context.Context, by ownership.Member, leases []partition.Lease) (held []partition.Lease, backlog []int, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err != nil {
+		return nil, nil, o.err
+	}
 	for _, l := range leases {
-		partitions = append(partitions, l.Partition)
 		if !o.notHeld[l.Partition] && by.Name == "one" {
 			held = append(held, l)
 		}
+		if slices.ContainsFunc(o.rows, func(x actor.PendingNotification) bool { return x.Partition == l.Partition }) {
+			backlog = append(backlog, l.Partition)
+		}
 	}
-	left, err = o.PendingNotifications(ctx, partitions, 0, 0, limit)
-	return held, left, err
+	return held, backlog, nil
 }
 
-func (o *fakeOutbox) ConfirmNotifications(ids ...int64) {
+func (o *fakeOutbox) ConfirmNotifications(keys ...actor.NotificationKey) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, key := range keys {
+		if i, found := slices.BinarySearchFunc(o.rows, key.ID, byID); found && o.rows[i].Key() == key {
+			o.rows = slices.Delete(o.rows, i, i+1)
+		}
+	}
+}
+
+func byID(x actor.PendingNotification, id int64) int { return cmp.Compare(x.ID, id) }
+
+// remove deletes rows, as an operator does.
+func (o *fakeOutbox) remove(ids ...int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.rows = slices.DeleteFunc(o.rows, func(x actor.PendingNotification) bool { return slices.Contains(ids, x.ID) })
+}
+
+// readRows returns how many rows were read.
+func (o *fakeOutbox) readRows() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.rowsRead
+}
+
+// set changes the outbox.
+func (o *fakeOutbox) set(change func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	change()
+}
+
+// storeSorted adds a row with an id that may be lower than others.
+func (o *fakeOutbox) storeSorted(x actor.PendingNotification) {
+	o.store(x, time.Now())
+	o.set(func() {
+		slices.SortFunc(o.rows, func(a, b actor.PendingNotification) int { return cmp.Compare(a.ID, b.ID) })
+	})
 }
 
 // left returns the ids of the stored notifications.
@@ -175,11 +268,10 @@ func notification(id, user int64) actor.PendingNotification {
 type setup struct {
 	*testing.T
 	notifier *Notifier
-	channel  *fakeChannel
+	broker   *fakePublisher
 	outbox   *fakeOutbox
 	logs     *observer.ObservedLogs
 	metrics  Metrics
-	disowned sync.Map // partitions
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
 }
@@ -190,11 +282,19 @@ func (s *setup) commit(id, user int64) {
 	s.notifier.Send(notification(id, user))
 }
 
+// takeOver takes a partition over.
+func (s *setup) takeOver(number int, epoch int64) {
+	s.Helper()
+	if err := s.notifier.TakeOver(s.Context(), partition.Lease{Partition: number, Epoch: epoch}); err != nil {
+		s.Fatal(err)
+	}
+}
+
 // wantPublished checks what was published since the last check.
 func (s *setup) wantPublished(want ...string) {
 	s.Helper()
 	synctest.Wait()
-	if got := s.channel.take(); !slices.Equal(got, want) {
+	if got := s.broker.take(); !slices.Equal(got, want) {
 		s.Errorf("published were %v, want %v", got, want)
 	}
 }
@@ -220,19 +320,24 @@ func notifying(t *testing.T, name string, test func(*setup)) {
 	t.Run(name, func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			core, logs := observer.New(zapcore.DebugLevel)
-			s := &setup{T: t, channel: new(fakeChannel), outbox: new(fakeOutbox), logs: logs, metrics: Metrics{
+			s := &setup{T: t, broker: new(fakePublisher), outbox: new(fakeOutbox), logs: logs, metrics: Metrics{
 				Sent:    prometheus.NewCounter(prometheus.CounterOpts{Name: "sent"}),
 				Refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "refused"}),
 				Lag:     prometheus.NewHistogram(prometheus.HistogramOpts{Name: "lag"}),
 				Overdue: prometheus.NewGauge(prometheus.GaugeOpts{Name: "overdue"}),
+				Oldest:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "oldest"}),
 			}}
-			s.notifier = New(s.channel, Options{
-				Self: ownership.Member{Name: "one"}, Outbox: s.outbox, Partitions: partitions, Metrics: s.metrics, Log: zap.New(core),
-				Owns: func(p int) bool { _, disowned := s.disowned.Load(p); return !disowned },
+			s.notifier = New(Options{
+				Self: ownership.Member{Name: "one"}, Outbox: s.outbox, Partitions: partitions, Connect: s.broker.connect,
+				Metrics: s.metrics, Log: zap.New(core),
 			})
 			ctx, cancel := context.WithCancel(t.Context())
 			s.cancel = cancel
 			s.running.Go(func() { s.notifier.Run(ctx) })
+			for p := range partitions {
+				s.takeOver(p, 1)
+			}
+			synctest.Wait()
 			test(s)
 			cancel()
 			s.running.Wait()

@@ -124,7 +124,8 @@ func testNotificationUnreadableUntilTheKeyIsThere(t *testing.T) {
 		if key != "" {
 			note = harness.Seal(t, key, string(note))
 		}
-		s.Exec(t, "INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed) VALUES ($1, gen_random_uuid(), $2, $3, $4)",
+		s.Exec(t, `INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, partition)
+			VALUES ($1, gen_random_uuid(), $2, $3, $4, (SELECT max(partition) FROM ident_outbox WHERE user_id = $1))`,
 			u["id"], harness.PatchKey, note, key != "")
 	}
 	left(first, "s3cret 1", lost)

@@ -110,7 +110,7 @@ func (a *attempt) leaveOutRest(i int) {
 // sends the notifications. It returns how many writes have an outcome.
 func (c *Committer) announce(group []*pending, pl *plan) (committed int) {
 	pl.setVersions()
-	c.outbox.Send(pl.toSend)
+	c.outbox.Send(pl.toSend, pl.missed)
 	for _, p := range group {
 		committed += len(p.outcomes)
 	}

@@ -50,16 +50,16 @@ type plan struct {
 	}
 	audit audit.Rows
 
-	toSend   []actor.PendingNotification // after the commit; first those of notifications, in the same order
+	toSend   []actor.PendingNotification // after the commit
 	versions []versionUpdate             // after the commit
 	xid      uint32                      // the transaction's id; 0 until it has written
 
 	// replays is set if a recorded outcome is to be delivered.
 	replays bool
 
-	// resend has the users with notifications that may be in the outbox unsent, because
-	// an earlier attempt of unknown outcome has committed them.
-	resend []int64
+	// missed has the partitions with notifications that may be in the outbox unsent,
+	// because an earlier attempt of unknown outcome has committed them.
+	missed []int
 }
 
 // A versionUpdate says which rows of a user are written. They have a new version.
@@ -83,7 +83,7 @@ func (pl *plan) addReplay(p *pending, rows []recordedOutcome, leaseValid bool) {
 		applied = applied || row.outcome.UserID == p.writes[i].UserID
 	}
 	if p.isOutcomeUnknown() && leaseValid && applied {
-		pl.resend = append(pl.resend, p.first().UserID)
+		pl.missed = append(pl.missed, p.lease.Partition)
 	}
 	p.setDecided(outcomes, nil)
 }

@@ -52,9 +52,6 @@ func (pl *plan) commit(ctx context.Context, conn *pgx.Conn, o *outbox.Outbox) er
 	batch := new(pgx.Batch)
 	removal := o.Remove()
 	pl.queue(batch, removal, "true")
-	if len(pl.resend) > 0 {
-		o.QueueOfUsers(batch, pl.resend, &pl.toSend)
-	}
 	if pl.replays && pl.requests.ids == nil {
 		// A record may exist in the primary alone. Whatever this transaction writes comes
 		// after the record in the write-ahead log.

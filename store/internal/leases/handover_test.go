@@ -121,11 +121,11 @@ func testHandOverDeletesConfirmedNotifications(t *testing.T) {
 	for i := range 3 {
 		h.CreateUser(i)
 	}
-	all, err := h.PendingNotifications(t.Context(), []int{0}, 0, 0, 100)
-	if err != nil || len(all) != 3 {
-		t.Fatal(len(all), err)
+	all := h.StoredNotifications()
+	if len(all) != 3 {
+		t.Fatal(len(all))
 	}
-	h.ConfirmNotifications(all[0].ID, all[1].ID)
+	h.ConfirmNotifications(all[0].Key(), all[1].Key())
 	handOver(h, ownership.HandOver{Lease: h.Lease, To: storetest.Member("next")})
 	if n := h.Value("SELECT count(*) FROM ident_outbox"); n != int64(1) {
 		t.Errorf("%v notifications left", n)
@@ -162,14 +162,17 @@ func testTakeOverHeldLeasesAndPendingNotifications(t *testing.T) {
 		"one of several holds":    {by, []partition.Lease{others, next, released}, []partition.Lease{next}},
 		"no such partition":       {by, []partition.Lease{{Partition: 99, Epoch: 1}}, nil},
 	} {
-		held, left, err := h.TakeOver(t.Context(), c.by, c.leases, 10)
+		held, backlog, err := h.TakeOver(t.Context(), c.by, c.leases)
 		if err != nil || len(held) != len(c.held) || len(held) > 0 && !reflect.DeepEqual(held, c.held) {
 			t.Errorf("%s: %+v, %v", name, held, err)
 		}
-		asked := slices.ContainsFunc(c.leases, func(l partition.Lease) bool { return l.Partition == 0 })
-		if (len(left) == 1) != asked || len(left) > 1 {
-			t.Errorf("%s: %d notifications left", name, len(left))
+		if want := len(c.held) > 0; slices.Contains(backlog, 0) != want || len(backlog) > 1 {
+			t.Errorf("%s: notifications of %v are left", name, backlog)
 		}
+	}
+	h.ConfirmNotifications(h.StoredNotifications()[0].Key())
+	if _, backlog, err := h.TakeOver(t.Context(), by, []partition.Lease{next}); err != nil || len(backlog) > 0 {
+		t.Errorf("when all are confirmed: notifications of %v are left, %v", backlog, err)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
-	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store/internal/outbox"
@@ -68,14 +67,13 @@ func collectRows(rows pgx.Rows) ([]ownership.Row, error) {
 	})
 }
 
-const heldLeases = `SELECT partition, epoch
+const heldLeases = `SELECT partition, epoch, ` + outbox.Backlog + `
 	FROM unnest($4::int[], $5::bigint[]) AS l (partition, epoch) JOIN ident_partitions USING (partition, epoch)
 	WHERE NOT released AND holder = $1 AND holder_start = $2 AND holder_session = $3`
 
-// TakeOver returns which of the leases by holds, and the first page of the pending
-// notifications of all their partitions, in one round trip. The synchronous standbys then
-// have these leases too.
-func (t *Table) TakeOver(ctx context.Context, by ownership.Member, wanted []partition.Lease, limit int) (held []partition.Lease, pending []actor.PendingNotification, err error) {
+// TakeOver returns which of the leases by holds, and those of their partitions that have
+// stored notifications. The synchronous standbys then have these leases too.
+func (t *Table) TakeOver(ctx context.Context, by ownership.Member, wanted []partition.Lease) (held []partition.Lease, backlog []int, err error) {
 	var columns leaseColumns
 	for _, l := range wanted {
 		columns.add(l)
@@ -84,16 +82,21 @@ func (t *Table) TakeOver(ctx context.Context, by ownership.Member, wanted []part
 		removal := t.outbox.Remove()
 		batch := new(pgx.Batch)
 		removal.Queue(batch)
-		batch.Queue(heldLeases, by.Name, by.Incarnation.Start, by.Incarnation.Session, columns.partitions, columns.epochs).Query(func(rows pgx.Rows) (err error) {
-			held, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (partition.Lease, error) {
-				l := partition.Lease{Holder: by}
-				return l, r.Scan(&l.Partition, &l.Epoch)
+		batch.Queue(heldLeases, by.Name, by.Incarnation.Start, by.Incarnation.Session, columns.partitions, columns.epochs).Query(func(rows pgx.Rows) error {
+			lease := partition.Lease{Holder: by}
+			var has bool
+			_, err := pgx.ForEachRow(rows, []any{&lease.Partition, &lease.Epoch, &has}, func() error {
+				held = append(held, lease)
+				if has {
+					backlog = append(backlog, lease.Partition)
+				}
+				return nil
 			})
 			return err
 		})
-		t.outbox.QueueFirstPage(batch, columns.partitions, limit, &pending)
 		postgres.QueueWAL(batch)
 		err := t.pool.TransactReserved(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+			held, backlog = nil, nil
 			return conn.SendBatch(ctx, batch).Close()
 		})
 		removal.Done(err)
@@ -102,7 +105,7 @@ func (t *Table) TakeOver(ctx context.Context, by ownership.Member, wanted []part
 	if err != nil {
 		return nil, nil, postgres.LogError(ctx, t.log, "taking partitions over", err)
 	}
-	return held, pending, nil
+	return held, backlog, nil
 }
 
 // leaseColumns are leases as the parameters of a statement.

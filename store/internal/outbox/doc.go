@@ -5,7 +5,7 @@
 // changes the user. After the commit the store hands the notification to a sink, which
 // publishes it ([Outbox.Send]). Once the broker has confirmed it ([Outbox.Confirm]), the
 // row is deleted. If the process dies in between, the notification stays in the table, and
-// the next holder of its partition finds it there ([Outbox.Pending]).
+// the next holder of its partition finds it there ([Outbox.Page]).
 //
 // # Design decisions and what they cost
 //
@@ -20,6 +20,8 @@
 //   - The order of a user's notifications is the order of their ids. Only one member at a
 //     time writes to a partition, so ids of one user ascend in the order of the commits. There
 //     is no order between users.
+//   - A page is read by an index on partition and id, so what is read does not depend on how
+//     much is stored. The price: each notification is in a second index.
 //   - A notification that no key decrypts is not skipped: later notifications of the same user
 //     wait behind it. The alternative, to lose one silently, cannot be repaired.
 package outbox

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,9 +15,23 @@ import (
 )
 
 const (
-	columns = "SELECT id, user_id, coalesce(partition, -1), message_id, routing_key, coalesce(traceparent, ''), body, sealed FROM "
+	// page reads notifications of the partition $1 with ids above $2: at most $3 of them,
+	// and no more once they have $4 bytes. Its comparisons leave no other index to use
+	// than the one by partition and id.
+	page = `SELECT id, user_id, partition, message_id, routing_key, coalesce(traceparent, ''), body, sealed, bytes FROM (
+			SELECT *, sum(octet_length(body)) OVER (ORDER BY partition, id + 0 ROWS UNBOUNDED PRECEDING) AS bytes FROM ident_outbox
+			WHERE (partition, id + 0) > ($1, $2) AND partition <= $1 ORDER BY partition, id + 0 LIMIT $3) AS page
+		WHERE bytes - octet_length(body) < $4 ORDER BY id`
 
-	ofPartitions = " AND (partition IS NULL OR partition = ANY($5::int[]))"
+	// survey reads the first $2 notifications of each of the partitions $1.
+	survey = `SELECT p, o.id, o.user_id, greatest(now() - o.committed_at, '0'::interval)
+		FROM unnest($1::int[]) AS p CROSS JOIN LATERAL (
+			SELECT id, user_id, committed_at FROM ident_outbox
+			WHERE (partition, id + 0) > (p, 0) AND partition <= p ORDER BY partition, id + 0 LIMIT $2) AS o`
+
+	// Backlog is an expression: whether a partition, named by the column partition of l,
+	// has any notification.
+	Backlog = "EXISTS (SELECT FROM ident_outbox o WHERE (o.partition, o.id + 0) > (l.partition, 0) AND o.partition <= l.partition)"
 
 	// maxUnreadableLogged bounds for how many notifications the outbox logs that no key
 	// decrypts them. Rekey with DryRun lists all.
@@ -27,75 +42,44 @@ const (
 	sweepEvery = time.Second
 )
 
-// page reads notifications with an id greater than $1 that are at least $2 old and pass
-// the filter: at most $3 of them, and no more once they have $4 bytes.
-func page(filter string) string {
-	return columns + `(
-			SELECT *, sum(octet_length(body)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS bytes FROM ident_outbox
-			WHERE id > $1 AND committed_at <= now() - $2::interval` + filter + ` ORDER BY id LIMIT $3) AS page
-		WHERE bytes - octet_length(body) < $4 ORDER BY id`
-}
-
-// Pending returns stored notifications by id, from afterID on, that were committed at
-// least age ago: at most limit, fewer if they are large. They are of the given partitions
-// (nil: of all) or of none. A notification that no key decrypts has no body.
+// Page returns the first stored notifications of a partition with ids above afterID, by
+// id: at most limit, fewer if they are large. more says whether there may be others. A
+// notification that no key decrypts has no body.
 //
-// If the caller holds the partitions and has committed nothing to them yet, repeated
-// calls with age 0 return everything that is not confirmed: no earlier holder can add to
-// it any more.
-func (o *Outbox) Pending(ctx context.Context, partitions []int, afterID int64, age time.Duration, limit int) ([]actor.PendingNotification, error) {
-	filter, args := "", []any{afterID, age, limit, postgres.MaxPageBytes}
-	if partitions != nil {
-		filter = ofPartitions
-		args = append(args, partitions)
-	}
-	var pending []actor.PendingNotification
-	err := o.pool.Retry(ctx, func(ctx context.Context) error {
+// If the caller holds the partition and has committed nothing to it yet, repeated calls
+// return everything that is not confirmed: no earlier holder can add to it any more.
+func (o *Outbox) Page(ctx context.Context, partition int, afterID int64, limit int) (all []actor.PendingNotification, more bool, err error) {
+	err = o.pool.Retry(ctx, func(ctx context.Context) error {
 		if err := o.DeleteConfirmed(ctx); err != nil {
 			return err
 		}
-		rows, err := o.pool.Query(ctx, page(filter), args...)
+		rows, err := o.pool.Query(ctx, page, partition, afterID, limit, postgres.MaxPageBytes)
 		if err != nil {
 			return err
 		}
-		pending, err = o.collect(rows)
+		all, more, err = o.collect(rows, limit)
 		return err
 	})
 	if err != nil {
-		return nil, postgres.LogError(ctx, o.log, "reading the outbox", err)
+		return nil, false, postgres.LogError(ctx, o.log, "reading the outbox", err)
 	}
-	return pending, nil
+	return all, more, nil
 }
 
-// QueueFirstPage adds the statement of Pending, with afterID 0 and age 0, to a batch. The
-// result goes to pending.
-func (o *Outbox) QueueFirstPage(batch *pgx.Batch, partitions []int, limit int, pending *[]actor.PendingNotification) {
-	batch.Queue(page(ofPartitions), int64(0), time.Duration(0), limit, postgres.MaxPageBytes, partitions).Query(func(rows pgx.Rows) (err error) {
-		*pending, err = o.collect(rows)
-		return err
-	})
-}
-
-// QueueNoPage adds the statement of QueueFirstPage, which finds nothing here, to a batch
-// that prepares statements.
+// QueueNoPage adds the statement of Page, which finds nothing here, to a batch that
+// prepares statements.
 func QueueNoPage(batch *pgx.Batch) {
-	batch.Queue(page(ofPartitions), int64(math.MaxInt64), time.Duration(0), 1, postgres.MaxPageBytes, []int{})
+	batch.Queue(page, -1, int64(math.MaxInt64), 1, postgres.MaxPageBytes)
 }
 
-// QueueOfUsers adds a statement that reads all stored notifications of some users to a
-// batch. It appends them to pending.
-func (o *Outbox) QueueOfUsers(batch *pgx.Batch, users []int64, pending *[]actor.PendingNotification) {
-	batch.Queue(columns+"ident_outbox WHERE user_id = ANY($1::bigint[]) ORDER BY id", users).Query(func(rows pgx.Rows) error {
-		stored, err := o.collect(rows)
-		*pending = append(*pending, stored...)
-		return err
-	})
-}
-
-func (o *Outbox) collect(rows pgx.Rows) ([]actor.PendingNotification, error) {
-	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (n actor.PendingNotification, err error) {
+// collect reads the rows of a page, and leaves out those that are confirmed.
+func (o *Outbox) collect(rows pgx.Rows, limit int) (all []actor.PendingNotification, more bool, err error) {
+	confirmed := o.isConfirmed()
+	count, bytes := 0, int64(0)
+	all, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (n actor.PendingNotification, err error) {
 		var sealed bool
-		if err = r.Scan(&n.ID, &n.UserID, &n.Partition, &n.MessageID, &n.RoutingKey, &n.TraceParent, &n.Body, &sealed); err != nil || !sealed {
+		count++
+		if err = r.Scan(&n.ID, &n.UserID, &n.Partition, &n.MessageID, &n.RoutingKey, &n.TraceParent, &n.Body, &sealed, &bytes); err != nil || !sealed {
 			return n, err
 		}
 		if n.Body, err = o.keyring.Open(n.Body); err != nil {
@@ -106,6 +90,54 @@ func (o *Outbox) collect(rows pgx.Rows) ([]actor.PendingNotification, error) {
 		}
 		return n, nil
 	})
+	all = slices.DeleteFunc(all, func(n actor.PendingNotification) bool { return confirmed[n.Key()] })
+	return all, count == limit || bytes >= postgres.MaxPageBytes, err
+}
+
+// Survey returns the first stored notifications of each of the partitions, up to limit of
+// each.
+func (o *Outbox) Survey(ctx context.Context, partitions []int, limit int) (all []actor.StoredNotification, err error) {
+	err = o.pool.Retry(ctx, func(ctx context.Context) error {
+		rows, err := o.pool.Query(ctx, survey, partitions, limit)
+		if err != nil {
+			return err
+		}
+		all, err = pgx.CollectRows(rows, pgx.RowToStructByPos[actor.StoredNotification])
+		return err
+	})
+	if err != nil {
+		return nil, postgres.LogError(ctx, o.log, "surveying the outbox", err)
+	}
+	return all, nil
+}
+
+// maxAssigned is how many notifications AssignPartitions assigns at a time.
+const maxAssigned = 1000
+
+// AssignPartitions gives a partition to the notifications that are older than the
+// partitions.
+func (o *Outbox) AssignPartitions(ctx context.Context, of func(user int64) int) error {
+	for {
+		rows, err := o.pool.Query(ctx, "SELECT id, user_id FROM ident_outbox WHERE partition IS NULL LIMIT $1", maxAssigned)
+		if err != nil {
+			return fmt.Errorf("reading the outbox: %w", err)
+		}
+		var ids []int64
+		var partitions []int
+		var id, user int64
+		_, err = pgx.ForEachRow(rows, []any{&id, &user}, func() error {
+			ids, partitions = append(ids, id), append(partitions, of(user))
+			return nil
+		})
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		_, err = o.pool.Exec(ctx, `UPDATE ident_outbox o SET partition = a.partition
+			FROM unnest($1::bigint[], $2::int[]) AS a (id, partition) WHERE o.id = a.id`, ids, partitions)
+		if err != nil {
+			return fmt.Errorf("assigning notifications to partitions: %w", err)
+		}
+	}
 }
 
 // noteUnreadable reports whether an unreadable notification is to be logged: once each,
@@ -127,10 +159,10 @@ func (o *Outbox) noteUnreadable(id int64) bool {
 func (o *Outbox) DeleteConfirmed(ctx context.Context) (err error) {
 	r := o.Remove()
 	defer func() { r.Done(err) }()
-	if len(r.ids) == 0 {
+	if len(r.keys) == 0 {
 		return nil
 	}
-	if _, err := o.pool.Exec(ctx, deleteByID, r.ids); err != nil {
+	if _, err := o.pool.Exec(ctx, deleteByKey, columnsOf(r.keys)...); err != nil {
 		return fmt.Errorf("emptying the outbox: %w", err)
 	}
 	return nil

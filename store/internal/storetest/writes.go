@@ -146,3 +146,9 @@ func (h *Harness) WriteCached(cached *actor.User, operation, messageID string, a
 	}
 	return o
 }
+
+// StoredNotifications returns the first 100 stored notifications of partition 0.
+func (h *Harness) StoredNotifications() []actor.PendingNotification {
+	h.T.Helper()
+	return StoredNotifications(h.T, h.Store, 0)
+}

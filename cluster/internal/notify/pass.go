@@ -1,0 +1,205 @@
+package notify
+
+import (
+	"slices"
+	"time"
+
+	"github.com/glotpod/ident/actor"
+)
+
+const (
+	// outboxPage is how many notifications are read from the outbox at a time.
+	outboxPage = 500
+
+	// maxSkipped is how many notifications of held-back users a pass passes over. Then it
+	// stops, and the lane stays behind.
+	maxSkipped = 10_000
+
+	// maxRecentBytes bounds the bodies of notifications that were committed during a pass
+	// and are kept for its end, in all lanes.
+	maxRecentBytes = 4 << 20
+
+	// outboxTimeout is how long reading a page of the outbox may take.
+	outboxTimeout = 2 * time.Second
+
+	// retryEvery is how often it is checked whether probes and passes are due.
+	retryEvery = time.Second
+)
+
+// A pass sends the notifications of a lane from the outbox, by id. The lane is behind
+// meanwhile.
+//
+// A notification that is committed during the pass is found by it: either its id is in a
+// page that is read later, or it is in recent, or missed is not above its id.
+type pass struct {
+	pos     int64                       // all ids up to this one were looked at
+	read    bool                        // a page was read, and rows is what is left of it
+	rows    []actor.PendingNotification // not yet looked at
+	ids     []int64                     // of the page
+	last    bool                        // the page ended with the last row of the partition
+	done    map[int64]struct{}          // ids that were confirmed since the page was asked for
+	missed  int64                       // the lowest id that has to be looked at again; noID: none
+	recent  []actor.PendingNotification // committed since the last page was read
+	skipped int                         // notifications that were left
+}
+
+// runPasses sends from the outbox what the lanes have left there, until ctx is done.
+// dueLanes returns the partitions with lanes that are due.
+// wakeUsers has the lanes make a pass that hold a user back whose time has come.
+// step lets the pass of a lane go on until it needs another page. It returns false if the
+// lane has nothing to do, or has to wait.
+// nextPage returns the pass of a lane, which it begins if it is due, and after which id
+// the next page is to be read; -1 if rows are left. It returns nil if there is nothing to do.
+// forgetRecent leaves what was committed since the last page was read to the next page.
+func (s *state) forgetRecent(p *pass) {
+	for _, x := range p.recent {
+		p.missed = min(p.missed, x.ID)
+		s.recent -= len(x.Body)
+	}
+	p.recent = nil
+}
+
+// endPass ends the pass of a lane, if one is under way.
+func (s *state) endPass(l *lane) {
+	p := l.pass
+	if p == nil {
+		return
+	}
+	s.forgetRecent(p)
+	for _, x := range p.rows {
+		l.skip(x.ID)
+	}
+	l.pass = nil
+	l.skip(p.missed)
+	if !p.read || !p.last {
+		l.skip(p.pos + 1)
+	}
+}
+
+// discard leaves the rows that were not looked at to the next page.
+func (p *pass) discard() {
+	for i := range p.rows {
+		p.missed = min(p.missed, p.rows[i].ID)
+	}
+	p.read, p.rows = false, nil
+}
+
+// goOn looks at the rows of a pass. It returns false if the pass has ended, or has to
+// wait.
+func (s *state) goOn(l *lane, p *pass) (again bool) {
+	if l.pass != p || !p.read {
+		return l.due
+	}
+	for {
+		if len(p.rows) == 0 && !s.takeRecent(p) {
+			break
+		}
+		switch s.look(l, p, p.rows[0]) {
+		case mustWait:
+			return false
+		case mustStop:
+			l.stopped = stoppedAt{p.rows[0].ID, p.rows[0].RoutingKey}
+			s.endPass(l)
+			s.setDue(l, false)
+			return false
+		}
+		p.pos = max(p.pos, p.rows[0].ID)
+		p.rows = p.rows[1:]
+	}
+	if !p.last || p.missed != noID {
+		p.read = false
+		return true
+	}
+	s.finishPass(l)
+	return false
+}
+
+// takeRecent goes on with what was committed since the last page was read. It returns
+// false if there is nothing, or if another page has to be read before.
+func (s *state) takeRecent(p *pass) bool {
+	if !p.last || p.missed != noID {
+		return false
+	}
+	for _, x := range p.recent {
+		s.recent -= len(x.Body)
+		if _, found := slices.BinarySearch(p.ids, x.ID); !found {
+			p.rows = append(p.rows, x)
+		}
+	}
+	p.recent = nil
+	return len(p.rows) > 0
+}
+
+// finishPass makes a lane direct again after a pass that has reached the end.
+func (s *state) finishPass(l *lane) {
+	s.endPass(l)
+	l.behind = false
+	s.setDue(l, false)
+	before := s.heldBack
+	for user, h := range l.held {
+		if h.clean {
+			s.release(l, user)
+		}
+	}
+	if before >= maxHeldBack && s.heldBack < maxHeldBack {
+		s.retryAll()
+	}
+}
+
+// What becomes of a stored notification at which a pass looks.
+type verdict int
+
+const (
+	looked   verdict = iota // it was sent, or it is left
+	mustWait                // for room in the window, or in its gate
+	mustStop                // too many are held back
+)
+
+// look sends a stored notification, or leaves it. s.mu is held.
+func (s *state) look(l *lane, p *pass, x actor.PendingNotification) verdict {
+	this, any := s.isPending(x.UserID, x.ID)
+	if _, done := p.done[x.ID]; this || done {
+		return looked
+	}
+	h := l.held[x.UserID]
+	if h != nil {
+		h.clean = h.clean && (h.sent || !any) && (h.key != "" || !time.Now().Before(h.next))
+		if !h.clean {
+			if h.first == noID {
+				h.first = x.ID
+			}
+			return s.pass(l, p, x.ID)
+		}
+	}
+	closed := s.gate(x.RoutingKey).isClosed()
+	if (x.Body == nil || closed) && h == nil && s.heldBack >= maxHeldBack {
+		return mustStop
+	}
+	switch {
+	case x.Body == nil: // it cannot be decrypted; the store has logged that
+		s.hold(l, x.UserID, x.ID, "")
+		return s.pass(l, p, x.ID)
+	case closed:
+		s.hold(l, x.UserID, x.ID, x.RoutingKey)
+		return s.pass(l, p, x.ID)
+	case !s.tryPublish(l, &outbound{notification: x, fromOutbox: true}):
+		return mustWait
+	case h != nil:
+		h.sent = true
+	}
+	return looked
+}
+
+// pass leaves a notification of a held-back user.
+func (s *state) pass(l *lane, p *pass, id int64) verdict {
+	l.skip(id)
+	if p.skipped++; p.skipped > maxSkipped {
+		return mustStop
+	}
+	return looked
+}
+
+// probeAll sends a probe through each closed gate that allows one.
+// probe sends one notification with a key, if any is left.
+// findLeft returns a notification with a key that is left in the outbox, and its
+// partition; noID if none is known.

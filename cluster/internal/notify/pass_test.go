@@ -1,0 +1,277 @@
+package notify
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/partition"
+)
+
+func TestSurvey(t *testing.T) {
+	notifying(t, "overdue_are_sent_and_counted", func(s *setup) {
+		s.outbox.store(notification(1, 1), time.Now())
+		time.Sleep(overdueAge - time.Second)
+		s.wantPublished() // it may be on its way
+		time.Sleep(surveyEvery)
+		s.wantPublished("1")
+		s.wantLeft()
+		if n, oldest := valueOf(s.metrics.Overdue), valueOf(s.metrics.Oldest); n != 1 || oldest < overdueAge.Seconds() {
+			s.Errorf("%v are overdue, the oldest one is %v s old", n, oldest)
+		}
+		time.Sleep(surveyEvery)
+		if n := valueOf(s.metrics.Overdue) + valueOf(s.metrics.Oldest); n != 0 {
+			s.Errorf("%v are overdue after they were sent", n)
+		}
+	})
+
+	notifying(t, "pending_ones_are_not_sent_twice", func(s *setup) {
+		s.broker.manual = true
+		s.commit(1, 1)
+		s.wantPublished("1")
+		time.Sleep(time.Minute)
+		s.wantPublished()
+		s.broker.decide(0, nil)
+	})
+
+	notifying(t, "an_outage_of_the_database_is_waited_for", func(s *setup) {
+		s.outbox.store(notification(1, 1), time.Time{})
+		s.outbox.set(func() { s.outbox.err = errDown })
+		time.Sleep(time.Minute)
+		s.wantPublished()
+		s.outbox.set(func() { s.outbox.err = nil })
+		time.Sleep(surveyEvery)
+		s.wantPublished("1")
+	})
+}
+
+func TestTakeOver(t *testing.T) {
+	lease := partition.Lease{Partition: partition.Of(1, partitions), Epoch: 3}
+
+	notifying(t, "sends_all_pages_in_order", func(s *setup) {
+		const n = 2*outboxPage + 7
+		for id := range int64(n) {
+			s.outbox.store(notification(id+1, 1), time.Time{})
+		}
+		s.takeOver(lease.Partition, 3)
+		s.commit(n+1, 1) // before the others are sent
+		s.wantLeft()
+		published := s.broker.take()
+		if len(published) != n+1 || !slices.IsSortedFunc(published, func(a, b string) int { return len(a) - len(b) }) || published[n] != strconv.Itoa(n+1) {
+			s.Errorf("%d were published", len(published))
+		}
+		s.commit(n+2, 1)
+		s.wantPublished(strconv.Itoa(n + 2))
+		if b := s.notifier.Backlog(); b != (Backlog{}) {
+			s.Errorf("the backlog is %+v", b)
+		}
+	})
+
+	notifying(t, "waits_for_no_subscriber_and_reads_no_backlog", func(s *setup) {
+		s.broker.refuse()
+		const n = 6 * outboxPage
+		for id, user := int64(1), int64(1); id <= n; user++ {
+			if partition.Of(user, partitions) != lease.Partition {
+				continue
+			}
+			for range 10 {
+				s.outbox.store(notification(id, user), time.Time{})
+				id++
+			}
+		}
+		begun := time.Now()
+		s.takeOver(lease.Partition, 3)
+		if took := time.Since(begun); took > 0 {
+			s.Errorf("it took %v", took)
+		}
+		synctest.Wait()
+		s.broker.take()
+		rows := s.outbox.readRows()
+		time.Sleep(10 * time.Minute)
+		if sent, read := len(s.broker.take()), s.outbox.readRows()-rows; sent > 25 || read > 25 {
+			s.Errorf("in ten minutes %d were sent and %d read", sent, read)
+		}
+		s.broker.set(func() { s.broker.decision = nil })
+		time.Sleep(longestPause + time.Second)
+		s.wantLeft()
+	})
+
+	notifying(t, "of_a_lost_lease_fails", func(s *setup) {
+		s.outbox.set(func() { s.outbox.notHeld = map[int]bool{lease.Partition: true} })
+		s.notifier.Abandon(partition.Lease{Partition: lease.Partition, Epoch: 1})
+		s.outbox.store(notification(1, 1), time.Time{})
+		if err := s.notifier.TakeOver(s.Context(), lease); !errors.Is(err, errLeaseLost) {
+			s.Errorf("the error is %v", err)
+		}
+		time.Sleep(time.Minute)
+		s.wantPublished()
+	})
+
+	notifying(t, "does_not_repeat_what_is_pending_of_an_earlier_lease", func(s *setup) {
+		s.broker.manual = true
+		s.commit(1, 1)
+		s.wantPublished("1")
+		s.takeOver(lease.Partition, 3)
+		s.commit(2, 1)
+		s.wantPublished("2")
+		s.broker.decide(0, nil)
+		s.broker.decide(1, nil)
+		s.wantLeft()
+	})
+
+	notifying(t, "fails_with_the_database", func(s *setup) {
+		s.outbox.set(func() { s.outbox.err = errDown })
+		if err := s.notifier.TakeOver(s.Context(), lease); !errors.Is(err, errDown) {
+			s.Errorf("the error is %v", err)
+		}
+	})
+
+	notifying(t, "ends_with_its_context", func(s *setup) {
+		ctx, cancel := context.WithCancel(s.Context())
+		cancel()
+		if err := s.notifier.TakeOver(ctx, lease); !errors.Is(err, context.Canceled) {
+			s.Errorf("the error is %v", err)
+		}
+	})
+
+	notifying(t, "ends_with_the_notifier", func(s *setup) {
+		s.cancel()
+		s.running.Wait()
+		if err := s.notifier.TakeOver(s.Context(), lease); !errors.Is(err, amqp.ErrClosed) {
+			s.Errorf("the error is %v", err)
+		}
+	})
+}
+
+// userOf returns the n-th user of a partition, from 0 on.
+func userOf(number, n int) int64 {
+	for user := int64(1); ; user++ {
+		if partition.Of(user, partitions) == number {
+			if n == 0 {
+				return user
+			}
+			n--
+		}
+	}
+}
+
+func TestLostConnection(t *testing.T) {
+	notifying(t, "the_rest_is_sent_over_the_next_one", func(s *setup) {
+		s.broker.manual = true
+		s.commit(1, 1)
+		s.commit(2, 2)
+		s.commit(3, 1)
+		s.wantPublished("1", "2", "3")
+		s.broker.set(func() { s.broker.manual = false })
+		s.broker.decide(2, nil) // the last one is accepted
+		synctest.Wait()
+		s.broker.decide(1, errLost)
+		s.broker.decide(0, errLost)
+		s.broker.lose()
+		synctest.Wait()
+		s.commit(4, 1)
+		time.Sleep(longestConnectPause)
+		s.wantLeft()
+		published := s.broker.take()
+		slices.Sort(published)
+		if !slices.Equal(published, []string{"1", "2", "3", "4"}) {
+			s.Errorf("published were %v", published)
+		}
+		if b := s.notifier.Backlog(); b != (Backlog{}) || valueOf(s.metrics.Refused) != 0 {
+			s.Errorf("the backlog is %+v", b)
+		}
+		s.commit(5, 1)
+		s.wantPublished("5")
+	})
+}
+
+func TestMissed(t *testing.T) {
+	notifying(t, "is_sent_before_later_ones", func(s *setup) {
+		s.outbox.store(notification(1, 1), time.Now())
+		s.notifier.Missed(partition.Of(1, partitions))
+		s.commit(2, 1)
+		s.wantPublished("1", "2")
+		s.wantLeft()
+	})
+}
+
+// An outboxThatCommits commits while a page is read.
+type outboxThatCommits struct {
+	*fakeOutbox
+	before, after func()
+}
+
+func (o *outboxThatCommits) ReadNotifications(ctx context.Context, number int, after int64, limit int) ([]actor.PendingNotification, bool, error) {
+	o.before()
+	defer o.after()
+	return o.fakeOutbox.ReadNotifications(ctx, number, after, limit)
+}
+
+func TestPass(t *testing.T) {
+	// Ids may become visible out of order, if they are of different users.
+	notifying(t, "finds_what_is_committed_while_a_page_is_read", func(s *setup) {
+		const rows = 3 * outboxPage
+		for id := range int64(rows) {
+			s.outbox.store(notification(2*id+2, 1), time.Time{})
+		}
+		var mu sync.Mutex
+		late, next := userOf(partition.Of(1, partitions), 1), int64(0)
+		commit := func(id int64) {
+			s.outbox.storeSorted(notification(id, late))
+			s.notifier.Send(notification(id, late))
+		}
+		reads := 0
+		s.notifier.o.Outbox = &outboxThatCommits{s.outbox, func() {
+			mu.Lock()
+			defer mu.Unlock()
+			if reads++; reads < 20 {
+				commit(next*2 + 1) // behind what was read, and before
+				next += 41
+			}
+		}, func() {
+			mu.Lock()
+			defer mu.Unlock()
+			if reads < 20 {
+				commit(next*2 + 1)
+				next += 37
+			}
+		}}
+		s.takeOver(partition.Of(1, partitions), 2)
+		s.wantLeft()
+		last := make(map[int]int)
+		for _, body := range s.broker.take() {
+			id, _ := strconv.Atoi(body)
+			if id <= last[id%2] {
+				s.Errorf("%d after %d", id, last[id%2])
+			}
+			last[id%2] = id
+		}
+		if b := s.notifier.Backlog(); b != (Backlog{}) {
+			s.Errorf("the backlog is %+v", b)
+		}
+	})
+
+	notifying(t, "stops_when_too_many_are_held_back", func(s *setup) {
+		number := partition.Of(1, partitions)
+		s.broker.refuse("1")
+		for id := range int64(maxSkipped + 5*outboxPage) {
+			s.outbox.store(notification(id+1, 1), time.Time{})
+		}
+		s.takeOver(number, 2)
+		synctest.Wait()
+		if b := s.notifier.Backlog(); s.outbox.readRows() > maxSkipped+5*outboxPage || b.Behind != 1 {
+			s.Errorf("%d rows were read, and the backlog is %+v", s.outbox.readRows(), b)
+		}
+		s.broker.set(func() { s.broker.decision = nil })
+		time.Sleep(longestPause + time.Second)
+		s.wantLeft()
+	})
+}

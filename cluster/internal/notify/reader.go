@@ -1,0 +1,184 @@
+package notify
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/actor"
+)
+
+func (n *Notifier) runPasses(ctx context.Context) {
+	ticker := time.NewTicker(retryEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-n.ready:
+		case <-ticker.C:
+			n.wakeUsers(time.Now())
+		case <-ctx.Done():
+			return
+		}
+		n.probeAll(ctx)
+		for again := true; again && ctx.Err() == nil; {
+			again = false
+			for _, number := range n.dueLanes() {
+				again = n.step(ctx, number) || again
+			}
+		}
+	}
+}
+
+func (n *Notifier) dueLanes() (numbers []int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.state.due == 0 {
+		return nil
+	}
+	for p := range n.state.lanes {
+		if n.state.lanes[p].due {
+			numbers = append(numbers, p)
+		}
+	}
+	return numbers
+}
+
+func (n *Notifier) wakeUsers(now time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for p := range n.state.lanes {
+		l := &n.state.lanes[p]
+		for _, h := range l.held {
+			if h.key == "" && !now.Before(h.next) {
+				n.state.setDue(l, true)
+				break
+			}
+		}
+	}
+}
+
+func (n *Notifier) step(ctx context.Context, number int) (again bool) {
+	l := &n.state.lanes[number]
+	p, pos := n.nextPage(l)
+	if p == nil {
+		return false
+	}
+	if pos < 0 { // there are rows
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.state.goOn(l, p)
+	}
+	page, more, err := n.readPage(ctx, number, pos, outboxPage)
+	if err != nil {
+		return false // the store has logged it; the next round tries again
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if l.pass == p && p.missed > pos { // otherwise an earlier one was committed meanwhile
+		p.read, p.rows, p.ids, p.last = true, page, nil, !more
+		for i := range page {
+			p.ids = append(p.ids, page[i].ID)
+		}
+	}
+	return n.state.goOn(l, p)
+}
+
+func (n *Notifier) readPage(ctx context.Context, partition int, pos int64, limit int) ([]actor.PendingNotification, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, outboxTimeout)
+	defer cancel()
+	return n.o.Outbox.ReadNotifications(ctx, partition, pos, limit)
+}
+
+func (n *Notifier) nextPage(l *lane) (p *pass, pos int64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !l.open || !l.due || !n.state.connected {
+		return nil, 0
+	}
+	if l.pass == nil {
+		if l.next == noID && len(l.held) == 0 {
+			l.behind = false
+			n.state.setDue(l, false)
+			return nil, 0
+		}
+		l.pass = &pass{pos: max(l.next, 1) - 1, missed: noID}
+		l.behind, l.next, l.stopped = true, noID, stoppedAt{}
+		for _, h := range l.held {
+			h.clean, h.sent, h.first = true, false, noID
+		}
+	}
+	p = l.pass
+	if p.read {
+		return p, -1
+	}
+	n.state.forgetRecent(p)
+	p.pos, p.missed, p.done = min(p.pos, max(p.missed, 1)-1), noID, make(map[int64]struct{})
+	return p, p.pos
+}
+
+func (n *Notifier) probeAll(ctx context.Context) {
+	n.mu.Lock()
+	var keys []string
+	now := time.Now()
+	for key, g := range n.state.gates {
+		if g.allowsProbe(now) && n.state.connected {
+			keys = append(keys, key)
+		}
+	}
+	n.mu.Unlock()
+	for _, key := range keys {
+		n.probe(ctx, key)
+	}
+}
+
+func (n *Notifier) probe(ctx context.Context, key string) {
+	number, id := n.findLeft(key)
+	if id == noID {
+		return
+	}
+	page, _, err := n.readPage(ctx, number, id-1, 1)
+	if err != nil {
+		return // the store has logged it
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l, g := &n.state.lanes[number], n.state.gate(key)
+	if !l.open || !n.state.connected || !g.allowsProbe(time.Now()) {
+		return
+	}
+	if len(page) == 0 || page[0].ID != id || page[0].RoutingKey != key || page[0].Body == nil {
+		n.state.setDue(l, true) // it was deleted; a pass finds out what is left
+		n.ready.Notify()
+		return
+	}
+	x := page[0]
+	if _, any := n.state.isPending(x.UserID, x.ID); any || !n.state.window.fits(weight(&x), true) {
+		return // until that is confirmed
+	}
+	if h := l.held[x.UserID]; h == nil {
+		n.state.hold(l, x.UserID, x.ID, key)
+	}
+	n.state.enqueue(l, &outbound{notification: x, fromOutbox: true, probe: true, round: g.takeProbe(time.Now())})
+	n.o.Log.Debug("held-back notification sent again", zap.Int64("id", x.ID), zap.String("routing_key", key))
+}
+
+func (n *Notifier) findLeft(key string) (number int, id int64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for p := range n.state.lanes {
+		l := &n.state.lanes[p]
+		if !l.open || l.pass != nil {
+			continue
+		}
+		for user, h := range l.held {
+			if _, any := n.state.isPending(user, h.first); h.key == key && h.first != noID && !any {
+				return p, h.first
+			}
+		}
+		if l.stopped.key == key {
+			return p, l.stopped.id
+		}
+	}
+	return 0, noID
+}
