@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -82,6 +83,19 @@ func testNewUserIDReplay(t *testing.T) {
 		}
 	}
 	storetest.WantCode(t, decide(h, "m1", storetest.UserArgs(2)), actor.BadRequest)
+
+	// The record is of another request with the same id, which a caller has used again.
+	again := storetest.Request(t, "create", "m1", storetest.UserArgs(3))
+	again.FirstReceived = time.Now()
+	h.Exec("UPDATE ident_requests SET at = now() - interval '11 minutes'")
+	id, decided, err := h.NewUserID(t.Context(), again)
+	if id != lastDrawn(h) || decided != nil || err != nil {
+		t.Fatalf("got the id %d, %+v, %v", id, decided, err)
+	}
+	again.UserID = id
+	if o, err := storetest.Commit(t.Context(), h, h.Lease, again); err != nil || !o.Applied {
+		t.Errorf("%+v, %v", o, err)
+	}
 
 	// The record may be removed after it was found.
 	w := storetest.Request(t, "create", "m2", storetest.UserArgs(2)).Refused(commit.NoReplay)
