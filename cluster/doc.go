@@ -146,6 +146,7 @@
 //	cluster/internal/integration.TestSilentQueues/a_partition_queue_costs_its_own_requests
 //	cluster/internal/integration.TestLargeMessages/a_reply
 //	cluster/internal/integration.TestLargeMessages/a_notification
+//	cluster/internal/integration.TestLargeMessages/a_stored_notification
 //	cluster/internal/integration.TestLargeMessages/the_limit_is_lowered
 //	cluster/membership.TestSend/a_silent_queue_delays_no_other_member
 //	cluster.TestSharedQueue/a_panic_costs_one_request

@@ -29,6 +29,9 @@ func TestLargeMessages(t *testing.T) {
 	}
 	large.commitLarge(100, 80_000)
 	large.commitLarge(101, 40_000)
+	if err := s.tryCommit(s.lease(102), 102, strings.Repeat("x", 70_000)); err != nil { // with a notification
+		t.Fatal(err)
+	}
 	large.first, _ = s.launch()
 	s.options.Name, s.options.Store = "two", openStore(t, s.database)
 	large.second, _ = s.launch()
@@ -38,6 +41,7 @@ func TestLargeMessages(t *testing.T) {
 	t.Run("a_reply", large.testReply)
 	t.Run("a_page", large.testPage)
 	t.Run("a_notification", large.testNotification)
+	t.Run("a_stored_notification", large.testStored)
 	t.Run("the_limit_is_lowered", large.testLowered)
 	for _, instance := range []*cluster.Instance{large.first, large.second} {
 		if n := value(t, instance, "sessions_total"); n != 1 {
@@ -119,6 +123,26 @@ func (s *largeMessages) testNotification(t *testing.T) {
 	s.result(s.caller.Call(t.Context(), "create", "too-large", pack(map[string]any{ // the refusal was not recorded
 		"name": "small", "email": "large", "github": map[string]any{"id": 1000, "access_token": "t"}})))
 	s.serves(t)
+}
+
+// A notification that is already stored costs the notifications of its user, until it is
+// deleted.
+func (s *largeMessages) testStored(t *testing.T) {
+	heldBack := func() float64 {
+		return value(t, s.first, "notifications_held_back_users") + value(t, s.second, "notifications_held_back_users")
+	}
+	s.until("the notifications of its user are held back", func() bool { return heldBack() == 1 })
+	if err := s.patch(t.Context(), s.caller, 102); err != nil {
+		t.Error(err)
+	}
+	s.until("all others are sent", func() bool { return s.stored() == 2 })
+	if heldBack() != 1 {
+		t.Error("a later one was sent before")
+	}
+	if _, err := s.db.Exec(t.Context(), "DELETE FROM ident_outbox WHERE user_id = 102 AND length(body) > 60000"); err != nil {
+		t.Fatal(err)
+	}
+	s.until("the later one is sent", func() bool { return s.stored() == 0 && heldBack() == 0 })
 }
 
 // A limit that is lowered while the broker runs holds for channels that are opened later.
