@@ -7,7 +7,9 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 )
 
-// ErrFenced means that nothing was written because the lease was lost.
+// ErrFenced means that the lease was lost and nothing was written; or that it has to be
+// given up, because only the next holder of the partition can know whether the first write
+// was committed.
 var ErrFenced = errors.New("actor: lease lost")
 
 // A Store keeps the users durably. All methods are safe for concurrent use.
@@ -52,7 +54,8 @@ type Store interface {
 	// Commit may apply fewer writes than it was given. It returns their outcomes
 	// and has done nothing about the remaining writes. An error is about the first
 	// write. When Commit returns, the changes are durable. If the lease was lost, it
-	// changes nothing and returns ErrFenced. If it refuses a create with UserIDTaken,
+	// changes nothing and returns ErrFenced. After ErrFenced, nothing more may be committed
+	// under the lease to that user. If it refuses a create with UserIDTaken,
 	// later calls of NewUserID and ReservedUserID return other ids, which are free after
 	// a few refusals at most.
 	Commit(ctx context.Context, lease partition.Lease, writes []*Write) ([]Outcome, error)

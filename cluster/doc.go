@@ -113,6 +113,7 @@
 //	cluster/internal/notify.TestRelease
 //	cluster/internal/notify.TestLostConnection
 //	cluster/internal/integration.TestNotifications
+//	store.TestUnknownOutcome/the_attempt_blocks_its_repetition
 //	cluster.TestStartServing/reports_a_lease_that_is_not_held
 //
 // I6, foreign writes. Another program may write to the tables. A cached user is neither

@@ -51,6 +51,11 @@
 // attempted again until its outcome is known. The recorded request ids tell whether the
 // earlier attempt was committed. A write without a request id gets a random one.
 //
+// If a further attempt fails, the earlier one may still be committed, and its notification
+// would be found late, behind those of later writes to the user. So the write gives the
+// lease up ([actor.ErrFenced]): the claim that follows waits for the earlier attempt, and the
+// next holder finds its record and its notification, if there are any.
+//
 // A record may be in the primary alone: if the server waits for a synchronous standby and
 // the wait is cancelled, the transaction stays committed there, and a failover may lose it.
 // So a recorded outcome is delivered, and a lease is granted or taken over, only after a
@@ -88,8 +93,8 @@
 //   - If the claim locks first, the group reads the epoch that the claim has committed. Its
 //     writes are refused with [actor.ErrFenced].
 //
-// ErrFenced is also certain if an earlier attempt of the write ended without an answer.
-// That attempt had ended in the server before the lease ended. The recorded request id,
+// After a claim, ErrFenced is also certain if an earlier attempt of the write ended without an
+// answer. That attempt had ended in the server before the lease ended. The recorded request id,
 // which is read after the epochs, tells whether it was committed.
 //
 // An owner that hands a partition over makes the next lease itself, for the next holder.

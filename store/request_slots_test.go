@@ -19,9 +19,8 @@ import (
 func setClock(h *storetest.Harness, day int, hour time.Duration) {
 	h.T.Helper()
 	imagined := time.Date(2030, 1, day, 0, 0, 0, 0, time.UTC).Add(hour)
-	h.Exec("CREATE TABLE IF NOT EXISTS clock (ahead interval)")
-	h.Exec("TRUNCATE clock")
-	h.Exec("INSERT INTO clock SELECT $1 - now()", imagined)
+	h.Exec("CREATE TABLE IF NOT EXISTS clock (one boolean PRIMARY KEY DEFAULT true, ahead interval)")
+	h.Exec("INSERT INTO clock (ahead) SELECT $1 - now() ON CONFLICT (one) DO UPDATE SET ahead = excluded.ahead", imagined)
 	h.Exec(`CREATE OR REPLACE FUNCTION ident_slot(at timestamptz) RETURNS smallint LANGUAGE sql STABLE
 		RETURN (floor(extract(epoch FROM at + (SELECT ahead FROM clock)) / 86400)::bigint % 3)::smallint`)
 }
@@ -39,6 +38,7 @@ func TestRequestSlots(t *testing.T) {
 	t.Run("time zones", testSlotTimeZones)
 	t.Run("kept for a day", testSlotEmptied)
 	t.Run("midnight", testSlotMidnight)
+	t.Run("emptied late", testSlotEmptiedLate)
 }
 
 // testSlotInlined: the planner inlines the function ident_slot. Otherwise each statement would
@@ -246,4 +246,35 @@ func TestReusedRequestID(t *testing.T) {
 			}
 		}
 	})
+}
+
+// testSlotEmptiedLate: a slot is not emptied if it has become that of today when it can be
+// locked.
+func testSlotEmptiedLate(t *testing.T) {
+	h := storetest.Start(t)
+	writer := h.Connect(t)
+	setClock(h, 5, 12*time.Hour)
+	slot := h.Value("SELECT ident_slot(now())") // of day 2, and of day 5
+	const record = "INSERT INTO ident_requests (identity, slot, digest, user_id) VALUES (gen_random_uuid(), $1, 0, 0)"
+	for delayed := false; !delayed; {
+		h.Exec("TRUNCATE ident_requests")
+		h.Exec(record, slot) // of day 2
+		tx := storetest.Begin(t, writer)
+		if _, err := tx.Exec(t.Context(), record, slot); err != nil {
+			t.Fatal(err)
+		}
+		setClock(h, 4, 12*time.Hour)
+		emptied := make(chan error, 1)
+		go func() { emptied <- h.EmptyNextSlot(t.Context()) }()
+		for len(emptied) == 0 && h.Value("SELECT NOT EXISTS (SELECT FROM pg_locks WHERE relation::regclass::text LIKE 'ident_requests_%' AND NOT granted)") == true {
+		}
+		setClock(h, 5, 12*time.Hour)
+		if err := tx.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		delayed = <-emptied == nil // otherwise the lock came too late
+	}
+	if n := h.Value("SELECT count(*) FROM ident_requests WHERE slot = $1", slot); n != int64(2) {
+		t.Errorf("%v of 2 records are left", n)
+	}
 }

@@ -95,6 +95,9 @@ func (a *attempt) decideOnStored(ctx context.Context, conn *pgx.Conn, deadline t
 		stored := a.stored[p.first().UserID]
 		current, err := a.decider.current(stored, p.first())
 		if err != nil {
+			if p.isOutcomeUnknown() {
+				err = actor.ErrFenced // see giveUpLease
+			}
 			p.setDecided(nil, err)
 			continue
 		}

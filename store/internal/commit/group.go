@@ -167,6 +167,8 @@ func (c *Committer) advance(p *pending, e commitstate.Event, err error) (next co
 		c.giveUp(p, err)
 	case commitstate.GiveUpBusy:
 		c.giveUp(p, errBusy)
+	case commitstate.GiveUpLease:
+		c.giveUpLease(p, err)
 	case commitstate.CommitAlone:
 		c.commitAlone(p)
 	case commitstate.Postpone:
@@ -206,6 +208,19 @@ func (c *Committer) postpone(p *pending) {
 func (c *Committer) giveUp(p *pending, err error) {
 	c.logFailure(p.first(), err)
 	p.complete(nil, err)
+}
+
+// giveUpLease gives a pending write up of which an earlier attempt may still be committed.
+// Its notification would then be behind those of later writes to the user, if these were
+// committed under the same lease. The caller commits no further write of the user.
+func (c *Committer) giveUpLease(p *pending, err error) {
+	if p.lease.Epoch == 0 { // it writes to no user
+		c.giveUp(p, err)
+		return
+	}
+	c.log.Warn("outcome of a write unknown, giving its partition up", zap.String("operation", p.first().Operation),
+		zap.Int64("user_id", p.first().UserID), zap.Int("partition", p.lease.Partition), zap.Error(err))
+	p.complete(nil, actor.ErrFenced)
 }
 
 func (c *Committer) logFailure(w *actor.Write, err error) {

@@ -4,13 +4,31 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/glotpod/ident/store/internal/postgres"
 )
 
-// slotLockWait bounds how long locking a slot may delay commits.
-const slotLockWait = "200ms"
+// emptyNextSlot empties the slot of tomorrow if it has rows. It waits 200 ms at most for the
+// lock, so that it delays commits for no longer. The day is read again when the slot is
+// locked: then no transaction can write to the slot, and if it is still that of tomorrow,
+// none has since two days. The clock is the server's, so it does not matter if this process
+// is frozen in between.
+const emptyNextSlot = `DO $$
+	DECLARE
+		slot text := 'ident_requests_' || ident_slot(clock_timestamp() + interval '1 day');
+		used boolean;
+	BEGIN
+		EXECUTE format('SELECT EXISTS (SELECT FROM %I)', slot) INTO used;
+		IF NOT used THEN
+			RETURN;
+		END IF;
+		PERFORM set_config('lock_timeout', '200ms', true);
+		EXECUTE format('LOCK TABLE %I', slot);
+		IF ident_slot(clock_timestamp() - interval '1 hour') = ident_slot(clock_timestamp() + interval '1 hour')
+			AND slot = 'ident_requests_' || ident_slot(clock_timestamp() + interval '1 day') THEN
+			EXECUTE format('TRUNCATE %I', slot);
+		END IF;
+	END
+$$`
 
 // EmptyNextSlot empties the slot of ident_requests for the requests of tomorrow. Its rows
 // are at least two days old. In the first and the last hour of a day it does nothing, so
@@ -18,28 +36,8 @@ const slotLockWait = "200ms"
 func EmptyNextSlot(ctx context.Context, pool *postgres.Pool) error {
 	ctx, cancel := context.WithTimeout(ctx, postgres.AttemptTimeout)
 	defer cancel()
-	var midnight bool
-	var slot int
-	err := pool.QueryRow(ctx, `SELECT ident_slot(now() - interval '1 hour') <> ident_slot(now() + interval '1 hour'),
-		ident_slot(now() + interval '1 day')`).Scan(&midnight, &slot)
-	if err != nil {
-		return fmt.Errorf("reading the day: %w", err)
+	if _, err := pool.Exec(ctx, emptyNextSlot); err != nil {
+		return fmt.Errorf("emptying the slot of tomorrow: %w", err)
 	}
-	if midnight {
-		return nil
-	}
-	table := fmt.Sprintf("ident_requests_%d", slot)
-	var used bool
-	if err := pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+table+")").Scan(&used); err != nil {
-		return fmt.Errorf("querying %s: %w", table, err)
-	}
-	if !used {
-		return nil
-	}
-	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '"+slotLockWait+"'; TRUNCATE "+table); err != nil {
-			return fmt.Errorf("emptying %s: %w", table, err)
-		}
-		return nil
-	})
+	return nil
 }

@@ -18,7 +18,8 @@
 // # What it promises
 //
 //   - Each event has exactly one transition, in each state.
-//   - A pending write is never given up while an earlier attempt may still be committed.
+//   - A pending write is given up only with its lease while an earlier attempt may still be
+//     committed.
 //   - A pending write for which there is no connection is as it was before, and is given up
 //     after a while, unless its outcome is unknown.
 //   - If an attempt fails and it is not known which pending write is the cause, each one
@@ -35,6 +36,13 @@
 // A pending write that other transactions block is postponed and not waited for. It
 // holds no connection and no lock meanwhile. The price is that writes to other users may
 // overtake it, which is allowed.
+//
+// A pending write that fails after an attempt of unknown outcome gives its lease up. The
+// next claim of the partition waits until that attempt has ended in the server, and the
+// request is carried out again under the next lease, which knows the outcome. The price is
+// that the partition pauses. The alternative, to wait until the server has surely ended the
+// attempt, needs a bound that the server does not keep (a commit may wait for a standby
+// for ever), and later writes to the user would be notified before that one.
 package commitstate
 
 import "time"
@@ -121,6 +129,7 @@ const (
 	Abandon                   // send the error of the context to the caller
 	GiveUp                    // log the error and send it to the caller
 	GiveUpBusy                // like GiveUp, with an error that says that other transactions were in the way
+	GiveUpLease               // tell the caller that the lease has to be claimed anew: an earlier attempt may be committed
 	Retry                     // attempt again at once, with the rest of the group
 	RetryLater                // like Retry, after a pause
 	CommitAlone               // attempt at once, but no longer with the rest of the group
@@ -134,15 +143,11 @@ const DefaultPatience = 20 * time.Second
 type Progress struct {
 	State        State
 	MaxInAttempt int       // how many of its writes may be in the next attempt; less than all after a failure
-	UnknownSince time.Time // when the latest attempt of unknown outcome ended
 	BlockedSince time.Time // when the pending write was first postponed; zero means never
 	UnsentSince  time.Time // when the first of the latest attempts without a connection ended; zero: the latest one had one
 
 	// Patience is how long a pending write is attempted that other transactions block, or
-	// for which there is no connection.
-	// It is also how long a pending write that fails is attempted again after an
-	// attempt of unknown outcome: by then the server has given that attempt up. It does
-	// not change.
+	// for which there is no connection. It does not change.
 	Patience time.Duration
 }
 
@@ -167,17 +172,19 @@ var transitions = [...]transition{
 	{Overtaken, nil, MustRead, Retry},
 	{PreconditionMissed, nil, MustRead, Retry},
 
+	{Blocked, patienceIsOverAndOutcomeUnknown, Completed, GiveUpLease},
 	{Blocked, patienceIsOver, Completed, GiveUpBusy},
 	{Blocked, nil, sameState, Postpone},
 
 	{Failed, reliedOnCached, MustRead, Retry},
 	{Failed, isInGroup, MustRead, CommitAlone},
 	{Failed, hadSeveralWrites, MustRead, Retry},
-	{Failed, mayStillCommit, sameState, RetryLater},
+	{Failed, outcomeIsUnknown, Completed, GiveUpLease},
 	{Failed, nil, Completed, GiveUp},
 
 	{Contended, reliedOnCached, MustRead, Retry},
 	{Contended, isInGroup, MustRead, CommitAlone},
+	{Contended, patienceIsOverAndOutcomeUnknown, Completed, GiveUpLease},
 	{Contended, patienceIsOver, Completed, GiveUpBusy},
 	{Contended, nil, MustRead, Postpone},
 
@@ -195,16 +202,16 @@ func isInGroup(_ Progress, e Event) bool              { return !e.Alone }
 func hadNoWrites(_ Progress, e Event) bool            { return e.InAttempt == 0 }
 func isInGroupWithoutWrites(_ Progress, e Event) bool { return !e.Alone && e.InAttempt == 0 }
 func hadSeveralWrites(_ Progress, e Event) bool       { return e.InAttempt > 1 }
-
-// mayStillCommit reports whether the server may still commit an earlier attempt.
-func mayStillCommit(p Progress, e Event) bool {
-	return p.State == OutcomeUnknown && e.Now.Sub(p.UnknownSince) < p.Patience
-}
+func outcomeIsUnknown(p Progress, _ Event) bool       { return p.State == OutcomeUnknown }
 
 // patienceIsOver reports whether other transactions have blocked the pending write for
 // too long.
 func patienceIsOver(p Progress, e Event) bool {
-	return !p.BlockedSince.IsZero() && e.Now.Sub(p.BlockedSince) > p.Patience && !mayStillCommit(p, e)
+	return !p.BlockedSince.IsZero() && e.Now.Sub(p.BlockedSince) > p.Patience
+}
+
+func patienceIsOverAndOutcomeUnknown(p Progress, e Event) bool {
+	return outcomeIsUnknown(p, e) && patienceIsOver(p, e)
 }
 
 // isUnsentForTooLong reports whether there has been no connection for too long. A pending
@@ -218,9 +225,6 @@ func (p Progress) After(e Event) (Progress, Action) {
 	t := p.transition(e)
 	if (e.Result == Failed || e.Result == OutcomeLost) && e.InAttempt > 1 {
 		p.MaxInAttempt = e.InAttempt / 2
-	}
-	if t.to == OutcomeUnknown {
-		p.UnknownSince = e.Now
 	}
 	if e.Result != Unsent {
 		p.UnsentSince = time.Time{}

@@ -12,11 +12,9 @@ func ago(d time.Duration) time.Time { return now.Add(-d) }
 
 // TestTransitions has one case for each rule, and for each condition beside it.
 func TestTransitions(t *testing.T) {
-	const soon, late = DefaultPatience - 1, DefaultPatience + 1
+	const late = DefaultPatience + 1
 	mustRead := Progress{State: MustRead, MaxInAttempt: 8, Patience: DefaultPatience}
-	unknown := func(since time.Duration) Progress {
-		return Progress{State: OutcomeUnknown, MaxInAttempt: 8, UnknownSince: ago(since), Patience: DefaultPatience}
-	}
+	unknown := Progress{State: OutcomeUnknown, MaxInAttempt: 8, Patience: DefaultPatience}
 	blocked := func(p Progress, since time.Duration) Progress { p.BlockedSince = ago(since); return p }
 	unsent := func(p Progress, since time.Duration) Progress { p.UnsentSince = ago(since); return p }
 	with := func(p Progress, s State) Progress { p.State = s; return p }
@@ -32,9 +30,9 @@ func TestTransitions(t *testing.T) {
 	}{
 		{"decided on cached", cached, Event{Result: Decided, InAttempt: 8, OnCached: true}, with(cached, Completed), Deliver},
 		{"decided by reading", mustRead, Event{Result: Decided, InAttempt: 8}, with(mustRead, Completed), Deliver},
-		{"abandoned", unknown(soon), Event{Result: Abandoned}, with(unknown(soon), Completed), Abandon},
+		{"abandoned", unknown, Event{Result: Abandoned}, with(unknown, Completed), Abandon},
 		{"left out", cached, Event{Result: LeftOut, OnCached: true}, cached, Retry},
-		{"left out of reading", unknown(soon), Event{Result: LeftOut}, unknown(soon), Retry},
+		{"left out of reading", unknown, Event{Result: LeftOut}, unknown, Retry},
 		{"overtaken", cached, Event{Result: Overtaken, OnCached: true}, mustRead, Retry},
 		{"precondition missed", cached, Event{Result: PreconditionMissed, OnCached: true, InAttempt: 8, Alone: true}, mustRead, Retry},
 
@@ -42,8 +40,8 @@ func TestTransitions(t *testing.T) {
 		{"blocked/first, not read before", cached, Event{Result: Blocked}, blocked(cached, 0), Postpone},
 		{"blocked/patience lasts", blocked(mustRead, DefaultPatience), Event{Result: Blocked}, blocked(mustRead, DefaultPatience), Postpone},
 		{"blocked/patience is over", blocked(mustRead, late), Event{Result: Blocked}, with(blocked(mustRead, late), Completed), GiveUpBusy},
-		{"blocked/earlier attempt may commit", blocked(unknown(soon), late), Event{Result: Blocked}, blocked(unknown(soon), late), Postpone},
-		{"blocked/earlier attempt is over", blocked(unknown(late), late), Event{Result: Blocked}, with(blocked(unknown(late), late), Completed), GiveUpBusy},
+		{"blocked/patience lasts, outcome unknown", blocked(unknown, DefaultPatience), Event{Result: Blocked}, blocked(unknown, DefaultPatience), Postpone},
+		{"blocked/patience is over, outcome unknown", blocked(unknown, late), Event{Result: Blocked}, with(blocked(unknown, late), Completed), GiveUpLease},
 
 		{"failed/on cached", cached, Event{Result: Failed, InAttempt: 1, OnCached: true, Alone: true}, mustRead, Retry},
 		{"failed/on cached, several", cached, Event{Result: Failed, InAttempt: 7, OnCached: true}, most(mustRead, 3), Retry},
@@ -51,32 +49,32 @@ func TestTransitions(t *testing.T) {
 		{"failed/in a group, several", mustRead, Event{Result: Failed, InAttempt: 8}, most(mustRead, 4), CommitAlone},
 		{"failed/in a group, not in the attempt", cached, Event{Result: Failed}, mustRead, CommitAlone},
 		{"failed/alone, several", mustRead, Event{Result: Failed, InAttempt: 2, Alone: true}, most(mustRead, 1), Retry},
-		{"failed/alone, several, may commit", unknown(soon), Event{Result: Failed, InAttempt: 2, Alone: true}, most(unknown(soon), 1), Retry},
+		{"failed/alone, several, may commit", unknown, Event{Result: Failed, InAttempt: 2, Alone: true}, most(unknown, 1), Retry},
 		{"failed/alone", mustRead, Event{Result: Failed, InAttempt: 1, Alone: true}, with(mustRead, Completed), GiveUp},
-		{"failed/alone, earlier attempt may commit", unknown(soon), Event{Result: Failed, InAttempt: 1, Alone: true}, unknown(soon), RetryLater},
-		{"failed/alone, earlier attempt is over", unknown(DefaultPatience), Event{Result: Failed, InAttempt: 1, Alone: true}, with(unknown(DefaultPatience), Completed), GiveUp},
+		{"failed/alone, outcome unknown", unknown, Event{Result: Failed, InAttempt: 1, Alone: true}, with(unknown, Completed), GiveUpLease},
 		{"failed/alone, fenced before", mustRead, Event{Result: Failed, Alone: true}, with(mustRead, Completed), GiveUp},
 
 		{"contended/on cached", cached, Event{Result: Contended, InAttempt: 8, OnCached: true}, mustRead, Retry},
 		{"contended/in a group", mustRead, Event{Result: Contended, InAttempt: 8}, mustRead, CommitAlone},
 		{"contended/alone", mustRead, Event{Result: Contended, InAttempt: 8, Alone: true}, blocked(mustRead, 0), Postpone},
 		{"contended/alone, patience is over", blocked(mustRead, late), Event{Result: Contended, InAttempt: 1, Alone: true}, with(blocked(mustRead, late), Completed), GiveUpBusy},
-		{"contended/alone, earlier attempt may commit", blocked(unknown(soon), late), Event{Result: Contended, InAttempt: 1, Alone: true}, blocked(unknown(soon), late), Postpone},
+		{"contended/alone, outcome unknown", unknown, Event{Result: Contended, InAttempt: 1, Alone: true}, blocked(unknown, 0), Postpone},
+		{"contended/alone, patience is over, outcome unknown", blocked(unknown, late), Event{Result: Contended, InAttempt: 1, Alone: true}, with(blocked(unknown, late), Completed), GiveUpLease},
 
 		{"unsent/first", cached, Event{Result: Unsent, InAttempt: 8, OnCached: true}, unsent(cached, 0), RetryLater},
-		{"unsent/alone, outcome unknown", unknown(soon), Event{Result: Unsent, InAttempt: 1, Alone: true}, unsent(unknown(soon), 0), RetryLater},
+		{"unsent/alone, outcome unknown", unknown, Event{Result: Unsent, InAttempt: 1, Alone: true}, unsent(unknown, 0), RetryLater},
 		{"unsent/patience lasts", unsent(mustRead, DefaultPatience), Event{Result: Unsent}, unsent(mustRead, DefaultPatience), RetryLater},
 		{"unsent/patience is over", unsent(mustRead, late), Event{Result: Unsent}, with(unsent(mustRead, late), Completed), GiveUp},
-		{"unsent/patience is over, outcome unknown", unsent(unknown(late), late), Event{Result: Unsent}, unsent(unknown(late), late), RetryLater},
-		{"unsent/sent then", unsent(mustRead, soon), Event{Result: LeftOut}, mustRead, Retry},
+		{"unsent/patience is over, outcome unknown", unsent(unknown, late), Event{Result: Unsent}, unsent(unknown, late), RetryLater},
+		{"unsent/sent then", unsent(mustRead, 1), Event{Result: LeftOut}, mustRead, Retry},
 
-		{"outcome lost/on cached", cached, Event{Result: OutcomeLost, InAttempt: 1, OnCached: true, Alone: true}, unknown(0), RetryLater},
-		{"outcome lost/in a group", cached, Event{Result: OutcomeLost, InAttempt: 8, OnCached: true}, most(unknown(0), 4), CommitAlone},
+		{"outcome lost/on cached", cached, Event{Result: OutcomeLost, InAttempt: 1, OnCached: true, Alone: true}, unknown, RetryLater},
+		{"outcome lost/in a group", cached, Event{Result: OutcomeLost, InAttempt: 8, OnCached: true}, most(unknown, 4), CommitAlone},
 		{"outcome lost/in a group, not in the attempt", cached, Event{Result: OutcomeLost, OnCached: true}, mustRead, CommitAlone},
-		{"outcome lost/alone", mustRead, Event{Result: OutcomeLost, InAttempt: 1, Alone: true}, unknown(0), RetryLater},
+		{"outcome lost/alone", mustRead, Event{Result: OutcomeLost, InAttempt: 1, Alone: true}, unknown, RetryLater},
 		{"outcome lost/alone, not in the attempt", mustRead, Event{Result: OutcomeLost, Alone: true}, mustRead, RetryLater},
-		{"outcome lost/again", unknown(soon), Event{Result: OutcomeLost, InAttempt: 1, Alone: true}, unknown(0), RetryLater},
-		{"outcome lost/again, not in the attempt", unknown(soon), Event{Result: OutcomeLost, Alone: true}, unknown(soon), RetryLater},
+		{"outcome lost/again", unknown, Event{Result: OutcomeLost, InAttempt: 1, Alone: true}, unknown, RetryLater},
+		{"outcome lost/again, not in the attempt", unknown, Event{Result: OutcomeLost, Alone: true}, unknown, RetryLater},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.event.Now = now
@@ -95,18 +93,13 @@ func all(yield func(Progress, Event)) {
 		times = append(times, ago(d))
 	}
 	for s := Cached; s < Completed; s++ {
-		for _, unknownSince := range append(times, time.Time{}) {
-			if (s == OutcomeUnknown) == unknownSince.IsZero() {
-				continue
-			}
-			for _, blockedSince := range append(times, time.Time{}) {
-				for result := range results {
-					for _, inAttempt := range []int{0, 1, 2, 3, 10} {
-						for _, flags := range [][2]bool{{false, false}, {false, true}, {true, false}, {true, true}} {
-							e := Event{Result(result), now, inAttempt, flags[0], flags[1]}
-							for _, unsentSince := range []time.Time{{}, ago(DefaultPatience), ago(DefaultPatience + 1)} {
-								yield(Progress{s, 10, unknownSince, blockedSince, unsentSince, DefaultPatience}, e)
-							}
+		for _, blockedSince := range append(times, time.Time{}) {
+			for result := range results {
+				for _, inAttempt := range []int{0, 1, 2, 3, 10} {
+					for _, flags := range [][2]bool{{false, false}, {false, true}, {true, false}, {true, true}} {
+						e := Event{Result(result), now, inAttempt, flags[0], flags[1]}
+						for _, unsentSince := range []time.Time{{}, ago(DefaultPatience), ago(DefaultPatience + 1)} {
+							yield(Progress{s, 10, blockedSince, unsentSince, DefaultPatience}, e)
 						}
 					}
 				}
@@ -123,14 +116,14 @@ func TestInvariants(t *testing.T) {
 		used[p.transition(e)] = true
 		after, action := p.After(e)
 		wrong := func(what string) { t.Errorf("%s: %+v, %+v: %+v, action %d", what, p, e, after, action) }
-		if ends := action == Deliver || action == Abandon || action == GiveUp || action == GiveUpBusy; ends != (after.State == Completed) {
+		if ends := action == Deliver || action == Abandon || action == GiveUp || action == GiveUpBusy || action == GiveUpLease; ends != (after.State == Completed) {
 			wrong("completed by another action")
 		}
 		if after.State < p.State {
 			wrong("an earlier state")
 		}
-		if (action == GiveUp || action == GiveUpBusy) && mayStillCommit(p, e) {
-			wrong("given up, and an earlier attempt may commit")
+		if (action == GiveUp || action == GiveUpBusy) && p.State == OutcomeUnknown {
+			wrong("given up without the lease, and an earlier attempt may be committed")
 		}
 		if e.Result == Unsent && after != p && p.UnsentSince == after.UnsentSince && action != GiveUp {
 			wrong("an attempt that was not made has changed something")
