@@ -68,7 +68,7 @@
 //	cluster/internal/notify.firstPause = 2 * time.Second                     each probe repeats the notification for the other subscribers
 //	cluster/internal/notify.longestConnectPause = 5 * time.Second            as the longest pause between sessions
 //	cluster/internal/notify.longestPause = 30 * time.Second                  the delay after a subscriber's queue has room again
-//	cluster/internal/notify.maxHeldBack = 10_000                             some 100 bytes each
+//	cluster/internal/notify.maxHeldBack = 50_000                             some 100 bytes each
 //	cluster/internal/notify.maxPending = 1024                                enough for the broker's round trip at the highest rate
 //	cluster/internal/notify.maxPendingBytes = 16 << 20                       the same in bytes
 //	cluster/internal/notify.maxRecentBytes = 4 << 20                         a pass ends without another page unless more is committed during one

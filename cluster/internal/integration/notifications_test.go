@@ -70,8 +70,31 @@ func testNotificationRefused(t *testing.T) {
 		s.commit(id + 1)
 	}
 	s.until("one waits and two are refused", func() bool { return s.stored() == 2 })
+
+	// Another subscriber gets what is committed meanwhile.
+	if _, err := s.channel.QueueDeclare("another", false, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.channel.QueueBind("another", "notifications.user.#", "amq.topic", false, nil); err != nil {
+		t.Fatal(err)
+	}
+	const others = 100
+	for id := range int64(others) {
+		s.commit(id + 4)
+	}
+	s.until("the other subscriber has them", func() bool {
+		queue, err := s.channel.QueueDeclarePassive("another", false, false, false, false, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return queue.Messages >= others
+	})
+	if stored := s.stored(); stored != 2+others {
+		t.Errorf("%d are held back, want %d", stored, 2+others)
+	}
+
 	deliveries := s.consume()
-	for range 3 {
+	for range 3 + others {
 		s.next(deliveries)
 	}
 	s.until("the outbox is empty", func() bool { return s.stored() == 0 })

@@ -21,8 +21,11 @@
 //     Other users do not wait, unless too many are held back. The same holds for
 //     notifications that cannot be decrypted, until an instance has the key or the
 //     notification is deleted.
-//   - Queues that refuse get one notification at a time, after pauses that grow to half
-//     a minute, and everything again once they have accepted that one.
+//   - A subscriber whose queue refuses costs the others only the notifications of the
+//     users that are held back. A queue that is silent holds up all notifications with
+//     the routing key, because RabbitMQ would then take nothing more over the connection.
+//   - What is held back is sent again one at a time, after pauses that grow to half a
+//     minute, and everything once the broker has accepted that one.
 //   - If this process did not learn of a commit, its notification is found in the outbox
 //     and sent.
 //
@@ -35,9 +38,10 @@
 //
 // The exchange routes by the routing key, so a queue that refuses or is silent concerns
 // some keys. Each key has a gate, which closes when the broker refuses a notification
-// with the key. While it is closed, notifications with the key are held back without
-// being sent, but for the probes. If the broker accepts a probe, the gate opens step by
-// step, and each lane with something left makes a pass.
+// with the key. While it is closed, no notification with the key is sent a second time,
+// but for the probes; if the broker is silent, none is sent a first time either. If the
+// broker accepts a probe, the gate opens step by step, and each lane with something left
+// makes a pass.
 //
 // # What it leaves to others
 //

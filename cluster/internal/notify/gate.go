@@ -15,12 +15,18 @@ const (
 // one through, the probe. If the broker accepts the probe, the gate allows two, and twice
 // as many each time that all of these were accepted.
 //
+// A closed gate has all others sent once nevertheless, if the broker refuses at once: the
+// other queues accept these copies. It does not if the broker is silent. RabbitMQ takes
+// few messages for a quorum queue that does not reply, and then nothing more over the
+// connection.
+//
 // A gate has no clock of its own, and is not safe for concurrent use.
 type gate struct {
-	limit    int // pending notifications that are allowed; 0: closed
-	round    int // rises with each refusal; what was sent in an earlier round changes nothing
-	pending  int // of this round
-	accepted int // since limit was last changed
+	limit    int  // pending notifications that are allowed; 0: closed
+	round    int  // rises with each refusal; what was sent in an earlier round changes nothing
+	pending  int  // of this round
+	accepted int  // since limit was last changed
+	silent   bool // the gate was closed, or stays closed, because the broker was silent
 	pause    time.Duration
 	next     time.Time // when a probe may be sent, if the gate is closed
 	probed   time.Time // when the last probe was sent
@@ -30,6 +36,12 @@ func newGate() *gate { return &gate{limit: maxPending} }
 
 func (g *gate) isClosed() bool { return g.limit == 0 }
 
+// holdsBack reports whether a notification is held back before it was sent.
+func (g *gate) holdsBack() bool { return g.isClosed() && g.silent }
+
+// uncounted is the round of a notification that a closed gate has sent once.
+const uncounted = -1
+
 // allowsProbe reports whether the gate is closed and a probe is due.
 func (g *gate) allowsProbe(now time.Time) bool {
 	return g.isClosed() && g.pending == 0 && !now.Before(g.next)
@@ -38,6 +50,9 @@ func (g *gate) allowsProbe(now time.Time) bool {
 // take counts a notification that is about to be sent. It returns the round, and false
 // if it must not be sent now.
 func (g *gate) take() (round int, ok bool) {
+	if g.isClosed() && !g.silent {
+		return uncounted, true
+	}
 	if g.pending >= g.limit {
 		return 0, false
 	}
@@ -70,12 +85,15 @@ func (g *gate) accept(round int) (opened bool) {
 	return true
 }
 
-// refuse notes that the broker has refused a notification of a round, or has not
-// confirmed it in time. It returns whether the gate was open.
-func (g *gate) refuse(round int, now time.Time) (closed bool) {
+// refuse notes that the broker has refused a notification of a round, or that it was
+// silent: it has not confirmed the notification in time. It returns whether the gate was
+// open.
+func (g *gate) refuse(round int, silent bool, now time.Time) (closed bool) {
 	if round != g.round {
+		g.silent = g.silent || silent
 		return false
 	}
+	g.silent = silent
 	closed = !g.isClosed()
 	switch {
 	case !closed:

@@ -13,7 +13,7 @@ import (
 const (
 	// maxHeldBack is how many users the passes of all lanes may hold back. Then a lane
 	// waits where it is.
-	maxHeldBack = 10_000
+	maxHeldBack = 50_000
 
 	// noID is greater than the id of any notification.
 	noID = math.MaxInt64

@@ -112,7 +112,9 @@ func (n *Notifier) Send(x actor.PendingNotification) {
 		n.state.leave(l, x)
 	case l.behind:
 		n.state.leave(l, x)
-	case n.state.gate(x.RoutingKey).isClosed() && n.state.heldBack < maxHeldBack:
+	case n.state.gate(x.RoutingKey).isClosed() && n.state.heldBack >= maxHeldBack:
+		n.state.fallBehind(l, x.ID)
+	case n.state.gate(x.RoutingKey).holdsBack():
 		n.state.hold(l, x.UserID, x.ID, x.RoutingKey)
 	case !n.state.tryPublish(l, &outbound{notification: x, committed: time.Now()}):
 		n.state.fallBehind(l, x.ID)

@@ -179,7 +179,7 @@ func (s *state) look(l *lane, p *pass, x actor.PendingNotification) verdict {
 	case x.Body == nil: // it cannot be decrypted; the store has logged that
 		s.hold(l, x.UserID, x.ID, "")
 		return s.pass(l, p, x.ID)
-	case closed:
+	case closed: // its owner has sent it once
 		s.hold(l, x.UserID, x.ID, x.RoutingKey)
 		return s.pass(l, p, x.ID)
 	case !s.tryPublish(l, &outbound{notification: x, fromOutbox: true}):

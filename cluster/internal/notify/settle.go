@@ -40,7 +40,7 @@ func (n *Notifier) settle(out *outbound, err error) {
 		g.lose(out.round)
 		n.o.Log.Error("the broker does not take a notification; those of its user are held back",
 			zap.Int64("id", x.ID), zap.Int64("user_id", x.UserID), zap.Error(err))
-	case g.refuse(out.round, time.Now()):
+	case g.refuse(out.round, errors.Is(err, publish.ErrUnconfirmed), time.Now()):
 		n.o.Log.Warn("a subscriber's queue does not take notifications; they are held back",
 			zap.String("routing_key", x.RoutingKey), zap.Int64("id", x.ID), zap.Error(err))
 	}
