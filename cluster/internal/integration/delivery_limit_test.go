@@ -92,13 +92,10 @@ func TestDeliveryLimit(t *testing.T) {
 
 	s.options.Store, s.options.Grace = openStore(t, s.database), 20*time.Second
 	s.run()
-	for range requests {
-		reply := s.next(replies)
+	for len(requests) > 0 {
+		reply := s.next(replies) // perhaps another one to a copy
 		s.result(reply.Body, nil)
 		delete(requests, reply.CorrelationId)
-	}
-	if len(requests) != 0 {
-		t.Errorf("no reply to %v", requests)
 	}
 }
 
