@@ -38,6 +38,7 @@
 //	cluster.sharedLostEvery = 10 * time.Second                               each attempt to consume the shared queue again may fail
 //	cluster.silentAfter = time.Second                                        a queue confirms within milliseconds; what waits uses up the limits on requests in flight
 //	cluster.slowConsume = 10 * time.Second                                   a queue without a leader takes that long; less is usual
+//	cluster.stuckAfter = 10 * time.Second                                    longer than any pause of a broker in good health
 //	cluster.unreachableLogInterval = 30 * time.Second                        an outage may last, and its cause may change
 //	cluster/broker.closeTimeout = 250 * time.Millisecond                     closing must not delay the next connection
 //	cluster/broker.freshFor = 2 * time.Second                                a caller's node that has failed is found again within that time

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -35,6 +36,10 @@ const (
 	// laneIdleFor is how long a channel is kept on which nothing is forwarded.
 	laneIdleFor = time.Minute
 
+	// stuckAfter is how long sending one request may take until another session begins: the
+	// broker reads nothing from the connection.
+	stuckAfter = 10 * time.Second
+
 	// maxUnconfirmed is how many requests may be forwarded to one partition and not
 	// confirmed. With one more on a channel that a quorum queue has not confirmed, RabbitMQ
 	// stops reading from the connection.
@@ -55,6 +60,7 @@ const receivedHeader = "ident-received"
 
 var (
 	errPartitionOverdue = errors.New("the broker does not confirm requests that are forwarded to the partition")
+	errForwardingStuck  = errors.New("the broker reads nothing from the connection for forwarded requests")
 	errNotForwarded     = errors.New("the broker did not accept it")
 )
 
@@ -84,6 +90,8 @@ type lane struct {
 	// and published. If the broker blocks the connection, that takes until it is unblocked
 	// or closed.
 	publishing sync.Mutex
+
+	sending atomic.Int64 // since when a forward is being sent, in Unix nanoseconds; 0: none is
 
 	mu          sync.Mutex // guards the following fields
 	unconfirmed map[*forward]struct{}
@@ -132,9 +140,23 @@ func (f *forwarder) send(r *request, partition int, newUser, mark int64) error {
 		return err
 	}
 	if now {
-		l.publisher.Publish(x.message)
+		l.publish(x)
 	}
 	return nil
+}
+
+// publish publishes a forward. publishing is held.
+func (l *lane) publish(x *forward) {
+	l.sending.Store(time.Now().UnixNano())
+	defer l.sending.Store(0)
+	l.publisher.Publish(x.message)
+}
+
+// isStuck reports whether sending one forward takes too long: the broker reads nothing from
+// the connection.
+func (l *lane) isStuck() bool {
+	since := l.sending.Load()
+	return since != 0 && time.Since(time.Unix(0, since)) > stuckAfter
 }
 
 // lockLane returns the lane of a partition, with publishing held.
@@ -250,7 +272,7 @@ func (l *lane) publishWaiting() {
 	l.publishing.Lock()
 	defer l.publishing.Unlock()
 	for x := l.take(); x != nil; x = l.take() {
-		l.publisher.Publish(x.message)
+		l.publish(x)
 	}
 }
 
@@ -312,9 +334,11 @@ func (f *forwarder) openLanes() map[int]*lane {
 }
 
 // check sends error replies to the requests of overdue partitions, and closes lanes that
-// are not needed. It does not wait for the broker.
-func (f *forwarder) check() {
+// are not needed. It reports whether the connection is stuck, and does not wait for the
+// broker.
+func (f *forwarder) check() (stuck bool) {
 	for partition, l := range f.openLanes() {
+		stuck = stuck || l.isStuck()
 		for _, x := range l.overdue() {
 			x.request.replyError(errPartitionOverdue)
 		}
@@ -329,16 +353,7 @@ func (f *forwarder) check() {
 		}
 		l.publishing.Unlock()
 	}
-}
-
-// resetDeadlines begins all time limits anew. It is called while the broker blocks the
-// connection, and so confirms nothing.
-func (f *forwarder) resetDeadlines() {
-	for _, l := range f.openLanes() {
-		l.mu.Lock()
-		l.since = time.Now()
-		l.mu.Unlock()
-	}
+	return stuck
 }
 
 // complete completes the request of a forward, once the outcome is known.

@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -191,6 +193,25 @@ func TestForwarder(t *testing.T) {
 		time.Sleep(2 * consume.AckDelay)
 		if len(c.acks()) != 1 {
 			t.Errorf("%d requests were acknowledged after that", len(c.acks()))
+		}
+	})
+
+	bubble(t, "a_connection_that_the_broker_does_not_read_ends_the_session", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.startWatch()
+		r, _ := s.take(RequestQueue, patch(1, user))
+		r.forward(2, 0)
+		synctest.Wait()
+		s.confirm(1, true)
+		s.session.blocked.forwarding.Store(true)
+		s.session.forwarder.lanes[2].sending.Store(time.Now().UnixNano()) // as while the socket takes nothing
+		time.Sleep(2 * stuckAfter)
+		if s.session.ctx.Err() != nil {
+			t.Error("the session has ended although the broker says why it does not read")
+		}
+		s.session.blocked.forwarding.Store(false)
+		time.Sleep(stuckAfter + 2*measureEvery)
+		if !errors.Is(context.Cause(s.session.ctx), errForwardingStuck) {
+			t.Errorf("the session goes on: %v", context.Cause(s.session.ctx))
 		}
 	})
 

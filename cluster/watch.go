@@ -174,7 +174,9 @@ func (s *session) checkHealth() {
 	} else if s.heartbeat.age() > ownership.SuspectAfter(s.o.Broker.Heartbeat)-measureEvery {
 		s.fail(errHeartbeatLost)
 	}
-	s.forwarder.check()
+	if s.forwarder.check() {
+		s.fail(errForwardingStuck)
+	}
 }
 
 // A heartbeat knows when a heartbeat of this instance last came back from the broker.
@@ -185,3 +187,16 @@ type heartbeat struct {
 func (h *heartbeat) note() { h.last.Store(time.Now().UnixNano()) }
 
 func (h *heartbeat) age() time.Duration { return time.Since(time.Unix(0, h.last.Load())) }
+
+// resetDeadlines begins all time limits anew. It is called while the broker blocks the
+// connection, and so confirms nothing.
+func (f *forwarder) resetDeadlines() {
+	for _, l := range f.openLanes() {
+		l.mu.Lock()
+		l.since = time.Now()
+		l.mu.Unlock()
+		if since := l.sending.Load(); since != 0 {
+			l.sending.CompareAndSwap(since, time.Now().UnixNano())
+		}
+	}
+}
