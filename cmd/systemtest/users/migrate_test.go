@@ -298,7 +298,7 @@ func testMigrateNewerCompatibleSchema(t *testing.T) {
 func testMigrateOlderPrograms(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
-	for _, version := range []int{6, 7} {
+	for _, version := range []int{6, 7, 9} {
 		if n := s.Count(t, "SELECT max(coalesce(oldest, version)) FROM ident_migrations WHERE version > $1", version); n > version {
 			t.Errorf("programs of version %d do not work with it, only those from %d on", version, n)
 		}
