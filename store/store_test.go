@@ -23,6 +23,7 @@ func TestNewUserID(t *testing.T) {
 	t.Run("create_reserves_the_next_id", testNewUserIDCreateReservesTheNextId)
 	t.Run("conflict_draws_no_id", testNewUserIDConflict)
 	t.Run("replay_draws_no_id", testNewUserIDReplay)
+	t.Run("fails_without_a_sequence", testNewUserIDWithoutASequence)
 }
 
 // lastDrawn returns the last user id that was drawn.
@@ -106,6 +107,16 @@ func testNewUserIDReplay(t *testing.T) {
 	if o := h.Write("create", "m2", storetest.UserArgs(2)); o.Refusal != nil {
 		t.Error(o.Refusal)
 	}
+}
+
+func testNewUserIDWithoutASequence(t *testing.T) {
+	h := storetest.Start(t)
+	h.Exec("ALTER SEQUENCE users_id_seq OWNED BY NONE")
+	if id, err := storetest.DrawUserID(t.Context(), h.Store); err == nil {
+		t.Errorf("got the id %d", id)
+	}
+	h.Exec("ALTER SEQUENCE users_id_seq OWNED BY users.id")
+	h.CreateUser(1)
 }
 
 func testNewUserIDConcurrentCallsGetDifferentIds(t *testing.T) {

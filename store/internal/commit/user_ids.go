@@ -2,6 +2,7 @@ package commit
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -36,6 +37,10 @@ const (
 // NoReplay refuses a create of which [UserIDs.Next] has found a recorded request, if that is
 // no replay after all. It is not recorded.
 var NoReplay = actor.InternalError("the request could not be carried out")
+
+// errNoSequence is the error if the column's default draws from a sequence that the column does
+// not own, as a tool that copies databases may leave it.
+var errNoSequence = errors.New("the column id of the table users owns no sequence")
 
 // maxIDRequests bounds how many user ids are taken in one round trip.
 const maxIDRequests = 32
@@ -166,6 +171,8 @@ func scanIDResult(row pgx.CollectableRow) (r idResult, err error) {
 		r.refusal = userrows.EmailTaken
 	case account:
 		r.refusal = userrows.AccountTaken
+	case id == nil:
+		return r, errNoSequence
 	default:
 		r.id = *id
 	}
