@@ -47,13 +47,15 @@ func noteNotReplicated(config *pgx.ConnConfig) {
 	}
 }
 
-// checkReplicated returns ErrNotReplicated if the connection's last transaction is
-// committed and was not waited for.
+// forgetNotReplicated removes what was noted about earlier transactions of a connection: those
+// that have failed all the same, and those that nobody has checked.
+func forgetNotReplicated(conn *pgx.Conn) { delete(conn.PgConn().CustomData(), notReplicated) }
+
+// checkReplicated returns ErrNotReplicated if a transaction of the connection was committed
+// since forgetNotReplicated and was not waited for.
 func checkReplicated(conn *pgx.Conn) error {
-	data := conn.PgConn().CustomData()
-	if data[notReplicated] == nil {
-		return nil
+	if conn.PgConn().CustomData()[notReplicated] != nil {
+		return ErrNotReplicated
 	}
-	delete(data, notReplicated)
-	return ErrNotReplicated
+	return nil
 }

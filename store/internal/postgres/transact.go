@@ -47,6 +47,7 @@ func (p *Pool) Transact(ctx context.Context, run func(ctx context.Context, conn 
 }
 
 func transact(ctx context.Context, conn *pgx.Conn, run func(ctx context.Context, conn *pgx.Conn) error) error {
+	forgetNotReplicated(conn)
 	err := run(ctx, conn)
 	if err != nil && conn.IsClosed() {
 		return &lostError{err}
