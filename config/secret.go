@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 )
@@ -38,9 +39,13 @@ func (a AMQP) ReadPassword() (string, error) {
 }
 
 // readAgain returns the secret in file, or first, which is the one of the start, if the
-// setting called name had no file. The error is no [*Error]: the settings may be right.
+// setting called name had no file, or one that can be read only once, such as a pipe. The error
+// is no [*Error]: the settings may be right.
 func readAgain(name, file string, first Secret) (string, error) {
 	if file == "" {
+		return first.Reveal(), nil
+	}
+	if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() {
 		return first.Reveal(), nil
 	}
 	content, err := readSmall(file)

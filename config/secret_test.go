@@ -2,9 +2,13 @@ package config_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/glotpod/ident/config"
 )
@@ -46,6 +50,30 @@ func TestTrimmedPasswords(t *testing.T) {
 		if got := inEnviron.AMQP.Password.Reveal(); got != want {
 			t.Errorf("environment: %q: got %q, want %q", content, got, want)
 		}
+	}
+}
+
+// A pipe has the password only once. To open it again would wait for ever.
+func TestPasswordFromAPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	go os.WriteFile(path, []byte("once\n"), 0)
+	c := mustLoad(t, keyLine, passwordFileVariable+path)
+	read := make(chan string, 1)
+	go func() {
+		password, err := c.AMQP.ReadPassword()
+		read <- fmt.Sprint(password, err)
+	}()
+	select {
+	case got := <-read:
+		if got != "once<nil>" {
+			t.Errorf("got %s", got)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("a connection waits for its password")
+		os.WriteFile(path, nil, 0) // ends the wait
 	}
 }
 
