@@ -65,8 +65,9 @@ func (p *pinger) mustConnect() bool {
 // Ping returns an error unless the database answers and accepts writes, a new connection can
 // be made, and the pool has a connection. It uses its own connection, so that load on the
 // pool does not delay it by more than a second. If there is no new connection, and the
-// pool can go on with those that it has, the error is a [wait.ErrNoNewConnection]. One
-// goroutine at a time may call Ping.
+// pool can go on with those that it has, the error is a [wait.ErrNoNewConnection]. If
+// neither an attempt to connect nor the pool gets an answer, the pool cannot. One goroutine at
+// a time may call Ping.
 func (p *Pool) Ping(ctx context.Context) error {
 	if !p.pinger.mustConnect() {
 		var readOnly bool
@@ -75,26 +76,30 @@ func (p *Pool) Ping(ctx context.Context) error {
 			return fmt.Errorf("reaching the database: %w", err)
 		}
 		if !readOnly {
-			return p.checkPool(ctx)
+			_, err := p.checkPool(ctx)
+			return err
 		}
 	}
-	connectErr := p.pinger.connect(ctx, p)
+	silent, connectErr := p.pinger.connect(ctx, p)
 	var unwritable *unwritableError
 	if errors.As(connectErr, &unwritable) {
 		return connectErr
 	}
-	if err := p.checkPool(ctx); err != nil {
+	answered, err := p.checkPool(ctx)
+	switch {
+	case err != nil:
 		return err
-	}
-	if connectErr != nil {
+	case silent && !answered:
+		return connectErr
+	case connectErr != nil:
 		return fmt.Errorf("%w: %w", wait.ErrNoNewConnection, connectErr)
 	}
 	return nil
 }
 
 // connect replaces the connection. It closes the old one first, so that there is never one
-// more than the settings say.
-func (p *pinger) connect(ctx context.Context, pool *Pool) error {
+// more than the settings say. silent reports that it has failed without an answer in time.
+func (p *pinger) connect(ctx context.Context, pool *Pool) (silent bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, connectWithin)
 	defer cancel()
 	if p.conn != nil {
@@ -102,14 +107,16 @@ func (p *pinger) connect(ctx context.Context, pool *Pool) error {
 	}
 	conn, err := pool.Connect(ctx)
 	if err != nil {
-		return err
+		return ctx.Err() != nil, err
 	}
 	p.conn, p.every = conn, connectEvery-rand.N(connectEvery/2)
-	return nil
+	return false, nil
 }
 
-// checkPool returns an error if the pool has no connection and gets none.
-func (p *Pool) checkPool(ctx context.Context) error {
+// checkPool returns an error if the pool has no connection and gets none. answered reports
+// that a connection of the pool works. If there is neither an error nor an answer, all may be
+// in use, or lost without a sign.
+func (p *Pool) checkPool(ctx context.Context) (answered bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, acquireWithin)
 	defer cancel()
 	for {
@@ -119,15 +126,15 @@ func (p *Pool) checkPool(ctx context.Context) error {
 			lost := conn.Conn().IsClosed()
 			conn.Release()
 			if err == nil {
-				return nil
+				return true, nil
 			}
 			if lost && ctx.Err() == nil {
 				continue
 			}
 		}
 		if s := p.Stat(); s.AcquiredConns()+s.IdleConns() > 0 {
-			return nil // in use, or lost without a sign yet
+			return false, nil
 		}
-		return err
+		return false, err
 	}
 }

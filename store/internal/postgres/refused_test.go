@@ -37,6 +37,7 @@ func TestRefusedConnections(t *testing.T) {
 			t.Run("open_ones_are_lost", func(t *testing.T) { testRefusedAndLost(t, r) })
 		})
 	}
+	t.Run("silence_is_no_refusal", testSilence)
 	t.Run("password_file", testPasswordFile)
 	t.Run("certificates", testCertificateFile)
 }
@@ -164,6 +165,27 @@ func testRefusedAndLost(t *testing.T, r refusal) {
 	if err := h.Ping(t.Context()); err != nil {
 		t.Errorf("after that: %v", err)
 	}
+}
+
+// testSilence: while nothing that is sent to the database gets an answer, as when the network
+// is cut, no ping takes the open connections for ones that work.
+func testSilence(t *testing.T) {
+	h := storetest.Start(t)
+	s, proxy := h.OpenThroughProxy()
+	s.PrepareConnections(t.Context())
+	if err := s.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	proxy.FallSilent()
+	for range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		if err := s.Ping(ctx); !postgres.IsUnreachable(err) || errors.Is(err, wait.ErrNoNewConnection) {
+			t.Errorf("while the database is silent: %v", err)
+		}
+		cancel()
+	}
+	proxy.Cut()
+	wantEventually(t, func() error { return s.Ping(t.Context()) })
 }
 
 // testPasswordFile: a new password is used for the next connection. While there is none,
