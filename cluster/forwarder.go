@@ -95,7 +95,7 @@ type lane struct {
 
 	mu          sync.Mutex // guards the following fields
 	unconfirmed map[*forward]struct{}
-	waiting     []*forward // to be published when fewer are unconfirmed, in order; none if none is unconfirmed
+	waiting     []*forward // to be published when fewer are unconfirmed, in order
 
 	// since is when the broker last decided on a forward; if none was unconfirmed then,
 	// when the next one was published.
@@ -236,12 +236,14 @@ func (l *lane) add(x *forward) (now bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	silent := time.Since(l.since)
-	switch n := len(l.unconfirmed); {
-	case n == 0:
+	mustWait := len(l.waiting) > 0 || len(l.unconfirmed) >= maxUnconfirmed
+	switch {
+	case len(l.unconfirmed) == 0:
 		l.since = time.Now()
-	case silent > confirmTimeout, n >= maxUnconfirmed && silent > silentAfter:
+	case silent > confirmTimeout, mustWait && silent > silentAfter:
 		return false, errPartitionOverdue
-	case n >= maxUnconfirmed:
+	}
+	if mustWait {
 		l.waiting = append(l.waiting, x)
 		return false, nil
 	}

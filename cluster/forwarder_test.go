@@ -16,6 +16,39 @@ import (
 	"github.com/glotpod/ident/cluster/ownership"
 )
 
+// TestLane adds a forward while another one is about to follow a confirmed one.
+func TestLane(t *testing.T) {
+	l := &lane{unconfirmed: make(map[*forward]struct{}), since: time.Now()}
+	var all []*forward
+	add := func() (now bool) {
+		t.Helper()
+		x := new(forward)
+		all = append(all, x)
+		now, err := l.add(x)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return now
+	}
+	for range maxUnconfirmed {
+		if !add() {
+			t.Fatal("a forward waits for nothing")
+		}
+	}
+	if add() || !l.remove(all[0]) || add() {
+		t.Error("a forward overtakes one that waits")
+	}
+	if first := l.take(); first != all[maxUnconfirmed] || l.take() != nil {
+		t.Error("the first one that waits does not follow, or too many are unconfirmed")
+	}
+	for _, x := range all[1 : maxUnconfirmed+1] {
+		l.remove(x)
+	}
+	if add() || l.take() != all[maxUnconfirmed+1] || l.take() != all[maxUnconfirmed+2] {
+		t.Error("a forward overtakes one that waits when nothing is unconfirmed")
+	}
+}
+
 func TestForwarder(t *testing.T) {
 	user := userOf(2, 0)
 
