@@ -1,3 +1,6 @@
+-- In the order in which other programs use these tables. See 0010.
+LOCK TABLE users, services;
+
 -- Service ids need more than 32 bits. A change of the type rewrites the table, so
 -- the type is changed only if necessary.
 DO $$

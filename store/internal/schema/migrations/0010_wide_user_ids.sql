@@ -4,6 +4,10 @@ SET LOCAL enable_seqscan = on;
 SET LOCAL enable_hashjoin = on;
 SET LOCAL enable_mergejoin = on;
 
+-- All tables are locked before the first one is changed, users first. Otherwise a transaction
+-- that has read users would wait for services, while this one waits for users: a deadlock.
+LOCK TABLE users, services, ident_requests, ident_outbox, ident_audit;
+
 -- Look-ups of accounts must not depend on what the planner knows about the table. So for the
 -- conditions that they use there is only one index each: by user the primary key, by account
 -- the unique constraint. The primary key of the Python service had the columns the other way
