@@ -167,7 +167,7 @@ func (a *attempt) decide(d *decided, deadline time.Time) {
 			break
 		}
 		d.decisions = append(d.decisions, decision)
-		if _, recorded := a.recorded[p.requestIDs[i]]; recorded {
+		if _, recorded := a.recorded[p.requestIDs[i]]; recorded && p.mustRecord(w, decision.Refusal) {
 			a.plan.reusedIDs = append(a.plan.reusedIDs, uuidOf(p.requestIDs[i]))
 		}
 		a.size += w.Size + 2*len(decision.Notification.Body) // a row of ident_audit has about the same size

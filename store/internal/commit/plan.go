@@ -102,7 +102,7 @@ func (pl *plan) add(d decided) error {
 		default:
 			outcomes[i] = actor.Outcome{Refusal: refusal}
 		}
-		if refusal == nil || p.mustRecord(w, refusal) {
+		if p.mustRecord(w, refusal) {
 			pl.addRequest(p.requestIDs[i], w, outcomes[i])
 		}
 		if refusal != nil {
@@ -123,11 +123,12 @@ func (pl *plan) add(d decided) error {
 	return pl.addChange(d, current)
 }
 
-// mustRecord reports whether a refusal is recorded. One with a random request id has to
+// mustRecord reports whether a decision is recorded: a change is, and a refusal (nil: there is
+// none) that is final. A refusal with a random request id has to
 // be recorded if the transaction may record other writes of p, because the recorded
 // request ids tell which of the writes it has decided.
 func (p *pending) mustRecord(w *actor.Write, refusal *actor.Refusal) bool {
-	return refusal.Code != actor.InvocationFailed && (hasRequestID(w) || p.inAttempt > 1 || p.isOutcomeUnknown())
+	return refusal == nil || refusal.Code != actor.InvocationFailed && (hasRequestID(w) || p.inAttempt > 1 || p.isOutcomeUnknown())
 }
 
 func (pl *plan) addRequest(id actor.RequestID, w *actor.Write, o actor.Outcome) {
