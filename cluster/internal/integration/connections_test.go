@@ -20,6 +20,7 @@ import (
 
 // TestConnections stops the flow over the connections by which an instance publishes.
 func TestConnections(t *testing.T) {
+	t.Parallel()
 	t.Run("a_silent_queue_delays_no_reply", testSilentQueue)
 	t.Run("a_stalled_connection_delays_no_reply", testStalledConnection)
 }

@@ -20,6 +20,7 @@ const maxMessageSize = 65536
 // TestLargeMessages has two instances over a broker that closes channels because of large
 // messages. Each costs its own request.
 func TestLargeMessages(t *testing.T) {
+	t.Parallel()
 	at := testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{MaxMessageSize: maxMessageSize})
 	s := newSetupAt(t, at.URL("/"), broker.Options{Host: at.Host, Port: at.Port, VHost: "/", Login: at.User, Password: at.Password})
 	s.subscribe(nil)

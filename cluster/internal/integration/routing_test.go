@@ -62,6 +62,7 @@ func (s *setup) report() membership.Report {
 
 // TestRouting sends requests to an instance by the direct exchange and partition queues.
 func TestRouting(t *testing.T) {
+	t.Parallel()
 	t.Run("a_deleted_partition_queue_is_served_again", testDeletedPartitionQueue)
 	t.Run("misrouted_requests_are_replied_to_until_the_queues_are_rebound", testMisrouted)
 	t.Run("queues_out_of_order_are_noticed_without_requests", testMisroutedProbes)

@@ -44,6 +44,7 @@ func value(t *testing.T, i *cluster.Instance, name string) float64 {
 // TestSharedQueue takes the shared queue away from an instance, which goes on to serve its
 // partitions in the same session.
 func TestSharedQueue(t *testing.T) {
+	t.Parallel()
 	t.Run("deleted", testDeletedSharedQueue)
 	t.Run("nodes", testNodes)
 }

@@ -16,6 +16,7 @@ import (
 
 // TestSilentQueues has two instances over queues that take nothing in and confirm nothing.
 func TestSilentQueues(t *testing.T) {
+	t.Parallel()
 	t.Run("a_partition_queue_costs_its_own_requests", testSilentPartition)
 }
 
