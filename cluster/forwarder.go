@@ -59,15 +59,15 @@ const requestIDHeader = "ident-request"
 const receivedHeader = "ident-received"
 
 var (
-	errPartitionOverdue = errors.New("the broker does not confirm requests that are forwarded to the partition")
+	errPartitionOverdue = errors.New("the broker does not take in requests that are forwarded to the partition")
 	errForwardingStuck  = errors.New("the broker reads nothing from the connection for forwarded requests")
-	errNotForwarded     = errors.New("the broker did not accept it")
 )
 
 // A forwarder sends requests on to the queues of their partitions. A forwarded request is
 // acknowledged when the broker has confirmed the copy in the partition's queue. So it is
 // never lost; if this instance dies in between, it is in two queues, and its request id
-// tells that it is the same request.
+// tells that it is the same request. If the broker does not accept the copy, the request
+// gets an error reply.
 //
 // Each partition to which requests are forwarded has a lane with a channel of its own: if
 // the partition's queue is a quorum queue whose leader does not reply, RabbitMQ handles
@@ -292,9 +292,8 @@ func (l *lane) take() *forward {
 }
 
 // overdue returns the forwards of a lane that have waited for the broker for too long, each
-// once.
-// Those that are unconfirmed stay in the lane, so that it stays overdue until the broker
-// confirms one.
+// once. Those that are unconfirmed stay in the lane, so that it stays overdue until the
+// broker confirms one.
 func (l *lane) overdue() (all []*forward) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -375,9 +374,11 @@ func (x *forward) complete(err error) {
 	case errors.As(err, &rejected):
 		s.sizes.NoteRejected(len(r.delivery.Body), err)
 		r.replyError(err)
-	case errors.Is(err, publish.ErrReturned) && s.repairer.ReportMissing(x.message.Key):
-		r.replyError(errPartitionOverdue) // otherwise requests to it would go round until its node is back
 	default:
-		r.completed.Do(func() { r.requeue("request not forwarded; it is delivered again", errNotForwarded) })
+		// If it were delivered again, later requests of the user would overtake it.
+		if errors.Is(err, publish.ErrReturned) {
+			s.repairer.ReportMissing(x.message.Key)
+		}
+		r.replyError(errPartitionOverdue)
 	}
 }

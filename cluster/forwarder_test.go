@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"errors"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,35 +86,34 @@ func TestForwarder(t *testing.T) {
 		s.confirm(1, true)
 	})
 
-	bubble(t, "a_refused_request_is_delivered_again", &fakeStore{}, func(t *testing.T, s *testSession) {
-		r, c := s.take(RequestQueue, patch(1, user))
-		r.forward(2, 0)
-		synctest.Wait()
-		s.confirm(1, false)
-		time.Sleep(2 * requeueDelay)
-		if n := c.nacks(); !slices.Equal(n, []uint64{1}) || len(c.acks()) > 0 {
-			t.Errorf("%v were given back, %v acknowledged", n, c.acks())
-		}
-	})
-
-	bubble(t, "a_returned_request_is_delivered_again_though_confirmed", &fakeStore{}, func(t *testing.T, s *testSession) {
-		r, c := s.take(RequestQueue, patch(1, user))
-		other, _ := s.take(RequestQueue, patch(2, user))
-		r.forward(2, 0)
-		other.forward(2, 0)
-		synctest.Wait()
-		s.forwarding.channel(1).returns <- amqp.Return{Headers: s.forwarding.sent()[0].message.Headers}
-		s.forwarding.channel(1).returns <- amqp.Return{} // of nobody
-		s.confirm(1, true)
-		s.confirm(2, true)
-		time.Sleep(2 * requeueDelay)
-		if n := c.nacks(); !slices.Equal(n, []uint64{1}) || len(c.acks()) > 0 {
-			t.Errorf("%v were given back, %v acknowledged", n, c.acks())
-		}
-		if n := valueOf(s.session.metrics.Requests.WithLabelValues("patch", metrics.WayShared, metrics.OutcomeForwarded)); n != 1 {
-			t.Errorf("%v requests count as forwarded", n)
-		}
-	})
+	for name, decide := range map[string]func(*testSession){
+		"a_refused_request_does_not_follow_later_ones": func(s *testSession) { s.confirm(1, false) },
+		"a_returned_request_does_not_follow_later_ones": func(s *testSession) {
+			s.forwarding.channel(1).returns <- amqp.Return{Headers: s.forwarding.sent()[0].message.Headers}
+			s.forwarding.channel(1).returns <- amqp.Return{} // of nobody
+			s.confirm(1, true)
+		},
+	} {
+		bubble(t, name, &fakeStore{}, func(t *testing.T, s *testSession) {
+			r, c := s.take(RequestQueue, patch(1, user))
+			later, accepted := s.take(RequestQueue, patch(2, user))
+			r.forward(2, 0)
+			later.forward(2, 0)
+			synctest.Wait()
+			decide(s)
+			s.confirm(2, true)
+			time.Sleep(2 * requeueDelay)
+			if code := errorCode(s.oneReply(c)); code != string(actor.InvocationFailed) || len(c.acks()) != 1 || len(c.nacks()) > 0 {
+				t.Errorf("the code is %q; acknowledged were %v, given back %v", code, c.acks(), c.nacks())
+			}
+			if len(accepted.acks()) != 1 || len(accepted.sent()) > 0 {
+				t.Errorf("of the later one, %d were acknowledged", len(accepted.acks()))
+			}
+			if n := valueOf(s.session.metrics.Requests.WithLabelValues("patch", metrics.WayShared, metrics.OutcomeForwarded)); n != 1 {
+				t.Errorf("%v requests count as forwarded", n)
+			}
+		})
+	}
 
 	bubble(t, "confirmations_may_come_in_any_order", &fakeStore{}, func(t *testing.T, s *testSession) {
 		first, c1 := s.take(RequestQueue, patch(1, user))

@@ -88,14 +88,12 @@ func NewRepairer(t *Topology, lock RebindLock, o RepairerOptions) *Repairer {
 // queue, or into the shared queue. It does not block.
 func (r *Repairer) ReportMisrouted() { r.misrouted.Notify() }
 
-// ReportMissing says that a queue does not exist. It returns whether the queue's node was
-// down a short time ago, so that declaring the queue is of no use yet. It does not block.
-func (r *Repairer) ReportMissing(queue string) (down bool) {
-	if r.topology.isKnownDown(queue) {
-		return true
+// ReportMissing says that a queue does not exist. Nothing is declared if the queue's node
+// was down a short time ago. ReportMissing does not block.
+func (r *Repairer) ReportMissing(queue string) {
+	if !r.topology.isKnownDown(queue) {
+		r.missing.Notify()
 	}
-	r.missing.Notify()
-	return false
 }
 
 // Run repairs until ctx is done.
