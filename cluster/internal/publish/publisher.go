@@ -97,17 +97,18 @@ func (p *Publisher) send(m *Message) {
 		if m.Mandatory {
 			line.awaitReturns()
 		}
-		p.settle(m, accepted)
+		p.settle(m, line, accepted)
 	})
 }
 
-// settle settles a message that the broker has decided on.
-func (p *Publisher) settle(m *Message, accepted bool) {
+// settle settles a message after the broker's decision on a line, unless the message was
+// sent on another one since: that one decides.
+func (p *Publisher) settle(m *Message, l *line, accepted bool) {
 	p.mu.Lock()
-	returned := m.returned
+	sentAgain, returned := m.line != l, m.returned
 	p.mu.Unlock()
 	switch {
-	case !p.remove(m):
+	case sentAgain || !p.remove(m):
 	case returned:
 		m.Settled(ErrReturned)
 	case !accepted:
@@ -301,23 +302,30 @@ func (p *Publisher) recover(cause *amqp.Error) error {
 	if cause == nil {
 		return ErrLost // closed by this process
 	}
-	for {
-		lost := p.line
-		<-lost.drained
+	for rejected := (*Message)(nil); ; {
+		<-p.line.drained
 		line, err := openLine(p.o.Open, p.noteReturned)
 		if err != nil {
-			return err
+			return err // the connection was lost, and so nothing was rejected
 		}
 		p.line = line
-		rejected := p.sendAgain()
-		if rejected == nil {
+		if rejected != nil {
+			p.reject(rejected, cause)
+		}
+		if rejected = p.sendAgain(); rejected == nil {
 			return nil
 		}
 		// Others that were sent again may be unconfirmed: they are sent once more.
-		<-line.drained
-		if cause := <-line.closed; cause != nil && p.remove(rejected) {
-			p.settling.Go(func() { rejected.Settled(&RejectedError{cause}) })
+		if cause = <-line.closed; cause == nil {
+			return ErrLost
 		}
+	}
+}
+
+// reject settles the message because of which the broker has closed a channel.
+func (p *Publisher) reject(m *Message, cause *amqp.Error) {
+	if p.remove(m) {
+		p.settling.Go(func() { m.Settled(&RejectedError{cause}) })
 	}
 }
 
