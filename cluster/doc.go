@@ -232,7 +232,6 @@
 //   - A shared queue that exists is used whatever its kind, and a request that it may drop is
 //     copied. Why not insist on one kind: mirrored and quorum queues survive the loss of a
 //     broker node. Cost: a copy for each request that came back three times.
-//     same function. Cost: a misrouted request is forwarded once.
 //   - A database that only refuses new connections counts as out of reach, and the session
 //     goes on over those that are open. Why not end it: other members are likely to be
 //     refused too. Cost: an instance that has too few connections serves slowly until it

@@ -43,13 +43,6 @@ type pass struct {
 	skipped int                         // notifications that were left
 }
 
-// runPasses sends from the outbox what the lanes have left there, until ctx is done.
-// dueLanes returns the partitions with lanes that are due.
-// wakeUsers has the lanes make a pass that hold a user back whose time has come.
-// step lets the pass of a lane go on until it needs another page. It returns false if the
-// lane has nothing to do, or has to wait.
-// nextPage returns the pass of a lane, which it begins if it is due, and after which id
-// the next page is to be read; -1 if rows are left. It returns nil if there is nothing to do.
 // forgetRecent leaves what was committed since the last page was read to the next page.
 func (s *state) forgetRecent(p *pass) {
 	for _, x := range p.recent {
@@ -198,8 +191,3 @@ func (s *state) pass(l *lane, p *pass, id int64) verdict {
 	}
 	return looked
 }
-
-// probeAll sends a probe through each closed gate that allows one.
-// probe sends one notification with a key, if any is left.
-// findLeft returns a notification with a key that is left in the outbox, and its
-// partition; noID if none is known.

@@ -9,6 +9,7 @@ import (
 	"github.com/glotpod/ident/actor"
 )
 
+// runPasses sends from the outbox what the lanes have left there, until ctx is done.
 func (n *Notifier) runPasses(ctx context.Context) {
 	ticker := time.NewTicker(retryEvery)
 	defer ticker.Stop()
@@ -30,6 +31,7 @@ func (n *Notifier) runPasses(ctx context.Context) {
 	}
 }
 
+// dueLanes returns the partitions with lanes that are due.
 func (n *Notifier) dueLanes() (numbers []int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -44,6 +46,7 @@ func (n *Notifier) dueLanes() (numbers []int) {
 	return numbers
 }
 
+// wakeUsers has the lanes make a pass that hold a user back whose time has come.
 func (n *Notifier) wakeUsers(now time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -58,6 +61,8 @@ func (n *Notifier) wakeUsers(now time.Time) {
 	}
 }
 
+// step lets the pass of a lane go on until it needs another page. It returns false if the
+// lane has nothing to do, or has to wait.
 func (n *Notifier) step(ctx context.Context, number int) (again bool) {
 	l := &n.state.lanes[number]
 	p, pos := n.nextPage(l)
@@ -84,12 +89,15 @@ func (n *Notifier) step(ctx context.Context, number int) (again bool) {
 	return n.state.goOn(l, p)
 }
 
+// readPage reads notifications of a partition with ids above pos.
 func (n *Notifier) readPage(ctx context.Context, partition int, pos int64, limit int) ([]actor.PendingNotification, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, outboxTimeout)
 	defer cancel()
 	return n.o.Outbox.ReadNotifications(ctx, partition, pos, limit)
 }
 
+// nextPage returns the pass of a lane, which it begins if it is due, and after which id
+// the next page is to be read; -1 if rows are left. It returns nil if there is nothing to do.
 func (n *Notifier) nextPage(l *lane) (p *pass, pos int64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -117,6 +125,7 @@ func (n *Notifier) nextPage(l *lane) (p *pass, pos int64) {
 	return p, p.pos
 }
 
+// probeAll sends a probe through each closed gate that allows one.
 func (n *Notifier) probeAll(ctx context.Context) {
 	n.mu.Lock()
 	var keys []string
@@ -132,6 +141,7 @@ func (n *Notifier) probeAll(ctx context.Context) {
 	}
 }
 
+// probe sends one notification with a key, if any is left.
 func (n *Notifier) probe(ctx context.Context, key string) {
 	number, id := n.findLeft(key)
 	if id == noID {
@@ -163,6 +173,8 @@ func (n *Notifier) probe(ctx context.Context, key string) {
 	n.o.Log.Debug("held-back notification sent again", zap.Int64("id", x.ID), zap.String("routing_key", key))
 }
 
+// findLeft returns a notification with a key that is left in the outbox, and its
+// partition; noID if none is known.
 func (n *Notifier) findLeft(key string) (number int, id int64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
