@@ -71,6 +71,7 @@ func TestRouting(t *testing.T) {
 
 func testDeletedPartitionQueue(t *testing.T) {
 	s := newSetup(t)
+	s.options.Insist = true // RabbitMQ may close the connection over a queue that is being deleted
 	s.run()
 	s.commit(1)
 	client := s.client()
