@@ -95,6 +95,7 @@
 //
 //	actor.TestModel
 //	cluster.TestSpilledWrites/stay_in_order
+//	cluster.TestLane
 //	cluster.TestForwarder/a_returned_request_does_not_follow_later_ones
 //	cluster/internal/consume.TestBacklogKeepsItsOrder
 //	cluster.TestHandOver/ends_the_lease_after_the_last_request

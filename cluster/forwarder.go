@@ -341,7 +341,7 @@ func (f *forwarder) check() (stuck bool) {
 	for partition, l := range f.openLanes() {
 		stuck = stuck || l.isStuck()
 		for _, x := range l.overdue() {
-			x.request.replyError(errPartitionOverdue)
+			x.request.spawn(func() { x.request.replyError(errPartitionOverdue) }) // the consuming connection may be stuck too
 		}
 		if !l.isFinished() || !l.publishing.TryLock() {
 			continue

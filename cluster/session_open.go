@@ -205,6 +205,7 @@ func newNotifier(s *session) *notify.Notifier {
 
 // connectNotifier opens a connection for notifications.
 func (s *session) connectNotifier(ctx context.Context) (*notify.Connection, error) {
+	s.blocked.notifications.Store(false) // that was the earlier connection
 	o := s.o.Broker
 	o.ConnectionName += " (notifications)"
 	dialing, cancel := context.WithTimeout(ctx, connectTimeout)
@@ -213,7 +214,6 @@ func (s *session) connectNotifier(ctx context.Context) (*notify.Connection, erro
 	if err != nil {
 		return nil, err
 	}
-	s.blocked.notifications.Store(false)
 	s.watchBlocked(conn, "notifications", s.blocked.notifications.Store)
 	return &notify.Connection{
 		Publisher: publish.New(publish.Options{Open: publish.Over(conn), Timeout: confirmTimeout}),
