@@ -46,15 +46,19 @@ func TestPlans(t *testing.T) {
 			grow(h, 5000)
 			useStore(h, 3)
 			after := plans.Take()
-			if len(before) < 100 || len(after) < 100 {
-				t.Errorf("only %d plans before the growth and %d after it", len(before), len(after))
+			// Once more: the caches of a connection are emptied now and then.
+			useStore(h, 4)
+			again := plans.Take()
+			if len(before) < 100 || len(after) < 100 || len(again) < 100 {
+				t.Errorf("only %d plans before the growth, and %d and %d after it", len(before), len(after), len(again))
 			}
 			leading := leadingColumns(h)
 			for i := range after {
 				checkPlan(t, &after[i], leading)
 			}
-			few := blocksByQuery(before)
+			few, fewer := blocksByQuery(before), blocksByQuery(again)
 			for query, many := range blocksByQuery(after) {
+				many = min(many, cmp.Or(fewer[query], many))
 				// The indexes are higher. Not each statement was in use before the growth.
 				if blocks := cmp.Or(few[query], 20) + 20; many > blocks {
 					t.Errorf("%d blocks were read before the growth and %d after it by %s", few[query], many, query)
