@@ -18,9 +18,8 @@ import (
 )
 
 // receive routes the requests of a consumer until it has ended or ctx is done. from is the
-// partition with the queue that it consumes, nil if that is the shared queue. If the consumer
-// was cancelled because of the size of its requests, receive returns the prefetch count for
-// the next one, else 0.
+// partition with the queue that it consumes, nil if that is the shared queue. If the
+// size of its requests asks for another prefetch count, receive returns that one, else 0.
 func (s *session) receive(ctx context.Context, consumer *consume.Consumer, from *servedPartition) (next int) {
 	prefetch := s.o.Prefetch
 	if from != nil {

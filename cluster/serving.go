@@ -87,8 +87,7 @@ func (p *servedPartition) receive(s *session, x *partitionSlot) {
 	})
 }
 
-// restartConsumer consumes the partition's queue with another prefetch count, after its
-// consumer was cancelled. First the requests that were accepted are completed, and the
+// restartConsumer consumes the partition's queue with another prefetch count. First the requests that were accepted are completed, and the
 // channel is closed if the consumer has left others: so the broker delivers these again,
 // before all that follow.
 func (p *servedPartition) restartConsumer(s *session, x *partitionSlot, prefetch int) {

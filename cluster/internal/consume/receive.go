@@ -32,9 +32,9 @@ type reception struct {
 // its deliveries are accepted, or ctx is done.
 //
 // full is the usual prefetch count. If too many bytes wait for the budget, Receive accepts
-// no further deliveries, cancels the consumer, and returns the prefetch count with which a
-// next one is to be started: the broker delivers the rest to that one, in order, when this
-// consumer's channel is closed. When the bodies have been small for a while, Receive cancels
+// no further deliveries, and returns the prefetch count with which a next consumer is to be
+// started: the broker delivers the rest to that one, in order, when this consumer's channel
+// is closed. When the bodies have been small for a while, Receive cancels
 // a consumer with a lower prefetch count likewise, and accepts all of its deliveries.
 // Otherwise it returns 0.
 func (c *Consumer) Receive(ctx context.Context, b *Budget, full int, accept func(d amqp.Delivery, received time.Time)) (next int) {
@@ -49,12 +49,15 @@ func (c *Consumer) Receive(ctx context.Context, b *Budget, full int, accept func
 			r.maybeRaise(len(d.Body), received)
 		}
 		switch {
-		case r.over:
 		case ctx.Err() != nil:
 			return r.next
 		case b.isSmall(d.Body) && b.inFlight.TryAcquire(b.Weight(d.Body)):
 			accept(d, received)
 		case !r.wait(ctx, waitingDelivery{d, received}):
+			return r.next
+		}
+		if r.over {
+			go discard(c.Deliveries) // until the channel is closed
 			return r.next
 		}
 	}
@@ -122,16 +125,25 @@ func (r *reception) acceptWaiting(ctx context.Context, w waitingDelivery) bool {
 }
 
 // mayWait reports whether a delivery with this body may wait. If it may not, neither it nor
-// any later one is accepted. With a prefetch count of one, each may.
+// any later one is accepted. With a prefetch count of one, or if the consumer was cancelled
+// already, each may.
 func (r *reception) mayWait(body []byte) bool {
 	r.largest = max(r.largest, len(body))
-	if r.budget.waiting.Add(int64(len(body))) <= r.budget.size || r.consumer.idle.prefetch == 1 {
+	if r.budget.waiting.Add(int64(len(body))) <= r.budget.size || r.consumer.idle.prefetch == 1 || r.next > 0 {
 		return true
 	}
 	r.budget.waiting.Add(-int64(len(body)))
+	// The consumer is not cancelled: the next one would get later deliveries before the
+	// broker has those back that are not accepted.
 	r.over = true
-	r.restart(min(r.consumer.idle.prefetch/2, r.budget.prefetchFor(r.largest, r.full)))
+	r.next = max(1, min(r.consumer.idle.prefetch/2, r.budget.prefetchFor(r.largest, r.full)))
 	return false
+}
+
+// discard takes deliveries until there are no more.
+func discard(deliveries <-chan amqp.Delivery) {
+	for range deliveries {
+	}
 }
 
 // maybeRaise cancels the consumer if the bodies have been so small for a while that it may
@@ -149,12 +161,7 @@ func (r *reception) maybeRaise(body int, now time.Time) {
 
 // restart cancels the consumer, in favour of another one with this prefetch count.
 func (r *reception) restart(prefetch int) {
-	prefetch = max(1, prefetch)
-	if r.next > 0 {
-		r.next = min(r.next, prefetch)
-		return
-	}
-	r.next = prefetch
+	r.next = max(1, prefetch)
 	r.cancelling.Go(func() {
 		r.consumer.Cancel() // on an error the channel is lost, which has the same effect
 	})

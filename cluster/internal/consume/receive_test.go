@@ -40,11 +40,15 @@ func testLargeBodies(t *testing.T, queueType string) {
 	b := NewBudget(budget)
 	closing := new(sync.WaitGroup)
 	defer closing.Wait()
-	over, once := make(chan struct{}), new(sync.Once) // until then no request is completed
-	pool := NewPool(func() (Channel, error) {
-		channel, err := Over(conn)()
-		return &cancelledChannel{channel, over, once}, err
-	}, prefetch, 1, closing)
+	over := make(chan struct{}) // until then no request is completed
+	closing.Go(func() {
+		for b.waiting.Load() < budget {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(50 * time.Millisecond) // some that come meanwhile may not wait
+		close(over)
+	})
+	pool := NewPool(Over(conn), prefetch, 1, closing)
 	var held, peak, next atomic.Int64 // bytes in flight and waiting; the number of the next request
 	var changes []int
 	for current := prefetch; next.Load() < total; {
