@@ -211,8 +211,9 @@
 //   - Nobody waits for a subscriber: what the broker refuses or does not confirm is left to
 //     the outbox, and one notification for each routing key finds out when it is taken
 //     again. Why not drop it: I5. Why not send it again and again: each attempt reaches the
-//     other subscribers too. Cost: while one queue does not take the notifications with
-//     a routing key, no subscriber gets them, and the outbox grows.
+//     other subscribers too. Cost: while one queue refuses, the other subscribers do not
+//     get what is held back, and the outbox grows. While a quorum queue is silent, no
+//     subscriber gets the notifications with its routing key.
 //   - A hand-over does not wait until notifications are confirmed, and a take-over does not
 //     wait until those in the outbox are sent. Cost: the next owner repeats what was
 //     accepted and not yet confirmed.

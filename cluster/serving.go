@@ -87,9 +87,9 @@ func (p *servedPartition) receive(s *session, x *partitionSlot) {
 	})
 }
 
-// restartConsumer consumes the partition's queue with another prefetch count. First the requests that were accepted are completed, and the
-// channel is closed if the consumer has left others: so the broker delivers these again,
-// before all that follow.
+// restartConsumer consumes the partition's queue with another prefetch count. First the
+// requests that were accepted are completed, and the channel is closed if the consumer has
+// left others: so the broker delivers these again, before all that follow.
 func (p *servedPartition) restartConsumer(s *session, x *partitionSlot, prefetch int) {
 	if x.serving.Load() != p || p.ctx.Err() != nil {
 		return

@@ -21,7 +21,7 @@ type reception struct {
 	largest int       // bytes of the largest body since then
 	since   time.Time // unless the prefetch count is the usual one
 
-	next int  // the prefetch count of the next consumer; 0: the consumer was not cancelled here
+	next int  // the prefetch count of the next consumer; 0: none is wanted
 	over bool // further deliveries are not accepted
 
 	cancelling sync.WaitGroup
@@ -34,9 +34,9 @@ type reception struct {
 // full is the usual prefetch count. If too many bytes wait for the budget, Receive accepts
 // no further deliveries, and returns the prefetch count with which a next consumer is to be
 // started: the broker delivers the rest to that one, in order, when this consumer's channel
-// is closed. When the bodies have been small for a while, Receive cancels
-// a consumer with a lower prefetch count likewise, and accepts all of its deliveries.
-// Otherwise it returns 0.
+// is closed. When the bodies have been small for a while, Receive cancels a consumer with a
+// lower prefetch count, accepts all of its deliveries, and returns a higher count. Otherwise
+// it returns 0.
 func (c *Consumer) Receive(ctx context.Context, b *Budget, full int, accept func(d amqp.Delivery, received time.Time)) (next int) {
 	b.prefetch.Add(int64(full))
 	defer b.prefetch.Add(-int64(full))
@@ -154,15 +154,10 @@ func (r *reception) maybeRaise(body int, now time.Time) {
 		return
 	}
 	if prefetch := r.budget.prefetchFor(r.largest, r.full); prefetch >= 2*r.consumer.idle.prefetch {
-		r.restart(prefetch)
+		r.next = prefetch
+		r.cancelling.Go(func() {
+			r.consumer.Cancel() // on an error the channel is lost, which has the same effect
+		})
 	}
 	r.largest, r.since = 0, now
-}
-
-// restart cancels the consumer, in favour of another one with this prefetch count.
-func (r *reception) restart(prefetch int) {
-	r.next = max(1, prefetch)
-	r.cancelling.Go(func() {
-		r.consumer.Cancel() // on an error the channel is lost, which has the same effect
-	})
 }
