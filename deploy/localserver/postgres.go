@@ -30,6 +30,10 @@ type PostgresOptions struct {
 	// Durable makes the data survive a crash of the machine. Without Durable, which is
 	// faster and enough for tests, the data survives a crash of the server only.
 	Durable bool
+
+	// CountStatements loads pg_stat_statements, if it is installed. A database that is to
+	// show the counters also needs the extension of this name.
+	CountStatements bool
 }
 
 // Postgres is a private PostgreSQL server. Its exported fields do not change.
@@ -57,7 +61,7 @@ func StartPostgres(ctx context.Context, o PostgresOptions) (*Postgres, error) {
 	}
 	var p *Postgres
 	err = onFreePorts(1, func(ports []int) error {
-		p = newPostgres(programs, folder, o.Durable, ports[0])
+		p = newPostgres(programs, folder, o, ports[0])
 		return p.start(ctx)
 	})
 	if err != nil {
@@ -78,7 +82,7 @@ func (p *Postgres) URL(database string) string {
 	return u.String()
 }
 
-func newPostgres(programs string, folder *postgresFolder, durable bool, port int) *Postgres {
+func newPostgres(programs string, folder *postgresFolder, o PostgresOptions, port int) *Postgres {
 	p := &Postgres{Host: loopback, Port: port, User: superuser, Password: folder.password}
 	p.server = server{
 		name:       "PostgreSQL",
@@ -86,8 +90,12 @@ func newPostgres(programs string, folder *postgresFolder, durable bool, port int
 		stopSignal: syscall.SIGINT, // disconnects clients, then shuts down cleanly
 		done:       make(chan struct{}),
 	}
+	arguments := postgresArguments(folder.data, port, o.Durable)
+	if o.CountStatements && hasLibrary(programs, "pg_stat_statements") {
+		arguments = append(arguments, "-c", "shared_preload_libraries=pg_stat_statements")
+	}
 	startMain := func() (*Process, error) {
-		cmd := folder.command(filepath.Join(programs, "postgres"), postgresArguments(folder.data, port, durable)...)
+		cmd := folder.command(filepath.Join(programs, "postgres"), arguments...)
 		// On SIGQUIT, PostgreSQL ends at once and leaves no shared memory behind.
 		return launchLogged(cmd, p.log, syscall.SIGQUIT)
 	}
@@ -133,6 +141,22 @@ func postgresArguments(data string, port int, durable bool) []string {
 		args = append(args, "-c", s)
 	}
 	return args
+}
+
+// hasLibrary reports whether a loadable library of PostgreSQL is where packages put it,
+// relative to the program postgres.
+func hasLibrary(programs, name string) bool {
+	postgres, err := filepath.EvalSymlinks(filepath.Join(programs, "postgres"))
+	if err != nil {
+		return false
+	}
+	for _, folder := range []string{"lib", "lib/postgresql"} {
+		found, _ := filepath.Glob(filepath.Join(filepath.Dir(postgres), "..", folder, name+".*")) // an error would mean a malformed pattern
+		if len(found) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // command returns a command that runs as the folder's user, in the folder. Of this

@@ -11,6 +11,7 @@ type benchCase struct {
 	name    string
 	direct  bool // requests go to the partition queue of the user
 	writes  bool // requests are persistent and change users
+	plain   bool // the plain service can serve the requests
 	next    func(u *userPool) request
 	targets []target
 }
@@ -20,54 +21,88 @@ const (
 	echoSide       = "echo"        // on a classic queue
 	directEchoSide = "echo direct" // on a queue and an exchange like those of the partitions
 	spreadEchoSide = "echo spread" // like directEchoSide, on as many queues as there are partitions
-	rowLockSide    = "row lock"    // one transaction per request, without the service
-	commitSide     = "commit"      // an update of one row, without the service
+	plainSide      = "plain"       // one transaction per request, on a classic queue
 )
 
-// A target is a limit on the ratio between a case and a baseline.
-type target struct {
-	inFlight int
-	baseline string
-	times    float64 // the median latency is at most this multiple of the baseline, or the rate at least
-	rate     bool    // the target limits the rate, else the latency
-	commits  int     // the latency may be longer by this many commits
+// A quantity is a result that a target limits.
+type quantity struct {
+	name    string
+	unit    string
+	atLeast bool                // the limit is the lower one
+	rounds  bool                // its values are those of rounds, else of turns
+	of      func(point) float64 // 0: unknown
 }
 
-func latencyTarget(times float64, baseline string, commits int) target {
-	return target{inFlight: 1, baseline: baseline, times: times, commits: commits}
+var (
+	rate        = quantity{name: "rate", unit: "/s", atLeast: true, of: func(p point) float64 { return p.PerSecond }}
+	latency     = quantity{name: "p50", unit: " ms", of: func(p point) float64 { return p.P50 }}
+	databaseCPU = quantity{name: "database CPU", unit: " ms", rounds: true, of: func(p point) float64 {
+		return perUnit(1000*p.Work.DatabaseCPU, p.Work.Requests)
+	}}
+	walBytes = quantity{name: "WAL", unit: " B", rounds: true, of: func(p point) float64 {
+		return perUnit(float64(p.Work.WAL), p.Work.Requests)
+	}}
+	statementsPerCommit = quantity{name: "statements per commit", rounds: true, of: func(p point) float64 {
+		return perUnit(float64(p.Work.Statements), int(p.Work.Commits))
+	}}
+)
+
+func perUnit(sum float64, n int) float64 {
+	if n == 0 {
+		return 0
+	}
+	return sum / float64(n)
+}
+
+// A target is a limit of a quantity of the service.
+type target struct {
+	inFlight int
+	quantity quantity
+	limit    float64
+	baseline string // the limit is a multiple of the quantity of this side; "": it is absolute
+}
+
+func latencyTarget(times float64, baseline string) target {
+	return target{inFlight: 1, quantity: latency, limit: times, baseline: baseline}
 }
 
 func rateTarget(times float64, baseline string) target {
-	return target{inFlight: 128, baseline: baseline, times: times, rate: true}
+	return target{inFlight: 128, quantity: rate, limit: times, baseline: baseline}
 }
 
 func (a target) String() string {
-	if a.rate {
-		return fmt.Sprintf("rate >= %g x %s", a.times, a.baseline)
+	sign := "<="
+	if a.quantity.atLeast {
+		sign = ">="
 	}
-	text := fmt.Sprintf("p50 <= %g x %s", a.times, a.baseline)
-	if a.commits > 0 {
-		text += fmt.Sprintf(" + %d commits", a.commits)
+	text := fmt.Sprintf("%s %s %g", a.quantity.name, sign, a.limit)
+	if a.baseline != "" {
+		return text + " x " + a.baseline
 	}
-	return text
+	return text + a.quantity.unit
 }
 
 func allCases() []benchCase {
 	return []benchCase{
-		{name: "get", next: (*userPool).get,
-			targets: []target{latencyTarget(1.5, echoSide, 0), rateTarget(0.8, echoSide)}},
+		{name: "get", plain: true, next: (*userPool).get,
+			targets: []target{latencyTarget(1.5, echoSide), rateTarget(0.8, echoSide)}},
 		{name: "get-direct", direct: true, next: (*userPool).get,
-			targets: []target{latencyTarget(1.15, directEchoSide, 0), rateTarget(0.9, directEchoSide)}},
+			targets: []target{latencyTarget(1.15, directEchoSide), rateTarget(0.9, directEchoSide)}},
 		{name: "get-email", next: (*userPool).getByEmail,
-			targets: []target{latencyTarget(1.7, echoSide, 0), rateTarget(0.7, echoSide)}},
-		{name: "patch", writes: true, next: (*userPool).patch,
-			targets: []target{latencyTarget(2, echoSide, 2), rateTarget(0.35, echoSide), rateTarget(2, rowLockSide)}},
-		{name: "patch-direct", direct: true, writes: true, next: (*userPool).patch,
-			targets: []target{latencyTarget(1, echoSide, 2), rateTarget(0.5, echoSide), rateTarget(2, rowLockSide)}},
-		{name: "patch-one", writes: true, next: (*userPool).patchOne},
-		{name: "create", writes: true, next: (*userPool).create,
-			targets: []target{latencyTarget(2, echoSide, 2), rateTarget(0.3, echoSide)}},
-		{name: "mix", writes: true, next: (*userPool).mixed},
+			targets: []target{latencyTarget(1.7, echoSide), rateTarget(0.7, echoSide)}},
+		{name: "patch", writes: true, plain: true, next: (*userPool).patch, targets: []target{
+			latencyTarget(1.3, plainSide), rateTarget(0.35, echoSide), rateTarget(2.5, plainSide),
+			{inFlight: 1, quantity: databaseCPU, limit: 1.3, baseline: plainSide},
+			{inFlight: 128, quantity: databaseCPU, limit: 0.10},
+			{inFlight: 1, quantity: walBytes, limit: 700}, {inFlight: 128, quantity: walBytes, limit: 700},
+			{inFlight: 1, quantity: statementsPerCommit, limit: 5}, {inFlight: 128, quantity: statementsPerCommit, limit: 5},
+		}},
+		{name: "patch-direct", direct: true, writes: true, plain: true, next: (*userPool).patch,
+			targets: []target{latencyTarget(1.3, plainSide), rateTarget(0.5, echoSide), rateTarget(2.5, plainSide)}},
+		{name: "patch-one", writes: true, plain: true, next: (*userPool).patchOne},
+		{name: "create", writes: true, plain: true, next: (*userPool).create,
+			targets: []target{latencyTarget(1.3, plainSide), rateTarget(0.3, echoSide)}},
+		{name: "mix", writes: true, plain: true, next: (*userPool).mixed},
 	}
 }
 
@@ -92,23 +127,14 @@ func casesNamed(list string) (cases []benchCase, err error) {
 	return cases, nil
 }
 
-// baselines returns the baselines of a case. withDatabase says whether the database can
-// be measured too.
-func (c benchCase) baselines(inFlight int, withDatabase bool) []string {
+// baselines returns the baselines of a case. withPlain says whether the plain service runs.
+func (c benchCase) baselines(withPlain bool) []string {
 	names := []string{echoSide}
 	if c.direct {
 		names = append(names, directEchoSide, spreadEchoSide)
 	}
-	for _, a := range c.targets {
-		if !withDatabase || a.inFlight != inFlight {
-			continue
-		}
-		if a.commits > 0 {
-			names = append(names, commitSide)
-		}
-		if a.baseline == rowLockSide {
-			names = append(names, rowLockSide)
-		}
+	if c.plain && withPlain {
+		names = append(names, plainSide)
 	}
 	return names
 }

@@ -46,6 +46,7 @@ func openCluster(o options, env *cli.Env) (_ *privateCluster, err error) {
 		Folder:    filepath.Join(dir, "data"),
 		Instances: o.local,
 		LogFormat: config.LogConsole,
+		Count:     true,
 		Variables: []string{
 			"GLOTPOD_IDENT__LOG__LEVEL=warn",
 			"GLOTPOD_IDENT__CLUSTER__PARTITIONS=" + strconv.Itoa(o.partitions),

@@ -13,31 +13,34 @@ const ticksPerSecond = 100
 
 // A cpuTicks is CPU time in ticks by kind of process.
 type cpuTicks struct {
-	service, echo, broker, database int64
+	service, echo, plain, broker, database int64
 }
 
 func (c cpuTicks) since(before cpuTicks) cpuTicks {
-	return cpuTicks{c.service - before.service, c.echo - before.echo, c.broker - before.broker, c.database - before.database}
+	return cpuTicks{c.service - before.service, c.echo - before.echo, c.plain - before.plain, c.broker - before.broker, c.database - before.database}
 }
 
 func (c cpuTicks) plus(other cpuTicks) cpuTicks {
-	return cpuTicks{c.service + other.service, c.echo + other.echo, c.broker + other.broker, c.database + other.database}
+	return cpuTicks{c.service + other.service, c.echo + other.echo, c.plain + other.plain, c.broker + other.broker, c.database + other.database}
 }
 
 // A processFamily classifies the descendants of this process. Those that are neither
-// instances nor the echo belong to the servers.
+// instances nor baselines belong to the servers.
 type processFamily struct {
 	self      int
 	instances []int
 	echo      int
+	plain     int // 0: it does not run
 }
 
 // cpu reads the CPU time of all descendants. ok is false without /proc.
 func (f processFamily) cpu() (sum cpuTicks, ok bool) {
 	all := readProcesses()
-	if len(all) == 0 {
-		return sum, false
-	}
+	return f.classify(all), len(all) > 0
+}
+
+// classify adds up the CPU time by kind of process.
+func (f processFamily) classify(all map[int]process) (sum cpuTicks) {
 	instances := make(map[int]bool)
 	for _, pid := range f.instances {
 		instances[pid] = true
@@ -52,13 +55,27 @@ func (f processFamily) cpu() (sum cpuTicks, ok bool) {
 			sum.service += p.ticks
 		case child == f.echo:
 			sum.echo += p.ticks
+		case child == f.plain:
+			sum.plain += p.ticks
 		case all[child].name == "postgres":
 			sum.database += p.ticks
 		default:
 			sum.broker += p.ticks
 		}
 	}
-	return sum, true
+	return sum
+}
+
+// server returns the CPU time of the process that serves the requests of a side.
+func (c cpuTicks) server(side string) int64 {
+	switch side {
+	case serviceSide:
+		return c.service
+	case plainSide:
+		return c.plain
+	default:
+		return c.echo
+	}
 }
 
 // childOf returns the child of this process that is the process pid or an ancestor of

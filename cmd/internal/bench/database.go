@@ -5,59 +5,81 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"sync/atomic"
-	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/sync/errgroup"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/glotpod/ident/cmd/internal/connect"
 	"github.com/glotpod/ident/config"
 	"github.com/glotpod/ident/store"
 )
 
-// A database is a connection to the database of the service, and a schema with tables
-// for the baselines. It is not safe for concurrent use.
+// A database is a connection to the database of the service, and a schema with the tables
+// of the plain service. It is not safe for concurrent use.
 type database struct {
-	config *pgx.ConnConfig
-	schema string
+	schema string // needs no quotes
 	conn   *pgx.Conn
-	turn   atomic.Int64
 
-	// own counts the transactions of the benchmark.
-	own atomic.Int64
+	// statements is the function of pg_stat_statements, "" if that is not available.
+	statements string
+
+	// own counts the transactions of the benchmark and of the plain service.
+	own int64
 }
 
-// openDatabase connects and creates the schema.
-func openDatabase(ctx context.Context, c *config.Config, run string) (_ *database, err error) {
+// poolConfig returns the configuration of connections to the database of the service.
+func poolConfig(c *config.Config) (*pgxpool.Config, error) {
 	pool, err := store.PoolConfig(connect.Store(c, nil))
 	if err != nil {
 		return nil, err
 	}
 	pool.ConnConfig.RuntimeParams["application_name"] = "glotpod.ident/bench"
-	d := &database{config: pool.ConnConfig, schema: pgx.Identifier{"glotpod_bench_" + run}.Sanitize()}
-	if d.conn, err = pgx.ConnectConfig(ctx, d.config); err != nil {
+	return pool, nil
+}
+
+// openDatabase connects and creates the schema.
+func openDatabase(ctx context.Context, c *config.Config, run string) (*database, error) {
+	pool, err := poolConfig(c)
+	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			d.conn.Close(context.WithoutCancel(ctx))
-		}
-	}()
-	_, err = d.conn.Exec(ctx, `
-		CREATE SCHEMA `+d.schema+`;
-		CREATE TABLE `+d.schema+`.users (LIKE users INCLUDING INDEXES INCLUDING CONSTRAINTS);
-		CREATE TABLE `+d.schema+`.requests (LIKE ident_requests_0 INCLUDING ALL);
-		CREATE TABLE `+d.schema+`.outbox (LIKE ident_outbox INCLUDING ALL);
-		CREATE TABLE `+d.schema+`.counter (id int PRIMARY KEY, n bigint NOT NULL);
-		INSERT INTO `+d.schema+`.users (id, name, email_address)
-			SELECT n, 'Bench user', 'bench-' || n || '@bench.invalid' FROM generate_series(0, `+fmt.Sprint(userCount-1)+`) AS n;
-		INSERT INTO `+d.schema+`.counter VALUES (1, 0)`, pgx.QueryExecModeSimpleProtocol)
-	if err != nil {
-		return nil, fmt.Errorf("create the tables of the baselines: %w", err)
+	d := &database{schema: schemaOf(run)}
+	if d.conn, err = pgx.ConnectConfig(ctx, pool.ConnConfig); err != nil {
+		return nil, err
+	}
+	if _, err = d.conn.Exec(ctx, "CREATE SCHEMA "+d.schema); err != nil {
+		d.conn.Close(context.WithoutCancel(ctx))
+		return nil, fmt.Errorf("create the schema of the plain service: %w", err)
 	}
 	return d, nil
+}
+
+// findStatements finds out whether the database counts statements. With install, it installs
+// the extension that does so if the server has loaded its library.
+func (d *database) findStatements(ctx context.Context, install bool) error {
+	if install {
+		_, err := d.conn.Exec(ctx, `DO $$ BEGIN
+			IF current_setting('shared_preload_libraries') LIKE '%pg_stat_statements%' THEN
+				CREATE EXTENSION IF NOT EXISTS pg_stat_statements;
+			END IF; END $$`)
+		if err != nil {
+			return fmt.Errorf("install pg_stat_statements: %w", err)
+		}
+	}
+	var schema string
+	err := d.conn.QueryRow(ctx, `SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace
+		WHERE extname = 'pg_stat_statements'`).Scan(&schema)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for pg_stat_statements: %w", err)
+	}
+	function := schema + ".pg_stat_statements(false)"
+	if _, err := d.conn.Exec(ctx, "SELECT FROM "+function+" LIMIT 1"); err == nil { // else the library is not loaded, or it is forbidden
+		d.statements = function
+	}
+	return nil
 }
 
 func (d *database) close(ctx context.Context) error {
@@ -89,129 +111,55 @@ func (d *database) describe(ctx context.Context) (version string, durable bool, 
 	return version, durable, err
 }
 
-// A counters holds the values of the counters of the database. wal and writes are
-// exact; the others lag behind by up to a second.
+// A counters holds the values of the exact counters of the database.
 type counters struct {
-	wal    int64 // bytes
-	writes int64 // transactions that wrote
-	all    int64 // transactions except those of the benchmark
-	rows   int64 // inserted, updated or deleted
+	wal        int64 // bytes
+	commits    int64 // transactions that wrote
+	statements int64 // including BEGIN and COMMIT; 0: unknown
 }
 
-func (c counters) since(before counters) counters {
-	return counters{c.wal - before.wal, c.writes - before.writes, c.all - before.all, c.rows - before.rows}
-}
-
-func (c counters) plus(other counters) counters {
-	return counters{c.wal + other.wal, c.writes + other.writes, c.all + other.all, c.rows + other.rows}
-}
-
-// count reads the counters. It reads those that lag behind only if lagging is true.
-func (d *database) count(ctx context.Context, lagging bool) (c counters, err error) {
-	d.own.Add(1)
-	err = d.conn.QueryRow(ctx, `SELECT (pg_current_wal_insert_lsn() - '0/0')::int8,
-		pg_snapshot_xmax(pg_current_snapshot())::text::int8`).Scan(&c.wal, &c.writes)
-	if err == nil && lagging {
-		d.own.Add(1)
-		err = d.conn.QueryRow(ctx, `SELECT
-			(SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()),
-			(SELECT sum(n_tup_ins + n_tup_upd + n_tup_del)::int8 FROM pg_stat_user_tables
-				WHERE schemaname NOT LIKE 'glotpod_bench_%')`).Scan(&c.all, &c.rows)
-		c.all -= d.own.Load()
+// count reads the exact counters. Of two consecutive counts, the second one includes one
+// statement of the first one.
+func (d *database) count(ctx context.Context) (c counters, err error) {
+	statements := "0"
+	if d.statements != "" {
+		statements = "(SELECT coalesce(sum(calls), 0) FROM " + d.statements + " WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()))"
 	}
+	d.own++
+	err = d.conn.QueryRow(ctx, `SELECT (pg_current_wal_insert_lsn() - '0/0')::int8,
+		pg_snapshot_xmax(pg_current_snapshot())::text::int8, `+statements+`::int8`).Scan(&c.wal, &c.commits, &c.statements)
 	if err != nil {
 		return c, fmt.Errorf("read the counters of the database: %w", err)
 	}
 	return c, nil
 }
 
-// A clientPool is a pool of connections that run the same work at the same time.
-type clientPool struct {
-	d     *database
-	conns []*pgx.Conn
-	do    func(ctx context.Context, conn *pgx.Conn) error
+// since returns the work between two consecutive counts.
+func (c counters) since(before counters) counters {
+	return counters{c.wal - before.wal, c.commits - before.commits, max(0, c.statements-before.statements-1)}
 }
 
-func (d *database) clients(ctx context.Context, n int, do func(ctx context.Context, conn *pgx.Conn) error) (*clientPool, error) {
-	c := &clientPool{d: d, do: do}
-	for range n {
-		conn, err := pgx.ConnectConfig(ctx, d.config)
-		if err != nil {
-			c.close()
-			return nil, fmt.Errorf("open connection %d of %d to the database: %w", len(c.conns)+1, n, err)
-		}
-		c.conns = append(c.conns, conn)
+// A laggingCounters holds the values of counters that lag behind by up to a second.
+type laggingCounters struct {
+	transactions int64            // except those of the benchmark and of the plain service
+	rows         map[string]int64 // inserted, updated or deleted, by side
+}
+
+// countLagging reads the lagging counters. The tables of the plain service have a schema of
+// their own.
+func (d *database) countLagging(ctx context.Context) (c laggingCounters, err error) {
+	d.own++
+	var service, plain int64
+	err = d.conn.QueryRow(ctx, `SELECT
+		(SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()),
+		coalesce(sum(n) FILTER (WHERE schemaname NOT LIKE 'glotpod_bench_%'), 0)::int8,
+		coalesce(sum(n) FILTER (WHERE schemaname = $1), 0)::int8
+		FROM (SELECT schemaname, n_tup_ins + n_tup_upd + n_tup_del AS n FROM pg_stat_user_tables) t`,
+		d.schema).Scan(&c.transactions, &service, &plain)
+	if err != nil {
+		return c, fmt.Errorf("read the statistics of the database: %w", err)
 	}
+	c.transactions -= d.own
+	c.rows = map[string]int64{serviceSide: service, plainSide: plain}
 	return c, nil
-}
-
-func (c *clientPool) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	for _, conn := range c.conns {
-		conn.Close(ctx) // an error means that it is closed
-	}
-}
-
-// run runs the work on each connection repeatedly for the given time.
-func (c *clientPool) run(ctx context.Context, lasting time.Duration) (*loadResult, error) {
-	end := time.Now().Add(lasting)
-	slices := make([]loadResult, len(c.conns))
-	group, ctx := errgroup.WithContext(ctx)
-	for i, conn := range c.conns {
-		group.Go(func() error {
-			for begin := time.Now(); begin.Before(end); {
-				if err := c.do(ctx, conn); err != nil {
-					return err
-				}
-				now := time.Now()
-				slices[i].latencies.add(now.Sub(begin))
-				if now.Before(end) {
-					slices[i].inTime++
-				}
-				begin = now
-				c.d.own.Add(1)
-			}
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, fmt.Errorf("write to the database: %w", err)
-	}
-	whole := &loadResult{lasted: lasting}
-	for i := range slices {
-		whole.merge(&slices[i])
-	}
-	return whole, nil
-}
-
-// updateRow updates one row, the cheapest possible commit.
-func (d *database) updateRow(ctx context.Context, conn *pgx.Conn) error {
-	_, err := conn.Exec(ctx, "UPDATE "+d.schema+".counter SET n = n + 1 WHERE id = 1")
-	return err
-}
-
-// lockAndUpdate does what a service without ownership of users would do: it locks the
-// row of the user for each request.
-func (d *database) lockAndUpdate(ctx context.Context, conn *pgx.Conn) error {
-	turn := d.turn.Add(1)
-	user := turn % userCount
-	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		var name string
-		var picture *string
-		err := tx.QueryRow(ctx, "SELECT name, picture_url FROM "+d.schema+".users WHERE id = $1 FOR UPDATE", user).Scan(&name, &picture)
-		if err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, "UPDATE "+d.schema+".users SET name = $2 WHERE id = $1", user, fmt.Sprint("Bench user ", turn)); err != nil {
-			return err
-		}
-		_, err = tx.Exec(ctx, "INSERT INTO "+d.schema+".requests (identity, slot, digest, user_id) VALUES ($1, 0, $2, $3)", uuid.New(), turn, user)
-		if err != nil {
-			return err
-		}
-		_, err = tx.Exec(ctx, "INSERT INTO "+d.schema+".outbox (user_id, message_id, routing_key, body, sealed, partition) VALUES ($1, $2, $3, $4, false, 0)",
-			user, uuid.New(), "notifications.user.patch", []byte(`{"user_id":1234567,"ops":[{"op":"replace","path":"/name","value":"Bench user 1234567"}]}`))
-		return err
-	})
 }

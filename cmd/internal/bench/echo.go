@@ -3,12 +3,6 @@ package bench
 import (
 	"context"
 	"fmt"
-	"io"
-	"os"
-	"os/exec"
-	"strconv"
-	"sync"
-	"syscall"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -18,7 +12,6 @@ import (
 	"github.com/glotpod/ident/cmd/internal/cli"
 	"github.com/glotpod/ident/cmd/internal/connect"
 	"github.com/glotpod/ident/config"
-	"github.com/glotpod/ident/deploy/localserver"
 )
 
 const (
@@ -202,53 +195,4 @@ func (q echoQueue) replyAll(reply []byte) error {
 		}
 	}
 	return amqp.ErrClosed
-}
-
-// An echoProcess is a child process that runs the echo.
-type echoProcess struct {
-	process *localserver.Process
-	pid     int
-}
-
-// startEcho starts an echo and waits until it consumes. environ has the settings of the
-// broker.
-func startEcho(ctx context.Context, environ []string, run string, direct bool, cluster config.Cluster, stderr io.Writer) (*echoProcess, error) {
-	program, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.Command(program, echoCommand, "--run", run, "--queue-type", cluster.QueueType, "--partitions", strconv.Itoa(cluster.Partitions))
-	if direct {
-		cmd.Args = append(cmd.Args, "--direct")
-	}
-	cmd.Env = environ
-	ready := &firstWrite{happened: make(chan struct{})}
-	cmd.Stdout, cmd.Stderr = ready, stderr
-	p, err := localserver.Launch(cmd, syscall.SIGTERM)
-	if err != nil {
-		return nil, fmt.Errorf("start the echo: %w", err)
-	}
-	e := &echoProcess{process: p, pid: cmd.Process.Pid}
-	select {
-	case <-ready.happened:
-		return e, nil
-	case <-p.Exited():
-		return nil, fmt.Errorf("the echo has ended (%v)", p.Status())
-	case <-ctx.Done():
-		e.stop()
-		return nil, ctx.Err()
-	}
-}
-
-func (e *echoProcess) stop() error { return e.process.Stop(syscall.SIGTERM, 10*time.Second) }
-
-// A firstWrite closes a channel at the first write.
-type firstWrite struct {
-	happened chan struct{}
-	once     sync.Once
-}
-
-func (f *firstWrite) Write(p []byte) (int, error) {
-	f.once.Do(func() { close(f.happened) })
-	return len(p), nil
 }

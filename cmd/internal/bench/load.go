@@ -54,17 +54,19 @@ type work struct {
 type loadResult struct {
 	lasted    time.Duration
 	inTime    int // replies within lasted; the replies to the last requests come later
+	writes    int // replies to requests that change a user
 	latencies histogram
 }
 
 func (s *loadResult) merge(other *loadResult) {
 	s.lasted = max(s.lasted, other.lasted)
 	s.inTime += other.inTime
+	s.writes += other.writes
 	s.latencies.merge(&other.latencies)
 }
 
 // A loadGenerator sends requests as many callers would: each sends a request as soon as
-// it has the reply to the last. The service and the echo get the same load.
+// it has the reply to the last. The service and the baselines get the same load.
 type loadGenerator struct {
 	conns []*loadConn
 }
@@ -199,6 +201,9 @@ func (c *loadConn) run(ctx context.Context, w work, inFlight int, begin time.Tim
 			c.flights[place].number = 0
 			underWay--
 			slice.latencies.add(now.Sub(flight.sent))
+			if flight.request.operation != getOperation {
+				slice.writes++
+			}
 			if err := flight.finish(w, d.Body); err != nil && failure == nil {
 				failure = err
 			}

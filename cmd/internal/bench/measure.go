@@ -26,12 +26,16 @@ const (
 
 // A measuredSide is the service or a baseline while it is measured.
 type measuredSide struct {
-	name  string
-	run   func(ctx context.Context, lasting time.Duration) (*loadResult, error)
-	sum   loadResult // of all turns
-	cpu   cpuTicks   // likewise
-	turns []point
+	name    string
+	run     func(ctx context.Context, lasting time.Duration) (*loadResult, error)
+	sum     loadResult // of all turns
+	cpu     cpuTicks   // likewise
+	turns   []point
+	counted int // requests between the two readings of the lagging counters
 }
+
+// usesDatabase says whether the side works for its requests in the database.
+func (s *measuredSide) usesDatabase() bool { return s.name == serviceSide || s.name == plainSide }
 
 // turns returns how many turns each side gets, and how long a turn is.
 func turns(duration time.Duration, sides int) (pairs int, slice time.Duration) {
@@ -40,12 +44,8 @@ func turns(duration time.Duration, sides int) (pairs int, slice time.Duration) {
 }
 
 // measure measures a case and its baselines in turn.
-func (b *bench) measure(ctx context.Context, c benchCase, inFlight int) (_ *cell, err error) {
-	sides, end, err := b.sides(ctx, c, inFlight)
-	if err != nil {
-		return nil, err
-	}
-	defer end()
+func (b *bench) measure(ctx context.Context, c benchCase, inFlight int) (*cell, error) {
+	sides := b.sides(c, inFlight)
 	pairs, length := turns(b.duration, len(sides))
 	for _, s := range sides { // to fill caches and make plans
 		if _, err := s.run(ctx, length); err != nil {
@@ -53,14 +53,13 @@ func (b *bench) measure(ctx context.Context, c benchCase, inFlight int) (_ *cell
 		}
 	}
 	m := measurement{bench: b, sides: sides, length: length}
-	if _, err := m.settle(ctx); err != nil {
-		return nil, err
-	}
-	before, err := b.count(ctx, true)
+	before, err := m.countLagging(ctx)
 	if err != nil {
 		return nil, err
 	}
-	trips, tripsKnown := b.roundTrips(ctx)
+	for _, s := range sides {
+		s.counted = 0
+	}
 	for pair := range pairs {
 		b.progress.Show("%s: %s, %d in flight, pair %d of %d", b.part, c.name, inFlight, pair+1, pairs)
 		for _, s := range sides {
@@ -69,47 +68,35 @@ func (b *bench) measure(ctx context.Context, c benchCase, inFlight int) (_ *cell
 			}
 		}
 	}
-	more, err := m.settle(ctx)
-	if err != nil {
-		return nil, err
-	}
-	tripsAfter, tripsKnownAfter := b.roundTrips(ctx)
-	after, err := b.count(ctx, true)
+	after, err := m.countLagging(ctx)
 	if err != nil {
 		return nil, err
 	}
 	cell := &cell{Case: c.name, InFlight: inFlight}
 	for _, s := range sides {
-		cell.Sides = append(cell.Sides, b.result(s))
-	}
-	if b.database != nil {
-		requests := sides[0].sum.latencies.total + more
-		cell.Database = m.share(after.since(before), requests)
-		if tripsKnown && tripsKnownAfter {
-			each := max(0, float64(tripsAfter-trips)/float64(max(1, requests)))
-			cell.Database.RoundTrips = &each
+		r := b.result(s)
+		if b.database != nil && s.usesDatabase() {
+			r.Database = s.databaseWork(before, after)
 		}
+		cell.Sides = append(cell.Sides, r)
 	}
 	cell.compareSides()
 	cell.judge(c.targets)
 	return cell, nil
 }
 
-// sides returns the service and the baselines of a case. The caller must call end.
-func (b *bench) sides(ctx context.Context, c benchCase, inFlight int) (sides []*measuredSide, end func(), err error) {
-	var ends []func()
-	end = func() {
-		for _, e := range ends {
-			e()
-		}
-	}
-	asks := func(name string, way route, onReply func(request, []byte) error) {
+// sides returns the service and the baselines of a case.
+func (b *bench) sides(c benchCase, inFlight int) (sides []*measuredSide) {
+	add := func(name string, way route, onReply func(request, []byte) error) {
 		w := work{way: way, persistent: c.writes, onReply: onReply,
 			next: func() (request, bool) { return c.next(b.users), true }}
 		sides = append(sides, &measuredSide{name: name, run: func(ctx context.Context, lasting time.Duration) (*loadResult, error) {
 			slice, err := b.load.run(ctx, w, inFlight, lasting)
 			if err != nil {
 				return nil, fmt.Errorf("%s, %d in flight, %s: %w", c.name, inFlight, name, err)
+			}
+			if name == plainSide {
+				b.database.own += int64(slice.latencies.total)
 			}
 			return slice, nil
 		}})
@@ -118,49 +105,30 @@ func (b *bench) sides(ctx context.Context, c benchCase, inFlight int) (sides []*
 	if c.direct {
 		way = directRoute
 	}
-	asks(serviceSide, way, b.users.onReply)
-	for _, name := range c.baselines(inFlight, b.database != nil) {
-		switch name {
-		case echoSide:
-			asks(name, echoRoute(b.name), nil)
-		case directEchoSide:
-			asks(name, directEchoRoute(b.name), nil)
-		case spreadEchoSide:
-			asks(name, spreadEchoRoute(b.name), nil)
-		default:
-			clients, err := b.clients(ctx, name, inFlight)
-			if err != nil {
-				end()
-				return nil, nil, err
-			}
-			ends = append(ends, clients.close)
-			sides = append(sides, &measuredSide{name: name, run: clients.run})
-		}
+	add(serviceSide, way, b.users.onReply)
+	routes := map[string]route{
+		echoSide:       echoRoute(b.name),
+		directEchoSide: directEchoRoute(b.name),
+		spreadEchoSide: spreadEchoRoute(b.name),
+		plainSide:      plainRoute(b.name),
 	}
-	return sides, end, nil
+	for _, name := range c.baselines(b.database != nil) {
+		add(name, routes[name], nil)
+	}
+	return sides
 }
 
-func (b *bench) clients(ctx context.Context, name string, inFlight int) (*clientPool, error) {
-	if name == commitSide {
-		return b.database.clients(ctx, 1, b.database.updateRow)
-	}
-	return b.database.clients(ctx, inFlight, b.database.lockAndUpdate)
-}
-
-// count reads the counters of the database, if it is reachable.
-func (b *bench) count(ctx context.Context, lagging bool) (counters, error) {
+// count reads the exact counters of the database, if it is reachable.
+func (b *bench) count(ctx context.Context) (counters, error) {
 	if b.database == nil {
 		return counters{}, nil
 	}
-	return b.database.count(ctx, lagging)
+	return b.database.count(ctx)
 }
 
 // roundTrips returns the number of round trips to the database of all instances so far.
 // known is false if an instance does not reply.
 func (b *bench) roundTrips(ctx context.Context) (sum int64, known bool) {
-	if b.database == nil {
-		return 0, false
-	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	reports, err := membership.AskStatus(ctx, b.load.conns[0].conn)
@@ -184,12 +152,12 @@ type measurement struct {
 	bench  *bench
 	sides  []*measuredSide
 	length time.Duration // of a turn
-	exact  counters      // during the turns of the service
 }
 
-// turn measures one turn of a side.
+// turn measures one turn of a side. What the processes and the database do in this time is
+// the work of this side.
 func (m *measurement) turn(ctx context.Context, s *measuredSide) error {
-	counts, err := m.bench.count(ctx, false)
+	counts, err := m.bench.count(ctx)
 	if err != nil {
 		return err
 	}
@@ -198,63 +166,94 @@ func (m *measurement) turn(ctx context.Context, s *measuredSide) error {
 	if err != nil {
 		return err
 	}
-	s.cpu = s.cpu.plus(m.bench.cpu().since(cpu))
-	after, err := m.bench.count(ctx, false)
+	cpu = m.bench.cpu().since(cpu)
+	after, err := m.bench.count(ctx)
 	if err != nil {
 		return err
 	}
-	if s.name == serviceSide {
-		m.exact = m.exact.plus(after.since(counts))
-	}
-	s.sum.lasted += slice.lasted
-	s.sum.inTime += slice.inTime
-	s.sum.latencies.merge(&slice.latencies)
-	s.turns = append(s.turns, point{
-		PerSecond: float64(slice.inTime) / slice.lasted.Seconds(),
-		P50:       milliseconds(slice.latencies.quantile(0.5)),
-	})
+	s.add(slice, cpu, after.since(counts))
 	return nil
 }
 
-// settle waits until the sessions of the database have published most of their
-// statistics, and returns the number of requests to the service that this took.
-func (m *measurement) settle(ctx context.Context) (requests int, err error) {
+// add adds a turn.
+func (s *measuredSide) add(slice *loadResult, cpu cpuTicks, counts counters) {
+	s.cpu = s.cpu.plus(cpu)
+	s.counted += slice.latencies.total
+	s.sum.lasted += slice.lasted
+	s.sum.inTime += slice.inTime
+	s.sum.writes += slice.writes
+	s.sum.latencies.merge(&slice.latencies)
+	p := point{
+		PerSecond: float64(slice.inTime) / slice.lasted.Seconds(),
+		P50:       milliseconds(slice.latencies.quantile(0.5)),
+	}
+	if s.usesDatabase() {
+		p.Work = turnWork{
+			Requests: slice.latencies.total, Writes: slice.writes, DatabaseCPU: float64(max(0, cpu.database)) / ticksPerSecond,
+			WAL: counts.wal, Commits: counts.commits, Statements: counts.statements,
+		}
+	}
+	s.turns = append(s.turns, p)
+}
+
+// A laggingReading holds the counters of which only the difference over a whole measurement
+// is known.
+type laggingReading struct {
+	laggingCounters
+	roundTrips int64
+	tripsKnown bool
+}
+
+// countLagging reads the lagging counters, if the database is reachable. Before that, it
+// waits until the sessions of the database have published most of their statistics.
+func (m *measurement) countLagging(ctx context.Context) (r laggingReading, err error) {
 	if m.bench.database == nil {
-		return 0, nil
+		return r, nil
 	}
 	lag := time.NewTimer(min(statisticsLag, m.bench.duration/5))
 	defer lag.Stop()
 	select {
 	case <-lag.C:
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return r, ctx.Err()
 	}
 	for _, s := range m.sides {
 		slice, err := s.run(ctx, m.length/10)
 		if err != nil {
-			return 0, err
+			return r, err
 		}
-		if s.name == serviceSide {
-			requests = slice.latencies.total
-		}
+		s.counted += slice.latencies.total
 	}
-	return requests, nil
+	r.roundTrips, r.tripsKnown = m.bench.roundTrips(ctx)
+	r.laggingCounters, err = m.bench.database.countLagging(ctx)
+	return r, err
 }
 
-// share returns what the database does for each request. lagging is the difference between
-// the counters at the end and at the start of the measurement; requests is the number of
-// requests meanwhile.
-func (m *measurement) share(lagging counters, requests int) *databaseShare {
-	service := m.sides[0].sum
-	each := float64(max(1, service.latencies.total))
-	all := float64(max(1, requests))
-	return &databaseShare{
-		CommitsPerSecond: float64(m.exact.writes) / service.lasted.Seconds(),
-		Commits:          float64(m.exact.writes) / each,
-		Transactions:     max(0, float64(lagging.all)/all),
-		Rows:             max(0, float64(lagging.rows)/all),
-		WAL:              float64(m.exact.wal) / each,
+// databaseWork returns what the database does for the requests to a side, of which the
+// lagging counters are known before and after.
+func (s *measuredSide) databaseWork(before, after laggingReading) *databaseWork {
+	var sum turnWork
+	for _, p := range s.turns {
+		sum = sum.plus(p.Work)
 	}
+	each := func(n int64) float64 { return max(0, perUnit(float64(n), s.counted)) }
+	w := &databaseWork{
+		CommitsPerSecond:    float64(sum.Commits) / s.sum.lasted.Seconds(),
+		WritesPerCommit:     perUnit(float64(sum.Writes), int(sum.Commits)),
+		StatementsPerCommit: statementsPerCommit.of(point{Work: sum}),
+		Rows:                each(after.rows[s.name] - before.rows[s.name]),
+		WAL:                 walBytes.of(point{Work: sum}),
+	}
+	if s.name != serviceSide {
+		return w
+	}
+	transactions := each(after.transactions - before.transactions)
+	w.Transactions = &transactions
+	if before.tripsKnown && after.tripsKnown {
+		trips := each(after.roundTrips - before.roundTrips)
+		w.RoundTrips = &trips
+	}
+	return w
 }
 
 // result returns the result of a side.
@@ -270,17 +269,13 @@ func (b *bench) result(s *measuredSide) sideResult {
 		Slices:    s.turns,
 	}
 	if b.family != nil && h.total > 0 {
-		server := s.cpu.service
-		if s.name != serviceSide {
-			server = s.cpu.echo
-		}
 		each := func(ticks int64) float64 {
 			// The processes are read one after another: the CPU time of a process that
 			// ends at the same time may be missed in one reading and appear in the
 			// next.
 			return max(0, float64(ticks)/ticksPerSecond/float64(h.total)*1000)
 		}
-		r.CPU = &cpuCost{Server: each(server), Broker: each(s.cpu.broker), Database: each(s.cpu.database)}
+		r.CPU = &cpuCost{Server: each(s.cpu.server(s.name)), Broker: each(s.cpu.broker), Database: each(s.cpu.database)}
 	}
 	return r
 }

@@ -17,7 +17,8 @@ func (r *report) print(w io.Writer) error {
 	fmt.Fprintf(&b, "%s on %s, %d CPUs; load average %s at the beginning, %s at the end.\n\n",
 		r.Version, r.Machine.System, r.Machine.CPUs, cmp.Or(r.Machine.LoadAverage, "unknown"), cmp.Or(r.Machine.LoadAtEnd, "unknown"))
 	r.printSpeed(&b)
-	r.printCost(&b)
+	r.printCPU(&b)
+	r.printDatabase(&b)
 	r.printTargets(&b)
 	_, err := w.Write(b.Bytes())
 	return err
@@ -44,11 +45,7 @@ func (r *report) printSpeed(w io.Writer) {
 	t := cli.NewTable(w, "CASE", "IN FLIGHT", "PER SECOND", "P50 MS", "P99 MS", "P99.9 MS", "RATE RATIO (MIN-MAX)", "P50 RATIO (MIN-MAX)")
 	for _, c := range r.Cells {
 		for i, s := range c.Sides {
-			name := c.Case
-			if i > 0 {
-				name = "  " + s.Name
-			}
-			t.Row(name, strconv.Itoa(c.InFlight), fmt.Sprintf("%.0f", s.PerSecond), digits(s.P50), digits(s.P99), digits(s.P999),
+			t.Row(c.label(i), strconv.Itoa(c.InFlight), fmt.Sprintf("%.0f", s.PerSecond), digits(s.P50), digits(s.P99), digits(s.P999),
 				s.Rate.text(), s.Latency.text())
 		}
 	}
@@ -63,41 +60,51 @@ func (s *spread) text() string {
 	return fmt.Sprintf("%s (%s-%s)", digits(s.Median), digits(s.Min), digits(s.Max))
 }
 
-// printCost prints the cost of requests, if it is known.
-func (r *report) printCost(w io.Writer) {
+// printCPU prints the CPU time of requests, if it is known.
+func (r *report) printCPU(w io.Writer) {
+	t := cli.NewTable(w, "CASE", "IN FLIGHT", "SERVICE", "BROKER", "DATABASE", "DATABASE RATIO (MIN-MAX)")
 	known := false
 	for _, c := range r.Cells {
-		known = known || c.Database != nil || c.Sides[0].CPU != nil
-	}
-	if !known {
-		return
-	}
-	fmt.Fprintln(w, "CPU seconds per 1,000 requests, and what the database does for each request:")
-	t := cli.NewTable(w, "CASE", "IN FLIGHT", "SERVICE", "BROKER", "DATABASE", "ROUND TRIPS", "TRANSACTIONS", "WRITE COMMITS", "ROWS", "WAL BYTES", "WRITE COMMITS/S")
-	for _, c := range r.Cells {
 		for i, s := range c.Sides {
-			if s.Name == rowLockSide || s.Name == commitSide {
-				continue
-			}
-			cells := []string{c.Case, strconv.Itoa(c.InFlight), "-", "-", "-", "", "", "", "", "", ""}
-			if i > 0 {
-				cells[0] = "  " + s.Name
-			}
 			if s.CPU != nil {
-				cells[2], cells[3], cells[4] = digits(s.CPU.Server), digits(s.CPU.Broker), digits(s.CPU.Database)
+				known = true
+				t.Row(c.label(i), strconv.Itoa(c.InFlight), digits(s.CPU.Server), digits(s.CPU.Broker), digits(s.CPU.Database), s.DatabaseCPU.text())
 			}
-			if d := c.Database; i == 0 && d != nil {
-				if d.RoundTrips != nil {
-					cells[5] = digits(*d.RoundTrips)
-				}
-				cells[6], cells[7], cells[8] = digits(d.Transactions), digits(d.Commits), digits(d.Rows)
-				cells[9], cells[10] = fmt.Sprintf("%.0f", d.WAL), fmt.Sprintf("%.0f", d.CommitsPerSecond)
-			}
-			t.Row(cells...)
 		}
 	}
-	t.Flush()
-	fmt.Fprintln(w)
+	if known {
+		fmt.Fprintln(w, "CPU seconds per 1,000 requests, which is milliseconds per request:")
+		t.Flush()
+		fmt.Fprintln(w)
+	}
+}
+
+// printDatabase prints what the database does, if it is known.
+func (r *report) printDatabase(w io.Writer) {
+	t := cli.NewTable(w, "CASE", "IN FLIGHT", "COMMITS/S", "WRITES/COMMIT", "STATEMENTS/COMMIT", "TRANSACTIONS", "ROUND TRIPS", "ROWS", "WAL BYTES")
+	known := false
+	for _, c := range r.Cells {
+		for i, s := range c.Sides {
+			if d := s.Database; d != nil {
+				known = true
+				t.Row(c.label(i), strconv.Itoa(c.InFlight), fmt.Sprintf("%.0f", d.CommitsPerSecond), knownDigits(d.WritesPerCommit), knownDigits(d.StatementsPerCommit),
+					pointerDigits(d.Transactions), pointerDigits(d.RoundTrips), digits(d.Rows), fmt.Sprintf("%.0f", d.WAL))
+			}
+		}
+	}
+	if known {
+		fmt.Fprintln(w, "What the database does, the last four for each request. Only transactions that write count as commits:")
+		t.Flush()
+		fmt.Fprintln(w)
+	}
+}
+
+// label returns the text of a side in the first column of a table.
+func (c *cell) label(side int) string {
+	if side == 0 {
+		return c.Case
+	}
+	return "  " + c.Sides[side].Name
 }
 
 func (r *report) printTargets(w io.Writer) {
@@ -106,14 +113,11 @@ func (r *report) printTargets(w io.Writer) {
 	for _, c := range r.Cells {
 		for _, o := range c.Targets {
 			any = true
-			verdict, unit := "MISSED", " ms"
+			verdict := "MISSED"
 			if o.Met {
 				verdict = "met"
 			}
-			if o.Rate {
-				unit = "/s"
-			}
-			t.Row(c.Case, strconv.Itoa(c.InFlight), o.Target, digits(o.Limit)+unit, digits(o.Measured)+unit, o.Share.text(), verdict)
+			t.Row(c.Case, strconv.Itoa(c.InFlight), o.Target, digits(o.Limit)+o.Unit, digits(o.Measured)+o.Unit, o.Share.text(), verdict)
 		}
 	}
 	if any {
@@ -129,4 +133,19 @@ func digits(x float64) string {
 		decimals--
 	}
 	return strconv.FormatFloat(x, 'f', decimals, 64)
+}
+
+// knownDigits is digits for a number that is 0 if it is unknown.
+func knownDigits(x float64) string {
+	if x == 0 {
+		return "-"
+	}
+	return digits(x)
+}
+
+func pointerDigits(x *float64) string {
+	if x == nil {
+		return "-"
+	}
+	return digits(*x)
 }

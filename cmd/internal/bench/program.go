@@ -1,6 +1,6 @@
 // Package bench is the program glotpod-ident-bench. It measures the service in turn
-// with an echo and with bare transactions on the database, so that a result depends
-// on the machine as little as possible.
+// with an echo and with a plain service, so that a result depends on the machine as
+// little as possible.
 package bench
 
 import (
@@ -20,7 +20,9 @@ import (
 
 const about = `Measures the service in turn with an echo, a consumer that replies to each request
 with the same user. Both run on the same machine and get the same load over the same
-connections. The ratio between them is the cost of the service. Targets are ratios.
+connections. The ratio between them is the cost of the service. A second baseline is a
+plain service: 16 workers take requests from one queue, and handle each one in a
+transaction that locks the row of the user, without caches or promises.
 
   glotpod-ident-bench --local 1
   glotpod-ident-bench --cases patch,create --in-flight 32 --save before.json
@@ -29,16 +31,19 @@ connections. The ratio between them is the cost of the service. Targets are rati
 With --local it starts instances of glotpod-ident, a RabbitMQ and a durable
 PostgreSQL with their data in a temporary folder (see TMPDIR), and removes them at
 the end. The tables have 100,000 users more than requests use, added when the
-instances have planned their statements. Without --local it measures the cluster in the settings: it creates users
-whose email begins with "bench-" and deletes them at the end; subscribers get
-notifications for them. It then measures no CPU time, and measures the database only
-if it is reachable.
+instances have planned their statements. Without --local it measures the cluster in
+the settings: it creates users whose email begins with "bench-" and deletes them at
+the end; subscribers get notifications for them. It then measures no CPU time, and
+measures the database and the plain service only if the database is reachable. The
+plain service opens 16 connections to it, and uses copies of these users.
 
 The cases get, get-email, patch and create use the shared queue. The cases whose
 name ends with -direct use the partition queue of the user. patch-one patches the
-same user each time. mix has nine gets for each patch. "row lock" is a patch without
-the service: one transaction that locks the row of the user. "commit" is an update
-of one row.
+same user each time. mix has nine gets for each patch. The plain service serves get,
+patch, create and mix, always from one queue.
+
+Statements per commit include BEGIN and COMMIT. They are printed if the database
+has the extension pg_stat_statements; with --local it has it if it is installed.
 
 Exit status: 0 also if a target is missed, 1 if a request failed, 129 if RabbitMQ
 is unreachable.`
@@ -68,6 +73,7 @@ func Program(version string) cli.Program {
 		Commands: []cli.Command{
 			{Name: "compare", Summary: "compare two runs", Run: runCompare},
 			{Name: echoCommand, Summary: "be the echo of a run", Run: runEcho},
+			{Name: plainCommand, Summary: "be the plain service of a run", Run: runPlain},
 		},
 	}
 }

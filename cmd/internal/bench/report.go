@@ -40,11 +40,10 @@ type setup struct {
 
 // A cell is a case with a number of requests in flight.
 type cell struct {
-	Case     string         `json:"case"`
-	InFlight int            `json:"in_flight"`
-	Sides    []sideResult   `json:"sides"` // the service first
-	Database *databaseShare `json:"database,omitempty"`
-	Targets  []outcome      `json:"targets,omitempty"`
+	Case     string       `json:"case"`
+	InFlight int          `json:"in_flight"`
+	Sides    []sideResult `json:"sides"` // the service first
+	Targets  []outcome    `json:"targets,omitempty"`
 }
 
 // serviceSide is the name of the first side.
@@ -69,40 +68,79 @@ type sideResult struct {
 	Rate      *spread  `json:"rate_ratio,omitempty"` // the service's rate divided by this one, over all pairs
 	Latency   *spread  `json:"p50_ratio,omitempty"`  // the same for the latency
 	CPU       *cpuCost `json:"cpu,omitempty"`
-	Slices    []point  `json:"slices"`
+
+	// DatabaseCPU is the service's CPU time of the database divided by this one, over rounds
+	// of pairs. It is set for the plain service only.
+	DatabaseCPU *spread `json:"database_cpu_ratio,omitempty"`
+
+	Database *databaseWork `json:"database,omitempty"` // of the service and the plain service
+	Slices   []point       `json:"slices"`
 }
 
 // A cpuCost is CPU seconds per 1,000 requests.
 type cpuCost struct {
-	Server   float64 `json:"server_seconds_per_1000"` // the instances or the echo
+	Server   float64 `json:"server_seconds_per_1000"` // the instances, or the process of the baseline
 	Broker   float64 `json:"broker_seconds_per_1000"`
 	Database float64 `json:"database_seconds_per_1000"`
 }
 
 // A point is the result of one turn.
 type point struct {
-	PerSecond float64 `json:"requests_per_second"`
-	P50       float64 `json:"p50_ms"`
+	PerSecond float64  `json:"requests_per_second"`
+	P50       float64  `json:"p50_ms"`
+	Work      turnWork `json:"work,omitzero"`
 }
 
-// A databaseShare is what the database does for the requests to the service.
-type databaseShare struct {
-	CommitsPerSecond float64 `json:"write_commits_per_second"`
-	Commits          float64 `json:"write_commits_per_request"`
-	Transactions     float64 `json:"transactions_per_request"`
+// A turnWork is what was done in one turn, or in several. Zero: unknown.
+type turnWork struct {
+	Requests    int     `json:"requests"`
+	Writes      int     `json:"writes"`
+	DatabaseCPU float64 `json:"database_cpu_seconds"`
+	WAL         int64   `json:"wal_bytes"`
+	Commits     int64   `json:"write_commits"`
+	Statements  int64   `json:"statements"`
+}
 
-	RoundTrips *float64 `json:"round_trips_per_request,omitempty"` // nil: unknown
-	Rows       float64  `json:"rows_written_per_request"`
-	WAL        float64  `json:"wal_bytes_per_request"`
+func (w turnWork) plus(other turnWork) turnWork {
+	return turnWork{
+		w.Requests + other.Requests, w.Writes + other.Writes, w.DatabaseCPU + other.DatabaseCPU,
+		w.WAL + other.WAL, w.Commits + other.Commits, w.Statements + other.Statements,
+	}
+}
+
+// roundCount is the number of rounds that turns are joined to. In a single turn, the CPU time
+// of a process is only a few clock ticks.
+const roundCount = 5
+
+// roundsOf joins consecutive turns. Rounds have no rate and no latency.
+func roundsOf(turns []point) []point {
+	rounds := make([]point, min(roundCount, len(turns)))
+	for i, p := range turns {
+		r := &rounds[i*len(rounds)/len(turns)]
+		r.Work = r.Work.plus(p.Work)
+	}
+	return rounds
+}
+
+// A databaseWork is what the database does for the requests to a side.
+type databaseWork struct {
+	CommitsPerSecond    float64 `json:"write_commits_per_second"`
+	WritesPerCommit     float64 `json:"writes_per_commit"`               // 0: there was no commit
+	StatementsPerCommit float64 `json:"statements_per_commit,omitempty"` // with BEGIN and COMMIT; 0: unknown
+	Rows                float64 `json:"rows_written_per_request"`
+	WAL                 float64 `json:"wal_bytes_per_request"`
+
+	Transactions *float64 `json:"transactions_per_request,omitempty"` // of the service only
+	RoundTrips   *float64 `json:"round_trips_per_request,omitempty"`  // likewise; nil: unknown
 }
 
 // An outcome says whether a target was met.
 type outcome struct {
 	Target   string  `json:"target"`
-	Baseline string  `json:"beside"`
-	Rate     bool    `json:"rate"`     // else latency, in ms
-	Measured float64 `json:"measured"` // median of all turns
-	Limit    float64 `json:"limit"`    // median of all turns
+	Baseline string  `json:"beside,omitempty"`
+	Unit     string  `json:"unit"`     // of the following two
+	Measured float64 `json:"measured"` // median of all turns or rounds
+	Limit    float64 `json:"limit"`    // median of all turns or rounds
 	Share    spread  `json:"share_of_limit"`
 	Met      bool    `json:"met"`
 }
@@ -137,27 +175,38 @@ func (s spread) overlaps(other spread) bool {
 	return s.Min <= other.Max && other.Min <= s.Max
 }
 
-// ratios returns the ratio of each pair of turns. It skips turns without replies.
-func ratios(a, b []point, of func(point) float64) (all []float64) {
+// ratios returns the ratios of the values at the same index. It skips unknown values, which
+// are 0.
+func ratios(a, b []float64) (all []float64) {
 	for i := range min(len(a), len(b)) {
-		if x, y := of(a[i]), of(b[i]); x > 0 && y > 0 {
-			all = append(all, x/y)
+		if a[i] > 0 && b[i] > 0 {
+			all = append(all, a[i]/b[i])
 		}
 	}
 	return all
 }
 
-func rateOf(p point) float64 { return p.PerSecond }
-
-func latencyOf(p point) float64 { return p.P50 }
+// values returns the values of all turns, or of all rounds.
+func (q quantity) values(turns []point) []float64 {
+	if q.rounds {
+		turns = roundsOf(turns)
+	}
+	values := make([]float64, len(turns))
+	for i, p := range turns {
+		values[i] = q.of(p)
+	}
+	return values
+}
 
 // compareSides sets the ratios of each baseline.
 func (c *cell) compareSides() {
-	service := c.Sides[0].Slices
 	for i := range c.Sides[1:] {
 		s := &c.Sides[i+1]
-		s.Rate = spreadOf(ratios(service, s.Slices, rateOf))
-		s.Latency = spreadOf(ratios(service, s.Slices, latencyOf))
+		ratio := func(q quantity) *spread { return spreadOf(ratios(q.values(c.Sides[0].Slices), q.values(s.Slices))) }
+		s.Rate, s.Latency = ratio(rate), ratio(latency)
+		if s.Name == plainSide {
+			s.DatabaseCPU = ratio(databaseCPU)
+		}
 	}
 }
 
@@ -174,40 +223,28 @@ func (c *cell) judge(targets []target) {
 }
 
 func (a target) judge(c *cell) (o outcome, ok bool) {
-	baseline, commit := c.side(a.baseline), c.side(commitSide)
-	if baseline == nil || a.commits > 0 && commit == nil {
-		return o, false
-	}
-	of := latencyOf
-	if a.rate {
-		of = rateOf
-	}
-	limits := make([]point, len(baseline.Slices))
-	for i, p := range baseline.Slices {
-		limits[i] = point{PerSecond: a.times * p.PerSecond, P50: a.times * p.P50}
-		if a.commits > 0 {
-			limits[i].P50 += float64(a.commits) * commit.Slices[i].P50
+	measured := a.quantity.values(c.Sides[0].Slices)
+	limits := slices.Repeat([]float64{a.limit}, len(measured))
+	if a.baseline != "" {
+		baseline := c.side(a.baseline)
+		if baseline == nil {
+			return o, false
+		}
+		limits = a.quantity.values(baseline.Slices)
+		for i := range limits {
+			limits[i] *= a.limit
 		}
 	}
-	share := spreadOf(ratios(c.Sides[0].Slices, limits, of))
+	share := spreadOf(ratios(measured, limits))
 	if share == nil {
 		return o, false
 	}
-	o = outcome{Target: a.String(), Baseline: a.baseline, Rate: a.rate, Share: *share,
-		Measured: middle(c.Sides[0].Slices, of), Limit: middle(limits, of)}
-	if o.Met = share.Median <= 1; a.rate {
+	o = outcome{Target: a.String(), Baseline: a.baseline, Unit: a.quantity.unit, Share: *share,
+		Measured: spreadOf(measured).Median, Limit: spreadOf(limits).Median}
+	if o.Met = share.Median <= 1; a.quantity.atLeast {
 		o.Met = share.Median >= 1
 	}
 	return o, true
-}
-
-func middle(points []point, of func(point) float64) float64 {
-	values := make([]float64, len(points))
-	for i, p := range points {
-		values[i] = of(p)
-	}
-	slices.Sort(values)
-	return median(values)
 }
 
 func (r *report) encode() ([]byte, error) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,21 +30,81 @@ func TestSpread(t *testing.T) {
 	}
 }
 
-func TestRatiosSkipTurnsWithoutReplies(t *testing.T) {
-	a := []point{{10, 1}, {0, 0}, {30, 1}, {40, 1}}
-	b := []point{{5, 2}, {5, 2}, {0, 0}, {10, 4}}
-	if got := ratios(a, b, rateOf); !reflect.DeepEqual(got, []float64{2, 4}) {
-		t.Errorf("ratios of rates: %v", got)
+func TestRatiosSkipUnknownValues(t *testing.T) {
+	if got := ratios([]float64{10, 0, 30, 40}, []float64{5, 5, 0, 10}); !reflect.DeepEqual(got, []float64{2, 4}) {
+		t.Errorf("ratios: %v", got)
 	}
-	if got := ratios(a, b, latencyOf); !reflect.DeepEqual(got, []float64{0.5, 0.25}) {
-		t.Errorf("ratios of latencies: %v", got)
+}
+
+func TestRounds(t *testing.T) {
+	for _, test := range []struct{ turns, want []int }{
+		{nil, []int{}},
+		{[]int{1, 2, 4}, []int{1, 2, 4}},
+		{[]int{1, 2, 3, 4, 5, 6, 7}, []int{3, 3, 9, 6, 7}},
+	} {
+		var turns []point
+		for _, n := range test.turns {
+			turns = append(turns, point{PerSecond: 1, Work: turnWork{n, n, float64(n), int64(n), int64(n), int64(n)}})
+		}
+		want := []point{}
+		for _, n := range test.want {
+			want = append(want, point{Work: turnWork{n, n, float64(n), int64(n), int64(n), int64(n)}})
+		}
+		if got := roundsOf(turns); !slices.Equal(got, want) {
+			t.Errorf("turns of %v: got %v, want %v", test.turns, got, want)
+		}
+	}
+}
+
+// A turn's work belongs to the side that had the turn, and only to sides that use the
+// database.
+func TestTurnsOfSides(t *testing.T) {
+	turn := func(requests, writes int) *loadResult {
+		r := &loadResult{lasted: time.Second, inTime: requests, writes: writes}
+		for range requests {
+			r.latencies.add(time.Millisecond)
+		}
+		return r
+	}
+	sides := map[string]*measuredSide{}
+	for _, name := range []string{serviceSide, plainSide, echoSide} {
+		sides[name] = &measuredSide{name: name}
+	}
+	for range 2 {
+		sides[serviceSide].add(turn(100, 10), cpuTicks{service: 10, broker: 5, database: 20}, counters{wal: 8000, commits: 5, statements: 25})
+		sides[echoSide].add(turn(1000, 1000), cpuTicks{echo: 10, broker: 5, database: 2}, counters{wal: 64, commits: 1, statements: 1})
+		sides[plainSide].add(turn(50, 5), cpuTicks{plain: 5, broker: 5, database: 10}, counters{wal: 3000, commits: 5, statements: 20})
+	}
+	before := laggingReading{laggingCounters: laggingCounters{transactions: 100, rows: map[string]int64{serviceSide: 1000, plainSide: 50}}, roundTrips: 7, tripsKnown: true}
+	after := laggingReading{laggingCounters: laggingCounters{transactions: 140, rows: map[string]int64{serviceSide: 1600, plainSide: 60}}, roundTrips: 27, tripsKnown: true}
+	transactions, trips := 0.2, 0.1
+	for name, want := range map[string]*databaseWork{
+		serviceSide: {CommitsPerSecond: 5, WritesPerCommit: 2, StatementsPerCommit: 5, Rows: 3, WAL: 80, Transactions: &transactions, RoundTrips: &trips},
+		plainSide:   {CommitsPerSecond: 5, WritesPerCommit: 1, StatementsPerCommit: 4, Rows: 0.1, WAL: 60},
+	} {
+		if got := sides[name].databaseWork(before, after); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: got %+v, want %+v", name, got, want)
+		}
+	}
+	b := &bench{family: &processFamily{}}
+	for name, want := range map[string]cpuCost{
+		serviceSide: {Server: 1, Broker: 0.5, Database: 2},
+		plainSide:   {Server: 1, Broker: 1, Database: 2},
+		echoSide:    {Server: 0.1, Broker: 0.05, Database: 0.02},
+	} {
+		if got := b.result(sides[name]).CPU; got == nil || *got != want {
+			t.Errorf("%s: CPU %+v, want %+v", name, got, want)
+		}
+	}
+	if work := sides[echoSide].turns[0].Work; work != (turnWork{}) {
+		t.Errorf("the echo has the work of others: %+v", work)
 	}
 }
 
 // cellOf returns a cell whose sides had the same in each of five slices.
 func cellOf(name string, inFlight int, sides map[string]point) cell {
 	c := cell{Case: name, InFlight: inFlight}
-	for _, side := range []string{serviceSide, echoSide, directEchoSide, rowLockSide, commitSide} {
+	for _, side := range []string{serviceSide, echoSide, directEchoSide, plainSide} {
 		p, ok := sides[side]
 		if !ok {
 			continue
@@ -69,13 +130,19 @@ func TestTargets(t *testing.T) {
 		sides    map[string]point
 		met      map[string]bool // by target
 	}{
-		"latency met": {1, map[string]point{serviceSide: {P50: 3.9}, echoSide: {P50: 1}, commitSide: {P50: 1}},
-			map[string]bool{"p50 <= 2 x echo + 2 commits": true}},
-		"latency missed": {1, map[string]point{serviceSide: {P50: 4.1}, echoSide: {P50: 1}, commitSide: {P50: 1}},
-			map[string]bool{"p50 <= 2 x echo + 2 commits": false}},
-		"commits not known": {1, map[string]point{serviceSide: {P50: 4.1}, echoSide: {P50: 1}}, nil},
-		"rates": {128, map[string]point{serviceSide: {PerSecond: 40}, echoSide: {PerSecond: 100}, rowLockSide: {PerSecond: 21}},
-			map[string]bool{"rate >= 0.35 x echo": true, "rate >= 2 x row lock": false}},
+		"latency met": {1, map[string]point{serviceSide: {P50: 1.2}, plainSide: {P50: 1}},
+			map[string]bool{"p50 <= 1.3 x plain": true}},
+		"latency missed": {1, map[string]point{serviceSide: {P50: 1.4}, plainSide: {P50: 1}},
+			map[string]bool{"p50 <= 1.3 x plain": false}},
+		"plain does not run": {1, map[string]point{serviceSide: {P50: 1.2}, echoSide: {P50: 1}}, nil},
+		"rates": {128, map[string]point{serviceSide: {PerSecond: 40}, echoSide: {PerSecond: 100}, plainSide: {PerSecond: 21}},
+			map[string]bool{"rate >= 0.35 x echo": true, "rate >= 2.5 x plain": false}},
+		"work for one": {1, map[string]point{serviceSide: {Work: turnWork{10, 10, 0.005, 8000, 10, 50}}, plainSide: {Work: turnWork{10, 10, 0.003, 6000, 10, 40}}},
+			map[string]bool{"database CPU <= 1.3 x plain": false, "WAL <= 700 B": false, "statements per commit <= 5": true}},
+		"work for many": {128, map[string]point{serviceSide: {Work: turnWork{1000, 1000, 0.09, 600_000, 50, 300}}},
+			map[string]bool{"database CPU <= 0.1 ms": true, "WAL <= 700 B": true, "statements per commit <= 5": false}},
+		"statements are not counted": {128, map[string]point{serviceSide: {Work: turnWork{1000, 1000, 0.11, 800_000, 50, 0}}},
+			map[string]bool{"database CPU <= 0.1 ms": false, "WAL <= 700 B": false}},
 		"another number in flight": {64, map[string]point{serviceSide: {PerSecond: 40}, echoSide: {PerSecond: 100}}, nil},
 	} {
 		c := cellOf("patch", test.inFlight, test.sides)
@@ -118,7 +185,7 @@ func savedReport(cells ...cell) *report {
 }
 
 func TestReportFile(t *testing.T) {
-	saved := savedReport(cellOf("get", 1, map[string]point{serviceSide: {100, 2}, echoSide: {200, 1}}))
+	saved := savedReport(cellOf("get", 1, map[string]point{serviceSide: {PerSecond: 100, P50: 2, Work: turnWork{Requests: 1}}, echoSide: {PerSecond: 200, P50: 1}}))
 	text, err := saved.encode()
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +214,7 @@ func TestReportFile(t *testing.T) {
 
 func TestCompare(t *testing.T) {
 	side := func(service, echo float64) map[string]point {
-		return map[string]point{serviceSide: {service, 1}, echoSide: {echo, 1}}
+		return map[string]point{serviceSide: {PerSecond: service, P50: 1}, echoSide: {PerSecond: echo, P50: 1}}
 	}
 	var out bytes.Buffer
 	compareReports(&out,
@@ -164,6 +231,58 @@ func TestCompare(t *testing.T) {
 	}
 	if line := lineBeginning(out.String(), "get"); !strings.Contains(line, "50.0 > 25.0") || !strings.Contains(line, "-50%") {
 		t.Errorf("the line does not say how the rate has changed: %q", line)
+	}
+}
+
+// olderReport is a report from before there was a plain service.
+const olderReport = `{"format": 1, "started": "2030-01-02T03:04:00Z", "cells": [{"case": "patch", "in_flight": 1,
+	"sides": [{"name": "service", "requests_per_second": 50, "p50_ms": 2, "slices": [{"requests_per_second": 50, "p50_ms": 2}]},
+		{"name": "echo", "rate_ratio": {"median": 0.5, "min": 0.4, "max": 0.6}, "slices": [{"requests_per_second": 100, "p50_ms": 1}]},
+		{"name": "row lock", "slices": [{"requests_per_second": 100, "p50_ms": 1}]}],
+	"database": {"write_commits_per_second": 5}, "targets": [{"target": "rate >= 2 x row lock", "beside": "row lock", "rate": true}]}]}`
+
+func TestCompareWithOlderReport(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "older.json")
+	if err := os.WriteFile(path, []byte(olderReport), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	older, err := readReport(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	compareReports(&out, older, savedReport(cellOf("patch", 1,
+		map[string]point{serviceSide: {PerSecond: 80, P50: 1}, echoSide: {PerSecond: 100, P50: 1}, plainSide: {PerSecond: 100, P50: 1}})))
+	if line := lineBeginning(out.String(), "patch"); !strings.HasSuffix(line, "better") || !strings.Contains(line, "50.0 > 80.0") {
+		t.Errorf("compared: %q", line)
+	}
+}
+
+// Each side has its row in each table, and what is unknown is left out.
+func TestPrintedReport(t *testing.T) {
+	c := cellOf("patch", 1, map[string]point{serviceSide: {PerSecond: 100, P50: 2}, echoSide: {PerSecond: 200, P50: 1}, plainSide: {PerSecond: 100, P50: 1.6}})
+	printed := func() string {
+		var out bytes.Buffer
+		if err := savedReport(c).print(&out); err != nil {
+			t.Fatal(err)
+		}
+		return out.String()
+	}
+	if text := printed(); strings.Contains(text, "DATABASE") || strings.Contains(text, "WAL") {
+		t.Errorf("unknown work is printed: %s", text)
+	}
+	c.Sides[0].Database = &databaseWork{CommitsPerSecond: 50, WritesPerCommit: 2, Rows: 5, WAL: 650}
+	c.side(plainSide).Database = &databaseWork{CommitsPerSecond: 100, WritesPerCommit: 1, StatementsPerCommit: 4, Rows: 1, WAL: 600}
+	c.side(plainSide).CPU, c.side(plainSide).DatabaseCPU = &cpuCost{0.4, 0.3, 0.2}, &spread{1.5, 1.25, 1.75}
+	for _, want := range []string{
+		"  plain 1 100 1.60 0.000 0.000 1.00 (1.00-1.00) 1.25 (1.25-1.25)",
+		"  plain 1 0.400 0.300 0.200 1.50 (1.25-1.75)",
+		"patch 1 50 2.00 - - - 5.00 650",
+		"  plain 1 100 1.00 4.00 - - 1.00 600",
+	} {
+		if text := printed(); !slices.ContainsFunc(strings.Split(text, "\n"), func(line string) bool { return slices.Equal(strings.Fields(line), strings.Fields(want)) }) {
+			t.Errorf("no line %q: %s", want, text)
+		}
 	}
 }
 
@@ -188,7 +307,14 @@ func TestCPUTime(t *testing.T) {
 		}
 	}
 	all := map[int]process{1: {parent: 0}, 10: {parent: 1}, 20: {parent: 10, name: "postgres"}, 21: {parent: 20}, 22: {parent: 21}, 30: {parent: 1}}
-	family := processFamily{self: 10}
+	family := processFamily{self: 10, instances: []int{40}, echo: 41, plain: 42}
+	for pid, name := range map[int]string{40: "glotpod-ident", 41: "bench", 42: "bench", 43: "beam.smp"} {
+		all[pid] = process{parent: 10, name: name, ticks: int64(pid)}
+	}
+	all[22] = process{parent: 21, ticks: 22}
+	if got, want := family.classify(all), (cpuTicks{service: 40, echo: 41, plain: 42, broker: 43, database: 22}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
 	if child, found := family.childOf(all, 22); !found || child != 20 {
 		t.Errorf("a descendant belongs to %d, %v", child, found)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -103,13 +104,14 @@ func (b *bench) configure(environ []string) (err error) {
 	return nil
 }
 
-// measureAll starts an echo, creates users and measures each case.
+// measureAll starts the baselines, creates users and measures each case.
 func (b *bench) measureAll(ctx context.Context, environ []string) (report *report, err error) {
 	direct := false
 	for _, c := range b.cases {
 		direct = direct || c.direct
 	}
-	echo, err := startEcho(ctx, environ, b.name, direct, b.config.Cluster, b.stderr)
+	echo, err := startBaseline(ctx, environ, b.stderr, echoCommand, "--run", b.name, "--direct="+strconv.FormatBool(direct),
+		"--queue-type", b.config.Cluster.QueueType, "--partitions", strconv.Itoa(b.config.Cluster.Partitions))
 	if err != nil {
 		return nil, err
 	}
@@ -136,6 +138,16 @@ func (b *bench) measureAll(ctx context.Context, environ []string) (report *repor
 			return nil, err
 		}
 	}
+	if b.database != nil {
+		if err := b.database.findStatements(ctx, b.local > 0); err != nil {
+			return nil, err
+		}
+		var plain *baselineProcess
+		if plain, err = b.startPlain(ctx, environ); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, plain.stop()) }()
+	}
 	if report, err = b.describe(ctx); err != nil {
 		return nil, err
 	}
@@ -151,6 +163,19 @@ func (b *bench) measureAll(ctx context.Context, environ []string) (report *repor
 	}
 	report.Machine.LoadAtEnd = loadAverage()
 	return report, nil
+}
+
+// startPlain copies the users of the run, and starts a plain service with them.
+func (b *bench) startPlain(ctx context.Context, environ []string) (*baselineProcess, error) {
+	b.progress.Show("copying the users for the plain service")
+	if err := plainTables(b.database.schema).create(ctx, b.database.conn, b.name); err != nil {
+		return nil, err
+	}
+	plain, err := startBaseline(ctx, environ, b.stderr, plainCommand, "--run", b.name)
+	if err == nil && b.family != nil {
+		b.family.plain = plain.pid
+	}
+	return plain, err
 }
 
 // openDatabase connects to the database. For a running cluster, an unreachable database

@@ -27,6 +27,9 @@ const (
 	setUpInFlight = 64
 )
 
+// getOperation is the operation of the requests that change nothing.
+const getOperation = "rpc.user.get"
+
 // A request is one request of a caller.
 type request struct {
 	operation string // the routing key of the operation
@@ -67,14 +70,14 @@ func (u *userPool) getOf(turn uint64) request {
 	user := u.at(turn)
 	b := msgp.AppendMapHeader(make([]byte, 0, 24), 1)
 	b = msgp.AppendInt64(msgp.AppendString(b, "user_id"), user.id)
-	return request{operation: "rpc.user.get", user: user.key, body: b}
+	return request{operation: getOperation, user: user.key, body: b}
 }
 
 func (u *userPool) getByEmail() request {
 	user := u.at(u.turn.Add(1))
 	b := msgp.AppendMapHeader(make([]byte, 0, 64), 1)
 	b = msgp.AppendString(msgp.AppendString(b, "email"), user.email)
-	return request{operation: "rpc.user.get", user: user.key, body: b}
+	return request{operation: getOperation, user: user.key, body: b}
 }
 
 func (u *userPool) patch() request {

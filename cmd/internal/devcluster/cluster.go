@@ -44,6 +44,7 @@ type Options struct {
 	Instances int      // 1 to MaxInstances
 	LogFormat string   // of the instances, as in log.format
 	Metrics   bool     // RabbitMQ has metrics
+	Count     bool     // PostgreSQL counts statements, if it can
 	Variables []string // settings of the instances, as NAME=value
 	Environ   []string // of this process
 
@@ -89,7 +90,7 @@ func (c *Cluster) StartServers(ctx context.Context) error {
 	starts, starting := errgroup.WithContext(ctx)
 	starts.Go(func() error {
 		return c.timed("PostgreSQL", func() (err error) {
-			c.postgres, err = localserver.StartPostgres(starting, localserver.PostgresOptions{Dir: c.folder.postgres(), Durable: true})
+			c.postgres, err = localserver.StartPostgres(starting, localserver.PostgresOptions{Dir: c.folder.postgres(), Durable: true, CountStatements: c.options.Count})
 			return err
 		})
 	})

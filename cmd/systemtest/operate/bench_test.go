@@ -27,8 +27,8 @@ type savedBench struct {
 			Name     string
 			Requests int
 			CPU      map[string]float64
+			Database map[string]float64
 		}
-		Database map[string]float64
 	}
 }
 
@@ -63,12 +63,13 @@ func testBenchOfLocalCluster(t *testing.T) {
 	checkNothingLeft(t, folder)
 
 	table := p.Stdout.String()
-	for _, want := range []string{"CASE ", "  echo direct ", "  echo spread ", "ROUND TRIPS", "  commit ", "  row lock ", "WAL BYTES", "TARGET OF", "p50 <= 1.15 x echo direct"} {
+	for _, want := range []string{"CASE ", "  echo direct ", "  echo spread ", "ROUND TRIPS", "  plain ", "WAL BYTES", "TARGET OF", "p50 <= 1.15 x echo direct", "p50 <= 1.3 x plain"} {
 		if !strings.Contains(table, want) {
 			t.Errorf("the tables do not contain %q:\n%s", want, table)
 		}
 	}
 	saved := readSaved(t, file)
+	plainCPU := 0.0
 	for i, c := range saved.Cells {
 		if i/2 >= len(cases) || c.Case != cases[i/2] {
 			t.Errorf("cell %d is of %s", i, c.Case)
@@ -78,12 +79,26 @@ func testBenchOfLocalCluster(t *testing.T) {
 				t.Errorf("%s, %d in flight: no request to %s", c.Case, c.InFlight, s.Name)
 			}
 		}
-		if c.Database == nil {
-			t.Errorf("%s, %d in flight: no figures of the database", c.Case, c.InFlight)
-		}
-		if trips, known := c.Database["round_trips_per_request"]; !known || strings.HasPrefix(c.Case, "patch") && trips == 0 {
+		database := c.Sides[0].Database
+		if trips, known := database["round_trips_per_request"]; !known || strings.HasPrefix(c.Case, "patch") && trips == 0 {
 			t.Errorf("%s, %d in flight: %v round trips (known: %t)", c.Case, c.InFlight, trips, known)
 		}
+		plain := c.Sides[len(c.Sides)-1]
+		if !strings.HasPrefix(c.Case, "patch") {
+			continue
+		}
+		if plain.Name != "plain" || plain.CPU == nil {
+			t.Errorf("%s, %d in flight: no CPU time of the plain service, %+v", c.Case, c.InFlight, plain)
+		}
+		plainCPU += plain.CPU["server_seconds_per_1000"] + plain.CPU["database_seconds_per_1000"]
+		// A transaction is BEGIN, SELECT, UPDATE and COMMIT. In short turns, what the instance
+		// does without requests counts too.
+		if n := plain.Database["statements_per_commit"]; n < 3.9 || n > 6 {
+			t.Errorf("%s, %d in flight: %v statements per commit of the plain service", c.Case, c.InFlight, n)
+		}
+	}
+	if plainCPU == 0 {
+		t.Error("the plain service took no CPU time")
 	}
 	if len(saved.Cells) != 2*len(cases) { // each with 1 and with 128 in flight
 		t.Errorf("%d cells for the cases %v", len(saved.Cells), cases)
@@ -144,8 +159,13 @@ func testBenchOfRunningCluster(t *testing.T) {
 		t.Errorf("the saved document is not the printed one: %v", err)
 	}
 	cells := readSaved(t, file).Cells
-	if len(cells) != 8 || cells[0].Database == nil || cells[0].Sides[0].CPU != nil {
+	if len(cells) != 8 || cells[0].Sides[0].Database == nil || cells[0].Sides[0].CPU != nil {
 		t.Errorf("measured: %s", stdout)
+	}
+	for _, c := range cells {
+		if last := c.Sides[len(c.Sides)-1]; c.Case != "get-email" && (last.Name != "plain" || last.Requests == 0) {
+			t.Errorf("%s, %d in flight: no request to the plain service", c.Case, c.InFlight)
+		}
 	}
 	if n := s.Count(t, "SELECT count(*) FROM users"); n != 0 {
 		t.Errorf("%d users are left", n)
