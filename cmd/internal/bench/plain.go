@@ -19,9 +19,9 @@ import (
 
 const (
 	// plainWorkers is the number of requests that the plain service handles at the same
-	// time, each with a connection to the database. With 128 in flight, 16 are faster than
-	// 8 and than 32 on two cores.
-	plainWorkers = 16
+	// time, each with a connection to the database. With 128 patches in flight on two cores,
+	// 32 had the highest rate of 8, 16 and 32, though by less than the noise.
+	plainWorkers = 32
 
 	// plainPrefetch is the prefetch of all workers together.
 	plainPrefetch = 128

@@ -21,7 +21,7 @@ import (
 const about = `Measures the service in turn with an echo, a consumer that replies to each request
 with the same user. Both run on the same machine and get the same load over the same
 connections. The ratio between them is the cost of the service. A second baseline is a
-plain service: 16 workers take requests from one queue, and handle each one in a
+plain service: 32 workers take requests from one queue, and handle each one in a
 transaction that locks the row of the user, without caches or promises.
 
   glotpod-ident-bench --local 1
@@ -35,7 +35,7 @@ instances have planned their statements. Without --local it measures the cluster
 the settings: it creates users whose email begins with "bench-" and deletes them at
 the end; subscribers get notifications for them. It then measures no CPU time, and
 measures the database and the plain service only if the database is reachable. The
-plain service opens 16 connections to it, and uses copies of these users.
+plain service opens 32 connections to it, and uses copies of these users.
 
 The cases get, get-email, patch and create use the shared queue. The cases whose
 name ends with -direct use the partition queue of the user. patch-one patches the
