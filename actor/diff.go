@@ -7,31 +7,24 @@ type operation struct {
 	Value any    `json:"value,omitzero"`
 }
 
-// Changes returns the JSON Patch from one state of a user to the next, for the audit
-// log. A nil user does not exist. The patch contains no access token: the operation that
-// replaces a token has no value. If nothing changed, Changes returns nil.
-func Changes(before, after *User) []byte {
-	var ops []operation
-	switch {
-	case before == nil && after == nil:
-	case before == nil:
-		ops = []operation{{"add", "", after.tree(false)}}
-	case after == nil:
-		ops = []operation{{Op: "remove", Path: ""}}
-	default:
-		ops = diff(before, after, false)
-		ops = appendTokenReplaced(ops, "/github", before.GitHub, after.GitHub)
-		ops = appendTokenReplaced(ops, "/facebook", before.Facebook, after.Facebook)
-	}
-	if len(ops) == 0 {
-		return nil
-	}
-	return encodeJSON(ops)
+const (
+	// tokenPath ends the path of the operation that says that an access token was replaced.
+	// Such an operation has no value, and only the log has it.
+	tokenPath = "/access_token"
+)
+
+// tokenMember is in the JSON of each such operation.
+var tokenMember = []byte(tokenPath + `"`)
+
+// appendTokensReplaced adds the operations for the access tokens that were replaced.
+func appendTokensReplaced(ops []operation, before, after *User) []operation {
+	ops = appendTokenReplaced(ops, "/github", before.GitHub, after.GitHub)
+	return appendTokenReplaced(ops, "/facebook", before.Facebook, after.Facebook)
 }
 
 func appendTokenReplaced(ops []operation, path string, before, after *Account) []operation {
 	if before != nil && after != nil && before.AccessToken != after.AccessToken {
-		ops = append(ops, operation{Op: "replace", Path: path + "/access_token"})
+		ops = append(ops[:len(ops):len(ops)], operation{Op: "replace", Path: path + tokenPath})
 	}
 	return ops
 }
@@ -71,7 +64,7 @@ func diffAccount(ops []operation, path string, before, after *Account, tokens bo
 		ops = append(ops, operation{"replace", path + "/id", after.ID})
 	}
 	if tokens && before.AccessToken != after.AccessToken {
-		ops = append(ops, operation{"replace", path + "/access_token", after.AccessToken})
+		ops = append(ops, operation{"replace", path + tokenPath, after.AccessToken})
 	}
 	return ops
 }

@@ -86,7 +86,7 @@ func (s *fakeStore) user(id int64) *User {
 		return nil
 	}
 	version, _ := strconv.ParseUint(name, 10, 32) // 0 for other names
-	return &User{ID: id, Name: name, Version: Version{uint32(version)}}
+	return &User{ID: id, Name: name, Version: Version{Rows: [3]uint32{uint32(version)}}}
 }
 
 // Commit applies up to s.together writes. It stops after a write that is refused or a

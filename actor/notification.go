@@ -2,10 +2,16 @@ package actor
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // A Notification tells subscribers about a committed change.
@@ -15,35 +21,49 @@ type Notification struct {
 	HasTokens  bool   // Body contains access tokens
 }
 
-// A PendingNotification is a notification in the outbox: it was committed with its
-// change and stays there until the broker has confirmed it.
+// A PendingNotification is a notification of a change that the log has and that the broker has
+// not confirmed.
 type PendingNotification struct {
-	ID          int64 // increases in the order of each user's changes
 	UserID      int64
-	Partition   int       // the partition that committed it; -1: not known
-	MessageID   uuid.UUID // the same each time it is sent
+	Sequence    int64           // the number of the change among those of the user
+	Lease       partition.Lease // under which the change was committed; only its partition, if it was read from the log
+	Position    int64           // of the change in its partition; increases in the order of the commits
+	CommittedAt time.Time       // when the transaction of the change began, by the database's clock
 	RoutingKey  string
 	Body        []byte // JSON
 	TraceParent string // of the request, "" for none
-	TraceState  string // of the request; not stored, so "" if it was read from the outbox
+	TraceState  string // of the request; not stored, so "" if it was read from the log
 }
 
-// A NotificationKey identifies a notification in the outbox. The id alone does not: a
-// database that has lost its latest commits gives ids again.
+// notificationIDs is the namespace of the message ids of notifications.
+var notificationIDs = uuid.MustParse("6c2d2a3e-3a0b-4e0e-9a53-0f6b8a1f5d21")
+
+// MessageID returns the same id each time that the notification is sent.
+func (n *PendingNotification) MessageID() uuid.UUID {
+	var key [12]byte
+	binary.BigEndian.PutUint32(key[:], uint32(n.Lease.Partition))
+	binary.BigEndian.PutUint64(key[4:], uint64(n.Position))
+	return uuid.NewSHA1(notificationIDs, key[:])
+}
+
+// A NotificationKey identifies a notification. Two of different users or partitions never
+// have the same key.
 type NotificationKey struct {
-	ID        int64
-	MessageID uuid.UUID
+	Partition int
+	UserID    int64
+	Position  int64
 }
 
 // Key returns the key of a notification.
 func (n *PendingNotification) Key() NotificationKey {
-	return NotificationKey{n.ID, n.MessageID}
+	return NotificationKey{n.Lease.Partition, n.UserID, n.Position}
 }
 
-// A StoredNotification is a notification in the outbox without its contents.
+// A StoredNotification is a notification that the broker has not confirmed, without its
+// contents.
 type StoredNotification struct {
 	Partition int
-	ID        int64
+	Position  int64
 	UserID    int64
 	Age       time.Duration // since the commit
 }
@@ -59,21 +79,97 @@ type NotificationSink interface {
 	Missed(partition int)
 }
 
-func createNotification(u *User, tokens bool) Notification {
-	return newNotification("notifications.user.create", u.tree(tokens), tokens)
+// createNotification returns the notification of a new user.
+func createNotification(u *User, tokens bool) (change []byte, n Notification) {
+	change = encodeJSON(u.tree(false))
+	n = Notification{RoutingKey: createKey, Body: change, HasTokens: tokens}
+	if tokens {
+		n.Body = encodeJSON(u.tree(true))
+	}
+	return change, n
 }
 
-func patchNotification(before, after *User, tokens bool) Notification {
-	body := map[string]any{"user_id": after.ID, "ops": diff(before, after, tokens)}
-	return newNotification("notifications.user.patch", body, tokens)
+// patchNotification returns the notification of a change from one state of a user to another.
+func patchNotification(before, after *User, tokens bool) (change []byte, n Notification) {
+	public := diff(before, after, false)
+	change = encodeJSON(appendTokensReplaced(public, before, after))
+	ops := change
+	switch {
+	case tokens:
+		ops = encodeJSON(diff(before, after, true))
+	case bytes.Contains(change, tokenMember):
+		ops = encodeJSON(public)
+	}
+	return change, Notification{RoutingKey: patchKey, Body: patchBody(after.ID, ops), HasTokens: tokens}
 }
 
 func deleteNotification(id int64) Notification {
-	return newNotification("notifications.user.delete", map[string]any{"user_id": id}, false)
+	return Notification{RoutingKey: deleteKey, Body: encodeJSON(map[string]any{"user_id": id})}
 }
 
-func newNotification(key string, body map[string]any, secret bool) Notification {
-	return Notification{RoutingKey: key, Body: encodeJSON(body), HasTokens: secret}
+func patchBody(user int64, ops []byte) []byte {
+	b := make([]byte, 0, len(ops)+40)
+	b = append(append(b, `{"ops":`...), ops...)
+	return append(strconv.AppendInt(append(b, `,"user_id":`...), user, 10), '}')
+}
+
+// The routing keys of notifications.
+const (
+	createKey = "notifications.user.create"
+	patchKey  = "notifications.user.patch"
+	deleteKey = "notifications.user.delete"
+)
+
+// NotificationOf returns the notification, without access tokens, of a change that the log
+// has: of an operation on a user, with the [Decision]'s Change.
+func NotificationOf(operation string, userID int64, change []byte) (Notification, error) {
+	switch operation {
+	case "create":
+		return Notification{RoutingKey: createKey, Body: change}, nil
+	case "patch":
+		ops, err := withoutTokens(change)
+		if err != nil {
+			return Notification{}, fmt.Errorf("reading a change of the log: %w", err)
+		}
+		return Notification{RoutingKey: patchKey, Body: patchBody(userID, ops)}, nil
+	case "delete":
+		return deleteNotification(userID), nil
+	default:
+		return Notification{}, fmt.Errorf("the log has a change by the operation %q", operation)
+	}
+}
+
+// withoutTokens removes the operations that say only that an access token was replaced.
+func withoutTokens(change []byte) ([]byte, error) {
+	if !bytes.Contains(change, tokenMember) {
+		return change, nil
+	}
+	var all, public []json.RawMessage
+	if err := json.Unmarshal(change, &all); err != nil {
+		return nil, err
+	}
+	for _, raw := range all {
+		var op struct {
+			Path  string          `json:"path"`
+			Value json.RawMessage `json:"value"`
+		}
+		if err := json.Unmarshal(raw, &op); err != nil {
+			return nil, err
+		}
+		if op.Value != nil || !strings.HasSuffix(op.Path, tokenPath) {
+			public = append(public, raw)
+		}
+	}
+	ops := append([]byte{'['}, bytes.Join(rawBytes(public), []byte{','})...)
+	return append(ops, ']'), nil
+}
+
+func rawBytes(all []json.RawMessage) [][]byte {
+	b := make([][]byte, len(all))
+	for i := range all {
+		b[i] = all[i]
+	}
+	return b
 }
 
 // encodeJSON encodes v, which must consist of strings, integers, maps, lists and

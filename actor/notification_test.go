@@ -12,7 +12,7 @@ import (
 	"github.com/glotpod/ident/actor/jsonpatch"
 )
 
-func TestChanges(t *testing.T) {
+func TestDecisionChange(t *testing.T) {
 	picture := "p"
 	full := func() *User {
 		return &User{ID: 1, Name: "Ada", Email: "e", PictureURL: &picture,
@@ -27,10 +27,9 @@ func TestChanges(t *testing.T) {
 		before, after *User
 		want          string
 	}{
-		{nil, full(), `[{"op":"add","path":"","value":{"email":"e","facebook":{"id":8},"github":{"id":7},"id":1,"name":"Ada","picture_url":"p"}}]`},
-		{full(), nil, `[{"op":"remove","path":""}]`},
-		{full(), full(), ``},
-		{nil, nil, ``},
+		{nil, full(), `{"email":"e","facebook":{"id":8},"github":{"id":7},"id":1,"name":"Ada","picture_url":"p"}`},
+		{full(), nil, ``},
+		{full(), full(), `[]`},
 		{full(), change(func(u *User) { u.Name, u.Email, u.PictureURL = "", "f", nil }),
 			`[{"op":"replace","path":"/name","value":""},{"op":"replace","path":"/email","value":"f"},{"op":"remove","path":"/picture_url"}]`},
 		{full(), change(func(u *User) { u.GitHub.AccessToken = "s3cret-3" }), `[{"op":"replace","path":"/github/access_token"}]`},
@@ -38,18 +37,87 @@ func TestChanges(t *testing.T) {
 			`[{"op":"remove","path":"/github"},{"op":"replace","path":"/facebook/id","value":9},{"op":"replace","path":"/facebook/access_token"}]`},
 		{change(func(u *User) { u.GitHub = nil }), full(), `[{"op":"add","path":"/github","value":{"id":7}}]`},
 	} {
-		got := string(Changes(c.before, c.after))
-		if got != c.want || strings.Contains(got, "s3cret") {
-			t.Errorf("got  %s\nwant %s", got, c.want)
+		for _, tokens := range []bool{false, true} {
+			_, d := decide(t, c.before, c.after, tokens)
+			if got := string(d.Change); got != c.want || strings.Contains(got, "s3cret") {
+				t.Errorf("got  %s\nwant %s", got, c.want)
+			}
 		}
 	}
+}
+
+// decide returns the operation that makes one state of a user of another, and the decision
+// on it. A nil user does not exist.
+func decide(t testing.TB, before, after *User, tokens bool) (operation string, d Decision) {
+	t.Helper()
+	w := &Write{Operation: "delete"}
+	switch {
+	case before == nil:
+		w = &Write{Operation: "create", UserID: after.ID, user: *after}
+	case after != nil:
+		ops := []any{map[string]any{"op": "replace", "path": "", "value": after.tree(true)}}
+		patch, err := jsonpatch.Parse(ops)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w = &Write{Operation: "patch", patch: patch}
+	}
+	if d = w.Decide(before, tokens); d.Refusal != nil {
+		t.Fatal(d.Refusal)
+	}
+	return w.Operation, d
+}
+
+// TestNotificationOf: the log has what a notification without access tokens needs.
+func TestNotificationOf(t *testing.T) {
+	t.Run("same_as_decided", func(t *testing.T) {
+		awkward := rapid.SampledFrom([]string{"", "/access_token", `"path":"/github/access_token"}`, "\u2028", "<&>", "🦊"})
+		rapid.Check(t, func(r *rapid.T) {
+			before, after := drawValidUser(r, awkward, "before"), drawValidUser(r, awkward, "after")
+			switch rapid.IntRange(0, 9).Draw(r, "operation") {
+			case 0:
+				before = nil
+			case 1:
+				after = nil
+			}
+			operation, d := decide(t, before, after, false)
+			_, withTokens := decide(t, before, after, true)
+			got, err := NotificationOf(operation, 1, d.Change)
+			if err != nil || !reflect.DeepEqual(got, d.Notification) {
+				r.Fatalf("%+v, want %+v: %v", got, d.Notification, err)
+			}
+			if !bytes.Equal(withTokens.Change, d.Change) || withTokens.Notification.RoutingKey != got.RoutingKey {
+				r.Fatalf("with access tokens %s, without %s", withTokens.Change, d.Change)
+			}
+			if bytes.Contains(d.Change, []byte("s3cret")) || bytes.Contains(got.Body, []byte("s3cret")) {
+				r.Fatalf("a token in %s or %s", d.Change, got.Body)
+			}
+		})
+	})
+	t.Run("unreadable", func(t *testing.T) {
+		for operation, change := range map[string]string{"get": "", "patch": `[{"path":"/access_token"`} {
+			if n, err := NotificationOf(operation, 1, []byte(change)); err == nil {
+				t.Errorf("%s of %s is %+v", operation, change, n)
+			}
+		}
+	})
+}
+
+// drawValidUser draws a user that has a service.
+func drawValidUser(t *rapid.T, names *rapid.Generator[string], label string) *User {
+	u := drawUser(t, label)
+	u.Name = names.Draw(t, label+" name")
+	if u.GitHub == nil && u.Facebook == nil {
+		u.Facebook = &Account{ID: 4, AccessToken: "s3cret-c"}
+	}
+	return u
 }
 
 func TestPatchNotification(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		before, after := drawUser(t, "before"), drawUser(t, "after")
 		tokens := rapid.Bool().Draw(t, "tokens")
-		n := patchNotification(before, after, tokens)
+		_, n := patchNotification(before, after, tokens)
 		if !tokens && strings.Contains(string(n.Body), "s3cret") {
 			t.Fatalf("a token in %s", n.Body)
 		}
@@ -114,14 +182,17 @@ func TestEncodeJSON(t *testing.T) {
 	})
 }
 
-// A notification and an audit entry have a character of a name as itself.
+// A notification and the log have a character of a name as itself.
 func TestNotificationWithoutHTMLEscapes(t *testing.T) {
 	u := &User{ID: 1, Name: "<&>", Email: "e", GitHub: &Account{ID: 7}}
 	renamed := &User{ID: 1, Name: "\u2028", Email: "e", GitHub: &Account{ID: 7}}
+	_, created := createNotification(u, false)
+	_, patched := patchNotification(u, renamed, false)
+	change, _ := patchNotification(renamed, u, false)
 	for want, body := range map[string][]byte{
-		`{"email":"e","github":{"id":7},"id":1,"name":"<&>"}`:                                    createNotification(u, false).Body,
-		"{\"ops\":[{\"op\":\"replace\",\"path\":\"/name\",\"value\":\"\u2028\"}],\"user_id\":1}": patchNotification(u, renamed, false).Body,
-		`[{"op":"replace","path":"/name","value":"<&>"}]`:                                        Changes(renamed, u),
+		`{"email":"e","github":{"id":7},"id":1,"name":"<&>"}`:                                    created.Body,
+		"{\"ops\":[{\"op\":\"replace\",\"path\":\"/name\",\"value\":\"\u2028\"}],\"user_id\":1}": patched.Body,
+		`[{"op":"replace","path":"/name","value":"<&>"}]`:                                        change,
 	} {
 		if string(body) != want {
 			t.Errorf("%s, want %s", body, want)

@@ -13,6 +13,7 @@ const (
 	Conflict           Code = "conflict"             // another user has the email or the service id
 	PatchFailed        Code = "patch_failed"         // the patch is well formed, but does not apply
 	InvalidPatchResult Code = "invalid_patch_result" // the patch does not result in a valid user
+	PositionGone       Code = "position_gone"        // the log no longer has all changes since a position
 	InvocationFailed   Code = "invocation_failed"    // any other failure of the service
 )
 
@@ -47,6 +48,13 @@ func InternalError(message string) *Refusal {
 var (
 	// NoSuchUser refuses a request about a user that does not exist.
 	NoSuchUser = refuse(NotFound, "no such user")
+
+	// NoPosition refuses a position of the log that no store has returned.
+	NoPosition = refuse(BadRequest, "after is not a position that changes or list has returned")
+
+	// ChangesPruned refuses a position of the log because later changes are not kept any more, or
+	// because the users were divided into another number of partitions since.
+	ChangesPruned = refuse(PositionGone, "not all changes since this position are kept: list all users, and go on from the after of the first page")
 
 	// RequestIDReused refuses a request if another request had the same request id.
 	RequestIDReused = refuse(BadRequest, "another request was made under this message_id or correlation_id")

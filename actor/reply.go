@@ -2,6 +2,10 @@ package actor
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/tinylib/msgp/msgp"
 )
@@ -21,21 +25,117 @@ func userInReply(reply []byte) (*User, error) { return readUser(reply[len(result
 
 var resultHead = appendResult(nil)
 
-// PageReply encodes the reply to a list, without access tokens. users is one page;
-// nextAfterID is the AfterID of the next page, 0 if this is the last page.
-func PageReply(users []User, nextAfterID int64) []byte {
-	b := appendResult(make([]byte, 0, 64+128*len(users)))
-	if nextAfterID > 0 {
-		b = msgp.AppendMapHeader(b, 2)
-		b = msgp.AppendInt64(msgp.AppendString(b, "next_after_id"), nextAfterID)
-	} else {
-		b = msgp.AppendMapHeader(b, 1)
+// PageReply encodes the reply to a list, without access tokens.
+func PageReply(page *UserPage) []byte {
+	b := appendResult(make([]byte, 0, 64+len(page.After)+128*len(page.Users)))
+	members := uint32(1)
+	if page.NextAfterID > 0 {
+		members++
 	}
-	b = msgp.AppendArrayHeader(msgp.AppendString(b, "users"), uint32(len(users)))
-	for i := range users {
-		b = appendUser(b, &users[i], false)
+	if page.After != "" {
+		members++
+	}
+	b = msgp.AppendMapHeader(b, members)
+	if page.NextAfterID > 0 {
+		b = msgp.AppendInt64(msgp.AppendString(b, "next_after_id"), page.NextAfterID)
+	}
+	if page.After != "" {
+		b = msgp.AppendString(msgp.AppendString(b, "after"), page.After)
+	}
+	b = msgp.AppendArrayHeader(msgp.AppendString(b, "users"), uint32(len(page.Users)))
+	for i := range page.Users {
+		b = appendUser(b, &page.Users[i], false)
 	}
 	return b
+}
+
+// timeFormat is RFC 3339 with microseconds, for times in UTC.
+const timeFormat = "2006-01-02T15:04:05.000000Z"
+
+// ChangesReply encodes the reply to a request for changes.
+func ChangesReply(page *ChangePage) []byte {
+	b := appendResult(make([]byte, 0, 64+len(page.After)+256*len(page.Changes)))
+	b = msgp.AppendMapHeader(b, 3)
+	b = msgp.AppendString(msgp.AppendString(b, "after"), page.After)
+	b = msgp.AppendBool(msgp.AppendString(b, "more"), page.More)
+	b = msgp.AppendArrayHeader(msgp.AppendString(b, "changes"), uint32(len(page.Changes)))
+	for i := range page.Changes {
+		b = appendChange(b, &page.Changes[i])
+	}
+	return b
+}
+
+func appendChange(b []byte, c *Change) []byte {
+	member := ""
+	switch {
+	case c.Content == nil:
+	case c.Operation == "create":
+		member = "user"
+	case c.Operation == "patch":
+		member = "ops"
+	}
+	size := uint32(4)
+	if member != "" {
+		size++
+	}
+	b = msgp.AppendMapHeader(b, size)
+	b = msgp.AppendInt64(msgp.AppendString(b, "user_id"), c.UserID)
+	b = msgp.AppendInt64(msgp.AppendString(b, "sequence"), c.Sequence)
+	b = msgp.AppendString(msgp.AppendString(b, "operation"), c.Operation)
+	b = msgp.AppendString(msgp.AppendString(b, "time"), c.CommittedAt.UTC().Format(timeFormat))
+	if member != "" {
+		b = append(msgp.AppendString(b, member), c.Content...)
+	}
+	return b
+}
+
+// ContentOf returns the Content of a [Change] that the log has.
+func ContentOf(operation string, change []byte) (content []byte, err error) {
+	if change == nil {
+		return nil, nil
+	}
+	if operation == "patch" {
+		if change, err = withoutTokens(change); err != nil {
+			return nil, err
+		}
+	}
+	decoder := json.NewDecoder(bytes.NewReader(change))
+	decoder.UseNumber() // a float64 has too few bits
+	var tree any
+	if err := decoder.Decode(&tree); err != nil {
+		return nil, err
+	}
+	return appendTree(make([]byte, 0, len(change)), tree)
+}
+
+func appendTree(b []byte, tree any) (_ []byte, err error) {
+	switch v := tree.(type) {
+	case nil:
+		return msgp.AppendNil(b), nil
+	case bool:
+		return msgp.AppendBool(b, v), nil
+	case string:
+		return msgp.AppendString(b, v), nil
+	case json.Number:
+		n, err := v.Int64() // the log has no other numbers
+		return msgp.AppendInt64(b, n), err
+	case []any:
+		b = msgp.AppendArrayHeader(b, uint32(len(v)))
+		for i := 0; i < len(v) && err == nil; i++ {
+			b, err = appendTree(b, v[i])
+		}
+		return b, err
+	case map[string]any:
+		b = msgp.AppendMapHeader(b, uint32(len(v)))
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			if b, err = appendTree(msgp.AppendString(b, key), v[key]); err != nil {
+				return nil, err
+			}
+		}
+		return b, nil
+	default:
+		return nil, fmt.Errorf("JSON has a %T", v)
+	}
 }
 
 // ErrorReply encodes an error reply.

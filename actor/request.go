@@ -10,9 +10,10 @@ import (
 
 // A Request is a parsed request. Exactly one of its fields is set.
 type Request struct {
-	Get   *Lookup
-	List  *Page
-	Write *Write
+	Get     *Lookup
+	List    *Page
+	Changes *ChangesPage
+	Write   *Write
 }
 
 // A Lookup describes the user to get. The user must match all fields that are set.
@@ -37,6 +38,13 @@ type Page struct {
 	AfterID int64
 	Size    int    // 1 to MaxPageSize
 	Name    string // words; each must be the prefix of a word in the user's name; "" matches all users
+	First   bool   // no AfterID was given
+}
+
+// A ChangesPage describes which changes to read.
+type ChangesPage struct {
+	After string // a position that the store has returned; "" means before all changes that are kept
+	Size  int    // 1 to MaxPageSize
 }
 
 const (
@@ -50,11 +58,12 @@ var parsers = map[string]struct {
 	read  func(args map[string]any) (Request, *Refusal)
 	write func(w *Write, args map[string]any, raw map[string][]byte) *Refusal
 }{
-	"get":    {read: parseGet},
-	"list":   {read: parseList},
-	"create": {write: parseCreate},
-	"patch":  {write: parsePatch},
-	"delete": {write: parseDelete},
+	"get":     {read: parseGet},
+	"list":    {read: parseList},
+	"changes": {read: parseChanges},
+	"create":  {write: parseCreate},
+	"patch":   {write: parsePatch},
+	"delete":  {write: parseDelete},
 }
 
 // IsOperation reports whether there is an operation of this name.
@@ -64,7 +73,7 @@ func IsOperation(name string) bool {
 }
 
 // Parse parses the body of a request for an operation ("get", "create", …). A malformed
-// get or list, or an unknown operation, gives a refusal. A malformed create, patch or
+// get, list or changes, or an unknown operation, gives a refusal. A malformed create, patch or
 // delete gives a [Write] that is refused, because its refusal has to be recorded
 // under its request id. Only writes use the request id.
 func Parse(operation string, body []byte, id RequestID, limits msgpack.Limits) (Request, *Refusal) {
@@ -141,7 +150,7 @@ func parseGet(args map[string]any) (Request, *Refusal) {
 func isUserID(id int64) bool { return id >= 1 }
 
 func parseList(args map[string]any) (Request, *Refusal) {
-	page := Page{Size: defaultPageSize}
+	page := Page{Size: defaultPageSize, First: true}
 	for key, v := range args {
 		switch key {
 		case "after_id", "page_size", "name":
@@ -153,6 +162,7 @@ func parseList(args map[string]any) (Request, *Refusal) {
 		}
 		switch key {
 		case "after_id":
+			page.First = false
 			switch id := v.(type) {
 			case int64:
 				page.AfterID = max(id, 0)
@@ -162,11 +172,11 @@ func parseList(args map[string]any) (Request, *Refusal) {
 				return Request{}, wrongType("after_id", "an integer")
 			}
 		case "page_size":
-			size, ok := v.(int64)
-			if !ok || size < 1 || size > MaxPageSize {
-				return Request{}, wrongType("page_size", "an integer from 1 to 1000")
+			size, refusal := parsePageSize(v)
+			if refusal != nil {
+				return Request{}, refusal
 			}
-			page.Size = int(size)
+			page.Size = size
 		case "name":
 			name, ok := v.(string)
 			if !ok {
@@ -176,6 +186,45 @@ func parseList(args map[string]any) (Request, *Refusal) {
 		}
 	}
 	return Request{List: &page}, nil
+}
+
+func parsePageSize(v any) (int, *Refusal) {
+	size, ok := v.(int64)
+	if !ok || size < 1 || size > MaxPageSize {
+		return 0, wrongType("page_size", "an integer from 1 to 1000")
+	}
+	return int(size), nil
+}
+
+func parseChanges(args map[string]any) (Request, *Refusal) {
+	page := ChangesPage{Size: defaultPageSize}
+	for key, v := range args {
+		switch key {
+		case "after", "page_size":
+		default:
+			return Request{}, refuse(BadRequest, "unknown argument: changes accepts only after and page_size")
+		}
+		if v == nil {
+			continue
+		}
+		if key == "page_size" {
+			size, refusal := parsePageSize(v)
+			if refusal != nil {
+				return Request{}, refusal
+			}
+			page.Size = size
+			continue
+		}
+		after, ok := v.(string)
+		if !ok {
+			return Request{}, wrongType("after", "a string")
+		}
+		if after == "" {
+			return Request{}, NoPosition
+		}
+		page.After = after
+	}
+	return Request{Changes: &page}, nil
 }
 
 func parseCreate(w *Write, args map[string]any, _ map[string][]byte) *Refusal {

@@ -84,6 +84,15 @@ func testParseRefusals(t *testing.T) {
 		{"list", m{"name": 1}, BadRequest},
 		{"list", m{"more": 1}, BadRequest},
 
+		{"changes", []any{}, BadRequest},
+		{"changes", m{"page_size": 0}, BadRequest},
+		{"changes", m{"page_size": 1001}, BadRequest},
+		{"changes", m{"page_size": "1"}, BadRequest},
+		{"changes", m{"after": ""}, BadRequest},
+		{"changes", m{"after": 1}, BadRequest},
+		{"changes", m{"after": []byte("AQ")}, BadRequest},
+		{"changes", m{"after_id": 1}, BadRequest},
+
 		{"create", without(validUser(), "name"), BadRequest},
 		{"create", without(validUser(), "email"), BadRequest},
 		{"create", without(validUser(), "github"), BadRequest},
@@ -231,8 +240,30 @@ func TestDecidePatch(t *testing.T) {
 	}
 }
 
+func TestParseChanges(t *testing.T) {
+	for _, tc := range []struct {
+		args m
+		want ChangesPage
+	}{
+		{m{}, ChangesPage{Size: 100}},
+		{m{"after": nil, "page_size": nil}, ChangesPage{Size: 100}},
+		{m{"after": "p", "page_size": 1}, ChangesPage{After: "p", Size: 1}},
+		{m{"page_size": 1000.0}, ChangesPage{Size: 1000}},
+	} {
+		r, refusal := parse(t, "changes", tc.args)
+		if refusal != nil || *r.Changes != tc.want {
+			t.Errorf("%v: %+v, %v", tc.args, r.Changes, refusal)
+		}
+	}
+	for want, args := range map[bool]m{true: {"after_id": nil}, false: {"after_id": 0}} {
+		if r, refusal := parse(t, "list", args); refusal != nil || r.List.First != want {
+			t.Errorf("list %v: %+v, %v", args, r.List, refusal)
+		}
+	}
+}
+
 func TestOperations(t *testing.T) {
-	want := []string{"create", "delete", "get", "list", "patch"}
+	want := []string{"changes", "create", "delete", "get", "list", "patch"}
 	if got := slices.Sorted(maps.Keys(parsers)); !slices.Equal(got, want) {
 		t.Errorf("the operations are %v, not %v", got, want)
 	}

@@ -3,6 +3,7 @@ package actor
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/glotpod/ident/cluster/partition"
 )
@@ -11,6 +12,37 @@ import (
 // given up, because only the next holder of the partition can know whether the first write
 // was committed.
 var ErrFenced = errors.New("actor: lease lost")
+
+// A UserPage is a page of users.
+type UserPage struct {
+	Users       []User
+	NextAfterID int64 // the AfterID of the next page; 0: this is the last page
+
+	// After is a position of the log that was read before the users, if the page is the first
+	// one. Each change that the page lacks comes after it. Otherwise After is "".
+	After string
+}
+
+// A ChangePage is a page of changes.
+type ChangePage struct {
+	Changes []Change
+	After   string // the position of the log after the page
+	More    bool   // there may be later changes; the page may be empty then
+}
+
+// A Change is a change of a user that was committed.
+type Change struct {
+	UserID      int64
+	Sequence    int64 // the number of the change among those of the user
+	Operation   string
+	CommittedAt time.Time // when the transaction of the change began, by the database's clock
+
+	// Content is what the notification tells, without access tokens, in msgpack: of a create
+	// the user, of a patch the operations. It is nil if the change is a delete. It is nil too
+	// if the log has only the notification with access tokens, which is so for changes that an
+	// earlier version of the service has left to be notified.
+	Content []byte
+}
 
 // A Store keeps the users durably. All methods are safe for concurrent use.
 //
@@ -22,8 +54,11 @@ type Store interface {
 	Find(ctx context.Context, l *Lookup) (*User, error)
 
 	// List returns a page of users in the order of their ids, without access tokens.
-	// nextAfterID is the AfterID of the next page, 0 if this is the last page.
-	List(ctx context.Context, page *Page) (users []User, nextAfterID int64, err error)
+	List(ctx context.Context, page *Page) (UserPage, error)
+
+	// Changes returns changes of the log after a position. Those of each user are in the order
+	// of their commits. The refusal is NoPosition or ChangesPruned.
+	Changes(ctx context.Context, page *ChangesPage) (ChangePage, *Refusal, error)
 
 	// NewUserID returns an id for the user that a create makes, which no user has had. If
 	// the create turns out to be a replay, or to want an email or an account that a user

@@ -21,7 +21,10 @@ type User struct {
 
 // A Version identifies one stored state of a user. The store defines its content. Zero
 // means that there is no version.
-type Version [3]uint32
+type Version struct {
+	Rows     [3]uint32
+	Sequence int64 // the number of changes that requests have made
+}
 
 // An Account is a user's account with another service.
 type Account struct {

@@ -66,7 +66,7 @@ func testUserReplyNotDecoded(t *testing.T) {
 			t.Fatalf("the first %d of %d bytes are %+v", n, len(reply), u)
 		}
 	}
-	for _, reply := range [][]byte{PageReply(nil, 0), userIDReply(7)} {
+	for _, reply := range [][]byte{PageReply(&UserPage{}), userIDReply(7)} {
 		if u, err := userInReply(reply); err == nil {
 			t.Errorf("%q is %+v", reply, u)
 		}

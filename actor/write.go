@@ -80,8 +80,14 @@ func (w *Write) NewUser() *User {
 
 // A Decision is the effect of a write.
 type Decision struct {
-	Refusal      *Refusal     // not nil: nothing changes
-	Next         *User        // the user after the write; nil: deleted
+	Refusal *Refusal // not nil: nothing changes
+	Next    *User    // the user after the write; nil: deleted
+
+	// Change is the change in JSON, without access tokens. Of a create it is the user. Of a
+	// patch it is a JSON Patch from the earlier to the later state of the user, with
+	// operations without a value for access tokens that were replaced. Of a delete it is nil.
+	Change []byte
+
 	Notification Notification // for the subscribers
 }
 
@@ -103,7 +109,8 @@ func (w *Write) Decide(current *User, tokensInNotifications bool) Decision {
 			return Decision{Refusal: UserIDTaken}
 		}
 		next := w.NewUser()
-		return Decision{Next: next, Notification: createNotification(next, tokensInNotifications)}
+		change, n := createNotification(next, tokensInNotifications)
+		return Decision{Next: next, Change: change, Notification: n}
 	}
 	if current == nil {
 		return Decision{Refusal: NoSuchUser}
@@ -115,7 +122,8 @@ func (w *Write) Decide(current *User, tokensInNotifications bool) Decision {
 	if refusal != nil {
 		return Decision{Refusal: refusal}
 	}
-	return Decision{Next: next, Notification: patchNotification(current, next, tokensInNotifications)}
+	change, n := patchNotification(current, next, tokensInNotifications)
+	return Decision{Next: next, Change: change, Notification: n}
 }
 
 func (w *Write) applyPatch(current *User) (*User, *Refusal) {

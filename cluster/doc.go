@@ -72,8 +72,8 @@
 //	store.TestFence/lost_commits
 //	cluster.TestPartitionQueue/requests_are_left_when_the_lease_is_lost
 //
-// I2, applied once. The request id and the reply are recorded in the transaction that
-// applies the request. A replay gets the recorded reply, once the synchronous standbys of
+// I2, applied once. The request id and the reply are recorded, in the log, in the transaction
+// that applies the request. A replay gets the recorded reply, once the synchronous standbys of
 // the database have the record too. The instance that receives a write without a request
 // id gives it one, which goes along when the write is forwarded. A request id of reply_to
 // and correlation_id identifies a request for ten minutes, or if the broker delivers the
@@ -115,6 +115,8 @@
 //	cluster/internal/notify.TestRelease
 //	cluster/internal/notify.TestLostConnection
 //	cluster/internal/integration.TestNotifications
+//	actor.TestNotificationOf
+//	cmd/systemtest/contract.TestNotification/kept_by_the_log
 //	store.TestUnknownOutcome/the_attempt_blocks_its_repetition
 //	cluster.TestStartServing/reports_a_lease_that_is_not_held
 //
@@ -204,18 +206,23 @@
 //   - Nothing is kept from one session to the next. Why not resume: what the broker
 //     delivers again is the truth, and half of a state is the source of most errors. Cost:
 //     after each lost connection all partitions are claimed again.
-//   - Notifications are sent by the process that commits, and from the outbox only if
-//     something was left there. Why not always from the outbox: polling adds latency and
+//   - Notifications are sent by the process that commits, and from the log only if
+//     something was left there. Why not always from the log: polling adds latency and
 //     load. Cost: two paths, which have to keep the order together: a partition uses one
 //     of them at a time.
 //   - Nobody waits for a subscriber: what the broker refuses or does not confirm is left to
-//     the outbox, and one notification for each routing key finds out when it is taken
+//     the log, and one notification for each routing key finds out when it is taken
 //     again. Why not drop it: I5. Why not send it again and again: each attempt reaches the
 //     other subscribers too. Cost: while one queue refuses, the other subscribers do not
-//     get what is held back, and the outbox grows. While a quorum queue is silent, no
-//     subscriber gets the notifications with its routing key.
+//     get what is held back, and days of the log that have it are not dropped. While a quorum
+//     queue is silent, no subscriber gets the notifications with its routing key.
+//   - What was notified is a position per partition in the database, which the owner writes each
+//     second and when it hands the partition over. Why not a row for each notification that is
+//     deleted once it is confirmed: each write would pay for an insert and a delete. Cost:
+//     after a crash, the notifications of up to a second are sent again, or of some seconds if
+//     a subscriber refuses. They have the same message ids and sequences.
 //   - A hand-over does not wait until notifications are confirmed, and a take-over does not
-//     wait until those in the outbox are sent. Cost: the next owner repeats what was
+//     wait until those in the log are sent. Cost: the next owner repeats what was
 //     accepted and not yet confirmed.
 //   - The broker's max_message_size is measured, since the broker tells it only by closing a
 //     channel: a message of the size in question, rounded up to a power of two, goes to no
@@ -260,21 +267,23 @@
 //   - forward: to send a request on to its partition's queue.
 //   - group commit: one transaction with the writes of several users.
 //   - hand over: to finish a partition's requests and end its lease for the next owner.
-//   - held back: said of notifications that stay in the outbox because an earlier one of
-//     the user was refused.
+//   - held back: said of notifications that are left to the log because one of the user was
+//     refused.
 //   - incarnation: one session of one run of an instance.
 //   - instance: a running process of the service.
 //   - lease: the right to write to the users of one partition ([partition.Lease]).
+//   - log: the table of the requests that were decided, with the changes that they made.
 //   - mailbox: the requests that wait for one actor.
 //   - member: an instance in the cluster.
 //   - misrouted: said of a request that the direct exchange has put into another
 //     partition's queue, or had no queue for, so that it came to the shared queue.
-//   - outbox: the table of notifications that are not confirmed.
+//   - outbox: what knows which changes of the log were not notified.
 //   - overdue: said of a partition if the broker does not confirm forwards to it, and of a
 //     notification that was not sent in time.
 //   - owner: the member that holds a partition's lease.
 //   - partition: a part of the user ids, with a queue.
 //   - pending notification: one that was sent and is not confirmed.
+//   - position: the place of a change in the order of its partition.
 //   - rebind: to bind all partition queues again, in order.
 //   - replay: a request that was decided before.
 //   - reply: what the caller gets.
@@ -282,6 +291,7 @@
 //   - request id: what identifies a request.
 //   - ring: the hash ring that assigns partitions to members.
 //   - router: the part of an instance that consumes the shared queue.
+//   - sequence: the number of a change among those of its user.
 //   - serve: to consume a partition's queue and run its actors.
 //   - session: the work of an instance from connecting to losing a connection.
 //   - settled: said of an instance that serves the partitions that the ring assigns to it.

@@ -94,13 +94,28 @@ func (r *request) find(l *actor.Lookup) {
 // list reads a page of users from the database.
 func (r *request) list(page *actor.Page) {
 	r.trace.readStarts()
-	users, next, err := r.session.o.Store.List(r.session.ctx, page)
+	users, err := r.session.o.Store.List(r.session.ctx, page)
 	r.trace.readEnds()
 	if err != nil {
 		r.replyError(err)
 		return
 	}
-	r.reply(actor.PageReply(users, next))
+	r.reply(actor.PageReply(&users))
+}
+
+// changes reads changes from the log.
+func (r *request) changes(page *actor.ChangesPage) {
+	r.trace.readStarts()
+	changes, refusal, err := r.session.o.Store.Changes(r.session.ctx, page)
+	r.trace.readEnds()
+	switch {
+	case err != nil:
+		r.replyError(err)
+	case refusal != nil:
+		r.reply(actor.ErrorReply(refusal))
+	default:
+		r.reply(actor.ChangesReply(&changes))
+	}
 }
 
 // write carries out a write. One that is refused whatever is stored belongs to no user,

@@ -286,7 +286,8 @@ func (c *fakePublishChannel) closeFor(cause *amqp.Error) {
 // A fakeStore stands for a database. The fields are set before it is used.
 type fakeStore struct {
 	find     func(*actor.Lookup) (*actor.User, error)
-	list     func(*actor.Page) ([]actor.User, int64, error)
+	list     func(*actor.Page) (actor.UserPage, error)
+	changes  func(*actor.ChangesPage) (actor.ChangePage, *actor.Refusal, error)
 	commit   func(partition.Lease, []*actor.Write) ([]actor.Outcome, error)
 	takeOver func([]partition.Lease) ([]partition.Lease, []int, error)
 	ping     func() error
@@ -307,11 +308,15 @@ func (s *fakeStore) Find(_ context.Context, l *actor.Lookup) (*actor.User, error
 	return s.find(l)
 }
 
-func (s *fakeStore) List(_ context.Context, p *actor.Page) ([]actor.User, int64, error) {
+func (s *fakeStore) List(_ context.Context, p *actor.Page) (actor.UserPage, error) {
 	if s.list == nil {
-		return nil, 0, nil
+		return actor.UserPage{}, nil
 	}
 	return s.list(p)
+}
+
+func (s *fakeStore) Changes(_ context.Context, p *actor.ChangesPage) (actor.ChangePage, *actor.Refusal, error) {
+	return s.changes(p)
 }
 
 func (s *fakeStore) NewUserID(context.Context, *actor.Write) (int64, *actor.Outcome, error) {
@@ -374,9 +379,7 @@ func (s *fakeStore) ReadNotifications(context.Context, int, int64, int) ([]actor
 	return nil, false, nil
 }
 
-func (s *fakeStore) SurveyNotifications(context.Context, []int, int) ([]actor.StoredNotification, error) {
-	return nil, nil
-}
+func (s *fakeStore) SurveyNotifications([]int, int) []actor.StoredNotification { return nil }
 
 func (s *fakeStore) ConfirmNotifications(keys ...actor.NotificationKey) {
 	s.mu.Lock()

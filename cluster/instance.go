@@ -56,12 +56,12 @@ type Store interface {
 	HealthStore           // the instance
 }
 
-// A NotificationStore has the outbox.
+// A NotificationStore has the notifications of committed changes.
 type NotificationStore interface {
 	notify.Outbox
 
 	// SetNotificationSink has each notification passed to sink after its commit. If sink
-	// is nil, notifications stay in the outbox.
+	// is nil, notifications stay in the log.
 	SetNotificationSink(sink actor.NotificationSink)
 
 	// SetNotificationCheck has each write refused whose notification does not fit into

@@ -80,7 +80,7 @@ var (
 	cachedReadsDesc = describe("warm_reads_total", "Reads replied to from memory.")
 	trustedDesc     = describe("read_cache_trusted", "1 while users are cached in memory; 0 while another program writes to the tables, or may do so unnoticed.")
 	heldBackDesc    = describe("notifications_held_back_users", "Users whose notifications are held back because a subscriber's queue takes no more or confirms nothing, or because no key decrypts one of them.")
-	behindDesc      = describe("notifications_partitions_behind", "Partitions of this instance whose notifications are sent from the outbox, after those that are left there.")
+	behindDesc      = describe("notifications_partitions_behind", "Partitions of this instance whose notifications are sent from the log, after those that are left there.")
 	pendingDesc     = describe("notifications_pending", "Notifications sent that the broker has not confirmed yet.")
 )
 

@@ -78,6 +78,8 @@ func (r *request) route() {
 		r.get(parsed.Get)
 	case parsed.List != nil:
 		r.spawn(func() { r.list(parsed.List) })
+	case parsed.Changes != nil:
+		r.spawn(func() { r.changes(parsed.Changes) })
 	default:
 		w := parsed.Write
 		if w.RequestID == (actor.RequestID{}) && w.Refusal() == nil {

@@ -44,7 +44,7 @@ func TestSharedQueue(t *testing.T) {
 
 	failing := &fakeStore{
 		find:   func(*actor.Lookup) (*actor.User, error) { return nil, errDown },
-		list:   func(*actor.Page) ([]actor.User, int64, error) { return nil, 0, errDown },
+		list:   func(*actor.Page) (actor.UserPage, error) { return actor.UserPage{}, errDown },
 		commit: func(partition.Lease, []*actor.Write) ([]actor.Outcome, error) { return nil, errDown },
 	}
 	bubble(t, "a_failed_read_is_an_error_reply", failing, func(t *testing.T, s *testSession) {
@@ -72,7 +72,9 @@ func TestSharedQueue(t *testing.T) {
 		}
 	})
 
-	paged := &fakeStore{list: func(*actor.Page) ([]actor.User, int64, error) { return []actor.User{{ID: 7}}, 7, nil }}
+	paged := &fakeStore{list: func(*actor.Page) (actor.UserPage, error) {
+		return actor.UserPage{Users: []actor.User{{ID: 7}}, NextAfterID: 7}, nil
+	}}
 	bubble(t, "a_list_is_carried_out_here", paged, func(t *testing.T, s *testSession) {
 		s.startShared()
 		s.shared.deliveries <- sharedRequest(1, "list", map[string]any{"page_size": 1})
@@ -80,6 +82,28 @@ func TestSharedQueue(t *testing.T) {
 			t.Errorf("the reply is %v", reply)
 		}
 	})
+
+	for name, c := range map[string]struct {
+		page    actor.ChangePage
+		refusal *actor.Refusal
+		err     error
+		code    actor.Code
+	}{
+		"are_read_here":                          {page: actor.ChangePage{After: "p"}},
+		"that_are_gone_are_an_error_reply":       {refusal: actor.ChangesPruned, code: actor.PositionGone},
+		"that_cannot_be_read_are_an_error_reply": {err: errDown, code: actor.InvocationFailed},
+	} {
+		logged := &fakeStore{changes: func(*actor.ChangesPage) (actor.ChangePage, *actor.Refusal, error) { return c.page, c.refusal, c.err }}
+		bubble(t, "changes_"+name, logged, func(t *testing.T, s *testSession) {
+			s.startShared()
+			s.shared.deliveries <- sharedRequest(1, "changes", map[string]any{"page_size": 1})
+			reply := s.oneReply(s.shared)
+			result, _ := decode(t, reply)["result"].(map[string]any)
+			if c.code != actor.ErrorCode(reply) || c.code == "" && result["after"] != "p" {
+				t.Errorf("the reply is %v", decode(t, reply))
+			}
+		})
+	}
 
 	bubble(t, "a_malformed_request_is_an_error_reply", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.startShared()

@@ -143,7 +143,7 @@ func (s *session) reportLost(lease partition.Lease) {
 
 // openPartition consumes the queue of a partition, after it has made sure that this
 // instance holds the lease, and that the notifications that earlier owners have left in
-// the outbox are sent before those of this one.
+// the log are sent before those of this one.
 func (s *session) openPartition(ctx context.Context, lease partition.Lease) (*servedPartition, error) {
 	consumer, err := s.takeOver(ctx, lease)
 	if err != nil {

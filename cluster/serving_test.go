@@ -171,7 +171,7 @@ func TestHandOver(t *testing.T) {
 
 	bubble(t, "waits_for_pending_notifications", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.serve(2)
-		s.session.notifier.Send(actor.PendingNotification{ID: 1, UserID: user, Partition: 2, Body: []byte("{}")})
+		s.session.notifier.Send(actor.PendingNotification{Position: 1, UserID: user, Lease: partition.Lease{Partition: 2}, Body: []byte("{}")})
 		synctest.Wait()
 		s.session.HandOver(command)
 		synctest.Wait()

@@ -47,9 +47,8 @@ func (e *ParametersError) Error() string {
 	return "the cluster in this database " + strings.Join(found, "; it ")
 }
 
-// EnsureParameters stores the parameters of the cluster if the database has none yet, fills
-// the epoch table, and gives a partition to notifications that have none. If the database has other parameters, the error is a
-// *ParametersError.
+// EnsureParameters stores the parameters of the cluster if the database has none yet, and fills
+// the epoch table. If the database has other parameters, the error is a *ParametersError.
 func (s *Store) EnsureParameters(ctx context.Context, ours ownership.Parameters) error {
 	var theirs ownership.Parameters
 	err := s.pool.Retry(ctx, func(ctx context.Context) error {
@@ -71,12 +70,6 @@ func (s *Store) EnsureParameters(ctx context.Context, ours ownership.Parameters)
 	}
 	if theirs != ours {
 		return &ParametersError{Theirs: theirs, Ours: ours}
-	}
-	err = s.pool.Retry(ctx, func(ctx context.Context) error {
-		return s.outbox.AssignPartitions(ctx, func(user int64) int { return partition.Of(user, ours.Partitions) })
-	})
-	if err != nil {
-		return postgres.LogError(ctx, s.log, "assigning notifications to partitions", err)
 	}
 	return nil
 }
@@ -131,24 +124,23 @@ func (s *Store) SetNotificationCheck(fits func(bytes int) bool) {
 	s.committer.SetNotificationCheck(fits)
 }
 
-// ConfirmNotifications says that the broker has taken these notifications. They are
-// deleted soon.
+// ConfirmNotifications says that the broker has taken these notifications.
 func (s *Store) ConfirmNotifications(keys ...actor.NotificationKey) { s.outbox.Confirm(keys...) }
 
-// ReadNotifications returns the first stored notifications of a partition with ids above
-// afterID, by id: at most limit, fewer if they are large. more says whether there may be
-// others. A notification that no key decrypts has no body.
+// ReadNotifications returns the first unconfirmed notifications of a partition with positions
+// above after, by position: at most limit, fewer if they are large. more says whether there may
+// be others. A notification that no key decrypts has no body.
 //
 // If the caller holds the partition and has committed nothing to it yet, repeated calls
 // return everything that is not confirmed: no earlier holder can add to it any more.
-func (s *Store) ReadNotifications(ctx context.Context, partition int, afterID int64, limit int) (page []actor.PendingNotification, more bool, err error) {
-	return s.outbox.Page(ctx, partition, afterID, limit)
+func (s *Store) ReadNotifications(ctx context.Context, partition int, after int64, limit int) (page []actor.PendingNotification, more bool, err error) {
+	return s.outbox.Page(ctx, partition, after, limit)
 }
 
-// SurveyNotifications returns the first stored notifications of each of the partitions, up
-// to limit of each.
-func (s *Store) SurveyNotifications(ctx context.Context, partitions []int, limit int) ([]actor.StoredNotification, error) {
-	return s.outbox.Survey(ctx, partitions, limit)
+// SurveyNotifications returns the first unconfirmed notification of each user in the
+// partitions, for up to limit users of each partition.
+func (s *Store) SurveyNotifications(partitions []int, limit int) []actor.StoredNotification {
+	return s.outbox.Survey(partitions, limit)
 }
 
 // Survey returns the epoch table by partition. A partition that was never held is released,

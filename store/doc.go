@@ -1,8 +1,8 @@
 // Package store keeps the users in PostgreSQL. A [Store] implements [actor.Store], and what a
-// member of the cluster needs besides: leases, the outbox and the watch for foreign writes.
+// member of the cluster needs besides: leases, what is to be notified and the watch for foreign writes.
 //
 // Store composes types that have one concern each. They are packages of their own under
-// internal: commit (writes), reads, leases, outbox, audit, foreign, rekey and transfer
+// internal: commit (writes), changelog, reads, leases, outbox, foreign, rekey and transfer
 // (export and import), over userrows, schema, keyring and postgres.
 //
 // # Writing
@@ -13,7 +13,7 @@
 //
 // Pending writes to one user share a transaction too. Each write decides on what the one
 // before it has left, and the user's rows are written once, as the last write leaves them.
-// Each write has its own recorded outcome, notification and row of ident_audit. A write
+// Each write has its own row of the log and its own notification. A write
 // does not share a transaction with other writes to its user if its failure would make them
 // fail, or if no write can follow it. Such a write gives the user another email or service
 // id, or creates or deletes the user.
@@ -43,13 +43,28 @@
 // takes two or three round trips more. The version of a row is its xmin, which PostgreSQL sets to the id of the
 // transaction that has written the row.
 //
-// Each transaction also commits, for each write: its outcome under the request id, so that
-// the request is applied once however often it is sent; and its notification in the
-// outbox, so that it is sent even if this process dies right after the commit.
+// Each transaction also commits a row of the log for each write that was decided. The row has
+// the request id and the outcome, so that the request is applied once however often it is sent.
+// It has the change, so that its notification is sent even if this process dies right after the
+// commit.
+//
+// # Order
+//
+// A change has a position in its partition and a sequence among the changes of its user. Both
+// ascend in the order of the commits, because one transaction of a partition at a time writes: a
+// group takes the turns of its partitions before it begins (commit's turns), and writes to a
+// partition whose turn is taken wait for the next group. A transaction that was lost may still
+// be under way in the server. So each transaction also locks its partitions against one
+// another, by an advisory lock that claims do not take.
+//
+// The owner counts positions in memory. After it has taken a partition over, or after an attempt
+// that failed, the next transaction reads the last position of the lease first, under that lock.
+// The sequence is in the user's row.
 //
 // If the connection is lost, the outcome of the attempt is unknown. Then a write is
 // attempted again until its outcome is known. The recorded request ids tell whether the
-// earlier attempt was committed. A write without a request id gets a random one.
+// earlier attempt was committed. If it was, its changes are read from the log and notified,
+// before those of later writes to their users. A write without a request id gets a random one.
 //
 // If a further attempt fails, the earlier one may still be committed, and its notification
 // would be found late, behind those of later writes to the user. So the write gives the
@@ -74,6 +89,7 @@
 //
 //	a group of writes                        a claim
 //	lock its partitions, shared              lock its partitions, exclusively
+//	lock them against other groups
 //	read or compare their leases             read their rows
 //	leave out writes of other leases         raise the epochs
 //	write, commit                            commit
@@ -88,8 +104,8 @@
 //
 //   - If the group locks first, the claim waits until the group's transaction has ended in
 //     the server, even if the connection is lost and the commit is still on its way. So
-//     the new holder sees everything that was written under earlier leases (users,
-//     outcomes and outbox), and nothing is added to it.
+//     the new holder sees everything that was written under earlier leases (users and
+//     log), and nothing is added to it.
 //   - If the claim locks first, the group reads the epoch that the claim has committed. Its
 //     writes are refused with [actor.ErrFenced].
 //
@@ -116,11 +132,23 @@
 // Otherwise the server ends the transaction soon: by idle_in_transaction_session_timeout
 // or, if only part of a message has arrived, by TCP keepalives.
 //
-// # Audit
+// # The log
 //
-// Each change commits a row of ident_audit: which request changed what, without access
-// tokens. Package internal/audit says how the days of that table are maintained. Stores with
-// Options.Maintain do that, one at a time.
+// ident_log has a table for each day in UTC. Package internal/changelog says how transactions
+// find the table of their day, and how the tables are created and dropped. Stores with
+// Options.Maintain do that, one at a time. Rows are kept for a day at least, because requests
+// may be replayed, and for Options.AuditKeep, because they say which request changed what,
+// without access tokens.
+//
+// # Notifications
+//
+// After the commit, the store passes each notification to its sink. The column notified of
+// ident_partitions is a cursor: the changes of the partition up to this position were notified,
+// except those of the users in ident_held_back. Package internal/outbox moves it each second, and
+// when a lease ends. The next owner reads what lies behind it.
+//
+// A notification with access tokens is encrypted in ident_sealed until the cursor has passed
+// it. All other notifications are made from the log.
 //
 // # Foreign writes
 //
@@ -140,8 +168,9 @@
 //
 // # Plans
 //
-// Each statement on users, requests and notifications is planned once per connection, and
-// the tables may grow a thousandfold afterwards without the planner noticing. So no plan
+// Each statement on users and the log is planned once per connection, and the tables may grow a
+// thousandfold afterwards without the planner noticing. The tables of a new day need new
+// statements: each connection plans them once more on that day. So no plan
 // may be good only for small tables, whatever the statistics say. Three rules make that
 // certain:
 //
@@ -218,6 +247,6 @@
 //     price is that the members see it as a foreign write and do not trust their caches
 //     until 30 s after it.
 //
-// The packages internal/leases, internal/outbox, internal/audit, internal/foreign and
+// The packages internal/leases, internal/outbox, internal/changelog, internal/foreign and
 // internal/rekey list the decisions on their concerns.
 package store

@@ -7,16 +7,15 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 
-	"github.com/glotpod/ident/store/internal/commit"
 	"github.com/glotpod/ident/store/internal/postgres"
 	"github.com/glotpod/ident/store/internal/schema"
 )
 
-// EmptyNextSlot runs the maintenance of the requests once.
-func (s *Store) EmptyNextSlot(ctx context.Context) error { return commit.EmptyNextSlot(ctx, s.pool) }
+// MaintainLog runs the maintenance of the log once.
+func (s *Store) MaintainLog(ctx context.Context) error { return s.changelog.Maintain(ctx) }
 
-// MaintainAudit runs the maintenance of the audit table once.
-func (s *Store) MaintainAudit(ctx context.Context) error { return s.audit.Maintain(ctx) }
+// WriteCursors notes what was notified.
+func (s *Store) WriteCursors(ctx context.Context) error { return s.outbox.Write(ctx) }
 
 // SetPatience changes how long writes are attempted again.
 func SetPatience(o *Options, d time.Duration) { o.patience = d }

@@ -84,7 +84,7 @@ func testFenceInGroup(t *testing.T) {
 	h.WaitUntil(storetest.OneWaitsForLock)
 	h.Exec("COMMIT")
 	committing.Wait()
-	if got := fmt.Sprint(h.Value("SELECT count(*) FROM users"), h.Value("SELECT count(DISTINCT identity) FROM ident_requests"), h.Value("SELECT count(*) FROM ident_outbox WHERE partition = 1")); got != "20 20 20" {
+	if got := fmt.Sprint(h.Value("SELECT count(*) FROM users"), h.Value("SELECT count(DISTINCT request) FROM ident_log"), h.Value("SELECT count(position) FROM ident_log WHERE partition = 1")); got != "20 20 20" {
 		t.Errorf("users, requests, notifications: %s, want 20 of each", got)
 	}
 }
@@ -144,7 +144,7 @@ func testNoLease(t *testing.T) {
 		t.Fatal(err)
 	}
 	storetest.WantCode(t, o, actor.BadRequest)
-	if n := h.Value("SELECT count(DISTINCT identity) FROM ident_requests"); n != int64(1) {
+	if n := h.Value("SELECT count(DISTINCT request) FROM ident_log"); n != int64(1) {
 		t.Errorf("%v refusals are recorded", n)
 	}
 }
@@ -294,7 +294,7 @@ func testFenceAfterFailure(t *testing.T) {
 	// The removal of the confirmed notification fails, since its row is locked.
 	foreign := h.Connect(t)
 	locked := storetest.Begin(t, foreign)
-	if _, err := locked.Exec(t.Context(), "SELECT FROM ident_outbox FOR UPDATE"); err != nil {
+	if _, err := locked.Exec(t.Context(), "SELECT FROM ident_partitions FOR UPDATE"); err != nil {
 		t.Fatal(err)
 	}
 	h.ConfirmNotifications(confirmed)

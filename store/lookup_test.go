@@ -52,7 +52,7 @@ func testTokensAreSealedInTheDatabase(t *testing.T) {
 	h.CreateUser(1)
 	for _, column := range []string{
 		"SELECT string_agg(encode(access_token, 'escape'), '') FROM services",
-		"SELECT string_agg(encode(body, 'escape'), '') FROM ident_outbox",
+		"SELECT string_agg(encode(body, 'escape'), '') FROM ident_sealed",
 	} {
 		if text := h.Value(column).(string); len(text) < 100 || text[:6] != "gAAAAA" {
 			t.Errorf("%s: %q is not a Fernet token", column, text)
@@ -65,7 +65,8 @@ func listNames(h *storetest.Harness, filter string) (names []string) {
 	h.T.Helper()
 	page := &actor.Page{Size: 2, Name: filter}
 	for {
-		users, next, err := h.List(h.T.Context(), page)
+		listed, err := h.List(h.T.Context(), page)
+		users, next := listed.Users, listed.NextAfterID
 		if err != nil || len(users) > 2 || next != 0 && len(users) != 2 {
 			h.T.Fatalf("%.40q: %v, %v, %v", filter, users, next, err)
 		}
@@ -258,7 +259,8 @@ func testListHugeUsersEndThePageEarly(t *testing.T) {
 	}
 	page, seen := &actor.Page{Size: 1000}, 0
 	for pages := 1; ; pages++ {
-		users, next, err := h.List(t.Context(), page)
+		listed, err := h.List(t.Context(), page)
+		users, next := listed.Users, listed.NextAfterID
 		if err != nil || len(users) == 0 {
 			t.Fatal(users, err)
 		}

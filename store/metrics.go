@@ -83,8 +83,8 @@ var (
 	maxDesc         = describe("database_connections_max", "Maximum number of connections of the pool.")
 	waitsDesc       = describe("database_connection_waits_total", "Acquisitions of a connection that had to wait because all were in use.")
 	waitedDesc      = describe("database_connection_wait_seconds_total", "Total time spent waiting for a connection.")
-	aheadDesc       = describe("audit_days_ahead", "Future days that have their partition of ident_audit: seven, unless partitions cannot be created. NaN until they are first counted.")
-	overdueDesc     = describe("audit_days_overdue", "Days of ident_audit that ended more than audit.keep ago and are still there. NaN until they are first counted.")
+	aheadDesc       = describe("log_days_ahead", "Future days that have their table of ident_log: seven, unless tables cannot be created. NaN until they are first counted.")
+	overdueDesc     = describe("log_days_overdue", "Days of ident_log that need not be kept any longer and are still there. NaN until they are first counted.")
 	idsLeftDesc     = describe("user_ids_left", "Ids for new users that the sequence in the database can still give. NaN until they are first counted.")
 	roundTripsDesc  = describe("database_round_trips_total", "Round trips to the database.")
 )
@@ -123,13 +123,11 @@ func (s *Store) Collect(to chan<- prometheus.Metric) {
 		left = float64(*n)
 	}
 	send(idsLeftDesc, prometheus.GaugeValue, left)
-	if s.audit != nil {
-		ahead, overdue := math.NaN(), math.NaN()
-		if days := s.audit.Days(); days != nil {
-			ahead, overdue = float64(days.Ahead), float64(days.Overdue)
-		}
-		send(aheadDesc, prometheus.GaugeValue, ahead)
-		send(overdueDesc, prometheus.GaugeValue, overdue)
+	ahead, overdue := math.NaN(), math.NaN()
+	if days := s.changelog.Counts(); days != nil {
+		ahead, overdue = float64(days.Ahead), float64(days.Overdue)
 	}
+	send(aheadDesc, prometheus.GaugeValue, ahead)
+	send(overdueDesc, prometheus.GaugeValue, overdue)
 	send(roundTripsDesc, prometheus.CounterValue, float64(s.RoundTrips()))
 }

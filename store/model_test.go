@@ -65,7 +65,7 @@ func TestModel(t *testing.T) {
 	h := storetest.Start(t)
 	limitChecks(t, 15, 50)
 	rapid.Check(t, func(r *rapid.T) {
-		h.Exec("TRUNCATE users, services, ident_outbox")
+		h.Exec("TRUNCATE users, services, ident_log")
 		m := &model{h: h, users: map[int64]actor.User{}, seen: map[int64][]*actor.User{}}
 		r.Repeat(map[string]func(*rapid.T){
 			"create":            m.create,

@@ -62,7 +62,7 @@ func testShareCached(t *testing.T) {
 	var sent []string
 	h.SetNotificationSink(storetest.Sink(func(n actor.PendingNotification) { sent = append(sent, string(n.Body)) }))
 	outcomes, at := together(h, h.Store, created.After, names(t, created.UserID, 50, func(i int) string { return fmt.Sprint("m", i) }))
-	if n := h.Value("SELECT count(DISTINCT xmin::text) FROM ident_outbox WHERE routing_key LIKE '%.patch'"); n != int64(len(at)) || len(at) > 10 {
+	if n := h.Value("SELECT count(DISTINCT xmin::text) FROM ident_log WHERE operation = 'patch'"); n != int64(len(at)) || len(at) > 10 {
 		t.Errorf("done %v at a time, in %v transactions", at, n) // one, unless the machine is very slow
 	}
 	for i, o := range outcomes {
@@ -192,7 +192,7 @@ func testShareFailing(t *testing.T) {
 	created := h.Write("create", "m", storetest.UserArgs(1))
 	h.Exec("CREATE SEQUENCE refused")
 	h.Exec(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM nextval('refused'); RAISE 'refused'; END $$`)
-	h.Exec(`CREATE TRIGGER refuse BEFORE INSERT ON ident_outbox FOR EACH ROW WHEN (convert_from(NEW.body, 'UTF8') SIMILAR TO '%"(7|62)"%') EXECUTE FUNCTION refuse()`)
+	h.Exec(`CREATE TRIGGER refuse BEFORE INSERT ON ident_log FOR EACH ROW WHEN (NEW.change::text SIMILAR TO '%"(7|62)"%') EXECUTE FUNCTION refuse()`)
 	writes := names(t, created.UserID, 64, anonymous)
 	var done, want []string
 	for len(writes) > 0 {
@@ -256,12 +256,12 @@ func testShareUnknownOutcome(t *testing.T) {
 				t.Errorf("%d notifications", len(left))
 			}
 			for _, n := range left[1:] {
-				if _, ok := sink.sent.Load(n.ID); !ok && !sink.missed.Load() {
-					t.Errorf("notification %d was neither sent nor missed: %s", n.ID, n.Body)
+				if _, ok := sink.sent.Load(n.Position); !ok && !sink.missed.Load() {
+					t.Errorf("notification %d was neither sent nor missed: %s", n.Position, n.Body)
 				}
 			}
-			if rows := auditRows(h); strings.Count(rows, "\n") != 18 {
-				t.Errorf("audit:\n%s", rows)
+			if rows := changes(h); strings.Count(rows, "\n") != 18 {
+				t.Errorf("changes:\n%s", rows)
 			}
 			if u := h.User(created.UserID); u.Name != "19" {
 				t.Errorf("the user is %+v", u)
@@ -276,7 +276,7 @@ type missingSink struct {
 	missed atomic.Bool
 }
 
-func (s *missingSink) Send(n actor.PendingNotification) { s.sent.Store(n.ID, n) }
+func (s *missingSink) Send(n actor.PendingNotification) { s.sent.Store(n.Position, n) }
 
 func (s *missingSink) Missed(partition int) { s.missed.Store(partition == 0) }
 
@@ -290,11 +290,10 @@ func trail(h *storetest.Harness, messageID func(int) string, ids int) string {
 	for i := range ids {
 		requestIDs = append(requestIDs, fmt.Sprintf("'%x'", actor.RequestIDOf(messageID(i), "", "")))
 	}
-	return fmt.Sprintf("users:\n%v\nrequests:\n%v\noutbox:\n%v\naudit:\n%s",
-		list("SELECT format('%s %s %s %s %s', id, name, email_address, picture_url, (SELECT string_agg(sv_name || '=' || sv_id, ' ' ORDER BY sv_name) FROM services s WHERE s.user_id = id)) FROM users ORDER BY id"),
-		list("SELECT DISTINCT format('%s %s %s %s', identity, user_id, code, message) FROM ident_requests WHERE identity IN ("+strings.Join(requestIDs, ", ")+") ORDER BY 1"),
-		list("SELECT format('%s %s %s %s', user_id, routing_key, partition, CASE WHEN sealed THEN '' ELSE convert_from(body, 'UTF8') END) FROM ident_outbox ORDER BY id"),
-		auditRows(h))
+	return fmt.Sprintf("users:\n%v\nrequests:\n%v\nchanges:\n%v",
+		list("SELECT format('%s %s %s %s %s %s', id, sequence, name, email_address, picture_url, (SELECT string_agg(sv_name || '=' || sv_id, ' ' ORDER BY sv_name) FROM services s WHERE s.user_id = id)) FROM users ORDER BY id"),
+		list("SELECT format('%s %s %s %s', request, user_id, code, message) FROM ident_log WHERE request IN ("+strings.Join(requestIDs, ", ")+") ORDER BY 1"),
+		list("SELECT format('%s %s %s %s %s', user_id, sequence, partition, operation, change) FROM ident_log WHERE position IS NOT NULL ORDER BY position"))
 }
 
 // drawChange returns the operation and the arguments of a random write to a user.
@@ -330,7 +329,7 @@ func testShareAtRandom(t *testing.T) {
 		ids := [2]int64{1 << 20, 1<<20 + 1}
 		var cached [2]*actor.User
 		for _, h := range []*storetest.Harness{at, one} {
-			h.Exec("TRUNCATE users, services, ident_outbox, ident_audit, ident_requests")
+			h.Exec("TRUNCATE users, services, ident_log")
 			for i, id := range ids {
 				w := storetest.Request(t, "create", "", storetest.Args{"name": "n", "email": fmt.Sprint("e", i), "github": storetest.Args{"id": i, "access_token": "g"}, "facebook": storetest.Args{"id": i, "access_token": "f"}})
 				w.UserID = id

@@ -49,7 +49,7 @@ func (s *Store) prepareConnections(ctx context.Context) error {
 			return err
 		}
 		defer conn.Release() // at the end, so that each is another connection
-		for _, prepare := range []func(context.Context, *pgx.Conn) error{s.leases.Prepare, prepareReads, s.committer.Prepare} {
+		for _, prepare := range []func(context.Context, *pgx.Conn) error{s.leases.Prepare, s.prepareReads, s.committer.Prepare} {
 			if err := prepare(ctx, conn.Conn()); err != nil {
 				postgres.Rollback(conn.Conn())
 				return fmt.Errorf("planning statements: %w", err)
@@ -60,11 +60,15 @@ func (s *Store) prepareConnections(ctx context.Context) error {
 }
 
 // prepareReads finds no user, no lease and no notification.
-func prepareReads(ctx context.Context, conn *pgx.Conn) error {
+func (s *Store) prepareReads(ctx context.Context, conn *pgx.Conn) error {
+	tables, err := s.days.Tables(ctx)
+	if err != nil {
+		return err
+	}
 	batch := new(pgx.Batch)
 	batch.Queue(userrows.FindByID, []int64{})
-	leases.QueueHoldsNone(batch)
-	outbox.QueueNoPage(batch)
+	leases.QueueHoldsNone(batch, tables)
+	outbox.QueueNoPage(batch, tables)
 	return conn.SendBatch(ctx, batch).Close()
 }
 

@@ -26,8 +26,8 @@ func testPrepareConnectionsTakeOverPlansNothing(t *testing.T) {
 	id := h.CreateUser(1)
 	h.ReleaseLeases(h.Lease)
 	s := h.OpenStore()
-	const content = `SELECT concat((SELECT array_agg(u) FROM users u), (SELECT array_agg(r) FROM ident_requests r), (SELECT array_agg(o) FROM ident_outbox o),
-		(SELECT array_agg(a) FROM ident_audit a), (SELECT array_agg(p) FROM ident_partitions p))`
+	const content = `SELECT concat((SELECT array_agg(u) FROM users u), (SELECT array_agg(l) FROM ident_log l), (SELECT array_agg(b) FROM ident_held_back b),
+		(SELECT array_agg(s) FROM ident_sealed s), (SELECT array_agg(p) FROM ident_partitions p))`
 	was := h.Value(content)
 	s.PrepareConnections(t.Context())
 	if is := h.Value(content); is != was {
@@ -102,24 +102,24 @@ func runbookSQL(t *testing.T, heading string) (blocks []string) {
 }
 
 func TestRunbook(t *testing.T) {
-	t.Run("ownership_and_audit_rest", testRunbookOwnershipAndAuditRest)
+	t.Run("ownership", testRunbookOwnership)
 }
 
-func testRunbookOwnershipAndAuditRest(t *testing.T) {
+func testRunbookOwnership(t *testing.T) {
 	server := testservers.OwnPostgres(t, localserver.PostgresOptions{})
 	sql := runbookSQL(t, "IdentAuditUntended")
-	if len(sql) != 2 {
+	if len(sql) != 1 {
 		t.Fatalf("the runbook has %q", sql)
 	}
 	root := &storetest.Harness{T: t, DB: storetest.Connect(t, server.URL("postgres"))}
 	root.Exec("CREATE ROLE migrating LOGIN PASSWORD 'migrating'")
 	root.Exec(`CREATE ROLE "glotpod.ident" LOGIN PASSWORD 'instances'`)
 	for name, migrating := range map[string]string{"another": "migrating", "the server's first": server.User} {
-		t.Run(name, func(t *testing.T) { testRunbookGivesTheTables(t, server, migrating, sql[0], sql[1]) })
+		t.Run(name, func(t *testing.T) { testRunbookGivesTheTables(t, server, migrating, sql[0]) })
 	}
 }
 
-func testRunbookGivesTheTables(t *testing.T, server *localserver.Postgres, migrating, give, setAside string) {
+func testRunbookGivesTheTables(t *testing.T, server *localserver.Postgres, migrating, give string) {
 	database := "of " + migrating
 	root := &storetest.Harness{T: t, DB: storetest.Connect(t, server.URL("postgres"))}
 	root.Exec(`CREATE DATABASE "` + database + `"`)
@@ -127,7 +127,7 @@ func testRunbookGivesTheTables(t *testing.T, server *localserver.Postgres, migra
 	h.Exec("GRANT CREATE ON SCHEMA public TO migrating")
 	h.Exec("SET ROLE " + migrating)
 	storetest.Migrate(t, h.DB)
-	h.Exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date - 400)")
+	h.Exec("SELECT ident_log_day((now() AT TIME ZONE 'UTC')::date - 400)")
 	h.Exec("CREATE TABLE ident_of_others ()")
 	h.Exec("CREATE FUNCTION ident_of_others() RETURNS int LANGUAGE sql RETURN 1")
 	h.Exec(`GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO "glotpod.ident"`)
@@ -138,7 +138,7 @@ func testRunbookGivesTheTables(t *testing.T, server *localserver.Postgres, migra
 	h.Store = h.OpenStore()
 	h.Agree(4)
 	h.Lease = h.ClaimPartition(0, 0)
-	if err := h.MaintainAudit(t.Context()); err == nil {
+	if err := h.MaintainLog(t.Context()); err == nil {
 		t.Fatal("a user that does not own the tables can maintain them")
 	}
 	h.Exec(give)
@@ -149,10 +149,10 @@ func testRunbookGivesTheTables(t *testing.T, server *localserver.Postgres, migra
 		) AS has (kind, name, owner) WHERE owner <> '"glotpod.ident"'::regrole`); got != "relation ident_of_others, routine ident_of_others" {
 		t.Errorf("not given to the user: %v", got)
 	}
-	if err := h.MaintainAudit(t.Context()); err != nil {
+	if err := h.MaintainLog(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if h.Value("SELECT "+storetest.AuditDay+" IS NULL", -400) != true {
+	if h.Value("SELECT "+storetest.LogDay+" IS NULL", -400) != true {
 		t.Error("the old day is still there")
 	}
 
@@ -166,24 +166,8 @@ func testRunbookGivesTheTables(t *testing.T, server *localserver.Postgres, migra
 	}
 	defer instances.Close(t.Context())
 	storetest.Migrate(t, instances)
-	for range 2 {
-		h.Exec("INSERT INTO ident_audit VALUES (now() - interval '10 days', 1, 'patch', NULL, NULL, '[]')")
-		if _, err := instances.Exec(t.Context(), setAside); err != nil {
-			t.Fatal(err)
-		}
-		if n := h.Value("SELECT count(*) FROM ident_audit"); n != int64(0) {
-			t.Errorf("%v rows were not set aside", n)
-		}
-	}
-	if n := h.Value("SELECT count(*) FROM pg_class WHERE relname LIKE 'audit\\_set\\_aside%'"); n != int64(2) {
-		t.Errorf("%v tables were set aside", n)
-	}
-	h.Exec("INSERT INTO ident_audit VALUES (now() - interval '100 days', 1, 'patch', NULL, NULL, '[]')")
-	if err := h.MaintainAudit(t.Context()); err != nil {
-		t.Error(err)
-	}
 	h.CreateUser(1)
-	if n := h.Value("SELECT count(*) FROM ident_audit"); n != int64(1) {
+	if n := h.Value("SELECT count(*) FROM ident_log"); n != int64(1) {
 		t.Errorf("%v rows, want the one of today", n)
 	}
 }

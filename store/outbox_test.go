@@ -1,16 +1,15 @@
 package store_test
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/partition"
-	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store"
 	"github.com/glotpod/ident/store/internal/storetest"
 )
@@ -37,7 +36,8 @@ func testNotificationsInOrderAndStoredUntilConfirmed(t *testing.T) {
 	for i, n := range stored {
 		keys = append(keys, n.Key())
 		if i < 21 {
-			if s := <-seen; s.ID != n.ID || s.MessageID != n.MessageID || string(s.Body) != string(n.Body) {
+			if s := <-seen; s.Key() != n.Key() || s.MessageID() != n.MessageID() || s.Sequence != int64(i+1) || n.Sequence != s.Sequence ||
+				!s.CommittedAt.Equal(n.CommittedAt) || string(s.Body) != string(n.Body) {
 				t.Errorf("sent %+v, stored %+v", s, n)
 			}
 		}
@@ -55,8 +55,10 @@ func TestOutbox(t *testing.T) {
 	t.Run("pages_of_a_partition", testOutboxPages)
 	t.Run("survey", testOutboxSurvey)
 	t.Run("reads_do_not_depend_on_its_size", testOutboxReads)
-	t.Run("confirmed_ones_are_not_read_again", testOutboxConfirmed)
-	t.Run("old_notifications_get_a_partition", testOutboxOldNotifications)
+	t.Run("take_over_does_not_depend_on_the_log", testOutboxTakeOver)
+	t.Run("found_by_the_next_owner", testOutboxNextOwner)
+	t.Run("held_back_users", testOutboxHeldBack)
+	t.Run("days_are_kept", testOutboxDaysKept)
 }
 
 func testOutboxPages(t *testing.T) {
@@ -70,7 +72,7 @@ func testOutboxPages(t *testing.T) {
 		if _, err := storetest.Commit(t.Context(), h, leases[i%3], w); err != nil {
 			t.Fatal(err)
 		}
-		if n := <-sent; n.UserID != w.UserID || n.Partition != i%3 {
+		if n := <-sent; n.UserID != w.UserID || n.Lease.Partition != i%3 {
 			t.Errorf("sent %+v", n)
 		}
 	}
@@ -82,8 +84,8 @@ func testOutboxPages(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, n := range page {
-				got = append(got, fmt.Sprintf("%d/%d", n.UserID, n.Partition))
-				last = n.ID
+				got = append(got, fmt.Sprintf("%d/%d", n.UserID, n.Lease.Partition))
+				last = n.Position
 			}
 			more = others
 		}
@@ -93,112 +95,274 @@ func testOutboxPages(t *testing.T) {
 	}
 }
 
-// fillOutbox stores notifications of partition 0 that are an hour old, and one of
-// partition 1.
-func fillOutbox(h *storetest.Harness, rows int) {
+// fillLog stores changes of partition 0, each of another user, that were made yesterday, and one
+// of partition 1. Up to notified of them were notified.
+func fillLog(h *storetest.Harness, rows, notified int) {
 	h.T.Helper()
-	h.Exec(`INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, partition, committed_at)
-		SELECT n, gen_random_uuid(), 'key', 'body', false, 0, now() - interval '1 hour' FROM generate_series(1, $1) AS n`, rows)
-	h.Exec("INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, partition) VALUES (7, gen_random_uuid(), 'key', 'body', false, 1)")
+	h.Exec(`INSERT INTO ident_log (at, request, digest, user_id, sequence, position, partition, operation)
+		SELECT now() - interval '1 day', gen_random_uuid(), 0, n, 1, n, 0, 'delete' FROM generate_series(1, $1::int) AS n`, rows)
+	h.Exec("INSERT INTO ident_log (request, digest, user_id, sequence, position, partition, operation) VALUES (gen_random_uuid(), 0, 7, 1, 1, 1, 'delete')")
+	h.Exec("UPDATE ident_partitions SET notified = $1 WHERE partition = 0", notified)
 }
 
 func testOutboxSurvey(t *testing.T) {
 	h := storetest.Start(t)
-	fillOutbox(h, 30)
-	all, err := h.SurveyNotifications(t.Context(), []int{0, 1, 2}, 10)
-	if err != nil || len(all) != 11 {
-		t.Fatal(all, err)
-	}
-	for _, n := range all {
-		if old := n.Age > 59*time.Minute && n.Age < 61*time.Minute; old != (n.Partition == 0) || n.ID == 0 || n.UserID == 0 {
-			t.Errorf("%+v", n)
+	fillLog(h, 30, 0)
+	leases := []partition.Lease{h.Lease, h.ClaimPartition(1, 0), h.ClaimPartition(2, 0)}
+	survey := func() (of [3]int) {
+		t.Helper()
+		for _, n := range h.SurveyNotifications([]int{0, 1, 2}, 10) {
+			of[n.Partition]++
+			if n.Position == 0 || n.UserID > 0 && n.Age > 23*time.Hour != (n.Partition == 0) {
+				t.Errorf("%+v", n)
+			}
 		}
+		return of
+	}
+	if of := survey(); of != [3]int{} {
+		t.Errorf("before the take-over, the partitions have %v", of)
+	}
+	if _, backlog, err := h.TakeOver(t.Context(), storetest.Member("test"), leases); err != nil || !slices.Equal(backlog, []int{0, 1}) {
+		t.Fatal(backlog, err)
+	}
+	if of := survey(); of != [3]int{1, 1, 0} { // each is the unread log
+		t.Errorf("unread, the partitions have %v", of)
+	}
+	for number, want := range []int{30, 1, 0} {
+		if all := storetest.StoredNotifications(t, h.Store, number); len(all) != want {
+			t.Errorf("partition %d has %+v", number, all)
+		}
+	}
+	if of := survey(); of != [3]int{10, 1, 0} {
+		t.Errorf("read, the partitions have %v", of)
 	}
 }
 
-// testOutboxReads counts the rows that are read from a large outbox.
+// rowsRead opens another store and returns how many rows of the log it reads in f.
+func rowsRead(h *storetest.Harness, f func(*store.Store) error) int64 {
+	h.T.Helper()
+	s := h.OpenStore()
+	h.Exec("SELECT pg_stat_reset()")
+	if err := f(s); err != nil {
+		h.T.Fatal(err)
+	}
+	s.Close() // the server counts its work then
+	h.WaitUntil(`SELECT sum(idx_scan + seq_scan) > 0 FROM pg_stat_user_tables WHERE relname LIKE 'ident\_log\_%'`)
+	return h.Value(`SELECT sum(idx_tup_fetch + seq_tup_read)::bigint FROM pg_stat_user_tables WHERE relname LIKE 'ident\_log\_%'`).(int64)
+}
+
+// testOutboxReads counts the rows of the log that are read when many are pending.
 func testOutboxReads(t *testing.T) {
 	h := storetest.Start(t)
-	h.PrepareConnections(t.Context()) // the statements are planned while the table is empty
 	const rows, limit = 20_000, 100
-	fillOutbox(h, rows)
-	s := h.Store
-	read := func(what string, want int64, f func() error) {
-		t.Helper()
-		const fetched = "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_user_tables WHERE relname = 'ident_outbox'"
-		h.Exec("SELECT pg_stat_reset()")
-		if err := f(); err != nil {
-			t.Fatalf("%s: %v", what, err)
-		}
-		s.Close() // the server counts its work then
-		h.WaitUntil("SELECT idx_scan + seq_scan > 0 FROM pg_stat_user_tables WHERE relname = 'ident_outbox'")
-		if n := h.Value(fetched).(int64); n > want {
-			t.Errorf("%s reads %d rows, want %d at most", what, n, want)
-		}
-		s = h.OpenStore()
-	}
-	read("a page", limit+1, func() error {
+	fillLog(h, rows, 0)
+	page := rowsRead(h, func(s *store.Store) error {
 		page, more, err := s.ReadNotifications(t.Context(), 0, rows/2, limit)
 		if err == nil && (len(page) != limit || !more) {
 			err = fmt.Errorf("%d were found, more: %t", len(page), more)
 		}
 		return err
 	})
-	read("a survey", limit+1, func() error {
-		all, err := s.SurveyNotifications(t.Context(), []int{0, 1}, limit)
-		if err == nil && len(all) != limit+1 {
-			err = fmt.Errorf("%d were found", len(all))
-		}
-		return err
-	})
-	read("a take-over", 1, func() error {
+	if page > limit+1 {
+		t.Errorf("a page reads %d rows", page)
+	}
+	takeOver := rowsRead(h, func(s *store.Store) error {
 		_, backlog, err := s.TakeOver(t.Context(), storetest.Member("test"), []partition.Lease{h.Lease})
 		if err == nil && len(backlog) != 1 {
 			err = fmt.Errorf("notifications of %v are left", backlog)
 		}
 		return err
 	})
+	if takeOver > 1 {
+		t.Errorf("a take-over reads %d rows", takeOver)
+	}
 }
 
-func testOutboxConfirmed(t *testing.T) {
+// testOutboxTakeOver: a take-over, the first page and the first write read as much with a large
+// log as with an empty one.
+func testOutboxTakeOver(t *testing.T) {
+	rows := 200_000
+	if storetest.Long {
+		rows = 1_000_000
+	}
 	h := storetest.Start(t)
-	fillOutbox(h, 3)
-	all := h.StoredNotifications()
-	// The row of the first one is locked, so that it cannot be deleted.
-	locked := storetest.Begin(t, h.Connect(t))
-	if _, err := locked.Exec(t.Context(), "SELECT FROM ident_outbox WHERE id = $1 FOR UPDATE", all[0].ID); err != nil {
-		t.Fatal(err)
+	h.CreateUser(1)
+	name := 0
+	takeOver := func() int64 {
+		t.Helper()
+		h.ReleaseLeases(h.Lease)
+		h.Lease = h.ClaimPartition(0, 0)
+		return rowsRead(h, func(s *store.Store) error {
+			_, backlog, err := s.TakeOver(t.Context(), storetest.Member("test"), []partition.Lease{h.Lease})
+			if err == nil && len(backlog) != 0 {
+				err = fmt.Errorf("notifications of %v are left", backlog)
+			}
+			if all := storetest.StoredNotifications(t, s, 0); len(all) != 0 {
+				t.Errorf("%d are pending", len(all))
+			}
+			name++
+			err = errors.Join(err, h.RenameUser(s, h.Lease, 1, fmt.Sprint(name)))
+			for _, n := range storetest.StoredNotifications(t, s, 0) {
+				s.ConfirmNotifications(n.Key())
+			}
+			return err
+		})
 	}
-	h.ConfirmNotifications(all[0].Key())
-	h.WaitUntil("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')") // the sweep
-	if left := h.StoredNotifications(); len(left) != 2 || left[0].ID != all[1].ID {
-		t.Errorf("%+v are left", left)
+	for _, n := range h.StoredNotifications() {
+		h.ConfirmNotifications(n.Key())
+	}
+	few := takeOver()
+	// These are of the same partition and of the same days, and were notified.
+	h.Exec(`INSERT INTO ident_log (at, request, digest, user_id, sequence, position, partition, operation)
+		SELECT now() - n % 2 * interval '1 day', gen_random_uuid(), 0, n, 1, n, 0, 'delete' FROM generate_series(1, $1::int) AS n`, rows)
+	if many := takeOver(); many != few {
+		t.Errorf("%d rows are read, with an empty log %d", many, few)
 	}
 }
 
-func testOutboxOldNotifications(t *testing.T) {
-	db := testservers.Postgres(t)
-	h := &storetest.Harness{T: t, DB: storetest.Connect(t, db.URL()), Options: storetest.Options(t, db)}
-	h.Exec("CREATE TABLE ident_migrations (version int PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())")
-	for version := 1; version <= 5; version++ {
-		h.Exec(store.MigrationSQL(version), pgx.QueryExecModeSimpleProtocol)
-		h.Exec("INSERT INTO ident_migrations (version, name) VALUES ($1, '')", version)
-	}
-	h.Exec(`INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed)
-		SELECT n, gen_random_uuid(), 'key', 'body', false FROM generate_series(1, 3) AS n`)
-	storetest.Migrate(t, h.DB)
-	h.Store = h.OpenStore()
-	const partitions = 4
-	h.Agree(partitions)
-	seen := 0
-	for number := range partitions {
-		for _, n := range storetest.StoredNotifications(t, h.Store, number) {
-			if seen++; partition.Of(n.UserID, partitions) != number || n.Partition != number || string(n.Body) != "body" {
-				t.Errorf("%+v", n)
+// testOutboxNextOwner: what is not confirmed when a store ends is found by the next owner, in
+// each user's order, and what was confirmed before the last flush is not.
+func testOutboxNextOwner(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		t.Run(fmt.Sprint("lost=", lost), func(t *testing.T) {
+			h := storetest.Start(t, func(o *store.Options) { o.TokensInNotifications = true })
+			ids := []int64{h.CreateUser(1), h.CreateUser(2)}
+			for n := range 10 {
+				h.Write("patch", "", storetest.Args{"user_id": ids[n%2], "ops": storetest.Replace("/github/access_token", fmt.Sprint("token ", n))})
 			}
+			all := h.StoredNotifications()
+			for _, n := range all[:5] {
+				h.ConfirmNotifications(n.Key())
+			}
+			if err := h.WriteCursors(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			var next partition.Lease
+			if lost {
+				next = h.ClaimPartition(0, h.Lease.Epoch)
+			} else {
+				h.ReleaseLeases(h.Lease)
+				next = h.ClaimPartition(0, 0)
+			}
+			s := h.OpenStore()
+			if _, backlog, err := s.TakeOver(t.Context(), storetest.Member("test"), []partition.Lease{next}); err != nil || len(backlog) != 1 {
+				t.Fatal(backlog, err)
+			}
+			found := storetest.StoredNotifications(t, s, 0)
+			skipped := len(all) - len(found)
+			if skipped != 4 && skipped != 5 { // the cursor does not know that the fifth is followed by none of the other user
+				t.Fatalf("%d of %d are found", len(found), len(all))
+			}
+			for i, n := range found {
+				if want := all[skipped+i]; n.Key() != want.Key() || string(n.Body) != string(want.Body) || n.Sequence != want.Sequence || !strings.Contains(string(n.Body), "token ") {
+					t.Errorf("found %+v, want %+v", n, want)
+				}
+				s.ConfirmNotifications(n.Key())
+			}
+			if left := storetest.StoredNotifications(t, s, 0); len(left) != 0 {
+				t.Errorf("confirmed ones are found again: %+v", left)
+			}
+			if err := s.WriteCursors(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if n := h.Value("SELECT count(*) FROM ident_sealed"); n != int64(0) {
+				t.Errorf("%v encrypted notifications are left", n)
+			}
+			if left := storetest.StoredNotifications(t, h.OpenStore(), 0); len(left) != 0 {
+				t.Errorf("after the flush: %+v", left)
+			}
+		})
+	}
+}
+
+// testOutboxHeldBack: the cursor passes a user that is held back, whose notifications the next
+// owners find nevertheless, until they are confirmed.
+func testOutboxHeldBack(t *testing.T) {
+	h := storetest.Start(t, func(o *store.Options) { o.TokensInNotifications = true })
+	refused, other := h.CreateUser(1), h.CreateUser(2)
+	h.Write("patch", "", storetest.Args{"user_id": refused, "ops": storetest.Replace("/name", "Eve")})
+	for _, n := range h.StoredNotifications() {
+		if n.UserID == other || n.Sequence == 1 {
+			h.ConfirmNotifications(n.Key())
 		}
 	}
-	if seen != 3 {
-		t.Errorf("%d were found", seen)
+	h.WaitUntil("SELECT EXISTS (SELECT FROM ident_held_back)") // some seconds
+	h.Write("patch", "", storetest.Args{"user_id": other, "ops": storetest.Replace("/name", "Ada")})
+	last := h.StoredNotifications()
+	h.ConfirmNotifications(last[len(last)-1].Key())
+	h.WaitUntil("SELECT notified = (SELECT max(position) FROM ident_log) FROM ident_partitions WHERE partition = 0")
+	for round, want := range []int{1, 2, 0} {
+		lease := h.ClaimPartition(0, h.PartitionRow(0).Epoch)
+		s := h.OpenStore()
+		if _, backlog, err := s.TakeOver(t.Context(), storetest.Member("test"), []partition.Lease{lease}); err != nil || len(backlog) > 0 != (want > 0) {
+			t.Fatalf("round %d: %v, %v", round, backlog, err)
+		}
+		found := storetest.StoredNotifications(t, s, 0)
+		if len(found) != want {
+			t.Fatalf("round %d: found are %+v", round, found)
+		}
+		for i, n := range found {
+			if n.UserID != refused || n.Sequence != int64(2+i) || len(n.Body) == 0 {
+				t.Errorf("round %d: found %+v", round, n)
+			}
+			if round == 1 {
+				s.ConfirmNotifications(n.Key())
+			}
+		}
+		if err := h.RenameUser(s, lease, refused, fmt.Sprint(round)); err != nil {
+			t.Fatal(err)
+		}
+		if round > 0 {
+			n := storetest.StoredNotifications(t, s, 0)
+			s.ConfirmNotifications(n[len(n)-1].Key())
+		}
+		if err := s.WriteCursors(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := h.Value("SELECT (SELECT count(*) FROM ident_held_back) + (SELECT count(*) FROM ident_sealed)"); n != int64(0) {
+		t.Errorf("%v rows are left", n)
+	}
+}
+
+// testOutboxDaysKept: a day with changes that were not notified is found, however old it is, and
+// is not dropped before they are.
+func testOutboxDaysKept(t *testing.T) {
+	h := storetest.Start(t, func(o *store.Options) { o.AuditKeep = 0 })
+	id := h.CreateUser(1)
+	h.ReleaseLeases(h.Lease)
+	h.Exec("SELECT ident_log_day((now() AT TIME ZONE 'UTC')::date - n) FROM generate_series(1, 10) AS n")
+	h.Exec("UPDATE ident_log SET at = at - interval '9 days'")
+	h.Exec("UPDATE ident_partitions SET notified_on = notified_on - 9")
+	s := h.OpenStore()
+	lease := h.ClaimPartition(0, 0)
+	for confirmed := range 2 {
+		if err := h.MaintainLog(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		_, backlog, err := s.TakeOver(t.Context(), storetest.Member("test"), []partition.Lease{lease})
+		if err != nil || len(backlog) != 1-confirmed {
+			t.Fatal(backlog, err)
+		}
+		if gone := h.Value("SELECT "+storetest.LogDay+" IS NULL", -10); gone != true {
+			t.Error("a day without changes that were not notified is still there")
+		}
+		if gone := h.Value("SELECT "+storetest.LogDay+" IS NULL", -9); gone != (confirmed == 1) {
+			t.Errorf("the day of the change was dropped: %v", gone)
+		}
+		if confirmed == 1 {
+			break
+		}
+		all := storetest.StoredNotifications(t, s, 0)
+		if len(all) != 1 || all[0].UserID != id {
+			t.Fatalf("found %+v", all)
+		}
+		s.ConfirmNotifications(all[0].Key())
+		if err := s.WriteCursors(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := h.Value("SELECT count(*) FROM ident_partitions WHERE pruned > 0 AND pruned = notified AND partition = 0"); n != int64(1) {
+		t.Error("it is not noted which changes were dropped")
 	}
 }

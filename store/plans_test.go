@@ -12,13 +12,15 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store"
 	"github.com/glotpod/ident/store/internal/storetest"
 )
 
 // TestPlans: each statement finds what it needs by the leading column of an index, and touches
 // nothing else, whatever the planner believes about the tables. In each case 5,000 users,
-// with as many requests and notifications of other partitions, are added after the
+// with as many rows of the log and pending notifications of other partitions, are added after the
 // statements were planned, without the planner learning that.
 func TestPlans(t *testing.T) {
 	for _, c := range []struct{ name, before string }{
@@ -68,13 +70,16 @@ func TestPlans(t *testing.T) {
 	}
 }
 
-// grow adds users, requests and notifications, with keys between those of others.
+// grow adds users, rows of the log and pending notifications, with keys between those of others.
 func grow(h *storetest.Harness, n int) {
 	h.T.Helper()
 	h.Exec("INSERT INTO users (id, name, email_address) SELECT 1000 + n, 'Grown ' || n, 'ada' || n || '@grown' FROM generate_series(1, $1::int) AS n", n)
 	h.Exec("INSERT INTO services (user_id, sv_name, sv_id, access_token) SELECT 1000 + n, e, 1000000 + n, '' FROM generate_series(1, $1::int) AS n, unnest(enum_range(NULL::svc_type)) AS e", n)
-	h.Exec("INSERT INTO ident_requests (slot, identity, digest, user_id) SELECT slot, gen_random_uuid(), 0, n FROM generate_series(1, $1::int) AS n, generate_series(0, 2) AS slot", n)
-	h.Exec("INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, partition) SELECT 1000 + n, gen_random_uuid(), '', '', false, 3 FROM generate_series(1, $1::int) AS n", n)
+	h.Exec(`INSERT INTO ident_log (at, request, digest, user_id, sequence, position, partition, operation, change)
+		SELECT now() - day * interval '1 day', gen_random_uuid(), 0, 1000 + n, 1, 2 * n + day, p, 'create', '{}'
+		FROM generate_series(1, $1::int) AS n, generate_series(0, 1) AS day, unnest(ARRAY[0, 3]) AS p`, n)
+	h.Exec("INSERT INTO ident_sealed (partition, position, user_id, body) SELECT 3, 2 * n, 1000 + n, '' FROM generate_series(1, $1::int) AS n", n)
+	h.Exec("INSERT INTO ident_held_back SELECT 3, 1000 + n, 2 * n, now() FROM generate_series(1, $1::int) AS n", n)
 }
 
 // useStore has the store carry out each of its statements on users, requests and notifications.
@@ -100,7 +105,7 @@ func useStore(h *storetest.Harness, n int) {
 	for range 2 { // the second is a replay
 		h.Write("patch", message, storetest.Args{"user_id": id, "ops": storetest.Replace("/email", fmt.Sprintf("ada%d@example.org", 10*n))})
 	}
-	h.Exec("UPDATE ident_requests SET at = at - interval '1 hour'")
+	h.Exec("UPDATE ident_log SET at = at - interval '1 hour' WHERE request = ident_request($1)", message)
 	reused := storetest.Request(h.T, "patch", message, storetest.Args{"user_id": id, "ops": storetest.Replace("/name", "reused")})
 	reused.FirstReceived = time.Now()
 	if o, err := storetest.Commit(h.T.Context(), h.Store, h.Lease, reused); !o.Applied || err != nil {
@@ -118,20 +123,40 @@ func useStore(h *storetest.Harness, n int) {
 			h.T.Fatalf("user %d is %+v, %v", id, u, err)
 		}
 	}
-	if users, _, err := h.List(h.T.Context(), &actor.Page{AfterID: id - 1, Size: 2}); len(users) != 2 || err != nil {
-		h.T.Fatalf("listed %v, %v", users, err)
+	for _, page := range []actor.Page{{AfterID: id - 1, Size: 2}, {AfterID: id - 1, Size: 2, First: true}} {
+		if listed, err := h.List(h.T.Context(), &page); len(listed.Users) != 2 || err != nil {
+			h.T.Fatalf("listed %v, %v", listed, err)
+		}
 	}
 	for _, p := range h.StoredNotifications() {
 		h.ConfirmNotifications(p.Key())
 	}
+	handOverAndTakeOver(h)
 	for _, id := range []int64{id, other} {
 		h.Write("delete", rand.Text(), storetest.Args{"user_id": id})
 	}
 	for _, p := range h.StoredNotifications() {
 		h.ConfirmNotifications(p.Key())
 	}
+	if err := h.WriteCursors(h.T.Context()); err != nil {
+		h.T.Fatal(err)
+	}
 	if all := h.StoredNotifications(); len(all) != 0 {
 		h.T.Fatal(all)
+	}
+}
+
+// handOverAndTakeOver gives the lease to its holder again.
+func handOverAndTakeOver(h *storetest.Harness) {
+	h.T.Helper()
+	results, err := h.HandOver(h.T.Context(), []ownership.HandOver{{Lease: h.Lease, To: h.Lease.Holder}})
+	if err != nil || results[0].To != h.Lease.Holder {
+		h.T.Fatal(results, err)
+	}
+	h.Lease.Epoch++
+	held, _, err := h.TakeOver(h.T.Context(), h.Lease.Holder, []partition.Lease{h.Lease})
+	if err != nil || len(held) != 1 {
+		h.T.Fatal(held, err)
 	}
 }
 
@@ -184,8 +209,8 @@ func TestPlanOfList(t *testing.T) {
 	h.Exec("VACUUM ANALYZE users")
 	s := h.OpenStore()
 	for _, name := range []string{"Common w19999", "COMMON – w19999"} {
-		if users, _, err := s.List(t.Context(), &actor.Page{Size: 10, Name: name}); len(users) != 1 || err != nil {
-			t.Fatalf("%q finds %+v, %v", name, users, err)
+		if listed, err := s.List(t.Context(), &actor.Page{Size: 10, Name: name}); len(listed.Users) != 1 || err != nil {
+			t.Fatalf("%q finds %+v, %v", name, listed.Users, err)
 		}
 	}
 	s.Close() // the server counts its work soon after
@@ -205,8 +230,8 @@ func testReplanOutdatedPlansAreRetried(t *testing.T) {
 		var listing sync.WaitGroup
 		for range 8 { // over several connections
 			listing.Go(func() {
-				if users, _, err := h.List(t.Context(), &actor.Page{Size: 10}); len(users) != 1 || err != nil {
-					t.Errorf("after %s: listed %+v, %v", after, users, err)
+				if listed, err := h.List(t.Context(), &actor.Page{Size: 10}); len(listed.Users) != 1 || err != nil {
+					t.Errorf("after %s: listed %+v, %v", after, listed.Users, err)
 				}
 			})
 		}
@@ -229,7 +254,7 @@ func testReplanOutdatedPlansAreRetried(t *testing.T) {
 	for _, sql := range []string{
 		"ALTER TABLE users ALTER COLUMN name TYPE text",
 		"ALTER TABLE users ALTER COLUMN name TYPE varchar",
-		"ALTER TABLE ident_outbox ALTER COLUMN routing_key TYPE varchar",
+		"ALTER TABLE ident_log ALTER COLUMN message TYPE varchar",
 	} {
 		h.Exec(sql)
 		use(sql)

@@ -120,7 +120,7 @@ func TestReplays(t *testing.T) {
 	}
 	stop()
 	cutting.Wait()
-	sent := h.Value("SELECT format('%s %s', count(*), count(DISTINCT body)) FROM ident_outbox WHERE routing_key LIKE '%.patch'")
+	sent := h.Value("SELECT format('%s %s', count(*), count(DISTINCT change::text)) FROM ident_log WHERE operation = 'patch'")
 	if want := fmt.Sprint(applied, " ", applied); sent != want {
 		t.Errorf("%s notifications in all and different, want %s", sent, want)
 	}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/partition"
-	"github.com/glotpod/ident/store/internal/audit"
+	"github.com/glotpod/ident/store/internal/changelog"
 	"github.com/glotpod/ident/store/internal/commit"
 	"github.com/glotpod/ident/store/internal/commitstate"
 	"github.com/glotpod/ident/store/internal/foreign"
@@ -50,18 +50,17 @@ type Options struct {
 	// TokensInNotifications puts access tokens into notifications.
 	TokensInNotifications bool
 
-	// Maintain makes this store maintain tables: delete old requests, and create, index and
-	// drop days of the audit table, and count the user ids that are left. Instances that serve
-	// do that, because their settings say how long the audit is kept. Other programs leave it to
-	// them.
+	// Maintain makes this store create and drop days of the log, and count the user ids that
+	// are left. Instances that serve do that, because their settings say how long the log is
+	// kept. Other programs leave it to them.
 	Maintain bool
 
 	// MaintainAfter is the delay after Open until the first maintenance. When an instance
 	// starts, it and the database have more urgent work, especially if many start together.
 	MaintainAfter time.Duration
 
-	// AuditKeep is how long the record of which request changed what is kept, at least. 0
-	// means that nothing is recorded and that existing records stay as they are.
+	// AuditKeep is how long the record of which request changed what is kept, at least. It is
+	// kept for a day in any case.
 	AuditKeep time.Duration
 
 	Log *zap.Logger
@@ -80,8 +79,9 @@ type Store struct {
 	userIDs   *commit.UserIDs
 	outbox    *outbox.Outbox
 	leases    *leases.Table
-	audit     *audit.Maintainer // nil: changes are not recorded
-	foreign   *foreign.Watcher  // nil: there are too few connections
+	days      *changelog.Days
+	changelog *changelog.Maintainer
+	foreign   *foreign.Watcher // nil: there are too few connections
 
 	running sync.WaitGroup // the goroutines of the store
 	stopped chan struct{}  // closed when these have returned
@@ -110,17 +110,16 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		metrics: newMetrics(),
 		keyring: o.Keyring,
 		log:     o.Log,
-		outbox:  outbox.New(pool, o.Keyring, o.Log),
+		days:    changelog.NewDays(pool),
 		stopped: make(chan struct{}),
 	}
 	s.work, s.abort = context.WithCancel(context.Background())
 	s.ctx, s.close = context.WithCancel(s.work)
-	s.userIDs = commit.NewUserIDs(s.ctx, s.stopped, pool, o.Log)
-	s.reader = reads.New(s.ctx, s.stopped, pool, o.Keyring, reads.Metrics{BatchSize: s.metrics.lookups, Unreadable: s.metrics.unreadable}, o.Log)
-	s.leases = leases.NewTable(pool, s.outbox, o.Log)
-	if o.AuditKeep > 0 {
-		s.audit = audit.NewMaintainer(pool, o.AuditKeep, o.Log)
-	}
+	s.outbox = outbox.New(pool, s.days, o.Keyring, o.Log)
+	s.userIDs = commit.NewUserIDs(s.ctx, s.stopped, pool, s.days, o.Log)
+	s.reader = reads.New(s.ctx, s.stopped, pool, s.days, o.Keyring, reads.Metrics{BatchSize: s.metrics.lookups, Unreadable: s.metrics.unreadable}, o.Log)
+	s.leases = leases.NewTable(pool, s.days, s.outbox, o.Log)
+	s.changelog = changelog.NewMaintainer(pool, o.AuditKeep, o.Log)
 	if o.watchesForeignWrites() {
 		s.foreign = foreign.NewWatcher(pool, s.metrics.foreign, o.Log)
 	}
@@ -130,21 +129,14 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		s.running.Go(s.reader.Work)
 	}
 	s.running.Go(s.userIDs.Work)
-	s.running.Go(func() { s.outbox.Sweep(s.work, s.ctx.Done()) })
+	s.running.Go(func() { s.outbox.WriteUntil(s.work, s.ctx.Done()) })
 	if o.Maintain {
-		s.running.Go(func() {
-			maintain(s.ctx, s.log, o.MaintainAfter, "old requests not removed, trying again", func(ctx context.Context) error {
-				return commit.EmptyNextSlot(ctx, pool)
-			})
-		})
 		s.running.Go(func() {
 			maintain(s.ctx, s.log, o.MaintainAfter, "user ids that are left not counted, trying again", s.userIDs.CountLeft)
 		})
-		if s.audit != nil {
-			s.running.Go(func() {
-				maintain(s.ctx, s.log, o.MaintainAfter, "audit table not maintained, trying again", s.audit.Maintain)
-			})
-		}
+		s.running.Go(func() {
+			maintain(s.ctx, s.log, o.MaintainAfter, "log not maintained, trying again", s.changelog.Maintain)
+		})
 	}
 	go func() {
 		<-s.ctx.Done()
@@ -159,11 +151,11 @@ func (s *Store) newCommitter(o *Options) *commit.Committer {
 		Pool:                  s.pool,
 		Log:                   s.log,
 		Metrics:               s.metrics.commit(),
+		Days:                  s.days,
 		Outbox:                s.outbox,
 		UserIDs:               s.userIDs,
 		Keyring:               s.keyring,
 		TokensInNotifications: o.TokensInNotifications,
-		Audited:               s.audit != nil,
 		LogUnreadable:         s.reader.LogUnreadable,
 		MaxAlone:              max(1, o.MaxConnections/4),
 		Patience:              cmp.Or(o.patience, commitstate.DefaultPatience),
@@ -276,6 +268,11 @@ func (s *Store) Find(ctx context.Context, keys *actor.Lookup) (*actor.User, erro
 }
 
 // List implements [actor.Store].
-func (s *Store) List(ctx context.Context, page *actor.Page) (users []actor.User, nextAfterID int64, err error) {
+func (s *Store) List(ctx context.Context, page *actor.Page) (actor.UserPage, error) {
 	return s.reader.List(ctx, page)
+}
+
+// Changes implements [actor.Store].
+func (s *Store) Changes(ctx context.Context, page *actor.ChangesPage) (actor.ChangePage, *actor.Refusal, error) {
+	return s.reader.Changes(ctx, page)
 }

@@ -88,13 +88,13 @@ func testNewUserIDReplay(t *testing.T) {
 	// The record is of another request with the same id, which a caller has used again.
 	again := storetest.Request(t, "create", "m1", storetest.UserArgs(3))
 	again.FirstReceived = time.Now()
-	h.Exec("UPDATE ident_requests SET at = now() - interval '11 minutes'")
+	h.Exec("UPDATE ident_log SET at = now() - interval '11 minutes'")
 	id, decided, err := h.NewUserID(t.Context(), again)
 	if id != lastDrawn(h) || decided != nil || err != nil {
 		t.Fatalf("got the id %d, %+v, %v", id, decided, err)
 	}
 	// The first request may be delivered again, until the other one is decided.
-	if h.Value("SELECT count(*) = 0 FROM ident_requests WHERE at < now()") == true {
+	if h.Value("SELECT count(*) = 0 FROM ident_log WHERE at < now()") == true {
 		t.Error("the record is gone before there is another one")
 	}
 	again.UserID = id
@@ -192,7 +192,7 @@ func testReplayAppliedOnce(t *testing.T) {
 	if u := h.User(first.UserID); u.Name != "Eve" {
 		t.Errorf("a replayed patch changed the name to %q", u.Name)
 	}
-	if n := h.Value("SELECT count(*) FROM ident_outbox"); n != int64(3) {
+	if n := h.Value("SELECT count(*) FROM ident_log WHERE position IS NOT NULL"); n != int64(3) {
 		t.Errorf("%v notifications, want 3", n)
 	}
 }
@@ -359,7 +359,7 @@ func testDeleteAlsoIfNoKeyOpensItsToken(t *testing.T) {
 	if _, err := storetest.Commit(t.Context(), h, h.Lease, w); err == nil {
 		t.Error("a patch saw a token that no key decrypts")
 	}
-	if n := h.Value("SELECT count(*) FROM ident_requests WHERE code = 'invocation_failed'"); n != int64(0) {
+	if n := h.Value("SELECT count(*) FROM ident_log WHERE code = 'invocation_failed'"); n != int64(0) {
 		t.Error("a failure was recorded as an outcome")
 	}
 	if o := h.Write("delete", "", storetest.Args{"user_id": id}); o.Refusal != nil || h.User(id) != nil {

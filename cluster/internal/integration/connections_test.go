@@ -43,7 +43,7 @@ func testSilentQueue(t *testing.T) {
 	for range 901 {
 		s.next(deliveries)
 	}
-	s.until("the outbox is empty", func() bool { return s.stored() == 0 })
+	s.until("all changes are notified", func() bool { return s.stored() == 0 })
 }
 
 func testStalledConnection(t *testing.T) {

@@ -328,9 +328,13 @@ func (s *setup) tryCommit(lease partition.Lease, id int64, name string) error {
 	return err
 }
 
+// stored returns how many changes are not known in the database to be notified. Instances note
+// each second what was notified.
 func (s *setup) stored() (n int) {
 	s.t.Helper()
-	if err := s.db.QueryRow(s.t.Context(), "SELECT count(*) FROM ident_outbox").Scan(&n); err != nil {
+	if err := s.db.QueryRow(s.t.Context(), `SELECT count(*) FROM ident_log JOIN ident_partitions AS p USING (partition)
+		LEFT JOIN ident_held_back AS h USING (partition, user_id)
+		WHERE ident_log.position > p.notified OR ident_log.position >= h.position`).Scan(&n); err != nil {
 		s.t.Fatal(err)
 	}
 	return n

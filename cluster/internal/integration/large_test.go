@@ -64,7 +64,7 @@ func (s *largeMessages) commitLarge(id int64, bytes int) {
 	if err := s.tryCommit(s.lease(id), id, strings.Repeat("x", bytes)); err != nil {
 		s.t.Fatal(err)
 	}
-	if _, err := s.db.Exec(s.t.Context(), "DELETE FROM ident_outbox WHERE user_id = $1", id); err != nil {
+	if _, err := s.db.Exec(s.t.Context(), "DELETE FROM ident_log WHERE user_id = $1", id); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -140,7 +140,7 @@ func (s *largeMessages) testStored(t *testing.T) {
 	if heldBack() != 1 {
 		t.Error("a later one was sent before")
 	}
-	if _, err := s.db.Exec(t.Context(), "DELETE FROM ident_outbox WHERE user_id = 102 AND length(body) > 60000"); err != nil {
+	if _, err := s.db.Exec(t.Context(), "DELETE FROM ident_log WHERE user_id = 102 AND length(change::text) > 60000"); err != nil {
 		t.Fatal(err)
 	}
 	s.until("the later one is sent", func() bool { return s.stored() == 0 && heldBack() == 0 })

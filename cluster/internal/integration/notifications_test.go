@@ -17,9 +17,9 @@ import (
 // TestNotifications runs an instance with a subscriber with a queue that may refuse.
 func TestNotifications(t *testing.T) {
 	t.Parallel()
-	t.Run("left_in_the_outbox_are_sent_at_the_start", testNotificationsLeft)
+	t.Run("left_in_the_log_are_sent_at_the_start", testNotificationsLeft)
 	t.Run("refused_are_sent_until_accepted", testNotificationRefused)
-	t.Run("overdue_are_sent", testNotificationOverdue)
+	t.Run("of_earlier_days_are_sent", testNotificationsOfEarlierDays)
 	t.Run("large_delay_no_commit", testNotificationsLarge)
 	t.Run("a_refused_backlog_delays_no_partition", testNotificationBacklog)
 	t.Run("a_silent_queue_delays_nobody", testNotificationSilentQueue)
@@ -29,7 +29,7 @@ func testNotificationsLeft(t *testing.T) {
 	t.Parallel()
 	s := newSetup(t)
 	s.subscribe(nil)
-	const n = 1200 // more than two pages of the outbox
+	const n = 1200 // more than two pages of the log
 	for id := range int64(n) {
 		s.commit(id + 1)
 	}
@@ -58,7 +58,7 @@ func testNotificationsLeft(t *testing.T) {
 			t.Fatalf("notification: %s %s", d.RoutingKey, d.Body)
 		}
 	}
-	s.until("the outbox is empty", func() bool { return s.stored() == 0 })
+	s.until("all changes are notified", func() bool { return s.stored() == 0 })
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
@@ -100,23 +100,48 @@ func testNotificationRefused(t *testing.T) {
 	for range 3 + others {
 		s.next(deliveries)
 	}
-	s.until("the outbox is empty", func() bool { return s.stored() == 0 })
+	s.until("all changes are notified", func() bool { return s.stored() == 0 })
 }
 
-func testNotificationOverdue(t *testing.T) {
+// The service was down for days. A partition has more to notify than another, of each day.
+func testNotificationsOfEarlierDays(t *testing.T) {
 	t.Parallel()
 	s := newSetup(t)
 	s.subscribe(nil)
-	s.run()
-	if _, err := s.db.Exec(t.Context(), `INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, committed_at, partition)
-		VALUES (1, gen_random_uuid(), 'notifications.user.delete', '{"user_id":1}', false, now() - interval '1 minute', $1)`,
-		partition.Of(1, s.options.Partitions)); err != nil {
+	const days, users = 3, 8
+	for id := range int64(users) {
+		s.commit(id + 1) // of today
+	}
+	if _, err := s.db.Exec(t.Context(), `SELECT ident_log_day((now() AT TIME ZONE 'UTC')::date - n) FROM generate_series(1, $1::int + 1) AS n`, days); err != nil {
 		t.Fatal(err)
 	}
-	if d := s.next(s.consume()); string(d.Body) != `{"user_id":1}` {
-		t.Errorf("%s", d.Body)
+	if _, err := s.db.Exec(t.Context(), `UPDATE ident_partitions SET notified_on = (now() AT TIME ZONE 'UTC')::date - $1::int - 1`, days); err != nil {
+		t.Fatal(err)
 	}
-	s.until("the outbox is empty", func() bool { return s.stored() == 0 })
+	if _, err := s.db.Exec(t.Context(), `INSERT INTO ident_log (at, request, digest, user_id, sequence, position, partition, operation)
+		SELECT now() - n * interval '1 day', gen_random_uuid(), 0, l.user_id, 0, $1::int + 1 - n + l.user_id * $1::int, l.partition, 'delete'
+		FROM ident_log AS l, generate_series(1, $1::int) AS n`, days); err != nil {
+		t.Fatal(err)
+	}
+	s.run()
+	deliveries := s.consume()
+	seen := make(map[int64]int)
+	for range users * (days + 1) {
+		d := s.next(deliveries)
+		var body struct {
+			ID      int64
+			Deleted int64 `json:"user_id"`
+		}
+		if err := json.Unmarshal(d.Body, &body); err != nil {
+			t.Fatal(err)
+		}
+		user := body.ID + body.Deleted
+		if created := seen[user] == days; created != (body.ID != 0) {
+			t.Errorf("notification %d of user %d: %s", seen[user]+1, user, d.Body)
+		}
+		seen[user]++
+	}
+	s.until("all changes are notified", func() bool { return s.stored() == 0 })
 }
 
 func testNotificationsLarge(t *testing.T) {
@@ -161,7 +186,7 @@ func testNotificationsLarge(t *testing.T) {
 	for range 2 + large {
 		s.next(deliveries)
 	}
-	s.until("the outbox is empty", func() bool { return s.stored() == 0 })
+	s.until("all changes are notified", func() bool { return s.stored() == 0 })
 }
 
 func testNotificationBacklog(t *testing.T) {
@@ -170,8 +195,8 @@ func testNotificationBacklog(t *testing.T) {
 	s.subscribe(amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"})
 	s.commit(1)
 	const rows = 20_000
-	if _, err := s.db.Exec(t.Context(), `INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, partition)
-		SELECT 1 + i, gen_random_uuid(), 'notifications.user.delete', '{}', false, i % 4 FROM generate_series(1, $1) i`, rows); err != nil {
+	if _, err := s.db.Exec(t.Context(), `INSERT INTO ident_log (request, digest, user_id, sequence, position, partition, operation)
+		SELECT gen_random_uuid(), 0, 1 + i, 1, i, i % 4, 'delete' FROM generate_series(1, $1) i`, rows); err != nil {
 		t.Fatal(err)
 	}
 	s.run()
@@ -190,7 +215,7 @@ func testNotificationBacklog(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.subscribe(nil)
-	s.until("the outbox is empty", func() bool { return s.stored() == 0 })
+	s.until("all changes are notified", func() bool { return s.stored() == 0 })
 }
 
 // testNotificationSilentQueue has a subscriber with a queue that confirms nothing. Writes
@@ -204,7 +229,7 @@ func testNotificationSilentQueue(t *testing.T) {
 	for id := range int64(users) {
 		s.commit(id + 1)
 	}
-	s.until("the outbox is empty", func() bool { return s.stored() == 0 })
+	s.until("all changes are notified", func() bool { return s.stored() == 0 })
 	resume := s.vhost.SuspendQueue(t, "subscriber")
 	caller := s.client()
 	patchAll := func(from, to int) { // of each user, one after another
@@ -259,5 +284,5 @@ func testNotificationSilentQueue(t *testing.T) {
 		}
 		last[patch.UserID] = n
 	}
-	s.until("the outbox is empty", func() bool { return s.stored() == 0 })
+	s.until("all changes are notified", func() bool { return s.stored() == 0 })
 }

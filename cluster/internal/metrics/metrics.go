@@ -112,8 +112,8 @@ func New() *Metrics {
 	m.Notified = m.counter("notifications_sent_total", "Notifications that the broker has accepted.")
 	m.Refused = m.counter("notifications_refused_total", "Times that the broker refused a notification because a subscriber's queue takes no more, or did not confirm it in time.")
 	m.NotifyLag = m.histogram("notification_lag_seconds", "Time from a commit to the broker's confirmation of its notification.", durationBuckets)
-	m.Overdue = m.gauge("notifications_overdue", "Notifications of this instance's partitions that were committed more than 20 s ago and are still in the outbox; counted every 10 s, up to 100 of each partition.")
-	m.Oldest = m.gauge("notifications_oldest_seconds", "Time since the commit of the oldest notification of this instance's partitions in the outbox; measured every 10 s.")
+	m.Overdue = m.gauge("notifications_overdue", "Notifications of this instance's partitions that were committed more than 20 s ago and are not confirmed; counted every 10 s, one for each user, up to 100 of each partition.")
+	m.Oldest = m.gauge("notifications_oldest_seconds", "Time since the commit of the oldest notification of this instance's partitions that is not confirmed; measured every 10 s.")
 	m.TooLarge = register(m, prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: Prefix + "messages_too_large_total",
 		Help: "Requests that got the error invocation_failed because the broker does not accept a message of that size: their reply, the notification of their change (write), or themselves when they were forwarded.",

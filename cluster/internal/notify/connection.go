@@ -72,7 +72,7 @@ func (n *Notifier) runConnections(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		n.o.Log.Warn("no connection for notifications; they stay in the outbox", zap.Error(err))
+		n.o.Log.Warn("no connection for notifications; they stay in the log", zap.Error(err))
 		backoff.Wait(ctx)
 	}
 }

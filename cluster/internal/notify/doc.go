@@ -1,39 +1,39 @@
 // Package notify sends the notifications of committed changes to subscribers.
 //
-// A change and its notification are committed in one transaction: the notification is a
-// row of the outbox. After the commit the store passes it to [Notifier.Send], and when
-// the broker has confirmed it, the row is deleted. A notification between Send and its
-// confirmation is pending.
+// A change and its notification are one row of the log, at a position in its partition. After
+// the commit the store passes the notification to [Notifier.Send], and notes when the broker
+// has confirmed it ([Outbox]). A notification between Send and its confirmation is pending.
 //
 // # What it promises
 //
 //   - Each notification is sent at least once, and those of one user in the order of its
-//     changes. A repetition may follow later notifications of the user.
+//     changes. A repetition has the same message id, and may follow later notifications of
+//     the user.
 //   - Nobody waits for a subscriber. Send never blocks: at most 1024 notifications and
-//     16 MiB are pending, and what comes beyond that is left to the outbox and read from
-//     there later. Taking a partition over reads whether its outbox is empty and sends
+//     16 MiB are pending, and what comes beyond that is left to the log and read from
+//     there later. Taking a partition over reads whether its log has more, and sends
 //     nothing; handing it over waits for its pending notifications, for a second at most.
 //     The order holds across owners all the same, because an owner that has left
-//     something in the outbox, or has found something there, sends from the outbox.
+//     something in the log, or has found something there, sends from the log.
 //   - If the broker refuses a notification because a subscriber's queue takes no more, or
 //     does not confirm it in time, it and all later ones of the user are held back: they
-//     stay in the outbox and are sent from there, in order, until they are accepted.
+//     stay in the log and are sent from there, in order, until they are accepted.
 //     Other users do not wait, unless too many are held back. The same holds for
-//     notifications that cannot be decrypted, until an instance has the key or the
-//     notification is deleted.
+//     notifications that cannot be decrypted, until an instance has the key or the encrypted
+//     notification is deleted: then it is sent without access tokens.
 //   - A subscriber whose queue refuses costs the others only the notifications of the
 //     users that are held back. A queue that is silent holds up all notifications with
 //     the routing key, because RabbitMQ would then take nothing more over the connection.
 //   - What is held back is sent again one at a time, after pauses that grow to half a
 //     minute, and everything once the broker has accepted that one.
-//   - If this process did not learn of a commit, its notification is found in the outbox
+//   - If this process did not learn of a commit, its notification is found in the log
 //     and sent.
 //
 // # How it works
 //
 // Each partition has a lane. Normally the lane is direct: what is committed is published
-// at once. A lane that has left something in the outbox is behind: it leaves all further
-// notifications there too, and a pass over the lane's rows, page by page, publishes them
+// at once. A lane that has left something in the log is behind: it leaves all further
+// notifications there too, and a pass over the partition's log, page by page, publishes them
 // in order. The lane is direct again when a pass has reached the end.
 //
 // The exchange routes by the routing key, so a queue that refuses or is silent concerns
@@ -45,6 +45,6 @@
 //
 // # What it leaves to others
 //
-// The store writes and reads the outbox. Package cluster decides which partitions are
-// this instance's, and when they are handed over.
+// The store writes and reads the log, and notes up to which position it was notified. Package
+// cluster decides which partitions are this instance's, and when they are handed over.
 package notify

@@ -15,8 +15,8 @@ const (
 	// waits where it is.
 	maxHeldBack = 50_000
 
-	// noID is greater than the id of any notification.
-	noID = math.MaxInt64
+	// noPosition is greater than any position.
+	noPosition = math.MaxInt64
 )
 
 // A state decides what is sent, and when. It does no I/O, and is not safe for concurrent
@@ -48,20 +48,20 @@ func newState(o Options, queue chan<- *outbound, ready wait.Signal) state {
 		metrics: o.Metrics,
 	}
 	for p := range s.lanes {
-		s.lanes[p].next = noID
+		s.lanes[p].next = noPosition
 	}
 	return s
 }
 
 // A lane has the notifications of one partition while this instance holds its lease.
 //
-// Invariant: each stored notification of an open lane that is not pending has an id of
-// next or above, unless a pass is under way.
+// Invariant: each notification of an open lane that is neither confirmed nor pending has the
+// position next or a later one, unless a pass is under way.
 type lane struct {
 	lease  partition.Lease
 	open   bool
-	behind bool  // later notifications are left to the outbox
-	next   int64 // the lowest id that the next pass has to look at; noID: there is none
+	behind bool  // later notifications are left to the log
+	next   int64 // the lowest position that the next pass has to look at; noPosition: there is none
 	due    bool  // a pass is to begin, or to go on
 	pass   *pass // under way, nil: none
 	held   map[int64]*heldUser
@@ -74,13 +74,13 @@ type lane struct {
 }
 
 type stoppedAt struct {
-	id  int64
-	key string
+	position int64
+	key      string
 }
 
 // A heldUser is one whose notifications are held back.
 type heldUser struct {
-	first int64  // the lowest id of those that are held back, as far as known
+	first int64  // the lowest position of those that are held back, as far as known
 	key   string // the gate that first waits for; "": it waits for a time
 	clean bool   // the pass that is under way has held none of them back
 	sent  bool   // it has sent one
@@ -92,16 +92,16 @@ type heldUser struct {
 
 // note makes sure that the pass that is under way, or else the next one, looks at
 // a notification.
-func (l *lane) note(id int64) {
+func (l *lane) note(position int64) {
 	if l.pass != nil {
-		l.pass.missed = min(l.pass.missed, id)
+		l.pass.missed = min(l.pass.missed, position)
 	} else {
-		l.skip(id)
+		l.skip(position)
 	}
 }
 
 // skip makes sure that the next pass looks at a notification.
-func (l *lane) skip(id int64) { l.next = min(l.next, id) }
+func (l *lane) skip(position int64) { l.next = min(l.next, position) }
 
 // setDue says whether a lane is to begin a pass, or to go on with one.
 func (s *state) setDue(l *lane, due bool) {
@@ -116,46 +116,46 @@ func (s *state) setDue(l *lane, due bool) {
 	l.due = due
 }
 
-// fallBehind leaves a notification, and all later ones, to the outbox.
-func (s *state) fallBehind(l *lane, id int64) {
+// fallBehind leaves a notification, and all later ones, to the log.
+func (s *state) fallBehind(l *lane, position int64) {
 	if l.pass != nil {
 		l.pass.discard() // a later one of the user must not be sent before it
 	}
-	l.note(id)
+	l.note(position)
 	l.behind = true
 	s.setDue(l, true)
 	s.ready.Notify()
 }
 
-// leave leaves a notification that was just committed to the outbox.
+// leave leaves a notification that was just committed to the log.
 func (s *state) leave(l *lane, x actor.PendingNotification) {
 	p := l.pass
-	if p != nil && x.ID > p.pos && s.recent+len(x.Body) <= maxRecentBytes && len(p.recent) < outboxPage {
+	if p != nil && x.Position > p.pos && s.recent+len(x.Body) <= maxRecentBytes && len(p.recent) < outboxPage {
 		p.recent = append(p.recent, x)
 		s.recent += len(x.Body)
 		return
 	}
-	l.note(x.ID)
+	l.note(x.Position)
 }
 
 // hold holds back the notifications of a user from one on, which waits for a gate, or for
 // a time if key is "".
-func (s *state) hold(l *lane, user, id int64, key string) {
+func (s *state) hold(l *lane, user, position int64, key string) {
 	h := l.held[user]
 	if h == nil {
-		h = &heldUser{first: noID}
+		h = &heldUser{first: noPosition}
 		l.held[user] = h
 		s.heldBack++
 	}
 	h.clean = false
-	if id <= h.first {
-		h.first, h.key = id, key
+	if position <= h.first {
+		h.first, h.key = position, key
 		if key == "" {
 			h.pause = min(max(firstPause, 2*h.pause), longestPause)
 			h.next = time.Now().Add(h.pause)
 		}
 	}
-	l.skip(id)
+	l.skip(position)
 	if key != "" && s.gate(key).allowsProbe(time.Now()) {
 		s.ready.Notify()
 	}
@@ -172,32 +172,32 @@ func (s *state) closeLane(l *lane) {
 	s.endPass(l)
 	s.setDue(l, false)
 	s.heldBack -= len(l.held)
-	l.open, l.behind, l.next, l.held, l.stopped = false, false, noID, nil, stoppedAt{}
+	l.open, l.behind, l.next, l.held, l.stopped = false, false, noPosition, nil, stoppedAt{}
 }
 
 // An outbound notification is one on its way to the broker.
 type outbound struct {
 	notification actor.PendingNotification
-	committed    time.Time // zero if it was read from the outbox
+	committed    time.Time // zero if it was read from the log
 	lease        partition.Lease
 	round        int  // of its gate
-	fromOutbox   bool // it counts as such in the window
+	fromLog      bool // it counts as such in the window
 	probe        bool
 	accepted     bool // and an earlier one of the user is pending
 	again        bool // an earlier one of the user has to be sent again, and so has this one
 }
 
 // isPending reports whether a notification is pending, and whether any of its user is.
-func (s *state) isPending(user, id int64) (this, any bool) {
+func (s *state) isPending(user, position int64) (this, any bool) {
 	all := s.users[user]
-	return slices.ContainsFunc(all, func(o *outbound) bool { return o.notification.ID == id }), len(all) > 0
+	return slices.ContainsFunc(all, func(o *outbound) bool { return o.notification.Position == position }), len(all) > 0
 }
 
 // tryPublish has a notification published if there is room for it in the window and its
 // gate lets it through. s.mu is held.
 func (s *state) tryPublish(l *lane, out *outbound) bool {
 	x := &out.notification
-	if !s.connected || !s.window.fits(weight(x), out.fromOutbox) {
+	if !s.connected || !s.window.fits(weight(x), out.fromLog) {
 		return false
 	}
 	round, ok := s.gate(x.RoutingKey).take()
@@ -212,7 +212,7 @@ func (s *state) tryPublish(l *lane, out *outbound) bool {
 func (s *state) enqueue(l *lane, out *outbound) {
 	x := &out.notification
 	out.lease = l.lease
-	s.window.add(weight(x), out.fromOutbox)
+	s.window.add(weight(x), out.fromLog)
 	s.users[x.UserID] = append(s.users[x.UserID], out)
 	l.pending++
 	s.queue <- out // has room for all that the window allows
@@ -228,9 +228,9 @@ func (s *state) gate(key string) *gate {
 	return g
 }
 
-// A window bounds the pending notifications. Those from the outbox have half of it, so
+// A window bounds the pending notifications. Those from the log have half of it, so
 // that a backlog does not stop what is committed.
-type window struct{ all, fromOutbox usage }
+type window struct{ all, fromLog usage }
 
 type usage struct {
 	count int
@@ -239,29 +239,29 @@ type usage struct {
 
 // fits reports whether one more notification may be pending. One that is larger than the
 // bound may be pending alone.
-func (w *window) fits(bytes int64, fromOutbox bool) bool {
-	return w.all.fits(bytes, maxPending, maxPendingBytes) && (!fromOutbox || w.fromOutbox.fits(bytes, maxPending/2, maxPendingBytes/2))
+func (w *window) fits(bytes int64, fromLog bool) bool {
+	return w.all.fits(bytes, maxPending, maxPendingBytes) && (!fromLog || w.fromLog.fits(bytes, maxPending/2, maxPendingBytes/2))
 }
 
 func (u *usage) fits(bytes int64, maxCount int, maxBytes int64) bool {
 	return u.count == 0 || u.count < maxCount && u.bytes+bytes <= maxBytes
 }
 
-func (w *window) add(bytes int64, fromOutbox bool) {
+func (w *window) add(bytes int64, fromLog bool) {
 	w.all.count++
 	w.all.bytes += bytes
-	if fromOutbox {
-		w.fromOutbox.count++
-		w.fromOutbox.bytes += bytes
+	if fromLog {
+		w.fromLog.count++
+		w.fromLog.bytes += bytes
 	}
 }
 
-func (w *window) remove(bytes int64, fromOutbox bool) {
+func (w *window) remove(bytes int64, fromLog bool) {
 	w.all.count--
 	w.all.bytes -= bytes
-	if fromOutbox {
-		w.fromOutbox.count--
-		w.fromOutbox.bytes -= bytes
+	if fromLog {
+		w.fromLog.count--
+		w.fromLog.bytes -= bytes
 	}
 }
 

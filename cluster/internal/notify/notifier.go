@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// maxPending is how many notifications may be pending. Others are left to the outbox.
+	// maxPending is how many notifications may be pending. Others are left to the log.
 	maxPending = 1024
 
 	// maxPendingBytes is the same in bytes of their bodies.
@@ -33,26 +33,26 @@ type Metrics struct {
 	Sent    prometheus.Counter   // notifications that the broker has accepted
 	Refused prometheus.Counter   // notifications that the broker has refused or not confirmed
 	Lag     prometheus.Histogram // seconds from a commit to the broker's confirmation
-	Overdue prometheus.Gauge     // notifications in the outbox for longer than they should
-	Oldest  prometheus.Gauge     // seconds since the commit of the oldest notification in the outbox
+	Overdue prometheus.Gauge     // notifications that were not confirmed for longer than they should
+	Oldest  prometheus.Gauge     // seconds since the commit of the oldest notification that is not confirmed
 }
 
-// An Outbox stores the notifications of committed changes.
+// An Outbox has the notifications of committed changes, and knows which are confirmed.
 type Outbox interface {
 	// TakeOver returns those of the leases that by holds, and those of their partitions
-	// that have stored notifications.
+	// that have changes which may not have been notified.
 	TakeOver(ctx context.Context, by ownership.Member, leases []partition.Lease) (held []partition.Lease, backlog []int, err error)
 
-	// ReadNotifications returns the first stored notifications of a partition with ids
-	// above afterID, by id: up to limit, fewer if they are large. more says whether there
-	// are others. A notification that cannot be decrypted has no body.
-	ReadNotifications(ctx context.Context, partition int, afterID int64, limit int) (page []actor.PendingNotification, more bool, err error)
+	// ReadNotifications returns the first unconfirmed notifications of a partition with
+	// positions above after, by position: up to limit, fewer if they are large. more says
+	// whether there are others. A notification that cannot be decrypted has no body.
+	ReadNotifications(ctx context.Context, partition int, after int64, limit int) (page []actor.PendingNotification, more bool, err error)
 
-	// SurveyNotifications returns the first stored notifications of each of the
-	// partitions, up to limit of each.
-	SurveyNotifications(ctx context.Context, partitions []int, limit int) ([]actor.StoredNotification, error)
+	// SurveyNotifications returns the first unconfirmed notification of each user in the
+	// partitions, for up to limit users of each partition.
+	SurveyNotifications(partitions []int, limit int) []actor.StoredNotification
 
-	// ConfirmNotifications deletes notifications, not necessarily at once.
+	// ConfirmNotifications says that the broker has taken notifications.
 	ConfirmNotifications(keys ...actor.NotificationKey)
 }
 
@@ -98,13 +98,13 @@ func New(o Options) *Notifier {
 	return n
 }
 
-// Send sends the notification of a change that was committed, or leaves it to the outbox.
+// Send sends the notification of a change that was committed, or leaves it to the log.
 // It does not block. It must be called in the order of each user's changes, and for one
 // change before the next one of the user is committed.
 func (n *Notifier) Send(x actor.PendingNotification) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	l := &n.state.lanes[x.Partition]
+	l := &n.state.lanes[x.Lease.Partition]
 	switch {
 	case !l.open:
 	case l.held[x.UserID] != nil:
@@ -113,11 +113,11 @@ func (n *Notifier) Send(x actor.PendingNotification) {
 	case l.behind:
 		n.state.leave(l, x)
 	case n.state.gate(x.RoutingKey).isClosed() && n.state.heldBack >= maxHeldBack:
-		n.state.fallBehind(l, x.ID)
+		n.state.fallBehind(l, x.Position)
 	case n.state.gate(x.RoutingKey).holdsBack():
-		n.state.hold(l, x.UserID, x.ID, x.RoutingKey)
+		n.state.hold(l, x.UserID, x.Position, x.RoutingKey)
 	case !n.state.tryPublish(l, &outbound{notification: x, committed: time.Now()}):
-		n.state.fallBehind(l, x.ID)
+		n.state.fallBehind(l, x.Position)
 	}
 }
 
@@ -135,7 +135,7 @@ func (n *Notifier) Missed(partition int) {
 type Backlog struct {
 	Pending  int // notifications
 	HeldBack int // users with notifications that are held back
-	Behind   int // partitions whose notifications are sent from the outbox
+	Behind   int // partitions whose notifications are sent from the log
 }
 
 // Backlog returns what is not sent.

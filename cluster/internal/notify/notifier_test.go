@@ -20,7 +20,7 @@ func TestSend(t *testing.T) {
 		}
 		s.wantPublished("1", "2", "3", "4", "5", "6", "7", "8", "9", "10")
 		s.wantLeft()
-		if m := s.broker.messages[6].Publishing; m.DeliveryMode != amqp.Persistent || m.MessageId != notification(7, 1).MessageID.String() || m.ContentType != "application/json" {
+		if m := s.broker.messages[6].Publishing; m.DeliveryMode != amqp.Persistent || m.MessageId != messageID(7, 1) || m.ContentType != "application/json" {
 			s.Errorf("the message is %+v", m)
 		}
 		if sent, lag := valueOf(s.metrics.Sent), valueOf(s.metrics.Lag); sent != 10 || lag != 10 {

@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	// outboxPage is how many notifications are read from the outbox at a time.
+	// outboxPage is how many notifications are read from the log at a time.
 	outboxPage = 500
 
 	// maxSkipped is how many notifications of held-back users a pass passes over. Then it
@@ -19,34 +19,34 @@ const (
 	// and are kept for its end, in all lanes.
 	maxRecentBytes = 4 << 20
 
-	// outboxTimeout is how long reading a page of the outbox may take.
+	// outboxTimeout is how long reading a page of the log may take.
 	outboxTimeout = 2 * time.Second
 
 	// retryEvery is how often it is checked whether probes and passes are due.
 	retryEvery = time.Second
 )
 
-// A pass sends the notifications of a lane from the outbox, by id. The lane is behind
+// A pass sends the notifications of a lane from the log, by position. The lane is behind
 // meanwhile.
 //
-// A notification that is committed during the pass is found by it: either its id is in a
-// page that is read later, or it is in recent, or missed is not above its id.
+// A notification that is committed during the pass is found by it: either it is in a
+// page that is read later, or it is in recent, or missed is not above its position.
 type pass struct {
-	pos     int64                       // all ids up to this one were looked at
-	read    bool                        // a page was read, and rows is what is left of it
-	rows    []actor.PendingNotification // not yet looked at
-	ids     []int64                     // of the page
-	last    bool                        // the page ended with the last row of the partition
-	done    map[int64]struct{}          // ids that were confirmed since the page was asked for
-	missed  int64                       // the lowest id that has to be looked at again; noID: none
-	recent  []actor.PendingNotification // committed since the last page was read
-	skipped int                         // notifications that were left
+	pos       int64                       // all positions up to this one were looked at
+	read      bool                        // a page was read, and rows is what is left of it
+	rows      []actor.PendingNotification // not yet looked at
+	positions []int64                     // of the page
+	last      bool                        // the page ended with the last row of the partition
+	done      map[int64]struct{}          // positions that were confirmed since the page was asked for
+	missed    int64                       // the lowest position that has to be looked at again; noPosition: none
+	recent    []actor.PendingNotification // committed since the last page was read
+	skipped   int                         // notifications that were left
 }
 
 // forgetRecent leaves what was committed since the last page was read to the next page.
 func (s *state) forgetRecent(p *pass) {
 	for _, x := range p.recent {
-		p.missed = min(p.missed, x.ID)
+		p.missed = min(p.missed, x.Position)
 		s.recent -= len(x.Body)
 	}
 	p.recent = nil
@@ -60,7 +60,7 @@ func (s *state) endPass(l *lane) {
 	}
 	s.forgetRecent(p)
 	for _, x := range p.rows {
-		l.skip(x.ID)
+		l.skip(x.Position)
 	}
 	l.pass = nil
 	l.skip(p.missed)
@@ -72,7 +72,7 @@ func (s *state) endPass(l *lane) {
 // discard leaves the rows that were not looked at to the next page.
 func (p *pass) discard() {
 	for i := range p.rows {
-		p.missed = min(p.missed, p.rows[i].ID)
+		p.missed = min(p.missed, p.rows[i].Position)
 	}
 	p.read, p.rows = false, nil
 }
@@ -91,15 +91,15 @@ func (s *state) goOn(l *lane, p *pass) (again bool) {
 		case mustWait:
 			return false
 		case mustStop:
-			l.stopped = stoppedAt{p.rows[0].ID, p.rows[0].RoutingKey}
+			l.stopped = stoppedAt{p.rows[0].Position, p.rows[0].RoutingKey}
 			s.endPass(l)
 			s.setDue(l, false)
 			return false
 		}
-		p.pos = max(p.pos, p.rows[0].ID)
+		p.pos = max(p.pos, p.rows[0].Position)
 		p.rows = p.rows[1:]
 	}
-	if !p.last || p.missed != noID {
+	if !p.last || p.missed != noPosition {
 		p.read = false
 		return true
 	}
@@ -110,12 +110,12 @@ func (s *state) goOn(l *lane, p *pass) (again bool) {
 // takeRecent goes on with what was committed since the last page was read. It returns
 // false if there is nothing, or if another page has to be read before.
 func (s *state) takeRecent(p *pass) bool {
-	if !p.last || p.missed != noID {
+	if !p.last || p.missed != noPosition {
 		return false
 	}
 	for _, x := range p.recent {
 		s.recent -= len(x.Body)
-		if _, found := slices.BinarySearch(p.ids, x.ID); !found {
+		if _, found := slices.BinarySearch(p.positions, x.Position); !found {
 			p.rows = append(p.rows, x)
 		}
 	}
@@ -150,18 +150,18 @@ const (
 
 // look sends a stored notification, or leaves it. s.mu is held.
 func (s *state) look(l *lane, p *pass, x actor.PendingNotification) verdict {
-	this, any := s.isPending(x.UserID, x.ID)
-	if _, done := p.done[x.ID]; this || done {
+	this, any := s.isPending(x.UserID, x.Position)
+	if _, done := p.done[x.Position]; this || done {
 		return looked
 	}
 	h := l.held[x.UserID]
 	if h != nil {
 		h.clean = h.clean && (h.sent || !any) && (h.key != "" || !time.Now().Before(h.next))
 		if !h.clean {
-			if h.first == noID {
-				h.first = x.ID
+			if h.first == noPosition {
+				h.first = x.Position
 			}
-			return s.pass(l, p, x.ID)
+			return s.pass(l, p, x.Position)
 		}
 	}
 	closed := s.gate(x.RoutingKey).isClosed()
@@ -170,12 +170,12 @@ func (s *state) look(l *lane, p *pass, x actor.PendingNotification) verdict {
 	}
 	switch {
 	case x.Body == nil: // it cannot be decrypted; the store has logged that
-		s.hold(l, x.UserID, x.ID, "")
-		return s.pass(l, p, x.ID)
+		s.hold(l, x.UserID, x.Position, "")
+		return s.pass(l, p, x.Position)
 	case closed: // its owner has sent it once
-		s.hold(l, x.UserID, x.ID, x.RoutingKey)
-		return s.pass(l, p, x.ID)
-	case !s.tryPublish(l, &outbound{notification: x, fromOutbox: true}):
+		s.hold(l, x.UserID, x.Position, x.RoutingKey)
+		return s.pass(l, p, x.Position)
+	case !s.tryPublish(l, &outbound{notification: x, fromLog: true}):
 		return mustWait
 	case h != nil:
 		h.sent = true
@@ -184,8 +184,8 @@ func (s *state) look(l *lane, p *pass, x actor.PendingNotification) verdict {
 }
 
 // pass leaves a notification of a held-back user.
-func (s *state) pass(l *lane, p *pass, id int64) verdict {
-	l.skip(id)
+func (s *state) pass(l *lane, p *pass, position int64) verdict {
+	l.skip(position)
 	if p.skipped++; p.skipped > maxSkipped {
 		return mustStop
 	}

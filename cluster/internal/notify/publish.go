@@ -14,6 +14,10 @@ import (
 	"github.com/glotpod/ident/cluster/internal/tracing"
 )
 
+// schema is the version of what notifications contain. It rises with each change that a
+// subscriber must know about.
+const schema = 1
+
 // publish sends a notification to [topology.NotificationExchange]. settled is called with
 // the outcome.
 func (c *link) publish(ctx context.Context, tracer trace.Tracer, out *outbound, settled func(*outbound, error)) {
@@ -23,11 +27,17 @@ func (c *link) publish(ctx context.Context, tracer trace.Tracer, out *outbound, 
 		p = c.prober(ctx, x.RoutingKey)
 	}
 	span, headers := startSpan(tracer, x)
+	if headers == nil {
+		headers = make(amqp.Table, 3)
+	}
+	headers["schema"] = int32(schema)
+	headers["sequence"] = x.Sequence
+	headers["committed_at"] = x.CommittedAt.UTC().Format(time.RFC3339Nano)
 	p.Publish(&publish.Message{
 		Exchange: topology.NotificationExchange,
 		Key:      x.RoutingKey,
 		Publishing: amqp.Publishing{
-			MessageId:    x.MessageID.String(),
+			MessageId:    x.MessageID().String(),
 			ContentType:  "application/json",
 			DeliveryMode: amqp.Persistent,
 			Timestamp:    time.Now(),
@@ -50,7 +60,7 @@ func startSpan(tracer trace.Tracer, x *actor.PendingNotification) (*tracing.Mess
 	s := tracing.StartMessage(tracing.Continue(x.TraceParent, x.TraceState), tracer, "publish "+destination, "publish", len(x.Body))
 	if s.Span.IsRecording() {
 		s.Span.SetAttributes(semconv.MessagingDestinationName(destination),
-			semconv.MessagingRabbitMQDestinationRoutingKey(x.RoutingKey), semconv.MessagingMessageID(x.MessageID.String()))
+			semconv.MessagingRabbitMQDestinationRoutingKey(x.RoutingKey), semconv.MessagingMessageID(x.MessageID().String()))
 	}
 	return s, s.Headers()
 }

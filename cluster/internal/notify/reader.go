@@ -9,7 +9,7 @@ import (
 	"github.com/glotpod/ident/actor"
 )
 
-// runPasses sends from the outbox what the lanes have left there, until ctx is done.
+// runPasses sends from the log what the lanes have left there, until ctx is done.
 func (n *Notifier) runPasses(ctx context.Context) {
 	ticker := time.NewTicker(retryEvery)
 	defer ticker.Stop()
@@ -81,22 +81,22 @@ func (n *Notifier) step(ctx context.Context, number int) (again bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if l.pass == p && p.missed > pos { // otherwise an earlier one was committed meanwhile
-		p.read, p.rows, p.ids, p.last = true, page, nil, !more
+		p.read, p.rows, p.positions, p.last = true, page, nil, !more
 		for i := range page {
-			p.ids = append(p.ids, page[i].ID)
+			p.positions = append(p.positions, page[i].Position)
 		}
 	}
 	return n.state.goOn(l, p)
 }
 
-// readPage reads notifications of a partition with ids above pos.
+// readPage reads notifications of a partition with positions above pos.
 func (n *Notifier) readPage(ctx context.Context, partition int, pos int64, limit int) ([]actor.PendingNotification, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, outboxTimeout)
 	defer cancel()
 	return n.o.Outbox.ReadNotifications(ctx, partition, pos, limit)
 }
 
-// nextPage returns the pass of a lane, which it begins if it is due, and after which id
+// nextPage returns the pass of a lane, which it begins if it is due, and after which position
 // the next page is to be read; -1 if rows are left. It returns nil if there is nothing to do.
 func (n *Notifier) nextPage(l *lane) (p *pass, pos int64) {
 	n.mu.Lock()
@@ -105,15 +105,15 @@ func (n *Notifier) nextPage(l *lane) (p *pass, pos int64) {
 		return nil, 0
 	}
 	if l.pass == nil {
-		if l.next == noID && len(l.held) == 0 {
+		if l.next == noPosition && len(l.held) == 0 {
 			l.behind = false
 			n.state.setDue(l, false)
 			return nil, 0
 		}
-		l.pass = &pass{pos: max(l.next, 1) - 1, missed: noID}
-		l.behind, l.next, l.stopped = true, noID, stoppedAt{}
+		l.pass = &pass{pos: max(l.next, 1) - 1, missed: noPosition}
+		l.behind, l.next, l.stopped = true, noPosition, stoppedAt{}
 		for _, h := range l.held {
-			h.clean, h.sent, h.first = true, false, noID
+			h.clean, h.sent, h.first = true, false, noPosition
 		}
 	}
 	p = l.pass
@@ -121,7 +121,7 @@ func (n *Notifier) nextPage(l *lane) (p *pass, pos int64) {
 		return p, -1
 	}
 	n.state.forgetRecent(p)
-	p.pos, p.missed, p.done = min(p.pos, max(p.missed, 1)-1), noID, make(map[int64]struct{})
+	p.pos, p.missed, p.done = min(p.pos, max(p.missed, 1)-1), noPosition, make(map[int64]struct{})
 	return p, p.pos
 }
 
@@ -143,11 +143,11 @@ func (n *Notifier) probeAll(ctx context.Context) {
 
 // probe sends one notification with a key, if any is left.
 func (n *Notifier) probe(ctx context.Context, key string) {
-	number, id := n.findLeft(key)
-	if id == noID {
+	number, position := n.findLeft(key)
+	if position == noPosition {
 		return
 	}
-	page, _, err := n.readPage(ctx, number, id-1, 1)
+	page, _, err := n.readPage(ctx, number, position-1, 1)
 	if err != nil {
 		return // the store has logged it
 	}
@@ -157,25 +157,25 @@ func (n *Notifier) probe(ctx context.Context, key string) {
 	if !l.open || !n.state.connected || !g.allowsProbe(time.Now()) {
 		return
 	}
-	if len(page) == 0 || page[0].ID != id || page[0].RoutingKey != key || page[0].Body == nil {
+	if len(page) == 0 || page[0].Position != position || page[0].RoutingKey != key || page[0].Body == nil {
 		n.state.setDue(l, true) // it was deleted; a pass finds out what is left
 		n.ready.Notify()
 		return
 	}
 	x := page[0]
-	if _, any := n.state.isPending(x.UserID, x.ID); any || !n.state.window.fits(weight(&x), true) {
+	if _, any := n.state.isPending(x.UserID, x.Position); any || !n.state.window.fits(weight(&x), true) {
 		return // until that is confirmed
 	}
 	if h := l.held[x.UserID]; h == nil {
-		n.state.hold(l, x.UserID, x.ID, key)
+		n.state.hold(l, x.UserID, x.Position, key)
 	}
-	n.state.enqueue(l, &outbound{notification: x, fromOutbox: true, probe: true, round: g.takeProbe(time.Now())})
-	n.o.Log.Debug("held-back notification sent again", zap.Int64("id", x.ID), zap.String("routing_key", key))
+	n.state.enqueue(l, &outbound{notification: x, fromLog: true, probe: true, round: g.takeProbe(time.Now())})
+	n.o.Log.Debug("held-back notification sent again", zap.Int("partition", x.Lease.Partition), zap.Int64("position", x.Position), zap.String("routing_key", key))
 }
 
-// findLeft returns a notification with a key that is left in the outbox, and its
-// partition; noID if none is known.
-func (n *Notifier) findLeft(key string) (number int, id int64) {
+// findLeft returns a notification with a key that is left in the log, and its
+// partition; noPosition if none is known.
+func (n *Notifier) findLeft(key string) (number int, position int64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for p := range n.state.lanes {
@@ -184,13 +184,13 @@ func (n *Notifier) findLeft(key string) (number int, id int64) {
 			continue
 		}
 		for user, h := range l.held {
-			if _, any := n.state.isPending(user, h.first); h.key == key && h.first != noID && !any {
+			if _, any := n.state.isPending(user, h.first); h.key == key && h.first != noPosition && !any {
 				return p, h.first
 			}
 		}
 		if l.stopped.key == key {
-			return p, l.stopped.id
+			return p, l.stopped.position
 		}
 	}
-	return 0, noID
+	return 0, noPosition
 }

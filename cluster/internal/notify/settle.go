@@ -14,8 +14,8 @@ func (n *Notifier) settle(out *outbound, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	x := &out.notification
-	l, g := &n.state.lanes[x.Partition], n.state.gate(x.RoutingKey)
-	n.state.window.remove(weight(x), out.fromOutbox)
+	l, g := &n.state.lanes[x.Lease.Partition], n.state.gate(x.RoutingKey)
+	n.state.window.remove(weight(x), out.fromLog)
 	if l.pending--; l.pending == 0 && l.drained != nil {
 		close(l.drained)
 		l.drained = nil
@@ -33,16 +33,16 @@ func (n *Notifier) settle(out *outbound, err error) {
 	case errors.Is(err, publish.ErrLost):
 		g.lose(out.round)
 		if l.open {
-			n.state.fallBehind(l, x.ID)
+			n.state.fallBehind(l, x.Position)
 		}
 		return
 	case errors.As(err, &rejected):
 		g.lose(out.round)
 		n.o.Log.Error("the broker does not take a notification; those of its user are held back",
-			zap.Int64("id", x.ID), zap.Int64("user_id", x.UserID), zap.Error(err))
+			zap.Int("partition", x.Lease.Partition), zap.Int64("position", x.Position), zap.Int64("user_id", x.UserID), zap.Error(err))
 	case g.refuse(out.round, errors.Is(err, publish.ErrUnconfirmed), time.Now()):
 		n.o.Log.Warn("a subscriber's queue does not take notifications; they are held back",
-			zap.String("routing_key", x.RoutingKey), zap.Int64("id", x.ID), zap.Error(err))
+			zap.String("routing_key", x.RoutingKey), zap.Int("partition", x.Lease.Partition), zap.Int64("position", x.Position), zap.Error(err))
 	}
 	n.o.Metrics.Refused.Inc()
 	if l.open {
@@ -50,7 +50,7 @@ func (n *Notifier) settle(out *outbound, err error) {
 		if rejected != nil {
 			key = ""
 		}
-		n.state.hold(l, x.UserID, x.ID, key)
+		n.state.hold(l, x.UserID, x.Position, key)
 	}
 }
 
@@ -81,14 +81,14 @@ func (s *state) complete(l *lane, out *outbound) {
 	case !out.again:
 		s.confirm(x.Key())
 		if l.pass != nil {
-			l.pass.done[x.ID] = struct{}{}
+			l.pass.done[x.Position] = struct{}{}
 		}
 	case !l.open:
 	case l.held[x.UserID] != nil:
 		l.held[x.UserID].clean = false
-		l.skip(x.ID)
+		l.skip(x.Position)
 	default:
-		s.fallBehind(l, x.ID)
+		s.fallBehind(l, x.Position)
 	}
 }
 
@@ -106,7 +106,7 @@ func (s *state) remove(out *outbound) {
 		o.again = o.again || after
 		rest = append(rest, o)
 	}
-	l := &s.lanes[out.notification.Partition]
+	l := &s.lanes[out.notification.Lease.Partition]
 	for len(rest) > 0 && rest[0].accepted {
 		s.complete(l, rest[0])
 		rest = rest[1:]

@@ -11,7 +11,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"go.uber.org/zap"
@@ -149,7 +148,7 @@ func (o *fakeOutbox) ReadNotifications(_ context.Context, number int, after int6
 	}
 	first, _ := slices.BinarySearchFunc(o.rows, after+1, byID)
 	for _, x := range o.rows[first:] {
-		if x.Partition == number {
+		if x.Lease.Partition == number {
 			if page = append(page, x); len(page) == limit {
 				break
 			}
@@ -159,20 +158,17 @@ func (o *fakeOutbox) ReadNotifications(_ context.Context, number int, after int6
 	return page, len(page) == limit, nil
 }
 
-func (o *fakeOutbox) SurveyNotifications(_ context.Context, partitions []int, limit int) (all []actor.StoredNotification, _ error) {
+func (o *fakeOutbox) SurveyNotifications(partitions []int, limit int) (all []actor.StoredNotification) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.err != nil {
-		return nil, o.err
-	}
 	count := make(map[int]int)
 	for _, x := range o.rows {
-		if slices.Contains(partitions, x.Partition) && count[x.Partition] < limit {
-			count[x.Partition]++
-			all = append(all, actor.StoredNotification{Partition: x.Partition, ID: x.ID, UserID: x.UserID, Age: time.Since(o.since[x.ID])})
+		if slices.Contains(partitions, x.Lease.Partition) && count[x.Lease.Partition] < limit {
+			count[x.Lease.Partition]++
+			all = append(all, actor.StoredNotification{Partition: x.Lease.Partition, Position: x.Position, UserID: x.UserID, Age: time.Since(o.since[x.Position])})
 		}
 	}
-	return all, nil
+	return all
 }
 
 func (o *fakeOutbox) TakeOver(_ context.Context, by ownership.Member, leases []partition.Lease) (held []partition.Lease, backlog []int, err error) {
@@ -185,7 +181,7 @@ func (o *fakeOutbox) TakeOver(_ context.Context, by ownership.Member, leases []p
 		if !o.notHeld[l.Partition] && by.Name == "one" {
 			held = append(held, l)
 		}
-		if slices.ContainsFunc(o.rows, func(x actor.PendingNotification) bool { return x.Partition == l.Partition }) {
+		if slices.ContainsFunc(o.rows, func(x actor.PendingNotification) bool { return x.Lease.Partition == l.Partition }) {
 			backlog = append(backlog, l.Partition)
 		}
 	}
@@ -196,19 +192,19 @@ func (o *fakeOutbox) ConfirmNotifications(keys ...actor.NotificationKey) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, key := range keys {
-		if i, found := slices.BinarySearchFunc(o.rows, key.ID, byID); found && o.rows[i].Key() == key {
+		if i, found := slices.BinarySearchFunc(o.rows, key.Position, byID); found && o.rows[i].Key() == key {
 			o.rows = slices.Delete(o.rows, i, i+1)
 		}
 	}
 }
 
-func byID(x actor.PendingNotification, id int64) int { return cmp.Compare(x.ID, id) }
+func byID(x actor.PendingNotification, id int64) int { return cmp.Compare(x.Position, id) }
 
 // remove deletes rows, as an operator does.
 func (o *fakeOutbox) remove(ids ...int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.rows = slices.DeleteFunc(o.rows, func(x actor.PendingNotification) bool { return slices.Contains(ids, x.ID) })
+	o.rows = slices.DeleteFunc(o.rows, func(x actor.PendingNotification) bool { return slices.Contains(ids, x.Position) })
 }
 
 // readRows returns how many rows were read.
@@ -229,7 +225,7 @@ func (o *fakeOutbox) set(change func()) {
 func (o *fakeOutbox) storeSorted(x actor.PendingNotification) {
 	o.store(x, time.Now())
 	o.set(func() {
-		slices.SortFunc(o.rows, func(a, b actor.PendingNotification) int { return cmp.Compare(a.ID, b.ID) })
+		slices.SortFunc(o.rows, func(a, b actor.PendingNotification) int { return cmp.Compare(a.Position, b.Position) })
 	})
 }
 
@@ -238,7 +234,7 @@ func (o *fakeOutbox) left() (ids []int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, x := range o.rows {
-		ids = append(ids, x.ID)
+		ids = append(ids, x.Position)
 	}
 	return ids
 }
@@ -251,7 +247,7 @@ func (o *fakeOutbox) store(x actor.PendingNotification, since time.Time) {
 	if o.since == nil {
 		o.since = make(map[int64]time.Time)
 	}
-	o.since[x.ID] = since
+	o.since[x.Position] = since
 }
 
 const partitions = 4
@@ -259,9 +255,14 @@ const partitions = 4
 // notification returns a notification of a user, with its id as its body.
 func notification(id, user int64) actor.PendingNotification {
 	return actor.PendingNotification{
-		ID: id, UserID: user, Partition: partition.Of(user, partitions), MessageID: uuid.UUID{15: byte(id)},
+		Position: id, UserID: user, Lease: partition.Lease{Partition: partition.Of(user, partitions)},
 		RoutingKey: "notifications.user.patch", Body: []byte(strconv.FormatInt(id, 10)),
 	}
+}
+
+func messageID(id, user int64) string {
+	n := notification(id, user)
+	return n.MessageID().String()
 }
 
 // A setup is a running notifier.

@@ -6,7 +6,7 @@ import (
 )
 
 const (
-	// surveyEvery is how often the outbox is searched for overdue notifications: those
+	// surveyEvery is how often the outbox is asked for overdue notifications: those
 	// that were committed longer than overdueAge ago.
 	surveyEvery = 10 * time.Second
 	overdueAge  = 20 * time.Second
@@ -24,7 +24,7 @@ func (n *Notifier) runSurveys(ctx context.Context) {
 	for {
 		select {
 		case <-ticker.C:
-			n.survey(ctx)
+			n.survey()
 		case <-ctx.Done():
 			return
 		}
@@ -32,15 +32,10 @@ func (n *Notifier) runSurveys(ctx context.Context) {
 }
 
 // survey counts overdue notifications and measures the oldest one. If one is overdue that
-// is neither pending nor left to the outbox, this process did not learn of its commit: the
-// lane sends from the outbox then.
-func (n *Notifier) survey(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, outboxTimeout)
-	defer cancel()
-	rows, err := n.o.Outbox.SurveyNotifications(ctx, n.openLanes(), surveyRows)
-	if err != nil {
-		return // the store has logged it
-	}
+// is neither pending nor left to the log, this process did not learn of its commit: the
+// lane sends from the log then.
+func (n *Notifier) survey() {
+	rows := n.o.Outbox.SurveyNotifications(n.openLanes(), surveyRows)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	overdue, oldest := 0, time.Duration(0)
@@ -51,8 +46,8 @@ func (n *Notifier) survey(ctx context.Context) {
 		}
 		overdue++
 		l := &n.state.lanes[x.Partition]
-		if this, _ := n.state.isPending(x.UserID, x.ID); l.open && !l.behind && !this && l.held[x.UserID] == nil {
-			n.state.fallBehind(l, x.ID)
+		if this, _ := n.state.isPending(x.UserID, x.Position); l.open && !l.behind && !this && l.held[x.UserID] == nil {
+			n.state.fallBehind(l, x.Position)
 		}
 	}
 	n.o.Metrics.Overdue.Set(float64(overdue))

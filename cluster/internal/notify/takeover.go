@@ -21,7 +21,7 @@ type takeOver struct {
 var errLeaseLost = errors.New("the lease is lost")
 
 // TakeOver checks that this instance holds a lease, and begins to send the notifications
-// of the partition, first those that earlier owners have left in the outbox. It does not
+// of the partition, first those that earlier owners have left in the log. It does not
 // wait until these are sent. It must be called while Run runs and before anything is
 // committed under the lease.
 func (n *Notifier) TakeOver(ctx context.Context, lease partition.Lease) error {
@@ -84,7 +84,7 @@ func (n *Notifier) Release(ctx context.Context, lease partition.Lease) error {
 	select {
 	case <-n.stop(lease):
 		return nil
-	case <-timeout.C: // the next owner finds them in the outbox
+	case <-timeout.C: // the next owner finds them in the log
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -14,7 +14,7 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
-const rekeyAbout = `Encrypts all access tokens in the database, and the notifications in the outbox that
+const rekeyAbout = `Encrypts all access tokens in the database, and the notifications to be sent that
 contain any, with the first key of database.encryption_key. The other keys of the
 list decrypt them. Then the other keys can be removed. Before, each instance must
 run with the new key as the first.

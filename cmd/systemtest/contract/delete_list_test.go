@@ -42,7 +42,7 @@ func testListPages(t *testing.T) {
 	s := harness.NewSite(t)
 	s.Serve(t)
 	c := s.NewCaller(t)
-	c.Call(t, "list", dict{}).IsResult(t, dict{"users": list{}})
+	c.CheckListed(t, dict{}, list{})
 	var users list
 	for i := range 7 {
 		u := harness.NewUser([][]string{{"github"}, {"facebook"}, {"github", "facebook"}}[i%3]...)
@@ -51,12 +51,12 @@ func testListPages(t *testing.T) {
 		}
 		users = append(users, harness.AsListed(c.Create(t, u)))
 	}
-	c.Call(t, "list", dict{}).IsResult(t, dict{"users": users})
-	c.Call(t, "list", dict{"after_id": nil, "page_size": nil, "name": nil}).IsResult(t, dict{"users": users})
+	c.CheckListed(t, dict{}, users)
+	c.CheckListed(t, dict{"after_id": nil, "page_size": nil, "name": nil}, users)
 	for _, size := range []int{1, 2, 3, 6, 7, 8, 1000} {
 		var got list
 		for args := (dict{"page_size": size}); ; {
-			page := c.Call(t, "list", args).Result(t).(dict)
+			page := c.List(t, args)
 			there := page["users"].(list)
 			got = append(got, there...)
 			next, more := page["next_after_id"]
@@ -73,15 +73,15 @@ func testListPages(t *testing.T) {
 		}
 	}
 	for _, after := range []any{7, 8, 1 << 31, int64(1) << 62, uint64(1) << 63} {
-		c.Call(t, "list", dict{"after_id": after}).IsResult(t, dict{"users": list{}})
+		c.CheckListed(t, dict{"after_id": after}, list{})
 	}
 	for _, after := range []any{0, -1} {
-		c.Call(t, "list", dict{"after_id": after}).IsResult(t, dict{"users": users})
+		c.CheckListed(t, dict{"after_id": after}, users)
 	}
 
 	s.Exec(t, `INSERT INTO users (name, email_address) SELECT 's3cret', 's3cret' || i || '@secret.example' FROM generate_series(1, 1100) i`)
 	for size, args := range map[int]dict{100: {}, 1000: {"page_size": 1000}} {
-		if page := c.Call(t, "list", args).Result(t).(dict); len(page["users"].(list)) != size || page["next_after_id"] == nil {
+		if page := c.List(t, args); len(page["users"].(list)) != size || page["next_after_id"] == nil {
 			t.Errorf("a page of %v has %d users", args, len(page["users"].(list)))
 		}
 	}
@@ -136,7 +136,7 @@ func testListNameFilter(t *testing.T) {
 		strings.Repeat("lov ", 100_000) + "ada": {"Ada Lovelace"},
 	} {
 		t.Run(filter[:min(len(filter), 20)], func(t *testing.T) {
-			page := c.Call(t, "list", dict{"name": filter}).Result(t).(dict)
+			page := c.List(t, dict{"name": filter})
 			var got []string
 			for _, u := range page["users"].(list) {
 				got = append(got, u.(dict)["name"].(string))

@@ -65,7 +65,7 @@ func testErrorDecodeError(t *testing.T, x *served) {
 		{"10 MB of no meaning", bytes.Repeat([]byte{0xc1}, 10_000_000)},
 	} {
 		t.Run(body.name, func(t *testing.T) {
-			for _, operation := range []string{"get", "create", "patch", "delete", "list"} {
+			for _, operation := range []string{"get", "create", "patch", "delete", "list", "changes"} {
 				c.Call(t, operation, body.body).IsError(t, "decode_error")
 			}
 		})
@@ -94,7 +94,7 @@ func testErrorBadRequest(t *testing.T, x *served) {
 	id := u["id"]
 	before := s.Contents(t)
 
-	for _, operation := range []string{"get", "create", "patch", "delete", "list"} {
+	for _, operation := range []string{"get", "create", "patch", "delete", "list", "changes"} {
 		for _, body := range []any{nil, true, 1, 1.5, "text", list{}, list{id}, []byte("\xc4\x01x"), []byte("\xd4\x01\x00")} {
 			c.Call(t, operation, body).IsError(t, "bad_request")
 		}
@@ -145,6 +145,17 @@ func testErrorBadRequest(t *testing.T, x *served) {
 			{"name": list{"s3cret"}},
 			{"name": "s3cret\x00"},
 			{"email": u["email"]},
+		},
+		"changes": {
+			{"page_size": 0},
+			{"page_size": 1001},
+			{"page_size": "10"},
+			{"after": ""},
+			{"after": 1},
+			{"after": "s3cret"},
+			{"after": "AQ"},
+			{"after": strings.Repeat("A", 100_000)},
+			{"after_id": 1},
 		},
 	} {
 		for _, args := range all {

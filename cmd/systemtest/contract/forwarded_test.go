@@ -93,7 +93,7 @@ func (f *forwarding) put(t *testing.T, copies ...amqp.Delivery) {
 // changes returns how many patches have changed the user.
 func (f *forwarding) changes(t *testing.T, user dict) int {
 	t.Helper()
-	return f.site.Count(t, "SELECT count(*) FROM ident_audit WHERE user_id = $1 AND operation = 'patch'", user["id"])
+	return f.site.Count(t, "SELECT count(position) FROM ident_log WHERE user_id = $1 AND operation = 'patch'", user["id"])
 }
 
 // TestForwardedTwice: a forwarded request that is in the queue twice is applied once, also
@@ -158,7 +158,7 @@ func TestReusedCorrelationID(t *testing.T) {
 	}
 	restartLater := func() {
 		t.Helper()
-		f.site.Exec(t, "UPDATE ident_requests SET at = now() - interval '11 minutes'")
+		f.site.Exec(t, "UPDATE ident_log SET at = now() - interval '11 minutes'")
 	}
 
 	for _, direct := range []bool{false, true} {

@@ -165,7 +165,7 @@ func testHostileReplyToNowhere(t *testing.T, x *served) {
 func testHostileMissingProperties(t *testing.T, x *served) {
 	v, c := x.instance, x.caller
 	u := c.Create(t, harness.NewUser())
-	for _, operation := range []string{"get", "create", "patch", "delete", "list", "nope", ""} {
+	for _, operation := range []string{"get", "create", "patch", "delete", "list", "changes", "nope", ""} {
 		for _, body := range [][]byte{nil, {0xc0}, {0xc1}, harness.Pack(dict{})} {
 			if err := c.Channel.Publish("amq.topic", "rpc.user."+operation, false, false, amqp.Publishing{Body: body}); err != nil {
 				t.Fatal(err)

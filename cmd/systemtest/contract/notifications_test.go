@@ -1,8 +1,10 @@
 package contract
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -23,7 +25,7 @@ func TestNotification(t *testing.T) {
 	t.Run("none_for_refused_and_replayed", testNotificationNoneForRefusedAndReplayed)
 	t.Run("after_the_commit", testNotificationAfterTheCommit)
 	t.Run("order", testNotificationOrder)
-	t.Run("kept_by_the_outbox", testNotificationKeptByTheOutbox)
+	t.Run("kept_by_the_log", testNotificationKeptByTheLog)
 }
 
 func testNotificationEachChange(t *testing.T) {
@@ -38,10 +40,13 @@ func testNotificationEachChange(t *testing.T) {
 	if !strings.Contains(string(created.Body), u["name"].(string)) {
 		t.Errorf("a character of the name is escaped: %s", created.Body)
 	}
+	if created.Sequence != 1 {
+		t.Errorf("the create is change %d of the user", created.Sequence)
+	}
 	big := c.Create(t, harness.Changed(harness.NewUser("github", "facebook"), dict{"github": dict{"id": int64(1)<<62 + 1, "access_token": "s3cret"}, "picture_url": ""}))
 	heard.Expect(t, harness.CreateKey, harness.AsListed(big))
 
-	for _, p := range []struct {
+	changes := []struct {
 		ops  list
 		told list
 	}{
@@ -59,18 +64,29 @@ func testNotificationEachChange(t *testing.T) {
 		{list{op("replace", "/facebook", dict{"id": 6, "access_token": "s3cret-7"})}, list{op("replace", "/facebook/id", 6)}},
 		{list{opFrom("move", "/facebook", "/github")}, nil}, // in more than one way
 		{list{op("replace", "/email", "s3cret-new@secret.example")}, list{op("replace", "/email", "s3cret-new@secret.example")}},
-	} {
+	}
+	last := created
+	follows := func(n harness.Notification) {
+		t.Helper()
+		if n.Sequence != last.Sequence+1 || n.CommittedAt.Before(last.CommittedAt) || n.MessageID == last.MessageID {
+			t.Errorf("change %d of %v has the id %s and follows %d of %v", n.Sequence, n.CommittedAt, n.MessageID, last.Sequence, last.CommittedAt)
+		}
+		last = n
+	}
+	for _, p := range changes {
 		c.Call(t, "patch", harness.Patch(u, p.ops...)).Result(t)
 		if p.told != nil {
-			heard.Expect(t, harness.PatchKey, patchNote(u, p.told...))
+			follows(heard.Expect(t, harness.PatchKey, patchNote(u, p.told...)))
 			continue
 		}
-		if n := heard.Next(t); n.Key != harness.PatchKey || n.Value.(dict)["user_id"] != u["id"] {
+		n := heard.Next(t)
+		follows(n)
+		if n.Key != harness.PatchKey || n.Value.(dict)["user_id"] != u["id"] {
 			t.Errorf("got the notification %s %s", n.Key, n.Body)
 		}
 	}
 	c.Call(t, "delete", dict{"user_id": u["id"]}).Result(t)
-	heard.Expect(t, harness.DeleteKey, dict{"user_id": u["id"]})
+	follows(heard.Expect(t, harness.DeleteKey, dict{"user_id": u["id"]}))
 }
 
 func testNotificationTokens(t *testing.T) {
@@ -117,23 +133,17 @@ func testNotificationUnreadableUntilTheKeyIsThere(t *testing.T) {
 	v.Stop(t)
 	// As an instance leaves them that ends.
 	left := func(u dict, name string, key string) {
-		note, err := json.Marshal(patchNote(u, op("replace", "/name", name)))
-		if err != nil {
-			t.Fatal(err)
-		}
+		leaveChange(t, s, u, op("replace", "/name", name))
 		if key != "" {
-			note = harness.Seal(t, key, string(note))
+			sealNotification(t, s, u, key, name)
 		}
-		s.Exec(t, `INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed, partition)
-			VALUES ($1, gen_random_uuid(), $2, $3, $4, (SELECT max(partition) FROM ident_outbox WHERE user_id = $1))`,
-			u["id"], harness.PatchKey, note, key != "")
 	}
 	left(first, "s3cret 1", lost)
 	left(first, "s3cret 2", "")
 	left(second, "s3cret 3", key)
 
 	heard := s.Subscribe(t)
-	v = s.Serve(t)
+	v = s.Serve(t, harness.Settings{"notifications.include_access_tokens": "true"})
 	hears := func(u dict, name string) {
 		t.Helper()
 		heard.Expect(t, harness.PatchKey, patchNote(u, op("replace", "/name", name)))
@@ -145,14 +155,15 @@ func testNotificationUnreadableUntilTheKeyIsThere(t *testing.T) {
 	patch(first, "s3cret 4")
 	patch(second, "s3cret 5")
 	hears(second, "s3cret 5")
-	// One that comes to be there later is found when what is held back is tried again.
-	left(first, "s3cret 6", lost)
+	// One that becomes unreadable later is found when what is held back is tried again.
+	patch(first, "s3cret 6")
+	sealNotification(t, s, first, lost, "s3cret 6")
 	harness.Eventually(t, "it is read", func() bool { return v.Stderr.Count(unread) == 2 })
 	v.Stop(t)
 	if n := v.Stderr.Count(unread); n != 2 {
 		t.Errorf("of 2 notifications it is logged %d times", n)
 	}
-	if n := s.Count(t, "SELECT count(*) FROM ident_outbox"); n != 4 {
+	if n := s.Unnotified(t); n != 4 {
 		t.Errorf("%d notifications are kept", n)
 	}
 	s.Serve(t, harness.EncryptionKeys(key, lost))
@@ -162,6 +173,35 @@ func testNotificationUnreadableUntilTheKeyIsThere(t *testing.T) {
 	}
 }
 
+// leaveChange adds a patch of the user to the log, as an instance leaves it that dies before it
+// has notified it. No instance may be running.
+func leaveChange(t *testing.T, s *harness.Site, u dict, ops ...any) {
+	t.Helper()
+	change, err := json.Marshal(ops)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Exec(t, `WITH u AS (UPDATE users SET sequence = sequence + 1 WHERE id = $1 RETURNING sequence)
+		INSERT INTO ident_log (request, digest, user_id, sequence, position, partition, operation, change)
+		SELECT gen_random_uuid(), 0, $1, u.sequence, max(l.position) + 1, l.partition, 'patch', $2
+		FROM u, ident_log AS l WHERE l.partition = (SELECT max(partition) FROM ident_log WHERE user_id = $1) GROUP BY u.sequence, l.partition`,
+		u["id"], string(change))
+}
+
+// sealNotification encrypts the notification of the last change of the user, a new name, with
+// a key.
+func sealNotification(t *testing.T, s *harness.Site, u dict, key, name string) {
+	t.Helper()
+	note, err := json.Marshal(patchNote(u, op("replace", "/name", name)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Exec(t, `INSERT INTO ident_sealed (partition, position, user_id, body)
+		SELECT partition, position, user_id, $2 FROM ident_log WHERE user_id = $1 ORDER BY position DESC NULLS LAST LIMIT 1
+		ON CONFLICT (partition, position) DO UPDATE SET body = excluded.body`, u["id"], harness.Seal(t, key, string(note)))
+}
+
+// Without its encrypted copy, a notification is sent as the log has it: without access tokens.
 func testNotificationUnreadableUntilItIsDeleted(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
@@ -169,14 +209,16 @@ func testNotificationUnreadableUntilItIsDeleted(t *testing.T) {
 	c := s.NewCaller(t)
 	u := c.Create(t, harness.NewUser())
 	v.Stop(t)
-	s.Exec(t, "INSERT INTO ident_outbox (user_id, message_id, routing_key, body, sealed) VALUES ($1, gen_random_uuid(), $2, 'no token', true)", u["id"], harness.PatchKey)
+	leaveChange(t, s, u, op("replace", "/name", "s3cret 0"), dict{"op": "replace", "path": "/github/access_token"})
+	s.Exec(t, "INSERT INTO ident_sealed (partition, position, user_id, body) SELECT partition, position, user_id, 'no token' FROM ident_log WHERE operation = 'patch'")
 	s.Serve(t)
 	heard := s.Subscribe(t)
 	c.Call(t, "patch", harness.Patch(u, op("replace", "/name", "s3cret 1"))).Result(t)
-	if n := s.Count(t, "SELECT count(*) FROM ident_outbox"); n != 2 {
+	if n := s.Unnotified(t); n != 2 {
 		t.Errorf("%d notifications are kept", n)
 	}
-	s.Exec(t, "DELETE FROM ident_outbox WHERE body = 'no token'")
+	s.Exec(t, "DELETE FROM ident_sealed WHERE body = 'no token'")
+	heard.Expect(t, harness.PatchKey, patchNote(u, op("replace", "/name", "s3cret 0")))
 	heard.Expect(t, harness.PatchKey, patchNote(u, op("replace", "/name", "s3cret 1")))
 }
 
@@ -267,41 +309,64 @@ func testNotificationOrder(t *testing.T) {
 
 // Each commit is notified, also if the process dies between the commit and the
 // notification.
-func testNotificationKeptByTheOutbox(t *testing.T) {
+func testNotificationKeptByTheLog(t *testing.T) {
+	t.Parallel()
+	t.Run("without_tokens", func(t *testing.T) { testNotificationsAfterCrash(t, "false") })
+	t.Run("with_tokens", func(t *testing.T) { testNotificationsAfterCrash(t, "true") })
+}
+
+func testNotificationsAfterCrash(t *testing.T, tokens string) {
 	t.Parallel()
 	s := harness.NewSite(t)
-	v := s.Serve(t)
+	settings := harness.Settings{"notifications.include_access_tokens": tokens}
+	v := s.Serve(t, settings)
 	c := s.NewCaller(t)
-	u := c.Create(t, harness.NewUser())
+	u := c.Create(t, harness.NewUser("github"))
+	harness.Eventually(t, "the create is known to be notified", func() bool { return s.Unnotified(t) == 0 })
 	heard := s.Subscribe(t)
 	const patches = 300
+	ops := func(i int) (asked, told list) {
+		name, token := op("replace", "/name", fmt.Sprintf("s3cret %d", i)), op("replace", "/github/access_token", fmt.Sprintf("s3cret token %d", i))
+		if tokens == "false" {
+			return list{name, token}, list{name}
+		}
+		return list{name, token}, list{name, token}
+	}
 	var sent []*harness.Request
 	for i := range patches {
-		m := c.NewRequest("patch", harness.Patch(u, op("replace", "/name", fmt.Sprintf("s3cret %d", i))))
+		asked, _ := ops(i)
+		m := c.NewRequest("patch", harness.Patch(u, asked...))
 		c.Send(t, m)
 		sent = append(sent, m)
 	}
 	c.AwaitReply(t, sent[0]).Result(t)
 	v.Kill(t)
-	s.Serve(t)
+	s.Serve(t, settings)
 	for _, m := range sent[1:] {
 		c.AwaitReply(t, m).Result(t)
 	}
-	// At least once and in order; a repeated notification has the same message id.
-	seen, next := make(map[string]bool), 0
-	for next < patches {
+	// At least once and in order. A repeated notification is the same.
+	seen := make(map[string]harness.Notification)
+	for next := 0; next < patches; {
 		n := heard.Next(t)
-		if seen[n.MessageID] {
+		if first, repeated := seen[n.MessageID]; repeated {
+			if !bytes.Equal(n.Body, first.Body) || n.Key != first.Key || n.Sequence != first.Sequence || !n.CommittedAt.Equal(first.CommittedAt) {
+				t.Errorf("the notification %+v is repeated as %+v", first, n)
+			}
 			continue
 		}
-		seen[n.MessageID] = true
-		want := fmt.Sprintf("s3cret %d", next)
-		if got := n.Value.(dict)["ops"].(list)[0].(dict)["value"]; got != want {
-			t.Fatalf("heard of %q, want %q", got, want)
+		seen[n.MessageID] = n
+		_, told := ops(next)
+		if want := harness.Normalize(patchNote(u, told...)); !reflect.DeepEqual(n.Value, want) || n.Sequence != int64(next+2) {
+			t.Fatalf("heard of %v as change %d, want %v", n.Value, n.Sequence, want)
+		}
+		if s.Count(t, "SELECT count(*) FROM ident_log WHERE user_id = $1 AND sequence = $2 AND at = $3", u["id"], n.Sequence, n.CommittedAt) != 1 {
+			t.Errorf("the log has change %d at another time than %v", n.Sequence, n.CommittedAt)
 		}
 		next++
 	}
-	harness.Eventually(t, "the outbox is empty", func() bool { return s.Count(t, "SELECT count(*) FROM ident_outbox") == 0 })
+	harness.Eventually(t, "all changes are notified", func() bool { return s.Unnotified(t) == 0 })
+	harness.Eventually(t, "no encrypted notification is left", func() bool { return s.Count(t, "SELECT count(*) FROM ident_sealed") == 0 })
 	if name := c.Get(t, u["id"])["name"]; name != fmt.Sprintf("s3cret %d", patches-1) {
 		t.Errorf("the user's name is %q", name)
 	}

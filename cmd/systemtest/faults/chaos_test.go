@@ -53,7 +53,7 @@ func testChaos(t *testing.T, seed uint64, duration time.Duration) {
 	operations := l.Finish()
 
 	f.site.DB = f.site.Connect(t)
-	harness.Eventually(t, "the outbox is empty", func() bool { return f.site.Count(t, "SELECT count(*) FROM ident_outbox") == 0 })
+	harness.Eventually(t, "all changes are notified", func() bool { return f.site.Unnotified(t) == 0 })
 	for _, m := range f.members {
 		m.stop()
 	}
@@ -61,7 +61,7 @@ func testChaos(t *testing.T, seed uint64, duration time.Duration) {
 	heard := f.heard()
 	users, repeats, problems := workload.CheckNotifications(heard, operations)
 	problems = append(problems, workload.CheckAnswered(operations)...)
-	problems = append(problems, f.checkAudit(len(heard)-repeats)...)
+	problems = append(problems, f.checkLog(len(heard)-repeats)...)
 	problems = append(problems, workload.Differences(f.users(), users)...)
 	begun := time.Now()
 	problems = append(problems, workload.CheckHistories(operations)...)
@@ -106,13 +106,20 @@ func chaosDuration(t *testing.T) time.Duration {
 	return duration
 }
 
-// checkAudit returns what is wrong with the audit table, after so many changes.
-func (f *fleet) checkAudit(changes int) (problems []string) {
+// checkLog returns what is wrong with the log, after so many changes.
+func (f *fleet) checkLog(changes int) (problems []string) {
 	f.t.Helper()
-	rows := f.site.Count(f.t, "SELECT count(*) FROM ident_audit")
-	requests := f.site.Count(f.t, "SELECT count(DISTINCT request) FROM ident_audit")
-	if rows != changes || requests != changes {
-		problems = append(problems, fmt.Sprintf("of %d changes, there are %d rows on record, by %d requests", changes, rows, requests))
+	rows := f.site.Count(f.t, "SELECT count(position) FROM ident_log")
+	requests := f.site.Count(f.t, "SELECT count(DISTINCT request) FROM ident_log WHERE position IS NOT NULL")
+	positions := f.site.Count(f.t, "SELECT count(DISTINCT (partition, position)) FROM ident_log WHERE position IS NOT NULL")
+	if rows != changes || requests != changes || positions != changes {
+		problems = append(problems, fmt.Sprintf("of %d changes, the log has %d rows, by %d requests, at %d positions", changes, rows, requests, positions))
+	}
+	disordered := f.site.Count(f.t, `SELECT count(*) FROM (
+			SELECT sequence, row_number() OVER (PARTITION BY user_id ORDER BY position) AS n FROM ident_log WHERE position IS NOT NULL) AS l
+		WHERE sequence <> n`)
+	if disordered > 0 {
+		problems = append(problems, fmt.Sprintf("%d changes do not follow those of the same user before them", disordered))
 	}
 	return problems
 }

@@ -121,6 +121,15 @@ func (s *Site) Count(t *testing.T, sql string, args ...any) (n int) {
 	return n
 }
 
+// Unnotified returns how many changes are not known in the database to be notified. The
+// instances note each second what was notified, and when they end.
+func (s *Site) Unnotified(t *testing.T) int {
+	t.Helper()
+	return s.Count(t, `SELECT count(*) FROM ident_log JOIN ident_partitions AS p USING (partition)
+		LEFT JOIN ident_held_back AS h USING (partition, user_id)
+		WHERE ident_log.position > p.notified OR ident_log.position >= h.position`)
+}
+
 // Contents returns all rows of users and services, as one text.
 func (s *Site) Contents(t *testing.T) (text string) {
 	t.Helper()

@@ -18,11 +18,13 @@ type Subscriber struct {
 
 // A Notification is a notification that was received.
 type Notification struct {
-	Key       string
-	Value     any // the decoded body
-	Body      []byte
-	MessageID string
-	Headers   amqp.Table
+	Key         string
+	Value       any // the decoded body
+	Body        []byte
+	MessageID   string
+	Sequence    int64
+	CommittedAt time.Time
+	Headers     amqp.Table // others
 }
 
 // SubscriberTo returns the subscriber that receives these deliveries.
@@ -65,7 +67,16 @@ func (s *Subscriber) Next(t *testing.T) Notification {
 			t.Errorf("the notification %s came by %q, in delivery mode %d, with the message id %q",
 				d.RoutingKey, d.Exchange, d.DeliveryMode, d.MessageId)
 		}
-		return Notification{d.RoutingKey, FromJSON(t, d.Body), d.Body, d.MessageId, d.Headers}
+		sequence, _ := d.Headers["sequence"].(int64)
+		committedAt, _ := d.Headers["committed_at"].(string)
+		at, err := time.Parse("2006-01-02T15:04:05.999999Z", committedAt)
+		if d.Headers["schema"] != int32(1) || sequence < 1 || err != nil {
+			t.Errorf("the notification %s has the headers %v: %v", d.RoutingKey, d.Headers, err)
+		}
+		for _, own := range []string{"schema", "sequence", "committed_at"} {
+			delete(d.Headers, own)
+		}
+		return Notification{d.RoutingKey, FromJSON(t, d.Body), d.Body, d.MessageId, sequence, at, d.Headers}
 	case <-time.After(Timeout):
 		t.Fatal("no notification")
 		return Notification{}

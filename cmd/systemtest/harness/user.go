@@ -3,6 +3,7 @@ package harness
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"sync/atomic"
 	"testing"
 )
@@ -85,3 +86,24 @@ func AsListed(u Dict) any {
 
 // NewUserLike returns a new user with the email of another user.
 func NewUserLike(u Dict) Dict { return Changed(NewUser(), Dict{"email": u["email"]}) }
+
+// List returns a page of list, without the position of the log. The test fails unless the first
+// page has one and no other page does.
+func (c *Caller) List(t *testing.T, args Dict) Dict {
+	t.Helper()
+	page := c.Call(t, "list", args).Result(t).(Dict)
+	after, _ := page["after"].(string)
+	if isFirst := args["after_id"] == nil; isFirst != (after != "") {
+		t.Errorf("list %v gives the position %q", args, after)
+	}
+	delete(page, "after")
+	return page
+}
+
+// CheckListed fails unless list gives one page with these users.
+func (c *Caller) CheckListed(t *testing.T, args Dict, users List) {
+	t.Helper()
+	if page := c.List(t, args); !reflect.DeepEqual(page, Dict{"users": users}) {
+		t.Errorf("list %v gives %v, want %v", args, page, users)
+	}
+}

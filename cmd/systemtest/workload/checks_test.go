@@ -47,7 +47,7 @@ func newStory() *story {
 // tell adds a notification to the story.
 func (s *story) tell(key string, body dict) {
 	n := fmt.Sprint(len(s.heard))
-	s.heard = append(s.heard, harness.Notification{Key: key, Value: body, Body: []byte(n), MessageID: n})
+	s.heard = append(s.heard, harness.Notification{Key: key, Value: body, Body: []byte(n), MessageID: n, Sequence: int64(len(s.heard) + 1)})
 }
 
 // The checks find each anomaly, and no other.
@@ -109,6 +109,12 @@ func TestChecks(t *testing.T) {
 			s.tell(harness.CreateKey, View{ID: 9, Name: "9", Email: "9", Github: 9}.tree())
 		}, "nobody asked for"},
 		{"two notifications under one message id", func(s *story) { s.heard[2].MessageID = s.heard[1].MessageID }, "have the message id"},
+		{"a notification that is repeated with another sequence", func(s *story) {
+			again := s.heard[1]
+			again.Sequence++
+			s.heard = append(s.heard, again)
+		}, "have the message id"},
+		{"a gap between the changes of a user", func(s *story) { s.heard[3].Sequence++ }, "is change 5 of the user, want 4"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			s := newStory()

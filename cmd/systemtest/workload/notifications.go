@@ -15,7 +15,7 @@ type ledger struct {
 	deletes map[int64][]*Operation // by user id
 	told    map[*Operation]bool
 	users   map[int64]*toldUser
-	bodies  map[string][]byte // by message id
+	first   map[string]harness.Notification // by message id
 	repeats int
 	problem func(format string, args ...any)
 }
@@ -25,6 +25,8 @@ type toldUser struct {
 	now    View          // by the operations that were told, with what notifications do not show
 	heard  View          // by the notifications alone
 	called time.Duration // the latest call of those operations
+
+	sequence int64 // of the last notification
 }
 
 // CheckNotifications goes through all notifications in the order of their arrival. It
@@ -37,7 +39,7 @@ func CheckNotifications(heard []harness.Notification, operations []*Operation) (
 		deletes: make(map[int64][]*Operation),
 		told:    make(map[*Operation]bool),
 		users:   make(map[int64]*toldUser),
-		bodies:  make(map[string][]byte),
+		first:   make(map[string]harness.Notification),
 		problem: func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) },
 	}
 	for _, o := range operations {
@@ -67,14 +69,14 @@ func CheckNotifications(heard []harness.Notification, operations []*Operation) (
 
 // hear checks the next notification.
 func (a *ledger) hear(n harness.Notification) {
-	if body, ok := a.bodies[n.MessageID]; ok {
+	if first, ok := a.first[n.MessageID]; ok {
 		a.repeats++
-		if !bytes.Equal(n.Body, body) {
-			a.problem("two notifications have the message id %s: %s and %s", n.MessageID, n.Body, body)
+		if !bytes.Equal(n.Body, first.Body) || n.Sequence != first.Sequence || !n.CommittedAt.Equal(first.CommittedAt) {
+			a.problem("two notifications have the message id %s: %d %s and %d %s", n.MessageID, n.Sequence, n.Body, first.Sequence, first.Body)
 		}
 		return
 	}
-	a.bodies[n.MessageID] = n.Body
+	a.first[n.MessageID] = n
 
 	body, _ := n.Value.(dict)
 	id, _ := body["user_id"].(int64)
@@ -85,6 +87,9 @@ func (a *ledger) hear(n harness.Notification) {
 	if u == nil {
 		u = new(toldUser)
 		a.users[id] = u
+	}
+	if u.sequence++; n.Sequence != u.sequence {
+		a.problem("%s is change %d of the user, want %d", n.Body, n.Sequence, u.sequence)
 	}
 	next, o := u.heard, (*Operation)(nil)
 	switch n.Key {

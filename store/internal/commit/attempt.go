@@ -6,6 +6,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/changelog"
 	"github.com/glotpod/ident/store/internal/commitstate"
 	"github.com/glotpod/ident/store/internal/userrows"
 )
@@ -22,10 +23,11 @@ type attempt struct {
 	recorded map[actor.RequestID]recordedOutcome // of the group's requests
 	owners   userrows.KeyOwners                  // of emails and service ids
 	size     int                                 // about how many bytes are written for the decisions so far
+	tables   changelog.Tables
 	plan     plan
 }
 
-// A recordedOutcome is a row of ident_requests.
+// A recordedOutcome is what the log says about a request.
 type recordedOutcome struct {
 	digest  int64
 	outcome actor.Outcome
@@ -49,8 +51,15 @@ func (a *attempt) isOfAnother(row recordedOutcome, w *actor.Write) bool {
 
 // newAttempt returns an attempt with the pending writes of the group that can share a
 // transaction. The other pending writes get the result others.
-func (c *Committer) newAttempt(group []*pending, others commitstate.Result) *attempt {
-	return &attempt{decider: &c.decider, begun: time.Now(), group: chooseDistinct(group, others), plan: plan{planner: &c.planner}}
+func (c *Committer) newAttempt(group []*pending, others commitstate.Result, tables changelog.Tables) *attempt {
+	a := &attempt{decider: &c.decider, begun: time.Now(), group: chooseDistinct(group, others), tables: tables}
+	a.plan = plan{planner: &c.planner, next: make(map[int]int64)}
+	for _, p := range a.group {
+		if p.turn != nil {
+			a.plan.next[p.lease.Partition] = p.turn.next
+		}
+	}
+	return a
 }
 
 // chooseDistinct returns the pending writes of the group that can share a transaction, in
@@ -110,7 +119,12 @@ func (a *attempt) leaveOutRest(i int) {
 // sends the notifications. It returns how many writes have an outcome.
 func (c *Committer) announce(group []*pending, pl *plan) (committed int) {
 	pl.setVersions()
-	c.outbox.Send(pl.toSend, pl.missed)
+	for _, p := range group {
+		if p.turn != nil {
+			p.turn.next = max(p.turn.next, pl.next[p.lease.Partition])
+		}
+	}
+	c.outbox.Send(pl.toSend)
 	for _, p := range group {
 		committed += len(p.outcomes)
 	}

@@ -23,7 +23,11 @@ import (
 func (c *Committer) attemptOnCached(group []*pending) (committed int, err error) {
 	ctx, cancel := context.WithTimeout(c.working, postgres.AttemptTimeout)
 	defer cancel()
-	a := c.newAttempt(group, commitstate.Overtaken)
+	tables, err := c.days.Tables(ctx)
+	if err != nil {
+		return 0, err
+	}
+	a := c.newAttempt(group, commitstate.Overtaken, tables)
 	var required preconditions
 	if err := a.decideOnCached(&required); err != nil {
 		return 0, err
@@ -32,15 +36,13 @@ func (c *Committer) attemptOnCached(group []*pending) (committed int, err error)
 	hold := false
 	batch := new(pgx.Batch)
 	a.queueLocks(batch)
-	required.queue(batch, &hold)
-	removal := c.outbox.Remove()
-	a.plan.queue(batch, removal, preconditionsHold)
+	required.queue(batch, tables, &hold)
+	a.plan.queue(batch, tables, preconditionsHold)
 	var ids []int64
 	c.reserved.queue(batch, a.group, &ids)
 	err = c.pool.Transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		return conn.SendBatch(ctx, batch).Close()
 	})
-	removal.Done(err)
 	if err != nil {
 		return 0, fmt.Errorf("writing to cached users: %w", err)
 	}

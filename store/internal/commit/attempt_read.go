@@ -21,17 +21,22 @@ import (
 func (c *Committer) attemptRead(group []*pending) (committed int, err error) {
 	ctx, cancel := context.WithTimeout(c.working, postgres.AttemptTimeout)
 	defer cancel()
-	a := c.newAttempt(group, commitstate.LeftOut)
+	tables, err := c.days.Tables(ctx)
+	if err != nil {
+		return 0, err
+	}
+	a := c.newAttempt(group, commitstate.LeftOut, tables)
 	err = c.pool.Transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		if err := a.lock(ctx, conn); err != nil {
 			return fmt.Errorf("locking the users: %w", err)
 		}
+		c.followMissed(a)
 		a.failFenced()
 		a.leaveOutBlocked()
 		if err := a.decideOnStored(ctx, conn, time.Now().Add(decideGroupFor)); err != nil {
 			return fmt.Errorf("checking for conflicts: %w", err)
 		}
-		if err := a.plan.commit(ctx, conn, c.outbox); err != nil {
+		if err := a.plan.commit(ctx, conn, a.tables); err != nil {
 			return fmt.Errorf("committing: %w", err)
 		}
 		return nil
@@ -41,6 +46,10 @@ func (c *Committer) attemptRead(group []*pending) (committed int, err error) {
 	}
 	return c.announce(group, &a.plan), nil
 }
+
+// waitShortly bounds the waits for locks of a pending write that another transaction was in the
+// way of. Other writes to its partition wait meanwhile.
+const waitShortly = "SELECT set_config('lock_timeout', '100ms', true)"
 
 // lock begins the transaction, locks the partitions and the users' rows, and reads
 // everything that is known to be needed. It takes one round trip.
@@ -71,20 +80,24 @@ func (a *attempt) lock(ctx context.Context, conn *pgx.Conn) error {
 	batch := new(pgx.Batch)
 	// The fence needs a statement to see everything that was committed before it.
 	batch.Queue("begin isolation level read committed")
+	if len(a.group) == 1 && a.group[0].wasContended {
+		batch.Queue(waitShortly)
+	}
 	a.queueFence(batch)
+	a.queueLastPositions(batch)
 	if len(users) > 0 {
 		// To wait for a row that another transaction has locked would delay all other
 		// users of the group.
 		batch.Queue(`SELECT id FROM users WHERE id = ANY($1::bigint[])
 			UNION ALL SELECT user_id FROM services WHERE user_id = ANY($1::bigint[])`, users).Query(a.countRows)
-		batch.Queue(`SELECT id, name, email_address, picture_url, xmin
+		batch.Queue(`SELECT id, name, email_address, picture_url, xmin, sequence
 			FROM users WHERE id = ANY($1::bigint[]) FOR UPDATE SKIP LOCKED`, users).Query(a.readUsers)
 		batch.Queue(`SELECT user_id, sv_name::text, sv_id, access_token, xmin
 			FROM services WHERE user_id = ANY($1::bigint[]) FOR UPDATE SKIP LOCKED`, users).Query(a.readServices)
 	}
 	if len(requests) > 0 {
-		batch.Queue(`SELECT identity, digest, user_id, code, message, now() - at
-			FROM ident_requests WHERE identity = ANY($1::uuid[])`, requests).Query(a.readOutcomes)
+		const record = "SELECT request, digest, user_id, code, message, now() - at FROM %s WHERE request = ANY($1::uuid[])"
+		batch.Queue(a.tables.Union(record), requests).Query(a.readOutcomes)
 	}
 	wanted.Queue(batch, &a.owners)
 	return conn.SendBatch(ctx, batch).Close()
@@ -104,7 +117,7 @@ func (a *attempt) countRows(rows pgx.Rows) error {
 func (a *attempt) readUsers(rows pgx.Rows) error {
 	for rows.Next() {
 		u := new(userrows.Stored)
-		if err := rows.Scan(&u.User.ID, &u.User.Name, &u.User.Email, &u.User.PictureURL, &u.User.Version[0]); err != nil {
+		if err := rows.Scan(&u.User.ID, &u.User.Name, &u.User.Email, &u.User.PictureURL, &u.User.Version.Rows[0], &u.User.Version.Sequence); err != nil {
 			return err
 		}
 		a.stored[u.User.ID] = u
@@ -137,6 +150,7 @@ func (a *attempt) readOutcomes(rows pgx.Rows) error {
 			return err
 		}
 		if code != nil {
+			row.outcome.UserID = 0
 			row.outcome.Refusal = &actor.Refusal{Code: actor.Code(*code), Message: *message}
 		}
 		if other, found := a.recorded[actor.RequestID(id)]; !found || row.age < other.age {

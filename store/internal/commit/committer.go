@@ -12,6 +12,7 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store/internal/batch"
+	"github.com/glotpod/ident/store/internal/changelog"
 	"github.com/glotpod/ident/store/internal/keyring"
 	"github.com/glotpod/ident/store/internal/outbox"
 	"github.com/glotpod/ident/store/internal/postgres"
@@ -43,12 +44,12 @@ type Config struct {
 	Pool    *postgres.Pool
 	Log     *zap.Logger
 	Metrics Metrics
+	Days    *changelog.Days
 	Outbox  *outbox.Outbox
 	UserIDs *UserIDs
 
 	Keyring               *keyring.Keyring
 	TokensInNotifications bool
-	Audited               bool                          // changes are recorded in ident_audit
 	LogUnreadable         func(userID int64, err error) // logs that no key decrypts an access token
 	MaxAlone              int                           // how many pending writes are committed alone at a time
 	Patience              time.Duration                 // see commitstate.Progress
@@ -84,7 +85,9 @@ type Committer struct {
 	decider  decider
 	reserved *reservedIDs
 	patience time.Duration
+	days     *changelog.Days
 	outbox   *outbox.Outbox
+	turns    turns
 
 	queue     *batch.Batcher[*pending]
 	soloSlots chan struct{} // has a value for each pending write that is committed alone
@@ -99,9 +102,11 @@ func New(config Config) *Committer {
 		pool:     config.Pool,
 		log:      config.Log,
 		metrics:  config.Metrics,
-		planner:  planner{keyring: config.Keyring, audited: config.Audited},
+		planner:  planner{keyring: config.Keyring},
 		reserved: &config.UserIDs.reserved,
+		days:     config.Days,
 		outbox:   config.Outbox,
+		turns:    turns{partitions: make(map[int]*turn)},
 		patience: config.Patience,
 		decider: decider{
 			keyring:               config.Keyring,

@@ -145,7 +145,7 @@ func (a *attempt) replay(p *pending) bool {
 	if len(rows) == 0 {
 		return false
 	}
-	a.plan.addReplay(p, rows, a.leaseValid(p.lease))
+	a.plan.addReplay(p, rows)
 	return true
 }
 
@@ -170,7 +170,7 @@ func (a *attempt) decide(d *decided, deadline time.Time) {
 		if _, recorded := a.recorded[p.requestIDs[i]]; recorded && p.mustRecord(w, decision.Refusal) {
 			a.plan.reusedIDs = append(a.plan.reusedIDs, uuidOf(p.requestIDs[i]))
 		}
-		a.size += w.Size + 2*len(decision.Notification.Body) // a row of ident_audit has about the same size
+		a.size += w.Size + 2*len(decision.Notification.Body) // the change in the log has about the same size
 		if decision.Refusal == nil {
 			current = decision.Next
 		}

@@ -1,6 +1,7 @@
 package commit
 
 import (
+	"encoding/binary"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -11,7 +12,7 @@ import (
 )
 
 // queueLocks locks the partitions of the attempt and returns them. Writes lock a partition
-// shared, claims exclusively.
+// shared, claims exclusively. A second lock has one transaction of writes wait for another.
 func (a *attempt) queueLocks(batch *pgx.Batch) (partitions []int) {
 	for _, p := range a.group {
 		if p.lease.Epoch != 0 {
@@ -21,9 +22,29 @@ func (a *attempt) queueLocks(batch *pgx.Batch) (partitions []int) {
 	slices.Sort(partitions) // every transaction takes the locks in this order, so no deadlock is possible
 	partitions = slices.Compact(partitions)
 	if len(partitions) > 0 {
-		batch.Queue("SELECT pg_advisory_xact_lock_shared($1, p) FROM unnest($2::int[]) AS p", leases.LockClass, partitions)
+		batch.Queue("SELECT pg_advisory_xact_lock_shared($1, p), pg_advisory_xact_lock($2, p) FROM unnest($3::int[]) AS p",
+			leases.LockClass, leases.OrderClass, partitions)
+	}
+	if a.tables.NearMidnight {
+		a.queueRequestLocks(batch)
 	}
 	return partitions
+}
+
+// requestLock is the first part of the keys of advisory locks on request ids: "ir" in ASCII.
+const requestLock = 0x6972 << 48
+
+// queueRequestLocks locks the request ids of the attempt. Then another transaction with one
+// of them sees what this one commits, even if it uses the table of another day.
+func (a *attempt) queueRequestLocks(batch *pgx.Batch) {
+	var keys []int64
+	for _, p := range a.group {
+		for _, id := range p.requestIDs {
+			keys = append(keys, requestLock|int64(binary.BigEndian.Uint64(id[:8])>>16))
+		}
+	}
+	slices.Sort(keys) // against deadlocks
+	batch.Queue("SELECT pg_advisory_xact_lock(k) FROM unnest($1::bigint[]) AS k", slices.Compact(keys))
 }
 
 // queueFence locks the partitions and reads their leases. The second statement sees what

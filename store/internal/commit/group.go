@@ -9,6 +9,7 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/wait"
 	"github.com/glotpod/ident/store/internal/batch"
+	"github.com/glotpod/ident/store/internal/changelog"
 	"github.com/glotpod/ident/store/internal/commitstate"
 	"github.com/glotpod/ident/store/internal/postgres"
 )
@@ -24,11 +25,13 @@ func (c *Committer) commitGroup(group []*pending) {
 	backoff := wait.Backoff{First: firstAttemptPause, Longest: longestAttemptPause}
 	for {
 		group = c.completeAbandoned(group)
+		group = c.turns.take(group)
 		if len(group) == 0 {
 			return
 		}
-		onCached := areCached(group)
+		onCached := areCached(group) && !isUnsure(group)
 		err := c.attempt(group, onCached)
+		c.submitAgain(c.turns.give(group))
 		var pause bool
 		if group, pause = c.advanceGroup(group, onCached, err); pause {
 			backoff.Wait(c.closing) // if the store closes, the next round completes the group
@@ -90,11 +93,24 @@ func (c *Committer) attempt(group []*pending, onCached bool) error {
 		}
 		return nil
 	}
+	for _, p := range group {
+		if p.turn != nil {
+			p.turn.unsure = true
+		}
+	}
+	if changelog.IsWrongDay(err) {
+		c.days.Forget()
+		for _, p := range group {
+			p.attemptResult = commitstate.Unsent // it is as if the attempt had not been made
+		}
+		return err
+	}
 	class := postgres.Classify(err)
 	c.metrics.Failures.WithLabelValues(class.String()).Inc()
 	c.logAttempt(group, onCached, class, err)
 	for _, p := range group {
 		p.attemptResult = resultOf(class)
+		p.wasContended = p.wasContended || class == postgres.Contended
 	}
 	return err
 }
@@ -201,6 +217,20 @@ func (c *Committer) postpone(p *pending) {
 		wait.For(c.closing, pause) // if the store closes, Put returns an error
 		if err := c.queue.Put(p.ctx, p); err != nil {
 			c.advance(p, commitstate.Event{Result: commitstate.Abandoned}, err)
+		}
+	})
+}
+
+// submitAgain queues pending writes again that have waited for their turn.
+func (c *Committer) submitAgain(waiting []*pending) {
+	if len(waiting) == 0 {
+		return
+	}
+	c.running.Go(func() {
+		for _, p := range waiting {
+			if err := c.queue.Put(p.ctx, p); err != nil {
+				c.advance(p, commitstate.Event{Result: commitstate.Abandoned}, err)
+			}
 		}
 	})
 }

@@ -23,6 +23,10 @@ type pending struct {
 
 	progress commitstate.Progress
 	backoff  wait.Backoff // between postponed attempts
+	// wasContended says that another transaction was in the way of an earlier attempt.
+	wasContended bool
+
+	turn *turn // nil: the pending write is not in an attempt, or writes to no partition
 
 	// The attempt that is under way, or the latest one.
 	inAttempt     int                // how many of writes it has, from the first one on

@@ -3,11 +3,8 @@ package commit
 import (
 	"fmt"
 
-	"github.com/google/uuid"
-
 	"github.com/glotpod/ident/actor"
-	"github.com/glotpod/ident/cluster/partition"
-	"github.com/glotpod/ident/store/internal/audit"
+	"github.com/glotpod/ident/store/internal/changelog"
 	"github.com/glotpod/ident/store/internal/keyring"
 	"github.com/glotpod/ident/store/internal/userrows"
 )
@@ -15,7 +12,6 @@ import (
 // A planner has the settings of all plans.
 type planner struct {
 	keyring *keyring.Keyring
-	audited bool // changes are recorded in ident_audit
 }
 
 // A plan is what an attempt writes, column by column as the statements take it. A
@@ -32,23 +28,7 @@ type plan struct {
 	insertedUsers userrows.Users
 	accounts      userrows.Accounts // inserted or updated
 	reusedIDs     uuids             // of requests, with records of other requests
-	requests      struct {
-		ids      uuids
-		digests  []int64
-		users    []int64
-		codes    []*string
-		messages []*string
-	}
-	notifications struct {
-		users      []int64
-		messageIDs uuids
-		keys       []string
-		bodies     [][]byte
-		sealed     []bool
-		traces     []string
-		partitions []int
-	}
-	audit audit.Rows
+	rows          changelog.Rows
 
 	toSend   []actor.PendingNotification // after the commit
 	versions []versionUpdate             // after the commit
@@ -57,33 +37,25 @@ type plan struct {
 	// replays is set if a recorded outcome is to be delivered.
 	replays bool
 
-	// missed has the partitions with notifications that may be in the outbox unsent,
-	// because an earlier attempt of unknown outcome has committed them.
-	missed []int
+	next map[int]int64 // the position of the next change, by partition
 }
 
 // A versionUpdate says which rows of a user are written. They have a new version.
 type versionUpdate struct {
 	user *actor.User
-	rows [len(actor.Version{})]bool
+	rows [len(actor.Version{}.Rows)]bool
 }
 
 // addReplay plans no change: an earlier attempt or request has decided the writes. If that
-// was an attempt of p, its notifications were not sent. If the lease is valid, they are
-// sent now; otherwise the next holder of the partition sends them.
-func (pl *plan) addReplay(p *pending, rows []recordedOutcome, leaseValid bool) {
+// was an attempt of p, followMissed has its notifications sent.
+func (pl *plan) addReplay(p *pending, rows []recordedOutcome) {
 	pl.replays = true
 	outcomes := make([]actor.Outcome, len(rows))
-	applied := false
 	for i, row := range rows {
 		outcomes[i] = row.outcome
 		if row.digest != p.writes[i].Digest {
 			outcomes[i] = actor.Outcome{Refusal: actor.RequestIDReused}
 		}
-		applied = applied || row.outcome.UserID == p.writes[i].UserID
-	}
-	if p.isOutcomeUnknown() && leaseValid && applied {
-		pl.missed = append(pl.missed, p.lease.Partition)
 	}
 	p.setDecided(outcomes, nil)
 }
@@ -92,6 +64,10 @@ func (pl *plan) addReplay(p *pending, rows []recordedOutcome, leaseValid bool) {
 func (pl *plan) add(d decided) error {
 	p, current := d.pending, d.current
 	outcomes := make([]actor.Outcome, len(d.decisions))
+	changed, sequence := false, int64(0)
+	if current != nil {
+		sequence = current.Version.Sequence
+	}
 	for i, decision := range d.decisions {
 		w, refusal := p.writes[i], decision.Refusal
 		switch {
@@ -102,25 +78,23 @@ func (pl *plan) add(d decided) error {
 		default:
 			outcomes[i] = actor.Outcome{Refusal: refusal}
 		}
-		if p.mustRecord(w, refusal) {
-			pl.addRequest(p.requestIDs[i], w, outcomes[i])
-		}
 		if refusal != nil {
+			if p.mustRecord(w, refusal) {
+				pl.rows.AddRefusal(p.requestIDs[i], w, refusal)
+			}
 			continue
 		}
-		if pl.planner.audited {
-			pl.audit.Add(w, current, decision.Next)
-		}
-		if err := pl.addNotification(p.lease, w, decision.Notification); err != nil {
+		sequence++
+		if err := pl.addDecision(p, i, sequence, decision); err != nil {
 			return err
 		}
-		current = decision.Next
+		current, changed = decision.Next, true
 	}
 	p.setDecided(outcomes, nil)
-	if current == d.current {
+	if !changed {
 		return nil
 	}
-	return pl.addChange(d, current)
+	return pl.addChange(d, current, sequence)
 }
 
 // mustRecord reports whether a decision is recorded: a change is, and a refusal (nil: there is
@@ -131,22 +105,26 @@ func (p *pending) mustRecord(w *actor.Write, refusal *actor.Refusal) bool {
 	return refusal == nil || refusal.Code != actor.InvocationFailed && (hasRequestID(w) || p.inAttempt > 1 || p.isOutcomeUnknown())
 }
 
-func (pl *plan) addRequest(id actor.RequestID, w *actor.Write, o actor.Outcome) {
-	r := &pl.requests
-	r.ids = append(r.ids, uuidOf(id))
-	r.digests = append(r.digests, w.Digest)
-	r.users = append(r.users, o.UserID)
-	var code, message *string
-	if o.Refusal != nil {
-		code, message = (*string)(&o.Refusal.Code), &o.Refusal.Message
+// addDecision plans the row of the log and the notification of the i-th write of p.
+func (pl *plan) addDecision(p *pending, i int, sequence int64, d actor.Decision) error {
+	w, n := p.writes[i], d.Notification
+	change := changelog.Change{Partition: p.lease.Partition, Position: pl.next[p.lease.Partition], Sequence: sequence, Change: d.Change}
+	if n.HasTokens {
+		var err error
+		if change.Sealed, err = pl.planner.keyring.Seal(n.Body); err != nil {
+			return fmt.Errorf("encrypting a notification: %w", err)
+		}
 	}
-	r.codes = append(r.codes, code)
-	r.messages = append(r.messages, message)
+	pl.rows.AddChange(p.requestIDs[i], w, change)
+	pl.toSend = append(pl.toSend, actor.PendingNotification{UserID: w.UserID, Sequence: sequence, Lease: p.lease, Position: change.Position,
+		RoutingKey: n.RoutingKey, Body: n.Body, TraceParent: w.TraceParent, TraceState: w.TraceState})
+	pl.next[p.lease.Partition]++
+	return nil
 }
 
 // addChange plans the difference between the user before all decisions and after them
-// (next), which may be nil.
-func (pl *plan) addChange(d decided, next *actor.User) (err error) {
+// (next), which may be nil. sequence is the number of the last change.
+func (pl *plan) addChange(d decided, next *actor.User, sequence int64) (err error) {
 	id := d.pending.first().UserID
 	var had, has actor.User
 	if d.current != nil {
@@ -160,14 +138,14 @@ func (pl *plan) addChange(d decided, next *actor.User) (err error) {
 	case next == nil:
 		pl.deletedUsers = append(pl.deletedUsers, id)
 	case d.current == nil:
+		next.Version = actor.Version{Sequence: sequence}
 		pl.insertedUsers.Add(next)
 		update.rows[0] = true
 	default:
 		next.Version = had.Version
-		if had.Name != has.Name || had.Email != has.Email || !userrows.Equal(had.PictureURL, has.PictureURL) {
-			pl.updatedUsers.Add(next)
-			update.rows[0] = true
-		}
+		next.Version.Sequence = sequence
+		pl.updatedUsers.Add(next)
+		update.rows[0] = true
 	}
 	for i, service := range userrows.Services {
 		old, account := *userrows.AccountOf(&had, service), *userrows.AccountOf(&has, service)
@@ -177,7 +155,7 @@ func (pl *plan) addChange(d decided, next *actor.User) (err error) {
 			pl.deletedServices.users = append(pl.deletedServices.users, id)
 			pl.deletedServices.names = append(pl.deletedServices.names, service)
 			if next != nil {
-				next.Version[1+i] = 0
+				next.Version.Rows[1+i] = 0
 			}
 		default:
 			sealed := []byte(nil)
@@ -193,27 +171,5 @@ func (pl *plan) addChange(d decided, next *actor.User) (err error) {
 	if next != nil {
 		pl.versions = append(pl.versions, update)
 	}
-	return nil
-}
-
-func (pl *plan) addNotification(lease partition.Lease, w *actor.Write, n actor.Notification) error {
-	body := n.Body
-	if n.HasTokens {
-		var err error
-		if body, err = pl.planner.keyring.Seal(body); err != nil {
-			return fmt.Errorf("encrypting a notification: %w", err)
-		}
-	}
-	pending := actor.PendingNotification{UserID: w.UserID, Partition: lease.Partition, MessageID: uuid.New(),
-		RoutingKey: n.RoutingKey, Body: n.Body, TraceParent: w.TraceParent, TraceState: w.TraceState}
-	c := &pl.notifications
-	c.users = append(c.users, w.UserID)
-	c.messageIDs = append(c.messageIDs, uuidOf(actor.RequestID(pending.MessageID)))
-	c.keys = append(c.keys, n.RoutingKey)
-	c.bodies = append(c.bodies, body)
-	c.sealed = append(c.sealed, n.HasTokens)
-	c.traces = append(c.traces, w.TraceParent)
-	c.partitions = append(c.partitions, lease.Partition)
-	pl.toSend = append(pl.toSend, pending)
 	return nil
 }

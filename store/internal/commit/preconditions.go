@@ -10,17 +10,18 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/changelog"
 	"github.com/glotpod/ident/store/internal/userrows"
 )
 
 // preconditions are what decisions on cached users assume about the database.
 type preconditions struct {
-	leases   []partition.Lease              // have not ended
-	requests uuids                          // were not decided before
-	users    []int64                        // have these versions:
-	versions [len(actor.Version{})][]uint32 // by row, one for each of users
-	accounts bool                           // some accounts of users will be changed
-	wanted   userrows.WantedKeys            // have no owners
+	leases   []partition.Lease                   // have not ended
+	requests uuids                               // were not decided before
+	users    []int64                             // have these versions:
+	versions [len(actor.Version{}.Rows)][]uint32 // by row, one for each of users
+	accounts bool                                // some accounts of users will be changed
+	wanted   userrows.WantedKeys                 // have no owners
 }
 
 // add adds what the decisions on a user assume.
@@ -38,7 +39,7 @@ func (r *preconditions) add(d decided) {
 		return
 	}
 	r.users = append(r.users, d.current.ID)
-	for i, version := range d.current.Version {
+	for i, version := range d.current.Version.Rows {
 		r.versions[i] = append(r.versions[i], version)
 	}
 	for _, decision := range d.decisions {
@@ -71,7 +72,7 @@ const (
 		(SELECT p.epoch FROM ident_partitions p WHERE p.partition = l.partition AND NOT p.released AND p.holder = l.holder
 			AND p.holder_start = l.start AND p.holder_session = l.session) IS DISTINCT FROM l.epoch)`
 
-	requestsAreNew = ` AND NOT EXISTS (SELECT FROM ident_requests WHERE identity = ANY(%s::uuid[]))`
+	requestsAreNew = ` AND NOT EXISTS (SELECT FROM %s WHERE request = ANY(%%s::uuid[]))`
 
 	usersAreUnchanged = ` AND NOT EXISTS (SELECT FROM unnest(%s::bigint[], %s::xid[], %s::xid[], %s::xid[]) AS k (id, version, gh, fb) WHERE
 		coalesce((SELECT u.xmin FROM users u WHERE u.id = k.id FOR UPDATE SKIP LOCKED), '0') <> k.version OR
@@ -86,7 +87,7 @@ const (
 
 // queue checks the preconditions, so that the statements after it may use
 // preconditionsHold, and sets hold.
-func (r *preconditions) queue(batch *pgx.Batch, hold *bool) {
+func (r *preconditions) queue(batch *pgx.Batch, tables changelog.Tables, hold *bool) {
 	var conditions strings.Builder
 	var args []any
 	require := func(condition string, with ...any) {
@@ -108,7 +109,9 @@ func (r *preconditions) queue(batch *pgx.Batch, hold *bool) {
 		require(leasesAreValid, partitions, epochs, holders, starts, sessions)
 	}
 	if len(r.requests) > 0 {
-		require(requestsAreNew, r.requests)
+		for _, table := range tables.Recent {
+			require(fmt.Sprintf(requestsAreNew, table), r.requests)
+		}
 	}
 	if len(r.users) > 0 {
 		condition := usersAreUnchanged

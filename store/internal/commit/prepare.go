@@ -8,9 +8,8 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/partition"
-	"github.com/glotpod/ident/store/internal/audit"
+	"github.com/glotpod/ident/store/internal/changelog"
 	"github.com/glotpod/ident/store/internal/commitstate"
-	"github.com/glotpod/ident/store/internal/outbox"
 	"github.com/glotpod/ident/store/internal/userrows"
 )
 
@@ -20,20 +19,19 @@ import (
 func (c *Committer) Prepare(ctx context.Context, conn *pgx.Conn) error {
 	lease := partition.Lease{Partition: -1, Epoch: -1}
 	write := &actor.Write{Operation: "patch", RequestID: actor.RequestID(uuid.New())}
-	a := c.newAttempt([]*pending{newPending(ctx, lease, []*actor.Write{write}, c.patience)}, commitstate.LeftOut)
+	tables, err := c.days.Tables(ctx)
+	if err != nil {
+		return err
+	}
+	p := newPending(ctx, lease, []*actor.Write{write}, c.patience)
+	p.turn = &turn{lease: lease, unsure: true}
+	a := c.newAttempt([]*pending{p}, commitstate.LeftOut, tables)
 	if err := a.lock(ctx, conn); err != nil {
 		return err
 	}
-	var empty plan
-	empty.requests.ids = uuids{}
-	empty.notifications.users = []int64{}
 	queue := func(batch *pgx.Batch, condition string) {
 		userrows.QueueUpdateNone(batch, condition)
-		empty.queue(batch, new(outbox.Removal), condition)
-		if c.planner.audited {
-			audit.QueueNone(batch, condition)
-		}
-		outbox.QueueDeleteNone(batch)
+		changelog.QueueNone(batch, tables, condition)
 	}
 	batch := new(pgx.Batch)
 	queue(batch, "true")
@@ -48,7 +46,7 @@ func (c *Committer) Prepare(ctx context.Context, conn *pgx.Conn) error {
 	}
 	batch = new(pgx.Batch)
 	a.queueLocks(batch)
-	required.queue(batch, new(bool))
+	required.queue(batch, tables, new(bool))
 	queue(batch, preconditionsHold)
 	return conn.SendBatch(ctx, batch).Close()
 }

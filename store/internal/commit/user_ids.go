@@ -11,6 +11,7 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store/internal/batch"
+	"github.com/glotpod/ident/store/internal/changelog"
 	"github.com/glotpod/ident/store/internal/postgres"
 	"github.com/glotpod/ident/store/internal/userrows"
 )
@@ -22,12 +23,12 @@ const (
 	// nextIDs takes $1 user ids from the sequence.
 	nextIDs = "SELECT nextval(sequence) FROM " + sequenceOfIDs + ", generate_series(1, $1)"
 
-	// nextIDsFor takes a user id from the sequence for each create, unless it is a replay or
+	// nextIDsFor, with a query for replays, takes a user id from the sequence for each create, unless it is a replay or
 	// wants an email or an account that a user has.
 	nextIDsFor = `SELECT found.replay, found.email, found.account,
 			CASE WHEN NOT (found.replay OR found.email OR found.account) THEN nextval(sequence) END
 		FROM ` + sequenceOfIDs + `, unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[]) WITH ORDINALITY AS c (request, email, gh, fb, n), LATERAL (SELECT
-			(SELECT r.slot FROM ident_requests r WHERE r.identity = c.request LIMIT 1) IS NOT NULL AS replay,
+			(SELECT min(user_id) FROM (%s) AS l) IS NOT NULL AS replay,
 			(SELECT u.id FROM users u WHERE u.email_address = c.email) IS NOT NULL AS email,
 			(SELECT s.user_id FROM services s WHERE s.sv_id = c.gh AND s.sv_name::text = 'gh') IS NOT NULL OR
 			(SELECT s.user_id FROM services s WHERE s.sv_id = c.fb AND s.sv_name::text = 'fb') IS NOT NULL AS account OFFSET 0) AS found
@@ -53,6 +54,7 @@ const maxStaleDraws = 3
 // UserIDs hands out the ids of new users. It is safe for concurrent use.
 type UserIDs struct {
 	pool     *postgres.Pool
+	days     *changelog.Days
 	closing  context.Context // done when no new query is to begin
 	log      *zap.Logger
 	requests *batch.Batcher[*idRequest]
@@ -76,8 +78,8 @@ type idResult struct {
 
 // NewUserIDs needs one goroutine that runs Work, until closing is done. The channel stopped
 // is closed when Work has returned.
-func NewUserIDs(closing context.Context, stopped <-chan struct{}, pool *postgres.Pool, log *zap.Logger) *UserIDs {
-	u := &UserIDs{pool: pool, closing: closing, log: log, skipping: make(chan struct{}, 1)}
+func NewUserIDs(closing context.Context, stopped <-chan struct{}, pool *postgres.Pool, days *changelog.Days, log *zap.Logger) *UserIDs {
+	u := &UserIDs{pool: pool, days: days, closing: closing, log: log, skipping: make(chan struct{}, 1)}
 	u.requests = batch.New(batch.Config[*idRequest]{
 		MaxItems: maxIDRequests,
 		Process:  u.answer,
@@ -147,8 +149,11 @@ func (u *UserIDs) answer(group []*idRequest) {
 	for _, request := range group {
 		c.add(request.create)
 	}
-	rows, _ := u.pool.Query(ctx, nextIDsFor, c.requests, c.emails, c.githubs, c.facebooks)
-	results, err := pgx.CollectRows(rows, scanIDResult)
+	results, err := u.next(ctx, &c)
+	if changelog.IsWrongDay(err) {
+		u.days.Forget()
+		results, err = u.next(ctx, &c)
+	}
 	for i, request := range group {
 		r := idResult{err: err}
 		if err == nil {
@@ -156,6 +161,16 @@ func (u *UserIDs) answer(group []*idRequest) {
 		}
 		request.result <- r
 	}
+}
+
+func (u *UserIDs) next(ctx context.Context, c *creates) ([]idResult, error) {
+	tables, err := u.days.Tables(ctx)
+	if err != nil {
+		return nil, err
+	}
+	replay := tables.Union("SELECT l.user_id FROM %s l WHERE l.request = c.request")
+	rows, _ := u.pool.Query(ctx, fmt.Sprintf(nextIDsFor, replay), c.requests, c.emails, c.githubs, c.facebooks)
+	return pgx.CollectRows(rows, scanIDResult)
 }
 
 func scanIDResult(row pgx.CollectableRow) (r idResult, err error) {

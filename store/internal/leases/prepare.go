@@ -8,6 +8,7 @@ import (
 
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/changelog"
 	"github.com/glotpod/ident/store/internal/outbox"
 )
 
@@ -33,16 +34,21 @@ func (t *Table) Prepare(ctx context.Context, conn *pgx.Conn) error {
 
 // PrepareReserved opens the connection that is reserved for leases, and prepares it.
 func (t *Table) PrepareReserved(ctx context.Context) error {
+	tables, err := t.days.Tables(ctx)
+	if err != nil {
+		return err
+	}
 	return t.pool.TransactReserved(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		batch := new(pgx.Batch)
-		QueueHoldsNone(batch)
-		outbox.QueueNoPage(batch)
+		QueueHoldsNone(batch, tables)
+		outbox.QueueNone(batch)
 		return errors.Join(t.Prepare(ctx, conn), conn.SendBatch(ctx, batch).Close())
 	})
 }
 
-// QueueHoldsNone adds the statement of TakeOver on leases, which finds none here, to a
+// QueueHoldsNone adds the statements of TakeOver on leases, which find none here, to a
 // batch that prepares statements.
-func QueueHoldsNone(batch *pgx.Batch) {
-	batch.Queue(heldLeases, "", int64(0), int64(0), []int{}, []int64{})
+func QueueHoldsNone(batch *pgx.Batch, tables changelog.Tables) {
+	queueHeldLeases(batch, tables, ownership.Member{}, []int{}, []int64{})
+	batch.Queue(heldBack, []int{})
 }

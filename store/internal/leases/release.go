@@ -2,6 +2,7 @@ package leases
 
 import (
 	"context"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -31,7 +32,7 @@ const (
 )
 
 // Release marks the partitions of these leases as free, unless the lease is lost. It also
-// deletes all confirmed notifications, so that the next holder does not find them.
+// notes which notifications are confirmed, so that the next holder does not send them again.
 // Release takes 5 s at most and may be repeated after an error.
 func (t *Table) Release(ctx context.Context, released []partition.Lease) error {
 	e := leaseEndTx{table: t}
@@ -53,8 +54,8 @@ func (t *Table) Release(ctx context.Context, released []partition.Lease) error {
 // released: the member that claims such a partition waits for that transaction, and the
 // other partitions do not.
 //
-// HandOver also deletes all confirmed notifications, so that the next holder does not find
-// them. It takes 5 s at most and may be repeated after an error.
+// HandOver also notes which notifications are confirmed, so that the next holder does not
+// send them again. It takes 5 s at most and may be repeated after an error.
 func (t *Table) HandOver(ctx context.Context, all []ownership.HandOver) ([]ownership.HandedOver, error) {
 	e := leaseEndTx{table: t}
 	for _, h := range all {
@@ -116,10 +117,10 @@ func (e *leaseEndTx) run(ctx context.Context) error {
 
 // try runs the transaction, in one round trip.
 func (e *leaseEndTx) try(ctx context.Context, conn *pgx.Conn) error {
-	removal := e.table.outbox.RemoveAll()
+	flush := e.table.outbox.FlushPartitions(slices.Concat(e.released.partitions, e.granted.partitions))
 	batch := new(pgx.Batch)
 	batch.Queue("begin isolation level read committed")
-	removal.Queue(batch)
+	flush.Queue(batch)
 	if len(e.released.partitions) > 0 {
 		by := &e.released.by
 		batch.Queue(releaseLeases, e.released.partitions, e.released.epochs, by.names, by.starts)
@@ -131,7 +132,7 @@ func (e *leaseEndTx) try(ctx context.Context, conn *pgx.Conn) error {
 	}
 	batch.Queue("commit")
 	err := conn.SendBatch(ctx, batch).Close()
-	removal.Done(err)
+	flush.Done(err)
 	return err
 }
 

@@ -2,6 +2,7 @@ package leases
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/changelog"
 	"github.com/glotpod/ident/store/internal/outbox"
 	"github.com/glotpod/ident/store/internal/postgres"
 )
@@ -17,6 +19,11 @@ import (
 // partition: "iden" in ASCII. Writes take the lock shared, claims and hand-overs
 // exclusively.
 const LockClass = 0x6964656e
+
+// OrderClass is the first key of the advisory locks that order the transactions of writes; the
+// second key is the partition: "ideo" in ASCII. Writes take the lock exclusively, so that one
+// transaction of a partition at a time is under way, also if one was lost.
+const OrderClass = LockClass + 1
 
 // changeTimeout bounds a change to the epoch table, all attempts included.
 const changeTimeout = 5 * time.Second
@@ -33,13 +40,14 @@ const rowColumns = `SELECT partition, epoch, coalesce(holder, ''), coalesce(hold
 // A Table is the epoch table. It is safe for concurrent use.
 type Table struct {
 	pool   *postgres.Pool
+	days   *changelog.Days
 	outbox *outbox.Outbox
 	log    *zap.Logger
 }
 
 // NewTable returns the epoch table of a database.
-func NewTable(pool *postgres.Pool, o *outbox.Outbox, log *zap.Logger) *Table {
-	return &Table{pool: pool, outbox: o, log: log}
+func NewTable(pool *postgres.Pool, days *changelog.Days, o *outbox.Outbox, log *zap.Logger) *Table {
+	return &Table{pool: pool, days: days, outbox: o, log: log}
 }
 
 // Survey returns all rows by partition. A partition that was never held is released, and
@@ -67,45 +75,86 @@ func collectRows(rows pgx.Rows) ([]ownership.Row, error) {
 	})
 }
 
-const heldLeases = `SELECT partition, epoch, ` + outbox.Backlog + `
-	FROM unnest($4::int[], $5::bigint[]) AS l (partition, epoch) JOIN ident_partitions USING (partition, epoch)
+// heldLeases, with a query for a change that was not notified, selects those of the leases $4, $5
+// that the member $1, $2, $3 holds, and what was notified of their partitions.
+const heldLeases = `SELECT partition, epoch, notified, notified_on,
+		(SELECT min(l.position) FROM (%s) AS l) IS NOT NULL
+	FROM unnest($4::int[], $5::bigint[]) AS l (partition, epoch) JOIN ident_partitions p USING (partition, epoch)
 	WHERE NOT released AND holder = $1 AND holder_start = $2 AND holder_session = $3`
 
+// queueHeldLeases adds the statement heldLeases to a batch.
+func queueHeldLeases(batch *pgx.Batch, tables changelog.Tables, by ownership.Member, partitions []int, epochs []int64) *pgx.QueuedQuery {
+	backlog := tables.Union("(SELECT position FROM %s WHERE partition = p.partition AND position > p.notified ORDER BY position LIMIT 1)")
+	return batch.Queue(fmt.Sprintf(heldLeases, backlog), by.Name, by.Incarnation.Start, by.Incarnation.Session, partitions, epochs)
+}
+
+const heldBack = `SELECT partition, user_id, position, since FROM ident_held_back WHERE partition = ANY($1::int[])`
+
 // TakeOver returns which of the leases by holds, and those of their partitions that have
-// stored notifications. The synchronous standbys then have these leases too.
+// changes which may not have been notified. The synchronous standbys then have these leases
+// too.
 func (t *Table) TakeOver(ctx context.Context, by ownership.Member, wanted []partition.Lease) (held []partition.Lease, backlog []int, err error) {
-	var columns leaseColumns
-	for _, l := range wanted {
-		columns.add(l)
-	}
-	err = t.pool.Retry(ctx, func(ctx context.Context) error {
-		removal := t.outbox.Remove()
-		batch := new(pgx.Batch)
-		removal.Queue(batch)
-		batch.Queue(heldLeases, by.Name, by.Incarnation.Start, by.Incarnation.Session, columns.partitions, columns.epochs).Query(func(rows pgx.Rows) error {
-			lease := partition.Lease{Holder: by}
-			var has bool
-			_, err := pgx.ForEachRow(rows, []any{&lease.Partition, &lease.Epoch, &has}, func() error {
-				held = append(held, lease)
-				if has {
-					backlog = append(backlog, lease.Partition)
-				}
-				return nil
-			})
-			return err
-		})
-		postgres.QueueWAL(batch)
-		err := t.pool.TransactReserved(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-			held, backlog = nil, nil
-			return conn.SendBatch(ctx, batch).Close()
-		})
-		removal.Done(err)
+	var starts []*outbox.Start
+	err = t.pool.Retry(ctx, func(ctx context.Context) (err error) {
+		starts, err = t.readStarts(ctx, by, wanted)
+		if changelog.IsWrongDay(err) {
+			t.days.Forget()
+			starts, err = t.readStarts(ctx, by, wanted)
+		}
 		return err
 	})
 	if err != nil {
 		return nil, nil, postgres.LogError(ctx, t.log, "taking partitions over", err)
 	}
+	for _, s := range starts {
+		held = append(held, s.Lease)
+		if t.outbox.TakeOver(*s) {
+			backlog = append(backlog, s.Lease.Partition)
+		}
+	}
 	return held, backlog, nil
+}
+
+// readStarts reads what a member has to know about the leases that it holds.
+func (t *Table) readStarts(ctx context.Context, by ownership.Member, wanted []partition.Lease) (starts []*outbox.Start, err error) {
+	tables, err := t.days.Tables(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var columns leaseColumns
+	for _, l := range wanted {
+		columns.add(l)
+	}
+	byPartition := make(map[int]*outbox.Start)
+	batch := new(pgx.Batch)
+	queueHeldLeases(batch, tables, by, columns.partitions, columns.epochs).
+		Query(func(rows pgx.Rows) error {
+			for rows.Next() {
+				s := &outbox.Start{Lease: partition.Lease{Holder: by}}
+				if err := rows.Scan(&s.Lease.Partition, &s.Lease.Epoch, &s.Notified, &s.Since, &s.Backlog); err != nil {
+					return err
+				}
+				starts, byPartition[s.Lease.Partition] = append(starts, s), s
+			}
+			return rows.Err()
+		})
+	batch.Queue(heldBack, columns.partitions).Query(func(rows pgx.Rows) error {
+		var number int
+		var h outbox.HeldBack
+		_, err := pgx.ForEachRow(rows, []any{&number, &h.UserID, &h.Position, &h.Since}, func() error {
+			if s := byPartition[number]; s != nil {
+				s.HeldBack = append(s.HeldBack, h)
+			}
+			return nil
+		})
+		return err
+	})
+	postgres.QueueWAL(batch)
+	err = t.pool.TransactReserved(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		starts = nil
+		return conn.SendBatch(ctx, batch).Close()
+	})
+	return starts, err
 }
 
 // leaseColumns are leases as the parameters of a statement.

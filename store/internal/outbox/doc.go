@@ -1,27 +1,28 @@
-// Package outbox keeps notifications from their commit until the broker has confirmed
-// them.
+// Package outbox knows which committed changes have not been notified yet.
 //
-// A write inserts its notification into the table ident_outbox in the transaction that
-// changes the user. After the commit the store hands the notification to a sink, which
-// publishes it ([Outbox.Send]). Once the broker has confirmed it ([Outbox.Confirm]), the
-// row is deleted. If the process dies in between, the notification stays in the table, and
-// the next holder of its partition finds it there ([Outbox.Page]).
+// A change and its notification are one row of the log ([changelog]). After the commit the store
+// hands the notification to a sink, which publishes it ([Outbox.Send]), and which says when the
+// broker has confirmed it ([Outbox.Confirm]).
+//
+// Each partition has a cursor, the column notified of ident_partitions: the changes up to this
+// position were notified. It is written each second, and with the release of the partition. If
+// the process dies, the next owner finds what lies behind the cursor ([Outbox.Page]).
+//
+// The cursor does not wait for a user whose notifications are not confirmed for some seconds:
+// a queue refuses them. Such a user is held back. The transaction that moves the cursor beyond
+// its first notification writes that one's position to ident_held_back.
 //
 // # Design decisions and what they cost
 //
-//   - A confirmed row is deleted by the next commit of any user, in the same round trip,
-//     and by a sweep if there is none for a second. So a confirmation costs no round trip
-//     of its own. The price: a process that dies in between leaves confirmed
-//     notifications behind, and the next holder publishes them again. Subscribers
-//     receive each notification at least once.
-//   - A release of a partition deletes all confirmed rows ([Outbox.RemoveAll]). It deletes
-//     also the rows that another transaction is deleting at the moment: if that one
-//     fails, they would stay, and the next holder would find them.
-//   - The order of a user's notifications is the order of their ids. Only one member at a
-//     time writes to a partition, so ids of one user ascend in the order of the commits. There
-//     is no order between users.
-//   - A page is read by an index on partition and id, so what is read does not depend on how
-//     much is stored. The price: each notification is in a second index.
+//   - There is no table of pending notifications, which each write would insert into and delete
+//     from. The price: after a crash, up to a second of confirmed notifications is sent again.
+//     Subscribers receive each notification at least once.
+//   - The cursor is written under the lease. So the next owner's cursor is never moved by the
+//     owner before it.
+//   - What is in memory is a number of users, not of notifications: for each user that has an
+//     unconfirmed one, its first and last position.
+//   - The order of a user's notifications is that of their positions. There is no order between
+//     users.
 //   - A notification that no key decrypts is not skipped: later notifications of the same user
 //     wait behind it. The alternative, to lose one silently, cannot be repaired.
 package outbox

@@ -154,7 +154,7 @@ func testReadOnlyForAWhile(t *testing.T, begin, end string) {
 		}
 	}
 	load.progress(t)
-	if written, recorded := load.stop()+int64(len(ids)), h.Value("SELECT count(*) FROM ident_audit"); recorded != written {
+	if written, recorded := load.stop()+int64(len(ids)), h.Value("SELECT count(*) FROM ident_log"); recorded != written {
 		t.Errorf("%v changes are on record, want %d", recorded, written)
 	}
 }

@@ -54,12 +54,13 @@ func (r *Reader) enterList(ctx context.Context) (leave func(), err error) {
 }
 
 // List implements [actor.Store].
-func (r *Reader) List(ctx context.Context, page *actor.Page) ([]actor.User, int64, error) {
+func (r *Reader) List(ctx context.Context, page *actor.Page) (actor.UserPage, error) {
 	filter, args := "", []any{page.AfterID, page.Size, maxListBytes}
-	if page.Name != "" {
-		if isTooMuch(page.Name) {
-			return nil, 0, nil
-		}
+	switch {
+	case page.Name == "":
+	case isTooMuch(page.Name):
+		filter = " AND false"
+	default:
 		// The planner computes the tsquery. It is NULL if there are no words.
 		filter = ` AND (ident_words(name) @@ ident_search($4) OR ident_search($4) IS NULL)`
 		args = append(args, page.Name)
@@ -81,34 +82,61 @@ func (r *Reader) List(ctx context.Context, page *actor.Page) ([]actor.User, int6
 
 	leave, err := r.enterList(ctx)
 	if err != nil {
-		return nil, 0, err
+		return actor.UserPage{}, err
 	}
 	defer leave()
-	var users []actor.User
-	var found int
-	err = r.pool.Retry(ctx, func(ctx context.Context) error {
-		statements := new(pgx.Batch)
-		// The best plan depends on how rare the words are.
-		statements.Queue("SELECT set_config('plan_cache_mode', 'force_custom_plan', true)")
-		statements.Queue(query, args...).Query(func(rows pgx.Rows) (err error) {
-			users, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (actor.User, error) {
-				var u actor.User
-				var github, facebook *int64
-				err := row.Scan(&found, &u.ID, &u.Name, &u.Email, &u.PictureURL, &github, &facebook)
-				u.GitHub, u.Facebook = accountWithoutToken(github), accountWithoutToken(facebook)
-				return u, err
-			})
-			return err
-		})
-		return r.pool.SendBatch(ctx, statements).Close()
+	var listed *listing
+	err = r.retryOnWrongDay(ctx, func(ctx context.Context) (err error) {
+		listed, err = r.list(ctx, page.First, query, args)
+		return err
 	})
 	if err != nil {
-		return nil, 0, postgres.LogError(ctx, r.log, "listing users", err)
+		return actor.UserPage{}, postgres.LogError(ctx, r.log, "listing users", err)
 	}
-	if len(users) == found {
-		return users, 0, nil
+	result := actor.UserPage{Users: listed.users}
+	if page.First {
+		result.After = listed.position.String()
 	}
-	return users, users[len(users)-1].ID, nil
+	if n := len(listed.users); n < listed.found {
+		result.NextAfterID = listed.users[n-1].ID
+	}
+	return result, nil
+}
+
+// A listing is what List reads.
+type listing struct {
+	users    []actor.User
+	found    int         // users, including the first one of the next page
+	position logPosition // before the users were read, if it is wanted
+}
+
+func (r *Reader) list(ctx context.Context, withPosition bool, query string, args []any) (*listing, error) {
+	l := new(listing)
+	statements := new(pgx.Batch)
+	if withPosition {
+		tables, err := r.days.Tables(ctx)
+		if err != nil {
+			return nil, err
+		}
+		l.position.first = firstDay(tables)
+		statements.Queue(fmt.Sprintf(currentPosition, tables.Yesterday, tables.Today)).Query(func(rows pgx.Rows) (err error) {
+			l.position.partitions, err = pgx.CollectRows(rows, pgx.RowTo[int64])
+			return err
+		})
+	}
+	// The best plan depends on how rare the words are.
+	statements.Queue("SELECT set_config('plan_cache_mode', 'force_custom_plan', true)")
+	statements.Queue(query, args...).Query(func(rows pgx.Rows) (err error) {
+		l.users, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (actor.User, error) {
+			var u actor.User
+			var github, facebook *int64
+			err := row.Scan(&l.found, &u.ID, &u.Name, &u.Email, &u.PictureURL, &github, &facebook)
+			u.GitHub, u.Facebook = accountWithoutToken(github), accountWithoutToken(facebook)
+			return u, err
+		})
+		return err
+	})
+	return l, r.pool.SendBatch(ctx, statements).Close()
 }
 
 func accountWithoutToken(id *int64) *actor.Account {

@@ -1,4 +1,4 @@
-// Package reads looks users up and lists them.
+// Package reads looks users up, lists them, and reads their changes.
 //
 // # Design decisions and what they cost
 //
@@ -13,6 +13,10 @@
 //   - Lists take turns at a quarter of the connections, since any number of callers may want
 //     long ones. The price is that lists wait while connections are idle.
 //   - A page is cut at 4 MB. The price is that clients cannot count on full pages.
+//   - A position of the log is a position in each partition, since there is no order between
+//     partitions. So it takes about 10 bytes per partition, which callers send back and forth.
+//   - The log is read day by day. A page of changes that has nothing to report costs a look-up
+//     in the logs of three days for each partition.
 package reads
 
 import (
@@ -26,6 +30,7 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/throttle"
 	"github.com/glotpod/ident/store/internal/batch"
+	"github.com/glotpod/ident/store/internal/changelog"
 	"github.com/glotpod/ident/store/internal/keyring"
 	"github.com/glotpod/ident/store/internal/postgres"
 	"github.com/glotpod/ident/store/internal/userrows"
@@ -34,9 +39,10 @@ import (
 // maxLookups bounds the look-ups that share a round trip.
 const maxLookups = 64
 
-// A Reader looks users up and lists them. It is safe for concurrent use.
+// A Reader looks users up, lists them, and reads their changes. It is safe for concurrent use.
 type Reader struct {
 	pool    *postgres.Pool
+	days    *changelog.Days
 	keyring *keyring.Keyring
 	log     *zap.Logger
 	closing context.Context // done when the store closes
@@ -55,9 +61,10 @@ type Metrics struct {
 
 // New returns a reader, which needs goroutines that run Work. The channel stopped is closed
 // when these have returned.
-func New(closing context.Context, stopped <-chan struct{}, pool *postgres.Pool, keys *keyring.Keyring, m Metrics, log *zap.Logger) *Reader {
+func New(closing context.Context, stopped <-chan struct{}, pool *postgres.Pool, days *changelog.Days, keys *keyring.Keyring, m Metrics, log *zap.Logger) *Reader {
 	r := &Reader{
 		pool:    pool,
+		days:    days,
 		keyring: keys,
 		log:     log,
 		closing: closing,

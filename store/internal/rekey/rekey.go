@@ -97,7 +97,7 @@ func New(pool *postgres.Pool, keys *keyring.Keyring, log *zap.Logger) *Rekeyer {
 	return &Rekeyer{pool: pool, keyring: keys, log: log}
 }
 
-// Run encrypts all access tokens, and the notifications in the outbox that contain any, with
+// Run encrypts all access tokens, and the notifications to be sent that contain any, with
 // the first key of the keyring, if another key decrypts them. It leaves what no key decrypts. It
 // may be interrupted and repeated at any time: what is encrypted with the first key is only
 // read.

@@ -21,8 +21,8 @@ func TestMain(m *testing.M) { testservers.Main(m) }
 
 var oldKey, newKey, lostKey = [32]byte{1, 2, 3}, [32]byte{4}, [32]byte{5}
 
-// startStale creates users with two accounts each. Their tokens, also those in the outbox,
-// are encrypted with oldKey. It opens a store with newKey as its first key.
+// startStale creates users with two accounts each. Their tokens, also those in pending
+// notifications, are encrypted with oldKey. It opens a store with newKey as its first key.
 func startStale(t *testing.T, users int) (h *storetest.Harness, ids []int64) {
 	t.Helper()
 	h = storetest.Start(t, func(o *store.Options) {
@@ -61,7 +61,7 @@ func runRekey(h *storetest.Harness, o store.RekeyOptions) store.RekeyReport {
 func sealedValues(h *storetest.Harness) string {
 	h.T.Helper()
 	return h.Value(`SELECT coalesce((SELECT string_agg(user_id || sv_name::text || encode(access_token, 'escape') || xmin, ' ' ORDER BY user_id, sv_name) FROM services), '')
-		|| ' ' || coalesce((SELECT string_agg(id || encode(body, 'escape') || xmin, ' ' ORDER BY id) FROM ident_outbox), '')`).(string)
+		|| ' ' || coalesce((SELECT string_agg(id || encode(body, 'escape') || xmin, ' ' ORDER BY id) FROM ident_sealed), '')`).(string)
 }
 
 func TestRekey(t *testing.T) {
@@ -131,10 +131,10 @@ func testRekeyDryRunChangesNothing(t *testing.T) {
 func testRekeyUnreadableRowsAreReported(t *testing.T) {
 	t.Parallel() // it waits most of the time
 	h, ids := startStale(t, 10)
-	notification := h.Value("SELECT max(id) FROM ident_outbox").(int64)
+	notification := h.Value("SELECT max(id) FROM ident_sealed").(int64)
 	h.Exec("UPDATE services SET access_token = 'no token' WHERE user_id = $1 AND sv_name = 'fb'", ids[3])
 	h.Exec("UPDATE services SET access_token = '' WHERE user_id = $1 AND sv_name = 'gh'", ids[5])
-	h.Exec("UPDATE ident_outbox SET body = 'no token' WHERE id = $1", notification)
+	h.Exec("UPDATE ident_sealed SET body = 'no token' WHERE id = $1", notification)
 	report := runRekey(h, store.RekeyOptions{})
 	want := []store.UnreadableToken{
 		{UserID: ids[3], Service: "facebook"}, {UserID: ids[5], Service: "github"}, {UserID: ids[9], NotificationID: notification},
@@ -270,7 +270,7 @@ func TestRekeyDuringWrites(t *testing.T) {
 // with the old key.
 func testRekeyDuringWritesOverwritesNothing(t *testing.T) {
 	h, ids := startStale(t, 40)
-	h.Options.TokensInNotifications = false // otherwise the outbox grows all the time
+	h.Options.TokensInNotifications = false // otherwise pending notifications add up
 	stores := []*store.Store{openWithKeys(h, newKey, oldKey), openWithKeys(h, oldKey, newKey)}
 	last := make([]string, len(ids))
 	for i := range last {

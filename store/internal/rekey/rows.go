@@ -53,12 +53,12 @@ var accessTokens = &column{
 var notificationBodies = &column{
 	page: `SELECT $1::text, id, user_id, body FROM (
 			SELECT id, user_id, body, sum(octet_length(body)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING) AS bytes
-			FROM ident_outbox WHERE id BETWEEN $2 AND $3 AND sealed ORDER BY id LIMIT $4) AS page
+			FROM ident_sealed WHERE id BETWEEN $2 AND $3 ORDER BY id LIMIT $4) AS page
 		WHERE bytes - octet_length(body) < $5 ORDER BY id`,
-	replace: `UPDATE ident_outbox o SET body = n.new FROM (
+	replace: `UPDATE ident_sealed o SET body = n.new FROM (
 			SELECT locked.ctid, n.new
 			FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bytea[]) AS n (service, id, old, new), LATERAL (
-				SELECT ctid FROM ident_outbox o WHERE o.id = n.id AND body = n.old FOR NO KEY UPDATE SKIP LOCKED) AS locked) AS n
+				SELECT ctid FROM ident_sealed o WHERE o.id = n.id AND body = n.old FOR NO KEY UPDATE SKIP LOCKED) AS locked) AS n
 		WHERE o.ctid = n.ctid`,
 }
 
@@ -87,7 +87,7 @@ func (k *Rekeyer) allRanges(ctx context.Context) ([]idRange, error) {
 	if err != nil {
 		return nil, err
 	}
-	notifications, err := k.queryRanges(ctx, notificationBodies, "SELECT '', coalesce(min(id), 0), coalesce(max(id), -1) FROM ident_outbox")
+	notifications, err := k.queryRanges(ctx, notificationBodies, "SELECT '', coalesce(min(id), 0), coalesce(max(id), -1) FROM ident_sealed")
 	return append(tokens, notifications...), err
 }
 

@@ -174,8 +174,8 @@ var Long = os.Getenv("GLOTPOD_IDENT_TEST_LONG") != ""
 
 // SequentialScans selects how often a table of the service was read from one end to the other.
 const SequentialScans = `SELECT sum(seq_scan)::bigint FROM pg_stat_user_tables
-	WHERE relname IN ('users', 'services', 'ident_outbox', 'ident_partitions', 'ident_requests_0', 'ident_requests_1', 'ident_requests_2')`
+	WHERE relname IN ('users', 'services', 'ident_partitions', 'ident_held_back', 'ident_sealed') OR relname LIKE 'ident\_log\_%'`
 
-// AuditDay is an expression: the partition of ident_audit for the day that is $1 days from
-// today, or NULL.
-const AuditDay = "to_regclass('ident_audit_' || to_char((now() AT TIME ZONE 'UTC')::date + $1::int, 'YYYYMMDD'))"
+// LogDay is an expression: the table of the log for the day that is $1 days from today, or
+// NULL.
+const LogDay = "to_regclass('ident_log_' || to_char((now() AT TIME ZONE 'UTC')::date + $1::int, 'YYYYMMDD'))"

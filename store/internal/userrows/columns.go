@@ -8,10 +8,11 @@ import (
 
 // Users are rows of the table users, column by column.
 type Users struct {
-	ids      []int64
-	names    []string
-	emails   []string
-	pictures []*string
+	ids       []int64
+	names     []string
+	emails    []string
+	pictures  []*string
+	sequences []int64
 }
 
 // Add adds the row of u.
@@ -20,6 +21,7 @@ func (c *Users) Add(u *actor.User) {
 	c.names = append(c.names, u.Name)
 	c.emails = append(c.emails, u.Email)
 	c.pictures = append(c.pictures, u.PictureURL)
+	c.sequences = append(c.sequences, u.Version.Sequence)
 }
 
 // Len returns how many rows there are.
@@ -28,9 +30,9 @@ func (c *Users) Len() int { return len(c.ids) }
 // QueueInsert inserts the rows, if there are any and an SQL condition holds.
 func (c *Users) QueueInsert(batch *pgx.Batch, condition string) {
 	if len(c.ids) > 0 {
-		batch.Queue(`INSERT INTO users (id, name, email_address, picture_url)
-			SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[]) WHERE `+condition,
-			c.ids, c.names, c.emails, c.pictures)
+		batch.Queue(`INSERT INTO users (id, name, email_address, picture_url, sequence)
+			SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::bigint[]) WHERE `+condition,
+			c.ids, c.names, c.emails, c.pictures, c.sequences)
 	}
 }
 
@@ -52,8 +54,9 @@ func QueueUpdateNone(batch *pgx.Batch, condition string) {
 func (c *Users) queueUpdate(batch *pgx.Batch, condition string) {
 	batch.Queue(`UPDATE users SET name = ($2::text[])[array_position($1, id)],
 			email_address = ($3::text[])[array_position($1, id)],
-			picture_url = ($4::text[])[array_position($1, id)]
-		WHERE id = ANY($1::bigint[]) AND `+condition, c.ids, c.names, c.emails, c.pictures)
+			picture_url = ($4::text[])[array_position($1, id)],
+			sequence = ($5::bigint[])[array_position($1, id)]
+		WHERE id = ANY($1::bigint[]) AND `+condition, c.ids, c.names, c.emails, c.pictures, c.sequences)
 }
 
 // Accounts are rows of the table services, column by column.

@@ -9,7 +9,7 @@ import (
 // These statements find users by one key each. A user has a row for each account, or one
 // row if it has none.
 const (
-	findUsers = `SELECT u.id, u.name, u.email_address, u.picture_url, u.xmin, s.sv_name::text, s.sv_id, s.access_token, s.version
+	findUsers = `SELECT u.id, u.name, u.email_address, u.picture_url, u.xmin, u.sequence, s.sv_name::text, s.sv_id, s.access_token, s.version
 		FROM users u LEFT JOIN LATERAL (
 			SELECT sv_name, sv_id, access_token, services.xmin AS version FROM services WHERE user_id = u.id OFFSET 0) AS s ON true
 		WHERE `
@@ -28,7 +28,7 @@ func Collect(rows pgx.Rows, users *[]*Stored) error {
 		var id *int64
 		var token []byte
 		var version *uint32
-		if err := rows.Scan(&row.ID, &row.Name, &row.Email, &row.PictureURL, &row.Version[0], &service, &id, &token, &version); err != nil {
+		if err := rows.Scan(&row.ID, &row.Name, &row.Email, &row.PictureURL, &row.Version.Rows[0], &row.Version.Sequence, &service, &id, &token, &version); err != nil {
 			return err
 		}
 		u := byID[row.ID]

@@ -46,7 +46,7 @@ func (u *Stored) Count() int {
 func (u *Stored) SetAccount(service string, id int64, token []byte, version uint32) {
 	*AccountOf(&u.User, service) = &actor.Account{ID: id}
 	i := slices.Index(Services[:], service)
-	u.Tokens[i], u.User.Version[1+i] = token, version
+	u.Tokens[i], u.User.Version.Rows[1+i] = token, version
 }
 
 // Unseal decrypts the access tokens and returns the user with them.

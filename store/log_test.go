@@ -17,11 +17,11 @@ import (
 	"github.com/glotpod/ident/store/internal/storetest"
 )
 
-// auditRows returns the rows of the audit table, one per line, in the order of writing.
-func auditRows(h *storetest.Harness) string {
+// changes returns the changes in the log of the users, one in each line.
+func changes(h *storetest.Harness) string {
 	h.T.Helper()
-	return h.Value(`SELECT coalesce(string_agg(format('%s %s %s %s', user_id, operation, coalesce(traceparent, '-'), changes), E'\n'
-		ORDER BY tableoid, ctid), '') FROM ident_audit`).(string)
+	return h.Value(`SELECT coalesce(string_agg(concat_ws(' ', user_id, sequence, operation, change, traceparent), E'\n' ORDER BY partition, position), '')
+		FROM ident_log WHERE position IS NOT NULL`).(string)
 }
 
 // both runs a test with writes that have their user cached, and with writes that do not.
@@ -56,15 +56,14 @@ func both(t *testing.T, test func(t *testing.T, h *storetest.Harness, do func(op
 	}
 }
 
-func TestAudit(t *testing.T) {
-	t.Run("each_change_once_without_tokens", testAuditEachChangeOnceWithoutTokens)
-	t.Run("group_without_failed_writes", testAuditGroupWithoutFailedWrites)
-	t.Run("disabled", testAuditDisabled)
-	t.Run("request_without_id", testAuditRequestWithoutId)
-	t.Run("request_id_computed_in_SQL", testAuditRequestIdComputedInSQL)
+func TestLog(t *testing.T) {
+	t.Run("each_change_once_without_tokens", testLogEachChangeOnceWithoutTokens)
+	t.Run("group_without_failed_writes", testLogGroupWithoutFailedWrites)
+	t.Run("request_without_id", testLogRequestWithoutID)
+	t.Run("request_id_computed_in_SQL", testLogRequestIDComputedInSQL)
 }
 
-func testAuditEachChangeOnceWithoutTokens(t *testing.T) {
+func testLogEachChangeOnceWithoutTokens(t *testing.T) {
 	both(t, func(t *testing.T, h *storetest.Harness, do func(operation, messageID string, a storetest.Args) actor.Outcome) {
 		do("create", "m1", storetest.UserArgs(1))
 		patch := func(messageID string, ops ...any) actor.Outcome {
@@ -83,26 +82,27 @@ func testAuditEachChangeOnceWithoutTokens(t *testing.T) {
 		}
 		do("delete", "m9", storetest.Args{"user_id": 1})
 		do("delete", "m9", storetest.Args{"user_id": 1})
-		const want = `1 create trace [{"op":"add","path":"","value":{"email":"ada1@example.org","github":{"id":1},"id":1,"name":"Ada 1"}}]
-1 patch trace [{"op":"replace","path":"/name","value":"Eve"}]
-1 patch trace [{"op":"add","path":"/facebook","value":{"id":9}},{"op":"replace","path":"/github/access_token"}]
-1 patch trace [{"op":"remove","path":"/github"},{"op":"replace","path":"/facebook/id","value":10}]
-1 delete trace [{"op":"remove","path":""}]`
-		if got := auditRows(h); got != want {
+		const want = `1 1 create {"email":"ada1@example.org","github":{"id":1},"id":1,"name":"Ada 1"} trace
+1 2 patch [{"op":"replace","path":"/name","value":"Eve"}] trace
+1 3 patch [{"op":"add","path":"/facebook","value":{"id":9}},{"op":"replace","path":"/github/access_token"}] trace
+1 4 patch [] trace
+1 5 patch [{"op":"remove","path":"/github"},{"op":"replace","path":"/facebook/id","value":10}] trace
+1 6 delete trace`
+		if got := changes(h); got != want {
 			t.Errorf("got\n%s\nwant\n%s", got, want)
 		}
-		if all := h.Value("SELECT string_agg(a::text, '') FROM ident_audit a").(string); strings.Contains(all, "token-") || strings.Contains(all, "gAAAA") {
-			t.Errorf("the audit contains a token: %s", all)
+		if all := h.Value("SELECT string_agg(l::text, '') FROM ident_log l").(string); strings.Contains(all, "token-") || strings.Contains(all, "gAAAA") {
+			t.Errorf("the log contains a token: %s", all)
 		}
-		const requests = `SELECT string_agg(m, ' ' ORDER BY m) FROM unnest(ARRAY['m1', 'm2', 'm3', 'm4', 'm5', 'm6', 'm7', 'm8', 'm9']) AS m
-			WHERE (SELECT count(*) FROM ident_audit WHERE request = ident_request(m)) = 1`
-		if got := h.Value(requests); got != "m1 m2 m3 m8 m9" {
+		const requests = `SELECT string_agg(concat_ws(' ', m, user_id, code), ', ' ORDER BY m) FROM unnest(ARRAY['m1', 'm2', 'm3', 'm4', 'm5', 'm6', 'm7', 'm8', 'm9']) AS m
+			JOIN ident_log ON request = ident_request(m)`
+		if got := h.Value(requests); got != "m1 1, m2 1, m3 1, m4 1, m5 1 patch_failed, m6 0 conflict, m7 99 not_found, m8 1, m9 1" {
 			t.Errorf("recorded: %v", got)
 		}
 	})
 }
 
-func testAuditGroupWithoutFailedWrites(t *testing.T) {
+func testLogGroupWithoutFailedWrites(t *testing.T) {
 	h := storetest.Start(t)
 	const users = 60
 	known := make([]*actor.User, users)
@@ -110,7 +110,7 @@ func testAuditGroupWithoutFailedWrites(t *testing.T) {
 		known[i] = h.User(h.CreateUser(i))
 	}
 	over := partition.Lease{Partition: 1, Epoch: 1}
-	h.Exec("TRUNCATE ident_audit")
+	h.Exec("TRUNCATE ident_log")
 	var wg sync.WaitGroup
 	for i, u := range known {
 		w := storetest.Request(t, "patch", fmt.Sprint("m", i), storetest.Args{"user_id": u.ID, "ops": storetest.Replace("/name", fmt.Sprint("name ", i))})
@@ -128,36 +128,34 @@ func testAuditGroupWithoutFailedWrites(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	const wrong = `SELECT count(*) FROM ident_audit a FULL JOIN (SELECT id FROM users WHERE name LIKE 'name %') u ON a.user_id = u.id
-		WHERE a.user_id IS NULL OR u.id IS NULL OR changes->0->>'value' <> (SELECT name FROM users WHERE id = user_id)`
-	if n := h.Value("SELECT count(*) FROM ident_audit"); n != int64(users*2/3) || h.Value(wrong) != int64(0) {
-		t.Errorf("%v rows, %v are wrong:\n%s", n, h.Value(wrong), auditRows(h))
+	const wrong = `SELECT count(*) FROM ident_log l FULL JOIN (SELECT id FROM users WHERE name LIKE 'name %') u ON l.user_id = u.id
+		WHERE l.user_id IS NULL OR u.id IS NULL OR change->0->>'value' <> (SELECT name FROM users WHERE id = user_id)`
+	if n := h.Value("SELECT count(*) FROM ident_log"); n != int64(users*2/3) || h.Value(wrong) != int64(0) {
+		t.Errorf("%v rows, %v are wrong:\n%s", n, h.Value(wrong), changes(h))
 	}
 }
 
-func testAuditDisabled(t *testing.T) {
-	h := storetest.Start(t, func(o *store.Options) { o.AuditKeep = 0 })
-	id := h.CreateUser(1)
-	h.Write("patch", "", storetest.Args{"user_id": id, "ops": storetest.Replace("/name", "Eve")})
-	h.Write("patch", "", storetest.Args{"user_id": id, "ops": storetest.Replace("/name", "Ada")})
-	if got := auditRows(h); got != "" {
-		t.Error(got)
-	}
-}
-
-func testAuditRequestWithoutId(t *testing.T) {
+func testLogRequestWithoutID(t *testing.T) {
 	h := storetest.Start(t)
 	w := storetest.Request(t, "create", "", storetest.UserArgs(1))
 	w.UserID, w.RequestID = 1, actor.RequestID{}
 	if _, err := storetest.Commit(t.Context(), h, h.Lease, w); err != nil {
 		t.Fatal(err)
 	}
-	if n := h.Value("SELECT count(*) FROM ident_audit WHERE request IS NULL AND traceparent IS NULL"); n != int64(1) {
-		t.Error(auditRows(h))
+	if n := h.Value("SELECT count(*) FROM ident_log WHERE traceparent IS NULL AND position IS NOT NULL"); n != int64(1) {
+		t.Error(changes(h))
+	}
+	refused := storetest.Request(t, "delete", "", storetest.Args{"user_id": 99})
+	refused.RequestID = actor.RequestID{}
+	if o, err := storetest.Commit(t.Context(), h, h.Lease, refused); o.Refusal == nil || err != nil {
+		t.Fatalf("%+v, %v", o, err)
+	}
+	if n := h.Value("SELECT count(*) FROM ident_log"); n != int64(1) {
+		t.Errorf("%v rows, though nobody can repeat the refused request", n)
 	}
 }
 
-func testAuditRequestIdComputedInSQL(t *testing.T) {
+func testLogRequestIDComputedInSQL(t *testing.T) {
 	h := storetest.Start(t)
 	long := strings.Repeat("é", 300)
 	for _, messageID := range []string{"m", "é", long} {
@@ -172,26 +170,26 @@ func testAuditRequestIdComputedInSQL(t *testing.T) {
 	}
 }
 
-func TestAuditDays(t *testing.T) {
-	t.Run("only_with_Maintain", testAuditDaysOnlyWithMaintain)
-	t.Run("failures_are_independent_and_measured", testAuditDaysFailuresAreIndependentAndMeasured)
+func TestLogDays(t *testing.T) {
+	t.Run("only_with_Maintain", testLogDaysOnlyWithMaintain)
+	t.Run("failures_are_independent_and_measured", testLogDaysFailuresAreIndependentAndMeasured)
 }
 
-func testAuditDaysOnlyWithMaintain(t *testing.T) {
+func testLogDaysOnlyWithMaintain(t *testing.T) {
 	h := storetest.Start(t, func(o *store.Options) { o.AuditKeep = time.Hour })
 	for _, day := range []int{-400, -10} {
-		h.Exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date + $1::int)", day)
+		h.Exec("SELECT ident_log_day((now() AT TIME ZONE 'UTC')::date + $1::int)", day)
 	}
 	h.OpenStore() // like glotpod-ident rekey
 	h.Options.Maintain, h.Options.AuditKeep = true, 30*24*time.Hour
 	h.OpenStore()
-	h.WaitUntil("SELECT "+storetest.AuditDay+" IS NULL", -400)
-	if h.Value("SELECT "+storetest.AuditDay+" IS NULL", -10) == true {
+	h.WaitUntil("SELECT "+storetest.LogDay+" IS NULL", -400)
+	if h.Value("SELECT "+storetest.LogDay+" IS NULL", -10) == true {
 		t.Error("a store without Maintain has dropped a day")
 	}
 }
 
-// gatherDays returns the metrics of future days that have their partition, and of overdue days.
+// gatherDays returns the metrics of future days that have their table, and of overdue days.
 func gatherDays(h *storetest.Harness) (ahead, overdue float64) {
 	h.T.Helper()
 	r := prometheus.NewPedanticRegistry()
@@ -202,37 +200,36 @@ func gatherDays(h *storetest.Harness) (ahead, overdue float64) {
 	}
 	for _, m := range all {
 		switch m.GetName() {
-		case "glotpod_ident_audit_days_ahead":
+		case "glotpod_ident_log_days_ahead":
 			ahead = m.Metric[0].GetGauge().GetValue()
-		case "glotpod_ident_audit_days_overdue":
+		case "glotpod_ident_log_days_overdue":
 			overdue = m.Metric[0].GetGauge().GetValue()
 		}
 	}
 	return ahead, overdue
 }
 
-func testAuditDaysFailuresAreIndependentAndMeasured(t *testing.T) {
+func testLogDaysFailuresAreIndependentAndMeasured(t *testing.T) {
 	h := storetest.Start(t)
 	if ahead, overdue := gatherDays(h); !math.IsNaN(ahead) || !math.IsNaN(overdue) {
 		t.Errorf("%v days are ahead, %v overdue, before they are counted", ahead, overdue)
 	}
-	h.Exec("SELECT ident_audit_day((now() AT TIME ZONE 'UTC')::date - 400)")
-	h.Exec("INSERT INTO ident_audit VALUES (now() - interval '100 days', 1, 'patch', NULL, NULL, '[]')")
-	h.Exec("DO $$ BEGIN EXECUTE (SELECT format('DROP TABLE %I', max(relname)) FROM pg_class WHERE relname ~ '^ident_audit_[0-9]{8}$'); END $$")
-	h.Exec("CREATE OR REPLACE FUNCTION ident_audit_day(day date) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'sour'; END $$")
-	if err := h.MaintainAudit(t.Context()); err == nil || !strings.Contains(err.Error(), "sour") {
+	h.Exec("SELECT ident_log_day((now() AT TIME ZONE 'UTC')::date - 400)")
+	h.Exec("DO $$ BEGIN EXECUTE (SELECT format('DROP TABLE %I', max(relname)) FROM pg_class WHERE relname ~ '^ident_log_[0-9]{8}$'); END $$")
+	h.Exec("CREATE OR REPLACE FUNCTION ident_log_day(day date) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'sour'; END $$")
+	if err := h.MaintainLog(t.Context()); err == nil || !strings.Contains(err.Error(), "sour") {
 		t.Errorf("the failure is not reported: %v", err)
 	}
-	if h.Value("SELECT count(*) FROM ident_audit") != int64(0) || h.Value("SELECT "+storetest.AuditDay+" IS NULL", -400) != true {
+	if h.Value("SELECT "+storetest.LogDay+" IS NULL", -400) != true {
 		t.Error("the old day is still there")
 	}
 	if ahead, overdue := gatherDays(h); ahead != 6 || overdue != 0 {
 		t.Errorf("%v days are ahead, %v overdue", ahead, overdue)
 	}
 	// A view on the old day prevents its drop.
-	h.Exec("CREATE TABLE ident_audit_20200101 PARTITION OF ident_audit FOR VALUES FROM ('2020-01-01 00:00+00') TO ('2020-01-02 00:00+00')")
-	h.Exec("CREATE VIEW looking AS SELECT * FROM ident_audit_20200101")
-	if err := h.MaintainAudit(t.Context()); err == nil {
+	h.Exec("CREATE TABLE ident_log_20200101 PARTITION OF ident_log FOR VALUES FROM ('2020-01-01 00:00+00') TO ('2020-01-02 00:00+00')")
+	h.Exec("CREATE VIEW looking AS SELECT * FROM ident_log_20200101")
+	if err := h.MaintainLog(t.Context()); err == nil {
 		t.Error("the failure is not reported")
 	}
 	if ahead, overdue := gatherDays(h); ahead != 6 || overdue != 1 {

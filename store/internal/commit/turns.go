@@ -1,0 +1,134 @@
+package commit
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/changelog"
+)
+
+// One attempt at a time writes to a partition, so that the positions of its changes become
+// visible in their order. Pending writes of a partition that is busy wait.
+
+// A turn is the right to write to a partition, and what follows from earlier writes under the
+// same lease. Only the attempt that has it uses it.
+type turn struct {
+	lease partition.Lease
+	next  int64 // the position of the next change
+
+	// unsure says that next may be in use: nobody has looked yet, or an attempt has failed.
+	unsure bool
+
+	busy    bool
+	waiting []*pending
+}
+
+// turns are the turns of all partitions. It is safe for concurrent use.
+type turns struct {
+	mu         sync.Mutex // guards the following field, and busy and waiting of each turn
+	partitions map[int]*turn
+}
+
+// take takes the turns of the pending writes. It returns those that have their turn. The others
+// wait, until give passes them to its caller.
+func (t *turns) take(group []*pending) []*pending {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	taken := make(map[*turn]bool, len(group))
+	kept := group[:0]
+	for _, p := range group {
+		if p.lease.Epoch == 0 { // it writes to no partition
+			kept = append(kept, p)
+			continue
+		}
+		own := t.partitions[p.lease.Partition]
+		switch {
+		case own == nil, !own.busy && own.lease != p.lease:
+			last := own
+			own = &turn{lease: p.lease, next: changelog.FirstPosition(p.lease.Epoch), unsure: true}
+			if last == nil || last.lease.Epoch <= p.lease.Epoch { // otherwise the lease has ended
+				t.partitions[p.lease.Partition] = own
+			}
+		case own.busy && (!taken[own] || own.lease != p.lease):
+			own.waiting = append(own.waiting, p)
+			continue
+		}
+		own.busy, taken[own], p.turn = true, true, own
+		kept = append(kept, p)
+	}
+	return kept
+}
+
+// give gives the turns of the pending writes back. It returns the pending writes that have
+// waited for them.
+func (t *turns) give(group []*pending) (waiting []*pending) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range group {
+		if p.turn == nil {
+			continue
+		}
+		waiting = append(waiting, p.turn.waiting...)
+		p.turn.waiting, p.turn.busy, p.turn = nil, false, nil
+	}
+	return waiting
+}
+
+// isUnsure reports whether the next position of one of the pending writes is not certain.
+func isUnsure(group []*pending) bool {
+	for _, p := range group {
+		if p.turn != nil && p.turn.unsure {
+			return true
+		}
+	}
+	return false
+}
+
+// queueLastPositions reads the last positions of the leases whose next position is not
+// certain. Lost transactions have ended: the attempt has their locks.
+func (a *attempt) queueLastPositions(batch *pgx.Batch) {
+	var partitions []int
+	var first []int64
+	for _, p := range a.group {
+		if p.turn != nil && p.turn.unsure {
+			partitions = append(partitions, p.lease.Partition)
+			first = append(first, p.turn.next)
+		}
+	}
+	if len(partitions) == 0 {
+		return
+	}
+	last := a.tables.Union("(SELECT position FROM %s WHERE partition = l.partition AND position >= l.first ORDER BY position DESC LIMIT 1)")
+	batch.Queue(fmt.Sprintf("SELECT l.partition, (SELECT max(position) FROM (%s) AS last) FROM unnest($1::int[], $2::bigint[]) AS l (partition, first)", last),
+		partitions, first).Query(func(rows pgx.Rows) error {
+		var number int
+		var position *int64
+		_, err := pgx.ForEachRow(rows, []any{&number, &position}, func() error {
+			if position != nil {
+				a.plan.next[number] = *position + 1
+			}
+			return nil
+		})
+		return err
+	})
+}
+
+// followMissed follows the read of the last positions. If an attempt of unknown outcome was
+// committed after all, its changes are still to be notified.
+func (c *Committer) followMissed(a *attempt) {
+	for _, p := range a.group {
+		if p.turn == nil || !p.turn.unsure {
+			continue
+		}
+		p.turn.unsure = false
+		if next := a.plan.next[p.lease.Partition]; next > p.turn.next {
+			p.turn.next = next
+			if a.leaseValid(p.lease) {
+				c.outbox.Missed(p.lease)
+			}
+		}
+	}
+}

@@ -1,0 +1,229 @@
+package outbox
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/postgres"
+)
+
+const (
+	// moveCursors writes cursors whose leases have not ended.
+	moveCursors = `UPDATE ident_partitions p SET notified = c.position, notified_on = coalesce(c.since, p.notified_on)
+		FROM unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::date[])
+			AS c (partition, epoch, holder, start, session, position, since)
+		WHERE p.partition = c.partition AND p.epoch = c.epoch AND p.holder = c.holder AND p.holder_start = c.start AND p.holder_session = c.session
+			AND p.notified <= c.position`
+
+	// holdBack writes users that are held back, if the leases have not ended. A claim that
+	// would end them waits for the rows that moveCursors has updated.
+	holdBack = `INSERT INTO ident_held_back (partition, user_id, position, since)
+		SELECT h.partition, h.user_id, h.position, h.since
+		FROM unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::date[])
+			AS h (partition, epoch, holder, start, session, user_id, position, since)
+		WHERE EXISTS (SELECT FROM ident_partitions p WHERE p.partition = h.partition AND p.epoch = h.epoch AND p.holder = h.holder
+			AND p.holder_start = h.start AND p.holder_session = h.session)
+		ON CONFLICT (partition, user_id) DO UPDATE SET position = excluded.position, since = excluded.since`
+
+	holdBackNoLonger = `DELETE FROM ident_held_back h
+		USING unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[])
+			AS d (partition, epoch, holder, start, session, user_id), ident_partitions p
+		WHERE h.partition = d.partition AND h.user_id = d.user_id AND p.partition = d.partition AND p.epoch = d.epoch
+			AND p.holder = d.holder AND p.holder_start = d.start AND p.holder_session = d.session`
+
+	// deleteSealed deletes the encrypted notifications of partitions that were sent.
+	deleteSealed = `DELETE FROM ident_sealed s
+		USING unnest($1::int[]) AS d (partition), LATERAL (
+			SELECT n.ctid FROM ident_sealed n
+			WHERE n.partition = d.partition AND n.position <= (SELECT p.notified FROM ident_partitions p WHERE p.partition = d.partition)
+				AND coalesce((SELECT h.position FROM ident_held_back h WHERE h.partition = n.partition AND h.user_id = n.user_id) > n.position, true)
+			OFFSET 0) AS sent
+		WHERE s.ctid = sent.ctid`
+
+	// flushEvery is how often cursors are written, so how much is sent again after a crash.
+	flushEvery = time.Second
+)
+
+// A Flush writes cursors. Done must be called.
+type Flush struct {
+	outbox *Outbox
+	moves  []move
+
+	cursors, held, deleted leaseColumns
+	positions              []int64
+	days                   []*time.Time
+	heldUsers              []int64
+	heldPositions          []int64
+	heldDays               []time.Time
+	deletedUsers           []int64
+}
+
+// A move is what a Flush does to one cursor.
+type move struct {
+	cursor   *cursor
+	position int64
+	today    time.Time
+	held     map[int64]int64 // user → position
+	deleted  []int64
+}
+
+// leaseColumns are leases as the parameters of a statement.
+type leaseColumns struct {
+	partitions       []int
+	epochs           []int64
+	holders          []string
+	starts, sessions []int64
+}
+
+func (c *leaseColumns) add(l partition.Lease) {
+	c.partitions, c.epochs = append(c.partitions, l.Partition), append(c.epochs, l.Epoch)
+	c.holders = append(c.holders, l.Holder.Name)
+	c.starts, c.sessions = append(c.starts, l.Holder.Incarnation.Start), append(c.sessions, l.Holder.Incarnation.Session)
+}
+
+func (c *leaseColumns) with(args ...any) []any {
+	return append([]any{c.partitions, c.epochs, c.holders, c.starts, c.sessions}, args...)
+}
+
+// Flush begins to write the cursors that have moved.
+func (o *Outbox) Flush() *Flush {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	f := &Flush{outbox: o}
+	now := time.Now()
+	for _, c := range o.partitions {
+		f.addLocked(c, now)
+	}
+	return f
+}
+
+// FlushPartitions is like Flush for some partitions.
+func (o *Outbox) FlushPartitions(numbers []int) *Flush {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	f := &Flush{outbox: o}
+	now := time.Now()
+	for _, p := range numbers {
+		if c := o.partitions[p]; c != nil {
+			f.addLocked(c, now)
+		}
+	}
+	return f
+}
+
+// addLocked adds what has changed about a cursor. The outbox's mu must be held.
+func (f *Flush) addLocked(c *cursor, now time.Time) {
+	today := now.UTC().Truncate(day)
+	position, heldBack := c.target(now)
+	if position == c.stored && len(heldBack) == 0 && len(c.deleted) == 0 && (c.incomplete || c.written.Equal(today)) {
+		return
+	}
+	m := move{cursor: c, position: position, today: today, held: make(map[int64]int64, len(heldBack)), deleted: c.deleted}
+	f.cursors.add(c.lease)
+	f.positions = append(f.positions, position)
+	var since *time.Time
+	if from := c.notifiedOn(now); !from.IsZero() {
+		since = &from
+	}
+	f.days = append(f.days, since)
+	for _, user := range heldBack {
+		u := c.users[user]
+		u.storing = true
+		m.held[user] = u.first
+		f.held.add(c.lease)
+		f.heldUsers, f.heldPositions = append(f.heldUsers, user), append(f.heldPositions, u.first)
+		f.heldDays = append(f.heldDays, u.committed.UTC().Add(-day))
+	}
+	for _, user := range c.deleted {
+		if c.users[user] == nil || c.users[user].stored == 0 && !c.users[user].storing {
+			f.deleted.add(c.lease)
+			f.deletedUsers = append(f.deletedUsers, user)
+		}
+	}
+	c.deleted = nil
+	f.moves = append(f.moves, m)
+}
+
+// IsEmpty reports whether there is nothing to write.
+func (f *Flush) IsEmpty() bool { return len(f.moves) == 0 }
+
+// Queue adds the statements to a batch, which must be one transaction.
+func (f *Flush) Queue(batch *pgx.Batch) {
+	if f.IsEmpty() {
+		return
+	}
+	batch.Queue(moveCursors, f.cursors.with(f.positions, f.days)...)
+	if f.deletedUsers != nil {
+		batch.Queue(holdBackNoLonger, f.deleted.with(f.deletedUsers)...)
+	}
+	if f.heldUsers != nil {
+		batch.Queue(holdBack, f.held.with(f.heldUsers, f.heldPositions, f.heldDays)...)
+	}
+	batch.Queue(deleteSealed, f.cursors.partitions)
+}
+
+// QueueNone adds the statements of a flush, which write nothing here, to a batch that prepares
+// statements.
+func QueueNone(batch *pgx.Batch) {
+	var none leaseColumns
+	batch.Queue(moveCursors, none.with([]int64{}, []*time.Time{})...)
+	batch.Queue(deleteSealed, none.partitions)
+}
+
+// Done ends the flush. After an error the next one writes the same again.
+func (f *Flush) Done(err error) {
+	f.outbox.mu.Lock()
+	defer f.outbox.mu.Unlock()
+	for _, m := range f.moves {
+		c := m.cursor
+		if err != nil {
+			c.deleted = append(c.deleted, m.deleted...)
+			continue
+		}
+		c.stored, c.written = max(c.stored, m.position), m.today
+		for user, position := range m.held {
+			if u := c.users[user]; u != nil {
+				u.stored, u.storing = position, false
+			}
+		}
+	}
+}
+
+// Write writes the cursors that have moved.
+func (o *Outbox) Write(ctx context.Context) (err error) {
+	f := o.Flush()
+	if f.IsEmpty() {
+		return nil
+	}
+	defer func() { f.Done(err) }()
+	batch := new(pgx.Batch)
+	f.Queue(batch)
+	if err := o.pool.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("noting what was notified: %w", err)
+	}
+	return nil
+}
+
+// WriteUntil writes the cursors each second until closing is closed, and once more then. The
+// last attempt is cancelled with work.
+func (o *Outbox) WriteUntil(work context.Context, closing <-chan struct{}) {
+	ticker := time.NewTicker(flushEvery)
+	defer ticker.Stop()
+	for open := true; open; {
+		select {
+		case <-ticker.C:
+		case <-closing:
+			open = false
+		}
+		ctx, cancel := context.WithTimeout(work, postgres.AttemptTimeout)
+		if err := o.Write(ctx); err != nil {
+			o.log.Warn("what was notified is not noted", zap.Error(err))
+		}
+		cancel()
+	}
+}

@@ -1,0 +1,219 @@
+package outbox
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/changelog"
+	"github.com/glotpod/ident/store/internal/postgres"
+)
+
+const (
+	columns = "position, user_id, sequence, at, operation, change, coalesce(traceparent, '') AS traceparent"
+
+	// pageOf reads changes of the partition $1 with positions above $2 that were not notified, as far
+	// as the database knows, from the log of one day: at most $3 of them.
+	pageOf = `SELECT l.position, l.user_id, l.sequence, l.at, l.operation, l.change, l.traceparent, s.body
+		FROM (
+			SELECT later.* FROM ident_partitions AS p, LATERAL (
+				SELECT ` + columns + ` FROM %[1]s WHERE partition = $1 AND position > greatest($2, p.notified) ORDER BY position LIMIT $3) AS later
+			WHERE p.partition = $1
+			UNION ALL
+			SELECT earlier.* FROM ident_partitions AS p, ident_held_back AS h, LATERAL (
+				SELECT ` + columns + ` FROM %[1]s WHERE user_id = h.user_id AND position >= greatest(h.position, $2 + 1) AND position <= p.notified
+				AND partition = $1 ORDER BY position LIMIT $3) AS earlier
+			WHERE p.partition = $1 AND h.partition = $1
+			ORDER BY position LIMIT $3) AS l
+		LEFT JOIN LATERAL (SELECT body FROM ident_sealed WHERE partition = $1 AND ident_sealed.position = l.position) AS s ON true
+		ORDER BY l.position`
+
+	// maxUnreadableLogged bounds for how many notifications the outbox logs that no key
+	// decrypts them. Rekey with DryRun lists all.
+	maxUnreadableLogged = 1000
+)
+
+// Page returns the first unconfirmed notifications of a partition with positions above after,
+// by position: at most limit, fewer if they are large. more says whether there may be others.
+// A notification that no key decrypts has no body.
+//
+// If the caller holds the partition and has committed nothing to it yet, repeated calls
+// return everything that is not confirmed: no earlier holder can add to it any more.
+func (o *Outbox) Page(ctx context.Context, number int, after int64, limit int) (all []actor.PendingNotification, more bool, err error) {
+	err = o.pool.Retry(ctx, func(ctx context.Context) error {
+		all, more, err = o.page(ctx, number, after, limit)
+		if changelog.IsWrongDay(err) {
+			o.days.Forget()
+			all, more, err = o.page(ctx, number, after, limit)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, false, postgres.LogError(ctx, o.log, "reading what is to be notified", err)
+	}
+	return all, more, nil
+}
+
+func (o *Outbox) page(ctx context.Context, number int, after int64, limit int) (all []actor.PendingNotification, more bool, err error) {
+	since, err := o.firstDay(ctx, number)
+	if err != nil {
+		return nil, false, err
+	}
+	tables, err := o.days.Since(ctx, since)
+	if err != nil {
+		return nil, false, err
+	}
+	bytes := 0
+	for i := 0; i < len(tables) && !more; i++ {
+		rows, _ := o.pool.Query(ctx, fmt.Sprintf(pageOf, tables[i]), number, after, limit)
+		_, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (struct{}, error) {
+			n, err := o.scan(row, number)
+			if err != nil || more {
+				return struct{}{}, err
+			}
+			all = append(all, n)
+			bytes += len(n.Body)
+			more = len(all) == limit || bytes >= postgres.MaxPageBytes
+			return struct{}{}, nil
+		})
+		if err != nil {
+			return nil, false, err
+		}
+	}
+	// The clock of the database may have gone back over midnight.
+	slices.SortStableFunc(all, func(a, b actor.PendingNotification) int { return cmp.Compare(a.Position, b.Position) })
+	return o.note(number, after, all, more), more, nil
+}
+
+// scan reads a row of pageOf.
+func (o *Outbox) scan(row pgx.CollectableRow, number int) (n actor.PendingNotification, err error) {
+	var operation string
+	var change, sealed []byte
+	n.Lease.Partition = number
+	err = row.Scan(&n.Position, &n.UserID, &n.Sequence, &n.CommittedAt, &operation, &change, &n.TraceParent, &sealed)
+	if err != nil {
+		return n, err
+	}
+	body, err := actor.NotificationOf(operation, n.UserID, change)
+	if err != nil {
+		return n, err
+	}
+	n.RoutingKey, n.Body = body.RoutingKey, body.Body
+	if sealed == nil {
+		return n, nil
+	}
+	if n.Body, err = o.keyring.Open(sealed); err != nil && o.noteUnreadable(n.Key()) {
+		o.log.Error("notification cannot be read, so those of its user are held back",
+			zap.Int("partition", number), zap.Int64("position", n.Position), zap.Int64("user_id", n.UserID), zap.Error(err))
+	}
+	return n, nil
+}
+
+// note adds what a page has to the cursor of a partition, and returns the page without the
+// notifications that are confirmed.
+func (o *Outbox) note(number int, after int64, all []actor.PendingNotification, more bool) []actor.PendingNotification {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c := o.partitions[number]
+	if c == nil {
+		return all
+	}
+	last := after
+	for i := range all {
+		last = max(last, all[i].Position)
+	}
+	all = slices.DeleteFunc(all, func(n actor.PendingNotification) bool { return c.isConfirmed(n.UserID, n.Position) })
+	for i := range all {
+		c.add(all[i].UserID, all[i].Position, all[i].CommittedAt)
+	}
+	c.pageRead(after, last, !more)
+	return all
+}
+
+// firstDay returns the first day of which the log may have unconfirmed notifications of a
+// partition.
+func (o *Outbox) firstDay(ctx context.Context, number int) (since time.Time, err error) {
+	o.mu.Lock()
+	if c := o.partitions[number]; c != nil {
+		since = c.firstDay(time.Now())
+	}
+	o.mu.Unlock()
+	if !since.IsZero() {
+		return since, nil
+	}
+	err = o.pool.QueryRow(ctx, `SELECT least(p.notified_on, (SELECT min(h.since) FROM ident_held_back h WHERE h.partition = p.partition))
+		FROM ident_partitions p WHERE p.partition = $1`, number).Scan(&since)
+	return since, err
+}
+
+// QueueNoPage adds the statements of Page, which finds nothing here, to a batch that
+// prepares statements.
+func QueueNoPage(batch *pgx.Batch, t changelog.Tables) {
+	for _, table := range t.Recent {
+		batch.Queue(fmt.Sprintf(pageOf, table), -1, int64(0), 1)
+	}
+}
+
+// noteUnreadable reports whether an unreadable notification is to be logged: once each,
+// because it is read again and again.
+func (o *Outbox) noteUnreadable(key actor.NotificationKey) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, logged := o.unreadable[key]; logged || len(o.unreadable) == maxUnreadableLogged {
+		return false
+	}
+	if o.unreadable == nil {
+		o.unreadable = make(map[actor.NotificationKey]struct{})
+	}
+	o.unreadable[key] = struct{}{}
+	return true
+}
+
+// A Start is what the database says about the notifications of a partition when its owner
+// takes it over.
+type Start struct {
+	Lease    partition.Lease
+	Notified int64
+	Since    time.Time // see the column notified_on
+	Backlog  bool      // the log of yesterday or today has changes that were not notified
+	HeldBack []HeldBack
+}
+
+// HeldBack is a row of ident_held_back.
+type HeldBack struct {
+	UserID   int64
+	Position int64
+	Since    time.Time
+}
+
+// TakeOver begins to note what is notified under a lease. It returns whether something was
+// committed before that may not have been notified.
+func (o *Outbox) TakeOver(s Start) (backlog bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if c := o.partitions[s.Lease.Partition]; c != nil && c.lease == s.Lease {
+		return c.incomplete || len(c.users) > 0
+	}
+	c := newCursor(s.Lease)
+	o.partitions[s.Lease.Partition] = c
+	c.stored, c.last, c.read = s.Notified, s.Notified, s.Notified
+	c.since = time.Now().UTC().Truncate(day).Add(-day)
+	if s.Since.Before(c.since) {
+		c.since, s.Backlog = s.Since, true
+	}
+	for _, h := range s.HeldBack {
+		c.users[h.UserID] = &unconfirmed{first: h.Position, committed: h.Since.Add(day), noted: time.Now(), stored: h.Position}
+		if h.Since.Before(c.since) {
+			c.since = h.Since
+		}
+	}
+	c.incomplete = s.Backlog || len(s.HeldBack) > 0
+	return c.incomplete
+}

@@ -1,0 +1,214 @@
+package reads
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/store/internal/changelog"
+	"github.com/glotpod/ident/store/internal/postgres"
+)
+
+// maxDaysPerPage bounds the days of the log that a page of changes reads, and so its round
+// trips.
+const maxDaysPerPage = 32
+
+const (
+	// laterChanges reads changes of the partitions $1 after the positions $2: at most $3 of them
+	// and one, and of these at most $4 bytes and one. found says how many there are without the
+	// last limit. %s are the changes of a partition. Each part has a limit of its own, so that no
+	// plan reads more: the planner does not know how many there are.
+	laterChanges = `SELECT partition, position, user_id, sequence, at, operation, change, found FROM (
+			SELECT *, row_number() OVER w AS number, sum(coalesce(octet_length(change::text), 0)) OVER w AS bytes, count(*) OVER () AS found
+			FROM (
+				SELECT v.partition, l.* FROM unnest($1::int[], $2::bigint[]) AS v (partition, after) CROSS JOIN LATERAL (
+					%s ORDER BY position LIMIT $3::bigint + 1) AS l LIMIT $3::bigint + 1) AS l
+			WINDOW w AS (ORDER BY partition, position ROWS UNBOUNDED PRECEDING)) AS l
+		WHERE number = 1 OR number <= $3::bigint AND bytes <= $4::bigint ORDER BY partition, position`
+
+	changesOf = `(SELECT position, user_id, sequence, at, operation, change FROM %s
+		WHERE partition = v.partition AND position > v.after%s ORDER BY position LIMIT $3::bigint + 1)`
+
+	// beforeLastOf is a condition of changesOf.
+	beforeLastOf = ` AND position < (SELECT position FROM %s WHERE partition = v.partition AND position > v.after ORDER BY position DESC LIMIT 1)`
+
+	// currentPosition selects for each partition a position up to which all changes are visible.
+	// It is the last one, unless the clock of the database has gone back, or that change is older
+	// than yesterday and was not notified.
+	currentPosition = `SELECT greatest(p.notified,
+			(SELECT l.position FROM %s AS l WHERE l.partition = p.partition AND l.position > p.notified ORDER BY l.position DESC LIMIT 1),
+			(SELECT l.position FROM %s AS l WHERE l.partition = p.partition AND l.position > p.notified ORDER BY l.position DESC LIMIT 1))
+		FROM ident_partitions AS p ORDER BY p.partition`
+
+	prunedPositions = "SELECT pruned FROM ident_partitions ORDER BY partition"
+)
+
+// Statements on yesterday, today and tomorrow are executed again and again. Those on earlier days
+// would only take the places of others among the prepared statements of a connection.
+const (
+	prepared    = pgx.QueryExecModeCacheStatement
+	notPrepared = pgx.QueryExecModeExec
+)
+
+// Changes implements [actor.Store].
+func (r *Reader) Changes(ctx context.Context, page *actor.ChangesPage) (changes actor.ChangePage, refusal *actor.Refusal, err error) {
+	var after *logPosition
+	if page.After != "" {
+		var ok bool
+		if after, ok = parsePosition(page.After); !ok {
+			return actor.ChangePage{}, actor.NoPosition, nil
+		}
+	}
+	leave, err := r.enterList(ctx)
+	if err != nil {
+		return actor.ChangePage{}, nil, err
+	}
+	defer leave()
+	err = r.retryOnWrongDay(ctx, func(ctx context.Context) (err error) {
+		changes, refusal, err = r.changesAfter(ctx, after, page.Size)
+		return err
+	})
+	if err != nil {
+		return actor.ChangePage{}, nil, postgres.LogError(ctx, r.log, "reading changes", err)
+	}
+	return changes, refusal, nil
+}
+
+// retryOnWrongDay retries what has used a table that was dropped, or that does not exist yet.
+func (r *Reader) retryOnWrongDay(ctx context.Context, read func(context.Context) error) error {
+	return r.pool.Retry(ctx, func(ctx context.Context) error {
+		err := read(ctx)
+		if changelog.IsWrongDay(err) {
+			r.days.Forget()
+			err = read(ctx)
+		}
+		return err
+	})
+}
+
+func (r *Reader) changesAfter(ctx context.Context, after *logPosition, limit int) (actor.ChangePage, *actor.Refusal, error) {
+	fail := func(err error) (actor.ChangePage, *actor.Refusal, error) { return actor.ChangePage{}, nil, err }
+	tables, err := r.days.Tables(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	first := time.Time{}
+	if after != nil {
+		if first = firstDay(tables); after.first.Before(first) {
+			first = after.first
+		}
+	}
+	names, err := r.days.Between(ctx, first, tables)
+	if err != nil {
+		return fail(err)
+	}
+	// What is pruned is read after the names: a table that has none of them was dropped before.
+	pruned, err := r.readPositions(ctx, prunedPositions)
+	switch {
+	case err != nil:
+		return fail(err)
+	case after == nil:
+		after = &logPosition{partitions: pruned}
+	case after.isPruned(pruned):
+		return actor.ChangePage{}, actor.ChangesPruned, nil
+	}
+	c := newChangesReader(after, limit)
+	if err := c.read(ctx, r.pool, append(names, tables.Tomorrow)); err != nil {
+		return fail(err)
+	}
+	c.page.After = c.position.String()
+	return c.page, nil, nil
+}
+
+func (r *Reader) readPositions(ctx context.Context, sql string) ([]int64, error) {
+	rows, _ := r.pool.Query(ctx, sql)
+	return pgx.CollectRows(rows, pgx.RowTo[int64])
+}
+
+// A changesReader reads a page of changes.
+type changesReader struct {
+	position   logPosition // after the page
+	partitions []int
+	limit      int
+	bytes      int // of the page
+	page       actor.ChangePage
+}
+
+func newChangesReader(after *logPosition, limit int) *changesReader {
+	c := &changesReader{position: *after, limit: limit, partitions: make([]int, len(after.partitions))}
+	for i := range c.partitions {
+		c.partitions[i] = i
+	}
+	c.position.partitions = append([]int64(nil), after.partitions...) // another attempt begins with after
+	return c
+}
+
+// read reads the logs of days in order, until the page is full. The last three days are
+// yesterday, today and tomorrow.
+//
+// The clock of the database may go back over midnight, by less than a day. Then some positions
+// of a day are between those of the next day. So read takes together the changes of a day, and
+// those of the next day before its last one; at the end, all changes of the last three days.
+func (c *changesReader) read(ctx context.Context, pool *postgres.Pool, days []string) error {
+	for read := 0; len(days) > 3; read++ {
+		if c.isFull() || read == maxDaysPerPage {
+			c.page.More = true
+		} else if err := c.readDays(ctx, pool, notPrepared, fmt.Sprintf(changesOf, days[0], "")+
+			" UNION ALL "+fmt.Sprintf(changesOf, days[1], fmt.Sprintf(beforeLastOf, days[0]))); err != nil {
+			return err
+		}
+		if c.page.More {
+			c.position.first = changelog.DateOf(days[0])
+			return nil
+		}
+		days = days[1:]
+	}
+	c.position.first = changelog.DateOf(days[0])
+	if c.isFull() {
+		c.page.More = true
+		return nil
+	}
+	parts := make([]string, len(days))
+	for i, name := range days {
+		parts[i] = fmt.Sprintf(changesOf, name, "")
+	}
+	return c.readDays(ctx, pool, prepared, strings.Join(parts, " UNION ALL "))
+}
+
+func (c *changesReader) isFull() bool {
+	return len(c.page.Changes) == c.limit || c.bytes >= maxListBytes
+}
+
+// readDays adds changes to the page, which is not full. If not all of them fit, the page has
+// more.
+func (c *changesReader) readDays(ctx context.Context, pool *postgres.Pool, mode pgx.QueryExecMode, changes string) error {
+	rows, _ := pool.Query(ctx, fmt.Sprintf(laterChanges, changes), mode,
+		c.partitions, c.position.partitions, c.limit-len(c.page.Changes), maxListBytes-c.bytes)
+	var number, found, read int
+	var position int64
+	var change actor.Change
+	var content []byte
+	_, err := pgx.ForEachRow(rows, []any{&number, &position, &change.UserID, &change.Sequence, &change.CommittedAt, &change.Operation, &content, &found}, func() (err error) {
+		if c.page.More || c.bytes > 0 && c.bytes+len(content) > maxListBytes {
+			c.page.More = true
+			return nil
+		}
+		if position <= c.position.partitions[number] {
+			return fmt.Errorf("position %d of partition %d was read after %d", position, number, c.position.partitions[number])
+		}
+		if change.Content, err = actor.ContentOf(change.Operation, content); err != nil {
+			return fmt.Errorf("position %d of partition %d: %w", position, number, err)
+		}
+		c.page.Changes = append(c.page.Changes, change)
+		c.position.partitions[number] = position
+		c.bytes += len(content)
+		read++
+		return nil
+	})
+	c.page.More = c.page.More || read < found
+	return err
+}

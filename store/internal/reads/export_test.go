@@ -1,0 +1,24 @@
+package reads
+
+// MaxDaysPerPage is how many days of the log a page of changes reads.
+const MaxDaysPerPage = maxDaysPerPage
+
+// ShiftPosition returns a position as it would be if the days of the log were others.
+func ShiftPosition(text string, days int) string {
+	p, ok := parsePosition(text)
+	if !ok {
+		panic("not a position: " + text)
+	}
+	p.first = p.first.AddDate(0, 0, days)
+	return p.String()
+}
+
+// OtherPartitions returns a position with another number of partitions.
+func OtherPartitions(text string, partitions int) string {
+	p, ok := parsePosition(text)
+	if !ok {
+		panic("not a position: " + text)
+	}
+	p.partitions = make([]int64, partitions)
+	return p.String()
+}

@@ -1,0 +1,95 @@
+package reads
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"math"
+	"time"
+
+	"github.com/glotpod/ident/store/internal/changelog"
+)
+
+const (
+	// positionVersion is the first byte of a position.
+	positionVersion = 1
+
+	// maxPartitions is the maximum of the setting cluster.partitions.
+	maxPartitions = 1024
+
+	// maxDay is 9999-12-31.
+	maxDay = 2_932_896
+
+	day = 24 * time.Hour
+)
+
+// maxPositionLength is the length of the longest position.
+var maxPositionLength = base64.RawURLEncoding.EncodedLen(1 + (2+maxPartitions)*binary.MaxVarintLen64)
+
+// A logPosition says which changes of the log come after it: those whose position in their
+// partition is greater than the partition's element of partitions.
+//
+// Invariant: none of them is in the log of a day before first.
+type logPosition struct {
+	first      time.Time // the beginning of a day in UTC
+	partitions []int64
+}
+
+// String returns the position in base64url.
+func (p *logPosition) String() string {
+	b := append(make([]byte, 0, 8+8*len(p.partitions)), positionVersion)
+	b = binary.AppendUvarint(b, uint64(p.first.Unix()/int64(day/time.Second)))
+	b = binary.AppendUvarint(b, uint64(len(p.partitions)))
+	for _, n := range p.partitions {
+		b = binary.AppendUvarint(b, uint64(n))
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+// parsePosition parses what String has returned. For anything else, ok is false.
+func parsePosition(text string) (p *logPosition, ok bool) {
+	if len(text) > maxPositionLength {
+		return nil, false
+	}
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil || len(b) == 0 || b[0] != positionVersion {
+		return nil, false
+	}
+	b = b[1:]
+	next := func(limit uint64) int64 {
+		n, size := binary.Uvarint(b)
+		if size <= 0 || n > limit {
+			b = nil
+			return 0
+		}
+		b = b[size:]
+		return int64(n)
+	}
+	p = &logPosition{first: time.Unix(next(maxDay)*int64(day/time.Second), 0).UTC()}
+	number := next(maxPartitions)
+	if int64(len(b)) < number {
+		return nil, false
+	}
+	p.partitions = make([]int64, number)
+	for i := range p.partitions {
+		p.partitions[i] = next(math.MaxInt64)
+	}
+	return p, p.String() == text // there is one text for each position
+}
+
+// isPruned reports whether changes after the position may have been dropped, if those up to
+// pruned were; or whether the number of partitions has changed.
+func (p *logPosition) isPruned(pruned []int64) bool {
+	if len(p.partitions) != len(pruned) {
+		return true
+	}
+	for i, n := range pruned {
+		if p.partitions[i] < n {
+			return true
+		}
+	}
+	return false
+}
+
+// firstDay returns the first day of which the log may have changes after what was read until
+// now. The clock of the database may go back, by less than a day.
+func firstDay(t changelog.Tables) time.Time { return t.Date.Add(-day) }

@@ -1,0 +1,93 @@
+package reads
+
+import (
+	"encoding/base64"
+	"math"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestPosition(t *testing.T) {
+	t.Run("is_read_as_it_was_written", func(t *testing.T) {
+		all := make([]int64, maxPartitions)
+		for i := range all {
+			all[i] = math.MaxInt64 - int64(i)
+		}
+		for _, p := range []logPosition{
+			{first: time.Unix(0, 0).UTC()},
+			{first: time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC), partitions: []int64{0, 1, 5<<40 | 7}},
+			{first: time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC), partitions: all},
+		} {
+			read, ok := parsePosition(p.String())
+			if !ok || !read.first.Equal(p.first) || !slices.Equal(read.partitions, p.partitions) {
+				t.Errorf("%d partitions are read as %+v, %t", len(p.partitions), read, ok)
+			}
+		}
+	})
+
+	good := (&logPosition{first: time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC), partitions: []int64{3, 300}}).String()
+	encode := func(b ...byte) string { return base64.RawURLEncoding.EncodeToString(b) }
+	huge := slices.Concat([]byte{1, 1}, slices.Repeat([]byte{0xff}, 9), []byte{1})
+	t.Run("malformed", func(t *testing.T) {
+		for what, text := range map[string]string{
+			"empty":                    "",
+			"text":                     "yesterday",
+			"padded":                   good + "=",
+			"with_a_line_break":        good[:4] + "\n" + good[4:],
+			"truncated":                good[:len(good)-1],
+			"longer":                   good + "AA",
+			"of_another_version":       encode(2, 1, 0),
+			"version_alone":            encode(1),
+			"with_too_late_a_day":      encode(1, 0xff, 0xff, 0xff, 0x7f, 0),
+			"with_too_many_partitions": encode(1, 1, 0x81, 0x08),
+			"with_missing_partitions":  encode(1, 1, 3, 1, 1),
+			"with_a_negative_position": encode(slices.Concat([]byte{1, 1, 1}, slices.Repeat([]byte{0xff}, 9), []byte{1})...),
+			"with_a_huge_number":       encode(huge...),
+			"with_a_longer_number":     encode(1, 1, 1, 0x81, 0),
+			"as_large_as_a_body":       strings.Repeat("A", 1<<20),
+		} {
+			if p, ok := parsePosition(text); ok {
+				t.Errorf("%s: read as %+v", what, p)
+			}
+		}
+	})
+
+	t.Run("costs_little_memory", func(t *testing.T) {
+		text := strings.Repeat("_", maxPositionLength)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range 100 {
+			parsePosition(text)
+			parsePosition(encode(huge...))
+		}
+		runtime.ReadMemStats(&after)
+		if each := (after.TotalAlloc - before.TotalAlloc) / 100; each > 64<<10 {
+			t.Errorf("%d bytes", each)
+		}
+	})
+}
+
+// FuzzPosition: what is accepted is exactly what String returns.
+func FuzzPosition(f *testing.F) {
+	f.Add((&logPosition{first: time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC), partitions: []int64{0, 1 << 40}}).String())
+	f.Add("")
+	f.Add("AQAA")
+	f.Fuzz(func(t *testing.T, text string) {
+		p, ok := parsePosition(text)
+		if !ok {
+			return
+		}
+		again, ok := parsePosition(p.String())
+		if p.String() != text || !ok || !reflect.DeepEqual(p, again) || len(p.partitions) > maxPartitions {
+			t.Errorf("%q is read as %+v and %+v", text, p, again)
+		}
+		if year := p.first.Year(); year < 1970 || year > 9999 {
+			t.Errorf("the year is %d", year)
+		}
+		p.isPruned([]int64{1, 2})
+	})
+}
