@@ -146,6 +146,10 @@ func (m *cursorModel) readPages(limit int) {
 		}
 		c.pageRead(after, last, !more)
 		found, after = append(found, kept...), last
+		if more && len(found) > 0 && found[0].user != m.refused && rapid.Bool().Draw(m.t, "confirmed between pages") {
+			m.confirm(found[0])
+			found = found[1:]
+		}
 	}
 	m.sent, m.missed = found, false
 }
