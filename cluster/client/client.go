@@ -2,8 +2,9 @@
 // and its own commands.
 //
 // A [Client] sends requests and waits for their replies, over one channel of a broker
-// connection that the caller provides. It does not encode requests, decode replies,
-// retry, or reconnect: these are left to its user. A request that is sent again under
+// connection that the caller provides. It does not encode requests or decode replies,
+// apart from those of [Client.Changes], and it does not retry or reconnect: these are
+// left to its user. A request that is sent again under
 // the same message id is not applied twice.
 package client
 

@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"time"
@@ -38,4 +39,35 @@ func Example() {
 		log.Fatal(err)
 	}
 	fmt.Println(decoded["result"], decoded["error"])
+}
+
+// A subscriber that was away finds the changes that it has missed. It stores the position with
+// what it makes of the changes.
+func ExampleClient_ChangePages() {
+	conn, err := amqp.Dial("amqp://guest:guest@localhost:5672/")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer conn.Close()
+	c, err := client.NewClient(conn)
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	position := "" // as it was stored
+	for page, err := range c.ChangePages(ctx, position, 100) {
+		var reply *client.ReplyError
+		if errors.As(err, &reply) && reply.Code == client.PositionGone {
+			log.Fatal("list all users, and go on from the after of the first page")
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+		for _, change := range page.Changes {
+			fmt.Println(change.UserID, change.Sequence, change.Operation, change.User, change.Ops)
+		}
+		position = page.After // to be stored here
+	}
 }
