@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tinylib/msgp/msgp"
 	"pgregory.net/rapid"
 
 	"github.com/glotpod/ident/actor/jsonpatch"
@@ -197,5 +198,53 @@ func TestNotificationWithoutHTMLEscapes(t *testing.T) {
 		if string(body) != want {
 			t.Errorf("%s, want %s", body, want)
 		}
+	}
+}
+
+// A subscriber that applies all changes since a position to a snapshot of any later time,
+// as README says, gets the user, also if the snapshot has some of the changes already.
+func TestChangesAppliedTwice(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		states := []*User{drawUser(r, "first")}
+		var patches [][]any
+		for range rapid.IntRange(1, 6).Draw(r, "changes") {
+			before, after := states[len(states)-1], drawUser(r, "next")
+			content, err := ContentOf("patch", encodeJSON(appendTokensReplaced(diff(before, after, false), before, after)))
+			if err != nil {
+				r.Fatal(err)
+			}
+			ops, _, err := msgp.ReadIntfBytes(content)
+			if err != nil {
+				r.Fatal(err)
+			}
+			states, patches = append(states, after), append(patches, ops.([]any))
+		}
+		snapshot := rapid.IntRange(0, len(patches)).Draw(r, "snapshot")
+		position := rapid.IntRange(0, snapshot).Draw(r, "position")
+		user := states[snapshot].tree(false)
+		for _, ops := range patches[position:] {
+			for _, op := range ops {
+				applyAnyhow(user, op.(map[string]any))
+			}
+		}
+		if want := states[len(patches)].tree(false); !reflect.DeepEqual(user, want) {
+			r.Fatalf("the user is %v, want %v", user, want)
+		}
+	})
+}
+
+// applyAnyhow sets or removes what is at the path of an operation, whatever is there.
+func applyAnyhow(user map[string]any, op map[string]any) {
+	path := strings.Split(op["path"].(string), "/")[1:]
+	for ; len(path) > 1; path = path[1:] {
+		if user[path[0]] == nil {
+			user[path[0]] = map[string]any{}
+		}
+		user = user[path[0]].(map[string]any)
+	}
+	if op["op"] == "remove" {
+		delete(user, path[0])
+	} else {
+		user[path[0]] = op["value"]
 	}
 }
