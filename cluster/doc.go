@@ -108,8 +108,13 @@
 //	cluster.TestHeartbeat/lost_ends_the_session
 //
 // I5, notified. Each commit is notified at least once, in the order of each user's
-// changes.
+// changes. A subscriber that was away finds each change that it has missed in the log, exactly
+// once and in the same order, or gets to know that some are not kept any more.
 //
+//	store/internal/reads.TestChangesModel
+//	store/internal/reads.TestChanges/while_others_write
+//	actor.TestChangesAppliedTwice
+//	cmd/systemtest/contract.TestChanges
 //	cluster/internal/notify.TestRefused
 //	cluster/internal/notify.TestPass
 //	cluster/internal/notify.TestRelease

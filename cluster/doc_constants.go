@@ -180,9 +180,12 @@
 //	store/internal/postgres.reviveWithin = time.Second                       a change of leases has several seconds in all
 //	store/internal/postgres.suspectAfter = time.Second                       as in pgxpool
 //	store/internal/reads.crowdedLogInterval = 10 * time.Second               callers can cause any number of these log lines
+//	store/internal/reads.day = 24 * time.Hour                                as in changelog
+//	store/internal/reads.maxDaysPerPage = 32                                 a round trip each; a month of an idle log is one page
 //	store/internal/reads.maxListBytes = 4 << 20                              the reply of a page must be sendable
 //	store/internal/reads.maxListWait = 10 * time.Second                      as one attempt of a read
 //	store/internal/reads.maxLookups = 64                                     look-ups that share a round trip
+//	store/internal/reads.maxPartitions = 1024                                the maximum of cluster.partitions; bounds the memory for a position
 //	store/internal/reads.maxSearchBytes = 64 << 10                           a name has fewer; sorting the marks of a long word takes time
 //	store/internal/reads.maxSearchWords = 1000                               only the first 1,000 characters of a name are searched
 //	store/internal/reads.maxWordBytes = 2046                                 PostgreSQL leaves longer words out of a tsvector

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"errors"
 
 	"github.com/glotpod/ident/actor"
@@ -91,30 +92,36 @@ func (r *request) find(l *actor.Lookup) {
 	}
 }
 
-// list reads a page of users from the database.
-func (r *request) list(page *actor.Page) {
+// readPage reads a page from the database.
+func (r *request) readPage(read func(context.Context, Store) (reply []byte, err error)) {
 	r.trace.readStarts()
-	users, err := r.session.o.Store.List(r.session.ctx, page)
+	reply, err := read(r.session.ctx, r.session.o.Store)
 	r.trace.readEnds()
-	if err != nil {
-		r.replyError(err)
-		return
-	}
-	r.reply(actor.PageReply(&users))
+	r.replyOr(reply, err)
 }
 
-// changes reads changes from the log.
-func (r *request) changes(page *actor.ChangesPage) {
-	r.trace.readStarts()
-	changes, refusal, err := r.session.o.Store.Changes(r.session.ctx, page)
-	r.trace.readEnds()
-	switch {
-	case err != nil:
-		r.replyError(err)
-	case refusal != nil:
-		r.reply(actor.ErrorReply(refusal))
-	default:
-		r.reply(actor.ChangesReply(&changes))
+// listUsers returns a function that reads a page of users.
+func listUsers(page *actor.Page) func(context.Context, Store) ([]byte, error) {
+	return func(ctx context.Context, s Store) ([]byte, error) {
+		users, err := s.List(ctx, page)
+		if err != nil {
+			return nil, err
+		}
+		return actor.PageReply(&users), nil
+	}
+}
+
+// readChanges returns a function that reads a page of changes.
+func readChanges(page *actor.ChangesPage) func(context.Context, Store) ([]byte, error) {
+	return func(ctx context.Context, s Store) ([]byte, error) {
+		changes, refusal, err := s.Changes(ctx, page)
+		switch {
+		case err != nil:
+			return nil, err
+		case refusal != nil:
+			return actor.ErrorReply(refusal), nil
+		}
+		return actor.ChangesReply(&changes), nil
 	}
 }
 

@@ -77,9 +77,9 @@ func (r *request) route() {
 	case parsed.Get != nil:
 		r.get(parsed.Get)
 	case parsed.List != nil:
-		r.spawn(func() { r.list(parsed.List) })
+		r.spawn(func() { r.readPage(listUsers(parsed.List)) })
 	case parsed.Changes != nil:
-		r.spawn(func() { r.changes(parsed.Changes) })
+		r.spawn(func() { r.readPage(readChanges(parsed.Changes)) })
 	default:
 		w := parsed.Write
 		if w.RequestID == (actor.RequestID{}) && w.Refusal() == nil {

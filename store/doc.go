@@ -150,6 +150,13 @@
 // A notification with access tokens is encrypted in ident_sealed until the cursor has passed
 // it. All other notifications are made from the log.
 //
+// # Changes
+//
+// [Store.Changes] reads the log from a position on: a vector with a position in each partition.
+// That suffices, since what can be seen of a partition is followed only by greater positions. The
+// column pruned of ident_partitions says up to which positions the log may have gaps. A
+// position before that is refused. Package internal/reads says how the days are read.
+//
 // # Foreign writes
 //
 // Other programs may write to the users. [Store.WatchForeignWrites] notices that, so that

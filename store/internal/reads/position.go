@@ -16,8 +16,8 @@ const (
 	// maxPartitions is the maximum of the setting cluster.partitions.
 	maxPartitions = 1024
 
-	// maxDay is 9999-12-31.
-	maxDay = 2_932_896
+	// lastDay is 9999-12-31, in days since 1970.
+	lastDay = 2_932_896
 
 	day = 24 * time.Hour
 )
@@ -64,7 +64,7 @@ func parsePosition(text string) (p *logPosition, ok bool) {
 		b = b[size:]
 		return int64(n)
 	}
-	p = &logPosition{first: time.Unix(next(maxDay)*int64(day/time.Second), 0).UTC()}
+	p = &logPosition{first: time.Unix(next(lastDay)*int64(day/time.Second), 0).UTC()}
 	number := next(maxPartitions)
 	if int64(len(b)) < number {
 		return nil, false
