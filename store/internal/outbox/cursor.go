@@ -156,8 +156,9 @@ func (c *cursor) pageRead(after, last int64, end bool) {
 	}
 }
 
-// target returns how far the cursor may be moved, and the users that are held back then.
-func (c *cursor) target(now time.Time) (position int64, heldBack []int64) {
+// target returns how far the cursor may be moved, and the users that are held back then. A user
+// that later notifications have overtaken is held back once patience is over.
+func (c *cursor) target(now time.Time, patience time.Duration) (position int64, heldBack []int64) {
 	position = c.last
 	if c.incomplete {
 		position = min(c.last, c.read)
@@ -168,7 +169,7 @@ func (c *cursor) target(now time.Time) (position int64, heldBack []int64) {
 			if u.stored != u.first {
 				heldBack = append(heldBack, user)
 			}
-		case u.first < c.confirmed && now.Sub(u.noted) >= heldBackAfter:
+		case u.first < c.confirmed && now.Sub(u.noted) >= patience:
 			heldBack = append(heldBack, user)
 		default:
 			position = min(position, u.first-1)

@@ -97,12 +97,13 @@ func (o *Outbox) Flush() *Flush {
 	f := &Flush{outbox: o}
 	now := time.Now()
 	for _, c := range o.partitions {
-		f.addLocked(c, now)
+		f.addLocked(c, now, heldBackAfter)
 	}
 	return f
 }
 
-// FlushPartitions is like Flush for some partitions.
+// FlushPartitions is like Flush for some partitions whose leases end. The cursors do not wait
+// for users that later notifications have overtaken.
 func (o *Outbox) FlushPartitions(numbers []int) *Flush {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -110,16 +111,16 @@ func (o *Outbox) FlushPartitions(numbers []int) *Flush {
 	now := time.Now()
 	for _, p := range numbers {
 		if c := o.partitions[p]; c != nil {
-			f.addLocked(c, now)
+			f.addLocked(c, now, 0)
 		}
 	}
 	return f
 }
 
 // addLocked adds what has changed about a cursor. The outbox's mu must be held.
-func (f *Flush) addLocked(c *cursor, now time.Time) {
+func (f *Flush) addLocked(c *cursor, now time.Time, patience time.Duration) {
 	today := now.UTC().Truncate(day)
-	position, heldBack := c.target(now)
+	position, heldBack := c.target(now, patience)
 	if position == c.stored && len(heldBack) == 0 && len(c.deleted) == 0 && (c.incomplete || c.written.Equal(today)) {
 		return
 	}
