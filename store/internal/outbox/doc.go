@@ -8,9 +8,10 @@
 // position were notified. It is written each second, and with the release of the partition. If
 // the process dies, the next owner finds what lies behind the cursor ([Outbox.Page]).
 //
-// The cursor does not wait for a user whose notifications are not confirmed for some seconds:
-// a queue refuses them. Such a user is held back. The transaction that moves the cursor beyond
-// its first notification writes that one's position to ident_held_back.
+// The cursor does not wait for a user whose notifications are not confirmed for some seconds, or
+// until the lease ends, while later ones of others are: a queue refuses them. Such a user is held
+// back. The transaction that moves the cursor beyond its first notification writes that one's
+// position to ident_held_back.
 //
 // # Design decisions and what they cost
 //
