@@ -107,7 +107,7 @@ func TestRunbook(t *testing.T) {
 
 func testRunbookOwnership(t *testing.T) {
 	server := testservers.OwnPostgres(t, localserver.PostgresOptions{})
-	sql := runbookSQL(t, "IdentAuditUntended")
+	sql := runbookSQL(t, "IdentLogUntended")
 	if len(sql) != 1 {
 		t.Fatalf("the runbook has %q", sql)
 	}

@@ -115,20 +115,3 @@ func (a *attempt) queueLastPositions(batch *pgx.Batch) {
 		return err
 	})
 }
-
-// followMissed follows the read of the last positions. If an attempt of unknown outcome was
-// committed after all, its changes are still to be notified.
-func (c *Committer) followMissed(a *attempt) {
-	for _, p := range a.group {
-		if p.turn == nil || !p.turn.unsure {
-			continue
-		}
-		p.turn.unsure = false
-		if next := a.plan.next[p.lease.Partition]; next > p.turn.next {
-			p.turn.next = next
-			if a.leaseValid(p.lease) {
-				c.outbox.Missed(p.lease)
-			}
-		}
-	}
-}
