@@ -279,8 +279,9 @@ func testOutboxNextOwner(t *testing.T) {
 // owners find nevertheless, until they are confirmed.
 func testOutboxHeldBack(t *testing.T) {
 	h := storetest.Start(t, func(o *store.Options) { o.TokensInNotifications = true })
-	refused, other := h.CreateUser(1), h.CreateUser(2)
+	refused := h.CreateUser(1)
 	h.Write("patch", "", storetest.Args{"user_id": refused, "ops": storetest.Replace("/name", "Eve")})
+	other := h.CreateUser(2)
 	for _, n := range h.StoredNotifications() {
 		if n.UserID == other || n.Sequence == 1 {
 			h.ConfirmNotifications(n.Key())
