@@ -3,6 +3,7 @@ package store_test
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -61,6 +62,7 @@ func TestLog(t *testing.T) {
 	t.Run("group_without_failed_writes", testLogGroupWithoutFailedWrites)
 	t.Run("request_without_id", testLogRequestWithoutID)
 	t.Run("request_id_computed_in_SQL", testLogRequestIDComputedInSQL)
+	t.Run("positions_become_visible_in_order", testLogPositions)
 }
 
 func testLogEachChangeOnceWithoutTokens(t *testing.T) {
@@ -234,5 +236,71 @@ func testLogDaysFailuresAreIndependentAndMeasured(t *testing.T) {
 	}
 	if ahead, overdue := gatherDays(h); ahead != 6 || overdue != 1 {
 		t.Errorf("%v days are ahead, %v overdue", ahead, overdue)
+	}
+}
+
+// testLogPositions: who reads the positions of a partition in order misses none, although
+// connections are lost and another store goes on under the same lease and under the next one.
+func testLogPositions(t *testing.T) {
+	h := storetest.Start(t)
+	const users, rounds = 8, 15
+	var ids []int64
+	for i := range users {
+		ids = append(ids, h.CreateUser(i))
+	}
+	s, proxy := h.OpenThroughProxy()
+	other := h.OpenStore()
+	const later = "SELECT coalesce(array_agg(position ORDER BY position), '{}') FROM ident_log WHERE partition = 0 AND position > $1"
+	reader := h.Connect(t)
+	var seen []int64
+	read := func() {
+		var page []int64
+		last := int64(0)
+		if len(seen) > 0 {
+			last = seen[len(seen)-1]
+		}
+		if err := reader.QueryRow(t.Context(), later, last).Scan(&page); err != nil {
+			t.Error(err)
+		}
+		seen = append(seen, page...)
+	}
+	lease := h.Lease
+	for phase, by := range []*store.Store{s, other, s} {
+		if phase == 2 {
+			lease = h.ClaimPartition(0, lease.Epoch)
+		}
+		written := make(chan struct{})
+		var writing sync.WaitGroup
+		for _, id := range ids {
+			writing.Go(func() {
+				for n := range rounds {
+					if err := h.RenameUser(by, lease, id, fmt.Sprint(phase, n)); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		go func() { writing.Wait(); close(written) }()
+		for n, under := 0, true; under; n++ {
+			if read(); n%400 == 100 {
+				proxy.LoseReply(n % 3)
+			}
+			select {
+			case <-written:
+				under = false
+			default:
+			}
+		}
+	}
+	read()
+	var all []int64
+	if err := reader.QueryRow(t.Context(), later, 0).Scan(&all); err != nil || !slices.Equal(seen, all) {
+		t.Errorf("the reader has seen %d positions of %d, %v", len(seen), len(all), err)
+	}
+	if want := users * (1 + 3*rounds); len(all) != want {
+		t.Errorf("%d changes, want %d", len(all), want)
+	}
+	if n := h.Value("SELECT count(*) FROM (SELECT count(*), max(l.sequence) AS last, u.sequence FROM ident_log l JOIN users u ON u.id = l.user_id GROUP BY u.id, u.sequence) AS c WHERE count <> last OR count <> sequence"); n != int64(0) {
+		t.Errorf("the sequences of %v users have gaps", n)
 	}
 }
