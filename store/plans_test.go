@@ -132,8 +132,15 @@ func useStore(h *storetest.Harness, n int) {
 		h.ConfirmNotifications(p.Key())
 	}
 	handOverAndTakeOver(h)
+	listed, err := h.List(h.T.Context(), &actor.Page{Size: 1, First: true})
+	if err != nil {
+		h.T.Fatal(err)
+	}
 	for _, id := range []int64{id, other} {
 		h.Write("delete", rand.Text(), storetest.Args{"user_id": id})
+	}
+	if page, refusal, err := h.Changes(h.T.Context(), &actor.ChangesPage{After: listed.After, Size: 1}); len(page.Changes) != 1 || !page.More || refusal != nil || err != nil {
+		h.T.Fatalf("changes %+v, %v, %v", page, refusal, err)
 	}
 	for _, p := range h.StoredNotifications() {
 		h.ConfirmNotifications(p.Key())
