@@ -60,7 +60,7 @@ func (c *Config) databaseSettings() []setting {
 		{name: "database.postgres.sslrootcert", kind: anyText(&pg.SSLRootCert),
 			help: "A PEM file with the CA certificates that verify Postgres, or `system` for the system's certificates."},
 		{name: "database.postgres.max_connections", initial: "10", kind: number{&pg.MaxConnections, 2, 1000},
-			help: "The maximum number of connections to Postgres that this instance opens. One of them checks the database; from 4 on, one listens for writes of other programs; from 5 on, one is only for claiming and handing over partitions. All others are for requests, a quarter of them also for `list`."},
+			help: "The maximum number of connections to Postgres that this instance opens. One of them checks the database; from 4 on, one listens for writes of other programs; from 5 on, one is only for claiming and handing over partitions. All others are for requests, a quarter of them also for `list` and `changes`."},
 	}
 }
 

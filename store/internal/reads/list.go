@@ -25,7 +25,7 @@ const (
 	// requests in flight, of which the instance receives a limited number.
 	maxListWait = 10 * time.Second
 
-	// crowdedLogInterval is the minimum time between two log lines about lists that have
+	// crowdedLogInterval is the minimum time between two log lines about pages that have
 	// waited too long: callers can cause any number of them.
 	crowdedLogInterval = 10 * time.Second
 )

@@ -69,7 +69,7 @@ func New(closing context.Context, stopped <-chan struct{}, pool *postgres.Pool, 
 		log:     log,
 		closing: closing,
 		lists:   make(chan struct{}, shareOfLists(int(pool.Config().MaxConns))),
-		crowded: throttle.New(log, zap.WarnLevel, "too many lists at once", crowdedLogInterval),
+		crowded: throttle.New(log, zap.WarnLevel, "too many lists and changes at once", crowdedLogInterval),
 		metrics: m,
 	}
 	r.lookups = batch.New(batch.Config[*lookup]{
