@@ -126,12 +126,8 @@ type task struct {
 	sql  string
 }
 
+// A taskKind is "creating", for the table of a future day, or "dropping", for that of an old day.
 type taskKind string
-
-const (
-	createDay taskKind = "creating" // the table of a future day
-	dropDay   taskKind = "dropping" // the table of an old day
-)
 
 // dropTable drops the table of a day, unless it has a change that was not notified. It notes up
 // to which positions changes were dropped.
