@@ -53,10 +53,10 @@ func (a *attempt) isOfAnother(row recordedOutcome, w *actor.Write) bool {
 // transaction. The other pending writes get the result others.
 func (c *Committer) newAttempt(group []*pending, others commitstate.Result, tables changelog.Tables) *attempt {
 	a := &attempt{decider: &c.decider, begun: time.Now(), group: chooseDistinct(group, others), tables: tables}
-	a.plan = plan{planner: &c.planner, next: make(map[int]int64)}
-	for _, p := range a.group {
+	a.plan = plan{planner: &c.planner}
+	for _, p := range group {
 		if p.turn != nil {
-			a.plan.next[p.lease.Partition] = p.turn.next
+			p.turn.planned = p.turn.next
 		}
 	}
 	return a
@@ -119,11 +119,7 @@ func (a *attempt) leaveOutRest(i int) {
 // sends the notifications. It returns how many writes have an outcome.
 func (c *Committer) announce(group []*pending, pl *plan) (committed int) {
 	pl.setVersions()
-	for _, p := range group {
-		if p.turn != nil {
-			p.turn.next = max(p.turn.next, pl.next[p.lease.Partition])
-		}
-	}
+	usePlanned(group)
 	c.outbox.Send(pl.toSend)
 	for _, p := range group {
 		committed += len(p.outcomes)
@@ -142,8 +138,8 @@ func (c *Committer) followMissed(a *attempt) {
 			continue
 		}
 		p.turn.unsure = false
-		if next := a.plan.next[p.lease.Partition]; next > p.turn.next {
-			p.turn.next = next
+		if p.turn.planned > p.turn.next {
+			p.turn.next = p.turn.planned
 			if a.leaseValid(p.lease) {
 				c.outbox.Missed(p.lease)
 			}

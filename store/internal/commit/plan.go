@@ -36,8 +36,6 @@ type plan struct {
 
 	// replays is set if a recorded outcome is to be delivered.
 	replays bool
-
-	next map[int]int64 // the position of the next change, by partition
 }
 
 // A versionUpdate says which rows of a user are written. They have a new version.
@@ -108,7 +106,7 @@ func (p *pending) mustRecord(w *actor.Write, refusal *actor.Refusal) bool {
 // addDecision plans the row of the log and the notification of the i-th write of p.
 func (pl *plan) addDecision(p *pending, i int, sequence int64, d actor.Decision) error {
 	w, n := p.writes[i], d.Notification
-	change := changelog.Change{Partition: p.lease.Partition, Position: pl.next[p.lease.Partition], Sequence: sequence, Change: d.Change}
+	change := changelog.Change{Partition: p.lease.Partition, Position: p.turn.planned, Sequence: sequence, Change: d.Change}
 	if n.HasTokens {
 		var err error
 		if change.Sealed, err = pl.planner.keyring.Seal(n.Body); err != nil {
@@ -118,7 +116,7 @@ func (pl *plan) addDecision(p *pending, i int, sequence int64, d actor.Decision)
 	pl.rows.AddChange(p.requestIDs[i], w, change)
 	pl.toSend = append(pl.toSend, actor.PendingNotification{UserID: w.UserID, Sequence: sequence, Lease: p.lease, Position: change.Position,
 		RoutingKey: n.RoutingKey, Body: n.Body, TraceParent: w.TraceParent, TraceState: w.TraceState})
-	pl.next[p.lease.Partition]++
+	p.turn.planned++
 	return nil
 }
 

@@ -2,6 +2,7 @@ package commit
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -16,8 +17,9 @@ import (
 // A turn is the right to write to a partition, and what follows from earlier writes under the
 // same lease. Only the attempt that has it uses it.
 type turn struct {
-	lease partition.Lease
-	next  int64 // the position of the next change
+	lease   partition.Lease
+	next    int64 // the position of the next change
+	planned int64 // that of the next change once the attempt is committed
 
 	// unsure says that next may be in use: nobody has looked yet, or an attempt has failed.
 	unsure bool
@@ -77,6 +79,15 @@ func (t *turns) give(group []*pending) (waiting []*pending) {
 	return waiting
 }
 
+// usePlanned follows the commit of an attempt, which has used the planned positions.
+func usePlanned(group []*pending) {
+	for _, p := range group {
+		if p.turn != nil {
+			p.turn.next = p.turn.planned
+		}
+	}
+}
+
 // isUnsure reports whether the next position of one of the pending writes is not certain.
 func isUnsure(group []*pending) bool {
 	for _, p := range group {
@@ -90,26 +101,27 @@ func isUnsure(group []*pending) bool {
 // queueLastPositions reads the last positions of the leases whose next position is not
 // certain. Lost transactions have ended: the attempt has their locks.
 func (a *attempt) queueLastPositions(batch *pgx.Batch) {
+	var unsure []*turn
 	var partitions []int
-	var first []int64
+	var first, end []int64 // the positions that may be in use
 	for _, p := range a.group {
-		if p.turn != nil && p.turn.unsure {
-			partitions = append(partitions, p.lease.Partition)
-			first = append(first, p.turn.next)
+		if t := p.turn; t != nil && t.unsure && !slices.Contains(unsure, t) {
+			unsure = append(unsure, t)
+			partitions = append(partitions, t.lease.Partition)
+			first, end = append(first, t.next), append(end, changelog.FirstPosition(t.lease.Epoch+1))
 		}
 	}
-	if len(partitions) == 0 {
+	if len(unsure) == 0 {
 		return
 	}
-	last := a.tables.Union("(SELECT position FROM %s WHERE partition = l.partition AND position >= l.first ORDER BY position DESC LIMIT 1)")
-	batch.Queue(fmt.Sprintf("SELECT l.partition, (SELECT max(position) FROM (%s) AS last) FROM unnest($1::int[], $2::bigint[]) AS l (partition, first)", last),
-		partitions, first).Query(func(rows pgx.Rows) error {
-		var number int
-		var position *int64
-		_, err := pgx.ForEachRow(rows, []any{&number, &position}, func() error {
-			if position != nil {
-				a.plan.next[number] = *position + 1
-			}
+	last := a.tables.Union("(SELECT position FROM %s WHERE partition = l.partition AND position >= l.first AND position < l.ending ORDER BY position DESC LIMIT 1)")
+	batch.Queue(fmt.Sprintf(`SELECT l.n, last.position
+		FROM unnest($1::int[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS l (partition, first, ending, n), LATERAL (%s) AS last`, last),
+		partitions, first, end).Query(func(rows pgx.Rows) error {
+		var n, position int64
+		_, err := pgx.ForEachRow(rows, []any{&n, &position}, func() error {
+			t := unsure[n-1]
+			t.planned = max(t.planned, position+1)
 			return nil
 		})
 		return err
