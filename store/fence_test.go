@@ -24,6 +24,37 @@ func TestFence(t *testing.T) {
 	t.Run("random owners", testFenceAtRandom)
 	t.Run("the transaction fails", testFenceAfterFailure)
 	t.Run("lost commits", testFenceAfterLostCommits)
+	t.Run("a lost transaction stops no other partition", testLostTransaction)
+}
+
+// testLostTransaction: a transaction whose end was not seen still has the lock that orders the
+// writes of a partition. Writes to it wait, those that share groups with them do not.
+func testLostTransaction(t *testing.T) {
+	const rounds, together = 3, 20
+	h := storetest.Start(t)
+	blocked, free := h.Lease, h.ClaimPartition(1, 0)
+	h.Exec("BEGIN; SELECT pg_advisory_xact_lock(x'6964656f'::int, 0)")
+	var all sync.WaitGroup
+	for round := range rounds {
+		var other sync.WaitGroup
+		for i := range together {
+			lease, done := blocked, &all
+			if i%2 > 0 {
+				lease, done = free, &other
+			}
+			n := round*together + i
+			w := storetest.Request(t, "create", fmt.Sprint("m", n), storetest.UserArgs(n))
+			w.UserID = int64(n + 1)
+			done.Go(func() {
+				if o, err := storetest.Commit(t.Context(), h, lease, w); err != nil || !o.Applied {
+					t.Errorf("under %+v: %+v, %v", lease, o, err)
+				}
+			})
+		}
+		other.Wait()
+	}
+	h.Exec("COMMIT")
+	all.Wait()
 }
 
 // testLesserFences shows why the fence is an advisory lock. It is not enough to compare the

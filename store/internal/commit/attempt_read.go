@@ -47,8 +47,8 @@ func (c *Committer) attemptRead(group []*pending) (committed int, err error) {
 	return c.announce(group, &a.plan), nil
 }
 
-// waitShortly bounds the waits for locks of a pending write that another transaction was in the
-// way of. Other writes to its partition wait meanwhile.
+// waitShortly bounds the waits for locks where another transaction was in the way before, or may
+// be: one whose end was not seen. Other writes to the partitions wait meanwhile.
 const waitShortly = "SELECT set_config('lock_timeout', '100ms', true)"
 
 // lock begins the transaction, locks the partitions and the users' rows, and reads
@@ -80,7 +80,7 @@ func (a *attempt) lock(ctx context.Context, conn *pgx.Conn) error {
 	batch := new(pgx.Batch)
 	// The fence needs a statement to see everything that was committed before it.
 	batch.Queue("begin isolation level read committed")
-	if len(a.group) == 1 && a.group[0].wasContended {
+	if isUnsure(a.group) || len(a.group) == 1 && a.group[0].wasContended {
 		batch.Queue(waitShortly)
 	}
 	a.queueFence(batch)
