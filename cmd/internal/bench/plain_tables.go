@@ -24,6 +24,7 @@ func (t plainTables) create(ctx context.Context, conn *pgx.Conn, run string) err
 	_, err := conn.Exec(ctx, strings.NewReplacer("SCHEMA", string(t), "RUN", run).Replace(`
 		SET statement_timeout = 0;
 		CREATE TABLE SCHEMA.users (LIKE users INCLUDING INDEXES INCLUDING CONSTRAINTS INCLUDING STORAGE);
+		ALTER TABLE SCHEMA.users ALTER COLUMN sequence SET DEFAULT 0;
 		CREATE TABLE SCHEMA.services (LIKE services INCLUDING INDEXES INCLUDING CONSTRAINTS INCLUDING STORAGE);
 		INSERT INTO SCHEMA.users SELECT * FROM users WHERE email_address LIKE 'bench-RUN-%' ORDER BY id;
 		INSERT INTO SCHEMA.services SELECT s.* FROM services s JOIN SCHEMA.users u ON u.id = s.user_id ORDER BY u.id;
