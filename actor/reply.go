@@ -67,11 +67,10 @@ func ChangesReply(page *ChangePage) []byte {
 
 func appendChange(b []byte, c *Change) []byte {
 	member := ""
-	switch {
-	case c.Content == nil:
-	case c.Operation == "create":
+	switch c.Operation {
+	case "create":
 		member = "user"
-	case c.Operation == "patch":
+	case "patch":
 		member = "ops"
 	}
 	size := uint32(4)
@@ -91,10 +90,10 @@ func appendChange(b []byte, c *Change) []byte {
 
 // ContentOf returns the Content of a [Change] that the log has.
 func ContentOf(operation string, change []byte) (content []byte, err error) {
-	if change == nil {
+	switch operation {
+	case "delete":
 		return nil, nil
-	}
-	if operation == "patch" {
+	case "patch":
 		if change, err = withoutTokens(change); err != nil {
 			return nil, err
 		}

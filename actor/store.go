@@ -38,9 +38,7 @@ type Change struct {
 	CommittedAt time.Time // when the transaction of the change began, by the database's clock
 
 	// Content is what the notification tells, without access tokens, in msgpack: of a create
-	// the user, of a patch the operations. It is nil if the change is a delete. It is nil too
-	// if the log has only the notification with access tokens, which is so for changes that an
-	// earlier version of the service has left to be notified.
+	// the user, of a patch the operations. It is nil if the change is a delete.
 	Content []byte
 }
 

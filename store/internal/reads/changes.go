@@ -39,7 +39,7 @@ const (
 	// currentPosition selects for each partition a position up to which all changes are visible.
 	// It is the last one, unless the clock of the database has gone back, or that change is older
 	// than yesterday and was not notified.
-	currentPosition = `SELECT greatest(p.notified,
+	currentPosition = `SELECT greatest(p.notified, p.pruned,
 			(SELECT l.position FROM %s AS l WHERE l.partition = p.partition AND l.position > p.notified ORDER BY l.position DESC LIMIT 1),
 			(SELECT l.position FROM %s AS l WHERE l.partition = p.partition AND l.position > p.notified ORDER BY l.position DESC LIMIT 1))
 		FROM ident_partitions AS p ORDER BY p.partition`

@@ -44,7 +44,6 @@ func TestChanges(t *testing.T) {
 	t.Run("position_gone", testChangesPositionGone)
 	t.Run("malformed_position", testChangesMalformedPosition)
 	t.Run("no_tokens_and_64_bits", testChangesNoTokens)
-	t.Run("contents_that_were_not_kept", testChangesContentsNotKept)
 	t.Run("foreign_contents", testChangesForeignContents)
 	t.Run("while_others_write", testChangesWhileOthersWrite)
 	t.Run("dropped_day", testChangesDroppedDay)
@@ -244,16 +243,6 @@ func testChangesNoTokens(t *testing.T) {
 }
 
 // The migration keeps pending notifications with access tokens apart.
-func testChangesContentsNotKept(t *testing.T) {
-	h := storetest.Start(t)
-	fillLog(h, 0, 1, 1, 0, "{}")
-	h.Exec("UPDATE ident_log SET change = NULL")
-	page := readChanges(h, "", 10)
-	if len(page.Changes) != 1 || page.Changes[0].Content != nil || bytes.Contains(actor.ChangesReply(&page), []byte("user\x80")) {
-		t.Errorf("%+v", page)
-	}
-}
-
 func testChangesForeignContents(t *testing.T) {
 	h := storetest.Start(t)
 	fillLog(h, 0, 1, 1, 0, `{"id": 1e400}`)

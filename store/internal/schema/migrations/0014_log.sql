@@ -1,5 +1,5 @@
 -- One log takes the place of the requests, the audit and the outbox. All instances must be
--- stopped. The audit is copied: some seconds for a million entries.
+-- stopped. The audit is copied: a quarter of a minute for a million entries.
 SET LOCAL enable_seqscan = on;
 SET LOCAL enable_hashjoin = on;
 SET LOCAL enable_mergejoin = on;
@@ -38,7 +38,7 @@ CREATE TABLE ident_log (
     request     uuid   NOT NULL, -- the request id, as ident_request computes it; a random one if the request had none
     digest      bigint NOT NULL, -- of operation and arguments
     user_id     bigint NOT NULL, -- 0: the request was about no user
-    sequence    bigint,          -- the number of the change among those of the user; NULL: the request was refused
+    sequence    bigint,          -- the number of the change among those of the user; NULL: the request was refused, or is older than this table
     position    bigint,          -- of the change in the partition; NULL: there is none
     partition   int,             -- of the lease under which the change was made
     operation   text   NOT NULL, -- create, patch or delete
@@ -81,50 +81,99 @@ BEGIN
 END
 $$;
 
-SELECT ident_log_day(d::date)
-FROM generate_series(
-    least((now() AT TIME ZONE 'UTC')::date - 2,
-        (SELECT min(committed_at AT TIME ZONE 'UTC')::date FROM ident_audit),
-        (SELECT min(at AT TIME ZONE 'UTC')::date FROM ident_requests)),
-    (now() AT TIME ZONE 'UTC')::date + 7, interval '1 day') AS d;
+-- A clock that has gone back may have left times after now.
+UPDATE ident_requests SET at = now() WHERE at > now();
+UPDATE ident_outbox SET committed_at = now() WHERE committed_at > now();
+UPDATE ident_audit SET committed_at = now() WHERE committed_at > now();
 
--- The entries of the audit, with the records of their requests. These changes were notified, so
--- they have no position.
-INSERT INTO ident_log (at, request, digest, user_id, operation, change, traceparent)
-SELECT a.committed_at, CASE WHEN a.n = 1 AND a.request IS NOT NULL THEN a.request ELSE gen_random_uuid() END,
-    coalesce(r.digest, 0), a.user_id, a.operation,
-    CASE a.operation WHEN 'create' THEN a.changes -> 0 -> 'value' WHEN 'patch' THEN a.changes END, a.traceparent
-FROM (SELECT *, row_number() OVER (PARTITION BY request ORDER BY committed_at DESC) AS n FROM ident_audit) AS a
-LEFT JOIN (SELECT DISTINCT ON (identity) identity, digest FROM ident_requests WHERE code IS NULL ORDER BY identity, at DESC) AS r
-    ON r.identity = a.request AND a.n = 1;
+SELECT ident_log_day(day) FROM (
+    SELECT (now() AT TIME ZONE 'UTC')::date + n AS day FROM generate_series(-2, 7) AS n
+    UNION SELECT (at AT TIME ZONE 'UTC')::date FROM ident_requests
+    UNION SELECT (committed_at AT TIME ZONE 'UTC')::date FROM ident_outbox
+    UNION SELECT (committed_at AT TIME ZONE 'UTC')::date FROM ident_audit) AS days;
 
--- The records of other requests: those that were refused, or that changed nothing.
-INSERT INTO ident_log (at, request, digest, user_id, operation, code, message)
-SELECT DISTINCT ON (identity) at, identity, digest, user_id, 'unknown', code, message
-FROM ident_requests AS r WHERE NOT EXISTS (SELECT FROM ident_audit AS a WHERE a.request = r.identity)
-ORDER BY identity, at DESC;
+DO $$
+DECLARE
+    unassigned bigint := (SELECT count(*) FROM ident_outbox LEFT JOIN ident_partitions AS p USING (partition) WHERE p.partition IS NULL);
+BEGIN
+    IF unassigned > 0 THEN
+        RAISE '% notifications of a very old version have no partition', unassigned
+            USING HINT = 'Start an instance of the version that you update from: it gives them one. Then stop it.';
+    END IF;
+END
+$$;
 
--- What is still to be notified gets positions of the last epoch, and so is found by the next
--- owner of the partition. An outbox that was never assigned to partitions is older than all
--- releases.
+-- An entry of the audit and a pending notification are the same change if they are of one
+-- transaction, user and trace, and say the same; the audit also says which access tokens were
+-- replaced. What an encrypted notification says is known if these are of one change.
+ALTER TABLE ident_outbox ADD COLUMN operation text, ADD COLUMN change json, ADD COLUMN request uuid;
+UPDATE ident_outbox SET operation = split_part(routing_key, '.', 3), change = CASE
+    WHEN sealed THEN NULL
+    WHEN routing_key = 'notifications.user.create' THEN convert_from(body, 'UTF8')::json
+    WHEN routing_key = 'notifications.user.patch' THEN convert_from(body, 'UTF8')::json -> 'ops' END;
 WITH pending AS (
-    SELECT o.*, (p.epoch << 40) + row_number() OVER (PARTITION BY o.partition ORDER BY o.id) AS position,
-        u.sequence + row_number() OVER (PARTITION BY o.user_id ORDER BY o.id) AS sequence, split_part(o.routing_key, '.', 3) AS operation
-    FROM ident_outbox AS o JOIN ident_partitions AS p USING (partition)
-    LEFT JOIN users AS u ON u.id = o.user_id
-), sealed AS (
-    INSERT INTO ident_sealed (partition, position, user_id, body) SELECT partition, position, user_id, body FROM pending WHERE sealed
-), counted AS (
-    UPDATE users AS u SET sequence = c.sequence
-    FROM (SELECT user_id, max(sequence) AS sequence FROM pending GROUP BY user_id) AS c WHERE u.id = c.user_id
+    SELECT *, row_number() OVER (PARTITION BY user_id, committed_at, operation, trace, ops ORDER BY id) AS number,
+        count(*) OVER (PARTITION BY user_id, committed_at, operation, trace) AS count
+    FROM (SELECT *, coalesce(traceparent, '') AS trace, CASE operation WHEN 'patch' THEN change::jsonb END AS ops FROM ident_outbox) AS o
+), audit AS (
+    SELECT *, row_number() OVER (PARTITION BY user_id, committed_at, operation, trace, ops ORDER BY ctid) AS number,
+        count(*) OVER (PARTITION BY user_id, committed_at, operation, trace) AS count
+    FROM (
+        SELECT a.tableoid, a.ctid, a.*, coalesce(traceparent, '') AS trace, CASE a.operation WHEN 'patch' THEN (
+            SELECT coalesce(jsonb_agg(op ORDER BY n), '[]') FROM jsonb_array_elements(a.changes::jsonb) WITH ORDINALITY AS ops (op, n)
+            WHERE op ? 'value' OR op ->> 'path' NOT LIKE '%/access_token') END AS ops
+        FROM ident_audit AS a WHERE (user_id, committed_at) IN (SELECT user_id, committed_at FROM ident_outbox)) AS a
+), same AS (
+    SELECT o.id, a.tableoid, a.ctid, a.request, CASE a.operation WHEN 'create' THEN a.changes -> 0 -> 'value' WHEN 'patch' THEN a.changes END AS change
+    FROM pending AS o JOIN audit AS a USING (user_id, committed_at, operation, trace, number)
+    WHERE CASE WHEN o.sealed THEN o.count = 1 AND a.count = 1 ELSE o.ops IS NOT DISTINCT FROM a.ops END
+), removed AS (
+    DELETE FROM ident_audit AS a USING same WHERE a.tableoid = same.tableoid AND a.ctid = same.ctid
 )
-INSERT INTO ident_log (request, digest, user_id, sequence, position, partition, operation, change, traceparent)
-SELECT gen_random_uuid(), 0, user_id, coalesce(sequence, 1), position, partition, operation,
-    CASE WHEN sealed THEN NULL WHEN operation = 'create' THEN convert_from(body, 'UTF8')::json
-        WHEN operation = 'patch' THEN convert_from(body, 'UTF8')::json -> 'ops' END, traceparent
-FROM pending;
+UPDATE ident_outbox AS o SET request = same.request, change = same.change FROM same WHERE o.id = same.id;
 
-UPDATE ident_partitions SET notified = epoch << 40, notified_on = (now() AT TIME ZONE 'UTC')::date - 1;
+-- What is pending gets positions of the last epoch, and so is found by the next owner of the
+-- partition. Up to a change that is not known, a subscriber does not learn changes from the log.
+ALTER TABLE ident_outbox ADD COLUMN position bigint, ADD COLUMN sequence bigint;
+UPDATE ident_outbox AS o SET position = n.position, sequence = n.sequence FROM (
+    SELECT id, (p.epoch << 40) + row_number() OVER (PARTITION BY partition ORDER BY id) AS position,
+        row_number() OVER (PARTITION BY user_id ORDER BY id) AS sequence
+    FROM ident_outbox JOIN ident_partitions AS p USING (partition)) AS n
+WHERE o.id = n.id;
+UPDATE users AS u SET sequence = last.sequence
+FROM (SELECT user_id, max(sequence) AS sequence FROM ident_outbox GROUP BY user_id) AS last WHERE u.id = last.user_id;
+UPDATE ident_partitions AS p SET notified = p.epoch << 40,
+    notified_on = least((now() AT TIME ZONE 'UTC')::date - 1, (SELECT min(o.committed_at AT TIME ZONE 'UTC')::date FROM ident_outbox AS o WHERE o.partition = p.partition)),
+    pruned = coalesce((SELECT max(o.position) FROM ident_outbox AS o WHERE o.partition = p.partition AND o.change IS NULL AND o.operation <> 'delete'), 0);
+INSERT INTO ident_sealed (partition, position, user_id, body) SELECT partition, position, user_id, body FROM ident_outbox WHERE sealed ORDER BY id;
+
+-- Each change with the record of its request, if that is kept. A request id that was used again
+-- is that of the last request. The changes of the audit were notified, so they have no
+-- position.
+WITH records AS (
+    SELECT DISTINCT ON (identity) identity, at, digest FROM ident_requests ORDER BY identity, at DESC
+), changes AS (
+    SELECT *, row_number() OVER (PARTITION BY request ORDER BY at DESC) = 1 AND request IS NOT NULL AS is_last FROM (
+        SELECT committed_at AS at, request, user_id, NULL::bigint AS sequence, NULL::bigint AS position, NULL::int AS partition, operation,
+            CASE operation WHEN 'create' THEN changes -> 0 -> 'value' WHEN 'patch' THEN changes END AS change, traceparent
+        FROM ident_audit
+        UNION ALL
+        SELECT committed_at, request, user_id, sequence, position, partition, operation,
+            CASE operation WHEN 'create' THEN coalesce(change, json_build_object('id', user_id)) WHEN 'patch' THEN coalesce(change, '[]') END, traceparent
+        FROM ident_outbox) AS c
+)
+INSERT INTO ident_log (at, request, digest, user_id, sequence, position, partition, operation, change, traceparent)
+SELECT c.at, CASE WHEN c.is_last AND coalesce(r.at = c.at, true) THEN c.request ELSE gen_random_uuid() END,
+    CASE WHEN r.at = c.at THEN r.digest ELSE 0 END,
+    c.user_id, c.sequence, c.position, c.partition, c.operation, c.change, c.traceparent
+FROM changes AS c LEFT JOIN records AS r ON c.is_last AND r.identity = c.request;
+
+-- The records of other requests: those that were refused, that changed nothing, or whose change
+-- was not audited.
+INSERT INTO ident_log (at, request, digest, user_id, operation, code, message)
+SELECT DISTINCT ON (r.identity) r.at, r.identity, r.digest, r.user_id, 'unknown', r.code, r.message
+FROM ident_requests AS r WHERE NOT EXISTS (SELECT FROM ident_log AS l WHERE l.request = r.identity)
+ORDER BY r.identity, r.at DESC;
 
 DROP TABLE ident_requests, ident_outbox, ident_audit;
 DROP FUNCTION ident_slot(timestamptz);
