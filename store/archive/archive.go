@@ -31,6 +31,7 @@ type User struct {
 	PictureURL *string  `json:"picture_url,omitempty"`
 	GitHub     *Account `json:"github,omitempty"`
 	Facebook   *Account `json:"facebook,omitempty"`
+	Sequence   int64    `json:"sequence,omitempty"` // of the last change; 0: there was none
 }
 
 // An Account is a user's account with another service.

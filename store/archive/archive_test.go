@@ -38,7 +38,7 @@ func someUsers() []archive.User {
 	picture := "https://example.org/<a>&b"
 	return []archive.User{
 		{ID: 1, Name: "Ada", Email: "ada@example.org", GitHub: &archive.Account{ID: 7, Token: "t1"}},
-		{ID: 3, Name: "", Email: "", PictureURL: &picture, Facebook: &archive.Account{ID: -1, Token: "t2"}},
+		{ID: 3, Name: "", Email: "", PictureURL: &picture, Facebook: &archive.Account{ID: -1, Token: "t2"}, Sequence: 7},
 		{ID: 1<<63 - 1, Name: "\u2028 \" \\ \n\x01 é 🙂", Email: "x", GitHub: &archive.Account{ID: 1<<63 - 1, Token: "t3"}, Facebook: &archive.Account{ID: 0, Token: "t4"}},
 	}
 }
@@ -130,6 +130,9 @@ func testArchiveBadLineIsReportedAndSkipped(t *testing.T) {
 		strings.Repeat(`{"github":`, 900) + `1` + strings.Repeat(`}`, 900):                   "a user has no field but",
 		strings.Repeat(`[`, 9000):                                                            "not",
 		header[:len(header)-1]:                                                               "a user has no field but",
+		strings.Replace(good, "5", `5,"sequence":-1`, 1):                                     "sequence is not",
+		strings.Replace(good, "5", `5,"sequence":9007199254740993`, 1):                       "sequence is not",
+		strings.Replace(good, "5", `5,"sequence":1.5`, 1):                                    "sequence is of the wrong type",
 		`{"end":true,"users":1,"more":1}`:                                                    "a user has no field but",
 		`{"end":false,"users":1}`:                                                            "a user has no field but",
 	} {

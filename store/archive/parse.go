@@ -14,6 +14,9 @@ import (
 	"github.com/glotpod/ident/actor"
 )
 
+// maxSequence leaves numbers for more changes than a user can have.
+const maxSequence = 1 << 53
+
 // A lineUser is a User that may lack any field.
 type lineUser struct {
 	ID         *int64       `json:"id"`
@@ -22,6 +25,7 @@ type lineUser struct {
 	PictureURL *string      `json:"picture_url"`
 	GitHub     *lineAccount `json:"github"`
 	Facebook   *lineAccount `json:"facebook"`
+	Sequence   *int64       `json:"sequence"`
 }
 
 type lineAccount struct {
@@ -37,6 +41,9 @@ func parseUser(text []byte, tokens Tokens, maxField int) (u *User, reason string
 	}
 	if line.ID == nil || *line.ID < 1 {
 		return nil, "id is not an integer from 1 to 9223372036854775807"
+	}
+	if line.Sequence != nil && (*line.Sequence < 0 || *line.Sequence > maxSequence) {
+		return nil, fmt.Sprintf("sequence is not an integer from 0 to %d", int64(maxSequence))
 	}
 	if _, err := actor.ParseUser(line.tree()); err != nil {
 		refusal, _ := errors.AsType[*actor.Refusal](err)
@@ -55,6 +62,9 @@ func parseUser(text []byte, tokens Tokens, maxField int) (u *User, reason string
 		}
 	}
 	u = &User{ID: *line.ID, Name: *line.Name, Email: *line.Email, PictureURL: line.PictureURL}
+	if line.Sequence != nil {
+		u.Sequence = *line.Sequence
+	}
 	if u.GitHub, reason = line.GitHub.account("github", tokens, maxField); reason != "" {
 		return nil, reason
 	}
@@ -136,7 +146,7 @@ func decode(text []byte, into any) (reason string) {
 	case err == nil && text[0] == '{':
 		return ""
 	case errors.Is(err, json.ErrUnknownName), errors.Is(err, jsontext.ErrDuplicateName):
-		return "a user has no field but id, name, email, picture_url, github and facebook, and an account none but id and access_token, each once"
+		return "a user has no field but id, name, email, picture_url, github, facebook and sequence, and an account none but id and access_token, each once"
 	case errors.As(err, &wrong) && wrong.JSONPointer != "":
 		return strings.ReplaceAll(string(wrong.JSONPointer[1:]), "/", ".") + " is of the wrong type"
 	case err == nil || wrong != nil:

@@ -84,8 +84,8 @@ func (e *Exporter) Page(ctx context.Context, afterID int64) ([]archive.User, err
 	github, facebook := tokenOf("g"), tokenOf("f")
 	// Because of LIMIT 1 the planner looks for accounts by key, user by user, whatever the
 	// statistics of the tables are.
-	rows, _ := e.conn.Query(ctx, `SELECT id, name, email_address, picture_url, gh, gh_token, fb, fb_token FROM (
-			SELECT u.id, u.name, u.email_address, u.picture_url, g.sv_id AS gh, `+github+` AS gh_token, f.sv_id AS fb, `+facebook+` AS fb_token,
+	rows, _ := e.conn.Query(ctx, `SELECT id, name, email_address, picture_url, gh, gh_token, fb, fb_token, sequence FROM (
+			SELECT u.id, u.name, u.email_address, u.picture_url, u.sequence, g.sv_id AS gh, `+github+` AS gh_token, f.sv_id AS fb, `+facebook+` AS fb_token,
 				row_number() OVER w AS position,
 				sum(octet_length(u.name) + coalesce(octet_length(u.picture_url), 0) +
 					coalesce(octet_length(`+github+`), 0) + coalesce(octet_length(`+facebook+`), 0)) OVER w AS bytes
@@ -98,7 +98,7 @@ func (e *Exporter) Page(ctx context.Context, afterID int64) ([]archive.User, err
 		var u archive.User
 		var github, facebook *int64
 		var githubToken, facebookToken []byte
-		err := row.Scan(&u.ID, &u.Name, &u.Email, &u.PictureURL, &github, &githubToken, &facebook, &facebookToken)
+		err := row.Scan(&u.ID, &u.Name, &u.Email, &u.PictureURL, &github, &githubToken, &facebook, &facebookToken, &u.Sequence)
 		u.GitHub, u.Facebook = archiveAccount(github, githubToken), archiveAccount(facebook, facebookToken)
 		return u, err
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -38,6 +39,7 @@ type importBatch struct {
 	maxID       int64                      // the greatest id that may be imported
 	stored      map[int64]*userrows.Stored // by id: the users with an id, email or account of an imported user
 	owners      userrows.KeyOwners         // of emails and accounts
+	sequences   map[int64]int64            // by id: of the last change of a user that was deleted
 	users       userrows.Users             // to insert
 	accounts    userrows.Accounts          // to insert
 }
@@ -64,15 +66,32 @@ func (im *Importer) newBatch(ctx context.Context, users []archive.User) (*import
 	for service, ids := range accounts {
 		statements.Queue(userrows.FindByService, ids, service).Query(collect)
 	}
+	b := &importBatch{keyring: im.keyring, emptyTokens: im.options.EmptyTokens, maxID: im.maxID, sequences: make(map[int64]int64)}
+	if drawn := slices.DeleteFunc(slices.Clone(ids), func(id int64) bool { return id > im.drawn }); len(drawn) > 0 {
+		statements.Queue(lastSequences, drawn).Query(b.readSequences)
+	}
 	if err := im.conn.SendBatch(ctx, statements).Close(); err != nil {
 		return nil, err
 	}
-	b := &importBatch{keyring: im.keyring, emptyTokens: im.options.EmptyTokens, maxID: im.maxID, stored: make(map[int64]*userrows.Stored, len(found))}
+	b.stored = make(map[int64]*userrows.Stored, len(found))
 	for _, u := range found {
 		b.stored[u.User.ID] = u
 		b.owners.Add(&u.User)
 	}
 	return b, nil
+}
+
+// lastSequences reads the numbers of the last changes of users from the log. So a user that was
+// deleted and is imported again goes on with the next number.
+const lastSequences = "SELECT user_id, max(sequence) FROM ident_log WHERE user_id = ANY($1::bigint[]) AND sequence IS NOT NULL GROUP BY user_id"
+
+func (b *importBatch) readSequences(rows pgx.Rows) error {
+	var user, sequence int64
+	_, err := pgx.ForEachRow(rows, []any{&user, &sequence}, func() error {
+		b.sequences[user] = sequence
+		return nil
+	})
+	return err
 }
 
 func archivedAccount(u *archive.User, service string) *archive.Account {
@@ -137,6 +156,7 @@ func (b *importBatch) planInsert(u *userrows.Stored) {
 // that is impossible.
 func (b *importBatch) seal(u *archive.User) (_ *userrows.Stored, reason string, err error) {
 	s := &userrows.Stored{User: actor.User{ID: u.ID, Name: u.Name, Email: u.Email, PictureURL: u.PictureURL}}
+	s.User.Version.Sequence = max(u.Sequence, b.sequences[u.ID])
 	for i, service := range userrows.Services {
 		a := archivedAccount(u, service)
 		if a == nil {

@@ -45,6 +45,7 @@ type Importer struct {
 	conn     *pgx.Conn
 	keyring  *keyring.Keyring
 	options  ImportOptions
+	drawn    int64 // users with greater ids were not in the database before
 	reserved int64 // each new user gets a greater id; in a dry run, it would
 	maxID    int64 // the greatest id that may be reserved
 }
@@ -62,7 +63,7 @@ func OpenImporter(ctx context.Context, database postgres.Settings, keys *keyring
 		im.Close()
 		return nil, err
 	}
-	im.maxID = max(im.reserved, actor.MaxUserID-minFreeIDs)
+	im.drawn, im.maxID = im.reserved, max(im.reserved, actor.MaxUserID-minFreeIDs)
 	return im, nil
 }
 

@@ -2,6 +2,7 @@ package transfer_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"slices"
 	"strings"
@@ -74,6 +75,47 @@ func TestImport(t *testing.T) {
 	t.Run("tokens_are_sealed_with_the_first_key", testImportTokensAreSealedWithTheFirstKey)
 	t.Run("no_id_twice_during_creates", testImportNoIdTwiceDuringCreates)
 	t.Run("one_winner_per_email", testImportOneWinnerPerEmail)
+	t.Run("sequences_go_on", testImportSequencesGoOn)
+}
+
+// testImportSequencesGoOn: the next change of an imported user has a greater number than all
+// before, in another database and in the one in which the user was deleted.
+func testImportSequencesGoOn(t *testing.T) {
+	from, to := storetest.Start(t), storetest.Start(t)
+	first, second := from.CreateUser(1), from.CreateUser(2)
+	rename := func(h *storetest.Harness, id int64) {
+		t.Helper()
+		if err := h.RenameUser(h.Store, h.Lease, id, rand.Text()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := func(h *storetest.Harness, id int64) any {
+		return h.Value("SELECT concat_ws(' ', u.sequence, (SELECT sequence FROM ident_log WHERE user_id = id ORDER BY at DESC LIMIT 1)) FROM users AS u WHERE id = $1", id)
+	}
+	rename(from, first)
+	exported := exportUsers(from, archive.Sealed)
+	if exported[0].Sequence != 2 || exported[1].Sequence != 1 {
+		t.Fatalf("%+v", exported)
+	}
+	rename(from, first)
+	for _, id := range []int64{first, second} {
+		from.Write("delete", "", storetest.Args{"user_id": id})
+	}
+	exported[0].Sequence, exported[1].Sequence = 2, 7 // the log of a change may have been dropped
+	for _, c := range []struct {
+		h             *storetest.Harness
+		first, second string
+	}{{from, "5 5", "8 8"}, {to, "3 3", "8 8"}} {
+		im := openImporter(c.h, store.ImportOptions{})
+		if got := importUsers(c.h, im, exported...); got != fmt.Sprintf("%d imported\n%d imported", first, second) {
+			t.Fatal(got)
+		}
+		rename(c.h, first)
+		rename(c.h, second)
+		if got := []any{last(c.h, first), last(c.h, second)}; fmt.Sprint(got) != fmt.Sprint([]any{c.first, c.second}) {
+			t.Errorf("the sequences are %v, want %s and %s", got, c.first, c.second)
+		}
+	}
 }
 
 func testImportEachUserHasAResult(t *testing.T) {
