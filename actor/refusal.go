@@ -52,9 +52,10 @@ var (
 	// NoPosition refuses a position of the log that no store has returned.
 	NoPosition = refuse(BadRequest, "after is not a position that changes or list has returned")
 
-	// ChangesPruned refuses a position of the log because later changes are not kept any more, or
-	// because the users were divided into another number of partitions since.
-	ChangesPruned = refuse(PositionGone, "not all changes since this position are kept: list all users, and go on from the after of the first page")
+	// ChangesPruned refuses a position because the log may lack changes after it: they were
+	// dropped, or the users were divided into another number of partitions since, or the
+	// database has an earlier state than the position.
+	ChangesPruned = refuse(PositionGone, "the log does not have all changes since this position: list all users, and go on from the after of the first page")
 
 	// RequestIDReused refuses a request if another request had the same request id.
 	RequestIDReused = refuse(BadRequest, "another request was made under this message_id or correlation_id")

@@ -14,6 +14,9 @@ const epochBits = 40
 // FirstPosition returns the first position of an epoch.
 func FirstPosition(epoch int64) int64 { return epoch<<epochBits | 1 }
 
+// EpochOf returns the epoch that a position belongs to.
+func EpochOf(position int64) int64 { return position >> epochBits }
+
 // uuids is a parameter of type uuid[].
 type uuids = pgtype.FlatArray[pgtype.UUID]
 

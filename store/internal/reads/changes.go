@@ -44,7 +44,7 @@ const (
 			(SELECT l.position FROM %s AS l WHERE l.partition = p.partition AND l.position > p.notified ORDER BY l.position DESC LIMIT 1))
 		FROM ident_partitions AS p ORDER BY p.partition`
 
-	prunedPositions = "SELECT pruned FROM ident_partitions ORDER BY partition"
+	partitionStates = "SELECT pruned, epoch FROM ident_partitions ORDER BY partition"
 )
 
 // Statements on yesterday, today and tomorrow are executed again and again. Those on earlier days
@@ -107,13 +107,13 @@ func (r *Reader) changesAfter(ctx context.Context, after *logPosition, limit int
 		return fail(err)
 	}
 	// What is pruned is read after the names: a table that has none of them was dropped before.
-	pruned, err := r.readPositions(ctx, prunedPositions)
+	states, err := r.readPartitions(ctx)
 	switch {
 	case err != nil:
 		return fail(err)
 	case after == nil:
-		after = &logPosition{partitions: pruned}
-	case after.isPruned(pruned):
+		after = oldestPosition(states)
+	case after.isGone(states):
 		return actor.ChangePage{}, actor.ChangesPruned, nil
 	}
 	c := newChangesReader(after, limit)
@@ -124,9 +124,9 @@ func (r *Reader) changesAfter(ctx context.Context, after *logPosition, limit int
 	return c.page, nil, nil
 }
 
-func (r *Reader) readPositions(ctx context.Context, sql string) ([]int64, error) {
-	rows, _ := r.pool.Query(ctx, sql)
-	return pgx.CollectRows(rows, pgx.RowTo[int64])
+func (r *Reader) readPartitions(ctx context.Context) ([]partitionState, error) {
+	rows, _ := r.pool.Query(ctx, partitionStates)
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[partitionState])
 }
 
 // A changesReader reads a page of changes.

@@ -42,6 +42,7 @@ func TestChanges(t *testing.T) {
 	t.Run("page_in_bytes", testChangesPageInBytes)
 	t.Run("many_days", testChangesManyDays)
 	t.Run("position_gone", testChangesPositionGone)
+	t.Run("position_of_a_lost_epoch", testChangesPositionOfALostEpoch)
 	t.Run("malformed_position", testChangesMalformedPosition)
 	t.Run("no_tokens_and_64_bits", testChangesNoTokens)
 	t.Run("foreign_contents", testChangesForeignContents)
@@ -165,6 +166,21 @@ func testChangesPositionGone(t *testing.T) {
 	}
 	for _, n := range []int{0, partitions - 1, partitions + 1, 1024} {
 		wantChangesRefused(h, reads.OtherPartitions(last.After, n), actor.ChangesPruned)
+	}
+}
+
+// The position of a database that has gone back, or of another one, must not hide changes.
+func testChangesPositionOfALostEpoch(t *testing.T) {
+	h := storetest.Start(t)
+	after := readChanges(h, "", 1).After
+	for p := range partitions {
+		epoch := h.Value("SELECT epoch FROM ident_partitions WHERE partition = $1", p).(int64)
+		if page := readChanges(h, reads.AtEpoch(after, p, epoch), 10); len(page.Changes) > 0 {
+			t.Errorf("%+v", page)
+		}
+		for _, later := range []int64{1, 2, 1 << 20} {
+			wantChangesRefused(h, reads.AtEpoch(after, p, epoch+later), actor.ChangesPruned)
+		}
 	}
 }
 

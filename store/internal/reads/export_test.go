@@ -1,5 +1,7 @@
 package reads
 
+import "github.com/glotpod/ident/store/internal/changelog"
+
 // MaxDaysPerPage is how many days of the log a page of changes reads.
 const MaxDaysPerPage = maxDaysPerPage
 
@@ -20,5 +22,15 @@ func OtherPartitions(text string, partitions int) string {
 		panic("not a position: " + text)
 	}
 	p.partitions = make([]int64, partitions)
+	return p.String()
+}
+
+// AtEpoch returns a position that a partition has reached only under a later epoch.
+func AtEpoch(text string, partition int, epoch int64) string {
+	p, ok := parsePosition(text)
+	if !ok {
+		panic("not a position: " + text)
+	}
+	p.partitions[partition] = changelog.FirstPosition(epoch)
 	return p.String()
 }

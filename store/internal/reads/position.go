@@ -76,14 +76,31 @@ func parsePosition(text string) (p *logPosition, ok bool) {
 	return p, p.String() == text // there is one text for each position
 }
 
-// isPruned reports whether changes after the position may have been dropped, if those up to
-// pruned were; or whether the number of partitions has changed.
-func (p *logPosition) isPruned(pruned []int64) bool {
-	if len(p.partitions) != len(pruned) {
+// A partitionState is what the database knows about a partition.
+type partitionState struct {
+	Pruned int64 // up to this position, changes may have been dropped
+	Epoch  int64
+}
+
+// oldestPosition returns the position before all changes that are kept.
+func oldestPosition(states []partitionState) *logPosition {
+	p := &logPosition{partitions: make([]int64, len(states))}
+	for i, s := range states {
+		p.partitions[i] = s.Pruned
+	}
+	return p
+}
+
+// isGone reports whether the log may lack changes after the position: because later changes may
+// have been dropped, or because the position is not one of this log. That is certain if the
+// number of partitions is another one, or if a partition has not reached the epoch of its
+// position: then the database has lost commits, or is another one.
+func (p *logPosition) isGone(states []partitionState) bool {
+	if len(p.partitions) != len(states) {
 		return true
 	}
-	for i, n := range pruned {
-		if p.partitions[i] < n {
+	for i, s := range states {
+		if p.partitions[i] < s.Pruned || changelog.EpochOf(p.partitions[i]) > s.Epoch {
 			return true
 		}
 	}

@@ -88,6 +88,6 @@ func FuzzPosition(f *testing.F) {
 		if year := p.first.Year(); year < 1970 || year > 9999 {
 			t.Errorf("the year is %d", year)
 		}
-		p.isPruned([]int64{1, 2})
+		p.isGone([]partitionState{{Pruned: 1}, {Pruned: 2}})
 	})
 }
