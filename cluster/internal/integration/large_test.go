@@ -126,8 +126,8 @@ func (s *largeMessages) testNotification(t *testing.T) {
 	s.serves(t)
 }
 
-// A notification that is already stored costs the notifications of its user, until it is
-// deleted.
+// A notification that is already stored costs the notifications of its user, until its change is
+// taken out of the order of the partition, as the runbook says.
 func (s *largeMessages) testStored(t *testing.T) {
 	heldBack := func() float64 {
 		return value(t, s.first, "notifications_held_back_users") + value(t, s.second, "notifications_held_back_users")
@@ -140,7 +140,7 @@ func (s *largeMessages) testStored(t *testing.T) {
 	if heldBack() != 1 {
 		t.Error("a later one was sent before")
 	}
-	if _, err := s.db.Exec(t.Context(), "DELETE FROM ident_log WHERE user_id = 102 AND length(change::text) > 60000"); err != nil {
+	if _, err := s.db.Exec(t.Context(), "UPDATE ident_log SET position = NULL WHERE user_id = 102 AND length(change::text) > 60000"); err != nil {
 		t.Fatal(err)
 	}
 	s.until("the later one is sent", func() bool { return s.stored() == 0 && heldBack() == 0 })

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -57,41 +58,97 @@ func TestRunbook(t *testing.T) {
 	}
 }
 
-// TestWhoChangedWhat runs the queries of the README as they stand there. They read today's log by
-// an index.
-func TestWhoChangedWhat(t *testing.T) {
-	t.Parallel()
-	text, err := os.ReadFile("../../../README.md")
+// documentedQueries returns the SQL statements that stand on lines of their own in a document,
+// below a heading.
+func documentedQueries(t *testing.T, name, heading string) []string {
+	t.Helper()
+	text, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, _ := strings.Cut(string(text), "\n### Who changed what\n")
-	section, _, _ = strings.Cut(section, "\n### ")
-	queries := regexp.MustCompile(`(?m)^    SELECT [^;]+;`).FindAllString(section, -1)
-	if len(queries) != 2 {
-		t.Fatalf("the README has %d queries", len(queries))
+	_, section, _ := strings.Cut(string(text), heading)
+	section = regexp.MustCompile(`(?s)DO \$\$.*?\$\$;`).ReplaceAllString(section, "") // TestRunbook of the store runs it
+	return regexp.MustCompile(`(?m)^ +(?:SELECT|UPDATE|DELETE) [^;]+;`).FindAllString(section, -1)
+}
+
+// TestQueries runs the SQL of the documents as it stands there. It reads the log by an index,
+// also that of today.
+func TestQueries(t *testing.T) {
+	t.Parallel()
+	readme := documentedQueries(t, "../../../README.md", "\n### Who changed what\n")
+	runbook := documentedQueries(t, "../../../deploy/guide/runbook.md", "\n")
+	if len(readme) != 2 || len(runbook) != 6 {
+		t.Fatalf("the documents have %d and %d queries", len(readme), len(runbook))
 	}
 	s := harness.NewSite(t)
-	s.Serve(t)
+	v := s.Serve(t)
 	c := s.NewCaller(t)
 	u := c.Create(t, harness.NewUser("github"))
 	patch := c.NewRequest("patch", harness.Patch(u, map[string]any{"op": "replace", "path": "/name", "value": "s3cret new"}))
 	c.Ask(t, patch).Result(t)
+	v.Stop(t)
 	s.Exec(t, "UPDATE ident_log SET user_id = 7")
-	s.Exec(t, `INSERT INTO ident_log (request, digest, user_id, operation) SELECT gen_random_uuid(), 0, 100 + n, 'patch' FROM generate_series(1, 20000) AS n`)
-	s.Exec(t, "ANALYZE ident_log")
-	for i, index := range []string{"_user", "_request"} {
-		query := strings.ReplaceAll(queries[i], "the message_id", patch.MessageId)
-		rows, _ := s.DB.Query(t.Context(), query)
-		found, err := pgx.CollectRows(rows, pgx.RowToMap)
-		if err != nil || len(found) != 2-i || found[len(found)-1]["operation"] != "patch" {
-			t.Errorf("%s: %v, %v", query, found, err)
+	s.Exec(t, `INSERT INTO ident_log (at, request, digest, user_id, sequence, position, partition, operation)
+		SELECT now() - make_interval(days => d), gen_random_uuid(), 0, 100 + n, 1, (p.epoch << 40) - d * 1000000 + 1000 + n, p.partition, 'delete'
+		FROM generate_series(0, 1) AS d, generate_series(1, 20000) AS n JOIN ident_partitions AS p ON p.partition = n % 4`)
+	s.Exec(t, "UPDATE ident_partitions SET notified = (epoch << 40) + 1000 + 19980")
+	s.Exec(t, `INSERT INTO ident_held_back (partition, user_id, position, since)
+		SELECT partition, user_id, min(position), current_date - 2 FROM ident_log WHERE user_id = 1100 GROUP BY partition, user_id`)
+	unnotified := s.Unnotified(t)
+	if unnotified != 20+2 {
+		t.Fatalf("%d changes were not notified", unnotified)
+	}
+
+	for _, analyzed := range []bool{false, true} {
+		if analyzed {
+			s.Exec(t, "ANALYZE")
 		}
-		rows, _ = s.DB.Query(t.Context(), "EXPLAIN "+query)
-		plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		today := regexp.MustCompile(`using ident_log_\d{8}` + index + ` `)
-		if err != nil || !today.MatchString(strings.Join(plan, "\n")) {
-			t.Errorf("%s\nhas the plan\n%s\n%v", query, strings.Join(plan, "\n"), err)
+		for i, index := range []string{"_user", "_request"} {
+			found := runQuery(t, s, strings.ReplaceAll(readme[i], "the message_id", patch.MessageId), index)
+			if len(found) != 2-i || found[len(found)-1]["operation"] != "patch" {
+				t.Errorf("%s: %v", readme[i], found)
+			}
+		}
+		for _, query := range runbook {
+			index := ""
+			if strings.Contains(query, "ident_log") {
+				index = "_position"
+			}
+			found := runQuery(t, s, query, index)
+			if !strings.Contains(query, "ident_held_back") {
+				continue
+			}
+			var sum int64
+			for _, row := range found {
+				sum += row["count"].(int64)
+			}
+			if sum != int64(unnotified) {
+				t.Errorf("%s: %v", query, found)
+			}
 		}
 	}
+}
+
+// runQuery runs a query, and rolls it back. If an index is given, the plan must read today's log
+// by it. No plan may read all of that log.
+func runQuery(t *testing.T, s *harness.Site, query, index string) (found []map[string]any) {
+	t.Helper()
+	s.Exec(t, "BEGIN")
+	defer s.Exec(t, "ROLLBACK")
+	rows, _ := s.DB.Query(t.Context(), query)
+	found, err := pgx.CollectRows(rows, pgx.RowToMap)
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	rows, _ = s.DB.Query(t.Context(), "EXPLAIN "+query)
+	plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	text := strings.Join(plan, "\n")
+	today := "ident_log_" + time.Now().UTC().Format("20060102")
+	if strings.Contains(text, "Seq Scan on "+today) || index != "" && !strings.Contains(text, today+index+" ") {
+		t.Errorf("%s\nhas the plan\n%s", query, text)
+	}
+	return found
 }
