@@ -4,9 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
@@ -52,11 +56,39 @@ func TestRekey(t *testing.T) {
 	t.Run("no_schema", testRekeyNoSchema)
 }
 
+// fullQueue declares a queue that refuses each notification of a patch until it is unbound.
+func fullQueue(t *testing.T, s *harness.Site) (unbind func()) {
+	t.Helper()
+	conn, err := amqp.Dial(s.AMQPURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.CloseDeadline(time.Now().Add(harness.Timeout)) })
+	channel, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const key = "notifications.user.patch"
+	q, err := channel.QueueDeclare("", false, true, true, false, amqp.Table{"x-max-length": 0, "x-overflow": "reject-publish"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := channel.QueueBind(q.Name, key, "amq.topic", false, nil); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := channel.QueueUnbind(q.Name, key, "amq.topic", nil); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // A key is changed as the runbook says, while callers change their tokens all the
-// time and are kept in memory.
+// time and are kept in memory. Notifications with access tokens cannot be sent meanwhile.
 func testRekeyUnderLoad(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
+	s.Settings["notifications.include_access_tokens"] = "true"
 	oldKey, newKey := s.Settings["database.encryption_key"], harness.NewKey()
 	instances := []*harness.Instance{s.Serve(t), s.Serve(t)}
 	restart := func(keys ...string) {
@@ -70,11 +102,13 @@ func testRekeyUnderLoad(t *testing.T) {
 	for i := range users {
 		users[i] = c.Create(t, harness.NewUser("github", "facebook"))
 	}
-	var over = make(chan struct{})
+	harness.Eventually(t, "the creates are notified", func() bool { return s.Unnotified(t) == 0 })
+	unbind, heard := fullQueue(t, s), s.Subscribe(t)
+	over, tokens := make(chan struct{}), make([][]string, 10) // those that each user had in turn
 	var calling sync.WaitGroup
 	for i, u := range users[:10] {
 		calling.Go(func() {
-			token := u["github"].(dict)["access_token"]
+			token := u["github"].(dict)["access_token"].(string)
 			for n := 0; ; n++ {
 				select {
 				case <-over:
@@ -93,6 +127,7 @@ func testRekeyUnderLoad(t *testing.T) {
 					return
 				}
 				token = next
+				tokens[i] = append(tokens[i], token)
 			}
 		})
 	}
@@ -113,7 +148,19 @@ func testRekeyUnderLoad(t *testing.T) {
 	if status, _ := rekey(t, s, harness.EncryptionKeys(newKey), "--dry-run"); status != 0 {
 		t.Errorf("with the new key alone, a dry run ended with %d", status)
 	}
+	stored := s.Count(t, "SELECT count(*) FROM ident_sealed")
 	restart(newKey)
+	unbind()
+	checkTokensNotified(t, heard, users[:10], tokens)
+	harness.Eventually(t, "nothing is left to be notified", func() bool {
+		return s.Unnotified(t) == 0 && s.Count(t, "SELECT count(*) FROM ident_sealed") == 0
+	})
+	for _, n := range tokens {
+		stored -= len(n)
+	}
+	if stored != 10 { // the patches of names
+		t.Errorf("%d encrypted notifications too many were stored", stored-10)
+	}
 	for _, u := range users {
 		c.Call(t, "get", dict{"user_id": u["id"]}).IsResult(t, u)
 	}
@@ -121,6 +168,28 @@ func testRekeyUnderLoad(t *testing.T) {
 		v.Stop(t)
 		if log := v.Stderr.String(); strings.Contains(log, "access token") {
 			t.Errorf("something is logged of tokens: %s", log)
+		}
+	}
+}
+
+// checkTokensNotified waits until the subscriber has heard of all tokens that each user had, in
+// this order. A repeated notification is ignored.
+func checkTokensNotified(t *testing.T, heard *harness.Subscriber, users []dict, tokens [][]string) {
+	t.Helper()
+	next := make(map[any]int64)
+	for left := len(users); left > 0; {
+		n := heard.Next(t)
+		value := n.Value.(dict)
+		i := slices.IndexFunc(users, func(u dict) bool { return u["id"] == value["user_id"] })
+		if i < 0 || n.Sequence < next[i]+2 { // the create has the number 1
+			continue
+		}
+		want := harness.Normalize(list{op("replace", "/github/access_token", tokens[i][next[i]])})
+		if next[i]++; n.Sequence != next[i]+1 || !reflect.DeepEqual(value["ops"], want) {
+			t.Fatalf("heard of %v as change %d of user %v, want %v", value["ops"], n.Sequence, users[i]["id"], want)
+		}
+		if next[i] == int64(len(tokens[i])) {
+			left--
 		}
 	}
 }
