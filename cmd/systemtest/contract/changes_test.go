@@ -1,11 +1,13 @@
 package contract
 
 import (
+	"errors"
 	"math"
 	"reflect"
 	"testing"
 	"time"
 
+	"github.com/glotpod/ident/cluster/client"
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
 
@@ -83,6 +85,46 @@ func testChangesAsNotified(t *testing.T) {
 			}
 		}
 	}
+	all, position := changesAfter(t, c, nil, 1000)
+	testClientChanges(t, c, all, position)
+}
+
+// The Go client reads the same changes, and the error replies.
+func testClientChanges(t *testing.T, c *harness.Caller, all list, position string) {
+	t.Helper()
+	users, err := client.NewClient(c.Conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := ""
+	for page, err := range users.ChangePages(t.Context(), "", 2) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, got := range page.Changes {
+			want := all[0].(dict)
+			all = all[1:]
+			if got.UserID != want["user_id"] || got.Sequence != want["sequence"] || got.Operation != want["operation"] ||
+				got.Time.Format("2006-01-02T15:04:05.000000Z") != want["time"] ||
+				(want["user"] != nil || got.User != nil) && !reflect.DeepEqual(harness.Normalize(got.User), want["user"]) ||
+				(want["ops"] != nil || got.Ops != nil) && !reflect.DeepEqual(harness.Normalize(got.Ops), want["ops"]) {
+				t.Errorf("the client has %+v, want %v", got, want)
+			}
+		}
+		after = page.After
+	}
+	if len(all) > 0 || after != position {
+		t.Errorf("the client has not read %v, and is at %q, want %q", all, after, position)
+	}
+	for code, call := range map[string]func() (*client.ChangePage, error){
+		client.PositionGone: func() (*client.ChangePage, error) { return users.Changes(t.Context(), "AQAA", 1) },
+		"bad_request":       func() (*client.ChangePage, error) { return users.Changes(t.Context(), position, 0) },
+	} {
+		page, err := call()
+		if reply, ok := errors.AsType[*client.ReplyError](err); !ok || reply.Code != code || reply.Retryable || page != nil {
+			t.Errorf("%s: %+v, %v", code, page, err)
+		}
+	}
 }
 
 // A snapshot and the changes after its position are the users.
@@ -134,8 +176,27 @@ func testChangesPositionGone(t *testing.T) {
 	_, position := changesAfter(t, c, nil, 10)
 	c.Call(t, "patch", harness.Patch(u, op("replace", "/name", "s3cret"))).Result(t)
 	c.Call(t, "changes", dict{"after": position}).Result(t)
+	goesOn := func(what string) {
+		t.Helper()
+		gone := c.Call(t, "changes", dict{"after": position})
+		gone.IsError(t, "position_gone")
+		if gone.Value.(dict)["retryable"] != false {
+			t.Errorf("%s: the reply is %v", what, gone.Value)
+		}
+		page := c.Call(t, "list", dict{}).Result(t).(dict)
+		c.Call(t, "changes", dict{"after": page["after"]}).IsResult(t, dict{"changes": list{}, "more": false, "after": page["after"]})
+	}
 	s.Exec(t, "UPDATE ident_partitions p SET pruned = coalesce((SELECT max(position) FROM ident_log l WHERE l.partition = p.partition), 0)")
-	c.Call(t, "changes", dict{"after": position}).IsError(t, "position_gone")
-	page := c.Call(t, "list", dict{}).Result(t).(dict)
-	c.Call(t, "changes", dict{"after": page["after"]}).IsResult(t, dict{"changes": list{}, "more": false, "after": page["after"]})
+	goesOn("after pruning")
+
+	// The position is of an epoch that the database has lost.
+	const epochs = 3 << 40
+	s.Exec(t, "UPDATE ident_partitions SET pruned = 0")
+	s.Exec(t, "UPDATE ident_log SET position = position + $1::bigint", int64(epochs))
+	_, position = changesAfter(t, c, nil, 10)
+	s.Exec(t, "UPDATE ident_log SET position = position - $1::bigint", int64(epochs))
+	goesOn("after lost commits")
+
+	position = "AQAA" // of no partition
+	goesOn("in another database")
 }

@@ -2,6 +2,7 @@ package contract
 
 import (
 	"bytes"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -148,14 +149,30 @@ func testErrorBadRequest(t *testing.T, x *served) {
 		},
 		"changes": {
 			{"page_size": 0},
+			{"page_size": -1},
 			{"page_size": 1001},
+			{"page_size": int64(math.MinInt64)},
+			{"page_size": uint64(math.MaxUint64)},
+			{"page_size": 1.5},
+			{"page_size": 1e300},
+			{"page_size": math.NaN()},
 			{"page_size": "10"},
+			{"page_size": true},
+			{"page_size": list{10}},
 			{"after": ""},
 			{"after": 1},
+			{"after": true},
+			{"after": list{}},
+			{"after": dict{}},
 			{"after": "s3cret"},
+			{"after": "s3cret\x00"},
 			{"after": "AQ"},
+			{"after": "AQAA="},
+			{"after": " AQAA"},
 			{"after": strings.Repeat("A", 100_000)},
+			{"after": "AQAA", "page_size": 0}, // also if the position is one of another database
 			{"after_id": 1},
+			{"changes": nil},
 		},
 	} {
 		for _, args := range all {
