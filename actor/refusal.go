@@ -13,7 +13,7 @@ const (
 	Conflict           Code = "conflict"             // another user has the email or the service id
 	PatchFailed        Code = "patch_failed"         // the patch is well formed, but does not apply
 	InvalidPatchResult Code = "invalid_patch_result" // the patch does not result in a valid user
-	PositionGone       Code = "position_gone"        // the log no longer has all changes since a position
+	PositionGone       Code = "position_gone"        // the log does not have all changes since a position
 	InvocationFailed   Code = "invocation_failed"    // any other failure of the service
 )
 
@@ -52,10 +52,10 @@ var (
 	// NoPosition refuses a position of the log that no store has returned.
 	NoPosition = refuse(BadRequest, "after is not a position that changes or list has returned")
 
-	// ChangesPruned refuses a position because the log may lack changes after it: they were
+	// ChangesMissing refuses a position because the log may lack changes after it: they were
 	// dropped, or the users were divided into another number of partitions since, or the
 	// database has an earlier state than the position.
-	ChangesPruned = refuse(PositionGone, "the log does not have all changes since this position: list all users, and go on from the after of the first page")
+	ChangesMissing = refuse(PositionGone, "the log does not have all changes since this position: list all users, and go on from the after of the first page")
 
 	// RequestIDReused refuses a request if another request had the same request id.
 	RequestIDReused = refuse(BadRequest, "another request was made under this message_id or correlation_id")

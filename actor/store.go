@@ -55,7 +55,7 @@ type Store interface {
 	List(ctx context.Context, page *Page) (UserPage, error)
 
 	// Changes returns changes of the log after a position. Those of each user are in the order
-	// of their commits. The refusal is NoPosition or ChangesPruned.
+	// of their commits. The refusal is NoPosition or ChangesMissing.
 	Changes(ctx context.Context, page *ChangesPage) (ChangePage, *Refusal, error)
 
 	// NewUserID returns an id for the user that a create makes, which no user has had. If

@@ -108,10 +108,12 @@
 //	cluster.TestHeartbeat/lost_ends_the_session
 //
 // I5, notified. Each commit is notified at least once, in the order of each user's
-// changes. A subscriber that was away finds each change that it has missed in the log, exactly
-// once and in the same order, or gets to know that some are not kept any more.
+// changes. A subscriber that was away reads each change that it has missed from the log, exactly
+// once and in the same order. If the log does not have all of them, the subscriber learns that.
 //
 //	store/internal/reads.TestChangesModel
+//	store/internal/reads.TestChanges/position_gone
+//	store/internal/reads.TestChanges/position_of_a_lost_epoch
 //	store/internal/reads.TestChanges/while_others_write
 //	actor.TestChangesAppliedTwice
 //	cmd/systemtest/contract.TestChanges

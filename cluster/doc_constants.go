@@ -131,6 +131,7 @@
 //	store.maintainEvery = 10 * time.Minute                                   the tasks are about days
 //	store.maxPrepared = 4                                                    as many connections as read and write at the same time usually
 //	store.prepareTimeout = 5 * time.Second                                   preparing is optional
+//	store/archive.maxSequence = 1 << 53                                      leaves more numbers than a user can have changes
 //	store/internal/batch.overlapAfter = 25 * time.Millisecond                a slow group must not delay the next one longer
 //	store/internal/changelog.day = 24 * time.Hour                            the log has a table for each
 //	store/internal/changelog.daysAhead = 7                                   a week of nobody noticing costs no write

@@ -90,7 +90,7 @@ func TestSharedQueue(t *testing.T) {
 		code    actor.Code
 	}{
 		"are_read_here":                          {page: actor.ChangePage{After: "p"}},
-		"that_are_gone_are_an_error_reply":       {refusal: actor.ChangesPruned, code: actor.PositionGone},
+		"that_are_gone_are_an_error_reply":       {refusal: actor.ChangesMissing, code: actor.PositionGone},
 		"that_cannot_be_read_are_an_error_reply": {err: errDown, code: actor.InvocationFailed},
 	} {
 		logged := &fakeStore{changes: func(*actor.ChangesPage) (actor.ChangePage, *actor.Refusal, error) { return c.page, c.refusal, c.err }}

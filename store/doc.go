@@ -1,5 +1,6 @@
 // Package store keeps the users in PostgreSQL. A [Store] implements [actor.Store], and what a
-// member of the cluster needs besides: leases, what is to be notified and the watch for foreign writes.
+// member of the cluster needs besides: leases, pending notifications, and the watch for foreign
+// writes.
 //
 // Store composes types that have one concern each. They are packages of their own under
 // internal: commit (writes), changelog, reads, leases, outbox, foreign, rekey and transfer
@@ -40,31 +41,32 @@
 //
 // The statements that write are in the same round trip, and do nothing unless all
 // preconditions hold. If they do not, the group is committed by reading its users, which
-// takes two or three round trips more. The version of a row is its xmin, which PostgreSQL sets to the id of the
-// transaction that has written the row.
+// takes two or three round trips more. The version of a row is its xmin, which PostgreSQL sets
+// to the id of the transaction that has written the row.
 //
 // Each transaction also commits a row of the log for each write that was decided. The row has
 // the request id and the outcome, so that the request is applied once however often it is sent.
-// It has the change, so that its notification is sent even if this process dies right after the
-// commit.
+// The row has the change too, so that its notification is sent even if this process dies right
+// after the commit.
 //
 // # Order
 //
 // A change has a position in its partition and a sequence among the changes of its user. Both
-// ascend in the order of the commits, because one transaction of a partition at a time writes: a
-// group takes the turns of its partitions before it begins (commit's turns), and writes to a
-// partition whose turn is taken wait for the next group. A transaction that was lost may still
-// be under way in the server. So each transaction also locks its partitions against one
-// another, by an advisory lock that claims do not take.
+// ascend in the order of the commits, because one transaction at a time writes to a partition. A
+// group takes the turns of its partitions before it begins. Writes to a partition whose turn is
+// taken wait for a later group. A transaction whose connection was lost may still be under way
+// in the server. So each transaction also takes an advisory lock for each of its partitions, the
+// order lock. Claims do not take it.
 //
-// The owner counts positions in memory. After it has taken a partition over, or after an attempt
-// that failed, the next transaction reads the last position of the lease first, under that lock.
-// The sequence is in the user's row.
+// The owner counts positions in memory. After a take-over, and after an attempt that failed, the
+// next transaction first reads the last position of the lease, under the order lock. The
+// sequence is in the user's row.
 //
 // If the connection is lost, the outcome of the attempt is unknown. Then a write is
 // attempted again until its outcome is known. The recorded request ids tell whether the
 // earlier attempt was committed. If it was, its changes are read from the log and notified,
-// before those of later writes to their users. A write without a request id gets a random one.
+// before the changes of later writes to their users. A write without a request id gets a random
+// one.
 //
 // If a further attempt fails, the earlier one may still be committed, and its notification
 // would be found late, behind those of later writes to the user. So the write gives the
@@ -84,12 +86,12 @@
 // # Fencing
 //
 // Each write comes with a lease: a partition, and the epoch and the member under which the
-// caller owns it. No write is committed under a lease that has ended. Two kinds of transaction, a group
-// of writes and a claim, lock the same partitions and so guarantee that:
+// caller owns it. No write is committed under a lease that has ended. Two kinds of transaction,
+// a group of writes and a claim, lock the same partitions and so guarantee that:
 //
 //	a group of writes                        a claim
 //	lock its partitions, shared              lock its partitions, exclusively
-//	lock them against other groups
+//	take their order locks
 //	read or compare their leases             read their rows
 //	leave out writes of other leases         raise the epochs
 //	write, commit                            commit
@@ -152,10 +154,11 @@
 //
 // # Changes
 //
-// [Store.Changes] reads the log from a position on: a vector with a position in each partition.
-// That suffices, since what can be seen of a partition is followed only by greater positions. The
-// column pruned of ident_partitions says up to which positions the log may have gaps. A
-// position before that is refused. Package internal/reads says how the days are read.
+// [Store.Changes] reads the log from a position on, which consists of a position in each
+// partition. No change is missed, since later changes of a partition have greater positions. The
+// column pruned of ident_partitions says up to which position changes may have been dropped. An
+// earlier position is refused, and so is one of an epoch that the partition has not reached: the
+// database has lost commits, or is another one.
 //
 // # Foreign writes
 //
@@ -175,11 +178,10 @@
 //
 // # Plans
 //
-// Each statement on users and the log is planned once per connection, and the tables may grow a
-// thousandfold afterwards without the planner noticing. The tables of a new day need new
-// statements: each connection plans them once more on that day. So no plan
-// may be good only for small tables, whatever the statistics say. Three rules make that
-// certain:
+// Each statement on users is planned once per connection, and each statement on the log once per
+// connection and day. The tables may grow a thousandfold afterwards without the planner noticing.
+// So no plan may be good only for small tables, whatever the statistics say. Three rules make
+// that certain:
 //
 //   - Sequential scans are disabled for the connections.
 //   - A statement compares a column with an array (id = ANY($1)), or looks each key up in a

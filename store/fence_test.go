@@ -28,7 +28,7 @@ func TestFence(t *testing.T) {
 }
 
 // testLostTransaction: a transaction whose end was not seen still has the lock that orders the
-// writes of a partition. Writes to it wait, those that share groups with them do not.
+// writes of a partition. Writes to the partition wait. Writes that share groups with them do not.
 func testLostTransaction(t *testing.T) {
 	const rounds, together = 3, 20
 	h := storetest.Start(t)

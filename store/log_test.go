@@ -239,8 +239,9 @@ func testLogDaysFailuresAreIndependentAndMeasured(t *testing.T) {
 	}
 }
 
-// testLogPositions: who reads the positions of a partition in order misses none, although
-// connections are lost and another store goes on under the same lease and under the next one.
+// testLogPositions: a subscriber that reads the positions of a partition in order misses none,
+// although connections are lost, and another store goes on under the same lease and under the
+// next one.
 func testLogPositions(t *testing.T) {
 	h := storetest.Start(t)
 	const users, rounds = 8, 15

@@ -45,7 +45,7 @@ func testDaysReplayed(t *testing.T) {
 		if err := h.MaintainLog(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		for _, s := range []*store.Store{h.Store, h.OpenStoreAt("restarted", later)} { // the one has to notice that it is another day
+		for _, s := range []*store.Store{h.Store, h.OpenStoreAt("restarted", later)} { // h.Store has to notice that it is another day
 			h.Store = s
 			if again := h.Write("create", "m1", storetest.UserArgs(1)); !storetest.SameReply(again, first) {
 				t.Errorf("at %v: %+v, first %+v", later, again, first)

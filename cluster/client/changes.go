@@ -10,8 +10,8 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// PositionGone is the code of the [ReplyError] for a position since which changes were removed
-// from the log. Then list all users, and go on from the after of the first page.
+// PositionGone is the code of the [ReplyError] for a position since which the log does not have
+// all changes. Then list all users, and go on from the after of the first page of list.
 const PositionGone = "position_gone"
 
 // A ReplyError is an error reply.
@@ -23,7 +23,8 @@ type ReplyError struct {
 
 func (e *ReplyError) Error() string { return e.Code + ": " + e.Message }
 
-// A ChangePage is a page of changes of users.
+// A ChangePage is a page of changes of users. It may have fewer changes than were asked for,
+// because it is also limited in bytes.
 type ChangePage struct {
 	Changes []Change
 	After   string // the position after the page
@@ -40,11 +41,12 @@ type Change struct {
 	Ops       []any          // of a patch: a JSON Patch from the earlier to the later state of the user
 }
 
-// Changes returns the first changes after a position, at most pageSize (1 to 1000) of them, each
-// user's in order. Positions are opaque: the After of an earlier page, or the after of the first
-// page of list. With "", Changes begins with the oldest changes that are kept.
+// Changes returns the first changes after a position, at most pageSize (1 to 1000) of them. The
+// changes of each user are in order. A position is the After of an earlier page, or the after of
+// the first page of list. With "", Changes begins with the oldest changes that are kept.
 //
-// The error may be a *[ReplyError], with the code [PositionGone] for one.
+// If the service replies with an error, the error is a *[ReplyError], for example with the code
+// [PositionGone].
 func (c *Client) Changes(ctx context.Context, after string, pageSize int) (*ChangePage, error) {
 	args := map[string]any{"page_size": pageSize}
 	if after != "" {
@@ -61,9 +63,9 @@ func (c *Client) Changes(ctx context.Context, after string, pageSize int) (*Chan
 	return readChangePage(reply)
 }
 
-// ChangePages returns the pages of all changes after a position. It ends after the last one, or
-// with an error. The position of a page is to be stored when its changes are processed: then
-// another call goes on from there, and none is missed.
+// ChangePages returns the pages of all changes after a position. The iteration ends after the
+// last page or the first error. The caller stores the After of a page once it has processed the
+// changes of the page. A later call with that position misses no change.
 func (c *Client) ChangePages(ctx context.Context, after string, pageSize int) iter.Seq2[*ChangePage, error] {
 	return func(yield func(*ChangePage, error) bool) {
 		for {

@@ -41,8 +41,8 @@ func Example() {
 	fmt.Println(decoded["result"], decoded["error"])
 }
 
-// A subscriber that was away finds the changes that it has missed. It stores the position with
-// what it makes of the changes.
+// A subscriber that was away reads the changes that it has missed. It stores the position
+// together with what it makes of the changes.
 func ExampleClient_ChangePages() {
 	conn, err := amqp.Dial("amqp://guest:guest@localhost:5672/")
 	if err != nil {
@@ -56,7 +56,7 @@ func ExampleClient_ChangePages() {
 
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	position := "" // as it was stored
+	position := "" // the one that was stored
 	for page, err := range c.ChangePages(ctx, position, 100) {
 		var reply *client.ReplyError
 		if errors.As(err, &reply) && reply.Code == client.PositionGone {
@@ -68,6 +68,6 @@ func ExampleClient_ChangePages() {
 		for _, change := range page.Changes {
 			fmt.Println(change.UserID, change.Sequence, change.Operation, change.User, change.Ops)
 		}
-		position = page.After // to be stored here
+		position = page.After // store it here
 	}
 }

@@ -295,7 +295,8 @@ func testMigrateNewerCompatibleSchema(t *testing.T) {
 	}
 }
 
-// It is what an older program asks of the schema: those that do not write the log do not start.
+// An older program asks the schema whether it may start. A program that does not write the log
+// must not.
 func testMigrateOlderPrograms(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)

@@ -19,8 +19,8 @@ const (
 	day = 24 * time.Hour
 
 	// nearMidnight is the time before and after midnight in which transactions of both days
-	// may be under way. It is much longer than a transaction takes, and than the clock of
-	// Days differs from that of the database.
+	// may be under way. It is much longer than a transaction takes, and than the difference
+	// between the clock of Days and that of the database.
 	nearMidnight = 10 * time.Minute
 )
 
@@ -31,17 +31,16 @@ type Tables struct {
 	Yesterday string
 	Tomorrow  string // has rows if the clock of the database has gone back
 
-	// Recent are the tables that may have requests and changes of the last day, those of other
-	// transactions under way included: yesterday's, today's and, shortly before midnight,
-	// tomorrow's.
+	// Recent are the tables that may have requests and changes of the last 24 hours, also of
+	// transactions under way: yesterday's, today's and, shortly before midnight, tomorrow's.
 	Recent []string
 
 	// NearMidnight says that transactions under way may use other tables.
 	NearMidnight bool
 }
 
-// Union returns a query that selects from each recent table, in the place of %s, what the
-// query selects.
+// Union returns a query that selects what the given one selects from each recent table. The
+// table stands in the place of %s.
 func (t Tables) Union(query string) string {
 	all := make([]string, len(t.Recent))
 	for i, name := range t.Recent {
@@ -120,7 +119,8 @@ func (d *Days) Forget() {
 }
 
 // IsWrongDay reports whether a transaction failed because it used the table of another day than
-// it has begun on, or one that was dropped. After Forget it may be repeated.
+// the day on which it began, or a table that was dropped. After Forget, the transaction may be
+// repeated.
 func IsWrongDay(err error) bool {
 	var e *pgconn.PgError
 	if !errors.As(err, &e) {
@@ -129,8 +129,8 @@ func IsWrongDay(err error) bool {
 	return e.Code == "23514" && strings.HasPrefix(e.TableName, tablePrefix) || e.Code == "42P01"
 }
 
-// Since returns the tables of all days from one on that may have changes, in order. It takes a round trip, unless
-// the day is yesterday or later.
+// Since returns the tables of the days from first on that may have changes, in order. It takes
+// a round trip, unless first is yesterday or later.
 func (d *Days) Since(ctx context.Context, first time.Time) (names []string, err error) {
 	t, err := d.Tables(ctx)
 	if err != nil {
@@ -143,8 +143,8 @@ func (d *Days) Since(ctx context.Context, first time.Time) (names []string, err 
 	return names, err
 }
 
-// Between returns the tables of all days from one on to the one that is today according to t,
-// in order. It takes a round trip, unless the first day is yesterday or later.
+// Between returns the tables of the days from first to the today of t, in order. It takes a
+// round trip, unless first is yesterday or later.
 func (d *Days) Between(ctx context.Context, first time.Time, t Tables) (names []string, err error) {
 	switch from := TableOf(first); {
 	case from >= t.Today:
@@ -168,8 +168,8 @@ const dateFormat = "20060102"
 // TableOf returns the name of the table of a day.
 func TableOf(t time.Time) string { return tablePrefix + t.UTC().Format(dateFormat) }
 
-// DateOf returns the beginning of the day that has a table. It returns the zero time for the
-// name of another table.
+// DateOf returns the beginning of the day of a table. For the name of any other table it
+// returns the zero time.
 func DateOf(table string) time.Time {
 	date, _ := time.Parse(tablePrefix+dateFormat, table)
 	return date

@@ -22,8 +22,8 @@ const (
 	minKeep = day
 
 	// lockKey is the key of the advisory lock that lets one instance at a time maintain
-	// the log: "audit" in ASCII.
-	lockKey = 0x6175646974
+	// the log: "log" in ASCII.
+	lockKey = 0x6c6f67
 
 	// lockWait bounds how long a task may wait for a table lock, and so delay commits.
 	lockWait = "200ms"
@@ -37,7 +37,7 @@ type Maintainer struct {
 	counts atomic.Pointer[Counts] // nil: not counted yet
 }
 
-// NewMaintainer returns a maintainer that keeps rows for keep at least, or a day.
+// NewMaintainer returns a maintainer that keeps rows for keep, or for a day if that is longer.
 func NewMaintainer(pool *postgres.Pool, keep time.Duration, log *zap.Logger) *Maintainer {
 	return &Maintainer{pool: pool, keep: max(keep, minKeep), log: log}
 }

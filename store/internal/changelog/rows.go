@@ -7,8 +7,8 @@ import (
 	"github.com/glotpod/ident/actor"
 )
 
-// epochBits is how far the epoch is shifted in a position. What is left counts the changes
-// of an epoch.
+// epochBits is how far the epoch is shifted in a position. The bits below count the changes
+// of the epoch.
 const epochBits = 40
 
 // FirstPosition returns the first position of an epoch.

@@ -47,8 +47,9 @@ func (c *Committer) attemptRead(group []*pending) (committed int, err error) {
 	return c.announce(group, &a.plan), nil
 }
 
-// waitShortly bounds the waits for locks where another transaction was in the way before, or may
-// be: one whose end was not seen. Other writes to the partitions wait meanwhile.
+// waitShortly bounds the waits for locks of an attempt that another transaction may delay: one
+// that was in the way of an earlier attempt, or one whose end was not seen. Other writes to the
+// partitions of the attempt wait meanwhile.
 const waitShortly = "SELECT set_config('lock_timeout', '100ms', true)"
 
 // lock begins the transaction, locks the partitions and the users' rows, and reads

@@ -9,7 +9,8 @@
 //   - attempt.go chooses the pending writes of an attempt. attempt_cached.go makes an attempt of
 //     one round trip, which checks preconditions (preconditions.go). attempt_read.go
 //     makes one that reads the users first.
-//   - decide.go has the writes decide. fence.go locks partitions and checks leases.
-//   - plan.go turns decisions into rows, and plan_write.go writes these. request_slots.go forgets
-//     old requests.
+//   - turns.go lets one attempt at a time write to a partition. fence.go locks partitions and
+//     checks leases.
+//   - decide.go has the writes decide. plan.go turns decisions into rows of users and of the
+//     log, and plan_write.go writes these.
 package commit

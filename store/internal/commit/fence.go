@@ -12,7 +12,7 @@ import (
 )
 
 // queueLocks locks the partitions of the attempt and returns them. Writes lock a partition
-// shared, claims exclusively. A second lock has one transaction of writes wait for another.
+// shared, claims exclusively. By a second lock, one transaction of writes waits for another.
 func (a *attempt) queueLocks(batch *pgx.Batch) (partitions []int) {
 	for _, p := range a.group {
 		if p.lease.Epoch != 0 {
@@ -34,8 +34,8 @@ func (a *attempt) queueLocks(batch *pgx.Batch) (partitions []int) {
 // requestLock is the first part of the keys of advisory locks on request ids: "ir" in ASCII.
 const requestLock = 0x6972 << 48
 
-// queueRequestLocks locks the request ids of the attempt. Then another transaction with one
-// of them sees what this one commits, even if it uses the table of another day.
+// queueRequestLocks locks the request ids of the attempt. Another transaction with one of these
+// ids then sees what this one commits, even if it uses the table of another day.
 func (a *attempt) queueRequestLocks(batch *pgx.Batch) {
 	var keys []int64
 	for _, p := range a.group {

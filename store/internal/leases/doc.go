@@ -14,6 +14,9 @@
 // have ended in the server. All transactions take their locks in ascending order of the
 // partitions, so no deadlock is possible.
 //
+// Writes of a partition also take a lock of class [OrderClass] exclusively, so that one
+// transaction of writes at a time is under way. Claims and hand-overs do not take it.
+//
 // # Design decisions and what they cost
 //
 //   - Claims are grouped in transactions of two round trips. First those that depose nobody are

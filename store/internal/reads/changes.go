@@ -114,7 +114,7 @@ func (r *Reader) changesAfter(ctx context.Context, after *logPosition, limit int
 	case after == nil:
 		after = oldestPosition(states)
 	case after.isGone(states):
-		return actor.ChangePage{}, actor.ChangesPruned, nil
+		return actor.ChangePage{}, actor.ChangesMissing, nil
 	}
 	c := newChangesReader(after, limit)
 	if err := c.read(ctx, r.pool, append(names, tables.Tomorrow)); err != nil {

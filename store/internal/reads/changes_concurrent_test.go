@@ -11,9 +11,9 @@ import (
 	"github.com/glotpod/ident/store/internal/storetest"
 )
 
-// What can be seen of a partition is only followed by later changes: a subscriber that reads all
-// the time while others write finds each change once. A snapshot and the changes after its
-// position have them all.
+// After a change is visible, only later changes of its partition become visible: a subscriber
+// that reads all the time while others write finds each change once. A snapshot together with
+// the changes after its position has all of them.
 func testChangesWhileOthersWrite(t *testing.T) {
 	const writers, writes = 6, 60
 	h := storetest.Start(t)
@@ -117,7 +117,7 @@ func testChangesDroppedDay(t *testing.T) {
 		}
 	}
 	var reading sync.WaitGroup
-	reading.Go(func() { wantChangesRefused(h, after, actor.ChangesPruned) })
+	reading.Go(func() { wantChangesRefused(h, after, actor.ChangesMissing) })
 	h.WaitUntil(`SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'relation' AND NOT granted
 		AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))`)
 	if err := tx.Commit(t.Context()); err != nil {

@@ -38,7 +38,7 @@ type changesModel struct {
 	random *mathrand.Rand
 	leases [partitions]partition.Lease
 
-	changes map[int64][]wantedChange // by user; that with the sequence n has the index n-1
+	changes map[int64][]wantedChange // by user; the change with the sequence n has the index n-1
 	alive   []int64
 	day     int // 0, or -1 if the clock has gone back to yesterday
 
@@ -113,7 +113,7 @@ func (m *changesModel) draw() (*actor.Write, wantedChange) {
 	switch m.random.IntN(8) {
 	case 0:
 		return storetest.Request(m.t, "delete", rand.Text(), storetest.Args{"user_id": id}), wantedChange{"delete", nil}
-	case 1: // what it changes is not told
+	case 1: // its change is not in the notification
 		ops := storetest.Replace("/github/access_token", fmt.Sprint("s3cret", n))
 		return storetest.Request(m.t, "patch", rand.Text(), storetest.Args{"user_id": id, "ops": ops}), wantedChange{"patch", []any{}}
 	default:
@@ -148,8 +148,8 @@ func (m *changesModel) handOver() { m.claim(m.random.IntN(partitions)) }
 
 func (m *changesModel) claim(n int) { m.leases[n] = m.h.ClaimPartition(n, m.leases[n].Epoch) }
 
-// crash aborts the store during a write, which may be committed or not. Another one has other
-// leases.
+// crash aborts the store during a write, which may be committed or not. Another store takes the
+// partitions over.
 func (m *changesModel) crash() {
 	w, c := m.draw()
 	id := w.UserID
@@ -243,7 +243,7 @@ func (m *changesModel) find(c actor.Change) {
 // readSnapshot follows a refusal of the position, as README says.
 func (m *changesModel) readSnapshot(refusal *actor.Refusal) {
 	pruned := m.h.Value("SELECT max(pruned) FROM ident_partitions")
-	if refusal != actor.ChangesPruned || pruned == int64(0) {
+	if refusal != actor.ChangesMissing || pruned == int64(0) {
 		m.t.Fatalf("%v, but pruned is %v", refusal, pruned)
 	}
 	m.gone++

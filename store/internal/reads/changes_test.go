@@ -157,7 +157,7 @@ func testChangesPositionGone(t *testing.T) {
 	last := readChanges(h, first.After, 2)
 	h.Exec("DROP TABLE " + h.Value("SELECT 'ident_log_' || to_char((now() AT TIME ZONE 'UTC')::date - 3, 'YYYYMMDD')").(string))
 	h.Exec("UPDATE ident_partitions SET pruned = 7 WHERE partition = 1")
-	wantChangesRefused(h, first.After, actor.ChangesPruned)
+	wantChangesRefused(h, first.After, actor.ChangesMissing)
 	if n := len(readChanges(h, last.After, 10).Changes); n != 3 {
 		t.Errorf("%d changes come after the last one that was pruned", n)
 	}
@@ -165,7 +165,7 @@ func testChangesPositionGone(t *testing.T) {
 		t.Errorf("%d changes are kept", n)
 	}
 	for _, n := range []int{0, partitions - 1, partitions + 1, 1024} {
-		wantChangesRefused(h, reads.OtherPartitions(last.After, n), actor.ChangesPruned)
+		wantChangesRefused(h, reads.OtherPartitions(last.After, n), actor.ChangesMissing)
 	}
 }
 
@@ -179,7 +179,7 @@ func testChangesPositionOfALostEpoch(t *testing.T) {
 			t.Errorf("%+v", page)
 		}
 		for _, later := range []int64{1, 2, 1 << 20} {
-			wantChangesRefused(h, reads.AtEpoch(after, p, epoch+later), actor.ChangesPruned)
+			wantChangesRefused(h, reads.AtEpoch(after, p, epoch+later), actor.ChangesMissing)
 		}
 	}
 }

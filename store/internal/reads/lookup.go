@@ -10,13 +10,14 @@
 //   - A list is planned at each execution: whether the index on words or the order of ids is
 //     better depends on the words. Planning costs more than most other statements take as a
 //     whole.
-//   - Lists take turns at a quarter of the connections, since any number of callers may want
-//     long ones. The price is that lists wait while connections are idle.
+//   - Lists and pages of changes take turns at a quarter of the connections, since any number
+//     of callers may want long ones. The price is that they wait while connections are idle.
 //   - A page is cut at 4 MB. The price is that clients cannot count on full pages.
-//   - A position of the log is a position in each partition, since there is no order between
-//     partitions. So it takes about 10 bytes per partition, which callers send back and forth.
-//   - The log is read day by day. A page of changes that has nothing to report costs a look-up
-//     in the logs of three days for each partition.
+//   - A position of the log consists of a position in each partition, since there is no order
+//     between partitions. The price: it takes about 10 bytes per partition, which callers send
+//     back and forth.
+//   - The log is read day by day. The price: even an empty page of changes costs a look-up in
+//     the logs of three days for each partition.
 package reads
 
 import (
