@@ -163,6 +163,7 @@
 //	store/internal/outbox.day = 24 * time.Hour                               as in changelog
 //	store/internal/outbox.flushEvery = time.Second                           bounds what is sent again after a crash; one small transaction
 //	store/internal/outbox.heldBackAfter = 5 * time.Second                    the broker confirms in less; a held-back user costs a row
+//	store/internal/outbox.maxReadUsers = 1 << 16                             more than the notifier holds back; some 10 MB
 //	store/internal/outbox.maxUnreadableLogged = 1000                         rekey with a dry run lists all
 //	store/internal/outbox.maxUsers = 4096                                    some 400 KB for each partition of a queue that refuses everything
 //	store/internal/postgres.AttemptTimeout = 10 * time.Second                a database that has stopped replying must be noticed

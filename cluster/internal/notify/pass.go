@@ -151,7 +151,11 @@ const (
 // look sends a stored notification, or leaves it. s.mu is held.
 func (s *state) look(l *lane, p *pass, x actor.PendingNotification) verdict {
 	this, any := s.isPending(x.UserID, x.Position)
-	if _, done := p.done[x.Position]; this || done {
+	if _, done := p.done[x.Position]; done {
+		s.confirm(x.Key()) // again: the outbox may have learned of it by the page
+		return looked
+	}
+	if this {
 		return looked
 	}
 	h := l.held[x.UserID]

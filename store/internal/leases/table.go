@@ -3,6 +3,7 @@ package leases
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -51,7 +52,7 @@ func NewTable(pool *postgres.Pool, days *changelog.Days, o *outbox.Outbox, log *
 }
 
 // Survey returns all rows by partition. A partition that was never held is released, and
-// its holder is the zero member.
+// its holder is the zero member. The outbox forgets what it knows of leases that have ended.
 func (t *Table) Survey(ctx context.Context) ([]ownership.Row, error) {
 	var all []ownership.Row
 	err := t.pool.Retry(ctx, func(ctx context.Context) error {
@@ -64,6 +65,10 @@ func (t *Table) Survey(ctx context.Context) ([]ownership.Row, error) {
 	if err != nil {
 		return nil, postgres.LogError(ctx, t.log, "reading the epoch table", err)
 	}
+	t.outbox.Forget(func(l partition.Lease) bool {
+		i, found := slices.BinarySearchFunc(all, l.Partition, func(row ownership.Row, number int) int { return row.Partition - number })
+		return found && (all[i].Epoch > l.Epoch || all[i].Epoch == l.Epoch && all[i].Released)
+	})
 	return all, nil
 }
 

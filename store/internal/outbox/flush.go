@@ -13,35 +13,55 @@ import (
 )
 
 const (
-	// moveCursors writes cursors whose leases have not ended.
+	// moveCursors writes cursors whose leases have not ended. A claim that would end them waits
+	// for the rows that it has updated. The flush of a release comes before the release.
 	moveCursors = `UPDATE ident_partitions p SET notified = c.position, notified_on = coalesce(c.since, p.notified_on)
 		FROM unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::date[])
 			AS c (partition, epoch, holder, start, session, position, since)
 		WHERE p.partition = c.partition AND p.epoch = c.epoch AND p.holder = c.holder AND p.holder_start = c.start AND p.holder_session = c.session
-			AND p.notified <= c.position`
+			AND NOT p.released AND p.notified <= c.position`
 
-	// holdBack writes users that are held back, if the leases have not ended. A claim that
-	// would end them waits for the rows that moveCursors has updated.
-	holdBack = `INSERT INTO ident_held_back (partition, user_id, position, since)
-		SELECT h.partition, h.user_id, h.position, h.since
+	// holdBack writes users that are held back, if the leases have not ended. If a lost flush
+	// comes after a later one, the later one's position stays.
+	holdBack = `INSERT INTO ident_held_back AS h (partition, user_id, position, since)
+		SELECT n.partition, n.user_id, n.position, n.since
 		FROM unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::date[])
-			AS h (partition, epoch, holder, start, session, user_id, position, since)
-		WHERE EXISTS (SELECT FROM ident_partitions p WHERE p.partition = h.partition AND p.epoch = h.epoch AND p.holder = h.holder
-			AND p.holder_start = h.start AND p.holder_session = h.session)
-		ON CONFLICT (partition, user_id) DO UPDATE SET position = excluded.position, since = excluded.since`
+			AS n (partition, epoch, holder, start, session, user_id, position, since)
+		WHERE EXISTS (SELECT FROM ident_partitions p WHERE p.partition = n.partition AND p.epoch = n.epoch AND p.holder = n.holder
+			AND p.holder_start = n.start AND p.holder_session = n.session AND NOT p.released)
+		ON CONFLICT (partition, user_id) DO UPDATE SET position = excluded.position, since = excluded.since WHERE h.position < excluded.position`
 
+	// holdBackNoLonger deletes users whose changes were notified up to a position. A row with a
+	// greater one is of a later flush.
 	holdBackNoLonger = `DELETE FROM ident_held_back h
-		USING unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[])
-			AS d (partition, epoch, holder, start, session, user_id), ident_partitions p
-		WHERE h.partition = d.partition AND h.user_id = d.user_id AND p.partition = d.partition AND p.epoch = d.epoch
-			AND p.holder = d.holder AND p.holder_start = d.start AND p.holder_session = d.session`
+		USING unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+			AS d (partition, epoch, holder, start, session, user_id, position), LATERAL (
+			SELECT n.ctid FROM ident_held_back n
+			WHERE n.partition = d.partition AND n.user_id = d.user_id AND n.position <= d.position
+				AND EXISTS (SELECT FROM ident_partitions p WHERE p.partition = d.partition AND p.epoch = d.epoch AND p.holder = d.holder
+					AND p.holder_start = d.start AND p.holder_session = d.session AND NOT p.released)
+			OFFSET 0) AS found
+		WHERE h.ctid = found.ctid`
 
-	// deleteSealed deletes the encrypted notifications of partitions that were sent.
+	// deleteSealed deletes encrypted notifications of partitions that were sent: those after the
+	// positions $2, where the cursors were before.
 	deleteSealed = `DELETE FROM ident_sealed s
-		USING unnest($1::int[]) AS d (partition), LATERAL (
+		USING unnest($1::int[], $2::bigint[]) AS d (partition, after), LATERAL (
 			SELECT n.ctid FROM ident_sealed n
-			WHERE n.partition = d.partition AND n.position <= (SELECT p.notified FROM ident_partitions p WHERE p.partition = d.partition)
+			WHERE n.partition = d.partition AND n.position > d.after
+				AND n.position <= (SELECT p.notified FROM ident_partitions p WHERE p.partition = d.partition)
 				AND coalesce((SELECT h.position FROM ident_held_back h WHERE h.partition = n.partition AND h.user_id = n.user_id) > n.position, true)
+			OFFSET 0) AS sent
+		WHERE s.ctid = sent.ctid`
+
+	// deleteSealedOf deletes those of users that were held back, which the cursors have passed. The
+	// additions keep other users' out of what is searched.
+	deleteSealedOf = `DELETE FROM ident_sealed s
+		USING unnest($1::int[], $2::bigint[]) AS d (partition, user_id), LATERAL (
+			SELECT least(p.notified + 1, (SELECT h.position FROM ident_held_back h WHERE h.partition = d.partition AND h.user_id = d.user_id)) AS position
+			FROM ident_partitions p WHERE p.partition = d.partition OFFSET 0) AS first, LATERAL (
+			SELECT n.ctid FROM ident_sealed n
+			WHERE n.user_id = d.user_id AND n.position + 0 < first.position AND n.partition + 0 = d.partition
 			OFFSET 0) AS sent
 		WHERE s.ctid = sent.ctid`
 
@@ -55,12 +75,14 @@ type Flush struct {
 	moves  []move
 
 	cursors, held, deleted leaseColumns
-	positions              []int64
+	positions, before      []int64 // of cursors
 	days                   []*time.Time
 	heldUsers              []int64
 	heldPositions          []int64
 	heldDays               []time.Time
 	deletedUsers           []int64
+	deletedPositions       []int64
+	passed                 userColumns // users with a row that is deleted or gets another position
 }
 
 // A move is what a Flush does to one cursor.
@@ -68,8 +90,24 @@ type move struct {
 	cursor   *cursor
 	position int64
 	today    time.Time
-	held     map[int64]int64 // user → position
-	deleted  []int64
+	held     map[int64]heldRow // by user
+	deleted  map[int64]int64
+}
+
+// A heldRow is a row of ident_held_back that a Flush writes.
+type heldRow struct {
+	user     *unconfirmed
+	position int64
+}
+
+// userColumns are users as the parameters of a statement.
+type userColumns struct {
+	partitions []int
+	users      []int64
+}
+
+func (c *userColumns) add(partition int, user int64) {
+	c.partitions, c.users = append(c.partitions, partition), append(c.users, user)
 }
 
 // leaseColumns are leases as the parameters of a statement.
@@ -124,30 +162,41 @@ func (f *Flush) addLocked(c *cursor, now time.Time, patience time.Duration) {
 	if position == c.stored && len(heldBack) == 0 && len(c.deleted) == 0 && (c.incomplete || c.written.Equal(today)) {
 		return
 	}
-	m := move{cursor: c, position: position, today: today, held: make(map[int64]int64, len(heldBack)), deleted: c.deleted}
+	m := move{cursor: c, position: position, today: today, held: make(map[int64]heldRow, len(heldBack)), deleted: c.deleted}
+	for _, user := range heldBack {
+		f.holdLocked(&m, user)
+	}
+	for user, position := range c.deleted {
+		f.deleted.add(c.lease)
+		f.deletedUsers, f.deletedPositions = append(f.deletedUsers, user), append(f.deletedPositions, position)
+		f.passed.add(c.lease.Partition, user)
+	}
+	c.deleted = make(map[int64]int64)
 	f.cursors.add(c.lease)
-	f.positions = append(f.positions, position)
+	f.positions, f.before = append(f.positions, position), append(f.before, c.stored)
 	var since *time.Time
-	if from := c.notifiedOn(now); !from.IsZero() {
+	if from := c.notifiedOn(now, m.held); !from.IsZero() {
 		since = &from
 	}
 	f.days = append(f.days, since)
-	for _, user := range heldBack {
-		u := c.users[user]
-		u.storing = true
-		m.held[user] = u.first
-		f.held.add(c.lease)
-		f.heldUsers, f.heldPositions = append(f.heldUsers, user), append(f.heldPositions, u.first)
-		f.heldDays = append(f.heldDays, u.committed.UTC().Add(-day))
-	}
-	for _, user := range c.deleted {
-		if c.users[user] == nil || c.users[user].stored == 0 && !c.users[user].storing {
-			f.deleted.add(c.lease)
-			f.deletedUsers = append(f.deletedUsers, user)
-		}
-	}
-	c.deleted = nil
 	f.moves = append(f.moves, m)
+}
+
+// holdLocked adds a user that is held back. The outbox's mu must be held.
+func (f *Flush) holdLocked(m *move, user int64) {
+	c := m.cursor
+	u := c.users[user]
+	if !u.isHeldBack() {
+		c.heldBack++
+	}
+	u.storing = true
+	m.held[user] = heldRow{u, u.first}
+	f.held.add(c.lease)
+	f.heldUsers, f.heldPositions = append(f.heldUsers, user), append(f.heldPositions, u.first)
+	f.heldDays = append(f.heldDays, u.committed.UTC().Add(-day))
+	if u.stored > 0 {
+		f.passed.add(c.lease.Partition, user)
+	}
 }
 
 // IsEmpty reports whether there is nothing to write.
@@ -160,12 +209,15 @@ func (f *Flush) Queue(batch *pgx.Batch) {
 	}
 	batch.Queue(moveCursors, f.cursors.with(f.positions, f.days)...)
 	if f.deletedUsers != nil {
-		batch.Queue(holdBackNoLonger, f.deleted.with(f.deletedUsers)...)
+		batch.Queue(holdBackNoLonger, f.deleted.with(f.deletedUsers, f.deletedPositions)...)
 	}
 	if f.heldUsers != nil {
 		batch.Queue(holdBack, f.held.with(f.heldUsers, f.heldPositions, f.heldDays)...)
 	}
-	batch.Queue(deleteSealed, f.cursors.partitions)
+	batch.Queue(deleteSealed, f.cursors.partitions, f.before)
+	if f.passed.users != nil {
+		batch.Queue(deleteSealedOf, f.passed.partitions, f.passed.users)
+	}
 }
 
 // QueueNone adds the statements of a flush, which write nothing here, to a batch that prepares
@@ -173,7 +225,7 @@ func (f *Flush) Queue(batch *pgx.Batch) {
 func QueueNone(batch *pgx.Batch) {
 	var none leaseColumns
 	batch.Queue(moveCursors, none.with([]int64{}, []*time.Time{})...)
-	batch.Queue(deleteSealed, none.partitions)
+	batch.Queue(deleteSealed, none.partitions, []int64{})
 }
 
 // Done ends the flush. After an error the next one writes the same again.
@@ -183,13 +235,15 @@ func (f *Flush) Done(err error) {
 	for _, m := range f.moves {
 		c := m.cursor
 		if err != nil {
-			c.deleted = append(c.deleted, m.deleted...)
+			for user, position := range m.deleted {
+				c.deleted[user] = max(c.deleted[user], position)
+			}
 			continue
 		}
 		c.stored, c.written = max(c.stored, m.position), m.today
-		for user, position := range m.held {
-			if u := c.users[user]; u != nil {
-				u.stored, u.storing = position, false
+		for user, row := range m.held {
+			if c.users[user] == row.user {
+				row.user.stored, row.user.storing = max(row.user.stored, row.position), false
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ type Outbox struct {
 	days    *changelog.Days
 	keyring *keyring.Keyring
 	log     *zap.Logger
+	limits  limits // of each cursor
 
 	mu         sync.Mutex // guards the following fields
 	sink       actor.NotificationSink
@@ -29,7 +31,7 @@ type Outbox struct {
 
 // New returns an outbox without a sink.
 func New(pool *postgres.Pool, days *changelog.Days, keys *keyring.Keyring, log *zap.Logger) *Outbox {
-	return &Outbox{pool: pool, days: days, keyring: keys, log: log, partitions: make(map[int]*cursor)}
+	return &Outbox{pool: pool, days: days, keyring: keys, log: log, limits: limits{maxUsers, maxReadUsers}, partitions: make(map[int]*cursor)}
 }
 
 // SetSink sets what receives each notification after its commit. Without a sink (nil)
@@ -62,7 +64,7 @@ func (o *Outbox) track(notifications []actor.PendingNotification) (sink actor.No
 	defer o.mu.Unlock()
 	for i := range notifications {
 		n := &notifications[i]
-		if o.cursorLocked(n.Lease).commit(n.UserID, n.Position, n.CommittedAt) {
+		if c := o.cursorLocked(n.Lease); c != nil && c.commit(n.UserID, n.Position, n.CommittedAt) {
 			missed = append(missed, n.Lease.Partition)
 		}
 	}
@@ -72,23 +74,37 @@ func (o *Outbox) track(notifications []actor.PendingNotification) (sink actor.No
 // Missed says that changes may have been committed under a lease that were not passed to Send.
 func (o *Outbox) Missed(lease partition.Lease) {
 	o.mu.Lock()
-	o.cursorLocked(lease).miss()
-	sink := o.sink
+	c, sink := o.cursorLocked(lease), o.sink
+	if c != nil {
+		c.miss()
+	}
 	o.mu.Unlock()
-	if sink != nil {
+	if c != nil && sink != nil {
 		sink.Missed(lease.Partition)
 	}
 }
 
 // cursorLocked returns the cursor of a lease. One that TakeOver has not read knows nothing of
-// what was committed before. mu must be held.
+// what was committed before. If this process has a later lease, cursorLocked returns nil: the
+// take-over of that lease has read, or reads, what was committed under the earlier one. mu must
+// be held.
 func (o *Outbox) cursorLocked(lease partition.Lease) *cursor {
 	c := o.partitions[lease.Partition]
-	if c == nil || c.lease != lease {
-		c = newCursor(lease)
+	switch {
+	case c == nil || c.lease.Epoch < lease.Epoch:
+		c = newCursor(lease, o.limits)
 		o.partitions[lease.Partition] = c
+	case c.lease != lease:
+		return nil
 	}
 	return c
+}
+
+// Forget forgets the cursors whose leases have ended.
+func (o *Outbox) Forget(ended func(partition.Lease) bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	maps.DeleteFunc(o.partitions, func(_ int, c *cursor) bool { return ended(c.lease) })
 }
 
 // Confirm says that the broker has taken these notifications.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -32,7 +33,7 @@ const (
 				AND partition = $1 ORDER BY position LIMIT $3) AS earlier
 			WHERE p.partition = $1 AND h.partition = $1
 			ORDER BY position LIMIT $3) AS l
-		LEFT JOIN LATERAL (SELECT body FROM ident_sealed WHERE partition = $1 AND ident_sealed.position = l.position) AS s ON true
+		LEFT JOIN LATERAL (SELECT body FROM ident_sealed WHERE partition = $1 AND ident_sealed.position = l.position OFFSET 0) AS s ON true
 		ORDER BY l.position`
 
 	// maxUnreadableLogged bounds for how many notifications the outbox logs that no key
@@ -61,35 +62,112 @@ func (o *Outbox) Page(ctx context.Context, number int, after int64, limit int) (
 	return all, more, nil
 }
 
+// page reads pages until one has a notification that is not confirmed.
 func (o *Outbox) page(ctx context.Context, number int, after int64, limit int) (all []actor.PendingNotification, more bool, err error) {
-	since, err := o.firstDay(ctx, number)
-	if err != nil {
-		return nil, false, err
+	for {
+		reading, since := o.beginPage(number, after)
+		stored, more, err := o.readPage(ctx, number, after, limit, since)
+		if err != nil {
+			return nil, false, err
+		}
+		if more {
+			after = stored[len(stored)-1].Position
+		}
+		if all = o.endPage(number, reading, stored, more); len(all) > 0 || !more {
+			return all, more, nil
+		}
+	}
+}
+
+// readPage reads a page from the tables of the days from since on. Zero means that this day is
+// not known. If there are more, the page is not empty.
+func (o *Outbox) readPage(ctx context.Context, number int, after int64, limit int, since time.Time) (all []actor.PendingNotification, more bool, err error) {
+	if since.IsZero() {
+		err := o.pool.QueryRow(ctx, `SELECT least(p.notified_on, (SELECT min(h.since) FROM ident_held_back h WHERE h.partition = p.partition))
+			FROM ident_partitions p WHERE p.partition = $1`, number).Scan(&since)
+		if err != nil {
+			return nil, false, err
+		}
 	}
 	tables, err := o.days.Since(ctx, since)
 	if err != nil {
 		return nil, false, err
 	}
-	bytes := 0
-	for i := 0; i < len(tables) && !more; i++ {
-		rows, _ := o.pool.Query(ctx, fmt.Sprintf(pageOf, tables[i]), number, after, limit)
-		_, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (struct{}, error) {
-			n, err := o.scan(row, number)
-			if err != nil || more {
-				return struct{}{}, err
-			}
-			all = append(all, n)
-			bytes += len(n.Body)
-			more = len(all) == limit || bytes >= postgres.MaxPageBytes
-			return struct{}{}, nil
-		})
+	bytes, last := 0, int64(math.MaxInt64) // what was read has all positions up to last
+	for _, table := range tables {
+		rows, size, full, err := o.readDay(ctx, table, number, after, limit)
 		if err != nil {
 			return nil, false, err
 		}
+		all, bytes = append(all, rows...), bytes+size
+		// The clock of the database may have gone back over midnight, by less than a day.
+		// Then some positions of a day are between those of the next day.
+		isNext := more
+		more = more || len(all) >= limit || bytes >= postgres.MaxPageBytes
+		if more && len(rows) > 0 && (full || !isNext) {
+			last = min(last, rows[len(rows)-1].Position)
+		}
+		if isNext {
+			break
+		}
 	}
-	// The clock of the database may have gone back over midnight.
 	slices.SortStableFunc(all, func(a, b actor.PendingNotification) int { return cmp.Compare(a.Position, b.Position) })
-	return o.note(number, after, all, more), more, nil
+	return firstOf(all, limit, last), more, nil
+}
+
+// firstOf returns the notifications up to a position: at most limit, and not many more bytes than
+// a page should have.
+func firstOf(all []actor.PendingNotification, limit int, last int64) []actor.PendingNotification {
+	bytes := 0
+	for i := range all {
+		if i == limit || bytes >= postgres.MaxPageBytes || all[i].Position > last {
+			return all[:i]
+		}
+		bytes += len(all[i].Body)
+	}
+	return all
+}
+
+// readDay reads a page from the table of a day, and how many bytes it has. full says whether the
+// table may have more.
+func (o *Outbox) readDay(ctx context.Context, table string, number int, after int64, limit int) (all []actor.PendingNotification, bytes int, full bool, err error) {
+	rows, _ := o.pool.Query(ctx, fmt.Sprintf(pageOf, table), number, after, limit)
+	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (struct{}, error) {
+		if full {
+			return struct{}{}, nil
+		}
+		n, err := o.scan(row, number)
+		if err != nil {
+			return struct{}{}, err
+		}
+		all, bytes = append(all, n), bytes+len(n.Body)
+		full = len(all) == limit || bytes >= postgres.MaxPageBytes
+		return struct{}{}, nil
+	})
+	return all, bytes, full, err
+}
+
+// beginPage begins to read what was not notified of a partition after a position. It returns
+// from which day on; zero if that is not known.
+func (o *Outbox) beginPage(number int, after int64) (r reading, since time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c := o.partitions[number]
+	if c == nil {
+		return reading{}, time.Time{}
+	}
+	return c.beginPage(after), c.firstDayAfter(after, time.Now())
+}
+
+// endPage adds what a page has to the cursor of a partition, and returns the page without the
+// notifications that are confirmed.
+func (o *Outbox) endPage(number int, r reading, all []actor.PendingNotification, more bool) []actor.PendingNotification {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if c := o.partitions[number]; c != nil && c == r.cursor {
+		return c.endPage(r, all, more)
+	}
+	return all
 }
 
 // scan reads a row of pageOf.
@@ -114,43 +192,6 @@ func (o *Outbox) scan(row pgx.CollectableRow, number int) (n actor.PendingNotifi
 			zap.Int("partition", number), zap.Int64("position", n.Position), zap.Int64("user_id", n.UserID), zap.Error(err))
 	}
 	return n, nil
-}
-
-// note adds what a page has to the cursor of a partition, and returns the page without the
-// notifications that are confirmed.
-func (o *Outbox) note(number int, after int64, all []actor.PendingNotification, more bool) []actor.PendingNotification {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	c := o.partitions[number]
-	if c == nil {
-		return all
-	}
-	last := after
-	for i := range all {
-		last = max(last, all[i].Position)
-	}
-	all = slices.DeleteFunc(all, func(n actor.PendingNotification) bool { return c.isConfirmed(n.UserID, n.Position) })
-	for i := range all {
-		c.add(all[i].UserID, all[i].Position, all[i].CommittedAt)
-	}
-	c.pageRead(after, last, !more)
-	return all
-}
-
-// firstDay returns the first day of which the log may have unconfirmed notifications of a
-// partition.
-func (o *Outbox) firstDay(ctx context.Context, number int) (since time.Time, err error) {
-	o.mu.Lock()
-	if c := o.partitions[number]; c != nil {
-		since = c.firstDay(time.Now())
-	}
-	o.mu.Unlock()
-	if !since.IsZero() {
-		return since, nil
-	}
-	err = o.pool.QueryRow(ctx, `SELECT least(p.notified_on, (SELECT min(h.since) FROM ident_held_back h WHERE h.partition = p.partition))
-		FROM ident_partitions p WHERE p.partition = $1`, number).Scan(&since)
-	return since, err
 }
 
 // QueueNoPage adds the statements of Page, which finds nothing here, to a batch that
@@ -198,22 +239,11 @@ type HeldBack struct {
 func (o *Outbox) TakeOver(s Start) (backlog bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if c := o.partitions[s.Lease.Partition]; c != nil && c.lease == s.Lease {
+	c := o.partitions[s.Lease.Partition]
+	if c != nil && (c.lease == s.Lease || c.lease.Epoch > s.Lease.Epoch) {
 		return c.incomplete || len(c.users) > 0
 	}
-	c := newCursor(s.Lease)
+	c = newCursor(s.Lease, o.limits)
 	o.partitions[s.Lease.Partition] = c
-	c.stored, c.last, c.read = s.Notified, s.Notified, s.Notified
-	c.since = time.Now().UTC().Truncate(day).Add(-day)
-	if s.Since.Before(c.since) {
-		c.since, s.Backlog = s.Since, true
-	}
-	for _, h := range s.HeldBack {
-		c.users[h.UserID] = &unconfirmed{first: h.Position, committed: h.Since.Add(day), noted: time.Now(), stored: h.Position}
-		if h.Since.Before(c.since) {
-			c.since = h.Since
-		}
-	}
-	c.incomplete = s.Backlog || len(s.HeldBack) > 0
-	return c.incomplete
+	return c.takeOver(s)
 }

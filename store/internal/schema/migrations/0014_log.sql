@@ -57,6 +57,7 @@ CREATE TABLE ident_sealed (
     body      bytea  NOT NULL, -- a Fernet token
     UNIQUE (partition, position)
 );
+CREATE INDEX ident_sealed_user ON ident_sealed USING hash (user_id); -- statements on positions cannot take it
 
 -- Creates the table of a day, unless it exists. Transactions that use the tables of other
 -- days do not wait.
