@@ -141,7 +141,7 @@ func useStore(h *storetest.Harness, n int) {
 			h.ConfirmNotifications(p.Key())
 		}
 	}
-	handOverAndTakeOver(h) // the user is held back
+	handOverAndTakeOver(h)                                          // the user is held back
 	for left, all := 2, h.StoredNotifications(); left > 0; left-- { // the first one, and then the others
 		for _, p := range all[:min(len(all), 10_000*(2-left)+1)] {
 			h.ConfirmNotifications(p.Key())
