@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store"
 	"github.com/glotpod/ident/store/internal/storetest"
 )
@@ -112,6 +115,7 @@ func TestUnknownOutcome(t *testing.T) {
 	t.Run("the attempt blocks its repetition", testUnknownOutcomeBlocked)
 	t.Run("the lease has ended", testUnknownOutcomeFenced)
 	t.Run("each connection breaks", testUnknownOutcomeSwept)
+	t.Run("the caller is gone", testUnknownOutcomeAbandoned)
 }
 
 // testUnknownOutcomeSwept: a write is done once, whichever reply of the database is lost.
@@ -228,5 +232,83 @@ func testUnknownOutcomeFenced(t *testing.T) {
 	writing.Wait()
 	if n := h.Value("SELECT count(*) FROM ident_log"); n != int64(3) {
 		t.Errorf("%v changes are on record, want 3", n)
+	}
+}
+
+// A missedSink receives the partitions whose notifications have to be read from the log.
+type missedSink chan int
+
+func (s missedSink) Send(actor.PendingNotification) {}
+func (s missedSink) Missed(partition int)           { s <- partition }
+
+// testUnknownOutcomeAbandoned: a write that was committed after its caller had gone is notified
+// once, before later writes to the user, and without waiting for one.
+func testUnknownOutcomeAbandoned(t *testing.T) {
+	for name, laterWrite := range map[string]bool{"nothing_follows": false, "a_write_follows_at_once": true} {
+		t.Run(name, func(t *testing.T) {
+			h := storetest.Start(t)
+			id, other := h.CreateUser(1), h.CreateUser(2)
+			s, p := h.OpenThroughProxy()
+			if _, _, err := s.TakeOver(t.Context(), storetest.Member("test"), []partition.Lease{h.Lease}); err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range storetest.StoredNotifications(t, s, 0) {
+				s.ConfirmNotifications(n.Key())
+			}
+			missed := make(missedSink, 10)
+			s.SetNotificationSink(missed)
+			letGo := h.HoldUpdates()
+			ctx, cancel := context.WithCancel(t.Context())
+			written := make(chan error, 1)
+			go func() {
+				_, err := storetest.Commit(ctx, s, h.Lease, storetest.Request(t, "patch", "", storetest.Args{"user_id": id, "ops": storetest.Replace("/name", "lost")}))
+				written <- err
+			}()
+			h.WaitUntil(storetest.OneWaitsForLock)
+			p.FallSilent()
+			letGo()
+			h.WaitUntil("SELECT name = 'lost' FROM users WHERE id = $1", id)
+			cancel()
+			p.Cut()
+			if err := <-written; !errors.Is(err, context.Canceled) {
+				t.Fatalf("%v, want that the write is abandoned", err)
+			}
+			want := []int64{id}
+			if laterWrite {
+				for _, user := range []int64{other, id} {
+					if err := h.RenameUser(s, h.Lease, user, "later"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				want = []int64{id, other, id}
+			}
+			select {
+			case number := <-missed:
+				if number != 0 {
+					t.Errorf("notifications of partition %d are missed", number)
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatal("it is not notified")
+			}
+			var got []int64
+			for _, n := range storetest.StoredNotifications(t, s, 0) {
+				got = append(got, n.UserID)
+				if len(got) == 1 && !strings.Contains(string(n.Body), "lost") {
+					t.Errorf("the first is %s", n.Body)
+				}
+				s.ConfirmNotifications(n.Key())
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("notified are changes of %v, want %v", got, want)
+			}
+			if err := s.WriteCursors(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			for _, reader := range []*store.Store{s, h.OpenStore()} {
+				if left := storetest.StoredNotifications(t, reader, 0); len(left) != 0 {
+					t.Errorf("confirmed ones are found again: %+v", left)
+				}
+			}
+		})
 	}
 }

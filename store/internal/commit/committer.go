@@ -88,6 +88,7 @@ type Committer struct {
 	days     *changelog.Days
 	outbox   *outbox.Outbox
 	turns    turns
+	losses   losses
 
 	queue     *batch.Batcher[*pending]
 	soloSlots chan struct{} // has a value for each pending write that is committed alone
@@ -107,6 +108,7 @@ func New(config Config) *Committer {
 		days:     config.Days,
 		outbox:   config.Outbox,
 		turns:    turns{partitions: make(map[int]*turn)},
+		losses:   losses{writes: make(map[partition.Lease]int)},
 		patience: config.Patience,
 		decider: decider{
 			keyring:               config.Keyring,

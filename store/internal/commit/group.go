@@ -173,11 +173,15 @@ func (c *Committer) advanceGroup(group []*pending, onCached bool, err error) (ag
 // advance has a pending write take its next step after an event, unless that is another
 // attempt, which is left to the caller.
 func (c *Committer) advance(p *pending, e commitstate.Event, err error) (next commitstate.Action) {
+	lost := p.isOutcomeUnknown()
 	p.progress, next = p.progress.After(e)
 	switch next {
 	case commitstate.Deliver:
 		p.complete(p.outcomes, p.err)
 	case commitstate.Abandon:
+		if lost {
+			c.followLoss(p.lease)
+		}
 		p.complete(nil, err)
 	case commitstate.GiveUp:
 		c.giveUp(p, err)
