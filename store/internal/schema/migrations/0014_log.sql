@@ -106,16 +106,17 @@ $$;
 
 -- An entry of the audit and a pending notification are the same change if they are of one
 -- transaction, user and trace, and say the same; the audit also says which access tokens were
--- replaced. What an encrypted notification says is known if these are of one change.
+-- replaced. What an encrypted notification says is known if these are of one change, and if it
+-- is so short that it can only be that of a patch that changes nothing: 40 bytes at most.
 ALTER TABLE ident_outbox ADD COLUMN operation text, ADD COLUMN change json, ADD COLUMN request uuid;
 UPDATE ident_outbox SET operation = split_part(routing_key, '.', 3), change = CASE
-    WHEN sealed THEN NULL
+    WHEN sealed THEN CASE WHEN routing_key = 'notifications.user.patch' AND octet_length(body) <= 140 THEN '[]'::json END
     WHEN routing_key = 'notifications.user.create' THEN convert_from(body, 'UTF8')::json
     WHEN routing_key = 'notifications.user.patch' THEN convert_from(body, 'UTF8')::json -> 'ops' END;
 WITH pending AS (
     SELECT *, row_number() OVER (PARTITION BY user_id, committed_at, operation, trace, ops ORDER BY id) AS number,
         count(*) OVER (PARTITION BY user_id, committed_at, operation, trace) AS count
-    FROM (SELECT *, coalesce(traceparent, '') AS trace, CASE operation WHEN 'patch' THEN change::jsonb END AS ops FROM ident_outbox) AS o
+    FROM (SELECT *, coalesce(traceparent, '') AS trace, CASE operation WHEN 'patch' THEN change::jsonb END AS ops FROM ident_outbox WHERE NOT sealed OR change IS NULL) AS o
 ), audit AS (
     SELECT *, row_number() OVER (PARTITION BY user_id, committed_at, operation, trace, ops ORDER BY ctid) AS number,
         count(*) OVER (PARTITION BY user_id, committed_at, operation, trace) AS count
@@ -132,6 +133,15 @@ WITH pending AS (
     DELETE FROM ident_audit AS a USING same WHERE a.tableoid = same.tableoid AND a.ctid = same.ctid
 )
 UPDATE ident_outbox AS o SET request = same.request, change = same.change FROM same WHERE o.id = same.id;
+
+-- A change that was not audited has the record of its request if there is one of each.
+UPDATE ident_outbox AS o SET request = r.identity FROM (
+    SELECT user_id, at, min(identity::text)::uuid AS identity FROM ident_requests AS r
+    WHERE code IS NULL AND (user_id, at) IN (SELECT user_id, committed_at FROM ident_outbox GROUP BY user_id, committed_at HAVING count(*) FILTER (WHERE request IS NULL) = 1)
+        AND NOT EXISTS (SELECT FROM ident_audit AS a WHERE a.request = r.identity)
+        AND NOT EXISTS (SELECT FROM ident_outbox AS p WHERE p.request = r.identity)
+    GROUP BY user_id, at HAVING count(DISTINCT identity) = 1) AS r
+WHERE o.request IS NULL AND o.user_id = r.user_id AND o.committed_at = r.at;
 
 -- What is pending gets positions of the last epoch, and so is found by the next owner of the
 -- partition. Up to a change that is not known, a subscriber does not learn changes from the log.
