@@ -33,6 +33,7 @@ value is JSON.
   glotpod-ident call create name=Ada email=ada@example.org github.id=7 github.access_token=secret
   glotpod-ident call patch user_id=1 --ops '[{"op": "replace", "path": "/name", "value": "Ada L."}]'
   glotpod-ident call list name=ada page_size=10
+  glotpod-ident call changes page_size=10
   glotpod-ident call delete user_id=1
 
 Exit status: 0 if the reply is a result, 1 if it is an error, 3 if no reply came
