@@ -86,6 +86,7 @@
 //	cluster.TestReply/is_sent_once_and_acknowledged
 //	cluster.TestRequestID
 //	cluster.TestFirstReceived
+//	store/internal/schema.TestMigrateToLog
 //	store.TestReusedRequestID
 //	cmd/systemtest/contract.TestForwardedTwice
 //	cmd/systemtest/contract.TestReusedCorrelationID
@@ -122,6 +123,7 @@
 //	cluster/internal/notify.TestRelease
 //	cluster/internal/notify.TestLostConnection
 //	cluster/internal/integration.TestNotifications
+//	cmd/systemtest/users.TestMigrate/schema_13
 //	actor.TestNotificationOf
 //	cmd/systemtest/contract.TestNotification/kept_by_the_log
 //	store.TestUnknownOutcome/the_attempt_blocks_its_repetition

@@ -39,6 +39,7 @@ func pythonUsers(t *testing.T) (users []dict) {
 func TestMigrate(t *testing.T) {
 	t.Parallel()
 	t.Run("python_service", testMigratePythonService)
+	t.Run("schema_13", testMigrateSchema13)
 	t.Run("forms_of_the_key", testMigrateFormsOfTheKey)
 	t.Run("twice", testMigrateTwice)
 	t.Run("tables", testMigrateTables)
