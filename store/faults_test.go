@@ -252,6 +252,9 @@ func testUnknownOutcomeAbandoned(t *testing.T) {
 			if _, _, err := s.TakeOver(t.Context(), storetest.Member("test"), []partition.Lease{h.Lease}); err != nil {
 				t.Fatal(err)
 			}
+			if err := h.RenameUser(s, h.Lease, other, "first"); err != nil { // which finds the writes of the other store
+				t.Fatal(err)
+			}
 			for _, n := range storetest.StoredNotifications(t, s, 0) {
 				s.ConfirmNotifications(n.Key())
 			}
