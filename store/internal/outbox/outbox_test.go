@@ -1,0 +1,264 @@
+package outbox_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/deploy/testservers"
+	"github.com/glotpod/ident/store/internal/changelog"
+	"github.com/glotpod/ident/store/internal/outbox"
+	"github.com/glotpod/ident/store/internal/storetest"
+)
+
+func TestMain(m *testing.M) { testservers.Main(m) }
+
+// A harness has an outbox that has taken partition 0 over.
+type harness struct {
+	*storetest.Harness
+	*outbox.Outbox
+	conn *pgx.Conn
+	last int64 // position
+}
+
+func start(t *testing.T) *harness {
+	t.Helper()
+	h := storetest.Start(t)
+	pool := h.OpenPool()
+	o := outbox.New(pool, changelog.NewDays(pool), h.Options.Keyring, h.Options.Log)
+	o.TakeOver(outbox.Start{Lease: h.Lease, Since: time.Now()})
+	return &harness{Harness: h, Outbox: o, conn: h.Connect(t)}
+}
+
+// change adds a change of a user, with an encrypted notification.
+func (h *harness) change(user int64) actor.NotificationKey {
+	h.T.Helper()
+	h.last++
+	h.Exec(`INSERT INTO ident_log (request, digest, user_id, sequence, position, partition, operation)
+		VALUES (gen_random_uuid(), 0, $1, 1, $2, 0, 'delete')`, user, h.last)
+	h.Exec("INSERT INTO ident_sealed (partition, position, user_id, body) VALUES (0, $1, $2, '')", h.last, user)
+	n := actor.PendingNotification{UserID: user, Lease: h.Lease, Position: h.last, CommittedAt: time.Now()}
+	h.Send([]actor.PendingNotification{n})
+	return n.Key()
+}
+
+// execute executes the statements of a flush, and returns how many rows of ident_sealed they read.
+func (h *harness) execute(f *outbox.Flush) (rows int64) {
+	h.T.Helper()
+	h.Exec("SELECT pg_stat_reset()")
+	batch := new(pgx.Batch)
+	f.Queue(batch)
+	if err := h.conn.SendBatch(context.Background(), batch).Close(); err != nil {
+		h.T.Fatal(err)
+	}
+	if _, err := h.conn.Exec(h.T.Context(), "SELECT pg_stat_force_next_flush()"); err != nil {
+		h.T.Fatal(err)
+	}
+	return h.Value("SELECT (idx_tup_fetch + seq_tup_read)::bigint FROM pg_stat_user_tables WHERE relname = 'ident_sealed'").(int64)
+}
+
+// flush writes the cursor without waiting for users that others have overtaken.
+func (h *harness) flush() (rows int64) {
+	h.T.Helper()
+	f := h.FlushPartitions([]int{0})
+	rows = h.execute(f)
+	f.Done(nil)
+	return rows
+}
+
+// lose begins a flush whose connection is lost before it is executed.
+func (h *harness) lose() *outbox.Flush {
+	f := h.FlushPartitions([]int{0})
+	f.Done(io.ErrUnexpectedEOF)
+	return f
+}
+
+// wantStored checks the cursor and the users that are held back.
+func (h *harness) wantStored(notified int64, heldBack string) {
+	h.T.Helper()
+	got := h.Value(`SELECT concat(notified, ' ', (SELECT string_agg(concat(user_id, '@', position), ' ' ORDER BY user_id) FROM ident_held_back))
+		FROM ident_partitions WHERE partition = 0`)
+	if want := fmt.Sprint(notified, " ", heldBack); got != want {
+		h.T.Errorf("stored is %q, want %q", got, want)
+	}
+}
+
+func TestFlush(t *testing.T) {
+	t.Run("a_lost_one_takes_nothing_of_a_later_one_back", testFlushLost)
+	t.Run("a_lost_one_changes_nothing_after_the_release", testFlushAfterRelease)
+	t.Run("looks_at_no_notification_that_stays", testFlushSealed)
+}
+
+func testFlushLost(t *testing.T) {
+	h := start(t)
+	const refused, other = 1, 2
+	first := h.change(refused)
+	h.Confirm(h.change(other))
+	holding := h.lose()
+	h.wantStored(0, "")
+	h.Confirm(first)
+	second := h.change(refused)
+	h.Confirm(h.change(other))
+	h.flush()
+	h.wantStored(4, "1@3")
+	h.execute(holding)
+	h.wantStored(4, "1@3")
+
+	h.Confirm(second)
+	deleting := h.lose()
+	third := h.change(refused)
+	h.Confirm(h.change(other))
+	h.flush()
+	h.wantStored(6, "1@5")
+	h.execute(deleting)
+	h.wantStored(6, "1@5")
+
+	h.Confirm(third)
+	h.flush()
+	h.wantStored(6, "")
+	if n := h.Value("SELECT count(*) FROM ident_sealed"); n != int64(0) {
+		t.Errorf("%v encrypted notifications are left", n)
+	}
+}
+
+func testFlushAfterRelease(t *testing.T) {
+	h := start(t)
+	first := h.change(1)
+	h.Confirm(h.change(2))
+	holding := h.lose()
+	h.Confirm(first)
+	h.flush()
+	h.wantStored(2, "")
+	h.ReleaseLeases(h.Lease)
+	h.execute(holding)
+	h.wantStored(2, "")
+}
+
+// testFlushSealed counts the encrypted notifications that flushes read while many are held back.
+func testFlushSealed(t *testing.T) {
+	h := start(t)
+	var held []actor.NotificationKey
+	for user := range int64(300) {
+		held = append(held, h.change(100+user))
+	}
+	h.Confirm(h.change(1))
+	h.flush()
+	for range 3 {
+		h.Confirm(h.change(1))
+		if rows := h.flush(); rows != 1 {
+			t.Errorf("a flush after one notification reads %d", rows)
+		}
+	}
+	h.Confirm(held[7])
+	if rows := h.flush(); rows != 1 {
+		t.Errorf("a flush after one that was held back reads %d", rows)
+	}
+	if n := h.Value("SELECT count(*) FROM ident_sealed"); n != int64(len(held)-1) {
+		t.Errorf("%v are left", n)
+	}
+	h.Confirm(held...)
+	h.flush()
+	h.wantStored(h.last, "")
+	if n := h.Value("SELECT count(*) FROM ident_sealed"); n != int64(0) {
+		t.Errorf("in the end %v are left", n)
+	}
+}
+
+func TestPage(t *testing.T) {
+	t.Run("days_overlap", testPageDaysOverlap)
+	t.Run("passes_what_is_confirmed", testPagePassesConfirmed)
+}
+
+// positions reads all pages of partition 0 after a position.
+func (h *harness) positions(after int64, limit int) (all []int64, pages int) {
+	h.T.Helper()
+	for more := true; more; pages++ {
+		page, others, err := h.Page(h.T.Context(), 0, after, limit)
+		if err != nil {
+			h.T.Fatal(err)
+		}
+		for _, n := range page {
+			all, after = append(all, n.Position), n.Position
+		}
+		more = others
+	}
+	return all, pages
+}
+
+// testPageDaysOverlap: no change is left out if the clock of the database went back over
+// midnight, so that some positions of a day are between those of the next day.
+func testPageDaysOverlap(t *testing.T) {
+	for _, days := range [][]int{{1, 1, 0, 0, 1, 1, 0, 0, 0}, {5, 4, 5, 4, 5, 4, 0, 0, 0}, {5, 5, 5, 4, 5, 3, 4, 1, 0}} {
+		h := start(t)
+		var want []int64
+		for i, back := range days {
+			h.change(int64(1 + i%2))
+			h.Exec("SELECT ident_log_day((now() AT TIME ZONE 'UTC')::date - $1::int)", back)
+			h.Exec("UPDATE ident_log SET at = at - $2 * interval '1 day' WHERE position = $1", h.last, back)
+			want = append(want, h.last)
+		}
+		h.Exec("UPDATE ident_partitions SET notified_on = notified_on - 5")
+		for limit := range 5 {
+			pool := h.OpenPool()
+			o := outbox.New(pool, changelog.NewDays(pool), h.Options.Keyring, h.Options.Log)
+			o.TakeOver(outbox.Start{Lease: h.Lease, Since: time.Now().Add(-6 * 24 * time.Hour)})
+			h.Outbox = o
+			if got, _ := h.positions(0, limit+1); !slices.Equal(got, want) {
+				t.Errorf("days %v, %d at a time: %v", days, limit+1, got)
+			}
+		}
+	}
+}
+
+// testPagePassesConfirmed: what is confirmed but still above the cursor is read once.
+func testPagePassesConfirmed(t *testing.T) {
+	h := start(t)
+	first := h.change(1)
+	for range 20 {
+		h.Confirm(h.change(2))
+	}
+	last := h.change(3)
+	if got, pages := h.positions(0, 4); !slices.Equal(got, []int64{first.Position, last.Position}) || pages != 2 {
+		t.Errorf("%d pages have %v", pages, got)
+	}
+}
+
+// TestForget: what is known of a lease is forgotten after its end, and only then.
+func TestForget(t *testing.T) {
+	h := storetest.Start(t)
+	lost := h.ClaimPartition(1, 0)
+	for i, lease := range []partition.Lease{h.Lease, lost} {
+		w := storetest.Request(t, "create", fmt.Sprint(i), storetest.UserArgs(i))
+		w.UserID = int64(i + 1)
+		if _, err := storetest.Commit(t.Context(), h, lease, w); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantKnown := func(when string, want ...int) {
+		t.Helper()
+		if _, err := h.Survey(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var known []int
+		for _, n := range h.SurveyNotifications([]int{0, 1}, 10) {
+			if n.UserID > 0 {
+				known = append(known, n.Partition)
+			}
+		}
+		if !slices.Equal(known, want) {
+			t.Errorf("%s, changes of the partitions %v are known", when, known)
+		}
+	}
+	wantKnown("while both leases stand", 0, 1)
+	h.ClaimPartition(1, lost.Epoch)
+	wantKnown("after a loss", 0)
+	h.ReleaseLeases(h.Lease)
+	wantKnown("after a release")
+}
