@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/tinylib/msgp/msgp"
 )
@@ -49,8 +50,9 @@ func PageReply(page *UserPage) []byte {
 	return b
 }
 
-// timeFormat is RFC 3339 with microseconds, for times in UTC.
-const timeFormat = "2006-01-02T15:04:05.000000Z"
+// FormatTime returns the time of a commit as callers and subscribers get it: RFC 3339 in UTC, with
+// microseconds, which is the resolution of the database.
+func FormatTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000Z") }
 
 // ChangesReply encodes the reply to a request for changes.
 func ChangesReply(page *ChangePage) []byte {
@@ -81,7 +83,7 @@ func appendChange(b []byte, c *Change) []byte {
 	b = msgp.AppendInt64(msgp.AppendString(b, "user_id"), c.UserID)
 	b = msgp.AppendInt64(msgp.AppendString(b, "sequence"), c.Sequence)
 	b = msgp.AppendString(msgp.AppendString(b, "operation"), c.Operation)
-	b = msgp.AppendString(msgp.AppendString(b, "time"), c.CommittedAt.UTC().Format(timeFormat))
+	b = msgp.AppendString(msgp.AppendString(b, "time"), FormatTime(c.CommittedAt))
 	if member != "" {
 		b = append(msgp.AppendString(b, member), c.Content...)
 	}

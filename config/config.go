@@ -102,9 +102,9 @@ type Notifications struct {
 	IncludeAccessTokens bool
 }
 
-// Audit has the settings of the audit log.
+// Audit has the settings of the log of requests and changes.
 type Audit struct {
-	Keep time.Duration // 0 to 100 years; 0: write nothing
+	Keep time.Duration // the minimum time for which rows are kept, 0 to 100 years; a day if it is shorter
 }
 
 // HTTP has the settings of the HTTP server for health, metrics and status.

@@ -32,7 +32,7 @@ func (c *link) publish(ctx context.Context, tracer trace.Tracer, out *outbound, 
 	}
 	headers["schema"] = int32(schema)
 	headers["sequence"] = x.Sequence
-	headers["committed_at"] = x.CommittedAt.UTC().Format(time.RFC3339Nano)
+	headers["committed_at"] = actor.FormatTime(x.CommittedAt)
 	p.Publish(&publish.Message{
 		Exchange: topology.NotificationExchange,
 		Key:      x.RoutingKey,

@@ -68,7 +68,7 @@ func testChangesAsNotified(t *testing.T) {
 		for i, v := range all {
 			change := v.(dict)
 			at, err := time.Parse("2006-01-02T15:04:05.000000Z", change["time"].(string))
-			if err != nil || at.Sub(notified[i].CommittedAt).Abs() > time.Millisecond {
+			if err != nil || !at.Equal(notified[i].CommittedAt) {
 				t.Errorf("change %d is of %v, but notified is %v: %v", i+1, change["time"], notified[i].CommittedAt, err)
 			}
 			want := dict{"user_id": u["id"], "sequence": int64(i + 1), "time": change["time"], "operation": "patch"}

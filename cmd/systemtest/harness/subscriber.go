@@ -69,7 +69,7 @@ func (s *Subscriber) Next(t *testing.T) Notification {
 		}
 		sequence, _ := d.Headers["sequence"].(int64)
 		committedAt, _ := d.Headers["committed_at"].(string)
-		at, err := time.Parse("2006-01-02T15:04:05.999999Z", committedAt)
+		at, err := time.Parse("2006-01-02T15:04:05.000000Z", committedAt)
 		if d.Headers["schema"] != int32(1) || sequence < 1 || err != nil {
 			t.Errorf("the notification %s has the headers %v: %v", d.RoutingKey, d.Headers, err)
 		}
