@@ -149,7 +149,7 @@ func (c *Config) otherSettings() []setting {
 			help: "Whether notifications contain the users' access tokens, in clear text, for every subscriber."},
 
 		{name: "audit.keep", initial: "720h", kind: duration{&c.Audit.Keep, 0, 100 * 365 * 24 * time.Hour},
-			help: "How long the table `ident_log` keeps, at least, which request changed what for which user. Old entries are removed by whole days in UTC. They are kept for a day in any case, because requests may be replayed: `0s` keeps them for a day or two. If instances disagree, the shortest time counts."},
+			help: "How long the table `ident_log` keeps, at least, which request changed what for which user. Older entries are removed by whole days in UTC. Entries of the last 24 hours are kept in any case, because requests may be replayed: `0s` keeps a day or two. If instances disagree, the shortest time counts."},
 
 		{name: "http.listen", initial: "127.0.0.1:8470",
 			kind: text{&c.HTTP.Listen, "host:port, or empty for none", isListenAddress},
