@@ -51,6 +51,7 @@ func TestMaintain(t *testing.T) {
 	t.Run("slow_day_is_left_for_later", testMaintainSlowDayIsLeftForLater)
 	t.Run("requests_are_kept_for_a_day", testMaintainRequestsKept)
 	t.Run("delays_no_write", testMaintainDelaysNoWrite)
+	t.Run("unnotified_kept", testMaintainUnnotifiedKept)
 }
 
 // addRow adds the row of a refused request on a day.
@@ -127,5 +128,49 @@ func testMaintainDelaysNoWrite(t *testing.T) {
 	wg.Wait()
 	if n := h.Value("SELECT count(*) FROM ident_log"); n != int64(41) {
 		t.Errorf("%v rows", n)
+	}
+}
+
+// testMaintainUnnotifiedKept: an old day is kept as long as one of its changes was not notified,
+// and not because of partitions without changes, or of users without changes on that day.
+func testMaintainUnnotifiedKept(t *testing.T) {
+	h := start(t)
+	m := changelog.NewMaintainer(h.OpenPool(), 0, h.Options.Log)
+	change := func(day, partition, user, position int) {
+		t.Helper()
+		h.Exec("SELECT ident_log_day((now() AT TIME ZONE 'UTC')::date + $1::int)", day)
+		h.Exec(`INSERT INTO ident_log (at, request, digest, user_id, sequence, position, partition, operation)
+			VALUES (now() + $1 * interval '1 day', gen_random_uuid(), 0, $2, 1, $3, $4, 'delete')`, day, user, position, partition)
+	}
+	change(-9, 0, 1, 1)
+	change(-8, 0, 2, 2) // user 2 is held back
+	change(-7, 0, 1, 3)
+	change(-7, 2, 2, 1) // of another partition, so its position tells nothing
+	change(-6, 2, 3, 2)
+	change(-6, 0, 1, 4)
+	change(-5, 0, 1, 5)
+	h.Exec("UPDATE ident_partitions SET notified = CASE partition WHEN 0 THEN 4 WHEN 2 THEN 1 ELSE 0 END, notified_on = notified_on - 9")
+	h.Exec("INSERT INTO ident_held_back SELECT 0, 2, 2, now() - interval '9 days'")
+	left := func() (days string) {
+		t.Helper()
+		if err := m.Maintain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return h.Value("SELECT coalesce(string_agg(((at AT TIME ZONE 'UTC')::date - (now() AT TIME ZONE 'UTC')::date)::text, ' ' ORDER BY at, partition), '') FROM ident_log").(string)
+	}
+	if got := left(); got != "-8 -6 -6 -5" {
+		t.Errorf("left are changes of the days %s", got)
+	}
+	h.Exec("DELETE FROM ident_held_back")
+	h.Exec("UPDATE ident_partitions SET notified = 2 WHERE partition = 2")
+	if got := left(); got != "-5" {
+		t.Errorf("after some were notified, left are changes of the days %s", got)
+	}
+	h.Exec("UPDATE ident_partitions SET notified = 5 WHERE partition = 0")
+	if got := left(); got != "" {
+		t.Errorf("after all were notified, left are changes of the days %s", got)
+	}
+	if got := h.Value("SELECT string_agg(pruned::text, ' ' ORDER BY partition) FROM ident_partitions"); got != "5 0 2 0" {
+		t.Errorf("pruned up to %v", got)
 	}
 }

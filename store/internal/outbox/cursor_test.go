@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // TestCursor: whatever is committed, confirmed, missed, flushed or lost, the next owner finds
@@ -115,4 +118,38 @@ func (m *cursorModel) HandOver(*rapid.T) {
 	}
 	m.Check(nil)
 	m.Crash(nil)
+}
+
+// TestFirstDay: what is read and kept of the log does not go back to the first change of a user
+// that always has one under way, nor to the beginning of a pass.
+func TestFirstDay(t *testing.T) {
+	now := time.Now()
+	ago := func(days int) time.Time { return now.Add(-time.Duration(days) * day) }
+	wantFirst := func(what string, got time.Time, days int) {
+		t.Helper()
+		if want := ago(days).UTC().Truncate(day); !got.Equal(want) {
+			t.Errorf("%s: the first day is %v, want %v", what, got, want)
+		}
+	}
+	c := newCursor(partition.Lease{Epoch: 1}, limits{8, 8})
+	wantFirst("unread", c.endPageAt(ago(40), 7), 41)
+	c.incomplete = false
+	for n := range 30 {
+		c.add(1, int64(100+n), ago(30-n))
+		c.confirm(1, int64(99+n))
+	}
+	wantFirst("a busy user", c.firstDay(now), 2)
+	c.add(2, 10, ago(20))
+	wantFirst("an old change", c.firstDay(now), 21)
+	wantFirst("above another position", c.firstDayAfter(6, now), 21)
+	c.endPageAt(ago(12), 50)
+	wantFirst("in the middle of a pass", c.firstDayAfter(50, now), 13)
+	wantFirst("at its beginning", c.firstDayAfter(0, now), 21)
+}
+
+// endPageAt ends a page with one change, at a position, which is not the last one.
+func (c *cursor) endPageAt(at time.Time, position int64) time.Time {
+	c.endPage(c.beginPage(0), []actor.PendingNotification{{UserID: 9, Position: position, CommittedAt: at}}, true)
+	c.confirm(9, position)
+	return c.firstDayAfter(position, time.Now())
 }

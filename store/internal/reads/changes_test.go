@@ -44,6 +44,7 @@ func TestChanges(t *testing.T) {
 	t.Run("position_gone", testChangesPositionGone)
 	t.Run("position_of_a_lost_epoch", testChangesPositionOfALostEpoch)
 	t.Run("malformed_position", testChangesMalformedPosition)
+	t.Run("position_of_an_old_change", testChangesPositionOfAnOldChange)
 	t.Run("no_tokens_and_64_bits", testChangesNoTokens)
 	t.Run("foreign_contents", testChangesForeignContents)
 	t.Run("while_others_write", testChangesWhileOthersWrite)
@@ -309,5 +310,31 @@ func testChangesPlans(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// testChangesPositionOfAnOldChange: a list after which nothing has changed for days is followed by
+// each later change once, whether or not the old changes were notified.
+func testChangesPositionOfAnOldChange(t *testing.T) {
+	for _, notified := range []int{0, 2, 3} {
+		h := storetest.Start(t)
+		for p := range partitions {
+			fillLog(h, p, 1, 2, -6, "{}")
+			fillLog(h, p, 3, 1, -5, "{}")
+		}
+		h.Exec("UPDATE ident_partitions SET notified = $1, notified_on = notified_on - 5", notified)
+		listed, err := h.List(t.Context(), &actor.Page{Size: 1, First: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if page := readChanges(h, listed.After, 100); len(page.Changes) > 0 {
+			t.Errorf("notified up to %d: changes that are in the list: %+v", notified, page.Changes)
+		}
+		for p := range partitions {
+			fillLog(h, p, 4, 1, 0, "{}")
+		}
+		if page := readChanges(h, listed.After, 100); len(page.Changes) != partitions || page.More {
+			t.Errorf("notified up to %d: changes %+v, more: %t", notified, page.Changes, page.More)
+		}
 	}
 }
