@@ -83,6 +83,51 @@ func fullQueue(t *testing.T, s *harness.Site) (unbind func()) {
 	}
 }
 
+// A tokenChanger changes the token of each of some users all the time.
+type tokenChanger struct {
+	over    chan struct{}
+	calling sync.WaitGroup
+	tokens  [][]string // those that each user had in turn
+}
+
+// changeTokens starts a tokenChanger. Each patch tests that the token is the last one.
+func changeTokens(t *testing.T, c *harness.Caller, users []dict) *tokenChanger {
+	ch := &tokenChanger{over: make(chan struct{}), tokens: make([][]string, len(users))}
+	for i, u := range users {
+		ch.calling.Go(func() {
+			token := u["github"].(dict)["access_token"].(string)
+			for n := 0; ; n++ {
+				select {
+				case <-ch.over:
+					users[i] = harness.Changed(u, dict{"github": dict{"id": u["github"].(dict)["id"], "access_token": token}})
+					return
+				default:
+				}
+				next := fmt.Sprintf("s3cret-%d-%d", i, n)
+				m := c.NewRequest("patch", harness.Patch(u, op("test", "/github/access_token", token), op("replace", "/github/access_token", next)))
+				if err := c.Publish(m); err != nil {
+					t.Error(err)
+					return
+				}
+				if a := <-c.Replies(m.CorrelationId); a.ErrorCode() != "" {
+					t.Errorf("the patch that follows the token %v is answered %v", token, a.Value)
+					return
+				}
+				token = next
+				ch.tokens[i] = append(ch.tokens[i], token)
+			}
+		})
+	}
+	return ch
+}
+
+// stop returns the tokens that each user had in turn. The users have the last ones.
+func (ch *tokenChanger) stop() [][]string {
+	close(ch.over)
+	ch.calling.Wait()
+	return ch.tokens
+}
+
 // A key is changed as the runbook says, while callers change their tokens all the
 // time and are kept in memory. Notifications with access tokens cannot be sent meanwhile.
 func testRekeyUnderLoad(t *testing.T) {
@@ -104,40 +149,13 @@ func testRekeyUnderLoad(t *testing.T) {
 	}
 	harness.Eventually(t, "the creates are notified", func() bool { return s.Unnotified(t) == 0 })
 	unbind, heard := fullQueue(t, s), s.Subscribe(t)
-	over, tokens := make(chan struct{}), make([][]string, 10) // those that each user had in turn
-	var calling sync.WaitGroup
-	for i, u := range users[:10] {
-		calling.Go(func() {
-			token := u["github"].(dict)["access_token"].(string)
-			for n := 0; ; n++ {
-				select {
-				case <-over:
-					users[i] = harness.Changed(u, dict{"github": dict{"id": u["github"].(dict)["id"], "access_token": token}})
-					return
-				default:
-				}
-				next := fmt.Sprintf("s3cret-%d-%d", i, n)
-				m := c.NewRequest("patch", harness.Patch(u, op("test", "/github/access_token", token), op("replace", "/github/access_token", next)))
-				if err := c.Publish(m); err != nil {
-					t.Error(err)
-					return
-				}
-				if a := <-c.Replies(m.CorrelationId); a.ErrorCode() != "" {
-					t.Errorf("the patch that follows the token %v is answered %v", token, a.Value)
-					return
-				}
-				token = next
-				tokens[i] = append(tokens[i], token)
-			}
-		})
-	}
+	changing := changeTokens(t, c, users[:10])
 	restart(oldKey, newKey)
 	restart(newKey, oldKey)
 	if status, stdout := rekey(t, s, harness.EncryptionKeys(newKey, oldKey), "--rate", "0", "--batch", "7"); status != 0 || !strings.Contains(stdout, "can be removed") {
 		t.Errorf("rekey ended with %d: %s", status, stdout)
 	}
-	close(over)
-	calling.Wait()
+	tokens := changing.stop()
 	for _, u := range users[10:] { // these users were not changed since
 		u["name"] = "s3cret Eve"
 		c.Call(t, "patch", harness.Patch(u, op("replace", "/name", u["name"]))).Result(t)
@@ -155,11 +173,8 @@ func testRekeyUnderLoad(t *testing.T) {
 	harness.Eventually(t, "nothing is left to be notified", func() bool {
 		return s.Unnotified(t) == 0 && s.Count(t, "SELECT count(*) FROM ident_sealed") == 0
 	})
-	for _, n := range tokens {
-		stored -= len(n)
-	}
-	if stored != 10 { // the patches of names
-		t.Errorf("%d encrypted notifications too many were stored", stored-10)
+	if want := len(slices.Concat(tokens...)) + 10; stored != want { // and the patches of names
+		t.Errorf("%d encrypted notifications were stored, want %d", stored, want)
 	}
 	for _, u := range users {
 		c.Call(t, "get", dict{"user_id": u["id"]}).IsResult(t, u)
