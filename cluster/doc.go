@@ -112,6 +112,10 @@
 // changes. A subscriber that was away reads each change that it has missed from the log, exactly
 // once and in the same order. If the log does not have all of them, the subscriber learns that.
 //
+//	store/internal/outbox.TestCursor
+//	store/internal/outbox.TestFlush
+//	store/internal/outbox.TestPage
+//	store.TestUnknownOutcome/the_caller_is_gone
 //	store/internal/reads.TestChangesModel
 //	store/internal/reads.TestChanges/position_gone
 //	store/internal/reads.TestChanges/position_of_a_lost_epoch
@@ -146,6 +150,8 @@
 //	actor.TestMailbox
 //	cluster/internal/notify.TestSend
 //	cluster/membership.TestSendQueue
+//	store/internal/outbox.TestCursor
+//	store/internal/outbox.TestForget
 //
 // I8, bulkheads. What one message, user, queue, subscriber, partition or broker node does
 // wrong costs only its own requests. Each wait has a bound, and it is decided what happens

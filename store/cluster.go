@@ -138,7 +138,8 @@ func (s *Store) ReadNotifications(ctx context.Context, partition int, after int6
 }
 
 // SurveyNotifications returns the first unconfirmed notification of each user in the
-// partitions, for up to limit users of each partition.
+// partitions, for up to limit users of each partition. Of a partition whose log has to be read
+// it returns one without a user too.
 func (s *Store) SurveyNotifications(partitions []int, limit int) []actor.StoredNotification {
 	return s.outbox.Survey(partitions, limit)
 }
@@ -165,7 +166,7 @@ func (s *Store) TakeOver(ctx context.Context, by ownership.Member, wanted []part
 }
 
 // Release marks the partitions of these leases as free, unless the lease is lost. It also
-// deletes all confirmed notifications, so that the next holder does not find them. It
+// notes which notifications are confirmed, so that the next holder does not find them. It
 // takes 5 s at most and may be repeated after an error.
 func (s *Store) Release(ctx context.Context, released []partition.Lease) error {
 	return s.leases.Release(ctx, released)
@@ -176,7 +177,7 @@ func (s *Store) Release(ctx context.Context, released []partition.Lease) error {
 // hand-over, in their order. To is zero in the answer if the lease has ended in another
 // way. If another transaction is in the way, all leases are released.
 //
-// HandOver also deletes all confirmed notifications, so that the next holder does not find
+// HandOver also notes which notifications are confirmed, so that the next holder does not find
 // them. It takes 5 s at most and may be repeated after an error.
 func (s *Store) HandOver(ctx context.Context, all []ownership.HandOver) ([]ownership.HandedOver, error) {
 	return s.leases.HandOver(ctx, all)

@@ -119,8 +119,8 @@ func (o *Outbox) Confirm(keys ...actor.NotificationKey) {
 }
 
 // Survey returns the first unconfirmed notifications of each of the partitions, one for each
-// user, up to limit of each partition. Of a partition with changes that are not read yet it
-// returns only those that were read.
+// user, up to limit of each partition. Of a partition whose log has to be read it returns those
+// that were read, and one of no user.
 func (o *Outbox) Survey(partitions []int, limit int) (all []actor.StoredNotification) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
