@@ -216,6 +216,20 @@ func (o *outboxThatCommits) ReadNotifications(ctx context.Context, number int, a
 }
 
 func TestPass(t *testing.T) {
+	notifying(t, "confirmed_while_a_page_is_read", func(s *setup) {
+		s.broker.manual = true
+		s.takeOver(notification(1, 1).Lease.Partition, 3)
+		s.commit(1, 1)
+		s.wantPublished("1")
+		s.outbox.reading = func() {
+			s.broker.messages[0].Settled(nil)
+			s.outbox.store(notification(1, 1), time.Now()) // the page has it
+		}
+		s.notifier.Missed(notification(1, 1).Lease.Partition)
+		s.wantPublished()
+		s.wantLeft()
+	})
+
 	// Ids may become visible out of order, if they are of different users.
 	notifying(t, "finds_what_is_committed_while_a_page_is_read", func(s *setup) {
 		const rows = 3 * outboxPage

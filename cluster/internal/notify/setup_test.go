@@ -138,9 +138,16 @@ type fakeOutbox struct {
 	err     error
 
 	rowsRead int
+	reading  func() // called once, while a page is read; nil: nothing is
 }
 
 func (o *fakeOutbox) ReadNotifications(_ context.Context, number int, after int64, limit int) (page []actor.PendingNotification, more bool, _ error) {
+	defer func() {
+		if f := o.reading; f != nil {
+			o.reading = nil
+			f()
+		}
+	}()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.err != nil {
