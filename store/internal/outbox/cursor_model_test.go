@@ -279,7 +279,7 @@ func (m *cursorModel) settle(r *rapid.T) {
 	m.Settle(r)
 	m.refused = 0
 	for n := 0; m.behind || len(m.sent) > 0 || m.cursor().incomplete; n++ {
-		if n == 10000 {
+		if n == 1_000_000 { // each pass learns of few users, and sends all others again
 			r.Fatalf("it never ends: %+v", m.cursor())
 		}
 		m.Survey(r)
