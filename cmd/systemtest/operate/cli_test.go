@@ -41,7 +41,14 @@ func testCallPrintsJSON(t *testing.T) {
 			t.Errorf("call %q ended with %d: %s", args, status, stderr)
 			return
 		}
-		if got := harness.FromJSON(t, []byte(stdout)); !reflect.DeepEqual(got, harness.Normalize(want)) {
+		got := harness.FromJSON(t, []byte(stdout))
+		if page, ok := got.(dict); ok && page["users"] != nil {
+			if after, _ := page["after"].(string); after == "" {
+				t.Errorf("call %q: %v has no position", args, got)
+			}
+			delete(page, "after")
+		}
+		if !reflect.DeepEqual(got, harness.Normalize(want)) {
 			t.Errorf("call %q: got %v, want %v", args, got, want)
 		}
 	}
