@@ -82,6 +82,51 @@ func testLockedRows(t *testing.T, cached bool) {
 	}
 }
 
+// TestRefusedByDatabase: a write that the database refuses is attempted once with others and once
+// alone, although the writes of its partition wait for each other.
+func TestRefusedByDatabase(t *testing.T) {
+	h := storetest.Start(t)
+	var ids []int64
+	for i := range 60 {
+		ids = append(ids, h.CreateUser(i))
+	}
+	h.Exec("CREATE SEQUENCE refusals")
+	h.Exec(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		IF NEW.name = 'refused' THEN PERFORM nextval('refusals'); RAISE 'refused'; END IF; RETURN NEW; END $$`)
+	h.Exec("CREATE TRIGGER refuse AFTER UPDATE ON users FOR EACH ROW EXECUTE FUNCTION refuse()")
+	rename := func(id int64, name string) error {
+		_, err := storetest.Commit(t.Context(), h, h.Lease, storetest.Request(t, "patch", "", storetest.Args{"user_id": id, "ops": storetest.Replace("/name", name)}))
+		return err
+	}
+	done := make(chan struct{})
+	var writing sync.WaitGroup
+	for _, id := range ids[1:] {
+		writing.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if err := rename(id, fmt.Sprint(n)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	const rounds = 20
+	for range rounds {
+		if rename(ids[0], "refused") == nil {
+			t.Error("it is not refused")
+		}
+	}
+	close(done)
+	writing.Wait()
+	if n := h.Value("SELECT last_value FROM refusals").(int64); n > 2*rounds {
+		t.Errorf("%d writes took %d attempts", rounds, n)
+	}
+}
+
 // TestAbort: no commit outlasts it, however many wait.
 func TestAbort(t *testing.T) {
 	h := storetest.Start(t)

@@ -31,7 +31,7 @@ func (c *Committer) commitGroup(group []*pending) {
 		}
 		onCached := areCached(group) && !isUnsure(group)
 		err := c.attempt(group, onCached)
-		c.submitAgain(c.turns.give(group))
+		c.submitAll(c.turns.give(group))
 		var pause bool
 		if group, pause = c.advanceGroup(group, onCached, err); pause {
 			backoff.Wait(c.closing) // if the store closes, the next round completes the group
@@ -200,6 +200,7 @@ func (c *Committer) advance(p *pending, e commitstate.Event, err error) (next co
 // commitAlone commits a pending write in a transaction of its own, beside the groups. So
 // one that cannot be committed, or not soon, does not delay the others.
 func (c *Committer) commitAlone(p *pending) {
+	p.alone = true
 	c.running.Go(func() {
 		c.soloSlots <- struct{}{}
 		defer func() { <-c.soloSlots }()
@@ -214,29 +215,36 @@ const (
 	longestPostponement = 250 * time.Millisecond
 )
 
-// postpone queues a pending write again after a pause.
+// postpone commits a pending write after a pause.
 func (c *Committer) postpone(p *pending) {
 	pause := p.backoff.Next()
 	c.running.Go(func() {
-		wait.For(c.closing, pause) // if the store closes, Put returns an error
-		if err := c.queue.Put(p.ctx, p); err != nil {
-			c.advance(p, commitstate.Event{Result: commitstate.Abandoned}, err)
-		}
+		wait.For(c.closing, pause) // if the store closes, submitAgain completes the pending write
+		c.submitAgain(p)
 	})
 }
 
-// submitAgain queues pending writes again that have waited for their turn.
-func (c *Committer) submitAgain(waiting []*pending) {
+// submitAll submits pending writes again that have waited for their turn.
+func (c *Committer) submitAll(waiting []*pending) {
 	if len(waiting) == 0 {
 		return
 	}
 	c.running.Go(func() {
 		for _, p := range waiting {
-			if err := c.queue.Put(p.ctx, p); err != nil {
-				c.advance(p, commitstate.Event{Result: commitstate.Abandoned}, err)
-			}
+			c.submitAgain(p)
 		}
 	})
+}
+
+// submitAgain queues a pending write again, unless it has left its group for good.
+func (c *Committer) submitAgain(p *pending) {
+	if p.alone {
+		c.commitAlone(p)
+		return
+	}
+	if err := c.queue.Put(p.ctx, p); err != nil {
+		c.advance(p, commitstate.Event{Result: commitstate.Abandoned}, err)
+	}
 }
 
 func (c *Committer) giveUp(p *pending, err error) {

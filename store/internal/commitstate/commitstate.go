@@ -132,8 +132,8 @@ const (
 	GiveUpLease               // tell the caller that the lease has to be claimed anew: an earlier attempt may be committed
 	Retry                     // attempt again at once, with the rest of the group
 	RetryLater                // like Retry, after a pause
-	CommitAlone               // attempt at once, but no longer with the rest of the group
-	Postpone                  // queue again after a pause, for a group to come
+	CommitAlone               // attempt at once, and from now on without other pending writes
+	Postpone                  // attempt after a pause, in a group to come unless CommitAlone came before
 )
 
 // DefaultPatience is longer than any statement of an attempt may take.
