@@ -36,8 +36,8 @@ const (
 // Release takes 5 s at most and may be repeated after an error.
 func (t *Table) Release(ctx context.Context, released []partition.Lease) error {
 	e := leaseEndTx{table: t}
-	for _, l := range released {
-		e.released.add(l)
+	for _, l := range slices.SortedFunc(slices.Values(released), func(a, b partition.Lease) int { return a.Partition - b.Partition }) {
+		e.released.add(l) // in the order in which a flush of the outbox locks the rows
 	}
 	if err := e.run(ctx); err != nil {
 		return postgres.LogError(ctx, t.log, "releasing partitions", err)

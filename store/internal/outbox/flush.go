@@ -3,6 +3,8 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -134,8 +136,8 @@ func (o *Outbox) Flush() *Flush {
 	defer o.mu.Unlock()
 	f := &Flush{outbox: o}
 	now := time.Now()
-	for _, c := range o.partitions {
-		f.addLocked(c, now, heldBackAfter)
+	for _, number := range slices.Sorted(maps.Keys(o.partitions)) { // the order in which all transactions lock the rows
+		f.addLocked(o.partitions[number], now, heldBackAfter)
 	}
 	return f
 }
@@ -147,7 +149,7 @@ func (o *Outbox) FlushPartitions(numbers []int) *Flush {
 	defer o.mu.Unlock()
 	f := &Flush{outbox: o}
 	now := time.Now()
-	for _, p := range numbers {
+	for _, p := range slices.Sorted(slices.Values(numbers)) {
 		if c := o.partitions[p]; c != nil {
 			f.addLocked(c, now, 0)
 		}

@@ -94,6 +94,7 @@ func TestFlush(t *testing.T) {
 	t.Run("a_lost_one_takes_nothing_of_a_later_one_back", testFlushLost)
 	t.Run("a_lost_one_changes_nothing_after_the_release", testFlushAfterRelease)
 	t.Run("looks_at_no_notification_that_stays", testFlushSealed)
+	t.Run("locks_partitions_in_order", testFlushOrder)
 }
 
 func testFlushLost(t *testing.T) {
@@ -171,9 +172,83 @@ func testFlushSealed(t *testing.T) {
 	}
 }
 
+// testFlushOrder: a flush that waits for the row of the first partition has locked no other one.
+func testFlushOrder(t *testing.T) {
+	h := start(t)
+	for p := 1; p < 4; p++ {
+		h.TakeOver(outbox.Start{Lease: h.ClaimPartition(p, 0), Since: time.Now()}) // the day of its first flush is new
+	}
+	const lock = "SELECT FROM ident_partitions WHERE partition = $1 FOR UPDATE NOWAIT"
+	if _, err := h.conn.Exec(t.Context(), "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"); err != nil { // as the pool does
+		t.Fatal(err)
+	}
+	foreign := h.Connect(t)
+	for name, begin := range map[string]func() *outbox.Flush{
+		"all":  h.Flush,
+		"some": func() *outbox.Flush { return h.FlushPartitions([]int{3, 1, 0, 2}) },
+	} {
+		for range 5 {
+			tx := storetest.Begin(t, foreign)
+			if _, err := tx.Exec(t.Context(), lock, 0); err != nil {
+				t.Fatal(err)
+			}
+			written := make(chan error, 1)
+			go func() {
+				f := begin()
+				batch := new(pgx.Batch)
+				f.Queue(batch)
+				written <- h.conn.SendBatch(context.Background(), batch).Close()
+				f.Done(io.ErrUnexpectedEOF) // the next one writes the same
+			}()
+			h.WaitUntil("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'transactionid' AND datname = current_database())")
+			for p := 1; p < 4; p++ {
+				if _, err := h.DB.Exec(t.Context(), lock, p); err != nil {
+					t.Errorf("%s: partition %d: %v", name, p, err)
+				}
+			}
+			if err := tx.Rollback(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-written; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 func TestPage(t *testing.T) {
 	t.Run("days_overlap", testPageDaysOverlap)
 	t.Run("passes_what_is_confirmed", testPagePassesConfirmed)
+	t.Run("finds_held_back_users_by_user", testPageHeldBack)
+}
+
+// testPageHeldBack: a page reads no changes of others between those of users that are held back,
+// although the statement was planned when the partition seemed to have fewer changes than a user.
+func testPageHeldBack(t *testing.T) {
+	h := start(t)
+	today := h.Value("SELECT "+storetest.LogDay+"::text", 0).(string)
+	h.Exec("ALTER TABLE " + today + " SET (autovacuum_enabled = false)")
+	h.Exec(`INSERT INTO ident_log (request, digest, user_id, operation, code, message)
+		SELECT gen_random_uuid(), 0, 0, 'create', 'conflict', '' FROM generate_series(1, 1000) AS n`)
+	h.Exec(`INSERT INTO ident_log (request, digest, user_id, sequence, position, partition, operation)
+		SELECT gen_random_uuid(), 0, 1 + n % 64, 1, n, 4 + n % 64, 'delete' FROM generate_series(1, 2000) AS n`)
+	h.Exec("ANALYZE")
+	const changes = 50_000
+	h.Exec(`INSERT INTO ident_log (request, digest, user_id, sequence, position, partition, operation)
+		SELECT gen_random_uuid(), 0, n, 1, n, 0, 'delete' FROM generate_series(1, $1::int) AS n`, changes)
+	h.Exec("UPDATE ident_partitions SET notified = $1", changes)
+	h.Exec("INSERT INTO ident_held_back SELECT 0, n, n, now() - interval '1 day' FROM generate_series(1, 10) AS n")
+	h.Exec("SELECT pg_stat_reset()")
+	pool := h.OpenPool()
+	o := outbox.New(pool, changelog.NewDays(pool), h.Options.Keyring, h.Options.Log)
+	if all, more, err := o.Page(t.Context(), 0, 0, 100); len(all) != 10 || more || err != nil {
+		t.Fatalf("%d changes, %v, %v", len(all), more, err)
+	}
+	pool.Close() // the server counts its work soon after
+	h.WaitUntil("SELECT sum(idx_scan) > 0 FROM pg_stat_user_indexes WHERE relname = $1", today)
+	if n := h.Value("SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = $1", today+"_position"); n.(int64) > 100 {
+		t.Errorf("%d changes were read by position", n)
+	}
 }
 
 // positions reads all pages of partition 0 after a position.

@@ -21,7 +21,8 @@ const (
 	columns = "position, user_id, sequence, at, operation, change, coalesce(traceparent, '') AS traceparent"
 
 	// pageOf reads changes of the partition $1 with positions above $2 that were not notified, as far
-	// as the database knows, from the log of one day: at most $3 of them.
+	// as the database knows, from the log of one day: at most $3 of them. The addition has a
+	// held-back user's changes found by the user: by the position, all others would be read too.
 	pageOf = `SELECT l.position, l.user_id, l.sequence, l.at, l.operation, l.change, l.traceparent, s.body
 		FROM (
 			SELECT later.* FROM ident_partitions AS p, LATERAL (
@@ -30,7 +31,7 @@ const (
 			UNION ALL
 			SELECT earlier.* FROM ident_partitions AS p, ident_held_back AS h, LATERAL (
 				SELECT ` + columns + ` FROM %[1]s WHERE user_id = h.user_id AND position >= greatest(h.position, $2 + 1) AND position <= p.notified
-				AND partition = $1 ORDER BY position LIMIT $3) AS earlier
+				AND partition + 0 = $1 ORDER BY position LIMIT $3) AS earlier
 			WHERE p.partition = $1 AND h.partition = $1
 			ORDER BY position LIMIT $3) AS l
 		LEFT JOIN LATERAL (SELECT body FROM ident_sealed WHERE partition = $1 AND ident_sealed.position = l.position OFFSET 0) AS s ON true
