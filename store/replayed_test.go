@@ -19,7 +19,9 @@ func TestDays(t *testing.T) {
 	t.Run("replayed_for_a_day", testDaysReplayed)
 	t.Run("wrong_day", testDaysWrong)
 	t.Run("missing_table", testDaysMissingTable)
+	t.Run("missing_table_for_many", testDaysMissingTableForMany)
 	t.Run("midnight", testDaysMidnight)
+	t.Run("clock_goes_back", testDaysClockGoesBack)
 }
 
 // at returns a time of a day.
@@ -117,6 +119,64 @@ func testDaysMissingTable(t *testing.T) {
 	h.Exec(drop)
 	if _, _, err := h.NewUserID(t.Context(), storetest.Request(t, "create", "m", storetest.UserArgs(2))); err != nil {
 		t.Error(err)
+	}
+}
+
+// testDaysMissingTableForMany: sessions that make the table of a day at the same time all find it.
+func testDaysMissingTableForMany(t *testing.T) {
+	h := storetest.Start(t)
+	for day := range 10 {
+		var making sync.WaitGroup
+		for range 4 {
+			conn := h.Connect(t) // which does not know what there is
+			making.Go(func() {
+				if _, err := conn.Exec(t.Context(), "SELECT ident_log_day('2030-01-01'::date + $1::int)", day); err != nil {
+					t.Errorf("day %d: %v", day, err)
+				}
+			})
+		}
+		making.Wait()
+	}
+}
+
+// testDaysClockGoesBack: a request that was decided on a day is not carried out again, and a
+// change that was made then is notified, when the clock of the database goes back to the day
+// before.
+func testDaysClockGoesBack(t *testing.T) {
+	h := storetest.Start(t)
+	h.StartClock()
+	h.Store = h.OpenStoreAt("store", at(2, 30*time.Minute))
+	id := h.CreateUser(1)
+	rename := func(s *store.Store, lease partition.Lease, messageID string) actor.Outcome {
+		t.Helper()
+		o, err := storetest.Commit(t.Context(), s, lease, storetest.Request(t, "patch", messageID, storetest.Args{"user_id": id, "ops": storetest.Replace("/name", messageID)}))
+		if err != nil || o.Refusal != nil {
+			t.Fatalf("%s: %+v, %v", messageID, o, err)
+		}
+		return o
+	}
+	rename(h.Store, h.Lease, "before")
+	h.SetClock("store", at(1, 22*time.Hour))
+	rename(h.Store, h.Lease, "after") // which finds that it is another day
+	next := h.OpenStoreAt("next", at(1, 22*time.Hour+time.Minute))
+	lease := h.ClaimPartition(0, h.Lease.Epoch)
+	if _, backlog, err := next.TakeOver(t.Context(), lease.Holder, []partition.Lease{lease}); len(backlog) != 1 || err != nil {
+		t.Errorf("taken over: notifications of %v are left, %v", backlog, err)
+	}
+	for _, messageID := range []string{"before", "after"} {
+		if rename(next, lease, messageID).Applied {
+			t.Errorf("%q is applied twice", messageID)
+		}
+	}
+	var positions []int64
+	for _, n := range storetest.StoredNotifications(t, next, 0) {
+		positions = append(positions, n.Position)
+	}
+	if first := positions[0]; !slices.Equal(positions, []int64{first, first + 1, first + 2}) {
+		t.Errorf("found are the notifications %v", positions)
+	}
+	if got := tables(h); got != "20300101: 1, 20300102: 2" {
+		t.Errorf("rows: %s", got)
 	}
 }
 

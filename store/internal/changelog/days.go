@@ -32,7 +32,8 @@ type Tables struct {
 	Tomorrow  string // has rows if the clock of the database has gone back
 
 	// Recent are the tables that may have requests and changes of the last 24 hours, also of
-	// transactions under way: yesterday's, today's and, shortly before midnight, tomorrow's.
+	// transactions under way: yesterday's, today's and, shortly before midnight or if the clock
+	// of the database has gone back, tomorrow's.
 	Recent []string
 
 	// NearMidnight says that transactions under way may use other tables.
@@ -58,13 +59,14 @@ type Days struct {
 	database time.Time  // the time of the database when this process had the time local
 	local    time.Time  // zero: not known
 	made     time.Time  // the day whose tables exist
+	wentBack bool       // the table of the day after has rows
 }
 
 // NewDays returns the days of a database.
 func NewDays(pool *postgres.Pool) *Days { return &Days{pool: pool} }
 
-// Tables returns the tables of today, yesterday and tomorrow. The first call of a day takes a
-// round trip, and so does the first one after Forget.
+// Tables returns the tables of today, yesterday and tomorrow. The first call of a day takes
+// two round trips, and so does the first one after Forget.
 func (d *Days) Tables(ctx context.Context) (Tables, error) {
 	if t, ok := d.known(); ok {
 		return t, nil
@@ -89,7 +91,7 @@ func (d *Days) known() (t Tables, ok bool) {
 	}
 	t = Tables{Date: d.made, Today: TableOf(d.made), Yesterday: TableOf(d.made.Add(-day)), Tomorrow: TableOf(d.made.Add(day))}
 	t.Recent = []string{t.Yesterday, t.Today}
-	if d.made.Add(day).Sub(now) < nearMidnight {
+	if d.wentBack || d.made.Add(day).Sub(now) < nearMidnight {
 		t.Recent = append(t.Recent, t.Tomorrow)
 	}
 	t.NearMidnight = len(t.Recent) > 2 || now.Sub(d.made) < nearMidnight
@@ -97,7 +99,8 @@ func (d *Days) known() (t Tables, ok bool) {
 }
 
 // read reads the clock of the database and creates the tables of today, yesterday and tomorrow,
-// unless they exist.
+// unless they exist. If tomorrow's has rows, the clock was already further: a standby with
+// another clock may have become the primary.
 func (d *Days) read(ctx context.Context) error {
 	var now time.Time
 	err := d.pool.QueryRow(ctx, `SELECT now(), ident_log_day(today.day - 1), ident_log_day(today.day), ident_log_day(today.day + 1)
@@ -105,9 +108,14 @@ func (d *Days) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	local, made := time.Now(), now.UTC().Truncate(day)
+	var wentBack bool
+	if err := d.pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+TableOf(made.Add(day))+")", pgx.QueryExecModeExec).Scan(&wentBack); err != nil {
+		return err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.database, d.local, d.made = now.UTC(), time.Now(), now.UTC().Truncate(day)
+	d.database, d.local, d.made, d.wentBack = now.UTC(), local, made, wentBack
 	return nil
 }
 
