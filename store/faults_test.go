@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -79,6 +80,90 @@ func testLockedRows(t *testing.T, cached bool) {
 		if i < 10 && (u.PictureURL == nil || *u.PictureURL != "theirs") || i == 10 && u.GitHub.ID != 110 || u.Name != "ours" {
 			t.Errorf("user %d is %+v", id, u)
 		}
+	}
+}
+
+// TestLockedKeys: a create waits for another transaction that inserts the same email.
+// Writes to other users, also of other partitions, are not delayed as long.
+func TestLockedKeys(t *testing.T) {
+	t.Run("read", func(t *testing.T) { testLockedKeys(t, false) })
+	t.Run("cached", func(t *testing.T) { testLockedKeys(t, true) })
+}
+
+func testLockedKeys(t *testing.T, cached bool) {
+	h := storetest.Start(t)
+	const users = 20
+	var ids []int64
+	for i := range users {
+		ids = append(ids, h.CreateUser(i))
+	}
+	create := func(lease partition.Lease, n int) error {
+		w := storetest.Request(t, "create", fmt.Sprint(n), storetest.UserArgs(n))
+		w.UserID = int64(1000 + n)
+		_, err := storetest.Commit(t.Context(), h, lease, w)
+		return err
+	}
+	tx := storetest.Begin(t, h.Connect(t))
+	var leases []partition.Lease
+	for p := 1; p < 4; p++ {
+		leases = append(leases, h.ClaimPartition(p, 0))
+		if err := create(leases[p-1], users+p); err != nil { // so that the last position is certain
+			t.Fatal(err)
+		}
+		if _, err := tx.Exec(t.Context(), "INSERT INTO users (id, name, email_address) VALUES ($1, '', $2)", 2000+p, fmt.Sprintf("ada%d@example.org", 2*users+p)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan struct{})
+	var longest atomic.Int64 // nanoseconds
+	var writing, creating sync.WaitGroup
+	for _, id := range ids {
+		user := h.User(id)
+		writing.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				begun := time.Now()
+				w := storetest.Request(t, "patch", "", storetest.Args{"user_id": id, "ops": storetest.Replace("/name", fmt.Sprint(n))})
+				if cached {
+					w.Cached = user
+				}
+				o, err := storetest.Commit(t.Context(), h, h.Lease, w)
+				if err != nil || o.Refusal != nil {
+					t.Errorf("%+v, %v", o, err)
+					return
+				}
+				user = o.After
+				for took := time.Since(begun).Nanoseconds(); ; {
+					if last := longest.Load(); took <= last || longest.CompareAndSwap(last, took) {
+						break
+					}
+				}
+			}
+		})
+	}
+	for i, lease := range leases {
+		creating.Go(func() {
+			if err := create(lease, 2*users+i+1); err != nil {
+				t.Error(err)
+			}
+		})
+		h.WaitUntil("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'transactionid' AND datname = current_database())")
+	}
+	for attempts := store.ContendedAttempts(h.Store); store.ContendedAttempts(h.Store) < attempts+4; {
+		time.Sleep(10 * time.Millisecond)
+	}
+	close(done)
+	writing.Wait()
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	creating.Wait()
+	if d := time.Duration(longest.Load()); d > 1500*time.Millisecond {
+		t.Errorf("a write has taken %v", d)
 	}
 }
 

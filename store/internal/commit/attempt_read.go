@@ -47,10 +47,9 @@ func (c *Committer) attemptRead(group []*pending) (committed int, err error) {
 	return c.announce(group, &a.plan), nil
 }
 
-// waitShortly bounds the waits for locks of an attempt that another transaction may delay: one
-// that was in the way of an earlier attempt, or one whose end was not seen. Other writes to the
-// partitions of the attempt wait meanwhile.
-const waitShortly = "SELECT set_config('lock_timeout', '100ms', true)"
+// setShortWait bounds the waits of an attempt for the locks of another transaction, which may
+// insert a row with the same key. All writes to the partitions of the attempt wait meanwhile.
+const setShortWait = "set_config('lock_timeout', '100ms', true)"
 
 // lock begins the transaction, locks the partitions and the users' rows, and reads
 // everything that is known to be needed. It takes one round trip.
@@ -81,10 +80,16 @@ func (a *attempt) lock(ctx context.Context, conn *pgx.Conn) error {
 	batch := new(pgx.Batch)
 	// The fence needs a statement to see everything that was committed before it.
 	batch.Queue("begin isolation level read committed")
-	if isUnsure(a.group) || len(a.group) == 1 && a.group[0].wasContended {
-		batch.Queue(waitShortly)
+	// A lost attempt may have the lock on a partition. Otherwise only a claim may have it, and
+	// ends soon.
+	hasLost := isUnsure(a.group)
+	if hasLost {
+		batch.Queue("SELECT " + setShortWait)
 	}
 	a.queueFence(batch)
+	if !hasLost {
+		batch.Queue("SELECT " + setShortWait)
+	}
 	a.queueLastPositions(batch)
 	if len(users) > 0 {
 		// To wait for a row that another transaction has locked would delay all other

@@ -110,7 +110,6 @@ func (c *Committer) attempt(group []*pending, onCached bool) error {
 	c.logAttempt(group, onCached, class, err)
 	for _, p := range group {
 		p.attemptResult = resultOf(class)
-		p.wasContended = p.wasContended || class == postgres.Contended
 	}
 	return err
 }

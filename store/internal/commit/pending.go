@@ -23,9 +23,7 @@ type pending struct {
 
 	progress commitstate.Progress
 	backoff  wait.Backoff // between postponed attempts
-	// wasContended says that another transaction was in the way of an earlier attempt.
-	wasContended bool
-	alone        bool // from now on, it shares no transaction with others
+	alone    bool         // from now on, it shares no transaction with others
 
 	turn *turn // nil: the pending write is not in an attempt, or writes to no partition
 

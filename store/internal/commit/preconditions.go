@@ -61,8 +61,9 @@ const (
 	//
 	// The statement locks the rows that will be changed. It does not wait for a row
 	// that another transaction has locked (see attempt.lock). Each subquery
-	// looks up one key at a time, so that its plan has to use an index.
-	checkPreconditions = "SELECT set_config('ident.preconditions_hold', (current_setting('transaction_isolation') = 'read committed'%s)::text, true)"
+	// looks up one key at a time, so that its plan has to use an index. The statements
+	// after it wait only shortly, for the keys of rows that another transaction inserts.
+	checkPreconditions = "SELECT set_config('ident.preconditions_hold', (current_setting('transaction_isolation') = 'read committed'%s)::text, true), " + setShortWait
 
 	// preconditionsHold is a condition for the statements after checkPreconditions.
 	preconditionsHold = "current_setting('ident.preconditions_hold')::boolean"
@@ -128,7 +129,7 @@ func (r *preconditions) queue(batch *pgx.Batch, tables changelog.Tables, hold *b
 	}
 	batch.Queue(fmt.Sprintf(checkPreconditions, conditions.String()), args...).QueryRow(func(row pgx.Row) error {
 		var text string
-		err := row.Scan(&text)
+		err := row.Scan(&text, nil)
 		*hold = text == "true"
 		return err
 	})
