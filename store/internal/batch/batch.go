@@ -104,7 +104,10 @@ func (b *Batcher[T]) Work() {
 		case first := <-b.queue:
 			leave := b.gate.enter(b.config.Closing)
 			runtime.Gosched() // let goroutines that are about to submit do so first
-			b.config.Process(b.fill(first))
+			b.gate.gather(len(b.queue)+1, b.config.Closing)
+			group := b.fill(first)
+			b.gate.note(len(group))
+			b.config.Process(group)
 			leave()
 		case <-b.config.Closing:
 			b.discardAll()

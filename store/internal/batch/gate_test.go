@@ -49,4 +49,27 @@ func TestGroupGate(t *testing.T) {
 			}
 		})
 	})
+	t.Run("waits shortly for as many as in the last group", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			gate := newGroupGate()
+			for _, c := range []struct {
+				last, items int
+				want        time.Duration
+			}{{0, 1, 0}, {1, 1, 0}, {2, 1, gatherFor}, {20, 19, gatherFor}, {20, 20, 0}, {20, 25, 0}} {
+				gate.note(c.last)
+				begun := time.Now()
+				gate.gather(c.items, nil)
+				if waited := time.Since(begun); waited != c.want {
+					t.Errorf("with %d items after a group of %d it waited for %v", c.items, c.last, waited)
+				}
+			}
+			closing := make(chan struct{})
+			close(closing)
+			begun := time.Now()
+			gate.gather(1, closing)
+			if waited := time.Since(begun); waited != 0 {
+				t.Errorf("while closing it waited for %v", waited)
+			}
+		})
+	})
 }
