@@ -16,8 +16,10 @@
 // user with requests. A caller that knows the user's id may publish to the direct
 // exchange, which leads to the user's partition. All other requests go to the shared
 // queue, which every instance consumes as a router. The router reads from the database, or
-// passes the request to the actor if it owns the partition. Otherwise it forwards a write
-// to the partition's queue, and acknowledges it when the broker has confirmed the copy.
+// passes the request to the actor if it owns the partition. Otherwise it relays a write to
+// the owner, in a batch with others, and acknowledges it when the owner has reported that it is complete.
+// If that takes too long, or the owner does not accept it, it forwards the write to the partition's
+// queue, and acknowledges it when the broker has confirmed the copy.
 //
 // Each request from a partition's queue is checked. The exchange may lose the order of its
 // queues; then requests reach the wrong queues and are forwarded from there, while one
@@ -52,6 +54,7 @@
 //   - internal/topology: declaring and binding exchanges and queues.
 //   - internal/tracing: trace contexts in the headers of messages.
 //   - internal/metrics: what an instance counts and measures.
+//   - internal/relay: requests from the instance that receives them to their owner.
 //   - internal/seal: the sealed ids in the headers of forwarded requests.
 //   - internal/integration: tests over a real broker and a real database.
 //   - internal/batchqueue, wait, throttle: small helpers.
@@ -92,8 +95,9 @@
 //	cmd/systemtest/contract.TestReusedCorrelationID
 //
 // I3, in order. The requests about one user take effect in the order of its partition
-// queue. What the router forwards keeps the router's order per user.
+// queue. What the router forwards or relays keeps the router's order per user.
 //
+//	cluster/internal/relay.TestOrder
 //	actor.TestModel
 //	cluster.TestSpilledWrites/stay_in_order
 //	cluster.TestLane
@@ -186,10 +190,15 @@
 //     across hand-overs and crashes without a protocol of our own. Cost: the number of
 //     partitions is limited by the broker's limits on channels and queues, and each
 //     hand-over takes a consumer cancellation and a start.
-//   - Forwarded writes go through the partition's queue, persistent and confirmed, not
-//     from instance to instance. So a frozen owner loses nothing. Cost: a forwarded write
-//     takes two queues and a confirmation; with three instances that is the largest part
-//     of the broker's work.
+//   - Writes go from the router to the owner in transient batches, over one queue for each
+//     instance. The partition's queue, persistent and confirmed, takes what gets no report. So a
+//     frozen owner loses nothing, and costs its partitions a fifth of a second once. Why not the
+//     partition's queue alone: each write would take the broker two queues and a confirmation, which was
+//     the largest part of its work. Cost: the two ways must not overtake each other.
+//   - A router changes from the partition's queue to batches when a message that it has put
+//     into the queue is answered, and holds requests meanwhile. So it does not have to remember
+//     which users have requests in the queue. Cost: a fault moves all users of the partition
+//     to the queue for a moment.
 //   - A channel for each partition to which requests are forwarded. RabbitMQ handles
 //     nothing on a channel while the leader of a quorum queue does not reply to the first
 //     message on it, and stops reading from the connection while 32 messages are
@@ -300,6 +309,7 @@
 //   - pending notification: one that was sent and is not confirmed.
 //   - position: the place of a change in the order of its partition.
 //   - rebind: to bind all partition queues again, in order.
+//   - relay: to send a request to its owner without the partition's queue.
 //   - replay: a request that was decided before.
 //   - reply: what the caller gets.
 //   - request: a message that asks for an operation.

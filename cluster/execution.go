@@ -191,7 +191,7 @@ func (r *request) createNew(w *actor.Write) {
 func returnUserID(r *request, w *actor.Write, o actor.Outcome) {
 	used := o.Applied || o.UserID == w.UserID || o.Refusal == actor.UserIDTaken
 	recorded := o.Refusal == nil || o.Refusal.Code != actor.InvocationFailed
-	if w.IsCreate() && !used && recorded && !r.onlyThisUserID && !r.delivery.Redelivered {
+	if w.IsCreate() && !used && recorded && !r.onlyThisUserID && !r.delivery.Redelivered && r.relayed == nil {
 		r.session.o.Store.ReturnUserID(w.UserID)
 	}
 }
@@ -206,45 +206,38 @@ func (r *request) reservedID() (user int64, ok bool) {
 	return seal.Sealer(r.session.o.Secret).OpenUserID(sealed, r.delivery.Body)
 }
 
-// writeTo passes a write to the actors of its user's partition, or forwards it to that
-// partition's queue. queued says that it came by that queue, as a request about this
-// user. A write that did not is spilled if the user's mailbox is full, if earlier writes of
-// the user were spilled and are still in the queue, or if it came back often.
+// writeTo passes a write to the actors of its user's partition, or has it forwarded to the
+// instance that serves the partition. queued says that it came by the partition's queue, as a
+// request about this user.
 func (r *request) writeTo(number int, w *actor.Write, queued bool) {
-	p := r.from
-	if !queued {
-		p = r.session.slots.accepting(number)
-	}
-	newUser := int64(0)
+	x := &forwardedWrite{request: r, write: w, partition: number}
 	if w.IsCreate() {
-		newUser = w.UserID
+		x.newUser = w.UserID
 	}
-	if p == nil {
-		r.forward(number, newUser)
-		return
-	}
-	if !queued && p.spilled.has(w.UserID) {
-		r.spill(p, w.UserID, newUser)
-		return
-	}
-	if r.from == nil && cameBackOften(&r.delivery) {
-		if r.mayForward() {
-			r.sendForward(number, newUser, p.spilled.add(w.UserID))
+	switch {
+	case queued:
+		r.writeIn(r.from, x, r.leave) // its channel is being closed
+	case r.from != nil: // misrouted
+		if !x.Serve() {
+			r.forward(number, x.newUser)
 		}
-		return
+	default:
+		r.session.relay.Forward(number, x, cameBackOften(&r.delivery))
 	}
-	stopped := func() {
-		if queued {
-			r.leave() // its channel is being closed
-		} else {
-			r.forward(number, newUser)
-		}
-	}
-	w.FromQueue = queued
+}
+
+// writeIn passes a write to the actors of a partition. If they have stopped before it is
+// committed, stopped is called. If the user's mailbox is full, a write that came by the shared queue is
+// spilled, and stopped is called for one that was relayed.
+func (r *request) writeIn(p *servedPartition, x *forwardedWrite, stopped func()) {
+	w := x.write
+	w.FromQueue = r.from == p
 	user := w.UserID // when the write is in the mailbox, the callback may change it
 	err := p.users.Write(w, func(o actor.Outcome, err error) {
 		defer r.recoverPanic()
 		switch {
+		case err == nil && o.Refusal == actor.UserIDTaken && r.relayed != nil:
+			r.completed.Do(func() { giveBack(r) })
 		case err == nil && o.Refusal == actor.UserIDTaken && !r.onlyThisUserID:
 			w.Cached = nil
 			r.spawn(func() { r.createNew(w) })
@@ -261,13 +254,13 @@ func (r *request) writeTo(number int, w *actor.Write, queued bool) {
 	})
 	switch {
 	case err == nil:
-		if mark, ok := spillMark(r.delivery.Headers); queued && ok {
+		if mark, ok := spillMark(r.delivery.Headers); r.from == p && ok {
 			p.spilled.remove(user, mark)
 		}
-	case isStopped(err):
+	case isStopped(err), r.relayed != nil:
 		stopped()
 	default:
-		r.spill(p, user, newUser)
+		r.spill(p, user, x.newUser)
 	}
 }
 

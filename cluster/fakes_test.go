@@ -174,18 +174,27 @@ func (f *fakeForwarding) opened() (n int) {
 	return n
 }
 
-// sent returns what was published.
+// sent returns what was published, without asks.
 func (f *fakeForwarding) sent() []publication {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.Clone(f.published)
+	return slices.DeleteFunc(slices.Clone(f.published), isAsk)
 }
 
-// confirm confirms the message that was published as the n-th, from 1 on.
+func isAsk(p publication) bool { return p.message.Headers[askHeader] != nil }
+
+// confirm confirms the message that was published as the n-th, from 1 on. Asks do not count, and are
+// confirmed too.
 func (f *fakeForwarding) confirm(n int, ack bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.decisions[n-1].decide(ack)
+	for i, p := range f.published {
+		if isAsk(p) {
+			f.decisions[i].decide(true)
+		} else if n--; n == 0 {
+			f.decisions[i].decide(ack)
+		}
+	}
 }
 
 // A fakeDecision is a [publish.Confirmation].

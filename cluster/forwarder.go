@@ -12,7 +12,6 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/broker"
-	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/publish"
 	"github.com/glotpod/ident/cluster/internal/seal"
 	"github.com/glotpod/ident/cluster/internal/tracing"
@@ -49,14 +48,6 @@ const (
 // userIDHeader has the reserved id of the user that a forwarded create request makes,
 // sealed by a [seal.Sealer].
 const userIDHeader = "ident-user"
-
-// requestIDHeader has the request id of a forwarded write, sealed by a [seal.Sealer], if the
-// properties of the copy do not lead to it.
-const requestIDHeader = "ident-request"
-
-// receivedHeader has what firstReceived returned for a forwarded write, in Unix
-// milliseconds, unless that was zero.
-const receivedHeader = "ident-received"
 
 var (
 	errPartitionOverdue = errors.New("the broker does not take in requests that are forwarded to the partition")
@@ -104,7 +95,7 @@ type lane struct {
 
 // A forward is a request that is being forwarded.
 type forward struct {
-	request *request
+	request *request // nil: an ask
 	lane    *lane
 	span    *tracing.MessageSpan
 	message *publish.Message
@@ -130,7 +121,12 @@ func (f *forwarder) queueOf(partition int) string {
 // returns errPartitionOverdue if the request was not forwarded because the broker does not
 // confirm forwards to the partition.
 func (f *forwarder) send(r *request, partition int, newUser, mark int64) error {
-	x := f.newForward(r, partition, newUser, mark)
+	return f.put(f.newForward(r, partition, newUser, mark), partition)
+}
+
+// put publishes a forward, or has it wait.
+func (f *forwarder) put(x *forward, partition int) error {
+	x.message.Settled = func(err error) { x.lane.settled(x, err) }
 	l := f.lockLane(partition)
 	defer l.publishing.Unlock()
 	x.lane = l
@@ -225,7 +221,6 @@ func (f *forwarder) newForward(r *request, partition int, newUser, mark int64) *
 			Headers:       headers,
 			Body:          d.Body,
 		},
-		Settled: func(err error) { x.lane.settled(x, err) },
 	}
 	return x
 }
@@ -341,6 +336,9 @@ func (f *forwarder) check() (stuck bool) {
 	for partition, l := range f.openLanes() {
 		stuck = stuck || l.isStuck()
 		for _, x := range l.overdue() {
+			if x.request == nil {
+				continue
+			}
 			x.request.spawn(func() { x.request.replyError(errPartitionOverdue) }) // the consuming connection may be stuck too
 		}
 		if !l.isFinished() || !l.publishing.TryLock() {
@@ -360,6 +358,9 @@ func (f *forwarder) check() (stuck bool) {
 // complete completes the request of a forward, once the outcome is known.
 func (x *forward) complete(err error) {
 	r := x.request
+	if r == nil {
+		return
+	}
 	s := r.session
 	x.span.End(err == nil)
 	var rejected *publish.RejectedError
@@ -367,10 +368,7 @@ func (x *forward) complete(err error) {
 	case s.ctx.Err() != nil, errors.Is(err, publish.ErrLost):
 		r.leave()
 	case err == nil:
-		r.completed.Do(func() {
-			r.acknowledge()
-			r.complete(metrics.OutcomeForwarded, 0)
-		})
+		completeForwarded(r)
 	case errors.As(err, &rejected):
 		s.sizes.NoteRejected(len(r.delivery.Body), err)
 		r.replyError(err)

@@ -12,6 +12,7 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/metrics"
+	"github.com/glotpod/ident/cluster/internal/relay"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
@@ -27,6 +28,7 @@ type servedPartition struct {
 	requests metrics.Meter // received by the consumer
 
 	spilled spilledWrites
+	senders relay.Senders // of relayed requests
 
 	handingOver atomic.Bool   // the consumer is being cancelled
 	received    chan struct{} // closed when all deliveries of the consumer were received

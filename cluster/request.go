@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/metrics"
+	"github.com/glotpod/ident/cluster/internal/relay"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/wait"
 )
@@ -27,6 +29,7 @@ type request struct {
 	session  *session
 	from     *servedPartition  // the request came by its queue; nil: by the shared queue
 	consumer *consume.Consumer // by which it came
+	relayed  *relayedFrom      // another instance has relayed the request; nil: it came by one of the queues for callers
 	delivery amqp.Delivery
 	received time.Time
 	trace    *requestTrace // nil: no tracing
@@ -62,12 +65,9 @@ func (r *request) complete(outcome string, duration time.Duration) {
 	r.trace.end(outcome)
 	s.metrics.InFlight.Dec()
 	s.metrics.Bytes.Sub(float64(len(r.delivery.Body)))
-	s.bodies.Release(r.weight())
+	s.bodies.Release(s.bodies.Weight(r.delivery.Body)) // as consume.Receive and relayConsumer.accepting have acquired it
 	r.consumer.Requests.Done()
 }
-
-// weight is what the request counts against the limit on bytes in flight.
-func (r *request) weight() int64 { return r.session.bodies.Weight(r.delivery.Body) }
 
 // recoverPanic, deferred, makes a panic cost only the request that caused it.
 func (r *request) recoverPanic() {
@@ -119,10 +119,15 @@ func (r *request) drop(outcome string) {
 }
 
 // leave neither replies to nor acknowledges the request: when its channel is closed, the
-// broker delivers it again.
+// broker delivers it again. A request that was relayed goes to its partition's queue.
 func (r *request) leave() { r.completed.Do(r.completeLeft) }
 
-func (r *request) completeLeft() { r.complete(metrics.OutcomeLeft, 0) }
+func (r *request) completeLeft() {
+	if r.relayed != nil {
+		r.relayed.report(r.session, relay.Refused)
+	}
+	r.complete(metrics.OutcomeLeft, 0)
+}
 
 // reply sends a reply, and then has the request acknowledged. It blocks only on the
 // socket: if it must first be found out whether the reply queue exists, or whether the
@@ -188,6 +193,10 @@ func (r *request) publishReply(body []byte) error {
 // acknowledge has the request acknowledged soon; at once if it is a write that has got
 // another request id when it is delivered again.
 func (r *request) acknowledge() {
+	if r.relayed != nil {
+		r.relayed.report(r.session, relay.Done)
+		return
+	}
 	needsFlush, err := r.consumer.Ack(&r.delivery, r.writeIDMade)
 	if needsFlush {
 		r.session.acks.Add(r.consumer)
@@ -205,12 +214,22 @@ const requeueDelay = time.Second
 // gets the same reply when it is delivered again. requeue does not block.
 func (r *request) requeue(message string, err error) {
 	r.session.o.Log.Warn(message, zap.Error(err))
+	if r.relayed != nil {
+		giveBack(r)
+		return
+	}
 	go func() {
 		defer r.complete(metrics.OutcomeRequeued, 0)
 		if wait.For(r.session.ctx, requeueDelay) == nil {
 			r.consumer.Requeue(&r.delivery) // fails only if the channel is closed, which has the same effect
 		}
 	}()
+}
+
+// giveBack has a request that was relayed sent to its partition's queue.
+func giveBack(r *request) {
+	r.relayed.report(r.session, relay.Returned)
+	r.complete(metrics.OutcomeRequeued, 0)
 }
 
 // way returns the way by which the request came, as the metrics have it.
@@ -265,4 +284,35 @@ func deadLetteredAs(headers amqp.Table) string {
 // none.
 func (r *request) operation() string {
 	return strings.TrimPrefix(operationName(&r.delivery), topology.RequestPrefix)
+}
+
+// An expiration says when a request expires.
+type expiration struct {
+	property string    // of the message, usually a number of milliseconds
+	at       time.Time // zero: the request does not expire
+}
+
+// expirationOf returns the expiration of a request. The broker does not tell how long the
+// request was in the queue, so it expires at the latest possible time. A request with the
+// expiration 0 was delivered at once, and does not expire after that.
+func expirationOf(d *amqp.Delivery, received time.Time) expiration {
+	e := expiration{property: d.Expiration}
+	if e.property == "" {
+		return e
+	}
+	if ms, err := strconv.ParseUint(e.property, 10, 32); err == nil && ms > 0 {
+		e.at = received.Add(time.Duration(ms) * time.Millisecond)
+	}
+	return e
+}
+
+// isOver reports whether the request has expired since it was received.
+func (e expiration) isOver() bool { return !e.at.IsZero() && time.Now().After(e.at) }
+
+// rest returns the property of a copy of the request that is sent now.
+func (e expiration) rest() string {
+	if e.at.IsZero() {
+		return e.property
+	}
+	return strconv.FormatInt(max(1, time.Until(e.at).Milliseconds()), 10)
 }

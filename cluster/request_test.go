@@ -27,7 +27,7 @@ func (s *testSession) take(queue string, d amqp.Delivery) (*request, *fakeChanne
 	}
 	r := &request{session: s.session, consumer: consumer, delivery: d, received: time.Now(), expiration: expirationOf(&d, time.Now())}
 	consumer.Track(&r.delivery)
-	s.session.bodies.Acquire(s.t.Context(), r.weight())
+	s.session.bodies.Acquire(s.t.Context(), s.session.bodies.Weight(r.delivery.Body))
 	r.start()
 	return r, c
 }
@@ -338,13 +338,15 @@ func TestFirstReceived(t *testing.T) {
 			s.startShared()
 			s.shared.deliveries <- d
 			m := s.oneForward(PartitionQueue(1)).message
+			s.confirm(1, true)
 			time.Sleep(time.Minute)
 			s.serve(1)
 			again := d
 			again.DeliveryTag = 2
 			s.shared.deliveries <- again
-			synctest.Wait() // a full mailbox would have it spilled
+			synctest.Wait() // it goes to the queue too, behind the first one
 			s.channel().deliveries <- copyOf(1, m)
+			s.channel().deliveries <- copyOf(3, s.forwarding.sent()[1].message)
 			redelivered := copyOf(2, m)
 			redelivered.Redelivered = true
 			s.channel().deliveries <- redelivered

@@ -54,7 +54,11 @@ type requestTrace struct {
 
 // traceRequest starts the span of a request that was received.
 func traceRequest(tracer trace.Tracer, r *request) *requestTrace {
-	ctx, span := tracer.Start(tracing.Extract(r.delivery.Headers), "process "+r.consumer.Queue,
+	queue := r.consumer.Queue
+	if r.relayed != nil {
+		queue = relayQueueName
+	}
+	ctx, span := tracer.Start(tracing.Extract(r.delivery.Headers), "process "+queue,
 		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithTimestamp(r.received))
 	t := &requestTrace{tracer: tracer, ctx: ctx, span: span}
 	if !span.IsRecording() {
@@ -65,7 +69,7 @@ func traceRequest(tracer trace.Tracer, r *request) *requestTrace {
 		operation = metrics.OperationUnknown
 	}
 	span.SetAttributes(semconv.MessagingSystemRabbitMQ, semconv.MessagingOperationTypeProcess,
-		semconv.MessagingOperationName("process"), semconv.MessagingDestinationName(r.consumer.Queue),
+		semconv.MessagingOperationName("process"), semconv.MessagingDestinationName(queue),
 		semconv.MessagingMessageBodySize(len(r.delivery.Body)), operationKey.String(operation), wayKey.String(r.way()))
 	span.SetAttributes(idAttributes(&r.delivery)...)
 	if ms, ok := r.delivery.Headers[stampHeader].(int64); ok {

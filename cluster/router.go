@@ -48,6 +48,7 @@ func (r *request) route() {
 	s, d := r.session, &r.delivery
 	r.checkRouting()
 	if topology.IsProbe(d) {
+		answerAsk(r)
 		r.drop(metrics.OutcomeProbe)
 		return
 	}
@@ -95,6 +96,14 @@ func (r *request) route() {
 		r.write(w)
 	}
 }
+
+// requestIDHeader has the request id of a forwarded write, sealed by a [seal.Sealer], if the
+// properties of the copy do not lead to it.
+const requestIDHeader = "ident-request"
+
+// receivedHeader has what firstReceived returned for a forwarded write, in Unix
+// milliseconds, unless that was zero.
+const receivedHeader = "ident-received"
 
 // requestID returns the id that the request came with, zero if it has none: the one that
 // the instance that has forwarded it sends along, or else that of its properties.

@@ -16,6 +16,7 @@ import (
 	"github.com/glotpod/ident/cluster/internal/coordinate"
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/notify"
+	"github.com/glotpod/ident/cluster/internal/relay"
 	"github.com/glotpod/ident/cluster/internal/sizes"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/membership"
@@ -40,11 +41,13 @@ type session struct {
 	conn        *amqp.Connection // the consuming one
 	forwarding  *amqp.Connection
 
-	shared    *consume.Keeper // of the shared queue
+	shared    *consume.Keeper               // of the shared queue
+	relayed   atomic.Pointer[relayConsumer] // nil: nothing is relayed to this instance
 	replies   *broker.ReplyChecker
 	sizes     *sizes.Checker // of messages
 	notifier  *notify.Notifier
 	forwarder *forwarder
+	relay     *relay.Relay
 	members   *membership.Membership
 	repairer  *topology.Repairer
 	channels  *consume.Pool
@@ -62,6 +65,7 @@ type session struct {
 
 	droppedReplies *throttle.Logger // replies to callers that cannot receive them
 	nameless       *throttle.Logger // requests without the name of an operation
+	malformed      *throttle.Logger // messages that no other instance has sent
 
 	metrics  *metrics.Metrics
 	requests metrics.Meter // received from the shared queue
@@ -246,6 +250,9 @@ func (s *session) finish() {
 		return
 	}
 	s.members.Flush(s.ctx)
+	flushing, cancel := context.WithTimeout(s.ctx, closeTimeout)
+	defer cancel()
+	s.relay.Flush(flushing)
 }
 
 // drainShared stops receiving requests from the shared queue, and waits until those that
@@ -272,6 +279,9 @@ func (s *session) close() {
 	s.o.Store.SetNotificationCheck(nil)
 	if s.members != nil {
 		s.members.Close()
+	}
+	if s.relay != nil {
+		s.relay.Close()
 	}
 	s.running.Wait()
 }

@@ -46,6 +46,9 @@ const (
 	// namelessEvery is how often requests without the name of an operation are logged at
 	// most.
 	namelessEvery = 10 * time.Second
+
+	// malformedEvery is how often messages that no other instance has sent are logged at most.
+	malformedEvery = time.Minute
 )
 
 // openSession connects, declares the exchanges and queues, and joins the members. ctx
@@ -80,10 +83,12 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 	}
 	s.notifier = newNotifier(s)
 	s.forwarder = newForwarder(publish.Over(forwarding), s.runForwards, o.Partitions, seal.Sealer(o.Secret))
+	s.relay = newRelay(s, publish.Over(forwarding))
 	s.channels = consume.NewPool(consume.Over(conn), max(1, o.Prefetch/partitionPrefetchShare), o.Partitions, &s.running)
 	if err := s.join(ctx, i); err != nil {
 		return nil, err
 	}
+	s.running.Go(func() { consumeRelayed(s) })
 	return s, nil
 }
 
@@ -136,6 +141,7 @@ func newSession(i *Instance, conn, forwarding *amqp.Connection, number int64) *s
 		acks:           consume.NewAckFlusher(),
 		droppedReplies: throttle.New(o.Log, zap.WarnLevel, "reply dropped", droppedReplyEvery),
 		nameless:       throttle.New(o.Log, zap.WarnLevel, "request without an operation refused", namelessEvery),
+		malformed:      throttle.New(o.Log, zap.WarnLevel, "malformed message of another instance", malformedEvery),
 	}
 	for p := range s.slots {
 		s.slots[p] = new(partitionSlot)

@@ -32,6 +32,7 @@ type testSession struct {
 	t             *testing.T
 	store         *fakeStore
 	forwarding    fakeForwarding
+	relaying      fakeForwarding
 	limiting      fakeForwarding // measures the size of messages
 	notifications *fakeNotifyPublisher
 	coordination  *fakeCoordinator
@@ -63,6 +64,7 @@ func newTestSession(t *testing.T, store *fakeStore) *testSession {
 	s.session.sizes = sizes.NewChecker(s.session.ctx, s.limiting.open, s.session.metrics.TooLarge, log)
 	s.session.sizes.Start()
 	s.session.forwarder = newForwarder(s.forwarding.open, s.session.runForwards, testPartitions, seal.Sealer(i.o.Secret))
+	s.session.relay = newRelay(s.session, s.relaying.open)
 	m := s.session.metrics
 	s.session.notifier = notify.New(notify.Options{
 		Outbox: store, Partitions: testPartitions, Connect: s.notifications.connect, Log: log,
@@ -106,6 +108,7 @@ func (s *testSession) end() {
 	for p := range s.session.slots {
 		s.session.Abandon(p)
 	}
+	s.session.relay.Close()
 	if s.shared != nil {
 		s.shared.Close()
 	}

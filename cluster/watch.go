@@ -174,6 +174,7 @@ func (s *session) checkHealth() {
 	} else if s.heartbeat.age() > ownership.SuspectAfter(s.o.Broker.Heartbeat)-measureEvery {
 		s.fail(errHeartbeatLost)
 	}
+	s.relay.Sweep()
 	if s.forwarder.check() {
 		s.fail(errForwardingStuck)
 	}

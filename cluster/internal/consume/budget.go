@@ -36,6 +36,9 @@ func (b *Budget) Acquire(ctx context.Context, weight int64) error {
 	return b.inFlight.Acquire(ctx, weight)
 }
 
+// TryAcquire has a body be in flight, if that is possible at once.
+func (b *Budget) TryAcquire(body []byte) bool { return b.inFlight.TryAcquire(b.Weight(body)) }
+
 // Release releases a weight that was in flight.
 func (b *Budget) Release(weight int64) { b.inFlight.Release(weight) }
 

@@ -42,6 +42,7 @@ type Metrics struct {
 	Unanswered  prometheus.Counter
 	Panics      prometheus.Counter
 	Forwarded   prometheus.Counter
+	Batches     prometheus.Histogram
 	Misrouted   prometheus.Counter
 	Fenced      prometheus.Counter
 	HandOvers   prometheus.Histogram
@@ -102,6 +103,7 @@ func New() *Metrics {
 	m.Unanswered = m.counter("answers_dropped_total", "Replies dropped because the caller's reply queue does not exist or cannot be used.")
 	m.Panics = m.counter("panics_total", "Requests that failed because of a bug, except those in write_panics_total; the log has the stack.")
 	m.Forwarded = m.counter("requests_forwarded_total", "Requests forwarded to a partition's queue.")
+	m.Batches = m.histogram("relayed_requests", "Requests in each message to another instance, which serves their partitions.", prometheus.ExponentialBuckets(1, 2, 7))
 	m.Misrouted = m.counter("requests_misrouted_total", "Requests that the direct exchange put into the wrong partition's queue, or had no queue for, so that they came to the shared queue.")
 	m.Fenced = m.counter("writes_fenced_total", "Leases that a write found lost: the fence has held.")
 	m.HandOvers = m.histogram("handover_duration_seconds", "Time to hand a partition over, until its lease had ended.", moveBuckets)

@@ -17,13 +17,17 @@ type Sealer [][]byte
 
 const sealSize = 16 // bytes
 
-// A label distinguishes what a seal is for, so that no seal is valid for something else.
-// Values with the same label have the same size.
+// A label distinguishes what a seal is for, so that no seal is valid for something else. None
+// begins with another one. Values with a label that belong to a body have the same size.
 type label string
 
 const (
 	userLabel    label = ""
 	requestLabel label = "\xffrequest" // the id of a user is positive, so it does not begin like this
+
+	// Values with these labels have any size. They belong to no body.
+	askLabel     label = "\xffask"
+	messageLabel label = "\xffmessage"
 )
 
 // UserID returns the reserved id of the user that the create request with this body makes,
@@ -55,6 +59,20 @@ func (s Sealer) OpenRequestID(sealed, body []byte) (id actor.RequestID, ok bool)
 		return actor.RequestID{}, false
 	}
 	return actor.RequestID(value), true
+}
+
+// Ask returns a question of one instance to another, with a seal.
+func (s Sealer) Ask(ask []byte) []byte { return s.seal(askLabel, ask, nil) }
+
+// OpenAsk returns what was passed to Ask. ok is false if the seal is not valid.
+func (s Sealer) OpenAsk(sealed []byte) (ask []byte, ok bool) { return s.open(askLabel, sealed, nil) }
+
+// Message returns a message of one instance to another, with a seal.
+func (s Sealer) Message(message []byte) []byte { return s.seal(messageLabel, message, nil) }
+
+// OpenMessage returns what was passed to Message. ok is false if the seal is not valid.
+func (s Sealer) OpenMessage(sealed []byte) (message []byte, ok bool) {
+	return s.open(messageLabel, sealed, nil)
 }
 
 func (s Sealer) seal(l label, value, body []byte) []byte {

@@ -29,7 +29,7 @@ func CheckChannels(allowed, partitions int) error {
 // QueueLimitError returns the [SetupError] for a queue that the broker refuses to make
 // although there is none of its name. err is the refusal.
 func QueueLimitError(partitions int, err error) error {
-	return &SetupError{fmt.Sprintf("the broker makes no more queues (max-queues): needed are %d, one more for each instance, and one for each command that runs", partitions+1), err}
+	return &SetupError{fmt.Sprintf("the broker makes no more queues (max-queues): needed are %d, two more for each instance, and one for each command that runs", partitions+1), err}
 }
 
 // A SetupError means that the broker is not set up as the service needs it. Only the

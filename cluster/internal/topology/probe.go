@@ -45,13 +45,7 @@ func (t *Topology) probe(ctx context.Context) (returned bool, err error) {
 	returns := channel.NotifyReturn(make(chan amqp.Return, probes))
 	for range probes {
 		id := firstProbedID + rand.Int64N(firstProbedID)
-		err := channel.PublishWithContext(ctx, DirectExchange, strconv.FormatInt(id, 10), true, false, amqp.Publishing{
-			Type:        RequestPrefix + "get",
-			Headers:     amqp.Table{probeHeader: true},
-			Expiration:  strconv.FormatInt(probeExpiration.Milliseconds(), 10),
-			ContentType: "application/msgpack",
-			Body:        msgp.AppendInt64(msgp.AppendString(msgp.AppendMapHeader(nil, 1), "user_id"), id),
-		})
+		err := channel.PublishWithContext(ctx, DirectExchange, strconv.FormatInt(id, 10), true, false, probeOf(id))
 		if err != nil {
 			return false, fmt.Errorf("sending a probe: %w", err)
 		}
@@ -61,4 +55,17 @@ func (t *Topology) probe(ctx context.Context) (returned bool, err error) {
 		return false, err
 	}
 	return len(returns) > 0, nil
+}
+
+// NewProbe returns a probe.
+func NewProbe() amqp.Publishing { return probeOf(firstProbedID) }
+
+func probeOf(user int64) amqp.Publishing {
+	return amqp.Publishing{
+		Type:        RequestPrefix + "get",
+		Headers:     amqp.Table{probeHeader: true},
+		Expiration:  strconv.FormatInt(probeExpiration.Milliseconds(), 10),
+		ContentType: "application/msgpack",
+		Body:        msgp.AppendInt64(msgp.AppendString(msgp.AppendMapHeader(nil, 1), "user_id"), user),
+	}
 }

@@ -39,6 +39,20 @@ func ParentHeaders(parent string) amqp.Table {
 	return amqp.Table{parentHeader: parent}
 }
 
+// Of returns the trace context in the headers of a message, "" if it has none that is well-formed.
+func Of(h amqp.Table) (parent, state string) {
+	return headers(h).Get(parentHeader), headers(h).Get(stateHeader)
+}
+
+// Headers returns headers with a trace context, nil if there is none.
+func Headers(parent, state string) amqp.Table {
+	h := ParentHeaders(parent)
+	if h != nil && state != "" {
+		h[stateHeader] = state
+	}
+	return h
+}
+
 // Extract returns a context with the trace context of a message, or without one if the
 // message has none that is well-formed.
 func Extract(h amqp.Table) context.Context {

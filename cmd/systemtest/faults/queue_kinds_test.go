@@ -61,13 +61,13 @@ func testSharedBrokerQueueLimit(t *testing.T) {
 	for missing, limited := range map[string]int{"shared": 0, "partition": 3, "member": 5} {
 		t.Run(missing, func(t *testing.T) {
 			limit(limited)
-			checkSetup(t, s.Settings, "max-queues", "needed are 5, one more for each instance")
+			checkSetup(t, s.Settings, "max-queues", "needed are 5, two more for each instance")
 		})
 	}
 	t.Run("enough", func(t *testing.T) {
-		limit(6)
+		limit(7)
 		v := s.Serve(t)
-		limit(7) // for the caller
+		limit(8) // for the caller
 		s.NewCaller(t).Create(t, harness.NewUser())
 		v.Stop(t)
 	})

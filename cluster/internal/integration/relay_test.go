@@ -1,0 +1,93 @@
+package integration_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster"
+	"github.com/glotpod/ident/cluster/client"
+)
+
+const relayUsers = 20
+
+// TestRelay has two instances serve writes that come by the shared queue.
+func TestRelay(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t)
+	one, _ := s.runInstance()
+	s.options.Name, s.options.Store = "two", openStore(t, s.database)
+	two, stop := s.runInstance()
+	for id := range int64(relayUsers) {
+		s.commit(id + 1)
+	}
+	caller := s.client()
+	both := func(metric string) float64 { return s.sum(one, metric) + s.sum(two, metric) }
+
+	t.Run("writes_for_the_other_instance_do_not_go_through_its_queues", func(t *testing.T) {
+		s.patchMany(caller, 20) // until each partition has answered
+		queued, relayed := both("glotpod_ident_requests_forwarded_total"), both("glotpod_ident_relayed_requests")
+		s.patchMany(caller, 50)
+		queued, relayed = both("glotpod_ident_requests_forwarded_total")-queued, both("glotpod_ident_relayed_requests")-relayed
+		if relayed < 200 || queued > relayed/4 {
+			t.Errorf("of 1000 writes %v were relayed, and %v went through queues", relayed, queued)
+		}
+	})
+
+	t.Run("each_write_takes_effect_once_and_in_order_while_the_other_instance_ends", func(t *testing.T) {
+		before := s.one("SELECT sum(sequence)::bigint FROM users").(int64)
+		var patching sync.WaitGroup
+		patching.Go(func() { s.patchMany(caller, 100) })
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		patching.Wait()
+		if got, want := s.one("SELECT sum(sequence)::bigint FROM users").(int64)-before, int64(100*relayUsers); got != want {
+			t.Errorf("there were %d changes, want %d", got, want)
+		}
+		if n := s.one("SELECT count(*) FROM users WHERE name <> 'name 99'"); n != int64(0) {
+			t.Errorf("%v users do not have the name of the last write", n)
+		}
+	})
+}
+
+// patchMany patches all users n times, each user's patches one after another.
+func (s *setup) patchMany(caller *client.Client, n int) {
+	s.t.Helper()
+	var patching sync.WaitGroup
+	for id := range relayUsers {
+		patching.Go(func() {
+			for i := range n {
+				reply, err := caller.Call(s.t.Context(), "patch", "", pack(map[string]any{"user_id": id + 1, "ops": []any{
+					map[string]any{"op": "replace", "path": "/name", "value": fmt.Sprint("name ", i)}}}))
+				if code := actor.ErrorCode(reply); err != nil || code != "" {
+					s.t.Error(code, err)
+					return
+				}
+			}
+		})
+	}
+	patching.Wait()
+}
+
+// sum returns the value of a counter of an instance, or the sum of a histogram.
+func (s *setup) sum(i *cluster.Instance, metric string) (sum float64) {
+	s.t.Helper()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(i)
+	families, err := registry.Gather()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == metric {
+			for _, m := range f.GetMetric() {
+				sum += m.GetCounter().GetValue() + m.GetHistogram().GetSampleSum()
+			}
+		}
+	}
+	return sum
+}
