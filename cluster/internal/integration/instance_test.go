@@ -275,7 +275,7 @@ func (s *setup) next(deliveries <-chan amqp.Delivery) amqp.Delivery {
 	select {
 	case d := <-deliveries:
 		return d
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		s.t.Fatal("no notification came")
 		return amqp.Delivery{}
 	}
