@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"slices"
 	"time"
 
 	"github.com/glotpod/ident/cluster/partition"
@@ -59,16 +60,12 @@ func (r *Relay) receiveReport(m *message) {
 	var complete []Forward
 	r.mu.Lock()
 	for _, n := range m.report.Done {
-		if x := r.sentLocked(m.from, n); x != nil {
-			r.removeLocked(x)
-			x.route.removeLocked(x)
+		if x := r.takeLocked(m.from, n); x != nil {
 			complete = append(complete, x.forward)
 		}
 	}
 	for _, n := range m.report.Returned {
-		if x := r.sentLocked(m.from, n); x != nil {
-			r.removeLocked(x)
-			x.route.removeLocked(x)
+		if x := r.takeLocked(m.from, n); x != nil {
 			r.queueLocked(x.route, x.forward)
 		}
 	}
@@ -94,6 +91,19 @@ func (r *Relay) receiveReport(m *message) {
 	for _, f := range complete {
 		f.Complete()
 	}
+}
+
+// takeLocked is sentLocked for a request that is not relayed any more from now on.
+func (r *Relay) takeLocked(to partition.Member, number int64) *relayed {
+	x := r.sentLocked(to, number)
+	if x == nil {
+		return nil
+	}
+	r.removeLocked(x)
+	if i := slices.Index(x.route.relayed, x); i >= 0 {
+		x.route.relayed = slices.Delete(x.route.relayed, i, i+1)
+	}
+	return x
 }
 
 // sentLocked returns the request with a number, if it was relayed to an instance.

@@ -24,7 +24,7 @@ type route struct {
 	isLocal   atomic.Bool // whether state is local; may be read without mu
 
 	state state
-	since time.Time // flushing, direct: when it began
+	since time.Time // when the state began
 
 	// ask is the number of the last ask: queued, of the one that is open (0: none is); direct, of
 	// the one whose answer began it.
@@ -76,21 +76,10 @@ func (t *route) enterLocked(r *Relay, to state) {
 	}
 	if to == flushing {
 		r.flushing++
-		t.since = time.Now()
 		r.checkLaterLocked()
 	}
-	if to == direct {
-		t.since = time.Now()
-	}
-	t.state, t.serving = to, false
+	t.state, t.since, t.serving = to, time.Now(), false
 	t.isLocal.Store(to == local)
-}
-
-// removeLocked notes that a request is complete.
-func (t *route) removeLocked(x *relayed) {
-	if i := slices.Index(t.relayed, x); i >= 0 {
-		t.relayed = slices.Delete(t.relayed, i, i+1)
-	}
 }
 
 const (
@@ -119,14 +108,12 @@ func (r *Relay) setQueuedLocked(t *route, fault bool) {
 	if t.state == queued {
 		return
 	}
-	now := time.Now()
-	switch {
-	case !fault:
-		t.notAsk = time.Time{}
-	case t.state == direct && now.Sub(t.since) > longestPause:
-		t.pause = firstPause
-		t.notAsk = now.Add(t.pause)
-	default:
+	t.notAsk = time.Time{}
+	if fault {
+		now := time.Now()
+		if t.state == direct && now.Sub(t.since) > longestPause {
+			t.pause = 0
+		}
 		t.pause = min(max(firstPause, 2*t.pause), longestPause)
 		t.notAsk = now.Add(t.pause)
 	}

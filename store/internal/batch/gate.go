@@ -15,8 +15,8 @@ type groupGate struct {
 // gatherFor is how long a worker waits for more items if the last group had more than there are.
 const gatherFor = time.Millisecond
 
-// gather waits shortly if more items are likely to come: those who submit one item after another
-// do so together after a group. It does not wait if the last group had one item.
+// gather waits shortly if more items are likely to come: goroutines that submit one item after
+// another do so together after a group. It does not wait if the last group had one item.
 func (g *groupGate) gather(items int, closing <-chan struct{}) {
 	if g == nil || int64(items) >= g.last.Load() {
 		return
