@@ -36,16 +36,23 @@ type quantity struct {
 var (
 	rate        = quantity{name: "rate", unit: "/s", atLeast: true, of: func(p point) float64 { return p.PerSecond }}
 	latency     = quantity{name: "p50", unit: " ms", of: func(p point) float64 { return p.P50 }}
-	databaseCPU = quantity{name: "database CPU", unit: " ms", rounds: true, of: func(p point) float64 {
-		return perUnit(1000*p.Work.DatabaseCPU, p.Work.Requests)
-	}}
-	walBytes = quantity{name: "WAL", unit: " B", rounds: true, of: func(p point) float64 {
+	databaseCPU = cpuQuantity("database CPU", func(w turnWork) float64 { return w.DatabaseCPU })
+	brokerCPU   = cpuQuantity("broker CPU", func(w turnWork) float64 { return w.BrokerCPU })
+	totalCPU    = cpuQuantity("CPU", func(w turnWork) float64 { return w.ServerCPU + w.BrokerCPU + w.DatabaseCPU })
+	walBytes    = quantity{name: "WAL", unit: " B", rounds: true, of: func(p point) float64 {
 		return perUnit(float64(p.Work.WAL), p.Work.Requests)
 	}}
 	statementsPerCommit = quantity{name: "statements per commit", rounds: true, of: func(p point) float64 {
 		return perUnit(float64(p.Work.Statements), int(p.Work.Commits))
 	}}
 )
+
+// cpuQuantity returns a CPU time for each request.
+func cpuQuantity(name string, seconds func(turnWork) float64) quantity {
+	return quantity{name: name, unit: " ms", rounds: true, of: func(p point) float64 {
+		return perUnit(1000*seconds(p.Work), p.Work.Requests)
+	}}
+}
 
 func perUnit(sum float64, n int) float64 {
 	if n == 0 {
@@ -56,10 +63,17 @@ func perUnit(sum float64, n int) float64 {
 
 // A target is a limit of a quantity of the service.
 type target struct {
-	inFlight int
-	quantity quantity
-	limit    float64
-	baseline string // the limit is a multiple of the quantity of this side; "": it is absolute
+	inFlight  int
+	instances int // 0: any number
+	quantity  quantity
+	limit     float64
+	baseline  string // the limit is a multiple of the quantity of this side; "": it is absolute
+}
+
+// with returns a target for a number of instances.
+func (a target) with(instances int) target {
+	a.instances = instances
+	return a
 }
 
 func latencyTarget(times float64, baseline string) target {
@@ -82,18 +96,24 @@ func (a target) String() string {
 	return text + a.quantity.unit
 }
 
+// scaleTarget is the rate that three instances reach, compared with one.
+func scaleTarget(times float64) target { return rateTarget(times, instancesSide(1)).with(3) }
+
 func allCases() []benchCase {
 	return []benchCase{
 		{name: "get", plain: true, next: (*userPool).get,
-			targets: []target{latencyTarget(1.5, echoSide), rateTarget(0.8, echoSide)}},
+			targets: []target{latencyTarget(1.5, echoSide), rateTarget(0.8, echoSide), scaleTarget(0.8)}},
 		{name: "get-direct", direct: true, next: (*userPool).get,
 			targets: []target{latencyTarget(1.15, directEchoSide), rateTarget(0.9, directEchoSide)}},
 		{name: "get-email", next: (*userPool).getByEmail,
-			targets: []target{latencyTarget(1.7, echoSide), rateTarget(0.7, echoSide)}},
+			targets: []target{latencyTarget(1.7, echoSide), rateTarget(0.7, echoSide), scaleTarget(0.8)}},
 		{name: "patch", writes: true, plain: true, next: (*userPool).patch, targets: []target{
-			latencyTarget(1.3, plainSide), rateTarget(0.35, echoSide), rateTarget(2.5, plainSide),
-			{inFlight: 1, quantity: databaseCPU, limit: 1.3, baseline: plainSide},
-			{inFlight: 128, quantity: databaseCPU, limit: 0.10},
+			latencyTarget(1.3, plainSide).with(1), latencyTarget(1.6, plainSide).with(3),
+			rateTarget(0.35, echoSide).with(1), rateTarget(2.5, plainSide).with(1), rateTarget(2, plainSide).with(3), scaleTarget(0.75),
+			{inFlight: 128, instances: 3, quantity: totalCPU, limit: 1.4, baseline: instancesSide(1)},
+			{inFlight: 128, instances: 3, quantity: brokerCPU, limit: 1.5, baseline: instancesSide(1)},
+			{inFlight: 1, instances: 1, quantity: databaseCPU, limit: 1.3, baseline: plainSide},
+			{inFlight: 128, instances: 1, quantity: databaseCPU, limit: 0.10}, {inFlight: 128, instances: 3, quantity: databaseCPU, limit: 0.20},
 			{inFlight: 1, quantity: walBytes, limit: 700}, {inFlight: 128, quantity: walBytes, limit: 700},
 			{inFlight: 1, quantity: statementsPerCommit, limit: 5}, {inFlight: 128, quantity: statementsPerCommit, limit: 5},
 		}},
@@ -101,7 +121,7 @@ func allCases() []benchCase {
 			targets: []target{latencyTarget(1.3, plainSide), rateTarget(0.5, echoSide), rateTarget(2.5, plainSide)}},
 		{name: "patch-one", writes: true, plain: true, next: (*userPool).patchOne},
 		{name: "create", writes: true, plain: true, next: (*userPool).create,
-			targets: []target{latencyTarget(1.3, plainSide), rateTarget(0.3, echoSide)}},
+			targets: []target{latencyTarget(1.3, plainSide), rateTarget(0.3, echoSide).with(1), scaleTarget(0.75)}},
 		{name: "mix", writes: true, plain: true, next: (*userPool).mixed},
 	}
 }

@@ -14,11 +14,12 @@ import (
 	"github.com/glotpod/ident/config"
 )
 
-// A privateCluster is a cluster with its data in a temporary folder.
+// A privateCluster has its data in a temporary folder. For each number of instances to measure there is
+// a cluster. All use the same servers, each with a virtual host and a database of its own.
 type privateCluster struct {
-	cluster   *devcluster.Cluster
-	dir       string
-	instances int
+	first   *devcluster.Cluster
+	dir     string
+	numbers []int // of instances
 }
 
 // openCluster creates the folder. It starts nothing.
@@ -44,7 +45,7 @@ func openCluster(o options, env *cli.Env) (_ *privateCluster, err error) {
 	cluster, err := devcluster.Open(devcluster.Options{
 		Program:   program,
 		Folder:    filepath.Join(dir, "data"),
-		Instances: o.local,
+		Instances: o.local[0],
 		LogFormat: config.LogConsole,
 		Count:     true,
 		Variables: []string{
@@ -59,22 +60,35 @@ func openCluster(o options, env *cli.Env) (_ *privateCluster, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return &privateCluster{cluster: cluster, dir: dir, instances: o.local}, nil
+	return &privateCluster{first: cluster, dir: dir, numbers: o.local}, nil
 }
 
-func (c *privateCluster) start(ctx context.Context, progress *cli.StatusLine) error {
+// start starts the servers, and the cluster of each number of instances.
+func (c *privateCluster) start(ctx context.Context, progress *cli.StatusLine) (clusters []*devcluster.Cluster, err error) {
 	progress.Show("starting RabbitMQ and PostgreSQL in %s", c.dir)
-	if err := c.cluster.StartServers(ctx); err != nil {
-		return err
+	if err := c.first.StartServers(ctx); err != nil {
+		return nil, err
 	}
-	progress.Show("starting %d instances", c.instances)
-	return c.cluster.StartInstances(ctx)
+	for i, n := range c.numbers {
+		cluster := c.first
+		if i > 0 {
+			if cluster, err = c.first.Beside(ctx, fmt.Sprintf("bench-%d", n), n); err != nil {
+				return nil, err
+			}
+		}
+		progress.Show("starting %d instances", n)
+		if err := cluster.StartInstances(ctx); err != nil {
+			return nil, err
+		}
+		clusters = append(clusters, cluster)
+	}
+	return clusters, nil
 }
 
 // stop kills all processes and deletes the data.
 func (c *privateCluster) stop() error {
-	c.cluster.Kill()
-	c.cluster.Close()
+	c.first.Kill()
+	c.first.Close()
 	if err := os.RemoveAll(c.dir); err != nil {
 		return fmt.Errorf("remove the temporary data: %w", err)
 	}

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -47,7 +48,7 @@ func compareReports(w io.Writer, before, after *report) {
 	fmt.Fprintln(w)
 	t := cli.NewTable(w, "CASE", "IN FLIGHT", "PER SECOND", "", "P50 MS", "", "CPU S/1000", "", "RATE : ECHO", "P50 : ECHO", "")
 	for _, a := range before.Cells {
-		b := after.cell(a.Case, a.InFlight)
+		b := after.cellLike(before, a)
 		if b == nil {
 			continue
 		}
@@ -64,19 +65,25 @@ func compareReports(w io.Writer, before, after *report) {
 			ratio, latencyRatio = spreads(ea.Rate, eb.Rate), spreads(ea.Latency, eb.Latency)
 			verdict = compareEchoes(ea, eb)
 		}
-		t.Row(a.Case, strconv.Itoa(a.InFlight), rate, rateChange, latency, latencyChange, cpuText, cpuChange, ratio, latencyRatio, verdict)
+		t.Row(before.label(a, 0), strconv.Itoa(a.InFlight), rate, rateChange, latency, latencyChange, cpuText, cpuChange, ratio, latencyRatio, verdict)
 	}
 	t.Flush()
 }
 
-func (r *report) cell(name string, inFlight int) *cell {
+// cellLike returns the cell that corresponds to one of another report. Numbers of instances may
+// differ if each report has only one.
+func (r *report) cellLike(other *report, like cell) *cell {
+	anyNumber := len(r.Cluster.MoreLocal) == 0 && len(other.Cluster.MoreLocal) == 0
 	for i, c := range r.Cells {
-		if c.Case == name && c.InFlight == inFlight {
+		if c.Case == like.Case && c.InFlight == like.InFlight && (anyNumber || r.instances(c) == other.instances(like)) {
 			return &r.Cells[i]
 		}
 	}
 	return nil
 }
+
+// instances returns the number of instances of a cell. Older reports have it for all cells together.
+func (r *report) instances(c cell) int { return cmp.Or(c.Instances, r.Cluster.Local) }
 
 func (c *cpuCost) total() float64 { return c.Server + c.Broker + c.Database }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 )
 
@@ -28,7 +29,8 @@ func (c cpuTicks) plus(other cpuTicks) cpuTicks {
 // instances nor baselines belong to the servers.
 type processFamily struct {
 	self      int
-	instances []int
+	instances []int // that are measured
+	others    []int // instances that are idle meanwhile
 	echo      int
 	plain     int // 0: it does not run
 }
@@ -41,18 +43,15 @@ func (f processFamily) cpu() (sum cpuTicks, ok bool) {
 
 // classify adds up the CPU time by kind of process.
 func (f processFamily) classify(all map[int]process) (sum cpuTicks) {
-	instances := make(map[int]bool)
-	for _, pid := range f.instances {
-		instances[pid] = true
-	}
 	for pid, p := range all {
 		child, found := f.childOf(all, pid)
 		if !found {
 			continue
 		}
 		switch {
-		case instances[child]:
+		case slices.Contains(f.instances, child):
 			sum.service += p.ticks
+		case slices.Contains(f.others, child):
 		case child == f.echo:
 			sum.echo += p.ticks
 		case child == f.plain:

@@ -111,7 +111,7 @@ func (d *database) describe(ctx context.Context) (version string, durable bool, 
 	return version, durable, err
 }
 
-// A counters holds the values of the exact counters of the database.
+// A counters holds the values of the exact counters of the whole server.
 type counters struct {
 	wal        int64 // bytes
 	commits    int64 // transactions that wrote
@@ -123,7 +123,7 @@ type counters struct {
 func (d *database) count(ctx context.Context) (c counters, err error) {
 	statements := "0"
 	if d.statements != "" {
-		statements = "(SELECT coalesce(sum(calls), 0) FROM " + d.statements + " WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+		statements = "(SELECT coalesce(sum(calls), 0) FROM " + d.statements + ")"
 	}
 	d.own++
 	err = d.conn.QueryRow(ctx, `SELECT (pg_current_wal_insert_lsn() - '0/0')::int8,

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/glotpod/ident/cluster/membership"
+	"github.com/glotpod/ident/cluster/wait"
 )
 
 const (
@@ -27,6 +27,7 @@ const (
 // A measuredSide is the service or a baseline while it is measured.
 type measuredSide struct {
 	name    string
+	subject *subject // that is measured, or whose servers the baseline uses
 	run     func(ctx context.Context, lasting time.Duration) (*loadResult, error)
 	sum     loadResult // of all turns
 	cpu     cpuTicks   // likewise
@@ -43,8 +44,8 @@ func turns(duration time.Duration, sides int) (pairs int, slice time.Duration) {
 	return pairs, duration / time.Duration(pairs*sides)
 }
 
-// measure measures a case and its baselines in turn.
-func (b *bench) measure(ctx context.Context, c benchCase, inFlight int) (*cell, error) {
+// measure measures a case and its baselines in turn. It returns a cell for each subject.
+func (b *bench) measure(ctx context.Context, c benchCase, inFlight int) (cells []cell, err error) {
 	sides := b.sides(c, inFlight)
 	pairs, length := turns(b.duration, len(sides))
 	for _, s := range sides { // to fill caches and make plans
@@ -52,7 +53,7 @@ func (b *bench) measure(ctx context.Context, c benchCase, inFlight int) (*cell, 
 			return nil, err
 		}
 	}
-	m := measurement{bench: b, sides: sides, length: length}
+	m := measurement{sides: sides, length: length, lag: min(statisticsLag, b.duration/5)}
 	before, err := m.countLagging(ctx)
 	if err != nil {
 		return nil, err
@@ -72,31 +73,52 @@ func (b *bench) measure(ctx context.Context, c benchCase, inFlight int) (*cell, 
 	if err != nil {
 		return nil, err
 	}
-	cell := &cell{Case: c.name, InFlight: inFlight}
+	var results []sideResult
 	for _, s := range sides {
-		r := b.result(s)
-		if b.database != nil && s.usesDatabase() {
-			r.Database = s.databaseWork(before, after)
+		r := s.result()
+		if s.subject.database != nil && s.usesDatabase() {
+			r.Database = s.databaseWork(before[s.subject], after[s.subject])
 		}
-		cell.Sides = append(cell.Sides, r)
+		if s.name == serviceSide {
+			x, y := before[s.subject].relayed, after[s.subject].relayed
+			r.Relayed = perUnit(y.requests-x.requests, int(y.messages-x.messages))
+		}
+		results = append(results, r)
 	}
-	cell.compareSides()
-	cell.judge(c.targets)
-	return cell, nil
+	return b.cells(c, inFlight, results), nil
 }
 
-// sides returns the service and the baselines of a case.
+// cells returns a cell for each subject. The results are those of the subjects, in order, and
+// those of the baselines. The first subject is a baseline of the others.
+func (b *bench) cells(c benchCase, inFlight int, results []sideResult) (cells []cell) {
+	services, baselines := results[:len(b.subjects)], results[len(b.subjects):]
+	for i, s := range b.subjects {
+		cell := cell{Case: c.name, InFlight: inFlight, Instances: s.instances, Sides: []sideResult{services[i]}}
+		if i > 0 {
+			first := services[0]
+			first.Name = instancesSide(b.subjects[0].instances)
+			cell.Sides = append(cell.Sides, first)
+		}
+		cell.Sides = append(cell.Sides, baselines...)
+		cell.compareSides()
+		cell.judge(c.targets)
+		cells = append(cells, cell)
+	}
+	return cells
+}
+
+// sides returns the service of each subject, and the baselines of a case.
 func (b *bench) sides(c benchCase, inFlight int) (sides []*measuredSide) {
-	add := func(name string, way route, onReply func(request, []byte) error) {
+	add := func(name string, subject *subject, way route, onReply func(request, []byte) error) {
 		w := work{way: way, persistent: c.writes, onReply: onReply,
-			next: func() (request, bool) { return c.next(b.users), true }}
-		sides = append(sides, &measuredSide{name: name, run: func(ctx context.Context, lasting time.Duration) (*loadResult, error) {
-			slice, err := b.load.run(ctx, w, inFlight, lasting)
+			next: func() (request, bool) { return c.next(subject.users), true }}
+		sides = append(sides, &measuredSide{name: name, subject: subject, run: func(ctx context.Context, lasting time.Duration) (*loadResult, error) {
+			slice, err := subject.load.run(ctx, w, inFlight, lasting)
 			if err != nil {
 				return nil, fmt.Errorf("%s, %d in flight, %s: %w", c.name, inFlight, name, err)
 			}
 			if name == plainSide {
-				b.database.own += int64(slice.latencies.total)
+				subject.database.own += int64(slice.latencies.total)
 			}
 			return slice, nil
 		}})
@@ -105,69 +127,42 @@ func (b *bench) sides(c benchCase, inFlight int) (sides []*measuredSide) {
 	if c.direct {
 		way = directRoute
 	}
-	add(serviceSide, way, b.users.onReply)
+	for _, s := range b.subjects {
+		add(serviceSide, s, way, s.users.onReply)
+	}
 	routes := map[string]route{
 		echoSide:       echoRoute(b.name),
 		directEchoSide: directEchoRoute(b.name),
 		spreadEchoSide: spreadEchoRoute(b.name),
 		plainSide:      plainRoute(b.name),
 	}
-	for _, name := range c.baselines(b.database != nil) {
-		add(name, routes[name], nil)
+	for _, name := range c.baselines(b.subjects[0].database != nil) {
+		add(name, b.subjects[0], routes[name], nil)
 	}
 	return sides
 }
 
-// count reads the exact counters of the database, if it is reachable.
-func (b *bench) count(ctx context.Context) (counters, error) {
-	if b.database == nil {
-		return counters{}, nil
-	}
-	return b.database.count(ctx)
-}
-
-// roundTrips returns the number of round trips to the database of all instances so far.
-// known is false if an instance does not reply.
-func (b *bench) roundTrips(ctx context.Context) (sum int64, known bool) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	reports, err := membership.AskStatus(ctx, b.load.conns[0].conn)
-	for _, r := range reports {
-		sum += r.Counters.DatabaseRoundTrips
-	}
-	return sum, err == nil
-}
-
-// cpu reads the CPU time of the processes, if they are known.
-func (b *bench) cpu() cpuTicks {
-	if b.family == nil {
-		return cpuTicks{}
-	}
-	sum, _ := b.family.cpu()
-	return sum
-}
-
 // A measurement is the measurement of one case.
 type measurement struct {
-	bench  *bench
 	sides  []*measuredSide
 	length time.Duration // of a turn
+	lag    time.Duration // of the statistics of the database
 }
 
 // turn measures one turn of a side. What the processes and the database do in this time is
 // the work of this side.
 func (m *measurement) turn(ctx context.Context, s *measuredSide) error {
-	counts, err := m.bench.count(ctx)
+	counts, err := s.subject.count(ctx)
 	if err != nil {
 		return err
 	}
-	cpu := m.bench.cpu()
+	cpu := s.subject.cpu()
 	slice, err := s.run(ctx, m.length)
 	if err != nil {
 		return err
 	}
-	cpu = m.bench.cpu().since(cpu)
-	after, err := m.bench.count(ctx)
+	cpu = s.subject.cpu().since(cpu)
+	after, err := s.subject.count(ctx)
 	if err != nil {
 		return err
 	}
@@ -189,43 +184,54 @@ func (s *measuredSide) add(slice *loadResult, cpu cpuTicks, counts counters) {
 	}
 	if s.usesDatabase() {
 		p.Work = turnWork{
-			Requests: slice.latencies.total, Writes: slice.writes, DatabaseCPU: float64(max(0, cpu.database)) / ticksPerSecond,
+			Requests: slice.latencies.total, Writes: slice.writes,
+			ServerCPU: seconds(cpu.server(s.name)), BrokerCPU: seconds(cpu.broker), DatabaseCPU: seconds(cpu.database),
 			WAL: counts.wal, Commits: counts.commits, Statements: counts.statements,
 		}
 	}
 	s.turns = append(s.turns, p)
 }
 
-// A laggingReading holds the counters of which only the difference over a whole measurement
-// is known.
+// A laggingReading holds the counters of a subject of which only the difference over a whole
+// measurement is known.
 type laggingReading struct {
 	laggingCounters
 	roundTrips int64
 	tripsKnown bool
+	relayed    relayCount
 }
 
-// countLagging reads the lagging counters, if the database is reachable. Before that, it
-// waits until the sessions of the database have published most of their statistics.
-func (m *measurement) countLagging(ctx context.Context) (r laggingReading, err error) {
-	if m.bench.database == nil {
-		return r, nil
-	}
-	lag := time.NewTimer(min(statisticsLag, m.bench.duration/5))
-	defer lag.Stop()
-	select {
-	case <-lag.C:
-	case <-ctx.Done():
-		return r, ctx.Err()
+// countLagging reads the lagging counters of each subject. Before that, it waits until the
+// sessions of the database have published most of their statistics.
+func (m *measurement) countLagging(ctx context.Context) (readings map[*subject]laggingReading, err error) {
+	if err := wait.For(ctx, m.lag); err != nil {
+		return nil, err
 	}
 	for _, s := range m.sides {
 		slice, err := s.run(ctx, m.length/10)
 		if err != nil {
-			return r, err
+			return nil, err
 		}
 		s.counted += slice.latencies.total
 	}
-	r.roundTrips, r.tripsKnown = m.bench.roundTrips(ctx)
-	r.laggingCounters, err = m.bench.database.countLagging(ctx)
+	readings = make(map[*subject]laggingReading)
+	for _, s := range m.sides {
+		if _, read := readings[s.subject]; read {
+			continue
+		}
+		if readings[s.subject], err = s.subject.countLagging(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return readings, nil
+}
+
+func (s *subject) countLagging(ctx context.Context) (r laggingReading, err error) {
+	if r.relayed, err = s.relayed(ctx); err != nil || s.database == nil {
+		return r, err
+	}
+	r.roundTrips, r.tripsKnown = s.roundTrips(ctx)
+	r.laggingCounters, err = s.database.countLagging(ctx)
 	return r, err
 }
 
@@ -257,7 +263,7 @@ func (s *measuredSide) databaseWork(before, after laggingReading) *databaseWork 
 }
 
 // result returns the result of a side.
-func (b *bench) result(s *measuredSide) sideResult {
+func (s *measuredSide) result() sideResult {
 	h := &s.sum.latencies
 	r := sideResult{
 		Name:      s.name,
@@ -268,16 +274,15 @@ func (b *bench) result(s *measuredSide) sideResult {
 		P999:      milliseconds(h.quantile(0.999)),
 		Slices:    s.turns,
 	}
-	if b.family != nil && h.total > 0 {
-		each := func(ticks int64) float64 {
-			// The processes are read one after another: the CPU time of a process that
-			// ends at the same time may be missed in one reading and appear in the
-			// next.
-			return max(0, float64(ticks)/ticksPerSecond/float64(h.total)*1000)
-		}
+	if s.subject.family != nil && h.total > 0 {
+		each := func(ticks int64) float64 { return seconds(ticks) / float64(h.total) * 1000 }
 		r.CPU = &cpuCost{Server: each(s.cpu.server(s.name)), Broker: each(s.cpu.broker), Database: each(s.cpu.database)}
 	}
 	return r
 }
+
+// seconds returns a CPU time in seconds. The processes are read one after another: the CPU time
+// of a process that ends at the same time may be missed in one reading and appear in the next.
+func seconds(ticks int64) float64 { return float64(max(0, ticks)) / ticksPerSecond }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -28,6 +28,9 @@ func (s setup) text() string {
 	text := "A running cluster"
 	if s.Local > 0 {
 		text = fmt.Sprintf("Instances: %d", s.Local)
+		for _, n := range s.MoreLocal {
+			text += fmt.Sprintf(" and %d in turn", n)
+		}
 	}
 	text += fmt.Sprintf(", %d partitions in %s queues, RabbitMQ %s", s.Partitions, s.QueueType, s.RabbitMQ)
 	switch {
@@ -41,12 +44,12 @@ func (s setup) text() string {
 
 // printSpeed prints the rate and the latency of each case and its baselines.
 func (r *report) printSpeed(w io.Writer) {
-	fmt.Fprintln(w, "Ratios are the service's value divided by the baseline's, over all pairs of turns:")
-	t := cli.NewTable(w, "CASE", "IN FLIGHT", "PER SECOND", "P50 MS", "P99 MS", "P99.9 MS", "RATE RATIO (MIN-MAX)", "P50 RATIO (MIN-MAX)")
+	fmt.Fprintln(w, "Ratios are the service's value divided by the baseline's, over all pairs of turns. A batch is a message from one instance to another:")
+	t := cli.NewTable(w, "CASE", "IN FLIGHT", "PER SECOND", "P50 MS", "P99 MS", "P99.9 MS", "RATE RATIO (MIN-MAX)", "P50 RATIO (MIN-MAX)", "REQUESTS/BATCH")
 	for _, c := range r.Cells {
 		for i, s := range c.Sides {
-			t.Row(c.label(i), strconv.Itoa(c.InFlight), fmt.Sprintf("%.0f", s.PerSecond), digits(s.P50), digits(s.P99), digits(s.P999),
-				s.Rate.text(), s.Latency.text())
+			t.Row(r.label(c, i), strconv.Itoa(c.InFlight), fmt.Sprintf("%.0f", s.PerSecond), digits(s.P50), digits(s.P99), digits(s.P999),
+				s.Rate.text(), s.Latency.text(), knownDigits(s.Relayed))
 		}
 	}
 	t.Flush()
@@ -62,13 +65,14 @@ func (s *spread) text() string {
 
 // printCPU prints the CPU time of requests, if it is known.
 func (r *report) printCPU(w io.Writer) {
-	t := cli.NewTable(w, "CASE", "IN FLIGHT", "SERVICE", "BROKER", "DATABASE", "DATABASE RATIO (MIN-MAX)")
+	t := cli.NewTable(w, "CASE", "IN FLIGHT", "SERVICE", "BROKER", "DATABASE", "TOTAL RATIO (MIN-MAX)", "BROKER RATIO (MIN-MAX)", "DATABASE RATIO (MIN-MAX)")
 	known := false
 	for _, c := range r.Cells {
 		for i, s := range c.Sides {
 			if s.CPU != nil {
 				known = true
-				t.Row(c.label(i), strconv.Itoa(c.InFlight), digits(s.CPU.Server), digits(s.CPU.Broker), digits(s.CPU.Database), s.DatabaseCPU.text())
+				t.Row(r.label(c, i), strconv.Itoa(c.InFlight), digits(s.CPU.Server), digits(s.CPU.Broker), digits(s.CPU.Database),
+					s.TotalCPU.text(), s.BrokerCPU.text(), s.DatabaseCPU.text())
 			}
 		}
 	}
@@ -87,7 +91,7 @@ func (r *report) printDatabase(w io.Writer) {
 		for i, s := range c.Sides {
 			if d := s.Database; d != nil {
 				known = true
-				t.Row(c.label(i), strconv.Itoa(c.InFlight), fmt.Sprintf("%.0f", d.CommitsPerSecond), knownDigits(d.WritesPerCommit), knownDigits(d.StatementsPerCommit),
+				t.Row(r.label(c, i), strconv.Itoa(c.InFlight), fmt.Sprintf("%.0f", d.CommitsPerSecond), knownDigits(d.WritesPerCommit), knownDigits(d.StatementsPerCommit),
 					pointerDigits(d.Transactions), pointerDigits(d.RoundTrips), digits(d.Rows), fmt.Sprintf("%.0f", d.WAL))
 			}
 		}
@@ -100,11 +104,15 @@ func (r *report) printDatabase(w io.Writer) {
 }
 
 // label returns the text of a side in the first column of a table.
-func (c *cell) label(side int) string {
-	if side == 0 {
+func (r *report) label(c cell, side int) string {
+	switch {
+	case side > 0:
+		return "  " + c.Sides[side].Name
+	case len(r.Cluster.MoreLocal) > 0:
+		return c.Case + ", " + instancesSide(c.Instances)
+	default:
 		return c.Case
 	}
-	return "  " + c.Sides[side].Name
 }
 
 func (r *report) printTargets(w io.Writer) {
@@ -117,7 +125,7 @@ func (r *report) printTargets(w io.Writer) {
 			if o.Met {
 				verdict = "met"
 			}
-			t.Row(c.Case, strconv.Itoa(c.InFlight), o.Target, digits(o.Limit)+o.Unit, digits(o.Measured)+o.Unit, o.Share.text(), verdict)
+			t.Row(r.label(c, 0), strconv.Itoa(c.InFlight), o.Target, digits(o.Limit)+o.Unit, digits(o.Measured)+o.Unit, o.Share.text(), verdict)
 		}
 	}
 	if any {

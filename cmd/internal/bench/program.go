@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,6 +26,7 @@ plain service: 32 workers take requests from one queue, and handle each one in a
 transaction that locks the row of the user, without caches or promises.
 
   glotpod-ident-bench --local 1
+  glotpod-ident-bench --local 1,3 --cases patch
   glotpod-ident-bench --cases patch,create --in-flight 32 --save before.json
   glotpod-ident-bench compare before.json after.json
 
@@ -36,6 +38,11 @@ the settings: it creates users whose email begins with "bench-" and deletes them
 the end; subscribers get notifications for them. It then measures no CPU time, and
 measures the database and the plain service only if the database is reachable. The
 plain service opens 32 connections to it, and uses copies of these users.
+
+With several numbers of instances, as in --local 1,3, there is a cluster of each, with
+a virtual host and a database of its own on the same servers. They are measured in
+turn, and the first one is a baseline of the others. The other clusters are idle
+meanwhile, which takes a few percent of a core.
 
 The cases get, get-email, patch and create use the shared queue. The cases whose
 name ends with -direct use the partition queue of the user. patch-one patches the
@@ -50,7 +57,7 @@ is unreachable.`
 
 // options are the options of a run.
 type options struct {
-	local      int // instances to start; 0: measure a running cluster
+	local      []int // for each cluster to start, the number of its instances; nil: measure a running cluster
 	queueType  string
 	partitions int
 	inFlight   []int
@@ -109,7 +116,7 @@ func run(ctx context.Context, env *cli.Env, args []string) int {
 
 func parse(env *cli.Env, args []string) (o options, status int, done bool) {
 	flags := env.NewFlags("[compare before.json after.json]", about)
-	flags.IntVar(&o.local, "local", 0, "start `n` instances to measure, 1 to 9")
+	local := flags.String("local", "", "start this `number` of instances to measure, 1 to 9, or several numbers in turn, as in 1,3")
 	flags.StringVar(&o.queueType, "queue-type", config.QueueQuorum, "the `type` of the partition queues, quorum or classic, with --local")
 	flags.IntVar(&o.partitions, "partitions", 64, "the `number` of partitions, with --local")
 	inFlight := flags.String("in-flight", "1,128", "the `numbers` of requests in flight to measure with")
@@ -123,11 +130,14 @@ func parse(env *cli.Env, args []string) (o options, status int, done bool) {
 	}
 	var err error
 	if o.cases, err = casesNamed(*cases); err == nil {
-		o.inFlight, err = parseInFlight(*inFlight)
+		o.inFlight, err = parseNumbers("in-flight", *inFlight, 1<<placeBits)
+	}
+	given := make(map[string]bool)
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if err == nil && given["local"] {
+		o.local, err = parseNumbers("local", *local, devcluster.MaxInstances)
 	}
 	if err == nil {
-		given := make(map[string]bool)
-		flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
 		err = o.check(given)
 	}
 	if err != nil {
@@ -138,12 +148,18 @@ func parse(env *cli.Env, args []string) (o options, status int, done bool) {
 
 // check checks the options. given has the names of the flags that are set.
 func (o options) check(given map[string]bool) error {
+	total := 0
+	for _, n := range o.local {
+		total += n
+	}
 	switch {
-	case given["local"] && (o.local < 1 || o.local > devcluster.MaxInstances):
-		return fmt.Errorf("--local is 1 to %d, not %d", devcluster.MaxInstances, o.local)
-	case o.local == 0 && (given["queue-type"] || given["partitions"]):
+	case total > devcluster.MaxInstances:
+		return fmt.Errorf("--local is at most %d instances in all, not %d", devcluster.MaxInstances, total)
+	case len(o.local) > len(slices.Compact(slices.Sorted(slices.Values(o.local)))):
+		return errors.New("--local has a number twice")
+	case !o.isLocal() && (given["queue-type"] || given["partitions"]):
 		return errors.New("--queue-type and --partitions need --local")
-	case o.local > 0 && o.keep:
+	case o.isLocal() && o.keep:
 		return errors.New("--keep does not go with --local")
 	case o.queueType != config.QueueQuorum && o.queueType != config.QueueClassic:
 		return fmt.Errorf("--queue-type is quorum or classic, not %q", o.queueType)
@@ -155,11 +171,14 @@ func (o options) check(given map[string]bool) error {
 	return nil
 }
 
-func parseInFlight(list string) (numbers []int, err error) {
+func (o options) isLocal() bool { return len(o.local) > 0 }
+
+// parseNumbers parses the value of a flag that is a list of numbers from 1 to most.
+func parseNumbers(flag, list string, most int) (numbers []int, err error) {
 	for text := range strings.SplitSeq(list, ",") {
 		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 || n > 1<<placeBits {
-			return nil, fmt.Errorf("--in-flight has numbers from 1 to %d, not %q", 1<<placeBits, text)
+		if err != nil || n < 1 || n > most {
+			return nil, fmt.Errorf("--%s has numbers from 1 to %d, not %q", flag, most, text)
 		}
 		numbers = append(numbers, n)
 	}

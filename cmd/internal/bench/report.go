@@ -30,7 +30,8 @@ type machine struct {
 
 // A setup describes the measured cluster.
 type setup struct {
-	Local      int    `json:"local"` // instances that were started for the run; 0: the cluster was running
+	Local      int    `json:"local"`                // instances that were started for the run; 0: the cluster was running
+	MoreLocal  []int  `json:"more_local,omitempty"` // likewise, of the other clusters that were measured in turn
 	Partitions int    `json:"partitions"`
 	QueueType  string `json:"queue_type"`
 	RabbitMQ   string `json:"rabbitmq"`
@@ -38,16 +39,25 @@ type setup struct {
 	Durable    bool   `json:"durable"`              // commits wait for the disk; false if it is unknown
 }
 
-// A cell is a case with a number of requests in flight.
+// A cell is a case with a number of requests in flight and a number of instances.
 type cell struct {
-	Case     string       `json:"case"`
-	InFlight int          `json:"in_flight"`
-	Sides    []sideResult `json:"sides"` // the service first
-	Targets  []outcome    `json:"targets,omitempty"`
+	Case      string       `json:"case"`
+	InFlight  int          `json:"in_flight"`
+	Instances int          `json:"instances,omitempty"` // 0: unknown
+	Sides     []sideResult `json:"sides"`               // the service first
+	Targets   []outcome    `json:"targets,omitempty"`
 }
 
 // serviceSide is the name of the first side.
 const serviceSide = "service"
+
+// instancesSide is the name of the service with another number of instances, as a baseline.
+func instancesSide(n int) string {
+	if n == 1 {
+		return "1 instance"
+	}
+	return fmt.Sprintf("%d instances", n)
+}
 
 func (c *cell) side(name string) *sideResult {
 	i := slices.IndexFunc(c.Sides, func(s sideResult) bool { return s.Name == name })
@@ -69,11 +79,14 @@ type sideResult struct {
 	Latency   *spread  `json:"p50_ratio,omitempty"`  // the same for the latency
 	CPU       *cpuCost `json:"cpu,omitempty"`
 
-	// DatabaseCPU is the service's CPU time of the database divided by this one, over rounds
-	// of pairs. It is set for the plain service only.
+	// The service's CPU time divided by this one, over rounds of pairs: of all processes, of
+	// the broker and of the database. They are set for sides that use the database.
+	TotalCPU    *spread `json:"total_cpu_ratio,omitempty"`
+	BrokerCPU   *spread `json:"broker_cpu_ratio,omitempty"`
 	DatabaseCPU *spread `json:"database_cpu_ratio,omitempty"`
 
-	Database *databaseWork `json:"database,omitempty"` // of the service and the plain service
+	Relayed  float64       `json:"requests_per_relayed_message,omitempty"` // 0: unknown, or none was relayed
+	Database *databaseWork `json:"database,omitempty"`                     // of the service and the plain service
 	Slices   []point       `json:"slices"`
 }
 
@@ -95,6 +108,8 @@ type point struct {
 type turnWork struct {
 	Requests    int     `json:"requests"`
 	Writes      int     `json:"writes"`
+	ServerCPU   float64 `json:"server_cpu_seconds"`
+	BrokerCPU   float64 `json:"broker_cpu_seconds"`
 	DatabaseCPU float64 `json:"database_cpu_seconds"`
 	WAL         int64   `json:"wal_bytes"`
 	Commits     int64   `json:"write_commits"`
@@ -103,7 +118,8 @@ type turnWork struct {
 
 func (w turnWork) plus(other turnWork) turnWork {
 	return turnWork{
-		w.Requests + other.Requests, w.Writes + other.Writes, w.DatabaseCPU + other.DatabaseCPU,
+		w.Requests + other.Requests, w.Writes + other.Writes,
+		w.ServerCPU + other.ServerCPU, w.BrokerCPU + other.BrokerCPU, w.DatabaseCPU + other.DatabaseCPU,
 		w.WAL + other.WAL, w.Commits + other.Commits, w.Statements + other.Statements,
 	}
 }
@@ -204,16 +220,14 @@ func (c *cell) compareSides() {
 		s := &c.Sides[i+1]
 		ratio := func(q quantity) *spread { return spreadOf(ratios(q.values(c.Sides[0].Slices), q.values(s.Slices))) }
 		s.Rate, s.Latency = ratio(rate), ratio(latency)
-		if s.Name == plainSide {
-			s.DatabaseCPU = ratio(databaseCPU)
-		}
+		s.TotalCPU, s.BrokerCPU, s.DatabaseCPU = ratio(totalCPU), ratio(brokerCPU), ratio(databaseCPU)
 	}
 }
 
 // judge sets the outcomes of the targets for which there are measurements.
 func (c *cell) judge(targets []target) {
 	for _, a := range targets {
-		if a.inFlight != c.InFlight {
+		if a.inFlight != c.InFlight || a.instances != 0 && a.instances != c.Instances {
 			continue
 		}
 		if o, ok := a.judge(c); ok {

@@ -3,6 +3,9 @@ package bench
 import (
 	"bytes"
 	"io"
+	"math"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -44,11 +47,11 @@ func TestRounds(t *testing.T) {
 	} {
 		var turns []point
 		for _, n := range test.turns {
-			turns = append(turns, point{PerSecond: 1, Work: turnWork{n, n, float64(n), int64(n), int64(n), int64(n)}})
+			turns = append(turns, point{PerSecond: 1, Work: turnWork{n, n, float64(n), float64(n), float64(n), int64(n), int64(n), int64(n)}})
 		}
 		want := []point{}
 		for _, n := range test.want {
-			want = append(want, point{Work: turnWork{n, n, float64(n), int64(n), int64(n), int64(n)}})
+			want = append(want, point{Work: turnWork{n, n, float64(n), float64(n), float64(n), int64(n), int64(n), int64(n)}})
 		}
 		if got := roundsOf(turns); !slices.Equal(got, want) {
 			t.Errorf("turns of %v: got %v, want %v", test.turns, got, want)
@@ -86,13 +89,13 @@ func TestTurnsOfSides(t *testing.T) {
 			t.Errorf("%s: got %+v, want %+v", name, got, want)
 		}
 	}
-	b := &bench{family: &processFamily{}}
 	for name, want := range map[string]cpuCost{
 		serviceSide: {Server: 1, Broker: 0.5, Database: 2},
 		plainSide:   {Server: 1, Broker: 1, Database: 2},
 		echoSide:    {Server: 0.1, Broker: 0.05, Database: 0.02},
 	} {
-		if got := b.result(sides[name]).CPU; got == nil || *got != want {
+		sides[name].subject = &subject{family: &processFamily{}}
+		if got := sides[name].result().CPU; got == nil || *got != want {
 			t.Errorf("%s: CPU %+v, want %+v", name, got, want)
 		}
 	}
@@ -137,15 +140,16 @@ func TestTargets(t *testing.T) {
 		"plain does not run": {1, map[string]point{serviceSide: {P50: 1.2}, echoSide: {P50: 1}}, nil},
 		"rates": {128, map[string]point{serviceSide: {PerSecond: 40}, echoSide: {PerSecond: 100}, plainSide: {PerSecond: 21}},
 			map[string]bool{"rate >= 0.35 x echo": true, "rate >= 2.5 x plain": false}},
-		"work for one": {1, map[string]point{serviceSide: {Work: turnWork{10, 10, 0.005, 8000, 10, 50}}, plainSide: {Work: turnWork{10, 10, 0.003, 6000, 10, 40}}},
+		"work for one": {1, map[string]point{serviceSide: {Work: turnWork{10, 10, 0, 0, 0.005, 8000, 10, 50}}, plainSide: {Work: turnWork{10, 10, 0, 0, 0.003, 6000, 10, 40}}},
 			map[string]bool{"database CPU <= 1.3 x plain": false, "WAL <= 700 B": false, "statements per commit <= 5": true}},
-		"work for many": {128, map[string]point{serviceSide: {Work: turnWork{1000, 1000, 0.09, 600_000, 50, 300}}},
+		"work for many": {128, map[string]point{serviceSide: {Work: turnWork{1000, 1000, 0, 0, 0.09, 600_000, 50, 300}}},
 			map[string]bool{"database CPU <= 0.1 ms": true, "WAL <= 700 B": true, "statements per commit <= 5": false}},
-		"statements are not counted": {128, map[string]point{serviceSide: {Work: turnWork{1000, 1000, 0.11, 800_000, 50, 0}}},
+		"statements are not counted": {128, map[string]point{serviceSide: {Work: turnWork{1000, 1000, 0, 0, 0.11, 800_000, 50, 0}}},
 			map[string]bool{"database CPU <= 0.1 ms": false, "WAL <= 700 B": false}},
 		"another number in flight": {64, map[string]point{serviceSide: {PerSecond: 40}, echoSide: {PerSecond: 100}}, nil},
 	} {
 		c := cellOf("patch", test.inFlight, test.sides)
+		c.Instances = 1
 		c.judge(patch.targets)
 		var met map[string]bool
 		for _, o := range c.Targets {
@@ -157,6 +161,82 @@ func TestTargets(t *testing.T) {
 		if !reflect.DeepEqual(met, test.met) {
 			t.Errorf("%s: got %v, want %v", name, met, test.met)
 		}
+	}
+}
+
+// The service with the first number of instances is a baseline of the others, which share the
+// baselines.
+func TestCellsOfSeveralNumbersOfInstances(t *testing.T) {
+	result := func(name string, p point) sideResult {
+		return sideResult{Name: name, Slices: slices.Repeat([]point{p}, minPairs)}
+	}
+	work := func(server, broker, database float64) turnWork {
+		return turnWork{Requests: 1000, ServerCPU: server, BrokerCPU: broker, DatabaseCPU: database}
+	}
+	cases, err := casesNamed("patch")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{subjects: []*subject{{instances: 1}, {instances: 3}}}
+	cells := b.cells(cases[0], 128, []sideResult{
+		result(serviceSide, point{PerSecond: 400, Work: work(0.1, 0.2, 0.1)}),
+		result(serviceSide, point{PerSecond: 320, Work: work(0.2, 0.32, 0.15)}),
+		result(echoSide, point{PerSecond: 1000}),
+		result(plainSide, point{PerSecond: 155, Work: work(0.5, 0.5, 0.5)}),
+	})
+	names := func(c cell) (names []string) {
+		for _, s := range c.Sides {
+			names = append(names, s.Name)
+		}
+		return names
+	}
+	if len(cells) != 2 || cells[0].Instances != 1 || cells[1].Instances != 3 ||
+		!slices.Equal(names(cells[0]), []string{serviceSide, echoSide, plainSide}) ||
+		!slices.Equal(names(cells[1]), []string{serviceSide, "1 instance", echoSide, plainSide}) {
+		t.Fatalf("cells: %+v", cells)
+	}
+	one := cells[1].side("1 instance")
+	for name, test := range map[string]struct {
+		got  *spread
+		want float64
+	}{"rate": {one.Rate, 0.8}, "CPU": {one.TotalCPU, 0.67 / 0.4}, "broker": {one.BrokerCPU, 1.6}, "database": {one.DatabaseCPU, 1.5}} {
+		if test.got == nil || math.Abs(test.got.Median-test.want) > 1e-9 {
+			t.Errorf("%s of three to one: %v, want %v", name, test.got, test.want)
+		}
+	}
+	for i, want := range []map[string]bool{
+		{"rate >= 0.35 x echo": true, "rate >= 2.5 x plain": true, "database CPU <= 0.1 ms": true},
+		{"rate >= 2 x plain": true, "rate >= 0.75 x 1 instance": true, "CPU <= 1.4 x 1 instance": false,
+			"broker CPU <= 1.5 x 1 instance": false, "database CPU <= 0.2 ms": true},
+	} {
+		met := make(map[string]bool)
+		for _, o := range cells[i].Targets {
+			met[o.Target] = o.Met
+		}
+		if !reflect.DeepEqual(met, want) {
+			t.Errorf("%d instances: %v, want %v", cells[i].Instances, met, want)
+		}
+	}
+}
+
+// The requests per batch are those of all instances together.
+func TestRelayedRequests(t *testing.T) {
+	instance := func(text string) string {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/metrics" {
+				io.WriteString(w, text)
+			}
+		}))
+		t.Cleanup(s.Close)
+		return s.URL
+	}
+	s := &subject{urls: []string{instance("glotpod_ident_relayed_requests_sum 11\nglotpod_ident_relayed_requests_count 2\n"), instance("# HELP\n" + "glotpod_ident_relayed_requests_sum 2e+02\nglotpod_ident_relayed_requests_count 30\n"), instance("")}}
+	if got, err := s.relayed(t.Context()); err != nil || got != (relayCount{requests: 211, messages: 32}) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	s.urls = append(s.urls, instance("glotpod_ident_relayed_requests_sum x\n"))
+	if _, err := s.relayed(t.Context()); err == nil {
+		t.Error("no error for what is no number")
 	}
 }
 
@@ -234,6 +314,40 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// Cells are compared if their numbers of instances are the same.
+func TestCompareSeveralNumbersOfInstances(t *testing.T) {
+	with := func(instances int, service float64) cell {
+		c := cellOf("get", 1, map[string]point{serviceSide: {PerSecond: service, P50: 1}, echoSide: {PerSecond: 100, P50: 1}})
+		c.Instances = instances
+		return c
+	}
+	several := savedReport(with(1, 50), with(3, 60))
+	several.Cluster.MoreLocal = []int{3}
+	older, three := savedReport(with(0, 40)), savedReport(with(3, 30))
+	three.Cluster.Local = 3
+	for name, test := range map[string]struct {
+		before, after *report
+		want          []string
+	}{
+		"several":              {several, several, []string{"get, 1 instance 1 50.0 > 50.0", "get, 3 instances 1 60.0 > 60.0"}},
+		"one of an older run":  {older, several, []string{"get 1 40.0 > 50.0"}},
+		"the second of two":    {several, three, []string{"get, 3 instances 1 60.0 > 30.0"}},
+		"one number, each its": {older, three, []string{"get 1 40.0 > 30.0"}},
+	} {
+		var out bytes.Buffer
+		compareReports(&out, test.before, test.after)
+		var got []string
+		for line := range strings.Lines(out.String()) {
+			if words := strings.Join(strings.Fields(line), " "); strings.HasPrefix(words, "get") {
+				got = append(got, words)
+			}
+		}
+		if !slices.EqualFunc(got, test.want, strings.HasPrefix) {
+			t.Errorf("%s: got %q, want %q", name, got, test.want)
+		}
+	}
+}
+
 // olderReport is a report from before there was a plain service.
 const olderReport = `{"format": 1, "started": "2030-01-02T03:04:00Z", "cells": [{"case": "patch", "in_flight": 1,
 	"sides": [{"name": "service", "requests_per_second": 50, "p50_ms": 2, "slices": [{"requests_per_second": 50, "p50_ms": 2}]},
@@ -275,7 +389,7 @@ func TestPrintedReport(t *testing.T) {
 	c.side(plainSide).Database = &databaseWork{CommitsPerSecond: 100, WritesPerCommit: 1, StatementsPerCommit: 4, Rows: 1, WAL: 600}
 	c.side(plainSide).CPU, c.side(plainSide).DatabaseCPU = &cpuCost{0.4, 0.3, 0.2}, &spread{1.5, 1.25, 1.75}
 	for _, want := range []string{
-		"  plain 1 100 1.60 0.000 0.000 1.00 (1.00-1.00) 1.25 (1.25-1.25)",
+		"  plain 1 100 1.60 0.000 0.000 1.00 (1.00-1.00) 1.25 (1.25-1.25) -",
 		"  plain 1 0.400 0.300 0.200 1.50 (1.25-1.75)",
 		"patch 1 50 2.00 - - - 5.00 650",
 		"  plain 1 100 1.00 4.00 - - 1.00 600",
@@ -307,8 +421,8 @@ func TestCPUTime(t *testing.T) {
 		}
 	}
 	all := map[int]process{1: {parent: 0}, 10: {parent: 1}, 20: {parent: 10, name: "postgres"}, 21: {parent: 20}, 22: {parent: 21}, 30: {parent: 1}}
-	family := processFamily{self: 10, instances: []int{40}, echo: 41, plain: 42}
-	for pid, name := range map[int]string{40: "glotpod-ident", 41: "bench", 42: "bench", 43: "beam.smp"} {
+	family := processFamily{self: 10, instances: []int{40}, others: []int{44}, echo: 41, plain: 42}
+	for pid, name := range map[int]string{40: "glotpod-ident", 44: "glotpod-ident", 41: "bench", 42: "bench", 43: "beam.smp"} {
 		all[pid] = process{parent: 10, name: name, ticks: int64(pid)}
 	}
 	all[22] = process{parent: 21, ticks: 22}
@@ -327,7 +441,7 @@ func TestCPUTime(t *testing.T) {
 
 func TestWrongFlags(t *testing.T) {
 	for _, args := range [][]string{
-		{"--local", "0"}, {"--local", "10"}, {"--cases", "get,nothing"}, {"--in-flight", "0"}, {"--in-flight", "1,"},
+		{"--local", "0"}, {"--local", "10"}, {"--local", ""}, {"--local", "1,"}, {"--local", "3,3"}, {"--local", "4,6"}, {"--cases", "get,nothing"}, {"--in-flight", "0"}, {"--in-flight", "1,"},
 		{"--queue-type", "classic"}, {"--local", "1", "--queue-type", "stream"}, {"--partitions", "4"}, {"--local", "1", "--keep"}, {"--duration", "0s"}, {"--local", "1", "--partitions", "0"},
 	} {
 		var stderr bytes.Buffer

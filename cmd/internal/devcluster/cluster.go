@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,8 +20,8 @@ import (
 )
 
 const (
-	// database is the default of database.postgres.database.
-	database = "glotpod.ident"
+	// defaultDatabase is the default of database.postgres.database.
+	defaultDatabase = "glotpod.ident"
 
 	// MaxInstances is how many instances a cluster can have: as many as have short
 	// names in the log, and connections enough to the database.
@@ -31,6 +32,8 @@ const (
 const (
 	instanceVariable = "GLOTPOD_IDENT__CLUSTER__INSTANCE"
 	listenVariable   = "GLOTPOD_IDENT__HTTP__LISTEN"
+	vhostVariable    = "GLOTPOD_IDENT__AMQP__VHOST"
+	databaseVariable = "GLOTPOD_IDENT__DATABASE__POSTGRES__DATABASE"
 )
 
 // levelVariable is the one setting that instances take from the environment. Other
@@ -62,6 +65,8 @@ type Cluster struct {
 
 	rabbitmq *localserver.RabbitMQ // nil before it has started
 	postgres *localserver.Postgres // likewise
+	database string                // the name of the instances' database
+	besides  []*Cluster            // those that use the same servers
 }
 
 // Open makes the folder for the data if there is none, and locks it. It starts
@@ -71,11 +76,35 @@ func Open(o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{options: o, folder: folder, ports: claimPorts(), console: newConsole()}
-	for i := range o.Instances {
+	c := &Cluster{options: o, folder: folder, ports: claimPorts(), console: newConsole(), database: defaultDatabase}
+	c.addInstances()
+	return c, nil
+}
+
+func (c *Cluster) addInstances() {
+	for i := range c.options.Instances {
 		c.instances = append(c.instances, &instance{cluster: c, name: instanceName(i)})
 	}
-	return c, nil
+}
+
+// Beside returns another cluster, which uses the servers of c with a virtual host and a
+// database of its own. Kill and Close of c end it too.
+func (c *Cluster) Beside(ctx context.Context, name string, instances int) (*Cluster, error) {
+	if err := c.rabbitmq.Management.CreateVHost(ctx, name); err != nil {
+		return nil, fmt.Errorf("create the virtual host %s: %w", name, err)
+	}
+	beside := &Cluster{
+		options: c.options, folder: c.folder, ports: c.ports, console: c.console,
+		rabbitmq: c.rabbitmq, postgres: c.postgres, database: name,
+	}
+	beside.options.Instances = instances
+	beside.options.Variables = append(slices.Clone(c.options.Variables), vhostVariable+"="+name, databaseVariable+"="+name)
+	beside.addInstances()
+	c.besides = append(c.besides, beside)
+	if err := beside.createDatabase(ctx); err != nil {
+		return nil, fmt.Errorf("create the database %s: %w", name, err)
+	}
+	return beside, beside.migrate(ctx)
 }
 
 // Close unlocks the folder. Everything must have been stopped or killed before.
@@ -120,11 +149,11 @@ func (c *Cluster) createDatabase(ctx context.Context) error {
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	var exists bool
-	err = conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", database).Scan(&exists)
+	err = conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", c.database).Scan(&exists)
 	if err != nil || exists {
 		return err
 	}
-	_, err = conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{database}.Sanitize())
+	_, err = conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{c.database}.Sanitize())
 	return err
 }
 
@@ -193,6 +222,14 @@ func (c *Cluster) Pids() (pids []int) {
 	return pids
 }
 
+// URLs returns the URLs of the status pages of the instances.
+func (c *Cluster) URLs() (urls []string) {
+	for _, i := range c.instances {
+		urls = append(urls, i.url())
+	}
+	return urls
+}
+
 // started returns the instances that have been started.
 func (c *Cluster) started() (all []*instance) {
 	for _, i := range c.instances {
@@ -251,6 +288,9 @@ func (c *Cluster) killInstances() {
 
 // Kill kills what has been started.
 func (c *Cluster) Kill() {
+	for _, beside := range c.besides {
+		beside.killInstances()
+	}
 	c.killInstances()
 	if c.rabbitmq != nil {
 		c.rabbitmq.Kill()

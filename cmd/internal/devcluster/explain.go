@@ -44,7 +44,7 @@ Kill an instance, which is restarted after %v:
 `,
 		c.rabbitmq.URL("/"),
 		c.rabbitmq.Management.URL, c.rabbitmq.User, c.rabbitmq.Password,
-		c.postgres.URL(database),
+		c.postgres.URL(c.database),
 		c.folder.settings(),
 		instances.String(),
 		settings, program,

@@ -106,7 +106,7 @@ func (f *folder) writeSettings(r *localserver.RabbitMQ, p *localserver.Postgres,
 			"postgres": map[string]any{
 				"host":     p.Host,
 				"port":     p.Port,
-				"database": database,
+				"database": defaultDatabase,
 				"user":     p.User,
 				"password": p.Password,
 				"sslmode":  "disable",

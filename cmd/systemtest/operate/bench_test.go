@@ -21,11 +21,13 @@ var shortBench = []string{"--duration", "300ms", "--in-flight", "1,8"}
 // savedBench is what these tests read of a file that bench saves.
 type savedBench struct {
 	Cells []struct {
-		Case     string
-		InFlight int `json:"in_flight"`
-		Sides    []struct {
+		Case      string
+		InFlight  int `json:"in_flight"`
+		Instances int
+		Sides     []struct {
 			Name     string
 			Requests int
+			Relayed  float64 `json:"requests_per_relayed_message"`
 			CPU      map[string]float64
 			Database map[string]float64
 		}
@@ -47,15 +49,13 @@ func TestBench(t *testing.T) {
 	})
 }
 
-// With --local, bench starts a cluster, measures it, and leaves nothing behind.
+// With --local, bench starts a cluster for each number of instances, measures them in turn, and leaves
+// nothing behind.
 func testBenchOfLocalCluster(t *testing.T) {
 	t.Parallel()
 	folder, file := devFolder(t), filepath.Join(t.TempDir(), "saved.json")
-	cases := []string{"get-direct", "patch-direct"}
-	if harness.Long() {
-		cases = append(cases, "patch")
-	}
-	p := harness.LaunchBench(t, append(harness.Settings{}.Environ(), "TMPDIR="+folder), "--local", "1",
+	cases := []string{"get-direct", "patch-direct", "patch"}
+	p := harness.LaunchBench(t, append(harness.Settings{}.Environ(), "TMPDIR="+folder), "--local", "1,2",
 		"--partitions", "4", "--save", file, "--duration", "500ms", "--cases", strings.Join(cases, ","))
 	if status := p.AwaitExit(t, devTimeout); status != 0 {
 		t.Fatalf("status %d: %s", status, p.Stderr.String())
@@ -63,16 +63,19 @@ func testBenchOfLocalCluster(t *testing.T) {
 	checkNothingLeft(t, folder)
 
 	table := p.Stdout.String()
-	for _, want := range []string{"CASE ", "  echo direct ", "  echo spread ", "ROUND TRIPS", "  plain ", "WAL BYTES", "TARGET OF", "p50 <= 1.15 x echo direct", "p50 <= 1.3 x plain"} {
+	for _, want := range []string{"CASE ", "  echo direct ", "  echo spread ", "ROUND TRIPS", "  plain ", "  1 instance ", "patch, 2 instances ", "WAL BYTES", "TARGET OF", "p50 <= 1.15 x echo direct", "p50 <= 1.3 x plain"} {
 		if !strings.Contains(table, want) {
 			t.Errorf("the tables do not contain %q:\n%s", want, table)
 		}
 	}
 	saved := readSaved(t, file)
-	plainCPU := 0.0
+	plainCPU, cellsPerCase := 0.0, 4 // each with 1 and with 128 in flight, with 1 and with 2 instances
 	for i, c := range saved.Cells {
-		if i/2 >= len(cases) || c.Case != cases[i/2] {
-			t.Errorf("cell %d is of %s", i, c.Case)
+		if i/cellsPerCase >= len(cases) || c.Case != cases[i/cellsPerCase] || c.Instances != 1+i%2 {
+			t.Errorf("cell %d is of %s with %d instances", i, c.Case, c.Instances)
+		}
+		if relayed := c.Sides[0].Relayed > 0; relayed != (c.Case == "patch" && c.Instances == 2) {
+			t.Errorf("%s, %d in flight, %d instances: requests were relayed: %t", c.Case, c.InFlight, c.Instances, relayed)
 		}
 		for _, s := range c.Sides {
 			if s.Requests == 0 {
@@ -100,11 +103,11 @@ func testBenchOfLocalCluster(t *testing.T) {
 	if plainCPU == 0 {
 		t.Error("the plain service took no CPU time")
 	}
-	if len(saved.Cells) != 2*len(cases) { // each with 1 and with 128 in flight
+	if len(saved.Cells) != cellsPerCase*len(cases) {
 		t.Errorf("%d cells for the cases %v", len(saved.Cells), cases)
 	}
 	status, out, stderr := harness.LaunchBench(t, harness.Settings{}.Environ(), "compare", file, file).AwaitOutput(t)
-	if status != 0 || strings.Count(out, "same within noise") != 2*len(cases) {
+	if status != 0 || strings.Count(out, "same within noise") != cellsPerCase*len(cases) {
 		t.Errorf("compared with itself: status %d, %s%s", status, out, stderr)
 	}
 }
