@@ -38,11 +38,15 @@ type PendingNotification struct {
 // notificationIDs is the namespace of the message ids of notifications.
 var notificationIDs = uuid.MustParse("6c2d2a3e-3a0b-4e0e-9a53-0f6b8a1f5d21")
 
-// MessageID returns the same id each time that the notification is sent.
+// MessageID returns the same id each time that the notification is sent, and another one for
+// each change. A database that has lost its last commits may give a position again, but not at
+// the same microsecond. The request id would not do: a request may be carried out a second
+// time after such a loss, and with another result.
 func (n *PendingNotification) MessageID() uuid.UUID {
-	var key [12]byte
+	var key [20]byte
 	binary.BigEndian.PutUint32(key[:], uint32(n.Lease.Partition))
 	binary.BigEndian.PutUint64(key[4:], uint64(n.Position))
+	binary.BigEndian.PutUint64(key[12:], uint64(n.CommittedAt.UnixMicro()))
 	return uuid.NewSHA1(notificationIDs, key[:])
 }
 

@@ -6,12 +6,35 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tinylib/msgp/msgp"
 	"pgregory.net/rapid"
 
 	"github.com/glotpod/ident/actor/jsonpatch"
+	"github.com/glotpod/ident/cluster/partition"
 )
+
+// TestMessageID: only a repetition of a notification has its message id, also if a position was
+// given again for another change.
+func TestMessageID(t *testing.T) {
+	at := time.Date(2026, 11, 29, 12, 0, 0, 7000, time.UTC)
+	sent := PendingNotification{UserID: 5, Sequence: 3, Lease: partition.Lease{Partition: 2, Epoch: 4}, Position: 9, CommittedAt: at, TraceState: "a=b"}
+	stored := PendingNotification{UserID: 5, Sequence: 3, Lease: partition.Lease{Partition: 2}, Position: 9, CommittedAt: at.In(time.FixedZone("", 3600))}
+	if sent.MessageID() != stored.MessageID() {
+		t.Error("read from the log, the notification has another id")
+	}
+	for name, change := range map[string]func(n *PendingNotification){
+		"partition": func(n *PendingNotification) { n.Lease.Partition++ },
+		"position":  func(n *PendingNotification) { n.Position++ },
+		"time":      func(n *PendingNotification) { n.CommittedAt = at.Add(time.Microsecond) },
+	} {
+		other := sent
+		if change(&other); other.MessageID() == sent.MessageID() {
+			t.Errorf("a notification with another %s has the same id", name)
+		}
+	}
+}
 
 func TestDecisionChange(t *testing.T) {
 	picture := "p"
