@@ -148,8 +148,8 @@ func (s *Store) SurveyNotifications(partitions []int, limit int) []actor.StoredN
 // and its holder is the zero member.
 func (s *Store) Survey(ctx context.Context) ([]ownership.Row, error) { return s.leases.Survey(ctx) }
 
-// Claim carries out claims. It returns for each, in their order, an [ownership.Claimed] or
-// an [ownership.ClaimRefused]. After an error the outcome of all claims is unknown. Claim
+// Claim carries out claims. It returns for each, in their order, an [ownership.Claimed], an
+// [ownership.ClaimRefused] or, if the partition has no epoch left, an [ownership.ClaimFailed]. After an error the outcome of all claims is unknown. Claim
 // takes 5 s at most.
 //
 // If a claim deposes a holder that is frozen or cut off in the middle of a transaction,

@@ -39,7 +39,8 @@ type (
 		Row     Row
 	}
 
-	// ClaimFailed replies to [Claim]: it is unknown whether the claim changed anything.
+	// ClaimFailed replies to [Claim]: it is unknown whether the claim changed anything, or the
+	// partition has no epoch left.
 	ClaimFailed struct {
 		Partition int
 		Attempt   uint64

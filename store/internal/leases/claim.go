@@ -11,6 +11,7 @@ import (
 
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/changelog"
 	"github.com/glotpod/ident/store/internal/postgres"
 )
 
@@ -18,8 +19,8 @@ import (
 // and the database has room for a few thousand.
 const maxClaims = 512
 
-// Claim carries out claims. It returns for each, in their order, an [ownership.Claimed] or
-// an [ownership.ClaimRefused]. After an error the outcome of all claims is unknown. Claim
+// Claim carries out claims. It returns for each, in their order, an [ownership.Claimed], an
+// [ownership.ClaimRefused] or, if the partition has no epoch left, an [ownership.ClaimFailed]. After an error the outcome of all claims is unknown. Claim
 // takes 5 s at most.
 //
 // If a claim deposes a holder that is frozen or cut off in the middle of a transaction,
@@ -141,7 +142,14 @@ func (c *claimTx) decide() error {
 			return fmt.Errorf("partition %d is not in the epoch table", claim.Partition)
 		}
 		if c.locked[claim.Partition] && (row.Released || row.Epoch == claim.Depose) {
-			row = ownership.Row{Lease: partition.Lease{Partition: claim.Partition, Epoch: max(row.Epoch, claim.Seen) + 1, Holder: claim.By}}
+			epoch := max(row.Epoch, claim.Seen) + 1
+			if epoch > changelog.MaxEpoch {
+				c.table.log.Error("partition has used up its epochs, and cannot be claimed; the users have to be exported and imported into a new database",
+					zap.Int("partition", claim.Partition))
+				c.events[i] = ownership.ClaimFailed{Partition: claim.Partition, Attempt: claim.Attempt}
+				continue
+			}
+			row = ownership.Row{Lease: partition.Lease{Partition: claim.Partition, Epoch: epoch, Holder: claim.By}}
 			c.rows[claim.Partition], c.claimed[claim.Partition] = row, claim.By
 			c.events[i] = ownership.Claimed{Partition: claim.Partition, Attempt: claim.Attempt, Epoch: row.Epoch}
 		} else {

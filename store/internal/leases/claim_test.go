@@ -10,6 +10,7 @@ import (
 	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store"
+	"github.com/glotpod/ident/store/internal/changelog"
 	"github.com/glotpod/ident/store/internal/storetest"
 )
 
@@ -19,6 +20,7 @@ func TestClaim(t *testing.T) {
 	t.Run("released_or_named_epoch_only", testClaimReleasedOrNamedEpochOnly)
 	t.Run("many_are_answered_in_order", testClaimManyAreAnsweredInOrder)
 	t.Run("one_winner_per_epoch", testClaimOneWinnerPerEpoch)
+	t.Run("no_epoch_left", testClaimNoEpochLeft)
 }
 
 func testClaimReleasedOrNamedEpochOnly(t *testing.T) {
@@ -108,6 +110,33 @@ func testClaimManyAreAnsweredInOrder(t *testing.T) {
 	}
 	if _, err := h.Claim(t.Context(), []ownership.Claim{{Partition: 16384, By: storetest.Member("b")}}); err == nil {
 		t.Error("a partition that does not exist was claimed")
+	}
+}
+
+// testClaimNoEpochLeft: the last epoch has positions. It costs no other partition anything that
+// there is none after it.
+func testClaimNoEpochLeft(t *testing.T) {
+	h := storetest.Start(t)
+	h.Exec("UPDATE ident_partitions SET epoch = $1, released = true WHERE partition = 0", changelog.MaxEpoch-1)
+	last := h.ClaimPartition(0, 0)
+	w := storetest.Request(t, "create", "", storetest.UserArgs(1))
+	w.UserID = 4
+	if _, err := storetest.Commit(t.Context(), h, last, w); err != nil {
+		t.Fatal(err)
+	}
+	if all := h.StoredNotifications(); len(all) != 1 || changelog.EpochOf(all[0].Position) != changelog.MaxEpoch {
+		t.Errorf("stored are %+v", all)
+	}
+	granted, err := h.HandOver(t.Context(), []ownership.HandOver{{Lease: last, To: storetest.Member("b")}})
+	if err != nil || granted[0].To != (ownership.Member{}) || !h.PartitionRow(0).Released {
+		t.Errorf("handed over: %+v, %v, %+v", granted, err, h.PartitionRow(0))
+	}
+	events, err := h.Claim(t.Context(), []ownership.Claim{{Partition: 0, Attempt: 1, By: storetest.Member("b")}, {Partition: 1, Attempt: 2, By: storetest.Member("b")}})
+	if err != nil || events[0] != (ownership.ClaimFailed{Partition: 0, Attempt: 1}) || events[1] != (ownership.Claimed{Partition: 1, Attempt: 2, Epoch: 1}) {
+		t.Errorf("%+v, %v", events, err)
+	}
+	if row := h.PartitionRow(0); row.Epoch != changelog.MaxEpoch {
+		t.Errorf("%+v", row)
 	}
 }
 

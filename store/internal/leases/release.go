@@ -8,6 +8,7 @@ import (
 
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/changelog"
 	"github.com/glotpod/ident/store/internal/postgres"
 )
 
@@ -59,7 +60,7 @@ func (t *Table) Release(ctx context.Context, released []partition.Lease) error {
 func (t *Table) HandOver(ctx context.Context, all []ownership.HandOver) ([]ownership.HandedOver, error) {
 	e := leaseEndTx{table: t}
 	for _, h := range all {
-		if h.To == (ownership.Member{}) {
+		if h.To == (ownership.Member{}) || h.Epoch >= changelog.MaxEpoch {
 			e.released.add(h.Lease)
 		} else {
 			e.grant(h)
