@@ -117,7 +117,7 @@ func testClientChanges(t *testing.T, c *harness.Caller, all list, position strin
 		t.Errorf("the client has not read %v, and is at %q, want %q", all, after, position)
 	}
 	for code, call := range map[string]func() (*client.ChangePage, error){
-		client.PositionGone: func() (*client.ChangePage, error) { return users.Changes(t.Context(), "AQAA", 1) },
+		client.PositionGone: func() (*client.ChangePage, error) { return users.Changes(t.Context(), "AgAAAA", 1) },
 		"bad_request":       func() (*client.ChangePage, error) { return users.Changes(t.Context(), position, 0) },
 	} {
 		page, err := call()
@@ -197,6 +197,6 @@ func testChangesPositionGone(t *testing.T) {
 	s.Exec(t, "UPDATE ident_log SET position = position - $1::bigint", int64(epochs))
 	goesOn("after lost commits")
 
-	position = "AQAA" // of no partition
+	position = "AgAAAA" // of no partition
 	goesOn("in another database")
 }

@@ -18,17 +18,17 @@ import (
 const maxDaysPerPage = 32
 
 const (
-	// laterChanges reads changes of the partitions $1 after the positions $2: at most $3 of them
-	// and one, and of these at most $4 bytes and one. found says how many there are without the
+	// laterChanges reads changes of the partitions $1, in this order, after the positions $2: at
+	// most $3 of them and one, and of these at most $4 bytes and one. found says how many there are without the
 	// last limit. %s are the changes of a partition. Each part has a limit of its own, so that no
 	// plan reads more: the planner does not know how many there are.
 	laterChanges = `SELECT partition, position, user_id, sequence, at, operation, change, found FROM (
 			SELECT *, row_number() OVER w AS number, sum(coalesce(octet_length(change::text), 0)) OVER w AS bytes, count(*) OVER () AS found
 			FROM (
-				SELECT v.partition, l.* FROM unnest($1::int[], $2::bigint[]) AS v (partition, after) CROSS JOIN LATERAL (
+				SELECT v.n, v.partition, l.* FROM unnest($1::int[], $2::bigint[]) WITH ORDINALITY AS v (partition, after, n) CROSS JOIN LATERAL (
 					%s ORDER BY position LIMIT $3::bigint + 1) AS l LIMIT $3::bigint + 1) AS l
-			WINDOW w AS (ORDER BY partition, position ROWS UNBOUNDED PRECEDING)) AS l
-		WHERE number = 1 OR number <= $3::bigint AND bytes <= $4::bigint ORDER BY partition, position`
+			WINDOW w AS (ORDER BY n, position ROWS UNBOUNDED PRECEDING)) AS l
+		WHERE number = 1 OR number <= $3::bigint AND bytes <= $4::bigint ORDER BY n, position`
 
 	changesOf = `(SELECT position, user_id, sequence, at, operation, change FROM %s
 		WHERE partition = v.partition AND position > v.after%s ORDER BY position LIMIT $3::bigint + 1)`
@@ -132,7 +132,7 @@ func (r *Reader) readPartitions(ctx context.Context) ([]partitionState, error) {
 // A changesReader reads a page of changes.
 type changesReader struct {
 	position   logPosition // after the page
-	partitions []int
+	partitions []int       // in the order in which they fill the page
 	limit      int
 	bytes      int // of the page
 	page       actor.ChangePage
@@ -141,7 +141,7 @@ type changesReader struct {
 func newChangesReader(after *logPosition, limit int) *changesReader {
 	c := &changesReader{position: *after, limit: limit, partitions: make([]int, len(after.partitions))}
 	for i := range c.partitions {
-		c.partitions[i] = i
+		c.partitions[i] = (after.next + i) % len(c.partitions)
 	}
 	c.position.partitions = append([]int64(nil), after.partitions...) // another attempt begins with after
 	return c
@@ -186,8 +186,12 @@ func (c *changesReader) isFull() bool {
 // readDays adds changes to the page, which is not full. If not all of them fit, the page has
 // more.
 func (c *changesReader) readDays(ctx context.Context, pool *postgres.Pool, mode pgx.QueryExecMode, changes string) error {
+	after := make([]int64, len(c.partitions))
+	for i, p := range c.partitions {
+		after[i] = c.position.partitions[p]
+	}
 	rows, _ := pool.Query(ctx, fmt.Sprintf(laterChanges, changes), mode,
-		c.partitions, c.position.partitions, c.limit-len(c.page.Changes), maxListBytes-c.bytes)
+		c.partitions, after, c.limit-len(c.page.Changes), maxListBytes-c.bytes)
 	var number, found, read int
 	var position int64
 	var change actor.Change
@@ -204,7 +208,7 @@ func (c *changesReader) readDays(ctx context.Context, pool *postgres.Pool, mode 
 			return fmt.Errorf("position %d of partition %d: %w", position, number, err)
 		}
 		c.page.Changes = append(c.page.Changes, change)
-		c.position.partitions[number] = position
+		c.position.partitions[number], c.position.next = position, (number+1)%len(c.partitions)
 		c.bytes += len(content)
 		read++
 		return nil

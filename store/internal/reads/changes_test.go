@@ -40,6 +40,7 @@ func fillLog(h *storetest.Harness, partition, first, n, days int, change string)
 func TestChanges(t *testing.T) {
 	t.Run("page_size", testChangesPageSize)
 	t.Run("page_in_bytes", testChangesPageInBytes)
+	t.Run("each_partition_has_its_turn", testChangesTurns)
 	t.Run("many_days", testChangesManyDays)
 	t.Run("position_gone", testChangesPositionGone)
 	t.Run("position_of_a_lost_epoch", testChangesPositionOfALostEpoch)
@@ -87,6 +88,35 @@ func testChangesPageSize(t *testing.T) {
 		}
 		if page := readChanges(h, after, size); len(page.Changes) > 0 || page.More || page.After != after {
 			t.Errorf("after the end: %+v", page)
+		}
+	}
+}
+
+// testChangesTurns: a partition that has more changes than a subscriber reads does not keep those
+// of others from it.
+func testChangesTurns(t *testing.T) {
+	for _, size := range []int{1, 3} {
+		h := storetest.Start(t)
+		const hot = 1
+		fillLog(h, hot, 1, 20, 0, "{}")
+		found := make(map[int64]int64)
+		after := readChanges(h, "", size).After
+		for p := range int64(partitions) {
+			if p != hot {
+				fillLog(h, int(p), 1000+int(p), 1, 0, "{}")
+			}
+		}
+		for range partitions {
+			page := readChanges(h, after, size)
+			for _, c := range page.Changes {
+				found[c.UserID]++
+			}
+			after = page.After
+		}
+		for p := range int64(partitions) {
+			if p != hot && found[1000+p] != 1 {
+				t.Errorf("pages of %d: after a page for each partition, the change of partition %d was read %d times", size, p, found[1000+p])
+			}
 		}
 	}
 }
@@ -187,7 +217,7 @@ func testChangesPositionOfALostEpoch(t *testing.T) {
 
 func testChangesMalformedPosition(t *testing.T) {
 	h := storetest.Start(t)
-	for _, after := range []string{"-", "yesterday", "AQ", "AgAA", strings.Repeat("A", 1<<20), readChanges(h, "", 1).After + "A"} {
+	for _, after := range []string{"-", "yesterday", "AQ", "AQAA", strings.Repeat("A", 1<<20), readChanges(h, "", 1).After + "A"} {
 		wantChangesRefused(h, after, actor.NoPosition)
 	}
 	for _, days := range []int{-20000, 1, 1000} { // well-formed, although no store has returned them

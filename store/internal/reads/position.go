@@ -11,7 +11,7 @@ import (
 
 const (
 	// positionVersion is the first byte of a position.
-	positionVersion = 1
+	positionVersion = 2
 
 	// maxPartitions is the maximum of the setting cluster.partitions.
 	maxPartitions = 1024
@@ -23,7 +23,7 @@ const (
 )
 
 // maxPositionLength is the length of the longest position.
-var maxPositionLength = base64.RawURLEncoding.EncodedLen(1 + (2+maxPartitions)*binary.MaxVarintLen64)
+var maxPositionLength = base64.RawURLEncoding.EncodedLen(1 + (3+maxPartitions)*binary.MaxVarintLen64)
 
 // A logPosition says which changes of the log come after it: those whose position in their
 // partition is greater than the partition's element of partitions.
@@ -32,12 +32,14 @@ var maxPositionLength = base64.RawURLEncoding.EncodedLen(1 + (2+maxPartitions)*b
 type logPosition struct {
 	first      time.Time // the beginning of a day in UTC
 	partitions []int64
+	next       int // the partition whose changes the next page has first: each gets its turn
 }
 
 // String returns the position in base64url.
 func (p *logPosition) String() string {
 	b := append(make([]byte, 0, 8+8*len(p.partitions)), positionVersion)
 	b = binary.AppendUvarint(b, uint64(p.first.Unix()/int64(day/time.Second)))
+	b = binary.AppendUvarint(b, uint64(p.next))
 	b = binary.AppendUvarint(b, uint64(len(p.partitions)))
 	for _, n := range p.partitions {
 		b = binary.AppendUvarint(b, uint64(n))
@@ -65,6 +67,7 @@ func parsePosition(text string) (p *logPosition, ok bool) {
 		return int64(n)
 	}
 	p = &logPosition{first: time.Unix(next(lastDay)*int64(day/time.Second), 0).UTC()}
+	p.next = int(next(maxPartitions))
 	number := next(maxPartitions)
 	if int64(len(b)) < number {
 		return nil, false

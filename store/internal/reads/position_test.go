@@ -19,11 +19,11 @@ func TestPosition(t *testing.T) {
 		}
 		for _, p := range []logPosition{
 			{first: time.Unix(0, 0).UTC()},
-			{first: time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC), partitions: []int64{0, 1, 5<<40 | 7}},
-			{first: time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC), partitions: all},
+			{first: time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC), partitions: []int64{0, 1, 5<<36 | 7}, next: 2},
+			{first: time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC), partitions: all, next: maxPartitions - 1},
 		} {
 			read, ok := parsePosition(p.String())
-			if !ok || !read.first.Equal(p.first) || !slices.Equal(read.partitions, p.partitions) {
+			if !ok || !read.first.Equal(p.first) || !slices.Equal(read.partitions, p.partitions) || read.next != p.next {
 				t.Errorf("%d partitions are read as %+v, %t", len(p.partitions), read, ok)
 			}
 		}
@@ -31,7 +31,7 @@ func TestPosition(t *testing.T) {
 
 	good := (&logPosition{first: time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC), partitions: []int64{3, 300}}).String()
 	encode := func(b ...byte) string { return base64.RawURLEncoding.EncodeToString(b) }
-	huge := slices.Concat([]byte{1, 1}, slices.Repeat([]byte{0xff}, 9), []byte{1})
+	huge := slices.Concat([]byte{2, 1, 0}, slices.Repeat([]byte{0xff}, 9), []byte{1})
 	t.Run("malformed", func(t *testing.T) {
 		for what, text := range map[string]string{
 			"empty":                    "",
@@ -40,14 +40,14 @@ func TestPosition(t *testing.T) {
 			"with_a_line_break":        good[:4] + "\n" + good[4:],
 			"truncated":                good[:len(good)-1],
 			"longer":                   good + "AA",
-			"of_another_version":       encode(2, 1, 0),
-			"version_alone":            encode(1),
-			"with_too_late_a_day":      encode(1, 0xff, 0xff, 0xff, 0x7f, 0),
-			"with_too_many_partitions": encode(1, 1, 0x81, 0x08),
-			"with_missing_partitions":  encode(1, 1, 3, 1, 1),
-			"with_a_negative_position": encode(slices.Concat([]byte{1, 1, 1}, slices.Repeat([]byte{0xff}, 9), []byte{1})...),
+			"of_another_version":       encode(1, 1, 0),
+			"version_alone":            encode(2),
+			"with_too_late_a_day":      encode(2, 0xff, 0xff, 0xff, 0x7f, 0, 0),
+			"with_too_many_partitions": encode(2, 1, 0, 0x81, 0x08),
+			"with_missing_partitions":  encode(2, 1, 0, 3, 1, 1),
+			"with_a_negative_position": encode(slices.Concat([]byte{2, 1, 0, 1}, slices.Repeat([]byte{0xff}, 9), []byte{1})...),
 			"with_a_huge_number":       encode(huge...),
-			"with_a_longer_number":     encode(1, 1, 1, 0x81, 0),
+			"with_a_longer_number":     encode(2, 1, 0, 1, 0x81, 0),
 			"as_large_as_a_body":       strings.Repeat("A", 1<<20),
 		} {
 			if p, ok := parsePosition(text); ok {
@@ -75,7 +75,7 @@ func TestPosition(t *testing.T) {
 func FuzzPosition(f *testing.F) {
 	f.Add((&logPosition{first: time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC), partitions: []int64{0, 1 << 40}}).String())
 	f.Add("")
-	f.Add("AQAA")
+	f.Add("AgAAAA")
 	f.Fuzz(func(t *testing.T, text string) {
 		p, ok := parsePosition(text)
 		if !ok {
