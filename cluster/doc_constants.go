@@ -156,8 +156,10 @@
 //	store/archive.maxSequence = 1 << 53                                      leaves more numbers than a user can have changes
 //	store/internal/batch.gatherFor = time.Millisecond                        callers send their next requests together after a group
 //	store/internal/batch.overlapAfter = 25 * time.Millisecond                a slow group must not delay the next one longer
+//	store/internal/changelog.MaxEpoch = 1<<(63-epochBits) - 1                a lease each second for four years
 //	store/internal/changelog.day = 24 * time.Hour                            the log has a table for each
 //	store/internal/changelog.daysAhead = 7                                   a week of nobody noticing costs no write
+//	store/internal/changelog.epochBits = 36                                  leaves a lease positions for 1,000 changes a second in two years
 //	store/internal/changelog.minKeep = day                                   requests may be replayed that long
 //	store/internal/changelog.nearMidnight = 10 * time.Minute                 much longer than a transaction takes, and than clocks differ
 //	store/internal/commit.decideGroupFor = 500 * time.Millisecond            other groups wait, and rows may be locked
