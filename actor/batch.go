@@ -34,6 +34,8 @@ func (p *Partition) commitWrites(userID int64, batch []task, cached *User) (done
 	}
 	if errors.Is(err, ErrFenced) {
 		p.onFenced()
+	} else if err == nil {
+		p.o.ReadLease.Extend(started)
 	}
 	switch last := stateAfter(outcomes[len(outcomes)-1], err); {
 	case last.user == nil || !cache.trustedSince(generation):

@@ -22,7 +22,8 @@ type CacheOptions struct {
 //
 // A user is cached for one partition: the one whose actor last read or wrote it, and only
 // until that partition ends. The cached user is up to date as long as the partition's
-// lease is valid. A Cache is safe for concurrent use by any number of partitions. A nil
+// lease is valid. So replies are made from it only while the partition's read lease stands; what
+// writes decide on it is checked when they are committed. A Cache is safe for concurrent use by any number of partitions. A nil
 // *Cache is always empty.
 type Cache struct {
 	idle   time.Duration
@@ -151,9 +152,9 @@ func (c *Cache) entryOf(p *Partition, userID int64) *entry {
 	return s.getLocked(p, userID, c.clock.Load())
 }
 
-// reply returns the encoded reply with a user that is cached for p, else nil.
+// reply returns the encoded reply with a user that is cached for p and may be read, else nil.
 func (c *Cache) reply(p *Partition, userID int64) []byte {
-	if e := c.entryOf(p, userID); e != nil {
+	if e := c.entryOf(p, userID); e != nil && p.o.ReadLease.Stands() {
 		c.hits.Add(1)
 		return e.reply
 	}
@@ -178,7 +179,7 @@ func (c *Cache) matchingReply(p *Partition, userID int64, l *Lookup) []byte {
 	if e := s.users[userID]; !c.Trusted() || p.closed.Load() || e == nil || !e.keys.matches(l) {
 		return nil
 	}
-	if e := s.getLocked(p, userID, c.clock.Load()); e != nil {
+	if e := s.getLocked(p, userID, c.clock.Load()); e != nil && p.o.ReadLease.Stands() {
 		c.hits.Add(1)
 		return e.reply
 	}

@@ -40,6 +40,10 @@
 //   - Invariant: after [Cache.SetTrusted](false) nothing is answered from the cache,
 //     and no result of a query that began before that call is ever added to it. The user
 //     of this package must call it when another program has written to the tables.
+//   - Invariant: a reply is made from the cache only while the partition's read lease
+//     stands ([partition.ReadLease]), since another owner may have written otherwise. Reads
+//     behind a write are replied to with what that write has left: they came before it
+//     was committed.
 //   - If the outcome of a write is not known, the user is evicted and read again.
 //
 // # Decisions

@@ -190,7 +190,7 @@ func nameIn(t testing.TB, reply []byte) string {
 
 // testPartition returns a partition with the store s. It is stopped when the test ends.
 func testPartition(t testing.TB, s Store, c *Cache, mailbox int) *Partition {
-	p := NewPartition(PartitionOptions{Store: s, Lease: partition.Lease{Epoch: 1}, Mailbox: mailbox, Cache: c, Fenced: func() {}})
+	p := NewPartition(PartitionOptions{Store: s, Lease: partition.Lease{Epoch: 1}, ReadLease: standing(), Mailbox: mailbox, Cache: c, Fenced: func() {}})
 	t.Cleanup(p.Stop)
 	return p
 }
@@ -237,4 +237,11 @@ func write(t testing.TB, p *Partition, user, name int64) (o Outcome, err error) 
 	}
 	<-done
 	return o, err
+}
+
+// standing returns a read lease that stands for as long as any test takes.
+func standing() *partition.ReadLease {
+	l := partition.NewReadLease(func() {})
+	l.Extend(time.Now().AddDate(1, 0, 0))
+	return l
 }

@@ -172,7 +172,7 @@ func (m *model) own(c *Cache, mailbox int) *owner {
 	m.mu.Lock()
 	lease := partition.Lease{Epoch: m.epoch}
 	m.mu.Unlock()
-	p := NewPartition(PartitionOptions{Store: m, Lease: lease, Mailbox: mailbox, Cache: c, Fenced: func() {}})
+	p := NewPartition(PartitionOptions{Store: m, Lease: lease, ReadLease: standing(), Mailbox: mailbox, Cache: c, Fenced: func() {}})
 	return &owner{m, p, mailbox, map[int64]int{}, map[int64]int{}}
 }
 

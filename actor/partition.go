@@ -24,11 +24,16 @@ var (
 
 // PartitionOptions are the dependencies and limits of a partition.
 type PartitionOptions struct {
-	Store   Store
-	Lease   partition.Lease // the lease that the writes are committed under
-	Mailbox int             // limit of tasks that wait for one user; tasks from the partition queue are exempt
-	Cache   *Cache          // shared by all partitions of the instance; nil: every read goes to the store
-	Fenced  func()          // called once, when the store reports that the lease was lost; must not block
+	Store Store
+	Lease partition.Lease // the lease that the writes are committed under
+
+	// ReadLease says when users may be read from Cache. Each commit extends it. If it is nil,
+	// they never are.
+	ReadLease *partition.ReadLease
+
+	Mailbox int    // limit of tasks that wait for one user; tasks from the partition queue are exempt
+	Cache   *Cache // shared by all partitions of the instance; nil: every read goes to the store
+	Fenced  func() // called once, when the store reports that the lease was lost; must not block
 }
 
 // A Partition runs the actors of the users of one partition for the time of one
@@ -97,6 +102,9 @@ func (p *Partition) Write(w *Write, done func(Outcome, error)) error {
 // If there is no write and the user is cached, Get calls done before it returns. If
 // the user is not cached, its actor loads it, once for all reads that wait.
 //
+// If the user is cached and the read lease does not stand, its actor reads it from the store,
+// once for all reads that wait.
+//
 // If the cache is nil or not trusted and there is no write, the read bypasses the
 // actor: it goes to the store in parallel with other reads, up to o.Mailbox of them in
 // the partition.
@@ -156,8 +164,8 @@ func (p *Partition) replyOrStart(userID int64, fromQueue bool, done func([]byte,
 }
 
 // GetCached returns the encoded reply with the user of this id, if the user is cached,
-// matches l, and has no write in its mailbox. Otherwise it returns nil. The reply is
-// shared and must not be changed.
+// matches l, and has no write in its mailbox, and the read lease stands. Otherwise it returns
+// nil. The reply is shared and must not be changed.
 func (p *Partition) GetCached(userID int64, l *Lookup) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -167,9 +175,10 @@ func (p *Partition) GetCached(userID int64, l *Lookup) []byte {
 	return p.o.Cache.matchingReply(p, userID, l)
 }
 
-// Prefetch loads a user into the cache in the background, if the cache is trusted.
+// Prefetch loads a user into the cache in the background, if the cache is trusted and does not
+// have it.
 func (p *Partition) Prefetch(userID int64) {
-	if p.o.Cache.Trusted() {
+	if p.o.Cache.Trusted() && p.o.Cache.entryOf(p, userID) == nil {
 		p.Get(userID, func([]byte, error) {}) // after an error, the next read loads the user
 	}
 }

@@ -156,6 +156,85 @@ func testCachedUserOfWrite(t *testing.T) {
 	}
 }
 
+// Memory is read only while the read lease stands, since another owner may have written.
+func TestReadLease(t *testing.T) {
+	bubble := func(name string, test func(*testing.T, *fakeStore, *Partition, *partition.ReadLease)) {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newFakeStore()
+				s.names[1] = "old"
+				l := partition.NewReadLease(func() {})
+				p := NewPartition(PartitionOptions{Store: s, Lease: partition.Lease{Epoch: 1}, ReadLease: l, Mailbox: 4, Cache: testCache(t, roomy), Fenced: func() {}})
+				defer p.Stop()
+				l.Extend(time.Now())
+				read(t, p, 1)
+				s.foreign(1, "new")
+				if name := read(t, p, 1); name != "old" {
+					t.Fatalf("the user is not cached: %s", name)
+				}
+				synctest.Wait()
+				test(t, s, p, l)
+				synctest.Wait()
+			})
+		})
+	}
+	bubble("no_reply_from_memory_after_its_end", func(t *testing.T, s *fakeStore, p *Partition, l *partition.ReadLease) {
+		time.Sleep(partition.ReadFor)
+		if p.GetCached(1, &Lookup{}) != nil {
+			t.Error("the user is found in memory")
+		}
+		if name := read(t, p, 1); name != "new" {
+			t.Errorf("read: %s", name)
+		}
+		l.Extend(time.Now())
+		if before := s.finds(); read(t, p, 1) != "new" || s.finds() != before {
+			t.Error("what was read meanwhile is not cached")
+		}
+		if p.GetCached(1, &Lookup{}) == nil {
+			t.Error("the user is not found in memory")
+		}
+	})
+	bubble("reads_that_wait_share_a_query", func(t *testing.T, s *fakeStore, p *Partition, _ *partition.ReadLease) {
+		time.Sleep(partition.ReadFor)
+		before := s.finds()
+		for range 4 {
+			p.Get(1, func([]byte, error) {})
+		}
+		if synctest.Wait(); s.finds() > before+2 {
+			t.Errorf("%d queries", s.finds()-before)
+		}
+	})
+	bubble("prefetch_reads_nothing_that_is_cached", func(t *testing.T, s *fakeStore, p *Partition, _ *partition.ReadLease) {
+		time.Sleep(partition.ReadFor)
+		before := s.finds()
+		p.Prefetch(1)
+		if synctest.Wait(); s.finds() != before {
+			t.Error("it was read")
+		}
+	})
+	bubble("a_commit_extends_it", func(t *testing.T, s *fakeStore, p *Partition, _ *partition.ReadLease) {
+		time.Sleep(partition.ReadFor)
+		if _, err := write(t, p, 1, 5); err != nil {
+			t.Fatal(err)
+		}
+		if before := s.finds(); read(t, p, 1) != "5" || s.finds() != before {
+			t.Error("the user is not read from memory")
+		}
+		time.Sleep(partition.ReadFor)
+		if before := s.finds(); read(t, p, 1) != "5" || s.finds() == before {
+			t.Error("the user is read from memory for too long")
+		}
+	})
+	bubble("writes_decide_on_cached_users_after_its_end", func(t *testing.T, s *fakeStore, p *Partition, _ *partition.ReadLease) {
+		time.Sleep(partition.ReadFor)
+		w := &Write{UserID: 1, Digest: 5}
+		p.Write(w, func(Outcome, error) {})
+		if synctest.Wait(); w.Cached == nil || w.Cached.Name != "old" {
+			t.Errorf("it decides on %v", w.Cached)
+		}
+	})
+}
+
 func TestPartition(t *testing.T) {
 	t.Run("lease_lost", testPartitionFenced)
 	t.Run("stop", testPartitionStop)
@@ -169,7 +248,7 @@ func testPartitionFenced(t *testing.T) {
 		s := newFakeStore()
 		s.names[1], s.names[2] = "a", "a"
 		fenced := 0
-		p := NewPartition(PartitionOptions{Store: s, Lease: partition.Lease{Epoch: 1}, Mailbox: 10, Cache: testCache(t, roomy), Fenced: func() { fenced++ }})
+		p := NewPartition(PartitionOptions{Store: s, Lease: partition.Lease{Epoch: 1}, ReadLease: standing(), Mailbox: 10, Cache: testCache(t, roomy), Fenced: func() { fenced++ }})
 		defer p.Stop()
 		read(t, p, 2)
 		synctest.Wait()
@@ -304,7 +383,7 @@ func testPartitionConcurrentUse(t *testing.T) {
 	for range 50 {
 		s := newFakeStore()
 		s.before = func(ctx context.Context, _ int64, _ *Write) error { return ctx.Err() }
-		p := NewPartition(PartitionOptions{Store: s, Lease: partition.Lease{Epoch: 1}, Mailbox: 4, Cache: c, Fenced: func() {}})
+		p := NewPartition(PartitionOptions{Store: s, Lease: partition.Lease{Epoch: 1}, ReadLease: standing(), Mailbox: 4, Cache: c, Fenced: func() {}})
 		var running, completed sync.WaitGroup
 		for i := range 10 {
 			running.Go(func() {

@@ -86,7 +86,8 @@ type Store interface {
 	//
 	// Commit may apply fewer writes than it was given. It returns their outcomes
 	// and has done nothing about the remaining writes. An error is about the first
-	// write. When Commit returns, the changes are durable. If the lease was lost, it
+	// write. Without one, the lease was valid at some time during the call. When Commit
+	// returns, the changes are durable. If the lease was lost, it
 	// changes nothing and returns ErrFenced. After ErrFenced, nothing more may be committed
 	// under the lease to that user. If it refuses a create with UserIDTaken,
 	// later calls of NewUserID and ReservedUserID return other ids, which are free after

@@ -54,6 +54,7 @@
 //   - internal/topology: declaring and binding exchanges and queues.
 //   - internal/tracing: trace contexts in the headers of messages.
 //   - internal/metrics: what an instance counts and measures.
+//   - internal/readlease: renewing what allows to read users from memory.
 //   - internal/relay: requests from the instance that receives them to their owner.
 //   - internal/seal: the sealed ids in the headers of forwarded requests.
 //   - internal/integration: tests over a real broker and a real database.
@@ -105,10 +106,25 @@
 //	cluster/internal/consume.TestBacklogKeepsItsOrder
 //	cluster.TestHandOver/ends_the_lease_after_the_last_request
 //
-// I4, no stale read. A read that begins after the reply to a write shows that write.
+// I4, no stale read. A read that begins after the reply to a write shows that
+// write. Users are read from memory only under a read lease: the database has said a moment
+// ago that the lease of the partition stands. A member that deposes another one commits nothing
+// until the read lease of that one has ended. So this rests on the database and on
+// clocks of about the same rate, whatever the broker or another member does.
 //
 //	actor.TestCache
 //	actor.TestModel
+//	actor.TestReadLease
+//	cluster/partition.TestReadLease
+//	cluster/internal/readlease.TestRenewer
+//	cluster.TestReadLeases
+//	cluster.TestStartServing/waits_for_the_reads_of_a_deposed_holder
+//	cluster/internal/coordinate.TestReleases/wait_for_the_reads_of_a_deposed_holder
+//	cluster/ownership.TestDeposedReads
+//	cluster/ownership/sim.TestHistories
+//	cluster/ownership/sim.TestMissingWait
+//	store/internal/leases.TestEnded
+//	cmd/systemtest/faults.TestReadLease
 //	cluster.TestAbandon/reads_nothing_from_memory_afterwards
 //	cluster.TestHeartbeat/lost_ends_the_session
 //
@@ -255,6 +271,15 @@
 //     possible message at the start: 64 KiB are sent instead of many megabytes for each
 //     session. Cost: the first message of some size waits for a round trip, inside
 //     a transaction if it is a notification.
+//   - Users are read from memory under a read lease of 0.3 s. Why not as long as the session
+//     lasts: in a split between its nodes, the broker keeps the connection of an instance that
+//     it reports as gone to the others. Why not ask the database in each read: that is half of
+//     what a read costs. Cost: an instance whose users are read from memory asks the
+//     database up to five times a second, in one statement for all its partitions. The first
+//     read after a pause goes to the database, and so do all reads while it is slow. After
+//     a death, the partitions are served 0.375 s later; reads from the shared queue go to the
+//     database meanwhile. No report of a death shortens that, since a split looks the same: an
+//     instance does not wait only for itself.
 //   - The end of the shared queue's consumer does not end the session. Why not begin anew:
 //     the partitions do not need that queue, and its node may be down for long. Cost:
 //     an instance may serve direct requests alone; then it is not ready.
@@ -308,6 +333,8 @@
 //   - partition: a part of the user ids, with a queue.
 //   - pending notification: one that was sent and is not confirmed.
 //   - position: the place of a change in the order of its partition.
+//   - read lease: what allows to read the users of a partition from memory
+//     ([partition.ReadLease]).
 //   - rebind: to bind all partition queues again, in order.
 //   - relay: to send a request to its owner without the partition's queue.
 //   - replay: a request that was decided before.

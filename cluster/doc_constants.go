@@ -90,6 +90,8 @@
 //	cluster/internal/notify.watchEvery = time.Second                         small beside stuckAfter
 //	cluster/internal/publish.pingTimeout = 5 * time.Second                   a channel that does not reply in it belongs to a connection that is blocked
 //	cluster/internal/publish.sweepEvery = 250 * time.Millisecond             small beside the time limits of messages
+//	cluster/internal/readlease.askEvery = 100 * time.Millisecond             bounds the questions about leases that have ended, and to a slow database
+//	cluster/internal/readlease.askTimeout = 2 * time.Second                  a question that is given up costs a connection
 //	cluster/internal/relay.askFor = time.Second                              a queue that is consumed answers in milliseconds
 //	cluster/internal/relay.checkEvery = reportFor / 4                        delays the change to the queue by a quarter
 //	cluster/internal/relay.firstPause = time.Second                          an instance that was frozen or full is likely to be so again
@@ -146,6 +148,9 @@
 //	cluster/ownership.maxDebounces = 4                                       members that keep coming must not delay the ring for ever
 //	cluster/ownership.maxStartBackoff = 10                                   heartbeats likewise after consumers that did not start, where claims do not help
 //	cluster/ownership.suspectHeartbeats = 3                                  heartbeats of the broker; it drops a frozen connection in less
+//	cluster/partition.DeposedReadsFor = ReadFor + ReadFor/4                  two clocks may both be corrected by a tenth; a partition is not served meanwhile
+//	cluster/partition.ReadFor = 300 * time.Millisecond                       a partition without an owner waits as long; a shorter time costs more questions
+//	cluster/partition.renewWithin = ReadFor / 3                              longer than the database takes to reply, also under load
 //	cluster/wait.firstReconnectPause = 250 * time.Millisecond                short enough for a restart that takes a second
 //	cluster/wait.insistFor = 5 * time.Minute                                 covers a restart of the broker or a failover of the database
 //	cluster/wait.longestReconnectPause = 5 * time.Second                     bounds how long a server that is back goes unused

@@ -269,7 +269,7 @@ func TestLargeRequests(t *testing.T) {
 				}
 				s.setUp = nil
 			}
-			s.session.StartServing(lease)
+			s.session.StartServing(ownership.Consume{Lease: lease})
 			synctest.Wait()
 			first := s.channel()
 			if end != nil {

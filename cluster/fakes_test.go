@@ -299,6 +299,7 @@ type fakeStore struct {
 	changes  func(*actor.ChangesPage) (actor.ChangePage, *actor.Refusal, error)
 	commit   func(partition.Lease, []*actor.Write) ([]actor.Outcome, error)
 	takeOver func([]partition.Lease) ([]partition.Lease, []int, error)
+	ended    func([]partition.Lease) []partition.Lease
 	ping     func() error
 
 	mu        sync.Mutex // guards the following fields
@@ -382,6 +383,13 @@ func (s *fakeStore) TakeOver(_ context.Context, _ ownership.Member, leases []par
 		return s.takeOver(leases)
 	}
 	return leases, nil, nil
+}
+
+func (s *fakeStore) EndedLeases(_ context.Context, leases []partition.Lease) ([]partition.Lease, error) {
+	if s.ended != nil {
+		return s.ended(leases), nil
+	}
+	return nil, nil
 }
 
 func (s *fakeStore) ReadNotifications(context.Context, int, int64, int) ([]actor.PendingNotification, bool, error) {

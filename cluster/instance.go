@@ -20,6 +20,7 @@ import (
 	"github.com/glotpod/ident/cluster/internal/notify"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/cluster/wait"
 )
 
@@ -52,8 +53,16 @@ type Store interface {
 	actor.Store           // the router and the actors
 	coordinate.LeaseStore // the coordinator
 	NotificationStore     // the notifier
+	ReadLeaseStore        // the router and the actors, for users in memory
 	topology.RebindLock   // the repairer of the exchanges and queues
 	HealthStore           // the instance
+}
+
+// A ReadLeaseStore says which leases stand.
+type ReadLeaseStore interface {
+	// EndedLeases returns those of the leases, all of one member, that have ended. It does not
+	// log errors.
+	EndedLeases(ctx context.Context, leases []partition.Lease) ([]partition.Lease, error)
 }
 
 // A NotificationStore has the notifications of committed changes.

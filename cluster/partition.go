@@ -23,6 +23,7 @@ type servedPartition struct {
 	ctx      context.Context // done when the partition is abandoned, or has been handed over
 	cancel   context.CancelFunc
 	lease    partition.Lease
+	reads    *partition.ReadLease // for users in memory
 	consumer *consume.Consumer
 	users    *actor.Partition
 	requests metrics.Meter // received by the consumer

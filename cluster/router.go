@@ -202,9 +202,13 @@ func (r *request) sendForward(partition int, newUser, mark int64) {
 
 // onFenced handles that a write found its lease lost.
 func (s *session) onFenced(lease partition.Lease) {
-	s.o.Log.Warn("partition lost", zap.Int("partition", lease.Partition), zap.Int64("epoch", lease.Epoch))
+	logLost(s, lease)
 	s.metrics.Fenced.Inc()
 	s.reportLost(lease)
+}
+
+func logLost(s *session, lease partition.Lease) {
+	s.o.Log.Warn("partition lost", zap.Int("partition", lease.Partition), zap.Int64("epoch", lease.Epoch))
 }
 
 func isStopped(err error) bool {

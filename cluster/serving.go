@@ -33,12 +33,13 @@ const (
 var errNoAnswer = errors.New("the broker has not answered yet: the queue may be without a leader")
 
 // StartServing starts to serve a partition. It does not wait for that.
-func (s *session) StartServing(lease partition.Lease) {
+func (s *session) StartServing(command ownership.Consume) {
+	lease := command.Lease
 	x := s.slots[lease.Partition]
 	ctx, cancel := context.WithCancel(s.ctx)
 	x.setCancel(cancel)
 	x.enqueue(&s.running, func() {
-		p, err := s.openPartition(ctx, lease)
+		p, err := s.openPartition(ctx, command)
 		if err != nil {
 			defer cancel()
 			s.notifier.Abandon(lease)
@@ -136,6 +137,26 @@ func (p *servedPartition) awaitRequests(running *sync.WaitGroup) error {
 	}
 }
 
+// servedLeases returns the leases of the partitions that are served, with their read leases.
+func (all partitionSlots) servedLeases() map[partition.Lease]*partition.ReadLease {
+	leases := make(map[partition.Lease]*partition.ReadLease)
+	for _, x := range all {
+		if p := x.serving.Load(); p != nil {
+			leases[p.lease] = p.reads
+		}
+	}
+	return leases
+}
+
+// onLeaseEnded handles that the database says that a lease has ended. If that is because the
+// partition is handed over, there is nothing to do.
+func onLeaseEnded(s *session, lease partition.Lease) {
+	if p := s.slots[lease.Partition].serving.Load(); p != nil && p.lease == lease && !p.handingOver.Load() {
+		logLost(s, lease)
+		s.reportLost(lease)
+	}
+}
+
 // reportLost tells the ownership core that a lease is of no use any more.
 func (s *session) reportLost(lease partition.Lease) {
 	s.coordinator.Post(ownership.LeaseLost{Partition: lease.Partition, Epoch: lease.Epoch})
@@ -143,8 +164,11 @@ func (s *session) reportLost(lease partition.Lease) {
 
 // openPartition consumes the queue of a partition, after it has made sure that this
 // instance holds the lease, and that the notifications that earlier owners have left in
-// the log are sent before those of this one.
-func (s *session) openPartition(ctx context.Context, lease partition.Lease) (*servedPartition, error) {
+// the log are sent before those of this one. Requests wait until a holder that was deposed has
+// certainly ended to read users from memory: those of the shared queue in the partition's
+// queue, except reads, which go to the database.
+func (s *session) openPartition(ctx context.Context, command ownership.Consume) (*servedPartition, error) {
+	lease := command.Lease
 	consumer, err := s.takeOver(ctx, lease)
 	if err != nil {
 		return nil, err
@@ -152,16 +176,20 @@ func (s *session) openPartition(ctx context.Context, lease partition.Lease) (*se
 	if consumer, err = s.startConsumer(ctx, lease.Partition, consumer); err != nil {
 		return nil, err
 	}
+	wait.For(ctx, time.Until(command.WriteFrom)) // if it is abandoned meanwhile, serve ends it
+	reads := partition.NewReadLease(s.reads.Renew)
 	return &servedPartition{
 		ctx:      ctx,
 		lease:    lease,
+		reads:    reads,
 		consumer: consumer,
 		users: actor.NewPartition(actor.PartitionOptions{
-			Store:   s.o.Store,
-			Lease:   lease,
-			Mailbox: s.o.Mailbox,
-			Cache:   s.cache,
-			Fenced:  func() { s.onFenced(lease) },
+			Store:     s.o.Store,
+			Lease:     lease,
+			ReadLease: reads,
+			Mailbox:   s.o.Mailbox,
+			Cache:     s.cache,
+			Fenced:    func() { s.onFenced(lease) },
 		}),
 		received: make(chan struct{}),
 	}, nil

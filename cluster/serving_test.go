@@ -23,7 +23,7 @@ func TestStartServing(t *testing.T) {
 	consuming, lost := ownership.Event(ownership.Consuming{Partition: 2, Epoch: 5}), ownership.Event(ownership.LeaseLost{Partition: 2, Epoch: 5})
 
 	bubble(t, "consumes_the_queue_and_reports_it", &fakeStore{}, func(t *testing.T, s *testSession) {
-		s.session.StartServing(lease)
+		s.session.StartServing(ownership.Consume{Lease: lease})
 		synctest.Wait()
 		if c := s.channel(); c.consumed != PartitionQueue(2) || c.exclusive {
 			t.Errorf("it consumes %q, exclusively: %t", c.consumed, c.exclusive)
@@ -38,7 +38,7 @@ func TestStartServing(t *testing.T) {
 
 	bubble(t, "consumes_a_classic_queue_exclusively", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.session.o.QueueType = topology.Classic
-		s.session.StartServing(lease)
+		s.session.StartServing(ownership.Consume{Lease: lease})
 		synctest.Wait()
 		if !s.channel().exclusive {
 			t.Error("another consumer could get requests as well")
@@ -47,7 +47,7 @@ func TestStartServing(t *testing.T) {
 
 	notHeld := &fakeStore{takeOver: func([]partition.Lease) ([]partition.Lease, []int, error) { return nil, nil, nil }}
 	bubble(t, "reports_a_lease_that_is_not_held", notHeld, func(t *testing.T, s *testSession) {
-		s.session.StartServing(lease)
+		s.session.StartServing(ownership.Consume{Lease: lease})
 		synctest.Wait()
 		if posted := s.posted(); !slices.Equal(posted, []ownership.Event{lost}) {
 			t.Errorf("the core got %v", posted)
@@ -55,7 +55,7 @@ func TestStartServing(t *testing.T) {
 		if s.session.slots.accepting(2) != nil || s.channel().consumed != "" {
 			t.Error("it serves the partition")
 		}
-		if s.session.StartServing(lease); s.opened() != 1 {
+		if s.session.StartServing(ownership.Consume{Lease: lease}); s.opened() != 1 {
 			t.Errorf("%d channels were opened", s.opened())
 		}
 		if synctest.Wait(); s.opened() != 1 {
@@ -73,7 +73,7 @@ func TestStartServing(t *testing.T) {
 				}
 			}
 			begun := time.Now()
-			s.session.StartServing(lease)
+			s.session.StartServing(ownership.Consume{Lease: lease})
 			time.Sleep(consumeFor)
 			synctest.Wait()
 			if posted := s.posted(); !slices.Equal(posted, []ownership.Event{consuming}) {
@@ -87,7 +87,7 @@ func TestStartServing(t *testing.T) {
 
 	bubble(t, "gives_up_after_a_while", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.setUp = func(c *fakeChannel) { c.consumeErr = []error{&amqp.Error{Code: amqp.NotFound}} }
-		s.session.StartServing(lease)
+		s.session.StartServing(ownership.Consume{Lease: lease})
 		time.Sleep(consumeFor - consumeEvery)
 		if posted := s.posted(); len(posted) > 0 {
 			t.Errorf("the core got %v too early", posted)
@@ -100,7 +100,7 @@ func TestStartServing(t *testing.T) {
 
 	bubble(t, "any_other_error_is_final", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.setUp = func(c *fakeChannel) { c.consumeErr = []error{errors.New("the connection is lost")} }
-		s.session.StartServing(lease)
+		s.session.StartServing(ownership.Consume{Lease: lease})
 		synctest.Wait()
 		if posted := s.posted(); !slices.Equal(posted, []ownership.Event{lost}) || s.opened() != 1 {
 			t.Errorf("the core got %v after %d attempts", posted, s.opened())
@@ -109,12 +109,38 @@ func TestStartServing(t *testing.T) {
 
 	bubble(t, "abandoned_in_the_meantime", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.setUp = func(c *fakeChannel) { c.consumeErr = []error{&amqp.Error{Code: amqp.NotFound}} }
-		s.session.StartServing(lease)
+		s.session.StartServing(ownership.Consume{Lease: lease})
 		synctest.Wait()
 		s.session.Abandon(2)
 		time.Sleep(consumeFor)
 		if posted := s.posted(); len(posted) > 0 || s.session.slots.accepting(2) != nil {
 			t.Errorf("the core got %v", posted)
+		}
+	})
+
+	bubble(t, "waits_for_the_reads_of_a_deposed_holder", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.session.StartServing(ownership.Consume{Lease: lease, WriteFrom: time.Now().Add(time.Second)})
+		time.Sleep(time.Second - 1)
+		if synctest.Wait(); len(s.posted()) > 0 || s.session.slots.accepting(2) != nil {
+			t.Error("it serves the partition too early")
+		}
+		if s.channel().consumed == "" {
+			t.Error("it begins to consume late")
+		}
+		time.Sleep(time.Nanosecond)
+		synctest.Wait()
+		if posted := s.posted(); !slices.Equal(posted, []ownership.Event{consuming}) || s.session.slots.accepting(2) == nil {
+			t.Errorf("the core got %v", posted)
+		}
+	})
+
+	bubble(t, "abandoned_while_it_waits", &fakeStore{}, func(t *testing.T, s *testSession) {
+		s.session.StartServing(ownership.Consume{Lease: lease, WriteFrom: time.Now().Add(time.Second)})
+		synctest.Wait()
+		s.session.Abandon(2)
+		synctest.Wait()
+		if s.session.slots.accepting(2) != nil || !s.channel().IsClosed() {
+			t.Error("it serves the partition")
 		}
 	})
 
@@ -292,10 +318,46 @@ func TestAbandon(t *testing.T) {
 	bubble(t, "the_partition_can_be_served_again", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.serve(2)
 		s.session.Abandon(2)
-		s.session.StartServing(partition.Lease{Partition: 2, Epoch: 3})
+		s.session.StartServing(ownership.Consume{Lease: partition.Lease{Partition: 2, Epoch: 3}})
 		synctest.Wait()
 		if p := s.session.slots.accepting(2); p == nil || p.lease.Epoch != 3 {
 			t.Error("it is not served again")
+		}
+	})
+}
+
+// TestReadLeases: all read leases are renewed at once, and a lease that has ended is reported.
+func TestReadLeases(t *testing.T) {
+	asked := 0
+	store := &fakeStore{ended: func(leases []partition.Lease) (ended []partition.Lease) {
+		asked++
+		for _, l := range leases {
+			if l.Partition == 3 {
+				ended = append(ended, l)
+			}
+		}
+		return ended
+	}}
+	bubble(t, "are_renewed_together", store, func(t *testing.T, s *testSession) {
+		one, two, three := s.serve(1), s.serve(2), s.serve(3)
+		if one.reads.Stands() {
+			t.Error("memory may be read before the database was asked")
+		}
+		synctest.Wait()
+		if asked != 1 || !one.reads.Stands() || !two.reads.Stands() || three.reads.Stands() {
+			t.Errorf("the database was asked %d times", asked)
+		}
+		if posted := s.posted(); !slices.Equal(posted, []ownership.Event{ownership.LeaseLost{Partition: 3, Epoch: 1}}) {
+			t.Errorf("the core got %v", posted)
+		}
+	})
+
+	bubble(t, "end_with_a_hand_over", store, func(t *testing.T, s *testSession) {
+		p := s.serve(3)
+		p.handingOver.Store(true)
+		p.reads.Stands()
+		if synctest.Wait(); len(s.posted()) > 0 {
+			t.Error("the core got that a lease is lost")
 		}
 	})
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/glotpod/ident/cluster/internal/coordinate"
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/notify"
+	"github.com/glotpod/ident/cluster/internal/readlease"
 	"github.com/glotpod/ident/cluster/internal/relay"
 	"github.com/glotpod/ident/cluster/internal/sizes"
 	"github.com/glotpod/ident/cluster/internal/topology"
@@ -52,6 +53,7 @@ type session struct {
 	repairer  *topology.Repairer
 	channels  *consume.Pool
 	slots     partitionSlots
+	reads     *readlease.Renewer
 	acks      *consume.AckFlusher
 
 	ctx     context.Context // done when a connection is lost, or the session is closed
@@ -115,6 +117,7 @@ func (s *session) run(ctx context.Context, onServing func()) error {
 	s.running.Go(func() { s.notifier.Run(s.ctx) })
 	s.running.Go(func() { s.acks.Run(s.ctx) })
 	s.running.Go(func() { s.repairer.Run(s.ctx) })
+	s.running.Go(func() { s.reads.Run(s.ctx) })
 	s.heartbeat.note()
 	s.running.Go(s.watch)
 	s.o.Store.SetNotificationSink(s.notifier)

@@ -17,11 +17,13 @@ import (
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/notify"
 	"github.com/glotpod/ident/cluster/internal/publish"
+	"github.com/glotpod/ident/cluster/internal/readlease"
 	"github.com/glotpod/ident/cluster/internal/seal"
 	"github.com/glotpod/ident/cluster/internal/sizes"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/cluster/throttle"
 )
 
@@ -149,6 +151,7 @@ func newSession(i *Instance, conn, forwarding *amqp.Connection, number int64) *s
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.sizes = sizes.NewChecker(s.ctx, publish.Over(conn), s.metrics.TooLarge, o.Log)
 	s.shared = newSharedKeeper(s)
+	s.reads = readlease.NewRenewer(o.Store.EndedLeases, s.slots.servedLeases, func(l partition.Lease) { onLeaseEnded(s, l) })
 	return s
 }
 

@@ -73,6 +73,7 @@ func newTestSession(t *testing.T, store *fakeStore) *testSession {
 	s.session.channels = consume.NewPool(s.open, 8, 0, &s.session.running)
 	s.ended.Go(func() { s.session.notifier.Run(s.session.ctx) })
 	s.ended.Go(func() { s.session.acks.Run(s.session.ctx) })
+	s.ended.Go(func() { s.session.reads.Run(s.session.ctx) })
 	return s
 }
 
@@ -236,7 +237,7 @@ func bubble(t *testing.T, name string, store *fakeStore, test func(*testing.T, *
 // serve makes the session serve a partition under epoch 1.
 func (s *testSession) serve(number int) *servedPartition {
 	s.t.Helper()
-	s.session.StartServing(partition.Lease{Partition: number, Epoch: 1})
+	s.session.StartServing(ownership.Consume{Lease: partition.Lease{Partition: number, Epoch: 1}})
 	synctest.Wait()
 	p := s.session.slots.accepting(number)
 	if p == nil {

@@ -165,6 +165,12 @@ func (s *Store) TakeOver(ctx context.Context, by ownership.Member, wanted []part
 	return s.leases.TakeOver(ctx, by, wanted)
 }
 
+// EndedLeases returns those of the leases, all of one member, that have ended, in one round trip.
+// It does not try again, and does not log errors.
+func (s *Store) EndedLeases(ctx context.Context, all []partition.Lease) (ended []partition.Lease, err error) {
+	return s.leases.Ended(ctx, all)
+}
+
 // Release marks the partitions of these leases as free, unless the lease is lost. It also
 // notes which notifications are confirmed, so that the next holder does not find them. It
 // takes 5 s at most and may be repeated after an error.

@@ -183,6 +183,9 @@ func handOverAndTakeOver(h *storetest.Harness) {
 	if err != nil || len(held) != 1 {
 		h.T.Fatal(held, err)
 	}
+	if ended, err := h.EndedLeases(h.T.Context(), []partition.Lease{h.Lease}); err != nil || len(ended) > 0 {
+		h.T.Fatal(ended, err)
+	}
 }
 
 // leadingColumns returns the first column or expression of each index.

@@ -16,7 +16,7 @@ func (ps *partitions) claim(p int, depose partition.Lease) {
 	part := &ps.states[p]
 	ps.transition(p, claiming)
 	ps.lastAttempt++
-	part.attempt, part.deposed = ps.lastAttempt, depose.Holder
+	part.attempt, part.deposed = ps.lastAttempt, depose
 	ps.emit(Claim{Partition: p, Attempt: part.attempt, Depose: depose.Epoch, Seen: part.seen, By: ps.self})
 }
 
@@ -26,22 +26,29 @@ func (ps *partitions) onClaimed(e Claimed) {
 	ps.onDatabaseReply()
 	part := &ps.states[e.Partition]
 	part.saw(e.Epoch)
+	lease := heldLease(e.Partition, e.Epoch, ps.self)
 	if !part.isCurrentAttempt(e.Attempt) {
-		ps.emit(Release{heldLease(e.Partition, e.Epoch, ps.self)})
+		ps.release(lease)
 		return
 	}
+	part.won(lease, e.Deposed, ps.now)
 	if !ps.isOurs(e.Partition) {
 		ps.transition(e.Partition, idle)
-		ps.emit(Release{heldLease(e.Partition, e.Epoch, ps.self)})
+		ps.release(lease)
 		return
 	}
-	if part.deposed.Name != "" && part.deposed.Name != ps.self.Name {
-		ps.outbox.facts.Taken = append(ps.outbox.facts.Taken, heldLease(e.Partition, e.Epoch, ps.self))
+	if name := part.deposed.Holder.Name; name != "" && name != ps.self.Name {
+		ps.outbox.facts.Taken = append(ps.outbox.facts.Taken, lease)
 		ps.sendSoon()
 	}
 	part.epoch = e.Epoch
 	ps.transition(e.Partition, starting)
-	ps.emit(Consume{heldLease(e.Partition, e.Epoch, ps.self)})
+	ps.emit(Consume{Lease: lease, WriteFrom: part.safeAt})
+}
+
+// release has a lease released under which nothing runs here.
+func (ps *partitions) release(lease partition.Lease) {
+	ps.emit(Release{Lease: lease, NotBefore: ps.states[lease.Partition].safeToRelease(lease, ps.now)})
 }
 
 // onClaimRefused handles the reply to a claim that failed because another lease stands.
@@ -167,9 +174,9 @@ func (ps *partitions) onGranted(lease partition.Lease) {
 	part := &ps.states[lease.Partition]
 	switch {
 	case part.waitsForHolder() && lease.Epoch > part.epoch:
-		part.epoch = lease.Epoch
+		part.epoch, part.held = lease.Epoch, lease
 		ps.transition(lease.Partition, starting)
-		ps.emit(Consume{lease})
+		ps.emit(Consume{Lease: lease, WriteFrom: part.safeAt})
 		ps.askForMore()
 	case part.phase == idle:
 		ps.surveyAt = ps.now

@@ -1,6 +1,10 @@
 package ownership
 
-import "github.com/glotpod/ident/cluster/partition"
+import (
+	"time"
+
+	"github.com/glotpod/ident/cluster/partition"
+)
 
 // A Command is a task for the program that runs the core. [Core.Step] returns commands.
 // They do not wait for the replies to earlier commands. Commands about the same
@@ -35,9 +39,13 @@ type (
 	}
 
 	// Consume checks that the epoch table has the lease, and starts to consume the
-	// partition's queue. Each write of that consumer carries the lease. The reply is
-	// [Consuming] or [LeaseLost].
-	Consume struct{ partition.Lease }
+	// partition's queue. Each write of that consumer carries the lease. None is committed
+	// before WriteFrom: until then a deposed holder may read users from memory. The reply
+	// is [Consuming], not before WriteFrom, or [LeaseLost].
+	Consume struct {
+		partition.Lease
+		WriteFrom time.Time // zero: at once
+	}
 
 	// HandOver cancels the consumer, completes and acknowledges what was delivered, and
 	// then ends the lease: To becomes the owner under the next epoch or, if To is the
@@ -58,8 +66,13 @@ type (
 
 	// Release marks the partition's row as released if its epoch is still that of the
 	// lease and it names this run of the instance, in any session. It is for rows under
-	// which nothing runs here. The reply is [LeaseReleased], if the database responds.
-	Release struct{ partition.Lease }
+	// which nothing runs here. It waits for NotBefore, since the next holder does not: a
+	// holder that the lease has deposed may read users from memory until then. The reply is
+	// [LeaseReleased], if the database responds.
+	Release struct {
+		partition.Lease
+		NotBefore time.Time // zero: at once
+	}
 
 	// Survey reads the epoch table. The reply is [Surveyed], if the database responds.
 	Survey struct{}

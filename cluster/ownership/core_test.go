@@ -160,7 +160,7 @@ func testClaimLateWinReleased(t *testing.T) {
 			b.wait(time.Second)
 		}
 		got := b.step(Claimed{Partition: 0, Attempt: claims[0].Attempt, Epoch: 5})
-		expect(t, only[Release](got), Release{heldLease(0, 5, b.core.self)})
+		expect(t, only[Release](got), Release{Lease: heldLease(0, 5, b.core.self), NotBefore: b.now.Add(partition.DeposedReadsFor)})
 		expect(t, only[Consume](got))
 	}
 }
@@ -170,7 +170,7 @@ func testClaimUnwantedWinReleased(t *testing.T) {
 	b, claims := newBench(t, 1)
 	b.step(DrainRequested{})
 	got := b.step(Claimed{Partition: 0, Attempt: claims[0].Attempt, Epoch: 5})
-	expect(t, only[Release](got), Release{heldLease(0, 5, b.core.self)})
+	expect(t, only[Release](got), Release{Lease: heldLease(0, 5, b.core.self)})
 	expect(t, only[Consume](got))
 }
 
@@ -183,6 +183,83 @@ func testClaimOwnLeaseDeposed(t *testing.T) {
 	row := Row{Lease: heldLease(0, 1, b.core.self)}
 	got := only[Claim](b.step(ClaimRefused{Attempt: again[0].Attempt, Row: row}))
 	expect(t, got, Claim{Partition: 0, Attempt: again[0].Attempt + 1, Depose: 1, Seen: 1, By: b.core.self})
+}
+
+// Until the read lease of a deposed holder has certainly ended, nothing is committed under the
+// lease that replaces its own, and that lease is not released.
+func TestDeposedReads(t *testing.T) {
+	t.Run("another_process", testDeposedReadsAnotherProcess)
+	t.Run("released_lease", testDeposedReadsReleasedLease)
+	t.Run("same_process", testDeposedReadsSameProcess)
+	t.Run("unknown_claim", testDeposedReadsUnknownClaim)
+	t.Run("release", testDeposedReadsRelease)
+}
+
+// depose has the claim refused by a lease, and the next claim succeed, which deposes it.
+func (b *bench) depose(claim Claim, lease partition.Lease) []Command {
+	b.t.Helper()
+	got := only[Claim](b.step(ClaimRefused{Attempt: claim.Attempt, Row: Row{Lease: lease}}))
+	if len(got) != 1 || got[0].Depose != lease.Epoch {
+		b.t.Fatalf("got %+v, want a claim that deposes epoch %d", got, lease.Epoch)
+	}
+	return b.step(Claimed{Partition: claim.Partition, Attempt: got[0].Attempt, Epoch: lease.Epoch + 1, Deposed: true})
+}
+
+func testDeposedReadsAnotherProcess(t *testing.T) {
+	for _, name := range []string{"a", "b"} { // "b" may be an earlier process of this name that is cut off
+		b, claims := newBench(t, 1)
+		b.step(MemberGone{Member: alice})
+		got := b.depose(claims[0], heldLease(0, 3, firstSession(name, 7)))
+		expect(t, only[Consume](got), Consume{heldLease(0, 4, b.core.self), b.now.Add(partition.DeposedReadsFor)})
+	}
+}
+
+func testDeposedReadsReleasedLease(t *testing.T) {
+	b, claims := newBench(t, 1)
+	got := b.step(Claimed{Partition: 0, Attempt: claims[0].Attempt, Epoch: 4})
+	expect(t, only[Consume](got), Consume{Lease: heldLease(0, 4, b.core.self)})
+}
+
+// A process that claims its own partition again, in another session, waits no longer than it
+// had to wait before, and no less.
+func testDeposedReadsSameProcess(t *testing.T) {
+	for _, predecessor := range []bool{false, true} {
+		b, claims := newBench(t, 1)
+		b.step(MemberGone{Member: alice})
+		var safe time.Time
+		held := heldLease(0, 4, b.core.self)
+		if predecessor {
+			b.depose(claims[0], heldLease(0, 3, alice))
+			safe = b.now.Add(partition.DeposedReadsFor)
+		} else {
+			b.step(Claimed{Partition: 0, Attempt: claims[0].Attempt, Epoch: 4})
+		}
+		b.step(Disconnected{})
+		b.step(Connected{Session: 2})
+		claim := only[Claim](b.wait(b.core.cfg.Debounce))[0]
+		got := b.depose(claim, held)
+		expect(t, only[Consume](got), Consume{heldLease(0, 5, b.core.self), safe})
+	}
+}
+
+// The claim of which the outcome is unknown may have been committed at any time.
+func testDeposedReadsUnknownClaim(t *testing.T) {
+	b, claims := newBench(t, 1)
+	b.step(ClaimFailed{Partition: 0, Attempt: claims[0].Attempt})
+	again := only[Claim](b.wait(time.Second))[0]
+	got := b.depose(again, heldLease(0, 4, b.core.self))
+	expect(t, only[Consume](got), Consume{heldLease(0, 5, b.core.self), b.now.Add(partition.DeposedReadsFor)})
+}
+
+func testDeposedReadsRelease(t *testing.T) {
+	b, claims := newBench(t, 1)
+	b.step(MemberGone{Member: alice})
+	b.depose(claims[0], heldLease(0, 3, alice))
+	safe := b.now.Add(partition.DeposedReadsFor)
+	b.wait(100 * time.Millisecond)
+	b.step(DrainRequested{})
+	got := b.step(LeaseLost{Partition: 0, Epoch: 4})
+	expect(t, only[Release](got), Release{heldLease(0, 4, b.core.self), safe})
 }
 
 // Failed claims are repeated after a delay, and as soon as the database is back after

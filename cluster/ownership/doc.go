@@ -38,6 +38,12 @@
 // its leases are given up, because what it has cached may be from the commits that were
 // lost. A claim raises the epoch beyond all that the instance has found in the table.
 //
+// Nothing is committed under a lease that has deposed another process, and it is neither
+// granted nor released, until the read lease of that process has certainly ended
+// ([partition.DeposedReadsFor] after the reply to the claim): [Consume] and [Release] say
+// when. The process may be alive, although the broker says that it is gone: its nodes may have
+// lost contact.
+//
 // A claim takes a released partition, or deposes the holder of exactly the epoch that the
 // claim names. That epoch comes from the table's latest refusal of a claim, never from
 // what the instance remembers of its own leases. And the holder has to be dead:
@@ -139,7 +145,7 @@
 //     each write needs the database anyway. Cost: without the database no partition can
 //     move. Why not a leader: requests would wait for its election, and its own failure
 //     would be one more case.
-//   - Leases have no expiry time; they end by a claim, a grant or a release. Cost: a dead
+//   - Leases for writes have no expiry time; they end by a claim, a grant or a release. Cost: a dead
 //     holder's partitions wait until its death is noticed (a quarter of a heartbeat by a
 //     probe, SuspectAfter by silence). Why not a time to live: it would need clocks that
 //     agree, and a renewal for each partition all the time.

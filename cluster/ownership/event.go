@@ -26,11 +26,13 @@ type (
 	// not reply.
 	MemberGone struct{ Member Member }
 
-	// Claimed replies to [Claim]: the epoch table names this instance under Epoch.
+	// Claimed replies to [Claim]: the epoch table names this instance under Epoch. Deposed
+	// says that the row was not released.
 	Claimed struct {
 		Partition int
 		Attempt   uint64
 		Epoch     int64
+		Deposed   bool
 	}
 
 	// ClaimRefused replies to [Claim]: the claim changed nothing, because of Row.

@@ -52,7 +52,7 @@ func TestGrant(t *testing.T) {
 func testGrantConsumedWithoutClaim(t *testing.T) {
 	b, _ := newAsker(t, 1)
 	got := b.grants(2, heldLease(0, 4, b.core.self))
-	expect(t, only[Consume](got), Consume{heldLease(0, 4, b.core.self)})
+	expect(t, only[Consume](got), Consume{Lease: heldLease(0, 4, b.core.self)})
 	expect(t, only[Claim](got))
 	b.step(Consuming{Partition: 0, Epoch: 4})
 	if !b.core.Status().Settled() {
@@ -64,7 +64,7 @@ func testGrantConsumedWithoutClaim(t *testing.T) {
 func testGrantLaterEpochCounts(t *testing.T) {
 	b, _ := newAsker(t, 1)
 	got := b.grants(2, heldLease(0, 9, b.core.self))
-	expect(t, only[Consume](got), Consume{heldLease(0, 9, b.core.self)})
+	expect(t, only[Consume](got), Consume{Lease: heldLease(0, 9, b.core.self)})
 }
 
 func testGrantOthersAndEndedIgnored(t *testing.T) {
@@ -93,7 +93,7 @@ func testGrantTooLateReleased(t *testing.T) {
 	others := Row{Lease: heldLease(0, 4, alice)}
 	expect(t, only[Release](b.step(Surveyed{Rows: []Row{others}})))
 	got = b.step(Surveyed{Rows: []Row{{Lease: granted}}})
-	expect(t, only[Release](got), Release{heldLease(0, 4, b.core.self)})
+	expect(t, only[Release](got), Release{heldLease(0, 4, b.core.self), b.now.Add(partition.DeposedReadsFor)})
 }
 
 // This happens only if the table is changed by hand.

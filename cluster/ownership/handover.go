@@ -45,7 +45,7 @@ func (ps *partitions) onWish(lease partition.Lease) {
 	case part.phase == owned:
 		ps.reconcile(lease.Partition)
 	case part.phase == idle && ps.now.Sub(part.since) >= ps.cfg.Heartbeat/checksPerHeartbeat:
-		ps.emit(Release{lease})
+		ps.release(lease)
 	}
 }
 

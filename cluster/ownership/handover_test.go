@@ -35,11 +35,11 @@ func testHandOverUnknownLeaseReleased(t *testing.T) {
 	b.wait(time.Second)
 	wish := heldLease(0, 4, b.core.self)
 	got := b.hear(alice, 1, Ready, func(m *Message) { m.Wants = []partition.Lease{wish} })
-	expect(t, only[Release](got), Release{heldLease(0, 4, b.core.self)})
+	expect(t, only[Release](got), Release{heldLease(0, 4, b.core.self), b.now.Add(partition.DeposedReadsFor)})
 
 	b.wait(time.Second)
 	got = b.step(Surveyed{Rows: []Row{{Lease: wish}}})
-	expect(t, only[Release](got), Release{heldLease(0, 4, b.core.self)})
+	expect(t, only[Release](got), Release{heldLease(0, 4, b.core.self), b.now.Add(partition.DeposedReadsFor)})
 }
 
 // An instance that leaves releases its partitions if no member asks for them for long.

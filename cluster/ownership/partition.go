@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // A phase is the state of one partition in this instance.
@@ -60,7 +62,10 @@ type partitionState struct {
 	holder  Member    // waiting: the member that is asked for its lease; zero if none is
 	retryAt time.Time // waiting for no holder: when to claim again
 	attempt uint64    // claiming: the attempt that the reply will name
-	deposed Member    // claiming: the holder that the claim deposes; zero if none
+
+	deposed partition.Lease // claiming: the lease that the claim deposes; zero if none
+	held    partition.Lease // the latest lease of this process
+	safeAt  time.Time       // when no holder before held can read from memory any more; may be past
 
 	seen     int64 // the greatest epoch that the epoch table had, to this instance's knowledge
 	setbacks int   // failures since the partition was last served for long
@@ -104,6 +109,28 @@ func (s *partitionState) backoff(now time.Time, heartbeat time.Duration) time.Du
 	delay := min(heartbeat/checksPerHeartbeat<<s.setbacks, longest)
 	s.setbacks = min(s.setbacks+1, 10)
 	return delay
+}
+
+// won notes a lease that was claimed. If the claim has deposed another process, that one may
+// read users from memory for some time: it may live, whatever the broker says about it. A
+// lease of this process that has ended is not read under, so it only passes on the time that
+// it had to wait itself; unless that is not known, because the reply to its claim was lost.
+//
+// Invariant: nothing is committed under the lease, and it is not granted or released, before
+// safeAt.
+func (s *partitionState) won(lease partition.Lease, deposed bool, now time.Time) {
+	if deposed && s.deposed != s.held {
+		s.safeAt = now.Add(partition.DeposedReadsFor)
+	}
+	s.held = lease
+}
+
+// safeToRelease returns when a lease may be released that the epoch table has now.
+func (s *partitionState) safeToRelease(lease partition.Lease, now time.Time) time.Time {
+	if lease == s.held {
+		return s.safeAt
+	}
+	return now.Add(partition.DeposedReadsFor)
 }
 
 // saw notes an epoch that the epoch table had.

@@ -144,7 +144,7 @@ func (ps *partitions) compare(row *Row) {
 			ps.claim(row.Partition, partition.Lease{})
 		}
 	case part.phase == idle && row.Holder == ps.self && !row.Released:
-		ps.emit(Release{row.Lease})
+		ps.release(row.Lease)
 	}
 }
 
@@ -183,7 +183,7 @@ func (ps *partitions) loseLease(p int) {
 		return
 	}
 	ps.transition(p, idle)
-	ps.emit(Release{heldLease(p, part.epoch, ps.self)})
+	ps.release(heldLease(p, part.epoch, ps.self))
 }
 
 // abandon closes the channel of a partition, if it has one.

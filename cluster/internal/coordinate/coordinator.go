@@ -53,7 +53,7 @@ type Executor interface {
 	Broadcast(ownership.Message)
 	Send(to ownership.Member, m ownership.Message)
 	Probe(ownership.Member)
-	StartServing(partition.Lease)
+	StartServing(ownership.Consume)
 	HandOver(ownership.HandOver)
 	Abandon(partition int)
 	Reconnect(why string)
@@ -263,7 +263,7 @@ func (c *Coordinator) execute(ctx context.Context, workers *sync.WaitGroup, comm
 	case ownership.Claim:
 		c.claim(command)
 	case ownership.Release:
-		c.releases.Put(command.Lease)
+		c.release(ctx, workers, command)
 	case ownership.Survey:
 		workers.Go(func() { c.survey(ctx) })
 	case ownership.ReportRefusal:
@@ -287,7 +287,7 @@ func (c *Coordinator) execute(ctx context.Context, workers *sync.WaitGroup, comm
 		session.Probe(command.Member)
 	case ownership.Consume:
 		c.claimed[command.Partition].CompareAndSwap(0, time.Now().UnixNano())
-		session.StartServing(command.Lease)
+		session.StartServing(command)
 	case ownership.HandOver:
 		session.HandOver(command)
 	case ownership.Abandon:
@@ -303,7 +303,7 @@ type noSession struct{}
 func (noSession) Broadcast(ownership.Message)              {}
 func (noSession) Send(ownership.Member, ownership.Message) {}
 func (noSession) Probe(ownership.Member)                   {}
-func (noSession) StartServing(partition.Lease)             {}
+func (noSession) StartServing(ownership.Consume)           {}
 func (noSession) HandOver(ownership.HandOver)              {}
 func (noSession) Abandon(int)                              {}
 func (noSession) Reconnect(string)                         {}

@@ -89,10 +89,10 @@ func (e *fakeExecutor) HandOver(h ownership.HandOver)                 { e.add("h
 func (e *fakeExecutor) Abandon(partition int)                         { e.add("abandon %d", partition) }
 func (e *fakeExecutor) Reconnect(why string)                          { e.add("reconnect: %s", why) }
 
-func (e *fakeExecutor) StartServing(l partition.Lease) {
+func (e *fakeExecutor) StartServing(c ownership.Consume) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.started = append(e.started, l)
+	e.started = append(e.started, c.Lease)
 }
 
 // take returns the commands and leases since the last call.

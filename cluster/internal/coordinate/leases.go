@@ -2,6 +2,7 @@ package coordinate
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -54,6 +55,20 @@ func (c *Coordinator) claim(claim ownership.Claim) {
 	} else {
 		c.deposals.Put(claim)
 	}
+}
+
+// release queues a release, when its time has come.
+func (c *Coordinator) release(ctx context.Context, workers *sync.WaitGroup, r ownership.Release) {
+	delay := time.Until(r.NotBefore)
+	if delay <= 0 {
+		c.releases.Put(r.Lease)
+		return
+	}
+	workers.Go(func() {
+		if wait.For(ctx, delay) == nil {
+			c.releases.Put(r.Lease)
+		}
+	})
 }
 
 // partitionsField returns a log field with the partitions of some items.

@@ -3,6 +3,7 @@ package coordinate
 import (
 	"context"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -79,6 +80,21 @@ func TestReleases(t *testing.T) {
 		synctest.Wait()
 		if !slices.Equal(released, []partition.Lease{{Partition: 3, Epoch: 4}}) {
 			t.Errorf("released were %v", released)
+		}
+	})
+	var times chan time.Time
+	noting := &fakeStore{release: func([]partition.Lease) error {
+		times <- time.Now()
+		return nil
+	}}
+	coordinated(t, "wait_for_the_reads_of_a_deposed_holder", noting, func(t *testing.T, c *Coordinator) {
+		times = make(chan time.Time, 1)
+		var waiting sync.WaitGroup
+		notBefore := time.Now().Add(time.Second)
+		c.release(t.Context(), &waiting, ownership.Release{NotBefore: notBefore})
+		waiting.Wait()
+		if at := <-times; !at.Equal(notBefore) {
+			t.Errorf("it was released %v too late", at.Sub(notBefore))
 		}
 	})
 }

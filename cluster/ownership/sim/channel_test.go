@@ -1,7 +1,10 @@
 package sim
 
 import (
+	"time"
+
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // A channel consumes a partition queue, and writes for the partition.
@@ -11,9 +14,14 @@ type channel struct {
 	partition  int
 	epoch      int64
 	writing    bool
+	wrotes     int  // writes that have begun
 	canceled   bool // takes no further requests
 	closed     bool // has stopped
 	finish     func()
+
+	cached    int // the value that was last read or written, if reading is true
+	reading   bool
+	readUntil time.Time // the end of the read lease
 }
 
 func (i *instance) consume(c ownership.Consume) {
@@ -27,13 +35,60 @@ func (i *instance) consume(c ownership.Consume) {
 			i.w.after(i.w.latency(), func() { i.post(ownership.LeaseLost{Partition: c.Partition, Epoch: c.Epoch}) })
 			return
 		}
-		i.w.after(i.w.latency(), func() {
+		started := i.w.now.Add(i.w.latency())
+		if !i.w.setting.impatient {
+			started = laterOf(started, c.WriteFrom)
+		}
+		i.w.schedule(started, func() {
 			i.run(func() {
 				if !ch.closed {
 					i.step(ownership.Consuming{Partition: c.Partition, Epoch: c.Epoch})
 					ch.write()
 				}
 			})
+		})
+		i.run(ch.read)
+	})
+}
+
+func laterOf(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// read reads the value of the partition, again and again until the channel is closed: from
+// memory while the read lease stands and no write is under way. Otherwise it asks the
+// database for the value, and whether the lease stands.
+func (ch *channel) read() {
+	i, w := ch.owner, ch.owner.w
+	if ch.closed {
+		return
+	}
+	again := func() { w.after(w.between(0, w.setting.writeEvery), func() { i.run(ch.read) }) }
+	if ch.reading && !ch.writing && w.now.Before(ch.readUntil) {
+		if value := w.epochs.values[ch.partition]; ch.cached != value {
+			w.fail("%v reads value %d of partition %d from memory, and it is %d", ch.connection.member, ch.cached, ch.partition, value)
+		}
+		w.count.reads++
+	}
+	asked, value, stands := w.now, 0, false
+	idle, wrote := !ch.writing, ch.wrotes
+	ask := func(done func()) {
+		row := w.epochs.rows[ch.partition]
+		value, stands = w.epochs.values[ch.partition], row.Epoch == ch.epoch && row.Holder == ch.connection.member && !row.Released
+		done()
+	}
+	w.epochs.submit(ask, func(known bool) {
+		i.run(func() {
+			if known && stands {
+				ch.readUntil = laterOf(ch.readUntil, asked.Add(partition.ReadFor))
+				if idle && wrote == ch.wrotes {
+					ch.cached, ch.reading = value, true
+				}
+			}
+			again()
 		})
 	})
 }
@@ -47,9 +102,10 @@ func (ch *channel) write() {
 	i, w := ch.owner, ch.owner.w
 	ch.writing = true
 	accepted := false
+	ch.wrotes++
 	transaction := func(done func()) {
-		w.epochs.write(ch.connection.member, ch.partition, ch.epoch, func(ok bool) {
-			accepted = ok
+		w.epochs.write(ch.connection.member, ch.partition, ch.epoch, func(ok bool, value int) {
+			accepted, ch.cached = ok, value
 			done()
 		})
 	}

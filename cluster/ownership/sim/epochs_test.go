@@ -24,6 +24,7 @@ type epochTable struct {
 	rows        []ownership.Row
 	lockedUntil []time.Time // until when a write holds the row
 	written     []int64     // the epoch of the latest write that was accepted
+	values      []int       // what was written
 
 	up             bool
 	hanging        []statement // statements that wait until it is up again
@@ -31,17 +32,19 @@ type epochTable struct {
 	slowStatements float64     // probability that a statement runs late
 	lastHolder     []string    // by partition, the name of the latest holder
 	changes        []change    // since the last time that commits were lost
+	failovers      int         // how often commits were lost; transactions under way end then
 }
 
 // A change is an update of a row.
 type change struct {
 	at     time.Time
 	before ownership.Row
+	value  int
 }
 
 func newEpochTable(w *world) *epochTable {
 	n := w.setting.partitions
-	t := &epochTable{w: w, up: true, rows: make([]ownership.Row, n), lockedUntil: make([]time.Time, n), written: make([]int64, n), lastHolder: make([]string, n)}
+	t := &epochTable{w: w, up: true, rows: make([]ownership.Row, n), lockedUntil: make([]time.Time, n), written: make([]int64, n), values: make([]int, n), lastHolder: make([]string, n)}
 	for p := range t.rows {
 		t.rows[p] = ownership.Row{Lease: partition.Lease{Partition: p}, Released: true}
 	}
@@ -89,11 +92,12 @@ func (t *epochTable) update(p int, update func(row *ownership.Row)) {
 		t.w.fail("the epoch of partition %d falls", p)
 	}
 	if t.rows[p] != before {
-		t.changes = append(t.changes, change{t.w.now, before})
+		t.changes = append(t.changes, change{t.w.now, before, t.values[p]})
 	}
 }
 
-// loseCommits is a failover to a standby that lacks the commits of the time d.
+// loseCommits is a failover to a standby that lacks the commits of the time d. It takes longer
+// than any read lease. What was cached from the lost commits is not checked.
 func (t *epochTable) loseCommits(d time.Duration) {
 	kept := len(t.changes)
 	for kept > 0 && t.w.now.Sub(t.changes[kept-1].at) < d {
@@ -101,15 +105,22 @@ func (t *epochTable) loseCommits(d time.Duration) {
 		row := t.changes[kept].before
 		t.rows[row.Partition] = row
 		t.written[row.Partition] = min(t.written[row.Partition], row.Epoch)
+		t.values[row.Partition] = t.changes[kept].value
 	}
 	t.changes = nil
+	t.failovers++
+	for _, i := range t.w.instances {
+		for _, ch := range i.channels {
+			ch.reading, ch.wrotes, ch.readUntil = false, ch.wrotes+1, time.Time{}
+		}
+	}
 }
 
 // claim is the update of a Claim.
-func (t *epochTable) claim(c ownership.Claim, done func(won bool, row ownership.Row)) {
+func (t *epochTable) claim(c ownership.Claim, done func(won, deposed bool, row ownership.Row)) {
 	t.update(c.Partition, func(row *ownership.Row) {
 		if !row.Released && (c.Depose == 0 || row.Epoch != c.Depose) {
-			done(false, *row)
+			done(false, false, *row)
 			return
 		}
 		t.w.count.won++
@@ -117,8 +128,9 @@ func (t *epochTable) claim(c ownership.Claim, done func(won bool, row ownership.
 			t.w.count.moved++
 			t.lastHolder[c.Partition] = c.By.Name
 		}
+		deposed := !row.Released
 		row.Epoch, row.Holder, row.Released = max(row.Epoch, c.Seen)+1, c.By, false
-		done(true, *row)
+		done(true, deposed, *row)
 	})
 }
 
@@ -146,23 +158,28 @@ func (t *epochTable) grant(c ownership.HandOver, done func(granted bool)) {
 	})
 }
 
-// write is a transaction of the owner of a partition. It calls done with true if the
-// fence accepts it.
-func (t *epochTable) write(by ownership.Member, p int, epoch int64, done func(accepted bool)) {
+// write is a transaction of the owner of a partition. It calls done with true and what was
+// written if the fence accepts it.
+func (t *epochTable) write(by ownership.Member, p int, epoch int64, done func(accepted bool, value int)) {
 	row := t.rows[p]
 	others := t.w.setting.fence != epochOnly && row.Holder != by
 	if t.w.setting.fence != none && (row.Epoch != epoch || row.Released || others) {
 		t.w.count.fenced++
-		done(false)
+		done(false, 0)
 		return
 	}
 	commit := t.w.now.Add(t.w.latency())
 	if (t.w.setting.fence == forShare || t.w.setting.fence == epochOnly) && t.lockedUntil[p].Before(commit) {
 		t.lockedUntil[p] = commit
 	}
+	failovers := t.failovers
 	t.w.schedule(commit, func() {
+		if t.failovers != failovers {
+			done(false, 0)
+			return
+		}
 		t.accept(by, p, epoch)
-		done(true)
+		done(true, t.values[p])
 	})
 }
 
@@ -176,7 +193,9 @@ func (t *epochTable) accept(by ownership.Member, p int, epoch int64) {
 	if epoch < t.written[p] {
 		t.w.fail("partition %d took a write under epoch %d after one under %d", p, epoch, t.written[p])
 	}
+	t.changes = append(t.changes, change{t.w.now, row, t.values[p]})
 	t.written[p] = epoch
+	t.values[p]++
 	t.w.count.writes++
 }
 

@@ -65,7 +65,7 @@ func runHistory(seed uint64, change func(*setting), trace func(string, ...any)) 
 }
 
 // In every history, writes are accepted from the owner alone and in the order of the
-// epochs. After the last fault, each partition is served by the instance that the ring
+// epochs, and what is read from memory is what was written last. After the last fault, each partition is served by the instance that the ring
 // assigns it to, and the instances send only heartbeats.
 func TestHistories(t *testing.T) {
 	if *simSeed != 0 {
@@ -147,6 +147,17 @@ func TestMissingFence(t *testing.T) {
 	}
 }
 
+// The simulation detects stale reads if writes do not wait for the reads of a deposed holder.
+func TestMissingWait(t *testing.T) {
+	for seed := uint64(1); seed <= 100; seed++ {
+		w, _ := runHistory(seed, func(s *setting) { s.impatient = true }, nil)
+		if slices.ContainsFunc(w.failures, func(s string) bool { return strings.Contains(s, "from memory") }) {
+			return
+		}
+	}
+	t.Error("no stale read was found")
+}
+
 // report fails the test if a world has failures, and says how to repeat the history.
 func report(t *testing.T, test string, seed uint64, w *world) {
 	if len(w.failures) > 0 {
@@ -176,6 +187,7 @@ func (c *count) add(other count) {
 	c.abandoned += other.abandoned
 	c.writes += other.writes
 	c.fenced += other.fenced
+	c.reads += other.reads
 	for name, n := range other.faults {
 		if c.faults == nil {
 			c.faults = make(map[string]int)

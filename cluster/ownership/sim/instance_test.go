@@ -189,7 +189,11 @@ func (i *instance) execute(command ownership.Command) {
 		w.count.abandoned++
 		i.close(c.Partition)
 	case ownership.Release:
-		i.release(c.Lease, func() { i.post(ownership.LeaseReleased{Partition: c.Partition, Epoch: c.Epoch}) })
+		w.schedule(laterOf(w.now, c.NotBefore), func() {
+			i.run(func() {
+				i.release(c.Lease, func() { i.post(ownership.LeaseReleased{Partition: c.Partition, Epoch: c.Epoch}) })
+			})
+		})
 	case ownership.Survey:
 		w.count.surveys++
 		asked := w.now
@@ -222,11 +226,11 @@ func (i *instance) execute(command ownership.Command) {
 func (i *instance) claim(c ownership.Claim) {
 	i.w.count.claims++
 	i.checkClaims(c.Partition)
-	var won bool
+	var won, deposed bool
 	var row ownership.Row
 	update := func(done func()) {
-		i.w.epochs.claim(c, func(ok bool, r ownership.Row) {
-			won, row = ok, r
+		i.w.epochs.claim(c, func(ok, ended bool, r ownership.Row) {
+			won, deposed, row = ok, ended, r
 			done()
 		})
 	}
@@ -235,7 +239,7 @@ func (i *instance) claim(c ownership.Claim) {
 		case !known:
 			i.post(ownership.ClaimFailed{Partition: c.Partition, Attempt: c.Attempt})
 		case won:
-			i.post(ownership.Claimed{Partition: c.Partition, Attempt: c.Attempt, Epoch: row.Epoch})
+			i.post(ownership.Claimed{Partition: c.Partition, Attempt: c.Attempt, Epoch: row.Epoch, Deposed: deposed})
 		default:
 			i.w.count.claimsRefused++
 			i.post(ownership.ClaimRefused{Attempt: c.Attempt, Row: row})

@@ -44,6 +44,7 @@ type setting struct {
 	exclusive  bool // partition queues refuse a second consumer instead of letting it wait
 	writeEvery time.Duration
 	fixed      bool // each message takes exactly a millisecond
+	impatient  bool // writes do not wait for the reads of a deposed holder
 }
 
 // A network has the probabilities of what happens to messages between members.
@@ -58,6 +59,7 @@ type count struct {
 	moved                                                                                  int // of these: from another name
 	handedOver, abandoned                                                                  int
 	writes, fenced                                                                         int // accepted and refused by the fence
+	reads                                                                                  int // from memory
 	faults                                                                                 map[string]int
 }
 

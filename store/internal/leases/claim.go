@@ -149,9 +149,10 @@ func (c *claimTx) decide() error {
 				c.events[i] = ownership.ClaimFailed{Partition: claim.Partition, Attempt: claim.Attempt}
 				continue
 			}
+			deposed := !row.Released
 			row = ownership.Row{Lease: partition.Lease{Partition: claim.Partition, Epoch: epoch, Holder: claim.By}}
 			c.rows[claim.Partition], c.claimed[claim.Partition] = row, claim.By
-			c.events[i] = ownership.Claimed{Partition: claim.Partition, Attempt: claim.Attempt, Epoch: row.Epoch}
+			c.events[i] = ownership.Claimed{Partition: claim.Partition, Attempt: claim.Attempt, Epoch: row.Epoch, Deposed: deposed}
 		} else {
 			c.events[i] = ownership.ClaimRefused{Attempt: claim.Attempt, Row: row}
 		}

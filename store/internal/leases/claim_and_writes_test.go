@@ -98,7 +98,7 @@ func testClaimAndWritesFrozenTransactionIsTerminated(t *testing.T) {
 	if took := time.Since(begun); took > 2*time.Second {
 		t.Errorf("the claim took %v", took)
 	}
-	if events[0] != (ownership.Claimed{Partition: 0, Attempt: 1, Epoch: h.Lease.Epoch + 1}) ||
+	if events[0] != (ownership.Claimed{Partition: 0, Attempt: 1, Epoch: h.Lease.Epoch + 1, Deposed: true}) ||
 		events[1] != (ownership.Claimed{Partition: 1, Attempt: 2, Epoch: 1}) {
 		t.Errorf("%+v", events)
 	}

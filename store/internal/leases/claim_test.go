@@ -2,6 +2,7 @@ package leases_test
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -21,6 +22,38 @@ func TestClaim(t *testing.T) {
 	t.Run("many_are_answered_in_order", testClaimManyAreAnsweredInOrder)
 	t.Run("one_winner_per_epoch", testClaimOneWinnerPerEpoch)
 	t.Run("no_epoch_left", testClaimNoEpochLeft)
+}
+
+// TestEnded: a lease stands until the row has another epoch or holder, or is released.
+func TestEnded(t *testing.T) {
+	h := storetest.Start(t)
+	h.Exec("UPDATE ident_partitions SET epoch = 5, holder = 'b', holder_start = 7, holder_session = 3, released = false")
+	var all []partition.Lease
+	for p := range 4 {
+		all = append(all, partition.Lease{Partition: p, Epoch: 5, Holder: storetest.Member("b")})
+	}
+	expect := func(want ...int) {
+		t.Helper()
+		ended, err := h.EndedLeases(t.Context(), all)
+		var got []int
+		for _, l := range ended {
+			if l != all[l.Partition] {
+				t.Errorf("%+v was not asked for", l)
+			}
+			got = append(got, l.Partition)
+		}
+		if slices.Sort(got); err != nil || !slices.Equal(got, want) {
+			t.Errorf("ended are %v, want %v; %v", got, want, err)
+		}
+	}
+	expect()
+	for _, change := range []string{"epoch = 6", "holder = 'a'", "holder_start = 8", "holder_session = 4", "released = true", "epoch = 4"} {
+		h.Exec("UPDATE ident_partitions SET " + change + " WHERE partition IN (1, 2)")
+		expect(1, 2)
+		h.Exec("UPDATE ident_partitions SET epoch = 5, holder = 'b', holder_start = 7, holder_session = 3, released = false")
+	}
+	h.Exec("DELETE FROM ident_partitions WHERE partition = 3")
+	expect(3)
 }
 
 func testClaimReleasedOrNamedEpochOnly(t *testing.T) {
@@ -57,7 +90,7 @@ func testClaimReleasedOrNamedEpochOnly(t *testing.T) {
 			var want ownership.Event = ownership.ClaimRefused{Attempt: 9, Row: c.row}
 			after := c.row
 			if c.wins {
-				want = ownership.Claimed{Partition: 1, Attempt: 9, Epoch: c.row.Epoch + 1}
+				want = ownership.Claimed{Partition: 1, Attempt: 9, Epoch: c.row.Epoch + 1, Deposed: !c.row.Released}
 				after = row(c.row.Epoch+1, "b", false)
 			}
 			if events[0] != want {
@@ -100,7 +133,7 @@ func testClaimManyAreAnsweredInOrder(t *testing.T) {
 			}
 			want = ownership.ClaimRefused{Attempt: c.Attempt, Row: ownership.Row{Lease: partition.Lease{Partition: c.Partition, Epoch: epoch, Holder: by}}}
 		case held:
-			want = ownership.Claimed{Partition: c.Partition, Attempt: c.Attempt, Epoch: 6}
+			want = ownership.Claimed{Partition: c.Partition, Attempt: c.Attempt, Epoch: 6, Deposed: true}
 		default:
 			want = ownership.Claimed{Partition: c.Partition, Attempt: c.Attempt, Epoch: 1}
 		}

@@ -35,6 +35,8 @@
 //     price is a flush of that log for each take-over.
 //   - All of this uses a connection that is reserved for it, so that no number of reads and
 //     writes delays a claim or a hand-over. The price is one connection for each process.
+//   - Whether leases stand is asked in one statement for all of a process ([Table.Ended]), which finds
+//     each row by its key. The price is a look-up for each partition, up to five times a second.
 //   - The table is read as a whole ([Table.Survey]), at most 16,384 rows. There is no
 //     notification about changes: members tell each other, and survey now and then.
 package leases

@@ -46,9 +46,10 @@ func (t *Table) PrepareReserved(ctx context.Context) error {
 	})
 }
 
-// QueueHoldsNone adds the statements of TakeOver on leases, which find none here, to a
+// QueueHoldsNone adds the statements of TakeOver and Ended on leases, which find none here, to a
 // batch that prepares statements.
 func QueueHoldsNone(batch *pgx.Batch, tables changelog.Tables) {
 	queueHeldLeases(batch, tables, ownership.Member{}, []int{}, []int64{})
+	batch.Queue(endedLeases, "", 0, 0, []int{}, []int64{})
 	batch.Queue(heldBack, []int{})
 }

@@ -93,6 +93,37 @@ func queueHeldLeases(batch *pgx.Batch, tables changelog.Tables, by ownership.Mem
 	return batch.Queue(fmt.Sprintf(heldLeases, backlog), by.Name, by.Incarnation.Start, by.Incarnation.Session, partitions, epochs)
 }
 
+// endedLeases selects those of the leases $4, $5 that the member $1, $2, $3 does not hold. It
+// finds each row by the primary key.
+const endedLeases = `SELECT l.partition, l.epoch FROM unnest($4::int[], $5::bigint[]) AS l (partition, epoch)
+	WHERE (SELECT p.epoch FROM ident_partitions p WHERE p.partition = l.partition AND NOT p.released
+		AND p.holder = $1 AND p.holder_start = $2 AND p.holder_session = $3) IS DISTINCT FROM l.epoch`
+
+// Ended returns those of the leases, all of one member, that have ended. It is one attempt in
+// one round trip, and does not log errors.
+func (t *Table) Ended(ctx context.Context, all []partition.Lease) (ended []partition.Lease, err error) {
+	if len(all) == 0 {
+		return nil, nil
+	}
+	by := all[0].Holder
+	var columns leaseColumns
+	for _, l := range all {
+		columns.add(l)
+	}
+	err = t.pool.TransactReserved(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		rows, _ := conn.Query(ctx, endedLeases, by.Name, by.Incarnation.Start, by.Incarnation.Session, columns.partitions, columns.epochs)
+		ended, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (partition.Lease, error) {
+			l := partition.Lease{Holder: by}
+			return l, r.Scan(&l.Partition, &l.Epoch)
+		})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("asking whether leases stand: %w", err)
+	}
+	return ended, nil
+}
+
 const heldBack = `SELECT partition, user_id, position, since FROM ident_held_back WHERE partition = ANY($1::int[])`
 
 // TakeOver returns which of the leases by holds, and those of their partitions that have
