@@ -287,6 +287,11 @@
 //     Why not compute the queue in the client: clients in other languages would need the
 //     same function. Cost: a misrouted request is forwarded once. The broker's list of
 //     bindings is not trusted either: one instance sends probes through the exchange.
+//   - The type of the partition queues is chosen when the first instance of a cluster starts:
+//     quorum if connections lead to several nodes, else classic. Why not always quorum: with
+//     one node it logs each request for nothing, which takes the broker twice the work. Why not
+//     ask the broker: AMQP has no method for it. Cost: an address that leads to another
+//     node only when the first one has stopped must be known to the operator.
 //   - A shared queue that exists is used whatever its kind, and a request that it may drop is
 //     copied. Why not insist on one kind: mirrored and quorum queues survive the loss of a
 //     broker node. Cost: a copy for each request that came back three times.

@@ -71,11 +71,12 @@ const (
 type Cluster struct {
 	Instance   string // 1 to 63 of A–Z a–z 0–9 . _ -
 	Partitions int    // 1 to 1024, the same in all instances
-	QueueType  string // QueueQuorum or QueueClassic, the same in all instances
+	QueueType  string // QueueAuto, or the same QueueQuorum or QueueClassic in all instances
 }
 
 // Values of [Cluster].QueueType.
 const (
+	QueueAuto    = "auto" // that of the cluster; a new one has what suits the broker
 	QueueQuorum  = "quorum"
 	QueueClassic = "classic"
 )

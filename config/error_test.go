@@ -62,7 +62,7 @@ func TestWrongFile(t *testing.T) {
 		{`shutdown.grace = "1h30"`, 2, "shutdown.grace", `must be a duration from 1s to 10m, not the text "1h30"; it is text with a unit, as in "90s"`},
 		{`shutdown.grace = "-1s"`, 2, "shutdown.grace", `must be a duration from 1s to 10m, not the text "-1s"`},
 		{`amqp.login_method = "plain"`, 2, "amqp.login_method", `must be one of AMQPLAIN, PLAIN, EXTERNAL, not the text "plain"`},
-		{`cluster.queue_type = "stream"`, 2, "cluster.queue_type", `must be one of quorum, classic, not the text "stream"`},
+		{`cluster.queue_type = "stream"`, 2, "cluster.queue_type", `must be one of auto, quorum, classic, not the text "stream"`},
 		{`log.level = ""`, 2, "log.level", `must be one of debug, info, warn, error, not the text ""`},
 		{`log.format = "xml"`, 2, "log.format", `must be one of json, console, not the text "xml"`},
 		{`database.postgres.sslmode = "on"`, 2, "database.postgres.sslmode", `must be one of disable, allow, prefer, require, verify-ca, verify-full, not the text "on"`},

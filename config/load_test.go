@@ -42,7 +42,7 @@ func defaults(t *testing.T) *config.Config {
 			Heartbeat:   3 * time.Second,
 			Prefetch:    256,
 		},
-		Cluster:  config.Cluster{Instance: host, Partitions: 64, QueueType: "quorum"},
+		Cluster:  config.Cluster{Instance: host, Partitions: 64, QueueType: "auto"},
 		Actor:    config.Actor{Mailbox: 256, ReadCache: true, WarmUsers: 100_000, WarmBytes: 64 << 20, Idle: 5 * time.Minute},
 		Limits:   config.Limits{BodyBytes: 1048576, Depth: 32, Values: 100000, InFlightBytes: 32 << 20},
 		Audit:    config.Audit{Keep: 30 * 24 * time.Hour},

@@ -108,9 +108,9 @@ func (c *Config) clusterSettings() []setting {
 			help: "The name of this instance. It must be unique among the running instances."},
 		{name: "cluster.partitions", initial: "64", kind: number{&c.Cluster.Partitions, 1, 1024},
 			help: "The number of partitions that user ids are divided into. It must be the same in all instances. It cannot be changed after the first instance of a cluster has started."},
-		{name: "cluster.queue_type", initial: QueueQuorum,
-			kind: oneOf(&c.Cluster.QueueType, QueueQuorum, QueueClassic),
-			help: "The type of the partition queues: `quorum` survives the loss of a broker node, `classic` is faster. It must be the same in all instances. It cannot be changed after the first instance of a cluster has started."},
+		{name: "cluster.queue_type", initial: QueueAuto,
+			kind: oneOf(&c.Cluster.QueueType, QueueAuto, QueueQuorum, QueueClassic),
+			help: "The type of the partition queues: `quorum` survives the loss of a broker node, `classic` is faster. `auto` keeps the type that the cluster has; the first instance of a new cluster chooses `classic` if all of its connections lead to the same broker node, else `quorum`. Set `quorum` if a proxy, a name or an address leads to one of several nodes after another. The type cannot be changed after the first instance of a cluster has started."},
 	}
 }
 

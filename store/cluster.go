@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -72,6 +73,22 @@ func (s *Store) EnsureParameters(ctx context.Context, ours ownership.Parameters)
 		return &ParametersError{Theirs: theirs, Ours: ours}
 	}
 	return nil
+}
+
+// QueueType returns the type of the partition queues of the cluster, "" if the database has no
+// parameters yet.
+func (s *Store) QueueType(ctx context.Context) (queueType string, err error) {
+	err = s.pool.Retry(ctx, func(ctx context.Context) error {
+		err := s.pool.QueryRow(ctx, "SELECT queue_type FROM ident_cluster").Scan(&queueType)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return "", postgres.LogError(ctx, s.log, "reading the queue type of the cluster", err)
+	}
+	return queueType, nil
 }
 
 // rebindLock is the key of the advisory lock on rebinding the partitions' queues: "idenx"

@@ -23,6 +23,16 @@ func CheckReplyTo(replyTo string) error {
 	return err
 }
 
+// NodeOf returns what identifies the broker's node in a direct reply-to name that RabbitMQ has
+// made; false if the form of the name is unknown.
+func NodeOf(replyTo string) (node string, known bool) {
+	name, err := parseReplyTo(replyTo)
+	if err != nil || name == nil {
+		return "", false
+	}
+	return name.node, true
+}
+
 // directQueue is the name that a caller consumes from, and gives as reply_to, for
 // direct replies. RabbitMQ replaces it by a name that it makes.
 const directQueue = "amq.rabbitmq.reply-to"

@@ -117,7 +117,7 @@ func run(ctx context.Context, env *cli.Env, args []string) int {
 func parse(env *cli.Env, args []string) (o options, status int, done bool) {
 	flags := env.NewFlags("[compare before.json after.json]", about)
 	local := flags.String("local", "", "start this `number` of instances to measure, 1 to 9, or several numbers in turn, as in 1,3")
-	flags.StringVar(&o.queueType, "queue-type", config.QueueQuorum, "the `type` of the partition queues, quorum or classic, with --local")
+	flags.StringVar(&o.queueType, "queue-type", config.QueueClassic, "the `type` of the partition queues, quorum or classic, with --local")
 	flags.IntVar(&o.partitions, "partitions", 64, "the `number` of partitions, with --local")
 	inFlight := flags.String("in-flight", "1,128", "the `numbers` of requests in flight to measure with")
 	cases := flags.String("cases", caseNames(), "the `cases` to measure")

@@ -47,8 +47,14 @@ func (b *bench) openSubject(ctx context.Context, environ []string, private *devc
 		s.instances, s.urls = len(private.Pids()), private.URLs()
 		return s, nil
 	}
-	reports, _ := s.askStatus(ctx)
+	reports, _ := s.askStatus(ctx) // without an instance, the first request fails
 	s.instances = len(reports)
+	if s.config.Cluster.QueueType == config.QueueAuto {
+		s.config.Cluster.QueueType = config.QueueQuorum
+		for _, r := range reports {
+			s.config.Cluster.QueueType = r.Parameters.QueueType
+		}
+	}
 	return s, nil
 }
 

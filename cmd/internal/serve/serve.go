@@ -7,7 +7,6 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"fmt"
-	"math/rand/v2"
 	"runtime"
 	"sync"
 	"time"
@@ -19,8 +18,6 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/actor/msgpack"
 	"github.com/glotpod/ident/cluster"
-	"github.com/glotpod/ident/cluster/ownership"
-	"github.com/glotpod/ident/cluster/wait"
 	"github.com/glotpod/ident/cmd/internal/cli"
 	"github.com/glotpod/ident/cmd/internal/clusterview"
 	"github.com/glotpod/ident/cmd/internal/connect"
@@ -76,13 +73,14 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger, version strin
 	defer tracing.close()
 
 	defer runtime.KeepAlive(make([]byte, heapFloor))
-	users, start, err := openStore(ctx, c, log)
+	registered, err := register(ctx, c, log, version)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
+	users := registered.users
 	defer users.Close()
 	users.PrepareConnections(ctx)
 	defer checkKeys(ctx, users)()
@@ -97,10 +95,10 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger, version strin
 		Store:      users,
 		Broker:     requests,
 		Name:       c.Cluster.Instance,
-		Start:      start,
+		Start:      registered.start,
 		Version:    version,
 		Partitions: c.Cluster.Partitions,
-		QueueType:  c.Cluster.QueueType,
+		QueueType:  registered.queueType,
 		Secret:     secret,
 		Prefetch:   c.AMQP.Prefetch,
 		Mailbox:    c.Actor.Mailbox,
@@ -147,55 +145,6 @@ func checkKeys(ctx context.Context, users *store.Store) (stop func()) {
 		cancel()
 		checking.Wait()
 	}
-}
-
-// openStore opens the database. It retries as the settings say. It fails if the
-// parameters of this instance differ from those of the cluster. start is the number of
-// this start.
-func openStore(ctx context.Context, c *config.Config, log *zap.Logger) (users *store.Store, start int64, err error) {
-	patience := wait.Retrier{Insist: c.AMQP.Insist}
-	var final error // an error that a retry cannot mend
-	err = patience.Retry(ctx, func(err error) {
-		log.Warn("database out of reach", zap.Error(err))
-	}, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, connect.Timeout)
-		defer cancel()
-		var err error
-		users, start, err = register(ctx, c, log)
-		if cli.StatusOf(err) == cli.StatusSettings {
-			final = err
-			return nil
-		}
-		return err
-	})
-	if final != nil {
-		return nil, 0, final
-	}
-	return users, start, err
-}
-
-func register(ctx context.Context, c *config.Config, log *zap.Logger) (_ *store.Store, start int64, err error) {
-	options := connect.Store(c, log)
-	options.Maintain, options.MaintainAfter = true, minMaintainAfter+rand.N(maintainAfterSpread)
-	users, err := store.Open(ctx, options)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer func() {
-		if err != nil {
-			users.Close()
-		}
-	}()
-	err = users.EnsureParameters(ctx, ownership.Parameters{
-		Partitions: c.Cluster.Partitions,
-		Table:      ownership.TableVersion,
-		QueueType:  c.Cluster.QueueType,
-	})
-	if err != nil {
-		return nil, 0, err
-	}
-	start, err = users.NextStart(ctx)
-	return users, start, err
 }
 
 // clusterSecret derives the secrets that only the instances of a cluster know, one from

@@ -34,6 +34,7 @@ func TestMembers(t *testing.T) {
 	t.Run("killed", testMembersKilled)
 	t.Run("same_name", testMembersSameName)
 	t.Run("other_cluster_settings", testMembersOtherClusterSettings)
+	t.Run("queue_type", testMembersQueueType)
 	t.Run("leave_and_join", testMembersLeaveAndJoin)
 }
 
@@ -138,6 +139,42 @@ func testMembersOtherClusterSettings(t *testing.T) {
 		}
 	}
 	s.Serve(t)
+}
+
+// By default, a cluster keeps the type of its queues. On one broker node, a new one has classic
+// queues.
+func testMembersQueueType(t *testing.T) {
+	t.Parallel()
+	auto := harness.Settings{"cluster.queue_type": "auto"}
+	for _, queueType := range []string{"classic", "quorum"} {
+		t.Run(queueType, func(t *testing.T) {
+			s := harness.NewSite(t)
+			if queueType == "quorum" {
+				s.Serve(t).Stop(t)
+			}
+			s.Settings = s.Settings.With(auto)
+			a, b := s.ServeAs(t, "a"), s.ServeAs(t, "b")
+			s.AwaitStableOwners(t, []string{"a", "b"}, func() bool { return true })
+			if n := s.Count(t, "SELECT count(*) FROM ident_cluster WHERE queue_type = '"+queueType+"'"); n != 1 {
+				t.Errorf("the cluster has not the type %s", queueType)
+			}
+			chosen := 0
+			if queueType == "classic" {
+				chosen = 1
+			}
+			if n := a.Stderr.Count("type of the partition queues chosen for a new cluster"); n != chosen {
+				t.Errorf("the type was chosen %d times, want %d", n, chosen)
+			}
+			s.NewCaller(t).Create(t, harness.NewUser())
+			a.Stop(t)
+			b.Stop(t)
+			other := map[string]string{"classic": "quorum", "quorum": "classic"}[queueType]
+			status, _, stderr := harness.Run(t, s.Settings.With(harness.Settings{"cluster.queue_type": other}).Environ(), "serve")
+			if status != 78 || !strings.Contains(stderr, "has "+queueType+" queues, and the settings say "+other) {
+				t.Errorf("ended with %d: %s", status, stderr)
+			}
+		})
+	}
 }
 
 // A leaving instance hands over all its partitions before it exits, and a joining one

@@ -57,6 +57,7 @@ func siteOf(t *testing.T, database *testservers.Database) *Site {
 		"database.encryption_key": NewKey(),
 		"cluster.instance":        "acceptance",
 		"cluster.partitions":      "4",
+		"cluster.queue_type":      "quorum",
 		"http.listen":             "127.0.0.1:0",
 		"log.level":               "debug", // must hold no secret either
 	})}

@@ -47,7 +47,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* The settings file. toToml cannot be used: it writes 5432 as 5432.0. The JSON form of
      strings, numbers, booleans and lists of these is TOML too. */}}
 {{- define "ident.settings" -}}
-{{- $settings := mergeOverwrite (dict "amqp" (dict "insist" true)) (deepCopy .Values.settings) }}
+{{- $settings := mergeOverwrite (dict "amqp" (dict "insist" true) "cluster" (dict "queue_type" "quorum")) (deepCopy .Values.settings) }}
 {{- include "ident.table" (dict "path" "" "table" $settings) }}
 {{- end }}
 

@@ -1,0 +1,100 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/deploy/localserver"
+	"github.com/glotpod/ident/deploy/testservers"
+)
+
+func TestMain(m *testing.M) { testservers.Main(m) }
+
+// The partition queues of a new cluster are classic only if nothing shows that the broker has
+// several nodes.
+func TestChooseQueueType(t *testing.T) {
+	options := func(r *localserver.RabbitMQ) broker.Options {
+		return broker.Options{Host: r.Host, Port: r.Port, VHost: "/", LoginMethod: broker.Plain, Heartbeat: 10 * time.Second, Login: r.User, Password: r.Password}
+	}
+	check := func(t *testing.T, o broker.Options, want string) {
+		t.Helper()
+		if got, why, err := chooseQueueType(t.Context(), o); got != want || why == "" || err != nil {
+			t.Errorf("got %q because of %q, %v, want %q", got, why, err, want)
+		}
+	}
+	first := testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{})
+	t.Run("one_node", func(t *testing.T) { check(t, options(first), "classic") })
+	t.Run("one_connection_only", func(t *testing.T) {
+		if err := first.Management.CreateVHost(t.Context(), "narrow"); err != nil {
+			t.Fatal(err)
+		}
+		if err := first.Management.Call(t.Context(), "PUT", "/api/vhost-limits/narrow/max-connections", map[string]int{"value": 1}, nil); err != nil {
+			t.Fatal(err)
+		}
+		o := options(first)
+		o.VHost = "narrow"
+		check(t, o, "quorum")
+	})
+	t.Run("several_nodes", func(t *testing.T) {
+		second := testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{Join: first})
+		o := options(first)
+		o.Host, o.Port = inTurn(t, address(first), address(second))
+		check(t, o, "quorum")
+		check(t, options(second), "classic") // all connections go there, and so do the queues
+	})
+	t.Run("unreachable", func(t *testing.T) {
+		o := options(first)
+		o.Port = 1
+		if got, _, err := chooseQueueType(t.Context(), o); err == nil {
+			t.Errorf("got %q", got)
+		} else if _, ok := errors.AsType[*broker.DialError](err); !ok {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("out_of_time", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if got, _, err := chooseQueueType(ctx, options(first)); err == nil {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+func address(r *localserver.RabbitMQ) string { return net.JoinHostPort(r.Host, strconv.Itoa(r.Port)) }
+
+// inTurn listens on a port that leads to each of two addresses in turn.
+func inTurn(t *testing.T, addresses ...string) (host string, port int) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for i := 0; ; i++ {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", addresses[i%len(addresses)])
+			if err != nil {
+				client.Close()
+				continue
+			}
+			for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
+				go func() {
+					defer way[0].Close()
+					io.Copy(way[0], way[1])
+				}()
+			}
+		}
+	}()
+	at := l.Addr().(*net.TCPAddr)
+	return at.IP.String(), at.Port
+}
