@@ -130,14 +130,14 @@ func (c *Committer) announce(group []*pending, pl *plan) (committed int) {
 	return committed
 }
 
-// followMissed follows the read of the last positions. If an attempt of unknown outcome was
+// reportMissed follows the read of the last positions. If an attempt of unknown outcome was
 // committed after all, its changes are still to be notified.
-func (c *Committer) followMissed(a *attempt) {
+func (c *Committer) reportMissed(a *attempt) {
 	for _, p := range a.group {
-		if p.turn == nil || !p.turn.unsure {
+		if p.turn == nil || !p.turn.nextUnknown {
 			continue
 		}
-		p.turn.unsure = false
+		p.turn.nextUnknown = false
 		if p.turn.planned > p.turn.next {
 			p.turn.next = p.turn.planned
 			if a.leaseValid(p.lease) {

@@ -30,7 +30,7 @@ func (c *Committer) attemptRead(group []*pending) (committed int, err error) {
 		if err := a.lock(ctx, conn); err != nil {
 			return fmt.Errorf("locking the users: %w", err)
 		}
-		c.followMissed(a)
+		c.reportMissed(a)
 		a.failFenced()
 		a.leaveOutBlocked()
 		if err := a.decideOnStored(ctx, conn, time.Now().Add(decideGroupFor)); err != nil {
@@ -82,7 +82,7 @@ func (a *attempt) lock(ctx context.Context, conn *pgx.Conn) error {
 	batch.Queue("begin isolation level read committed")
 	// A lost attempt may have the lock on a partition. Otherwise only a claim may have it, and
 	// ends soon.
-	hasLost := isUnsure(a.group)
+	hasLost := isNextUnknown(a.group)
 	if hasLost {
 		batch.Queue("SELECT " + setShortWait)
 	}

@@ -82,17 +82,17 @@ const (
 
 // A Committer commits writes in groups. It is safe for concurrent use.
 type Committer struct {
-	pool     *postgres.Pool
-	log      *zap.Logger
-	metrics  Metrics
-	planner  planner
-	decider  decider
-	reserved *reservedIDs
-	patience time.Duration
-	days     *changelog.Days
-	outbox   *outbox.Outbox
-	turns    turns
-	losses   losses
+	pool      *postgres.Pool
+	log       *zap.Logger
+	metrics   Metrics
+	planner   planner
+	decider   decider
+	reserved  *reservedIDs
+	patience  time.Duration
+	days      *changelog.Days
+	outbox    *outbox.Outbox
+	turns     turns
+	abandoned abandoned
 
 	queue     *batch.Batcher[*pending]
 	soloSlots chan struct{} // has a value for each pending write that is committed alone
@@ -104,16 +104,16 @@ type Committer struct {
 // New returns a committer. It commits nothing until a goroutine runs Work.
 func New(config Config) *Committer {
 	c := &Committer{
-		pool:     config.Pool,
-		log:      config.Log,
-		metrics:  config.Metrics,
-		planner:  planner{keyring: config.Keyring},
-		reserved: &config.UserIDs.reserved,
-		days:     config.Days,
-		outbox:   config.Outbox,
-		turns:    turns{partitions: make(map[int]*turn)},
-		losses:   losses{writes: make(map[partition.Lease]int)},
-		patience: config.Patience,
+		pool:      config.Pool,
+		log:       config.Log,
+		metrics:   config.Metrics,
+		planner:   planner{keyring: config.Keyring},
+		reserved:  &config.UserIDs.reserved,
+		days:      config.Days,
+		outbox:    config.Outbox,
+		turns:     turns{partitions: make(map[int]*turn)},
+		abandoned: abandoned{writes: make(map[partition.Lease]int)},
+		patience:  config.Patience,
 		decider: decider{
 			keyring:               config.Keyring,
 			tokensInNotifications: config.TokensInNotifications,
@@ -198,7 +198,7 @@ func (c *Committer) Prepare(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	p := newPending(ctx, lease, []*actor.Write{write}, c.patience)
-	p.turn = &turn{lease: lease, unsure: true}
+	p.turn = &turn{lease: lease, nextUnknown: true}
 	a := c.newAttempt([]*pending{p}, commitstate.LeftOut, tables)
 	if err := a.lock(ctx, conn); err != nil {
 		return err

@@ -13,5 +13,5 @@
 //     checks leases.
 //   - decide.go has the writes decide. plan.go turns decisions into rows of users and of the
 //     log, and plan_write.go writes these.
-//   - lost.go finds out what became of a write of unknown outcome whose caller has gone.
+//   - abandoned.go finds out what became of a write of unknown outcome whose caller has gone.
 package commit

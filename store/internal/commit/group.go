@@ -29,7 +29,7 @@ func (c *Committer) commitGroup(group []*pending) {
 		if len(group) == 0 {
 			return
 		}
-		onCached := areCached(group) && !isUnsure(group)
+		onCached := areCached(group) && !isNextUnknown(group)
 		err := c.attempt(group, onCached)
 		c.submitAll(c.turns.give(group))
 		var pause bool
@@ -95,7 +95,7 @@ func (c *Committer) attempt(group []*pending, onCached bool) error {
 	}
 	for _, p := range group {
 		if p.turn != nil {
-			p.turn.unsure = true
+			p.turn.nextUnknown = true
 		}
 	}
 	if changelog.IsWrongDay(err) {
@@ -179,7 +179,7 @@ func (c *Committer) advance(p *pending, e commitstate.Event, err error) (next co
 		p.complete(p.outcomes, p.err)
 	case commitstate.Abandon:
 		if lost {
-			c.followLoss(p.lease)
+			c.followAbandoned(p.lease)
 		}
 		p.complete(nil, err)
 	case commitstate.GiveUp:

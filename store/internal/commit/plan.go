@@ -45,7 +45,7 @@ type versionUpdate struct {
 }
 
 // addReplay plans no change: an earlier attempt or request has decided the writes. If that
-// was an attempt of p, followMissed has its notifications sent.
+// was an attempt of p, reportMissed has its notifications sent.
 func (pl *plan) addReplay(p *pending, rows []recordedOutcome) {
 	pl.replays = true
 	outcomes := make([]actor.Outcome, len(rows))

@@ -21,8 +21,8 @@ type turn struct {
 	next    int64 // the position of the next change
 	planned int64 // that of the next change once the attempt is committed
 
-	// unsure says that next may be in use: nobody has looked yet, or an attempt has failed.
-	unsure bool
+	// nextUnknown says that next may be in use: nobody has looked yet, or an attempt has failed.
+	nextUnknown bool
 
 	busy    bool
 	waiting []*pending
@@ -50,7 +50,7 @@ func (t *turns) take(group []*pending) []*pending {
 		switch {
 		case own == nil, !own.busy && own.lease != p.lease:
 			last := own
-			own = &turn{lease: p.lease, next: changelog.FirstPosition(p.lease.Epoch), unsure: true}
+			own = &turn{lease: p.lease, next: changelog.FirstPosition(p.lease.Epoch), nextUnknown: true}
 			if last == nil || last.lease.Epoch <= p.lease.Epoch { // otherwise the lease has ended
 				t.partitions[p.lease.Partition] = own
 			}
@@ -88,10 +88,10 @@ func usePlanned(group []*pending) {
 	}
 }
 
-// isUnsure reports whether the next position of one of the pending writes is not certain.
-func isUnsure(group []*pending) bool {
+// isNextUnknown reports whether the next position of one of the pending writes is not certain.
+func isNextUnknown(group []*pending) bool {
 	for _, p := range group {
-		if p.turn != nil && p.turn.unsure {
+		if p.turn != nil && p.turn.nextUnknown {
 			return true
 		}
 	}
@@ -101,17 +101,17 @@ func isUnsure(group []*pending) bool {
 // queueLastPositions reads the last positions of the leases whose next position is not
 // certain. Lost transactions have ended: the attempt has their locks.
 func (a *attempt) queueLastPositions(batch *pgx.Batch) {
-	var unsure []*turn
+	var unknown []*turn
 	var partitions []int
 	var first, end []int64 // the positions that may be in use
 	for _, p := range a.group {
-		if t := p.turn; t != nil && t.unsure && !slices.Contains(unsure, t) {
-			unsure = append(unsure, t)
+		if t := p.turn; t != nil && t.nextUnknown && !slices.Contains(unknown, t) {
+			unknown = append(unknown, t)
 			partitions = append(partitions, t.lease.Partition)
 			first, end = append(first, t.next), append(end, changelog.FirstPosition(t.lease.Epoch+1))
 		}
 	}
-	if len(unsure) == 0 {
+	if len(unknown) == 0 {
 		return
 	}
 	last := a.tables.Union("(SELECT position FROM %s WHERE partition = l.partition AND position >= l.first AND position < l.ending ORDER BY position DESC LIMIT 1)")
@@ -120,7 +120,7 @@ func (a *attempt) queueLastPositions(batch *pgx.Batch) {
 		partitions, first, end).Query(func(rows pgx.Rows) error {
 		var n, position int64
 		_, err := pgx.ForEachRow(rows, []any{&n, &position}, func() error {
-			t := unsure[n-1]
+			t := unknown[n-1]
 			t.planned = max(t.planned, position+1)
 			return nil
 		})

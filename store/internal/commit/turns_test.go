@@ -39,8 +39,8 @@ func TestTurns(t *testing.T) {
 	t.Run("a lease begins at its first position, which is not certain", func(t *testing.T) {
 		all, p := newTurns(), under(1, 7, 1)
 		all.take([]*pending{p})
-		if p.turn.next != changelog.FirstPosition(7) || !isUnsure([]*pending{p}) {
-			t.Errorf("the next position is %d, unsure %t", p.turn.next, p.turn.unsure)
+		if p.turn.next != changelog.FirstPosition(7) || !isNextUnknown([]*pending{p}) {
+			t.Errorf("the next position is %d, unknown %t", p.turn.next, p.turn.nextUnknown)
 		}
 	})
 

@@ -14,53 +14,53 @@ import (
 // under its lease. The next write to the partition would find out whether it was committed, and
 // so whether it has to be notified. There may be none for hours.
 
-// losses are the leases with a write that was abandoned while its outcome was unknown. They are
+// abandoned are the leases with a write that was abandoned while its outcome was unknown. They are
 // safe for concurrent use.
-type losses struct {
+type abandoned struct {
 	mu     sync.Mutex              // guards the following field
 	writes map[partition.Lease]int // as many as were noted since the goroutine for the lease began
 }
 
-// add notes a write. It returns true if a goroutine has to be started that follows the losses of
+// add notes a write. It returns true if a goroutine has to be started that follows the writes of
 // the lease.
-func (l *losses) add(lease partition.Lease) (first bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.writes[lease]++
-	return l.writes[lease] == 1
+func (a *abandoned) add(lease partition.Lease) (first bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.writes[lease]++
+	return a.writes[lease] == 1
 }
 
 // count returns how many writes were noted.
-func (l *losses) count(lease partition.Lease) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.writes[lease]
+func (a *abandoned) count(lease partition.Lease) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.writes[lease]
 }
 
 // remove forgets a lease, unless more than n writes were noted.
-func (l *losses) remove(lease partition.Lease, n int) (removed bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.writes[lease] > n {
+func (a *abandoned) remove(lease partition.Lease, n int) (removed bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.writes[lease] > n {
 		return false
 	}
-	delete(l.writes, lease)
+	delete(a.writes, lease)
 	return true
 }
 
-// followLoss has the outbox read the log once no transaction of a partition is under way. One had
+// followAbandoned has the outbox read the log once no transaction of a partition is under way. One had
 // an unknown outcome and has no caller any more.
-func (c *Committer) followLoss(lease partition.Lease) {
-	if lease.Epoch == 0 || c.closing.Err() != nil || !c.losses.add(lease) {
+func (c *Committer) followAbandoned(lease partition.Lease) {
+	if lease.Epoch == 0 || c.closing.Err() != nil || !c.abandoned.add(lease) {
 		return // a write to no partition is not notified; the next owner finds what this one leaves
 	}
 	c.running.Go(func() {
 		pauses := wait.Backoff{First: firstAttemptPause, Longest: longestAttemptPause}
 		for {
-			n := c.losses.count(lease)
+			n := c.abandoned.count(lease)
 			if c.isIdle(lease.Partition) {
 				c.outbox.Missed(lease)
-				if c.losses.remove(lease, n) {
+				if c.abandoned.remove(lease, n) {
 					return
 				}
 			}
