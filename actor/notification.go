@@ -63,24 +63,39 @@ func (n *PendingNotification) Key() NotificationKey {
 	return NotificationKey{n.Lease.Partition, n.UserID, n.Position}
 }
 
-// A StoredNotification is a notification that the broker has not confirmed, without its
-// contents.
-type StoredNotification struct {
-	Partition int
-	Position  int64
-	UserID    int64
-	Age       time.Duration // since the commit
+// A NotificationProgress says which changes of a partition were notified: all up to Notified,
+// except those of the users in HeldBack, from a position on.
+type NotificationProgress struct {
+	Notified int64
+	Last     int64 // higher ones were committed after this was reported, or shortly before; math.MaxInt64: it is not known
+	HeldBack map[int64]int64
 }
 
-// A NotificationSink receives notifications after their commits.
+// A TakenOver is a lease with what was notified of its partition under earlier ones.
+type TakenOver struct {
+	Lease partition.Lease
+	NotificationProgress
+	HasLater bool // there may be changes above Notified
+}
+
+// A NotificationSink receives notifications after their commits, and knows which of them the
+// broker has confirmed.
 type NotificationSink interface {
 	// Send receives a notification, in the order of each user's changes, and before the
 	// user's next change is committed. It must not block.
 	Send(PendingNotification)
 
-	// Missed says that notifications of a partition may have been committed that were
-	// not passed to Send.
-	Missed(partition int)
+	// Missed says that notifications may have been committed under a lease that were not
+	// passed to Send.
+	Missed(partition.Lease)
+
+	// Progress returns what was notified of the partition of a lease. If it is not known, or
+	// if the partition has another lease, ok is false. The next Progress of the lease has no
+	// lower position, neither for a user that stays held back.
+	Progress(partition.Lease) (p NotificationProgress, ok bool)
+
+	// Abandon says that a lease has ended.
+	Abandon(partition.Lease)
 }
 
 // createNotification returns the notification of a new user.

@@ -132,9 +132,12 @@
 // changes. A subscriber that was away reads each change that it has missed from the log, exactly
 // once and in the same order. If the log does not have all of them, the subscriber learns that.
 //
+//	cluster/internal/notify.TestProgress
 //	store/internal/outbox.TestCursor
+//	store/internal/outbox.TestFirstDay
 //	store/internal/outbox.TestFlush
 //	store/internal/outbox.TestPage
+//	actor.TestMessageID
 //	store.TestUnknownOutcome/the_caller_is_gone
 //	store/internal/reads.TestChangesModel
 //	store/internal/reads.TestChanges/position_gone
@@ -143,6 +146,7 @@
 //	actor.TestChangesAppliedTwice
 //	cmd/systemtest/contract.TestChanges
 //	cluster/internal/notify.TestRefused
+//	cluster/internal/notify.TestMissed
 //	cluster/internal/notify.TestPass
 //	cluster/internal/notify.TestRelease
 //	cluster/internal/notify.TestLostConnection
@@ -170,7 +174,6 @@
 //	actor.TestMailbox
 //	cluster/internal/notify.TestSend
 //	cluster/membership.TestSendQueue
-//	store/internal/outbox.TestCursor
 //	store/internal/outbox.TestForget
 //
 // I8, bulkheads. What one message, user, queue, subscriber, partition or broker node does
@@ -259,8 +262,9 @@
 //   - What was notified is a position per partition in the database, which the owner writes each
 //     second and when it hands the partition over. Why not a row for each notification that is
 //     deleted once it is confirmed: each write would pay for an insert and a delete. Cost:
-//     after a crash, the notifications of up to a second are sent again, or of some seconds if
-//     a subscriber refuses. They have the same message ids and sequences.
+//     after a crash or a lost session, the notifications of up to a second are sent again. They
+//     have the same message ids and sequences. Only the notifier knows what is confirmed: the store asks it
+//     for the position, and for the users whose notifications the position has passed.
 //   - A hand-over does not wait until notifications are confirmed, and a take-over does not
 //     wait until those in the log are sent. Cost: the next owner repeats what was
 //     accepted and not yet confirmed.
@@ -331,7 +335,7 @@
 //   - member: an instance in the cluster.
 //   - misrouted: said of a request that the direct exchange has put into another
 //     partition's queue, or had no queue for, so that it came to the shared queue.
-//   - outbox: what knows which changes of the log were not notified.
+//   - outbox: what stores which changes of the log were notified, and reads the others.
 //   - overdue: said of a partition if the broker does not confirm forwards to it, and of a
 //     notification that was not sent in time.
 //   - owner: the member that holds a partition's lease.

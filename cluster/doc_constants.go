@@ -73,10 +73,10 @@
 //	cluster/internal/notify.firstPause = 2 * time.Second                     each probe repeats the notification for the other subscribers
 //	cluster/internal/notify.longestConnectPause = 5 * time.Second            as the longest pause between sessions
 //	cluster/internal/notify.longestPause = 30 * time.Second                  the delay after a subscriber's queue has room again
+//	cluster/internal/notify.maxAddedBytes = 256 << 10                        per partition; a pass ends without another page unless more is committed during one
 //	cluster/internal/notify.maxHeldBack = 50_000                             some 100 bytes each
 //	cluster/internal/notify.maxPending = 1024                                enough for the broker's round trip at the highest rate
 //	cluster/internal/notify.maxPendingBytes = 16 << 20                       the same in bytes
-//	cluster/internal/notify.maxRecentBytes = 4 << 20                         a pass ends without another page unless more is committed during one
 //	cluster/internal/notify.maxSkipped = 10_000                              20 pages; a pass that has skipped more would do so again and again
 //	cluster/internal/notify.outboxPage = 500                                 a page of usual notifications is below 1 MB
 //	cluster/internal/notify.outboxTimeout = 2 * time.Second                  another attempt follows
@@ -86,7 +86,6 @@
 //	cluster/internal/notify.retryEvery = time.Second                         small beside the pauses
 //	cluster/internal/notify.stuckAfter = 10 * time.Second                    longer than any pause of a broker in good health
 //	cluster/internal/notify.surveyEvery = 10 * time.Second                   small beside the time after which an alert is due
-//	cluster/internal/notify.surveyRows = 100                                 tells one that is overdue from many
 //	cluster/internal/notify.watchEvery = time.Second                         small beside stuckAfter
 //	cluster/internal/publish.pingTimeout = 5 * time.Second                   a channel that does not reply in it belongs to a connection that is blocked
 //	cluster/internal/publish.sweepEvery = 250 * time.Millisecond             small beside the time limits of messages
@@ -192,10 +191,7 @@
 //	store/internal/leases.maxClaims = 512                                    a lock for each partition; the database has room for some thousand
 //	store/internal/outbox.day = 24 * time.Hour                               as in changelog
 //	store/internal/outbox.flushEvery = time.Second                           bounds what is sent again after a crash; one small transaction
-//	store/internal/outbox.heldBackAfter = 5 * time.Second                    the broker confirms in less; a held-back user costs a row
-//	store/internal/outbox.maxReadUsers = 1 << 16                             more than the notifier holds back; some 10 MB
 //	store/internal/outbox.maxUnreadableLogged = 1000                         rekey with a dry run lists all
-//	store/internal/outbox.maxUsers = 4096                                    some 400 KB for each partition of a queue that refuses everything
 //	store/internal/postgres.AttemptTimeout = 10 * time.Second                a database that has stopped replying must be noticed
 //	store/internal/postgres.CloseTimeout = 2 * time.Second                   a silent database does not confirm a close
 //	store/internal/postgres.MaxPageBytes = 4 << 20                           bounds the memory of one statement's rows

@@ -298,17 +298,16 @@ type fakeStore struct {
 	list     func(*actor.Page) (actor.UserPage, error)
 	changes  func(*actor.ChangesPage) (actor.ChangePage, *actor.Refusal, error)
 	commit   func(partition.Lease, []*actor.Write) ([]actor.Outcome, error)
-	takeOver func([]partition.Lease) ([]partition.Lease, []int, error)
+	takeOver func([]partition.Lease) ([]actor.TakenOver, error)
 	ended    func([]partition.Lease) []partition.Lease
 	ping     func() error
 
-	mu        sync.Mutex // guards the following fields
-	reserved  []int64    // ids of new users
-	nextID    int64      // what NewUserID returns, unless decided is set
-	decided   *actor.Outcome
-	returned  []int64
-	confirmed []actor.NotificationKey
-	aborted   bool
+	mu       sync.Mutex // guards the following fields
+	reserved []int64    // ids of new users
+	nextID   int64      // what NewUserID returns, unless decided is set
+	decided  *actor.Outcome
+	returned []int64
+	aborted  bool
 }
 
 func (s *fakeStore) Find(_ context.Context, l *actor.Lookup) (*actor.User, error) {
@@ -378,11 +377,14 @@ func (s *fakeStore) HandOver(context.Context, []ownership.HandOver) ([]ownership
 
 func (s *fakeStore) Survey(context.Context) ([]ownership.Row, error) { return nil, nil }
 
-func (s *fakeStore) TakeOver(_ context.Context, _ ownership.Member, leases []partition.Lease) ([]partition.Lease, []int, error) {
+func (s *fakeStore) TakeOver(_ context.Context, _ ownership.Member, leases []partition.Lease) (all []actor.TakenOver, err error) {
 	if s.takeOver != nil {
 		return s.takeOver(leases)
 	}
-	return leases, nil, nil
+	for _, l := range leases {
+		all = append(all, actor.TakenOver{Lease: l})
+	}
+	return all, nil
 }
 
 func (s *fakeStore) EndedLeases(_ context.Context, leases []partition.Lease) ([]partition.Lease, error) {
@@ -394,14 +396,6 @@ func (s *fakeStore) EndedLeases(_ context.Context, leases []partition.Lease) ([]
 
 func (s *fakeStore) ReadNotifications(context.Context, int, int64, int) ([]actor.PendingNotification, bool, error) {
 	return nil, false, nil
-}
-
-func (s *fakeStore) SurveyNotifications([]int, int) []actor.StoredNotification { return nil }
-
-func (s *fakeStore) ConfirmNotifications(keys ...actor.NotificationKey) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.confirmed = append(s.confirmed, keys...)
 }
 
 func (s *fakeStore) SetNotificationSink(actor.NotificationSink) {}

@@ -45,7 +45,7 @@ func TestStartServing(t *testing.T) {
 		}
 	})
 
-	notHeld := &fakeStore{takeOver: func([]partition.Lease) ([]partition.Lease, []int, error) { return nil, nil, nil }}
+	notHeld := &fakeStore{takeOver: func([]partition.Lease) ([]actor.TakenOver, error) { return nil, nil }}
 	bubble(t, "reports_a_lease_that_is_not_held", notHeld, func(t *testing.T, s *testSession) {
 		s.session.StartServing(ownership.Consume{Lease: lease})
 		synctest.Wait()
@@ -197,7 +197,7 @@ func TestHandOver(t *testing.T) {
 
 	bubble(t, "waits_for_pending_notifications", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.serve(2)
-		s.session.notifier.Send(actor.PendingNotification{Position: 1, UserID: user, Lease: partition.Lease{Partition: 2}, Body: []byte("{}")})
+		s.session.notifier.Send(actor.PendingNotification{Position: 1, UserID: user, Lease: command.Lease, Body: []byte("{}")})
 		synctest.Wait()
 		s.session.HandOver(command)
 		synctest.Wait()

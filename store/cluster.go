@@ -141,24 +141,14 @@ func (s *Store) SetNotificationCheck(fits func(bytes int) bool) {
 	s.committer.SetNotificationCheck(fits)
 }
 
-// ConfirmNotifications says that the broker has taken these notifications.
-func (s *Store) ConfirmNotifications(keys ...actor.NotificationKey) { s.outbox.Confirm(keys...) }
-
-// ReadNotifications returns the first unconfirmed notifications of a partition with positions
-// above after, by position: at most limit, fewer if they are large. more says whether there may
-// be others. A notification that no key decrypts has no body.
+// ReadNotifications returns the first notifications of a partition with positions above after
+// that may not be confirmed, by position: at most limit, fewer if they are large. more says
+// whether there may be others. A notification that no key decrypts has no body.
 //
 // If the caller holds the partition and has committed nothing to it yet, repeated calls
 // return everything that is not confirmed: no earlier holder can add to it any more.
 func (s *Store) ReadNotifications(ctx context.Context, partition int, after int64, limit int) (page []actor.PendingNotification, more bool, err error) {
 	return s.outbox.Page(ctx, partition, after, limit)
-}
-
-// SurveyNotifications returns the first unconfirmed notification of each user in the
-// partitions, for up to limit users of each partition. Of a partition whose log has to be read
-// it returns one without a user too.
-func (s *Store) SurveyNotifications(partitions []int, limit int) []actor.StoredNotification {
-	return s.outbox.Survey(partitions, limit)
 }
 
 // Survey returns the epoch table by partition. A partition that was never held is released,
@@ -176,9 +166,8 @@ func (s *Store) Claim(ctx context.Context, claims []ownership.Claim) ([]ownershi
 	return s.leases.Claim(ctx, claims)
 }
 
-// TakeOver returns which of the leases by holds, and those of their partitions that have
-// stored notifications, in one round trip.
-func (s *Store) TakeOver(ctx context.Context, by ownership.Member, wanted []partition.Lease) (held []partition.Lease, backlog []int, err error) {
+// TakeOver returns those of the leases that by holds, with what was notified, in one round trip.
+func (s *Store) TakeOver(ctx context.Context, by ownership.Member, wanted []partition.Lease) ([]actor.TakenOver, error) {
 	return s.leases.TakeOver(ctx, by, wanted)
 }
 

@@ -365,12 +365,6 @@ func testUnknownOutcomeFenced(t *testing.T) {
 	}
 }
 
-// A missedSink receives the partitions whose notifications have to be read from the log.
-type missedSink chan int
-
-func (s missedSink) Send(actor.PendingNotification) {}
-func (s missedSink) Missed(partition int)           { s <- partition }
-
 // testUnknownOutcomeAbandoned: a write that was committed after its caller had gone is notified
 // once, before later writes to the user, and without waiting for one.
 func testUnknownOutcomeAbandoned(t *testing.T) {
@@ -379,17 +373,17 @@ func testUnknownOutcomeAbandoned(t *testing.T) {
 			h := storetest.Start(t)
 			id, other := h.CreateUser(1), h.CreateUser(2)
 			s, p := h.OpenThroughProxy()
-			if _, _, err := s.TakeOver(t.Context(), storetest.Member("test"), []partition.Lease{h.Lease}); err != nil {
+			if _, _, err := storetest.TakeOver(t.Context(), s, storetest.Member("test"), []partition.Lease{h.Lease}); err != nil {
 				t.Fatal(err)
 			}
 			if err := h.RenameUser(s, h.Lease, other, "first"); err != nil { // which finds the writes of the other store
 				t.Fatal(err)
 			}
 			for _, n := range storetest.StoredNotifications(t, s, 0) {
-				s.ConfirmNotifications(n.Key())
+				storetest.Confirm(s, n.Key())
 			}
-			missed := make(missedSink, 10)
-			s.SetNotificationSink(missed)
+			missed := make(chan partition.Lease, 10)
+			storetest.OnMissed(s, func(l partition.Lease) { missed <- l })
 			letGo := h.HoldUpdates()
 			ctx, cancel := context.WithCancel(t.Context())
 			written := make(chan error, 1)
@@ -416,9 +410,9 @@ func testUnknownOutcomeAbandoned(t *testing.T) {
 				want = []int64{id, other, id}
 			}
 			select {
-			case number := <-missed:
-				if number != 0 {
-					t.Errorf("notifications of partition %d are missed", number)
+			case lease := <-missed:
+				if lease != h.Lease {
+					t.Errorf("notifications of %v are missed", lease)
 				}
 			case <-time.After(20 * time.Second):
 				t.Fatal("it is not notified")
@@ -429,7 +423,7 @@ func testUnknownOutcomeAbandoned(t *testing.T) {
 				if len(got) == 1 && !strings.Contains(string(n.Body), "lost") {
 					t.Errorf("the first is %s", n.Body)
 				}
-				s.ConfirmNotifications(n.Key())
+				storetest.Confirm(s, n.Key())
 			}
 			if !slices.Equal(got, want) {
 				t.Errorf("notified are changes of %v, want %v", got, want)

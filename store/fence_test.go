@@ -328,7 +328,7 @@ func testFenceAfterFailure(t *testing.T) {
 	if _, err := locked.Exec(t.Context(), "SELECT FROM ident_partitions FOR UPDATE"); err != nil {
 		t.Fatal(err)
 	}
-	h.ConfirmNotifications(confirmed)
+	storetest.Confirm(h.Store, confirmed)
 	lost := h.Lease
 	lost.Epoch += 5
 	renamed := make(chan error, 1)

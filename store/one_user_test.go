@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store"
 	"github.com/glotpod/ident/store/internal/storetest"
 )
@@ -60,7 +61,7 @@ func testShareCached(t *testing.T) {
 	h := storetest.Start(t)
 	created := h.Write("create", "m", storetest.UserArgs(1))
 	var sent []string
-	h.SetNotificationSink(storetest.Sink(func(n actor.PendingNotification) { sent = append(sent, string(n.Body)) }))
+	storetest.OnSend(h.Store, func(n actor.PendingNotification) { sent = append(sent, string(n.Body)) })
 	outcomes, at := together(h, h.Store, created.After, names(t, created.UserID, 50, func(i int) string { return fmt.Sprint("m", i) }))
 	if n := h.Value("SELECT count(DISTINCT xmin::text) FROM ident_log WHERE operation = 'patch'"); n != int64(len(at)) || len(at) > 10 {
 		t.Errorf("done %v at a time, in %v transactions", at, n) // one, unless the machine is very slow
@@ -230,8 +231,10 @@ func testShareUnknownOutcome(t *testing.T) {
 			writes[5] = storetest.Request(t, "patch", "m5", storetest.Args{"user_id": created.UserID, "ops": storetest.Replace("/name", "5")})
 			writes[7] = storetest.Request(t, "create", "", storetest.UserArgs(7)) // fails and is not recorded
 			writes[7].UserID = created.UserID
-			sink := new(missingSink)
-			s.SetNotificationSink(sink)
+			var sent sync.Map
+			var missed atomic.Bool
+			storetest.OnSend(s, func(n actor.PendingNotification) { sent.Store(n.Position, n) })
+			storetest.OnMissed(s, func(partition.Lease) { missed.Store(true) })
 			var outcomes []actor.Outcome
 			var writing sync.WaitGroup
 			writing.Go(func() { outcomes, _ = together(h, s, created.After, writes) })
@@ -256,7 +259,7 @@ func testShareUnknownOutcome(t *testing.T) {
 				t.Errorf("%d notifications", len(left))
 			}
 			for _, n := range left[1:] {
-				if _, ok := sink.sent.Load(n.Position); !ok && !sink.missed.Load() {
+				if _, ok := sent.Load(n.Position); !ok && !missed.Load() {
 					t.Errorf("notification %d was neither sent nor missed: %s", n.Position, n.Body)
 				}
 			}
@@ -269,16 +272,6 @@ func testShareUnknownOutcome(t *testing.T) {
 		})
 	}
 }
-
-// A missingSink records what was sent, and whether the partition 0 has others.
-type missingSink struct {
-	sent   sync.Map
-	missed atomic.Bool
-}
-
-func (s *missingSink) Send(n actor.PendingNotification) { s.sent.Store(n.Position, n) }
-
-func (s *missingSink) Missed(partition int) { s.missed.Store(partition == 0) }
 
 // trail lists everything that writes leave in the database, except random values.
 func trail(h *storetest.Harness, messageID func(int) string, ids int) string {

@@ -43,7 +43,7 @@ func testPrepareConnectionsTakeOverPlansNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	lease := partition.Lease{Partition: 0, Epoch: events[0].(ownership.Claimed).Epoch, Holder: storetest.Member("next")}
-	held, backlog, err := s.TakeOver(t.Context(), storetest.Member("next"), []partition.Lease{lease})
+	held, backlog, err := storetest.TakeOver(t.Context(), s, storetest.Member("next"), []partition.Lease{lease})
 	if err != nil || len(held) != 1 || len(backlog) != 1 {
 		t.Fatalf("held: %v, left: %v, %v", held, backlog, err)
 	}
@@ -51,7 +51,7 @@ func testPrepareConnectionsTakeOverPlansNothing(t *testing.T) {
 	if len(left) != 1 {
 		t.Fatalf("left: %v", left)
 	}
-	s.ConfirmNotifications(left[0].Key())
+	storetest.Confirm(s, left[0].Key())
 	for _, message := range []string{"read", "cached"} {
 		found, err := s.Find(t.Context(), &actor.Lookup{UserID: &id})
 		if err != nil || found == nil {

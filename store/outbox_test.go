@@ -3,10 +3,8 @@ package store_test
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/partition"
@@ -21,7 +19,7 @@ func TestNotifications(t *testing.T) {
 func testNotificationsInOrderAndStoredUntilConfirmed(t *testing.T) {
 	h := storetest.Start(t)
 	seen := make(chan actor.PendingNotification, 100)
-	h.SetNotificationSink(storetest.Sink(func(n actor.PendingNotification) { seen <- n }))
+	storetest.OnSend(h.Store, func(n actor.PendingNotification) { seen <- n })
 	id := h.CreateUser(1)
 	for i := range 20 {
 		h.Write("patch", "", storetest.Args{"user_id": id, "ops": storetest.Replace("/name", fmt.Sprint(i))})
@@ -45,7 +43,7 @@ func testNotificationsInOrderAndStoredUntilConfirmed(t *testing.T) {
 	if got := string(stored[1].Body); got != fmt.Sprintf(`{"ops":[{"op":"replace","path":"/name","value":"0"}],"user_id":%d}`, id) {
 		t.Error(got)
 	}
-	h.ConfirmNotifications(keys[:21]...)
+	storetest.Confirm(h.Store, keys[:21]...)
 	if left := h.StoredNotifications(); len(left) != 1 || left[0].RoutingKey != "notifications.user.delete" {
 		t.Errorf("%+v", left)
 	}
@@ -53,7 +51,6 @@ func testNotificationsInOrderAndStoredUntilConfirmed(t *testing.T) {
 
 func TestOutbox(t *testing.T) {
 	t.Run("pages_of_a_partition", testOutboxPages)
-	t.Run("survey", testOutboxSurvey)
 	t.Run("reads_do_not_depend_on_its_size", testOutboxReads)
 	t.Run("take_over_does_not_depend_on_the_log", testOutboxTakeOver)
 	t.Run("found_by_the_next_owner", testOutboxNextOwner)
@@ -64,7 +61,7 @@ func TestOutbox(t *testing.T) {
 func testOutboxPages(t *testing.T) {
 	h := storetest.Start(t)
 	sent := make(chan actor.PendingNotification, 100)
-	h.SetNotificationSink(storetest.Sink(func(n actor.PendingNotification) { sent <- n }))
+	storetest.OnSend(h.Store, func(n actor.PendingNotification) { sent <- n })
 	leases := []partition.Lease{h.Lease, h.ClaimPartition(1, 0), h.ClaimPartition(2, 0)}
 	for i := range 9 {
 		w := storetest.Request(t, "create", fmt.Sprint("m", i), storetest.UserArgs(i))
@@ -105,39 +102,6 @@ func fillLog(h *storetest.Harness, rows, notified int) {
 	h.Exec("UPDATE ident_partitions SET notified = $1 WHERE partition = 0", notified)
 }
 
-func testOutboxSurvey(t *testing.T) {
-	h := storetest.Start(t)
-	fillLog(h, 30, 0)
-	leases := []partition.Lease{h.Lease, h.ClaimPartition(1, 0), h.ClaimPartition(2, 0)}
-	survey := func() (of [3]int) {
-		t.Helper()
-		for _, n := range h.SurveyNotifications([]int{0, 1, 2}, 10) {
-			of[n.Partition]++
-			if n.Position == 0 || n.UserID > 0 && n.Age > 23*time.Hour != (n.Partition == 0) {
-				t.Errorf("%+v", n)
-			}
-		}
-		return of
-	}
-	if of := survey(); of != [3]int{} {
-		t.Errorf("before the take-over, the partitions have %v", of)
-	}
-	if _, backlog, err := h.TakeOver(t.Context(), storetest.Member("test"), leases); err != nil || !slices.Equal(backlog, []int{0, 1}) {
-		t.Fatal(backlog, err)
-	}
-	if of := survey(); of != [3]int{1, 1, 0} { // each is the unread log
-		t.Errorf("unread, the partitions have %v", of)
-	}
-	for number, want := range []int{30, 1, 0} {
-		if all := storetest.StoredNotifications(t, h.Store, number); len(all) != want {
-			t.Errorf("partition %d has %+v", number, all)
-		}
-	}
-	if of := survey(); of != [3]int{10, 1, 0} {
-		t.Errorf("read, the partitions have %v", of)
-	}
-}
-
 // rowsRead opens another store and returns how many rows of the log it reads in f.
 func rowsRead(h *storetest.Harness, f func(*store.Store) error) int64 {
 	h.T.Helper()
@@ -167,7 +131,7 @@ func testOutboxReads(t *testing.T) {
 		t.Errorf("a page reads %d rows", page)
 	}
 	takeOver := rowsRead(h, func(s *store.Store) error {
-		_, backlog, err := s.TakeOver(t.Context(), storetest.Member("test"), []partition.Lease{h.Lease})
+		_, backlog, err := storetest.TakeOver(t.Context(), s, storetest.Member("test"), []partition.Lease{h.Lease})
 		if err == nil && len(backlog) != 1 {
 			err = fmt.Errorf("notifications of %v are left", backlog)
 		}
@@ -193,7 +157,7 @@ func testOutboxTakeOver(t *testing.T) {
 		h.ReleaseLeases(h.Lease)
 		h.Lease = h.ClaimPartition(0, 0)
 		return rowsRead(h, func(s *store.Store) error {
-			_, backlog, err := s.TakeOver(t.Context(), storetest.Member("test"), []partition.Lease{h.Lease})
+			_, backlog, err := storetest.TakeOver(t.Context(), s, storetest.Member("test"), []partition.Lease{h.Lease})
 			if err == nil && len(backlog) != 0 {
 				err = fmt.Errorf("notifications of %v are left", backlog)
 			}
@@ -203,13 +167,13 @@ func testOutboxTakeOver(t *testing.T) {
 			name++
 			err = errors.Join(err, h.RenameUser(s, h.Lease, 1, fmt.Sprint(name)))
 			for _, n := range storetest.StoredNotifications(t, s, 0) {
-				s.ConfirmNotifications(n.Key())
+				storetest.Confirm(s, n.Key())
 			}
 			return err
 		})
 	}
 	for _, n := range h.StoredNotifications() {
-		h.ConfirmNotifications(n.Key())
+		storetest.Confirm(h.Store, n.Key())
 	}
 	few := takeOver()
 	// These are of the same partition and of the same days, and were notified.
@@ -232,7 +196,7 @@ func testOutboxNextOwner(t *testing.T) {
 			}
 			all := h.StoredNotifications()
 			for _, n := range all[:5] {
-				h.ConfirmNotifications(n.Key())
+				storetest.Confirm(h.Store, n.Key())
 			}
 			if err := h.WriteCursors(t.Context()); err != nil {
 				t.Fatal(err)
@@ -245,7 +209,7 @@ func testOutboxNextOwner(t *testing.T) {
 				next = h.ClaimPartition(0, 0)
 			}
 			s := h.OpenStore()
-			if _, backlog, err := s.TakeOver(t.Context(), storetest.Member("test"), []partition.Lease{next}); err != nil || len(backlog) != 1 {
+			if _, backlog, err := storetest.TakeOver(t.Context(), s, storetest.Member("test"), []partition.Lease{next}); err != nil || len(backlog) != 1 {
 				t.Fatal(backlog, err)
 			}
 			found := storetest.StoredNotifications(t, s, 0)
@@ -257,7 +221,7 @@ func testOutboxNextOwner(t *testing.T) {
 				if want := all[skipped+i]; n.Key() != want.Key() || string(n.Body) != string(want.Body) || n.Sequence != want.Sequence || !strings.Contains(string(n.Body), "token ") {
 					t.Errorf("found %+v, want %+v", n, want)
 				}
-				s.ConfirmNotifications(n.Key())
+				storetest.Confirm(s, n.Key())
 			}
 			if left := storetest.StoredNotifications(t, s, 0); len(left) != 0 {
 				t.Errorf("confirmed ones are found again: %+v", left)
@@ -284,18 +248,18 @@ func testOutboxHeldBack(t *testing.T) {
 	other := h.CreateUser(2)
 	for _, n := range h.StoredNotifications() {
 		if n.UserID == other || n.Sequence == 1 {
-			h.ConfirmNotifications(n.Key())
+			storetest.Confirm(h.Store, n.Key())
 		}
 	}
 	h.WaitUntil("SELECT EXISTS (SELECT FROM ident_held_back)") // some seconds
 	h.Write("patch", "", storetest.Args{"user_id": other, "ops": storetest.Replace("/name", "Ada")})
 	last := h.StoredNotifications()
-	h.ConfirmNotifications(last[len(last)-1].Key())
+	storetest.Confirm(h.Store, last[len(last)-1].Key())
 	h.WaitUntil("SELECT notified = (SELECT max(position) FROM ident_log) FROM ident_partitions WHERE partition = 0")
 	for round, want := range []int{1, 2, 0} {
 		lease := h.ClaimPartition(0, h.PartitionRow(0).Epoch)
 		s := h.OpenStore()
-		if _, backlog, err := s.TakeOver(t.Context(), storetest.Member("test"), []partition.Lease{lease}); err != nil || len(backlog) > 0 != (want > 0) {
+		if _, backlog, err := storetest.TakeOver(t.Context(), s, storetest.Member("test"), []partition.Lease{lease}); err != nil || len(backlog) > 0 != (want > 0) {
 			t.Fatalf("round %d: %v, %v", round, backlog, err)
 		}
 		found := storetest.StoredNotifications(t, s, 0)
@@ -307,7 +271,7 @@ func testOutboxHeldBack(t *testing.T) {
 				t.Errorf("round %d: found %+v", round, n)
 			}
 			if round == 1 {
-				s.ConfirmNotifications(n.Key())
+				storetest.Confirm(s, n.Key())
 			}
 		}
 		if err := h.RenameUser(s, lease, refused, fmt.Sprint(round)); err != nil {
@@ -315,7 +279,7 @@ func testOutboxHeldBack(t *testing.T) {
 		}
 		if round > 0 {
 			n := storetest.StoredNotifications(t, s, 0)
-			s.ConfirmNotifications(n[len(n)-1].Key())
+			storetest.Confirm(s, n[len(n)-1].Key())
 		}
 		if err := s.WriteCursors(t.Context()); err != nil {
 			t.Fatal(err)
@@ -341,7 +305,7 @@ func testOutboxDaysKept(t *testing.T) {
 		if err := h.MaintainLog(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		_, backlog, err := s.TakeOver(t.Context(), storetest.Member("test"), []partition.Lease{lease})
+		_, backlog, err := storetest.TakeOver(t.Context(), s, storetest.Member("test"), []partition.Lease{lease})
 		if err != nil || len(backlog) != 1-confirmed {
 			t.Fatal(backlog, err)
 		}
@@ -358,7 +322,7 @@ func testOutboxDaysKept(t *testing.T) {
 		if len(all) != 1 || all[0].UserID != id {
 			t.Fatalf("found %+v", all)
 		}
-		s.ConfirmNotifications(all[0].Key())
+		storetest.Confirm(s, all[0].Key())
 		if err := s.WriteCursors(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -138,13 +138,13 @@ func useStore(h *storetest.Harness, n int) {
 	patch(other, storetest.Replace("/name", rand.Text()))
 	for _, p := range h.StoredNotifications() {
 		if p.UserID != id || p.Sequence <= 2 {
-			h.ConfirmNotifications(p.Key())
+			storetest.Confirm(h.Store, p.Key())
 		}
 	}
 	handOverAndTakeOver(h)                                          // the user is held back
 	for left, all := 2, h.StoredNotifications(); left > 0; left-- { // the first one, and then the others
 		for _, p := range all[:min(len(all), 10_000*(2-left)+1)] {
-			h.ConfirmNotifications(p.Key())
+			storetest.Confirm(h.Store, p.Key())
 		}
 		if err := h.WriteCursors(h.T.Context()); err != nil {
 			h.T.Fatal(err)
@@ -161,7 +161,7 @@ func useStore(h *storetest.Harness, n int) {
 		h.T.Fatalf("changes %+v, %v, %v", page, refusal, err)
 	}
 	for _, p := range h.StoredNotifications() {
-		h.ConfirmNotifications(p.Key())
+		storetest.Confirm(h.Store, p.Key())
 	}
 	if err := h.WriteCursors(h.T.Context()); err != nil {
 		h.T.Fatal(err)
@@ -179,7 +179,7 @@ func handOverAndTakeOver(h *storetest.Harness) {
 		h.T.Fatal(results, err)
 	}
 	h.Lease.Epoch++
-	held, _, err := h.TakeOver(h.T.Context(), h.Lease.Holder, []partition.Lease{h.Lease})
+	held, _, err := storetest.TakeOver(h.T.Context(), h.Store, h.Lease.Holder, []partition.Lease{h.Lease})
 	if err != nil || len(held) != 1 {
 		h.T.Fatal(held, err)
 	}

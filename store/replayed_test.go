@@ -113,7 +113,7 @@ func testDaysMissingTable(t *testing.T) {
 		t.Errorf("pending are %+v", all)
 	}
 	h.Exec(drop)
-	if held, _, err := h.TakeOver(t.Context(), storetest.Member("test"), []partition.Lease{h.Lease}); err != nil || len(held) != 1 {
+	if held, _, err := storetest.TakeOver(t.Context(), h.Store, storetest.Member("test"), []partition.Lease{h.Lease}); err != nil || len(held) != 1 {
 		t.Errorf("taken over: %v, %v", held, err)
 	}
 	h.Exec(drop)
@@ -160,7 +160,7 @@ func testDaysClockGoesBack(t *testing.T) {
 	rename(h.Store, h.Lease, "after") // which finds that it is another day
 	next := h.OpenStoreAt("next", at(1, 22*time.Hour+time.Minute))
 	lease := h.ClaimPartition(0, h.Lease.Epoch)
-	if _, backlog, err := next.TakeOver(t.Context(), lease.Holder, []partition.Lease{lease}); len(backlog) != 1 || err != nil {
+	if _, backlog, err := storetest.TakeOver(t.Context(), next, lease.Holder, []partition.Lease{lease}); len(backlog) != 1 || err != nil {
 		t.Errorf("taken over: notifications of %v are left, %v", backlog, err)
 	}
 	for _, messageID := range []string{"before", "after"} {

@@ -189,11 +189,11 @@ type storeThatForgets struct {
 	once *sync.Once
 }
 
-func (s storeThatForgets) TakeOver(ctx context.Context, by ownership.Member, leases []partition.Lease) (held []partition.Lease, backlog []int, err error) {
+func (s storeThatForgets) TakeOver(ctx context.Context, by ownership.Member, leases []partition.Lease) ([]actor.TakenOver, error) {
 	forgets := false
 	s.once.Do(func() { forgets = true })
 	if forgets {
-		return nil, nil, nil
+		return nil, nil
 	}
 	return s.Store.TakeOver(ctx, by, leases)
 }

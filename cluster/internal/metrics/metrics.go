@@ -114,7 +114,7 @@ func New() *Metrics {
 	m.Notified = m.counter("notifications_sent_total", "Notifications that the broker has accepted.")
 	m.Refused = m.counter("notifications_refused_total", "Times that the broker refused a notification because a subscriber's queue takes no more, or did not confirm it in time.")
 	m.NotifyLag = m.histogram("notification_lag_seconds", "Time from a commit to the broker's confirmation of its notification.", durationBuckets)
-	m.Overdue = m.gauge("notifications_overdue", "Notifications of this instance's partitions that were committed more than 20 s ago and are not confirmed; counted every 10 s, one for each user, up to 100 of each partition.")
+	m.Overdue = m.gauge("notifications_overdue", "Notifications of this instance's partitions that were committed more than 20 s ago and are not confirmed; counted every 10 s, one for each user, and one for each partition of which some were left to the log.")
 	m.Oldest = m.gauge("notifications_oldest_seconds", "Time since the commit of the oldest notification of this instance's partitions that is not confirmed; measured every 10 s.")
 	m.TooLarge = register(m, prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: Prefix + "messages_too_large_total",

@@ -1,8 +1,9 @@
 // Package notify sends the notifications of committed changes to subscribers.
 //
 // A change and its notification are one row of the log, at a position in its partition. After
-// the commit the store passes the notification to [Notifier.Send], and notes when the broker
-// has confirmed it ([Outbox]). A notification between Send and its confirmation is pending.
+// the commit the store passes the notification to [Notifier.Send]. A notification between Send
+// and its confirmation is pending. Each second the store asks what was notified
+// ([Notifier.Progress]), and stores it.
 //
 // # What it promises
 //
@@ -27,7 +28,8 @@
 //   - What is held back is sent again one at a time, after pauses that grow to half a
 //     minute, and everything once the broker has accepted that one.
 //   - If this process did not learn of a commit, its notification is found in the log
-//     and sent.
+//     and sent ([Notifier.Missed]).
+//   - What Progress returns leaves out nothing that is not confirmed, whenever the process dies.
 //
 // # How it works
 //
@@ -35,6 +37,10 @@
 // at once. A lane that has left something in the log is behind: it leaves all further
 // notifications there too, and a pass over the partition's log, page by page, publishes them
 // in order. The lane is direct again when a pass has reached the end.
+//
+// A notification that is not confirmed is pending, or of a user that is held back, or it was left
+// to the log. Nothing else is remembered: all others up to the last one that was sent are
+// confirmed. So a pass can tell which rows of a page it must not send again.
 //
 // The exchange routes by the routing key, so a queue that refuses or is silent concerns
 // some keys. Each key has a gate, which closes when the broker refuses a notification
@@ -45,6 +51,6 @@
 //
 // # What it leaves to others
 //
-// The store writes and reads the log, and notes up to which position it was notified. Package
+// The store writes and reads the log, and stores up to which position it was notified. Package
 // cluster decides which partitions are this instance's, and when they are handed over.
 package notify

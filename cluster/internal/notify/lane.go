@@ -24,16 +24,13 @@ const (
 type state struct {
 	lanes     []lane // by partition
 	gates     map[string]*gate
-	users     map[int64][]*outbound // the pending notifications of each user, in order
 	window    window
 	heldBack  int // users in all lanes
 	due       int // lanes that are due
-	recent    int // bytes of the bodies that passes have in recent
 	connected bool
 
-	queue   chan<- *outbound               // of what is to be published
-	ready   wait.Signal                    // notified when passes and probes may be due
-	confirm func(...actor.NotificationKey) // called with what was accepted
+	queue   chan<- *outbound // of what is to be published
+	ready   wait.Signal      // notified when passes and probes may be due
 	metrics Metrics
 }
 
@@ -41,36 +38,38 @@ func newState(o Options, queue chan<- *outbound, ready wait.Signal) state {
 	s := state{
 		lanes:   make([]lane, o.Partitions),
 		gates:   make(map[string]*gate),
-		users:   make(map[int64][]*outbound),
 		queue:   queue,
 		ready:   ready,
-		confirm: o.Outbox.ConfirmNotifications,
 		metrics: o.Metrics,
 	}
 	for p := range s.lanes {
-		s.lanes[p].next = noPosition
+		s.lanes[p].next, s.lanes[p].users = noPosition, make(map[int64][]*outbound)
 	}
 	return s
 }
 
 // A lane has the notifications of one partition while this instance holds its lease.
 //
-// Invariant: each notification of an open lane that is neither confirmed nor pending has the
-// position next or a later one, unless a pass is under way.
+// Invariant: each notification that is not confirmed is pending, or it is of a held user and has
+// the position from or a later one, or it is not below unread.
 type lane struct {
-	lease  partition.Lease
-	open   bool
-	behind bool  // later notifications are left to the log
-	next   int64 // the lowest position that the next pass has to look at; noPosition: there is none
-	due    bool  // a pass is to begin, or to go on
-	pass   *pass // under way, nil: none
+	lease  partition.Lease // zero: what was notified is not known
+	open   bool            // otherwise nothing is sent
+	behind bool            // later notifications are left to the log
+	last   int64           // the highest position of those that were sent or left
+	next   int64           // the lowest position that the next pass has to look at; noPosition: there is none
+	since  time.Time       // when next was set, unless it is noPosition
+	due    bool            // a pass is to begin, or to go on
+	pass   *pass           // under way, nil: none
 	held   map[int64]*heldUser
 
 	// stopped is the notification at which the last pass stopped, if its gate was closed.
 	stopped stoppedAt
 
-	pending int           // notifications
-	drained chan struct{} // closed when none is pending any more; nil: nobody waits
+	reported int64                 // the position of the last progress
+	users    map[int64][]*outbound // the pending notifications of each user, in order
+	pending  int                   // notifications
+	drained  chan struct{}         // closed when none is pending any more; nil: nobody waits
 }
 
 type stoppedAt struct {
@@ -80,28 +79,17 @@ type stoppedAt struct {
 
 // A heldUser is one whose notifications are held back.
 type heldUser struct {
-	first int64  // the lowest position of those that are held back, as far as known
-	key   string // the gate that first waits for; "": it waits for a time
-	clean bool   // the pass that is under way has held none of them back
-	sent  bool   // it has sent one
+	from      int64     // all earlier ones are confirmed
+	first     int64     // the lowest position of those that are held back; noPosition: not known
+	committed time.Time // when first was; zero: not known
+	key       string    // the gate that first waits for; "": it waits for a time
+	clean     bool      // the pass that is under way has held none of them back
+	sent      bool      // it has sent one
 
 	// For a notification that cannot be decrypted, or that the broker never takes.
 	pause time.Duration
 	next  time.Time
 }
-
-// note makes sure that the pass that is under way, or else the next one, looks at
-// a notification.
-func (l *lane) note(position int64) {
-	if l.pass != nil {
-		l.pass.missed = min(l.pass.missed, position)
-	} else {
-		l.skip(position)
-	}
-}
-
-// skip makes sure that the next pass looks at a notification.
-func (l *lane) skip(position int64) { l.next = min(l.next, position) }
 
 // setDue says whether a lane is to begin a pass, or to go on with one.
 func (s *state) setDue(l *lane, due bool) {
@@ -110,55 +98,75 @@ func (s *state) setDue(l *lane, due bool) {
 		return
 	case due:
 		s.due++
+		s.ready.Notify()
 	default:
 		s.due--
 	}
 	l.due = due
 }
 
-// fallBehind leaves a notification, and all later ones, to the log.
+// fallBehind leaves the notifications from a position on to the log.
 func (s *state) fallBehind(l *lane, position int64) {
 	if l.pass != nil {
-		l.pass.discard() // a later one of the user must not be sent before it
+		l.pass.last, l.pass.left = false, noPosition
 	}
-	l.note(position)
+	l.skip(position)
 	l.behind = true
 	s.setDue(l, true)
-	s.ready.Notify()
 }
 
-// leave leaves a notification that was just committed to the log.
-func (s *state) leave(l *lane, x actor.PendingNotification) {
-	p := l.pass
-	if p != nil && x.Position > p.pos && s.recent+len(x.Body) <= maxRecentBytes && len(p.recent) < outboxPage {
-		p.recent = append(p.recent, x)
-		s.recent += len(x.Body)
-		return
+// skip makes sure that a pass looks at a notification.
+func (l *lane) skip(position int64) {
+	if l.next == noPosition {
+		l.since = time.Now()
 	}
-	l.note(x.Position)
+	l.next = min(l.next, position)
+}
+
+// leave leaves a notification that was just committed to the log, or to the pass under way.
+func (l *lane) leave(x actor.PendingNotification) {
+	l.skip(x.Position)
+	switch p := l.pass; {
+	case p == nil || x.Position <= p.end:
+	case p.last && len(p.rows) < outboxPage && p.added+len(x.Body) <= maxAddedBytes:
+		p.rows, p.end, p.added = append(p.rows, x), x.Position, p.added+len(x.Body)
+	default:
+		p.last, p.left = false, x.Position
+	}
 }
 
 // hold holds back the notifications of a user from one on, which waits for a gate, or for
 // a time if key is "".
-func (s *state) hold(l *lane, user, position int64, key string) {
-	h := l.held[user]
+func (s *state) hold(l *lane, x *actor.PendingNotification, key string) *heldUser {
+	h := l.held[x.UserID]
 	if h == nil {
-		h = &heldUser{first: noPosition}
-		l.held[user] = h
+		h = &heldUser{from: x.Position, first: noPosition}
+		if all := l.users[x.UserID]; len(all) > 0 {
+			h.from = min(h.from, all[0].notification.Position)
+		}
+		l.held[x.UserID] = h
 		s.heldBack++
 	}
-	h.clean = false
-	if position <= h.first {
-		h.first, h.key = position, key
+	h.clean, h.from = false, min(h.from, x.Position)
+	if x.Position <= h.first {
+		h.first, h.committed, h.key = x.Position, x.CommittedAt, key
 		if key == "" {
 			h.pause = min(max(firstPause, 2*h.pause), longestPause)
 			h.next = time.Now().Add(h.pause)
 		}
 	}
-	l.skip(position)
 	if key != "" && s.gate(key).allowsProbe(time.Now()) {
 		s.ready.Notify()
 	}
+	return h
+}
+
+// holdLost holds back a user whose notification has to be sent again as soon as possible.
+func (s *state) holdLost(l *lane, x *actor.PendingNotification) {
+	if h := s.hold(l, x, ""); h.first == x.Position {
+		h.pause, h.next = 0, time.Time{}
+	}
+	s.setDue(l, l.open)
 }
 
 // release holds a user back no longer.
@@ -167,12 +175,55 @@ func (s *state) release(l *lane, user int64) {
 	s.heldBack--
 }
 
-// closeLane sends nothing more of a partition from now on.
+// closeLane sends nothing more of a partition from now on. What is notified is still noted.
 func (s *state) closeLane(l *lane) {
-	s.endPass(l)
+	l.endPass()
 	s.setDue(l, false)
+	l.open, l.behind, l.stopped = false, false, stoppedAt{}
+}
+
+// forgetLane forgets what was notified of a partition.
+func (s *state) forgetLane(l *lane) {
+	s.closeLane(l)
 	s.heldBack -= len(l.held)
-	l.open, l.behind, l.next, l.held, l.stopped = false, false, noPosition, nil, stoppedAt{}
+	l.lease, l.held, l.next = partition.Lease{}, nil, noPosition
+}
+
+// unread returns the position from which on there may be notifications that no pass has looked
+// at, and that were not sent.
+func (l *lane) unread() int64 {
+	if l.pass == nil || l.next == noPosition {
+		return l.next
+	}
+	return max(l.next, l.pass.pos+1)
+}
+
+// progress returns what was notified. A user that waits for a confirmation is held back
+// if the position has passed it, as it may be after the end of a pass and when the lease ends.
+func (l *lane) progress() actor.NotificationProgress {
+	position := min(l.last, l.unread()-1)
+	for user, all := range l.users {
+		if first := all[0].notification.Position; l.open && l.held[user] == nil && first > l.reported {
+			position = min(position, first-1)
+		}
+	}
+	position = max(position, l.reported)
+	p := actor.NotificationProgress{Notified: position, Last: l.last, HeldBack: make(map[int64]int64)}
+	if l.next != noPosition {
+		p.Last = noPosition
+	}
+	for user, h := range l.held {
+		if h.from <= position {
+			p.HeldBack[user] = h.from
+		}
+	}
+	for user, all := range l.users {
+		if first := all[0].notification.Position; l.held[user] == nil && first <= position {
+			p.HeldBack[user] = first
+		}
+	}
+	l.reported = position
+	return p
 }
 
 // An outbound notification is one on its way to the broker.
@@ -188,8 +239,8 @@ type outbound struct {
 }
 
 // isPending reports whether a notification is pending, and whether any of its user is.
-func (s *state) isPending(user, position int64) (this, any bool) {
-	all := s.users[user]
+func (l *lane) isPending(user, position int64) (this, any bool) {
+	all := l.users[user]
 	return slices.ContainsFunc(all, func(o *outbound) bool { return o.notification.Position == position }), len(all) > 0
 }
 
@@ -213,7 +264,7 @@ func (s *state) enqueue(l *lane, out *outbound) {
 	x := &out.notification
 	out.lease = l.lease
 	s.window.add(weight(x), out.fromLog)
-	s.users[x.UserID] = append(s.users[x.UserID], out)
+	l.users[x.UserID] = append(l.users[x.UserID], out)
 	l.pending++
 	s.queue <- out // has room for all that the window allows
 }

@@ -37,23 +37,17 @@ type Metrics struct {
 	Oldest  prometheus.Gauge     // seconds since the commit of the oldest notification that is not confirmed
 }
 
-// An Outbox has the notifications of committed changes, and knows which are confirmed.
+// An Outbox has the notifications of committed changes. It asks each second for the progress
+// of each lease that was taken over, and stores it.
 type Outbox interface {
-	// TakeOver returns those of the leases that by holds, and those of their partitions
-	// that have changes which may not have been notified.
-	TakeOver(ctx context.Context, by ownership.Member, leases []partition.Lease) (held []partition.Lease, backlog []int, err error)
+	// TakeOver returns those of the leases that by holds, with what was notified.
+	TakeOver(ctx context.Context, by ownership.Member, leases []partition.Lease) ([]actor.TakenOver, error)
 
-	// ReadNotifications returns the first unconfirmed notifications of a partition with
-	// positions above after, by position: up to limit, fewer if they are large. more says
-	// whether there are others. A notification that cannot be decrypted has no body.
+	// ReadNotifications returns the first notifications of a partition with positions above
+	// after that may not be confirmed, as far as is stored, by position: up to limit, fewer if
+	// they are large. more says whether there are others. A notification that cannot be
+	// decrypted has no body.
 	ReadNotifications(ctx context.Context, partition int, after int64, limit int) (page []actor.PendingNotification, more bool, err error)
-
-	// SurveyNotifications returns the first unconfirmed notification of each user in the
-	// partitions, for up to limit users of each partition.
-	SurveyNotifications(partitions []int, limit int) []actor.StoredNotification
-
-	// ConfirmNotifications says that the broker has taken notifications.
-	ConfirmNotifications(keys ...actor.NotificationKey)
 }
 
 // Options say what a Notifier sends and how.
@@ -105,30 +99,44 @@ func (n *Notifier) Send(x actor.PendingNotification) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	l := &n.state.lanes[x.Lease.Partition]
+	if !l.open || l.lease != x.Lease || x.Position <= l.last {
+		return // the log has it, and a pass finds it or has found it
+	}
+	l.last = x.Position
 	switch {
-	case !l.open:
 	case l.held[x.UserID] != nil:
 		l.held[x.UserID].clean = false
-		n.state.leave(l, x)
 	case l.behind:
-		n.state.leave(l, x)
+		l.leave(x)
 	case n.state.gate(x.RoutingKey).isClosed() && n.state.heldBack >= maxHeldBack:
 		n.state.fallBehind(l, x.Position)
 	case n.state.gate(x.RoutingKey).holdsBack():
-		n.state.hold(l, x.UserID, x.Position, x.RoutingKey)
+		n.state.hold(l, &x, x.RoutingKey)
 	case !n.state.tryPublish(l, &outbound{notification: x, committed: time.Now()}):
 		n.state.fallBehind(l, x.Position)
 	}
 }
 
-// Missed says that notifications of a partition may have been committed that were not
-// passed to Send.
-func (n *Notifier) Missed(partition int) {
+// Missed says that notifications may have been committed under a lease that were not passed
+// to Send. They come after all that were.
+func (n *Notifier) Missed(lease partition.Lease) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if l := &n.state.lanes[partition]; l.open {
-		n.state.fallBehind(l, 0)
+	if l := &n.state.lanes[lease.Partition]; l.open && l.lease == lease {
+		n.state.fallBehind(l, l.last+1)
 	}
+}
+
+// Progress returns what was notified of the partition of a lease. If the notifier does not
+// know, ok is false.
+func (n *Notifier) Progress(lease partition.Lease) (p actor.NotificationProgress, ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l := &n.state.lanes[lease.Partition]
+	if l.lease != lease {
+		return p, false
+	}
+	return l.progress(), true
 }
 
 // A Backlog is what a Notifier has not sent.
@@ -142,9 +150,13 @@ type Backlog struct {
 func (n *Notifier) Backlog() (b Backlog) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	b.Pending, b.HeldBack = n.state.window.all.count, n.state.heldBack
+	b.Pending = n.state.window.all.count
 	for p := range n.state.lanes {
-		if n.state.lanes[p].behind {
+		l := &n.state.lanes[p]
+		if l.open {
+			b.HeldBack += len(l.held)
+		}
+		if l.behind {
 			b.Behind++
 		}
 	}

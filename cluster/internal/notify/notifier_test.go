@@ -49,8 +49,7 @@ func TestSend(t *testing.T) {
 		s.broker.manual = true
 		large := notification(1, 1)
 		large.Body = make([]byte, maxPendingBytes+1) // is sent alone
-		s.outbox.store(large, time.Now())
-		s.notifier.Send(large)
+		s.commitThis(large)
 		s.commit(2, 1)
 		s.wantPublished(string(large.Body))
 		s.broker.set(func() { s.broker.manual = false })
@@ -155,7 +154,7 @@ func TestRelease(t *testing.T) {
 		if err := s.notifier.Release(s.Context(), lease); err != nil {
 			s.Error(err)
 		}
-		s.outbox.store(notification(2, 1), time.Time{})
+		s.outbox.store(notification(2, 1))
 		s.broker.set(func() { s.broker.decision = nil })
 		time.Sleep(time.Minute)
 		s.wantPublished()
@@ -248,8 +247,7 @@ func TestRefused(t *testing.T) {
 		})
 		gone := notification(1, 1)
 		gone.RoutingKey, gone.Body = "notifications.user.delete", []byte("gone")
-		s.outbox.store(gone, time.Now())
-		s.notifier.Send(gone)
+		s.commitThis(gone)
 		synctest.Wait()
 		s.broker.take()
 		s.commit(2, 2)
@@ -280,9 +278,9 @@ func TestRefused(t *testing.T) {
 	notifying(t, "what_no_key_opens_holds_back_later_ones", func(s *setup) {
 		sealed := notification(1, 1)
 		sealed.Body = nil
-		s.outbox.store(sealed, time.Time{})
-		s.outbox.store(notification(2, 1), time.Time{})
-		s.outbox.store(notification(3, 2), time.Time{})
+		s.outbox.store(sealed)
+		s.outbox.store(notification(2, 1))
+		s.outbox.store(notification(3, 2))
 		for p := range partitions {
 			s.takeOver(p, 2)
 		}

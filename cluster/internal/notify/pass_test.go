@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"strconv"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,43 +12,44 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/publish"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
 func TestSurvey(t *testing.T) {
-	notifying(t, "overdue_are_sent_and_counted", func(s *setup) {
-		s.outbox.store(notification(1, 1), time.Now())
-		time.Sleep(overdueAge - time.Second)
-		s.wantPublished() // it may be on its way
-		time.Sleep(surveyEvery)
-		s.wantPublished("1")
-		s.wantLeft()
-		if n, oldest := valueOf(s.metrics.Overdue), valueOf(s.metrics.Oldest); n != 1 || oldest < overdueAge.Seconds() {
-			s.Errorf("%v are overdue, the oldest one is %v s old", n, oldest)
+	notifying(t, "counts_users_and_partitions", func(s *setup) {
+		measure := func(what string, overdue int, oldest time.Duration) {
+			s.Helper()
+			time.Sleep(surveyEvery)
+			synctest.Wait()
+			if n, age := valueOf(s.metrics.Overdue), time.Duration(valueOf(s.metrics.Oldest)*1e9); n != float64(overdue) || (age-oldest).Abs() > surveyEvery {
+				s.Errorf("%s: %v are overdue, the oldest one for %v", what, n, age)
+			}
 		}
-		time.Sleep(surveyEvery)
-		if n := valueOf(s.metrics.Overdue) + valueOf(s.metrics.Oldest); n != 0 {
-			s.Errorf("%v are overdue after they were sent", n)
+		commit := func(id, user int64) {
+			x := notification(id, user)
+			x.CommittedAt = time.Now()
+			s.commitThis(x)
 		}
-	})
-
-	notifying(t, "pending_ones_are_not_sent_twice", func(s *setup) {
 		s.broker.manual = true
-		s.commit(1, 1)
-		s.wantPublished("1")
-		time.Sleep(time.Minute)
-		s.wantPublished()
-		s.broker.decide(0, nil)
-	})
-
-	notifying(t, "an_outage_of_the_database_is_waited_for", func(s *setup) {
-		s.outbox.store(notification(1, 1), time.Time{})
+		commit(1, 1)
+		commit(2, 1)
+		measure("at once", 0, 0)
+		time.Sleep(overdueAge)
+		measure("pending", 1, overdueAge+2*surveyEvery)
+		s.broker.decide(0, &publish.RejectedError{Cause: amqp.ErrClosed})
+		measure("held back", 1, overdueAge+3*surveyEvery)
+		s.broker.set(func() { s.broker.manual = false })
+		s.broker.decide(1, nil)
+		time.Sleep(longestPause)
+		measure("confirmed", 0, 0)
 		s.outbox.set(func() { s.outbox.err = errDown })
-		time.Sleep(time.Minute)
-		s.wantPublished()
+		s.notifier.Missed(s.leases[0])
+		time.Sleep(overdueAge)
+		measure("left to the log", 1, overdueAge+surveyEvery)
 		s.outbox.set(func() { s.outbox.err = nil })
-		time.Sleep(surveyEvery)
-		s.wantPublished("1")
+		time.Sleep(retryEvery)
+		measure("in the end", 0, 0)
 	})
 }
 
@@ -59,7 +59,7 @@ func TestTakeOver(t *testing.T) {
 	notifying(t, "sends_all_pages_in_order", func(s *setup) {
 		const n = 2*outboxPage + 7
 		for id := range int64(n) {
-			s.outbox.store(notification(id+1, 1), time.Time{})
+			s.outbox.store(notification(id+1, 1))
 		}
 		s.takeOver(lease.Partition, 3)
 		s.commit(n+1, 1) // before the others are sent
@@ -83,7 +83,7 @@ func TestTakeOver(t *testing.T) {
 				continue
 			}
 			for range 10 {
-				s.outbox.store(notification(id, user), time.Time{})
+				s.outbox.store(notification(id, user))
 				id++
 			}
 		}
@@ -107,7 +107,7 @@ func TestTakeOver(t *testing.T) {
 	notifying(t, "of_a_lost_lease_fails", func(s *setup) {
 		s.outbox.set(func() { s.outbox.notHeld = map[int]bool{lease.Partition: true} })
 		s.notifier.Abandon(partition.Lease{Partition: lease.Partition, Epoch: 1})
-		s.outbox.store(notification(1, 1), time.Time{})
+		s.outbox.store(notification(1, 1))
 		if err := s.notifier.TakeOver(s.Context(), lease); !errors.Is(err, errLeaseLost) {
 			s.Errorf("the error is %v", err)
 		}
@@ -195,8 +195,8 @@ func TestLostConnection(t *testing.T) {
 
 func TestMissed(t *testing.T) {
 	notifying(t, "is_sent_before_later_ones", func(s *setup) {
-		s.outbox.store(notification(1, 1), time.Now())
-		s.notifier.Missed(partition.Of(1, partitions))
+		s.outbox.store(notification(1, 1))
+		s.notifier.Missed(s.leases[partition.Of(1, partitions)])
 		s.commit(2, 1)
 		s.wantPublished("1", "2")
 		s.wantLeft()
@@ -218,55 +218,67 @@ func (o *outboxThatCommits) ReadNotifications(ctx context.Context, number int, a
 func TestPass(t *testing.T) {
 	notifying(t, "confirmed_while_a_page_is_read", func(s *setup) {
 		s.broker.manual = true
-		s.takeOver(notification(1, 1).Lease.Partition, 3)
 		s.commit(1, 1)
 		s.wantPublished("1")
-		s.outbox.reading = func() {
-			s.broker.messages[0].Settled(nil)
-			s.outbox.store(notification(1, 1), time.Now()) // the page has it
-		}
-		s.notifier.Missed(notification(1, 1).Lease.Partition)
+		s.outbox.reading = func() { s.broker.messages[0].Settled(nil) } // the page has it
+		s.notifier.Missed(s.leases[notification(1, 1).Lease.Partition])
 		s.wantPublished()
 		s.wantLeft()
 	})
 
-	// Ids may become visible out of order, if they are of different users.
+	notifying(t, "repeats_nothing_that_is_not_stored_yet", func(s *setup) {
+		number := partition.Of(1, partitions)
+		s.broker.refuse("1")
+		s.commit(1, userOf(number, 0))
+		for id := range int64(100) {
+			s.commit(id+2, userOf(number, 1+int(id)%7))
+		}
+		synctest.Wait()
+		s.broker.take()
+		s.broker.set(func() { s.broker.decision = nil })
+		s.notifier.Missed(s.leases[number])
+		time.Sleep(longestPause)
+		s.wantPublished("1")
+		s.wantLeft()
+	})
+
 	notifying(t, "finds_what_is_committed_while_a_page_is_read", func(s *setup) {
+		number := partition.Of(1, partitions)
 		const rows = 3 * outboxPage
 		for id := range int64(rows) {
-			s.outbox.store(notification(2*id+2, 1), time.Time{})
+			s.outbox.store(notification(id+1, userOf(number, int(id)%2)))
 		}
-		var mu sync.Mutex
-		late, next := userOf(partition.Of(1, partitions), 1), int64(0)
-		commit := func(id int64) {
-			s.outbox.storeSorted(notification(id, late))
-			s.notifier.Send(notification(id, late))
+		last, sent := int64(rows), int64(rows)
+		add := func(send bool) { // a page may have what was not sent yet
+			last++
+			s.outbox.store(notification(last, userOf(number, int(last)%3)))
+			for ; send && sent < last; sent++ {
+				x := notification(sent+1, userOf(number, int(sent+1)%3))
+				x.Lease = s.leases[number]
+				s.notifier.Send(x)
+			}
 		}
 		reads := 0
 		s.notifier.o.Outbox = &outboxThatCommits{s.outbox, func() {
-			mu.Lock()
-			defer mu.Unlock()
 			if reads++; reads < 20 {
-				commit(next*2 + 1) // behind what was read, and before
-				next += 41
+				add(reads%3 == 0)
 			}
 		}, func() {
-			mu.Lock()
-			defer mu.Unlock()
 			if reads < 20 {
-				commit(next*2 + 1)
-				next += 37
+				add(reads%2 == 0)
 			}
 		}}
-		s.takeOver(partition.Of(1, partitions), 2)
+		s.takeOver(number, 2)
+		synctest.Wait()
+		add(true)
 		s.wantLeft()
-		last := make(map[int]int)
+		var got []int64
 		for _, body := range s.broker.take() {
-			id, _ := strconv.Atoi(body)
-			if id <= last[id%2] {
-				s.Errorf("%d after %d", id, last[id%2])
-			}
-			last[id%2] = id
+			id, _ := strconv.ParseInt(body, 10, 64)
+			got = append(got, id)
+		}
+		if int64(len(got)) != last || !slices.IsSorted(got) {
+			s.Errorf("%d of %d were published", len(got), last)
 		}
 		if b := s.notifier.Backlog(); b != (Backlog{}) {
 			s.Errorf("the backlog is %+v", b)
@@ -277,7 +289,7 @@ func TestPass(t *testing.T) {
 		number := partition.Of(1, partitions)
 		s.broker.refuse("1")
 		for id := range int64(maxSkipped + 5*outboxPage) {
-			s.outbox.store(notification(id+1, 1), time.Time{})
+			s.outbox.store(notification(id+1, 1))
 		}
 		s.takeOver(number, 2)
 		synctest.Wait()

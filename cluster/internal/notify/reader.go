@@ -80,11 +80,11 @@ func (n *Notifier) step(ctx context.Context, number int) (again bool) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if l.pass == p && p.missed > pos { // otherwise an earlier one was committed meanwhile
-		p.read, p.rows, p.positions, p.last = true, page, nil, !more
-		for i := range page {
-			p.positions = append(p.positions, page[i].Position)
+	if l.pass == p {
+		if p.rows = page; len(page) > 0 {
+			p.end = page[len(page)-1].Position
 		}
+		p.read, p.last = true, !more && p.left <= p.end
 	}
 	return n.state.goOn(l, p)
 }
@@ -105,23 +105,23 @@ func (n *Notifier) nextPage(l *lane) (p *pass, pos int64) {
 		return nil, 0
 	}
 	if l.pass == nil {
-		if l.next == noPosition && len(l.held) == 0 {
+		first := l.next
+		for _, h := range l.held {
+			h.clean, h.sent, h.first, first = true, false, noPosition, min(first, h.from)
+		}
+		if first == noPosition {
 			l.behind = false
 			n.state.setDue(l, false)
 			return nil, 0
 		}
-		l.pass = &pass{pos: max(l.next, 1) - 1, missed: noPosition}
-		l.behind, l.next, l.stopped = true, noPosition, stoppedAt{}
-		for _, h := range l.held {
-			h.clean, h.sent, h.first = true, false, noPosition
-		}
+		l.pass = &pass{pos: first - 1, end: first - 1}
+		l.behind, l.stopped = true, stoppedAt{}
 	}
 	p = l.pass
 	if p.read {
 		return p, -1
 	}
-	n.state.forgetRecent(p)
-	p.pos, p.missed, p.done = min(p.pos, max(p.missed, 1)-1), noPosition, make(map[int64]struct{})
+	p.left, p.added = 0, 0
 	return p, p.pos
 }
 
@@ -159,15 +159,14 @@ func (n *Notifier) probe(ctx context.Context, key string) {
 	}
 	if len(page) == 0 || page[0].Position != position || page[0].RoutingKey != key || page[0].Body == nil {
 		n.state.setDue(l, true) // it was deleted; a pass finds out what is left
-		n.ready.Notify()
 		return
 	}
 	x := page[0]
-	if _, any := n.state.isPending(x.UserID, x.Position); any || !n.state.window.fits(weight(&x), true) {
+	if _, any := l.isPending(x.UserID, x.Position); any || !n.state.window.fits(weight(&x), true) {
 		return // until that is confirmed
 	}
 	if h := l.held[x.UserID]; h == nil {
-		n.state.hold(l, x.UserID, x.Position, key)
+		n.state.hold(l, &x, key)
 	}
 	n.state.enqueue(l, &outbound{notification: x, fromLog: true, probe: true, round: g.takeProbe(time.Now())})
 	n.o.Log.Debug("held-back notification sent again", zap.Int("partition", x.Lease.Partition), zap.Int64("position", x.Position), zap.String("routing_key", key))
@@ -184,7 +183,7 @@ func (n *Notifier) findLeft(key string) (number int, position int64) {
 			continue
 		}
 		for user, h := range l.held {
-			if _, any := n.state.isPending(user, h.first); h.key == key && h.first != noPosition && !any {
+			if _, any := l.isPending(user, h.first); h.key == key && h.first != noPosition && !any {
 				return p, h.first
 			}
 		}

@@ -27,13 +27,13 @@ func (n *Notifier) settle(out *outbound, err error) {
 		n.state.accept(l, g, out)
 		return
 	}
-	n.state.remove(out)
+	defer n.state.remove(out)
 	var rejected *publish.RejectedError
 	switch {
 	case errors.Is(err, publish.ErrLost):
 		g.lose(out.round)
-		if l.open {
-			n.state.fallBehind(l, x.Position)
+		if l.held != nil {
+			n.state.holdLost(l, x)
 		}
 		return
 	case errors.As(err, &rejected):
@@ -45,17 +45,17 @@ func (n *Notifier) settle(out *outbound, err error) {
 			zap.String("routing_key", x.RoutingKey), zap.Int("partition", x.Lease.Partition), zap.Int64("position", x.Position), zap.Error(err))
 	}
 	n.o.Metrics.Refused.Inc()
-	if l.open {
+	if l.held != nil {
 		key := x.RoutingKey
 		if rejected != nil {
 			key = ""
 		}
-		n.state.hold(l, x.UserID, x.Position, key)
+		n.state.hold(l, x, key)
 	}
 }
 
-// accept notes that the broker has accepted a notification. It is deleted when all earlier
-// ones of the user are. So if one of those is refused, this one follows it again.
+// accept notes that the broker has accepted a notification. It is pending until all earlier
+// ones of the user are accepted. So if one of those is refused, this one follows it again.
 func (s *state) accept(l *lane, g *gate, out *outbound) {
 	x := &out.notification
 	s.metrics.Sent.Inc()
@@ -66,39 +66,17 @@ func (s *state) accept(l *lane, g *gate, out *outbound) {
 		s.retryAll()
 	}
 	out.accepted = true
-	all := s.users[x.UserID]
-	for len(all) > 0 && all[0].accepted {
-		s.complete(l, all[0])
-		all = all[1:]
-	}
-	s.setPending(l, x.UserID, all)
-}
-
-// complete has an accepted notification deleted, or sent again.
-func (s *state) complete(l *lane, out *outbound) {
-	x := &out.notification
-	switch {
-	case !out.again:
-		s.confirm(x.Key())
-		if l.pass != nil {
-			l.pass.done[x.Position] = struct{}{}
-		}
-	case !l.open:
-	case l.held[x.UserID] != nil:
-		l.held[x.UserID].clean = false
-		l.skip(x.Position)
-	default:
-		s.fallBehind(l, x.Position)
-	}
+	s.setPending(l, x.UserID, l.users[x.UserID])
 }
 
 // remove removes a notification that has to be sent again from the pending ones of its
 // user. The later ones have to follow it again.
 func (s *state) remove(out *outbound) {
 	user := out.notification.UserID
+	l := &s.lanes[out.notification.Lease.Partition]
 	var rest []*outbound
 	after := false
-	for _, o := range s.users[user] {
+	for _, o := range l.users[user] {
 		if o == out {
 			after = true
 			continue
@@ -106,27 +84,33 @@ func (s *state) remove(out *outbound) {
 		o.again = o.again || after
 		rest = append(rest, o)
 	}
-	l := &s.lanes[out.notification.Lease.Partition]
-	for len(rest) > 0 && rest[0].accepted {
-		s.complete(l, rest[0])
-		rest = rest[1:]
-	}
 	s.setPending(l, user, rest)
 }
 
-// setPending sets the pending notifications of a user. If there are none, those that are
-// held back may follow.
+// setPending sets the pending notifications of a user, without those that are confirmed. If
+// there are none, those that are held back may follow.
 func (s *state) setPending(l *lane, user int64, all []*outbound) {
+	for ; len(all) > 0 && all[0].accepted; all = all[1:] {
+		h, x := l.held[user], &all[0].notification
+		switch {
+		case h != nil && all[0].again:
+			h.clean = false
+		case h != nil:
+			h.from = max(h.from, x.Position+1)
+		case all[0].again && l.held != nil: // it was pending when the lane was opened
+			s.holdLost(l, x)
+		}
+	}
 	if len(all) > 0 {
-		s.users[user] = all
+		l.users[user] = all
 		return
 	}
-	delete(s.users, user)
+	delete(l.users, user)
 	h := l.held[user]
 	if h == nil || h.key == "" {
 		return
 	}
-	if !s.gate(h.key).isClosed() {
+	if l.open && !s.gate(h.key).isClosed() {
 		s.setDue(l, true)
 	}
 	s.ready.Notify() // for the pass, or because one of them may be the next probe

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -129,16 +128,23 @@ func (p *fakePublisher) lose() {
 	p.lost()
 }
 
-// A fakeOutbox has rows until they are confirmed.
+// A fakeOutbox has a log, and stores the progress of partitions.
 type fakeOutbox struct {
 	mu      sync.Mutex // guards the following fields
 	rows    []actor.PendingNotification
-	since   map[int64]time.Time // when a row was committed; zero: long ago
-	notHeld map[int]bool        // partitions with lost leases
+	stored  map[int]actor.NotificationProgress // by partition
+	notHeld map[int]bool                       // partitions with lost leases
 	err     error
 
 	rowsRead int
 	reading  func() // called once, while a page is read; nil: nothing is
+}
+
+// isLeft reports whether a row may not be confirmed, as far as is stored.
+func (o *fakeOutbox) isLeft(x *actor.PendingNotification) bool {
+	p := o.stored[x.Lease.Partition]
+	first, held := p.HeldBack[x.UserID]
+	return x.Position > p.Notified || held && x.Position >= first
 }
 
 func (o *fakeOutbox) ReadNotifications(_ context.Context, number int, after int64, limit int) (page []actor.PendingNotification, more bool, _ error) {
@@ -155,7 +161,8 @@ func (o *fakeOutbox) ReadNotifications(_ context.Context, number int, after int6
 	}
 	first, _ := slices.BinarySearchFunc(o.rows, after+1, byID)
 	for _, x := range o.rows[first:] {
-		if x.Lease.Partition == number {
+		if x.Lease.Partition == number && o.isLeft(&x) {
+			x.Lease = partition.Lease{Partition: number}
 			if page = append(page, x); len(page) == limit {
 				break
 			}
@@ -165,44 +172,23 @@ func (o *fakeOutbox) ReadNotifications(_ context.Context, number int, after int6
 	return page, len(page) == limit, nil
 }
 
-func (o *fakeOutbox) SurveyNotifications(partitions []int, limit int) (all []actor.StoredNotification) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	count := make(map[int]int)
-	for _, x := range o.rows {
-		if slices.Contains(partitions, x.Lease.Partition) && count[x.Lease.Partition] < limit {
-			count[x.Lease.Partition]++
-			all = append(all, actor.StoredNotification{Partition: x.Lease.Partition, Position: x.Position, UserID: x.UserID, Age: time.Since(o.since[x.Position])})
-		}
-	}
-	return all
-}
-
-func (o *fakeOutbox) TakeOver(_ context.Context, by ownership.Member, leases []partition.Lease) (held []partition.Lease, backlog []int, err error) {
+func (o *fakeOutbox) TakeOver(_ context.Context, by ownership.Member, leases []partition.Lease) (all []actor.TakenOver, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.err != nil {
-		return nil, nil, o.err
+		return nil, o.err
 	}
 	for _, l := range leases {
-		if !o.notHeld[l.Partition] && by.Name == "one" {
-			held = append(held, l)
+		if o.notHeld[l.Partition] || by.Name != "one" {
+			continue
 		}
-		if slices.ContainsFunc(o.rows, func(x actor.PendingNotification) bool { return x.Lease.Partition == l.Partition }) {
-			backlog = append(backlog, l.Partition)
-		}
+		t := actor.TakenOver{Lease: l, NotificationProgress: o.stored[l.Partition]}
+		t.HasLater = slices.ContainsFunc(o.rows, func(x actor.PendingNotification) bool {
+			return x.Lease.Partition == l.Partition && x.Position > t.Notified
+		})
+		all = append(all, t)
 	}
-	return held, backlog, nil
-}
-
-func (o *fakeOutbox) ConfirmNotifications(keys ...actor.NotificationKey) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, key := range keys {
-		if i, found := slices.BinarySearchFunc(o.rows, key.Position, byID); found && o.rows[i].Key() == key {
-			o.rows = slices.Delete(o.rows, i, i+1)
-		}
-	}
+	return all, nil
 }
 
 func byID(x actor.PendingNotification, id int64) int { return cmp.Compare(x.Position, id) }
@@ -228,33 +214,23 @@ func (o *fakeOutbox) set(change func()) {
 	change()
 }
 
-// storeSorted adds a row with an id that may be lower than others.
-func (o *fakeOutbox) storeSorted(x actor.PendingNotification) {
-	o.store(x, time.Now())
-	o.set(func() {
-		slices.SortFunc(o.rows, func(a, b actor.PendingNotification) int { return cmp.Compare(a.Position, b.Position) })
-	})
-}
-
-// left returns the ids of the stored notifications.
+// left returns the ids of the notifications that a next owner would find.
 func (o *fakeOutbox) left() (ids []int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, x := range o.rows {
-		ids = append(ids, x.Position)
+	for i := range o.rows {
+		if o.isLeft(&o.rows[i]) {
+			ids = append(ids, o.rows[i].Position)
+		}
 	}
 	return ids
 }
 
 // store adds a row.
-func (o *fakeOutbox) store(x actor.PendingNotification, since time.Time) {
+func (o *fakeOutbox) store(x actor.PendingNotification) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.rows = append(o.rows, x)
-	if o.since == nil {
-		o.since = make(map[int64]time.Time)
-	}
-	o.since[x.Position] = since
 }
 
 const partitions = 4
@@ -278,6 +254,7 @@ type setup struct {
 	notifier *Notifier
 	broker   *fakePublisher
 	outbox   *fakeOutbox
+	leases   [partitions]partition.Lease
 	logs     *observer.ObservedLogs
 	metrics  Metrics
 	cancel   context.CancelFunc
@@ -285,15 +262,28 @@ type setup struct {
 }
 
 // commit stores a notification and sends it, as the store does after a commit.
-func (s *setup) commit(id, user int64) {
-	s.outbox.store(notification(id, user), time.Now())
-	s.notifier.Send(notification(id, user))
+func (s *setup) commit(id, user int64) { s.commitThis(notification(id, user)) }
+
+func (s *setup) commitThis(x actor.PendingNotification) {
+	s.outbox.store(x)
+	x.Lease = s.leases[x.Lease.Partition]
+	s.notifier.Send(x)
+}
+
+// flush stores the progress, as the store does each second.
+func (s *setup) flush() {
+	for p, lease := range s.leases {
+		if progress, ok := s.notifier.Progress(lease); ok {
+			s.outbox.set(func() { s.outbox.stored[p] = progress })
+		}
+	}
 }
 
 // takeOver takes a partition over.
 func (s *setup) takeOver(number int, epoch int64) {
 	s.Helper()
-	if err := s.notifier.TakeOver(s.Context(), partition.Lease{Partition: number, Epoch: epoch}); err != nil {
+	s.leases[number] = partition.Lease{Partition: number, Epoch: epoch}
+	if err := s.notifier.TakeOver(s.Context(), s.leases[number]); err != nil {
 		s.Fatal(err)
 	}
 }
@@ -307,12 +297,13 @@ func (s *setup) wantPublished(want ...string) {
 	}
 }
 
-// wantLeft checks what is in the outbox.
+// wantLeft checks what the next owners would find.
 func (s *setup) wantLeft(want ...int64) {
 	s.Helper()
 	synctest.Wait()
+	s.flush()
 	if got := s.outbox.left(); !slices.Equal(got, want) {
-		s.Errorf("the outbox has %v, want %v", got, want)
+		s.Errorf("left are %v, want %v", got, want)
 	}
 }
 
@@ -322,19 +313,23 @@ func valueOf(m prometheus.Metric) float64 {
 	return written.GetCounter().GetValue() + written.GetGauge().GetValue() + float64(written.GetHistogram().GetSampleCount())
 }
 
+func newMetrics() Metrics {
+	return Metrics{
+		Sent:    prometheus.NewCounter(prometheus.CounterOpts{Name: "sent"}),
+		Refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "refused"}),
+		Lag:     prometheus.NewHistogram(prometheus.HistogramOpts{Name: "lag"}),
+		Overdue: prometheus.NewGauge(prometheus.GaugeOpts{Name: "overdue"}),
+		Oldest:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "oldest"}),
+	}
+}
+
 // notifying runs a test with a notifier that runs, in a synctest bubble.
 func notifying(t *testing.T, name string, test func(*setup)) {
 	t.Helper()
 	t.Run(name, func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			core, logs := observer.New(zapcore.DebugLevel)
-			s := &setup{T: t, broker: new(fakePublisher), outbox: new(fakeOutbox), logs: logs, metrics: Metrics{
-				Sent:    prometheus.NewCounter(prometheus.CounterOpts{Name: "sent"}),
-				Refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "refused"}),
-				Lag:     prometheus.NewHistogram(prometheus.HistogramOpts{Name: "lag"}),
-				Overdue: prometheus.NewGauge(prometheus.GaugeOpts{Name: "overdue"}),
-				Oldest:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "oldest"}),
-			}}
+			s := &setup{T: t, broker: new(fakePublisher), outbox: &fakeOutbox{stored: make(map[int]actor.NotificationProgress)}, logs: logs, metrics: newMetrics()}
 			s.notifier = New(Options{
 				Self: ownership.Member{Name: "one"}, Outbox: s.outbox, Partitions: partitions, Connect: s.broker.connect,
 				Metrics: s.metrics, Log: zap.New(core),

@@ -8,6 +8,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
@@ -48,32 +49,38 @@ func (n *Notifier) runTakeOvers(ctx context.Context) {
 		if len(all) == 0 {
 			continue
 		}
-		held, backlog, err := n.o.Outbox.TakeOver(ctx, n.o.Self, leases)
+		taken, err := n.o.Outbox.TakeOver(ctx, n.o.Self, leases)
 		for _, t := range all {
+			i := slices.IndexFunc(taken, func(o actor.TakenOver) bool { return o.Lease == t.lease })
 			switch {
 			case err != nil:
 				t.done <- err
-			case !slices.Contains(held, t.lease):
+			case i < 0:
 				t.done <- errLeaseLost
 			default:
-				n.openLane(t.lease, slices.Contains(backlog, t.lease.Partition))
+				n.openLane(&taken[i])
 				t.done <- nil
 			}
 		}
 	}
 }
 
-// openLane begins to send the notifications of a partition. backlog says whether some are
-// stored.
-func (n *Notifier) openLane(lease partition.Lease, backlog bool) {
+// openLane begins to send the notifications of a partition.
+func (n *Notifier) openLane(t *actor.TakenOver) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	l := &n.state.lanes[lease.Partition]
-	n.state.closeLane(l)
-	l.open, l.lease, l.held = true, lease, make(map[int64]*heldUser)
-	if backlog || l.pending > 0 {
-		n.state.fallBehind(l, 0)
+	l := &n.state.lanes[t.Lease.Partition]
+	n.state.forgetLane(l)
+	l.open, l.lease, l.held = true, t.Lease, make(map[int64]*heldUser)
+	l.last, l.reported = t.Notified, t.Notified
+	for user, position := range t.HeldBack {
+		l.held[user] = &heldUser{from: position, first: noPosition}
 	}
+	n.state.heldBack += len(l.held)
+	if t.HasLater {
+		n.state.fallBehind(l, t.Notified+1)
+	}
+	n.state.setDue(l, l.behind || len(l.held) > 0)
 }
 
 // Release sends nothing more of a partition, and waits until none of its notifications is
@@ -118,6 +125,6 @@ func (n *Notifier) Abandon(lease partition.Lease) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if l := &n.state.lanes[lease.Partition]; l.lease == lease {
-		n.state.closeLane(l)
+		n.state.forgetLane(l)
 	}
 }

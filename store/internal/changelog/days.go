@@ -119,6 +119,14 @@ func (d *Days) read(ctx context.Context) error {
 	return nil
 }
 
+// Today returns the beginning of a day that is today by the clock of the database, or was not
+// long ago; zero: none is known.
+func (d *Days) Today() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.made
+}
+
 // Forget makes the next call of Tables ask the database.
 func (d *Days) Forget() {
 	d.mu.Lock()
@@ -137,23 +145,9 @@ func IsWrongDay(err error) bool {
 	return e.Code == "23514" && strings.HasPrefix(e.TableName, tablePrefix) || e.Code == "42P01"
 }
 
-// Since returns the tables of the days from first on that may have changes, in order. It takes
-// a round trip, unless first is yesterday or later.
-func (d *Days) Since(ctx context.Context, first time.Time) (names []string, err error) {
-	t, err := d.Tables(ctx)
-	if err != nil {
-		return nil, err
-	}
-	names, err = d.Between(ctx, first, t)
-	if err == nil && t.Recent[len(t.Recent)-1] == t.Tomorrow {
-		names = append(names, t.Tomorrow)
-	}
-	return names, err
-}
-
-// Between returns the tables of the days from first to the today of t, in order. It takes a
-// round trip, unless first is yesterday or later.
-func (d *Days) Between(ctx context.Context, first time.Time, t Tables) (names []string, err error) {
+// Since returns the tables of the days from first to the today of t, in order. It takes a round
+// trip, unless first is yesterday or later.
+func (d *Days) Since(ctx context.Context, first time.Time, t Tables) (names []string, err error) {
 	switch from := TableOf(first); {
 	case from >= t.Today:
 		return []string{t.Today}, nil

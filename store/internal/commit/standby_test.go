@@ -162,7 +162,7 @@ func testSynchronousStandby(t *testing.T, server *localserver.Postgres, by strin
 	a.begin("replay of a refusal", commit(h.Store, refused, notFound))
 	granted := []partition.Lease{{Partition: 1, Epoch: handedOver.Epoch + 1, Holder: grant.To}}
 	a.begin("take-over", func(ctx context.Context) error {
-		held, _, err := other.TakeOver(ctx, grant.To, granted)
+		held, _, err := storetest.TakeOver(ctx, other, grant.To, granted)
 		if err == nil && !slices.Equal(held, granted) {
 			t.Errorf("taken over: %+v", held)
 		}

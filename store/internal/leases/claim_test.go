@@ -243,7 +243,7 @@ func testReleaseNotesWhatWasNotified(t *testing.T) {
 		t.Fatal(len(all))
 	}
 	for _, n := range all[:7] {
-		h.ConfirmNotifications(n.Key())
+		storetest.Confirm(h.Store, n.Key())
 	}
 	h.ReleaseLeases(h.Lease)
 	next := h.OpenStore()
@@ -252,7 +252,7 @@ func testReleaseNotesWhatWasNotified(t *testing.T) {
 		t.Errorf("the next holder finds %+v", left)
 	}
 	// What this process confirms under the lease that has ended is not noted.
-	h.ConfirmNotifications(all[7].Key(), all[8].Key())
+	storetest.Confirm(h.Store, all[7].Key(), all[8].Key())
 	h.Store.Close() // writes what was notified once more
 	if left := storetest.StoredNotifications(t, h.OpenStore(), 0); len(left) != 3 {
 		t.Errorf("then, %d notifications are found", len(left))

@@ -125,7 +125,7 @@ func testHandOverNotesWhatWasNotified(t *testing.T) {
 	if len(all) != 3 {
 		t.Fatal(len(all))
 	}
-	h.ConfirmNotifications(all[0].Key(), all[1].Key())
+	storetest.Confirm(h.Store, all[0].Key(), all[1].Key())
 	handOver(h, ownership.HandOver{Lease: h.Lease, To: storetest.Member("next")})
 	if left := storetest.StoredNotifications(t, h.OpenStore(), 0); len(left) != 1 || left[0].Position != all[2].Position {
 		t.Errorf("the next holder finds %+v", left)
@@ -162,7 +162,7 @@ func testTakeOverHeldLeasesAndPendingNotifications(t *testing.T) {
 		"one of several holds":    {by, []partition.Lease{others, next, released}, []partition.Lease{next}},
 		"no such partition":       {by, []partition.Lease{{Partition: 99, Epoch: 1}}, nil},
 	} {
-		held, backlog, err := h.TakeOver(t.Context(), c.by, c.leases)
+		held, backlog, err := storetest.TakeOver(t.Context(), h.Store, c.by, c.leases)
 		if err != nil || len(held) != len(c.held) || len(held) > 0 && !reflect.DeepEqual(held, c.held) {
 			t.Errorf("%s: %+v, %v", name, held, err)
 		}
@@ -170,8 +170,10 @@ func testTakeOverHeldLeasesAndPendingNotifications(t *testing.T) {
 			t.Errorf("%s: notifications of %v are left", name, backlog)
 		}
 	}
-	h.ConfirmNotifications(h.StoredNotifications()[0].Key())
-	if _, backlog, err := h.TakeOver(t.Context(), by, []partition.Lease{next}); err != nil || len(backlog) > 0 {
+	storetest.Confirm(h.Store, h.StoredNotifications()[0].Key())
+	handOver(h, ownership.HandOver{Lease: next, To: by})
+	next.Epoch++
+	if _, backlog, err := storetest.TakeOver(t.Context(), h.Store, by, []partition.Lease{next}); err != nil || len(backlog) > 0 {
 		t.Errorf("when all are confirmed: notifications of %v are left, %v", backlog, err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
+	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store/internal/changelog"
@@ -124,13 +125,12 @@ func (t *Table) Ended(ctx context.Context, all []partition.Lease) (ended []parti
 	return ended, nil
 }
 
-const heldBack = `SELECT partition, user_id, position, since FROM ident_held_back WHERE partition = ANY($1::int[])`
+const heldBack = `SELECT partition, user_id, position FROM ident_held_back WHERE partition = ANY($1::int[])`
 
-// TakeOver returns which of the leases by holds, and those of their partitions that have
-// changes which may not have been notified. The synchronous standbys then have these leases
-// too.
-func (t *Table) TakeOver(ctx context.Context, by ownership.Member, wanted []partition.Lease) (held []partition.Lease, backlog []int, err error) {
-	var starts []*outbox.Start
+// TakeOver returns those of the leases that by holds, with what was notified. The synchronous
+// standbys then have these leases too.
+func (t *Table) TakeOver(ctx context.Context, by ownership.Member, wanted []partition.Lease) (all []actor.TakenOver, err error) {
+	var starts []*start
 	err = t.pool.Retry(ctx, func(ctx context.Context) (err error) {
 		starts, err = t.readStarts(ctx, by, wanted)
 		if changelog.IsWrongDay(err) {
@@ -140,19 +140,23 @@ func (t *Table) TakeOver(ctx context.Context, by ownership.Member, wanted []part
 		return err
 	})
 	if err != nil {
-		return nil, nil, postgres.LogError(ctx, t.log, "taking partitions over", err)
+		return nil, postgres.LogError(ctx, t.log, "taking partitions over", err)
 	}
 	for _, s := range starts {
-		held = append(held, s.Lease)
-		if t.outbox.TakeOver(*s) {
-			backlog = append(backlog, s.Lease.Partition)
-		}
+		t.outbox.TakeOver(s.TakenOver, s.notifiedOn)
+		all = append(all, s.TakenOver)
 	}
-	return held, backlog, nil
+	return all, nil
+}
+
+// A start is what the owner of a partition has to know when it takes the partition over.
+type start struct {
+	actor.TakenOver
+	notifiedOn time.Time
 }
 
 // readStarts reads what a member has to know about the leases that it holds.
-func (t *Table) readStarts(ctx context.Context, by ownership.Member, wanted []partition.Lease) (starts []*outbox.Start, err error) {
+func (t *Table) readStarts(ctx context.Context, by ownership.Member, wanted []partition.Lease) (starts []*start, err error) {
 	tables, err := t.days.Tables(ctx)
 	if err != nil {
 		return nil, err
@@ -161,25 +165,27 @@ func (t *Table) readStarts(ctx context.Context, by ownership.Member, wanted []pa
 	for _, l := range wanted {
 		columns.add(l)
 	}
-	byPartition := make(map[int]*outbox.Start)
+	byPartition := make(map[int]*start)
 	batch := new(pgx.Batch)
 	queueHeldLeases(batch, tables, by, columns.partitions, columns.epochs).
 		Query(func(rows pgx.Rows) error {
 			for rows.Next() {
-				s := &outbox.Start{Lease: partition.Lease{Holder: by}}
-				if err := rows.Scan(&s.Lease.Partition, &s.Lease.Epoch, &s.Notified, &s.Since, &s.Backlog); err != nil {
+				s := &start{TakenOver: actor.TakenOver{Lease: partition.Lease{Holder: by}}}
+				if err := rows.Scan(&s.Lease.Partition, &s.Lease.Epoch, &s.Notified, &s.notifiedOn, &s.HasLater); err != nil {
 					return err
 				}
+				s.HasLater = s.HasLater || s.notifiedOn.Before(tables.Date.AddDate(0, 0, -1))
+				s.HeldBack = make(map[int64]int64)
 				starts, byPartition[s.Lease.Partition] = append(starts, s), s
 			}
 			return rows.Err()
 		})
 	batch.Queue(heldBack, columns.partitions).Query(func(rows pgx.Rows) error {
 		var number int
-		var h outbox.HeldBack
-		_, err := pgx.ForEachRow(rows, []any{&number, &h.UserID, &h.Position, &h.Since}, func() error {
+		var user, position int64
+		_, err := pgx.ForEachRow(rows, []any{&number, &user, &position}, func() error {
 			if s := byPartition[number]; s != nil {
-				s.HeldBack = append(s.HeldBack, h)
+				s.HeldBack[user] = position
 			}
 			return nil
 		})

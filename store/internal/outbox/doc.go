@@ -1,17 +1,15 @@
-// Package outbox knows which committed changes have not been notified yet.
+// Package outbox stores which committed changes were notified, and reads those that may not have
+// been.
 //
 // A change and its notification are one row of the log ([changelog]). After the commit the store
-// hands the notification to a sink, which publishes it ([Outbox.Send]), and which says when the
-// broker has confirmed it ([Outbox.Confirm]).
+// hands the notification to a sink ([Outbox.Send]), which publishes it and alone knows what the
+// broker has confirmed.
 //
 // Each partition has a cursor, the column notified of ident_partitions: the changes up to this
-// position were notified. It is written each second, and with the release of the partition. If
-// the process dies, the next owner finds what lies behind the cursor ([Outbox.Page]).
-//
-// The cursor does not wait for a user whose notifications are not confirmed for some seconds, or
-// until the lease ends, while later ones of others are: a queue refuses them. Such a user is held
-// back. The transaction that moves the cursor beyond its first notification writes that one's
-// position to ident_held_back.
+// position were notified, except those of the users in ident_held_back, from a position on: a
+// queue refuses them, or they waited for their confirmation when the lease ended. The outbox asks
+// the sink each second, and before a partition is released, and writes what has changed
+// ([Outbox.Flush]). If the process dies, the next owner finds the rest in the log ([Outbox.Page]).
 //
 // # Design decisions and what they cost
 //
@@ -23,15 +21,15 @@
 //   - A flush whose connection is lost may be executed after later ones. It moves no position back,
 //     and deletes no row of a later flush. It may hold a user back whose notifications are confirmed:
 //     the next owner sends them again. To rule that out would take a number in each row.
-//   - What is in memory is a number of users, not of notifications: for each user that has an
-//     unconfirmed one, its first and last position. If there are too many users, what is beyond is
-//     left to the log, and read from there again until there are fewer. Then some notifications are
-//     sent twice.
 //   - An encrypted notification is deleted by the transaction that moves the cursor beyond it, or
 //     that ends the holding back of its user. Neither looks at those that are still held back. So
 //     none is left behind, whenever the process dies.
-//   - The survey of leases tells which have ended. Nothing else is asked in order to forget their
-//     cursors, and so they stay in memory for some seconds.
+//   - The survey of leases tells which have ended. Nothing else is asked in order to forget them,
+//     and so the sink knows them for some seconds.
+//   - The day from which on the log is read is stored beside the cursor. It is that of the database
+//     when a position was the last one, once the cursor has reached this position, less a day. So
+//     nobody has to remember when each change was committed. A page asks the database for the day,
+//     which is a round trip, and reads the tables of all days since.
 //   - The order of a user's notifications is that of their positions. There is no order between
 //     users.
 //   - A notification that no key decrypts is not skipped: later notifications of the same user

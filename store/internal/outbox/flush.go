@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
+	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store/internal/postgres"
 )
@@ -17,21 +18,22 @@ import (
 const (
 	// moveCursors writes cursors whose leases have not ended. A claim that would end them waits
 	// for the rows that it has updated. The flush of a release comes before the release.
-	moveCursors = `UPDATE ident_partitions p SET notified = c.position, notified_on = coalesce(c.since, p.notified_on)
+	moveCursors = `UPDATE ident_partitions p SET notified = c.position, notified_on = c.since
 		FROM unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::date[])
 			AS c (partition, epoch, holder, start, session, position, since)
 		WHERE p.partition = c.partition AND p.epoch = c.epoch AND p.holder = c.holder AND p.holder_start = c.start AND p.holder_session = c.session
 			AND NOT p.released AND p.notified <= c.position`
 
 	// holdBack writes users that are held back, if the leases have not ended. If a lost flush
-	// comes after a later one, the later one's position stays.
+	// comes after a later one, the later one's position stays. The day of the first position
+	// bounds those of later ones.
 	holdBack = `INSERT INTO ident_held_back AS h (partition, user_id, position, since)
 		SELECT n.partition, n.user_id, n.position, n.since
 		FROM unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::date[])
 			AS n (partition, epoch, holder, start, session, user_id, position, since)
 		WHERE EXISTS (SELECT FROM ident_partitions p WHERE p.partition = n.partition AND p.epoch = n.epoch AND p.holder = n.holder
 			AND p.holder_start = n.start AND p.holder_session = n.session AND NOT p.released)
-		ON CONFLICT (partition, user_id) DO UPDATE SET position = excluded.position, since = excluded.since WHERE h.position < excluded.position`
+		ON CONFLICT (partition, user_id) DO UPDATE SET position = excluded.position WHERE h.position < excluded.position`
 
 	// holdBackNoLonger deletes users whose changes were notified up to a position. A row with a
 	// greater one is of a later flush.
@@ -67,6 +69,8 @@ const (
 			OFFSET 0) AS sent
 		WHERE s.ctid = sent.ctid`
 
+	day = 24 * time.Hour
+
 	// flushEvery is how often cursors are written, so how much is sent again after a crash.
 	flushEvery = time.Second
 )
@@ -78,7 +82,7 @@ type Flush struct {
 
 	cursors, held, deleted leaseColumns
 	positions, before      []int64 // of cursors
-	days                   []*time.Time
+	days                   []time.Time
 	heldUsers              []int64
 	heldPositions          []int64
 	heldDays               []time.Time
@@ -91,15 +95,9 @@ type Flush struct {
 type move struct {
 	cursor   *cursor
 	position int64
-	today    time.Time
-	held     map[int64]heldRow // by user
-	deleted  map[int64]int64
-}
-
-// A heldRow is a row of ident_held_back that a Flush writes.
-type heldRow struct {
-	user     *unconfirmed
-	position int64
+	day      time.Time
+	held     map[int64]int64 // the rows of ident_held_back that are written: user → position
+	deleted  map[int64]int64 // those that are deleted
 }
 
 // userColumns are users as the parameters of a statement.
@@ -134,71 +132,72 @@ func (c *leaseColumns) with(args ...any) []any {
 func (o *Outbox) Flush() *Flush {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	f := &Flush{outbox: o}
-	now := time.Now()
-	for _, number := range slices.Sorted(maps.Keys(o.partitions)) { // the order in which all transactions lock the rows
-		f.addLocked(o.partitions[number], now, heldBackAfter)
-	}
-	return f
+	return o.flushLocked(slices.Collect(maps.Keys(o.cursors)))
 }
 
-// FlushPartitions is like Flush for some partitions whose leases end. The cursors do not wait
-// for users that later notifications have overtaken.
+// FlushPartitions is like Flush for some partitions, whose leases end.
 func (o *Outbox) FlushPartitions(numbers []int) *Flush {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	return o.flushLocked(slices.Clone(numbers))
+}
+
+// flushLocked begins to write some cursors. mu must be held.
+func (o *Outbox) flushLocked(numbers []int) *Flush {
 	f := &Flush{outbox: o}
-	now := time.Now()
-	for _, p := range slices.Sorted(slices.Values(numbers)) {
-		if c := o.partitions[p]; c != nil {
-			f.addLocked(c, now, 0)
+	sink := o.sink.Load()
+	if sink == nil {
+		return f
+	}
+	slices.Sort(numbers) // the order in which all transactions lock the rows
+	for _, number := range numbers {
+		if c := o.cursors[number]; c != nil {
+			if p, ok := (*sink).Progress(c.lease); ok {
+				f.addLocked(c, &p, o.days.Today())
+			}
 		}
 	}
 	return f
 }
 
-// addLocked adds what has changed about a cursor. The outbox's mu must be held.
-func (f *Flush) addLocked(c *cursor, now time.Time, patience time.Duration) {
-	today := now.UTC().Truncate(day)
-	position, heldBack := c.target(now, patience)
-	if position == c.stored && len(heldBack) == 0 && len(c.deleted) == 0 && (c.incomplete || c.written.Equal(today)) {
+// addLocked adds what has changed about a cursor. today may be zero. The outbox's mu must be held.
+func (f *Flush) addLocked(c *cursor, p *actor.NotificationProgress, today time.Time) {
+	m := move{cursor: c, position: max(p.Notified, c.notified), day: c.day, held: make(map[int64]int64), deleted: make(map[int64]int64)}
+	if !today.IsZero() && m.position >= min(c.checked, p.Last) {
+		since := c.checkedOn
+		if m.position >= p.Last {
+			since = today
+		}
+		if before := since.Add(-day); before.After(c.day) { // the clock of the database may go back, by less
+			m.day = before
+		}
+		c.checked, c.checkedOn = p.Last, today
+	}
+	for user, position := range p.HeldBack {
+		if row, found := c.heldBack[user]; !row.written || row.position < position {
+			m.held[user], c.heldBack[user] = position, heldRow{position: position}
+			f.held.add(c.lease)
+			f.heldUsers, f.heldPositions, f.heldDays = append(f.heldUsers, user), append(f.heldPositions, position), append(f.heldDays, c.day)
+			if found {
+				f.passed.add(c.lease.Partition, user)
+			}
+		}
+	}
+	for user, row := range c.heldBack {
+		if _, held := p.HeldBack[user]; !held {
+			m.deleted[user] = row.position
+			delete(c.heldBack, user)
+			f.deleted.add(c.lease)
+			f.deletedUsers, f.deletedPositions = append(f.deletedUsers, user), append(f.deletedPositions, row.position)
+			f.passed.add(c.lease.Partition, user)
+		}
+	}
+	if m.position == c.notified && m.day.Equal(c.day) && len(m.held)+len(m.deleted) == 0 {
 		return
 	}
-	m := move{cursor: c, position: position, today: today, held: make(map[int64]heldRow, len(heldBack)), deleted: c.deleted}
-	for _, user := range heldBack {
-		f.holdLocked(&m, user)
-	}
-	for user, position := range c.deleted {
-		f.deleted.add(c.lease)
-		f.deletedUsers, f.deletedPositions = append(f.deletedUsers, user), append(f.deletedPositions, position)
-		f.passed.add(c.lease.Partition, user)
-	}
-	c.deleted = make(map[int64]int64)
 	f.cursors.add(c.lease)
-	f.positions, f.before = append(f.positions, position), append(f.before, c.stored)
-	var since *time.Time
-	if from := c.notifiedOn(now, m.held); !from.IsZero() {
-		since = &from
-	}
-	f.days = append(f.days, since)
+	f.positions, f.before, f.days = append(f.positions, m.position), append(f.before, c.notified), append(f.days, m.day)
 	f.moves = append(f.moves, m)
-}
-
-// holdLocked adds a user that is held back. The outbox's mu must be held.
-func (f *Flush) holdLocked(m *move, user int64) {
-	c := m.cursor
-	u := c.users[user]
-	if !u.isHeldBack() {
-		c.heldBack++
-	}
-	u.storing = true
-	m.held[user] = heldRow{u, u.first}
-	f.held.add(c.lease)
-	f.heldUsers, f.heldPositions = append(f.heldUsers, user), append(f.heldPositions, u.first)
-	f.heldDays = append(f.heldDays, u.committed.UTC().Add(-day))
-	if u.stored > 0 {
-		f.passed.add(c.lease.Partition, user)
-	}
 }
 
 // IsEmpty reports whether there is nothing to write.
@@ -226,7 +225,7 @@ func (f *Flush) Queue(batch *pgx.Batch) {
 // statements.
 func QueueNone(batch *pgx.Batch) {
 	var none leaseColumns
-	batch.Queue(moveCursors, none.with([]int64{}, []*time.Time{})...)
+	batch.Queue(moveCursors, none.with([]int64{}, []time.Time{})...)
 	batch.Queue(deleteSealed, none.partitions, []int64{})
 }
 
@@ -238,14 +237,19 @@ func (f *Flush) Done(err error) {
 		c := m.cursor
 		if err != nil {
 			for user, position := range m.deleted {
-				c.deleted[user] = max(c.deleted[user], position)
+				if _, held := c.heldBack[user]; !held {
+					c.heldBack[user] = heldRow{position: position}
+				}
 			}
 			continue
 		}
-		c.stored, c.written = max(c.stored, m.position), m.today
-		for user, row := range m.held {
-			if c.users[user] == row.user {
-				row.user.stored, row.user.storing = max(row.user.stored, row.position), false
+		c.notified = max(c.notified, m.position)
+		if m.day.After(c.day) {
+			c.day = m.day
+		}
+		for user, position := range m.held {
+			if c.heldBack[user].position == position {
+				c.heldBack[user] = heldRow{position, true}
 			}
 		}
 	}

@@ -24,6 +24,7 @@ func TestMain(m *testing.M) { testservers.Main(m) }
 type harness struct {
 	*storetest.Harness
 	*outbox.Outbox
+	*storetest.Notifier
 	conn *pgx.Conn
 	last int64 // position
 }
@@ -33,8 +34,17 @@ func start(t *testing.T) *harness {
 	h := storetest.Start(t)
 	pool := h.OpenPool()
 	o := outbox.New(pool, changelog.NewDays(pool), h.Options.Keyring, h.Options.Log)
-	o.TakeOver(outbox.Start{Lease: h.Lease, Since: time.Now()})
-	return &harness{Harness: h, Outbox: o, conn: h.Connect(t)}
+	own := &harness{Harness: h, Outbox: o, Notifier: storetest.NewNotifier(), conn: h.Connect(t)}
+	o.SetSink(own.Notifier)
+	own.takeOver(h.Lease)
+	return own
+}
+
+// takeOver takes a partition over of which nothing was notified.
+func (h *harness) takeOver(lease partition.Lease) {
+	t := actor.TakenOver{Lease: lease}
+	h.Outbox.TakeOver(t, time.Now().Add(-24*time.Hour))
+	h.Notifier.TakeOver(t)
 }
 
 // change adds a change of a user, with an encrypted notification.
@@ -45,7 +55,7 @@ func (h *harness) change(user int64) actor.NotificationKey {
 		VALUES (gen_random_uuid(), 0, $1, 1, $2, 0, 'delete')`, user, h.last)
 	h.Exec("INSERT INTO ident_sealed (partition, position, user_id, body) VALUES (0, $1, $2, '')", h.last, user)
 	n := actor.PendingNotification{UserID: user, Lease: h.Lease, Position: h.last, CommittedAt: time.Now()}
-	h.Send([]actor.PendingNotification{n})
+	h.Outbox.Send([]actor.PendingNotification{n})
 	return n.Key()
 }
 
@@ -101,27 +111,27 @@ func testFlushLost(t *testing.T) {
 	h := start(t)
 	const refused, other = 1, 2
 	first := h.change(refused)
-	h.Confirm(h.change(other))
+	h.Notifier.Confirm(h.change(other))
 	holding := h.lose()
 	h.wantStored(0, "")
-	h.Confirm(first)
+	h.Notifier.Confirm(first)
 	second := h.change(refused)
-	h.Confirm(h.change(other))
+	h.Notifier.Confirm(h.change(other))
 	h.flush()
 	h.wantStored(4, "1@3")
 	h.execute(holding)
 	h.wantStored(4, "1@3")
 
-	h.Confirm(second)
+	h.Notifier.Confirm(second)
 	deleting := h.lose()
 	third := h.change(refused)
-	h.Confirm(h.change(other))
+	h.Notifier.Confirm(h.change(other))
 	h.flush()
 	h.wantStored(6, "1@5")
 	h.execute(deleting)
 	h.wantStored(6, "1@5")
 
-	h.Confirm(third)
+	h.Notifier.Confirm(third)
 	h.flush()
 	h.wantStored(6, "")
 	if n := h.Value("SELECT count(*) FROM ident_sealed"); n != int64(0) {
@@ -132,9 +142,9 @@ func testFlushLost(t *testing.T) {
 func testFlushAfterRelease(t *testing.T) {
 	h := start(t)
 	first := h.change(1)
-	h.Confirm(h.change(2))
+	h.Notifier.Confirm(h.change(2))
 	holding := h.lose()
-	h.Confirm(first)
+	h.Notifier.Confirm(first)
 	h.flush()
 	h.wantStored(2, "")
 	h.ReleaseLeases(h.Lease)
@@ -149,22 +159,22 @@ func testFlushSealed(t *testing.T) {
 	for user := range int64(300) {
 		held = append(held, h.change(100+user))
 	}
-	h.Confirm(h.change(1))
+	h.Notifier.Confirm(h.change(1))
 	h.flush()
 	for range 3 {
-		h.Confirm(h.change(1))
+		h.Notifier.Confirm(h.change(1))
 		if rows := h.flush(); rows != 1 {
 			t.Errorf("a flush after one notification reads %d", rows)
 		}
 	}
-	h.Confirm(held[7])
+	h.Notifier.Confirm(held[7])
 	if rows := h.flush(); rows != 1 {
 		t.Errorf("a flush after one that was held back reads %d", rows)
 	}
 	if n := h.Value("SELECT count(*) FROM ident_sealed"); n != int64(len(held)-1) {
 		t.Errorf("%v are left", n)
 	}
-	h.Confirm(held...)
+	h.Notifier.Confirm(held...)
 	h.flush()
 	h.wantStored(h.last, "")
 	if n := h.Value("SELECT count(*) FROM ident_sealed"); n != int64(0) {
@@ -175,8 +185,12 @@ func testFlushSealed(t *testing.T) {
 // testFlushOrder: a flush that waits for the row of the first partition has locked no other one.
 func testFlushOrder(t *testing.T) {
 	h := start(t)
-	for p := 1; p < 4; p++ {
-		h.TakeOver(outbox.Start{Lease: h.ClaimPartition(p, 0), Since: time.Now()}) // the day of its first flush is new
+	for p := range 4 {
+		if p > 0 {
+			h.takeOver(h.ClaimPartition(p, 0))
+		}
+		h.Outbox.Send([]actor.PendingNotification{{UserID: 1, Lease: h.PartitionRow(p).Lease, Position: 1}})
+		h.Notifier.Confirm(actor.NotificationKey{Partition: p, UserID: 1, Position: 1})
 	}
 	const lock = "SELECT FROM ident_partitions WHERE partition = $1 FOR UPDATE NOWAIT"
 	if _, err := h.conn.Exec(t.Context(), "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"); err != nil { // as the pool does
@@ -218,7 +232,6 @@ func testFlushOrder(t *testing.T) {
 
 func TestPage(t *testing.T) {
 	t.Run("days_overlap", testPageDaysOverlap)
-	t.Run("passes_what_is_confirmed", testPagePassesConfirmed)
 	t.Run("finds_held_back_users_by_user", testPageHeldBack)
 }
 
@@ -283,7 +296,6 @@ func testPageDaysOverlap(t *testing.T) {
 		for limit := range 5 {
 			pool := h.OpenPool()
 			o := outbox.New(pool, changelog.NewDays(pool), h.Options.Keyring, h.Options.Log)
-			o.TakeOver(outbox.Start{Lease: h.Lease, Since: time.Now().Add(-6 * 24 * time.Hour)})
 			h.Outbox = o
 			if got, _ := h.positions(0, limit+1); !slices.Equal(got, want) {
 				t.Errorf("days %v, %d at a time: %v", days, limit+1, got)
@@ -292,47 +304,27 @@ func testPageDaysOverlap(t *testing.T) {
 	}
 }
 
-// testPagePassesConfirmed: what is confirmed but still above the cursor is read once.
-func testPagePassesConfirmed(t *testing.T) {
-	h := start(t)
-	first := h.change(1)
-	for range 20 {
-		h.Confirm(h.change(2))
-	}
-	last := h.change(3)
-	if got, pages := h.positions(0, 4); !slices.Equal(got, []int64{first.Position, last.Position}) || pages != 2 {
-		t.Errorf("%d pages have %v", pages, got)
-	}
-}
-
-// TestForget: what is known of a lease is forgotten after its end, and only then.
+// TestForget: the notifier learns of a lease that has ended, and only then.
 func TestForget(t *testing.T) {
 	h := storetest.Start(t)
 	lost := h.ClaimPartition(1, 0)
-	for i, lease := range []partition.Lease{h.Lease, lost} {
-		w := storetest.Request(t, "create", fmt.Sprint(i), storetest.UserArgs(i))
-		w.UserID = int64(i + 1)
-		if _, err := storetest.Commit(t.Context(), h, lease, w); err != nil {
-			t.Fatal(err)
-		}
-	}
 	wantKnown := func(when string, want ...int) {
 		t.Helper()
 		if _, err := h.Survey(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		var known []int
-		for _, n := range h.SurveyNotifications([]int{0, 1}, 10) {
-			if n.UserID > 0 {
-				known = append(known, n.Partition)
+		for _, lease := range []partition.Lease{h.Lease, lost} {
+			if _, ok := storetest.NotifierOf(h.Store).Progress(lease); ok {
+				known = append(known, lease.Partition)
 			}
 		}
 		if !slices.Equal(known, want) {
-			t.Errorf("%s, changes of the partitions %v are known", when, known)
+			t.Errorf("%s, the partitions %v are known", when, known)
 		}
 	}
 	wantKnown("while both leases stand", 0, 1)
-	h.ClaimPartition(1, lost.Epoch)
+	h.Exec("UPDATE ident_partitions SET epoch = epoch + 1 WHERE partition = 1")
 	wantKnown("after a loss", 0)
 	h.ReleaseLeases(h.Lease)
 	wantKnown("after a release")

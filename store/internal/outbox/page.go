@@ -12,7 +12,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
-	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store/internal/changelog"
 	"github.com/glotpod/ident/store/internal/postgres"
 )
@@ -37,14 +36,17 @@ const (
 		LEFT JOIN LATERAL (SELECT body FROM ident_sealed WHERE partition = $1 AND ident_sealed.position = l.position OFFSET 0) AS s ON true
 		ORDER BY l.position`
 
+	firstDay = `SELECT least(p.notified_on, (SELECT min(h.since) FROM ident_held_back h WHERE h.partition = p.partition))
+		FROM ident_partitions p WHERE p.partition = $1`
+
 	// maxUnreadableLogged bounds for how many notifications the outbox logs that no key
 	// decrypts them. Rekey with DryRun lists all.
 	maxUnreadableLogged = 1000
 )
 
-// Page returns the first unconfirmed notifications of a partition with positions above after,
-// by position: at most limit, fewer if they are large. more says whether there may be others.
-// A notification that no key decrypts has no body.
+// Page returns the first notifications of a partition with positions above after that may not
+// be confirmed, as far as the database knows, by position: at most limit, fewer if they are
+// large. more says whether there may be others. A notification that no key decrypts has no body.
 //
 // If the caller holds the partition and has committed nothing to it yet, repeated calls
 // return everything that is not confirmed: no earlier holder can add to it any more.
@@ -63,39 +65,25 @@ func (o *Outbox) Page(ctx context.Context, number int, after int64, limit int) (
 	return all, more, nil
 }
 
-// page reads pages until one has a notification that is not confirmed.
+// page reads a page from the tables of all days that may have some of it. If there are more, the
+// page is not empty.
 func (o *Outbox) page(ctx context.Context, number int, after int64, limit int) (all []actor.PendingNotification, more bool, err error) {
-	for {
-		reading, since := o.beginPage(number, after)
-		stored, more, err := o.readPage(ctx, number, after, limit, since)
-		if err != nil {
-			return nil, false, err
-		}
-		if more {
-			after = stored[len(stored)-1].Position
-		}
-		if all = o.endPage(number, reading, stored, more); len(all) > 0 || !more {
-			return all, more, nil
-		}
-	}
-}
-
-// readPage reads a page from the tables of the days from since on. Zero means that this day is
-// not known. If there are more, the page is not empty.
-func (o *Outbox) readPage(ctx context.Context, number int, after int64, limit int, since time.Time) (all []actor.PendingNotification, more bool, err error) {
-	if since.IsZero() {
-		err := o.pool.QueryRow(ctx, `SELECT least(p.notified_on, (SELECT min(h.since) FROM ident_held_back h WHERE h.partition = p.partition))
-			FROM ident_partitions p WHERE p.partition = $1`, number).Scan(&since)
-		if err != nil {
-			return nil, false, err
-		}
-	}
-	tables, err := o.days.Since(ctx, since)
+	var since time.Time
+	err = o.pool.QueryRow(ctx, firstDay, number).Scan(&since)
 	if err != nil {
 		return nil, false, err
 	}
+	tables, err := o.days.Tables(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	names, err := o.days.Since(ctx, since, tables)
+	if err != nil {
+		return nil, false, err
+	}
+	names = append(names, tables.Recent[2:]...)
 	bytes, last := 0, int64(math.MaxInt64) // what was read has all positions up to last
-	for _, table := range tables {
+	for _, table := range names {
 		rows, size, full, err := o.readDay(ctx, table, number, after, limit)
 		if err != nil {
 			return nil, false, err
@@ -148,29 +136,6 @@ func (o *Outbox) readDay(ctx context.Context, table string, number int, after in
 	return all, bytes, full, err
 }
 
-// beginPage begins to read what was not notified of a partition after a position. It returns
-// from which day on; zero if that is not known.
-func (o *Outbox) beginPage(number int, after int64) (r reading, since time.Time) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	c := o.partitions[number]
-	if c == nil {
-		return reading{}, time.Time{}
-	}
-	return c.beginPage(after), c.firstDayAfter(after, time.Now())
-}
-
-// endPage adds what a page has to the cursor of a partition, and returns the page without the
-// notifications that are confirmed.
-func (o *Outbox) endPage(number int, r reading, all []actor.PendingNotification, more bool) []actor.PendingNotification {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if c := o.partitions[number]; c != nil && c == r.cursor {
-		return c.endPage(r, all, more)
-	}
-	return all
-}
-
 // scan reads a row of pageOf.
 func (o *Outbox) scan(row pgx.CollectableRow, number int) (n actor.PendingNotification, err error) {
 	var operation string
@@ -198,6 +163,7 @@ func (o *Outbox) scan(row pgx.CollectableRow, number int) (n actor.PendingNotifi
 // QueueNoPage adds the statements of Page, which finds nothing here, to a batch that
 // prepares statements.
 func QueueNoPage(batch *pgx.Batch, t changelog.Tables) {
+	batch.Queue(firstDay, -1)
 	for _, table := range t.Recent {
 		batch.Queue(fmt.Sprintf(pageOf, table), -1, int64(0), 1)
 	}
@@ -216,35 +182,4 @@ func (o *Outbox) noteUnreadable(key actor.NotificationKey) bool {
 	}
 	o.unreadable[key] = struct{}{}
 	return true
-}
-
-// A Start is what the database says about the notifications of a partition when its owner
-// takes it over.
-type Start struct {
-	Lease    partition.Lease
-	Notified int64
-	Since    time.Time // see the column notified_on
-	Backlog  bool      // the log of yesterday or today has changes that were not notified
-	HeldBack []HeldBack
-}
-
-// HeldBack is a row of ident_held_back.
-type HeldBack struct {
-	UserID   int64
-	Position int64
-	Since    time.Time
-}
-
-// TakeOver begins to note what is notified under a lease. It returns whether something was
-// committed before that may not have been notified.
-func (o *Outbox) TakeOver(s Start) (backlog bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	c := o.partitions[s.Lease.Partition]
-	if c != nil && (c.lease == s.Lease || c.lease.Epoch > s.Lease.Epoch) {
-		return c.incomplete || len(c.users) > 0
-	}
-	c = newCursor(s.Lease, o.limits)
-	o.partitions[s.Lease.Partition] = c
-	return c.takeOver(s)
 }

@@ -102,7 +102,7 @@ func (r *Reader) changesAfter(ctx context.Context, after *logPosition, limit int
 			first = after.first
 		}
 	}
-	names, err := r.days.Between(ctx, first, tables)
+	names, err := r.days.Since(ctx, first, tables)
 	if err != nil {
 		return fail(err)
 	}

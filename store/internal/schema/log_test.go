@@ -127,7 +127,7 @@ func (v *version13) checkChanges() {
 // checkNotifications: the next owners find what was pending, in each user's order.
 func (v *version13) checkNotifications() {
 	leases := []partition.Lease{v.Lease, v.ClaimPartition(1, 0), v.ClaimPartition(2, 0), v.ClaimPartition(3, 0)}
-	if _, backlog, err := v.TakeOver(v.T.Context(), storetest.Member("test"), leases); err != nil || !slices.Equal(backlog, []int{0, 1, 2, 3}) {
+	if _, backlog, err := storetest.TakeOver(v.T.Context(), v.Store, storetest.Member("test"), leases); err != nil || !slices.Equal(backlog, []int{0, 1, 2, 3}) {
 		v.T.Fatal(backlog, err)
 	}
 	body := func(user int64, name string) string { _, body := renamed(user, name); return body }
@@ -147,7 +147,7 @@ func (v *version13) checkNotifications() {
 				v.T.Errorf("%s: %v %q", n.Body, n.CommittedAt, n.TraceParent)
 			}
 			bodies = append(bodies, string(n.Body))
-			v.ConfirmNotifications(n.Key())
+			storetest.Confirm(v.Store, n.Key())
 		}
 		if !slices.Equal(bodies, want) {
 			v.T.Errorf("partition %d has\n%s\nwant\n%s", number, strings.Join(bodies, "\n"), strings.Join(want, "\n"))
@@ -162,7 +162,7 @@ func (v *version13) checkNotifications() {
 		leases[i] = v.ClaimPartition(i, 0)
 	}
 	v.Lease = leases[0]
-	if _, backlog, err := v.TakeOver(v.T.Context(), storetest.Member("test"), leases); err != nil || len(backlog) != 0 {
+	if _, backlog, err := storetest.TakeOver(v.T.Context(), v.Store, storetest.Member("test"), leases); err != nil || len(backlog) != 0 {
 		v.T.Error(backlog, err)
 	}
 }

@@ -124,6 +124,8 @@ func (h *Harness) OpenStore() *store.Store {
 		h.T.Fatal(err)
 	}
 	h.T.Cleanup(s.Close)
+	NotifierOf(s)
+	h.T.Cleanup(func() { notifiers.Delete(s) })
 	return s
 }
 

@@ -34,7 +34,11 @@ func (h *Harness) ClaimPartition(number int, depose int64) partition.Lease {
 	if !ok {
 		h.T.Fatalf("claim: %+v", events[0])
 	}
-	return partition.Lease{Partition: won.Partition, Epoch: won.Epoch, Holder: Member("test")}
+	lease := partition.Lease{Partition: won.Partition, Epoch: won.Epoch, Holder: Member("test")}
+	if _, _, err := TakeOver(h.T.Context(), h.Store, lease.Holder, []partition.Lease{lease}); err != nil {
+		h.T.Fatal(err)
+	}
+	return lease
 }
 
 // ReleaseLeases releases leases.
