@@ -144,7 +144,7 @@ func (c *claimTx) decide() error {
 		if c.locked[claim.Partition] && (row.Released || row.Epoch == claim.Depose) {
 			epoch := max(row.Epoch, claim.Seen) + 1
 			if epoch > changelog.MaxEpoch {
-				c.table.log.Error("partition has used up its epochs, and cannot be claimed; the users have to be exported and imported into a new database",
+				c.table.log.Error("partition has no epoch left and cannot be claimed",
 					zap.Int("partition", claim.Partition))
 				c.events[i] = ownership.ClaimFailed{Partition: claim.Partition, Attempt: claim.Attempt}
 				continue

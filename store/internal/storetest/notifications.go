@@ -43,9 +43,9 @@ func (n *Notifier) laneOf(number int) *lane {
 }
 
 func (l *lane) add(user, position int64) {
-	if all := l.users[user]; !l.confirmed[position] && !slices.Contains(all, position) {
-		l.users[user] = append(all, position)
-		slices.Sort(l.users[user])
+	all := l.users[user]
+	if i, found := slices.BinarySearch(all, position); !found && !l.confirmed[position] {
+		l.users[user] = slices.Insert(all, i, position)
 	}
 	l.last = max(l.last, position)
 }
@@ -143,9 +143,15 @@ func (n *Notifier) Confirm(keys ...actor.NotificationKey) {
 	for _, key := range keys {
 		l := n.laneOf(key.Partition)
 		l.confirmed[key.Position], l.greatest = true, max(l.greatest, key.Position)
-		l.users[key.UserID] = slices.DeleteFunc(l.users[key.UserID], func(p int64) bool { return p == key.Position })
-		if len(l.users[key.UserID]) == 0 {
+		all := l.users[key.UserID]
+		switch i, found := slices.BinarySearch(all, key.Position); {
+		case !found:
+		case len(all) == 1:
 			delete(l.users, key.UserID)
+		case i == 0:
+			l.users[key.UserID] = all[1:]
+		default:
+			l.users[key.UserID] = slices.Delete(all, i, i+1)
 		}
 	}
 }
