@@ -184,6 +184,7 @@
 //	cluster/internal/integration.TestSharedQueue/nodes
 //	cluster/internal/integration.TestSharedQueue/deleted
 //	cluster/internal/consume.TestKeeper
+//	cluster/internal/consume.TestPreference
 //	cluster/internal/publish.TestPublisher/a_message_that_is_too_large_costs_itself
 //	cluster/internal/publish.TestPublisher/a_silent_queue_delays_its_own_messages
 //	cluster/internal/integration.TestSilentQueues/a_partition_queue_costs_its_own_requests
@@ -218,6 +219,12 @@
 //     into the queue is answered, and holds requests meanwhile. So it does not have to remember
 //     which users have requests in the queue. Cost: a fault moves all users of the partition
 //     to the queue for a moment.
+//   - Under load one instance asks the broker for all requests of the shared queue, by the priority
+//     of its consumer. With N instances, N-1 streams of relayed requests are left of N·(N-1), so that more
+//     requests share a message and a group commit. Why not always: while there are few requests,
+//     nothing is gained, and a frozen instance would get all of them. Why not elect the instance: the
+//     broker does so, and a wrong decision costs speed only. Cost: the instances do not have
+//     equal loads.
 //   - A channel for each partition to which requests are forwarded. RabbitMQ handles
 //     nothing on a channel while the leader of a quorum queue does not reply to the first
 //     message on it, and stops reading from the connection while 32 messages are

@@ -55,11 +55,16 @@
 //	cluster/broker.probeTimeout = time.Second                                a live node replies in milliseconds
 //	cluster/internal/consume.AckDelay = 50 * time.Millisecond                gathers many acknowledgements at a high rate, and few requests are delivered again
 //	cluster/internal/consume.ackShare = 4                                    a quarter of the prefetch count may wait; the rest is for requests in flight
+//	cluster/internal/consume.busyAbove = 0.7                                 above it, a request waits for a processor longer than batches save
+//	cluster/internal/consume.busyFor = time.Minute                           an instance that was busy is likely to be so again
 //	cluster/internal/consume.firstReopenPause = 100 * time.Millisecond       a queue that was deleted is declared again soon
 //	cluster/internal/consume.longestReopenPause = 5 * time.Second            bounds how long a queue that is back goes unused
 //	cluster/internal/consume.lossDelay = 100 * time.Millisecond              the loss of a channel is known within that time
 //	cluster/internal/consume.maxIdle = 16                                    as many partitions as an instance takes over at once when it joins
 //	cluster/internal/consume.openAtOnce = 4                                  opening more at a time gains nothing
+//	cluster/internal/consume.preferSamples = 32                              takes a tenth of a second at the rate that counts
+//	cluster/internal/consume.preferredInFlight = 24                          with fewer requests hardly two share a message
+//	cluster/internal/consume.preferredRate = 500                             with fewer requests the cost of each does not matter
 //	cluster/internal/consume.raiseEvery = 10 * time.Second                   large requests come in series; each change cancels a consumer
 //	cluster/internal/coordinate.claimTimeout = 8 * time.Second               a claim may wait for a write transaction to be ended, within the store's own limits
 //	cluster/internal/coordinate.handOverRetryEvery = 200 * time.Millisecond  the next owner waits for this

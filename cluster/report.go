@@ -65,6 +65,7 @@ var (
 	connectedDesc   = describe("broker_connected", "1 while the instance is connected to RabbitMQ, else 0.")
 	blockedDesc     = describe("broker_blocked", "1 while RabbitMQ blocks publishing because it is short of memory or disk space, else 0.")
 	sharedDesc      = describe("shared_queue_consumed", "1 while this instance consumes the shared queue, else 0.")
+	askingDesc      = describe("asks_for_all_requests", "1 while the instance asks RabbitMQ for all requests of the shared queue, because there are many; 0 while it asks for its share.")
 	reachableDesc   = describe("database_reachable", "1 while the database answers, can be written to and accepts new connections, else 0.")
 	membersDesc     = describe("members", "Members of the cluster, including this instance, by their state as this instance knows it.", "state")
 	partitionsDesc  = describe("partitions", "Partitions of the cluster.")
@@ -89,7 +90,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var descriptions = []*prometheus.Desc{
-	readyDesc, stateDesc, connectedDesc, blockedDesc, sharedDesc, reachableDesc, membersDesc, partitionsDesc, ownedDesc, assignedDesc,
+	readyDesc, stateDesc, connectedDesc, blockedDesc, sharedDesc, askingDesc, reachableDesc, membersDesc, partitionsDesc, ownedDesc, assignedDesc,
 	unsettledDesc, epochDesc, actorsDesc, waitingDesc, longestDesc, cachedUsersDesc, cachedBytesDesc, cachedReadsDesc, trustedDesc,
 	heldBackDesc, pendingDesc, behindDesc,
 }
@@ -117,6 +118,7 @@ func (i *Instance) Collect(to chan<- prometheus.Metric) {
 	gauge(connectedDesc, bit(s != nil))
 	gauge(blockedDesc, bit(s != nil && s.blocked.any()))
 	gauge(sharedDesc, bit(i.sharedErr() == nil))
+	gauge(askingDesc, bit(s != nil && s.prefer.AsksForAll()))
 	gauge(reachableDesc, bit(i.stored.Load() && !i.refused.Load()))
 	gauge(partitionsDesc, float64(i.o.Partitions))
 	gauge(unsettledDesc, i.unsettledFor().Seconds())

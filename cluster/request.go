@@ -50,6 +50,9 @@ type request struct {
 func (r *request) start() {
 	s := r.session
 	r.consumer.Requests.Add(1)
+	if isShared(r) && s.prefer.Begin(r.received) {
+		s.running.Go(s.shared.Replace)
+	}
 	s.metrics.InFlight.Inc()
 	s.metrics.Bytes.Add(float64(len(r.delivery.Body)))
 	if s.o.Tracer != nil {
@@ -66,8 +69,14 @@ func (r *request) complete(outcome string, duration time.Duration) {
 	s.metrics.InFlight.Dec()
 	s.metrics.Bytes.Sub(float64(len(r.delivery.Body)))
 	s.bodies.Release(s.bodies.Weight(r.delivery.Body)) // as consume.Receive and relayConsumer.accepting have acquired it
+	if isShared(r) {
+		s.prefer.End()
+	}
 	r.consumer.Requests.Done()
 }
+
+// isShared reports whether the request came by the shared queue.
+func isShared(r *request) bool { return r.from == nil && r.relayed == nil }
 
 // recoverPanic, deferred, makes a panic cost only the request that caused it.
 func (r *request) recoverPanic() {

@@ -21,7 +21,7 @@ import (
 // partition with the queue that it consumes, nil if that is the shared queue. If the
 // size of its requests asks for another prefetch count, receive returns that one, else 0.
 func (s *session) receive(ctx context.Context, consumer *consume.Consumer, from *servedPartition) (next int) {
-	prefetch := s.o.Prefetch
+	_, prefetch := s.prefer.Consumer()
 	if from != nil {
 		prefetch = s.channels.Prefetch()
 	}

@@ -37,12 +37,14 @@ import (
 type session struct {
 	o           Options
 	self        ownership.Member
+	ready       func() error // why the instance is not ready
 	coordinator coordinator
 	cache       *actor.Cache     // nil: none
 	conn        *amqp.Connection // the consuming one
 	forwarding  *amqp.Connection
 
 	shared    *consume.Keeper               // of the shared queue
+	prefer    *consume.Preference           // for its requests
 	relayed   atomic.Pointer[relayConsumer] // nil: nothing is relayed to this instance
 	replies   *broker.ReplyChecker
 	sizes     *sizes.Checker // of messages
@@ -169,20 +171,21 @@ const sharedLostEvery = 10 * time.Second
 // newSharedKeeper returns what consumes the shared queue.
 func newSharedKeeper(s *session) *consume.Keeper {
 	lost := throttle.New(s.o.Log, zap.ErrorLevel, "shared queue not consumed", sharedLostEvery)
-	prefetch := s.o.Prefetch
+	bodies := s.o.Prefetch // the prefetch count because of the size of the bodies
 	return consume.NewKeeper(consume.KeeperOptions{
 		Open: func() (*consume.Consumer, error) {
-			consumer, err := consume.Open(consume.Over(s.conn), RequestQueue, prefetch)
+			priority, prefetch := s.prefer.Consumer()
+			consumer, err := consume.Open(consume.Over(s.conn), RequestQueue, min(prefetch, bodies))
 			if err != nil {
 				return nil, err
 			}
-			return consumer, consumer.Start(false)
+			return consumer, consumer.StartShared(priority)
 		},
 		Receive: func(c *consume.Consumer) (again bool) {
 			next := s.receive(s.ctx, c, nil)
 			if next > 0 {
 				logPrefetch(s.o.Log, RequestQueue, next)
-				prefetch = next
+				bodies = next
 			}
 			return next > 0
 		},

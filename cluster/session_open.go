@@ -131,6 +131,7 @@ func newSession(i *Instance, conn, forwarding *amqp.Connection, number int64) *s
 	s := &session{
 		o:           o,
 		self:        ownership.Member{Name: o.Name, Incarnation: ownership.Incarnation{Start: o.Start, Session: number}},
+		ready:       i.Ready,
 		coordinator: i.coordinator,
 		cache:       i.cache,
 		conn:        conn,
@@ -150,6 +151,7 @@ func newSession(i *Instance, conn, forwarding *amqp.Connection, number int64) *s
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.sizes = sizes.NewChecker(s.ctx, publish.Over(conn), s.metrics.TooLarge, o.Log)
+	s.prefer = consume.NewPreference(o.Prefetch)
 	s.shared = newSharedKeeper(s)
 	s.reads = readlease.NewRenewer(o.Store.EndedLeases, s.slots.servedLeases, func(l partition.Lease) { onLeaseEnded(s, l) })
 	return s

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/throttle"
 	"github.com/glotpod/ident/cluster/wait"
@@ -143,6 +145,7 @@ func (i *Instance) watchSettled(ctx context.Context) {
 func (s *session) watch() {
 	ticker := time.NewTicker(measureEvery)
 	defer ticker.Stop()
+	cpu := metrics.ProcessCPU()
 	for last := time.Now(); ; {
 		select {
 		case <-ticker.C:
@@ -152,8 +155,25 @@ func (s *session) watch() {
 		since := time.Since(last)
 		last = last.Add(since)
 		s.checkHealth()
+		before := cpu
+		cpu = metrics.ProcessCPU()
+		checkPreference(s, last, (cpu-before).Seconds()/since.Seconds()/float64(runtime.GOMAXPROCS(0)))
 		s.requests.Measure(since)
 		s.slots.measure(since)
+	}
+}
+
+// checkPreference has the shared queue consumed with another priority if the rate of its
+// requests, or the state of this instance, has changed. cpu is the share of the processors that this
+// process has used.
+func checkPreference(s *session, now time.Time, cpu float64) {
+	status, ok := s.coordinator.Status()
+	if !ok {
+		return
+	}
+	able := s.ready() == nil && !s.blocked.any()
+	if s.prefer.Tick(now, len(status.Ring), cpu, able) {
+		s.shared.Replace()
 	}
 }
 

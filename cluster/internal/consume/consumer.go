@@ -106,8 +106,16 @@ func newConsumer(idle idleChannel, queue string) *Consumer {
 
 // Start begins to take requests. If exclusive is true, the broker refuses other
 // consumers of the queue. After an error the consumer is closed.
-func (c *Consumer) Start(exclusive bool) (err error) {
-	if c.Deliveries, err = c.idle.channel.Consume(c.Queue, c.tag, false, exclusive, false, false, nil); err != nil {
+func (c *Consumer) Start(exclusive bool) error { return c.start(exclusive, nil) }
+
+// StartShared begins to take requests of a queue that has other consumers. The broker sends a
+// request to one with the highest priority of those that have room for it.
+func (c *Consumer) StartShared(priority int) error {
+	return c.start(false, amqp.Table{"x-priority": int32(priority)})
+}
+
+func (c *Consumer) start(exclusive bool, args amqp.Table) (err error) {
+	if c.Deliveries, err = c.idle.channel.Consume(c.Queue, c.tag, false, exclusive, false, false, args); err != nil {
 		c.Close()
 		return fmt.Errorf("consuming the queue %s: %w", c.Queue, err)
 	}

@@ -49,10 +49,11 @@ type Keeper struct {
 	ended   chan struct{}  // closed when Run has returned
 	retired sync.WaitGroup // consumers that the broker has ended, until their requests are complete
 
-	mu      sync.Mutex // guards the following fields
-	started bool
-	current *Consumer // nil: none
-	err     error     // why the queue is not consumed; nil: it is
+	mu       sync.Mutex // guards the following fields
+	started  bool
+	current  *Consumer // nil: none
+	outdated bool      // Replace was called since it was opened
+	err      error     // why the queue is not consumed; nil: it is
 }
 
 // NewKeeper returns a Keeper that does nothing before Start is called.
@@ -103,6 +104,21 @@ func (k *Keeper) Drain() {
 	k.retired.Wait()
 }
 
+// Replace has another consumer opened. The present one is cancelled, and the next one starts
+// when all deliveries of this one are received.
+func (k *Keeper) Replace() {
+	k.mu.Lock()
+	consumer := k.current
+	if k.outdated {
+		consumer = nil // it was cancelled before
+	}
+	k.outdated = true
+	k.mu.Unlock()
+	if consumer != nil {
+		consumer.Cancel() // on an error the channel is lost, which has the same effect
+	}
+}
+
 // run receives the requests of one consumer after another.
 func (k *Keeper) run() {
 	pause := wait.Backoff{First: firstReopenPause, Longest: longestReopenPause}
@@ -126,6 +142,7 @@ func (k *Keeper) run() {
 
 // consume starts a consumer, and receives its requests until it has ended. It returns why.
 func (k *Keeper) consume() error {
+	k.setOutdated(false)
 	consumer, err := k.o.Open()
 	if err != nil {
 		return err
@@ -144,11 +161,25 @@ func (k *Keeper) consume() error {
 		k.retire(consumer)
 		return errNextConsumer
 	}
-	if k.ctx.Err() == nil {
+	if k.isOutdated() {
+		err = errNextConsumer
+	} else if k.ctx.Err() == nil {
 		err = consumer.EndCause()
 	}
 	k.retire(consumer)
 	return err
+}
+
+func (k *Keeper) isOutdated() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.outdated
+}
+
+func (k *Keeper) setOutdated(outdated bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.outdated = outdated
 }
 
 // begin notes a consumer that has started, and returns why there was none. It returns
@@ -161,6 +192,9 @@ func (k *Keeper) begin(consumer *Consumer) (before error, ok bool) {
 	}
 	before = k.err
 	k.current, k.err = consumer, nil
+	if k.outdated {
+		k.retired.Go(func() { consumer.Cancel() }) // an error means that the channel is lost
+	}
 	return before, true
 }
 

@@ -1,7 +1,9 @@
 package consume
 
 import (
+	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,11 +23,14 @@ type keeping struct {
 	received chan received
 	lost     chan error // what OnLost got
 	found    chan struct{}
+	opened   atomic.Int32 // consumers
+	outdated atomic.Bool  // the next consumer is to be outdated before it starts
 }
 
 type received struct {
 	consumer *Consumer
 	delivery amqp.Delivery
+	complete func()
 }
 
 // keep starts a Keeper of a queue that exists.
@@ -44,13 +49,21 @@ func keep(t *testing.T) *keeping {
 			if err != nil {
 				return nil, err
 			}
+			if x.opened.Add(1); x.outdated.CompareAndSwap(true, false) {
+				x.keeper.Replace()
+			}
 			return c, c.Start(false)
 		},
 		Receive: func(c *Consumer) bool {
 			for d := range c.Deliveries {
 				c.Track(&d)
 				c.Requests.Add(1)
-				x.received <- received{c, d}
+				complete := sync.OnceFunc(func() {
+					c.Ack(&d, false)
+					c.Requests.Done()
+				})
+				context.AfterFunc(t.Context(), complete) // also if the test has failed
+				x.received <- received{c, d, complete}
 			}
 			return false
 		},
@@ -89,11 +102,6 @@ func (x *keeping) next() received {
 		x.t.Fatal(err)
 	}
 	return await(x.t, x.received)
-}
-
-func (r received) complete() {
-	r.consumer.Ack(&r.delivery, false)
-	r.consumer.Requests.Done()
 }
 
 func await[T any](t *testing.T, c <-chan T) T {
@@ -144,6 +152,39 @@ func TestKeeper(t *testing.T) {
 			t.Error("the request is another one")
 		} else {
 			again.complete()
+		}
+	})
+
+	t.Run("a_replaced_consumer_completes_its_requests_beside_the_next_one", func(t *testing.T) {
+		x := keep(t)
+		first := x.next()
+		x.keeper.Replace()
+		x.keeper.Replace()
+		second := x.next()
+		if second.consumer == first.consumer || second.delivery.Redelivered {
+			t.Error("the consumer was not replaced")
+		}
+		first.complete()
+		second.complete()
+		if len(x.lost) > 0 || x.keeper.Err() != nil {
+			t.Errorf("a consumer counts as lost: %v", x.keeper.Err())
+		}
+		x.keeper.Drain()
+		if q, err := x.channel.QueueDeclarePassive(x.queue, true, false, false, false, nil); err != nil || q.Messages > 0 {
+			t.Errorf("%d requests are left, %v", q.Messages, err)
+		}
+	})
+
+	t.Run("a_consumer_that_was_outdated_before_it_started_is_replaced", func(t *testing.T) {
+		x := keep(t)
+		x.next().complete()
+		x.outdated.Store(true)
+		x.keeper.Replace()
+		for deadline := time.Now().Add(20 * time.Second); x.opened.Load() < 3; {
+			x.next().complete() // by a consumer that is not cancelled yet
+			if time.Now().After(deadline) {
+				t.Fatalf("%d consumers were opened, want 3", x.opened.Load())
+			}
 		}
 	})
 

@@ -12,7 +12,10 @@ import (
 	"github.com/glotpod/ident/cluster/client"
 )
 
-const relayUsers = 20
+const (
+	relayUsers = 30
+	asksForAll = "glotpod_ident_asks_for_all_requests"
+)
 
 // TestRelay has two instances serve writes that come by the shared queue.
 func TestRelay(t *testing.T) {
@@ -31,6 +34,14 @@ func TestRelay(t *testing.T) {
 			s.patchMany(caller, 10)
 			return s.sum(one, "glotpod_ident_relayed_requests")+s.sum(two, "glotpod_ident_relayed_requests") > 100
 		})
+	})
+
+	t.Run("one_instance_gets_all_requests_under_load", func(t *testing.T) {
+		s.until("one instance asks for all", func() bool {
+			s.patchMany(caller, 10)
+			return s.sum(one, asksForAll)+s.sum(two, asksForAll) == 1
+		})
+		s.until("both ask for their share", func() bool { return s.sum(one, asksForAll)+s.sum(two, asksForAll) == 0 })
 	})
 
 	t.Run("each_write_takes_effect_once_and_in_order_while_the_other_instance_ends", func(t *testing.T) {
@@ -69,7 +80,7 @@ func (s *setup) patchMany(caller *client.Client, n int) {
 	patching.Wait()
 }
 
-// sum returns the value of a counter of an instance, or the sum of a histogram.
+// sum returns the value of a metric of an instance, or the sum of a histogram.
 func (s *setup) sum(i *cluster.Instance, metric string) (sum float64) {
 	s.t.Helper()
 	registry := prometheus.NewRegistry()
@@ -81,7 +92,7 @@ func (s *setup) sum(i *cluster.Instance, metric string) (sum float64) {
 	for _, f := range families {
 		if f.GetName() == metric {
 			for _, m := range f.GetMetric() {
-				sum += m.GetCounter().GetValue() + m.GetHistogram().GetSampleSum()
+				sum += m.GetGauge().GetValue() + m.GetCounter().GetValue() + m.GetHistogram().GetSampleSum()
 			}
 		}
 	}

@@ -1,0 +1,146 @@
+package consume
+
+import (
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+const (
+	// preferredRate and preferredInFlight are the rate per second and the number of requests in flight,
+	// of all instances together, from which an instance asks for all requests. With fewer requests
+	// no two of them would share a message.
+	preferredRate     = 500
+	preferredInFlight = 24
+
+	// preferSamples is how many requests are received while the rate is measured.
+	preferSamples = 32
+
+	// busyAbove is the share of the processors above which an instance is busy. It does not ask for
+	// all requests for busyFor after that.
+	busyAbove = 0.7
+	busyFor   = time.Minute
+)
+
+// A Preference decides whether an instance asks the broker for all requests of a queue that
+// others consume too, or for its share. It asks by the priority of its consumer: the broker
+// sends a request to the consumer with the highest priority of those that have room for it.
+//
+// While each of N instances gets its share, requests are forwarded between N·(N-1) pairs of
+// instances. If one instance gets all, there are N-1 pairs, and more requests share each
+// message, group commit, acknowledgement and query. So an instance asks for all under
+// load. When several do so at the same time, the one with the highest priority gets the
+// requests, and the others soon ask for their share again. They get what the first one has no
+// room for, and may then ask for all of that.
+//
+// An instance that asks for all has a prefetch count of half more than it usually has
+// in flight. So it keeps few more requests from the others if it freezes.
+//
+// Each instance decides alone, and a wrong decision costs speed only. A Preference is safe
+// for concurrent use.
+type Preference struct {
+	usual    int // the prefetch count while it asks for its share
+	priority int // while it asks for all
+
+	mu        sync.Mutex // guards the following fields
+	instances int        // that share the requests
+	prefetch  int        // while the instance asks for all; 0: it asks for its share
+	busy      time.Time  // it was busy, or not able to take more requests than others
+
+	inFlight int
+	peak     int       // the most that were in flight since the last tick
+	samples  int       // requests since sampled
+	sampled  time.Time // when the measurement of the rate began
+	received int       // requests since the last tick
+	ticked   time.Time // the last tick
+}
+
+// NewPreference returns the Preference of an instance that asks for its share. prefetch is the
+// usual prefetch count of the queue's consumers.
+func NewPreference(prefetch int) *Preference {
+	return &Preference{usual: prefetch, priority: 1 + rand.IntN(1<<30), instances: 1}
+}
+
+// Consumer returns the priority and the prefetch count that the instance's consumer should
+// have.
+func (p *Preference) Consumer() (priority, prefetch int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.prefetch > 0 {
+		return p.priority, p.prefetch
+	}
+	return 0, p.usual
+}
+
+// AsksForAll reports whether the instance asks for all requests.
+func (p *Preference) AsksForAll() bool {
+	priority, _ := p.Consumer()
+	return priority > 0
+}
+
+// Begin notes that a request was received. It returns true if another consumer is needed.
+func (p *Preference) Begin(now time.Time) (changed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.received++
+	p.inFlight++
+	p.peak = max(p.peak, p.inFlight)
+	if p.prefetch > 0 || p.instances == 1 || now.Sub(p.busy) < busyFor {
+		return false
+	}
+	if p.samples == 0 {
+		p.sampled = now
+	}
+	if p.samples++; p.samples <= preferSamples {
+		return false
+	}
+	since := now.Sub(p.sampled).Seconds()
+	p.samples = 0
+	if float64(preferSamples*p.instances) < preferredRate*since || p.peak*p.instances < preferredInFlight {
+		return false
+	}
+	p.prefetch = p.prefetchFor(p.peak * p.instances)
+	return true
+}
+
+// End notes that a request is complete.
+func (p *Preference) End() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.inFlight--
+}
+
+// prefetchFor returns the prefetch count of an instance that gets all requests.
+func (p *Preference) prefetchFor(inFlight int) int {
+	return min(p.usual, max(preferredInFlight, inFlight*3/2))
+}
+
+// Tick is called about once per second. instances is the number of those that share the
+// requests. cpu is the share of the processors that this process has used since the last tick.
+// able is false if the instance should not get more requests than others. Tick returns true if
+// another consumer is needed.
+func (p *Preference) Tick(now time.Time, instances int, cpu float64, able bool) (changed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	perSecond, peak := float64(p.received)/now.Sub(p.ticked).Seconds(), p.peak
+	p.received, p.peak, p.ticked = 0, p.inFlight, now
+	p.instances = max(1, instances)
+	if cpu > busyAbove || !able {
+		p.busy = now
+	}
+	switch {
+	case p.prefetch == 0:
+		return false
+	case p.instances == 1 || p.busy == now || perSecond < preferredRate/2 || peak < preferredInFlight/2:
+		p.prefetch, p.samples = 0, 0
+		return true
+	}
+	// The broker counts requests, too, whose acknowledgements wait for others.
+	isFull, isEmpty := peak >= p.prefetch*3/4 && p.prefetch < p.usual, peak*3 < p.prefetch
+	if !isFull && !isEmpty {
+		return false
+	}
+	before := p.prefetch
+	p.prefetch = p.prefetchFor(peak)
+	return p.prefetch != before
+}
