@@ -41,13 +41,7 @@ func testLargeBodies(t *testing.T, queueType string) {
 	closing := new(sync.WaitGroup)
 	defer closing.Wait()
 	over := make(chan struct{}) // until then no request is completed
-	closing.Go(func() {
-		for b.waiting.Load() < budget {
-			time.Sleep(time.Millisecond)
-		}
-		time.Sleep(50 * time.Millisecond) // some that come meanwhile may not wait
-		close(over)
-	})
+	var full sync.Once
 	pool := NewPool(Over(conn), prefetch, 1, closing)
 	var held, peak, next atomic.Int64 // bytes in flight and waiting; the number of the next request
 	var changes []int
@@ -66,6 +60,9 @@ func testLargeBodies(t *testing.T, queueType string) {
 				t.Errorf("%s came instead of %s", d.MessageId, want)
 			}
 			last := next.Load() == total
+			if held.Load() == budget {
+				full.Do(func() { time.AfterFunc(100*time.Millisecond, func() { close(over) }) }) // others wait meanwhile
+			}
 			go func() {
 				<-over
 				if last {
