@@ -143,7 +143,9 @@ func (s *Store) SetNotificationCheck(fits func(bytes int) bool) {
 
 // ReadNotifications returns the first notifications of a partition with positions above after
 // that may not be confirmed, by position: at most limit, fewer if they are large. more says
-// whether there may be others. A notification that no key decrypts has no body.
+// whether there may be others. A page is of one moment: it leaves out nothing that was committed
+// before one that it has, and that may not be confirmed. A notification that no key decrypts has
+// no body.
 //
 // If the caller holds the partition and has committed nothing to it yet, repeated calls
 // return everything that is not confirmed: no earlier holder can add to it any more.

@@ -45,8 +45,9 @@ type Outbox interface {
 
 	// ReadNotifications returns the first notifications of a partition with positions above
 	// after that may not be confirmed, as far as is stored, by position: up to limit, fewer if
-	// they are large. more says whether there are others. A notification that cannot be
-	// decrypted has no body.
+	// they are large. more says whether there are others. A page is of one moment: it leaves
+	// out nothing that was committed before one that it has, and that may not be confirmed. A
+	// notification that cannot be decrypted has no body.
 	ReadNotifications(ctx context.Context, partition int, after int64, limit int) (page []actor.PendingNotification, more bool, err error)
 }
 

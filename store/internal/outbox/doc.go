@@ -29,7 +29,7 @@
 //   - The day from which on the log is read is stored beside the cursor. It is that of the database
 //     when a position was the last one, once the cursor has reached this position, less a day. So
 //     nobody has to remember when each change was committed. A page asks the database for the day,
-//     which is a round trip, and reads the tables of all days since.
+//     which is a round trip, and reads the tables of all days since, in one snapshot.
 //   - The order of a user's notifications is that of their positions. There is no order between
 //     users.
 //   - A notification that no key decrypts is not skipped: later notifications of the same user

@@ -232,7 +232,43 @@ func testFlushOrder(t *testing.T) {
 
 func TestPage(t *testing.T) {
 	t.Run("days_overlap", testPageDaysOverlap)
+	t.Run("has_all_changes_before_one_that_it_has", testPageSnapshot)
 	t.Run("finds_held_back_users_by_user", testPageHeldBack)
+}
+
+// testPageSnapshot: two transactions of a partition are committed while a page is read, between the
+// tables of yesterday and today. The first one began before midnight.
+func testPageSnapshot(t *testing.T) {
+	h := start(t)
+	h.Exec("SELECT ident_log_day((now() AT TIME ZONE 'UTC')::date - 1)")
+	h.positions(0, 10) // makes the tables of the other days
+	const change = `INSERT INTO ident_log (request, digest, user_id, sequence, position, partition, operation, at)
+		VALUES (gen_random_uuid(), 0, $1, 1, $1, 0, 'delete', now() - $2 * interval '1 day')`
+	today := storetest.Begin(t, h.Connect(t))
+	execute := func(sql string, args ...any) {
+		t.Helper()
+		if _, err := today.Exec(t.Context(), sql, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	execute("LOCK TABLE " + h.Value("SELECT "+storetest.LogDay+"::text", 0).(string) + " IN ACCESS EXCLUSIVE MODE")
+	first := make(chan []int64)
+	go func() {
+		all, _ := h.positions(0, 10)
+		first <- all
+	}()
+	h.WaitUntil("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'relation' AND datname = current_database())")
+	h.Exec(change, 100, 1)
+	execute(change, 101, 0)
+	if err := today.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-first; len(got) > 0 && got[0] != 100 {
+		t.Errorf("a page has %v", got)
+	}
+	if got, _ := h.positions(0, 10); !slices.Equal(got, []int64{100, 101}) {
+		t.Errorf("the next page has %v", got)
+	}
 }
 
 // testPageHeldBack: a page reads no changes of others between those of users that are held back,

@@ -39,6 +39,10 @@ const (
 	firstDay = `SELECT least(p.notified_on, (SELECT min(h.since) FROM ident_held_back h WHERE h.partition = p.partition))
 		FROM ident_partitions p WHERE p.partition = $1`
 
+	// beginPage begins a transaction whose statements have one snapshot. Otherwise a page could
+	// lack a change that is committed to a table after it was read, and have a later one.
+	beginPage = "begin isolation level repeatable read, read only"
+
 	// maxUnreadableLogged bounds for how many notifications the outbox logs that no key
 	// decrypts them. Rekey with DryRun lists all.
 	maxUnreadableLogged = 1000
@@ -47,6 +51,8 @@ const (
 // Page returns the first notifications of a partition with positions above after that may not
 // be confirmed, as far as the database knows, by position: at most limit, fewer if they are
 // large. more says whether there may be others. A notification that no key decrypts has no body.
+// A page is of one moment: it leaves out nothing that was committed before one that it has, and
+// that may not be confirmed.
 //
 // If the caller holds the partition and has committed nothing to it yet, repeated calls
 // return everything that is not confirmed: no earlier holder can add to it any more.
@@ -82,9 +88,25 @@ func (o *Outbox) page(ctx context.Context, number int, after int64, limit int) (
 		return nil, false, err
 	}
 	names = append(names, tables.Recent[2:]...)
+	err = o.pool.Transact(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		if _, err := conn.Exec(ctx, beginPage); err != nil {
+			return err
+		}
+		all, more, err = o.readDays(ctx, conn, names, number, after, limit)
+		if err != nil {
+			return err
+		}
+		_, err := conn.Exec(ctx, "commit")
+		return err
+	})
+	return all, more, err
+}
+
+// readDays reads a page from the tables of days, in a transaction with one snapshot.
+func (o *Outbox) readDays(ctx context.Context, conn *pgx.Conn, tables []string, number int, after int64, limit int) (all []actor.PendingNotification, more bool, err error) {
 	bytes, last := 0, int64(math.MaxInt64) // what was read has all positions up to last
-	for _, table := range names {
-		rows, size, full, err := o.readDay(ctx, table, number, after, limit)
+	for _, table := range tables {
+		rows, size, full, err := o.readDay(ctx, conn, table, number, after, limit)
 		if err != nil {
 			return nil, false, err
 		}
@@ -119,8 +141,8 @@ func firstOf(all []actor.PendingNotification, limit int, last int64) []actor.Pen
 
 // readDay reads a page from the table of a day, and how many bytes it has. full says whether the
 // table may have more.
-func (o *Outbox) readDay(ctx context.Context, table string, number int, after int64, limit int) (all []actor.PendingNotification, bytes int, full bool, err error) {
-	rows, _ := o.pool.Query(ctx, fmt.Sprintf(pageOf, table), number, after, limit)
+func (o *Outbox) readDay(ctx context.Context, conn *pgx.Conn, table string, number int, after int64, limit int) (all []actor.PendingNotification, bytes int, full bool, err error) {
+	rows, _ := conn.Query(ctx, fmt.Sprintf(pageOf, table), number, after, limit)
 	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (struct{}, error) {
 		if full {
 			return struct{}{}, nil
