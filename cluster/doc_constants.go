@@ -62,6 +62,8 @@
 //	cluster/internal/consume.lossDelay = 100 * time.Millisecond              the loss of a channel is known within that time
 //	cluster/internal/consume.maxIdle = 16                                    as many partitions as an instance takes over at once when it joins
 //	cluster/internal/consume.openAtOnce = 4                                  opening more at a time gains nothing
+//	cluster/internal/consume.leastInFlight = 8                               fewer requests do not share messages, however many instances there are
+//	cluster/internal/consume.leastRate = 160                                 at half of it, a frozen instance keeps requests from the others for a third of a second
 //	cluster/internal/consume.preferSamples = 32                              takes a tenth of a second at the rate that counts
 //	cluster/internal/consume.preferredInFlight = 24                          with fewer requests hardly two share a message
 //	cluster/internal/consume.preferredRate = 500                             with fewer requests the cost of each does not matter
@@ -165,10 +167,10 @@
 //	store/archive.maxSequence = 1 << 53                                      leaves more numbers than a user can have changes
 //	store/internal/batch.gatherFor = time.Millisecond                        callers send their next requests together after a group
 //	store/internal/batch.overlapAfter = 25 * time.Millisecond                a slow group must not delay the next one longer
-//	store/internal/changelog.MaxEpoch = 1<<(63-epochBits) - 1                a lease each second for four years
+//	store/internal/changelog.MaxEpoch = 1<<(63-epochBits) - 2                a lease each minute for 15 years
 //	store/internal/changelog.day = 24 * time.Hour                            the log has a table for each
 //	store/internal/changelog.daysAhead = 7                                   a week of nobody noticing costs no write
-//	store/internal/changelog.epochBits = 36                                  leaves a lease positions for 1,000 changes a second in two years
+//	store/internal/changelog.epochBits = 40                                  leaves a lease positions for 1,000 changes a second in 34 years
 //	store/internal/changelog.minKeep = day                                   requests may be replayed that long
 //	store/internal/changelog.nearMidnight = 10 * time.Minute                 much longer than a transaction takes, and than clocks differ
 //	store/internal/commit.decideGroupFor = 500 * time.Millisecond            other groups wait, and rows may be locked

@@ -62,6 +62,12 @@ func (c *fakeChannel) Consume(queue, _ string, _, exclusive, _, _ bool, _ amqp.T
 	return c.deliveries, nil
 }
 
+func (c *fakeChannel) isConsumed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.consumed != ""
+}
+
 func (c *fakeChannel) Cancel(string, bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

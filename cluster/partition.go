@@ -31,8 +31,10 @@ type servedPartition struct {
 	spilled spilledWrites
 	senders relay.Senders // of relayed requests
 
-	handingOver atomic.Bool   // the consumer is being cancelled
-	received    chan struct{} // closed when all deliveries of the consumer were received
+	handingOver atomic.Bool // the consumer is being cancelled
+
+	reportedLost atomic.Bool   // the database has said that the lease has ended
+	received     chan struct{} // closed when all deliveries of the consumer were received
 }
 
 // A partitionSlot carries out the commands about one partition, one after another.

@@ -114,6 +114,9 @@ func (r *request) replyError(err error) {
 		r.session.metrics.Overloads.WithLabelValues(metrics.OverloadPartition).Inc()
 		r.reply(actor.ErrorReply(actor.InternalError("the queue of the user's partition takes nothing in")))
 	default:
+		if r.session.prefer.NoteFailure(time.Now()) {
+			r.session.running.Go(r.session.shared.Replace)
+		}
 		r.reply(actor.ErrorReply(actor.InternalError("the request could not be carried out")))
 	}
 }

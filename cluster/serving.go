@@ -151,7 +151,7 @@ func (all partitionSlots) servedLeases() map[partition.Lease]*partition.ReadLeas
 // onLeaseEnded handles that the database says that a lease has ended. If that is because the
 // partition is handed over, there is nothing to do.
 func onLeaseEnded(s *session, lease partition.Lease) {
-	if p := s.slots[lease.Partition].serving.Load(); p != nil && p.lease == lease && !p.handingOver.Load() {
+	if p := s.slots[lease.Partition].serving.Load(); p != nil && p.lease == lease && !p.handingOver.Load() && !p.reportedLost.Swap(true) {
 		logLost(s, lease)
 		s.reportLost(lease)
 	}
@@ -164,19 +164,22 @@ func (s *session) reportLost(lease partition.Lease) {
 
 // openPartition consumes the queue of a partition, after it has made sure that this
 // instance holds the lease, and that the notifications that earlier owners have left in
-// the log are sent before those of this one. Requests wait until a holder that was deposed has
-// certainly ended to read users from memory: those of the shared queue in the partition's
-// queue, except reads, which go to the database.
+// the log are sent before those of this one. Until a holder that was deposed has certainly
+// stopped reading users from memory, requests wait in the queue, and the reads of the
+// shared queue go to the database.
 func (s *session) openPartition(ctx context.Context, command ownership.Consume) (*servedPartition, error) {
 	lease := command.Lease
 	consumer, err := s.takeOver(ctx, lease)
 	if err != nil {
 		return nil, err
 	}
+	if err := wait.For(ctx, time.Until(command.WriteFrom)); err != nil {
+		s.channels.Put(consumer)
+		return nil, err
+	}
 	if consumer, err = s.startConsumer(ctx, lease.Partition, consumer); err != nil {
 		return nil, err
 	}
-	wait.For(ctx, time.Until(command.WriteFrom)) // if it is abandoned meanwhile, serve ends it
 	reads := partition.NewReadLease(s.reads.Renew)
 	return &servedPartition{
 		ctx:      ctx,

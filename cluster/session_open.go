@@ -151,7 +151,7 @@ func newSession(i *Instance, conn, forwarding *amqp.Connection, number int64) *s
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.sizes = sizes.NewChecker(s.ctx, publish.Over(conn), s.metrics.TooLarge, o.Log)
-	s.prefer = consume.NewPreference(o.Prefetch)
+	s.prefer = consume.NewPreference(o.Prefetch, time.Now())
 	s.shared = newSharedKeeper(s)
 	s.reads = readlease.NewRenewer(o.Store.EndedLeases, s.slots.servedLeases, func(l partition.Lease) { onLeaseEnded(s, l) })
 	return s

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -157,7 +156,7 @@ func (s *session) watch() {
 		s.checkHealth()
 		before := cpu
 		cpu = metrics.ProcessCPU()
-		checkPreference(s, last, (cpu-before).Seconds()/since.Seconds()/float64(runtime.GOMAXPROCS(0)))
+		checkPreference(s, last, (cpu-before).Seconds()/since.Seconds()/metrics.Processors())
 		s.requests.Measure(since)
 		s.slots.measure(since)
 	}
@@ -168,12 +167,12 @@ func (s *session) watch() {
 // process has used.
 func checkPreference(s *session, now time.Time, cpu float64) {
 	status, ok := s.coordinator.Status()
-	if !ok {
+	if !ok || s.blocked.consuming.Load() { // a consumer cannot be replaced meanwhile
 		return
 	}
 	able := s.ready() == nil && !s.blocked.any()
 	if s.prefer.Tick(now, len(status.Ring), cpu, able) {
-		s.shared.Replace()
+		s.running.Go(s.shared.Replace) // it waits for the broker
 	}
 }
 

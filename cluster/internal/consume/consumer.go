@@ -59,6 +59,9 @@ type Consumer struct {
 
 	mu     sync.RWMutex // held for reading while something is sent
 	closed bool
+
+	cancel    sync.Once
+	cancelErr error // guarded by cancel
 }
 
 // An idleChannel is an open channel with a prefetch count, on which no consumer runs.
@@ -167,10 +170,14 @@ func (c *Consumer) send(f func() error) error {
 // Cancel ends the consumer at the broker. Deliveries still yields what the broker had
 // sent before, and is then closed. No reply is published meanwhile: amqp091-go would
 // send the cancellation between the frames of a message, which costs the connection.
+// Further calls wait for the first one.
 func (c *Consumer) Cancel() error {
-	c.publishing.Lock()
-	defer c.publishing.Unlock()
-	return c.idle.channel.Cancel(c.tag, false)
+	c.cancel.Do(func() {
+		c.publishing.Lock()
+		defer c.publishing.Unlock()
+		c.cancelErr = c.send(func() error { return c.idle.channel.Cancel(c.tag, false) })
+	})
+	return c.cancelErr
 }
 
 // lossDelay is how long after the end of a consumer the loss of its channel is known.

@@ -70,3 +70,40 @@ func TestCancelWhileReplying(t *testing.T) {
 	default:
 	}
 }
+
+// TestCancelWhileClosing cancels consumers twice while their channels are closed: that does
+// not cost the connection.
+func TestCancelWhileClosing(t *testing.T) {
+	conn := dial(t, testservers.RabbitMQ(t).URL())
+	lost := conn.NotifyClose(make(chan *amqp.Error, 1))
+	channel, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	queue, err := channel.QueueDeclare("", false, false, true, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 50 {
+		c, err := Open(Over(conn), queue.Name, 10)
+		if err == nil {
+			err = c.Start(true)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ending sync.WaitGroup
+		ending.Go(func() { c.Cancel() })
+		ending.Go(c.Close)
+		ending.Go(func() { c.Cancel() })
+		ending.Wait()
+	}
+	if _, err := channel.QueueDeclarePassive(queue.Name, false, false, true, false, nil); err != nil {
+		t.Errorf("the connection is of no use: %v", err)
+	}
+	select {
+	case cause := <-lost:
+		t.Errorf("the connection was lost: %v", cause)
+	default:
+	}
+}

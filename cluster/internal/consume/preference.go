@@ -13,11 +13,16 @@ const (
 	preferredRate     = 500
 	preferredInFlight = 24
 
+	// leastRate and leastInFlight are what the instance itself must have to ask for all. With less than
+	// half of it, the instance asks for its share again.
+	leastRate     = 160
+	leastInFlight = 8
+
 	// preferSamples is how many requests are received while the rate is measured.
 	preferSamples = 32
 
 	// busyAbove is the share of the processors above which an instance is busy. It does not ask for
-	// all requests for busyFor after that.
+	// all requests for busyFor after that, or after a failure.
 	busyAbove = 0.7
 	busyFor   = time.Minute
 )
@@ -45,7 +50,7 @@ type Preference struct {
 	mu        sync.Mutex // guards the following fields
 	instances int        // that share the requests
 	prefetch  int        // while the instance asks for all; 0: it asks for its share
-	busy      time.Time  // it was busy, or not able to take more requests than others
+	unfit     time.Time  // it was busy, not ready, or failed to carry out a request
 
 	inFlight int
 	peak     int       // the most that were in flight since the last tick
@@ -57,8 +62,8 @@ type Preference struct {
 
 // NewPreference returns the Preference of an instance that asks for its share. prefetch is the
 // usual prefetch count of the queue's consumers.
-func NewPreference(prefetch int) *Preference {
-	return &Preference{usual: prefetch, priority: 1 + rand.IntN(1<<30), instances: 1}
+func NewPreference(prefetch int, now time.Time) *Preference {
+	return &Preference{usual: prefetch, priority: 1 + rand.IntN(1<<30), instances: 1, ticked: now}
 }
 
 // Consumer returns the priority and the prefetch count that the instance's consumer should
@@ -85,7 +90,7 @@ func (p *Preference) Begin(now time.Time) (changed bool) {
 	p.received++
 	p.inFlight++
 	p.peak = max(p.peak, p.inFlight)
-	if p.prefetch > 0 || p.instances == 1 || now.Sub(p.busy) < busyFor {
+	if p.prefetch > 0 || p.instances == 1 || now.Sub(p.unfit) < busyFor {
 		return false
 	}
 	if p.samples == 0 {
@@ -94,9 +99,10 @@ func (p *Preference) Begin(now time.Time) (changed bool) {
 	if p.samples++; p.samples <= preferSamples {
 		return false
 	}
-	since := now.Sub(p.sampled).Seconds()
+	rate := max(leastRate, preferredRate/float64(p.instances))
+	inFlight := max(leastInFlight, preferredInFlight/p.instances)
 	p.samples = 0
-	if float64(preferSamples*p.instances) < preferredRate*since || p.peak*p.instances < preferredInFlight {
+	if preferSamples < rate*now.Sub(p.sampled).Seconds() || p.peak < inFlight {
 		return false
 	}
 	p.prefetch = p.prefetchFor(p.peak * p.instances)
@@ -108,6 +114,22 @@ func (p *Preference) End() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.inFlight--
+}
+
+// NoteFailure notes that the instance could not carry out a request. It returns true if another
+// consumer is needed: an instance that fails at once has always room for more requests.
+func (p *Preference) NoteFailure(now time.Time) (changed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unfit = now
+	return p.shareLocked()
+}
+
+// shareLocked has the instance ask for its share. It returns false if it does so already.
+func (p *Preference) shareLocked() (changed bool) {
+	changed = p.prefetch > 0
+	p.prefetch, p.samples = 0, 0
+	return changed
 }
 
 // prefetchFor returns the prefetch count of an instance that gets all requests.
@@ -126,14 +148,13 @@ func (p *Preference) Tick(now time.Time, instances int, cpu float64, able bool) 
 	p.received, p.peak, p.ticked = 0, p.inFlight, now
 	p.instances = max(1, instances)
 	if cpu > busyAbove || !able {
-		p.busy = now
+		p.unfit = now
 	}
 	switch {
 	case p.prefetch == 0:
 		return false
-	case p.instances == 1 || p.busy == now || perSecond < preferredRate/2 || peak < preferredInFlight/2:
-		p.prefetch, p.samples = 0, 0
-		return true
+	case p.instances == 1 || p.unfit == now || perSecond < leastRate/2 || peak < leastInFlight/2:
+		return p.shareLocked()
 	}
 	// The broker counts requests, too, whose acknowledgements wait for others.
 	isFull, isEmpty := peak >= p.prefetch*3/4 && p.prefetch < p.usual, peak*3 < p.prefetch

@@ -11,6 +11,7 @@ type sharing struct {
 	now       time.Time
 	latency   time.Duration // of a request
 	instances []*sharer
+	changes   int // of consumers
 }
 
 // A sharer is an instance. A frozen one receives requests and completes none.
@@ -26,7 +27,7 @@ type sharer struct {
 func share(instances int, latency time.Duration) *sharing {
 	s := &sharing{now: time.Unix(1, 0), latency: latency}
 	for range instances {
-		x := &sharer{Preference: NewPreference(256)}
+		x := &sharer{Preference: NewPreference(256, s.now)}
 		x.consume()
 		s.instances = append(s.instances, x)
 	}
@@ -77,6 +78,7 @@ func (s *sharing) run(d time.Duration, inFlight int) {
 			x.received++
 			x.ends = append(x.ends, s.now.Add(s.latency))
 			if !x.frozen && x.Begin(s.now) {
+				s.changes++
 				x.consume()
 			}
 			if x.frozen {
@@ -98,6 +100,7 @@ func (s *sharing) tick() {
 	}
 	for _, x := range s.instances {
 		if !x.frozen && !x.gone && x.Tick(s.now, present, x.cpu, true) {
+			s.changes++
 			x.consume()
 		}
 	}
@@ -217,6 +220,35 @@ func TestPreference(t *testing.T) {
 		s.run(10*time.Second, 100)
 		if busy.priority != 0 || s.first() == busy {
 			t.Errorf("its priority is %d, and it received %d of %v", busy.priority, busy.received, s.received())
+		}
+	})
+
+	t.Run("an_instance_that_fails_gets_its_share_at_once", func(t *testing.T) {
+		s := share(3, latency)
+		s.run(3*time.Second, 100)
+		failing := s.first()
+		if !failing.NoteFailure(s.now) || failing.NoteFailure(s.now) {
+			t.Error("another consumer is needed once")
+		}
+		failing.consume()
+		s.run(2*time.Second, 100)
+		s.run(10*time.Second, 100)
+		if failing.priority != 0 || failing.received > 0 {
+			t.Errorf("its priority is %d, and it received %d of %v", failing.priority, failing.received, s.received())
+		}
+	})
+
+	t.Run("no_instance_changes_its_mind_all_the_time", func(t *testing.T) {
+		for _, instances := range []int{2, 3, 10} {
+			s := share(instances, latency)
+			s.run(3*time.Second, 300)
+			before := s.changes
+			for inFlight := 300; inFlight > 10; inFlight -= 10 { // the prefetch count of the first one is too low, or too high
+				s.run(2*time.Second, inFlight)
+			}
+			if n := s.changes - before; n > 15 {
+				t.Errorf("%d instances changed their consumers %d times in a minute", instances, n)
+			}
 		}
 	})
 

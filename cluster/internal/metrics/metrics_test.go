@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -64,4 +65,21 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%v", n)
 		}
 	})
+}
+
+func TestProcessors(t *testing.T) {
+	for text, want := range map[string]float64{"50000 100000\n": 0.5, "max 100000\n": float64(runtime.NumCPU()), "": float64(runtime.NumCPU()), "1 0": float64(runtime.NumCPU())} {
+		if got := parseCPULimit(text); got != want {
+			t.Errorf("the limit of %q is %v, want %v", text, got, want)
+		}
+	}
+	if n := Processors(); n <= 0 || n > float64(runtime.GOMAXPROCS(0)) {
+		t.Errorf("there are %v processors", n)
+	}
+	before := ProcessCPU()
+	for deadline := time.Now().Add(10 * time.Second); ProcessCPU() == before; {
+		if time.Now().After(deadline) {
+			t.Fatal("no CPU time is used")
+		}
+	}
 }

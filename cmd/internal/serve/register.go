@@ -5,9 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
+	"github.com/glotpod/ident/cluster"
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/wait"
@@ -30,7 +35,7 @@ func register(ctx context.Context, c *config.Config, log *zap.Logger, version st
 	patience := wait.Retrier{Insist: c.AMQP.Insist}
 	var final error // an error that a retry cannot mend
 	err = patience.Retry(ctx, func(err error) {
-		if _, ok := errors.AsType[*broker.DialError](err); ok {
+		if errors.Is(err, errAskingBroker) {
 			log.Warn("broker out of reach", zap.Error(err))
 			return
 		}
@@ -82,14 +87,16 @@ func ensureParameters(ctx context.Context, c *config.Config, users *store.Store,
 	if ours.QueueType, err = users.QueueType(ctx); err != nil {
 		return "", err
 	}
+	var why string
 	if ours.QueueType == "" {
-		var why string
 		if ours.QueueType, why, err = chooseQueueType(ctx, connect.Broker(c, log, "start", version)); err != nil {
 			return "", err
 		}
-		log.Info("type of the partition queues chosen for a new cluster", zap.String("queue_type", ours.QueueType), zap.String("why", why))
 	}
 	err = users.EnsureParameters(ctx, ours)
+	if err == nil && why != "" {
+		log.Info("type of the partition queues chosen for a new cluster", zap.String("queue_type", ours.QueueType), zap.String("why", why))
+	}
 	if other, ok := errors.AsType[*store.ParametersError](err); ok && other.Theirs.QueueType != ours.QueueType {
 		ours.QueueType = other.Theirs.QueueType // another instance was first, and has chosen another type
 		err = users.EnsureParameters(ctx, ours)
@@ -101,28 +108,106 @@ func ensureParameters(ctx context.Context, c *config.Config, users *store.Store,
 // chooses at random, they miss two once in 2,000 times.
 const nodeSamples = 8
 
-// chooseQueueType returns the type of the partition queues that suits a broker: quorum queues if
-// connections lead to several nodes, or if that cannot be told. If all lead to one node, the classic
-// queues will be on that node, so they are not lost before the connections are.
+// errAskingBroker is returned if the broker cannot be asked for what a new cluster needs.
+var errAskingBroker = errors.New("asking the broker which type the partition queues should have")
+
+// chooseQueueType returns the type of the partition queues that suits a broker. If it has partition
+// queues, that is their type. Otherwise it is quorum queues if connections lead to several nodes, or
+// if that cannot be told. If all lead to one node, the classic queues will be on that node, so they
+// are unavailable only when the connections are lost too.
 func chooseQueueType(ctx context.Context, o broker.Options) (queueType, why string, err error) {
-	first := ""
-	for i := range nodeSamples {
-		conn, err := broker.Dial(ctx, o)
-		node, known := "", false
-		if err == nil {
-			defer connect.Close(conn) // later: a proxy may choose the node with the fewest connections
-			node, known, err = connect.NodeOf(ctx, conn)
+	samples := make([]nodeSample, nodeSamples)
+	var asking sync.WaitGroup
+	for i := range samples {
+		asking.Go(func() { samples[i] = askNode(ctx, o) })
+	}
+	asking.Wait()
+	defer func() {
+		for _, s := range samples {
+			if s.conn != nil {
+				connect.Close(s.conn)
+			}
 		}
+	}()
+	answered := slices.IndexFunc(samples, func(s nodeSample) bool { return s.err == nil })
+	if answered < 0 {
+		return "", "", fmt.Errorf("%w: %w", errAskingBroker, samples[0].err)
+	}
+	present, err := existingQueueType(ctx, samples[answered].conn)
+	if err != nil {
+		return "", "", fmt.Errorf("%w: %w", errAskingBroker, err)
+	}
+	if present != "" {
+		return present, "the broker has partition queues of this type", nil
+	}
+	for _, s := range samples {
 		switch {
-		case err != nil && (i == 0 || ctx.Err() != nil):
-			return "", "", fmt.Errorf("asking the broker which type the partition queues should have: %w", err)
-		case err != nil || !known:
+		case s.err != nil || !s.known:
 			return config.QueueQuorum, "the nodes of this broker cannot be told apart", nil
-		case i == 0:
-			first = node
-		case node != first:
+		case s.node != samples[0].node:
 			return config.QueueQuorum, "connections lead to several nodes of the broker", nil
 		}
 	}
-	return config.QueueClassic, "all connections lead to one node of the broker; if there are others, set cluster.queue_type to quorum before the first start", nil
+	return config.QueueClassic, "all connections lead to one node of the broker; if there are others, or will be, set cluster.queue_type to quorum before the first start", nil
+}
+
+// A nodeSample is what a connection tells about the node that it leads to. All are open at the same
+// time: a proxy may choose the node with the fewest connections.
+type nodeSample struct {
+	conn  *amqp.Connection // nil if err is not
+	node  string
+	known bool
+	err   error
+}
+
+func askNode(ctx context.Context, o broker.Options) (s nodeSample) {
+	if s.conn, s.err = broker.Dial(ctx, o); s.err != nil {
+		return s
+	}
+	if s.node, s.known, s.err = connect.NodeOf(ctx, s.conn); s.err != nil {
+		connect.Close(s.conn)
+		s.conn = nil
+	}
+	return s
+}
+
+// existingQueueType returns the type of the partition queues that the broker has, or "" if it has
+// none. It makes no queue.
+func existingQueueType(ctx context.Context, conn *amqp.Connection) (string, error) {
+	defer context.AfterFunc(ctx, func() { conn.CloseDeadline(time.Now()) })() // a declaration ignores ctx
+	name := cluster.PartitionQueue(0)
+	declare := func(f func(*amqp.Channel) error) error {
+		channel, err := conn.Channel()
+		if err != nil {
+			return err
+		}
+		defer channel.Close() // an error means that it is closed already
+		return f(channel)
+	}
+	err := declare(func(c *amqp.Channel) error {
+		_, err := c.QueueDeclarePassive(name, true, false, false, false, nil)
+		return err
+	})
+	if isCode(err, amqp.NotFound) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("look for the queue %s: %w", name, err)
+	}
+	err = declare(func(c *amqp.Channel) error {
+		_, err := c.QueueDeclare(name, true, false, false, false, amqp.Table{"x-queue-type": config.QueueClassic})
+		return err
+	})
+	switch {
+	case err == nil:
+		return config.QueueClassic, nil
+	case isCode(err, amqp.PreconditionFailed):
+		return config.QueueQuorum, nil
+	}
+	return "", fmt.Errorf("ask for the type of the queue %s: %w", name, err)
+}
+
+func isCode(err error, code int) bool {
+	refused, ok := errors.AsType[*amqp.Error](err)
+	return ok && refused.Code == code
 }

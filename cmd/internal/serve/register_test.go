@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/glotpod/ident/cluster"
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/deploy/localserver"
 	"github.com/glotpod/ident/deploy/testservers"
@@ -40,6 +43,31 @@ func TestChooseQueueType(t *testing.T) {
 		o := options(first)
 		o.VHost = "narrow"
 		check(t, o, "quorum")
+	})
+	t.Run("queues_that_exist", func(t *testing.T) {
+		for name, arguments := range map[string]amqp.Table{
+			"classic": nil,
+			"quorum":  {"x-queue-type": "quorum", "x-single-active-consumer": true},
+		} {
+			if err := first.Management.CreateVHost(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+			o := options(first)
+			o.VHost = name
+			conn, err := broker.Dial(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			channel, err := conn.Channel()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := channel.QueueDeclare(cluster.PartitionQueue(0), true, false, false, false, arguments); err != nil {
+				t.Fatal(err)
+			}
+			check(t, o, name)
+		}
 	})
 	t.Run("several_nodes", func(t *testing.T) {
 		second := testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{Join: first})

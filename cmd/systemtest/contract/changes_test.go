@@ -190,7 +190,7 @@ func testChangesPositionGone(t *testing.T) {
 	goesOn("after pruning")
 
 	// The position is of an epoch that the database has lost.
-	const epochs = 3 << 36
+	const epochs = 3 << 40
 	s.Exec(t, "UPDATE ident_partitions SET pruned = 0")
 	s.Exec(t, "UPDATE ident_log SET position = position + $1::bigint", int64(epochs))
 	_, position = changesAfter(t, c, nil, 10)

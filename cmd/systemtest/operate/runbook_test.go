@@ -89,9 +89,9 @@ func TestQueries(t *testing.T) {
 	v.Stop(t)
 	s.Exec(t, "UPDATE ident_log SET user_id = 7")
 	s.Exec(t, `INSERT INTO ident_log (at, request, digest, user_id, sequence, position, partition, operation)
-		SELECT now() - make_interval(days => d), gen_random_uuid(), 0, 100 + n, 1, (p.epoch << 36) - d * 1000000 + 1000 + n, p.partition, 'delete'
+		SELECT now() - make_interval(days => d), gen_random_uuid(), 0, 100 + n, 1, (p.epoch << 40) - d * 1000000 + 1000 + n, p.partition, 'delete'
 		FROM generate_series(0, 1) AS d, generate_series(1, 20000) AS n JOIN ident_partitions AS p ON p.partition = n % 4`)
-	s.Exec(t, "UPDATE ident_partitions SET notified = (epoch << 36) + 1000 + 19980")
+	s.Exec(t, "UPDATE ident_partitions SET notified = (epoch << 40) + 1000 + 19980")
 	s.Exec(t, `INSERT INTO ident_held_back (partition, user_id, position, since)
 		SELECT partition, user_id, min(position), current_date - 2 FROM ident_log WHERE user_id = 1100 GROUP BY partition, user_id`)
 	unnotified := s.Unnotified(t)

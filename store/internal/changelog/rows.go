@@ -8,11 +8,12 @@ import (
 )
 
 // epochBits is how far the epoch is shifted in a position. The bits below count the changes
-// of the epoch: enough for 1,000 a second under one lease in two years.
-const epochBits = 36
+// of the epoch: enough for 1,000 a second under one lease in 34 years.
+const epochBits = 40
 
-// MaxEpoch is the last epoch that has positions: enough for a lease each second in four years.
-const MaxEpoch = 1<<(63-epochBits) - 1
+// MaxEpoch is the last epoch that has positions: enough for a lease each minute in 15 years. The
+// first position of the next epoch is a number too.
+const MaxEpoch = 1<<(63-epochBits) - 2
 
 // FirstPosition returns the first position of an epoch.
 func FirstPosition(epoch int64) int64 { return epoch<<epochBits | 1 }

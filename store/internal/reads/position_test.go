@@ -19,7 +19,7 @@ func TestPosition(t *testing.T) {
 		}
 		for _, p := range []logPosition{
 			{first: time.Unix(0, 0).UTC()},
-			{first: time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC), partitions: []int64{0, 1, 5<<36 | 7}, next: 2},
+			{first: time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC), partitions: []int64{0, 1, 5<<40 | 7}, next: 2},
 			{first: time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC), partitions: all, next: maxPartitions - 1},
 		} {
 			read, ok := parsePosition(p.String())

@@ -32,7 +32,7 @@ CREATE TABLE ident_held_back (
 -- write of another program adds no row.
 --
 -- The positions of a partition ascend in the order of the commits. They begin at
--- epoch * 2^36 with each epoch.
+-- epoch * 2^40 with each epoch.
 CREATE TABLE ident_log (
     at          timestamptz NOT NULL DEFAULT now(),
     request     uuid   NOT NULL, -- the request id, as ident_request computes it; a random one if the request had none
@@ -149,13 +149,13 @@ WHERE o.request IS NULL AND o.user_id = r.user_id AND o.committed_at = r.at;
 -- partition. Up to a change that is not known, a subscriber does not learn changes from the log.
 ALTER TABLE ident_outbox ADD COLUMN position bigint, ADD COLUMN sequence bigint;
 UPDATE ident_outbox AS o SET position = n.position, sequence = n.sequence FROM (
-    SELECT id, (p.epoch << 36) + row_number() OVER (PARTITION BY partition ORDER BY id) AS position,
+    SELECT id, (p.epoch << 40) + row_number() OVER (PARTITION BY partition ORDER BY id) AS position,
         row_number() OVER (PARTITION BY user_id ORDER BY id) AS sequence
     FROM ident_outbox JOIN ident_partitions AS p USING (partition)) AS n
 WHERE o.id = n.id;
 UPDATE users AS u SET sequence = last.sequence
 FROM (SELECT user_id, max(sequence) AS sequence FROM ident_outbox GROUP BY user_id) AS last WHERE u.id = last.user_id;
-UPDATE ident_partitions AS p SET notified = p.epoch << 36,
+UPDATE ident_partitions AS p SET notified = p.epoch << 40,
     notified_on = least((now() AT TIME ZONE 'UTC')::date - 1, (SELECT min(o.committed_at AT TIME ZONE 'UTC')::date FROM ident_outbox AS o WHERE o.partition = p.partition)),
     pruned = coalesce((SELECT max(o.position) FROM ident_outbox AS o WHERE o.partition = p.partition AND o.change IS NULL AND o.operation <> 'delete'), 0);
 INSERT INTO ident_sealed (partition, position, user_id, body) SELECT partition, position, user_id, body FROM ident_outbox WHERE sealed ORDER BY id;
