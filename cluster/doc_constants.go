@@ -60,6 +60,7 @@
 //	cluster/internal/consume.firstReopenPause = 100 * time.Millisecond       a queue that was deleted is declared again soon
 //	cluster/internal/consume.longestReopenPause = 5 * time.Second            bounds how long a queue that is back goes unused
 //	cluster/internal/consume.lossDelay = 100 * time.Millisecond              the loss of a channel is known within that time
+//	cluster/internal/consume.lowTicks = 3                                    a pause of two seconds is no reason to share
 //	cluster/internal/consume.maxIdle = 16                                    as many partitions as an instance takes over at once when it joins
 //	cluster/internal/consume.openAtOnce = 4                                  opening more at a time gains nothing
 //	cluster/internal/consume.leastInFlight = 8                               fewer requests do not share messages, however many instances there are

@@ -14,9 +14,10 @@ const (
 	preferredInFlight = 24
 
 	// leastRate and leastInFlight are what the instance itself must have to ask for all. With less than
-	// half of it, the instance asks for its share again.
+	// half of it for lowTicks, the instance asks for its share again.
 	leastRate     = 160
 	leastInFlight = 8
+	lowTicks      = 3
 
 	// preferSamples is how many requests are received while the rate is measured.
 	preferSamples = 32
@@ -58,6 +59,7 @@ type Preference struct {
 	sampled  time.Time // when the measurement of the rate began
 	received int       // requests since the last tick
 	ticked   time.Time // the last tick
+	low      int       // ticks in succession with less than the instance must have
 }
 
 // NewPreference returns the Preference of an instance that asks for its share. prefetch is the
@@ -128,7 +130,7 @@ func (p *Preference) NoteFailure(now time.Time) (changed bool) {
 // shareLocked has the instance ask for its share. It returns false if it does so already.
 func (p *Preference) shareLocked() (changed bool) {
 	changed = p.prefetch > 0
-	p.prefetch, p.samples = 0, 0
+	p.prefetch, p.samples, p.low = 0, 0, 0
 	return changed
 }
 
@@ -150,12 +152,17 @@ func (p *Preference) Tick(now time.Time, instances int, cpu float64, able bool) 
 	if cpu > busyAbove || !able {
 		p.unfit = now
 	}
-	switch {
-	case p.prefetch == 0:
+	if p.prefetch == 0 {
 		return false
-	case p.instances == 1 || p.unfit == now || perSecond < leastRate/2 || peak < leastInFlight/2:
+	}
+	if p.instances == 1 || p.unfit == now {
 		return p.shareLocked()
 	}
+	if perSecond < leastRate/2 || peak < leastInFlight/2 {
+		p.low++
+		return p.low >= lowTicks && p.shareLocked()
+	}
+	p.low = 0
 	// The broker counts requests, too, whose acknowledgements wait for others.
 	isFull, isEmpty := peak >= p.prefetch*3/4 && p.prefetch < p.usual, peak*3 < p.prefetch
 	if !isFull && !isEmpty {

@@ -134,7 +134,7 @@ func TestPreference(t *testing.T) {
 
 	t.Run("one_instance_gets_all_requests_under_load", func(t *testing.T) {
 		s := share(3, latency)
-		s.run(3*time.Second, 100) // 5,000 per second
+		s.run(5*time.Second, 100) // 5,000 per second
 		s.run(3*time.Second, 100)
 		if got := s.received(); got[1] != 0 || s.asking() != 1 {
 			t.Errorf("they received %v; %d ask for all", got, s.asking())
@@ -155,8 +155,12 @@ func TestPreference(t *testing.T) {
 
 	t.Run("each_gets_its_share_again_when_the_load_is_over", func(t *testing.T) {
 		s := share(3, latency)
-		s.run(3*time.Second, 100)
-		s.run(2*time.Second, 1)
+		s.run(5*time.Second, 100)
+		s.run(time.Second, 1)
+		if s.asking() != 1 {
+			t.Errorf("%d ask for all after a short pause", s.asking())
+		}
+		s.run(3*time.Second, 1)
 		s.run(3*time.Second, 1)
 		if got := s.received(); got[0]-got[2] > 1 || s.asking() != 0 {
 			t.Errorf("they received %v; %d ask for all", got, s.asking())
@@ -165,7 +169,7 @@ func TestPreference(t *testing.T) {
 
 	t.Run("the_others_get_what_one_has_no_room_for", func(t *testing.T) {
 		s := share(4, 100*time.Millisecond)
-		s.run(4*time.Second, 400)
+		s.run(6*time.Second, 400)
 		s.run(4*time.Second, 400)
 		if got := s.received(); got[0] < got[1] || got[1] < 1000 || got[2] != 0 {
 			t.Errorf("they received %v", got)
