@@ -94,9 +94,9 @@ func testBenchOfLocalCluster(t *testing.T) {
 			t.Errorf("%s, %d in flight: no CPU time of the plain service, %+v", c.Case, c.InFlight, plain)
 		}
 		plainCPU += plain.CPU["server_seconds_per_1000"] + plain.CPU["database_seconds_per_1000"]
-		// A transaction is BEGIN, SELECT, UPDATE and COMMIT. In short turns, what the instance
-		// does without requests counts too.
-		if n := plain.Database["statements_per_commit"]; n < 3.9 || n > 6 {
+		// A transaction is BEGIN, SELECT, UPDATE and COMMIT. What the instances do without requests
+		// counts too, and is much beside the few commits that a slow machine makes with 1 in flight.
+		if n := plain.Database["statements_per_commit"]; n < 3.9 || n > 8 && c.InFlight > 1 {
 			t.Errorf("%s, %d in flight: %v statements per commit of the plain service", c.Case, c.InFlight, n)
 		}
 	}
