@@ -54,7 +54,7 @@ var (
 
 	// ChangesMissing refuses a position because the log may lack changes after it: they were
 	// dropped, or the users were divided into another number of partitions since, or the
-	// database has an earlier state than the position.
+	// database has an earlier state than the position, or another version has returned it.
 	ChangesMissing = refuse(PositionGone, "the log does not have all changes since this position: list all users, and go on from the after of the first page")
 
 	// RequestIDReused refuses a request if another request had the same request id.

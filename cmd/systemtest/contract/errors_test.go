@@ -166,7 +166,7 @@ func testErrorBadRequest(t *testing.T, x *served) {
 			{"after": dict{}},
 			{"after": "s3cret"},
 			{"after": "s3cret\x00"},
-			{"after": "AQ"},
+			{"after": "Ag"},
 			{"after": "AgAAAA="},
 			{"after": " AgAAAA"},
 			{"after": strings.Repeat("A", 100_000)},

@@ -58,9 +58,8 @@ const (
 func (r *Reader) Changes(ctx context.Context, page *actor.ChangesPage) (changes actor.ChangePage, refusal *actor.Refusal, err error) {
 	var after *logPosition
 	if page.After != "" {
-		var ok bool
-		if after, ok = parsePosition(page.After); !ok {
-			return actor.ChangePage{}, actor.NoPosition, nil
+		if after, refusal = parsePosition(page.After); refusal != nil {
+			return actor.ChangePage{}, refusal, nil
 		}
 	}
 	leave, err := r.enterList(ctx)

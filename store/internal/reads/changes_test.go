@@ -198,6 +198,9 @@ func testChangesPositionGone(t *testing.T) {
 	for _, n := range []int{0, partitions - 1, partitions + 1, 1024} {
 		wantChangesRefused(h, reads.OtherPartitions(last.After, n), actor.ChangesMissing)
 	}
+	for _, otherVersion := range []string{"AQ", "AQAA", "AwAA"} {
+		wantChangesRefused(h, otherVersion, actor.ChangesMissing)
+	}
 }
 
 // The position of a database that has gone back, or of another one, must not hide changes.
@@ -217,7 +220,7 @@ func testChangesPositionOfALostEpoch(t *testing.T) {
 
 func testChangesMalformedPosition(t *testing.T) {
 	h := storetest.Start(t)
-	for _, after := range []string{"-", "yesterday", "AQ", "AQAA", strings.Repeat("A", 1<<20), readChanges(h, "", 1).After + "A"} {
+	for _, after := range []string{"-", "yesterday", "AgAA", strings.Repeat("A", 1<<20), readChanges(h, "", 1).After + "A"} {
 		wantChangesRefused(h, after, actor.NoPosition)
 	}
 	for _, days := range []int{-20000, 1, 1000} { // well-formed, although no store has returned them

@@ -7,8 +7,8 @@ const MaxDaysPerPage = maxDaysPerPage
 
 // ShiftPosition returns a position as it would be if the days of the log were others.
 func ShiftPosition(text string, days int) string {
-	p, ok := parsePosition(text)
-	if !ok {
+	p, refusal := parsePosition(text)
+	if refusal != nil {
 		panic("not a position: " + text)
 	}
 	p.first = p.first.AddDate(0, 0, days)
@@ -17,8 +17,8 @@ func ShiftPosition(text string, days int) string {
 
 // OtherPartitions returns a position with another number of partitions.
 func OtherPartitions(text string, partitions int) string {
-	p, ok := parsePosition(text)
-	if !ok {
+	p, refusal := parsePosition(text)
+	if refusal != nil {
 		panic("not a position: " + text)
 	}
 	p.partitions = make([]int64, partitions)
@@ -27,8 +27,8 @@ func OtherPartitions(text string, partitions int) string {
 
 // AtEpoch returns a position that a partition has reached only under a later epoch.
 func AtEpoch(text string, partition int, epoch int64) string {
-	p, ok := parsePosition(text)
-	if !ok {
+	p, refusal := parsePosition(text)
+	if refusal != nil {
 		panic("not a position: " + text)
 	}
 	p.partitions[partition] = changelog.FirstPosition(epoch)

@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store/internal/changelog"
 )
 
@@ -47,14 +48,19 @@ func (p *logPosition) String() string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-// parsePosition parses what String has returned. For anything else, ok is false.
-func parsePosition(text string) (p *logPosition, ok bool) {
+// parsePosition parses what String has returned. The refusal is ChangesMissing if String of
+// another version may have returned the text: the subscriber has to start anew. Otherwise it is
+// NoPosition.
+func parsePosition(text string) (*logPosition, *actor.Refusal) {
 	if len(text) > maxPositionLength {
-		return nil, false
+		return nil, actor.NoPosition
 	}
 	b, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil || len(b) == 0 || b[0] != positionVersion {
-		return nil, false
+	switch {
+	case err != nil || len(b) == 0 || base64.RawURLEncoding.EncodeToString(b) != text:
+		return nil, actor.NoPosition
+	case b[0] != positionVersion:
+		return nil, actor.ChangesMissing
 	}
 	b = b[1:]
 	next := func(limit uint64) int64 {
@@ -66,17 +72,20 @@ func parsePosition(text string) (p *logPosition, ok bool) {
 		b = b[size:]
 		return int64(n)
 	}
-	p = &logPosition{first: time.Unix(next(lastDay)*int64(day/time.Second), 0).UTC()}
+	p := &logPosition{first: time.Unix(next(lastDay)*int64(day/time.Second), 0).UTC()}
 	p.next = int(next(maxPartitions))
 	number := next(maxPartitions)
 	if int64(len(b)) < number {
-		return nil, false
+		return nil, actor.NoPosition
 	}
 	p.partitions = make([]int64, number)
 	for i := range p.partitions {
 		p.partitions[i] = next(math.MaxInt64)
 	}
-	return p, p.String() == text // there is one text for each position
+	if p.String() != text { // there is one text for each position
+		return nil, actor.NoPosition
+	}
+	return p, nil
 }
 
 // A partitionState is what the database knows about a partition.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/glotpod/ident/actor"
 )
 
 func TestPosition(t *testing.T) {
@@ -22,9 +24,9 @@ func TestPosition(t *testing.T) {
 			{first: time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC), partitions: []int64{0, 1, 5<<40 | 7}, next: 2},
 			{first: time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC), partitions: all, next: maxPartitions - 1},
 		} {
-			read, ok := parsePosition(p.String())
-			if !ok || !read.first.Equal(p.first) || !slices.Equal(read.partitions, p.partitions) || read.next != p.next {
-				t.Errorf("%d partitions are read as %+v, %t", len(p.partitions), read, ok)
+			read, refusal := parsePosition(p.String())
+			if refusal != nil || !read.first.Equal(p.first) || !slices.Equal(read.partitions, p.partitions) || read.next != p.next {
+				t.Errorf("%d partitions are read as %+v, %v", len(p.partitions), read, refusal)
 			}
 		}
 	})
@@ -40,7 +42,8 @@ func TestPosition(t *testing.T) {
 			"with_a_line_break":        good[:4] + "\n" + good[4:],
 			"truncated":                good[:len(good)-1],
 			"longer":                   good + "AA",
-			"of_another_version":       encode(1, 1, 0),
+			"other_version_padded":     encode(1, 1) + "=",
+			"other_version_and_bits":   "AQF",
 			"version_alone":            encode(2),
 			"with_too_late_a_day":      encode(2, 0xff, 0xff, 0xff, 0x7f, 0, 0),
 			"with_too_many_partitions": encode(2, 1, 0, 0x81, 0x08),
@@ -50,8 +53,16 @@ func TestPosition(t *testing.T) {
 			"with_a_longer_number":     encode(2, 1, 0, 1, 0x81, 0),
 			"as_large_as_a_body":       strings.Repeat("A", 1<<20),
 		} {
-			if p, ok := parsePosition(text); ok {
-				t.Errorf("%s: read as %+v", what, p)
+			if p, refusal := parsePosition(text); refusal != actor.NoPosition {
+				t.Errorf("%s: read as %+v, %v", what, p, refusal)
+			}
+		}
+	})
+
+	t.Run("of_another_version_is_gone", func(t *testing.T) {
+		for _, text := range []string{encode(1), encode(1, 1, 0), encode(3, 1, 2), encode(slices.Concat([]byte{3}, huge)...)} {
+			if p, refusal := parsePosition(text); refusal != actor.ChangesMissing {
+				t.Errorf("%s: read as %+v, %v", text, p, refusal)
 			}
 		}
 	})
@@ -77,12 +88,12 @@ func FuzzPosition(f *testing.F) {
 	f.Add("")
 	f.Add("AgAAAA")
 	f.Fuzz(func(t *testing.T, text string) {
-		p, ok := parsePosition(text)
-		if !ok {
+		p, refusal := parsePosition(text)
+		if refusal != nil {
 			return
 		}
-		again, ok := parsePosition(p.String())
-		if p.String() != text || !ok || !reflect.DeepEqual(p, again) || len(p.partitions) > maxPartitions {
+		again, refusal := parsePosition(p.String())
+		if p.String() != text || refusal != nil || !reflect.DeepEqual(p, again) || len(p.partitions) > maxPartitions {
 			t.Errorf("%q is read as %+v and %+v", text, p, again)
 		}
 		if year := p.first.Year(); year < 1970 || year > 9999 {
