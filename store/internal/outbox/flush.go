@@ -16,13 +16,14 @@ import (
 )
 
 const (
-	// moveCursors writes cursors whose leases have not ended. A claim that would end them waits
-	// for the rows that it has updated. The flush of a release comes before the release.
-	moveCursors = `UPDATE ident_partitions p SET notified = c.position, notified_on = c.since
+	// moveCursors writes cursors whose leases have not ended, and locks their rows: a claim that
+	// would end the leases waits for the flush. So it updates also what a later flush has written,
+	// if a lost one comes after that. The flush of a release comes before the release.
+	moveCursors = `UPDATE ident_partitions p SET notified = greatest(p.notified, c.position), notified_on = greatest(p.notified_on, c.since)
 		FROM unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::date[])
 			AS c (partition, epoch, holder, start, session, position, since)
 		WHERE p.partition = c.partition AND p.epoch = c.epoch AND p.holder = c.holder AND p.holder_start = c.start AND p.holder_session = c.session
-			AND NOT p.released AND p.notified <= c.position`
+			AND NOT p.released`
 
 	// holdBack writes users that are held back, if the leases have not ended. If a lost flush
 	// comes after a later one, the later one's position stays. The day of the first position

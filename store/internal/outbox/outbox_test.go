@@ -2,6 +2,7 @@ package outbox_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/partition"
@@ -103,6 +105,7 @@ func (h *harness) wantStored(notified int64, heldBack string) {
 func TestFlush(t *testing.T) {
 	t.Run("a_lost_one_takes_nothing_of_a_later_one_back", testFlushLost)
 	t.Run("a_lost_one_changes_nothing_after_the_release", testFlushAfterRelease)
+	t.Run("a_lost_one_is_waited_for_by_claims", testFlushLocks)
 	t.Run("looks_at_no_notification_that_stays", testFlushSealed)
 	t.Run("locks_partitions_in_order", testFlushOrder)
 }
@@ -136,6 +139,37 @@ func testFlushLost(t *testing.T) {
 	h.wantStored(6, "")
 	if n := h.Value("SELECT count(*) FROM ident_sealed"); n != int64(0) {
 		t.Errorf("%v encrypted notifications are left", n)
+	}
+}
+
+// testFlushLocks: a flush that is executed after a later one locks its partition too.
+func testFlushLocks(t *testing.T) {
+	h := start(t)
+	h.change(1)
+	h.Notifier.Confirm(h.change(2))
+	holding := h.lose()
+	h.Notifier.Confirm(h.change(2))
+	h.flush()
+	h.Exec("UPDATE ident_partitions SET notified_on = notified_on + 1 WHERE partition = 0")
+	const dayOf = "SELECT notified_on::text FROM ident_partitions WHERE partition = 0"
+	before := h.Value(dayOf)
+	tx := storetest.Begin(t, h.conn)
+	batch := new(pgx.Batch)
+	holding.Queue(batch)
+	if err := tx.SendBatch(t.Context(), batch).Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := h.DB.Exec(t.Context(), "SELECT FROM ident_partitions WHERE partition = 0 FOR UPDATE NOWAIT")
+	var locked *pgconn.PgError
+	if !errors.As(err, &locked) || locked.Code != "55P03" {
+		t.Errorf("a claim gets %v", err)
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	h.wantStored(3, "1@1")
+	if after := h.Value(dayOf); after != before {
+		t.Errorf("the first day goes from %v to %v", before, after)
 	}
 }
 
