@@ -29,6 +29,8 @@ type state struct {
 	due       int // lanes that are due
 	connected bool
 
+	maxSkipped int // tests have a lower one
+
 	queue   chan<- *outbound // of what is to be published
 	ready   wait.Signal      // notified when passes and probes may be due
 	metrics Metrics
@@ -41,6 +43,8 @@ func newState(o Options, queue chan<- *outbound, ready wait.Signal) state {
 		queue:   queue,
 		ready:   ready,
 		metrics: o.Metrics,
+
+		maxSkipped: maxSkipped,
 	}
 	for p := range s.lanes {
 		s.lanes[p].next, s.lanes[p].users = noPosition, make(map[int64][]*outbound)
@@ -58,13 +62,16 @@ type lane struct {
 	behind bool            // later notifications are left to the log
 	last   int64           // the highest position of those that were sent or left
 	next   int64           // the lowest position that the next pass has to look at; noPosition: there is none
-	since  time.Time       // when next was set, unless it is noPosition
+	since  time.Time       // if a pass was at next: when that was committed, otherwise when next was set
 	due    bool            // a pass is to begin, or to go on
 	pass   *pass           // under way, nil: none
 	held   map[int64]*heldUser
 
-	// stopped is the notification at which the last pass stopped, if its gate was closed.
-	stopped stoppedAt
+	// looked is the position up to which the last pass has looked at all: noPosition if it reached
+	// the end. A later one that is held back may follow others of its user that are left in the log,
+	// so it is no probe.
+	looked  int64
+	stopped stoppedAt // where the last pass stopped, if the user is not held back
 
 	reported int64                 // the position of the last progress
 	users    map[int64][]*outbound // the pending notifications of each user, in order

@@ -190,6 +190,11 @@ func (m *model) crash(*rapid.T) {
 	m.lease = partition.Lease{Epoch: m.lease.Epoch + 1, Holder: ownership.Member{Name: "one"}}
 	m.unsent, m.missed, m.flush = nil, false, nil
 	m.notifier = New(Options{Self: m.lease.Holder, Outbox: m.outbox, Partitions: partitions, Connect: m.broker.connect, Metrics: newMetrics(), Log: zap.NewNop()})
+	m.notifier.state.maxSkipped = rapid.SampledFrom([]int{1, 3, maxSkipped}).Draw(m.T, "may be skipped")
+	m.outbox.set(func() {
+		m.outbox.maxRows = rapid.SampledFrom([]int{1, 2, 0}).Draw(m.T, "rows of a page")
+		m.outbox.delay = rapid.SampledFrom([]time.Duration{0, 700 * time.Millisecond}).Draw(m.T, "delay")
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { m.notifier.Run(ctx) })
@@ -273,6 +278,7 @@ func (m *model) check(*rapid.T) {
 
 // settle has the subscriber take everything.
 func (m *model) settle() {
+	m.outbox.set(func() { m.outbox.maxRows, m.outbox.delay = 0, 0 })
 	m.send(nil)
 	m.miss(nil)
 	for range 100 {

@@ -51,13 +51,14 @@ func (s *state) goOn(l *lane, p *pass) (again bool) {
 	}
 	for ; len(p.rows) > 0; p.rows = p.rows[1:] {
 		x := &p.rows[0]
+		if x.Position >= l.next {
+			l.since = x.CommittedAt
+		}
 		switch s.look(l, p, x) {
 		case mustWait:
 			return false
 		case mustStop:
-			l.stopped = stoppedAt{x.Position, x.RoutingKey}
-			l.endPass()
-			s.setDue(l, false)
+			s.stopPass(l, x)
 			return false
 		}
 		p.pos, l.last = x.Position, max(l.last, x.Position)
@@ -71,9 +72,35 @@ func (s *state) goOn(l *lane, p *pass) (again bool) {
 	return false
 }
 
+// stopPass ends a pass at a notification. Another one follows at once if it would send something
+// that this one has left: it may have left it before its gate opened, or while others of the user
+// were pending.
+func (s *state) stopPass(l *lane, x *actor.PendingNotification) {
+	if l.held[x.UserID] == nil {
+		l.stopped = stoppedAt{x.Position, x.RoutingKey}
+	}
+	l.endPass()
+	l.looked = x.Position
+	s.setDue(l, false)
+	for user, h := range l.held {
+		if !h.clean && len(l.users[user]) == 0 && s.mayFollow(l, h) {
+			s.setDue(l, true)
+		}
+	}
+}
+
+// mayFollow reports whether a pass may send something of a user of which nothing is pending, or
+// has to find out what is left of it.
+func (s *state) mayFollow(l *lane, h *heldUser) bool {
+	if h.key == "" || h.first > l.looked {
+		return false // it waits for a time, or for the users before it
+	}
+	return h.first == noPosition || !s.gate(h.key).isClosed()
+}
+
 // finishPass makes a lane direct again after a pass that has reached the end.
 func (s *state) finishPass(l *lane) {
-	l.pass, l.next, l.behind = nil, noPosition, false
+	l.pass, l.next, l.looked, l.behind = nil, noPosition, noPosition, false
 	s.setDue(l, false)
 	before := s.heldBack
 	for user, h := range l.held {
@@ -84,7 +111,7 @@ func (s *state) finishPass(l *lane) {
 		from := h.first
 		if all := l.users[user]; len(all) > 0 {
 			from = min(from, all[0].notification.Position)
-		} else if h.key != "" && !s.gate(h.key).isClosed() {
+		} else if s.mayFollow(l, h) {
 			s.setDue(l, true) // the user has changed meanwhile
 		}
 		if from < noPosition {
@@ -119,7 +146,7 @@ func (s *state) look(l *lane, p *pass, x *actor.PendingNotification) verdict {
 			if x.Position < h.first { // a later one was refused meanwhile
 				h.first, h.committed = x.Position, x.CommittedAt
 			}
-			return p.skip()
+			return s.skip(p)
 		}
 	}
 	closed := s.gate(x.RoutingKey).isClosed()
@@ -129,10 +156,10 @@ func (s *state) look(l *lane, p *pass, x *actor.PendingNotification) verdict {
 	switch {
 	case x.Body == nil: // it cannot be decrypted; the store has logged that
 		s.hold(l, x, "")
-		return p.skip()
+		return s.skip(p)
 	case closed: // its owner has sent it once
 		s.hold(l, x, x.RoutingKey)
-		return p.skip()
+		return s.skip(p)
 	case !s.tryPublish(l, &outbound{notification: *x, fromLog: true}):
 		return mustWait
 	case h != nil:
@@ -142,8 +169,8 @@ func (s *state) look(l *lane, p *pass, x *actor.PendingNotification) verdict {
 }
 
 // skip leaves a notification of a held-back user.
-func (p *pass) skip() verdict {
-	if p.skipped++; p.skipped > maxSkipped {
+func (s *state) skip(p *pass) verdict {
+	if p.skipped++; p.skipped > s.maxSkipped {
 		return mustStop
 	}
 	return looked

@@ -51,6 +51,29 @@ func TestSurvey(t *testing.T) {
 		time.Sleep(retryEvery)
 		measure("in the end", 0, 0)
 	})
+
+	notifying(t, "a_pass_gets_younger_as_it_goes_on", func(s *setup) {
+		const atOnce, after = maxPending / 2, 2 * time.Hour
+		s.broker.manual = true
+		old, young := time.Now(), time.Now().Add(after)
+		for id := range int64(3 * atOnce) {
+			x := notification(id+1, 1)
+			if x.CommittedAt = old; id >= atOnce {
+				x.CommittedAt = young
+			}
+			s.outbox.store(x)
+		}
+		s.takeOver(partition.Of(1, partitions), 2)
+		time.Sleep(after)
+		for i := range atOnce {
+			s.broker.decide(i, nil)
+		}
+		time.Sleep(2 * surveyEvery)
+		synctest.Wait()
+		if age := time.Duration(valueOf(s.metrics.Oldest) * 1e9); s.notifier.Backlog().Behind != 1 || age > time.Minute {
+			s.Errorf("the oldest one was committed %v ago, and the backlog is %+v", age, s.notifier.Backlog())
+		}
+	})
 }
 
 func TestTakeOver(t *testing.T) {
@@ -283,6 +306,80 @@ func TestPass(t *testing.T) {
 		if b := s.notifier.Backlog(); b != (Backlog{}) {
 			s.Errorf("the backlog is %+v", b)
 		}
+	})
+
+	notifying(t, "follows_one_that_stopped_if_a_gate_has_opened_meanwhile", func(s *setup) {
+		number := partition.Of(1, partitions)
+		s.notifier.state.maxSkipped = 3
+		s.broker.manual = true
+		s.commit(1, 1)
+		synctest.Wait()
+		s.broker.decide(0, publish.ErrRefused)
+		s.wantPublished("1", "1") // the probe is pending
+		for id := range int64(9) {
+			s.commit(id+2, 1)
+		}
+		reads := 0
+		s.outbox.maxRows = 2
+		s.notifier.o.Outbox = &outboxThatCommits{s.outbox, func() {
+			if reads++; reads == 3 {
+				s.broker.manual = false
+				s.broker.messages[1].Settled(nil)
+			}
+		}, func() {}}
+		s.notifier.Missed(s.leases[number])
+		s.wantPublished("2", "3", "4", "5", "6", "7", "8", "9", "10")
+		s.wantLeft()
+	})
+
+	notifying(t, "probes_no_notification_before_an_earlier_one_of_its_user", func(s *setup) {
+		number := partition.Of(1, partitions)
+		blocker, user := userOf(number, 0), userOf(number, 1)
+		s.notifier.state.maxSkipped = 1
+		s.broker.manual = true
+		for id, of := range []int64{blocker, blocker, blocker, user, user} {
+			x := notification(int64(id+1), of)
+			if of == user {
+				x.RoutingKey = "other"
+			}
+			s.commitThis(x)
+		}
+		s.wantPublished("1", "2", "3", "4", "5")
+		decide := func(n int, err error) {
+			s.broker.decide(n, err)
+			synctest.Wait()
+		}
+		decide(0, publish.ErrRefused)
+		decide(1, nil)
+		decide(2, nil)
+		s.wantPublished("1") // the first probe
+		decide(5, publish.ErrRefused)
+		decide(3, publish.ErrRefused)
+		s.notifier.Missed(s.leases[number])
+		synctest.Wait() // the pass has stopped before 4
+		s.broker.manual = false
+		decide(4, publish.ErrRefused)
+		s.wantPublished()
+		time.Sleep(longestPause)
+		s.wantPublished("1", "2", "3", "4", "5")
+		s.wantLeft()
+	})
+
+	notifying(t, "finds_a_change_of_a_held_user_that_is_committed_while_a_page_is_read", func(s *setup) {
+		s.broker.refuse()
+		s.commit(1, 1)
+		s.wantPublished("1", "1")
+		s.outbox.remove(1)
+		reads := 0
+		s.notifier.o.Outbox = &outboxThatCommits{s.outbox, func() {}, func() {
+			if reads++; reads == 2 { // by the pass that looks for what the probe has not found
+				s.broker.set(func() { s.broker.decision = nil })
+				s.commit(2, 1)
+			}
+		}}
+		time.Sleep(2 * longestPause)
+		s.wantPublished("2")
+		s.wantLeft()
 	})
 
 	notifying(t, "stops_when_too_many_are_held_back", func(s *setup) {

@@ -110,7 +110,7 @@ func (n *Notifier) nextPage(l *lane) (p *pass, pos int64) {
 			h.clean, h.sent, h.first, first = true, false, noPosition, min(first, h.from)
 		}
 		if first == noPosition {
-			l.behind = false
+			l.looked, l.behind = noPosition, false
 			n.state.setDue(l, false)
 			return nil, 0
 		}
@@ -165,8 +165,11 @@ func (n *Notifier) probe(ctx context.Context, key string) {
 	if _, any := l.isPending(x.UserID, x.Position); any || !n.state.window.fits(weight(&x), true) {
 		return // until that is confirmed
 	}
-	if h := l.held[x.UserID]; h == nil {
+	switch h := l.held[x.UserID]; {
+	case h == nil:
 		n.state.hold(l, &x, key)
+	case h.first != position:
+		return // an earlier one is held back
 	}
 	n.state.enqueue(l, &outbound{notification: x, fromLog: true, probe: true, round: g.takeProbe(time.Now())})
 	n.o.Log.Debug("held-back notification sent again", zap.Int("partition", x.Lease.Partition), zap.Int64("position", x.Position), zap.String("routing_key", key))
@@ -183,7 +186,7 @@ func (n *Notifier) findLeft(key string) (number int, position int64) {
 			continue
 		}
 		for user, h := range l.held {
-			if _, any := l.isPending(user, h.first); h.key == key && h.first != noPosition && !any {
+			if _, any := l.isPending(user, h.first); h.key == key && h.first != noPosition && h.first <= l.looked && !any {
 				return p, h.first
 			}
 		}

@@ -110,7 +110,7 @@ func (s *state) setPending(l *lane, user int64, all []*outbound) {
 	if h == nil || h.key == "" {
 		return
 	}
-	if l.open && !s.gate(h.key).isClosed() {
+	if l.open && s.mayFollow(l, h) {
 		s.setDue(l, true)
 	}
 	s.ready.Notify() // for the pass, or because one of them may be the next probe

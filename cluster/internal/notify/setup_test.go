@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -137,7 +138,9 @@ type fakeOutbox struct {
 	err     error
 
 	rowsRead int
-	reading  func() // called once, while a page is read; nil: nothing is
+	reading  func()        // called once, while a page is read; nil: nothing is
+	delay    time.Duration // of what was read
+	maxRows  int           // of a page; 0: no limit
 }
 
 // isLeft reports whether a row may not be confirmed, as far as is stored.
@@ -148,13 +151,18 @@ func (o *fakeOutbox) isLeft(x *actor.PendingNotification) bool {
 }
 
 func (o *fakeOutbox) ReadNotifications(_ context.Context, number int, after int64, limit int) (page []actor.PendingNotification, more bool, _ error) {
+	o.mu.Lock()
+	delay := o.delay
 	defer func() {
 		if f := o.reading; f != nil {
 			o.reading = nil
 			f()
 		}
+		time.Sleep(delay)
 	}()
-	o.mu.Lock()
+	if o.maxRows > 0 {
+		limit = min(limit, o.maxRows)
+	}
 	defer o.mu.Unlock()
 	if o.err != nil {
 		return nil, false, o.err

@@ -77,10 +77,14 @@ func (n *Notifier) openLane(t *actor.TakenOver) {
 		l.held[user] = &heldUser{from: position, first: noPosition}
 	}
 	n.state.heldBack += len(l.held)
+	l.looked = noPosition
 	if t.HasLater {
 		n.state.fallBehind(l, t.Notified+1)
 	}
-	n.state.setDue(l, l.behind || len(l.held) > 0)
+	if l.behind || len(l.held) > 0 {
+		l.looked = 0
+		n.state.setDue(l, true)
+	}
 }
 
 // Release sends nothing more of a partition, and waits until none of its notifications is
