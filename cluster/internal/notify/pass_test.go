@@ -370,13 +370,13 @@ func TestPass(t *testing.T) {
 		s.commit(1, 1)
 		s.wantPublished("1", "1")
 		s.outbox.remove(1)
-		reads := 0
-		s.notifier.o.Outbox = &outboxThatCommits{s.outbox, func() {}, func() {
-			if reads++; reads == 2 { // by the pass that looks for what the probe has not found
-				s.broker.set(func() { s.broker.decision = nil })
-				s.commit(2, 1)
-			}
-		}}
+		commit := func() {
+			s.broker.set(func() { s.broker.decision = nil })
+			s.commit(2, 1)
+		}
+		s.outbox.set(func() { // while the pass looks for what the probe has not found
+			s.outbox.reading = func() { s.outbox.reading = commit }
+		})
 		time.Sleep(2 * longestPause)
 		s.wantPublished("2")
 		s.wantLeft()
