@@ -25,24 +25,7 @@ func TestMain(m *testing.M) { testservers.Main(m) }
 // TestCancelWhileReplying cancels consumers while replies are sent on their channels:
 // neither costs the connection.
 func TestCancelWhileReplying(t *testing.T) {
-	conn := dial(t, testservers.RabbitMQ(t).URL())
-	lost := conn.NotifyClose(make(chan *amqp.Error, 1))
-	channel, err := conn.Channel()
-	if err != nil {
-		t.Fatal(err)
-	}
-	queue, err := channel.QueueDeclare("", false, false, true, false, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 50 {
-		c, err := Open(Over(conn), queue.Name, 10)
-		if err == nil {
-			err = c.Start(true)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+	endManyConsumers(t, func(c *Consumer) {
 		var senders sync.WaitGroup
 		sending := make(chan struct{}, 100)
 		for range 4 {
@@ -63,17 +46,25 @@ func TestCancelWhileReplying(t *testing.T) {
 		}
 		c.Close()
 		senders.Wait()
-	}
-	select {
-	case cause := <-lost:
-		t.Errorf("the connection was lost: %v", cause)
-	default:
-	}
+	})
 }
 
 // TestCancelWhileClosing cancels consumers twice while their channels are closed: that does
 // not cost the connection.
 func TestCancelWhileClosing(t *testing.T) {
+	endManyConsumers(t, func(c *Consumer) {
+		var ending sync.WaitGroup
+		ending.Go(func() { c.Cancel() })
+		ending.Go(c.Close)
+		ending.Go(func() { c.Cancel() })
+		ending.Wait()
+	})
+}
+
+// endManyConsumers starts consumers one after another, and ends each by end. The connection must
+// not be lost.
+func endManyConsumers(t *testing.T, end func(*Consumer)) {
+	t.Helper()
 	conn := dial(t, testservers.RabbitMQ(t).URL())
 	lost := conn.NotifyClose(make(chan *amqp.Error, 1))
 	channel, err := conn.Channel()
@@ -92,11 +83,7 @@ func TestCancelWhileClosing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var ending sync.WaitGroup
-		ending.Go(func() { c.Cancel() })
-		ending.Go(c.Close)
-		ending.Go(func() { c.Cancel() })
-		ending.Wait()
+		end(c)
 	}
 	if _, err := channel.QueueDeclarePassive(queue.Name, false, false, true, false, nil); err != nil {
 		t.Errorf("the connection is of no use: %v", err)
