@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs RabbitMQ and PostgreSQL if they are missing. With the argument "test", also a C
+# Installs RabbitMQ and PostgreSQL if they are missing, unless GLOTPOD_IDENT_RABBITMQ and
+# GLOTPOD_IDENT_POSTGRES name folders that hold their programs. With the argument "test", also a C
 # compiler, for Go's race detector, and Chromium, for the tests of the status page. With
 # "deploy", also systemd, for the checks of its units, Prometheus, for promtool, and Docker,
 # for the image. Checks the version of Go, but does not install Go. Does nothing if
@@ -29,7 +30,7 @@ check_go() {
 
 # deploy/localserver looks in the same places.
 have_rabbitmq() {
-	exists /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server \
+	[ -n "${GLOTPOD_IDENT_RABBITMQ-}" ] || exists /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server \
 		/usr/local/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server \
 		/opt/rabbitmq/sbin/rabbitmq-server \
 		/opt/homebrew/opt/rabbitmq/sbin/rabbitmq-server \
@@ -38,7 +39,7 @@ have_rabbitmq() {
 }
 
 have_postgres() {
-	exists /usr/lib/postgresql/*/bin/initdb \
+	[ -n "${GLOTPOD_IDENT_POSTGRES-}" ] || exists /usr/lib/postgresql/*/bin/initdb \
 		/usr/pgsql-*/bin/initdb \
 		/opt/homebrew/opt/postgresql*/bin/initdb \
 		/usr/local/opt/postgresql*/bin/initdb \

@@ -1,6 +1,7 @@
 // Package localserver runs a private RabbitMQ broker and a private PostgreSQL server:
-// the real programs as installed on the machine, on free loopback ports, with data
-// folders of their own. The command glotpod-ident-dev and the tests use them.
+// the real programs, on free loopback ports, with data folders of their own. The command
+// glotpod-ident-dev and the tests use them. The programs are those installed on the
+// machine, unless GLOTPOD_IDENT_RABBITMQ and GLOTPOD_IDENT_POSTGRES name folders with others.
 //
 // The package promises:
 //

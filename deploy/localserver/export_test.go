@@ -5,9 +5,11 @@ import "slices"
 // The functions that only tests use.
 
 var (
-	FreePorts   = freePorts
-	AnyTaken    = anyTaken
-	OnFreePorts = onFreePorts
+	FreePorts    = freePorts
+	AnyTaken     = anyTaken
+	OnFreePorts  = onFreePorts
+	FindPostgres = findPostgres
+	FindRabbitMQ = findRabbitMQ
 )
 
 // Processes returns the ids of all processes of the server, the main process first.

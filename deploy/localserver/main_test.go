@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -116,6 +117,8 @@ func testPortNoRetry(t *testing.T) {
 func TestNotInstalled(t *testing.T) {
 	defer localserver.HideInstallations()()
 	t.Setenv("PATH", t.TempDir())
+	t.Setenv("GLOTPOD_IDENT_POSTGRES", "")
+	t.Setenv("GLOTPOD_IDENT_RABBITMQ", "")
 	_, err := localserver.StartPostgres(t.Context(), localserver.PostgresOptions{Dir: t.TempDir()})
 	checkNotInstalled(t, err)
 	_, err = localserver.StartRabbitMQ(t.Context(), localserver.RabbitMQOptions{Dir: t.TempDir()})
@@ -126,6 +129,40 @@ func checkNotInstalled(t *testing.T, err error) {
 	t.Helper()
 	if !errors.Is(err, localserver.ErrNotInstalled) || !strings.Contains(err.Error(), "apt-get install rabbitmq-server postgresql") {
 		t.Errorf("got the error %v", err)
+	}
+}
+
+// The variables GLOTPOD_IDENT_POSTGRES and GLOTPOD_IDENT_RABBITMQ choose the programs.
+func TestNamedFolder(t *testing.T) {
+	defer localserver.HideInstallations()()
+	t.Setenv("PATH", t.TempDir())
+	for _, c := range []struct {
+		variable string
+		programs []string
+		find     func() (string, error)
+	}{
+		{"GLOTPOD_IDENT_POSTGRES", []string{"initdb", "postgres"}, localserver.FindPostgres},
+		{"GLOTPOD_IDENT_RABBITMQ", []string{"rabbitmq-server", "rabbitmqctl"}, func() (string, error) {
+			server, _, err := localserver.FindRabbitMQ()
+			return filepath.Dir(server), err
+		}},
+	} {
+		t.Run(c.variable, func(t *testing.T) {
+			folder := t.TempDir()
+			t.Setenv(c.variable, folder)
+			for _, program := range append(c.programs, "epmd") {
+				if got, err := c.find(); program != "epmd" && (err == nil ||
+					!strings.Contains(err.Error(), c.variable) || !strings.HasSuffix(err.Error(), "no program "+program)) {
+					t.Errorf("without %s: %s, %v", program, got, err)
+				}
+				if err := os.WriteFile(filepath.Join(folder, program), nil, 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got, err := c.find(); err != nil || got != folder {
+				t.Errorf("got the folder %q, %v, want %s", got, err, folder)
+			}
+		})
 	}
 }
 

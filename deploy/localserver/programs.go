@@ -47,9 +47,19 @@ var (
 	}
 )
 
+// These environment variables name the folders that hold the programs of a server. If one
+// is not set, the programs that are installed on the machine are used.
+const (
+	postgresVariable = "GLOTPOD_IDENT_POSTGRES"
+	rabbitmqVariable = "GLOTPOD_IDENT_RABBITMQ"
+)
+
 // findPostgres returns the folder that holds initdb and postgres. A folder on the PATH
-// is preferred, because it was put there to choose a version.
+// is preferred to others, because it was put there to choose a version.
 func findPostgres() (string, error) {
+	if folder, err := namedFolder(postgresVariable, "initdb", "postgres"); folder != "" || err != nil {
+		return folder, err
+	}
 	if initdb, err := exec.LookPath("initdb"); err == nil {
 		if folder := filepath.Dir(initdb); executable(filepath.Join(folder, "postgres")) {
 			return folder, nil
@@ -61,9 +71,21 @@ func findPostgres() (string, error) {
 	return "", notInstalled("PostgreSQL's initdb and postgres")
 }
 
-// findRabbitMQ returns the script rabbitmq-server and the program epmd.
+// findRabbitMQ returns the script rabbitmq-server and the program epmd. If the folder of
+// the environment variable has no epmd, an installed epmd is used: its protocol is the same
+// in all versions of Erlang.
 func findRabbitMQ() (server, epmd string, err error) {
-	if folder, ok := findIn(rabbitmqFolders, "rabbitmq-server"); ok {
+	folder, err := namedFolder(rabbitmqVariable, "rabbitmq-server", "rabbitmqctl")
+	if err != nil {
+		return "", "", err
+	}
+	if epmd := filepath.Join(folder, "epmd"); folder != "" && executable(epmd) {
+		return filepath.Join(folder, "rabbitmq-server"), epmd, nil
+	}
+	if folder == "" {
+		folder, _ = findIn(rabbitmqFolders, "rabbitmq-server")
+	}
+	if folder != "" {
 		server = filepath.Join(folder, "rabbitmq-server")
 	} else if server, err = exec.LookPath("rabbitmq-server"); err != nil {
 		return "", "", notInstalled("rabbitmq-server")
@@ -75,6 +97,25 @@ func findRabbitMQ() (server, epmd string, err error) {
 		return server, filepath.Join(folder, "epmd"), nil
 	}
 	return "", "", notInstalled("Erlang's epmd")
+}
+
+// namedFolder returns the absolute path of the folder that an environment variable names,
+// or "" if the variable is not set. The folder must hold all the programs.
+func namedFolder(variable string, programs ...string) (string, error) {
+	named := os.Getenv(variable)
+	if named == "" {
+		return "", nil
+	}
+	folder, err := filepath.Abs(named)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", variable, err)
+	}
+	for _, p := range programs {
+		if !executable(filepath.Join(folder, p)) {
+			return "", fmt.Errorf("%s names the folder %s, which has no program %s", variable, named, p)
+		}
+	}
+	return folder, nil
 }
 
 // findIn returns the first folder that holds all the programs.
