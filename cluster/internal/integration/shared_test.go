@@ -3,6 +3,9 @@ package integration_test
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
+	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -172,25 +175,32 @@ func (s *split) patchShared(p int) []byte {
 }
 
 // testNodes stops the node that has the shared queue and a partition's queue in one virtual
-// host, and another partition's queue in another one.
+// host, another partition's queue in another one, and a mirrored shared queue in a third.
 func testNodes(t *testing.T) {
 	first := testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{})
-	for _, vhost := range []string{"x", "y"} {
+	for _, vhost := range []string{"x", "y", "z"} {
 		if err := first.Management.CreateVHost(t.Context(), vhost); err != nil { // faster than with two nodes
 			t.Fatal(err)
 		}
 	}
 	second := testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{Join: first})
-	x, y := newSplit(t, first, second, "x", true, 3), newSplit(t, first, second, "y", false, 1)
+	mirror(t, first, "z")
+	x, y, z := newSplit(t, first, second, "x", true, 3), newSplit(t, first, second, "y", false, 1), newSplit(t, first, second, "z", true)
 	one, _ := x.runInstance()
 	other, _ := y.runInstance()
-	for _, s := range []*split{x, y} {
+	mirrored, _ := z.runInstance()
+	for _, s := range []*split{x, y, z} {
 		s.commitAll()
 		s.serve()
 	}
 
 	if err := second.Stop(); err != nil {
 		t.Fatal(err)
+	}
+	for p := range splitPartitions {
+		if code := actor.ErrorCode(z.patchShared(p)); code != "" {
+			t.Errorf("a write by way of a mirrored shared queue is replied to with %q", code)
+		}
 	}
 	x.serve()
 	x.until("the shared queue is missed", func() bool {
@@ -226,18 +236,32 @@ func testNodes(t *testing.T) {
 	if err := second.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	x.until("all instances are ready", func() bool { return one.Ready() == nil && two.Ready() == nil && other.Ready() == nil })
-	for _, s := range []*split{x, y} {
+	x.until("all instances are ready", func() bool {
+		return one.Ready() == nil && two.Ready() == nil && other.Ready() == nil && mirrored.Ready() == nil
+	})
+	for _, s := range []*split{x, y, z} {
 		s.away = nil
 		s.serve()
 		if code := actor.ErrorCode(s.patchShared(1)); code != "" {
 			t.Errorf("a write is replied to with %q", code)
 		}
 	}
-	for name, i := range map[string]*cluster.Instance{"one": one, "two": two, "other": other} {
+	for name, i := range map[string]*cluster.Instance{"one": one, "two": two, "other": other, "mirrored": mirrored} {
 		if n := value(t, i, "sessions_total"); n != 1 {
 			t.Errorf("%s took %v sessions", name, n)
 		}
+	}
+}
+
+// mirror has the shared queue of a virtual host mirrored on all nodes, as an operator does it.
+func mirror(t *testing.T, broker *localserver.RabbitMQ, vhost string) {
+	t.Helper()
+	policies, err := os.ReadFile("../../../deploy/rabbitmq/policies-3.x.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := broker.Management.Call(t.Context(), http.MethodPost, "/api/definitions/"+vhost, json.RawMessage(policies), nil); err != nil {
+		t.Fatal(err)
 	}
 }
 
