@@ -168,10 +168,10 @@ var errNested = errors.New("unexpected object or list")
 func refuseNested(decoder *jsontext.Decoder, into any) error {
 	switch reflect.TypeOf(into).Elem().Kind() {
 	case reflect.Struct, reflect.Pointer:
-		return json.SkipFunc
+		return errors.ErrUnsupported
 	}
 	if next := decoder.PeekKind(); next == '{' || next == '[' {
 		return errNested
 	}
-	return json.SkipFunc
+	return errors.ErrUnsupported
 }
