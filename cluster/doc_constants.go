@@ -211,6 +211,7 @@
 //	store/internal/postgres.connectWithin = 4 * time.Second                  leaves time for the pool within cluster.pingTimeout
 //	store/internal/postgres.firstReservePause = 250 * time.Millisecond       the pool serves meanwhile
 //	store/internal/postgres.longestReservePause = 10 * time.Second           the same
+//	store/internal/postgres.minConnectTimeout = time.Second                  several servers share connectTimeout; a busy one needs a part of a second
 //	store/internal/postgres.overlapAfter = 25 * time.Millisecond             longer than a change of leases that waits for no lock
 //	store/internal/postgres.reserveWithin = 2 * time.Second                  transactions use the pool meanwhile
 //	store/internal/postgres.retryTimeout = 30 * time.Second                  covers a failover

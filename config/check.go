@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -16,16 +17,27 @@ func (l *loader) check(c *Config) {
 			c.AMQP.Port = 5671
 		}
 	}
+	setPorts(c.AMQP.Hosts, c.AMQP.Port)
+	setPorts(c.Database.Postgres.Hosts, c.Database.Postgres.Port)
 	if c.Cluster.Instance == "" && l.valid("cluster.instance") {
 		l.nameInstance(&c.Cluster)
 	}
 	if l.valid("amqp.") {
 		l.checkLogin(&c.AMQP)
 	}
-	if file := c.Database.Postgres.SSLRootCert; file != "" && file != "system" {
+	pg := &c.Database.Postgres
+	if file := pg.SSLRootCert; file != "" && file != "system" {
 		if _, err := certPool(file); err != nil {
 			l.refuse("database.postgres.sslrootcert", err)
 		}
+	}
+	l.checkPair("database.postgres.sslcert", pg.SSLCert, "database.postgres.sslkey", pg.SSLKey)
+}
+
+// setPorts sets the port of the addresses that have none.
+func setPorts(addresses []Address, port int) {
+	for i := range addresses {
+		addresses[i].Port = cmp.Or(addresses[i].Port, port)
 	}
 }
 
@@ -77,14 +89,20 @@ func (l *loader) checkCertificates(c *AMQP) {
 			l.refuse("amqp.ssl_ca", err)
 		}
 	}
+	l.checkPair("amqp.ssl_cert", c.SSLCert, "amqp.ssl_key", c.SSLKey)
+}
+
+// checkPair checks that the files cert and key, which the settings certName and keyName name,
+// are given together and belong together.
+func (l *loader) checkPair(certName, cert, keyName, key string) {
 	switch {
-	case c.SSLCert != "" && c.SSLKey == "":
-		l.refuse("amqp.ssl_cert", errors.New("needs amqp.ssl_key"))
-	case c.SSLCert == "" && c.SSLKey != "":
-		l.refuse("amqp.ssl_key", errors.New("needs amqp.ssl_cert"))
-	case c.SSLCert != "":
-		if _, err := tls.LoadX509KeyPair(c.SSLCert, c.SSLKey); err != nil {
-			l.refuse("amqp.ssl_cert", fmt.Errorf("cannot be used with amqp.ssl_key: %w", err))
+	case cert != "" && key == "":
+		l.refuse(certName, errors.New("needs "+keyName))
+	case cert == "" && key != "":
+		l.refuse(keyName, errors.New("needs "+certName))
+	case cert != "":
+		if _, err := tls.LoadX509KeyPair(cert, key); err != nil {
+			l.refuse(certName, fmt.Errorf("cannot be used with %s: %w", keyName, err))
 		}
 	}
 }

@@ -1,6 +1,10 @@
 package config
 
-import "time"
+import (
+	"net"
+	"strconv"
+	"time"
+)
 
 // Config has all settings. It is safe to print: see [Hidden].
 type Config struct {
@@ -28,24 +32,35 @@ type Database struct {
 	Postgres       Postgres
 }
 
+// An Address is where a server listens.
+type Address struct {
+	Host string
+	Port int // 1 to 65535
+}
+
+// String returns the address in the form host:port.
+func (a Address) String() string { return net.JoinHostPort(a.Host, strconv.Itoa(a.Port)) }
+
 // Postgres has the settings of the connection to the database.
 type Postgres struct {
-	Host           string // a host name, an address, or the directory of a Unix socket
-	Port           int    // 1 to 65535
-	Database       string // never empty
-	User           string // never empty
-	Password       Secret // "" for none
-	PasswordFile   string // that Password was read from, or ""
-	SSLMode        string // as in libpq: disable, allow, prefer, require, verify-ca, verify-full
-	SSLRootCert    string // a PEM file, "system" for the system's certificates, or ""
-	MaxConnections int    // of this instance; 2 to 1000
+	Hosts          []Address // at least one; a Host may be the directory of a Unix socket
+	Port           int       // of the Hosts that were given without one
+	Database       string    // never empty
+	User           string    // never empty
+	Password       Secret    // "" for none
+	PasswordFile   string    // that Password was read from, or ""
+	SSLMode        string    // as in libpq: disable, allow, prefer, require, verify-ca, verify-full
+	SSLRootCert    string    // a PEM file, "system" for the system's certificates, or ""
+	SSLCert        string    // a PEM file, or "" for no client certificate
+	SSLKey         string    // a PEM file; set if and only if SSLCert is
+	MaxConnections int       // of this instance; 2 to 1000
 }
 
 // AMQP has the settings of the connection to RabbitMQ.
 type AMQP struct {
 	SSL           bool
-	Host          string
-	Port          int // 1 to 65535
+	Hosts         []Address // at least one
+	Port          int       // of the Hosts that were given without one
 	Login         string
 	Password      Secret
 	PasswordFile  string // that Password was read from, or ""
@@ -56,7 +71,7 @@ type AMQP struct {
 	SSLCA         string // a PEM file, or "" for the system's certificates
 	SSLCert       string // a PEM file, or "" for no client certificate
 	SSLKey        string // a PEM file; set if and only if SSLCert is
-	SSLServerName string // the name to verify, or "" for Host
+	SSLServerName string // the name to verify, or "" for the host that was dialled
 	Prefetch      int    // requests from the shared queue, 1 to 65535
 }
 

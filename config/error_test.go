@@ -70,7 +70,7 @@ func TestWrongFile(t *testing.T) {
 		{`cluster.instance = ""`, 2, "cluster.instance", `must be 1 to 63 of the characters A–Z a–z 0–9 . _ -, not the text ""`},
 		{`cluster.instance = "` + strings.Repeat("x", 65) + `"`, 2, "cluster.instance", `must be 1 to 63 of the characters A–Z a–z 0–9 . _ -, not a text of 65 bytes`},
 		{`cluster.instance = "a\n"`, 2, "cluster.instance", `must be 1 to 63 of the characters A–Z a–z 0–9 . _ -, not a text of 2 bytes`},
-		{`amqp.host = ""`, 2, "amqp.host", `must be text that is not empty, not the text ""`},
+		{`amqp.host = ""`, 2, "amqp.host", `must be one or several of host, host:port or [IPv6]:port, separated by commas, not the text ""`},
 		{`amqp.vhost = "a\u0000b"`, 2, "amqp.vhost", "must not contain a NUL"},
 		{`amqp.password = "a\u0000b"`, 2, "amqp.password", "must not contain a NUL"},
 		{`http.listen = "8470"`, 2, "http.listen", `must be host:port, or empty for none, not the text "8470"`},

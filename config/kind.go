@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -58,6 +59,67 @@ func (t text) put(value any) error {
 	}
 	*t.into = s
 	return nil
+}
+
+// addressList is one or more addresses, separated by commas.
+type addressList struct {
+	into    *[]Address
+	sockets bool // the directory of a Unix socket is an address too
+}
+
+func (a addressList) String() string {
+	if a.sockets {
+		return "one or several of host, host:port, [IPv6]:port or /directory, separated by commas"
+	}
+	return "one or several of host, host:port or [IPv6]:port, separated by commas"
+}
+
+func (a addressList) parse(s string) any { return s }
+
+func (a addressList) put(value any) error {
+	s, err := plainText(value)
+	if err != nil {
+		return err
+	}
+	var addresses []Address
+	for element := range strings.SplitSeq(s, ",") {
+		address, ok := parseAddress(strings.TrimSpace(element), a.sockets)
+		if !ok {
+			return mismatch(a, value)
+		}
+		addresses = append(addresses, address)
+	}
+	*a.into = addresses
+	return nil
+}
+
+// addressPattern matches [IPv6] or a host, and perhaps a port.
+var addressPattern = regexp.MustCompile(`^(?:\[([^][]+)\]|([^][:/@\s]+))(?::([0-9]{1,5}))?$`)
+
+// parseAddress parses one address. The port is 0 if the text has none.
+func parseAddress(s string, sockets bool) (Address, bool) {
+	if strings.HasPrefix(s, "/") {
+		return Address{Host: s}, sockets
+	}
+	if isIP(s) {
+		return Address{Host: s}, true
+	}
+	parts := addressPattern.FindStringSubmatch(s)
+	if parts == nil || parts[1] != "" && !isIP(parts[1]) {
+		return Address{}, false
+	}
+	address := Address{Host: parts[1] + parts[2]}
+	if parts[3] == "" {
+		return address, true
+	}
+	port, err := strconv.ParseUint(parts[3], 10, 16)
+	address.Port = int(port)
+	return address, err == nil && port > 0
+}
+
+func isIP(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
 }
 
 // number is a whole number from min to max.

@@ -3,6 +3,8 @@ package config_test
 import (
 	"os"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,7 +26,7 @@ func defaults(t *testing.T) *config.Config {
 		Database: config.Database{
 			EncryptionKeys: []config.Key{key},
 			Postgres: config.Postgres{
-				Host:           "localhost",
+				Hosts:          []config.Address{{Host: "localhost", Port: 5432}},
 				Port:           5432,
 				Database:       "glotpod.ident",
 				User:           "glotpod.ident",
@@ -33,7 +35,7 @@ func defaults(t *testing.T) *config.Config {
 			},
 		},
 		AMQP: config.AMQP{
-			Host:        "localhost",
+			Hosts:       []config.Address{{Host: "localhost", Port: 5672}},
 			Port:        5672,
 			Login:       "guest",
 			Password:    config.Hide("guest"),
@@ -93,7 +95,7 @@ max_connections = 20
 
 [amqp]
 ssl = true
-host = "mq.example"
+host = "mq.example, [::1]:5673"
 login = "ident"
 password = "mq password"
 login_method = "PLAIN"
@@ -145,7 +147,7 @@ grace = "10m"
 func wantEverything(t *testing.T) *config.Config {
 	c := defaults(t)
 	c.Database.Postgres = config.Postgres{
-		Host:           "pg.example",
+		Hosts:          []config.Address{{Host: "pg.example", Port: 6432}},
 		Port:           6432,
 		Database:       "ident",
 		User:           "ident",
@@ -156,7 +158,7 @@ func wantEverything(t *testing.T) *config.Config {
 	}
 	c.AMQP = config.AMQP{
 		SSL:           true,
-		Host:          "mq.example",
+		Hosts:         []config.Address{{Host: "mq.example", Port: 5671}, {Host: "::1", Port: 5673}},
 		Port:          5671,
 		Login:         "ident",
 		Password:      config.Hide("mq password"),
@@ -197,7 +199,7 @@ func TestEnvironmentGivesEverything(t *testing.T) {
 		"GLOTPOD_IDENT__DATABASE__POSTGRES__SSLROOTCERT=system",
 		"GLOTPOD_IDENT__DATABASE__POSTGRES__MAX_CONNECTIONS=20",
 		"GLOTPOD_IDENT__AMQP__SSL=true",
-		"GLOTPOD_IDENT__AMQP__HOST=mq.example",
+		"GLOTPOD_IDENT__AMQP__HOST=mq.example, [::1]:5673",
 		"GLOTPOD_IDENT__AMQP__LOGIN=ident",
 		"GLOTPOD_IDENT__AMQP__PASSWORD=mq password",
 		"GLOTPOD_IDENT__AMQP__LOGIN_METHOD=PLAIN",
@@ -243,7 +245,8 @@ func TestEnvironmentOverridesFile(t *testing.T) {
 	want := wantEverything(t)
 	want.AMQP.SSL, want.AMQP.Port, want.AMQP.SSLServerName = false, 5672, ""
 	want.AMQP.Password, want.AMQP.Login = config.Secret{}, "a=b"
-	want.Database.Postgres.Port = 1
+	want.AMQP.Hosts[0].Port = 5672
+	want.Database.Postgres.Port, want.Database.Postgres.Hosts[0].Port = 1, 1
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got %+v\nwant %+v", c, want)
 	}
@@ -255,6 +258,40 @@ func TestEnvironmentReplacesWrongValue(t *testing.T) {
 	if c.AMQP.Port != 5000 {
 		t.Errorf("port %d, want 5000", c.AMQP.Port)
 	}
+}
+
+func TestAddresses(t *testing.T) {
+	for text, want := range map[string][]config.Address{
+		"a":                                {{Host: "a", Port: 7}},
+		" a ,b:1,\tc.example:65535":        {{Host: "a", Port: 7}, {Host: "b", Port: 1}, {Host: "c.example", Port: 65535}},
+		"10.0.0.1,10.0.0.2:5":              {{Host: "10.0.0.1", Port: 7}, {Host: "10.0.0.2", Port: 5}},
+		"::1,[::1],[fe80::1%eth0]:2":       {{Host: "::1", Port: 7}, {Host: "::1", Port: 7}, {Host: "fe80::1%eth0", Port: 2}},
+		"a_b-c.svc.cluster.local.:5673":    {{Host: "a_b-c.svc.cluster.local.", Port: 5673}},
+		"/run/postgresql, /tmp/with space": {{Host: "/run/postgresql", Port: 7}, {Host: "/tmp/with space", Port: 7}},
+	} {
+		t.Run(text, func(t *testing.T) {
+			c := mustLoad(t, keyLine+"database.postgres.port = 7", "GLOTPOD_IDENT__DATABASE__POSTGRES__HOST="+text)
+			if got := c.Database.Postgres.Hosts; !slices.Equal(got, want) {
+				t.Errorf("got %v, want %v", got, want)
+			}
+		})
+	}
+	for _, text := range []string{"", ",", "a,", "a,,b", "a:", "a:0", "a:65536", "a:b", "a b", ":5672", "[a]:1", "[::1", "[::1]:", "::1]", "a/b",
+		"amqp://a", "amqp://a:5672", "u@a", "[]", "[]:1", "a:1:2"} {
+		for _, name := range []string{"amqp.host", "database.postgres.host"} {
+			t.Run(name+" "+text, func(t *testing.T) {
+				_, err := loadFile(t, keyLine+name+" = '"+text+"'")
+				if err == nil || !strings.Contains(err.Error(), name+": must be one or several of host, host:port") {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+	}
+	t.Run("no socket for amqp", func(t *testing.T) {
+		if _, err := loadFile(t, keyLine+"amqp.host = '/run/rabbitmq'"); err == nil {
+			t.Error("taken")
+		}
+	})
 }
 
 func TestTOMLForms(t *testing.T) {

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -11,12 +10,13 @@ import (
 
 // TLSConfig returns the TLS configuration for the broker, or nil if SSL is false. It
 // reads the certificate files at each call, so that a new connection uses renewed
-// certificates. The broker's certificate is always verified.
+// certificates. The broker's certificate is always verified. If ServerName is empty, the
+// certificate must contain the host that was dialled.
 func (a AMQP) TLSConfig() (*tls.Config, error) {
 	if !a.SSL {
 		return nil, nil
 	}
-	c := &tls.Config{ServerName: cmp.Or(a.SSLServerName, a.Host)}
+	c := &tls.Config{ServerName: a.SSLServerName}
 	if a.SSLCA != "" {
 		pool, err := certPool(a.SSLCA)
 		if err != nil {

@@ -46,7 +46,7 @@ func TestTLSConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if simple.ServerName != "mq" || simple.RootCAs != nil || simple.Certificates != nil || simple.InsecureSkipVerify {
+	if simple.ServerName != "" || simple.RootCAs != nil || simple.Certificates != nil || simple.InsecureSkipVerify {
 		t.Errorf("with ssl alone: got %+v", simple)
 	}
 
@@ -72,11 +72,24 @@ func TestTLSConfig(t *testing.T) {
 	}
 }
 
-func TestCertificateOfAnotherKey(t *testing.T) {
-	cert, _ := certificate(t)
-	_, key := certificate(t)
-	_, err := loadFile(t, keyLine+"[amqp]\nssl = true\nssl_cert = '"+cert+"'\nssl_key = '"+key+"'")
-	if err == nil || !strings.Contains(err.Error(), ":4: amqp.ssl_cert: cannot be used with amqp.ssl_key: ") {
-		t.Errorf("got %v", err)
+func TestClientCertificate(t *testing.T) {
+	cert, key := certificate(t)
+	_, otherKey := certificate(t)
+	for _, names := range [][2]string{{"amqp.ssl_cert", "amqp.ssl_key"}, {"database.postgres.sslcert", "database.postgres.sslkey"}} {
+		name, keyName := names[0], names[1]
+		begin := keyLine + "amqp.ssl = true\n"
+		set := func(name, file string) string { return name + " = '" + file + "'\n" }
+		for settings, want := range map[string]string{
+			set(name, cert) + set(keyName, key):       "",
+			set(name, cert) + set(keyName, otherKey):  ":3: " + name + ": cannot be used with " + keyName + ": ",
+			set(name, "/nowhere") + set(keyName, key): ":3: " + name + ": cannot be used with " + keyName + ": ",
+			set(name, cert):   ":3: " + name + ": needs " + keyName,
+			set(keyName, key): ":3: " + keyName + ": needs " + name,
+		} {
+			_, err := loadFile(t, begin+settings)
+			if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+				t.Errorf("%s: got %v", settings, err)
+			}
+		}
 	}
 }

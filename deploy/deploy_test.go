@@ -115,6 +115,9 @@ func valueSchema(e config.Entry) (object, error) {
 	if strings.HasPrefix(e.Value, "a duration ") {
 		return object{"type": "string", "pattern": `^([0-9]+(\.[0-9]+)?(h|m|s|ms|us|µs|ns))+$`}, nil
 	}
+	if strings.HasPrefix(e.Value, "one or several of host") {
+		return object{"type": "string", "minLength": 1}, nil
+	}
 	switch e.Value {
 	case "true or false":
 		return object{"type": "boolean"}, nil

@@ -31,13 +31,17 @@ func NewKeyring(keys ...[32]byte) *Keyring { return keyring.New(keys...) }
 
 // Options say which database a store uses and how.
 type Options struct {
-	Host           string
-	Port           int
+	// Addresses has the server of the database in the form host:port, or several: then the one
+	// that accepts writes is used. A host that begins with "/" is the directory of a Unix socket.
+	Addresses []string
+
 	Database       string
 	User           string
 	Password       string
 	SSLMode        string // as in libpq
 	SSLRootCert    string // a file; "" means the system's certificates
+	SSLCert        string // a file; "" means no client certificate
+	SSLKey         string // a file; set if and only if SSLCert is
 	MaxConnections int    // at least 2; WatchForeignWrites needs 4, and a connection for leases 5
 	Name           string // of this instance, shown in pg_stat_activity
 
@@ -211,8 +215,8 @@ func PoolConfig(o Options) (*pgxpool.Config, error) { return o.settings().PoolCo
 // not in the pool: for Ping, for WatchForeignWrites, and for leases.
 func (o Options) settings() postgres.Settings {
 	s := postgres.Settings{
-		Host: o.Host, Port: o.Port, Database: o.Database, User: o.User, Password: o.Password,
-		SSLMode: o.SSLMode, SSLRootCert: o.SSLRootCert,
+		Addresses: o.Addresses, Database: o.Database, User: o.User, Password: o.Password,
+		SSLMode: o.SSLMode, SSLRootCert: o.SSLRootCert, SSLCert: o.SSLCert, SSLKey: o.SSLKey,
 		ApplicationName: "glotpod.ident/" + o.Name,
 		MaxConnections:  o.MaxConnections - 1, // for Ping
 		ReadPassword:    o.ReadPassword,

@@ -5,7 +5,10 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net"
+	"slices"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -18,24 +21,53 @@ const channelMax = 1<<16 - 1
 // frameMax is the largest frame, in bytes, that we agree to: RabbitMQ's default.
 const frameMax = 128 << 10
 
-// Dial connects, logs in and opens the virtual host. ctx bounds the dial, and has no
-// effect on the connection afterwards. An error is a [*DialError]; see [Refused] and
-// [LoginRefused].
+// Dial connects, logs in and opens the virtual host, at the first of the addresses that allows
+// it. ctx bounds the dial, and has no effect on the connection afterwards. If ctx has a deadline,
+// the addresses share the time, so that a silent one leaves some to the others. An error is a
+// [*DialError] or joins one per address; see [Refused] and [LoginRefused].
 //
 // A lost connection does not recover.
 func Dial(ctx context.Context, o Options) (*amqp.Connection, error) {
-	d := &dial{options: o}
-	conn, err := d.run(ctx)
-	if err != nil {
-		return nil, &DialError{Address: o.address(), VHost: o.VHost, Stage: d.stage, Err: err}
+	count := len(o.Addresses)
+	if count == 0 {
+		return nil, &DialError{VHost: o.VHost, Stage: Preparing, Err: fmt.Errorf("%w: no address", errOptions)}
 	}
-	return conn, nil
+	var errs []error
+	first := rand.IntN(count)
+	for i := range count {
+		d := &dial{options: o, address: o.Addresses[(first+i)%count]}
+		conn, err := d.runInShare(ctx, count-i)
+		if err == nil {
+			return conn, nil
+		}
+		errs = append(errs, &DialError{Address: d.address, VHost: o.VHost, Stage: d.stage, Err: err})
+		if d.stage == Preparing || ctx.Err() != nil {
+			break
+		}
+	}
+	if len(errs) == 1 {
+		return nil, errs[0]
+	}
+	// Refused and LoginRefused look at the first error.
+	slices.SortStableFunc(errs, func(a, b error) int { return cmp.Compare(severity(b), severity(a)) })
+	return nil, errors.Join(errs...)
 }
 
-// A dial is one attempt to connect.
+// A dial is one attempt to connect to one node.
 type dial struct {
 	options Options
+	address string // of the node
 	stage   Stage
+}
+
+// runInShare runs d in the share of the time of ctx that it has if left addresses are left.
+func (d *dial) runInShare(ctx context.Context, left int) (*amqp.Connection, error) {
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
+		defer cancel()
+	}
+	return d.run(ctx)
 }
 
 func (d *dial) run(ctx context.Context) (*amqp.Connection, error) {
@@ -50,7 +82,7 @@ func (d *dial) run(ctx context.Context) (*amqp.Connection, error) {
 	if err := d.options.check(); err != nil {
 		return nil, err
 	}
-	config, err := d.options.tlsConfig()
+	config, err := d.options.tlsConfig(d.address)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +126,7 @@ func (d *dial) connect(ctx context.Context) (net.Conn, error) {
 		// heartbeats: while the broker blocks a publisher, and during a long write.
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
 	}
-	return dialer.DialContext(ctx, "tcp", d.options.address()) // with TCP_NODELAY, as always in Go
+	return dialer.DialContext(ctx, "tcp", d.address) // with TCP_NODELAY, as always in Go
 }
 
 // open runs the AMQP log-in over stream until the virtual host is open.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,6 +38,7 @@ func TestDial(t *testing.T) {
 	t.Run("no_broker", testDialNoBroker)
 	t.Run("silent_broker", testDialSilentBroker)
 	t.Run("cancelled", testDialCancelled)
+	t.Run("several_nodes", testDialSeveral)
 	t.Run("closed_during_login", testDialClosedDuringLogin)
 	t.Run("not_amqp", testDialNotAmqp)
 	t.Run("connection_name", testDialConnectionName)
@@ -99,14 +101,16 @@ func testDialRefused(t *testing.T) {
 }
 
 func testDialWrongOptions(t *testing.T) {
-	valid := Options{Host: "broker.invalid", Port: 5672, VHost: "/", LoginMethod: Plain, Login: "u", Password: "p", Heartbeat: time.Second}
+	valid := Options{Addresses: []string{"broker.invalid:5672"}, VHost: "/", LoginMethod: Plain, Login: "u", Password: "p", Heartbeat: time.Second}
 	if err := valid.check(); err != nil {
 		t.Fatal(err)
 	}
 	for name, change := range map[string]func(*Options){
-		"host":         func(o *Options) { o.Host = "" },
-		"port":         func(o *Options) { o.Port = 0 },
-		"large port":   func(o *Options) { o.Port = 65536 },
+		"no address":   func(o *Options) { o.Addresses = nil },
+		"host":         func(o *Options) { o.Addresses = []string{":5672"} },
+		"no port":      func(o *Options) { o.Addresses = []string{"broker.invalid"} },
+		"port":         func(o *Options) { o.Addresses = []string{"broker.invalid:0"} },
+		"large port":   func(o *Options) { o.Addresses = []string{"broker.invalid:65536"} },
 		"login method": func(o *Options) { o.LoginMethod = "ANONYMOUS" },
 		"no TLS":       func(o *Options) { o.LoginMethod = External },
 		"login":        func(o *Options) { o.Login = "a\x00b" },
@@ -205,6 +209,64 @@ func testDialSilentBroker(t *testing.T) {
 			}
 		})
 	}
+}
+
+// testDialSeveral: a dial tries all nodes, each for its share of the time, and begins with a
+// random one.
+func testDialSeveral(t *testing.T) {
+	b := testservers.RabbitMQ(t)
+	const none = "127.0.0.1:1"
+	var silent, closing atomic.Int64
+	silentNode := listen(t, func(conn net.Conn) {
+		silent.Add(1)
+		io.Copy(io.Discard, conn)
+	})
+	closingNode := listen(t, func(net.Conn) { closing.Add(1) })
+	dial := func(o Options, addresses ...string) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		o.Addresses = addresses
+		conn, err := Dial(ctx, o)
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	}
+	tries := func(t *testing.T, count *atomic.Int64, addresses ...string) {
+		for range 100 {
+			if err := dial(optionsFor(b), addresses...); err != nil {
+				t.Fatal(err)
+			}
+			if count.Load() > 0 {
+				return
+			}
+		}
+		t.Error("a node was never tried first")
+	}
+	t.Run("one_is_away", func(t *testing.T) { tries(t, &closing, none, b.Address(), closingNode) })
+	t.Run("one_is_silent", func(t *testing.T) { tries(t, &silent, silentNode, b.Address()) })
+	t.Run("all_are_away", func(t *testing.T) {
+		err := dial(optionsFor(b), none, closingNode)
+		if err == nil || Refused(err) || !strings.Contains(err.Error(), none) || !strings.Contains(err.Error(), closingNode) {
+			t.Errorf("error %v, refused: %v", err, Refused(err))
+		}
+	})
+	t.Run("one_refuses_the_login", func(t *testing.T) {
+		o := optionsFor(b)
+		o.Password = "wrong"
+		for _, addresses := range [][]string{{none, b.Address()}, {b.Address(), none}} {
+			if err := dial(o, addresses...); !LoginRefused(err) {
+				t.Errorf("error %v", err)
+			}
+		}
+	})
+	t.Run("wrong_options", func(t *testing.T) {
+		o := optionsFor(b)
+		o.Heartbeat = 0
+		if err := dial(o, none, none); !Refused(err) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("error %v", err)
+		}
+	})
 }
 
 func testDialCancelled(t *testing.T) {
@@ -323,5 +385,5 @@ func optionsAt(t *testing.T, address string) Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Options{Host: a.IP.String(), Port: a.Port, VHost: "/", LoginMethod: Plain, Login: "user", Password: "secret", Heartbeat: time.Second}
+	return Options{Addresses: []string{a.String()}, VHost: "/", LoginMethod: Plain, Login: "user", Password: "secret", Heartbeat: time.Second}
 }

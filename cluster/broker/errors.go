@@ -74,6 +74,18 @@ func LoginRefused(err error) bool {
 	return errors.Is(dial.Err, amqp.ErrSASL) || ok && e.Server && e.Code == amqp.AccessRefused
 }
 
+// severity orders the errors of the nodes that one dial has tried: the one that an operator must
+// act on is the greatest.
+func severity(err error) int {
+	switch {
+	case LoginRefused(err):
+		return 2
+	case Refused(err):
+		return 1
+	}
+	return 0
+}
+
 // isInterruption reports whether a TLS handshake failed for another reason than a
 // disagreement of the two sides.
 func isInterruption(err error) bool {

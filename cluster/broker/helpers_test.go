@@ -28,8 +28,7 @@ func testContext(t testing.TB) context.Context {
 
 func optionsFor(b *testservers.Broker) Options {
 	return Options{
-		Host:           b.Host,
-		Port:           b.Port,
+		Addresses:      []string{b.Address()},
 		VHost:          b.VHost,
 		LoginMethod:    AMQPlain,
 		Login:          b.User,

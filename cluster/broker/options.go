@@ -19,8 +19,10 @@ const (
 
 // Options say which broker to connect to, and how. Several dials may share one value.
 type Options struct {
-	Host  string
-	Port  int // 1 to 65535
+	// Addresses has the nodes of the broker, in the form host:port, at least one. A dial
+	// begins with a random one and tries the others if that fails.
+	Addresses []string
+
 	VHost string
 
 	LoginMethod string // AMQPlain, Plain or External
@@ -33,7 +35,7 @@ type Options struct {
 
 	// TLS returns the TLS configuration. It is called for each dial, so that renewed
 	// certificates are used. If TLS is nil or returns nil, the connection is plain TCP.
-	// Dial sets an empty ServerName to Host, and accepts neither InsecureSkipVerify nor
+	// Dial sets an empty ServerName to the host that it dials, and accepts neither InsecureSkipVerify nor
 	// a version below TLS 1.2.
 	TLS func() (*tls.Config, error)
 
@@ -57,12 +59,10 @@ type Options struct {
 	Version        string // of this program
 }
 
-// Format implements [fmt.Formatter]. It prints the address, and not the password.
+// Format implements [fmt.Formatter]. It prints the addresses, and not the password.
 func (o Options) Format(f fmt.State, _ rune) {
-	fmt.Fprintf(f, "RabbitMQ at %s, virtual host %q", o.address(), o.VHost)
+	fmt.Fprintf(f, "RabbitMQ at %s, virtual host %q", strings.Join(o.Addresses, ", "), o.VHost)
 }
-
-func (o Options) address() string { return net.JoinHostPort(o.Host, strconv.Itoa(o.Port)) }
 
 // errOptions is wrapped by errors about the values in Options.
 var errOptions = errors.New("unusable options")
@@ -71,11 +71,14 @@ func (o Options) check() error {
 	wrong := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s", errOptions, fmt.Sprintf(format, args...))
 	}
+	for _, address := range o.Addresses {
+		host, port, err := net.SplitHostPort(address)
+		number, badPort := strconv.ParseUint(port, 10, 16)
+		if err != nil || host == "" || badPort != nil || number == 0 {
+			return wrong("address %q", address)
+		}
+	}
 	switch {
-	case o.Host == "":
-		return wrong("no host")
-	case o.Port < 1 || o.Port > 65535:
-		return wrong("port %d", o.Port)
 	case o.LoginMethod != AMQPlain && o.LoginMethod != Plain && o.LoginMethod != External:
 		return wrong("login method %q", o.LoginMethod)
 	case o.LoginMethod == External && o.TLS == nil:
@@ -94,8 +97,8 @@ func (o Options) check() error {
 	return nil
 }
 
-// tlsConfig returns nil for plain TCP.
-func (o Options) tlsConfig() (*tls.Config, error) {
+// tlsConfig returns the TLS configuration for the node at address, nil for plain TCP.
+func (o Options) tlsConfig(address string) (*tls.Config, error) {
 	if o.TLS == nil {
 		return nil, nil
 	}
@@ -112,7 +115,7 @@ func (o Options) tlsConfig() (*tls.Config, error) {
 	c := given.Clone()
 	c.MinVersion = max(c.MinVersion, tls.VersionTLS12)
 	if c.ServerName == "" {
-		c.ServerName = o.Host
+		c.ServerName, _, err = net.SplitHostPort(address)
 	}
-	return c, nil
+	return c, err
 }

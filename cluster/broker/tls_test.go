@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -40,7 +41,7 @@ func TestTLS(t *testing.T) {
 	}
 
 	valid := Options{
-		Host: b.Host, Port: b.TLSPort, VHost: "/",
+		Addresses: []string{net.JoinHostPort(b.Host, strconv.Itoa(b.TLSPort))}, VHost: "/",
 		LoginMethod: Plain, Login: b.User, Password: b.Password, Heartbeat: 5 * time.Second,
 	}
 	trusting := tls.Config{RootCAs: ours.pool(), ServerName: "rabbit.test"}
@@ -82,7 +83,7 @@ func TestTLS(t *testing.T) {
 		{"no server name, where the host is not in the certificate", Securing, func(_ *Options, c *tls.Config) { c.ServerName = "" }},
 		{"verification turned off", Preparing, func(_ *Options, c *tls.Config) { c.InsecureSkipVerify = true }},
 		{"TLS 1.1", Securing, func(_ *Options, c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS11, tls.VersionTLS11 }},
-		{"a port without TLS", Securing, func(o *Options, _ *tls.Config) { o.Port = b.Port }},
+		{"a port without TLS", Securing, func(o *Options, _ *tls.Config) { o.Addresses = []string{b.Address()} }},
 		{"login by certificate without one", LoggingIn, func(o *Options, _ *tls.Config) { o.LoginMethod = External }},
 		{"login by certificate as an unknown user", LoggingIn, func(o *Options, c *tls.Config) {
 			o.LoginMethod = External
@@ -128,7 +129,7 @@ func TestTLS(t *testing.T) {
 	t.Run("a handshake that breaks off may succeed later", func(t *testing.T) {
 		o := with(nil)
 		broken := optionsAt(t, listen(t, func(conn net.Conn) { conn.Read(make([]byte, 100)) }))
-		o.Host, o.Port = broken.Host, broken.Port
+		o.Addresses = broken.Addresses
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if _, err := Dial(ctx, o); err == nil || Refused(err) {

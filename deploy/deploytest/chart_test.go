@@ -148,7 +148,8 @@ func TestSettingsChecksum(t *testing.T) {
 
 func TestNetworkPolicyPorts(t *testing.T) {
 	out := mustRun(t, exec.Command(tool(t, "helm"), "template", "ident", chart, "--set", key,
-		"--set", "settings.amqp.port=5673", "--set", "settings.database.postgres.port=6432",
+		"--set", "settings.amqp.port=5673", "--set", `settings.amqp.host=a\, b:5674\,[::1]:5675`,
+		"--set", "settings.database.postgres.port=6432", "--set", `settings.database.postgres.host=::1\,a:6433`,
 		"--set", "settings.tracing.endpoint=http://[::1]:4318/x", "--set", "networkPolicy.ports={5432}"))
 	var policy struct {
 		Spec struct {
@@ -162,7 +163,7 @@ func TestNetworkPolicyPorts(t *testing.T) {
 			ports = append(ports, p.Port)
 		}
 	}
-	want := []int{53, 53, 5432, 5673, 6432, 4318}
+	want := []int{53, 53, 5432, 5673, 5674, 5675, 6432, 6433, 4318}
 	if len(ports) != len(want) {
 		t.Fatalf("ports %v, want %v", ports, want)
 	}

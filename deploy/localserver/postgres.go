@@ -70,6 +70,9 @@ func StartPostgres(ctx context.Context, o PostgresOptions) (*Postgres, error) {
 	return p, nil
 }
 
+// Address returns host:port.
+func (p *Postgres) Address() string { return address(p.Port) }
+
 // URL returns the connection URL of one of the server's databases.
 func (p *Postgres) URL(database string) string {
 	u := url.URL{

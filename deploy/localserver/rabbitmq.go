@@ -107,6 +107,9 @@ func StartRabbitMQ(ctx context.Context, o RabbitMQOptions) (*RabbitMQ, error) {
 	return r, nil
 }
 
+// Address returns host:port.
+func (r *RabbitMQ) Address() string { return address(r.Port) }
+
 // URL returns the connection URL of one of the broker's virtual hosts, without TLS.
 func (r *RabbitMQ) URL(vhost string) string {
 	u := url.URL{

@@ -2,7 +2,9 @@ package testservers
 
 import (
 	"context"
+	"net"
 	"os"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -25,6 +27,9 @@ type Database struct {
 
 	server *localserver.Postgres
 }
+
+// Address returns host:port.
+func (d *Database) Address() string { return net.JoinHostPort(d.Host, strconv.Itoa(d.Port)) }
 
 // URL returns the database's connection URL.
 func (d *Database) URL() string { return d.server.URL(d.Name) }

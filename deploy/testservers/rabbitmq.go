@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -26,6 +28,9 @@ type Broker struct {
 
 	server *localserver.RabbitMQ
 }
+
+// Address returns host:port.
+func (b *Broker) Address() string { return net.JoinHostPort(b.Host, strconv.Itoa(b.Port)) }
 
 // URL returns the virtual host's connection URL.
 func (b *Broker) URL() string { return b.server.URL(b.VHost) }

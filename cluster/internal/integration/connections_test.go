@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,8 +48,8 @@ func testSilentQueue(t *testing.T) {
 func testStalledConnection(t *testing.T) {
 	s := newSetup(t)
 	s.subscribe(nil)
-	proxy := newStallingProxy(t, net.JoinHostPort(s.vhost.Host, strconv.Itoa(s.vhost.Port)))
-	s.options.Broker.Port = proxy.port()
+	proxy := newStallingProxy(t, s.vhost.Address())
+	s.options.Broker.Addresses = []string{proxy.listener.Addr().String()}
 	s.options.Grace = time.Second // the notifications are not confirmed
 	s.run()
 	s.commit(1)
@@ -105,8 +104,6 @@ func newStallingProxy(t *testing.T, target string) *stallingProxy {
 	})
 	return p
 }
-
-func (p *stallingProxy) port() int { return p.listener.Addr().(*net.TCPAddr).Port }
 
 func (p *stallingProxy) accept() {
 	for {

@@ -42,7 +42,7 @@ type setup struct {
 func openStore(t testing.TB, database *testservers.Database) *store.Store {
 	t.Helper()
 	users, err := store.Open(t.Context(), store.Options{
-		Host: database.Host, Port: database.Port, Database: database.Name, User: database.User, Password: database.Password,
+		Addresses: []string{database.Address()}, Database: database.Name, User: database.User, Password: database.Password,
 		SSLMode: "disable", MaxConnections: 10, Keyring: store.NewKeyring([32]byte{1}), Log: zaptest.NewLogger(t),
 	})
 	if err != nil {
@@ -55,7 +55,7 @@ func openStore(t testing.TB, database *testservers.Database) *store.Store {
 func newSetup(t testing.TB) *setup {
 	t.Helper()
 	b := testservers.RabbitMQ(t)
-	s := newSetupAt(t, b.URL(), broker.Options{Host: b.Host, Port: b.Port, VHost: b.VHost, Login: b.User, Password: b.Password})
+	s := newSetupAt(t, b.URL(), broker.Options{Addresses: []string{b.Address()}, VHost: b.VHost, Login: b.User, Password: b.Password})
 	s.vhost = b
 	return s
 }

@@ -22,7 +22,7 @@ const maxMessageSize = 65536
 func TestLargeMessages(t *testing.T) {
 	t.Parallel()
 	at := testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{MaxMessageSize: maxMessageSize})
-	s := newSetupAt(t, at.URL("/"), broker.Options{Host: at.Host, Port: at.Port, VHost: "/", Login: at.User, Password: at.Password})
+	s := newSetupAt(t, at.URL("/"), broker.Options{Addresses: []string{at.Address()}, VHost: "/", Login: at.User, Password: at.Password})
 	s.subscribe(nil)
 	large := &largeMessages{setup: s, control: at.Control}
 	for id := range int64(8) {

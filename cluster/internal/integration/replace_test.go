@@ -83,7 +83,7 @@ func newQuorumSetup(t *testing.T) *setup {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSetupAt(t, b.URL(), broker.Options{Host: b.Host, Port: b.Port, VHost: b.VHost, Login: b.User, Password: b.Password})
+	s := newSetupAt(t, b.URL(), broker.Options{Addresses: []string{b.Address()}, VHost: b.VHost, Login: b.User, Password: b.Password})
 	s.vhost = b
 	return s
 }

@@ -123,7 +123,7 @@ func newSplit(t *testing.T, first, second *localserver.RabbitMQ, vhost string, s
 		t.Fatal(err)
 	}
 	s := &split{away: away, setup: newSetupAt(t, first.URL(vhost), broker.Options{
-		Host: first.Host, Port: first.Port, VHost: vhost, Login: first.User, Password: first.Password,
+		Addresses: []string{first.Address()}, VHost: vhost, Login: first.User, Password: first.Password,
 	})}
 	s.options.Partitions, s.options.QueueType = splitPartitions, "classic" // which has one node
 	var queues []string

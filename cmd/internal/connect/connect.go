@@ -27,14 +27,15 @@ func Store(c *config.Config, log *zap.Logger) store.Options {
 		keys[i] = key.Reveal()
 	}
 	return store.Options{
-		Host:                  pg.Host,
-		Port:                  pg.Port,
+		Addresses:             addresses(pg.Hosts),
 		Database:              pg.Database,
 		User:                  pg.User,
 		Password:              pg.Password.Reveal(),
 		ReadPassword:          pg.ReadPassword,
 		SSLMode:               pg.SSLMode,
 		SSLRootCert:           pg.SSLRootCert,
+		SSLCert:               pg.SSLCert,
+		SSLKey:                pg.SSLKey,
 		MaxConnections:        pg.MaxConnections,
 		Name:                  c.Cluster.Instance,
 		Keyring:               store.NewKeyring(keys...),
@@ -42,6 +43,14 @@ func Store(c *config.Config, log *zap.Logger) store.Options {
 		AuditKeep:             c.Audit.Keep,
 		Log:                   log,
 	}
+}
+
+func addresses(hosts []config.Address) []string {
+	text := make([]string, len(hosts))
+	for i, host := range hosts {
+		text[i] = host.String()
+	}
+	return text
 }
 
 // StoreError wraps an error of package store. If the database is unreachable, the
@@ -57,8 +66,7 @@ func StoreError(err error) error {
 // one instance. version is the version of the program.
 func Broker(c *config.Config, log *zap.Logger, purpose, version string) broker.Options {
 	return broker.Options{
-		Host:           c.AMQP.Host,
-		Port:           c.AMQP.Port,
+		Addresses:      addresses(c.AMQP.Hosts),
 		VHost:          c.AMQP.VHost,
 		LoginMethod:    c.AMQP.LoginMethod,
 		Login:          c.AMQP.Login,

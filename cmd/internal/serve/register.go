@@ -112,8 +112,8 @@ const nodeSamples = 8
 var errAskingBroker = errors.New("asking the broker which type the partition queues should have")
 
 // chooseQueueType returns the type of the partition queues that suits a broker. If it has partition
-// queues, that is their type. Otherwise it is quorum queues if connections lead to several nodes, or
-// if that cannot be told. If all lead to one node, the classic queues will be on that node, so they
+// queues, that is their type. Otherwise it is quorum queues if there are several addresses, if
+// connections lead to several nodes, or if that cannot be told. If all lead to one node, the classic queues will be on that node, so they
 // are unavailable only when the connections are lost too.
 func chooseQueueType(ctx context.Context, o broker.Options) (queueType, why string, err error) {
 	samples := make([]nodeSample, nodeSamples)
@@ -139,6 +139,9 @@ func chooseQueueType(ctx context.Context, o broker.Options) (queueType, why stri
 	}
 	if present != "" {
 		return present, "the broker has partition queues of this type", nil
+	}
+	if len(o.Addresses) > 1 {
+		return config.QueueQuorum, "amqp.host lists several hosts", nil
 	}
 	for _, s := range samples {
 		switch {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"strconv"
 	"testing"
 	"time"
 
@@ -23,7 +22,7 @@ func TestMain(m *testing.M) { testservers.Main(m) }
 // several nodes.
 func TestChooseQueueType(t *testing.T) {
 	options := func(r *localserver.RabbitMQ) broker.Options {
-		return broker.Options{Host: r.Host, Port: r.Port, VHost: "/", LoginMethod: broker.Plain, Heartbeat: 10 * time.Second, Login: r.User, Password: r.Password}
+		return broker.Options{Addresses: []string{r.Address()}, VHost: "/", LoginMethod: broker.Plain, Heartbeat: 10 * time.Second, Login: r.User, Password: r.Password}
 	}
 	check := func(t *testing.T, o broker.Options, want string) {
 		t.Helper()
@@ -72,13 +71,18 @@ func TestChooseQueueType(t *testing.T) {
 	t.Run("several_nodes", func(t *testing.T) {
 		second := testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{Join: first})
 		o := options(first)
-		o.Host, o.Port = inTurn(t, address(first), address(second))
+		o.Addresses = []string{inTurn(t, first.Address(), second.Address())}
 		check(t, o, "quorum")
 		check(t, options(second), "classic") // all connections go there, and so do the queues
 	})
+	t.Run("several_hosts", func(t *testing.T) {
+		o := options(first)
+		o.Addresses = append(o.Addresses, "127.0.0.1:1") // a node that is not there yet
+		check(t, o, "quorum")
+	})
 	t.Run("unreachable", func(t *testing.T) {
 		o := options(first)
-		o.Port = 1
+		o.Addresses = []string{"127.0.0.1:1"}
 		if got, _, err := chooseQueueType(t.Context(), o); err == nil {
 			t.Errorf("got %q", got)
 		} else if _, ok := errors.AsType[*broker.DialError](err); !ok {
@@ -94,10 +98,8 @@ func TestChooseQueueType(t *testing.T) {
 	})
 }
 
-func address(r *localserver.RabbitMQ) string { return net.JoinHostPort(r.Host, strconv.Itoa(r.Port)) }
-
 // inTurn listens on a port that leads to each of two addresses in turn.
-func inTurn(t *testing.T, addresses ...string) (host string, port int) {
+func inTurn(t *testing.T, addresses ...string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -123,6 +125,5 @@ func inTurn(t *testing.T, addresses ...string) (host string, port int) {
 			}
 		}
 	}()
-	at := l.Addr().(*net.TCPAddr)
-	return at.IP.String(), at.Port
+	return l.Addr().String()
 }

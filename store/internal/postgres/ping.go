@@ -62,6 +62,11 @@ func (p *pinger) mustConnect() bool {
 		p.connecting.Load() > connected || time.Since(time.Unix(0, connected)) > p.every
 }
 
+// errReadOnly is returned if a connection of the pool leads to a server that accepts no writes.
+var errReadOnly = errors.New("the database is read-only")
+
+const readOnlyQuery = "SELECT current_setting('transaction_read_only')::boolean"
+
 // Ping returns an error unless the database answers and accepts writes, a new connection can
 // be made, and the pool has a connection. It uses its own connection, so that load on the
 // pool does not delay it by more than a second. If there is no new connection, and the
@@ -71,8 +76,7 @@ func (p *pinger) mustConnect() bool {
 func (p *Pool) Ping(ctx context.Context) error {
 	if !p.pinger.mustConnect() {
 		var readOnly bool
-		const query = "SELECT current_setting('transaction_read_only')::boolean"
-		if err := p.pinger.conn.QueryRow(ctx, query).Scan(&readOnly); err != nil {
+		if err := p.pinger.conn.QueryRow(ctx, readOnlyQuery).Scan(&readOnly); err != nil {
 			return fmt.Errorf("reaching the database: %w", err)
 		}
 		if !readOnly {
@@ -114,7 +118,7 @@ func (p *pinger) connect(ctx context.Context, pool *Pool) (silent bool, err erro
 }
 
 // checkPool returns an error if the pool has no connection and gets none. answered reports
-// that a connection of the pool works. If there is neither an error nor an answer, all may be
+// that a connection of the pool works: it answers and accepts writes. If there is neither an error nor an answer, all may be
 // in use, or lost without a sign.
 func (p *Pool) checkPool(ctx context.Context) (answered bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, acquireWithin)
@@ -122,7 +126,12 @@ func (p *Pool) checkPool(ctx context.Context) (answered bool, err error) {
 	for {
 		conn, err := p.Acquire(ctx)
 		if err == nil {
-			err = conn.Ping(ctx) // Acquire asks only those that have been idle for long
+			var readOnly bool
+			err = conn.QueryRow(ctx, readOnlyQuery).Scan(&readOnly) // Acquire asks only those that have been idle for long
+			if readOnly {
+				conn.Conn().Close(ctx)
+				err = errReadOnly
+			}
 			lost := conn.Conn().IsClosed()
 			conn.Release()
 			if err == nil {

@@ -3,13 +3,11 @@ package postgres_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -39,14 +37,13 @@ func TestReadOnly(t *testing.T) {
 			"ALTER DATABASE postgres RESET default_transaction_read_only")
 	})
 	t.Run("standby", testStandby)
-	t.Run("connections_stay_encrypted", testReadOnlyEncrypted)
 }
 
 // testReadOnlyConnection: whatever statement finds that a connection of the pool is
 // read-only, the pool drops the connection.
 func testReadOnlyConnection(t *testing.T) {
 	d := testservers.Postgres(t)
-	pool, err := postgres.Open(t.Context(), postgres.Settings{Host: d.Host, Port: d.Port, Database: d.Name, User: d.User,
+	pool, err := postgres.Open(t.Context(), postgres.Settings{Addresses: []string{d.Address()}, Database: d.Name, User: d.User,
 		Password: d.Password, SSLMode: "disable", MaxConnections: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -306,72 +303,6 @@ func startStandby(t *testing.T) (primary, standby *localserver.Postgres) {
 	return primary, testservers.OwnPostgres(t, localserver.PostgresOptions{Dir: standbyDir})
 }
 
-// testReadOnlyEncrypted: with sslmode=prefer, no connection is attempted without
-// encryption because the encrypted one is read-only.
-func testReadOnlyEncrypted(t *testing.T) {
-	server := testservers.OwnPostgres(t, localserver.PostgresOptions{})
-	admin := storetest.Connect(t, server.URL("postgres"))
-	certFile, keyFile := testservers.NewAuthority(t).Issue(t, "localhost")
-	for name, file := range map[string]string{"server.crt": certFile, "server.key": keyFile} {
-		pem, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		copyTo := fmt.Sprintf("COPY (SELECT unnest(string_to_array('%s', E'\n'))) TO PROGRAM 'umask 077; cat > %s'", pem, name)
-		if _, err := admin.Exec(t.Context(), copyTo); err != nil {
-			t.Fatal(err)
-		}
-	}
-	set := func(sql string) {
-		t.Helper()
-		for _, statement := range []string{sql, "SELECT pg_reload_conf()"} {
-			if _, err := admin.Exec(t.Context(), statement); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	set("ALTER SYSTEM SET ssl = on")
-	set("ALTER SYSTEM SET default_transaction_read_only = on")
-
-	port, accepted := countConnections(t, net.JoinHostPort(server.Host, strconv.Itoa(server.Port)))
-	pool, err := postgres.Open(t.Context(), postgres.Settings{Host: "127.0.0.1", Port: port, Database: "postgres", User: server.User,
-		Password: server.Password, SSLMode: "prefer", MaxConnections: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pool.Close()
-	encrypted := func() (encrypted bool, err error) {
-		err = pool.QueryRow(t.Context(), "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").Scan(&encrypted)
-		return encrypted, err
-	}
-	// The server applies a new setting a moment after the reload.
-	within(t, 10*time.Second, "the server is read-only and takes encrypted connections", func() bool {
-		config, err := pgx.ParseConfig(strings.Replace(server.URL("postgres"), "sslmode=disable", "sslmode=require", 1))
-		if err != nil {
-			t.Fatal(err)
-		}
-		conn, err := pgx.ConnectConfig(t.Context(), config)
-		if err != nil {
-			return false
-		}
-		defer conn.Close(t.Context())
-		var readOnly bool
-		return conn.QueryRow(t.Context(), "SELECT current_setting('transaction_read_only')::boolean").Scan(&readOnly) == nil && readOnly
-	})
-	before := accepted.Load()
-	if err := pool.Ping(t.Context()); err == nil {
-		t.Fatal("a read-only connection was used")
-	}
-	if n := accepted.Load() - before; n != 1 {
-		t.Errorf("%d connections were attempted, one of them without encryption", n)
-	}
-	set("ALTER SYSTEM RESET default_transaction_read_only")
-	within(t, 10*time.Second, "a connection is accepted", func() bool { return pool.Ping(t.Context()) == nil })
-	if yes, err := encrypted(); err != nil || !yes {
-		t.Errorf("encrypted: %t, %v", yes, err)
-	}
-}
-
 // within waits until a condition holds.
 func within(t *testing.T, atMost time.Duration, what string, holds func() bool) {
 	t.Helper()
@@ -383,40 +314,4 @@ func within(t *testing.T, atMost time.Duration, what string, holds func() bool) 
 			t.FailNow()
 		}
 	}
-}
-
-// countConnections relays connections to a server and counts them.
-func countConnections(t *testing.T, server string) (port int, accepted *atomic.Int64) {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	accepted = new(atomic.Int64)
-	var relays sync.WaitGroup
-	t.Cleanup(func() {
-		listener.Close()
-		relays.Wait()
-	})
-	relays.Go(func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			accepted.Add(1)
-			upstream, err := net.Dial("tcp", server)
-			if err != nil {
-				client.Close()
-				continue
-			}
-			for _, pair := range [][2]net.Conn{{client, upstream}, {upstream, client}} {
-				relays.Go(func() {
-					io.Copy(pair[0], pair[1]) // an error is the connection's end
-					pair[0].Close()
-				})
-			}
-		}
-	})
-	return listener.Addr().(*net.TCPAddr).Port, accepted
 }

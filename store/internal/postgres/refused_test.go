@@ -59,7 +59,7 @@ func startAsRole(t *testing.T, change ...func(*postgres.Settings)) *roleHarness 
 	h := &roleHarness{db: storetest.Connect(t, d.URL()), role: "role_" + strings.ToLower(d.Name)}
 	h.exec(t, "CREATE ROLE the_role LOGIN PASSWORD 's3cret'")
 	t.Cleanup(func() { h.exec(t, "DROP ROLE the_role") })
-	settings := postgres.Settings{Host: d.Host, Port: d.Port, Database: d.Name, User: h.role, Password: "s3cret",
+	settings := postgres.Settings{Addresses: []string{d.Address()}, Database: d.Name, User: h.role, Password: "s3cret",
 		SSLMode: "disable", MaxConnections: maxOfRole, ApplicationName: h.role}
 	for _, c := range change {
 		c(&settings)

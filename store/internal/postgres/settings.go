@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,13 +18,14 @@ import (
 
 // Settings name a database and say how to connect to it.
 type Settings struct {
-	Host            string
-	Port            int
+	Addresses       []string // host:port, at least one; see [store.Options]
 	Database        string
 	User            string
 	Password        string
 	SSLMode         string // as in libpq
 	SSLRootCert     string // a file; "" means the system's certificates
+	SSLCert         string // a file; "" means no client certificate
+	SSLKey          string // a file; set if and only if SSLCert is
 	ApplicationName string // shown in pg_stat_activity
 	MaxConnections  int    // of the pool
 
@@ -36,7 +38,10 @@ type Settings struct {
 }
 
 const (
-	connectTimeout = 5 * time.Second
+	// connectTimeout bounds an attempt to connect. Several servers share it, but each has
+	// minConnectTimeout.
+	connectTimeout    = 5 * time.Second
+	minConnectTimeout = time.Second
 
 	// idleTimeout bounds how long a transaction waits for this process. The process
 	// may be frozen or cut off while the transaction holds locks that other sessions
@@ -69,25 +74,64 @@ var planOnce = map[string]string{
 }
 
 // parse reads the certificate files that the settings name.
-func (s Settings) parse() (*pgxpool.Config, error) {
-	config, err := pgxpool.ParseConfig("sslmode=" + s.SSLMode + " sslrootcert=" + quote(s.SSLRootCert) + " host=" + quote(s.Host) +
-		" port=" + strconv.Itoa(s.Port) + " dbname=" + quote(s.Database) + " user=" + quote(s.User))
+//
+// pgx also reads the variables of the environment and the files in the home folder that libpq
+// reads. All of these have a value here, so that only the settings count.
+func (s Settings) parse(servers []server) (*pgxpool.Config, error) {
+	os.Unsetenv("PGSERVICE") // an empty name of a service is an error
+	var hosts, ports []string
+	for _, one := range servers {
+		hosts, ports = append(hosts, one.host), append(ports, one.port)
+	}
+	var text strings.Builder
+	for name, value := range map[string]string{
+		"host": strings.Join(hosts, ","), "port": strings.Join(ports, ","), "dbname": s.Database, "user": s.User,
+		"sslmode": s.SSLMode, "sslrootcert": s.SSLRootCert,
+		"sslcert": "", "sslkey": "", "sslpassword": "", "sslcertmode": "allow", "sslnegotiation": "", "sslsni": "1",
+		"passfile": "", "servicefile": "", "target_session_attrs": "any", "options": "", "timezone": "",
+		"application_name": "", "connect_timeout": "0", "channel_binding": "prefer", "require_auth": "",
+		"min_protocol_version": "", "max_protocol_version": "",
+	} {
+		fmt.Fprintf(&text, "%s=%s ", name, quote(value))
+	}
+	config, err := pgxpool.ParseConfig(text.String())
 	if err != nil {
 		return nil, fmt.Errorf("settings of the database: %w", err)
 	}
-	if config.ConnConfig.TLSConfig != nil {
-		config.ConnConfig.TLSConfig.MinVersion = tls.VersionTLS12
+	secured := []*tls.Config{config.ConnConfig.TLSConfig}
+	for _, fallback := range config.ConnConfig.Fallbacks {
+		secured = append(secured, fallback.TLSConfig)
 	}
-	return config, nil
+	return config, s.secure(secured)
+}
+
+// secure completes the TLS configurations. It reads the client certificate by itself: the
+// function of pgx for that is lost when a configuration is put into another [pgx.ConnConfig].
+func (s Settings) secure(configs []*tls.Config) error {
+	var pairs []tls.Certificate
+	if s.SSLCert != "" {
+		pair, err := tls.LoadX509KeyPair(s.SSLCert, s.SSLKey)
+		if err != nil {
+			return fmt.Errorf("client certificate for the database: %w", err)
+		}
+		pairs = []tls.Certificate{pair}
+	}
+	for _, config := range configs {
+		if config != nil { // nil is an attempt without encryption
+			config.MinVersion, config.Certificates = tls.VersionTLS12, pairs
+		}
+	}
+	return nil
 }
 
 // refresh reads the password and the certificates anew for a new connection. While a file
 // is being replaced, that may fail, and a later attempt succeeds.
-func (s Settings) refresh(config *pgx.ConnConfig) error {
-	parsed, err := s.parse()
+func (s Settings) refresh(config *pgx.ConnConfig, servers []server) error {
+	parsed, err := s.parse(servers)
 	if err != nil {
 		return &unsentError{err}
 	}
+	config.Host, config.Port = parsed.ConnConfig.Host, parsed.ConnConfig.Port
 	config.TLSConfig, config.Fallbacks = parsed.ConnConfig.TLSConfig, parsed.ConnConfig.Fallbacks
 	if s.ReadPassword != nil {
 		if config.Password, err = s.ReadPassword(); err != nil {
@@ -102,13 +146,20 @@ func (s Settings) PoolConfig() (*pgxpool.Config, error) { return s.poolConfig(ni
 
 // poolConfig is PoolConfig with other values of some parameters of the session.
 func (s Settings) poolConfig(others map[string]string) (*pgxpool.Config, error) {
-	config, err := s.parse()
+	servers, err := parseServers(s.Addresses)
+	if err != nil {
+		return nil, fmt.Errorf("settings of the database: %w", err)
+	}
+	config, err := s.parse(servers.all)
 	if err != nil {
 		return nil, err
 	}
-	config.BeforeConnect = func(_ context.Context, config *pgx.ConnConfig) error { return s.refresh(config) }
+	config.BeforeConnect = func(_ context.Context, config *pgx.ConnConfig) error {
+		servers.choose(config)
+		return s.refresh(config, servers.inOrder())
+	}
 	config.ConnConfig.Password = s.Password
-	config.ConnConfig.ConnectTimeout = connectTimeout
+	config.ConnConfig.ConnectTimeout = servers.timeout()
 	config.ConnConfig.RuntimeParams = map[string]string{"application_name": s.ApplicationName}
 	parameters := map[string]string{
 		"statement_timeout":                   "15s",
@@ -157,6 +208,9 @@ func (s Settings) ConnectForBulk(ctx context.Context, timeout time.Duration) (*p
 		"statement_timeout":               strconv.FormatInt(timeout.Milliseconds(), 10),
 	})
 	if err != nil {
+		return nil, err
+	}
+	if err := config.BeforeConnect(ctx, config.ConnConfig); err != nil {
 		return nil, err
 	}
 	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"maps"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -20,7 +22,7 @@ import (
 func TestSession(t *testing.T) {
 	h := storetest.Start(t)
 	o := h.Options
-	settings := postgres.Settings{Host: o.Host, Port: o.Port, Database: o.Database, User: o.User, Password: o.Password,
+	settings := postgres.Settings{Addresses: o.Addresses, Database: o.Database, User: o.User, Password: o.Password,
 		SSLMode: "disable", ApplicationName: "glotpod.ident/test", MaxConnections: 1}
 
 	t.Run("start_has_only_what_a_pooler_takes", func(t *testing.T) {
@@ -41,7 +43,7 @@ func TestSession(t *testing.T) {
 			}
 		}()
 		pooler := settings
-		pooler.Host, pooler.Port = "127.0.0.1", listener.Addr().(*net.TCPAddr).Port
+		pooler.Addresses = []string{listener.Addr().String()}
 		pool, err := postgres.Open(t.Context(), pooler)
 		if err != nil {
 			t.Fatal(err)
@@ -85,6 +87,38 @@ func TestSession(t *testing.T) {
 		}
 		defer pool.Close()
 		check(t, pool, nil)
+	})
+	t.Run("environment_and_home_do_not_count", func(t *testing.T) {
+		home := filepath.Join(t.TempDir(), ".postgresql")
+		if err := os.Mkdir(home, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"postgresql.crt", "postgresql.key", "root.crt"} {
+			if err := os.WriteFile(filepath.Join(home, name), []byte("none"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Setenv("HOME", filepath.Dir(home))
+		for _, name := range []string{"HOST", "PORT", "DATABASE", "USER", "PASSWORD", "PASSFILE", "APPNAME", "CONNECT_TIMEOUT", "SSLMODE", "SSLKEY",
+			"SSLCERT", "SSLCERTMODE", "SSLSNI", "SSLROOTCERT", "SSLPASSWORD", "SSLNEGOTIATION", "TARGETSESSIONATTRS", "SERVICE", "SERVICEFILE",
+			"TZ", "OPTIONS", "MINPROTOCOLVERSION", "MAXPROTOCOLVERSION", "CHANNELBINDING", "REQUIREAUTH"} {
+			t.Setenv("PG"+name, "wrong")
+		}
+		pool, err := postgres.Open(t.Context(), settings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pool.Close()
+		check(t, pool, nil)
+		secured := settings
+		secured.SSLMode = "require"
+		config, err := secured.PoolConfig()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := config.ConnConfig.TLSConfig; c.RootCAs != nil || c.Certificates != nil || c.NextProtos != nil {
+			t.Errorf("TLS with %+v", c)
+		}
 	})
 	t.Run("bulk", func(t *testing.T) {
 		conn, err := settings.ConnectForBulk(t.Context(), time.Minute)

@@ -16,7 +16,7 @@ import (
 // no later one on the connection.
 func TestNotReplicated(t *testing.T) {
 	d := testservers.Postgres(t)
-	pool, err := postgres.Open(t.Context(), postgres.Settings{Host: d.Host, Port: d.Port, Database: d.Name, User: d.User,
+	pool, err := postgres.Open(t.Context(), postgres.Settings{Addresses: []string{d.Address()}, Database: d.Name, User: d.User,
 		Password: d.Password, SSLMode: "disable", MaxConnections: 1})
 	if err != nil {
 		t.Fatal(err)

@@ -37,7 +37,7 @@ type Harness struct {
 // Options returns the options of a store on a database.
 func Options(t testing.TB, db *testservers.Database) store.Options {
 	return store.Options{
-		Host: db.Host, Port: db.Port, Database: db.Name, User: db.User, Password: db.Password,
+		Addresses: []string{db.Address()}, Database: db.Name, User: db.User, Password: db.Password,
 		SSLMode: "disable", MaxConnections: 10, Name: t.Name(),
 		Keyring:   store.NewKeyring([32]byte{1, 2, 3}),
 		AuditKeep: 30 * 24 * time.Hour,
@@ -134,7 +134,7 @@ func (h *Harness) OpenPool() *postgres.Pool {
 	h.T.Helper()
 	o := h.Options
 	pool, err := postgres.Open(h.T.Context(), postgres.Settings{
-		Host: o.Host, Port: o.Port, Database: o.Database, User: o.User, Password: o.Password, SSLMode: o.SSLMode,
+		Addresses: o.Addresses, Database: o.Database, User: o.User, Password: o.Password, SSLMode: o.SSLMode,
 		ApplicationName: "glotpod.ident/" + o.Name, MaxConnections: o.MaxConnections,
 	})
 	if err != nil {

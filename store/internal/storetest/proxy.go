@@ -3,7 +3,6 @@ package storetest
 import (
 	"io"
 	"net"
-	"strconv"
 	"sync"
 
 	"github.com/glotpod/ident/store"
@@ -40,7 +39,7 @@ func (h *Harness) startProxy(tap func() func([]byte)) *Proxy {
 	}
 	p := &Proxy{
 		listener: listener,
-		to:       net.JoinHostPort(h.Options.Host, strconv.Itoa(h.Options.Port)),
+		to:       h.Options.Addresses[0],
 		conns:    make(map[net.Conn]bool),
 		silent:   make(chan struct{}),
 		tap:      tap,
@@ -58,7 +57,7 @@ func (h *Harness) startProxy(tap func() func([]byte)) *Proxy {
 func (h *Harness) openThrough(p *Proxy) *store.Store {
 	h.T.Helper()
 	opts := h.Options
-	opts.Host, opts.Port = "127.0.0.1", p.listener.Addr().(*net.TCPAddr).Port
+	opts.Addresses = []string{p.listener.Addr().String()}
 	s, err := store.Open(h.T.Context(), opts)
 	if err != nil {
 		h.T.Fatal(err)
