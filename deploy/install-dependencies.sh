@@ -1,9 +1,9 @@
 #!/bin/sh
 # Installs RabbitMQ and PostgreSQL if they are missing, unless GLOTPOD_IDENT_RABBITMQ and
 # GLOTPOD_IDENT_POSTGRES name folders that hold their programs. With the argument "test", also a C
-# compiler, for Go's race detector, and Chromium, for the tests of the status page. With
-# "deploy", also systemd, for the checks of its units, Prometheus, for promtool, and Docker,
-# for the image. Checks the version of Go, but does not install Go. Does nothing if
+# compiler, for Go's race detector, Chromium, for the tests of the status page, and PgBouncer.
+# With "deploy", also systemd, for the checks of its units, Prometheus, for promtool, and
+# Docker, for the image. Checks the version of Go, but does not install Go. Does nothing if
 # everything is installed.
 set -eu
 
@@ -66,6 +66,10 @@ have_browser() {
 	return 1
 }
 
+have_pgbouncer() {
+	exists /usr/sbin/pgbouncer || command -v pgbouncer >/dev/null
+}
+
 exists() {
 	for file in "$@"; do
 		[ -x "$file" ] && return 0
@@ -103,6 +107,7 @@ have_postgres || packages="$packages postgresql"
 if [ "${1-}" = test ]; then
 	have_compiler || packages="$packages gcc libc6-dev"
 	have_browser || packages="$packages chromium"
+	have_pgbouncer || packages="$packages pgbouncer"
 fi
 if [ "${1-}" = deploy ]; then
 	command -v systemd-analyze >/dev/null || packages="$packages systemd"
@@ -115,9 +120,9 @@ fi
 if ! command -v apt-get >/dev/null; then
 	fail "Missing (names of Debian's packages):$packages." \
 		"Install them and try again, for example by" \
-		"  macOS:   brew install rabbitmq postgresql; brew install --cask chromium" \
-		"  Fedora:  sudo dnf install rabbitmq-server postgresql-server gcc chromium" \
-		"  Arch:    sudo pacman -S rabbitmq postgresql gcc chromium"
+		"  macOS:   brew install rabbitmq postgresql pgbouncer; brew install --cask chromium" \
+		"  Fedora:  sudo dnf install rabbitmq-server postgresql-server pgbouncer gcc chromium" \
+		"  Arch:    sudo pacman -S rabbitmq postgresql pgbouncer gcc chromium"
 elif [ "$(id -u)" -eq 0 ]; then
 	as_root=
 elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then

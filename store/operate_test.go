@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
@@ -156,11 +154,7 @@ func testRunbookGivesTheTables(t *testing.T, server *localserver.Postgres, migra
 		t.Error("the old day is still there")
 	}
 
-	config, err := store.PoolConfig(h.Options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	instances, err := pgx.ConnectConfig(t.Context(), config.ConnConfig)
+	instances, err := store.Connect(t.Context(), h.Options)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/zap"
 
@@ -98,14 +99,26 @@ type Store struct {
 	metrics *metrics
 }
 
+// A PoolerError means that a connection pooler between this program and the database does not
+// keep sessions.
+type PoolerError = postgres.PoolerError
+
+func checkDatabase(ctx context.Context, pool *postgres.Pool) error {
+	if err := pool.CheckSessions(ctx); err != nil {
+		return err
+	}
+	_, err := CheckSchema(ctx, pool)
+	return err
+}
+
 // Open opens the store of a database. If its schema is not the one that Migrate makes, the
-// error is a *SchemaError. Close must be called.
+// error is a *SchemaError, and without sessions a *PoolerError. Close must be called.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	pool, err := postgres.Open(ctx, o.settings())
 	if err != nil {
 		return nil, err
 	}
-	if _, err := CheckSchema(ctx, pool); err != nil {
+	if err := checkDatabase(ctx, pool); err != nil {
 		pool.Close()
 		return nil, err
 	}
@@ -208,8 +221,11 @@ func (s *Store) NewUserID(ctx context.Context, create *actor.Write) (id int64, d
 	return id, nil, nil
 }
 
-// PoolConfig returns the options for connecting with pgx.
+// PoolConfig returns the options for a pool of pgx.
 func PoolConfig(o Options) (*pgxpool.Config, error) { return o.settings().PoolConfig() }
+
+// Connect opens one connection. If it has no session of its own, the error is a *PoolerError.
+func Connect(ctx context.Context, o Options) (*pgx.Conn, error) { return o.settings().Connect(ctx) }
 
 // settings returns the settings of the pool. MaxConnections includes connections that are
 // not in the pool: for Ping, for WatchForeignWrites, and for leases.

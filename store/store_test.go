@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/deploy/testservers"
@@ -401,11 +399,7 @@ func TestIdleTransaction(t *testing.T) {
 
 func testIdleTransactionIsTerminatedAndItsOutcomeUnknown(t *testing.T) {
 	h := storetest.Start(t)
-	config, err := store.PoolConfig(h.Options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := pgx.ConnectConfig(t.Context(), config.ConnConfig)
+	conn, err := store.Connect(t.Context(), h.Options)
 	if err != nil {
 		t.Fatal(err)
 	}

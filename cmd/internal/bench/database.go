@@ -29,24 +29,22 @@ type database struct {
 
 // poolConfig returns the configuration of connections to the database of the service.
 func poolConfig(c *config.Config) (*pgxpool.Config, error) {
-	pool, err := store.PoolConfig(connect.Store(c, nil))
-	if err != nil {
-		return nil, err
-	}
-	pool.ConnConfig.RuntimeParams["application_name"] = "glotpod.ident/bench"
-	return pool, nil
+	return store.PoolConfig(storeOptions(c))
+}
+
+func storeOptions(c *config.Config) store.Options {
+	o := connect.Store(c, nil)
+	o.Name = "bench" // in the name of the application
+	return o
 }
 
 // openDatabase connects and creates the schema.
 func openDatabase(ctx context.Context, c *config.Config, run string) (*database, error) {
-	pool, err := poolConfig(c)
+	conn, err := store.Connect(ctx, storeOptions(c))
 	if err != nil {
 		return nil, err
 	}
-	d := &database{schema: schemaOf(run)}
-	if d.conn, err = pgx.ConnectConfig(ctx, pool.ConnConfig); err != nil {
-		return nil, err
-	}
+	d := &database{schema: schemaOf(run), conn: conn}
 	if _, err = d.conn.Exec(ctx, "CREATE SCHEMA "+d.schema); err != nil {
 		d.conn.Close(context.WithoutCancel(ctx))
 		return nil, fmt.Errorf("create the schema of the plain service: %w", err)

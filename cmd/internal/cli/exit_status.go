@@ -38,14 +38,15 @@ func (e *Env) FailWith(status int, err error) int {
 func StatusOf(err error) int {
 	var settings *config.Error
 	var schema *store.SchemaError
+	var pooler *store.PoolerError
 	var parameters *store.ParametersError
 	var setup *cluster.SetupError
 	var stopped *cluster.StoppedError
 	switch {
 	case errors.Is(err, wait.ErrUnreachable):
 		return StatusUnreachable
-	case errors.As(err, &settings), errors.As(err, &schema), errors.As(err, &parameters), errors.As(err, &setup),
-		broker.LoginRefused(err), errors.As(err, &stopped) && stopped.Reason == ownership.ParametersDiffer:
+	case errors.As(err, &settings), errors.As(err, &schema), errors.As(err, &pooler),
+		errors.As(err, &parameters), errors.As(err, &setup), broker.LoginRefused(err), errors.As(err, &stopped) && stopped.Reason == ownership.ParametersDiffer:
 		return StatusSettings
 	}
 	return StatusFailure

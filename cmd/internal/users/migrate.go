@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
-	"github.com/glotpod/ident/cluster/wait"
 	"github.com/glotpod/ident/cmd/internal/cli"
 	"github.com/glotpod/ident/cmd/internal/connect"
 	"github.com/glotpod/ident/config"
@@ -36,13 +34,9 @@ func runMigrate(ctx context.Context, env *cli.Env, args []string) int {
 }
 
 func migrate(ctx context.Context, c *config.Config, check bool, stdout io.Writer) error {
-	pool, err := store.PoolConfig(connect.Store(c, zap.NewNop()))
+	conn, err := store.Connect(ctx, connect.Store(c, zap.NewNop()))
 	if err != nil {
-		return err
-	}
-	conn, err := pgx.ConnectConfig(ctx, pool.ConnConfig)
-	if err != nil {
-		return fmt.Errorf("%w: %w", wait.ErrUnreachable, err)
+		return connect.StoreError(err)
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	var version int

@@ -26,6 +26,8 @@ type Site struct {
 	AMQPURL  string
 	DB       *pgx.Conn
 	dbURL    string
+
+	database *testservers.Database // of the shared server
 }
 
 // migrated is a database as the program's own migrate leaves it.
@@ -48,7 +50,7 @@ func NewEmptySite(t *testing.T) *Site {
 func siteOf(t *testing.T, database *testservers.Database) *Site {
 	t.Helper()
 	broker := testservers.RabbitMQ(t)
-	s := &Site{AMQPURL: broker.URL(), dbURL: database.URL(), Settings: databaseSettings(database).With(Settings{
+	s := &Site{AMQPURL: broker.URL(), dbURL: database.URL(), database: database, Settings: databaseSettings(database).With(Settings{
 		"amqp.host":               broker.Host,
 		"amqp.port":               strconv.Itoa(broker.Port),
 		"amqp.vhost":              broker.VHost,
@@ -89,6 +91,13 @@ func (s *Site) UsePostgres(t *testing.T, server *localserver.Postgres) {
 	s.dbURL = server.URL(name)
 	s.DB = s.Connect(t)
 	s.Migrate(t)
+}
+
+// Pooled returns the settings with which a site on the shared server uses it through PgBouncer.
+// mode is a pool_mode.
+func (s *Site) Pooled(t *testing.T, mode string) Settings {
+	t.Helper()
+	return s.Settings.With(Settings{"database.postgres.host": testservers.PgBouncer(t, s.database, mode).Address})
 }
 
 // NewKey returns a random encryption key, which contains one of the [Secrets].

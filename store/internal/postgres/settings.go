@@ -200,22 +200,42 @@ func quote(value string) string {
 	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'"
 }
 
-// ConnectForBulk opens one connection for statements that read or write many rows. Each
-// may take up to timeout.
+// Connect opens one connection. If it has no session of its own, the error is a *PoolerError.
+func (s Settings) Connect(ctx context.Context) (*pgx.Conn, error) { return s.connect(ctx, nil) }
+
+// ConnectForBulk is Connect for statements that read or write many rows. Each may take up to
+// timeout.
 func (s Settings) ConnectForBulk(ctx context.Context, timeout time.Duration) (*pgx.Conn, error) {
-	config, err := s.poolConfig(map[string]string{
+	return s.connect(ctx, map[string]string{
 		"max_parallel_workers_per_gather": "0", // starting the workers takes longer than the statement
 		"statement_timeout":               strconv.FormatInt(timeout.Milliseconds(), 10),
 	})
+}
+
+// connect is Connect with other values of some parameters of the session.
+func (s Settings) connect(ctx context.Context, others map[string]string) (*pgx.Conn, error) {
+	config, err := s.poolConfig(others)
 	if err != nil {
 		return nil, err
 	}
-	if err := config.BeforeConnect(ctx, config.ConnConfig); err != nil {
+	open := func(ctx context.Context) (*pgx.Conn, error) {
+		attempt := config.Copy()
+		if err := attempt.BeforeConnect(ctx, attempt.ConnConfig); err != nil {
+			return nil, err
+		}
+		conn, err := pgx.ConnectConfig(ctx, attempt.ConnConfig)
+		if err != nil {
+			return nil, fmt.Errorf("reaching the database: %w", err)
+		}
+		return conn, nil
+	}
+	conn, err := open(ctx)
+	if err != nil {
 		return nil, err
 	}
-	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
-	if err != nil {
-		return nil, fmt.Errorf("reaching the database: %w", err)
+	if err := checkSession(ctx, conn, open); err != nil {
+		CloseConn(conn)
+		return nil, err
 	}
 	return conn, nil
 }

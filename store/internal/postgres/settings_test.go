@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store/internal/postgres"
 	"github.com/glotpod/ident/store/internal/storetest"
 )
@@ -20,9 +21,8 @@ import (
 // TestSession: the parameters of a session are set when it is open, because a pooler refuses or
 // drops them at the start of a connection.
 func TestSession(t *testing.T) {
-	h := storetest.Start(t)
-	o := h.Options
-	settings := postgres.Settings{Addresses: o.Addresses, Database: o.Database, User: o.User, Password: o.Password,
+	d := testservers.Postgres(t)
+	settings := postgres.Settings{Addresses: []string{d.Address()}, Database: d.Name, User: d.User, Password: d.Password,
 		SSLMode: "disable", ApplicationName: "glotpod.ident/test", MaxConnections: 1}
 
 	t.Run("start_has_only_what_a_pooler_takes", func(t *testing.T) {
@@ -79,15 +79,22 @@ func TestSession(t *testing.T) {
 		}
 	}
 	// The defaults are others.
-	h.Exec("ALTER DATABASE " + o.Database + " SET default_transaction_isolation = 'serializable'")
-	t.Run("pool", func(t *testing.T) {
-		pool, err := postgres.Open(t.Context(), settings)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer pool.Close()
-		check(t, pool, nil)
-	})
+	if _, err := storetest.Connect(t, d.URL()).Exec(t.Context(), `ALTER DATABASE "`+d.Name+`" SET default_transaction_isolation = 'serializable'`); err != nil {
+		t.Fatal(err)
+	}
+	pooled := settings
+	pooled.Addresses = []string{testservers.PgBouncer(t, d, "session").Address}
+	for name, settings := range map[string]postgres.Settings{"direct": settings, "by_PgBouncer": pooled} {
+		t.Run(name+"/pool", func(t *testing.T) { check(t, openPool(t, settings), nil) })
+		t.Run(name+"/bulk", func(t *testing.T) {
+			conn, err := settings.ConnectForBulk(t.Context(), time.Minute)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer postgres.CloseConn(conn)
+			check(t, conn, map[string]string{"statement_timeout": "1min", "max_parallel_workers_per_gather": "0"})
+		})
+	}
 	t.Run("environment_and_home_do_not_count", func(t *testing.T) {
 		home := filepath.Join(t.TempDir(), ".postgresql")
 		if err := os.Mkdir(home, 0o700); err != nil {
@@ -119,13 +126,5 @@ func TestSession(t *testing.T) {
 		if c := config.ConnConfig.TLSConfig; c.RootCAs != nil || c.Certificates != nil || c.NextProtos != nil {
 			t.Errorf("TLS with %+v", c)
 		}
-	})
-	t.Run("bulk", func(t *testing.T) {
-		conn, err := settings.ConnectForBulk(t.Context(), time.Minute)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer postgres.CloseConn(conn)
-		check(t, conn, map[string]string{"statement_timeout": "1min", "max_parallel_workers_per_gather": "0"})
 	})
 }
