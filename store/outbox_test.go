@@ -203,10 +203,10 @@ func testOutboxNextOwner(t *testing.T) {
 			}
 			var next partition.Lease
 			if lost {
-				next = h.ClaimPartition(0, h.Lease.Epoch)
+				next = h.ClaimForOther(0, h.Lease.Epoch)
 			} else {
 				h.ReleaseLeases(h.Lease)
-				next = h.ClaimPartition(0, 0)
+				next = h.ClaimForOther(0, 0)
 			}
 			s := h.OpenStore()
 			if _, backlog, err := storetest.TakeOver(t.Context(), s, storetest.Member("test"), []partition.Lease{next}); err != nil || len(backlog) != 1 {
@@ -257,7 +257,7 @@ func testOutboxHeldBack(t *testing.T) {
 	storetest.Confirm(h.Store, last[len(last)-1].Key())
 	h.WaitUntil("SELECT notified = (SELECT max(position) FROM ident_log) FROM ident_partitions WHERE partition = 0")
 	for round, want := range []int{1, 2, 0} {
-		lease := h.ClaimPartition(0, h.PartitionRow(0).Epoch)
+		lease := h.ClaimForOther(0, h.PartitionRow(0).Epoch)
 		s := h.OpenStore()
 		if _, backlog, err := storetest.TakeOver(t.Context(), s, storetest.Member("test"), []partition.Lease{lease}); err != nil || len(backlog) > 0 != (want > 0) {
 			t.Fatalf("round %d: %v, %v", round, backlog, err)
@@ -300,7 +300,7 @@ func testOutboxDaysKept(t *testing.T) {
 	h.Exec("UPDATE ident_log SET at = at - interval '9 days'")
 	h.Exec("UPDATE ident_partitions SET notified_on = notified_on - 9")
 	s := h.OpenStore()
-	lease := h.ClaimPartition(0, 0)
+	lease := h.ClaimForOther(0, 0)
 	for confirmed := range 2 {
 		if err := h.MaintainLog(t.Context()); err != nil {
 			t.Fatal(err)

@@ -26,6 +26,17 @@ func Member(name string) ownership.Member {
 // ClaimPartition claims a partition and deposes the holder of an epoch; 0 means no holder.
 func (h *Harness) ClaimPartition(number int, depose int64) partition.Lease {
 	h.T.Helper()
+	lease := h.ClaimForOther(number, depose)
+	if _, _, err := TakeOver(h.T.Context(), h.Store, lease.Holder, []partition.Lease{lease}); err != nil {
+		h.T.Fatal(err)
+	}
+	return lease
+}
+
+// ClaimForOther is like ClaimPartition for a lease that another store takes over: a store writes
+// what was notified under each lease that it has taken over.
+func (h *Harness) ClaimForOther(number int, depose int64) partition.Lease {
+	h.T.Helper()
 	events, err := h.Claim(h.T.Context(), []ownership.Claim{{Partition: number, Attempt: 1, Depose: depose, By: Member("test")}})
 	if err != nil {
 		h.T.Fatal(err)
@@ -34,11 +45,7 @@ func (h *Harness) ClaimPartition(number int, depose int64) partition.Lease {
 	if !ok {
 		h.T.Fatalf("claim: %+v", events[0])
 	}
-	lease := partition.Lease{Partition: won.Partition, Epoch: won.Epoch, Holder: Member("test")}
-	if _, _, err := TakeOver(h.T.Context(), h.Store, lease.Holder, []partition.Lease{lease}); err != nil {
-		h.T.Fatal(err)
-	}
-	return lease
+	return partition.Lease{Partition: won.Partition, Epoch: won.Epoch, Holder: Member("test")}
 }
 
 // ReleaseLeases releases leases.
