@@ -17,6 +17,20 @@ type Management struct {
 	Password string
 }
 
+// Version returns the broker's version, such as 4 and 3 for RabbitMQ 4.3.6.
+func (m Management) Version(ctx context.Context) (major, minor int, err error) {
+	var overview struct {
+		Version string `json:"rabbitmq_version"`
+	}
+	if err := m.Call(ctx, http.MethodGet, "/api/overview", nil, &overview); err != nil {
+		return 0, 0, err
+	}
+	if _, err := fmt.Sscanf(overview.Version, "%d.%d", &major, &minor); err != nil {
+		return 0, 0, fmt.Errorf("RabbitMQ has the version %q: %w", overview.Version, err)
+	}
+	return major, minor, nil
+}
+
 // CreateVHost creates a virtual host and gives the API's user all permissions in it. It
 // does nothing if the virtual host exists.
 func (m Management) CreateVHost(ctx context.Context, vhost string) error {

@@ -148,7 +148,8 @@ func (s *largeMessages) testStored(t *testing.T) {
 
 // A limit that is lowered while the broker runs holds for channels that are opened later.
 func (s *largeMessages) testLowered(t *testing.T) {
-	if _, err := s.control.Eval(t.Context(), "application:set_env(rabbit, max_message_size, 32768)."); err != nil {
+	// RabbitMQ 4.x reads the persistent term, older versions the setting of the application.
+	if _, err := s.control.Eval(t.Context(), "application:set_env(rabbit, max_message_size, 32768), persistent_term:put(max_message_size, 32768)."); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.channel.QueueDelete(sharedQueue, false, false, false); err != nil {
