@@ -18,22 +18,21 @@ const (
 	created // just now, without bindings
 )
 
+// errNoPlugin is returned if the broker does not know the type of the direct exchange.
+var errNoPlugin = errors.New("unknown type of exchange")
+
 // declareDirect declares the direct exchange. It is absent if the broker lacks the plugin
 // for it, or forbids it: then callers have the shared queue alone.
 func (t *Topology) declareDirect(ctx context.Context, sharedDown bool) (exchangeState, error) {
 	state, err := t.tryDeclareDirect(ctx, sharedDown)
-	var refusal *amqp.Error
-	if !errors.As(err, &refusal) {
-		return state, err
-	}
 	var why string
-	switch refusal.Code {
-	case amqp.CommandInvalid:
+	switch {
+	case errors.Is(err, errNoPlugin):
 		why = "the broker lacks a plugin: run rabbitmq-plugins enable rabbitmq_consistent_hash_exchange on each of its nodes"
-	case amqp.AccessRefused:
+	case IsCode(err, amqp.AccessRefused):
 		why = "the broker's user may not configure, write and read ^glotpod"
 	default:
-		return absent, err
+		return state, err
 	}
 	t.o.Log.Warn("requests come by "+RequestExchange+" alone, and not by "+DirectExchange, zap.String("why", why), zap.Error(err))
 	return absent, nil
@@ -57,11 +56,14 @@ func (t *Topology) tryDeclareDirect(ctx context.Context, sharedDown bool) (excha
 		}
 	}
 
-	err = channel.ExchangeDeclarePassive(DirectExchange, hashExchange, true, false, false, false, nil)
-	if IsCode(err, amqp.NotFound) {
-		return created, t.declareHashApart(ctx)
-	} else if err != nil {
-		return absent, fmt.Errorf("looking for the exchange %s: %w", DirectExchange, err)
+	exists, err := t.directExists()
+	if err != nil {
+		return absent, err
+	}
+	if !exists {
+		if state, err := t.createDirect(ctx); state != present || err != nil {
+			return state, err
+		}
 	}
 	if err = declareHash(channel); !IsCode(err, amqp.PreconditionFailed) {
 		return present, err
@@ -70,15 +72,41 @@ func (t *Topology) tryDeclareDirect(ctx context.Context, sharedDown bool) (excha
 	return present, nil
 }
 
-// declareHashApart declares the direct exchange over a connection of its own, since a
-// broker without the plugin closes the connection.
-func (t *Topology) declareHashApart(ctx context.Context) error {
+// directExists reports whether there is a direct exchange.
+func (t *Topology) directExists() (bool, error) {
+	channel, err := t.o.Open()
+	if err != nil {
+		return false, err
+	}
+	defer channel.Close()
+	err = channel.ExchangeDeclarePassive(DirectExchange, hashExchange, true, false, false, false, nil)
+	if err != nil && !IsCode(err, amqp.NotFound) {
+		return false, fmt.Errorf("looking for the exchange %s: %w", DirectExchange, err)
+	}
+	return err == nil, nil
+}
+
+// createDirect declares the direct exchange over a connection of its own: RabbitMQ 3.x closes the
+// connection with 503 if it lacks the plugin. RabbitMQ 4.x closes the channel with 406, as it does if
+// another program has declared the exchange meanwhile; then the exchange is present.
+func (t *Topology) createDirect(ctx context.Context) (exchangeState, error) {
 	channel, closeConnection, err := t.o.OpenApart(ctx)
 	if err != nil {
-		return err
+		return absent, err
 	}
 	defer closeConnection()
-	return declareHash(channel)
+	err = declareHash(channel)
+	if !IsCode(err, amqp.PreconditionFailed) && !IsCode(err, amqp.CommandInvalid) {
+		return created, err
+	}
+	exists, lookErr := t.directExists()
+	if lookErr != nil {
+		return absent, lookErr
+	}
+	if !exists {
+		return absent, fmt.Errorf("%w: %w", errNoPlugin, err)
+	}
+	return present, nil
 }
 
 func declareHash(channel Channel) error {

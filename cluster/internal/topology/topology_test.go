@@ -17,15 +17,16 @@ import (
 
 // A fakeBroker records the methods that are called on its channels.
 type fakeBroker struct {
-	mu       sync.Mutex // guards the following fields
-	calls    []string
-	errs     map[string]error // by call
-	exchange bool             // whether the direct exchange exists
-	queues   map[string]bool  // that exist
-	open     int              // channels
-	apart    int              // connections of their own
-	probed   []amqp.Publishing
-	unrouted bool // the direct exchange has no queue for any request
+	mu        sync.Mutex // guards the following fields
+	calls     []string
+	errs      map[string]error // by call
+	exchange  bool             // whether the direct exchange exists
+	overtaken bool             // another program declares it meanwhile
+	queues    map[string]bool  // that exist
+	open      int              // channels
+	apart     int              // connections of their own
+	probed    []amqp.Publishing
+	unrouted  bool // the direct exchange has no queue for any request
 
 	// stuck, if not nil, is closed when the broker handles what follows a probe.
 	stuck chan struct{}
@@ -100,7 +101,11 @@ func (c fakeChannel) QueueUnbind(name, key, exchange string, _ amqp.Table) error
 }
 
 func (c fakeChannel) ExchangeDeclare(name, kind string, _, _, _, _ bool, args amqp.Table) error {
-	return c.broker.call("exchange %s %s %v", name, kind, args["alternate-exchange"])
+	err := c.broker.call("exchange %s %s %v", name, kind, args["alternate-exchange"])
+	c.broker.mu.Lock()
+	defer c.broker.mu.Unlock()
+	c.broker.exchange = c.broker.exchange || name == DirectExchange && (err == nil || c.broker.overtaken)
+	return err
 }
 
 func (c fakeChannel) ExchangeDeclarePassive(name, _ string, _, _, _, _ bool, _ amqp.Table) error {
@@ -111,7 +116,6 @@ func (c fakeChannel) ExchangeDeclarePassive(name, _ string, _, _, _, _ bool, _ a
 	c.broker.mu.Lock()
 	defer c.broker.mu.Unlock()
 	if err == nil && !c.broker.exchange {
-		c.broker.exchange = true // it is declared next
 		return &amqp.Error{Code: amqp.NotFound}
 	}
 	return err
@@ -237,8 +241,9 @@ func TestDeclare(t *testing.T) {
 		code int
 		why  string
 	}{
-		"a_missing_plugin_leaves_the_shared_queue":     {amqp.CommandInvalid, "rabbitmq_consistent_hash_exchange"},
-		"a_forbidden_exchange_leaves_the_shared_queue": {amqp.AccessRefused, "may not configure"},
+		"a_missing_plugin_leaves_the_shared_queue":        {amqp.CommandInvalid, "rabbitmq_consistent_hash_exchange"},
+		"a_missing_plugin_of_4.x_leaves_the_shared_queue": {amqp.PreconditionFailed, "rabbitmq_consistent_hash_exchange"},
+		"a_forbidden_exchange_leaves_the_shared_queue":    {amqp.AccessRefused, "may not configure"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := &fakeBroker{errs: map[string]error{declareHashCall: &amqp.Error{Code: x.code}}}
@@ -283,13 +288,15 @@ func TestDeclare(t *testing.T) {
 	}
 
 	t.Run("an_exchange_of_another_program_is_used", func(t *testing.T) {
-		b := &fakeBroker{exchange: true, errs: map[string]error{declareHashCall: &amqp.Error{Code: amqp.PreconditionFailed}}}
-		topology, logs := newTopology(b)
-		if err := topology.Declare(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if bound := bindings(b.take(), "bind"); !slices.Equal(bound, inOrder) || logs.Len() != 1 {
-			t.Errorf("bound were %v, and the log has %v", bound, logs.All())
+		errs := map[string]error{declareHashCall: &amqp.Error{Code: amqp.PreconditionFailed}}
+		for when, b := range map[string]*fakeBroker{"before": {exchange: true, errs: errs}, "meanwhile": {overtaken: true, errs: errs}} {
+			topology, logs := newTopology(b)
+			if err := topology.Declare(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if bound := bindings(b.take(), "bind"); !slices.Equal(bound, inOrder) || logs.Len() != 1 || b.apart != 0 {
+				t.Errorf("%s: bound were %v, and the log has %v", when, bound, logs.All())
+			}
 		}
 	})
 
