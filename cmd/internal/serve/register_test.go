@@ -32,15 +32,14 @@ func TestChooseQueueType(t *testing.T) {
 	}
 	first := testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{})
 	t.Run("one_node", func(t *testing.T) { check(t, options(first), "classic") })
-	t.Run("one_connection_only", func(t *testing.T) {
-		if err := first.Management.CreateVHost(t.Context(), "narrow"); err != nil {
+	t.Run("connections_refused", func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
 			t.Fatal(err)
 		}
-		if err := first.Management.Call(t.Context(), "PUT", "/api/vhost-limits/narrow/max-connections", map[string]int{"value": 1}, nil); err != nil {
-			t.Fatal(err)
-		}
+		l.Close()
 		o := options(first)
-		o.VHost = "narrow"
+		o.Addresses = []string{inTurn(t, first.Address(), l.Addr().String())} // every other one is refused
 		check(t, o, "quorum")
 	})
 	t.Run("queues_that_exist", func(t *testing.T) {
