@@ -258,7 +258,7 @@ func testRequestDrainMalformedRepliesIgnored(t *testing.T) {
 	if err := membership.Declare(channel); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := channel.QueueDeclare("stranger", false, false, false, false, nil); err != nil {
+	if _, err := channel.QueueDeclare("stranger", false, false, true, false, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := channel.QueueBind("stranger", "", membership.Exchange, false, nil); err != nil {

@@ -31,6 +31,10 @@ type RabbitMQOptions struct {
 	// management pages. This costs CPU time for each queue and channel.
 	Metrics bool
 
+	// DenyDeprecated makes the broker refuse what RabbitMQ has deprecated, such as transient
+	// queues that are not exclusive. Versions before 3.12 do not know this and permit all.
+	DenyDeprecated bool
+
 	// Join, if not nil, is a running broker with the cluster that the new broker joins
 	// at its first start. The two share a port mapper, so the joined broker must not be
 	// ended before the new one.

@@ -86,6 +86,28 @@ func (f *rabbitmqFolder) environment(erlang string, ports rabbitmqPorts) []strin
 	}
 }
 
+// deprecated are the features that RabbitMQ has deprecated, in any version up to 4.3.
+var deprecated = []string{
+	"amqp_address_v1",
+	"amqp_filter_set_bug",
+	"classic_queue_mirroring",
+	"global_qos",
+	"management_metrics_collection",
+	"queue_master_locator",
+	"ram_node_type",
+	"transient_nonexcl_queues",
+}
+
+// advanced returns the broker's settings in Erlang's form. A version of RabbitMQ ignores
+// settings that it does not know here. In the other file it refuses them.
+func advanced(o RabbitMQOptions) string {
+	if !o.DenyDeprecated {
+		return "[].\n"
+	}
+	denied := strings.Join(deprecated, " => false, ") + " => false"
+	return "[{rabbit, [{permit_deprecated_features, #{" + denied + "}}]}].\n"
+}
+
 // configure writes the broker's settings files.
 func (f *rabbitmqFolder) configure(ports rabbitmqPorts, o RabbitMQOptions) error {
 	var b strings.Builder
@@ -127,6 +149,7 @@ func (f *rabbitmqFolder) configure(ports rabbitmqPorts, o RabbitMQOptions) error
 
 	for name, text := range map[string]string{
 		"rabbitmq.conf":   b.String(),
+		"advanced.config": advanced(o),
 		"enabled_plugins": "[rabbitmq_auth_mechanism_ssl,rabbitmq_consistent_hash_exchange,rabbitmq_management].\n",
 	} {
 		if err := os.WriteFile(f.path(name), []byte(text), 0o600); err != nil {

@@ -89,7 +89,7 @@ func postgresOptions(dir string) localserver.PostgresOptions {
 }
 
 func rabbitmqOptions(dir string) localserver.RabbitMQOptions {
-	return localserver.RabbitMQOptions{Dir: filepath.Join(dir, "rabbitmq")}
+	return localserver.RabbitMQOptions{Dir: filepath.Join(dir, "rabbitmq"), DenyDeprecated: true}
 }
 
 // tempDir creates a temporary folder that other users may enter. If tests run as root,

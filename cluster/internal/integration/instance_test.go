@@ -251,8 +251,7 @@ func (s *setup) until(what string, holds func() bool) {
 // subscribe makes a queue that is bound to all notifications.
 func (s *setup) subscribe(arguments amqp.Table) {
 	s.t.Helper()
-	_, quorum := arguments["x-queue-type"]
-	q, err := s.channel.QueueDeclare("subscriber", quorum, false, false, false, arguments)
+	q, err := s.channel.QueueDeclare("subscriber", true, false, false, false, arguments)
 	if err == nil {
 		err = s.channel.QueueBind(q.Name, "notifications.#", "amq.topic", false, nil)
 	}

@@ -75,7 +75,7 @@ func testNotificationRefused(t *testing.T) {
 	s.until("one waits and two are refused", func() bool { return s.stored() == 2 })
 
 	// Another subscriber gets what is committed meanwhile.
-	if _, err := s.channel.QueueDeclare("another", false, false, false, false, nil); err != nil {
+	if _, err := s.channel.QueueDeclare("another", true, false, false, false, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.channel.QueueBind("another", "notifications.user.#", "amq.topic", false, nil); err != nil {
