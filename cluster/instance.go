@@ -12,6 +12,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/actor/msgpack"
 	"github.com/glotpod/ident/cluster/broker"
@@ -336,11 +338,28 @@ func (e *StoppedError) Error() string {
 	return fmt.Sprintf("this instance and the cluster disagree: %s", e.Why)
 }
 
-// RequestQueue is the name of the shared queue.
-const RequestQueue = topology.RequestQueue
+// Names of the shared queue, of the exchange that leads to it, which also takes the notifications,
+// and of the direct exchange.
+const (
+	RequestQueue    = topology.RequestQueue
+	RequestExchange = topology.RequestExchange
+	DirectExchange  = topology.DirectExchange
+)
 
 // PartitionQueue returns the name of a partition's queue.
 func PartitionQueue(partition int) string { return topology.PartitionQueue(partition) }
+
+// QueueKind returns the type of a durable queue. It is "" if the queue was declared with other
+// arguments than its type. found is false if there is no such queue, or its node is down.
+func QueueKind(conn *amqp.Connection, queue string) (kind string, found bool, err error) {
+	open, _ := topology.Over(conn, broker.Options{})
+	return topology.KindOf(open, queue)
+}
+
+// ChannelsNeeded returns how many channels a connection of an instance needs.
+func ChannelsNeeded(partitions, instances int) int {
+	return topology.ChannelsNeeded(partitions) + instances
+}
 
 // A SetupError means that the broker is not set up as the service needs it. Only the
 // broker's operator can change that.

@@ -48,6 +48,8 @@ func (e *ParametersError) Error() string {
 	return "the cluster in this database " + strings.Join(found, "; it ")
 }
 
+const selectParameters = "SELECT partitions, queue_type, table_version FROM ident_cluster"
+
 // EnsureParameters stores the parameters of the cluster if the database has none yet, and fills
 // the epoch table. If the database has other parameters, the error is a *ParametersError.
 func (s *Store) EnsureParameters(ctx context.Context, ours ownership.Parameters) error {
@@ -61,7 +63,7 @@ func (s *Store) EnsureParameters(ctx context.Context, ours ownership.Parameters)
 			INSERT INTO ident_partitions (partition, epoch, released)
 			SELECT p, 0, true FROM first, generate_series(0, first.partitions - 1) AS p
 			ON CONFLICT DO NOTHING`, ours.Partitions, ours.QueueType, ours.Table)
-		batch.Queue("SELECT partitions, queue_type, table_version FROM ident_cluster").QueryRow(func(row pgx.Row) error {
+		batch.Queue(selectParameters).QueryRow(func(row pgx.Row) error {
 			return row.Scan(&theirs.Partitions, &theirs.QueueType, &theirs.Table)
 		})
 		return s.pool.SendBatch(ctx, batch).Close()
@@ -75,20 +77,19 @@ func (s *Store) EnsureParameters(ctx context.Context, ours ownership.Parameters)
 	return nil
 }
 
-// QueueType returns the type of the partition queues of the cluster, "" if the database has no
-// parameters yet.
-func (s *Store) QueueType(ctx context.Context) (queueType string, err error) {
+// Parameters returns the parameters of the cluster, the zero value if the database has none yet.
+func (s *Store) Parameters(ctx context.Context) (p ownership.Parameters, err error) {
 	err = s.pool.Retry(ctx, func(ctx context.Context) error {
-		err := s.pool.QueryRow(ctx, "SELECT queue_type FROM ident_cluster").Scan(&queueType)
+		err := s.pool.QueryRow(ctx, selectParameters).Scan(&p.Partitions, &p.QueueType, &p.Table)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}
 		return err
 	})
 	if err != nil {
-		return "", postgres.LogError(ctx, s.log, "reading the queue type of the cluster", err)
+		return p, postgres.LogError(ctx, s.log, "reading the parameters of the cluster", err)
 	}
-	return queueType, nil
+	return p, nil
 }
 
 // rebindLock is the key of the advisory lock on rebinding the partitions' queues: "idenx"

@@ -114,4 +114,12 @@ func (s *Store) Rekey(ctx context.Context, o RekeyOptions) (RekeyReport, error) 
 // is still to be done. CheckKeyring takes 10 s at most. Rekey with DryRun reads all tokens.
 func (s *Store) CheckKeyring(ctx context.Context) { s.rekeyer().Check(ctx) }
 
+// A KeyringSample says what a sample of the access tokens shows.
+type KeyringSample = rekey.Sample
+
+// SampleKeyring decrypts the same sample as CheckKeyring, and returns what it shows.
+func (s *Store) SampleKeyring(ctx context.Context) (KeyringSample, error) {
+	return s.rekeyer().Sample(ctx)
+}
+
 func (s *Store) rekeyer() *rekey.Rekeyer { return rekey.New(s.pool, s.keyring, s.log) }

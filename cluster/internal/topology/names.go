@@ -43,8 +43,8 @@ const (
 	Classic = "classic"
 )
 
-// stream is a type of queues from which each consumer gets each message.
-const stream = "stream"
+// Stream is a type of queues from which each consumer gets each message.
+const Stream = "stream"
 
 // typeArgument is the argument of a declaration that has the type of the queue.
 const typeArgument = "x-queue-type"

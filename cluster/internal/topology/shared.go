@@ -66,25 +66,21 @@ func (t *Topology) checkSharedKind() error {
 	if t.sharedKindChecked.Load() {
 		return nil
 	}
-	for _, kind := range []string{Classic, Quorum, stream} {
-		is, err := t.isOfKind(RequestQueue, kind)
-		switch {
-		case isDown(err):
-			return nil
-		case err != nil:
-			return asSetupError(err)
-		case !is:
-			continue
-		case kind == Classic:
-			t.sharedKindChecked.Store(true)
-			return nil
-		case kind == stream:
-			return &SetupError{"each instance would get each request", fmt.Errorf("the queue %s is a stream", RequestQueue)}
-		}
-		t.warnSharedKind(kind)
+	kind, found, err := kindOf(t.o.Open, RequestQueue)
+	switch {
+	case err != nil:
+		return asSetupError(err)
+	case !found:
 		return nil
+	case kind == Classic:
+		t.sharedKindChecked.Store(true)
+	case kind == Stream:
+		return &SetupError{"each instance would get each request", fmt.Errorf("the queue %s is a stream", RequestQueue)}
+	case kind == "":
+		t.warnSharedKind("with arguments")
+	default:
+		t.warnSharedKind(kind)
 	}
-	t.warnSharedKind("with arguments")
 	return nil
 }
 
@@ -94,10 +90,45 @@ func (t *Topology) warnSharedKind(kind string) {
 		zap.String("queue", RequestQueue), zap.String("kind", kind))
 }
 
+// KindOf returns the type of a durable queue. It is "" if the queue was declared with other
+// arguments than its type. found is false if there is no such queue, or its node is down.
+func KindOf(open func() (Channel, error), queue string) (kind string, found bool, err error) {
+	channel, err := open()
+	if err != nil {
+		return "", false, err
+	}
+	defer channel.Close()
+	_, err = channel.QueueDeclarePassive(queue, true, false, false, false, nil)
+	switch {
+	case isDown(err):
+		return "", false, nil
+	case err != nil:
+		return "", false, fmt.Errorf("looking for the queue %s: %w", queue, err)
+	}
+	return kindOf(open, queue)
+}
+
+// kindOf is KindOf for a queue that exists. If the queue was deleted just before, it is made again
+// as a classic queue.
+func kindOf(open func() (Channel, error), queue string) (kind string, found bool, err error) {
+	for _, kind := range []string{Classic, Quorum, Stream} {
+		is, err := isOfKind(open, queue, kind)
+		switch {
+		case isDown(err):
+			return "", false, nil
+		case err != nil:
+			return "", false, err
+		case is:
+			return kind, true, nil
+		}
+	}
+	return "", true, nil
+}
+
 // isOfKind reports whether a queue is durable, of a type, and without other arguments. It
 // uses a channel of its own.
-func (t *Topology) isOfKind(queue, kind string) (bool, error) {
-	channel, err := t.o.Open()
+func isOfKind(open func() (Channel, error), queue, kind string) (bool, error) {
+	channel, err := open()
 	if err != nil {
 		return false, err
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -42,5 +43,46 @@ func NodeOf(ctx context.Context, conn *amqp.Connection) (node string, known bool
 		return node, known, nil
 	case <-ctx.Done():
 		return "", false, ctx.Err()
+	}
+}
+
+// A NodeSample is what a connection tells about the node that it leads to.
+type NodeSample struct {
+	Conn  *amqp.Connection // nil: it could not be opened
+	Node  string
+	Known bool  // the node can be told apart from others
+	Err   error // why the node is not known, or there is no connection
+}
+
+// nodeSamples is how many connections to a broker are compared. Of three nodes that a proxy
+// chooses at random, they miss two once in 2,000 times.
+const nodeSamples = 8
+
+// SampleNodes opens several connections and asks each for its node. All are open at the same
+// time, since a proxy may choose the node with the fewest connections. CloseSamples closes them.
+func SampleNodes(ctx context.Context, o broker.Options) []NodeSample {
+	samples := make([]NodeSample, nodeSamples)
+	var asking sync.WaitGroup
+	for i := range samples {
+		asking.Go(func() { samples[i] = askNode(ctx, o) })
+	}
+	asking.Wait()
+	return samples
+}
+
+func askNode(ctx context.Context, o broker.Options) (s NodeSample) {
+	if s.Conn, s.Err = broker.Dial(ctx, o); s.Err != nil {
+		return s
+	}
+	s.Node, s.Known, s.Err = NodeOf(ctx, s.Conn)
+	return s
+}
+
+// CloseSamples closes the connections of samples.
+func CloseSamples(samples []NodeSample) {
+	for _, s := range samples {
+		if s.Conn != nil {
+			Close(s.Conn)
+		}
 	}
 }

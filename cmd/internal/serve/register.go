@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -84,9 +83,11 @@ func ensureParameters(ctx context.Context, c *config.Config, users *store.Store,
 	if ours.QueueType != config.QueueAuto {
 		return ours.QueueType, users.EnsureParameters(ctx, ours)
 	}
-	if ours.QueueType, err = users.QueueType(ctx); err != nil {
+	theirs, err := users.Parameters(ctx)
+	if err != nil {
 		return "", err
 	}
+	ours.QueueType = theirs.QueueType
 	var why string
 	if ours.QueueType == "" {
 		if ours.QueueType, why, err = chooseQueueType(ctx, connect.Broker(c, log, "start", version)); err != nil {
@@ -104,10 +105,6 @@ func ensureParameters(ctx context.Context, c *config.Config, users *store.Store,
 	return ours.QueueType, err
 }
 
-// nodeSamples is how many connections to a broker are compared. Of three nodes that a proxy
-// chooses at random, they miss two once in 2,000 times.
-const nodeSamples = 8
-
 // errAskingBroker is returned if the broker cannot be asked for what a new cluster needs.
 var errAskingBroker = errors.New("asking the broker which type the partition queues should have")
 
@@ -116,24 +113,13 @@ var errAskingBroker = errors.New("asking the broker which type the partition que
 // connections lead to several nodes, or if that cannot be told. If all lead to one node, the classic queues will be on that node, so they
 // are unavailable only when the connections are lost too.
 func chooseQueueType(ctx context.Context, o broker.Options) (queueType, why string, err error) {
-	samples := make([]nodeSample, nodeSamples)
-	var asking sync.WaitGroup
-	for i := range samples {
-		asking.Go(func() { samples[i] = askNode(ctx, o) })
-	}
-	asking.Wait()
-	defer func() {
-		for _, s := range samples {
-			if s.conn != nil {
-				connect.Close(s.conn)
-			}
-		}
-	}()
-	answered := slices.IndexFunc(samples, func(s nodeSample) bool { return s.err == nil })
+	samples := connect.SampleNodes(ctx, o)
+	defer connect.CloseSamples(samples)
+	answered := slices.IndexFunc(samples, func(s connect.NodeSample) bool { return s.Err == nil })
 	if answered < 0 {
-		return "", "", fmt.Errorf("%w: %w", errAskingBroker, samples[0].err)
+		return "", "", fmt.Errorf("%w: %w", errAskingBroker, samples[0].Err)
 	}
-	present, err := existingQueueType(ctx, samples[answered].conn)
+	present, err := existingQueueType(ctx, samples[answered].Conn)
 	if err != nil {
 		return "", "", fmt.Errorf("%w: %w", errAskingBroker, err)
 	}
@@ -145,72 +131,25 @@ func chooseQueueType(ctx context.Context, o broker.Options) (queueType, why stri
 	}
 	for _, s := range samples {
 		switch {
-		case s.err != nil || !s.known:
+		case s.Err != nil || !s.Known:
 			return config.QueueQuorum, "the nodes of this broker cannot be told apart", nil
-		case s.node != samples[0].node:
+		case s.Node != samples[0].Node:
 			return config.QueueQuorum, "connections lead to several nodes of the broker", nil
 		}
 	}
 	return config.QueueClassic, "all connections lead to one node of the broker; if there are others, or will be, set cluster.queue_type to quorum before the first start", nil
 }
 
-// A nodeSample is what a connection tells about the node that it leads to. All are open at the same
-// time: a proxy may choose the node with the fewest connections.
-type nodeSample struct {
-	conn  *amqp.Connection // nil if err is not
-	node  string
-	known bool
-	err   error
-}
-
-func askNode(ctx context.Context, o broker.Options) (s nodeSample) {
-	if s.conn, s.err = broker.Dial(ctx, o); s.err != nil {
-		return s
-	}
-	if s.node, s.known, s.err = connect.NodeOf(ctx, s.conn); s.err != nil {
-		connect.Close(s.conn)
-		s.conn = nil
-	}
-	return s
-}
-
 // existingQueueType returns the type of the partition queues that the broker has, or "" if it has
 // none. It makes no queue.
 func existingQueueType(ctx context.Context, conn *amqp.Connection) (string, error) {
 	defer context.AfterFunc(ctx, func() { conn.CloseDeadline(time.Now()) })() // a declaration ignores ctx
-	name := cluster.PartitionQueue(0)
-	declare := func(f func(*amqp.Channel) error) error {
-		channel, err := conn.Channel()
-		if err != nil {
-			return err
-		}
-		defer channel.Close() // an error means that it is closed already
-		return f(channel)
-	}
-	err := declare(func(c *amqp.Channel) error {
-		_, err := c.QueueDeclarePassive(name, true, false, false, false, nil)
-		return err
-	})
-	if isCode(err, amqp.NotFound) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("look for the queue %s: %w", name, err)
-	}
-	err = declare(func(c *amqp.Channel) error {
-		_, err := c.QueueDeclare(name, true, false, false, false, amqp.Table{"x-queue-type": config.QueueClassic})
-		return err
-	})
+	kind, found, err := cluster.QueueKind(conn, cluster.PartitionQueue(0))
 	switch {
-	case err == nil:
+	case err != nil || !found:
+		return "", err
+	case kind == config.QueueClassic:
 		return config.QueueClassic, nil
-	case isCode(err, amqp.PreconditionFailed):
-		return config.QueueQuorum, nil
 	}
-	return "", fmt.Errorf("ask for the type of the queue %s: %w", name, err)
-}
-
-func isCode(err error, code int) bool {
-	refused, ok := errors.AsType[*amqp.Error](err)
-	return ok && refused.Code == code
+	return config.QueueQuorum, nil // with arguments
 }

@@ -31,44 +31,61 @@ const (
 	maxUsersLogged = 10
 )
 
-// Check decrypts a sample of the access tokens: some hundred, however many there are. It logs
-// an error if no key decrypts some of them, so that a lost key is noticed before callers need the
-// token. It logs a message if a later key decrypts some of them: then Run is still to be done.
-// Check takes 10 s at most. Run with DryRun reads all tokens.
+// A Sample says what a sample of the access tokens shows.
+type Sample struct {
+	Tokens     int
+	Unreadable int     // tokens that no key decrypts
+	Users      []int64 // ids of users with unreadable tokens
+	Stale      int     // tokens that a later key decrypts: Run is still to be done
+}
+
+// Check decrypts a sample of the access tokens and logs what it finds: an error if no key decrypts
+// some of them, so that a lost key is noticed before callers need the token, and a message if a
+// later key decrypts some of them. Check takes 10 s at most. Run with DryRun reads all tokens.
 func (k *Rekeyer) Check(ctx context.Context) {
-	limited, cancel := context.WithTimeout(ctx, sampleTimeout)
-	defer cancel()
-	rows, err := k.sample(limited)
+	s, err := k.Sample(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
 			k.log.Warn("access tokens not checked", zap.Error(err))
 		}
 		return
 	}
-	stale := 0
-	var unreadable []int64 // user ids
-	for _, row := range rows {
-		switch _, by := k.keyring.OpenWithKey(row.sealed); by {
-		case keyring.NoKey:
-			unreadable = append(unreadable, row.userID)
-		case keyring.LaterKey:
-			stale++
-		}
-	}
-	if n := len(unreadable); n > 0 {
-		slices.Sort(unreadable)
-		unreadable = slices.Compact(unreadable)
+	if s.Unreadable > 0 {
 		k.log.Error("no key decrypts some access tokens: their users cannot be read",
-			zap.Int("unreadable", n), zap.Int("sampled", len(rows)),
-			zap.Int64s("user_ids", unreadable[:min(len(unreadable), maxUsersLogged)]))
+			zap.Int("unreadable", s.Unreadable), zap.Int("sampled", s.Tokens),
+			zap.Int64s("user_ids", s.Users[:min(len(s.Users), maxUsersLogged)]))
 	}
-	if stale > 0 {
+	if s.Stale > 0 {
 		k.log.Info("some access tokens are not encrypted with the first key: glotpod-ident rekey is to be run",
-			zap.Int("stale", stale), zap.Int("sampled", len(rows)))
+			zap.Int("stale", s.Stale), zap.Int("sampled", s.Tokens))
 	}
 }
 
-// sample reads the sample for Check.
+// Sample decrypts a sample of the access tokens: some hundred, however many there are. It takes
+// 10 s at most.
+func (k *Rekeyer) Sample(ctx context.Context) (s Sample, err error) {
+	ctx, cancel := context.WithTimeout(ctx, sampleTimeout)
+	defer cancel()
+	rows, err := k.sample(ctx)
+	if err != nil {
+		return s, err
+	}
+	s.Tokens = len(rows)
+	for _, row := range rows {
+		switch _, by := k.keyring.OpenWithKey(row.sealed); by {
+		case keyring.NoKey:
+			s.Unreadable++
+			s.Users = append(s.Users, row.userID)
+		case keyring.LaterKey:
+			s.Stale++
+		}
+	}
+	slices.Sort(s.Users)
+	s.Users = slices.Compact(s.Users)
+	return s, nil
+}
+
+// sample reads the rows of the sample.
 func (k *Rekeyer) sample(ctx context.Context) (rows []sealedRow, err error) {
 	ranges, err := k.tokenRanges(ctx)
 	if err != nil {
