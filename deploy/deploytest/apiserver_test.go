@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"sigs.k8s.io/yaml"
 )
 
 // TestAPIServerAcceptsChart applies the chart's objects in a dry run. The API server must
@@ -27,6 +29,18 @@ func TestAPIServerAcceptsChart(t *testing.T) {
 	for _, file := range values(t) {
 		t.Run(file, func(t *testing.T) {
 			manifest := mustRun(t, c.helm("template", "ident", chart, "--values", file, "--namespace=dry"))
+			// A dry run creates no service account, and a pod needs one that exists.
+			for name, object := range objects(t, manifest) {
+				if strings.HasPrefix(name, "ServiceAccount/") {
+					account, err := yaml.Marshal(object)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := c.apply(string(account), "--namespace=dry"); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
 			if err := dryRun(manifest); err != nil {
 				t.Error(err)
 			}

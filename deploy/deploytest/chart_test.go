@@ -1,6 +1,7 @@
 package deploytest
 
 import (
+	"maps"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -143,6 +144,39 @@ func TestSettingsChecksum(t *testing.T) {
 	first, same, other := checksum("replicas=3"), checksum("replicas=5"), checksum("settings.log.level=debug")
 	if first == "" || first != same || first == other {
 		t.Errorf("checksums %q, %q, %q", first, same, other)
+	}
+}
+
+// The pod of helm test examines the installation with the settings of the instances, and is none of
+// them for the Service.
+func TestDoctor(t *testing.T) {
+	out := mustRun(t, exec.Command(tool(t, "helm"), "template", "ident", chart, "--set", key, "--set", "replicas=5"))
+	all := objects(t, out)
+	var doctor struct {
+		Metadata struct{ Labels, Annotations map[string]string }
+		Spec     pod
+	}
+	var service struct {
+		Spec struct{ Selector map[string]string }
+	}
+	decode(t, all["Pod/ident-glotpod-ident-doctor"], &doctor)
+	decode(t, all["Service/ident-glotpod-ident"], &service)
+	if got := doctor.Metadata.Annotations["helm.sh/hook"]; got != "test" {
+		t.Errorf("the hook is %q", got)
+	}
+	ident, examining := podOf(t, all).Containers[0], doctor.Spec.Containers[0]
+	if got := strings.Join(examining.Args, " "); got != "doctor --instances 5" {
+		t.Errorf("the arguments are %s", got)
+	}
+	if !maps.Equal(ident.environ("one"), examining.environ("one")) || ident.Image != examining.Image {
+		t.Error("the image or the environment is another one than that of the instances")
+	}
+	selected := len(service.Spec.Selector) > 0
+	for key, value := range service.Spec.Selector {
+		selected = selected && doctor.Metadata.Labels[key] == value
+	}
+	if selected {
+		t.Errorf("the Service leads to a pod with the labels %v", doctor.Metadata.Labels)
 	}
 }
 

@@ -2,8 +2,8 @@ package clusterview
 
 import "fmt"
 
-// problems returns one sentence for each problem.
-func (o *Overview) problems() []string {
+// FindProblems returns one sentence for each problem.
+func (o *Overview) FindProblems() []string {
 	all := []string{}
 	add := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
 	for _, name := range o.Missing {

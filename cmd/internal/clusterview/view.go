@@ -20,7 +20,7 @@ type view struct {
 const settleSeconds = 3
 
 func newView(observer string, o *Overview, now time.Time) *view {
-	v := &view{Overview: o, At: now, Observer: observer, Problems: o.problems(), Rates: sumRates(o.Members)}
+	v := &view{Overview: o, At: now, Observer: observer, Problems: o.FindProblems(), Rates: sumRates(o.Members)}
 	if len(v.Rates) > 0 && now.Unix()-v.Rates[len(v.Rates)-1].End < settleSeconds {
 		v.Rates = v.Rates[:len(v.Rates)-1] // some instances may not have reported it yet
 	}

@@ -58,7 +58,7 @@ func TestProblems(t *testing.T) {
 			if test.change != nil {
 				test.change(v)
 			}
-			if got := v.problems(); !reflect.DeepEqual(got, test.want) {
+			if got := v.FindProblems(); !reflect.DeepEqual(got, test.want) {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 		})

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/glotpod/ident/cmd/internal/cli"
+	"github.com/glotpod/ident/cmd/internal/doctor"
 	"github.com/glotpod/ident/cmd/internal/operate"
 	"github.com/glotpod/ident/cmd/internal/serve"
 	"github.com/glotpod/ident/cmd/internal/users"
@@ -31,6 +32,7 @@ func Program(version string) cli.Program {
 			operate.Drain,
 			operate.Undrain,
 			operate.Call,
+			doctor.Command,
 		},
 	}
 	p.PrintHelp = func(w io.Writer) { printHelp(w, p) }

@@ -68,7 +68,47 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{/* The part that all containers of a pod share. */}}
+{{/* The part that all pods share. */}}
+{{- define "ident.pod" -}}
+serviceAccountName: {{ include "ident.serviceAccount" . }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  fsGroup: 65532
+  seccompProfile:
+    type: RuntimeDefault
+{{- end }}
+
+{{/* The volumes that "ident.container" mounts. */}}
+{{- define "ident.volumes" -}}
+volumes:
+  - name: settings
+    secret:
+      secretName: {{ include "ident.secret" . }}
+      defaultMode: 0440
+  {{- range .Values.files }}
+  - name: file-{{ .name }}
+    {{- if .secret }}
+    secret:
+      secretName: {{ .secret }}
+      defaultMode: 0440
+    {{- else }}
+    configMap:
+      name: {{ .configMap }}
+    {{- end }}
+  {{- end }}
+{{- end }}
+
+{{/* The part that all containers share. */}}
 {{- define "ident.container" -}}
 image: {{ include "ident.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}

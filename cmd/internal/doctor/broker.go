@@ -1,0 +1,175 @@
+package doctor
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/glotpod/ident/cluster"
+	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/membership"
+	"github.com/glotpod/ident/cmd/internal/clusterview"
+	"github.com/glotpod/ident/cmd/internal/connect"
+	"github.com/glotpod/ident/config"
+)
+
+// brokerFacts are what is known of the broker and of the instances that run.
+type brokerFacts struct {
+	version  string
+	nodes    int   // different nodes that connections lead to; 0: this broker does not tell
+	refused  error // nil, or why not all connections could be opened
+	channels int   // for each connection
+	frame    int   // bytes
+
+	denied      []string // what the user may not do
+	noQueue     bool     // no more queues may be declared
+	plugin      bool     // for the consistent-hash exchange
+	defaultKind string   // of a queue that is declared without a type; "": not tried
+	largest     int      // bytes of the largest message that was tried and accepted
+
+	served    bool // instances have run in this virtual host
+	shared    queueFacts
+	partition queueFacts // of the first partition
+
+	instances int      // that run
+	problems  []string // of the cluster
+
+	management *managementFacts // nil: not asked
+}
+
+type queueFacts struct {
+	found bool   // it exists, and its node runs
+	kind  string // "": with other arguments than a type
+}
+
+// surveyTimeout is how long instances may take to reply.
+const surveyTimeout = 5 * time.Second
+
+// examineBroker collects the facts about the broker and adds what is wrong to the report.
+func examineBroker(ctx context.Context, c *config.Config, o options, r *report) *brokerFacts {
+	f := new(brokerFacts)
+	dialing := connect.Broker(c, quiet, "doctor", o.version)
+	if !reachBroker(ctx, dialing, r) {
+		r.skip("RabbitMQ", "it cannot be reached")
+		return f
+	}
+	if err := f.collect(ctx, dialing, c); err != nil {
+		id := "broker-unreachable"
+		if broker.Refused(err) {
+			id = "broker-login"
+		}
+		r.add(id, "%v", err)
+		r.skip("RabbitMQ", "it cannot be used")
+		return f
+	}
+	if o.management == "" {
+		r.skip("what only the management API of RabbitMQ tells: policies, limits, alarms, the nodes, and who may bind queues to amq.topic",
+			"--management-url is not given")
+	} else {
+		f.management = askManagement(ctx, o.management, c, r)
+	}
+	instances := max(o.instances, f.instances, 1)
+	for _, check := range brokerChecks {
+		check(c, f, instances, r)
+	}
+	return f
+}
+
+// reachBroker reports whether at least one node can be reached.
+func reachBroker(ctx context.Context, o broker.Options, r *report) (reached bool) {
+	tlsConfig, err := o.TLS()
+	if err != nil {
+		r.add("settings", "%v", err)
+		return false
+	}
+	for _, address := range o.Addresses {
+		reached = reach(ctx, address, tlsConfig, r) || reached
+	}
+	return reached
+}
+
+// collect finds out all facts that AMQP tells.
+func (f *brokerFacts) collect(ctx context.Context, o broker.Options, c *config.Config) error {
+	samples := connect.SampleNodes(ctx, o)
+	defer connect.CloseSamples(samples)
+	var conn *amqp.Connection
+	nodes := make(map[string]bool)
+	known := true
+	for _, s := range samples {
+		if s.Conn == nil {
+			f.refused = s.Err
+			continue
+		}
+		conn = s.Conn
+		nodes[s.Node] = true
+		known = known && s.Known && s.Err == nil
+	}
+	if conn == nil {
+		return f.refused
+	}
+	if known {
+		f.nodes = len(nodes)
+	}
+	f.version, _ = conn.Properties["version"].(string)
+	f.channels, f.frame = int(conn.Config.ChannelMax), conn.Config.FrameSize
+
+	// A call that waits for the broker ignores ctx.
+	defer context.AfterFunc(ctx, func() { conn.CloseDeadline(time.Now()) })()
+	p := &prober{conn: conn, name: "glotpod.ident.doctor/" + rand.Text(), facts: f}
+	for _, step := range []func() error{
+		func() error { return p.tryPermissions(ctx) },
+		func() error { return p.tryPlugin(ctx, o) },
+		p.findQueues,
+		func() error { return p.trySizes(ctx, c.Limits.BodyBytes) },
+		func() error { return f.survey(ctx, conn) },
+	} {
+		if err := step(); err != nil {
+			return errors.Join(ctx.Err(), err)
+		}
+	}
+	return nil
+}
+
+// survey asks the instances that run. Where none has ever run, the question would declare the
+// exchange that leads to them.
+func (f *brokerFacts) survey(ctx context.Context, conn *amqp.Connection) error {
+	if !f.served || len(f.denied) > 0 || f.noQueue {
+		return nil
+	}
+	o, err := clusterview.Survey(ctx, conn, surveyTimeout, surveyTimeout)
+	if errors.Is(err, membership.ErrNoInstance) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("ask the instances: %w", err)
+	}
+	f.instances = len(o.Members) + len(o.Missing)
+	f.problems = o.FindProblems()
+	return nil
+}
+
+// findQueues looks for the queues of the service, and finds out the default type of queues if
+// there is no shared queue yet.
+func (p *prober) findQueues() (err error) {
+	for name, q := range map[string]*queueFacts{
+		cluster.RequestQueue:      &p.facts.shared,
+		cluster.PartitionQueue(0): &p.facts.partition,
+	} {
+		q.kind, q.found, err = cluster.QueueKind(p.conn, name)
+		if err != nil && !isCode(err, amqp.AccessRefused) {
+			return err
+		}
+	}
+	err = p.try(func(c *amqp.Channel) error {
+		return c.ExchangeDeclarePassive(membership.Exchange, amqp.ExchangeFanout, true, false, false, false, nil)
+	})
+	p.facts.served = err == nil
+	if p.facts.shared.found || len(p.facts.denied) > 0 || p.facts.noQueue {
+		return nil
+	}
+	p.facts.defaultKind, err = p.defaultKind()
+	return err
+}

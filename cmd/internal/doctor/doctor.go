@@ -1,0 +1,126 @@
+// Package doctor is the command doctor, which looks at an installation from outside and says
+// what is wrong with it, or will be.
+//
+// The package first collects facts: of the broker over AMQP and, if that is asked for, over its
+// management API, and of the database. The checks then derive findings from the facts. Facts are
+// found out as the service finds them out, by the same functions. What must be tried is tried on
+// exclusive queues, on exchanges that go with them, and in transactions that are rolled back, so
+// that neither requests nor users are touched.
+package doctor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/cmd/internal/cli"
+	"github.com/glotpod/ident/config"
+)
+
+const about = `Looks at the installation that the settings describe: the settings, RabbitMQ and
+PostgreSQL. Says what is wrong or will be, and what to do about it. It works before
+the first start and while instances run, and changes nothing: what it tries, it
+tries on queues and exchanges of its own and in transactions that it rolls back.
+
+A problem must be mended. An advice may be left as it is. What only the management
+API of RabbitMQ can tell is not checked without --management-url.
+
+Exit status: 0 if there is no problem, 1 if there is one, 2 for wrong arguments.`
+
+// Command is the command doctor.
+var Command = cli.Command{Name: "doctor", Summary: "say what is wrong with the installation", Run: run}
+
+// options say what is known beside the settings.
+type options struct {
+	instances  int           // that are to run; 0: those that do, and at least one
+	management string        // URL of the broker's management API, or ""
+	timeout    time.Duration // of each server
+	version    string        // of this program
+}
+
+func run(ctx context.Context, env *cli.Env, args []string) int {
+	flags := env.NewFlags("", about)
+	asJSON := flags.Bool("json", false, "print one JSON document, for programs")
+	o := options{version: env.Version}
+	flags.IntVar(&o.instances, "instances", 0, "how many instances are to run (default: as many as run now, and at least one)")
+	flags.StringVar(&o.management, "management-url", "", "the management API of RabbitMQ, as in http://rabbitmq:15672; it is asked as the user in\nthe URL or, if there is none, in the settings, which needs the tag monitoring")
+	flags.DurationVar(&o.timeout, "timeout", 30*time.Second, "how long to wait for each of the two servers")
+	if status, done := flags.Parse(args, 0); done {
+		return status
+	}
+	if o.instances < 0 || o.timeout <= 0 {
+		return flags.Wrong(errors.New("--instances and --timeout must not be negative"))
+	}
+	r := examine(ctx, env.Environ, o)
+	if err := r.print(env.Stdout, *asJSON); err != nil {
+		return env.Fail(fmt.Errorf("print the findings: %w", err))
+	}
+	if r.hasProblem() {
+		return cli.StatusFailure
+	}
+	return cli.StatusOK
+}
+
+// examine makes the report on an installation.
+func examine(ctx context.Context, environ []string, o options) *report {
+	r := newReport()
+	c, err := config.Load(environ)
+	if err != nil {
+		for _, e := range settingsErrors(err) {
+			r.add("settings", "%v", e)
+		}
+		r.skip("RabbitMQ and PostgreSQL", "the settings are wrong")
+		return r
+	}
+	for _, w := range c.Warnings {
+		r.add("settings-warning", "%v", w)
+	}
+	checkClientCertificates(c, r)
+
+	onBroker, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	broker := examineBroker(onBroker, c, o, r)
+	onDatabase, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	examineDatabase(onDatabase, c, max(o.instances, broker.instances, 1), r)
+	return r
+}
+
+// settingsErrors returns the errors that err joins.
+func settingsErrors(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
+// print prints the report in words, or as JSON.
+func (r *report) print(w io.Writer, asJSON bool) error {
+	if asJSON {
+		encoder := json.NewEncoder(w)
+		encoder.SetEscapeHTML(false)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(r)
+	}
+	var b strings.Builder
+	for _, f := range r.Findings {
+		fmt.Fprintf(&b, "%s %s: %s\n    %s\n", f.Level, f.ID, f.Seen, f.Remedy)
+	}
+	for _, s := range r.Unchecked {
+		fmt.Fprintf(&b, "not checked: %s: %s\n", s.What, s.Why)
+	}
+	if len(r.Findings) == 0 {
+		fmt.Fprintln(&b, "nothing is wrong")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// quiet is the log of functions of the service, whose errors are findings here.
+var quiet = zap.NewNop()
