@@ -10,6 +10,9 @@ PARALLEL ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 FUZZTIME ?= 30s
 BENCHTIME ?= 1s
 RUNS ?= 20
+
+# The Debian releases whose RabbitMQ and PostgreSQL `make engines` gets.
+ENGINES ?= trixie forky
 DURATION ?= 40s
 SEED ?=
 
@@ -17,11 +20,11 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 
 .DEFAULT_GOAL := help
 
-.PHONY: help dev build test test-long test-deploy chaos check fmt fuzz bench clean
+.PHONY: help dev build test test-long engines test-engines test-deploy chaos check fmt fuzz bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
-		while IFS='|' read -r target what; do printf '  make %-11s %s\n' "$$target" "$$what"; done
+		while IFS='|' read -r target what; do printf '  make %-12s %s\n' "$$target" "$$what"; done
 
 dev: ## run a cluster with a broker and a database of its own, until Ctrl-C
 	@deploy/install-dependencies.sh
@@ -38,6 +41,19 @@ test: ## check the source and run all tests (TESTFLAGS='-run Patch', PACKAGES=./
 
 test-long: ## run all tests in their long form: more seeds, longer chaos, more samples
 	@GLOTPOD_IDENT_TEST_LONG=1 $(MAKE) --no-print-directory test TIMEOUT=3h
+
+engines: ## put other RabbitMQs and PostgreSQLs into bin/engines (ENGINES=forky)
+	@deploy/install-dependencies.sh engines
+	@deploy/engines/make.sh bin/engines $(ENGINES)
+
+test-engines: engines ## run all tests with each pair of these servers (ENGINES=forky, PACKAGES=./store)
+	@deploy/install-dependencies.sh test
+	@$(MAKE) --no-print-directory bin/with-servers
+	@for suite in $(ENGINES); do \
+		echo "RabbitMQ and PostgreSQL of $$suite"; \
+		GLOTPOD_IDENT_RABBITMQ=$(CURDIR)/bin/engines/$$suite/rabbitmq GLOTPOD_IDENT_POSTGRES=$(CURDIR)/bin/engines/$$suite/postgres \
+			bin/with-servers $(GO) test -p $(PARALLEL) -timeout $(TIMEOUT) $(TESTFLAGS) $(PACKAGES) || exit 1; \
+	done
 
 test-deploy: ## test deploy/ with Helm, Kubernetes, systemd and Docker (the first run builds them: half an hour)
 	@deploy/install-dependencies.sh deploy

@@ -1,10 +1,10 @@
 #!/bin/sh
 # Installs RabbitMQ and PostgreSQL if they are missing, unless GLOTPOD_IDENT_RABBITMQ and
-# GLOTPOD_IDENT_POSTGRES name folders that hold their programs. With the argument "test", also a C
-# compiler, for Go's race detector, Chromium, for the tests of the status page, and PgBouncer.
-# With "deploy", also systemd, for the checks of its units, Prometheus, for promtool, and
-# Docker, for the image. Checks the version of Go, but does not install Go. Does nothing if
-# everything is installed.
+# GLOTPOD_IDENT_POSTGRES name folders with their programs. With the argument "test", also a
+# C compiler, for Go's race detector, and Chromium, for the tests of the status page. With
+# "deploy", also systemd, for the checks of its units, Prometheus, for promtool, and Docker,
+# for the image. With "engines", only mmdebstrap, which gets other versions of both. Checks
+# the version of Go, but does not install Go. Does nothing if everything is installed.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -102,8 +102,12 @@ fi
 
 check_go
 packages=
-have_rabbitmq || packages="$packages rabbitmq-server"
-have_postgres || packages="$packages postgresql"
+if [ "${1-}" = engines ]; then
+	command -v mmdebstrap >/dev/null || packages="$packages mmdebstrap"
+else
+	have_rabbitmq || packages="$packages rabbitmq-server"
+	have_postgres || packages="$packages postgresql"
+fi
 if [ "${1-}" = test ]; then
 	have_compiler || packages="$packages gcc libc6-dev"
 	have_browser || packages="$packages chromium"
