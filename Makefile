@@ -15,16 +15,17 @@ RUNS ?= 20
 ENGINES ?= trixie forky
 DURATION ?= 40s
 SEED ?=
+CHAOS ?= TestChaos
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
 .DEFAULT_GOAL := help
 
-.PHONY: help dev build test test-long engines test-engines test-deploy chaos check fmt fuzz bench clean
+.PHONY: help dev build test test-long engines test-engines test-deploy chaos chaos-engines check fmt fuzz bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
-		while IFS='|' read -r target what; do printf '  make %-12s %s\n' "$$target" "$$what"; done
+		while IFS='|' read -r target what; do printf '  make %-13s %s\n' "$$target" "$$what"; done
 
 dev: ## run a cluster with a broker and a database of its own, until Ctrl-C
 	@deploy/install-dependencies.sh
@@ -69,9 +70,14 @@ chaos: ## cause faults in a cluster under load, RUNS times for DURATION (SEED=1 
 		seed=$(SEED); seed=$${seed:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; \
 		echo "run $$run of $(RUNS), seed $$seed"; \
 		(cd cmd/systemtest/faults && GLOTPOD_IDENT_CHAOS_SEED=$$seed GLOTPOD_IDENT_CHAOS_DURATION=$(DURATION) \
-			../../../bin/chaos.test -test.run '^TestChaos$$' -test.v -test.timeout 1h) || \
-			{ echo "repeat it with: make chaos RUNS=1 DURATION=$(DURATION) SEED=$$seed" >&2; exit 1; }; \
+			../../../bin/chaos.test -test.run '^$(CHAOS)$$' -test.v -test.timeout 1h) || \
+			{ echo "repeat it with: make chaos CHAOS=$(CHAOS) RUNS=1 DURATION=$(DURATION) SEED=$$seed" >&2; exit 1; }; \
 	done
+
+chaos-engines: CHAOS = TestClusterChaos
+chaos-engines: RUNS = 10
+chaos-engines: DURATION = 60s
+chaos-engines: chaos ## cause faults in a cluster of broker nodes and a replicated database too
 
 check: ## check the format, and run go vet, staticcheck and errorlint
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || \

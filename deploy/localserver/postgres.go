@@ -2,6 +2,7 @@ package localserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -34,6 +35,10 @@ type PostgresOptions struct {
 	// CountStatements loads pg_stat_statements, if it is installed. A database that is to
 	// show the counters also needs the extension of this name.
 	CountStatements bool
+
+	// StandbyOf makes the server a standby of another one, which it follows asynchronously. The
+	// creation of the folder copies the data of that one.
+	StandbyOf *Postgres
 }
 
 // Postgres is a private PostgreSQL server. Its exported fields do not change.
@@ -117,6 +122,16 @@ func newPostgres(programs string, folder *postgresFolder, o PostgresOptions, por
 		}
 	}
 	return p
+}
+
+// Promote makes a standby a primary. It returns when the server accepts writes.
+func (p *Postgres) Promote(ctx context.Context) error {
+	conn, err := pgconn.Connect(ctx, p.URL("postgres"))
+	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, "SELECT pg_promote()").ReadAll()
+	return errors.Join(err, conn.Close(ctx))
 }
 
 // probe succeeds when a client can log in.

@@ -58,7 +58,7 @@ func openPostgresFolder(ctx context.Context, programs string, o PostgresOptions)
 		return nil, err
 	}
 	if _, err := os.Stat(f.data); errors.Is(err, fs.ErrNotExist) {
-		if err := f.create(ctx, programs, o.Durable); err != nil {
+		if err := f.create(ctx, programs, o); err != nil {
 			return nil, err
 		}
 	}
@@ -79,9 +79,13 @@ func (f *postgresFolder) crashed() bool {
 func (f *postgresFolder) passwordFile() string { return filepath.Join(f.dir, "password") }
 
 // create creates the password and the data folder. The data folder gets its final name
-// only after initdb has completed it.
-func (f *postgresFolder) create(ctx context.Context, programs string, durable bool) error {
-	if err := os.WriteFile(f.passwordFile(), []byte(rand.Text()+"\n"), 0o600); err != nil {
+// only after it is complete.
+func (f *postgresFolder) create(ctx context.Context, programs string, o PostgresOptions) error {
+	password := rand.Text()
+	if o.StandbyOf != nil {
+		password = o.StandbyOf.Password
+	}
+	if err := os.WriteFile(f.passwordFile(), []byte(password+"\n"), 0o600); err != nil {
 		return err
 	}
 	if f.user != nil {
@@ -93,7 +97,7 @@ func (f *postgresFolder) create(ctx context.Context, programs string, durable bo
 	if err := os.RemoveAll(unfinished); err != nil {
 		return err
 	}
-	args := []string{
+	program, args := "initdb", []string{
 		"--pgdata=" + unfinished,
 		"--username=" + superuser,
 		"--pwfile=" + f.passwordFile(),
@@ -102,21 +106,30 @@ func (f *postgresFolder) create(ctx context.Context, programs string, durable bo
 		"--locale=C",
 		"--lc-ctype=" + characterLocale,
 	}
-	if !durable {
+	if primary := o.StandbyOf; primary != nil {
+		program, args = "pg_basebackup", []string{"--pgdata=" + unfinished, "--write-recovery-conf", "--checkpoint=fast",
+			"--dbname=" + primary.URL("postgres")}
+		postgres, err := filepath.EvalSymlinks(filepath.Join(programs, "postgres")) // its folder has all programs
+		if err != nil {
+			return err
+		}
+		programs = filepath.Dir(postgres)
+	}
+	if !o.Durable {
 		args = append(args, "--no-sync")
 	}
-	initdb, err := launchLogged(f.command(filepath.Join(programs, "initdb"), args...), f.log, syscall.SIGKILL)
+	creating, err := launchLogged(f.command(filepath.Join(programs, program), args...), f.log, syscall.SIGKILL)
 	if err != nil {
 		return err
 	}
 	select {
-	case <-initdb.exited:
+	case <-creating.exited:
 	case <-ctx.Done():
-		initdb.Kill()
+		creating.Kill()
 		return context.Cause(ctx)
 	}
-	if status := initdb.Status(); !status.Success() {
-		return fmt.Errorf("initdb failed (%v)%s", status, logTail(f.log))
+	if status := creating.Status(); !status.Success() {
+		return fmt.Errorf("%s failed (%v)%s", program, status, logTail(f.log))
 	}
 	return os.Rename(unfinished, f.data)
 }

@@ -39,6 +39,10 @@ type RabbitMQOptions struct {
 	// at its first start. The two share a port mapper, so the joined broker must not be
 	// ended before the new one.
 	Join *RabbitMQ
+
+	// PauseMinority makes the broker stop while it sees only a minority of the nodes of its
+	// cluster. It is for clusters of three nodes or more.
+	PauseMinority bool
 }
 
 // TLS configures the broker's certificate and the check of the clients' certificates. A
@@ -110,6 +114,9 @@ func StartRabbitMQ(ctx context.Context, o RabbitMQOptions) (*RabbitMQ, error) {
 	}
 	return r, nil
 }
+
+// Node returns the name of the broker's node in its cluster.
+func (r *RabbitMQ) Node() string { return r.folder.node }
 
 // Address returns host:port.
 func (r *RabbitMQ) Address() string { return address(r.Port) }

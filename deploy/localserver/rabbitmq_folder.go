@@ -136,6 +136,9 @@ func (f *rabbitmqFolder) configure(ports rabbitmqPorts, o RabbitMQOptions) error
 		set("cluster_formation.peer_discovery_backend", "classic_config")
 		set("cluster_formation.classic_config.nodes.1", o.Join.folder.node)
 	}
+	if o.PauseMinority {
+		set("cluster_partition_handling", "pause_minority")
+	}
 	// The default limit would block publishers on a disk that is merely rather full.
 	set("disk_free_limit.absolute", "50MB")
 	set("management_agent.disable_metrics_collector", !o.Metrics)

@@ -9,7 +9,7 @@ import (
 )
 
 // The names of the servers, as faults strike them.
-const theBroker, theDatabase = "broker", "database"
+const theBroker, theDatabase, theDisk = "broker", "database", "disk"
 
 // brokerSettles is how long a broker as old as 3.10 may need to write down what
 // was declared, so that it survives being killed.
@@ -65,17 +65,17 @@ func (c *calamity) freeze() *fault {
 
 // cutFromBroker cuts a member off from the broker.
 func (c *calamity) cutFromBroker() *fault {
-	return c.cut("from the broker", func(m *member) []*wire { return []*wire{m.toBroker} })
+	return c.cut("from the broker", func(m *member) []*wire { return m.toBrokers })
 }
 
 // cutFromDatabase cuts a member off from the database.
 func (c *calamity) cutFromDatabase() *fault {
-	return c.cut("from the database", func(m *member) []*wire { return []*wire{m.toDatabase} })
+	return c.cut("from the database", func(m *member) []*wire { return m.toDatabases })
 }
 
 // cutOff cuts a member off from broker and database.
 func (c *calamity) cutOff() *fault {
-	return c.cut("off", func(m *member) []*wire { return []*wire{m.toBroker, m.toDatabase} })
+	return c.cut("off", func(m *member) []*wire { return slices.Concat(m.toBrokers, m.toDatabases) })
 }
 
 func (c *calamity) cut(from string, wiresOf func(*member) []*wire) *fault {
@@ -153,7 +153,7 @@ func (c *calamity) restartBroker() *fault {
 	}
 	f := &fault{name: "stop the broker", lasts: c.between(0, time.Second), strikes: []string{theBroker}}
 	f.begin = func() {
-		if err := c.broker.Stop(); err != nil {
+		if err := c.brokers[0].Stop(); err != nil {
 			c.t.Fatal(err)
 		}
 	}
@@ -161,10 +161,10 @@ func (c *calamity) restartBroker() *fault {
 		f.name = "kill the broker"
 		f.begin = func() {
 			c.wait(time.Until(c.declared.Add(brokerSettles)))
-			c.broker.Kill()
+			c.brokers[0].Kill()
 		}
 	}
-	f.heal = func() { restart(c.t, c.broker) }
+	f.heal = func() { restart(c.t, c.brokers[0]) }
 	return f
 }
 
@@ -174,7 +174,7 @@ func (c *calamity) restartDatabase() *fault {
 		return nil
 	}
 	return &fault{name: "kill the database", lasts: c.between(0, 3*time.Second), strikes: []string{theDatabase},
-		begin: c.database.Kill, heal: func() { restart(c.t, c.database) }}
+		begin: c.databases[0].Kill, heal: func() { restart(c.t, c.databases[0]) }}
 }
 
 // restart starts a server again.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,23 +26,25 @@ const (
 // A fleet is all instances of a site with its own broker and database. Only the goroutine
 // of the test uses it.
 type fleet struct {
-	t        *testing.T
-	random   *rand.Rand
-	site     *harness.Site
-	broker   *localserver.RabbitMQ
-	database *localserver.Postgres
-	members  []*member
-	joined   int       // members that there have been
-	declared time.Time // since when all durable queues have been there
+	t         *testing.T
+	random    *rand.Rand
+	site      *harness.Site
+	brokers   []*localserver.RabbitMQ // the nodes of one cluster
+	databases []*localserver.Postgres // one is the primary, the others are standbys
+	members   []*member
+	joined    int       // members that there have been
+	declared  time.Time // since when all durable queues have been there
+
+	passwordFile string // of the login of the members, "" if it does not change
 }
 
 // A member is an instance with a name, which is restarted as another process.
 type member struct {
 	*fleet
-	name       string
-	toBroker   *wire
-	toDatabase *wire
-	service    *harness.Instance // nil while it is down
+	name        string
+	toBrokers   []*wire
+	toDatabases []*wire
+	service     *harness.Instance // nil while it is down
 }
 
 // newFleet makes a site, with a subscriber's queue that keeps all notifications,
@@ -49,30 +52,35 @@ type member struct {
 func newFleet(t *testing.T, random *rand.Rand, queueType string) *fleet {
 	t.Helper()
 	f := &fleet{
-		t:        t,
-		random:   random,
-		broker:   testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{}),
-		database: testservers.OwnPostgres(t, localserver.PostgresOptions{}),
+		t:         t,
+		random:    random,
+		brokers:   []*localserver.RabbitMQ{testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{})},
+		databases: []*localserver.Postgres{testservers.OwnPostgres(t, localserver.PostgresOptions{})},
 	}
-	const vhost, database = "/", "chaos"
-	f.site = &harness.Site{AMQPURL: f.broker.URL(vhost), Settings: harness.Settings{
-		"amqp.host":                  f.broker.Host,
-		"amqp.vhost":                 vhost,
-		"amqp.login":                 f.broker.User,
-		"amqp.password":              f.broker.Password,
+	f.makeSite(f.brokers[0].URL("/"), queueType)
+	f.declareSubscriber(nil)
+	return f
+}
+
+// makeSite makes the settings that all members share, and the database.
+func (f *fleet) makeSite(url, queueType string) {
+	f.t.Helper()
+	broker := f.brokers[0]
+	f.site = &harness.Site{AMQPURL: url, Settings: harness.Settings{
+		"amqp.vhost":                 "/",
+		"amqp.login":                 broker.User,
+		"amqp.password":              broker.Password,
 		"amqp.heartbeat":             "1s",
 		"amqp.insist":                "true",
 		"cluster.partitions":         strconv.Itoa(chaosPartitions),
 		"cluster.queue_type":         queueType,
 		"database.encryption_key":    harness.NewKey(),
-		"database.postgres.host":     f.database.Host,
-		"database.postgres.database": database,
+		"database.postgres.host":     f.databases[0].Host,
+		"database.postgres.database": "chaos",
 		"http.listen":                "127.0.0.1:0",
 		"shutdown.grace":             "5s",
 	}}
-	f.site.UsePostgres(t, f.database)
-	f.declareSubscriber()
-	return f
+	f.site.UsePostgres(f.t, f.databases[0])
 }
 
 // channel opens a channel to the broker, over a connection of its own.
@@ -90,10 +98,10 @@ func (f *fleet) channel() *amqp.Channel {
 	return channel
 }
 
-func (f *fleet) declareSubscriber() {
+func (f *fleet) declareSubscriber(arguments amqp.Table) {
 	f.t.Helper()
 	channel := f.channel()
-	if _, err := channel.QueueDeclare(chaosSubscriber, true, false, false, false, nil); err != nil {
+	if _, err := channel.QueueDeclare(chaosSubscriber, true, false, false, false, arguments); err != nil {
 		f.t.Fatal(err)
 	}
 	if err := channel.QueueBind(chaosSubscriber, "notifications.user.#", "amq.topic", false, nil); err != nil {
@@ -107,11 +115,12 @@ func (f *fleet) join() *member {
 	f.t.Helper()
 	f.joined++
 	distance := time.Duration(f.random.IntN(4)) * 10 * time.Millisecond
-	m := &member{
-		fleet:      f,
-		name:       fmt.Sprintf("chaos-%d", f.joined),
-		toBroker:   newWire(f.t, f.broker.Port, 0),
-		toDatabase: newWire(f.t, f.database.Port, distance),
+	m := &member{fleet: f, name: fmt.Sprintf("chaos-%d", f.joined)}
+	for _, broker := range f.brokers {
+		m.toBrokers = append(m.toBrokers, newWire(f.t, broker.Address(), 0))
+	}
+	for _, database := range f.databases {
+		m.toDatabases = append(m.toDatabases, newWire(f.t, database.Address(), distance))
 	}
 	f.members = append(f.members, m)
 	return m
@@ -122,9 +131,17 @@ func (m *member) start() {
 	m.t.Helper()
 	m.service = &harness.Instance{Process: harness.Launch(m.t, m.site.Settings.With(harness.Settings{
 		"cluster.instance":       m.name,
-		"amqp.port":              m.toBroker.port(),
-		"database.postgres.port": m.toDatabase.port(),
+		"amqp.host":              addressesOf(m.toBrokers),
+		"database.postgres.host": addressesOf(m.toDatabases),
 	}).Environ(), "serve")}
+}
+
+func addressesOf(wires []*wire) string {
+	var all []string
+	for _, k := range wires {
+		all = append(all, k.address())
+	}
+	return strings.Join(all, ", ")
 }
 
 func (m *member) kill() {

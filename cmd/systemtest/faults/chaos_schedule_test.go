@@ -24,9 +24,17 @@ type fault struct {
 // not on the speed of the machine.
 type calamity struct {
 	*fleet
+	kinds []kind
 	begun time.Time
 	now   []*fault       // those that are not healed yet
 	drawn map[string]int // how many, by name
+	silences
+}
+
+// A kind is a kind of faults.
+type kind struct {
+	weight int           // how often it is drawn, in proportion
+	draw   func() *fault // nil if it cannot happen now
 }
 
 // happen causes faults for a duration, one after another, or two at once. When it
@@ -62,8 +70,10 @@ func (c *calamity) strike() {
 	}
 	c.drawn[f.name]++
 	c.log("%s: %s", f.name, strings.Join(f.strikes, ", "))
+	c.silences.begin(f.name)
 	f.begin()
 	if f.heal == nil {
+		c.silences.end(f.name)
 		c.log("%s: over", f.name)
 		return
 	}
@@ -73,19 +83,12 @@ func (c *calamity) strike() {
 
 // draw draws a fault, nil if it is one that cannot happen now.
 func (c *calamity) draw() *fault {
-	kinds := []struct {
-		weight int
-		draw   func() *fault
-	}{
-		{5, c.kill}, {5, c.freeze}, {3, c.cutOff}, {6, c.cutFromBroker}, {6, c.cutFromDatabase},
-		{3, c.roll}, {3, c.comeOrGo}, {1, c.killAll}, {1, c.restartBroker}, {3, c.restartDatabase},
-	}
 	total := 0
-	for _, k := range kinds {
+	for _, k := range c.kinds {
 		total += k.weight
 	}
 	n := c.random.IntN(total)
-	for _, k := range kinds {
+	for _, k := range c.kinds {
 		if n -= k.weight; n < 0 {
 			return k.draw()
 		}
@@ -100,6 +103,7 @@ func (c *calamity) healNext() {
 	c.wait(time.Until(f.ends))
 	c.log("%s: healing", f.name)
 	f.heal()
+	c.silences.end(f.name)
 	c.now = slices.DeleteFunc(c.now, func(other *fault) bool { return other == f })
 }
 

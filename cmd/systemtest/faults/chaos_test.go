@@ -40,6 +40,17 @@ func testChaos(t *testing.T, seed uint64, duration time.Duration) {
 
 	f := newFleet(t, random, queueType)
 	f.site.Settings["actor.mailbox"] = mailbox
+	c := &calamity{fleet: f}
+	c.kinds = []kind{
+		{5, c.kill}, {5, c.freeze}, {3, c.cutOff}, {6, c.cutFromBroker}, {6, c.cutFromDatabase},
+		{3, c.roll}, {3, c.comeOrGo}, {1, c.killAll}, {1, c.restartBroker}, {3, c.restartDatabase},
+	}
+	c.run(seed, size, duration)
+}
+
+// run starts members, lets faults strike them under load, and checks what they did.
+func (c *calamity) run(seed uint64, size int, duration time.Duration) {
+	t, f := c.t, c.fleet
 	for range size {
 		f.join().start()
 	}
@@ -47,12 +58,14 @@ func testChaos(t *testing.T, seed uint64, duration time.Duration) {
 	f.declared = time.Now()
 	l := workload.Start(t, f.site.AMQPURL, workload.ManyCallers, seed)
 	harness.Eventually(t, "there are replies", l.Progress())
-	c := &calamity{fleet: f, drawn: make(map[string]int)}
+	c.drawn = make(map[string]int)
+	stopWatching := c.silences.watch(l)
 	c.happen(duration)
+	stopWatching()
 	harness.Eventually(t, "there are replies after all faults", l.Progress())
 	operations := l.Finish()
 
-	f.site.DB = f.site.Connect(t)
+	f.site.DB = f.connect(f.primary())
 	harness.Eventually(t, "all changes are notified", func() bool { return f.site.Unnotified(t) == 0 })
 	for _, m := range f.members {
 		m.stop()
@@ -69,7 +82,7 @@ func testChaos(t *testing.T, seed uint64, duration time.Duration) {
 	t.Logf("%s; %d notifications and %d repeats; histories checked in %.1f s",
 		workload.Summary(l, operations), len(heard)-repeats, repeats, time.Since(begun).Seconds())
 	for _, name := range slices.Sorted(maps.Keys(c.drawn)) {
-		t.Logf("%2d × %s", c.drawn[name], name)
+		t.Logf("%2d × %s: without a reply for %s", c.drawn[name], name, c.silences.summary(name))
 	}
 }
 
@@ -90,6 +103,9 @@ func chaosSeeds(t *testing.T) []uint64 {
 	return []uint64{seed}
 }
 
+// shortChaos is how long faults strike in the short form of the tests.
+const shortChaos = 8 * time.Second
+
 func chaosDuration(t *testing.T) time.Duration {
 	t.Helper()
 	text := os.Getenv("GLOTPOD_IDENT_CHAOS_DURATION")
@@ -97,7 +113,7 @@ func chaosDuration(t *testing.T) time.Duration {
 	case text == "" && harness.Long():
 		return 40 * time.Second
 	case text == "":
-		return 8 * time.Second
+		return shortChaos
 	}
 	duration, err := time.ParseDuration(text)
 	if err != nil {
@@ -161,7 +177,7 @@ func (f *fleet) checkQueues() {
 	harness.Eventually(f.t, "the queues of callers and instances are gone", func() bool {
 		var queues []testservers.Queue
 		path := "/api/queues/" + url.PathEscape(f.site.Settings["amqp.vhost"])
-		if err := f.broker.Management.Call(f.t.Context(), http.MethodGet, path, nil, &queues); err != nil {
+		if err := f.running().Management.Call(f.t.Context(), http.MethodGet, path, nil, &queues); err != nil {
 			f.t.Fatal(err)
 		}
 		names = nil

@@ -2,7 +2,6 @@ package faults
 
 import (
 	"net"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -13,7 +12,6 @@ import (
 // over a network that recovers, maybe when the sender has long given up.
 type wire struct {
 	listener net.Listener
-	target   string
 	delay    time.Duration // of what is sent, in each direction
 	running  sync.WaitGroup
 
@@ -21,6 +19,7 @@ type wire struct {
 	conns    map[*wired]bool
 	held     [2]chan struct{} // for each direction: nil, or closed when it is silent no more
 	refusing bool             // connections are broken, and there are no new ones
+	target   string           // the address of the server
 }
 
 // The directions.
@@ -35,14 +34,14 @@ type wired struct {
 	broken    chan struct{}
 }
 
-// newWire makes a wire to a port on this machine.
-func newWire(t *testing.T, port int, delay time.Duration) *wire {
+// newWire makes a wire to a server.
+func newWire(t *testing.T, target string, delay time.Duration) *wire {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &wire{listener: l, target: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), delay: delay, conns: make(map[*wired]bool)}
+	k := &wire{listener: l, target: target, delay: delay, conns: make(map[*wired]bool)}
 	k.running.Go(k.accept)
 	t.Cleanup(func() {
 		k.listener.Close()
@@ -52,7 +51,14 @@ func newWire(t *testing.T, port int, delay time.Duration) *wire {
 	return k
 }
 
-func (k *wire) port() string { return strconv.Itoa(k.listener.Addr().(*net.TCPAddr).Port) }
+func (k *wire) address() string { return k.listener.Addr().String() }
+
+// lead makes new connections lead to another server.
+func (k *wire) lead(target string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.target = target
+}
 
 // refuse breaks all connections, and each new one at once.
 func (k *wire) refuse() {
@@ -105,12 +111,13 @@ func (k *wire) connect(near net.Conn) {
 	if k.refusing {
 		k.breakLocked(c)
 	}
+	target := k.target
 	k.mu.Unlock()
 	defer k.disconnect(c)
 	if !k.passes(toServer, c) || !k.passes(toInstance, c) {
 		return
 	}
-	far, err := net.Dial("tcp", k.target)
+	far, err := net.Dial("tcp", target)
 	if err != nil {
 		return
 	}

@@ -86,6 +86,9 @@ func (l *Load) carryOut(c *persistentCaller, o *Operation) {
 	l.done.Add(1)
 }
 
+// Done returns how many operations are done.
+func (l *Load) Done() int64 { return l.done.Load() }
+
 // Progress returns a function that reports whether many operations were done since.
 func (l *Load) Progress() func() bool {
 	before := l.done.Load()
