@@ -13,6 +13,7 @@
 //	cluster.awaitEvery = 20 * time.Millisecond                               a session starts at most this much after the database is back
 //	cluster.closeTimeout = time.Second                                       closing must not delay the next session
 //	cluster.confirmTimeout = 5 * time.Second                                 a quorum queue elects a leader in less; longer waits use up the limits on requests in flight
+//	cluster.maxReconnectDelay = 250 * time.Millisecond                       spreads the dials of instances that lose their broker node together
 //	cluster.connectTimeout = 8 * time.Second                                 covers TCP, TLS and login on a slow network
 //	cluster.consumeEvery = 50 * time.Millisecond                             short beside a hand-over, long beside the broker's reply
 //	cluster.consumeFor = 2 * time.Second                                     longer than the broker takes to drop a consumer that was cancelled

@@ -236,12 +236,19 @@ func (i *Instance) Run(ctx context.Context) error {
 // errReconnect ends a session that is of no use any more although the broker is in reach.
 var errReconnect = errors.New("a new session is needed")
 
+// maxReconnectDelay spreads the dials of instances that lose their broker node together.
+const maxReconnectDelay = 250 * time.Millisecond
+
 // runSessions runs one session after another until ctx is done, or until trying again is
 // of no use.
 func (i *Instance) runSessions(ctx context.Context) error {
 	retrier := wait.Retrier{Insist: i.o.Insist}
 	for number := int64(1); ; number++ {
-		err := i.runSession(ctx, number, retrier.Succeeded)
+		served := false
+		err := i.runSession(ctx, number, func() {
+			served = true
+			retrier.Succeeded()
+		})
 		if ctx.Err() != nil {
 			return stopCause(ctx)
 		}
@@ -255,6 +262,11 @@ func (i *Instance) runSessions(ctx context.Context) error {
 		message := "RabbitMQ or the database out of reach"
 		if broker.Refused(err) {
 			message = "RabbitMQ refused the connection"
+		}
+		if served && len(i.o.Broker.Addresses) > 1 {
+			i.o.Log.Warn("connection to RabbitMQ lost, trying all hosts", zap.Error(err))
+			wait.For(ctx, rand.N(maxReconnectDelay))
+			continue
 		}
 		i.o.Log.Warn(message, zap.Error(err), zap.Bool("insist", i.o.Insist))
 		if err := retrier.Failed(ctx, err); err != nil && ctx.Err() == nil {

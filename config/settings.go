@@ -87,7 +87,7 @@ func (c *Config) amqpSettings() []setting {
 			kind: oneOf(&mq.LoginMethod, LoginAMQPlain, LoginPlain, LoginExternal),
 			help: "How to log in. `EXTERNAL` uses the client certificate and needs `amqp.ssl` and `amqp.ssl_cert`."},
 		{name: "amqp.insist", initial: "false", kind: flag{&mq.Insist},
-			help: "What to do when RabbitMQ or Postgres cannot be reached or the connection is lost: `false` ends the instance with status 129 at once, `true` retries for up to 5 minutes first."},
+			help: "What to do when RabbitMQ or Postgres cannot be reached at any of its hosts, or the connection to the only host is lost: `false` ends the instance with status 129 at once, `true` retries for up to 5 minutes first."},
 		{name: "amqp.vhost", initial: "/", kind: filled(&mq.VHost),
 			help: "The virtual host of the broker."},
 		{name: "amqp.heartbeat", initial: "3s", kind: duration{&mq.Heartbeat, time.Second, 5 * time.Minute},

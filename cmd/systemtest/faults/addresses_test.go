@@ -32,6 +32,24 @@ func TestSeveralHosts(t *testing.T) {
 	v.Stop(t)
 }
 
+// TestLostHost: an instance whose broker node is lost goes on with another one, also if it does not
+// insist.
+func TestLostHost(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	nodes := []*harness.Proxy{harness.NewProxy(t, s.Settings["amqp.port"]), harness.NewProxy(t, s.Settings["amqp.port"])}
+	v := s.Serve(t, harness.Settings{"amqp.host": "127.0.0.1:" + nodes[0].Port() + ", 127.0.0.1:" + nodes[1].Port()})
+	lost := nodes[0]
+	if lost.OpenConns.Load() == 0 {
+		lost = nodes[1]
+	}
+	lost.Close()
+	harness.Eventually(t, "the loss is noticed", func() bool { return v.Stderr.Count("connection to RabbitMQ lost, trying all hosts") > 0 })
+	v.AwaitReady(t)
+	s.NewCaller(t).Create(t, harness.NewUser())
+	v.Stop(t)
+}
+
 // TestPgBouncer: the service works through PgBouncer in session mode, with the limits of its own
 // sessions. In another mode it does not start.
 func TestPgBouncer(t *testing.T) {
