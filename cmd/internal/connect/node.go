@@ -54,14 +54,14 @@ type NodeSample struct {
 	Err   error // why the node is not known, or there is no connection
 }
 
-// nodeSamples is how many connections to a broker are compared. Of three nodes that a proxy
+// NodeSamples is how many connections to a broker are compared. Of three nodes that a proxy
 // chooses at random, they miss two once in 2,000 times.
-const nodeSamples = 8
+const NodeSamples = 8
 
 // SampleNodes opens several connections and asks each for its node. All are open at the same
 // time, since a proxy may choose the node with the fewest connections. CloseSamples closes them.
 func SampleNodes(ctx context.Context, o broker.Options) []NodeSample {
-	samples := make([]NodeSample, nodeSamples)
+	samples := make([]NodeSample, NodeSamples)
 	var asking sync.WaitGroup
 	for i := range samples {
 		asking.Go(func() { samples[i] = askNode(ctx, o) })

@@ -53,30 +53,51 @@ const surveyTimeout = 5 * time.Second
 func examineBroker(ctx context.Context, c *config.Config, o options, r *report) *brokerFacts {
 	f := new(brokerFacts)
 	dialing := connect.Broker(c, quiet, "doctor", o.version)
-	if !reachBroker(ctx, dialing, r) {
+	limited, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	if !reachBroker(limited, dialing, r) {
 		r.skip("RabbitMQ", "it cannot be reached")
 		return f
 	}
-	if err := f.collect(ctx, dialing, c); err != nil {
-		id := "broker-unreachable"
-		if broker.Refused(err) {
-			id = "broker-login"
-		}
-		r.add(id, "%v", err)
-		r.skip("RabbitMQ", "it cannot be used")
+	err := f.collect(limited, dialing, c)
+	f.askManagement(ctx, c, o, r)
+	if err != nil {
+		f.addFailure(limited, err, o, r)
 		return f
-	}
-	if o.management == "" {
-		r.skip("what only the management API of RabbitMQ tells: policies, limits, alarms, the nodes, and who may bind queues to amq.topic",
-			"--management-url is not given")
-	} else {
-		f.management = askManagement(ctx, o.management, c, r)
 	}
 	instances := max(o.instances, f.instances, 1)
 	for _, check := range brokerChecks {
 		check(c, f, instances, r)
 	}
 	return f
+}
+
+// askManagement asks the management API, if that is wanted.
+func (f *brokerFacts) askManagement(ctx context.Context, c *config.Config, o options, r *report) {
+	if o.management == "" {
+		r.skip("what only the management API of RabbitMQ tells: policies, limits, alarms, the nodes, and who may bind queues to amq.topic",
+			"--management-url is not given")
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	f.management = askManagement(ctx, o.management, c, r)
+}
+
+// addFailure adds why not all facts could be found out.
+func (f *brokerFacts) addFailure(ctx context.Context, err error, o options, r *report) {
+	switch {
+	case broker.Refused(err):
+		r.add("broker-login", "%v", err)
+	case f.version != "" && ctx.Err() != nil:
+		r.add("broker-silent", "RabbitMQ has not replied within %s: %v", o.timeout, err)
+	default:
+		r.add("broker-unreachable", "%v", err)
+	}
+	r.skip("RabbitMQ", "it cannot be used")
+	if f.management != nil {
+		f.management.checkNodes(r)
+	}
 }
 
 // reachBroker reports whether at least one node can be reached.
@@ -128,7 +149,7 @@ func (f *brokerFacts) collect(ctx context.Context, o broker.Options, c *config.C
 		func() error { return f.survey(ctx, conn) },
 	} {
 		if err := step(); err != nil {
-			return errors.Join(ctx.Err(), err)
+			return err
 		}
 	}
 	return nil

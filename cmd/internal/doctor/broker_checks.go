@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/glotpod/ident/cluster"
+	"github.com/glotpod/ident/cmd/internal/connect"
 	"github.com/glotpod/ident/config"
 )
 
@@ -140,11 +141,8 @@ func oneNode(f *brokerFacts) string {
 	if f.management != nil && len(f.management.nodes) == 1 {
 		return "RabbitMQ has one node"
 	}
-	return fmt.Sprintf("all of %d connections lead to the same node of RabbitMQ", sampled)
+	return fmt.Sprintf("all of %d connections lead to the same node of RabbitMQ", connect.NodeSamples)
 }
-
-// sampled is how many connections were asked for their node.
-const sampled = 8
 
 // disconnectedTimeout is a key of policies of RabbitMQ 4.3.
 const disconnectedTimeout = "consumer-disconnected-timeout"

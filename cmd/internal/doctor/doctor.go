@@ -83,12 +83,10 @@ func examine(ctx context.Context, environ []string, o options) *report {
 	}
 	checkClientCertificates(c, r)
 
-	onBroker, cancel := context.WithTimeout(ctx, o.timeout)
+	broker := examineBroker(ctx, c, o, r)
+	limited, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	broker := examineBroker(onBroker, c, o, r)
-	onDatabase, cancel := context.WithTimeout(ctx, o.timeout)
-	defer cancel()
-	examineDatabase(onDatabase, c, max(o.instances, broker.instances, 1), r)
+	examineDatabase(limited, c, max(o.instances, broker.instances, 1), r)
 	return r
 }
 

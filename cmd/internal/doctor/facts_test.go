@@ -83,6 +83,8 @@ var facts = map[string]func(*config.Config, *brokerFacts, *databaseFacts){
 	"clock":             func(_ *config.Config, _ *brokerFacts, f *databaseFacts) { f.ahead = -2 * time.Minute },
 	"clock-drift":       func(_ *config.Config, _ *brokerFacts, f *databaseFacts) { f.ahead = 5 * time.Second },
 
+	"broker-silent": nil, // tested by TestSilentBroker
+
 	// Tested by TestCertificates.
 	"client-certificate": nil, "broker-certificate-soon": nil, "database-certificate": nil, "database-certificate-soon": nil,
 }
@@ -182,6 +184,19 @@ func TestCertificates(t *testing.T) {
 			t.Error("no TLS error")
 		}
 	})
+}
+
+// TestSilentBroker suspends a queue, as a node without a majority of the others does.
+func TestSilentBroker(t *testing.T) {
+	t.Parallel()
+	s, r := newSite(t), newReport()
+	s.addBroker()
+	s.manage()
+	s.declare(cluster.RequestQueue, "classic")
+	s.broker.SuspendQueue(t, cluster.RequestQueue)
+	s.options.timeout = 2 * time.Second
+	examineBroker(t.Context(), s.load(), s.options, r)
+	wantFinding(t, r, "broker-silent")
 }
 
 // TestStandby takes the synchronous standby away from a server.

@@ -15,6 +15,7 @@ var kinds = map[string]kind{
 	// Reaching the servers.
 	"broker-name":               {problem, "Correct amqp.host, or the name server of this machine."},
 	"broker-unreachable":        {problem, "Start RabbitMQ, or correct amqp.host and amqp.port. A firewall or a network policy may be in the way."},
+	"broker-silent":             {problem, "Start the other nodes of RabbitMQ, or look into its logs: without a majority of its nodes it declares nothing."},
 	"broker-tls":                {problem, "Correct amqp.ssl_ca, amqp.ssl_server_name or the certificate of RabbitMQ, so that the certificate is valid, signed by that CA, and for that name."},
 	"broker-certificate":        {problem, "Renew the certificate of RabbitMQ."},
 	"broker-certificate-soon":   {advice, "Renew the certificate of RabbitMQ in time."},
