@@ -53,7 +53,7 @@ test-engines: engines ## run all tests with each pair of these servers (ENGINES=
 	@for suite in $(ENGINES); do \
 		echo "RabbitMQ and PostgreSQL of $$suite"; \
 		GLOTPOD_IDENT_RABBITMQ=$(CURDIR)/bin/engines/$$suite/rabbitmq GLOTPOD_IDENT_POSTGRES=$(CURDIR)/bin/engines/$$suite/postgres \
-			bin/with-servers $(GO) test -p $(PARALLEL) -timeout $(TIMEOUT) $(TESTFLAGS) $(PACKAGES) || exit 1; \
+			bin/with-servers $(GO) test -count 1 -p $(PARALLEL) -timeout $(TIMEOUT) $(TESTFLAGS) $(PACKAGES) || exit 1; \
 	done
 
 test-deploy: ## test deploy/ with Helm, Kubernetes, systemd and Docker (the first run builds them: half an hour)
