@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/ownership"
@@ -230,9 +231,9 @@ func (s *session) startConsumer(ctx context.Context, partition int, consumer *co
 		if err == nil {
 			return consumer, nil
 		}
-		if topology.IsCode(err, amqp.NotFound) {
+		if broker.IsCode(err, amqp.NotFound) {
 			s.repairer.ReportMissing(PartitionQueue(partition))
-		} else if !topology.IsCode(err, amqp.AccessRefused) {
+		} else if !broker.IsCode(err, amqp.AccessRefused) {
 			return nil, err
 		}
 		if time.Since(begun) > consumeFor {

@@ -195,7 +195,7 @@ func newSharedKeeper(s *session) *consume.Keeper {
 			}
 			lost.Log(1, zap.Error(err))
 			s.sizes.NoteLost(err)
-			if topology.IsCode(err, amqp.NotFound) {
+			if broker.IsCode(err, amqp.NotFound) {
 				s.repairer.ReportMissing(RequestQueue)
 			}
 		},

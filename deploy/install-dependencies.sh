@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs RabbitMQ and PostgreSQL if they are missing, unless GLOTPOD_IDENT_RABBITMQ and
 # GLOTPOD_IDENT_POSTGRES name folders with their programs. With the argument "test", also a
-# C compiler, for Go's race detector, and Chromium, for the tests of the status page. With
-# "deploy", also systemd, for the checks of its units, Prometheus, for promtool, and Docker,
+# C compiler, for Go's race detector, Chromium, for the tests of the status page, PgBouncer,
+# and curl. With "deploy", also systemd, for the checks of its units, Prometheus, for promtool, and Docker,
 # for the image. With "engines", only mmdebstrap, which gets other versions of both. Checks
 # the version of Go, but does not install Go. Does nothing if everything is installed.
 set -eu
@@ -112,6 +112,7 @@ if [ "${1-}" = test ]; then
 	have_compiler || packages="$packages gcc libc6-dev"
 	have_browser || packages="$packages chromium"
 	have_pgbouncer || packages="$packages pgbouncer"
+	command -v curl >/dev/null || packages="$packages curl"
 fi
 if [ "${1-}" = deploy ]; then
 	command -v systemd-analyze >/dev/null || packages="$packages systemd"

@@ -86,6 +86,13 @@ func severity(err error) int {
 	return 0
 }
 
+// IsCode reports whether err is an error by which the broker closes a channel or a
+// connection, with this reply code.
+func IsCode(err error, code int) bool {
+	e, ok := errors.AsType[*amqp.Error](err)
+	return ok && e.Code == code
+}
+
 // isInterruption reports whether a TLS handshake failed for another reason than a
 // disagreement of the two sides.
 func isInterruption(err error) bool {

@@ -7,6 +7,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/ownership"
 )
 
@@ -48,7 +49,7 @@ func declareExclusive(channel *amqp.Channel, queue string) error {
 		"x-max-length-bytes": queuedBytes,
 		"x-message-ttl":      queuedFor.Milliseconds(),
 	})
-	if e, ok := errors.AsType[*amqp.Error](err); ok && e.Code == amqp.PreconditionFailed {
+	if broker.IsCode(err, amqp.PreconditionFailed) {
 		// No other queue ever had this name.
 		return fmt.Errorf("declaring the queue %s: %w: %w", queue, ErrQueueLimit, err)
 	} else if err != nil {

@@ -9,7 +9,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
-	"github.com/glotpod/ident/cluster/internal/topology"
+	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/deploy/testservers"
 )
 
@@ -121,7 +121,7 @@ func TestKeeper(t *testing.T) {
 		r := x.next()
 		x.delete()
 		await(t, x.lost)
-		if err := await(t, x.lost); !topology.IsCode(err, amqp.NotFound) || x.keeper.Err() == nil {
+		if err := await(t, x.lost); !broker.IsCode(err, amqp.NotFound) || x.keeper.Err() == nil {
 			t.Errorf("it is not consumed because of %v", err)
 		}
 		answers, err := x.channel.QueueDeclare("", false, false, true, false, nil)
@@ -144,7 +144,7 @@ func TestKeeper(t *testing.T) {
 		x := keep(t)
 		r := x.next()
 		r.consumer.idle.channel.Ack(r.delivery.DeliveryTag+100, false) // which is unknown
-		if err := await(t, x.lost); !topology.IsCode(err, amqp.PreconditionFailed) {
+		if err := await(t, x.lost); !broker.IsCode(err, amqp.PreconditionFailed) {
 			t.Errorf("it is not consumed because of %v", err)
 		}
 		r.complete()

@@ -2,7 +2,6 @@ package sizes
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -11,6 +10,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/publish"
 	"github.com/glotpod/ident/cluster/throttle"
@@ -94,8 +94,7 @@ func (c *Checker) NoteRejected(bytes int, err error) {
 // NoteLost notes why the broker has closed a channel. If that was because of a message that
 // was expected to fit, the limit was changed.
 func (c *Checker) NoteLost(cause error) {
-	var closed *amqp.Error
-	if errors.As(cause, &closed) && closed.Code == amqp.PreconditionFailed {
+	if broker.IsCode(cause, amqp.PreconditionFailed) {
 		c.limit.Forget()
 	}
 }

@@ -163,7 +163,7 @@ func (t *Topology) isKnownDown(queue string) bool {
 
 // isDown reports whether err says that the node of a queue that is being declared is down.
 // The broker does not find such a queue, and refuses to declare it elsewhere.
-func isDown(err error) bool { return IsCode(err, amqp.NotFound) }
+func isDown(err error) bool { return broker.IsCode(err, amqp.NotFound) }
 
 // declaringChannels is how many channels declare queues at the same time. The broker
 // takes some milliseconds for each new queue.
@@ -218,7 +218,7 @@ func (t *Topology) declareQueue(channel Channel, partition int) error {
 		return nil
 	}
 	err = fmt.Errorf("declaring the queue %s: %w", queue, err)
-	if !IsCode(err, amqp.PreconditionFailed) {
+	if !broker.IsCode(err, amqp.PreconditionFailed) {
 		return err
 	}
 	exists, findErr := t.findQueue(queue)
@@ -239,7 +239,7 @@ func (t *Topology) findQueue(queue string) (exists bool, err error) {
 	}
 	defer channel.Close()
 	_, err = channel.QueueDeclarePassive(queue, true, false, false, false, nil)
-	if IsCode(err, amqp.NotFound) {
+	if broker.IsCode(err, amqp.NotFound) {
 		return false, nil
 	} else if err != nil {
 		return false, fmt.Errorf("looking for the queue %s: %w", queue, err)

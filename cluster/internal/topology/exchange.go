@@ -7,6 +7,8 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/cluster/broker"
 )
 
 // An exchangeState says what there is of the direct exchange.
@@ -29,7 +31,7 @@ func (t *Topology) declareDirect(ctx context.Context, sharedDown bool) (exchange
 	switch {
 	case errors.Is(err, errNoPlugin):
 		why = "the broker lacks a plugin: run rabbitmq-plugins enable rabbitmq_consistent_hash_exchange on each of its nodes"
-	case IsCode(err, amqp.AccessRefused):
+	case broker.IsCode(err, amqp.AccessRefused):
 		why = "the broker's user may not configure, write and read ^glotpod"
 	default:
 		return state, err
@@ -65,7 +67,7 @@ func (t *Topology) tryDeclareDirect(ctx context.Context, sharedDown bool) (excha
 			return state, err
 		}
 	}
-	if err = declareHash(channel); !IsCode(err, amqp.PreconditionFailed) {
+	if err = declareHash(channel); !broker.IsCode(err, amqp.PreconditionFailed) {
 		return present, err
 	}
 	t.o.Log.Warn("the exchange "+DirectExchange+" was declared by another program; requests that it has no queue for are lost", zap.Error(err))
@@ -80,7 +82,7 @@ func (t *Topology) directExists() (bool, error) {
 	}
 	defer channel.Close()
 	err = channel.ExchangeDeclarePassive(DirectExchange, hashExchange, true, false, false, false, nil)
-	if err != nil && !IsCode(err, amqp.NotFound) {
+	if err != nil && !broker.IsCode(err, amqp.NotFound) {
 		return false, fmt.Errorf("looking for the exchange %s: %w", DirectExchange, err)
 	}
 	return err == nil, nil
@@ -96,7 +98,7 @@ func (t *Topology) createDirect(ctx context.Context) (exchangeState, error) {
 	}
 	defer closeConnection()
 	err = declareHash(channel)
-	if !IsCode(err, amqp.PreconditionFailed) && !IsCode(err, amqp.CommandInvalid) {
+	if !broker.IsCode(err, amqp.PreconditionFailed) && !broker.IsCode(err, amqp.CommandInvalid) {
 		return created, err
 	}
 	exists, lookErr := t.directExists()

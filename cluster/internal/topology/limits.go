@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/glotpod/ident/cluster/broker"
 )
 
 // ownChannels is how many channels a connection needs at most beside one for each partition:
@@ -50,17 +52,10 @@ func asSetupError(err error) error {
 	switch {
 	case errors.As(err, &setup):
 		return err
-	case IsCode(err, amqp.AccessRefused):
+	case broker.IsCode(err, amqp.AccessRefused):
 		return &SetupError{"the broker's user may not configure, write and read ^glotpod and amq.topic", err}
-	case IsCode(err, amqp.PreconditionFailed):
+	case broker.IsCode(err, amqp.PreconditionFailed):
 		return &SetupError{"the broker has something of the same name and another kind", err}
 	}
 	return err
-}
-
-// IsCode reports whether err is an error by which the broker closes a channel or a
-// connection, with this reply code.
-func IsCode(err error, code int) bool {
-	var e *amqp.Error
-	return errors.As(err, &e) && e.Code == code
 }

@@ -5,6 +5,8 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/cluster/broker"
 )
 
 // declareShared declares the shared queue, as all versions of the service have declared
@@ -21,7 +23,7 @@ func (t *Topology) declareShared() (down bool, err error) {
 	switch {
 	case err == nil:
 		return false, bindShared(channel)
-	case IsCode(err, amqp.NotFound):
+	case broker.IsCode(err, amqp.NotFound):
 		return t.createShared() // the channel is closed
 	}
 	return false, asSetupError(fmt.Errorf("looking for the queue %s: %w", RequestQueue, err))
@@ -42,7 +44,7 @@ func (t *Topology) createShared() (down bool, err error) {
 		return true, nil
 	}
 	err = fmt.Errorf("declaring the queue %s: %w", RequestQueue, err)
-	if IsCode(err, amqp.PreconditionFailed) {
+	if broker.IsCode(err, amqp.PreconditionFailed) {
 		return false, QueueLimitError(t.o.Partitions, err)
 	}
 	return false, asSetupError(err)
@@ -134,7 +136,7 @@ func isOfKind(open func() (Channel, error), queue, kind string) (bool, error) {
 	}
 	defer channel.Close()
 	_, err = channel.QueueDeclare(queue, true, false, false, false, amqp.Table{typeArgument: kind})
-	if IsCode(err, amqp.PreconditionFailed) {
+	if broker.IsCode(err, amqp.PreconditionFailed) {
 		return false, nil
 	} else if err != nil {
 		return false, fmt.Errorf("declaring the queue %s: %w", queue, err)

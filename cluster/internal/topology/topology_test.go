@@ -13,6 +13,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/glotpod/ident/cluster/broker"
 )
 
 // A fakeBroker records the methods that are called on its channels.
@@ -228,7 +230,7 @@ func TestDeclare(t *testing.T) {
 			topology, _ := newTopology(b)
 			err := topology.Declare(t.Context())
 			var setup *SetupError
-			if err == nil || errors.As(err, &setup) != x.setup || !IsCode(err, x.code) {
+			if err == nil || errors.As(err, &setup) != x.setup || !broker.IsCode(err, x.code) {
 				t.Errorf("the error is %v", err)
 			}
 			if b.open != 0 {

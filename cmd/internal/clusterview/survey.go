@@ -8,6 +8,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/membership"
 )
 
@@ -77,7 +78,7 @@ func (c *messageCounter) count(q *queueLength) (err error) {
 		}
 	}
 	found, err := c.channel.QueueDeclarePassive(q.Name, true, false, false, false, nil)
-	if refusal, ok := errors.AsType[*amqp.Error](err); ok && refusal.Code == amqp.NotFound {
+	if broker.IsCode(err, amqp.NotFound) {
 		c.channel = nil
 		return nil
 	}

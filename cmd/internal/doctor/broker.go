@@ -180,7 +180,7 @@ func (p *prober) findQueues() (err error) {
 		cluster.PartitionQueue(0): &p.facts.partition,
 	} {
 		q.kind, q.found, err = cluster.QueueKind(p.conn, name)
-		if err != nil && !isCode(err, amqp.AccessRefused) {
+		if err != nil && !broker.IsCode(err, amqp.AccessRefused) {
 			return err
 		}
 	}

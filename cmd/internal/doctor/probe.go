@@ -58,9 +58,9 @@ func (p *prober) tryPermissions(ctx context.Context) error {
 	} {
 		err := p.try(trial.do)
 		switch {
-		case isCode(err, amqp.AccessRefused):
+		case broker.IsCode(err, amqp.AccessRefused):
 			p.facts.denied = append(p.facts.denied, trial.what)
-		case isCode(err, amqp.PreconditionFailed):
+		case broker.IsCode(err, amqp.PreconditionFailed):
 			p.facts.noQueue = true
 		case err != nil && len(p.facts.denied) == 0 && !p.facts.noQueue:
 			return fmt.Errorf("try to %s: %w", trial.what, err)
@@ -118,7 +118,7 @@ func (p *prober) tryPlugin(ctx context.Context, o broker.Options) error {
 		}
 		return c.ExchangeDelete(p.name+"/hash", false, false)
 	})
-	p.facts.plugin = !isCode(err, amqp.CommandInvalid)
+	p.facts.plugin = !broker.IsCode(err, amqp.CommandInvalid)
 	if !p.facts.plugin {
 		return nil
 	}
@@ -149,7 +149,7 @@ func (p *prober) defaultKind() (kind string, err error) {
 	kind = "classic"
 	if err := declare("quorum"); err == nil {
 		kind = "quorum"
-	} else if !isCode(err, amqp.PreconditionFailed) {
+	} else if !broker.IsCode(err, amqp.PreconditionFailed) {
 		return "", fmt.Errorf("declare the queue %s: %w", name, err)
 	}
 	err = p.try(func(c *amqp.Channel) error {
@@ -180,7 +180,7 @@ func (p *prober) trySizes(ctx context.Context, body int) error {
 			continue
 		}
 		err := p.try(func(c *amqp.Channel) error { return p.publish(ctx, c, p.name+"/nobody", make([]byte, size)) })
-		if isCode(err, amqp.PreconditionFailed) {
+		if broker.IsCode(err, amqp.PreconditionFailed) {
 			return nil
 		}
 		if err != nil {
@@ -191,16 +191,9 @@ func (p *prober) trySizes(ctx context.Context, body int) error {
 	return nil
 }
 
-// isCode reports whether err is an error with which the broker closes a channel or a connection,
-// with this reply code.
-func isCode(err error, code int) bool {
-	refused, ok := errors.AsType[*amqp.Error](err)
-	return ok && refused.Code == code
-}
-
 // ignoreRefusal returns nil if err says that the user may not do something.
 func ignoreRefusal(err error) error {
-	if isCode(err, amqp.AccessRefused) {
+	if broker.IsCode(err, amqp.AccessRefused) {
 		return nil
 	}
 	return err
