@@ -65,8 +65,8 @@
 // Each invariant is followed by the tests that hold it. A test checks that they exist.
 //
 // I1, one writer. A partition's writes come from one lease at a time: each transaction
-// checks the epoch and the holder of its lease. No member gets an epoch twice, even if the
-// database loses commits.
+// checks the epoch and the holder of its lease. No epoch, position or user id that an instance has
+// seen is given again, even if the database loses commits.
 //
 //	store.TestFence/random_owners
 //	store.TestFence/a_lesser_fence_lets_a_stale_write_land
@@ -74,6 +74,8 @@
 //	cluster/ownership/sim.TestMissingFence
 //	cluster/ownership.TestTableBehind
 //	store.TestFence/lost_commits
+//	store/internal/history.TestFailover/lost_commits
+//	store/internal/history.TestRestore
 //	cluster.TestPartitionQueue/requests_are_left_when_the_lease_is_lost
 //
 // I2, applied once. The request id and the reply are recorded, in the log, in the transaction
@@ -142,6 +144,7 @@
 //	store/internal/reads.TestChangesModel
 //	store/internal/reads.TestChanges/position_gone
 //	store/internal/reads.TestChanges/position_of_a_lost_epoch
+//	store/internal/history.TestFailover/nothing_lost
 //	store/internal/reads.TestChanges/while_others_write
 //	actor.TestChangesAppliedTwice
 //	cmd/systemtest/contract.TestChanges

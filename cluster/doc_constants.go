@@ -163,16 +163,17 @@
 //	cluster/wait.insistFor = 5 * time.Minute                                 covers a restart of the broker or a failover of the database
 //	cluster/wait.longestReconnectPause = 5 * time.Second                     bounds how long a server that is back goes unused
 //	store.MaxImportUsers = transfer.MaxUsers                                 more users per transaction gain little
+//	store.lossShownFor = time.Hour                                           somebody looks at the page within it, and the alert lasts as long
 //	store.maintainEvery = 10 * time.Minute                                   the tasks are about days
 //	store.maxPrepared = 4                                                    as many connections as read and write at the same time usually
 //	store.prepareTimeout = 5 * time.Second                                   preparing is optional
 //	store/archive.maxSequence = 1 << 53                                      leaves more numbers than a user can have changes
 //	store/internal/batch.gatherFor = time.Millisecond                        callers send their next requests together after a group
 //	store/internal/batch.overlapAfter = 25 * time.Millisecond                a slow group must not delay the next one longer
-//	store/internal/changelog.MaxEpoch = 1<<(63-epochBits) - 2                a lease each minute for 15 years
+//	store/internal/changelog.MaxEpoch = 1<<(63-EpochBits) - 2                a lease each minute for 15 years
 //	store/internal/changelog.day = 24 * time.Hour                            the log has a table for each
 //	store/internal/changelog.daysAhead = 7                                   a week of nobody noticing costs no write
-//	store/internal/changelog.epochBits = 40                                  leaves a lease positions for 1,000 changes a second in 34 years
+//	store/internal/changelog.EpochBits = 40                                  leaves a lease positions for 1,000 changes a second in 34 years
 //	store/internal/changelog.minKeep = day                                   requests may be replayed that long
 //	store/internal/changelog.nearMidnight = 10 * time.Minute                 much longer than a transaction takes, and than clocks differ
 //	store/internal/commit.decideGroupFor = 500 * time.Millisecond            other groups wait, and rows may be locked
@@ -196,6 +197,9 @@
 //	store/internal/foreign.longestPause = 2 * time.Second                    the same
 //	store/internal/foreign.pingEvery = time.Second                           bounds how long a silent connection is trusted
 //	store/internal/foreign.pingTimeout = 2 * time.Second                     the same
+//	store/internal/history.epochGap = 4096                                   leases of a partition between two surveys are some dozens; 2,000 failovers use up the epochs
+//	store/internal/history.startGap = 1000                                   more than the starts of instances that a failover loses
+//	store/internal/history.userIDGap = 100_000                               more than are drawn between two pings and during an outage
 //	store/internal/leases.changeTimeout = 5 * time.Second                    covers all attempts; the coordinator asks again
 //	store/internal/leases.maxClaims = 512                                    a lock for each partition; the database has room for some thousand
 //	store/internal/outbox.day = 24 * time.Hour                               as in changelog
@@ -211,6 +215,8 @@
 //	store/internal/postgres.connectTimeout = 5 * time.Second                 covers TCP, TLS and login
 //	store/internal/postgres.connectWithin = 4 * time.Second                  leaves time for the pool within cluster.pingTimeout
 //	store/internal/postgres.firstReservePause = 250 * time.Millisecond       the pool serves meanwhile
+//	store/internal/postgres.guardTimeout = 5 * time.Second                   two round trips and the locks of some writes
+//	store/internal/postgres.longTransaction = 3 * time.Second                a standby on another continent replies sooner
 //	store/internal/postgres.longestReservePause = 10 * time.Second           the same
 //	store/internal/postgres.minConnectTimeout = time.Second                  several servers share connectTimeout; a busy one needs a part of a second
 //	store/internal/postgres.overlapAfter = 25 * time.Millisecond             longer than a change of leases that waits for no lock
@@ -218,6 +224,7 @@
 //	store/internal/postgres.retryTimeout = 30 * time.Second                  covers a failover
 //	store/internal/postgres.reviveWithin = time.Second                       a change of leases has several seconds in all
 //	store/internal/postgres.suspectAfter = time.Second                       as in pgxpool
+//	store/internal/postgres.waitShownFor = longTransaction + 4*time.Second   an attempt that is repeated is long again within that time
 //	store/internal/reads.crowdedLogInterval = 10 * time.Second               callers can cause any number of these log lines
 //	store/internal/reads.day = 24 * time.Hour                                as in changelog
 //	store/internal/reads.maxDaysPerPage = 32                                 a round trip each; a month of an idle log is one page

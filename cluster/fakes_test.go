@@ -307,6 +307,7 @@ type fakeStore struct {
 	takeOver func([]partition.Lease) ([]actor.TakenOver, error)
 	ended    func([]partition.Lease) []partition.Lease
 	ping     func() error
+	problems []string
 
 	mu       sync.Mutex // guards the following fields
 	reserved []int64    // ids of new users
@@ -410,6 +411,9 @@ func (s *fakeStore) SetNotificationCheck(func(int) bool)        {}
 func (s *fakeStore) TryRebind(context.Context, time.Duration, func(context.Context) error) (bool, error) {
 	return false, nil
 }
+
+func (s *fakeStore) OnHistoryChange(func()) {}
+func (s *fakeStore) Problems() []string     { return s.problems }
 
 func (s *fakeStore) Ping(context.Context) error {
 	if s.ping != nil {

@@ -91,6 +91,11 @@ type HealthStore interface {
 	// may be writing to the tables, so that users in memory must not be used.
 	WatchForeignWrites(ctx context.Context, trust func(bool))
 
+	// OnHistoryChange has changed called when a failover or a restored backup has ended all leases.
+	OnHistoryChange(changed func())
+	// Problems describes what is wrong with the database although it can be used.
+	Problems() []string
+
 	// RoundTrips returns how many round trips to the database were made.
 	RoundTrips() int64
 
@@ -215,6 +220,7 @@ func (i *Instance) Run(ctx context.Context) error {
 		return err
 	}
 
+	i.o.Store.OnHistoryChange(i.coordinator.Survey)
 	close(i.begun)
 	background, end := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup

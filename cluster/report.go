@@ -41,11 +41,16 @@ func (i *Instance) report(s *session) membership.Report {
 	return r
 }
 
+// Problems describes what is wrong although the instance may be ready: with the database, which
+// all instances share. So it is of no use to send requests to another one.
+func (i *Instance) Problems() []string { return i.o.Store.Problems() }
+
 // problems describes what is wrong with the instance.
 func (i *Instance) problems(s *session) (problems []string) {
 	if err := i.Ready(); err != nil && !i.stopping.Load() {
 		problems = append(problems, err.Error())
 	}
+	problems = append(problems, i.Problems()...)
 	if s.blocked.any() {
 		problems = append(problems, "RabbitMQ blocks publishing, since it is short of memory or disk space")
 	}

@@ -24,6 +24,7 @@ func (s *Store) NextStart(ctx context.Context) (start int64, err error) {
 	if err != nil {
 		return 0, postgres.LogError(ctx, s.log, "reading the number of a start", err)
 	}
+	s.seen.Start(start)
 	return start, nil
 }
 
@@ -73,6 +74,9 @@ func (s *Store) EnsureParameters(ctx context.Context, ours ownership.Parameters)
 	}
 	if theirs != ours {
 		return &ParametersError{Theirs: theirs, Ours: ours}
+	}
+	if err := s.keeper.Record(ctx); err != nil {
+		return postgres.LogError(ctx, s.log, "recording the history of the database", err)
 	}
 	return nil
 }
@@ -213,4 +217,28 @@ func (s *Store) WatchForeignWrites(ctx context.Context, changed func(bool)) {
 		return
 	}
 	s.foreign.Watch(ctx, changed)
+}
+
+// lossShownFor is how long a problem is shown after commits were found to be lost.
+const lossShownFor = time.Hour
+
+// Problems describes what is wrong with the database although it can be used.
+func (s *Store) Problems() (all []string) {
+	if at := s.keeper.Lost(); !at.IsZero() && time.Since(at) < lossShownFor {
+		all = append(all, fmt.Sprintf("the database has lost commits, which was noticed at %s: a standby that lacked them was promoted, or a backup was restored",
+			at.UTC().Format(time.RFC3339)))
+	}
+	if d := s.pool.WaitingForStandby(); d > 0 {
+		all = append(all, fmt.Sprintf("commits have been waiting for a synchronous standby for %v", d.Round(time.Second)))
+	}
+	return all
+}
+
+// OnHistoryChange has changed called when another server, or a restored backup, has become the
+// database: all leases have ended then. changed must not block.
+func (s *Store) OnHistoryChange(changed func()) {
+	s.keeper.OnChange(func() {
+		s.days.Forget()
+		changed()
+	})
 }

@@ -30,7 +30,7 @@ func testClusterParametersFirstInstanceDecides(t *testing.T) {
 		agreeing.Go(func() { errs[i] = s.EnsureParameters(t.Context(), storetest.Parameters(16+16*(i%2))) })
 	}
 	agreeing.Wait()
-	rows, err := h.Survey(t.Context())
+	rows, err := h.OpenStore().Survey(t.Context()) // which has seen no epochs
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,8 @@ type metrics struct {
 	foreign     prometheus.Counter
 	unreadable  prometheus.Counter
 	panics      prometheus.Counter
+	histories   prometheus.Counter
+	losses      prometheus.Counter
 	collections []prometheus.Collector // all of the above
 }
 
@@ -55,6 +57,8 @@ func newMetrics() *metrics {
 	m.foreign = m.counter("foreign_writes_total", "Writes to the users by other programs that were noticed.")
 	m.unreadable = m.counter("unreadable_tokens_total", "Reads of a user that failed because no key decrypts an access token. The log has the user's id.")
 	m.panics = m.counter("write_panics_total", "Writes that failed because of a bug in the operation. The log has the stack.")
+	m.histories = m.counter("database_histories_total", "Times that another server, or a restored backup, was found to be the database. All partitions are claimed again.")
+	m.losses = m.counter("database_lost_commits_total", "Times that the database was found to lack commits that this instance had seen.")
 	m.collections = append(m.collections, m.commits, m.writes, m.failures, m.lookups)
 	return m
 }
@@ -86,6 +90,7 @@ var (
 	aheadDesc       = describe("log_days_ahead", "Future days that have their table of ident_log: seven, unless tables cannot be created. NaN until they are first counted.")
 	overdueDesc     = describe("log_days_overdue", "Days of ident_log that need not be kept any longer and are still there. NaN until they are first counted.")
 	idsLeftDesc     = describe("user_ids_left", "Ids for new users that the sequence in the database can still give. NaN until they are first counted.")
+	standbyDesc     = describe("database_standby_wait_seconds", "How long commits of this instance have been waiting for a synchronous standby; 0 if none waits for more than a few seconds.")
 	roundTripsDesc  = describe("database_round_trips_total", "Round trips to the database.")
 )
 
@@ -98,7 +103,7 @@ func (s *Store) Describe(to chan<- *prometheus.Desc) {
 	for _, c := range s.metrics.collections {
 		c.Describe(to)
 	}
-	for _, d := range []*prometheus.Desc{connectionsDesc, maxDesc, waitsDesc, waitedDesc, roundTripsDesc, aheadDesc, overdueDesc, idsLeftDesc} {
+	for _, d := range []*prometheus.Desc{connectionsDesc, maxDesc, waitsDesc, waitedDesc, standbyDesc, roundTripsDesc, aheadDesc, overdueDesc, idsLeftDesc} {
 		to <- d
 	}
 }
@@ -129,5 +134,6 @@ func (s *Store) Collect(to chan<- prometheus.Metric) {
 	}
 	send(aheadDesc, prometheus.GaugeValue, ahead)
 	send(overdueDesc, prometheus.GaugeValue, overdue)
+	send(standbyDesc, prometheus.GaugeValue, s.pool.WaitingForStandby().Seconds())
 	send(roundTripsDesc, prometheus.CounterValue, float64(s.RoundTrips()))
 }

@@ -105,21 +105,21 @@ type (
 // When ctx is done, Rekey finishes the current batch. The report is valid also with an
 // error.
 func (s *Store) Rekey(ctx context.Context, o RekeyOptions) (RekeyReport, error) {
-	return s.rekeyer().Run(ctx, o)
+	return newRekeyer(s).Run(ctx, o)
 }
 
 // CheckKeyring decrypts a sample of the access tokens: some hundred, however many there are.
 // It logs an error if no key decrypts some of them, so that a lost key is noticed before
 // callers need the token. It logs a message if a later key decrypts some of them: then Rekey
 // is still to be done. CheckKeyring takes 10 s at most. Rekey with DryRun reads all tokens.
-func (s *Store) CheckKeyring(ctx context.Context) { s.rekeyer().Check(ctx) }
+func (s *Store) CheckKeyring(ctx context.Context) { newRekeyer(s).Check(ctx) }
 
 // A KeyringSample says what a sample of the access tokens shows.
 type KeyringSample = rekey.Sample
 
 // SampleKeyring decrypts the same sample as CheckKeyring, and returns what it shows.
 func (s *Store) SampleKeyring(ctx context.Context) (KeyringSample, error) {
-	return s.rekeyer().Sample(ctx)
+	return newRekeyer(s).Sample(ctx)
 }
 
-func (s *Store) rekeyer() *rekey.Rekeyer { return rekey.New(s.pool, s.keyring, s.log) }
+func newRekeyer(s *Store) *rekey.Rekeyer { return rekey.New(s.pool, s.keyring, s.log) }

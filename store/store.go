@@ -16,6 +16,7 @@ import (
 	"github.com/glotpod/ident/store/internal/commit"
 	"github.com/glotpod/ident/store/internal/commitstate"
 	"github.com/glotpod/ident/store/internal/foreign"
+	"github.com/glotpod/ident/store/internal/history"
 	"github.com/glotpod/ident/store/internal/keyring"
 	"github.com/glotpod/ident/store/internal/leases"
 	"github.com/glotpod/ident/store/internal/outbox"
@@ -87,6 +88,8 @@ type Store struct {
 	days      *changelog.Days
 	changelog *changelog.Maintainer
 	foreign   *foreign.Watcher // nil: there are too few connections
+	seen      *history.Seen
+	keeper    *history.Keeper
 
 	running sync.WaitGroup // the goroutines of the store
 	stopped chan struct{}  // closed when these have returned
@@ -128,19 +131,27 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		keyring: o.Keyring,
 		log:     o.Log,
 		days:    changelog.NewDays(pool),
+		seen:    history.NewSeen(),
 		stopped: make(chan struct{}),
+	}
+	s.keeper = history.NewKeeper(history.Options{Pool: pool, Seen: s.seen, Log: o.Log, LockClass: leases.LockClass,
+		Changes: s.metrics.histories, Losses: s.metrics.losses})
+	s.keeper.OnChange(s.days.Forget)
+	if err := s.keeper.Start(ctx); err != nil {
+		pool.Close()
+		return nil, err
 	}
 	s.work, s.abort = context.WithCancel(context.Background())
 	s.ctx, s.close = context.WithCancel(s.work)
 	s.outbox = outbox.New(pool, s.days, o.Keyring, o.Log)
-	s.userIDs = commit.NewUserIDs(s.ctx, s.stopped, pool, s.days, o.Log)
+	s.userIDs = commit.NewUserIDs(s.ctx, s.stopped, pool, s.days, s.seen, o.Log)
 	s.reader = reads.New(s.ctx, s.stopped, pool, s.days, o.Keyring, reads.Metrics{BatchSize: s.metrics.lookups, Unreadable: s.metrics.unreadable}, o.Log)
-	s.leases = leases.NewTable(pool, s.days, s.outbox, o.Log)
+	s.leases = leases.NewTable(pool, s.days, s.outbox, s.seen, o.Log)
 	s.changelog = changelog.NewMaintainer(pool, o.AuditKeep, o.Log)
 	if o.watchesForeignWrites() {
 		s.foreign = foreign.NewWatcher(pool, s.metrics.foreign, o.Log)
 	}
-	s.committer = s.newCommitter(&o)
+	s.committer = newCommitter(s, &o)
 	for range max(1, min(2, o.MaxConnections/4)) {
 		s.running.Go(s.committer.Work)
 		s.running.Go(s.reader.Work)
@@ -163,7 +174,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
-func (s *Store) newCommitter(o *Options) *commit.Committer {
+func newCommitter(s *Store, o *Options) *commit.Committer {
 	return commit.New(commit.Config{
 		Pool:                  s.pool,
 		Log:                   s.log,
@@ -171,6 +182,7 @@ func (s *Store) newCommitter(o *Options) *commit.Committer {
 		Days:                  s.days,
 		Outbox:                s.outbox,
 		UserIDs:               s.userIDs,
+		Seen:                  s.seen,
 		Keyring:               s.keyring,
 		TokensInNotifications: o.TokensInNotifications,
 		LogUnreadable:         s.reader.LogUnreadable,

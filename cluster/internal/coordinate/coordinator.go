@@ -24,7 +24,7 @@ type Coordinator struct {
 	stopped func(ownership.StopReason, string) // called when the instance must end
 
 	// inputs has values of the types ownership.Event, attachSession, detachSession,
-	// queryStatus and brokerBlocked.
+	// queryStatus, surveyNow and brokerBlocked.
 	inputs *batchqueue.Queue[any]
 
 	// These queues are emptied by a goroutine each. Claims of free partitions do not
@@ -71,6 +71,7 @@ type (
 	queryStatus struct {
 		reply chan<- ownership.Status
 	}
+	surveyNow     struct{}
 	brokerBlocked struct {
 		session Executor
 		blocked bool
@@ -154,6 +155,9 @@ func (c *Coordinator) Status() (status ownership.Status, ok bool) {
 	}
 }
 
+// Survey has the epoch table read soon. It does not block.
+func (c *Coordinator) Survey() { c.inputs.Put(surveyNow{}) }
+
 // Left returns a channel that is closed when the instance has left the cluster.
 func (c *Coordinator) Left() <-chan struct{} { return c.left }
 
@@ -224,6 +228,8 @@ func (c *Coordinator) handleControl(ctx context.Context, workers *sync.WaitGroup
 		close(in.done)
 	case queryStatus:
 		in.reply <- c.core.Status()
+	case surveyNow:
+		workers.Go(func() { c.survey(ctx) })
 	case brokerBlocked:
 		switch {
 		case c.session != in.session:

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -43,6 +44,9 @@ type Server struct {
 type Instance interface {
 	Ready() error   // nil while the instance is ready
 	Started() error // nil since the instance has been ready once
+
+	// Problems describes what is wrong although the instance may be ready.
+	Problems() []string
 }
 
 // Options are the options of a [Server].
@@ -127,18 +131,20 @@ func (s *Server) routes(metrics *prometheus.Registry, withPprof bool) http.Handl
 	})
 }
 
-// probe serves a probe. check returns why it fails, nil if it succeeds.
+// probe serves a probe. check returns why it fails, nil if it succeeds; then the body has the
+// problems.
 func (s *Server) probe(check func(Instance) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
-		err := errors.New("starting")
-		if i := s.instance.Load(); i != nil {
-			err = check(*i)
+		i := s.instance.Load()
+		if i == nil {
+			http.Error(w, "starting", http.StatusServiceUnavailable)
+			return
 		}
-		if err != nil {
+		if err := check(*i); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
-		io.WriteString(w, "ok\n")
+		io.WriteString(w, strings.Join(append([]string{"ok"}, (*i).Problems()...), "\n")+"\n")
 	}
 }
 

@@ -12,10 +12,15 @@ import (
 )
 
 // A fakeInstance has fixed states.
-type fakeInstance struct{ ready, started error }
+type fakeInstance struct {
+	ready, started error
+	problems       []string
+}
 
 func (i fakeInstance) Ready() error   { return i.ready }
 func (i fakeInstance) Started() error { return i.started }
+
+func (i fakeInstance) Problems() []string { return i.problems }
 
 // get sends a request to a server that does not listen.
 func get(s *Server, path string) *httptest.ResponseRecorder {
@@ -33,7 +38,7 @@ func TestProbes(t *testing.T) {
 		"starting":       {nil, "", "starting", "starting"},
 		"serving":        {fakeInstance{}, "", "", ""},
 		"draining":       {fakeInstance{ready: draining}, "", "draining", ""},
-		"not yet served": {fakeInstance{draining, draining}, "", "draining", "draining"},
+		"not yet served": {fakeInstance{ready: draining, started: draining}, "", "draining", "draining"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := &Server{log: zap.NewNop()}
@@ -50,6 +55,15 @@ func TestProbes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestProblems: what is wrong with all instances alike makes none of them unready.
+func TestProblems(t *testing.T) {
+	s := &Server{log: zap.NewNop()}
+	s.SetInstance(fakeInstance{problems: []string{"commits wait"}})
+	if w := get(s, "/readyz"); w.Code != http.StatusOK || w.Body.String() != "ok\ncommits wait\n" {
+		t.Errorf("%d %q", w.Code, w.Body)
 	}
 }
 

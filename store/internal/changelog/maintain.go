@@ -144,6 +144,7 @@ const dropTable = `DO $$
 			SELECT q.partition, l.position FROM ident_partitions AS q, LATERAL (
 				SELECT position FROM %1$I WHERE partition = q.partition AND position IS NOT NULL ORDER BY position DESC LIMIT 1) AS l) AS last
 			WHERE p.partition = last.partition AND p.pruned < last.position;
+		DELETE FROM ident_lost AS l USING ident_partitions AS p WHERE p.partition = l.partition AND l.before <= p.pruned;
 		DROP TABLE %1$I;
 	END
 $$`

@@ -7,19 +7,19 @@ import (
 	"github.com/glotpod/ident/actor"
 )
 
-// epochBits is how far the epoch is shifted in a position. The bits below count the changes
+// EpochBits is how far the epoch is shifted in a position. The bits below count the changes
 // of the epoch: enough for 1,000 a second under one lease in 34 years.
-const epochBits = 40
+const EpochBits = 40
 
 // MaxEpoch is the last epoch that has positions: enough for a lease each minute in 15 years. The
 // first position of the next epoch is a number too.
-const MaxEpoch = 1<<(63-epochBits) - 2
+const MaxEpoch = 1<<(63-EpochBits) - 2
 
 // FirstPosition returns the first position of an epoch.
-func FirstPosition(epoch int64) int64 { return epoch<<epochBits | 1 }
+func FirstPosition(epoch int64) int64 { return epoch<<EpochBits | 1 }
 
 // EpochOf returns the epoch that a position belongs to.
-func EpochOf(position int64) int64 { return position >> epochBits }
+func EpochOf(position int64) int64 { return position >> EpochBits }
 
 // uuids is a parameter of type uuid[].
 type uuids = pgtype.FlatArray[pgtype.UUID]

@@ -120,6 +120,7 @@ func (a *attempt) leaveOutRest(i int) {
 func (c *Committer) announce(group []*pending, pl *plan) (committed int) {
 	pl.setVersions()
 	usePlanned(group)
+	c.seen.Committed(pl.toSend)
 	c.outbox.Send(pl.toSend)
 	for _, p := range group {
 		committed += len(p.outcomes)

@@ -46,6 +46,9 @@ func (c *Committer) attemptOnCached(group []*pending) (committed int, err error)
 	if err != nil {
 		return 0, fmt.Errorf("writing to cached users: %w", err)
 	}
+	for _, id := range ids {
+		c.seen.UserID(id)
+	}
 	c.reserved.put(ids)
 	if !hold {
 		c.metrics.Misses.Inc()

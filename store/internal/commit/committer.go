@@ -16,6 +16,7 @@ import (
 	"github.com/glotpod/ident/store/internal/batch"
 	"github.com/glotpod/ident/store/internal/changelog"
 	"github.com/glotpod/ident/store/internal/commitstate"
+	"github.com/glotpod/ident/store/internal/history"
 	"github.com/glotpod/ident/store/internal/keyring"
 	"github.com/glotpod/ident/store/internal/outbox"
 	"github.com/glotpod/ident/store/internal/postgres"
@@ -51,6 +52,7 @@ type Config struct {
 	Days    *changelog.Days
 	Outbox  *outbox.Outbox
 	UserIDs *UserIDs
+	Seen    *history.Seen
 
 	Keyring               *keyring.Keyring
 	TokensInNotifications bool
@@ -91,6 +93,7 @@ type Committer struct {
 	patience  time.Duration
 	days      *changelog.Days
 	outbox    *outbox.Outbox
+	seen      *history.Seen
 	turns     turns
 	abandoned abandoned
 
@@ -111,6 +114,7 @@ func New(config Config) *Committer {
 		reserved:  &config.UserIDs.reserved,
 		days:      config.Days,
 		outbox:    config.Outbox,
+		seen:      config.Seen,
 		turns:     turns{partitions: make(map[int]*turn)},
 		abandoned: abandoned{writes: make(map[partition.Lease]int)},
 		patience:  config.Patience,

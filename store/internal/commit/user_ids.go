@@ -12,6 +12,7 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store/internal/batch"
 	"github.com/glotpod/ident/store/internal/changelog"
+	"github.com/glotpod/ident/store/internal/history"
 	"github.com/glotpod/ident/store/internal/postgres"
 	"github.com/glotpod/ident/store/internal/userrows"
 )
@@ -56,6 +57,7 @@ type UserIDs struct {
 	pool     *postgres.Pool
 	days     *changelog.Days
 	closing  context.Context // done when no new query is to begin
+	seen     *history.Seen
 	log      *zap.Logger
 	requests *batch.Batcher[*idRequest]
 	reserved reservedIDs
@@ -78,8 +80,8 @@ type idResult struct {
 
 // NewUserIDs needs one goroutine that runs Work, until closing is done. The channel stopped
 // is closed when Work has returned.
-func NewUserIDs(closing context.Context, stopped <-chan struct{}, pool *postgres.Pool, days *changelog.Days, log *zap.Logger) *UserIDs {
-	u := &UserIDs{pool: pool, days: days, closing: closing, log: log, skipping: make(chan struct{}, 1)}
+func NewUserIDs(closing context.Context, stopped <-chan struct{}, pool *postgres.Pool, days *changelog.Days, seen *history.Seen, log *zap.Logger) *UserIDs {
+	u := &UserIDs{pool: pool, days: days, closing: closing, seen: seen, log: log, skipping: make(chan struct{}, 1)}
 	u.requests = batch.New(batch.Config[*idRequest]{
 		MaxItems: maxIDRequests,
 		Process:  u.answer,
@@ -158,6 +160,7 @@ func (u *UserIDs) answer(group []*idRequest) {
 		r := idResult{err: err}
 		if err == nil {
 			r = results[i]
+			u.seen.UserID(r.id)
 		}
 		request.result <- r
 	}

@@ -13,7 +13,7 @@ import (
 
 func TestSkipTaken(t *testing.T) {
 	t.Run("waits_no_longer_than_the_context", func(t *testing.T) {
-		u := NewUserIDs(t.Context(), nil, nil, nil, zap.NewNop())
+		u := NewUserIDs(t.Context(), nil, nil, nil, nil, zap.NewNop())
 		u.skipping <- struct{}{} // as another call does, which waits for the database
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()

@@ -15,6 +15,7 @@ package foreign
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -38,6 +39,8 @@ const (
 	// Pauses between attempts to listen.
 	firstPause, longestPause = 50 * time.Millisecond, 2 * time.Second
 )
+
+var errOld = errors.New("another server is the database")
 
 // A Watcher watches for foreign writes over a connection of its own.
 type Watcher struct {
@@ -101,6 +104,8 @@ func (w *Watcher) listen(ctx context.Context, t *trust) (listened bool, err erro
 			return true, ctx.Err()
 		case !idle:
 			return true, fmt.Errorf("waiting for notifications: %w", err)
+		case w.pool.IsOld(conn):
+			return true, errOld
 		default:
 			if err := exec(ctx, conn, "SELECT"); err != nil {
 				return true, err

@@ -169,7 +169,13 @@ func (c *claimTx) commit(ctx context.Context, conn *pgx.Conn) error {
 	batch := new(pgx.Batch)
 	c.queueUpdate(batch)
 	batch.Queue("commit")
-	return conn.SendBatch(ctx, batch).Close()
+	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+		return err
+	}
+	for number := range c.claimed {
+		c.table.seen.Epoch(number, c.rows[number].Epoch)
+	}
+	return nil
 }
 
 func (c *claimTx) queueUpdate(batch *pgx.Batch) {

@@ -80,7 +80,7 @@ func testClaimReleasedOrNamedEpochOnly(t *testing.T) {
 			by := c.row.Holder
 			h.Exec(`UPDATE ident_partitions SET epoch = $1, holder = nullif($2, ''), holder_start = $3, holder_session = $4, released = $5
 				WHERE partition = 1`, c.row.Epoch, by.Name, by.Incarnation.Start, by.Incarnation.Session, c.row.Released)
-			if got := h.PartitionRow(1); got != c.row {
+			if got := h.StoredRow(1); got != c.row {
 				t.Fatalf("the row is %+v, want %+v", got, c.row)
 			}
 			events, err := h.Claim(t.Context(), []ownership.Claim{{Partition: 1, Attempt: 9, Depose: c.depose, By: storetest.Member("b")}})
@@ -96,7 +96,7 @@ func testClaimReleasedOrNamedEpochOnly(t *testing.T) {
 			if events[0] != want {
 				t.Errorf("answer %+v, want %+v", events[0], want)
 			}
-			if got := h.PartitionRow(1); got != after {
+			if got := h.StoredRow(1); got != after {
 				t.Errorf("afterwards %+v, want %+v", got, after)
 			}
 		})
@@ -161,14 +161,14 @@ func testClaimNoEpochLeft(t *testing.T) {
 		t.Errorf("stored are %+v", all)
 	}
 	granted, err := h.HandOver(t.Context(), []ownership.HandOver{{Lease: last, To: storetest.Member("b")}})
-	if err != nil || granted[0].To != (ownership.Member{}) || !h.PartitionRow(0).Released {
-		t.Errorf("handed over: %+v, %v, %+v", granted, err, h.PartitionRow(0))
+	if err != nil || granted[0].To != (ownership.Member{}) || !h.StoredRow(0).Released {
+		t.Errorf("handed over: %+v, %v, %+v", granted, err, h.StoredRow(0))
 	}
 	events, err := h.Claim(t.Context(), []ownership.Claim{{Partition: 0, Attempt: 1, By: storetest.Member("b")}, {Partition: 1, Attempt: 2, By: storetest.Member("b")}})
 	if err != nil || events[0] != (ownership.ClaimFailed{Partition: 0, Attempt: 1}) || events[1] != (ownership.Claimed{Partition: 1, Attempt: 2, Epoch: 1}) {
 		t.Errorf("%+v, %v", events, err)
 	}
-	if row := h.PartitionRow(0); row.Epoch != changelog.MaxEpoch {
+	if row := h.StoredRow(0); row.Epoch != changelog.MaxEpoch {
 		t.Errorf("%+v", row)
 	}
 }
@@ -180,7 +180,7 @@ func testClaimOneWinnerPerEpoch(t *testing.T) {
 	for round := range 10 {
 		depose := epoch
 		if round%2 == 1 {
-			h.ReleaseLeases(h.PartitionRow(0).Lease)
+			h.ReleaseLeases(h.StoredRow(0).Lease)
 			depose = 0
 		}
 		var claiming sync.WaitGroup
@@ -201,8 +201,8 @@ func testClaimOneWinnerPerEpoch(t *testing.T) {
 		for i, e := range events {
 			if e, won := e.(ownership.Claimed); won {
 				winners++
-				if e.Epoch != epoch || h.PartitionRow(0).Holder != storetest.Member(fmt.Sprint(i)) {
-					t.Errorf("round %d: %+v, and the epoch table says %+v", round, e, h.PartitionRow(0))
+				if e.Epoch != epoch || h.StoredRow(0).Holder != storetest.Member(fmt.Sprint(i)) {
+					t.Errorf("round %d: %+v, and the epoch table says %+v", round, e, h.StoredRow(0))
 				}
 			}
 		}
@@ -221,13 +221,13 @@ func testReleaseOnlyItsEpoch(t *testing.T) {
 	h := storetest.Start(t)
 	next := h.ClaimPartition(0, h.Lease.Epoch)
 	h.ReleaseLeases(h.Lease, partition.Lease{Partition: 3, Epoch: 8})
-	if row := h.PartitionRow(0); row.Released || row.Epoch != next.Epoch {
+	if row := h.StoredRow(0); row.Released || row.Epoch != next.Epoch {
 		t.Errorf("a lost lease was released: %+v", row)
 	}
 	for range 2 {
 		h.ReleaseLeases(next)
 		want := ownership.Row{Lease: partition.Lease{Partition: 0, Epoch: next.Epoch, Holder: storetest.Member("test")}, Released: true}
-		if row := h.PartitionRow(0); row != want {
+		if row := h.StoredRow(0); row != want {
 			t.Errorf("released, the row is %+v, want %+v", row, want)
 		}
 	}

@@ -62,7 +62,7 @@ func testHandOverOnlyTheNamedLease(t *testing.T) {
 			if want := (ownership.HandedOver{Partition: 1, Epoch: c.epoch, To: c.next}); len(answers) != 1 || answers[0] != want {
 				t.Errorf("answers %+v, want %+v", answers, want)
 			}
-			if got := h.PartitionRow(1); got != c.after {
+			if got := h.StoredRow(1); got != c.after {
 				t.Errorf("afterwards %+v, want %+v", got, c.after)
 			}
 		})
@@ -106,7 +106,7 @@ func testHandOverWaitsForEarlierWrites(t *testing.T) {
 		}
 	})
 	h.WaitUntil(storetest.TwoWaitForLocks)
-	if row := h.PartitionRow(0); row.Epoch != h.Lease.Epoch {
+	if row := h.StoredRow(0); row.Epoch != h.Lease.Epoch {
 		t.Errorf("handed over before the write has ended: %+v", row)
 	}
 	letGo()
@@ -195,7 +195,7 @@ func testHandOverFrozenHolderReleasesInstead(t *testing.T) {
 		t.Errorf("%+v", answers)
 	}
 	for p := range 2 {
-		if row := h.PartitionRow(p); !row.Released {
+		if row := h.StoredRow(p); !row.Released {
 			t.Errorf("%+v", row)
 		}
 	}

@@ -82,6 +82,7 @@ func (t *Table) HandOver(ctx context.Context, all []ownership.HandOver) ([]owner
 		answer := ownership.HandedOver{Partition: h.Partition, Epoch: h.Epoch}
 		next := partition.Lease{Partition: h.Partition, Epoch: h.Epoch + 1, Holder: h.To}
 		if e.held[next] {
+			t.seen.Epoch(next.Partition, next.Epoch)
 			answer.To = h.To
 		}
 		answers = append(answers, answer)

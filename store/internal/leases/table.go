@@ -13,6 +13,7 @@ import (
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/store/internal/changelog"
+	"github.com/glotpod/ident/store/internal/history"
 	"github.com/glotpod/ident/store/internal/outbox"
 	"github.com/glotpod/ident/store/internal/postgres"
 )
@@ -44,25 +45,26 @@ type Table struct {
 	pool   *postgres.Pool
 	days   *changelog.Days
 	outbox *outbox.Outbox
+	seen   *history.Seen
 	log    *zap.Logger
 }
 
 // NewTable returns the epoch table of a database.
-func NewTable(pool *postgres.Pool, days *changelog.Days, o *outbox.Outbox, log *zap.Logger) *Table {
-	return &Table{pool: pool, days: days, outbox: o, log: log}
+func NewTable(pool *postgres.Pool, days *changelog.Days, o *outbox.Outbox, seen *history.Seen, log *zap.Logger) *Table {
+	return &Table{pool: pool, days: days, outbox: o, seen: seen, log: log}
 }
 
 // Survey returns all rows by partition. A partition that was never held is released, and
-// its holder is the zero member. The outbox forgets what it knows of leases that have ended.
+// its holder is the zero member. The outbox forgets what it knows of leases that have ended. If an
+// epoch is lower than before, the database went back in place: its history is examined, which
+// raises the epochs.
 func (t *Table) Survey(ctx context.Context) ([]ownership.Row, error) {
-	var all []ownership.Row
-	err := t.pool.Retry(ctx, func(ctx context.Context) error {
-		return t.pool.TransactReserved(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
-			rows, _ := conn.Query(ctx, rowColumns+" ORDER BY partition")
-			all, err = collectRows(rows)
-			return err
-		})
-	})
+	before := t.seen.Epochs()
+	all, err := t.readRows(ctx)
+	if err == nil && t.seen.Rows(all, before) {
+		t.pool.Suspect()
+		all, err = t.readRows(ctx)
+	}
 	if err != nil {
 		return nil, postgres.LogError(ctx, t.log, "reading the epoch table", err)
 	}
@@ -71,6 +73,17 @@ func (t *Table) Survey(ctx context.Context) ([]ownership.Row, error) {
 		return found && (all[i].Epoch > l.Epoch || all[i].Epoch == l.Epoch && all[i].Released)
 	})
 	return all, nil
+}
+
+func (t *Table) readRows(ctx context.Context) (all []ownership.Row, err error) {
+	err = t.pool.Retry(ctx, func(ctx context.Context) error {
+		return t.pool.TransactReserved(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+			rows, _ := conn.Query(ctx, rowColumns+" ORDER BY partition")
+			all, err = collectRows(rows)
+			return err
+		})
+	})
+	return all, err
 }
 
 func collectRows(rows pgx.Rows) ([]ownership.Row, error) {
@@ -143,6 +156,7 @@ func (t *Table) TakeOver(ctx context.Context, by ownership.Member, wanted []part
 		return nil, postgres.LogError(ctx, t.log, "taking partitions over", err)
 	}
 	for _, s := range starts {
+		t.seen.Epoch(s.Lease.Partition, s.Lease.Epoch)
 		t.outbox.TakeOver(s.TakenOver, s.notifiedOn)
 		all = append(all, s.TakenOver)
 	}

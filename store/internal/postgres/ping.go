@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/glotpod/ident/cluster/wait"
@@ -32,6 +33,8 @@ const (
 type pinger struct {
 	conn  *pgx.Conn     // nil before the first Ping
 	every time.Duration // since connected, until a new connection is to be made
+
+	observer atomic.Pointer[func(*pgx.Batch, *pgx.Conn)] // nil: none
 
 	readOnly   atomic.Bool  // a statement has found its connection read-only since the last Ping
 	connecting atomic.Int64 // when an attempt to connect last began, in Unix nanoseconds
@@ -74,9 +77,9 @@ const readOnlyQuery = "SELECT current_setting('transaction_read_only')::boolean"
 // neither an attempt to connect nor the pool gets an answer, the pool cannot. One goroutine at
 // a time may call Ping.
 func (p *Pool) Ping(ctx context.Context) error {
-	if !p.pinger.mustConnect() {
-		var readOnly bool
-		if err := p.pinger.conn.QueryRow(ctx, readOnlyQuery).Scan(&readOnly); err != nil {
+	if !p.pinger.mustConnect() && !p.IsOld(p.pinger.conn) {
+		readOnly, err := p.observe(ctx)
+		if err != nil {
 			return fmt.Errorf("reaching the database: %w", err)
 		}
 		if !readOnly {
@@ -100,6 +103,35 @@ func (p *Pool) Ping(ctx context.Context) error {
 	}
 	return nil
 }
+
+// observe asks over the connection of Ping whether it accepts writes, and what the observer and
+// the standby's watch want to know.
+func (p *Pool) observe(ctx context.Context) (readOnly bool, err error) {
+	conn, asked := p.pinger.conn, false
+	batch := new(pgx.Batch)
+	batch.Queue(readOnlyQuery).QueryRow(func(row pgx.Row) error {
+		err := row.Scan(&readOnly)
+		asked = err == nil
+		return err
+	})
+	p.standby.queue(batch)
+	if observe := p.pinger.observer.Load(); observe != nil {
+		(*observe)(batch, conn)
+	}
+	err = conn.SendBatch(ctx, batch).Close()
+	var refused *pgconn.PgError
+	if asked && !conn.IsClosed() && errors.As(err, &refused) {
+		err = nil // the database can be used, whatever is wrong with the questions
+	}
+	return readOnly, err
+}
+
+// SetObserver has observe add questions to each round trip of Ping.
+func (p *Pool) SetObserver(observe func(*pgx.Batch, *pgx.Conn)) { p.pinger.observer.Store(&observe) }
+
+// WaitingForStandby returns how long transactions have been waiting for a synchronous standby, 0
+// if none has for more than a few seconds. Ping asks the server.
+func (p *Pool) WaitingForStandby() time.Duration { return p.standby.duration(time.Now()) }
 
 // connect replaces the connection. It closes the old one first, so that there is never one
 // more than the settings say. silent reports that it has failed without an answer in time.

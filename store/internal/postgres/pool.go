@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,8 @@ type Pool struct {
 
 	pinger     pinger
 	reserved   *reserved // nil: there is none
+	histories  histories
+	standby    standbyWaits
 	roundTrips *atomic.Int64
 }
 
@@ -33,10 +36,20 @@ func Open(ctx context.Context, settings Settings) (*Pool, error) {
 	}
 	p := &Pool{roundTrips: new(atomic.Int64)}
 	countRoundTrips(config, p.roundTrips)
-	refuseReadOnly(config.ConnConfig)
+	refuseReadOnly(config.ConnConfig, &p.histories)
 	noteReadOnly(config.ConnConfig, &p.pinger.readOnly)
 	noteNotReplicated(config.ConnConfig)
 	p.pinger.noteConnecting(config)
+	p.histories.avoidOldTimelines(config)
+	config.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
+		err := p.histories.check(ctx, conn)
+		if errors.Is(err, errOldConnection) {
+			return false, nil
+		} else if err != nil {
+			return false, &unsentError{err}
+		}
+		return true, nil
+	}
 	if p.Pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, fmt.Errorf("opening the database: %w", err)
 	}
@@ -65,9 +78,27 @@ func (p *Pool) Connect(ctx context.Context) (*pgx.Conn, error) {
 	if err != nil {
 		return nil, &unsentError{err}
 	}
+	if err := p.histories.check(ctx, conn); err != nil {
+		CloseConn(conn)
+		return nil, &unsentError{err}
+	}
 	p.pinger.noteConnected()
 	return conn, nil
 }
+
+// NoteFlushed notes how far the write-ahead log is flushed, which a connection has found.
+func (p *Pool) NoteFlushed(conn *pgx.Conn, position uint64) { p.histories.noteFlushed(conn, position) }
+
+// SetGuard has a guard called for the first connection to each history. It applies also to
+// connections that are open.
+func (p *Pool) SetGuard(guard Guard) { p.histories.guard.Store(&guard) }
+
+// Suspect has the guard called for the next use of a connection.
+func (p *Pool) Suspect() { p.histories.suspected.Store(true) }
+
+// IsOld reports whether a connection that Connect has returned is to an earlier history, and must
+// not be used any longer.
+func (p *Pool) IsOld(conn *pgx.Conn) bool { return p.histories.isOld(conn) }
 
 // CloseTimeout bounds how long closing one connection, or all of them, may take. A
 // silent database does not confirm a close.

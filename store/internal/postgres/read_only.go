@@ -8,7 +8,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// refuseReadOnly makes sure that connections are used only while they accept writes.
+// refuseReadOnly makes sure that connections are used only while they accept writes. It also has
+// histories read what the server has.
 // Otherwise a connection to a standby would read old data, and a connection that was made
 // while the database was read-only could stay read-only until it is closed.
 //
@@ -19,7 +20,7 @@ import (
 //
 // The check is AfterConnect and not ValidateConnect: if that fails, pgx makes the next
 // attempt that sslmode allows, and with "prefer" that one is not encrypted.
-func refuseReadOnly(config *pgx.ConnConfig) {
+func refuseReadOnly(config *pgx.ConnConfig, h *histories) {
 	before := config.AfterConnect
 	config.AfterConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
 		if err := before(ctx, conn); err != nil {
@@ -27,7 +28,7 @@ func refuseReadOnly(config *pgx.ConnConfig) {
 		}
 		ctx, cancel := context.WithTimeout(ctx, connectTimeout) // which bounds only what comes before AfterConnect
 		defer cancel()
-		if err := pgconn.ValidateConnectTargetSessionAttrsReadWrite(ctx, conn); err != nil {
+		if err := h.read(ctx, conn); err != nil {
 			return &unwritableError{err}
 		}
 		return nil

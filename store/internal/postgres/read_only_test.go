@@ -4,9 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -211,7 +208,8 @@ func (l *load) stop() int64 {
 // testStandby: nothing comes from a streaming standby, and what is connected to it turns to
 // the primary as soon as new connections lead there.
 func testStandby(t *testing.T) {
-	primary, standby := startStandby(t)
+	primary := testservers.OwnPostgres(t, localserver.PostgresOptions{})
+	standby := testservers.OwnPostgres(t, localserver.PostgresOptions{StandbyOf: primary})
 	h := startOnOwn(t, primary)
 	id := h.CreateUser(1)
 	replica := storetest.Connect(t, standby.URL("postgres"))
@@ -268,39 +266,6 @@ func testStandby(t *testing.T) {
 	if u, err := s.Find(t.Context(), &actor.Lookup{UserID: &id}); err != nil || u.Name != "Grace" {
 		t.Errorf("%+v, %v", u, err)
 	}
-}
-
-// startStandby starts a server and a streaming standby of it, which begins as a copy of its
-// folder.
-func startStandby(t *testing.T) (primary, standby *localserver.Postgres) {
-	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "standby")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	primaryDir, standbyDir := filepath.Join(dir, "primary"), filepath.Join(dir, "standby")
-	primary = testservers.OwnPostgres(t, localserver.PostgresOptions{Dir: primaryDir})
-	if err := primary.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command("cp", "-a", primaryDir, standbyDir).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	if err := primary.Restart(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	conninfo := fmt.Sprintf("primary_conninfo = 'host=%s port=%d user=%s password=%s'\n", primary.Host, primary.Port, primary.User, primary.Password)
-	for name, content := range map[string]string{"standby.signal": "", "postgresql.auto.conf": conninfo} {
-		file := filepath.Join(standbyDir, "data", name)
-		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return primary, testservers.OwnPostgres(t, localserver.PostgresOptions{Dir: standbyDir})
 }
 
 // within waits until a condition holds.

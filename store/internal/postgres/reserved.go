@@ -51,7 +51,7 @@ func (p *Pool) TransactReserved(ctx context.Context, run func(ctx context.Contex
 		return p.Transact(ctx, run)
 	}
 	defer p.reserved.leave()
-	return transact(ctx, p.reserved.conn, run)
+	return p.transact(ctx, p.reserved.conn, run)
 }
 
 // enter waits for the connection. It returns false if the pool is to be used instead.
@@ -78,6 +78,10 @@ func (r *reserved) leave() {
 // isOpen reports whether the connection can be used. It closes it if it does not answer.
 func (r *reserved) isOpen(ctx context.Context) bool {
 	if r.conn == nil || r.conn.IsClosed() {
+		return false
+	}
+	if r.pool.histories.check(ctx, r.conn) != nil {
+		CloseConn(r.conn)
 		return false
 	}
 	if time.Since(r.used) < suspectAfter {

@@ -41,7 +41,8 @@ func openPool(t *testing.T, settings postgres.Settings) *postgres.Pool {
 // TestSeveralServers: of several servers, the one that accepts writes is used, wherever it is in
 // the list and whatever the others do.
 func TestSeveralServers(t *testing.T) {
-	primary, standby := startStandby(t)
+	primary := testservers.OwnPostgres(t, localserver.PostgresOptions{})
+	standby := testservers.OwnPostgres(t, localserver.PostgresOptions{StandbyOf: primary})
 	silent := listenSilently(t)
 	port := func(query interface {
 		QueryRow(context.Context, string, ...any) pgx.Row
@@ -88,7 +89,9 @@ func TestSeveralServers(t *testing.T) {
 			t.Fatal(err)
 		}
 		primary.Kill()
-		storetest.Connect(t, standby.URL("postgres")).Exec(t.Context(), "SELECT pg_promote()")
+		if err := standby.Promote(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 		within(t, 20*time.Second, "the new primary is used", func() bool { return pool.Ping(t.Context()) == nil })
 		if got := port(pool); got != standby.Port {
 			t.Errorf("port %d", got)

@@ -2,6 +2,9 @@ package postgres
 
 import (
 	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -58,4 +61,85 @@ func checkReplicated(conn *pgx.Conn) error {
 		return ErrNotReplicated
 	}
 	return nil
+}
+
+const (
+	// longTransaction is the duration from which on it is asked whether a transaction waits for a
+	// synchronous standby.
+	longTransaction = 3 * time.Second
+
+	// waitShownFor is how long a wait counts after it was last seen. It is longer than the time
+	// in which a transaction that is attempted again is not long yet.
+	waitShownFor = longTransaction + 4*time.Second
+)
+
+// waitsForStandby selects whether a transaction of this process waits for a synchronous standby.
+const waitsForStandby = `SELECT EXISTS (SELECT FROM pg_stat_activity
+	WHERE wait_event = 'SyncRep' AND datname = current_database() AND application_name = current_setting('application_name'))`
+
+// standbyWaits knows whether transactions wait for a synchronous standby.
+type standbyWaits struct {
+	mu       sync.Mutex              // guards the following field
+	underWay map[*pgx.Conn]time.Time // since when, by connection
+
+	since, seen atomic.Int64 // when a wait was first and last seen, in Unix nanoseconds
+}
+
+func (w *standbyWaits) begin(conn *pgx.Conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.underWay == nil {
+		w.underWay = make(map[*pgx.Conn]time.Time)
+	}
+	w.underWay[conn] = time.Now()
+}
+
+func (w *standbyWaits) end(conn *pgx.Conn) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.underWay, conn)
+}
+
+// anyLong reports whether a transaction takes long.
+func (w *standbyWaits) anyLong() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, since := range w.underWay {
+		if time.Since(since) >= longTransaction {
+			return true
+		}
+	}
+	return false
+}
+
+// queue asks whether a transaction waits, if one takes long.
+func (w *standbyWaits) queue(batch *pgx.Batch) {
+	if !w.anyLong() {
+		return
+	}
+	batch.Queue(waitsForStandby).QueryRow(func(row pgx.Row) error {
+		var waits bool
+		if err := row.Scan(&waits); err != nil || !waits {
+			return err
+		}
+		w.see(time.Now())
+		return nil
+	})
+}
+
+// see notes that a transaction waits.
+func (w *standbyWaits) see(now time.Time) {
+	if w.duration(now) == 0 {
+		w.since.Store(now.Add(-longTransaction).UnixNano())
+	}
+	w.seen.Store(now.UnixNano())
+}
+
+// duration returns how long transactions have waited, 0 if none does.
+func (w *standbyWaits) duration(now time.Time) time.Duration {
+	seen := w.seen.Load()
+	if seen == 0 || now.Sub(time.Unix(0, seen)) >= waitShownFor {
+		return 0
+	}
+	return now.Sub(time.Unix(0, w.since.Load()))
 }

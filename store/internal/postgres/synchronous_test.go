@@ -3,11 +3,16 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/glotpod/ident/deploy/localserver"
 	"github.com/glotpod/ident/deploy/testservers"
 	"github.com/glotpod/ident/store/internal/postgres"
 )
@@ -62,4 +67,57 @@ func TestNotReplicated(t *testing.T) {
 			t.Errorf("after a transaction that was %s: %v", c.name, err)
 		}
 	}
+}
+
+// TestStandbyWait: a commit that waits for a synchronous standby is shown after a few seconds, and
+// no longer when the standby is back.
+func TestStandbyWait(t *testing.T) {
+	h := startOnOwn(t, testservers.OwnPostgres(t, localserver.PostgresOptions{}))
+	id := h.CreateUser(1)
+	ping := func() bool {
+		t.Helper()
+		if err := h.Ping(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return len(h.Problems()) > 0
+	}
+	h.Exec("ALTER SYSTEM SET synchronous_standby_names = 'away'")
+	h.Exec("SELECT pg_reload_conf()")
+	begun := time.Now()
+	var writing sync.WaitGroup
+	writing.Go(func() {
+		if err := h.RenameUser(h.Store, h.Lease, id, "waits"); err != nil {
+			t.Error(err)
+		}
+	})
+	within(t, 30*time.Second, "the wait is shown", ping)
+	if took := time.Since(begun); took < 3*time.Second {
+		t.Errorf("it was shown after %v", took)
+	}
+	if all := h.Problems(); !strings.HasPrefix(all[0], "commits have been waiting for a synchronous standby for ") {
+		t.Errorf("%q", all)
+	}
+	h.Exec("ALTER SYSTEM RESET synchronous_standby_names")
+	h.Exec("SELECT pg_reload_conf()")
+	writing.Wait()
+	within(t, 30*time.Second, "the wait is shown no longer", func() bool { return !ping() })
+}
+
+// TestStandbyWaits: a wait is shown as long as one was seen not long ago.
+func TestStandbyWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var w postgres.StandbyWaits
+		begun := time.Now()
+		w.See(begun)
+		time.Sleep(6 * time.Second)
+		w.See(time.Now())
+		time.Sleep(6 * time.Second)
+		if d := w.Duration(time.Now()); d < 12*time.Second || d > 20*time.Second {
+			t.Errorf("waited for %v", d)
+		}
+		time.Sleep(time.Second)
+		if d := w.Duration(time.Now()); d != 0 {
+			t.Errorf("waited for %v after the end", d)
+		}
+	})
 }

@@ -43,7 +43,14 @@ func (p *Pool) Transact(ctx context.Context, run func(ctx context.Context, conn 
 		return err
 	}
 	defer conn.Release()
-	return transact(ctx, conn.Conn(), run)
+	return p.transact(ctx, conn.Conn(), run)
+}
+
+// transact runs a transaction on a connection that may not be one of the pool.
+func (p *Pool) transact(ctx context.Context, conn *pgx.Conn, run func(ctx context.Context, conn *pgx.Conn) error) error {
+	p.standby.begin(conn)
+	defer p.standby.end(conn)
+	return transact(ctx, conn, run)
 }
 
 func transact(ctx context.Context, conn *pgx.Conn, run func(ctx context.Context, conn *pgx.Conn) error) error {

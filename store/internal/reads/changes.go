@@ -44,7 +44,10 @@ const (
 			(SELECT l.position FROM %s AS l WHERE l.partition = p.partition AND l.position > p.notified ORDER BY l.position DESC LIMIT 1))
 		FROM ident_partitions AS p ORDER BY p.partition`
 
-	partitionStates = "SELECT pruned, epoch FROM ident_partitions ORDER BY partition"
+	// partitionStates selects what is known about each partition, and whether the position $1 of it was lost.
+	partitionStates = `SELECT p.pruned, p.epoch, coalesce((SELECT l.after FROM ident_lost AS l
+				WHERE l.partition = p.partition AND l.before > v.position ORDER BY l.before LIMIT 1) < v.position, false)
+		FROM ident_partitions AS p, LATERAL (SELECT ($1::bigint[])[p.partition + 1] AS position) AS v ORDER BY p.partition`
 )
 
 // Statements on yesterday, today and tomorrow are executed again and again. Those on earlier days
@@ -106,7 +109,7 @@ func (r *Reader) changesAfter(ctx context.Context, after *logPosition, limit int
 		return fail(err)
 	}
 	// What is pruned is read after the names: a table that has none of them was dropped before.
-	states, err := r.readPartitions(ctx)
+	states, err := r.readPartitions(ctx, after)
 	switch {
 	case err != nil:
 		return fail(err)
@@ -123,8 +126,12 @@ func (r *Reader) changesAfter(ctx context.Context, after *logPosition, limit int
 	return c.page, nil, nil
 }
 
-func (r *Reader) readPartitions(ctx context.Context) ([]partitionState, error) {
-	rows, _ := r.pool.Query(ctx, partitionStates)
+func (r *Reader) readPartitions(ctx context.Context, after *logPosition) ([]partitionState, error) {
+	var positions []int64
+	if after != nil {
+		positions = after.partitions
+	}
+	rows, _ := r.pool.Query(ctx, partitionStates, positions)
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[partitionState])
 }
 

@@ -92,6 +92,7 @@ func parsePosition(text string) (*logPosition, *actor.Refusal) {
 type partitionState struct {
 	Pruned int64 // up to this position, changes may have been dropped
 	Epoch  int64
+	Lost   bool // the position is one that the database has lost
 }
 
 // oldestPosition returns the position before all changes that are kept.
@@ -105,14 +106,14 @@ func oldestPosition(states []partitionState) *logPosition {
 
 // isGone reports whether the log may lack changes after the position: because later changes may
 // have been dropped, or because the position is not one of this log. That is certain if the
-// number of partitions is another one, or if a partition has not reached the epoch of its
-// position: then the database has lost commits, or is another one.
+// number of partitions is another one, if the database went back after the position was given, or
+// if a partition has not reached the epoch of its position: then the database is another one.
 func (p *logPosition) isGone(states []partitionState) bool {
 	if len(p.partitions) != len(states) {
 		return true
 	}
 	for i, s := range states {
-		if p.partitions[i] < s.Pruned || changelog.EpochOf(p.partitions[i]) > s.Epoch {
+		if p.partitions[i] < s.Pruned || s.Lost || changelog.EpochOf(p.partitions[i]) > s.Epoch {
 			return true
 		}
 	}

@@ -65,3 +65,15 @@ func (h *Harness) PartitionRow(partition int) ownership.Row {
 	}
 	return rows[partition]
 }
+
+// StoredRow is like PartitionRow, and the store does not learn of the row.
+func (h *Harness) StoredRow(partition int) (row ownership.Row) {
+	h.T.Helper()
+	by := &row.Holder
+	err := h.DB.QueryRow(h.T.Context(), `SELECT partition, epoch, coalesce(holder, ''), coalesce(holder_start, 0), coalesce(holder_session, 0), released
+		FROM ident_partitions WHERE partition = $1`, partition).Scan(&row.Partition, &row.Epoch, &by.Name, &by.Incarnation.Start, &by.Incarnation.Session, &row.Released)
+	if err != nil {
+		h.T.Fatal(err)
+	}
+	return row
+}
