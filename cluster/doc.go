@@ -76,6 +76,7 @@
 //	store.TestFence/lost_commits
 //	store/internal/history.TestFailover/lost_commits
 //	store/internal/history.TestRestore
+//	cmd/systemtest/faults.TestLostCommits
 //	cluster.TestPartitionQueue/requests_are_left_when_the_lease_is_lost
 //
 // I2, applied once. The request id and the reply are recorded, in the log, in the transaction

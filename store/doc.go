@@ -3,8 +3,9 @@
 // writes.
 //
 // Store composes types that have one concern each. They are packages of their own under
-// internal: commit (writes), changelog, reads, leases, outbox, foreign, rekey and transfer
-// (export and import), over userrows, schema, keyring and postgres.
+// internal: commit (writes), changelog, reads, leases, outbox, foreign, rekey, transfer (export
+// and import), and history (a database that went back), over userrows, schema, keyring and
+// postgres.
 //
 // # Writing
 //
@@ -124,10 +125,11 @@
 // after it. A new epoch must survive before any member acts on it. Otherwise another
 // holder could get the same epoch.
 //
-// A failover that loses commits, or a restored backup, breaks that. Then the epochs of two
-// holders may be equal, but each epoch of one holder belongs to one lease: a member claims
-// beyond the epochs that it has found in the table, and its name and start are its own. So
-// the holders are compared too.
+// A failover that loses commits, or a restored backup, breaks that. So the first connection to
+// another history of the database raises all epochs before it is used: package internal/history. If
+// that should not be enough, the epochs of two holders may be equal, but each epoch of one
+// holder belongs to one lease: a member claims beyond the epochs that it has found in the table, and
+// its name and start are its own. So the holders are compared too.
 //
 // A process that is frozen or cut off in the middle of a transaction keeps its locks. A
 // claim that deposes such a holder terminates its connections, which pg_locks names.
@@ -157,8 +159,8 @@
 // [Store.Changes] reads the log from a position on, which consists of a position in each
 // partition. No change is missed, since later changes of a partition have greater positions. The
 // column pruned of ident_partitions says up to which position changes may have been dropped. An
-// earlier position is refused, and so is one of an epoch that the partition has not reached: the
-// database has lost commits, or is another one.
+// earlier position is refused. So is one that the database has lost, which ident_lost tells, and
+// one of an epoch that the partition has not reached: the database is another one.
 //
 // # Foreign writes
 //
@@ -256,6 +258,6 @@
 //     price is that the members see it as a foreign write and do not trust their caches
 //     until 30 s after it.
 //
-// The packages internal/leases, internal/outbox, internal/changelog, internal/foreign and
-// internal/rekey list the decisions on their concerns.
+// The packages internal/leases, internal/outbox, internal/changelog, internal/foreign,
+// internal/history and internal/rekey list the decisions on their concerns.
 package store

@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"go.uber.org/zap"
@@ -118,20 +119,41 @@ func testRestoreFiles(t *testing.T) {
 	i.expectGreater(i.lease.Epoch, last)
 }
 
+// restoreSQL returns the statements of the guide for a restore.
+func restoreSQL(t *testing.T) (all []string) {
+	t.Helper()
+	text, err := os.ReadFile("../../../deploy/guide/backup.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## Restore\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	for _, block := range strings.Split(section, "```sql\n")[1:] {
+		sql, _, _ := strings.Cut(block, "```")
+		all = append(all, sql)
+	}
+	if len(all) != 3 {
+		t.Fatalf("the guide has %q", all)
+	}
+	return all
+}
+
 // If all instances were stopped, only the history of the database, or the operator, tells that a
 // backup was restored.
 func testRestoreNoInstanceRuns(t *testing.T) {
 	i := newInstance(storetest.Start(t), "a", 1)
 	last := i.create(1)
-	i.Exec("UPDATE ident_cluster SET history = 'restored'")
+	for _, sql := range restoreSQL(t) {
+		i.Exec(sql)
+	}
 	other := newInstance(i.Harness, "b", 2)
 	if other.count(zap.WarnLevel, anotherHistory) != 1 || other.count(zap.ErrorLevel, lost) != 0 {
 		t.Errorf("said was: %v", other.logs.All())
 	}
-	if other.lease.Epoch < 4096 {
+	if other.lease.Epoch < 100_000+4096 {
 		t.Errorf("epoch %d", other.lease.Epoch)
 	}
-	if id := other.create(2); id < last+100_000 {
+	if id := other.create(2); id < last+10_000_000+100_000 {
 		t.Errorf("user id %d after %d", id, last)
 	}
 	changed := make(chan struct{}, 10)

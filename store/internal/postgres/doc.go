@@ -10,6 +10,9 @@
 // ([Pool.Ping]): a server may refuse new connections while open ones work. Each new
 // connection is made with the password and the certificates that the files have then.
 //
+// Connections to one history of the database are in use at a time ([Pool.SetGuard]). Ping also
+// finds out whether commits wait for a synchronous standby ([Pool.WaitingForStandby]).
+//
 // Transactions that must not wait for those of others have a connection beside the pool
 // ([Pool.TransactReserved]).
 package postgres
