@@ -197,7 +197,7 @@
 //	store/internal/foreign.longestPause = 2 * time.Second                    the same
 //	store/internal/foreign.pingEvery = time.Second                           bounds how long a silent connection is trusted
 //	store/internal/foreign.pingTimeout = 2 * time.Second                     the same
-//	store/internal/history.epochGap = 4096                                   leases of a partition between two surveys are some dozens; 2,000 failovers use up the epochs
+//	store/internal/history.epochGap = 512                                    leases of a partition between two surveys are some dozens; 16,000 failovers use up the epochs
 //	store/internal/history.startGap = 1000                                   more than the starts of instances that a failover loses
 //	store/internal/history.userIDGap = 100_000                               more than are drawn between two pings and during an outage
 //	store/internal/leases.changeTimeout = 5 * time.Second                    covers all attempts; the coordinator asks again

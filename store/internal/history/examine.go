@@ -16,7 +16,7 @@ import (
 // given between two looks at the database: an instance looks at the sequence of user ids each
 // second, and at the epochs every ten seconds.
 const (
-	epochGap  = 4096
+	epochGap  = 512
 	userIDGap = 100_000
 	startGap  = 1000
 )

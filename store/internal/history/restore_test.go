@@ -150,7 +150,7 @@ func testRestoreNoInstanceRuns(t *testing.T) {
 	if other.count(zap.WarnLevel, anotherHistory) != 1 || other.count(zap.ErrorLevel, lost) != 0 {
 		t.Errorf("said was: %v", other.logs.All())
 	}
-	if other.lease.Epoch < 100_000+4096 {
+	if other.lease.Epoch < 10_000+512 {
 		t.Errorf("epoch %d", other.lease.Epoch)
 	}
 	if id := other.create(2); id < last+10_000_000+100_000 {
