@@ -13,6 +13,7 @@
 //	cluster.awaitEvery = 20 * time.Millisecond                               a session starts at most this much after the database is back
 //	cluster.closeTimeout = time.Second                                       closing must not delay the next session
 //	cluster.confirmTimeout = 5 * time.Second                                 a quorum queue elects a leader in less; longer waits use up the limits on requests in flight
+//	cluster.minBetweenChanges = 10 * time.Second                             a cause that ends each session must not go on for ever
 //	cluster.maxReconnectDelay = 250 * time.Millisecond                       spreads the dials of instances that lose their broker node together
 //	cluster.connectTimeout = 8 * time.Second                                 covers TCP, TLS and login on a slow network
 //	cluster.consumeEvery = 50 * time.Millisecond                             short beside a hand-over, long beside the broker's reply

@@ -242,13 +242,20 @@ func (i *Instance) Run(ctx context.Context) error {
 // errReconnect ends a session that is of no use any more although the broker is in reach.
 var errReconnect = errors.New("a new session is needed")
 
-// maxReconnectDelay spreads the dials of instances that lose their broker node together.
-const maxReconnectDelay = 250 * time.Millisecond
+const (
+	// maxReconnectDelay spreads the dials of instances that lose their broker node together.
+	maxReconnectDelay = 250 * time.Millisecond
+
+	// minBetweenChanges is how seldom a session that ends is followed by another one at once. A
+	// cause that ends each session must not go on for ever.
+	minBetweenChanges = 10 * time.Second
+)
 
 // runSessions runs one session after another until ctx is done, or until trying again is
 // of no use.
 func (i *Instance) runSessions(ctx context.Context) error {
 	retrier := wait.Retrier{Insist: i.o.Insist}
+	var changed time.Time // when another host was last tried at once
 	for number := int64(1); ; number++ {
 		served := false
 		err := i.runSession(ctx, number, func() {
@@ -269,8 +276,9 @@ func (i *Instance) runSessions(ctx context.Context) error {
 		if broker.Refused(err) {
 			message = "RabbitMQ refused the connection"
 		}
-		if served && len(i.o.Broker.Addresses) > 1 {
-			i.o.Log.Warn("connection to RabbitMQ lost, trying all hosts", zap.Error(err))
+		if served && len(i.o.Broker.Addresses) > 1 && time.Since(changed) > minBetweenChanges {
+			i.o.Log.Warn("session with RabbitMQ ended, trying all hosts", zap.Error(err))
+			changed = time.Now()
 			wait.For(ctx, rand.N(maxReconnectDelay))
 			continue
 		}

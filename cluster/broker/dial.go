@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"slices"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -48,9 +47,7 @@ func Dial(ctx context.Context, o Options) (*amqp.Connection, error) {
 	if len(errs) == 1 {
 		return nil, errs[0]
 	}
-	// Refused and LoginRefused look at the first error.
-	slices.SortStableFunc(errs, func(a, b error) int { return cmp.Compare(severity(b), severity(a)) })
-	return nil, errors.Join(errs...)
+	return nil, nodeErrors(errs)
 }
 
 // A dial is one attempt to connect to one node.

@@ -255,9 +255,12 @@ func testDialSeveral(t *testing.T) {
 		o := optionsFor(b)
 		o.Password = "wrong"
 		for _, addresses := range [][]string{{none, b.Address()}, {b.Address(), none}} {
-			if err := dial(o, addresses...); !LoginRefused(err) {
+			if err := dial(o, addresses...); LoginRefused(err) || !Refused(err) {
 				t.Errorf("error %v", err)
 			}
+		}
+		if err := dial(o, b.Address(), b.Address()); !LoginRefused(err) || !Refused(err) {
+			t.Errorf("error of all: %v", err)
 		}
 	})
 	t.Run("wrong_options", func(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
+	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
@@ -37,10 +39,13 @@ func (e *DialError) Unwrap() error { return e.Err }
 
 // Refused reports whether err stays as it is until an operator acts: the login, the
 // virtual host or a permission was refused, one side does not accept the other's
-// certificate, or the options make no sense. Any other error of a dial, of a
+// certificate, or the options make no sense. Of several nodes, one that refuses is enough. Any other error of a dial, of a
 // connection or of a channel means that the broker could not be reached or has gone,
 // and may pass.
 func Refused(err error) bool {
+	if all, ok := errors.AsType[nodeErrors](err); ok {
+		return slices.ContainsFunc(all, Refused)
+	}
 	if errors.Is(err, errOptions) || errors.Is(err, amqp.ErrSASL) {
 		return true
 	}
@@ -65,7 +70,13 @@ func Refused(err error) bool {
 // further dial with the same settings does not help. Other refusals can pass without a
 // change of the settings: a virtual host is created, a certificate is renewed, another
 // connection of the user is closed.
+//
+// If several nodes were dialled, each one must have refused: a single one may be new, and know no
+// users yet.
 func LoginRefused(err error) bool {
+	if all, ok := errors.AsType[nodeErrors](err); ok {
+		return !slices.ContainsFunc(all, func(one error) bool { return !LoginRefused(one) })
+	}
 	dial, ok := errors.AsType[*DialError](err)
 	if !ok || dial.Stage != LoggingIn {
 		return false
@@ -74,17 +85,18 @@ func LoginRefused(err error) bool {
 	return errors.Is(dial.Err, amqp.ErrSASL) || ok && e.Server && e.Code == amqp.AccessRefused
 }
 
-// severity orders the errors of the nodes that one dial has tried: the one that an operator must
-// act on is the greatest.
-func severity(err error) int {
-	switch {
-	case LoginRefused(err):
-		return 2
-	case Refused(err):
-		return 1
+// nodeErrors are the errors of a dial to several nodes, one for each that was tried.
+type nodeErrors []error
+
+func (e nodeErrors) Error() string {
+	texts := make([]string, len(e))
+	for i, one := range e {
+		texts[i] = one.Error()
 	}
-	return 0
+	return strings.Join(texts, "; ")
 }
+
+func (e nodeErrors) Unwrap() []error { return e }
 
 // IsCode reports whether err is an error by which the broker closes a channel or a
 // connection, with this reply code.

@@ -44,7 +44,7 @@ func TestLostHost(t *testing.T) {
 		lost = nodes[1]
 	}
 	lost.Close()
-	harness.Eventually(t, "the loss is noticed", func() bool { return v.Stderr.Count("connection to RabbitMQ lost, trying all hosts") > 0 })
+	harness.Eventually(t, "the loss is noticed", func() bool { return v.Stderr.Count("session with RabbitMQ ended, trying all hosts") > 0 })
 	v.AwaitReady(t)
 	s.NewCaller(t).Create(t, harness.NewUser())
 	v.Stop(t)

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -49,40 +50,75 @@ func (s *servers) timeout() time.Duration {
 	return max(connectTimeout/time.Duration(len(s.all)), minConnectTimeout)
 }
 
-// choose makes config, which is for one attempt, go on to the next server when one is read-only.
-// With one server there is no choice: see refuseReadOnly.
+// choose makes config, which is for one attempt, go on to the next server when one is read-only or
+// has used its share of the time. With one server there is no choice: see refuseReadOnly.
 func (s *servers) choose(config *pgx.ConnConfig) {
 	if len(s.all) == 1 {
 		return
 	}
-	hosts := make(map[string][]string) // the addresses that a name stands for
-	lookup := config.LookupFunc
-	config.LookupFunc = func(ctx context.Context, host string) ([]string, error) {
-		found, err := lookup(ctx, host)
-		hosts[host] = found
-		return found, err
-	}
-	// After a server that is read-only, pgx makes the next attempt that sslmode allows, and with
-	// "prefer" that is one to the same server, not encrypted.
-	readOnly := make(map[string]error)
-	dial := config.DialFunc
-	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-		if err := readOnly[address]; err != nil {
-			return nil, err
+	c := &choice{servers: s, lookup: config.LookupFunc, dial: config.DialFunc, ips: make(map[string][]string),
+		over: make(map[string]error), deadlines: make(map[int]time.Time)}
+	config.LookupFunc, config.DialFunc, config.ValidateConnect = c.lookUp, c.connect, c.validate
+}
+
+// A choice is made among the servers for one connection. pgx makes one attempt after another: for
+// each server, each kind of encryption that sslmode allows, and each address of the server's name.
+type choice struct {
+	*servers
+	lookup    pgconn.LookupFunc
+	dial      pgconn.DialFunc
+	ips       map[string][]string // by the name of a host
+	over      map[string]error    // why an address is not tried again
+	deadlines map[int]time.Time   // by the index of a server
+}
+
+func (c *choice) lookUp(ctx context.Context, host string) ([]string, error) {
+	ips, err := c.lookup(ctx, host)
+	for i, ip := range ips {
+		if parsed, err := netip.ParseAddr(ip); err == nil {
+			ips[i] = parsed.String() // as the address of a connection is written
 		}
-		return dial(ctx, network, address)
 	}
-	config.ValidateConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
-		address := conn.Conn().RemoteAddr().String()
-		if err := pgconn.ValidateConnectTargetSessionAttrsReadWrite(ctx, conn); err != nil {
-			readOnly[address] = err
-			return err
-		}
-		if i := slices.IndexFunc(s.all, func(one server) bool { return one.isAt(address, hosts[one.host]) }); i >= 0 {
-			s.first.Store(int64(i))
-		}
-		return nil
+	c.ips[host] = ips
+	return ips, err
+}
+
+func (c *choice) connect(ctx context.Context, network, address string) (net.Conn, error) {
+	if err := c.over[address]; err != nil {
+		return nil, err
 	}
+	share, left := c.timeout(), c.timeout()
+	if i := c.indexOf(address); i >= 0 {
+		if c.deadlines[i].IsZero() {
+			c.deadlines[i] = time.Now().Add(left)
+		}
+		share, left = share/time.Duration(max(1, len(c.ips[c.all[i].host]))), time.Until(c.deadlines[i])
+	}
+	ctx, cancel := context.WithTimeout(ctx, min(share, left))
+	defer cancel()
+	conn, err := c.dial(ctx, network, address)
+	if err != nil {
+		c.over[address] = err
+	}
+	return conn, err
+}
+
+func (c *choice) validate(ctx context.Context, conn *pgconn.PgConn) error {
+	address := conn.Conn().RemoteAddr().String()
+	if err := pgconn.ValidateConnectTargetSessionAttrsReadWrite(ctx, conn); err != nil {
+		// With sslmode "prefer", the next attempt would be one to the same server, not encrypted.
+		c.over[address] = err
+		return err
+	}
+	if i := c.indexOf(address); i >= 0 {
+		c.first.Store(int64(i))
+	}
+	return nil
+}
+
+// indexOf returns the index of the server at the far end of a connection, -1 if there is none.
+func (c *choice) indexOf(address string) int {
+	return slices.IndexFunc(c.all, func(s server) bool { return s.isAt(address, c.ips[s.host]) })
 }
 
 // isAt reports whether the server is the one at the far end of a connection. ips are those of its

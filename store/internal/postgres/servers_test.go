@@ -78,6 +78,20 @@ func TestSeveralServers(t *testing.T) {
 			}
 		})
 	}
+	t.Run("one_with_several_addresses_is_silent", func(t *testing.T) {
+		_, port, err := net.SplitHostPort(silent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if other, err := net.Listen("tcp", "[::1]:"+port); err == nil { // else the name has one address
+			defer other.Close()
+		}
+		settings := settingsOf(primary, "localhost:"+port, primary.Address())
+		settings.SSLMode = "prefer"
+		if err := openPool(t, settings).Ping(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("only_standbys", func(t *testing.T) {
 		if err := openPool(t, settingsOf(primary, standby.Address(), nobody)).Ping(t.Context()); err == nil {
 			t.Error("a standby was used")
