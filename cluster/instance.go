@@ -289,13 +289,6 @@ func (i *Instance) runSessions(ctx context.Context) error {
 	}
 }
 
-// needsOperator reports whether the broker will go on to refuse this instance until its
-// operator acts. If the instance has served before, the cause may be temporary.
-func needsOperator(err error) bool {
-	var setup *SetupError
-	return errors.As(err, &setup) || broker.LoginRefused(err)
-}
-
 func (i *Instance) ownership() ownership.Config {
 	c := ownership.DefaultConfig()
 	c.Name, c.Start = i.o.Name, i.o.Start
@@ -303,16 +296,6 @@ func (i *Instance) ownership() ownership.Config {
 	c.Seed = rand.Uint64()
 	c.SuspectAfter = ownership.SuspectAfter(i.o.Broker.Heartbeat)
 	return c
-}
-
-// stopCause returns the error for which the instance must end, nil if it was asked to.
-func stopCause(ctx context.Context) error {
-	cause := context.Cause(ctx)
-	var stopped *StoppedError
-	if errors.Is(cause, wait.ErrUnreachable) || errors.As(cause, &stopped) {
-		return cause
-	}
-	return nil
 }
 
 // runSession runs one session, when the database is in reach. It calls onServing when the

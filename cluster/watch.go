@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/throttle"
@@ -219,4 +220,21 @@ func (f *forwarder) resetDeadlines() {
 			l.sending.CompareAndSwap(since, time.Now().UnixNano())
 		}
 	}
+}
+
+// needsOperator reports whether the broker will go on to refuse this instance until its
+// operator acts. If the instance has served before, the cause may be temporary.
+func needsOperator(err error) bool {
+	var setup *SetupError
+	return errors.As(err, &setup) || broker.LoginRefused(err)
+}
+
+// stopCause returns the error for which the instance must end, nil if it was asked to.
+func stopCause(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	var stopped *StoppedError
+	if errors.Is(cause, wait.ErrUnreachable) || errors.As(cause, &stopped) {
+		return cause
+	}
+	return nil
 }
