@@ -53,12 +53,13 @@ const surveyTimeout = 5 * time.Second
 func examineBroker(ctx context.Context, c *config.Config, o options, r *report) *brokerFacts {
 	f := new(brokerFacts)
 	dialing := connect.Broker(c, quiet, "doctor", o.version)
-	limited, cancel := context.WithTimeout(ctx, o.timeout)
-	defer cancel()
-	if !reachBroker(limited, dialing, r) {
+	dialing.Addresses = reachBroker(ctx, dialing, o, r)
+	if len(dialing.Addresses) == 0 {
 		r.skip("RabbitMQ", "it cannot be reached")
 		return f
 	}
+	limited, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
 	err := f.collect(limited, dialing, c)
 	f.askManagement(ctx, c, o, r)
 	if err != nil {
@@ -100,17 +101,37 @@ func (f *brokerFacts) addFailure(ctx context.Context, err error, o options, r *r
 	}
 }
 
-// reachBroker reports whether at least one node can be reached.
-func reachBroker(ctx context.Context, o broker.Options, r *report) (reached bool) {
-	tlsConfig, err := o.TLS()
+// reachBroker returns the addresses at which a broker replies, though it may refuse the login.
+func reachBroker(ctx context.Context, dialing broker.Options, o options, r *report) (reached []string) {
+	tlsConfig, err := dialing.TLS()
 	if err != nil {
 		r.add("settings", "%v", err)
-		return false
+		return nil
 	}
-	for _, address := range o.Addresses {
-		reached = reach(ctx, address, tlsConfig, r) || reached
+	for _, address := range dialing.Addresses {
+		limited, cancel := context.WithTimeout(ctx, o.ofHost())
+		one := dialing
+		one.Addresses = []string{address}
+		if reach(limited, address, tlsConfig, r) && replies(limited, one, r) {
+			reached = append(reached, address)
+		}
+		cancel()
 	}
 	return reached
+}
+
+// replies reports whether the broker at the only address of o replies to a login. It adds a finding
+// if not.
+func replies(ctx context.Context, o broker.Options, r *report) bool {
+	conn, err := broker.Dial(ctx, o)
+	switch {
+	case err == nil:
+		connect.Close(conn)
+	case !broker.Refused(err):
+		r.add("broker-unreachable", "%v", err)
+		return false
+	}
+	return true
 }
 
 // collect finds out all facts that AMQP tells.

@@ -177,7 +177,7 @@ func TestDatabaseDamages(t *testing.T) {
 			s, r := newSite(t), newReport()
 			s.addDatabase()
 			damage(s)
-			examineDatabase(t.Context(), s.load(), max(1, s.options.instances), r)
+			examineDatabase(t.Context(), s.load(), s.options, r)
 			wantFinding(t, r, id)
 		})
 	}

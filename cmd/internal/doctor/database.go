@@ -38,12 +38,14 @@ type databaseFacts struct {
 }
 
 // examineDatabase collects the facts about the database and adds what is wrong to the report.
-func examineDatabase(ctx context.Context, c *config.Config, instances int, r *report) {
-	conn := connectDatabase(ctx, c, r)
+func examineDatabase(ctx context.Context, c *config.Config, o options, r *report) {
+	conn, c := connectDatabase(ctx, c, o, r)
 	if conn == nil {
 		r.skip("PostgreSQL", "it cannot be used")
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
@@ -64,7 +66,7 @@ func examineDatabase(ctx context.Context, c *config.Config, instances int, r *re
 		f.waits = waitsForStandby(ctx, conn) // the connection may be lost
 	}
 	for _, check := range databaseChecks {
-		check(c, f, instances, r)
+		check(c, f, max(o.instances, 1), r)
 	}
 }
 
@@ -81,9 +83,38 @@ func checkSessions(ctx context.Context, c *config.Config) error {
 }
 
 // connectDatabase connects to each host, and returns the connection that accepts writes, or else
-// any, or nil.
-func connectDatabase(ctx context.Context, c *config.Config, r *report) (chosen *pgx.Conn) {
-	pool, err := store.PoolConfig(connect.Store(c, quiet))
+// any, or nil. It also returns the settings with only the hosts that can be used.
+func connectDatabase(ctx context.Context, c *config.Config, o options, r *report) (chosen *pgx.Conn, reached *config.Config) {
+	copied := *c
+	reached = &copied
+	reached.Database.Postgres.Hosts = nil
+	for _, host := range c.Database.Postgres.Hosts {
+		limited, cancel := context.WithTimeout(ctx, o.ofHost())
+		conn := connectHost(limited, c, host, o, r)
+		if conn == nil {
+			cancel()
+			continue
+		}
+		reached.Database.Postgres.Hosts = append(reached.Database.Postgres.Hosts, host)
+		if chosen != nil && isReadOnly(limited, chosen) {
+			chosen, conn = conn, chosen
+		}
+		if chosen == nil {
+			chosen = conn
+		} else {
+			conn.Close(limited)
+		}
+		cancel()
+	}
+	return chosen, reached
+}
+
+// connectHost connects to a host, which may be a standby. It adds a finding and returns nil if that
+// fails.
+func connectHost(ctx context.Context, c *config.Config, host config.Address, o options, r *report) *pgx.Conn {
+	one := *c
+	one.Database.Postgres.Hosts = []config.Address{host}
+	pool, err := store.PoolConfig(connect.Store(&one, quiet))
 	if err == nil {
 		err = pool.BeforeConnect(ctx, pool.ConnConfig)
 	}
@@ -91,42 +122,19 @@ func connectDatabase(ctx context.Context, c *config.Config, r *report) (chosen *
 		r.add("settings", "%v", err)
 		return nil
 	}
-	for _, host := range hostConfigs(pool.ConnConfig) {
-		conn, err := pgx.ConnectConfig(ctx, host)
-		if err != nil {
-			r.add(connectFinding(ctx, host, err), "%v", err)
-			continue
-		}
-		checkDatabaseTLS(c, host, conn, r)
-		if chosen == nil {
-			chosen = conn
-		} else if isReadOnly(ctx, chosen) {
-			chosen.Close(ctx)
-			chosen = conn
-		} else {
-			conn.Close(ctx)
-		}
+	pool.ConnConfig.ConnectTimeout = o.ofHost() / 2 // a name may have several addresses
+	conn, err := pgx.ConnectConfig(ctx, pool.ConnConfig)
+	if err != nil {
+		r.add(connectFinding(ctx, pool.ConnConfig, err), "%v", err)
+		return nil
 	}
-	return chosen
+	checkDatabaseTLS(c, pool.ConnConfig, conn, r)
+	return conn
 }
 
 func isReadOnly(ctx context.Context, conn *pgx.Conn) (readOnly bool) {
 	err := conn.QueryRow(ctx, "SELECT current_setting('transaction_read_only')::boolean").Scan(&readOnly)
 	return readOnly || err != nil
-}
-
-// hostConfigs returns one configuration for each host, with what sslmode allows there.
-func hostConfigs(config *pgx.ConnConfig) (hosts []*pgx.ConnConfig) {
-	for _, f := range append([]*pgconn.FallbackConfig{{Host: config.Host, Port: config.Port, TLSConfig: config.TLSConfig}}, config.Fallbacks...) {
-		if n := len(hosts); n > 0 && hosts[n-1].Host == f.Host && hosts[n-1].Port == f.Port {
-			hosts[n-1].Fallbacks = append(hosts[n-1].Fallbacks, f)
-			continue
-		}
-		host := config.Copy()
-		host.Host, host.Port, host.TLSConfig, host.Fallbacks = f.Host, f.Port, f.TLSConfig, nil
-		hosts = append(hosts, host)
-	}
-	return hosts
 }
 
 // connectFinding returns the id of the finding for an error of a connection to a host.
@@ -145,7 +153,7 @@ func connectFinding(ctx context.Context, host *pgx.ConnConfig, err error) string
 		case refused.Code == "53300":
 			return "database-connections"
 		}
-	case host.TLSConfig != nil && len(host.Fallbacks) == 0 && listens(ctx, host):
+	case !pgconn.Timeout(err) && host.TLSConfig != nil && len(host.Fallbacks) == 0 && listens(ctx, host):
 		return "database-tls" // the server has none
 	}
 	return "database-unreachable"

@@ -44,6 +44,12 @@ type options struct {
 	version    string        // of this program
 }
 
+// hostTimeout is how long one host may take to reply, so that there is time left for others.
+const hostTimeout = 5 * time.Second
+
+// ofHost returns how long to wait for one of several hosts.
+func (o options) ofHost() time.Duration { return min(o.timeout, hostTimeout) }
+
 func run(ctx context.Context, env *cli.Env, args []string) int {
 	flags := env.NewFlags("", about)
 	asJSON := flags.Bool("json", false, "print one JSON document, for programs")
@@ -84,9 +90,8 @@ func examine(ctx context.Context, environ []string, o options) *report {
 	checkClientCertificates(c, r)
 
 	broker := examineBroker(ctx, c, o, r)
-	limited, cancel := context.WithTimeout(ctx, o.timeout)
-	defer cancel()
-	examineDatabase(limited, c, max(o.instances, broker.instances, 1), r)
+	o.instances = max(o.instances, broker.instances, 1)
+	examineDatabase(ctx, c, o, r)
 	return r
 }
 

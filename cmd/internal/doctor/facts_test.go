@@ -212,7 +212,7 @@ func TestStandby(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.usePostgres(own)
-	examineDatabase(t.Context(), s.load(), 1, r)
+	examineDatabase(t.Context(), s.load(), s.options, r)
 	wantFinding(t, r, "standby-away")
 }
 

@@ -118,11 +118,17 @@ func (p *prober) tryPlugin(ctx context.Context, o broker.Options) error {
 		}
 		return c.ExchangeDelete(p.name+"/hash", false, false)
 	})
-	p.facts.plugin = !broker.IsCode(err, amqp.CommandInvalid)
+	p.facts.plugin = !lacksPlugin(err)
 	if !p.facts.plugin {
 		return nil
 	}
 	return ignoreRefusal(err)
+}
+
+// lacksPlugin reports whether the broker does not know the type of an exchange with a new name. From
+// version 4 on it closes only the channel then, with the code of a declaration with other arguments.
+func lacksPlugin(err error) bool {
+	return broker.IsCode(err, amqp.CommandInvalid) || broker.IsCode(err, amqp.PreconditionFailed)
 }
 
 // expiry is when the broker deletes the queue that defaultKind declares, if this program dies

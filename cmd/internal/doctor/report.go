@@ -1,6 +1,9 @@
 package doctor
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // A level says whether a finding must be mended.
 type level string
@@ -38,12 +41,27 @@ func newReport() *report {
 // add adds a finding of a kind.
 func (r *report) add(id, seen string, args ...any) {
 	k := kinds[id]
-	r.Findings = append(r.Findings, finding{id, k.level, fmt.Sprintf(seen, args...), k.remedy})
+	r.Findings = append(r.Findings, finding{id, k.level, inOneLine(fmt.Sprintf(seen, args...)), k.remedy})
 }
 
 // skip notes that something could not be looked at.
 func (r *report) skip(what, why string, args ...any) {
-	r.Unchecked = append(r.Unchecked, unchecked{what, fmt.Sprintf(why, args...)})
+	r.Unchecked = append(r.Unchecked, unchecked{what, inOneLine(fmt.Sprintf(why, args...))})
+}
+
+// inOneLine joins the lines of a text: some errors have several.
+func inOneLine(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		switch before := b.String(); {
+		case strings.HasSuffix(before, ":"):
+			b.WriteByte(' ')
+		case before != "":
+			b.WriteString("; ")
+		}
+		b.WriteString(strings.TrimSpace(line))
+	}
+	return b.String()
 }
 
 func (r *report) hasProblem() bool {
