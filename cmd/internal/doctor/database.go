@@ -58,12 +58,16 @@ func examineDatabase(ctx context.Context, c *config.Config, o options, r *report
 	}
 	f := new(databaseFacts)
 	if err := f.collect(ctx, conn); err != nil {
-		r.add("database-unreachable", "%v", err)
+		if conn.IsClosed() {
+			r.add("database-unreachable", "%v", err)
+		} else {
+			r.skip("PostgreSQL", "it refuses a question: %v", err)
+		}
 		return
 	}
 	if !f.readOnly {
 		f.examineStore(ctx, c, r)
-		f.waits = waitsForStandby(ctx, conn) // the connection may be lost
+		f.waits = f.waitsForStandby(ctx, conn) // the connection may be lost
 	}
 	for _, check := range databaseChecks {
 		check(c, f, max(o.instances, 1), r)

@@ -42,12 +42,13 @@ func (f *databaseFacts) readServer(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // readLimits counts the connections that the instances may have: what the server allows without
-// those of other programs, or what the user or the database is limited to.
+// those of other programs, or what the user or the database is limited to. Of the sessions of other
+// users, an ordinary user sees the database, but neither backend_type nor application_name.
 func (f *databaseFacts) readLimits(ctx context.Context, conn *pgx.Conn) error {
 	return conn.QueryRow(ctx, `SELECT least(
 		current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
 			- coalesce(current_setting('reserved_connections', true)::int, 0)
-			- (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+			- (SELECT count(*) FROM pg_stat_activity WHERE datid IS NOT NULL AND coalesce(backend_type, 'client backend') = 'client backend' AND pid <> pg_backend_pid()
 				AND coalesce(application_name, '') NOT LIKE 'glotpod.ident/%'),
 		(SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user),
 		(SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database()))`).Scan(&f.allowed)
@@ -64,7 +65,7 @@ func (f *databaseFacts) readCollation(ctx context.Context, conn *pgx.Conn) error
 
 // readTables looks at the owners and the triggers of the tables, if there are any.
 func (f *databaseFacts) readTables(ctx context.Context, conn *pgx.Conn) error {
-	const ours = `SELECT oid FROM pg_class WHERE relnamespace = current_schema()::regnamespace
+	const ours = `SELECT oid FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
 		AND relkind IN ('r', 'p') AND (relname IN ('users', 'services') OR relname LIKE 'ident\_%')`
 	return conn.QueryRow(ctx, `SELECT
 		(SELECT coalesce(array_agg(relname::text ORDER BY relname), '{}') FROM pg_class
@@ -116,12 +117,16 @@ func (f *databaseFacts) tryPermissions(ctx context.Context, conn *pgx.Conn) erro
 const standbyTimeout = 3 * time.Second
 
 // waitsForStandby reports whether the commit of a transaction without content waits for a standby.
-// If it does, the connection is closed.
-func waitsForStandby(ctx context.Context, conn *pgx.Conn) bool {
-	ctx, cancel := context.WithTimeout(ctx, standbyTimeout)
+// If it does, the connection is closed. Without a name of a synchronous standby, a commit is slow for
+// other reasons.
+func (f *databaseFacts) waitsForStandby(ctx context.Context, conn *pgx.Conn) bool {
+	if f.settings["synchronous_standby_names"] == "" {
+		return false
+	}
+	limited, cancel := context.WithTimeout(ctx, standbyTimeout)
 	defer cancel()
-	_, err := conn.Exec(ctx, "SELECT pg_logical_emit_message(true, 'glotpod.ident'::text, ''::text)", pgx.QueryExecModeSimpleProtocol)
-	return err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded)
+	_, err := conn.Exec(limited, "SELECT pg_logical_emit_message(true, 'glotpod.ident'::text, ''::text)", pgx.QueryExecModeSimpleProtocol)
+	return err != nil && limited.Err() != nil && ctx.Err() == nil
 }
 
 // parametersOf returns the parameters that the settings give an instance of the cluster.

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -214,6 +215,20 @@ func TestStandby(t *testing.T) {
 	s.usePostgres(own)
 	examineDatabase(t.Context(), s.load(), s.options, r)
 	wantFinding(t, r, "standby-away")
+	t.Run("no_time", func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		f := databaseFacts{settings: map[string]string{"synchronous_standby_names": "away"}}
+		if f.waitsForStandby(ctx, connectTo(t, own.URL("postgres"))) {
+			t.Error("the end of the examination counts as the absence of a standby")
+		}
+	})
+	t.Run("no_name", func(t *testing.T) {
+		f := databaseFacts{settings: map[string]string{"synchronous_standby_names": ""}}
+		if f.waitsForStandby(t.Context(), connectTo(t, own.URL("postgres"))) {
+			t.Error("a slow commit counts as the absence of a standby that has no name")
+		}
+	})
 }
 
 func TestTopic(t *testing.T) {

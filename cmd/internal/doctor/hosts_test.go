@@ -92,6 +92,52 @@ func TestStandbyBesidePrimary(t *testing.T) {
 	}
 }
 
+// An ordinary user does not see what the sessions of others are.
+func TestSessionsOfOthers(t *testing.T) {
+	t.Parallel()
+	own := testservers.OwnPostgres(t, localserver.PostgresOptions{})
+	if _, err := connectTo(t, own.URL("postgres")).Exec(t.Context(), "CREATE ROLE ordinary LOGIN PASSWORD 'secret'"); err != nil {
+		t.Fatal(err)
+	}
+	const others = 4
+	for range others {
+		connectTo(t, own.URL("postgres"))
+	}
+	conn := connectTo(t, strings.Replace(own.URL("postgres"), own.User+":"+own.Password, "ordinary:secret", 1))
+	var f databaseFacts
+	var allowed int
+	if err := conn.QueryRow(t.Context(), `SELECT current_setting('max_connections')::int
+		- current_setting('superuser_reserved_connections')::int`).Scan(&allowed); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.readLimits(t.Context(), conn); err != nil || f.allowed != allowed-others-1 {
+		t.Errorf("%d connections are left of %d, %v", f.allowed, allowed, err)
+	}
+}
+
+// A schema may have a name that needs quotes.
+func TestQuotedSchema(t *testing.T) {
+	t.Parallel()
+	s, r := newSite(t), newReport()
+	s.addDatabase()
+	s.exec(`CREATE SCHEMA "glotpod.ident"`)
+	s.alter(`SET search_path = "glotpod.ident"`)
+	examineDatabase(t.Context(), s.load(), s.options, r)
+	if slices.Contains(r.ids(), "database-unreachable") || slices.ContainsFunc(r.Unchecked, func(u unchecked) bool { return u.What == "PostgreSQL" }) {
+		t.Errorf("findings %v, unchecked %v", r.Findings, r.Unchecked)
+	}
+	t.Run("refused_question", func(t *testing.T) {
+		s, r := newSite(t), newReport()
+		s.addDatabase()
+		s.role()
+		s.exec("REVOKE SELECT ON pg_trigger FROM PUBLIC")
+		examineDatabase(t.Context(), s.load(), s.options, r)
+		if !slices.ContainsFunc(r.Unchecked, func(u unchecked) bool { return u.What == "PostgreSQL" }) || slices.Contains(r.ids(), "database-unreachable") {
+			t.Errorf("findings %v, unchecked %v", r.Findings, r.Unchecked)
+		}
+	})
+}
+
 func TestLacksPlugin(t *testing.T) {
 	for code, want := range map[int]bool{amqp.CommandInvalid: true, amqp.PreconditionFailed: true, amqp.AccessRefused: false} {
 		if got := lacksPlugin(&amqp.Error{Code: code, Server: true}); got != want {
