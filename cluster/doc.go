@@ -207,6 +207,9 @@
 //	cluster.TestDatabaseHealth/refused_for_long
 //	store/internal/reads.TestManyLists
 //	store/internal/postgres.TestRefusedConnections
+//	store/internal/postgres.TestSeveralServers
+//	cmd/systemtest/faults.TestLostHost
+//	cmd/systemtest/faults.TestClusterChaos
 //
 // # Design decisions and what they cost
 //
