@@ -224,6 +224,7 @@
 //	store/internal/postgres.reserveWithin = 2 * time.Second                  transactions use the pool meanwhile
 //	store/internal/postgres.retryTimeout = 30 * time.Second                  covers a failover
 //	store/internal/postgres.reviveWithin = time.Second                       a change of leases has several seconds in all
+//	store/internal/postgres.sharingChecks = 5                                another connection may have the session at one moment
 //	store/internal/postgres.suspectAfter = time.Second                       as in pgxpool
 //	store/internal/postgres.waitShownFor = longTransaction + 4*time.Second   an attempt that is repeated is long again within that time
 //	store/internal/reads.crowdedLogInterval = 10 * time.Second               callers can cause any number of these log lines

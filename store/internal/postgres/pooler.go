@@ -33,13 +33,16 @@ func (p *Pool) CheckSessions(ctx context.Context) error {
 	return checkSession(ctx, conn.Conn(), p.Connect)
 }
 
+// sharingChecks is how often a pooler is asked whether it shares sessions. Another connection may
+// have the session of the one that is examined at the moment when it is asked.
+const sharingChecks = 5
+
 // checkSession returns a *PoolerError if conn has no session of its own. It takes one round trip
 // if there is no pooler: then the server has told its process id at the start of the connection.
-// Otherwise it opens another connection. If sessions are shared, a transaction of that one
-// has the session that conn had, or the next session of conn is another.
+// Otherwise it opens another connection.
 func checkSession(ctx context.Context, conn *pgx.Conn, connect func(context.Context) (*pgx.Conn, error)) error {
-	before, err := processOf(ctx, conn)
-	if err != nil || before == conn.PgConn().PID() {
+	process, err := processOf(ctx, conn)
+	if err != nil || process == conn.PgConn().PID() {
 		return err
 	}
 	other, err := connect(ctx)
@@ -47,18 +50,39 @@ func checkSession(ctx context.Context, conn *pgx.Conn, connect func(context.Cont
 		return err
 	}
 	defer CloseConn(other)
+	for range sharingChecks {
+		shared, err := isShared(ctx, conn, other, process)
+		if err != nil {
+			return poolerError(err)
+		}
+		if shared {
+			return new(PoolerError)
+		}
+	}
+	return nil
+}
+
+// isShared reports whether conn has not always the session of process, or a transaction of another
+// connection has that session. A pooler gives a transaction the session that was used last, or
+// the one that was not used for longest.
+func isShared(ctx context.Context, conn, other *pgx.Conn, process uint32) (bool, error) {
+	before, err := processOf(ctx, conn)
+	if err != nil {
+		return false, err
+	}
 	if _, err := other.Exec(ctx, "BEGIN"); err != nil {
-		return poolerError(err)
+		return false, err
 	}
 	others, err := processOf(ctx, other)
 	if err != nil {
-		return poolerError(err)
+		return false, err
 	}
-	after, err := processOf(ctx, conn)
-	if err == nil && (others == before || after != before) {
-		err = new(PoolerError)
+	during, err := processOf(ctx, conn)
+	if err != nil {
+		return false, err
 	}
-	return err
+	_, err = other.Exec(ctx, "ROLLBACK")
+	return before != process || others == process || during != process, err
 }
 
 func poolerError(err error) error {
