@@ -74,8 +74,36 @@ func askNode(ctx context.Context, o broker.Options) (s NodeSample) {
 	if s.Conn, s.Err = broker.Dial(ctx, o); s.Err != nil {
 		return s
 	}
+	ctx, stop := WithBlocked(ctx, s.Conn)
+	defer stop()
 	s.Node, s.Known, s.Err = NodeOf(ctx, s.Conn)
+	if blocked, ok := errors.AsType[*BlockedError](context.Cause(ctx)); ok {
+		s.Err = blocked
+	}
 	return s
+}
+
+// A BlockedError says that the broker reads nothing more from a connection that has published,
+// because a node has too little memory or disk space.
+type BlockedError struct {
+	Reason string // in the words of the broker
+}
+
+func (e *BlockedError) Error() string { return "RabbitMQ accepts no messages: " + e.Reason }
+
+// WithBlocked returns a context that is cancelled, with a [*BlockedError] as the cause, when the
+// broker blocks the connection. The broker says so once, when the connection has published.
+func WithBlocked(ctx context.Context, conn *amqp.Connection) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	blocked := conn.NotifyBlocked(make(chan amqp.Blocking, 1))
+	go func() { // until the connection is closed
+		for b := range blocked {
+			if b.Active {
+				cancel(&BlockedError{b.Reason})
+			}
+		}
+	}()
+	return ctx, func() { cancel(nil) }
 }
 
 // CloseSamples closes the connections of samples.

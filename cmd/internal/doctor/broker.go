@@ -21,13 +21,15 @@ import (
 type brokerFacts struct {
 	version  string
 	nodes    int   // different nodes that connections lead to; 0: this broker does not tell
-	refused  error // nil, or why not all connections could be opened
+	opened   int   // connections at the same time, of connect.NodeSamples
+	refused  error // nil, or why not all of these could be opened
 	channels int   // for each connection
 	frame    int   // bytes
 
 	denied      []string // what the user may not do
 	noQueue     bool     // no more queues may be declared
 	plugin      bool     // for the consistent-hash exchange
+	unasked     error    // nil, or why the plugin is not known
 	defaultKind string   // of a queue that is declared without a type; "": not tried
 	largest     int      // bytes of the largest message that was tried and accepted
 
@@ -87,7 +89,12 @@ func (f *brokerFacts) askManagement(ctx context.Context, c *config.Config, o opt
 
 // addFailure adds why not all facts could be found out.
 func (f *brokerFacts) addFailure(ctx context.Context, err error, o options, r *report) {
+	blocked, isBlocked := errors.AsType[*connect.BlockedError](err)
 	switch {
+	case isBlocked:
+		r.add("broker-alarm", "%v", blocked)
+	case broker.IsCode(err, amqp.NotAllowed):
+		r.add("broker-not-allowed", "%v", err)
 	case broker.Refused(err):
 		r.add("broker-login", "%v", err)
 	case f.version != "" && ctx.Err() != nil:
@@ -136,29 +143,21 @@ func replies(ctx context.Context, o broker.Options, r *report) bool {
 
 // collect finds out all facts that AMQP tells.
 func (f *brokerFacts) collect(ctx context.Context, o broker.Options, c *config.Config) error {
-	samples := connect.SampleNodes(ctx, o)
-	defer connect.CloseSamples(samples)
-	var conn *amqp.Connection
-	nodes := make(map[string]bool)
-	known := true
-	for _, s := range samples {
-		if s.Conn == nil {
-			f.refused = s.Err
-			continue
-		}
-		conn = s.Conn
-		nodes[s.Node] = true
-		known = known && s.Known && s.Err == nil
+	conn, err := f.sample(ctx, o)
+	if err != nil {
+		return err
 	}
-	if conn == nil {
-		return f.refused
-	}
-	if known {
-		f.nodes = len(nodes)
-	}
+	defer connect.Close(conn)
+	return f.probe(ctx, conn, o, c)
+}
+
+// probe finds out over conn all facts but those of sample.
+func (f *brokerFacts) probe(ctx context.Context, conn *amqp.Connection, o broker.Options, c *config.Config) error {
 	f.version, _ = conn.Properties["version"].(string)
 	f.channels, f.frame = int(conn.Config.ChannelMax), conn.Config.FrameSize
 
+	ctx, stop := connect.WithBlocked(ctx, conn)
+	defer stop()
 	// A call that waits for the broker ignores ctx.
 	defer context.AfterFunc(ctx, func() { conn.CloseDeadline(time.Now()) })()
 	p := &prober{conn: conn, name: "glotpod.ident.doctor/" + rand.Text(), facts: f}
@@ -170,10 +169,48 @@ func (f *brokerFacts) collect(ctx context.Context, o broker.Options, c *config.C
 		func() error { return f.survey(ctx, conn) },
 	} {
 		if err := step(); err != nil {
+			p.cleanUp(context.WithoutCancel(ctx), o)
+			if blocked, ok := errors.AsType[*connect.BlockedError](context.Cause(ctx)); ok {
+				return blocked
+			}
 			return err
 		}
 	}
 	return nil
+}
+
+// sample opens several connections at the same time, and counts the nodes that they lead to. It
+// closes all but one, because instances may need them.
+func (f *brokerFacts) sample(ctx context.Context, o broker.Options) (chosen *amqp.Connection, err error) {
+	samples := connect.SampleNodes(ctx, o)
+	defer connect.CloseSamples(samples)
+	nodes := make(map[string]bool)
+	known := true
+	keep := -1
+	for i, s := range samples {
+		known = known && s.Known && s.Err == nil
+		if s.Conn == nil {
+			f.refused = s.Err
+			continue
+		}
+		if blocked, ok := errors.AsType[*connect.BlockedError](s.Err); ok {
+			f.version, _ = s.Conn.Properties["version"].(string)
+			return nil, blocked
+		}
+		f.opened++
+		nodes[s.Node] = true
+		if keep < 0 || s.Err == nil {
+			keep = i
+		}
+	}
+	if keep < 0 {
+		return nil, f.refused
+	}
+	if known {
+		f.nodes = len(nodes)
+	}
+	chosen, samples[keep].Conn = samples[keep].Conn, nil
+	return chosen, nil
 }
 
 // survey asks the instances that run. Where none has ever run, the question would declare the

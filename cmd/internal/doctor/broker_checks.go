@@ -53,7 +53,9 @@ func checkPermissions(c *config.Config, f *brokerFacts, _ int, r *report) {
 	if len(f.denied) > 0 {
 		r.add("broker-permission", "the user %s may not %s in the virtual host %s", c.AMQP.Login, strings.Join(f.denied, ", or "), c.AMQP.VHost)
 	}
-	if !f.plugin {
+	if f.unasked != nil {
+		r.skip("the plugin of RabbitMQ", "a second connection could not be opened: %v", f.unasked)
+	} else if !f.plugin {
 		r.add("broker-plugin", "RabbitMQ lacks the plugin for the exchange %s", cluster.DirectExchange)
 	}
 }
@@ -65,8 +67,11 @@ func checkBrokerLimits(c *config.Config, f *brokerFacts, instances int, r *repor
 	if needed := cluster.ChannelsNeeded(c.Cluster.Partitions, instances); f.channels < needed {
 		r.add("broker-channels", "a connection may have %d channels, and an instance needs %d", f.channels, needed)
 	}
-	if f.refused != nil {
-		r.add("broker-connections", "not all connections could be opened: %v", f.refused)
+	switch {
+	case f.refused != nil && f.opened < 2:
+		r.add("broker-connections", "only one connection could be opened: %v", f.refused)
+	case f.refused != nil:
+		r.skip("to how many nodes of RabbitMQ connections lead", "only %d of %d could be opened at the same time: %v", f.opened, connect.NodeSamples, f.refused)
 	}
 	// 4 KiB is the least that the protocol allows. The headers of a caller can be larger.
 	if f.frame < 8<<10 {

@@ -31,7 +31,7 @@ var brokerDamages = map[string]func(s *site){
 		s.set("amqp.password", "secret")
 	},
 	"broker-queues":      func(s *site) { s.put("/api/vhost-limits/%s/max-queues", limit(0)) },
-	"broker-connections": func(s *site) { s.put("/api/vhost-limits/%s/max-connections", limit(3)) },
+	"broker-not-allowed": func(s *site) { s.put("/api/vhost-limits/%s/max-connections", limit(0)) },
 	"shared-queue-missing": func(s *site) {
 		if err := s.channel().ExchangeDeclare(membership.Exchange, "fanout", true, false, false, false, nil); err != nil {
 			s.t.Fatal(err)

@@ -125,6 +125,14 @@ func (s *site) usePostgres(server *localserver.Postgres) {
 	s.set("database.postgres.password", server.Password)
 }
 
+// useRabbitMQ has the settings lead to another broker.
+func (s *site) useRabbitMQ(server *localserver.RabbitMQ) {
+	s.set("amqp.host", server.Host)
+	s.set("amqp.port", strconv.Itoa(server.Port))
+	s.set("amqp.login", server.User)
+	s.set("amqp.password", server.Password)
+}
+
 func connectTo(t *testing.T, url string) *pgx.Conn {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), url)

@@ -1,13 +1,18 @@
 package doctor
 
 import (
+	"context"
+	"errors"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/glotpod/ident/cmd/internal/connect"
 	"github.com/glotpod/ident/config"
 	"github.com/glotpod/ident/deploy/localserver"
 	"github.com/glotpod/ident/deploy/testservers"
@@ -136,6 +141,94 @@ func TestQuotedSchema(t *testing.T) {
 			t.Errorf("findings %v, unchecked %v", r.Findings, r.Unchecked)
 		}
 	})
+}
+
+// TestOwnBroker does to a broker what the other tests must not see.
+func TestOwnBroker(t *testing.T) {
+	t.Parallel()
+	own := testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{})
+	s := newSite(t)
+	s.useRabbitMQ(own)
+	eval := func(expression string) {
+		t.Helper()
+		if _, err := own.Control.Eval(t.Context(), expression); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unchanged := func(t *testing.T) {
+		var exchanges []struct{ Name string }
+		if err := own.Management.Call(t.Context(), http.MethodGet, "/api/exchanges/%2F", nil, &exchanges); err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range exchanges {
+			if strings.HasPrefix(e.Name, "glotpod") {
+				t.Errorf("the exchange %s is left", e.Name)
+			}
+		}
+	}
+	t.Run("no_plugin", func(t *testing.T) {
+		eval(`rabbit_registry:unregister(exchange, <<"x-consistent-hash">>).`)
+		r := newReport()
+		examineBroker(t.Context(), s.load(), s.options, r)
+		onlyFinding(t, r, "broker-plugin", "plugin", "broker-unreachable")
+	})
+	alarm := func() { eval(`rabbit_disk_monitor:set_disk_free_limit("900000GB").`) }
+	clear := func() { eval(`rabbit_disk_monitor:set_disk_free_limit("50MB").`) }
+	t.Run("alarm_meanwhile", func(t *testing.T) {
+		c, f := s.load(), new(brokerFacts)
+		dialing := connect.Broker(c, quiet, "doctor", "")
+		conn, err := f.sample(t.Context(), dialing)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer connect.Close(conn)
+		alarm()
+		ctx, cancel := context.WithTimeout(t.Context(), s.options.timeout)
+		defer cancel()
+		if _, ok := errors.AsType[*connect.BlockedError](f.probe(ctx, conn, dialing, c)); !ok {
+			t.Error("the alarm is not recognized")
+		}
+		unchanged(t)
+		clear()
+	})
+	t.Run("alarm", func(t *testing.T) {
+		alarm()
+		r := newReport()
+		examineBroker(t.Context(), s.load(), s.options, r)
+		onlyFinding(t, r, "broker-alarm", "disk", "memory")
+		unchanged(t)
+		clear()
+	})
+}
+
+// Instances need the connections that are not examined.
+func TestConnections(t *testing.T) {
+	t.Parallel()
+	s, f, r := newSite(t), new(brokerFacts), newReport()
+	s.addBroker()
+	conn, err := f.sample(t.Context(), connect.Broker(s.load(), quiet, "doctor", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connect.Close(conn)
+	if f.opened != connect.NodeSamples || f.nodes != 1 || conn.IsClosed() {
+		t.Errorf("%d connections, %d nodes", f.opened, f.nodes)
+	}
+	s.put("/api/vhost-limits/%s/max-connections", limit(2))
+	other, err := amqp.Dial(s.broker.URL())
+	for start := time.Now(); err != nil && time.Since(start) < 10*time.Second; { // the broker counts late
+		time.Sleep(100 * time.Millisecond)
+		other, err = amqp.Dial(s.broker.URL())
+	}
+	if err != nil {
+		t.Fatalf("a connection that was sampled is still open: %v", err)
+	}
+	other.Close()
+	s.put("/api/vhost-limits/%s/max-connections", limit(4))
+	examineBroker(t.Context(), s.load(), s.options, r)
+	if slices.Contains(r.ids(), "broker-connections") || !slices.ContainsFunc(r.Unchecked, func(u unchecked) bool { return strings.Contains(u.What, "nodes of RabbitMQ connections") }) {
+		t.Errorf("findings %v, unchecked %v", r.Findings, r.Unchecked)
+	}
 }
 
 func TestLacksPlugin(t *testing.T) {

@@ -51,7 +51,11 @@ func (p *prober) tryPermissions(ctx context.Context) error {
 			return c.QueueBind(p.name, "rpc.user."+p.name, cluster.RequestExchange, false, nil)
 		}},
 		{"publish to amq.topic", func(c *amqp.Channel) error {
-			return c.ExchangeBind(cluster.RequestExchange, p.name, p.name, false, nil)
+			if err := c.ExchangeBind(cluster.RequestExchange, p.name, p.name, false, nil); err != nil {
+				return err
+			}
+			// The binding would keep the exchange when the queue is gone.
+			return c.ExchangeUnbind(cluster.RequestExchange, p.name, p.name, false, nil)
 		}},
 		{"publish to the default exchange", func(c *amqp.Channel) error { return p.publish(ctx, c, p.name, []byte("doctor")) }},
 		{"consume queues named glotpod…", p.consume},
@@ -68,6 +72,30 @@ func (p *prober) tryPermissions(ctx context.Context) error {
 	}
 	return p.try(func(c *amqp.Channel) error { return ignoreRefusal(c.ExchangeDelete(p.name, false, false)) })
 }
+
+// cleanUp deletes what does not go with the connection, over another one: the exchanges, if the
+// connection was lost before something was bound to them.
+func (p *prober) cleanUp(ctx context.Context, o broker.Options) {
+	ctx, cancel := context.WithTimeout(ctx, hostTimeout)
+	defer cancel()
+	conn, err := broker.Dial(ctx, o)
+	if err != nil {
+		return
+	}
+	defer connect.Close(conn)
+	defer context.AfterFunc(ctx, func() { conn.CloseDeadline(time.Now()) })()
+	again := prober{conn: conn}
+	for _, exchange := range []string{p.name, p.hashName()} {
+		again.try(func(c *amqp.Channel) error { return c.ExchangeDelete(exchange, false, false) })
+	}
+	again.try(func(c *amqp.Channel) error {
+		_, err := c.QueueDelete(p.defaultName(), false, false, false)
+		return err
+	})
+}
+
+func (p *prober) hashName() string    { return p.name + "/hash" }
+func (p *prober) defaultName() string { return p.name + "/default" }
 
 // publish publishes a message to the default exchange, and waits until the broker has taken or
 // refused it.
@@ -105,18 +133,17 @@ func (p *prober) consume(c *amqp.Channel) error {
 func (p *prober) tryPlugin(ctx context.Context, o broker.Options) error {
 	conn, err := broker.Dial(ctx, o)
 	if err != nil {
-		p.facts.plugin = true // not known
-		p.facts.refused = err
+		p.facts.unasked = err
 		return nil
 	}
 	defer connect.Close(conn)
 	defer context.AfterFunc(ctx, func() { conn.CloseDeadline(time.Now()) })()
 	apart := prober{conn: conn}
 	err = apart.try(func(c *amqp.Channel) error {
-		if err := c.ExchangeDeclare(p.name+"/hash", "x-consistent-hash", false, true, false, false, nil); err != nil {
+		if err := c.ExchangeDeclare(p.hashName(), "x-consistent-hash", false, true, false, false, nil); err != nil {
 			return err
 		}
-		return c.ExchangeDelete(p.name+"/hash", false, false)
+		return c.ExchangeDelete(p.hashName(), false, false)
 	})
 	p.facts.plugin = !lacksPlugin(err)
 	if !p.facts.plugin {
@@ -138,7 +165,7 @@ const expiry = int32(60_000)
 // defaultKind returns the type of a durable queue that is declared without one. It declares one,
 // because the default does not hold for exclusive queues.
 func (p *prober) defaultKind() (kind string, err error) {
-	name := p.name + "/default"
+	name := p.defaultName()
 	declare := func(kind string) error {
 		arguments := amqp.Table{"x-expires": expiry}
 		if kind != "" {
