@@ -4,6 +4,7 @@ import (
 	"maps"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -177,6 +178,31 @@ func TestDoctor(t *testing.T) {
 	}
 	if selected {
 		t.Errorf("the Service leads to a pod with the labels %v", doctor.Metadata.Labels)
+	}
+	out = mustRun(t, exec.Command(tool(t, "helm"), "template", "ident", chart, "--set", key, "--set", "networkPolicy.enabled=true"))
+	var policy struct {
+		Spec struct {
+			PodSelector struct {
+				MatchLabels      map[string]string
+				MatchExpressions []struct {
+					Key    string
+					Values []string
+				}
+			}
+		}
+	}
+	decode(t, objects(t, out)["NetworkPolicy/ident-glotpod-ident"], &policy)
+	for key, value := range policy.Spec.PodSelector.MatchLabels {
+		if doctor.Metadata.Labels[key] != value {
+			t.Errorf("the NetworkPolicy wants %s=%s", key, value)
+		}
+	}
+	for _, e := range policy.Spec.PodSelector.MatchExpressions {
+		for _, label := range []string{doctor.Metadata.Labels[e.Key], service.Spec.Selector[e.Key]} {
+			if !slices.Contains(e.Values, label) {
+				t.Errorf("the NetworkPolicy does not hold for %s=%s", e.Key, label)
+			}
+		}
 	}
 }
 

@@ -19,6 +19,10 @@ app.kubernetes.io/name: {{ include "ident.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- define "ident.doctor" -}}
+{{ include "ident.name" . | trunc 52 }}-doctor
+{{- end }}
+
 {{- define "ident.labels" -}}
 {{ include "ident.selector" . }}
 app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | trimSuffix "-" | quote }}
