@@ -15,11 +15,22 @@ shared=glotpod.rpc%2Fident
 waiting=glotpod.ident.waiting # an exchange and a queue
 binding=bindings/$vhost/e/amq.topic/q/$shared/rpc.user.%23
 
-# api METHOD PATH [BODY] prints the reply. It fails on a reply of status 400 or above.
-api() {
-	curl --silent --show-error --fail --max-time 30 --config <(printf 'user = "%s"\n' "$LOGIN") \
-		--header 'Content-Type: application/json' --request "$1" ${3:+--data "$3"} "$base/$2"
+# The file of curl's options needs a backslash before these.
+quoted=$(printf %s "$LOGIN" | sed 's/[\\"]/\\&/g')
+
+# ask METHOD PATH OPTION...
+ask() {
+	local method=$1 path=$2
+	shift 2
+	curl --silent --show-error --max-time 30 --config <(printf 'user = "%s"\n' "$quoted") \
+		--header 'Content-Type: application/json' --request "$method" "$@" "$base/$path"
 }
+
+# api METHOD PATH [BODY] prints the reply. It fails on a reply of status 400 or above.
+api() { ask "$1" "$2" --fail ${3:+--data "$3"}; }
+
+# is_missing PATH
+is_missing() { [ "$(ask GET "$1" --output /dev/null --write-out '%{http_code}')" = 404 ]; }
 
 # await WHAT COMMAND... runs the command until it succeeds, for a minute at most.
 await() {
@@ -35,9 +46,9 @@ await() {
 is_quorum() { api GET "queues/$vhost/$1" | grep --quiet '"type":"quorum"'; }
 
 # delete_classic deletes the shared queue if it is empty. Until then an instance may bind it
-# again, which it does every five seconds.
+# again, which it does every five seconds. The queue may be gone already.
 delete_classic() {
-	is_quorum "$shared" && return
+	{ is_quorum "$shared" || is_missing "queues/$vhost/$shared"; } && return
 	api DELETE "$binding" || true # it may be unbound already
 	sleep 0.5                     # messages under way reach the queue
 	! api GET "$binding" && api DELETE "queues/$vhost/$shared?if-empty=true"

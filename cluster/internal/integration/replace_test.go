@@ -67,6 +67,34 @@ func TestReplaceSharedQueue(t *testing.T) {
 	}
 }
 
+// A repeat after a failure, when no instance runs, finds no queue. The password is one that curl
+// does not read as it is.
+func TestReplaceMissingQueue(t *testing.T) {
+	t.Parallel()
+	b := newQuorumSetup(t).vhost
+	const password = `a"b\c`
+	name := b.VHost + "-admin"
+	err := b.Management.Call(t.Context(), http.MethodPut, "/api/users/"+name, map[string]string{"password": password, "tags": "administrator"}, nil)
+	if err == nil {
+		err = b.Management.Permit(t.Context(), name, b.VHost, ".*", ".*", ".*")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Management.DeleteUser(context.Background(), name) })
+	script := exec.CommandContext(t.Context(), "../../../deploy/rabbitmq/replace-shared-queue.sh", b.Management.URL, b.VHost)
+	script.Env = append(script.Environ(), "LOGIN="+name+":"+password)
+	if output, err := script.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	for _, q := range b.Queues(t) {
+		if q.Name == sharedQueue && q.Type == "quorum" {
+			return
+		}
+	}
+	t.Error("there is no shared queue of the type quorum")
+}
+
 // newQuorumSetup returns a setup in a virtual host with quorum queues as the default.
 func newQuorumSetup(t *testing.T) *setup {
 	t.Helper()
