@@ -27,6 +27,8 @@ const about = `Looks at the installation that the settings describe: the setting
 PostgreSQL. Says what is wrong or will be, and what to do about it. It works before
 the first start and while instances run, and changes nothing: what it tries, it
 tries on queues and exchanges of its own and in transactions that it rolls back.
+If one of the service's queues is deleted at the very moment when doctor asks for
+its type, doctor declares it again, as a classic queue.
 
 A problem must be mended. An advice may be left as it is. What only the management
 API of RabbitMQ can tell is not checked without --management-url.

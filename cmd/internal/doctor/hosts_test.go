@@ -231,6 +231,29 @@ func TestConnections(t *testing.T) {
 	}
 }
 
+// What other programs use of a limit is not left for the instances.
+func TestLimitsOfOthers(t *testing.T) {
+	t.Parallel()
+	s, r := newSite(t), newReport()
+	s.addBroker()
+	s.manage()
+	for _, name := range []string{"other.a", "other.b", "other.c"} {
+		s.declare(name, "classic")
+	}
+	s.put("/api/vhost-limits/%s/max-queues", limit(4+2+2+2)) // one less than is needed
+	examineBroker(t.Context(), s.load(), s.options, r)
+	wantFinding(t, r, "broker-queues")
+	t.Run("connections", func(t *testing.T) {
+		all := make([]managedConnection, 4)
+		all[0].VHost, all[1].User = "/", "ident"
+		all[2].VHost, all[2].User, all[2].Client.Product = "/", "ident", "glotpod.ident"
+		all[3].VHost, all[3].User = "/", "ident"
+		if inVHost, ofUser := countOthers(all, "/", "ident"); inVHost != 2 || ofUser != 2 {
+			t.Errorf("%d connections in the virtual host, %d of the user", inVHost, ofUser)
+		}
+	})
+}
+
 func TestLacksPlugin(t *testing.T) {
 	for code, want := range map[int]bool{amqp.CommandInvalid: true, amqp.PreconditionFailed: true, amqp.AccessRefused: false} {
 		if got := lacksPlugin(&amqp.Error{Code: code, Server: true}); got != want {

@@ -18,8 +18,8 @@ import (
 // the report as unchecked.
 type managementFacts struct {
 	nodes       []managedNode
-	queues      []managedQueue // of the service
-	limits      managedLimits
+	queues      []managedQueue      // of the service
+	limits      managedLimits       // without what other programs use
 	bindings    []managedBinding    // of amq.topic
 	permissions []managedPermission // in the virtual host
 	topics      []managedPermission // topic permissions for amq.topic
@@ -59,6 +59,14 @@ func (q *managedQueue) policy(key string) (value any, set bool) {
 type managedLimits struct {
 	Queues      *int `json:"max-queues"`
 	Connections *int `json:"max-connections"`
+}
+
+type managedConnection struct {
+	VHost  string `json:"vhost"`
+	User   string `json:"user"`
+	Client struct {
+		Product string `json:"product"`
+	} `json:"client_properties"`
 }
 
 type managedBinding struct {
@@ -111,6 +119,7 @@ func askManagement(ctx context.Context, base string, c *config.Config, r *report
 	var limits, userLimits []struct {
 		Value managedLimits `json:"value"`
 	}
+	var connections []managedConnection
 	for _, question := range []struct {
 		what, path string
 		into       any
@@ -121,6 +130,7 @@ func askManagement(ctx context.Context, base string, c *config.Config, r *report
 		{"the operator policies", "/api/operator-policies/" + vhost, &operatorPolicies},
 		{"the limits of the virtual host", "/api/vhost-limits/" + vhost, &limits},
 		{"the limits of the user", "/api/user-limits/" + url.PathEscape(c.AMQP.Login), &userLimits},
+		{"the connections of other programs", "/api/connections?columns=vhost,user,client_properties.product", &connections},
 		{"which queues are bound to amq.topic", "/api/exchanges/" + vhost + "/" + cluster.RequestExchange + "/bindings/source", &f.bindings},
 		{"who may bind queues to amq.topic", "/api/vhosts/" + vhost + "/permissions", &f.permissions},
 		{"who may read what from amq.topic", "/api/vhosts/" + vhost + "/topic-permissions", &f.topics},
@@ -129,11 +139,15 @@ func askManagement(ctx context.Context, base string, c *config.Config, r *report
 			r.skip(question.what, "%v", err)
 		}
 	}
-	for _, l := range append(limits, userLimits...) {
-		f.limits.Queues = lower(f.limits.Queues, l.Value.Queues)
-		f.limits.Connections = lower(f.limits.Connections, l.Value.Connections)
+	others := f.keepOwn()
+	inVHost, ofUser := countOthers(connections, c.AMQP.VHost, c.AMQP.Login)
+	for _, l := range limits {
+		f.limits.Queues = lower(f.limits.Queues, without(l.Value.Queues, others))
+		f.limits.Connections = lower(f.limits.Connections, without(l.Value.Connections, inVHost))
 	}
-	f.keepOwn()
+	for _, l := range userLimits {
+		f.limits.Connections = lower(f.limits.Connections, without(l.Value.Connections, ofUser))
+	}
 	for i := range f.queues {
 		q := &f.queues[i]
 		q.policies = make(map[string]any)
@@ -151,12 +165,38 @@ func askManagement(ctx context.Context, base string, c *config.Config, r *report
 	return f
 }
 
-// keepOwn drops what does not concern the service.
-func (f *managementFacts) keepOwn() {
+// countOthers counts the connections of other programs, in a virtual host and of a user.
+func countOthers(connections []managedConnection, vhost, user string) (inVHost, ofUser int) {
+	for _, c := range connections {
+		if c.Client.Product == "glotpod.ident" {
+			continue
+		}
+		if c.VHost == vhost {
+			inVHost++
+		}
+		if c.User == user {
+			ofUser++
+		}
+	}
+	return inVHost, ofUser
+}
+
+// without returns what a limit leaves when some is used. A negative limit, like nil, is none.
+func without(limit *int, used int) *int {
+	if limit == nil || *limit < 0 {
+		return nil
+	}
+	return new(max(*limit-used, 0))
+}
+
+// keepOwn drops what does not concern the service. others is how many queues other programs have.
+func (f *managementFacts) keepOwn() (others int) {
 	queues := f.queues[:0]
 	for _, q := range f.queues {
 		if q.Name == cluster.RequestQueue || strings.HasPrefix(q.Name, cluster.RequestQueue+"/") {
 			queues = append(queues, q)
+		} else if !strings.HasPrefix(q.Name, cluster.DirectExchange+".") { // of an instance
+			others++
 		}
 	}
 	f.queues = queues
@@ -167,6 +207,7 @@ func (f *managementFacts) keepOwn() {
 		}
 	}
 	f.topics = topics
+	return others
 }
 
 // lower returns the lower limit. A negative limit, like nil, is none.

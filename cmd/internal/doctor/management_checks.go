@@ -50,11 +50,11 @@ func (m *managementFacts) checkNodes(r *report) {
 func (m *managementFacts) checkLimits(partitions, instances int, r *report) {
 	// Partition queues, the shared queue, two for each instance, and one for a command.
 	if limit, needed := m.limits.Queues, partitions+2+2*instances; limit != nil && *limit < needed {
-		r.add("broker-queues", "the virtual host may have %d queues, and %d are needed for %d instances", *limit, needed, instances)
+		r.add("broker-queues", "other programs leave %d queues of those that the virtual host may have, and %d are needed for %d instances", *limit, needed, instances)
 	}
 	// Three for each instance, one for moments, and one for a command.
 	if limit, needed := m.limits.Connections, 3*instances+2; limit != nil && *limit < needed {
-		r.add("broker-connections", "%d connections are allowed, and %d are needed for %d instances", *limit, needed, instances)
+		r.add("broker-connections", "other programs leave %d connections of those that are allowed, and %d are needed for %d instances", *limit, needed, instances)
 	}
 }
 
