@@ -198,7 +198,7 @@
 //	store/internal/foreign.longestPause = 2 * time.Second                    the same
 //	store/internal/foreign.pingEvery = time.Second                           bounds how long a silent connection is trusted
 //	store/internal/foreign.pingTimeout = 2 * time.Second                     the same
-//	store/internal/history.epochGap = 512                                    leases of a partition between two surveys are some dozens; 16,000 failovers use up the epochs
+//	store/internal/history.epochGap = 512                                    leases of a partition between two surveys are some dozens; 8,000 failovers use up the epochs
 //	store/internal/history.startGap = 1000                                   more than the starts of instances that a failover loses
 //	store/internal/history.userIDGap = 100_000                               more than are drawn between two pings and during an outage
 //	store/internal/leases.changeTimeout = 5 * time.Second                    covers all attempts; the coordinator asks again
@@ -216,6 +216,7 @@
 //	store/internal/postgres.connectTimeout = 5 * time.Second                 covers TCP, TLS and login
 //	store/internal/postgres.connectWithin = 4 * time.Second                  leaves time for the pool within cluster.pingTimeout
 //	store/internal/postgres.firstReservePause = 250 * time.Millisecond       the pool serves meanwhile
+//	store/internal/postgres.guardPause = 250 * time.Millisecond              connections that wait for a guard that fails would fail one after another
 //	store/internal/postgres.guardTimeout = 5 * time.Second                   two round trips and the locks of some writes
 //	store/internal/postgres.longTransaction = 3 * time.Second                a standby on another continent replies sooner
 //	store/internal/postgres.longestReservePause = 10 * time.Second           the same

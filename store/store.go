@@ -56,9 +56,9 @@ type Options struct {
 	// TokensInNotifications puts access tokens into notifications.
 	TokensInNotifications bool
 
-	// Maintain makes this store create and drop days of the log, and count the user ids that
-	// are left. Instances that serve do that, because their settings say how long the log is
-	// kept. Other programs leave it to them.
+	// Maintain makes this store create and drop days of the log, count the user ids that are
+	// left, and end all leases when the database went back. Instances that serve do that, because
+	// their settings say how long the log is kept. Other programs leave it to them.
 	Maintain bool
 
 	// MaintainAfter is the delay after Open until the first maintenance. When an instance
@@ -137,9 +137,11 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s.keeper = history.NewKeeper(history.Options{Pool: pool, Seen: s.seen, Log: o.Log, LockClass: leases.LockClass,
 		Changes: s.metrics.histories, Losses: s.metrics.losses})
 	s.keeper.OnChange(s.days.Forget)
-	if err := s.keeper.Start(ctx); err != nil {
-		pool.Close()
-		return nil, err
+	if o.Maintain {
+		if err := s.keeper.Start(ctx); err != nil {
+			pool.Close()
+			return nil, err
+		}
 	}
 	s.work, s.abort = context.WithCancel(context.Background())
 	s.ctx, s.close = context.WithCancel(s.work)

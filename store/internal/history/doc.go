@@ -43,6 +43,6 @@
 //     the gaps allow; the operator moves the sequences then.
 //   - A server with an earlier timeline than the one in use is refused: it is most likely the
 //     primary before. Cost: if it is an old copy that was started on purpose, instances have to be
-//     restarted.
+//     stopped, and the copy marked as restored.
 //   - Subscribers may have got notifications of changes that were lost. Nobody can take them back.
 package history

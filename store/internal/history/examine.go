@@ -3,6 +3,7 @@ package history
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,6 +21,10 @@ const (
 	userIDGap = 100_000
 	startGap  = 1000
 )
+
+// vary returns a random number from gap to twice the gap. So numbers differ, most likely, from those
+// that were given after another restore of the same backup.
+func vary(gap int64) int64 { return gap + rand.Int64N(gap+1) }
 
 // examine examines a history before its connections are used.
 func (k *Keeper) examine(ctx context.Context, conn *pgx.Conn, change postgres.HistoryChange) error {
@@ -195,8 +200,11 @@ const (
 // queueRaise raises all numbers. As a claim does, it waits for the transactions of writes: there
 // may be some if an instance has examined the history before.
 func (x *examination) queueRaise(batch *pgx.Batch) {
+	// A commit that waited for a standby would hold the locks of all partitions, and what is
+	// committed after it waits for a standby that has this too. One without it has the old marker.
+	batch.Queue("SET LOCAL synchronous_commit = local")
 	batch.Queue(lockPartitions, x.lockClass)
-	epochs := []any{x.seen.partitions, x.seen.epochs, int64(epochGap), int64(changelog.MaxEpoch)}
+	epochs := []any{x.seen.partitions, x.seen.epochs, vary(epochGap), int64(changelog.MaxEpoch)}
 	batch.Queue(noteLost, append(epochs, changelog.EpochBits)...)
 	x.raised = make(map[int]int64)
 	batch.Queue(raiseEpochs, epochs...).Query(func(rows pgx.Rows) error {
@@ -216,6 +224,6 @@ func (x *examination) queueRaise(batch *pgx.Batch) {
 			return rows.Err()
 		})
 	}
-	one(raiseUserIDs, x.seen.userID, userIDGap)
-	one(raiseStarts, x.seen.start, startGap)
+	one(raiseUserIDs, x.seen.userID, vary(userIDGap))
+	one(raiseStarts, x.seen.start, vary(startGap))
 }

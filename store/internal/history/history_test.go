@@ -37,6 +37,7 @@ func newInstance(h *storetest.Harness, name string, number int) *instance {
 	h.T.Helper()
 	core, logs := observer.New(zap.WarnLevel)
 	i := &instance{Harness: &storetest.Harness{T: h.T, DB: h.DB, Options: h.Options}, by: storetest.Member(name), logs: logs}
+	i.Options.Maintain, i.Options.MaintainAfter = true, time.Hour
 	i.Options.Log, i.Options.Name = zap.New(core), name
 	i.Store, i.proxy = i.OpenThroughProxy()
 	if err := i.EnsureParameters(h.T.Context(), storetest.Parameters(4)); err != nil {

@@ -60,10 +60,14 @@ func (k *Keeper) Record(ctx context.Context) error {
 
 func (k *Keeper) examineNow(ctx context.Context) error {
 	conn, err := k.o.Pool.Acquire(ctx)
-	if err == nil {
-		conn.Release()
+	if err != nil {
+		return err
 	}
-	return err
+	if !k.o.Pool.TellsHistory(conn.Conn()) {
+		k.o.Log.Warn("PostgreSQL does not tell its timeline to this user; a failover that loses commits is not noticed")
+	}
+	conn.Release()
+	return nil
 }
 
 // OnChange has changed called after each change of the history. changed must not block.
@@ -103,11 +107,21 @@ func (k *Keeper) observe(batch *pgx.Batch, conn *pgx.Conn) {
 		_, err := pgx.ForEachRow(rows, []any{&marker, &flushed, &userID}, func() error {
 			k.o.Pool.NoteFlushed(conn, flushed)
 			k.o.Seen.UserID(userID)
-			k.note(marker)
+			k.compare(marker)
 			return nil
 		})
 		return err
 	})
+}
+
+// compare has the history examined if the marker is another one than was known: another instance
+// has raised the numbers, or an operator has marked the database as restored.
+func (k *Keeper) compare(marker string) {
+	if known := k.known(); known == "" {
+		k.note(marker)
+	} else if marker != "" && marker != known {
+		k.o.Pool.Suspect()
+	}
 }
 
 // note notes the marker, and calls changed if it is another one.

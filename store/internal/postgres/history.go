@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -56,18 +55,31 @@ type HistoryChange struct {
 // connection to this history is used. It has the first of them.
 type Guard func(context.Context, *pgx.Conn, HistoryChange) error
 
-// guardTimeout bounds a call of a Guard.
-const guardTimeout = 5 * time.Second
+const (
+	// guardTimeout bounds a call of a Guard.
+	guardTimeout = 5 * time.Second
+
+	// guardPause is how long the guard is not called again after it has failed.
+	guardPause = 250 * time.Millisecond
+)
 
 // histories makes sure that connections to one history are in use at a time.
 type histories struct {
-	mu    sync.Mutex // held during a call of guard
-	guard atomic.Pointer[Guard]
+	guard  atomic.Pointer[Guard]
+	turn   chan struct{}        // has a value during a call of guard
+	failed atomic.Pointer[fail] // the latest call that failed
 
 	connections atomic.Uint64 // numbers the connections, in the order in which they read their history
 	accepted    atomic.Pointer[acceptedHistory]
 	suspected   atomic.Bool
 	flushed     atomic.Pointer[flushedWAL]
+}
+
+// A fail is a call of the guard that has failed. Connections that waited for it fail too.
+type fail struct {
+	id    string
+	until time.Time
+	err   error
 }
 
 // An acceptedHistory is what the guard has accepted last.
@@ -94,10 +106,12 @@ const historyKey = "history"
 
 // read asks a new connection for its history. It returns an error if the session cannot write.
 func (h *histories) read(ctx context.Context, conn *pgconn.PgConn) error {
+	if conn.CustomData()[historyKey] != nil {
+		return nil // it was asked while the server was chosen
+	}
 	c := &connHistory{number: h.connections.Add(1), least: h.flushed.Load()}
 	row, err := queryRow(ctx, conn, readHistory)
-	var refused *pgconn.PgError
-	if errors.As(err, &refused) && !conn.IsClosed() {
+	if doesNotTell(err) {
 		row, err = queryRow(ctx, conn, readReadOnly)
 	}
 	if err != nil {
@@ -112,6 +126,20 @@ func (h *histories) read(ctx context.Context, conn *pgconn.PgConn) error {
 	}
 	conn.CustomData()[historyKey] = c
 	return nil
+}
+
+// doesNotTell reports whether err says that the server will not tell its history: functions are
+// missing or not permitted.
+func doesNotTell(err error) bool {
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) {
+		return false
+	}
+	switch refused.Code {
+	case "42501", "42883", "0A000": // insufficient_privilege, undefined_function, feature_not_supported
+		return true
+	}
+	return false
 }
 
 // queryRow returns the one row of a query with three columns, as texts.
@@ -134,7 +162,7 @@ func historyOf(conn *pgx.Conn) *connHistory {
 var (
 	errOldConnection = errors.New("the connection is to an earlier state of the database")
 	errOldTimeline   = errors.New("the server has an earlier timeline than the one that was in use: " +
-		"it was the primary before, or its files are an old copy; in the latter case, restart all instances")
+		"it was the primary before, or its files are an old copy; to use such a copy, stop all instances first, and mark it as restored")
 )
 
 // check returns nil if a connection may be used.
@@ -143,10 +171,17 @@ func (h *histories) check(ctx context.Context, conn *pgx.Conn) error {
 	if guard == nil || c == nil || c.ID == "" || h.isAccepted(c) {
 		return nil
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	select {
+	case h.turn <- struct{}{}:
+		defer func() { <-h.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	if h.isAccepted(c) {
 		return nil
+	}
+	if f := h.failed.Load(); f != nil && f.id == c.ID && time.Now().Before(f.until) {
+		return &unwritableError{f.err}
 	}
 	change := HistoryChange{To: c.ID, Behind: h.isBehind(c)}
 	if a := h.accepted.Load(); a != nil {
@@ -164,6 +199,7 @@ func (h *histories) check(ctx context.Context, conn *pgx.Conn) error {
 	h.suspected.Store(false)
 	if err := (*guard)(ctx, conn, change); err != nil {
 		h.suspected.Store(true)
+		h.failed.Store(&fail{c.ID, time.Now().Add(guardPause), err})
 		return &unwritableError{err}
 	}
 	a := &acceptedHistory{c.ID, c.number}

@@ -36,6 +36,7 @@ func Open(ctx context.Context, settings Settings) (*Pool, error) {
 	}
 	p := &Pool{roundTrips: new(atomic.Int64)}
 	countRoundTrips(config, p.roundTrips)
+	p.histories.turn = make(chan struct{}, 1)
 	refuseReadOnly(config.ConnConfig, &p.histories)
 	noteReadOnly(config.ConnConfig, &p.pinger.readOnly)
 	noteNotReplicated(config.ConnConfig)
@@ -92,6 +93,13 @@ func (p *Pool) NoteFlushed(conn *pgx.Conn, position uint64) { p.histories.noteFl
 // SetGuard has a guard called for the first connection to each history. It applies also to
 // connections that are open.
 func (p *Pool) SetGuard(guard Guard) { p.histories.guard.Store(&guard) }
+
+// TellsHistory reports whether the server of a connection tells its history. Otherwise the guard
+// is not called.
+func (p *Pool) TellsHistory(conn *pgx.Conn) bool {
+	c := historyOf(conn)
+	return c != nil && c.ID != ""
+}
 
 // Suspect has the guard called for the next use of a connection.
 func (p *Pool) Suspect() { p.histories.suspected.Store(true) }
