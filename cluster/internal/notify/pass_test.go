@@ -385,12 +385,12 @@ func TestPass(t *testing.T) {
 	notifying(t, "stops_when_too_many_are_held_back", func(s *setup) {
 		number := partition.Of(1, partitions)
 		s.broker.refuse("1")
-		for id := range int64(maxSkipped + 5*outboxPage) {
+		for id := range int64(maxSkipped + 20*outboxPage) {
 			s.outbox.store(notification(id+1, 1))
 		}
 		s.takeOver(number, 2)
 		synctest.Wait()
-		if b := s.notifier.Backlog(); s.outbox.readRows() > maxSkipped+5*outboxPage || b.Behind != 1 {
+		if b := s.notifier.Backlog(); s.outbox.readRows() > maxSkipped+15*outboxPage || b.Behind != 1 {
 			s.Errorf("%d rows were read, and the backlog is %+v", s.outbox.readRows(), b)
 		}
 		s.broker.set(func() { s.broker.decision = nil })

@@ -199,7 +199,7 @@ func (c *calamity) fillDisk() *fault {
 		return func() { c.eval(broker, `rabbit_disk_monitor:set_disk_free_limit("`+limit+`").`) }
 	}
 	return &fault{name: "fill a disk", lasts: c.between(time.Second, 4*time.Second), strikes: []string{theDisk, broker.Node()},
-		begin: limit("900TB"), heal: limit("50MB")}
+		begin: limit("900000GB"), heal: limit("50MB")}
 }
 
 // rotatePassword changes the password of the members' login, in the broker and in the file, one
