@@ -28,8 +28,15 @@ const (
 
 // Faults strike instances, the nodes of a broker cluster, and a primary with a synchronous
 // standby, while callers send requests over any node. What TestChaos checks holds here too.
+//
+// It takes minutes of two cores, so it runs only when it is asked for: by make chaos-engines, make
+// test-engines and make test-long.
 func TestClusterChaos(t *testing.T) {
 	t.Parallel()
+	if os.Getenv("GLOTPOD_IDENT_CHAOS_SEED") == "" && os.Getenv("GLOTPOD_IDENT_RABBITMQ") == "" && !harness.Long() {
+		t.Log("not asked for")
+		return
+	}
 	for _, seed := range chaosSeeds(t) {
 		t.Run(fmt.Sprintf("seed_%d", seed), func(t *testing.T) {
 			duration := chaosDuration(t)
