@@ -47,7 +47,7 @@ func newInstance(h *storetest.Harness, name string, number int) *instance {
 	return i
 }
 
-// claim claims a partition, whoever holds it.
+// claim claims a partition, also one that another instance holds.
 func (i *instance) claim(number int) partition.Lease {
 	i.T.Helper()
 	for depose := int64(0); ; {

@@ -150,8 +150,8 @@ func (p *pinger) connect(ctx context.Context, pool *Pool) (silent bool, err erro
 }
 
 // checkPool returns an error if the pool has no connection and gets none. answered reports
-// that a connection of the pool works: it answers and accepts writes. If there is neither an error nor an answer, all may be
-// in use, or lost without a sign.
+// that a connection of the pool works: it answers and accepts writes. If there is neither an
+// error nor an answer, all may be in use, or lost without a sign.
 func (p *Pool) checkPool(ctx context.Context) (answered bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, acquireWithin)
 	defer cancel()
