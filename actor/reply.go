@@ -26,7 +26,7 @@ func userInReply(reply []byte) (*User, error) { return readUser(reply[len(result
 
 var resultHead = appendResult(nil)
 
-// PageReply encodes the reply to a list, without access tokens.
+// PageReply encodes the reply to a list or a get_many, without access tokens.
 func PageReply(page *UserPage) []byte {
 	b := appendResult(make([]byte, 0, 64+len(page.After)+128*len(page.Users)))
 	members := uint32(1)

@@ -2,6 +2,7 @@ package actor
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/glotpod/ident/actor/jsonpatch"
@@ -36,9 +37,10 @@ func (l *Lookup) ByIDAlone() (id int64, ok bool) {
 // A Page describes which users to list.
 type Page struct {
 	AfterID int64
-	Size    int    // 1 to MaxPageSize
-	Name    string // words; each must be the prefix of a word in the user's name; "" matches all users
-	First   bool   // no AfterID was given
+	Size    int     // 1 to MaxPageSize
+	IDs     []int64 // if not nil, only users with these ids are listed; ascending, each once, at most MaxPageSize
+	Name    string  // words; each must be the prefix of a word in the user's name; "" matches all users
+	First   bool    // no AfterID was given
 }
 
 // A ChangesPage describes which changes to read.
@@ -58,12 +60,13 @@ var parsers = map[string]struct {
 	read  func(args map[string]any) (Request, *Refusal)
 	write func(w *Write, args map[string]any, raw map[string][]byte) *Refusal
 }{
-	"get":     {read: parseGet},
-	"list":    {read: parseList},
-	"changes": {read: parseChanges},
-	"create":  {write: parseCreate},
-	"patch":   {write: parsePatch},
-	"delete":  {write: parseDelete},
+	"get":      {read: parseGet},
+	"get_many": {read: parseGetMany},
+	"list":     {read: parseList},
+	"changes":  {read: parseChanges},
+	"create":   {write: parseCreate},
+	"patch":    {write: parsePatch},
+	"delete":   {write: parseDelete},
 }
 
 // IsOperation reports whether there is an operation of this name.
@@ -73,7 +76,7 @@ func IsOperation(name string) bool {
 }
 
 // Parse parses the body of a request for an operation ("get", "create", …). A malformed
-// get, list or changes, or an unknown operation, gives a refusal. A malformed create, patch or
+// read, or an unknown operation, gives a refusal. A malformed create, patch or
 // delete gives a [Write] that is refused, because its refusal has to be recorded
 // under its request id. Only writes use the request id.
 func Parse(operation string, body []byte, id RequestID, limits msgpack.Limits) (Request, *Refusal) {
@@ -148,6 +151,37 @@ func parseGet(args map[string]any) (Request, *Refusal) {
 }
 
 func isUserID(id int64) bool { return id >= 1 }
+
+func parseGetMany(args map[string]any) (Request, *Refusal) {
+	for key := range args {
+		if key != "user_ids" {
+			return Request{}, refuse(BadRequest, "unknown argument: get_many accepts only user_ids")
+		}
+	}
+	given, ok := args["user_ids"].([]any)
+	switch {
+	case args["user_ids"] == nil:
+		return Request{}, missing("user_ids")
+	case !ok:
+		return Request{}, wrongType("user_ids", "a list")
+	case len(given) > MaxPageSize:
+		return Request{}, refuse(BadRequest, "user_ids has more than %d ids", MaxPageSize)
+	}
+	ids := make([]int64, 0, len(given))
+	for _, v := range given {
+		switch id := v.(type) {
+		case int64:
+			if isUserID(id) {
+				ids = append(ids, id)
+			}
+		case uint64: // out of range
+		default:
+			return Request{}, wrongType("an element of user_ids", "an integer")
+		}
+	}
+	slices.Sort(ids)
+	return Request{List: &Page{Size: MaxPageSize, IDs: slices.Compact(ids)}}, nil
+}
 
 func parseList(args map[string]any) (Request, *Refusal) {
 	page := Page{Size: defaultPageSize, First: true}

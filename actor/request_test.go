@@ -84,6 +84,23 @@ func testParseRefusals(t *testing.T) {
 		{"list", m{"name": 1}, BadRequest},
 		{"list", m{"more": 1}, BadRequest},
 
+		{"get_many", []any{}, BadRequest},
+		{"get_many", m{}, BadRequest},
+		{"get_many", m{"user_ids": nil}, BadRequest},
+		{"get_many", m{"user_ids": 1}, BadRequest},
+		{"get_many", m{"user_ids": "1"}, BadRequest},
+		{"get_many", m{"user_ids": []byte{1}}, BadRequest},
+		{"get_many", m{"user_ids": m{"1": 1}}, BadRequest},
+		{"get_many", m{"user_ids": []any{1, nil}}, BadRequest},
+		{"get_many", m{"user_ids": []any{"1"}}, BadRequest},
+		{"get_many", m{"user_ids": []any{1.5}}, BadRequest},
+		{"get_many", m{"user_ids": []any{math.NaN()}}, BadRequest},
+		{"get_many", m{"user_ids": []any{beyondExact}}, BadRequest},
+		{"get_many", m{"user_ids": []any{[]any{1}}}, BadRequest},
+		{"get_many", m{"user_ids": slices.Repeat([]any{1}, MaxPageSize+1)}, BadRequest},
+		{"get_many", m{"user_ids": []any{}, "after_id": 1}, BadRequest},
+		{"get_many", m{"user_id": 1}, BadRequest},
+
 		{"changes", []any{}, BadRequest},
 		{"changes", m{"page_size": 0}, BadRequest},
 		{"changes", m{"page_size": 1001}, BadRequest},
@@ -240,6 +257,24 @@ func TestDecidePatch(t *testing.T) {
 	}
 }
 
+func TestParseGetMany(t *testing.T) {
+	for _, tc := range []struct {
+		ids  []any
+		want []int64
+	}{
+		{[]any{}, []int64{}},
+		{[]any{3, 1, 3.0, 2, 1}, []int64{1, 2, 3}},
+		{[]any{0, -1, math.MinInt64, uint64(1) << 63}, []int64{}},
+		{[]any{uint64(math.MaxUint64), MaxUserID, 1 << 53}, []int64{1 << 53, MaxUserID}},
+		{slices.Repeat([]any{7}, MaxPageSize), []int64{7}},
+	} {
+		r, refusal := parse(t, "get_many", m{"user_ids": tc.ids})
+		if refusal != nil || r.List.IDs == nil || !slices.Equal(r.List.IDs, tc.want) || r.List.First {
+			t.Errorf("%v: %+v, %v", tc.ids, r.List, refusal)
+		}
+	}
+}
+
 func TestParseChanges(t *testing.T) {
 	for _, tc := range []struct {
 		args m
@@ -263,7 +298,7 @@ func TestParseChanges(t *testing.T) {
 }
 
 func TestOperations(t *testing.T) {
-	want := []string{"changes", "create", "delete", "get", "list", "patch"}
+	want := []string{"changes", "create", "delete", "get", "get_many", "list", "patch"}
 	if got := slices.Sorted(maps.Keys(parsers)); !slices.Equal(got, want) {
 		t.Errorf("the operations are %v, not %v", got, want)
 	}

@@ -51,7 +51,8 @@ type Store interface {
 	// Find returns the user that l describes, nil if there is none.
 	Find(ctx context.Context, l *Lookup) (*User, error)
 
-	// List returns a page of users in the order of their ids, without access tokens.
+	// List returns a page of users in the order of their ids, without access tokens. It is
+	// shorter than wanted if the users are large.
 	List(ctx context.Context, page *Page) (UserPage, error)
 
 	// Changes returns changes of the log after a position. Those of each user are in the order

@@ -128,6 +128,7 @@
 //	cluster/ownership/sim.TestMissingWait
 //	store/internal/leases.TestEnded
 //	cmd/systemtest/faults.TestReadLease
+//	cmd/systemtest/contract.TestGetMany
 //	cluster.TestAbandon/reads_nothing_from_memory_afterwards
 //	cluster.TestHeartbeat/lost_ends_the_session
 //

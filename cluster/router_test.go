@@ -72,16 +72,17 @@ func TestSharedQueue(t *testing.T) {
 		}
 	})
 
-	paged := &fakeStore{list: func(*actor.Page) (actor.UserPage, error) {
-		return actor.UserPage{Users: []actor.User{{ID: 7}}, NextAfterID: 7}, nil
-	}}
-	bubble(t, "a_list_is_carried_out_here", paged, func(t *testing.T, s *testSession) {
-		s.startShared()
-		s.shared.deliveries <- sharedRequest(1, "list", map[string]any{"page_size": 1})
-		if reply := decode(t, s.oneReply(s.shared)); reply["result"] == nil {
-			t.Errorf("the reply is %v", reply)
-		}
-	})
+	page := actor.UserPage{Users: []actor.User{{ID: 7}}, NextAfterID: 7}
+	paged := &fakeStore{list: func(*actor.Page) (actor.UserPage, error) { return page, nil }}
+	for operation, args := range map[string]map[string]any{"list": {"page_size": 1}, "get_many": {"user_ids": []any{7, 8}}} {
+		bubble(t, "a_"+operation+"_is_carried_out_here", paged, func(t *testing.T, s *testSession) {
+			s.startShared()
+			s.shared.deliveries <- sharedRequest(1, operation, args)
+			if reply := decode(t, s.oneReply(s.shared)); reply["result"] == nil {
+				t.Errorf("the reply is %v", reply)
+			}
+		})
+	}
 
 	for name, c := range map[string]struct {
 		page    actor.ChangePage

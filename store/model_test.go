@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -253,10 +254,29 @@ func (m *model) check(r *rapid.T) {
 		}
 		m.add(got)
 	}
+	ids := append(slices.Sorted(maps.Keys(m.users)), 1<<30)
+	page, err := m.h.List(m.h.T.Context(), &actor.Page{Size: actor.MaxPageSize, IDs: ids})
+	if err != nil || len(page.Users) != len(m.users) || page.NextAfterID != 0 {
+		r.Fatalf("users %v are %+v, %v", ids, page, err)
+	}
+	for i := range page.Users {
+		want := m.users[ids[i]]
+		want.GitHub, want.Facebook = withoutToken(want.GitHub), withoutToken(want.Facebook)
+		if !reflect.DeepEqual(page.Users[i], want) {
+			r.Fatalf("get_many has %+v, want %+v", page.Users[i], want)
+		}
+	}
 	counts := fmt.Sprint(m.h.Value("SELECT count(*) FROM users"), m.h.Value("SELECT count(*) FROM services s WHERE NOT EXISTS (SELECT FROM users u WHERE u.id = s.user_id)"))
 	if counts != fmt.Sprint(len(m.users), 0) {
 		r.Fatalf("users and stray services: %s, want %d", counts, len(m.users))
 	}
+}
+
+func withoutToken(a *actor.Account) *actor.Account {
+	if a == nil {
+		return nil
+	}
+	return &actor.Account{ID: a.ID}
 }
 
 func noNUL(s string) bool {

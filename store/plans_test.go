@@ -130,7 +130,7 @@ func useStore(h *storetest.Harness, n int) {
 			h.T.Fatalf("user %d is %+v, %v", id, u, err)
 		}
 	}
-	for _, page := range []actor.Page{{AfterID: id - 1, Size: 2}, {AfterID: id - 1, Size: 2, First: true}} {
+	for _, page := range []actor.Page{{AfterID: id - 1, Size: 2}, {AfterID: id - 1, Size: 2, First: true}, {IDs: []int64{id, other, 1 << 40}, Size: 2}} {
 		if listed, err := h.List(h.T.Context(), &page); len(listed.Users) != 2 || err != nil {
 			h.T.Fatalf("listed %v, %v", listed, err)
 		}

@@ -26,12 +26,13 @@ const callAbout = `Sends one request to the service over RabbitMQ, as callers do
 result as JSON.
 
 Arguments have the form name=value. A dot in the name addresses a key of a map.
-Ids and page_size are integers, other values are strings. With name:=value, the
-value is JSON.
+Ids and page_size are integers, user_ids are integers separated by commas, other
+values are strings. With name:=value, the value is JSON.
 
   glotpod-ident call get user_id=1
   glotpod-ident call create name=Ada email=ada@example.org github.id=7 github.access_token=secret
   glotpod-ident call patch user_id=1 --ops '[{"op": "replace", "path": "/name", "value": "Ada L."}]'
+  glotpod-ident call get_many user_ids=1,2,3
   glotpod-ident call list name=ada page_size=10
   glotpod-ident call changes page_size=10
   glotpod-ident call delete user_id=1
@@ -166,9 +167,15 @@ func parseRequest(args []string, ops string) (map[string]any, error) {
 			}
 			name, value = raw, parsed
 		} else if slices.Contains(integers, name) {
-			n, err := strconv.ParseInt(text, 10, 64)
-			if err != nil {
+			n, err := parseIntegers(text)
+			if err != nil || len(n) != 1 {
 				return nil, fmt.Errorf("argument %s is not a 64-bit integer", name)
+			}
+			value = n[0]
+		} else if name == "user_ids" {
+			n, err := parseIntegers(text)
+			if err != nil {
+				return nil, fmt.Errorf("argument %s is not 64-bit integers separated by commas", name)
 			}
 			value = n
 		}
@@ -184,6 +191,18 @@ func parseRequest(args []string, ops string) (map[string]any, error) {
 		request["ops"] = value
 	}
 	return request, nil
+}
+
+// parseIntegers parses integers separated by commas.
+func parseIntegers(text string) (all []any, err error) {
+	for part := range strings.SplitSeq(text, ",") {
+		n, err := strconv.ParseInt(part, 10, 64)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, n)
+	}
+	return all, nil
 }
 
 // setPath sets the value at a path.

@@ -3,6 +3,7 @@ package contract
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -84,6 +85,43 @@ func testListPages(t *testing.T) {
 		if page := c.List(t, args); len(page["users"].(list)) != size || page["next_after_id"] == nil {
 			t.Errorf("a page of %v has %d users", args, len(page["users"].(list)))
 		}
+	}
+}
+
+func TestGetMany(t *testing.T) {
+	t.Parallel()
+	s := harness.NewSite(t)
+	s.Serve(t)
+	c := s.NewCaller(t)
+	var users list
+	for i := range 4 {
+		u := c.Create(t, harness.NewUser([][]string{{"github"}, {"facebook"}, {"github", "facebook"}}[i%3]...))
+		users = append(users, harness.AsListed(u))
+	}
+	id := func(i int) any { return users[i].(dict)["id"] }
+	c.Call(t, "delete", dict{"user_id": id(1)}).Result(t)
+	last := harness.Changed(users[3].(dict), dict{"name": "s3cret new"})
+	for _, direct := range []bool{false, true} { // a read after the reply to a write shows it, by each way
+		c.Call(t, "patch", harness.Patch(last, op("replace", "/name", last["name"]))).Result(t)
+		m := c.NewRequest("get_many", dict{"user_ids": list{id(3), id(0), id(1), 1 << 40, -1, uint64(1) << 63, id(3)}})
+		if direct {
+			m.Exchange, m.Key, m.Type = "glotpod.ident", fmt.Sprint(id(3)), m.Key
+		}
+		c.Ask(t, m).IsResult(t, dict{"users": list{users[0], last}})
+		last["name"] = "s3cret newer"
+	}
+	for _, ids := range []list{{}, {0, -1, id(1)}, {1 << 40}} {
+		c.Call(t, "get_many", dict{"user_ids": ids}).IsResult(t, dict{"users": list{}})
+	}
+	c.Call(t, "get_many", dict{"user_ids": slices.Repeat(list{id(0)}, 1000)}).IsResult(t, dict{"users": list{users[0]}})
+	s.Exec(t, `INSERT INTO users (name, email_address) SELECT 's3cret', 's3cret' || i || '@secret.example' FROM generate_series(1, 1100) i`)
+	var ids list
+	for i := range 1000 {
+		ids = append(ids, 1000-i)
+	}
+	page := c.Call(t, "get_many", dict{"user_ids": ids}).Result(t).(dict)
+	if _, more := page["next_after_id"]; len(page["users"].(list)) != 999 || more {
+		t.Errorf("%d users, and more: %t", len(page["users"].(list)), more)
 	}
 }
 

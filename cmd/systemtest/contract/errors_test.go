@@ -66,7 +66,7 @@ func testErrorDecodeError(t *testing.T, x *served) {
 		{"10 MB of no meaning", bytes.Repeat([]byte{0xc1}, 10_000_000)},
 	} {
 		t.Run(body.name, func(t *testing.T) {
-			for _, operation := range []string{"get", "create", "patch", "delete", "list", "changes"} {
+			for _, operation := range []string{"get", "create", "patch", "delete", "get_many", "list", "changes"} {
 				c.Call(t, operation, body.body).IsError(t, "decode_error")
 			}
 		})
@@ -95,7 +95,7 @@ func testErrorBadRequest(t *testing.T, x *served) {
 	id := u["id"]
 	before := s.Contents(t)
 
-	for _, operation := range []string{"get", "create", "patch", "delete", "list", "changes"} {
+	for _, operation := range []string{"get", "create", "patch", "delete", "get_many", "list", "changes"} {
 		for _, body := range []any{nil, true, 1, 1.5, "text", list{}, list{id}, []byte("\xc4\x01x"), []byte("\xd4\x01\x00")} {
 			c.Call(t, operation, body).IsError(t, "bad_request")
 		}
@@ -133,6 +133,21 @@ func testErrorBadRequest(t *testing.T, x *served) {
 			{"user_id": true},
 			{"user_id": id, "email": u["email"]},
 			{"email": u["email"]},
+		},
+		"get_many": {
+			{},
+			{"user_ids": nil},
+			{"user_ids": id},
+			{"user_ids": dict{}},
+			{"user_ids": list{id, nil}},
+			{"user_ids": list{"1"}},
+			{"user_ids": list{1.5}},
+			{"user_ids": list{math.NaN()}},
+			{"user_ids": list{true}},
+			{"user_ids": list{list{id}}},
+			{"user_ids": slices.Repeat(list{id}, 1001)},
+			{"user_ids": list{id}, "after_id": 0},
+			{"user_id": id},
 		},
 		"list": {
 			{"page_size": 0},

@@ -74,6 +74,8 @@ func testIntegersAsFloats(t *testing.T, s *harness.Site, limit int64) {
 		t.Errorf("list after %d: %v", id-1, page)
 	}
 
+	call("get_many", dict{"user_ids": list{id, id + 1}}).IsResult(t, dict{"users": list{harness.AsListed(u)}})
+
 	ops := list{
 		op("test", "/id", id), op("test", "/github/id", github), op("test", "/facebook", u["facebook"]),
 		op("replace", "/id", 7), op("replace", "/github/id", github+1),
@@ -108,6 +110,7 @@ func testFloatsRefused(t *testing.T, s *harness.Site) {
 		c.Call(t, "patch", harness.Patch(u, op("replace", "/github/id", f))).IsError(t, "invalid_patch_result")
 		c.Call(t, "patch", harness.Patch(u, op("replace", "/id", f))).IsError(t, "invalid_patch_result")
 		c.Call(t, "delete", dict{"user_id": f}).IsError(t, "bad_request")
+		c.Call(t, "get_many", dict{"user_ids": list{u["id"], f}}).IsError(t, "bad_request")
 		c.Call(t, "list", dict{"after_id": f}).IsError(t, "bad_request")
 		c.Call(t, "list", dict{"page_size": f}).IsError(t, "bad_request")
 	}

@@ -165,7 +165,7 @@ func testHostileReplyToNowhere(t *testing.T, x *served) {
 func testHostileMissingProperties(t *testing.T, x *served) {
 	v, c := x.instance, x.caller
 	u := c.Create(t, harness.NewUser())
-	for _, operation := range []string{"get", "create", "patch", "delete", "list", "changes", "nope", ""} {
+	for _, operation := range []string{"get", "create", "patch", "delete", "get_many", "list", "changes", "nope", ""} {
 		for _, body := range [][]byte{nil, {0xc0}, {0xc1}, harness.Pack(dict{})} {
 			if err := c.Channel.Publish("amq.topic", "rpc.user."+operation, false, false, amqp.Publishing{Body: body}); err != nil {
 				t.Fatal(err)
@@ -299,6 +299,28 @@ func testHostileListOfHugeUsers(t *testing.T) {
 			t.Fatalf("the page after %v leads nowhere", last)
 		}
 		last = page["next_after_id"]
+	}
+	var ids, seen list
+	for id := range int64(20) {
+		ids = append(ids, id)
+	}
+	for len(ids) > 0 { // again for the ids that are missing
+		page := c.Call(t, "get_many", dict{"user_ids": ids}).Result(t).(dict)
+		users := page["users"].(list)
+		for _, u := range users {
+			seen = append(seen, u.(dict)["id"])
+		}
+		next, more := page["next_after_id"].(int64)
+		if len(users) == 0 || more == (len(seen) == 19) || more && next != seen[len(seen)-1] {
+			t.Fatalf("%d users up to %v", len(users), page["next_after_id"])
+		}
+		if !more {
+			break
+		}
+		ids = slices.DeleteFunc(ids, func(id any) bool { return id.(int64) <= next })
+	}
+	if len(seen) != 19 || seen[0] != int64(1) || seen[18] != int64(19) {
+		t.Errorf("seen were %v", seen)
 	}
 	staysUp(t, v, c, u)
 }

@@ -183,6 +183,8 @@ func (o *Operation) args() dict {
 		return o.user.tree()
 	case "patch":
 		return dict{"user_id": o.id, "ops": o.ops}
+	case "get_many":
+		return dict{"user_ids": list{o.id}}
 	case "list":
 		return dict{"name": personWord(o.person)}
 	}
@@ -216,7 +218,7 @@ func (o *Operation) read(body []byte) (r reply, err error) {
 	switch o.kind {
 	case "get":
 		r.user, err = viewOf(result)
-	case "list":
+	case "list", "get_many":
 		page, _ := result.(dict)
 		users, isList := page["users"].(list)
 		switch {

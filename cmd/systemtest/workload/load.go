@@ -148,6 +148,9 @@ func (l *Load) next(random *rand.Rand) *Operation {
 			return l.create(person, "")
 		case former != 0 && random.IntN(2) == 0:
 			o.id = former
+			if random.IntN(4) == 0 {
+				o.kind = "get_many"
+			}
 		}
 		return o
 	}
@@ -158,7 +161,9 @@ func (l *Load) next(random *rand.Rand) *Operation {
 		o.email = user.Email
 	case n < 34:
 		o.id, o.email = user.ID, user.Email
-	case n < 42: // by the account with GitHub
+	case n < 38: // by the account with GitHub
+	case n < 42:
+		o.kind, o.id = "get_many", user.ID
 	case n < 46:
 		o.kind = "list"
 	case n < 84:

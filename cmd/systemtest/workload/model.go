@@ -128,9 +128,9 @@ const (
 type Operation struct {
 	caller int
 	person int
-	kind   string // "create", "get", "patch", "delete" or "list"
+	kind   string // "create", "get", "get_many", "patch", "delete" or "list"
 
-	id    int64  // of patch and delete, and of a get by it
+	id    int64  // of patch, delete and get_many, and of a get by it
 	email string // of a get by it
 	user  View   // of a create: without id
 	ops   list   // of a patch
@@ -146,7 +146,7 @@ type Operation struct {
 type reply struct {
 	code string // of a refusal
 	id   int64  // to create and delete
-	user View   // to get and list; nobody where a list is empty
+	user View   // to get, get_many and list; nobody where a list is empty
 }
 
 func (o *Operation) String() string {
@@ -169,7 +169,7 @@ func (o *Operation) String() string {
 }
 
 // writes says whether the operation may change anything.
-func (o *Operation) writes() bool { return o.kind != "get" && o.kind != "list" }
+func (o *Operation) writes() bool { return o.kind != "get" && o.kind != "get_many" && o.kind != "list" }
 
 // does says what the operation makes of the person who is now, and what it has
 // to reply. Which id a create draws is anybody's choice.
@@ -187,11 +187,16 @@ func (o *Operation) does(now View) (next View, want reply) {
 		return now, reply{user: now.shown()}
 	}
 	if !isThere {
+		if o.kind == "get_many" {
+			return now, reply{}
+		}
 		return now, reply{code: "not_found"}
 	}
 	switch o.kind {
 	case "get":
 		return now, reply{user: now}
+	case "get_many":
+		return now, reply{user: now.shown()}
 	case "delete":
 		return View{}, reply{id: o.id}
 	}

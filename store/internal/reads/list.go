@@ -53,22 +53,11 @@ func (r *Reader) enterList(ctx context.Context) (leave func(), err error) {
 	}
 }
 
-// List implements [actor.Store].
-func (r *Reader) List(ctx context.Context, page *actor.Page) (actor.UserPage, error) {
-	filter, args := "", []any{page.AfterID, page.Size, maxListBytes}
-	switch {
-	case page.Name == "":
-	case isTooMuch(page.Name):
-		filter = " AND false"
-	default:
-		// The planner computes the tsquery. It is NULL if there are no words.
-		filter = ` AND (ident_words(name) @@ ident_search($4) OR ident_search($4) IS NULL)`
-		args = append(args, page.Name)
-	}
-	query := `WITH page AS (
+// pageOf selects a page of the users for which a condition (%s) holds, of $2 users and $3 bytes at most.
+const pageOf = `WITH page AS (
 			SELECT id, row_number() OVER w AS position,
 				sum(octet_length(name) + coalesce(octet_length(picture_url), 0)) OVER w AS bytes
-			FROM users WHERE id > $1` + filter + `
+			FROM users WHERE %s
 			WINDOW w AS (ORDER BY id ROWS UNBOUNDED PRECEDING) ORDER BY id LIMIT $2 + 1
 		), shown AS (
 			SELECT id, (SELECT count(*) FROM page) AS found
@@ -80,6 +69,22 @@ func (r *Reader) List(ctx context.Context, page *actor.Page) (actor.UserPage, er
 		LEFT JOIN LATERAL (SELECT sv_id FROM services WHERE user_id = u.id AND sv_name::text = 'fb' OFFSET 0) AS f ON true
 		ORDER BY u.id`
 
+// List implements [actor.Store].
+func (r *Reader) List(ctx context.Context, page *actor.Page) (actor.UserPage, error) {
+	condition, args := "id > $1", []any{page.AfterID, page.Size, maxListBytes}
+	switch {
+	case page.IDs != nil:
+		condition, args[0] = "id = ANY($1::bigint[])", page.IDs
+	case page.Name == "":
+	case isTooMuch(page.Name):
+		condition += " AND false"
+	default:
+		// The planner computes the tsquery. It is NULL if there are no words.
+		condition += ` AND (ident_words(name) @@ ident_search($4) OR ident_search($4) IS NULL)`
+		args = append(args, page.Name)
+	}
+	query := fmt.Sprintf(pageOf, condition)
+
 	leave, err := r.enterList(ctx)
 	if err != nil {
 		return actor.UserPage{}, err
@@ -87,7 +92,7 @@ func (r *Reader) List(ctx context.Context, page *actor.Page) (actor.UserPage, er
 	defer leave()
 	var listed *listing
 	err = r.retryOnWrongDay(ctx, func(ctx context.Context) (err error) {
-		listed, err = r.list(ctx, page.First, query, args)
+		listed, err = r.list(ctx, page, query, args)
 		return err
 	})
 	if err != nil {
@@ -110,10 +115,22 @@ type listing struct {
 	position logPosition // before the users were read, if it is wanted
 }
 
-func (r *Reader) list(ctx context.Context, withPosition bool, query string, args []any) (*listing, error) {
+// collect reads the users in the rows of pageOf.
+func (l *listing) collect(rows pgx.Rows) (err error) {
+	l.users, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (actor.User, error) {
+		var u actor.User
+		var github, facebook *int64
+		err := row.Scan(&l.found, &u.ID, &u.Name, &u.Email, &u.PictureURL, &github, &facebook)
+		u.GitHub, u.Facebook = accountWithoutToken(github), accountWithoutToken(facebook)
+		return u, err
+	})
+	return err
+}
+
+func (r *Reader) list(ctx context.Context, page *actor.Page, query string, args []any) (*listing, error) {
 	l := new(listing)
 	statements := new(pgx.Batch)
-	if withPosition {
+	if page.First {
 		tables, err := r.days.Tables(ctx)
 		if err != nil {
 			return nil, err
@@ -124,18 +141,11 @@ func (r *Reader) list(ctx context.Context, withPosition bool, query string, args
 			return err
 		})
 	}
-	// The best plan depends on how rare the words are.
-	statements.Queue("SELECT set_config('plan_cache_mode', 'force_custom_plan', true)")
-	statements.Queue(query, args...).Query(func(rows pgx.Rows) (err error) {
-		l.users, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (actor.User, error) {
-			var u actor.User
-			var github, facebook *int64
-			err := row.Scan(&l.found, &u.ID, &u.Name, &u.Email, &u.PictureURL, &github, &facebook)
-			u.GitHub, u.Facebook = accountWithoutToken(github), accountWithoutToken(facebook)
-			return u, err
-		})
-		return err
-	})
+	if page.IDs == nil {
+		// The best plan depends on how rare the words are.
+		statements.Queue("SELECT set_config('plan_cache_mode', 'force_custom_plan', true)")
+	}
+	statements.Queue(query, args...).Query(l.collect)
 	return l, r.pool.SendBatch(ctx, statements).Close()
 }
 

@@ -10,7 +10,10 @@
 //   - A list is planned at each execution: whether the index on words or the order of ids is
 //     better depends on the words. Planning costs more than most other statements take as a
 //     whole.
-//   - Lists and pages of changes take turns at a quarter of the connections, since any number
+//   - The users of many ids are read like a page of a list: by a plan that is made once, since it
+//     depends on the ids only. Why not as look-ups, which share round trips: the others would wait
+//     for up to 1,000 users.
+//   - Lists, many users and pages of changes take turns at a quarter of the connections, since any number
 //     of callers may want long ones. The price is that they wait while connections are idle.
 //   - A page is cut at 4 MB. The price is that clients cannot count on full pages.
 //   - A position of the log consists of a position in each partition, since there is no order
