@@ -21,6 +21,19 @@ func UserReply(u *User) []byte {
 	return appendUser(appendResult(make([]byte, 0, 512)), u, true)
 }
 
+// WithoutTokens returns the reply to a get for a caller that must not learn access tokens. An
+// error reply stays as it is.
+func WithoutTokens(reply []byte) []byte {
+	if ErrorCode(reply) != "" {
+		return reply
+	}
+	u, err := userInReply(reply)
+	if err != nil { // not encoded by UserReply
+		return ErrorReply(InternalError("the request could not be carried out"))
+	}
+	return appendUser(appendResult(make([]byte, 0, len(reply))), u, false)
+}
+
 // userInReply decodes the user from a reply that UserReply has encoded.
 func userInReply(reply []byte) (*User, error) { return readUser(reply[len(resultHead):]) }
 

@@ -2,9 +2,12 @@ package actor
 
 import (
 	"errors"
+	"maps"
 	"math"
 
 	"github.com/tinylib/msgp/msgp"
+
+	"github.com/glotpod/ident/actor/jsonpatch"
 )
 
 // A User is a user as callers see it.
@@ -170,18 +173,54 @@ func (a *Account) tree(tokens bool) map[string]any {
 	return t
 }
 
-// Size returns the total length of the user's strings in bytes.
-func (u *User) Size() int {
-	n := len(u.Name) + len(u.Email)
-	if u.PictureURL != nil {
-		n += len(*u.PictureURL)
+// hideTokens hides the access tokens of a user's tree from a JSON Patch.
+func hideTokens(user map[string]any) {
+	for _, service := range services {
+		if account, ok := user[service].(map[string]any); ok {
+			account["access_token"] = jsonpatch.Hidden{Value: account["access_token"].(string)}
+		}
 	}
+}
+
+// showTokens returns a tree with the access tokens that are hidden where a user has them. It
+// changes nothing that the tree may share with others.
+func showTokens(tree any) any {
+	fields, ok := tree.(map[string]any)
+	if !ok {
+		return tree
+	}
+	fields = maps.Clone(fields)
+	for _, service := range services {
+		account, _ := fields[service].(map[string]any)
+		if hidden, ok := account["access_token"].(jsonpatch.Hidden); ok {
+			account = maps.Clone(account)
+			account["access_token"] = hidden.Value
+			fields[service] = account
+		}
+	}
+	return fields
+}
+
+// services are the fields of a user that have an account.
+var services = [...]string{"github", "facebook"}
+
+// tokensSize returns the total length of the access tokens in bytes.
+func (u *User) tokensSize() (n int) {
 	for _, a := range []*Account{u.GitHub, u.Facebook} {
 		if a != nil {
 			n += len(a.AccessToken)
 		}
 	}
 	return n
+}
+
+// Size returns the total length of the user's strings in bytes.
+func (u *User) Size() int {
+	n := len(u.Name) + len(u.Email)
+	if u.PictureURL != nil {
+		n += len(*u.PictureURL)
+	}
+	return n + u.tokensSize()
 }
 
 // appendUser appends u, encoded in msgpack.

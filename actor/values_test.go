@@ -245,3 +245,137 @@ func testFloatsStoredAsIntegers(t *testing.T) {
 		t.Errorf("notified %s, want %s", d.Notification.Body, wantPatch)
 	}
 }
+
+func TestHiddenTokens(t *testing.T) {
+	t.Run("operations", testHiddenTokensOperations)
+	t.Run("nothing_depends_on_them", testHiddenTokensNonInterference)
+}
+
+// decideHidden has a patch of a caller that must not learn tokens decide.
+func decideHidden(t testing.TB, current *User, ops []any) Decision {
+	t.Helper()
+	r, refusal := parse(t, "patch", m{"user_id": current.ID, "ops": ops})
+	if refusal != nil || r.Write.Refusal() != nil {
+		return Decision{Refusal: r.Write.Refusal()}
+	}
+	r.Write.HidesTokens = true
+	return r.Write.Decide(current, false)
+}
+
+func testHiddenTokensOperations(t *testing.T) {
+	current := &User{ID: 3, Name: "Ada", Email: "a", GitHub: &Account{7, "gh-token"}, Facebook: &Account{8, "fb-token"}}
+	do := func(verb, path string, value any) m { return m{"op": verb, "path": path, "value": value} }
+	from := func(verb, from, path string) m { return m{"op": verb, "from": from, "path": path} }
+	const github, facebook = "/github/access_token", "/facebook/access_token"
+	for name, tc := range map[string]struct {
+		ops          []any
+		code         Code
+		wantG, wantF string // tokens; "" for no account
+	}{
+		"nothing":                     {[]any{}, "", "gh-token", "fb-token"},
+		"another_field":               {[]any{do("replace", "/name", "Eve")}, "", "gh-token", "fb-token"},
+		"another_id":                  {[]any{do("replace", "/github/id", 9)}, "", "gh-token", "fb-token"},
+		"replace":                     {[]any{do("replace", github, "new")}, "", "new", "fb-token"},
+		"add":                         {[]any{do("add", github, "new")}, "", "new", "fb-token"},
+		"remove_and_add":              {[]any{m{"op": "remove", "path": github}, do("add", github, "new")}, "", "new", "fb-token"},
+		"remove":                      {[]any{m{"op": "remove", "path": github}}, InvalidPatchResult, "", ""},
+		"remove_an_account":           {[]any{m{"op": "remove", "path": "/github"}}, "", "", "fb-token"},
+		"move_an_account":             {[]any{from("move", "/github", "/facebook")}, "", "", "gh-token"},
+		"copy_an_account":             {[]any{from("copy", "/github", "/facebook")}, "", "gh-token", "gh-token"},
+		"swap_tokens":                 {[]any{from("move", github, "/x"), from("move", facebook, github), from("move", "/x", facebook)}, "", "fb-token", "gh-token"},
+		"copy_to_the_name":            {[]any{from("copy", github, "/name")}, PatchFailed, "", ""},
+		"move_to_the_picture":         {[]any{from("move", github, "/picture_url"), do("add", github, "new")}, PatchFailed, "", ""},
+		"copy_to_an_id":               {[]any{from("copy", github, "/github/id")}, PatchFailed, "", ""},
+		"by_another_name":             {[]any{from("copy", "/github", "/x"), from("copy", "/x/access_token", "/email"), m{"op": "remove", "path": "/x"}}, PatchFailed, "", ""},
+		"in_a_list":                   {[]any{do("add", "/x", []any{}), from("copy", github, "/x/-"), from("copy", "/x/0", "/name"), m{"op": "remove", "path": "/x"}}, PatchFailed, "", ""},
+		"left_in_a_list":              {[]any{do("add", "/x", []any{}), from("copy", github, "/x/-")}, PatchFailed, "", ""},
+		"the_root":                    {[]any{from("copy", "", "/name")}, PatchFailed, "", ""},
+		"test_a_token":                {[]any{do("test", github, "gh-token")}, PatchFailed, "", ""},
+		"test_a_copy":                 {[]any{from("copy", github, "/name"), do("test", "/name", "gh-token")}, PatchFailed, "", ""},
+		"test_a_list":                 {[]any{do("add", "/x", []any{}), from("copy", github, "/x/-"), do("test", "/x", []any{"gh-token"})}, PatchFailed, "", ""},
+		"test_an_account_with_it":     {[]any{do("test", "/github", m{"id": 7, "access_token": "gh-token"})}, PatchFailed, "", ""},
+		"test_an_account_as_seen":     {[]any{do("test", "/github", m{"id": 7})}, "", "gh-token", "fb-token"},
+		"test_another_account":        {[]any{do("test", "/github", m{"id": 8})}, PatchFailed, "", ""},
+		"test_the_user_as_seen":       {[]any{do("test", "", m{"id": 3, "name": "Ada", "email": "a", "github": m{"id": 7}, "facebook": m{"id": 8}})}, "", "gh-token", "fb-token"},
+		"test_what_was_written":       {[]any{do("replace", github, "new"), do("test", github, "new")}, "", "new", "fb-token"},
+		"test_an_account_written":     {[]any{do("add", "/github", m{"id": 9, "access_token": "new"}), do("test", "/github", m{"id": 9, "access_token": "new"})}, "", "new", "fb-token"},
+		"a_pointer_into_a_token":      {[]any{do("add", github+"/x", 1)}, BadRequest, "", ""},
+		"the_token_replaced_by_a_map": {[]any{do("replace", github, m{"x": 1}), from("copy", facebook, github+"/x")}, PatchFailed, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := decideHidden(t, current, tc.ops)
+			var code Code
+			if d.Refusal != nil {
+				code = d.Refusal.Code
+			}
+			if code != tc.code {
+				t.Fatalf("the refusal is %v, want %q", d.Refusal, tc.code)
+			}
+			if code != "" {
+				return
+			}
+			for want, a := range map[*string]*Account{&tc.wantG: d.Next.GitHub, &tc.wantF: d.Next.Facebook} {
+				if (a == nil) != (*want == "") || a != nil && a.AccessToken != *want {
+					t.Errorf("an account is %+v, want the token %q", a, *want)
+				}
+			}
+			for _, told := range [][]byte{d.Change, d.Notification.Body} {
+				if bytes.Contains(told, []byte("-token")) {
+					t.Errorf("a token is in %s", told)
+				}
+			}
+		})
+	}
+}
+
+// testHiddenTokensNonInterference: two users that differ in their tokens only look the same to a
+// caller that must not learn tokens, whatever its patch is.
+func testHiddenTokensNonInterference(t *testing.T) {
+	path := rapid.SampledFrom([]string{"", "/name", "/email", "/picture_url", "/id", "/x", "/x/0", "/x/-", "/x/access_token", "/github", "/github/id",
+		"/github/access_token", "/github/access_token/x", "/facebook", "/facebook/access_token"})
+	value := rapid.SampledFrom([]any{"short", "a longer token", "Ada", 7, nil, []any{}, m{}, m{"id": 7}, m{"id": 7, "access_token": "short"},
+		[]any{"short"}, m{"name": "Ada", "email": "a", "github": m{"id": 7, "access_token": "short"}}})
+	rapid.Check(t, func(r *rapid.T) {
+		users := make([]*User, 2)
+		for i, token := range []string{"short", "a longer token"} {
+			users[i] = &User{ID: 3, Name: "Ada", Email: "a", GitHub: &Account{7, token}, Facebook: &Account{8, "short"}}
+		}
+		var ops []any
+		for range rapid.IntRange(1, 6).Draw(r, "operations") {
+			op := m{"op": rapid.SampledFrom([]string{"add", "remove", "replace", "move", "copy", "test"}).Draw(r, "op"),
+				"path": path.Draw(r, "path"), "from": path.Draw(r, "from"), "value": value.Draw(r, "value")}
+			ops = append(ops, op)
+		}
+		var seen [2]any
+		for i, u := range users {
+			d := decideHidden(t, u, ops)
+			if d.Next != nil {
+				d.Next = &User{ID: d.Next.ID, Name: d.Next.Name, Email: d.Next.Email, PictureURL: d.Next.PictureURL}
+			}
+			d.Change, _ = withoutTokens(d.Change)
+			if d.Refusal != nil && d.Refusal.Code == InvalidPatchResult {
+				d.Refusal = refuse(InvalidPatchResult, "") // the message is about any one of several faults
+			}
+			seen[i] = d
+		}
+		if !reflect.DeepEqual(seen[0], seen[1]) {
+			r.Fatalf("%v: %+v and %+v", ops, seen[0], seen[1])
+		}
+	})
+}
+
+func TestWithoutTokens(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		u := drawUser(r, "user")
+		want := appendUser(appendResult(nil), u, false)
+		if got := WithoutTokens(UserReply(u)); !bytes.Equal(got, want) {
+			r.Fatalf("%q, want %q", got, want)
+		}
+	})
+	if e := ErrorReply(NoSuchUser); !bytes.Equal(WithoutTokens(e), e) {
+		t.Error("an error reply was changed")
+	}
+	if got := WithoutTokens(append(bytes.Clone(resultHead), 0xc0)); ErrorCode(got) != InvocationFailed {
+		t.Errorf("%q is no user", got)
+	}
+}

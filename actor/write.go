@@ -31,6 +31,13 @@ type Write struct {
 	// version. Of writes that are committed together, only the first one's Cached counts.
 	Cached *User
 
+	// Caller is the caller's login at the broker, "" if it is not known.
+	Caller string
+
+	// HidesTokens says that the caller must not learn access tokens. Such a write may replace,
+	// move and remove them, but a patch cannot see them.
+	HidesTokens bool
+
 	// TraceParent and TraceState are the W3C trace context of the request, "" for none.
 	// The notification carries the same ones.
 	TraceParent, TraceState string
@@ -94,7 +101,11 @@ type Decision struct {
 // patchLimit bounds the cost of applying the patch. The limit is generous and grows with
 // the stored user, which may be larger than today's limit of a request.
 func (w *Write) patchLimit(current *User) jsonpatch.Limit {
-	return jsonpatch.Limit{Work: 4<<20 + 4*(current.Size()+w.Size), Depth: 1000}
+	size := current.Size() + w.Size
+	if w.HidesTokens {
+		size -= current.tokensSize()
+	}
+	return jsonpatch.Limit{Work: 4<<20 + 4*size, Depth: 1000}
 }
 
 // Decide computes the effect of the write on the stored user; current is nil if the user
@@ -127,13 +138,22 @@ func (w *Write) Decide(current *User, tokensInNotifications bool) Decision {
 }
 
 func (w *Write) applyPatch(current *User) (*User, *Refusal) {
-	tree, err := w.patch.Apply(current.tree(true), w.patchLimit(current))
+	before := current.tree(true)
+	if w.HidesTokens {
+		hideTokens(before)
+	}
+	tree, err := w.patch.Apply(before, w.patchLimit(current))
 	var e *jsonpatch.Error
 	switch {
 	case errors.As(err, &e) && (e.Kind == jsonpatch.Conflict || e.Kind == jsonpatch.TestFailed):
 		return nil, refuse(PatchFailed, "%s", err)
 	case err != nil:
 		return nil, refuse(BadRequest, "%s", err)
+	}
+	if w.HidesTokens {
+		if tree = showTokens(tree); jsonpatch.HasHidden(tree) {
+			return nil, refuse(PatchFailed, "an access token cannot be put anywhere else than into an account")
+		}
 	}
 	next, err := parseUser(tree)
 	if err == nil && next.Email != current.Email {

@@ -107,7 +107,7 @@ func (e *editor) copy(from, path pointer) *Error {
 
 func (e *editor) test(path pointer, want any) *Error {
 	value, err := e.find(path)
-	if err != nil {
+	if err != nil || isHidden(value) {
 		return fault(TestFailed, "there is no value to test")
 	}
 	if !equal(value, want) {

@@ -8,7 +8,8 @@ import (
 
 // equal compares two values as RFC 6902 defines it for test: numbers by value, whatever
 // their types, strings by code points, arrays in order, objects in any order. Its cost
-// is bounded by the smaller of the two values.
+// is bounded by the smaller of the two values. An object is equal to one without its hidden
+// members; no other hidden value is equal to anything.
 func equal(a, b any) bool {
 	if members, ok := membersOf(a); ok {
 		other, ok := membersOf(b)
@@ -19,6 +20,8 @@ func equal(a, b any) bool {
 		return ok && equalItems(items, other)
 	}
 	switch a := a.(type) {
+	case Hidden:
+		return false
 	case nil:
 		return b == nil
 	case bool:
@@ -37,16 +40,18 @@ func equal(a, b any) bool {
 }
 
 func equalMembers(a, b map[string]any) bool {
-	if len(a) != len(b) {
-		return false
-	}
+	shown := 0 // members of a
 	for key, v := range a {
+		if isHidden(v) {
+			continue
+		}
 		other, ok := b[key]
 		if !ok || !equal(v, other) {
 			return false
 		}
+		shown++
 	}
-	return true
+	return shown == len(b)
 }
 
 func equalItems(a, b []any) bool {
