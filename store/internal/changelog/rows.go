@@ -44,6 +44,7 @@ type changeColumns struct {
 	operations []string
 	changes    []string // "" is NULL
 	traces     []string // "" is NULL
+	callers    []string // "" is NULL
 }
 
 type refusalColumns struct {
@@ -54,6 +55,7 @@ type refusalColumns struct {
 	codes      []string
 	messages   []string
 	traces     []string // "" is NULL
+	callers    []string // "" is NULL
 }
 
 type sealedColumns struct {
@@ -84,6 +86,7 @@ func (r *Rows) AddChange(id actor.RequestID, w *actor.Write, change Change) {
 	c.operations = append(c.operations, w.Operation)
 	c.changes = append(c.changes, string(change.Change))
 	c.traces = append(c.traces, w.TraceParent)
+	c.callers = append(c.callers, w.Caller)
 	if change.Sealed != nil {
 		s := &r.sealed
 		s.partitions = append(s.partitions, change.Partition)
@@ -107,6 +110,7 @@ func (r *Rows) AddRefusal(id actor.RequestID, w *actor.Write, why *actor.Refusal
 	c.codes = append(c.codes, string(why.Code))
 	c.messages = append(c.messages, why.Message)
 	c.traces = append(c.traces, w.TraceParent)
+	c.callers = append(c.callers, w.Caller)
 }
 
 // IsEmpty reports whether there are no rows.
@@ -116,11 +120,11 @@ func (r *Rows) IsEmpty() bool { return r.changes.requests == nil && r.refusals.r
 // each change, read gets a row with the id and the time of the transaction.
 func (r *Rows) Queue(batch *pgx.Batch, t Tables, condition string, read func(pgx.Rows) error) {
 	if c := &r.refusals; c.requests != nil {
-		batch.Queue(`INSERT INTO `+t.Today+` (request, digest, user_id, operation, code, message, traceparent)
-			SELECT r.request, r.digest, r.user_id, r.operation, r.code, r.message, nullif(r.traceparent, '')
-			FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[])
-				AS r (request, digest, user_id, operation, code, message, traceparent) WHERE `+condition,
-			c.requests, c.digests, c.users, c.operations, c.codes, c.messages, c.traces)
+		batch.Queue(`INSERT INTO `+t.Today+` (request, digest, user_id, operation, code, message, traceparent, caller)
+			SELECT r.request, r.digest, r.user_id, r.operation, r.code, r.message, nullif(r.traceparent, ''), nullif(r.caller, '')
+			FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[])
+				AS r (request, digest, user_id, operation, code, message, traceparent, caller) WHERE `+condition,
+			c.requests, c.digests, c.users, c.operations, c.codes, c.messages, c.traces, c.callers)
 	}
 	if s := &r.sealed; s.partitions != nil {
 		batch.Queue(`INSERT INTO ident_sealed (partition, position, user_id, body)
@@ -128,13 +132,13 @@ func (r *Rows) Queue(batch *pgx.Batch, t Tables, condition string, read func(pgx
 			s.partitions, s.positions, s.users, s.bodies)
 	}
 	if c := &r.changes; c.requests != nil {
-		batch.Queue(`INSERT INTO `+t.Today+` (request, digest, user_id, sequence, position, partition, operation, change, traceparent)
+		batch.Queue(`INSERT INTO `+t.Today+` (request, digest, user_id, sequence, position, partition, operation, change, traceparent, caller)
 			SELECT r.request, r.digest, r.user_id, r.sequence, r.position, r.partition, r.operation,
-				nullif(r.change, '')::json, nullif(r.traceparent, '')
-			FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::int[], $7::text[], $8::text[], $9::text[])
-				AS r (request, digest, user_id, sequence, position, partition, operation, change, traceparent) WHERE `+condition+`
+				nullif(r.change, '')::json, nullif(r.traceparent, ''), nullif(r.caller, '')
+			FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::int[], $7::text[], $8::text[], $9::text[], $10::text[])
+				AS r (request, digest, user_id, sequence, position, partition, operation, change, traceparent, caller) WHERE `+condition+`
 			RETURNING pg_current_xact_id()::xid, at`,
-			c.requests, c.digests, c.users, c.sequences, c.positions, c.partitions, c.operations, c.changes, c.traces).Query(read)
+			c.requests, c.digests, c.users, c.sequences, c.positions, c.partitions, c.operations, c.changes, c.traces, c.callers).Query(read)
 	}
 }
 
