@@ -54,7 +54,8 @@ var brokerDamages = map[string]func(s *site){
 			s.t.Fatal(err)
 		}
 	},
-	"requests-readable": func(s *site) { s.manage(); s.user("", "amq.topic", "amq.topic") },
+	"requests-readable":      func(s *site) { s.manage(); s.user("", "", "amq.topic") },
+	"notifications-writable": func(s *site) { s.manage(); s.user("", "amq.topic", "") },
 }
 
 // databaseDamages do the same to the database.

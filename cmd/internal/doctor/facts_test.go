@@ -249,8 +249,25 @@ func TestTopicPermissions(t *testing.T) {
 			topics:      []managedPermission{{User: "web", Exchange: "amq.topic", Read: read}},
 		}
 		r := newReport()
-		if m.checkReaders("ident", r); slices.Contains(r.ids(), "requests-readable") != want {
-			t.Errorf("%q: %v", read, r.Findings)
+		if m.checkUsers("ident", r); slices.Contains(r.ids(), "requests-readable") != want || len(r.ids()) > 1 {
+			t.Errorf("read %q: %v", read, r.Findings)
+		}
+	}
+	for write, want := range map[string]bool{"": false, "^rpc\\.user\\.": false, ".*": true, "^notifications": true} {
+		m := &managementFacts{
+			permissions: []managedPermission{{User: "ident", Write: ".*"}, {User: "web", Write: "^amq"}, {User: "other", Write: "^other"}},
+			topics:      []managedPermission{{User: "web", Exchange: "amq.topic", Write: write}},
+		}
+		r := newReport()
+		if m.checkUsers("ident", r); slices.Contains(r.ids(), "notifications-writable") != want || len(r.ids()) > 1 {
+			t.Errorf("write %q: %v", write, r.Findings)
+		}
+	}
+	for queue, want := range map[string]bool{"^glotpod.rpc/ident$": true, "^glotpod.rpc/ident/": true, "^glotpod.rpc/api": false} {
+		m := &managementFacts{permissions: []managedPermission{{User: "web", Read: queue}}}
+		r := newReport()
+		if m.checkUsers("ident", r); slices.Contains(r.ids(), "requests-readable") != want {
+			t.Errorf("queue %q: %v", queue, r.Findings)
 		}
 	}
 }

@@ -53,7 +53,8 @@ var kinds = map[string]kind{
 	"queue-policy":           {problem, "Remove the policy from the queues glotpod.rpc/ident…, or leave these keys out. Requests would be dropped."},
 	"disconnected-timeout":   {advice, "Import deploy/rabbitmq/policies-4.3.json. Otherwise the requests of a node that is cut off come back only after a minute."},
 	"requests-copied":        {advice, "Delete the binding unless it is wanted: the queue gets requests, with the access tokens in them."},
-	"requests-readable":      {advice, "Let these users read only what they need by topic permissions (rabbitmqctl set_topic_permissions … amq.topic). Any of them can bind a queue that gets all requests, with the access tokens in them."},
+	"requests-readable":      {advice, "Take read permission on the queues glotpod.rpc/ident… and on amq.topic from these users, or restrict it by topic permissions, as deploy/guide/security.md says. Any of them can get requests, with the access tokens in them."},
+	"notifications-writable": {advice, "Take write permission on amq.topic from these users, or restrict it by topic permissions, as deploy/guide/security.md says. Any of them can send notifications that look like the service's."},
 	"cluster":                {problem, "Run glotpod-ident status, and see deploy/guide/runbook.md."},
 
 	// PostgreSQL.

@@ -78,6 +78,7 @@ type managedBinding struct {
 type managedPermission struct {
 	User     string `json:"user"`
 	Exchange string `json:"exchange"`
+	Write    string `json:"write"`
 	Read     string `json:"read"`
 }
 
@@ -132,8 +133,8 @@ func askManagement(ctx context.Context, base string, c *config.Config, r *report
 		{"the limits of the user", "/api/user-limits/" + url.PathEscape(c.AMQP.Login), &userLimits},
 		{"the connections of other programs", "/api/connections?columns=vhost,user,client_properties.product", &connections},
 		{"which queues are bound to amq.topic", "/api/exchanges/" + vhost + "/" + cluster.RequestExchange + "/bindings/source", &f.bindings},
-		{"who may bind queues to amq.topic", "/api/vhosts/" + vhost + "/permissions", &f.permissions},
-		{"who may read what from amq.topic", "/api/vhosts/" + vhost + "/topic-permissions", &f.topics},
+		{"who may use amq.topic and the queues of the service", "/api/vhosts/" + vhost + "/permissions", &f.permissions},
+		{"who may read and write what there", "/api/vhosts/" + vhost + "/topic-permissions", &f.topics},
 	} {
 		if err := client.get(ctx, question.path, question.into); err != nil {
 			r.skip(question.what, "%v", err)

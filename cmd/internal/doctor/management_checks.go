@@ -25,7 +25,7 @@ func checkManaged(c *config.Config, f *brokerFacts, instances int, r *report) {
 		}
 	}
 	m.checkBindings(r)
-	m.checkReaders(c.AMQP.Login, r)
+	m.checkUsers(c.AMQP.Login, r)
 	if m.ahead.Abs() > maxDrift {
 		r.add("broker-clock", "the clock of RabbitMQ differs from that of this machine by %s", m.ahead.Abs().Round(time.Second))
 	}
@@ -109,29 +109,43 @@ func matchesTopic(pattern, words []string) bool {
 	return (pattern[0] == "*" || words[0] == "" || pattern[0] == words[0]) && matchesTopic(pattern[1:], words[1:])
 }
 
-// checkReaders looks for users that may bind a queue with the key of requests.
-func (m *managementFacts) checkReaders(self string, r *report) {
-	var users []string
+// checkUsers looks for users that may read requests or send notifications.
+func (m *managementFacts) checkUsers(self string, r *report) {
+	var readers, writers []string
 	for _, p := range m.permissions {
-		if p.User != self && allows(p.Read, cluster.RequestExchange) && m.mayReadRequests(p.User) {
-			users = append(users, p.User)
+		if p.User == self {
+			continue
+		}
+		topic := m.topicPermission(p.User)
+		if allows(p.Read, cluster.RequestQueue) || allows(p.Read, cluster.PartitionQueue(0)) ||
+			allows(p.Read, cluster.RequestExchange) && allowsAny(topic.Read, "rpc.user.#", "#", "rpc.user.get") {
+			readers = append(readers, p.User)
+		}
+		if allows(p.Write, cluster.RequestExchange) && allows(topic.Write, "notifications.user.create") {
+			writers = append(writers, p.User)
 		}
 	}
-	if len(users) > 0 {
-		slices.Sort(users)
-		r.add("requests-readable", "these users may read requests from amq.topic: %s", strings.Join(users, ", "))
+	for id, users := range map[string][]string{"requests-readable": readers, "notifications-writable": writers} {
+		if len(users) > 0 {
+			slices.Sort(users)
+			r.add(id, "these users: %s", strings.Join(users, ", "))
+		}
 	}
 }
 
-// mayReadRequests reports whether topic permissions let a user bind a queue with rpc.user.#. A
-// user without any may.
-func (m *managementFacts) mayReadRequests(user string) bool {
+// topicPermission returns the topic permissions of a user on amq.topic. A user without any may
+// read and write all.
+func (m *managementFacts) topicPermission(user string) managedPermission {
 	for _, t := range m.topics {
 		if t.User == user {
-			return allows(t.Read, "rpc.user.#") || allows(t.Read, "#") || allows(t.Read, "rpc.user.get")
+			return t
 		}
 	}
-	return true
+	return managedPermission{Write: ".*", Read: ".*"}
+}
+
+func allowsAny(permission string, names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { return allows(permission, name) })
 }
 
 // allows reports whether a permission of RabbitMQ, a regular expression, allows a name. One that Go
