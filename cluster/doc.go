@@ -56,7 +56,7 @@
 //   - internal/metrics: what an instance counts and measures.
 //   - internal/readlease: renewing what allows to read users from memory.
 //   - internal/relay: requests from the instance that receives them to their owner.
-//   - internal/seal: the sealed ids in the headers of forwarded requests.
+//   - internal/seal: the sealed ids and callers in the headers of forwarded requests.
 //   - internal/integration: tests over a real broker and a real database.
 //   - internal/batchqueue, wait, throttle: small helpers.
 //
@@ -249,6 +249,11 @@
 //     and notifications, which go to queues of others, have one. Replies go over the
 //     consuming one, since a member that the broker has dropped must not reply (I4). Cost:
 //     three times as many connections.
+//   - A forwarded request carries its caller's login, sealed together with the request and its
+//     reply queue: the broker compares the property user_id with the login of who publishes,
+//     which is the instance. Why not with the body alone: a message that somebody gets hold of
+//     could be sent again for a reply to another queue. Cost: a forward by the queue of a partition
+//     takes an HMAC if the caller tells its login.
 //   - A forwarded request carries the time at which it was first received, by the clock of
 //     the instance. So a copy is known as the same request however long it waits. Why not
 //     ask the database for the time: an instance that only forwards has no other reason to

@@ -76,6 +76,7 @@
 //	cluster/internal/coordinate.maxInputs = 10_000                           some seconds of messages in a cluster of 1,000 members
 //	cluster/internal/coordinate.releaseTimeout = 5 * time.Second             as the store's limit on a change of the epoch table
 //	cluster/internal/coordinate.surveyTimeout = 5 * time.Second              the ownership core asks again
+//	cluster/internal/metrics.maxCallers = 32                                 more services than call; each makes a series of the metric
 //	cluster/internal/metrics.meterMemory = 0.7                               a rate follows the load within some seconds and does not jump
 //	cluster/internal/metrics.trafficEvery = 10 * time.Second                 the resolution of the status page
 //	cluster/internal/metrics.trafficPoints = 60                              the last ten minutes

@@ -15,7 +15,7 @@ func (r *request) get(l *actor.Lookup) {
 	id, byID := l.ByIDAlone()
 	if !byID {
 		if reply := r.cachedReply(l); reply != nil {
-			r.reply(reply)
+			replyUser(r, reply)
 		} else {
 			r.spawn(func() { r.find(l) })
 		}
@@ -63,7 +63,11 @@ func (r *request) getFrom(get func(int64, func([]byte, error)) error, id int64, 
 			stopped()
 			return
 		}
-		r.replyOr(reply, err)
+		if err != nil {
+			r.replyError(err)
+			return
+		}
+		replyUser(r, reply)
 	})
 	switch {
 	case err == nil:
@@ -85,7 +89,7 @@ func (r *request) find(l *actor.Lookup) {
 	case user == nil:
 		r.reply(actor.ErrorReply(actor.NoSuchUser))
 	default:
-		r.reply(actor.UserReply(user))
+		replyUser(r, actor.UserReply(user))
 		if p := r.session.slots.accepting(partition.Of(user.ID, r.session.o.Partitions)); p != nil {
 			p.users.Prefetch(user.ID)
 		}

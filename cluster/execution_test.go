@@ -299,3 +299,137 @@ func TestLargeRequests(t *testing.T) {
 		})
 	}
 }
+
+// TestTokenReaders: only the callers that the settings name get access tokens, by each way.
+func TestTokenReaders(t *testing.T) {
+	user := userOf(1, 0)
+	var hides []bool // what was committed
+	var callers []string
+	var mu sync.Mutex // guards both
+	store := &fakeStore{
+		find: func(*actor.Lookup) (*actor.User, error) {
+			return &actor.User{ID: user, Name: "Ada", Email: "a", GitHub: &actor.Account{ID: 7, AccessToken: "secret"}}, nil
+		},
+		commit: func(_ partition.Lease, writes []*actor.Write) ([]actor.Outcome, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			hides, callers = append(hides, writes[0].HidesTokens), append(callers, writes[0].Caller)
+			return []actor.Outcome{{UserID: user, Applied: true}}, nil
+		},
+	}
+	shows := func(t *testing.T, reply []byte) bool {
+		t.Helper()
+		account, _ := decode(t, reply)["result"].(map[string]any)["github"].(map[string]any)
+		if account["id"] != int64(7) {
+			t.Errorf("the reply is %q", reply)
+		}
+		return account["access_token"] == "secret"
+	}
+	byEmail := sharedRequest(1, "get", map[string]any{"email": "a"})
+	from := func(d amqp.Delivery, caller string) amqp.Delivery { d.UserId = caller; return d }
+
+	for name, c := range map[string]struct {
+		readers []string
+		caller  string
+		want    bool
+	}{
+		"all": {nil, "", true}, "named": {[]string{"api", "auth"}, "auth", true}, "not_named": {[]string{"auth"}, "api", false},
+		"unknown": {[]string{"auth"}, "", false}, "nobody": {[]string{}, "auth", false}, "no_text": {[]string{"\xff"}, "\xff", false},
+	} {
+		for way, request := range map[string]func(s *testSession) *fakeChannel{
+			"by_id": func(s *testSession) *fakeChannel {
+				s.shared.deliveries <- from(get(1, user), c.caller)
+				return s.shared
+			},
+			"by_email": func(s *testSession) *fakeChannel { s.shared.deliveries <- from(byEmail, c.caller); return s.shared },
+			"to_actors": func(s *testSession) *fakeChannel {
+				s.serve(1)
+				s.shared.deliveries <- from(get(1, user), c.caller)
+				return s.shared
+			},
+			"direct": func(s *testSession) *fakeChannel {
+				s.serve(1)
+				s.channel().deliveries <- from(direct(get(1, user), itoa(user)), c.caller)
+				return s.channel()
+			},
+			"misrouted": func(s *testSession) *fakeChannel {
+				s.serve(2)
+				s.channel().deliveries <- from(direct(get(1, user), itoa(user)), c.caller)
+				p := s.oneForward(PartitionQueue(1))
+				s.serve(1)
+				s.channel().deliveries <- copyOf(1, p.message)
+				return s.channel()
+			},
+		} {
+			bubble(t, name+"/"+way, store, func(t *testing.T, s *testSession) {
+				s.session.o.TokenReaders = c.readers
+				s.startShared()
+				if got := shows(t, s.oneReply(request(s))); got != c.want {
+					t.Errorf("the token is shown: %t", got)
+				}
+			})
+		}
+		bubble(t, name+"/a_write", store, func(t *testing.T, s *testSession) {
+			hides, callers = nil, nil
+			s.session.o.TokenReaders = c.readers
+			s.startShared()
+			s.shared.deliveries <- from(patch(1, user), c.caller)
+			p := s.oneForward(PartitionQueue(1))
+			s.serve(1)
+			s.channel().deliveries <- from(direct(patch(2, user), itoa(user)), c.caller)
+			synctest.Wait()
+			s.channel().deliveries <- copyOf(1, p.message)
+			synctest.Wait()
+			want := c.caller
+			if name == "no_text" {
+				want = ""
+			}
+			if !slices.Equal(hides, []bool{!c.want, !c.want}) || !slices.Equal(callers, []string{want, want}) {
+				t.Errorf("hidden: %v, from %q", hides, callers)
+			}
+		})
+	}
+
+	sealed := func(s *testSession, d *amqp.Delivery) []byte {
+		return sealer(s).Caller("auth", sealedRequest(d, d.ReplyTo))
+	}
+	for name, forge := range map[string]func(s *testSession, d *amqp.Delivery){
+		"of_an_older_version": func(*testSession, *amqp.Delivery) {},
+		"as_text":             func(_ *testSession, d *amqp.Delivery) { d.Headers = amqp.Table{callerHeader: "auth"} },
+		"without_a_seal": func(_ *testSession, d *amqp.Delivery) {
+			d.Headers = amqp.Table{callerHeader: append([]byte("\x04auth"), make([]byte, 16)...)}
+		},
+		"with_another_key": func(_ *testSession, d *amqp.Delivery) {
+			d.Headers = amqp.Table{callerHeader: seal.Sealer{{99}}.Caller("auth", sealedRequest(d, d.ReplyTo))}
+		},
+		"for_another_user": func(s *testSession, d *amqp.Delivery) {
+			other := forwarded(get(1, user+1))
+			d.Headers = amqp.Table{callerHeader: sealed(s, &other)}
+		},
+		"for_another_reply_queue": func(s *testSession, d *amqp.Delivery) {
+			d.ReplyTo = "victim"
+			d.Headers = amqp.Table{callerHeader: sealed(s, d)}
+			d.ReplyTo = "caller"
+		},
+		"for_another_operation": func(s *testSession, d *amqp.Delivery) {
+			other := *d
+			other.Type = "rpc.user.delete"
+			d.Headers = amqp.Table{callerHeader: sealed(s, &other)}
+		},
+		"beside_a_login": func(s *testSession, d *amqp.Delivery) {
+			d.UserId = "auth"
+			d.Headers = amqp.Table{callerHeader: []byte("\x03api")}
+		},
+	} {
+		bubble(t, "forged/"+name, store, func(t *testing.T, s *testSession) {
+			s.session.o.TokenReaders = []string{"auth"}
+			s.serve(1)
+			d := forwarded(get(1, user))
+			forge(s, &d)
+			s.channel().deliveries <- d
+			if shows(t, s.oneReply(s.channel())) {
+				t.Error("the token is shown")
+			}
+		})
+	}
+}

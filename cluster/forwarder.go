@@ -45,10 +45,6 @@ const (
 	maxUnconfirmed = 31
 )
 
-// userIDHeader has the reserved id of the user that a forwarded create request makes,
-// sealed by a [seal.Sealer].
-const userIDHeader = "ident-user"
-
 var (
 	errPartitionOverdue = errors.New("the broker does not take in requests that are forwarded to the partition")
 	errForwardingStuck  = errors.New("the broker reads nothing from the connection for forwarded requests")
@@ -202,6 +198,9 @@ func (f *forwarder) newForward(r *request, partition int, newUser, mark int64) *
 	}
 	if id := r.writeID; id != (actor.RequestID{}) && id != actor.RequestIDOf(d.MessageId, replyTo, d.CorrelationId) {
 		headers[requestIDHeader] = f.sealer.RequestID(id, d.Body)
+	}
+	if r.caller != "" {
+		headers[callerHeader] = f.sealer.Caller(r.caller, sealedRequest(d, replyTo))
 	}
 	if !r.firstReceived.IsZero() {
 		headers[receivedHeader] = r.firstReceived.UnixMilli()

@@ -38,6 +38,10 @@ type Options struct {
 	QueueType  string   // of the partition queues: "quorum" or "classic"
 	Secret     [][]byte // keys that only the cluster's instances know; the first one seals
 
+	// TokenReaders are the logins of the callers that get access tokens in replies. nil: all
+	// callers get them, also those whose login is not known.
+	TokenReaders []string
+
 	Prefetch int                 // requests received from the shared queue that are not yet acknowledged
 	Mailbox  int                 // requests that wait for one user, except those from the partition's queue
 	Limits   msgpack.Limits      // of a request's body

@@ -54,7 +54,7 @@ func (x *forwardedWrite) Request() *relay.Request {
 	q := &relay.Request{
 		Operation: operationName(d), MessageID: d.MessageId, ReplyTo: d.ReplyTo, CorrelationID: d.CorrelationId,
 		Expiration: r.expiration.rest(), RequestID: r.writeID, NewUser: x.newUser, Redelivered: d.Redelivered, Urgent: r.writeIDMade,
-		TraceParent: parent, TraceState: state, Body: d.Body,
+		Caller: r.caller, TraceParent: parent, TraceState: state, Body: d.Body,
 	}
 	if !r.firstReceived.IsZero() {
 		q.FirstReceived = r.firstReceived.UnixMilli()
@@ -206,6 +206,7 @@ func (c *relayConsumer) accept(from ownership.Member, q *relay.Request) {
 			Type: q.Operation, MessageId: q.MessageID, ReplyTo: q.ReplyTo, CorrelationId: q.CorrelationID,
 			Expiration: q.Expiration, Redelivered: q.Redelivered, Headers: tracing.Headers(q.TraceParent, q.TraceState), Body: q.Body,
 		},
+		caller:  q.Caller,
 		writeID: q.RequestID,
 	}
 	r.expiration = expirationOf(&r.delivery, r.received)
@@ -223,6 +224,7 @@ func (c *relayConsumer) accept(from ownership.Member, q *relay.Request) {
 		return
 	}
 	w.FirstReceived, w.Expires, w.TraceParent = r.firstReceived, r.expiration.at, tracing.Parent(&r.delivery)
+	w.Caller, w.HidesTokens = r.caller, hidesTokens(r)
 	r.trace.attach(w)
 	if w.IsCreate() {
 		w.UserID = q.NewUser

@@ -3,10 +3,12 @@ package cluster
 import (
 	"errors"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
@@ -16,6 +18,7 @@ import (
 	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/relay"
+	"github.com/glotpod/ident/cluster/internal/seal"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/wait"
 )
@@ -35,6 +38,7 @@ type request struct {
 	trace    *requestTrace // nil: no tracing
 
 	expiration expiration
+	caller     string // the caller's login at the broker, "" if it is not known
 
 	writeID     actor.RequestID // the request id, if it is a write
 	writeIDMade bool            // writeID was made here: another delivery of the request gets another one
@@ -64,7 +68,7 @@ func (r *request) start() {
 // if there was none. complete is called once.
 func (r *request) complete(outcome string, duration time.Duration) {
 	s := r.session
-	s.metrics.Completed(r.operation(), r.way(), outcome, duration)
+	s.metrics.Completed(r.operation(), r.way(), outcome, r.caller, duration)
 	r.trace.end(outcome)
 	s.metrics.InFlight.Dec()
 	s.metrics.Bytes.Sub(float64(len(r.delivery.Body)))
@@ -73,6 +77,43 @@ func (r *request) complete(outcome string, duration time.Duration) {
 		s.prefer.End()
 	}
 	r.consumer.Requests.Done()
+}
+
+// callerHeader has the login of the caller of a forwarded request, sealed by a [seal.Sealer].
+const callerHeader = "ident-caller"
+
+// callerOf returns the login of a request's caller: the one that the instance that has forwarded
+// the request sends along, or else the property that the broker has compared with the login of
+// the connection by which the request came. It returns "" if there is none, or one that is no
+// text.
+func callerOf(sealer seal.Sealer, d *amqp.Delivery) string {
+	login := d.UserId
+	if sealed, ok := d.Headers[callerHeader].([]byte); ok {
+		login, _ = sealer.OpenCaller(sealed, sealedRequest(d, d.ReplyTo))
+	}
+	if !utf8.ValidString(login) || strings.ContainsRune(login, 0) {
+		return ""
+	}
+	return login
+}
+
+// sealedRequest returns what the seal of a request's caller holds for.
+func sealedRequest(d *amqp.Delivery, replyTo string) seal.Request {
+	return seal.Request{Operation: operationName(d), ReplyTo: replyTo, CorrelationID: d.CorrelationId, Body: d.Body}
+}
+
+// hidesTokens reports whether the caller must not learn access tokens.
+func hidesTokens(r *request) bool {
+	readers := r.session.o.TokenReaders
+	return readers != nil && (r.caller == "" || !slices.Contains(readers, r.caller))
+}
+
+// replyUser sends a reply to a get. body may be shared.
+func replyUser(r *request, body []byte) {
+	if hidesTokens(r) {
+		body = actor.WithoutTokens(body)
+	}
+	r.reply(body)
 }
 
 // isShared reports whether the request came by the shared queue.

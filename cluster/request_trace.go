@@ -40,6 +40,7 @@ var (
 	operationKey = attribute.Key("glotpod.ident.operation")
 	wayKey       = attribute.Key("glotpod.ident.way")
 	outcomeKey   = attribute.Key("glotpod.ident.outcome")
+	callerKey    = attribute.Key("glotpod.ident.caller")
 	writesKey    = attribute.Key("glotpod.ident.commit.writes")
 )
 
@@ -72,6 +73,9 @@ func traceRequest(tracer trace.Tracer, r *request) *requestTrace {
 		semconv.MessagingOperationName("process"), semconv.MessagingDestinationName(queue),
 		semconv.MessagingMessageBodySize(len(r.delivery.Body)), operationKey.String(operation), wayKey.String(r.way()))
 	span.SetAttributes(idAttributes(&r.delivery)...)
+	if r.caller != "" {
+		span.SetAttributes(callerKey.String(tracing.Printable(r.caller)))
+	}
 	if ms, ok := r.delivery.Headers[stampHeader].(int64); ok {
 		since := time.UnixMilli(ms)
 		if wait := r.received.Sub(since); wait >= 0 && wait < maxStampAge {

@@ -28,6 +28,7 @@ func (s *session) receive(ctx context.Context, consumer *consume.Consumer, from 
 	return consumer.Receive(ctx, s.bodies, prefetch, func(d amqp.Delivery, received time.Time) {
 		r := &request{session: s, from: from, consumer: consumer, delivery: d, received: received}
 		r.expiration = expirationOf(&r.delivery, r.received)
+		r.caller = callerOf(seal.Sealer(s.o.Secret), &r.delivery)
 		r.start()
 		r.route()
 	})
@@ -92,6 +93,7 @@ func (r *request) route() {
 		w.FirstReceived = r.firstReceived
 		w.TraceParent = tracing.Parent(d)
 		w.Expires = r.expiration.at
+		w.Caller, w.HidesTokens = r.caller, hidesTokens(r)
 		r.trace.attach(w)
 		r.write(w)
 	}
@@ -100,6 +102,10 @@ func (r *request) route() {
 // requestIDHeader has the request id of a forwarded write, sealed by a [seal.Sealer], if the
 // properties of the copy do not lead to it.
 const requestIDHeader = "ident-request"
+
+// userIDHeader has the reserved id of the user that a forwarded create request makes,
+// sealed by a [seal.Sealer].
+const userIDHeader = "ident-user"
 
 // receivedHeader has what firstReceived returned for a forwarded write, in Unix
 // milliseconds, unless that was zero.

@@ -14,6 +14,7 @@ type Config struct {
 	Actor         Actor
 	Limits        Limits
 	Notifications Notifications
+	Access        Access
 	Audit         Audit
 	HTTP          HTTP
 	Tracing       Tracing
@@ -116,6 +117,13 @@ type Limits struct {
 // Notifications has the settings of notifications.
 type Notifications struct {
 	IncludeAccessTokens bool
+}
+
+// Access has the settings of what callers may see.
+type Access struct {
+	// Tokens are the logins at RabbitMQ of the callers that get access tokens in replies. nil:
+	// all callers; empty: none.
+	Tokens []string
 }
 
 // Audit has the settings of the log of requests and changes.

@@ -122,6 +122,45 @@ func isIP(s string) bool {
 	return err == nil
 }
 
+// nameList is a list of names, or text with the names separated by commas.
+type nameList struct{ into *[]string }
+
+func (n nameList) String() string { return "a list of names, or names separated by commas" }
+
+func (n nameList) parse(s string) any { return s }
+
+// put leaves a list that is not nil, also if it is empty.
+func (n nameList) put(value any) error {
+	names := []string{}
+	list, isList := value.([]any)
+	if !isList {
+		s, err := plainText(value)
+		if err != nil {
+			return mismatch(n, value)
+		}
+		if strings.TrimSpace(s) != "" {
+			for name := range strings.SplitSeq(s, ",") {
+				list = append(list, name)
+			}
+		}
+	}
+	for _, element := range list {
+		name, err := plainText(element)
+		if err != nil {
+			return mismatch(n, element)
+		}
+		if name = strings.TrimSpace(name); name == "" || len(name) > maxLogin {
+			return fmt.Errorf("must be %s; a name has 1 to %d bytes", n, maxLogin)
+		}
+		names = append(names, name)
+	}
+	*n.into = names
+	return nil
+}
+
+// maxLogin is the maximum length of a login of RabbitMQ in bytes, as a property of a message.
+const maxLogin = 255
+
 // number is a whole number from min to max.
 type number struct {
 	into     *int

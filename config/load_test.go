@@ -126,6 +126,9 @@ in_flight_bytes = 1048576
 [notifications]
 include_access_tokens = true
 
+[access]
+tokens = ["glotpod-auth", "b c"]
+
 [audit]
 keep = "0s"
 
@@ -173,6 +176,7 @@ func wantEverything(t *testing.T) *config.Config {
 	c.Actor = config.Actor{Mailbox: 1, WarmUsers: 2, WarmBytes: 1 << 20, Idle: time.Second}
 	c.Limits = config.Limits{BodyBytes: 128 << 20, Depth: 1000, Values: 2000, InFlightBytes: 1 << 20}
 	c.Notifications.IncludeAccessTokens = true
+	c.Access.Tokens = []string{"glotpod-auth", "b c"}
 	c.Audit.Keep = 0
 	c.HTTP.Listen = ""
 	c.Tracing = config.Tracing{Endpoint: "https://otel.example:4318", Sample: 1}
@@ -222,6 +226,7 @@ func TestEnvironmentGivesEverything(t *testing.T) {
 		"GLOTPOD_IDENT__LIMITS__IN_FLIGHT_BYTES=1048576",
 		"GLOTPOD_IDENT__NOTIFICATIONS__INCLUDE_ACCESS_TOKENS=true",
 		"GLOTPOD_IDENT__AUDIT__KEEP=0s",
+		"GLOTPOD_IDENT__ACCESS__TOKENS= glotpod-auth, b c",
 		"GLOTPOD_IDENT__HTTP__LISTEN=",
 		"GLOTPOD_IDENT__TRACING__ENDPOINT=https://otel.example:4318",
 		"GLOTPOD_IDENT__TRACING__SAMPLE=1",
@@ -292,6 +297,30 @@ func TestAddresses(t *testing.T) {
 			t.Error("taken")
 		}
 	})
+}
+
+func TestTokenReaders(t *testing.T) {
+	for text, want := range map[string][]string{
+		"":                        nil,
+		"access.tokens = []":      {},
+		`access.tokens = ""`:      {},
+		`access.tokens = "a"`:     {"a"},
+		`access.tokens = " a,b "`: {"a", "b"},
+		`access.tokens = ["a,b"]`: {"a,b"},
+	} {
+		if got := mustLoad(t, keyLine+text).Access.Tokens; !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %#v, want %#v", text, got, want)
+		}
+	}
+	if got := mustLoad(t, keyLine+`access.tokens = ["a"]`, "GLOTPOD_IDENT__ACCESS__TOKENS=").Access.Tokens; got == nil || len(got) != 0 {
+		t.Errorf("an empty variable gives %#v", got)
+	}
+	for _, text := range []string{`[1]`, `true`, `["a", ""]`, `"a,,b"`, `["\u0000"]`, `["` + strings.Repeat("x", 256) + `"]`} {
+		_, err := loadFile(t, keyLine+"access.tokens = "+text)
+		if all := faults(t, err); len(all) != 1 || all[0].Key != "access.tokens" {
+			t.Errorf("%.40s: %v", text, err)
+		}
+	}
 }
 
 func TestTOMLForms(t *testing.T) {

@@ -127,6 +127,8 @@ func valueSchema(e config.Entry) (object, error) {
 		return object{"type": "string"}, nil
 	case "text that is not empty", "the path of a file":
 		return object{"type": "string", "minLength": 1}, nil
+	case "a list of names, or names separated by commas":
+		return object{"oneOf": []object{{"type": "string"}, {"type": "array", "items": object{"type": "string", "minLength": 1}}}}, nil
 	case "a key, or a list of keys":
 		key := object{"type": "string", "minLength": 1}
 		return object{"oneOf": []object{key, {"type": "array", "items": key, "minItems": 1}}}, nil

@@ -56,6 +56,7 @@ type Metrics struct {
 	Overdue     prometheus.Gauge
 	TooLarge    *prometheus.CounterVec // by kind
 	Oldest      prometheus.Gauge
+	callers     callers
 	Collections []prometheus.Collector // all of the above
 }
 
@@ -92,6 +93,10 @@ func New() *Metrics {
 		Help:    "Time from receiving a request to sending its reply.",
 		Buckets: durationBuckets,
 	}, []string{"operation", "way"}))
+	m.callers.counts = register(m, prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: Prefix + "caller_requests_total",
+		Help: "Requests completed here, by the caller's login at RabbitMQ: empty if the request does not tell it in the property user_id, other for all beyond 32 logins. A forwarded request counts where it is carried out.",
+	}, []string{"caller"}))
 	m.InFlight = m.gauge("requests_in_flight", "Requests that were received and are not complete.")
 	m.Bytes = m.gauge("request_bytes_in_flight", "Bytes of the bodies of the requests in flight; limits.in_flight_bytes is the limit.")
 	m.Overloads = register(m, prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -143,13 +148,16 @@ func (m *Metrics) histogram(name, help string, buckets []float64) prometheus.His
 	return register(m, prometheus.NewHistogram(prometheus.HistogramOpts{Name: Prefix + name, Help: help, Buckets: buckets}))
 }
 
-// Completed counts a request that is complete. duration is the time until the reply; 0 if
-// there was none.
-func (m *Metrics) Completed(operation, way, outcome string, duration time.Duration) {
+// Completed counts a request of a caller that is complete. duration is the time until the
+// reply; 0 if there was none.
+func (m *Metrics) Completed(operation, way, outcome, caller string, duration time.Duration) {
 	if !actor.IsOperation(operation) {
 		operation = OperationUnknown
 	}
 	m.Requests.WithLabelValues(operation, way, outcome).Inc()
+	if outcome != OutcomeForwarded && outcome != OutcomeProbe {
+		m.callers.count(caller)
+	}
 	if duration > 0 {
 		m.Durations.WithLabelValues(operation, way).Observe(duration.Seconds())
 	}

@@ -47,9 +47,9 @@ func TestTraffic(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	t.Run("durations_by_bucket", func(t *testing.T) {
 		m := New()
-		m.Completed("get", WayShared, OutcomeOK, time.Microsecond)
-		m.Completed("patch", WayDirect, OutcomeOK, time.Hour)
-		m.Completed("patch", WayDirect, OutcomeForwarded, 0) // has no reply
+		m.Completed("get", WayShared, OutcomeOK, "", time.Microsecond)
+		m.Completed("patch", WayDirect, OutcomeOK, "", time.Hour)
+		m.Completed("patch", WayDirect, OutcomeForwarded, "", 0) // has no reply
 		counts := m.DurationCounts()
 		if len(counts) != len(durationBuckets)+1 || counts[0] != 1 || counts[len(counts)-1] != 1 {
 			t.Errorf("%v", counts)
@@ -59,7 +59,7 @@ func TestMetrics(t *testing.T) {
 	t.Run("unknown_operations_are_one", func(t *testing.T) {
 		m := New()
 		for _, name := range []string{"", "a", "b"} {
-			m.Completed(name, WayShared, string("bad_request"), time.Second)
+			m.Completed(name, WayShared, string("bad_request"), "", time.Second)
 		}
 		if n := Count(m.Requests.WithLabelValues(OperationUnknown, WayShared, "bad_request")); n != 3 {
 			t.Errorf("%v", n)

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -257,7 +258,7 @@ func TestWire(t *testing.T) {
 		from: partition.Member{Name: "a", Incarnation: partition.Incarnation{Start: 1, Session: 2}},
 		requests: []*Request{{
 			Number: 1, Partition: 2, Ask: 3, Operation: "rpc.user.patch", MessageID: "m", ReplyTo: "r", CorrelationID: "c", Expiration: "5",
-			RequestID: actor.RequestID{1, 2}, NewUser: 7, FirstReceived: 8, Redelivered: true, Urgent: true, TraceParent: "p", TraceState: "s", Body: []byte("body"),
+			RequestID: actor.RequestID{1, 2}, NewUser: 7, FirstReceived: 8, Redelivered: true, Urgent: true, Caller: "l", TraceParent: "p", TraceState: "s", Body: []byte("body"),
 		}, {Body: []byte{}}},
 		report:  Report{Done: []int64{1, 2}, Returned: []int64{5}, Refused: []int64{3}, Busy: []int64{6}, Working: []int64{4}},
 		answers: []Answer{{Partition: 1, Ask: 2}},
@@ -270,6 +271,9 @@ func TestWire(t *testing.T) {
 		if _, err := decode(m.encode()[:n]); err == nil {
 			t.Errorf("%d bytes of a message were decoded", n)
 		}
+	}
+	if _, err := decode(append([]byte{wireVersion - 1}, m.encode()[1:]...)); !errors.Is(err, errOtherVersion) {
+		t.Errorf("a message of another version: %v", err)
 	}
 	if _, err := decode(append(m.encode(), 0)); err == nil {
 		t.Error("a message with one more byte was decoded")

@@ -12,7 +12,7 @@ import (
 
 // wireVersion is the first value of each message. An instance ignores messages of other
 // versions, so that requests go through the queues.
-const wireVersion = 1
+const wireVersion = 2
 
 // A Request is a relayed request.
 type Request struct {
@@ -27,10 +27,11 @@ type Request struct {
 	CorrelationID string
 	Expiration    string // as in the property; what was left when the request was sent
 	RequestID     actor.RequestID
-	NewUser       int64 // the reserved id of the user that a create request makes, else 0
-	FirstReceived int64 // when the first instance received it, in Unix milliseconds; 0: not known
-	Redelivered   bool  // to the sender: the reply queue may be gone
-	Urgent        bool  // the sender must learn at once that it is complete
+	NewUser       int64  // the reserved id of the user that a create request makes, else 0
+	FirstReceived int64  // when the first instance received it, in Unix milliseconds; 0: not known
+	Redelivered   bool   // to the sender: the reply queue may be gone
+	Urgent        bool   // the sender must learn at once that it is complete
+	Caller        string // the login of the caller, "" if it is not known
 	TraceParent   string
 	TraceState    string
 	Body          []byte
@@ -106,7 +107,7 @@ func (r *Request) append(b []byte) []byte {
 	b = msgp.AppendInt(b, r.Partition)
 	b = msgp.AppendInt64(b, r.Ask)
 	b = msgp.AppendInt64(b, r.Place)
-	for _, text := range [...]string{r.Operation, r.MessageID, r.ReplyTo, r.CorrelationID, r.Expiration, r.TraceParent, r.TraceState} {
+	for _, text := range [...]string{r.Operation, r.MessageID, r.ReplyTo, r.CorrelationID, r.Expiration, r.Caller, r.TraceParent, r.TraceState} {
 		b = msgp.AppendString(b, text)
 	}
 	b = msgp.AppendBytes(b, r.RequestID[:])
@@ -123,13 +124,16 @@ func appendMember(b []byte, m partition.Member) []byte {
 	return msgp.AppendInt64(b, m.Incarnation.Session)
 }
 
-var errMalformed = errors.New("malformed message of another instance")
+var (
+	errMalformed    = errors.New("malformed message of another instance")
+	errOtherVersion = errors.New("message of an instance of another version; requests go through the queues of their partitions")
+)
 
 // decode decodes a message of this version.
 func decode(b []byte) (m *message, err error) {
 	d := decoder{rest: b}
-	if d.int64() != wireVersion {
-		return nil, errMalformed
+	if d.int64() != wireVersion && d.err == nil {
+		return nil, errOtherVersion
 	}
 	m = &message{from: d.member()}
 	d.each(func() { m.requests = append(m.requests, d.request()) })
@@ -181,7 +185,7 @@ func (d *decoder) member() (m partition.Member) {
 
 func (d *decoder) request() *Request {
 	r := &Request{Number: d.int64(), Partition: d.int(), Ask: d.int64(), Place: d.int64()}
-	for _, text := range [...]*string{&r.Operation, &r.MessageID, &r.ReplyTo, &r.CorrelationID, &r.Expiration, &r.TraceParent, &r.TraceState} {
+	for _, text := range [...]*string{&r.Operation, &r.MessageID, &r.ReplyTo, &r.CorrelationID, &r.Expiration, &r.Caller, &r.TraceParent, &r.TraceState} {
 		*text = d.string()
 	}
 	id := d.bytes()

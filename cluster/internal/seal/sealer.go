@@ -1,5 +1,5 @@
 // Package seal seals what instances tell each other in the headers of forwarded requests:
-// the ids of new users, and request ids.
+// the ids of new users, request ids, and callers.
 package seal
 
 import (
@@ -24,6 +24,7 @@ type label string
 const (
 	userLabel    label = ""
 	requestLabel label = "\xffrequest" // the id of a user is positive, so it does not begin like this
+	callerLabel  label = "\xffcaller"  // the value says how long it is
 
 	// Values with these labels have any size. They belong to no body.
 	askLabel     label = "\xffask"
@@ -61,42 +62,78 @@ func (s Sealer) OpenRequestID(sealed, body []byte) (id actor.RequestID, ok bool)
 	return actor.RequestID(value), true
 }
 
+// A Request is a request that is sealed together with its caller.
+type Request struct {
+	Operation, ReplyTo, CorrelationID string
+	Body                              []byte
+}
+
+// Caller returns the login of the caller of a request, with a seal. The seal holds only
+// for a reply that goes where the caller wants it, so that it is of no use to anybody who gets
+// hold of the message. The login has at most 255 bytes.
+func (s Sealer) Caller(login string, r Request) []byte {
+	return s.seal(callerLabel, append([]byte{byte(len(login))}, login...), r.parts()...)
+}
+
+// OpenCaller returns the login that was passed to Caller. ok is false if the seal is not valid
+// for this request.
+func (s Sealer) OpenCaller(sealed []byte, r Request) (login string, ok bool) {
+	value, ok := s.open(callerLabel, sealed, r.parts()...)
+	if !ok || len(value) == 0 || len(value) != 1+int(value[0]) {
+		return "", false
+	}
+	return string(value[1:]), true
+}
+
+// parts returns the parts of the request, so that no two requests have the same ones when they
+// are joined.
+func (r Request) parts() [][]byte {
+	var head []byte
+	for _, text := range [...]string{r.Operation, r.ReplyTo, r.CorrelationID} {
+		head = binary.AppendUvarint(head, uint64(len(text)))
+		head = append(head, text...)
+	}
+	return [][]byte{head, r.Body}
+}
+
 // Ask returns a question of one instance to another, with a seal.
-func (s Sealer) Ask(ask []byte) []byte { return s.seal(askLabel, ask, nil) }
+func (s Sealer) Ask(ask []byte) []byte { return s.seal(askLabel, ask) }
 
 // OpenAsk returns what was passed to Ask. ok is false if the seal is not valid.
-func (s Sealer) OpenAsk(sealed []byte) (ask []byte, ok bool) { return s.open(askLabel, sealed, nil) }
+func (s Sealer) OpenAsk(sealed []byte) (ask []byte, ok bool) { return s.open(askLabel, sealed) }
 
 // Message returns a message of one instance to another, with a seal.
-func (s Sealer) Message(message []byte) []byte { return s.seal(messageLabel, message, nil) }
+func (s Sealer) Message(message []byte) []byte { return s.seal(messageLabel, message) }
 
 // OpenMessage returns what was passed to Message. ok is false if the seal is not valid.
 func (s Sealer) OpenMessage(sealed []byte) (message []byte, ok bool) {
-	return s.open(messageLabel, sealed, nil)
+	return s.open(messageLabel, sealed)
 }
 
-func (s Sealer) seal(l label, value, body []byte) []byte {
-	return append(value[:len(value):len(value)], sealOf(s[0], l, value, body)...)
+func (s Sealer) seal(l label, value []byte, of ...[]byte) []byte {
+	return append(value[:len(value):len(value)], sealOf(s[0], l, value, of)...)
 }
 
 // open returns the value of which sealed is the sealed form.
-func (s Sealer) open(l label, sealed, body []byte) (value []byte, ok bool) {
+func (s Sealer) open(l label, sealed []byte, of ...[]byte) (value []byte, ok bool) {
 	n := len(sealed) - sealSize
 	if n < 0 {
 		return nil, false
 	}
 	for _, key := range s {
-		if hmac.Equal(sealed[n:], sealOf(key, l, sealed[:n], body)) {
+		if hmac.Equal(sealed[n:], sealOf(key, l, sealed[:n], of)) {
 			return sealed[:n], true
 		}
 	}
 	return nil, false
 }
 
-func sealOf(key []byte, l label, value, body []byte) []byte {
+func sealOf(key []byte, l label, value []byte, of [][]byte) []byte {
 	mac := hmac.New(sha256.New, key)
 	mac.Write([]byte(l))
 	mac.Write(value)
-	mac.Write(body)
+	for _, part := range of {
+		mac.Write(part)
+	}
 	return mac.Sum(nil)[:sealSize]
 }

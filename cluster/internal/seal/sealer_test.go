@@ -13,6 +13,10 @@ func TestSealer(t *testing.T) {
 	s := Sealer{{1}, {2}}
 	request := actor.NewRequestID()
 	openUser := func(s Sealer, sealed, body []byte) (any, bool) { return s.OpenUserID(sealed, body) }
+	call := func(body []byte) Request {
+		return Request{Operation: "get", ReplyTo: "r", CorrelationID: "c", Body: body}
+	}
+	openCaller := func(s Sealer, sealed, body []byte) (any, bool) { return s.OpenCaller(sealed, call(body)) }
 	openRequest := func(s Sealer, sealed, body []byte) (any, bool) { return s.OpenRequestID(sealed, body) }
 	for kind, k := range map[string]struct {
 		value         any
@@ -20,6 +24,7 @@ func TestSealer(t *testing.T) {
 		open          func(s Sealer, sealed, body []byte) (any, bool)
 	}{
 		"user_id":    {int64(77), s.UserID(77, body), s.RequestID(request, body), openUser},
+		"caller":     {"glotpod-auth", s.Caller("glotpod-auth", call(body)), s.RequestID(request, body), openCaller},
 		"request_id": {request, s.RequestID(request, body), s.UserID(77, body), openRequest},
 	} {
 		t.Run(kind, func(t *testing.T) {
@@ -49,5 +54,26 @@ func TestSealer(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestSealedCaller: the seal of a caller holds for one request only.
+func TestSealedCaller(t *testing.T) {
+	s := Sealer{{1}}
+	r := Request{Operation: "ab", ReplyTo: "cd", CorrelationID: "ef", Body: []byte("gh")}
+	sealed := s.Caller("login", r)
+	if login, ok := s.OpenCaller(sealed, r); !ok || login != "login" {
+		t.Errorf("%q, %t", login, ok)
+	}
+	for _, other := range []Request{
+		{"a", "bcd", "ef", []byte("gh")}, {"ab", "c", "def", []byte("gh")}, {"ab", "cd", "e", []byte("fgh")}, {"ab", "cd", "efg", []byte("h")},
+		{"", "", "", []byte("abcdefgh")}, {"ab", "", "ef", []byte("gh")},
+	} {
+		if _, ok := s.OpenCaller(sealed, other); ok {
+			t.Errorf("it holds for %+v", other)
+		}
+	}
+	if login, ok := s.OpenCaller(s.Caller("", r), r); !ok || login != "" {
+		t.Errorf("no login is %q, %t", login, ok)
 	}
 }
