@@ -248,4 +248,5 @@
 //	store/internal/transfer.MaxUsers = 500                                   more users per transaction gain little
 //	store/internal/transfer.importRetryTimeout = 20 * time.Second            other transactions end in less
 //	store/internal/transfer.pageTimeout = time.Minute                        a database that has nothing of the page in memory
+//	store/internal/userdata.maxErased = 500                                  nobody waits for the locks of a transaction
 package cluster

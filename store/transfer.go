@@ -3,8 +3,12 @@ package store
 import (
 	"context"
 
+	"github.com/jackc/pgx/v5"
+
+	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store/archive"
 	"github.com/glotpod/ident/store/internal/transfer"
+	"github.com/glotpod/ident/store/internal/userdata"
 )
 
 type (
@@ -27,6 +31,30 @@ type (
 	// An ImportOutcome is the kind of an ImportResult.
 	ImportOutcome = transfer.ImportOutcome
 )
+
+// A LoggedRequest is a request about a user that the log has.
+type LoggedRequest = userdata.LoggedRequest
+
+// ErrUserExists means that a user cannot be erased because it was not deleted.
+var ErrUserExists = userdata.ErrExists
+
+// FindUser returns a user without access tokens, nil if there is none.
+func FindUser(ctx context.Context, conn *pgx.Conn, id int64) (*actor.User, error) {
+	return userdata.Find(ctx, conn, id)
+}
+
+// UserLog calls each with the requests about a user that the log has, in their order.
+func UserLog(ctx context.Context, conn *pgx.Conn, id int64, each func(LoggedRequest) error) error {
+	return userdata.Log(ctx, conn, id, each)
+}
+
+// EraseUser takes everything that tells something about a deleted user out of the log and of the
+// notifications that are not sent. If the user exists, the error is ErrUserExists. It may
+// be interrupted and repeated. It returns how many changes it has erased, and whether the log has
+// a change of the user.
+func EraseUser(ctx context.Context, conn *pgx.Conn, id int64) (changes int64, known bool, err error) {
+	return userdata.Erase(ctx, conn, id)
+}
 
 const (
 	Imported     = transfer.Imported     // in a dry run: would be imported

@@ -28,6 +28,7 @@ func Program(version string) cli.Program {
 			users.Import,
 			users.Keygen,
 			users.Rekey,
+			users.User,
 			operate.Status,
 			operate.Drain,
 			operate.Undrain,
