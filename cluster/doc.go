@@ -41,7 +41,7 @@
 //
 // # Packages
 //
-//   - client: the Go client for callers.
+//   - client, internal/rpc: the Go client for callers.
 //   - broker: connecting to RabbitMQ, and filtering what would cost the connection.
 //   - membership: the members, their heartbeats and reports.
 //   - ownership: the decisions about partitions, without I/O.
@@ -150,6 +150,7 @@
 //	store/internal/reads.TestChanges/while_others_write
 //	actor.TestChangesAppliedTwice
 //	cmd/systemtest/contract.TestChanges
+//	cluster/client.TestService/watch_faults/gaps_are_filled
 //	cluster/internal/notify.TestRefused
 //	cluster/internal/notify.TestMissed
 //	cluster/internal/notify.TestPass
@@ -180,6 +181,7 @@
 //	cluster/internal/notify.TestSend
 //	cluster/membership.TestSendQueue
 //	store/internal/outbox.TestForget
+//	cluster/client.TestUnderWay
 //
 // I8, bulkheads. What one message, user, queue, subscriber, partition or broker node does
 // wrong costs only its own requests. Each wait has a bound, and it is decided what happens

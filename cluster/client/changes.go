@@ -2,65 +2,46 @@ package client
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"iter"
 	"time"
-
-	"github.com/tinylib/msgp/msgp"
 )
 
-// PositionGone is the code of the [ReplyError] for a position since which the log does not have
-// all changes. Then list all users, and go on from the after of the first page of list.
-const PositionGone = "position_gone"
-
-// A ReplyError is an error reply.
-type ReplyError struct {
-	Code      string
-	Message   string // for people
-	Retryable bool   // the same request may succeed later
+// A Change is a change of a user.
+type Change struct {
+	UserID      int64
+	Sequence    int64     // the number of the change among those of the user, from 1 on
+	Operation   string    // create, patch or delete
+	Time        time.Time // when the transaction of the change began, by the clock of the database
+	User        *User     // of a create: the new user
+	Ops         []Op      // of a patch: the difference between the earlier and the later state of the user
+	TraceParent string    // of the request that made the change, if it was notified with one
 }
 
-func (e *ReplyError) Error() string { return e.Code + ": " + e.Message }
-
-// A ChangePage is a page of changes of users. It may have fewer changes than were asked for,
-// because it is also limited in bytes.
+// A ChangePage is a page of changes. It may have fewer changes than were asked for, because it
+// is also limited in bytes.
 type ChangePage struct {
 	Changes []Change
 	After   string // the position after the page
 	More    bool   // there may be later changes; the page may be empty then
 }
 
-// A Change is a change of a user.
-type Change struct {
-	UserID    int64
-	Sequence  int64  // the number of the change among those of the user, from 1 on
-	Operation string // create, patch or delete
-	Time      time.Time
-	User      map[string]any // of a create, without access tokens
-	Ops       []any          // of a patch: a JSON Patch from the earlier to the later state of the user
-}
-
-// Changes returns the first changes after a position, at most pageSize (1 to 1000) of them. The
-// changes of each user are in order. A position is the After of an earlier page, or the after of
-// the first page of list. With "", Changes begins with the oldest changes that are kept.
+// Changes returns the first changes after a position, at most pageSize (1 to 1000) of them,
+// without access tokens. The changes of each user are in order. A position is the After of an
+// earlier page, or of the first page of List. With "", Changes begins with the oldest changes
+// that are kept.
 //
-// If the service replies with an error, the error is a *[ReplyError], for example with the code
-// [PositionGone].
+// The error is [ErrPositionGone] if the log does not have all changes since the position. Then
+// list all users, and go on from the After of the first page. For other errors see
+// [Client.Do].
 func (c *Client) Changes(ctx context.Context, after string, pageSize int) (*ChangePage, error) {
-	args := map[string]any{"page_size": pageSize}
-	if after != "" {
-		args["after"] = after
-	}
-	body, err := msgp.AppendMapStrIntf(nil, args)
-	if err != nil {
+	m := newMap()
+	m.textIfSet("after", after)
+	m.integer("page_size", int64(pageSize))
+	var p ChangePage
+	if err := c.call(ctx, "changes", m.b, p.decode); err != nil {
 		return nil, err
 	}
-	reply, err := c.Call(ctx, "changes", "", body)
-	if err != nil {
-		return nil, err
-	}
-	return readChangePage(reply)
+	return &p, nil
 }
 
 // ChangePages returns the pages of all changes after a position. The iteration ends after the
@@ -78,52 +59,70 @@ func (c *Client) ChangePages(ctx context.Context, after string, pageSize int) it
 	}
 }
 
-var errUnexpectedReply = errors.New("the reply is not one to a request for changes")
-
-func readChangePage(reply []byte) (*ChangePage, error) {
-	decoded, _, err := msgp.ReadMapStrIntfBytes(reply, nil)
-	if err != nil {
-		return nil, fmt.Errorf("decoding the reply: %w", err)
-	}
-	if code, ok := decoded["error"].(string); ok {
-		e := &ReplyError{Code: code}
-		e.Message, _ = decoded["message"].(string)
-		e.Retryable, _ = decoded["retryable"].(bool)
-		return nil, e
-	}
-	result, _ := decoded["result"].(map[string]any)
-	changes, isList := result["changes"].([]any)
-	page := new(ChangePage)
-	var hasAfter, hasMore bool
-	page.After, hasAfter = result["after"].(string)
-	page.More, hasMore = result["more"].(bool)
-	if !isList || !hasAfter || !hasMore {
-		return nil, errUnexpectedReply
-	}
-	for _, v := range changes {
-		change, err := readChange(v)
-		if err != nil {
-			return nil, err
+func (p *ChangePage) decode(d *decoder) {
+	p.More = true
+	hasMore := false
+	d.members(func(key []byte) {
+		switch string(key) {
+		case "changes":
+			d.elements(func() {
+				var c Change
+				c.decode(d)
+				p.Changes = append(p.Changes, c)
+			})
+		case "after":
+			p.After = d.text()
+		case "more":
+			p.More, hasMore = d.boolean(), true
+		default:
+			d.skip()
 		}
-		page.Changes = append(page.Changes, change)
+	})
+	if p.After == "" || !hasMore {
+		d.fail() // the pages would not end
 	}
-	return page, nil
 }
 
-func readChange(v any) (c Change, err error) {
-	m, _ := v.(map[string]any)
-	var hasUser, hasSequence, hasOperation bool
-	c.UserID, hasUser = m["user_id"].(int64)
-	c.Sequence, hasSequence = m["sequence"].(int64)
-	c.Operation, hasOperation = m["operation"].(string)
-	if !hasUser || !hasSequence || !hasOperation {
-		return c, errUnexpectedReply
+func (c *Change) decode(d *decoder) {
+	d.members(func(key []byte) {
+		switch string(key) {
+		case "user_id":
+			c.UserID = d.integer()
+		case "sequence":
+			c.Sequence = d.integer()
+		case "operation":
+			c.Operation = d.text()
+		case "time":
+			at, err := time.Parse(time.RFC3339Nano, d.text())
+			if err != nil {
+				d.failWith(err)
+			}
+			c.Time = at
+		case "user":
+			c.User = new(User)
+			c.User.decode(d)
+		case "ops":
+			c.Ops = decodeOps(d)
+		default:
+			d.skip()
+		}
+	})
+	if !c.isWhole() {
+		d.fail()
 	}
-	text, _ := m["time"].(string)
-	if c.Time, err = time.Parse(time.RFC3339Nano, text); err != nil {
-		return c, fmt.Errorf("%w: %w", errUnexpectedReply, err)
+}
+
+// isWhole reports whether the change has what its operation needs.
+func (c *Change) isWhole() bool {
+	if c.UserID <= 0 || c.Sequence <= 0 || c.Time.IsZero() {
+		return false
 	}
-	c.User, _ = m["user"].(map[string]any)
-	c.Ops, _ = m["ops"].([]any)
-	return c, nil
+	switch c.Operation {
+	case "create":
+		return c.User != nil
+	case "patch":
+		return c.Ops != nil
+	default:
+		return c.Operation == "delete"
+	}
 }

@@ -1,168 +1,187 @@
-// Package client calls the identity service from Go. It is for the service's callers
-// and its own commands.
-//
-// A [Client] sends requests and waits for their replies, over one channel of a broker
-// connection that the caller provides. It does not encode requests or decode replies,
-// apart from those of [Client.Changes], and it does not retry or reconnect: these are
-// left to its user. A request that is sent again under
-// the same message id is not applied twice.
 package client
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
+	"time"
 
-	"github.com/google/uuid"
 	amqp "github.com/rabbitmq/amqp091-go"
+	"golang.org/x/sync/semaphore"
 
-	"github.com/glotpod/ident/cluster/internal/topology"
+	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/internal/rpc"
+	"github.com/glotpod/ident/cluster/wait"
 )
 
-// ErrNoService means that the broker has no queue for requests: no instance of the
-// service has ever run there.
-var ErrNoService = errors.New("no identity service at this broker: there is no queue for the request")
+const (
+	// The pauses before attempts to replace a lost connection.
+	firstConnectPause   = 100 * time.Millisecond
+	longestConnectPause = 5 * time.Second
 
-// replyQueue stands for the client's own channel in RabbitMQ's direct reply-to.
-const replyQueue = "amq.rabbitmq.reply-to"
+	// connectTimeout bounds one attempt to connect.
+	connectTimeout = 8 * time.Second
+
+	// closeTimeout bounds the wait for the broker when a connection is closed.
+	closeTimeout = time.Second
+)
 
 // A Client sends requests and receives their replies. It is safe for concurrent use.
 type Client struct {
-	channel channel
+	o      Options
+	room   *semaphore.Weighted // for the bytes of requests under way
+	name   string              // begins the message ids
+	number atomic.Uint64       // of the last message id
 
-	mu      sync.Mutex              // guards the following fields
-	waiting map[string]chan<- reply // by correlation id
-	err     error                   // why no reply will come any more
+	ctx    context.Context // is done when the client is closed
+	cancel context.CancelFunc
+	ended  sync.WaitGroup // the client's own goroutine
+
+	mu      sync.Mutex // guards the following fields
+	link    *rpc.Link  // nil: there is no connection
+	changed chan struct{}
+	dialErr error // of the last attempt to connect
 }
 
-// A channel is what a client uses of an [amqp.Channel].
-type channel interface {
-	Consume(queue, consumer string, autoAck, exclusive, noLocal, noWait bool, args amqp.Table) (<-chan amqp.Delivery, error)
-	NotifyReturn(chan amqp.Return) chan amqp.Return
-	PublishWithContext(ctx context.Context, exchange, key string, mandatory, immediate bool, msg amqp.Publishing) error
-}
-
-type reply struct {
-	body []byte
-	err  error
-}
-
-// NewClient opens a channel of conn and returns a client that uses it until conn is
-// closed.
-func NewClient(conn *amqp.Connection) (*Client, error) {
-	channel, err := conn.Channel()
-	if err != nil {
-		return nil, fmt.Errorf("opening a channel: %w", err)
+// Dial connects to the broker. ctx bounds the dial, and has no effect afterwards. The
+// connection is replaced when it is lost, until the client is closed.
+func Dial(ctx context.Context, o Options) (*Client, error) {
+	if len(o.Name) > maxName {
+		return nil, fmt.Errorf("the name has %d bytes, more than %d", len(o.Name), maxName)
 	}
-	return newClient(channel)
-}
-
-func newClient(channel channel) (*Client, error) {
-	// Both end when the channel is closed.
-	returned := channel.NotifyReturn(make(chan amqp.Return, 16))
-	replies, err := channel.Consume(replyQueue, "", true, false, false, false, nil)
+	c := &Client{o: o, room: semaphore.NewWeighted(maxUnderWay), name: rand.Text() + "-", changed: make(chan struct{})}
+	conn, link, err := c.dial(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("consuming replies: %w", err)
+		return nil, err
 	}
-	c := &Client{channel: channel, waiting: make(map[string]chan<- reply)}
-	go c.receive(replies, returned)
+	c.link = link
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.ended.Go(func() { c.keepConnected(conn, link) })
 	return c, nil
 }
 
-// Call sends a request with the given body and message id to the shared queue, and
-// returns the body of the reply. If the message id is empty, Call generates one.
-func (c *Client) Call(ctx context.Context, operation, messageID string, body []byte) ([]byte, error) {
-	return c.call(ctx, topology.RequestExchange, topology.RequestPrefix+operation, amqp.Publishing{MessageId: messageID, Body: body})
+// Close closes the connection. Requests that wait for a reply fail with [ErrNoReply], and
+// calls of Watch end. Close may be called more than once. It takes at most about a second.
+func (c *Client) Close() {
+	c.cancel()
+	c.ended.Wait()
 }
 
-// CallDirect is like [Client.Call], but sends the request directly to the partition of
-// the user that it is about. Requests about one user that are sent this way one after
-// another are carried out in that order, unless the partitions' queues are being bound
-// again at that moment.
-func (c *Client) CallDirect(ctx context.Context, userID int64, operation, messageID string, body []byte) ([]byte, error) {
-	return c.call(ctx, topology.DirectExchange, strconv.FormatInt(userID, 10), amqp.Publishing{
-		Type: topology.RequestPrefix + operation, MessageId: messageID, Body: body,
-	})
-}
-
-func (c *Client) call(ctx context.Context, exchange, key string, request amqp.Publishing) ([]byte, error) {
-	if request.MessageId == "" {
-		request.MessageId = uuid.NewString()
+// dial opens a connection and a link on it.
+func (c *Client) dial(ctx context.Context) (*amqp.Connection, *rpc.Link, error) {
+	conn, err := broker.Dial(ctx, c.o.broker())
+	if err != nil {
+		return nil, nil, err
 	}
-	correlationID := uuid.NewString()
-	replied := make(chan reply, 1)
-	if err := c.await(correlationID, replied); err != nil {
-		return nil, err
+	release := closeWith(ctx, conn)
+	link, err := rpc.Open(conn)
+	if !release() || err != nil {
+		conn.CloseDeadline(time.Now())
+		return nil, nil, errors.Join(err, ctx.Err())
 	}
-	defer c.forget(correlationID)
-	request.ReplyTo = replyQueue
-	request.CorrelationId = correlationID
-	request.ContentType = "application/msgpack"
-	request.DeliveryMode = amqp.Persistent
-	if err := c.channel.PublishWithContext(ctx, exchange, key, true, false, request); err != nil {
-		return nil, fmt.Errorf("sending the request: %w", err)
-	}
-	select {
-	case r := <-replied:
-		return r.body, r.err
-	case <-ctx.Done():
-		return nil, fmt.Errorf("waiting for the reply: %w", ctx.Err())
-	}
+	return conn, link, nil
 }
 
-func (c *Client) await(correlationID string, replied chan<- reply) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.waiting[correlationID] = replied
-	return c.err
+// closeWith closes conn when ctx ends, since calls that wait for the broker ignore ctx, until
+// release is called. release returns false if that has begun.
+func closeWith(ctx context.Context, conn *amqp.Connection) (release func() bool) {
+	return context.AfterFunc(ctx, func() { conn.CloseDeadline(time.Now()) })
 }
 
-func (c *Client) forget(correlationID string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.waiting, correlationID)
-}
-
-// receive passes replies and returned requests to the calls that wait for them, until
-// the channel is closed.
-func (c *Client) receive(replies <-chan amqp.Delivery, returned <-chan amqp.Return) {
-	for {
+// keepConnected replaces the connection when it is lost, until the client is closed.
+func (c *Client) keepConnected(conn *amqp.Connection, link *rpc.Link) {
+	pause := wait.Backoff{First: firstConnectPause, Longest: longestConnectPause}
+	for since := time.Now(); conn != nil; since = time.Now() {
 		select {
-		case d, ok := <-replies:
-			if !ok {
-				c.fail(errors.New("the connection was lost"))
-				return
+		case <-link.Done():
+		case <-c.ctx.Done():
+		}
+		c.setLink(nil, nil)
+		conn.CloseDeadline(time.Now().Add(closeTimeout))
+		link.Wait()
+		if time.Since(since) > longestConnectPause {
+			pause.Reset()
+		}
+		conn, link = c.connectAgain(&pause)
+	}
+}
+
+// connectAgain connects until that succeeds. It returns nil if the client was closed.
+func (c *Client) connectAgain(pause *wait.Backoff) (*amqp.Connection, *rpc.Link) {
+	for pause.Wait(c.ctx) == nil {
+		begin := time.Now()
+		ctx, cancel := context.WithTimeout(c.ctx, connectTimeout)
+		conn, link, err := c.dial(ctx)
+		cancel()
+		c.o.observe("connect", begin, 1, err)
+		c.setLink(link, err)
+		if err == nil {
+			return conn, link
+		}
+	}
+	return nil, nil
+}
+
+// setLink sets the link, nil if there is none, and the error of the last attempt to connect.
+func (c *Client) setLink(link *rpc.Link, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.link, c.dialErr = link, err
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// current returns the link. If there is none, it waits for one until the deadline, or until ctx
+// ends.
+func (c *Client) current(ctx context.Context, deadline time.Time) (*rpc.Link, error) {
+	c.mu.Lock()
+	link := c.link
+	c.mu.Unlock()
+	if isOpen(link) {
+		return link, nil
+	}
+	ctx, cancel := withDeadline(ctx, deadline)
+	defer cancel()
+	for {
+		c.mu.Lock()
+		link, changed, dialErr := c.link, c.changed, c.dialErr
+		c.mu.Unlock()
+		switch {
+		case c.ctx.Err() != nil:
+			return nil, ErrClosed
+		case isOpen(link):
+			return link, nil
+		}
+		select {
+		case <-changed:
+		case <-c.ctx.Done():
+		case <-ctx.Done():
+			if dialErr != nil {
+				return nil, fmt.Errorf("%w: %w: %w", ErrNotSent, ctx.Err(), dialErr)
 			}
-			c.complete(d.CorrelationId, reply{body: d.Body})
-		case r, ok := <-returned:
-			if !ok {
-				returned = nil // replies is closed as well
-				continue
-			}
-			c.complete(r.CorrelationId, reply{err: ErrNoService})
+			return nil, fmt.Errorf("%w: %w", ErrNotSent, ctx.Err())
 		}
 	}
 }
 
-// complete passes r to the call with this correlation id, if it still waits.
-func (c *Client) complete(correlationID string, r reply) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if replied, ok := c.waiting[correlationID]; ok {
-		replied <- r
-		delete(c.waiting, correlationID)
+// isOpen reports whether there is a link that is not about to be replaced.
+func isOpen(link *rpc.Link) bool {
+	if link == nil {
+		return false
+	}
+	select {
+	case <-link.Done():
+		return false
+	default:
+		return true
 	}
 }
 
-// fail ends all waiting and future calls with err.
-func (c *Client) fail(err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.err = err
-	for id, replied := range c.waiting {
-		replied <- reply{err: err}
-		delete(c.waiting, id)
-	}
+// newMessageID returns an id that no other request of any client has.
+func (c *Client) newMessageID() string {
+	return c.name + strconv.FormatUint(c.number.Add(1), 36)
 }

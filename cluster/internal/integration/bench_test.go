@@ -8,8 +8,6 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/tinylib/msgp/msgp"
 	"go.uber.org/zap"
-
-	"github.com/glotpod/ident/cluster/client"
 )
 
 // BenchmarkCall measures requests over the broker to an instance in the same
@@ -67,20 +65,6 @@ func BenchmarkCall(b *testing.B) {
 			})
 		}
 	}
-}
-
-func (s *setup) client() *client.Client {
-	s.t.Helper()
-	conn, err := amqp.Dial(s.url)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(func() { conn.Close() })
-	client, err := client.NewClient(conn)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return client
 }
 
 // echo replies to requests with a fixed body of the size of a user.

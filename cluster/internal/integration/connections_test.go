@@ -13,8 +13,6 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
-
-	"github.com/glotpod/ident/cluster/client"
 )
 
 // TestConnections stops the flow over the connections by which an instance publishes.
@@ -63,7 +61,7 @@ func testStalledConnection(t *testing.T) {
 }
 
 // patchAll changes the name of user 1 many times, and requires a reply to each request.
-func (s *setup) patchAll(caller *client.Client, n int, name string) {
+func (s *setup) patchAll(caller *caller, n int, name string) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
 	defer cancel()

@@ -8,7 +8,6 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster"
 	"github.com/glotpod/ident/cluster/broker"
-	"github.com/glotpod/ident/cluster/client"
 	"github.com/glotpod/ident/deploy/localserver"
 	"github.com/glotpod/ident/deploy/testservers"
 )
@@ -55,7 +54,7 @@ type largeMessages struct {
 	*setup
 	control       localserver.Control
 	first, second *cluster.Instance
-	caller        *client.Client
+	caller        *caller
 }
 
 // commitLarge creates a user with a name of some bytes, without a notification.

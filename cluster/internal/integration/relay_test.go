@@ -9,7 +9,6 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster"
-	"github.com/glotpod/ident/cluster/client"
 )
 
 const (
@@ -62,7 +61,7 @@ func TestRelay(t *testing.T) {
 }
 
 // patchMany patches all users n times, each user's patches one after another.
-func (s *setup) patchMany(caller *client.Client, n int) {
+func (s *setup) patchMany(caller *caller, n int) {
 	s.t.Helper()
 	var patching sync.WaitGroup
 	for id := range relayUsers {

@@ -10,7 +10,6 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/tinylib/msgp/msgp"
 
-	"github.com/glotpod/ident/cluster/client"
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/partition"
 )
@@ -18,7 +17,7 @@ import (
 func (s *setup) queueOf(number int) string { return fmt.Sprintf("glotpod.rpc/ident/%04d", number) }
 
 // getDirect gets a user, which must exist, by the direct exchange.
-func (s *setup) getDirect(client *client.Client, id int64) {
+func (s *setup) getDirect(client *caller, id int64) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 	defer cancel()
@@ -166,7 +165,7 @@ func (s *setup) commitMany() {
 }
 
 // getAllDirect gets all users by the direct exchange.
-func (s *setup) getAllDirect(client *client.Client) {
+func (s *setup) getAllDirect(client *caller) {
 	s.t.Helper()
 	var calls sync.WaitGroup
 	for id := range int64(manyUsers) {
@@ -181,7 +180,7 @@ func (s *setup) getAllDirect(client *client.Client) {
 }
 
 // untilRouted waits until the direct exchange leads to the right queues.
-func (s *setup) untilRouted(client *client.Client) {
+func (s *setup) untilRouted(client *caller) {
 	s.t.Helper()
 	s.until("nothing is misrouted any more", func() bool {
 		before := s.report().Counters.Misrouted

@@ -18,7 +18,6 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster"
 	"github.com/glotpod/ident/cluster/broker"
-	"github.com/glotpod/ident/cluster/client"
 	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/deploy/localserver"
 	"github.com/glotpod/ident/deploy/testservers"
@@ -104,7 +103,7 @@ func (s *setup) userIn(number int) int64 {
 // first one; some of the queues are on the second one, and so away while it is down.
 type split struct {
 	*setup
-	client *client.Client
+	client *caller
 	away   []int // partitions
 }
 
@@ -276,7 +275,7 @@ func keepSharedQueue(t *testing.T, node *localserver.RabbitMQ, vhost string) {
 }
 
 // patchDirect changes a user, which must exist, by the direct exchange.
-func (s *setup) patchDirect(client *client.Client, id int64) {
+func (s *setup) patchDirect(client *caller, id int64) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 	defer cancel()

@@ -10,7 +10,6 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster"
-	"github.com/glotpod/ident/cluster/client"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
@@ -105,7 +104,7 @@ func testSilentPartition(t *testing.T) {
 
 // patch changes the name of a user, by the shared queue. It returns an error if the
 // request is refused.
-func (s *setup) patch(ctx context.Context, caller *client.Client, user int64) error {
+func (s *setup) patch(ctx context.Context, caller *caller, user int64) error {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()

@@ -10,6 +10,7 @@ import (
 type benchCase struct {
 	name    string
 	direct  bool // requests go to the partition queue of the user
+	client  bool // the Go client sends the requests
 	writes  bool // requests are persistent and change users
 	plain   bool // the plain service can serve the requests
 	next    func(u *userPool) request
@@ -21,6 +22,7 @@ const (
 	echoSide       = "echo"        // on a classic queue
 	directEchoSide = "echo direct" // on a queue and an exchange like those of the partitions
 	spreadEchoSide = "echo spread" // like directEchoSide, on as many queues as there are partitions
+	rawSide        = "raw"         // the service, with requests over one connection without the Go client
 	plainSide      = "plain"       // one transaction per request, on a classic queue
 )
 
@@ -105,6 +107,7 @@ func allCases() []benchCase {
 			targets: []target{latencyTarget(1.5, echoSide), rateTarget(0.8, echoSide), scaleTarget(0.8)}},
 		{name: "get-direct", direct: true, next: (*userPool).get,
 			targets: []target{latencyTarget(1.15, directEchoSide), rateTarget(0.9, directEchoSide)}},
+		{name: "get-client", client: true, next: (*userPool).get, targets: []target{rateTarget(0.95, rawSide)}},
 		{name: "get-email", next: (*userPool).getByEmail,
 			targets: []target{latencyTarget(1.7, echoSide), rateTarget(0.7, echoSide), scaleTarget(0.8)}},
 		{name: "patch", writes: true, plain: true, next: (*userPool).patch, targets: []target{
@@ -150,6 +153,9 @@ func casesNamed(list string) (cases []benchCase, err error) {
 // baselines returns the baselines of a case. withPlain says whether the plain service runs.
 func (c benchCase) baselines(withPlain bool) []string {
 	names := []string{echoSide}
+	if c.client {
+		names = append(names, rawSide)
+	}
 	if c.direct {
 		names = append(names, directEchoSide, spreadEchoSide)
 	}

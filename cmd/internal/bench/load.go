@@ -48,6 +48,8 @@ type work struct {
 	way        route
 	persistent bool
 	onReply    func(r request, reply []byte) error // nil: replies are only checked for errors
+	byClient   bool                                // the Go client sends the requests
+	likeClient bool                                // over one connection, with the properties that the Go client sets
 }
 
 // A loadResult is the result of one run of a load.
@@ -68,7 +70,8 @@ func (s *loadResult) merge(other *loadResult) {
 // A loadGenerator sends requests as many callers would: each sends a request as soon as
 // it has the reply to the last. The service and the baselines get the same load.
 type loadGenerator struct {
-	conns []*loadConn
+	conns  []*loadConn
+	client *client.Client
 }
 
 func openLoadGenerator(ctx context.Context, o broker.Options) (*loadGenerator, error) {
@@ -81,10 +84,18 @@ func openLoadGenerator(ctx context.Context, o broker.Options) (*loadGenerator, e
 		}
 		l.conns = append(l.conns, c)
 	}
+	var err error
+	if l.client, err = connect.ClientWith(ctx, o); err != nil {
+		l.close()
+		return nil, err
+	}
 	return l, nil
 }
 
 func (l *loadGenerator) close() {
+	if l.client != nil {
+		l.client.Close()
+	}
 	for _, c := range l.conns {
 		connect.Close(c.conn)
 	}
@@ -93,8 +104,14 @@ func (l *loadGenerator) close() {
 // run keeps inFlight requests in flight for the given time, until there are no more
 // requests, a request fails or ctx is done. It returns when all replies have arrived.
 func (l *loadGenerator) run(ctx context.Context, w work, inFlight int, lasting time.Duration) (*loadResult, error) {
+	if w.byClient {
+		return l.runClient(ctx, w, inFlight, lasting)
+	}
 	begin := time.Now()
 	conns := l.conns[:min(len(l.conns), inFlight)]
+	if w.likeClient {
+		conns = conns[:1]
+	}
 	slices := make([]*loadResult, len(conns))
 	var group errgroup.Group
 	ctx, cancel := context.WithCancel(ctx)
@@ -125,6 +142,7 @@ type loadConn struct {
 	channel  *amqp.Channel
 	replies  <-chan amqp.Delivery
 	returned <-chan amqp.Return
+	login    string
 	name     string // the prefix of message ids
 	number   uint64 // of the last request
 	flights  []flight
@@ -150,7 +168,7 @@ func openLoadConn(ctx context.Context, o broker.Options) (_ *loadConn, err error
 			connect.Close(conn)
 		}
 	}()
-	c := &loadConn{conn: conn, name: rand.Text() + "-"}
+	c := &loadConn{conn: conn, login: o.Login, name: rand.Text() + "-"}
 	if c.channel, err = conn.Channel(); err != nil {
 		return nil, fmt.Errorf("open a channel: %w", err)
 	}
@@ -241,6 +259,9 @@ func (c *loadConn) send(w work, place int, r request) error {
 	}
 	if w.persistent {
 		m.DeliveryMode = amqp.Persistent
+	}
+	if w.likeClient {
+		m.UserId, m.AppId, m.Expiration = c.login, c.name, "30000"
 	}
 	exchange, key := w.way(r, &m)
 	c.flights[place] = flight{number: number, sent: time.Now(), request: r}

@@ -110,7 +110,7 @@ func (b *bench) cells(c benchCase, inFlight int, results []sideResult) (cells []
 // sides returns the service of each subject, and the baselines of a case.
 func (b *bench) sides(c benchCase, inFlight int) (sides []*measuredSide) {
 	add := func(name string, subject *subject, way route, onReply func(request, []byte) error) {
-		w := work{way: way, persistent: c.writes, onReply: onReply,
+		w := work{way: way, persistent: c.writes, onReply: onReply, byClient: c.client && name == serviceSide, likeClient: name == rawSide,
 			next: func() (request, bool) { return c.next(subject.users), true }}
 		sides = append(sides, &measuredSide{name: name, subject: subject, run: func(ctx context.Context, lasting time.Duration) (*loadResult, error) {
 			slice, err := subject.load.run(ctx, w, inFlight, lasting)
@@ -132,6 +132,7 @@ func (b *bench) sides(c benchCase, inFlight int) (sides []*measuredSide) {
 	}
 	routes := map[string]route{
 		echoSide:       echoRoute(b.name),
+		rawSide:        sharedRoute,
 		directEchoSide: directEchoRoute(b.name),
 		spreadEchoSide: spreadEchoRoute(b.name),
 		plainSide:      plainRoute(b.name),

@@ -44,6 +44,9 @@ a virtual host and a database of its own on the same servers. They are measured 
 turn, and the first one is a baseline of the others. The other clusters are idle
 meanwhile, which takes a few percent of a core.
 
+In get-client the Go client sends the requests, over one connection. Its baseline raw
+is the same load without the client, with the same properties.
+
 The cases get, get-email, patch and create use the shared queue. The cases whose
 name ends with -direct use the partition queue of the user. patch-one patches the
 same user each time. mix has nine gets for each patch. The plain service serves get,

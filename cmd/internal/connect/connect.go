@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/client"
 	"github.com/glotpod/ident/cluster/wait"
 	"github.com/glotpod/ident/config"
 	"github.com/glotpod/ident/store"
@@ -91,13 +92,29 @@ func Dial(ctx context.Context, c *config.Config, purpose, version string) (*amqp
 // DialWith is Dial with options.
 func DialWith(ctx context.Context, o broker.Options) (*amqp.Connection, error) {
 	conn, err := broker.Dial(ctx, o)
-	if broker.LoginRefused(err) {
-		return nil, err // the settings are wrong
+	return conn, dialError(err)
+}
+
+// dialError returns the error of a command that could not connect.
+func dialError(err error) error {
+	if err == nil || broker.LoginRefused(err) {
+		return err // the settings are wrong
 	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", wait.ErrUnreachable, err)
-	}
-	return conn, nil
+	return fmt.Errorf("%w: %w", wait.ErrUnreachable, err)
+}
+
+// Client connects a command that sends requests. Its errors are those of [Dial].
+func Client(ctx context.Context, c *config.Config, purpose, version string) (*client.Client, error) {
+	return ClientWith(ctx, Broker(c, zap.NewNop(), purpose, version))
+}
+
+// ClientWith is Client with options.
+func ClientWith(ctx context.Context, o broker.Options) (*client.Client, error) {
+	users, err := client.Dial(ctx, client.Options{
+		Addresses: o.Addresses, VHost: o.VHost, LoginMethod: o.LoginMethod, Login: o.Login, Password: o.Password, ReadPassword: o.ReadPassword,
+		TLS: o.TLS, Name: o.ConnectionName,
+	})
+	return users, dialError(err)
 }
 
 // Close closes a connection of a command. It waits for at most a second.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"math"
 	"slices"
@@ -68,57 +69,59 @@ func runCall(ctx context.Context, env *cli.Env, args []string) int {
 	}
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
-	reply, err := call(ctx, c, env.Version, words[0], *messageID, request)
+	result, err := call(ctx, c, env.Version, words[0], *messageID, request)
+	refusal, isRefusal := errors.AsType[*client.Error](err)
 	switch {
-	case !errors.Is(err, wait.ErrUnreachable) && errors.Is(err, context.DeadlineExceeded), errors.Is(err, client.ErrNoService):
+	case isRefusal:
+		return printJSON(env, env.Stderr, cli.StatusFailure, errorReply(refusal))
+	case errors.Is(err, wait.ErrUnreachable):
+		return env.Fail(err)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, client.ErrNoService):
 		return env.FailWith(cli.StatusNoReply, err)
 	case err != nil:
 		return env.Fail(err)
 	}
-	return printReply(env, reply, *showTokens)
+	if !*showTokens {
+		maskTokens(result)
+	}
+	return printJSON(env, env.Stdout, cli.StatusOK, result)
 }
 
-// call sends a request and returns the decoded reply.
-func call(ctx context.Context, c *config.Config, version, operation, messageID string, request map[string]any) (map[string]any, error) {
-	body, err := msgp.AppendMapStrIntf(nil, request)
+// call sends a request and returns the decoded result.
+func call(ctx context.Context, c *config.Config, version, operation, messageID string, request map[string]any) (any, error) {
+	args, err := msgp.AppendMapStrIntf(nil, request)
 	if err != nil {
 		return nil, fmt.Errorf("encode the request: %w", err)
 	}
-	conn, err := connect.Dial(ctx, c, "call", version)
+	caller, err := connect.Client(ctx, c, "call", version)
 	if err != nil {
 		return nil, err
 	}
-	defer connect.Close(conn)
-	client, err := client.NewClient(conn)
+	defer caller.Close()
+	if messageID != "" {
+		ctx = client.WithMessageID(ctx, messageID)
+	}
+	result, err := caller.Do(ctx, client.Request{Operation: operation, Args: args})
 	if err != nil {
 		return nil, err
 	}
-	body, err = client.Call(ctx, operation, messageID, body)
+	msg, err := msgpack.Decode(result, msgpack.Limits{Bytes: math.MaxInt, Depth: 1000, Values: math.MaxInt})
 	if err != nil {
-		return nil, err
+		return nil, client.ErrMalformed
 	}
-	msg, err := msgpack.Decode(body, msgpack.Limits{Bytes: math.MaxInt, Depth: 1000, Values: math.MaxInt})
-	tree, isMap := msg.Tree.(map[string]any)
-	if err != nil || !isMap {
-		return nil, errors.New("the reply has no form that the identity service sends")
-	}
-	return tree, nil
+	return msg.Tree, nil
 }
 
-// printReply prints the result, or the error to Stderr.
-func printReply(env *cli.Env, reply map[string]any, showTokens bool) int {
-	if !showTokens {
-		maskTokens(reply)
-	}
-	out, status := env.Stdout, cli.StatusOK
-	result, ok := reply["result"]
-	if !ok {
-		out, status, result = env.Stderr, cli.StatusFailure, reply
-	}
+// errorReply returns an error reply as the service sends it.
+func errorReply(e *client.Error) map[string]any {
+	return map[string]any{"error": e.Code, "message": e.Message, "retryable": e.Retryable}
+}
+
+func printJSON(env *cli.Env, out io.Writer, status int, v any) int {
 	encoder := json.NewEncoder(out)
 	encoder.SetIndent("", "  ")
 	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(result); err != nil {
+	if err := encoder.Encode(v); err != nil {
 		return env.Fail(fmt.Errorf("print the reply: %w", err))
 	}
 	return status

@@ -1,13 +1,11 @@
 package contract
 
 import (
-	"errors"
 	"math"
 	"reflect"
 	"testing"
 	"time"
 
-	"github.com/glotpod/ident/cluster/client"
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
 
@@ -83,46 +81,6 @@ func testChangesAsNotified(t *testing.T) {
 			if !reflect.DeepEqual(change, harness.Normalize(want)) || notified[i].Sequence != int64(i+1) {
 				t.Errorf("got  %v\nwant %v", change, want)
 			}
-		}
-	}
-	all, position := changesAfter(t, c, nil, 1000)
-	testClientChanges(t, c, all, position)
-}
-
-// The Go client reads the same changes, and the error replies.
-func testClientChanges(t *testing.T, c *harness.Caller, all list, position string) {
-	t.Helper()
-	users, err := client.NewClient(c.Conn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	after := ""
-	for page, err := range users.ChangePages(t.Context(), "", 2) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, got := range page.Changes {
-			want := all[0].(dict)
-			all = all[1:]
-			if got.UserID != want["user_id"] || got.Sequence != want["sequence"] || got.Operation != want["operation"] ||
-				got.Time.Format("2006-01-02T15:04:05.000000Z") != want["time"] ||
-				(want["user"] != nil || got.User != nil) && !reflect.DeepEqual(harness.Normalize(got.User), want["user"]) ||
-				(want["ops"] != nil || got.Ops != nil) && !reflect.DeepEqual(harness.Normalize(got.Ops), want["ops"]) {
-				t.Errorf("the client has %+v, want %v", got, want)
-			}
-		}
-		after = page.After
-	}
-	if len(all) > 0 || after != position {
-		t.Errorf("the client has not read %v, and is at %q, want %q", all, after, position)
-	}
-	for code, call := range map[string]func() (*client.ChangePage, error){
-		client.PositionGone: func() (*client.ChangePage, error) { return users.Changes(t.Context(), "AgAAAA", 1) },
-		"bad_request":       func() (*client.ChangePage, error) { return users.Changes(t.Context(), position, 0) },
-	} {
-		page, err := call()
-		if reply, ok := errors.AsType[*client.ReplyError](err); !ok || reply.Code != code || reply.Retryable || page != nil {
-			t.Errorf("%s: %+v, %v", code, page, err)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package handover
 
 import (
 	"bufio"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -9,9 +10,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	amqp "github.com/rabbitmq/amqp091-go"
-	"github.com/tinylib/msgp/msgp"
 
 	"github.com/glotpod/ident/cluster/client"
 	"github.com/glotpod/ident/cluster/wait"
@@ -141,15 +139,14 @@ const memoryCalm = 32 * time.Second
 // load has requests made until there are no more.
 func (s *memorySite) load(t *testing.T, next func() (operation string, user int64, more bool)) {
 	t.Helper()
-	conn, err := amqp.Dial(s.AMQPURL)
+	users, err := client.Dial(t.Context(), client.Options{
+		Addresses: []string{net.JoinHostPort(s.Settings["amqp.host"], s.Settings["amqp.port"])},
+		VHost:     s.Settings["amqp.vhost"], Login: s.Settings["amqp.login"], Password: s.Settings["amqp.password"],
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	client, err := client.NewClient(conn)
-	if err != nil {
-		t.Fatal(err)
-	}
+	defer users.Close()
 	var calling sync.WaitGroup
 	for range memoryCalls {
 		calling.Go(func() {
@@ -158,17 +155,11 @@ func (s *memorySite) load(t *testing.T, next func() (operation string, user int6
 				if !more {
 					return
 				}
-				request := map[string]any{"user_id": user}
+				var err error
 				if operation == "patch" {
-					request["ops"] = []any{map[string]any{"op": "replace", "path": "/name", "value": strconv.FormatInt(time.Now().UnixNano(), 36)}}
-				}
-				body, err := msgp.AppendMapStrIntf(nil, request)
-				if err == nil {
-					var answer []byte
-					if answer, err = client.Call(t.Context(), operation, "", body); err == nil && !strings.HasPrefix(string(answer), "\x81\xa6result") {
-						t.Errorf("%s of user %d: %q", operation, user, answer)
-						return
-					}
+					err = users.Patch(t.Context(), user, client.Replace("/name", strconv.FormatInt(time.Now().UnixNano(), 36)))
+				} else {
+					_, err = users.Get(t.Context(), client.Query{UserID: user})
 				}
 				if err != nil {
 					t.Error(err)

@@ -1,0 +1,268 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/glotpod/ident/cluster/client"
+	"github.com/glotpod/ident/deploy/testservers"
+)
+
+// A watched is a call of Watch in a test.
+type watched struct {
+	t       *testing.T
+	options client.WatchOptions
+	changes chan client.Change
+	saved   chan string
+	stop    func() error // ends Watch and returns its error
+	ended   chan error
+}
+
+const patience = 20 * time.Second
+
+// watch starts to watch a queue.
+func watch(t *testing.T, c *client.Client, o client.WatchOptions) *watched {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	w := &watched{t: t, options: o, changes: make(chan client.Change, 100), saved: make(chan string, 100), ended: make(chan error, 1)}
+	if o.Handle == nil {
+		w.options.Handle = func(_ context.Context, change *client.Change) error { w.changes <- *change; return nil }
+	}
+	w.options.Save = func(_ context.Context, after string) error { w.saved <- after; return nil }
+	go func() { w.ended <- c.Watch(ctx, w.options) }()
+	w.stop = func() error { cancel(); return w.end() }
+	t.Cleanup(cancel)
+	return w
+}
+
+// end waits until Watch has ended.
+func (w *watched) end() error { return receive(w.t, "the end", w.ended) }
+
+func receive[T any](t *testing.T, what string, from <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-from:
+	case <-time.After(patience):
+		t.Fatalf("%s does not come", what)
+	}
+	return v
+}
+
+// expect fails unless the next changes are these, of one user.
+func (w *watched) expect(userID int64, sequences ...int64) (all []client.Change) {
+	w.t.Helper()
+	for _, sequence := range sequences {
+		change := receive(w.t, fmt.Sprint("change ", sequence), w.changes)
+		if change.UserID != userID || change.Sequence != sequence {
+			w.t.Errorf("got the change %+v, want number %d of user %d", change, sequence, userID)
+		}
+		all = append(all, change)
+	}
+	return all
+}
+
+// testWatch has the user n of the test's own in each subtest.
+func testWatch(t *testing.T, c *client.Client) {
+	t.Run("typed_and_in_order", func(t *testing.T) {
+		w := watch(t, c, client.WatchOptions{Queue: "order"})
+		receive(t, "a position", w.saved)
+		u := create(t, c, 200)
+		rename(t, c, u.ID, "B")
+		if err := c.Delete(t.Context(), u.ID); err != nil {
+			t.Fatal(err)
+		}
+		got := w.expect(u.ID, 1, 2, 3)
+		u.GitHub.AccessToken = ""
+		equal(t, got[0].User, u)
+		equal(t, got[1].Ops, []client.Op{{Op: "replace", Path: "/name", Value: "B"}})
+		for i, operation := range []string{"create", "patch", "delete"} {
+			if got[i].Operation != operation || time.Since(got[i].Time).Abs() > time.Minute {
+				t.Errorf("change %d is %+v", i, got[i])
+			}
+		}
+		is(t, w.stop(), context.Canceled)
+	})
+
+	t.Run("acknowledged_after_the_handler", func(t *testing.T) {
+		u := create(t, c, 201)
+		errFull := errors.New("full")
+		handled := 0
+		failing := client.WatchOptions{Queue: "handler", Handle: func(context.Context, *client.Change) error {
+			if handled++; handled == 2 {
+				return errFull
+			}
+			return nil
+		}}
+		w := watch(t, c, failing)
+		receive(t, "a position", w.saved)
+		for n := range 3 {
+			rename(t, c, u.ID, fmt.Sprint(n))
+		}
+		is(t, w.end(), errFull)
+		w = watch(t, c, client.WatchOptions{Queue: "handler"})
+		w.expect(u.ID, 3, 4)
+		w.stop()
+	})
+
+	t.Run("no_access", func(t *testing.T) {
+		is(t, c.Watch(t.Context(), client.WatchOptions{Queue: "amq.mine"}), client.ErrRejected)
+		if err := c.Watch(t.Context(), client.WatchOptions{}); err == nil {
+			t.Error("a queue without a name is watched")
+		}
+	})
+
+	t.Run("position_gone", func(t *testing.T) {
+		is(t, c.Watch(t.Context(), client.WatchOptions{Queue: "gone", After: "AgAAAA"}), client.ErrPositionGone)
+	})
+}
+
+func rename(t *testing.T, c *client.Client, id int64, name string) {
+	t.Helper()
+	if err := c.Patch(t.Context(), id, client.Replace("/name", name)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// testWatchFaults is for what needs the broker.
+func testWatchFaults(t *testing.T, b *testservers.Broker) {
+	conn, err := amqp.Dial(b.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	channel, err := conn.Channel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bind := func(queue string) {
+		if err := channel.QueueBind(queue, "notifications.user.*", "amq.topic", false, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unbind := func(queue string) {
+		if err := channel.QueueUnbind(queue, "notifications.user.*", "amq.topic", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := dial(t, optionsFor(b))
+
+	t.Run("gaps_are_filled", func(t *testing.T) {
+		w := watch(t, c, client.WatchOptions{Queue: "gaps"})
+		receive(t, "a position", w.saved)
+		u := create(t, c, 210)
+		w.expect(u.ID, 1)
+		unbind("gaps")
+		rename(t, c, u.ID, "missed 1")
+		rename(t, c, u.ID, "missed 2")
+		bind("gaps")
+		rename(t, c, u.ID, "seen")
+		w.expect(u.ID, 2, 3, 4)
+		position := receive(t, "a position", w.saved)
+		w.stop()
+
+		unbind("gaps")
+		rename(t, c, u.ID, "missed while away")
+		channel.QueueDelete("gaps", false, false, false)
+		w = watch(t, c, client.WatchOptions{Queue: "gaps", After: position})
+		w.expect(u.ID, 5)
+		w.stop()
+	})
+
+	t.Run("repeated_and_forged_ones_are_dropped", func(t *testing.T) {
+		w := watch(t, c, client.WatchOptions{Queue: "repeated"})
+		receive(t, "a position", w.saved)
+		u := create(t, c, 211)
+		w.expect(u.ID, 1)
+		valid := func() amqp.Publishing {
+			return amqp.Publishing{Body: fmt.Appendf(nil, `{"user_id": %d, "ops": []}`, u.ID),
+				Headers: amqp.Table{"schema": int32(1), "sequence": int64(1), "committed_at": "2026-01-31T12:00:00.123450Z"}}
+		}
+		publish := func(key string, change func(m *amqp.Publishing)) {
+			m := valid()
+			change(&m)
+			if err := channel.Publish("amq.topic", key, true, false, m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		const patchKey = "notifications.user.patch"
+		publish(patchKey, func(*amqp.Publishing) {}) // repeated
+		for _, change := range []func(m *amqp.Publishing){
+			func(m *amqp.Publishing) { m.Headers = nil },
+			func(m *amqp.Publishing) { m.Headers["schema"] = int32(2) },
+			func(m *amqp.Publishing) { m.Headers["sequence"] = "2" },
+			func(m *amqp.Publishing) { m.Headers["committed_at"] = "yesterday" },
+			func(m *amqp.Publishing) { m.Body = nil },
+			func(m *amqp.Publishing) { m.Body = []byte(`[[[`) },
+			func(m *amqp.Publishing) { m.Body = []byte(`{"user_id": "1"}`) },
+			func(m *amqp.Publishing) { m.Body = make([]byte, 17<<20) },
+		} {
+			publish(patchKey, change)
+		}
+		publish("notifications.user.create", func(m *amqp.Publishing) { m.Headers["sequence"] = int64(2) })
+		publish("notifications.user.forget", func(m *amqp.Publishing) { m.Headers["sequence"] = int64(2) })
+		rename(t, c, u.ID, "B")
+		w.expect(u.ID, 2)
+		w.stop()
+	})
+
+	t.Run("sequences_of_the_subscriber", func(t *testing.T) {
+		u := create(t, c, 212)
+		after := snapshotPosition(t, c)
+		rename(t, c, u.ID, "handled")
+		rename(t, c, u.ID, "new")
+		w := watch(t, c, client.WatchOptions{Queue: "own", After: after, Sequence: func(_ context.Context, id int64) (int64, error) {
+			if id != u.ID {
+				return 0, errors.New("of another user")
+			}
+			return 2, nil
+		}})
+		w.expect(u.ID, 3)
+		w.stop()
+	})
+
+	t.Run("lost_connection", func(t *testing.T) {
+		p := newProxy(t, b)
+		o := optionsFor(b)
+		o.Addresses = []string{p.address}
+		far := dial(t, o)
+		w := watch(t, far, client.WatchOptions{Queue: "lost"})
+		receive(t, "a position", w.saved)
+		u := create(t, c, 213)
+		var seen []int64
+		for n := range int64(5) {
+			rename(t, c, u.ID, fmt.Sprint(n))
+			p.cut()
+		}
+		for len(seen) < 6 {
+			seen = append(seen, receive(t, "a change", w.changes).Sequence)
+		}
+		if !slices.IsSorted(seen) || len(slices.Compact(seen)) < 6 {
+			t.Errorf("the changes are %v", seen)
+		}
+		w.stop()
+	})
+
+	t.Run("one_process_at_a_time", func(t *testing.T) {
+		first := watch(t, c, client.WatchOptions{Queue: "turns"})
+		receive(t, "a position", first.saved)
+		second := watch(t, c, client.WatchOptions{Queue: "turns"})
+		u := create(t, c, 214)
+		first.expect(u.ID, 1)
+		rename(t, c, u.ID, "B")
+		first.expect(u.ID, 2)
+		if len(second.saved) > 0 {
+			t.Error("the second one watches too")
+		}
+		first.stop()
+		receive(t, "a position", second.saved)
+		rename(t, c, u.ID, "C")
+		second.expect(u.ID, 3)
+		second.stop()
+	})
+}
