@@ -56,9 +56,10 @@ test-engines: engines ## run all tests with each pair of these servers (ENGINES=
 			bin/with-servers $(GO) test -count 1 -p $(PARALLEL) -timeout $(TIMEOUT) $(TESTFLAGS) $(PACKAGES) || exit 1; \
 	done
 
-test-deploy: ## test deploy/ with Helm, Kubernetes, systemd and Docker (the first run builds them: half an hour)
+test-deploy: ## test deploy/ with Helm, Kubernetes, systemd, Docker and npm (the first run builds them: half an hour)
 	@deploy/install-dependencies.sh deploy
 	deploy/prometheus/check.sh
+	deploy/clients/check.sh
 	@$(MAKE) --no-print-directory bin/with-servers
 	@GO='$(GO)' deploy/deploytest/build-tools.sh
 	cd deploy/deploytest && $(GO) vet ./... && ../../bin/with-servers $(GO) test -count 1 -v -timeout 1h $(TESTFLAGS) ./...

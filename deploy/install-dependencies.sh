@@ -3,7 +3,7 @@
 # GLOTPOD_IDENT_POSTGRES name folders with their programs. With the argument "test", also a
 # C compiler, for Go's race detector, Chromium, for the tests of the status page, PgBouncer,
 # and curl. With "deploy", also systemd, for the checks of its units, Prometheus, for promtool, and Docker,
-# for the image. With "engines", only mmdebstrap, which gets other versions of both. Checks
+# for the image, and Node.js with npm, for cluster/asyncapi.yaml. With "engines", only mmdebstrap, which gets other versions of both. Checks
 # the version of Go, but does not install Go. Does nothing if everything is installed.
 set -eu
 
@@ -119,6 +119,7 @@ if [ "${1-}" = deploy ]; then
 	command -v promtool >/dev/null || packages="$packages prometheus"
 	command -v dockerd >/dev/null || packages="$packages docker.io"
 	command -v busybox >/dev/null || packages="$packages busybox-static"
+	command -v npm >/dev/null || packages="$packages nodejs npm"
 fi
 [ -n "$packages" ] || exit 0
 

@@ -1,7 +1,9 @@
 package harness
 
 import (
+	"cmp"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -9,6 +11,8 @@ import (
 	"github.com/google/uuid"
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/tinylib/msgp/msgp"
+
+	"github.com/glotpod/ident/cmd/systemtest/protocol"
 )
 
 type (
@@ -147,7 +151,7 @@ func (c *Caller) AwaitReply(t *testing.T, m *Request) Reply {
 		if a.Err != nil {
 			t.Fatalf("the reply %x is not msgpack: %v", a.Body, a.Err)
 		}
-		a.checkForm(t)
+		a.checkForm(t, m)
 		return a
 	case <-time.After(Timeout):
 		t.Fatalf("no reply to %s", m.Key)
@@ -168,29 +172,17 @@ func (c *Caller) Call(t *testing.T, operation string, args any) Reply {
 	return c.Ask(t, c.NewRequest(operation, args))
 }
 
-// checkForm fails unless the reply is {"result": …}, or {"error": code} with the other
-// keys of an error reply.
-func (a Reply) checkForm(t *testing.T) {
+// checkForm fails unless the reply to a request has the form that cluster/asyncapi.yaml says, and so
+// has the request if the reply is a result.
+func (a Reply) checkForm(t *testing.T, m *Request) {
 	t.Helper()
-	top, ok := a.Value.(Dict)
-	if _, isResult := top["result"]; ok && isResult && len(top) == 1 {
-		return
+	var request any
+	if a.ErrorCode() == "" {
+		request, _, _ = msgp.ReadIntfBytes(m.Body)
 	}
-	if _, isCode := top["error"].(string); !isCode {
-		t.Fatalf("the reply is neither a result nor an error: %v", a.Value)
-	}
-	for key, v := range top {
-		switch v.(type) {
-		case string:
-			ok = key == "error" || key == "message"
-		case bool:
-			ok = key == "retryable"
-		default:
-			ok = false
-		}
-		if !ok {
-			t.Errorf("the error has %q: %v", key, v)
-		}
+	operation := strings.TrimPrefix(cmp.Or(m.Type, m.Key), "rpc.user.")
+	if err := protocol.CheckReply(operation, request, a.Value); err != nil {
+		t.Errorf("%s: %v", m.Key, err)
 	}
 }
 
