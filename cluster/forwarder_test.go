@@ -12,7 +12,6 @@ import (
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/metrics"
-	"github.com/glotpod/ident/cluster/ownership"
 )
 
 // TestLane adds a forward while another one is about to follow a confirmed one.
@@ -312,7 +311,7 @@ func TestHeartbeat(t *testing.T) {
 	bubble(t, "lost_ends_the_session", &fakeStore{}, func(t *testing.T, s *testSession) {
 		s.session.heartbeat.last.Store(time.Now().UnixNano())
 		s.session.running.Go(s.session.watch)
-		limit := ownership.SuspectAfter(s.session.o.Broker.Heartbeat)
+		limit := heartbeatsLost*s.session.o.Broker.Heartbeat + measureEvery
 		time.Sleep(limit - measureEvery)
 		if s.session.ctx.Err() != nil {
 			t.Error("the session has ended early")

@@ -298,7 +298,6 @@ func (i *Instance) ownership() ownership.Config {
 	c.Name, c.Start = i.o.Name, i.o.Start
 	c.Partitions, c.QueueType = i.o.Partitions, i.o.QueueType
 	c.Seed = rand.Uint64()
-	c.SuspectAfter = ownership.SuspectAfter(i.o.Broker.Heartbeat)
 	return c
 }
 

@@ -87,6 +87,7 @@ var (
 	trustedDesc     = describe("read_cache_trusted", "1 while users are cached in memory; 0 while another program writes to the tables, or may do so unnoticed.")
 	heldBackDesc    = describe("notifications_held_back_users", "Users whose notifications are held back because a subscriber's queue takes no more or confirms nothing, or because no key decrypts one of them.")
 	behindDesc      = describe("notifications_partitions_behind", "Partitions of this instance whose notifications are sent from the log, after those that are left there.")
+	suspicionsDesc  = describe("suspicions_total", "Members that this instance suspected to be dead because it had not heard of them, by outcome: right if the member was gone, wrong if it was heard again.", "outcome")
 	pendingDesc     = describe("notifications_pending", "Notifications sent that the broker has not confirmed yet.")
 )
 
@@ -97,7 +98,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 var descriptions = []*prometheus.Desc{
 	readyDesc, stateDesc, connectedDesc, blockedDesc, sharedDesc, askingDesc, reachableDesc, membersDesc, partitionsDesc, ownedDesc, assignedDesc,
 	unsettledDesc, epochDesc, actorsDesc, waitingDesc, longestDesc, cachedUsersDesc, cachedBytesDesc, cachedReadsDesc, trustedDesc,
-	heldBackDesc, pendingDesc, behindDesc,
+	heldBackDesc, pendingDesc, behindDesc, suspicionsDesc,
 }
 
 // Describe implements [prometheus.Collector].
@@ -133,7 +134,7 @@ func (i *Instance) Collect(to chan<- prometheus.Metric) {
 	default:
 		return
 	}
-	i.collectMembership(gauge)
+	i.collectMembership(to)
 	if i.cache != nil {
 		gauge(cachedUsersDesc, float64(i.cache.Len()))
 		gauge(cachedBytesDesc, float64(i.cache.Bytes()))
@@ -142,10 +143,16 @@ func (i *Instance) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-func (i *Instance) collectMembership(gauge func(*prometheus.Desc, float64, ...string)) {
+func (i *Instance) collectMembership(to chan<- prometheus.Metric) {
 	status, ok := i.coordinator.Status()
 	if !ok {
 		return
+	}
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	for outcome, n := range map[string]int64{"right": status.Suspicions.Right, "wrong": status.Suspicions.Wrong} {
+		to <- prometheus.MustNewConstMetric(suspicionsDesc, prometheus.CounterValue, float64(n), outcome)
 	}
 	gauge(stateDesc, 1, status.State.String())
 	members := map[string]int{status.State.String(): 1}

@@ -34,6 +34,11 @@ const (
 	// closeTimeout is how long a connection waits for the broker when it is closed.
 	closeTimeout = time.Second
 
+	// consumingHeartbeat is how often the broker expects something over the consuming
+	// connection. RabbitMQ drops a connection after two to three heartbeats without anything,
+	// and the protocol has whole seconds.
+	consumingHeartbeat = time.Second
+
 	// evictTimeout is how long an instance waits until an older one of its name has
 	// ended, or the broker has dropped the older one's connection.
 	evictTimeout = time.Minute
@@ -94,13 +99,20 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 	return s, nil
 }
 
-// dialBoth opens the connections without which there is no session, at the same time.
+// dialBoth opens the connections without which there is no session, at the same time. The
+// broker keeps what the consumers of a frozen instance have received until it drops the
+// consuming connection, so it has to do that soon. The next owner cannot begin with what
+// comes later, because a user's later request would be carried out first. The price is
+// that an instance that does not run for two seconds loses its session. The instance is as
+// patient with the broker as on any connection: a broker that pauses must not lose all.
 func dialBoth(ctx context.Context, o broker.Options) (consuming, forwarding *amqp.Connection, err error) {
-	forForwarding := o
+	forConsuming, forForwarding := o, o
+	forConsuming.Heartbeat = min(o.Heartbeat, consumingHeartbeat)
+	forConsuming.Patience = o.Heartbeat + o.Heartbeat/2
 	forForwarding.ConnectionName += " (forwarding)"
 	var dialing errgroup.Group
 	dialing.Go(func() (err error) {
-		consuming, err = broker.Dial(ctx, o)
+		consuming, err = broker.Dial(ctx, forConsuming)
 		return err
 	})
 	dialing.Go(func() (err error) {

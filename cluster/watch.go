@@ -11,7 +11,6 @@ import (
 
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/metrics"
-	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/throttle"
 	"github.com/glotpod/ident/cluster/wait"
 )
@@ -29,6 +28,10 @@ const (
 	// refusedFor is how long the database must refuse new connections until it counts as
 	// out of reach.
 	refusedFor = 3 * time.Second
+
+	// heartbeatsLost is for how many heartbeats of the broker the heartbeats to the members may
+	// not come back.
+	heartbeatsLost = 3
 
 	// unreachableLogInterval is the minimum time between two log lines about one outage.
 	unreachableLogInterval = 30 * time.Second
@@ -178,7 +181,7 @@ func checkPreference(s *session, now time.Time, cpu float64) {
 }
 
 // checkHealth ends the session if its own heartbeats do not come back: then the other
-// members do not receive them either, and are about to claim its partitions. It has
+// members do not receive them either, and claim its partitions. It has
 // requests that were forwarded to overdue partitions completed. While the broker
 // blocks the consuming connection, no member receives heartbeats; while it blocks the
 // forwarding one, nothing is confirmed.
@@ -191,7 +194,7 @@ func (s *session) checkHealth() {
 		if s.members != nil {
 			s.members.ResetDeadlines()
 		}
-	} else if s.heartbeat.age() > ownership.SuspectAfter(s.o.Broker.Heartbeat)-measureEvery {
+	} else if s.heartbeat.age() > heartbeatsLost*s.o.Broker.Heartbeat {
 		s.fail(errHeartbeatLost)
 	}
 	s.relay.Sweep()

@@ -91,7 +91,7 @@ func (c *Config) amqpSettings() []setting {
 		{name: "amqp.vhost", initial: "/", kind: filled(&mq.VHost),
 			help: "The virtual host of the broker."},
 		{name: "amqp.heartbeat", initial: "3s", kind: duration{&mq.Heartbeat, time.Second, 5 * time.Minute},
-			help: "How often the broker and the instance send heartbeats to each other. A connection that is silent for one and a half intervals is lost. Heartbeats also detect a frozen instance: other instances take over its partitions after about three intervals."},
+			help: "How often the broker and the instance send heartbeats to each other. The instance gives a connection up on which the broker is silent for one and a half intervals. The broker drops a connection after two to three intervals, but that over which requests are received after two to three seconds, whatever this setting says: so a frozen instance is replaced."},
 		{name: "amqp.ssl_ca", kind: anyText(&mq.SSLCA), computed: "the system's",
 			help: "A PEM file with the CA certificates that verify the broker."},
 		{name: "amqp.ssl_cert", kind: anyText(&mq.SSLCert),

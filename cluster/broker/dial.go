@@ -135,6 +135,7 @@ func (d *dial) open(stream net.Conn) (*amqp.Connection, error) {
 	}
 	properties.SetClientConnectionName(d.options.ConnectionName)
 	filtered := newConn(stream, d.options.MaxBody, d.options.OnFiltered)
+	filtered.patience = d.options.Patience
 	conn, err := amqp.Open(filtered, amqp.Config{
 		SASL:       []amqp.Authentication{newLogin(d.options, properties)},
 		Vhost:      d.options.VHost,

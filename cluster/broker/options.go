@@ -39,10 +39,14 @@ type Options struct {
 	// a version below TLS 1.2.
 	TLS func() (*tls.Config, error)
 
-	// Heartbeat is how often each side sends a sign of life, in whole seconds. A
-	// connection without one for 1.5 to 2 heartbeats is closed. The shorter of this and
-	// the broker's setting is used.
+	// Heartbeat is how often each side sends a sign of life, in whole seconds. The shorter
+	// of this and the broker's setting is used. The broker closes a connection on which it has
+	// received nothing for two to three heartbeats.
 	Heartbeat time.Duration
+
+	// Patience is for how many seconds at least the broker may be silent until this side closes
+	// the connection. It does so after one and a half heartbeats if that is longer.
+	Patience time.Duration
 
 	// MaxBody is the most bytes of a body that the application reads. Of a longer body
 	// only MaxBody+1 bytes are received; the others are dropped as they arrive. 0 means
@@ -91,6 +95,8 @@ func (o Options) check() error {
 		return wrong("a virtual host's name of %d bytes", len(o.VHost))
 	case o.Heartbeat < time.Second || o.Heartbeat > 65535*time.Second:
 		return wrong("a heartbeat of %v", o.Heartbeat)
+	case o.Patience < 0:
+		return wrong("a patience of %v", o.Patience)
 	case o.MaxBody < 0:
 		return wrong("a limit of %d bytes to bodies", o.MaxBody)
 	}

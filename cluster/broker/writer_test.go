@@ -109,3 +109,39 @@ func testBatchWriterCloseIsBounded(t *testing.T) {
 		o.close() // once more changes nothing
 	})
 }
+
+// A deadlineConn notes the read deadline.
+type deadlineConn struct {
+	net.Conn
+	deadline time.Time
+}
+
+func (c *deadlineConn) SetReadDeadline(t time.Time) error {
+	c.deadline = t
+	return nil
+}
+
+// The broker may be silent for as long as the options say, although heartbeats are sent more
+// often.
+func TestPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, _ := net.Pipe()
+		noted := &deadlineConn{Conn: ours}
+		c := newConn(noted, 0, nil)
+		c.patience = 4 * time.Second
+		expect := func(ask, want time.Duration) {
+			t.Helper()
+			if c.SetReadDeadline(time.Now().Add(ask)); time.Until(noted.deadline) != want {
+				t.Errorf("the deadline of %v is in %v, want %v", ask, time.Until(noted.deadline), want)
+			}
+		}
+		expect(time.Second, time.Second) // the log-in has its own
+		c.completeLogin(frameMax)
+		expect(time.Second, 4*time.Second)
+		expect(5*time.Second, 5*time.Second)
+		if c.SetReadDeadline(time.Time{}); !noted.deadline.IsZero() {
+			t.Error("a deadline that was removed is set")
+		}
+		c.Close()
+	})
+}

@@ -34,7 +34,6 @@ func FuzzDecode(f *testing.F) {
 
 	f.Fuzz(func(t *testing.T, lines []byte) {
 		cfg := ownership.DefaultConfig()
-		cfg.SuspectAfter = 3 * time.Second
 		cfg.Name, cfg.Start, cfg.Partitions, cfg.QueueType, cfg.MaxMembers = self.Name, self.Incarnation.Start, 4, "quorum", 3
 		core, err := ownership.New(cfg)
 		if err != nil {

@@ -159,6 +159,8 @@ func testDecodeMessageImpossibleRefused(t *testing.T) {
 		"partitions below 0":        func(h *heartbeat) { h.Parameters.Partitions = -1 },
 		"too many partitions":       func(h *heartbeat) { h.Parameters.Partitions = maxPartitions + 1 },
 		"a queue type of control":   func(h *heartbeat) { h.Parameters.QueueType = "\x1b[2J" },
+		"a next heartbeat below 0":  func(h *heartbeat) { h.NextMS = -1 },
+		"a next heartbeat too late": func(h *heartbeat) { h.NextMS = maxNext.Milliseconds() + 1 },
 		"a partition below 0":       func(h *heartbeat) { h.Wants[0].Partition = -1 },
 		"a partition beyond":        func(h *heartbeat) { h.Wants[0].Partition = maxPartitions },
 		"an epoch below 0":          func(h *heartbeat) { h.Wants[0].Epoch = -1 },

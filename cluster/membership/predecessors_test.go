@@ -14,7 +14,6 @@ import (
 // connection of p.
 func superseded(t *testing.T, p *peer) {
 	cfg := ownership.DefaultConfig()
-	cfg.SuspectAfter = 3 * time.Second
 	cfg.Name, cfg.Start, cfg.Partitions, cfg.QueueType = p.self.Name, p.self.Incarnation.Start, 4, "quorum"
 	core, err := ownership.New(cfg)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
@@ -30,6 +31,7 @@ const (
 	maxName       = 63
 	maxText       = 64
 	maxSentence   = 256
+	maxNext       = time.Minute
 	maxPartitions = 1 << 14 // also the most leases or members in one list
 )
 
@@ -52,6 +54,7 @@ type (
 		Seq        int64      `json:"seq"`
 		State      string     `json:"state"`
 		Parameters Parameters `json:"parameters"`
+		NextMS     int64      `json:"next_ms,omitempty"` // when the next heartbeat is due at the latest; an older program leaves it out
 		Wants      []lease    `json:"wants,omitempty"`
 		Granted    []lease    `json:"granted,omitempty"`
 		Released   []lease    `json:"released,omitempty"`
@@ -167,6 +170,7 @@ func encodeMessage(m ownership.Message) []byte {
 		Seq:        m.Seq,
 		State:      m.State.String(),
 		Parameters: Parameters{Partitions: m.Parameters.Partitions, TableVersion: m.Parameters.Table, QueueType: m.Parameters.QueueType},
+		NextMS:     m.Next.Milliseconds(),
 		Wants:      encodeLeases(m.Wants),
 		Granted:    encodeLeases(m.Granted),
 		Released:   encodeLeases(m.Released),
@@ -200,11 +204,15 @@ func decodeMessage(body []byte) (ownership.Message, error) {
 	if err := errors.Join(h.From.validate(), h.Parameters.validate()); err != nil {
 		return ownership.Message{}, err
 	}
+	if h.NextMS < 0 || h.NextMS > maxNext.Milliseconds() {
+		return ownership.Message{}, errors.New("impossible time of the next heartbeat")
+	}
 	m := ownership.Message{
 		From:       h.From.Member(),
 		Seq:        h.Seq,
 		State:      state,
 		Parameters: ownership.Parameters{Partitions: h.Parameters.Partitions, Table: h.Parameters.TableVersion, QueueType: h.Parameters.QueueType},
+		Next:       time.Duration(h.NextMS) * time.Millisecond,
 	}
 	for _, list := range []struct {
 		from []lease

@@ -97,10 +97,10 @@ func (ps *partitions) onClaimFailed(e ClaimFailed) {
 	}
 }
 
-// onDatabaseReply notes that the database is reachable. If it was not for a heartbeat,
+// onDatabaseReply notes that the database is reachable. If it was not for two heartbeats,
 // the partitions that wait for another try are claimed at once.
 func (ps *partitions) onDatabaseReply() {
-	if !ps.outage.onReply(ps.now, ps.cfg.Heartbeat) {
+	if !ps.outage.onReply(ps.now, outageAfter*ps.cfg.Heartbeat) {
 		return
 	}
 	for p := range ps.states {

@@ -84,6 +84,15 @@ type (
 		Reason string
 	}
 
+	// ReportSuspicion means that Member has been silent for too long, for Silent, and counts
+	// as dead from now on; or, if Wrong is true, that it did so and was heard again. It is
+	// for the log.
+	ReportSuspicion struct {
+		Member Member
+		Silent time.Duration
+		Wrong  bool
+	}
+
 	// ReportTableBehind means that the epoch table has earlier epochs than those of these
 	// leases of this instance: the database has lost commits. The instance has given all
 	// its leases up. It is for the log.
@@ -135,6 +144,7 @@ func (Abandon) command()           {}
 func (Release) command()           {}
 func (Survey) command()            {}
 func (ReportRefusal) command()     {}
+func (ReportSuspicion) command()   {}
 func (ReportTableBehind) command() {}
 func (Reconnect) command()         {}
 func (ReportState) command()       {}

@@ -14,13 +14,11 @@ type Config struct {
 	Partitions int    // the same in all instances
 	QueueType  string // the same in all instances
 
-	// Heartbeat is the interval between two broadcasts of a member. The periodic
-	// checks, which include the probes of neighbours, run four times as often.
+	// Heartbeat is the least interval between two broadcasts of a member without news. With
+	// more than fifty members the interval grows with their number, so that the work of
+	// the broker does not grow with the square of it. The periodic checks, which
+	// include the probes of neighbours, run twice per Heartbeat.
 	Heartbeat time.Duration
-
-	// SuspectAfter is how long a member counts as alive without a message from it. The
-	// function [SuspectAfter] says which value to use.
-	SuspectAfter time.Duration
 
 	// Debounce is how long the ring waits for further members after a member has
 	// joined, and how long a joining instance listens before it is ready. The ring
@@ -37,7 +35,7 @@ type Config struct {
 	// A hand-over also costs the broker and the database work, which delays requests to
 	// other partitions. So usually a quarter of Window is handed over at a time, and
 	// after each hand-over the instance rests for twice as long as the hand-over took.
-	// When a hand-over has run for a twentieth of Heartbeat, another one may begin
+	// When a hand-over has run for a tenth of Heartbeat, another one may begin
 	// beside it. A rest is never longer than that.
 	Window int
 
@@ -55,10 +53,10 @@ type Config struct {
 }
 
 // DefaultConfig returns the values for a nearby broker. Name, Start, Partitions,
-// QueueType, SuspectAfter and Seed remain to be set.
+// QueueType and Seed remain to be set.
 func DefaultConfig() Config {
 	return Config{
-		Heartbeat:  heartbeat,              // a dead member is found after a quarter of it, by a probe
+		Heartbeat:  heartbeat,              // a dead member is found after half of it, by a probe
 		Debounce:   300 * time.Millisecond, // longer than the differences between instances that are started together
 		Spacing:    5 * time.Millisecond,   // messages to one member do not wait for it
 		MaxMembers: 1000,
@@ -67,19 +65,23 @@ func DefaultConfig() Config {
 
 // Further constants. Durations and numbers are relative to those in Config.
 const (
-	checksPerHeartbeat  = 4
-	neighboursPerCheck  = 2  // probes per check of the members that follow in the order of names
-	doubtfulPerCheck    = 2  // probes per check of members that may be dead
-	heartbeatsPerSurvey = 10 // heartbeats between two surveys of the epoch table
-	maxDebounces        = 4  // Debounces that the ring waits at most
-	maxBackoff          = 2  // heartbeats between two claims after repeated failures, at most
-	maxStartBackoff     = 10 // the same after a consumer has repeatedly not started
-	forgetAfter         = 10 // SuspectAfters after the last message of a member until it is forgotten
-	minWindow           = 4  // partitions
-	windowShare         = 16 // the default Window is this fraction of the partitions
-	handoverShare       = 4  // this fraction of Window is usually handed over at a time
-	restFactor          = 2  // a rest takes this many times as long as the hand-over
-	restShare           = 20 // a rest takes at most this fraction of a heartbeat
+	checksPerHeartbeat  = 2
+	neighboursPerCheck  = 2   // probes per check of the members that follow in the order of names
+	doubtfulPerCheck    = 2   // probes per check of members that may be dead
+	heartbeatsPerSurvey = 20  // heartbeats between two surveys of the epoch table
+	maxDebounces        = 4   // Debounces that the ring waits at most
+	maxBackoff          = 4   // heartbeats between two claims after repeated failures, at most
+	maxStartBackoff     = 20  // the same after a consumer has repeatedly not started
+	forgetAfter         = 200 // heartbeats after the last message of a member until it is forgotten
+	wishAfter           = 20  // heartbeats after the last wish until a leaving instance waits for no further one
+	membersPerHeartbeat = 50  // members that send a heartbeat within the time of Heartbeat, at most
+	outageAfter         = 2   // heartbeats without a reply of the database that are an outage
+	absentAfter         = 2   // heartbeats between two events that show that this process was frozen or starved
+	minWindow           = 4   // partitions
+	windowShare         = 16  // the default Window is this fraction of the partitions
+	handoverShare       = 4   // this fraction of Window is usually handed over at a time
+	restFactor          = 2   // a rest takes this many times as long as the hand-over
+	restShare           = 10  // a rest takes at most this fraction of a heartbeat
 )
 
 // validate returns an error that names the wrong field.
@@ -91,10 +93,8 @@ func (c Config) validate() error {
 		return fmt.Errorf("ownership: Partitions is %d, not at least 1", c.Partitions)
 	case c.Heartbeat <= 0 || c.Debounce <= 0 || c.Spacing <= 0:
 		return errors.New("ownership: Heartbeat, Debounce and Spacing must be positive")
-	case c.SuspectAfter < 2*c.Heartbeat:
-		return errors.New("ownership: SuspectAfter is less than two heartbeats")
 	case c.Spacing > c.Heartbeat/checksPerHeartbeat:
-		return errors.New("ownership: Spacing is more than a quarter of a heartbeat")
+		return errors.New("ownership: Spacing is more than half of a heartbeat")
 	case c.Window < 0 || c.MaxMembers < 1:
 		return errors.New("ownership: Window is negative, or MaxMembers is not at least 1")
 	}
@@ -111,19 +111,5 @@ func (c Config) parameters() Parameters {
 	return Parameters{Partitions: c.Partitions, Table: TableVersion, QueueType: c.QueueType}
 }
 
-const (
-	// heartbeat is the interval between two broadcasts of a member.
-	heartbeat = time.Second
-
-	// suspectHeartbeats is how many heartbeats of the broker a silent member is waited
-	// for. The broker drops a frozen connection in less.
-	suspectHeartbeats = 3
-)
-
-// SuspectAfter returns how long a member may be silent before it is suspected dead, for
-// members whose connections to the broker have this heartbeat. The broker drops a frozen
-// connection within three of its heartbeats. So a member that is suspected has lost its
-// channels.
-func SuspectAfter(brokerHeartbeat time.Duration) time.Duration {
-	return suspectHeartbeats*brokerHeartbeat + heartbeat
-}
+// heartbeat is the least interval between two broadcasts of a member.
+const heartbeat = 500 * time.Millisecond

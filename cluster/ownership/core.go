@@ -123,22 +123,16 @@ func (c *Core) handleSessionEvent(e Event) {
 }
 
 // advanceClock sets the time. If more time has passed than can pass between two events,
-// this process was frozen or starved, and has received no messages. So it suspects no
-// member for its silence. But the other members may have suspected this instance and
-// have deposed it. So it gives its leases up, and claims the partitions again by what
-// the epoch table says, not by what it remembers.
+// this process was frozen or starved. The other members may have suspected this instance
+// and have deposed it, so it asks the epoch table at once which of its leases stand.
 func (c *Core) advanceClock(now time.Time) {
 	away := now.Sub(c.now)
 	if away < 0 {
 		return
 	}
 	c.now = now
-	if !c.state.connected() || away < 2*c.cfg.Heartbeat {
-		return
-	}
-	c.members.excuseSilence(away)
-	if now.Sub(c.outbox.sentAt) >= c.cfg.SuspectAfter {
-		c.partitions.loseAll()
+	if c.state.connected() && away >= absentAfter*c.cfg.Heartbeat {
+		c.surveyAt, c.checksAt = now, now
 	}
 }
 
@@ -233,6 +227,7 @@ type session struct {
 // connect replaces the session by a new one.
 func (i *instance) connect(number int64) {
 	self := Member{Name: i.cfg.Name, Incarnation: Incarnation{Start: i.cfg.Start, Session: number}}
+	suspicions := i.members.suspicions
 	i.session = session{
 		self:     self,
 		members:  newRegistry(&i.cfg, self),
@@ -243,6 +238,7 @@ func (i *instance) connect(number int64) {
 		surveyAt: i.now.Add(i.jitter(heartbeatsPerSurvey * i.cfg.Heartbeat)),
 		readyAt:  i.now.Add(i.cfg.Debounce),
 	}
+	i.members.suspicions = suspicions
 }
 
 // emit adds a command to those that Step returns.

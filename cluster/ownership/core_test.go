@@ -19,7 +19,6 @@ type bench struct {
 // has claimed all partitions, and has no replies yet.
 func newBench(t *testing.T, partitions int) (*bench, []Claim) {
 	cfg := DefaultConfig()
-	cfg.SuspectAfter = 3 * time.Second
 	cfg.Name, cfg.Start, cfg.Partitions = "b", 10, partitions
 	core, err := New(cfg)
 	if err != nil {
@@ -43,6 +42,9 @@ func (b *bench) step(e Event) []Command {
 	b.t.Helper()
 	commands := b.core.Step(b.now, e)
 	checkInvariants(b.t, b.core)
+	for _, sent := range only[Broadcast](commands) {
+		commands = append(commands, b.core.Step(b.now, MessageReceived(sent))...)
+	}
 	return commands
 }
 
@@ -272,7 +274,7 @@ func testClaimBackoffEndsWithOutage(t *testing.T) {
 			if failures--; failures == 0 {
 				break
 			}
-			claim = only[Claim](b.wait(3 * b.core.cfg.Heartbeat))[0]
+			claim = only[Claim](b.wait(6 * b.core.cfg.Heartbeat))[0]
 		}
 		outage := b.now.Sub(b.core.partitions.outage.since) > 0
 		got := only[Claim](b.step(Claimed{Partition: 1, Attempt: claims[1].Attempt, Epoch: 1}))
@@ -304,13 +306,13 @@ func testClaimUnknownHolderGetsTime(t *testing.T) {
 		row := Row{Lease: heldLease(0, 3, alice)}
 		got := b.step(ClaimRefused{Attempt: claims[0].Attempt, Row: row})
 		expect(t, only[Claim](got))
-		got = b.wait(time.Second / checksPerHeartbeat)
+		got = b.wait(heartbeat / checksPerHeartbeat)
 		expect(t, only[Probe](got), Probe{Member: alice})
 		expect(t, only[Claim](got))
 		if certain {
 			got = b.step(MemberGone{Member: alice})
 		} else {
-			got = b.wait(b.core.cfg.SuspectAfter)
+			got = b.wait(suspectedWithin)
 		}
 		if deposed := only[Claim](got); len(deposed) != 1 || deposed[0].Depose != 3 {
 			t.Errorf("got %+v, want epoch 3 to be deposed", deposed)
@@ -324,6 +326,10 @@ func TestSurvey(t *testing.T) {
 	interval := heartbeatsPerSurvey * b.core.cfg.Heartbeat
 	if surveys := only[Survey](b.wait(10 * interval)); len(surveys) < 8 || len(surveys) > 11 {
 		t.Errorf("%d surveys in ten intervals", len(surveys))
+	}
+	b.now = b.now.Add(absentAfter * b.core.cfg.Heartbeat) // this process did not run
+	if surveys := only[Survey](b.step(Tick{})); len(surveys) != 1 {
+		t.Errorf("%d surveys after time away", len(surveys))
 	}
 	taken := Row{Lease: heldLease(0, 2, alice)}
 	held := Row{Lease: heldLease(1, 1, b.core.self)}
@@ -378,14 +384,12 @@ func TestConfig(t *testing.T) {
 		"no name":        func(c *Config) { c.Name = "" },
 		"no partitions":  func(c *Config) { c.Partitions = 0 },
 		"no heartbeat":   func(c *Config) { c.Heartbeat = 0 },
-		"soon suspected": func(c *Config) { c.SuspectAfter = c.Heartbeat },
 		"no debounce":    func(c *Config) { c.Debounce = 0 },
 		"wide spacing":   func(c *Config) { c.Spacing = c.Heartbeat },
 		"a wrong window": func(c *Config) { c.Window = -1 },
 		"no members":     func(c *Config) { c.MaxMembers = 0 },
 	} {
 		cfg := DefaultConfig()
-		cfg.SuspectAfter = 3 * time.Second
 		cfg.Name, cfg.Partitions = "b", 1
 		if _, err := New(cfg); err != nil {
 			t.Fatal(err)
@@ -396,3 +400,6 @@ func TestConfig(t *testing.T) {
 		}
 	}
 }
+
+// suspectedWithin is longer than a member that has never been late may be silent.
+const suspectedWithin = 3 * time.Second

@@ -51,12 +51,14 @@
 //   - the broker has reported that the holder's exclusive queue is gone, or the holder has
 //     said that it leaves;
 //   - a newer incarnation of the holder is known;
-//   - no message of the holder has come for Config.SuspectAfter; or
+//   - no message of the holder has come for too long (package silence says for how long); or
 //   - the holder is an earlier session or run of this instance, which has ended.
 //
 // # Members
 //
-// Each instance broadcasts a [Message] with every heartbeat, and earlier if there is news.
+// Each instance broadcasts a [Message] with every heartbeat, and earlier if there is news. A
+// message says when the next one is due. With more than fifty members the heartbeats become
+// rarer, so that their number per second does not grow with the square of the cluster.
 // Each connection to the broker is a new [Incarnation], with empty state: nothing is
 // carried over from the last one, and a member that knows the new incarnation knows that
 // the last one is over.
@@ -64,8 +66,11 @@
 // The broker is the first to notice that a member is dead. So each member keeps probing the
 // two members that follow it in the order of names, and tells the others what it finds. The
 // work per member does not depend on the size of the cluster. Silence counts too, but takes
-// longer. An instance that finds that it was frozen or starved itself suspects no member for
-// its silence. But it gives its own leases up, because the others may have suspected it.
+// longer if the broker drops the member's connection soon. Time counts as silence of a member
+// only while an instance's own heartbeats come back to it. An instance that finds that it
+// was frozen or starved asks the epoch table which of its leases stand, because
+// the others may have suspected it. A member that was suspected and is heard again
+// is in the ring again at once, and gets more time from then on.
 //
 // # The ring
 //
@@ -146,15 +151,18 @@
 //     move. Why not a leader: requests would wait for its election, and its own failure
 //     would be one more case.
 //   - Leases for writes have no expiry time; they end by a claim, a grant or a release. Cost: a dead
-//     holder's partitions wait until its death is noticed (a quarter of a heartbeat by a
-//     probe, SuspectAfter by silence). Why not a time to live: it would need clocks that
+//     holder's partitions wait until its death is noticed (half of a heartbeat by a
+//     probe, three heartbeats by silence). Why not a time to live: it would need clocks that
 //     agree, and a renewal for each partition all the time.
 //   - A live holder is never deposed; it is asked. Cost: two messages and a round trip to
 //     the database per partition. Why not take the partition at once: the holder's running
 //     requests would be fenced off and run again, and the partition would pause until the
 //     broker requeues them.
-//   - Suspicion may be wrong, because the fence makes that harmless. Cost: an instance that
-//     was frozen for SuspectAfter gives all its leases up, even if no other member noticed.
+//   - Suspicion may be wrong, because the fence makes that harmless. Cost: the partitions of
+//     the suspected member are taken, and handed back to it one after another. Why not wait
+//     until the broker drops the member: that takes as long as two of its heartbeats at least,
+//     and for ever if its nodes have lost contact. The claims and the wait for the reads of
+//     the deposed member would begin only then.
 //   - The old owner makes the grant in the table itself. Cost: a kind of message more. Why
 //     not release and let the new owner claim: that is one more round trip in which no
 //     instance serves the partition, and another member could claim it.

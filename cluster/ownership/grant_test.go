@@ -255,12 +255,12 @@ func testWishesSharePerHolder(t *testing.T) {
 // for as many as they may.
 func newAskedOwner(t *testing.T, partitions int) *bench {
 	b := newOwner(t, partitions)
-	b.core.cfg.SuspectAfter = time.Hour // they send no further message
 	window := b.core.cfg.Window
 	owners := make([]string, partitions)
 	for n := range partitions / window {
 		asker := firstSession(fmt.Sprintf("p%02d", n), 1)
 		b.hear(asker, 1, Ready, func(m *Message) {
+			m.Next = time.Hour
 			for p := window * n; p < window*(n+1); p++ {
 				owners[p] = asker.Name
 				m.Wants = append(m.Wants, heldLease(p, 1, b.core.self))

@@ -25,7 +25,7 @@ func (ps *partitions) maybeHandOver(p int) {
 		to = owner.Member
 	case ps.state == Ready:
 		return
-	case len(ps.ring.names) > 0 && ps.now.Sub(ps.pacing.lastWishAt) < ps.cfg.SuspectAfter:
+	case len(ps.ring.names) > 0 && ps.now.Sub(ps.pacing.lastWishAt) < wishAfter*ps.cfg.Heartbeat:
 		return
 	}
 	ps.transition(p, handingOver)

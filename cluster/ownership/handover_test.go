@@ -45,10 +45,10 @@ func testHandOverUnknownLeaseReleased(t *testing.T) {
 // An instance that leaves releases its partitions if no member asks for them for long.
 func testHandOverLeavesUnasked(t *testing.T) {
 	b := newOwner(t, 1)
-	b.hear(alice, 1, Ready)
-	got := append(b.step(LeaveRequested{}), b.wait(b.core.cfg.SuspectAfter-time.Second)...)
+	stays := func(m *Message) { m.Next = time.Minute }
+	b.hear(alice, 1, Ready, stays)
+	got := append(b.step(LeaveRequested{}), b.wait(wishAfter*b.core.cfg.Heartbeat-time.Second)...)
 	expect(t, only[HandOver](got))
-	b.hear(alice, 2, Ready)
 	got = b.wait(time.Second + b.core.cfg.Heartbeat/checksPerHeartbeat)
 	expect(t, only[HandOver](got), HandOver{Lease: heldLease(0, 1, b.core.self)})
 
@@ -64,7 +64,7 @@ func testHandOverLeavesUnasked(t *testing.T) {
 // newPacing returns a pacing with a rest of at most 50 ms and a window of 8, of which
 // usually 2 are used.
 func newPacing() (*pacing, time.Time) {
-	return &pacing{cfg: &Config{Heartbeat: time.Second, Window: 8}}, time.Unix(100, 0)
+	return &pacing{cfg: &Config{Heartbeat: heartbeat, Window: 8}}, time.Unix(100, 0)
 }
 
 func TestPacingLimits(t *testing.T) {
@@ -134,7 +134,6 @@ func TestMutuallyGone(t *testing.T) {
 	sessions := []int64{1, 1, 1}
 	for i := range sessions {
 		cfg := DefaultConfig()
-		cfg.SuspectAfter = 3 * time.Second
 		cfg.Name, cfg.Start, cfg.Partitions, cfg.QueueType, cfg.Seed = fmt.Sprint("i", i), 1, 8, "quorum", uint64(i+1)
 		c, err := New(cfg)
 		if err != nil {

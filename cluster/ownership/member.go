@@ -3,6 +3,7 @@ package ownership
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/glotpod/ident/cluster/partition"
 )
@@ -87,8 +88,8 @@ type Row struct {
 	Released bool // leases that have ended, so that the partition is free
 }
 
-// A Message is what a member tells all others, or one of them. It is sent to all every
-// Config.Heartbeat, and earlier if there is news.
+// A Message is what a member tells all others, or one of them. It is sent to all as often
+// as Config.Heartbeat says, and earlier if there is news.
 //
 // State and Wants are the present state of the sender: of two messages, the one with
 // the greater Seq counts. Released, Taken and Gone are facts: they stay true however
@@ -99,6 +100,7 @@ type Message struct {
 	Seq        int64 // rises with each message of From
 	State      State
 	Parameters Parameters
+	Next       time.Duration // when the next message to all is due at the latest; 0: an older program does not say so
 
 	Wants    []partition.Lease // leases that the sender asks their holders to hand over
 	Granted  []partition.Lease // leases that the sender has taken for their holders, in place of its own

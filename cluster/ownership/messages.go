@@ -10,7 +10,9 @@ import (
 // handleMessage handles a message of a member.
 func (c *Core) handleMessage(msg *Message) {
 	if msg.From.Name == c.self.Name {
-		if c.members.isNewerSelf(msg.From) {
+		if msg.From == c.self {
+			c.members.clock.Echo(c.now, msg.Next)
+		} else if c.members.isNewerSelf(msg.From) {
 			c.stop(Superseded, "heard "+msg.From.String())
 		}
 		return
@@ -52,6 +54,9 @@ func (c *Core) handleMessage(msg *Message) {
 // to it.
 func (c *Core) updateMember(m *member, msg *Message) {
 	counted, unheard := m.inRing(), m.state == Absent
+	if m.silent {
+		c.emit(ReportSuspicion{Member: m.Member, Silent: m.watch.For(c.members.clock.At(c.now)), Wrong: true})
+	}
 	c.members.update(m, msg, c.now)
 	if why := c.cfg.parameters().differences(msg.Parameters); why != "" {
 		if c.resolveDisagreement(m, why); !c.state.connected() {
@@ -93,7 +98,7 @@ func (c *Core) markGone(other Member) bool {
 	if m == nil || m.gone {
 		return false
 	}
-	m.gone, m.wants = true, nil
+	c.members.bury(m)
 	c.partitions.membersChanged()
 	return true
 }
@@ -109,11 +114,14 @@ func (c *Core) onMemberGone(other Member) {
 // suspectSilent notes which members have been silent for too long.
 func (c *Core) suspectSilent() {
 	suspected, revenants := c.members.suspectSilent(c.now)
+	for _, m := range suspected {
+		c.emit(ReportSuspicion{Member: m.Member, Silent: m.watch.For(c.members.clock.At(c.now))})
+	}
 	if len(revenants) > 0 {
 		c.outbox.facts.Gone = append(c.outbox.facts.Gone, revenants...)
 		c.sendSoon()
 	}
-	if suspected {
+	if len(suspected) > 0 {
 		c.partitions.membersChanged()
 	}
 }
@@ -121,7 +129,8 @@ func (c *Core) suspectSilent() {
 // broadcast sends a message with the unsent facts to all members.
 func (c *Core) broadcast() {
 	msg := c.nextMessage()
-	c.outbox.takeFacts(&msg, c.now, c.now.Add(c.jitter(c.cfg.Heartbeat)))
+	msg.Next = c.jitter(c.members.heartbeat()).Truncate(time.Millisecond)
+	c.outbox.takeFacts(&msg, c.now, c.now.Add(msg.Next))
 	c.emit(Broadcast{Message: msg})
 }
 
@@ -130,6 +139,7 @@ func (c *Core) broadcast() {
 func (c *Core) sendGrants() {
 	for to, ok := c.outbox.nextGrantee(); ok; to, ok = c.outbox.nextGrantee() {
 		msg := c.nextMessage()
+		msg.Next = max(time.Millisecond, c.outbox.sendAt.Sub(c.now).Truncate(time.Millisecond))
 		c.outbox.takeGrants(&msg, to)
 		c.emit(Send{To: to, Message: msg})
 	}

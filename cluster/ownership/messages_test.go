@@ -84,7 +84,7 @@ func testMembersHostileMessages(t *testing.T) {
 			t.Errorf("%d wishes of %s are kept", len(m.wants), name)
 		}
 	}
-	b.wait(time.Minute)
+	b.wait(3 * time.Minute)
 	if len(b.core.members.byName) != 0 {
 		t.Errorf("%d members are kept after a long silence", len(b.core.members.byName))
 	}

@@ -33,26 +33,26 @@ func TestPartition(t *testing.T) {
 	t.Run("contradicts", testPartitionContradicts)
 }
 
-// The delay doubles with each failure up to two heartbeats, or to ten if the consumer could
-// not start, until the partition was served for two heartbeats.
+// The delay doubles with each failure up to four heartbeats, or to twenty if the consumer could
+// not start, until the partition was served for four heartbeats.
 func testPartitionBackoff(t *testing.T) {
 	start := time.Unix(100, 0)
 	s := partitionState{phase: claiming, since: start}
 	for n, want := range []time.Duration{250, 500, 1000, 2000, 2000} {
-		if got := s.backoff(start, time.Second); got != want*time.Millisecond {
+		if got := s.backoff(start, heartbeat); got != want*time.Millisecond {
 			t.Errorf("failure %d: %v", n+1, got)
 		}
 	}
 	s.phase = owned
-	if got := s.backoff(start.Add(2*time.Second-1), time.Second); got != 2*time.Second {
+	if got := s.backoff(start.Add(2*time.Second-1), heartbeat); got != 2*time.Second {
 		t.Errorf("after a short service: %v", got)
 	}
-	if got := s.backoff(start.Add(2*time.Second), time.Second); got != 0 {
+	if got := s.backoff(start.Add(2*time.Second), heartbeat); got != 0 {
 		t.Errorf("after a long service: %v", got)
 	}
 	s.phase = starting
 	for n, want := range []time.Duration{250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000} {
-		if got := s.backoff(start, time.Second); got != want*time.Millisecond {
+		if got := s.backoff(start, heartbeat); got != want*time.Millisecond {
 			t.Errorf("after a long service, failure %d to start: %v", n+1, got)
 		}
 	}

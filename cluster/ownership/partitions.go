@@ -91,7 +91,7 @@ func (ps *partitions) lookup(other Member) *member {
 
 // isDead reports whether a holder named by the epoch table is dead, so that it may be
 // deposed. A holder from which no message has come yet counts as alive until it has
-// been silent for SuspectAfter or a probe finds that it is gone. A holder beyond
+// been silent for long or a probe finds that it is gone. A holder beyond
 // MaxMembers counts as dead.
 func (ps *partitions) isDead(other Member) bool {
 	if other.Name == ps.self.Name {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/glotpod/ident/cluster/ownership/silence"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
@@ -16,6 +17,14 @@ type registry struct {
 	self         Member
 	byName       map[string]*member // without self; at most MaxMembers
 	fullReported bool               // a member was refused because of MaxMembers
+	clock        silence.Clock      // of this instance's own heartbeats
+	suspicions   Suspicions         // also those of earlier sessions
+}
+
+// Suspicions count the members that were suspected because of their silence.
+type Suspicions struct {
+	Right int64 // the member was gone
+	Wrong int64 // the member was heard again
 }
 
 // A member is the newest known incarnation of a name.
@@ -24,7 +33,8 @@ type member struct {
 	state         State
 	seq           int64             // of the latest message
 	lastHeard     time.Time         // when the latest message came, or when the member became known
-	silent        bool              // no message for SuspectAfter; the member may be alive all the same
+	watch         silence.Watch     // of its heartbeats
+	silent        bool              // suspected because of its silence; the member may be alive all the same
 	gone          bool              // according to the broker or to the member itself; this is certain
 	refused       bool              // has other parameters
 	heardWhenGone bool              // a message of it, or of an older incarnation, came after it was gone
@@ -84,6 +94,7 @@ func (r *registry) lookup(other Member, now time.Time) (*member, lookupResult) {
 		case 0:
 			return m, unchanged
 		}
+		r.bury(m)
 		result = superseded
 	} else if len(r.byName) >= r.cfg.MaxMembers {
 		if r.fullReported {
@@ -92,7 +103,7 @@ func (r *registry) lookup(other Member, now time.Time) (*member, lookupResult) {
 		r.fullReported = true
 		return nil, refused
 	}
-	m := &member{Member: other, lastHeard: now}
+	m := &member{Member: other, lastHeard: now, watch: silence.Since(r.clock.At(now))}
 	r.byName[other.Name] = m
 	return m, result
 }
@@ -110,7 +121,11 @@ func (r *registry) isRevenant(from Member) bool {
 
 // update copies the state in a newer message of the member.
 func (r *registry) update(m *member, msg *Message, now time.Time) {
+	if m.silent {
+		r.suspicions.Wrong++
+	}
 	m.seq, m.state, m.lastHeard, m.silent = msg.Seq, msg.State, now, false
+	m.watch.Heard(r.clock.At(now), msg.Next)
 	m.wants = m.wants[:0]
 	for _, lease := range msg.Wants {
 		if lease.Holder == r.self && len(m.wants) < r.cfg.Window {
@@ -156,30 +171,36 @@ func (r *registry) anyJoining() bool {
 	return false
 }
 
-// excuseSilence does not count a time in which this instance received no messages as
-// silence of the members.
-func (r *registry) excuseSilence(away time.Duration) {
-	for _, m := range r.byName {
-		m.lastHeard = m.lastHeard.Add(away)
+// bury notes that a member is certainly gone.
+func (r *registry) bury(m *member) {
+	if m.silent && !m.gone {
+		r.suspicions.Right++
 	}
+	m.gone, m.wants = true, nil
 }
 
-// suspectSilent marks the members that have been silent for too long, and forgets those
-// that have been gone for long. It returns the members that have to be told that they
-// are gone.
-func (r *registry) suspectSilent(now time.Time) (suspected bool, revenants []Member) {
+// heartbeat returns the interval between two broadcasts without news. It is the same for all
+// members, as far as they know of each other.
+func (r *registry) heartbeat() time.Duration {
+	return max(r.cfg.Heartbeat, time.Duration(len(r.byName))*r.cfg.Heartbeat/membersPerHeartbeat)
+}
+
+// suspectSilent marks the members that have been silent for too long, and returns them. It
+// forgets those that have been gone for long. It also returns the members that have
+// to be told that they are gone.
+func (r *registry) suspectSilent(now time.Time) (suspected []*member, revenants []Member) {
+	at := r.clock.At(now)
 	for _, name := range r.names() {
 		m := r.byName[name]
-		unheard := now.Sub(m.lastHeard)
-		if unheard >= r.cfg.SuspectAfter && m.isAlive() {
+		if m.isAlive() && m.watch.IsOverdue(at) {
 			m.silent, m.wants = true, nil
-			suspected = true
+			suspected = append(suspected, m)
 		}
 		if m.heardWhenGone {
 			m.heardWhenGone = false
 			revenants = append(revenants, m.Member)
 		}
-		if unheard >= forgetAfter*r.cfg.SuspectAfter {
+		if m.watch.For(at) >= forgetAfter*r.cfg.Heartbeat {
 			delete(r.byName, name)
 			r.fullReported = false
 		}

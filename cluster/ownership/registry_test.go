@@ -22,7 +22,6 @@ func TestRegistry(t *testing.T) {
 
 func registryConfig() *Config {
 	cfg := DefaultConfig()
-	cfg.SuspectAfter = 3 * time.Second
 	cfg.Window = 2
 	return &cfg
 }
@@ -65,7 +64,8 @@ func testRegistryFull(t *testing.T) {
 	if m, _ := r.lookup(firstSession("a", 99), now); m == nil {
 		t.Error("a newer incarnation of a known name is refused")
 	}
-	r.suspectSilent(now.Add(forgetAfter * cfg.SuspectAfter))
+	r.clock.Echo(now, time.Hour)
+	r.suspectSilent(now.Add(forgetAfter * cfg.Heartbeat))
 	if m, result := r.lookup(carol, now); m == nil || result != unchanged {
 		t.Errorf("after a member was forgotten: %+v, %v", m, result)
 	}
@@ -123,19 +123,23 @@ func testRegistrySilence(t *testing.T) {
 	r := newRegistry(cfg, firstSession("b", 10))
 	m, _ := r.lookup(alice, start)
 	m.wants = []partition.Lease{heldLease(0, 1, r.self)}
-	r.excuseSilence(time.Second)
-	start = start.Add(time.Second)
+	forgotten := forgetAfter * cfg.Heartbeat
+	if suspected, _ := r.suspectSilent(start.Add(forgotten)); len(suspected) > 0 || !m.isAlive() {
+		t.Error("a member is suspected although no heartbeat of this instance has come back")
+	}
+	r.clock.Echo(start, forgotten)
+	limit := m.watch.Limit()
 	for _, step := range []struct {
 		unheard                 time.Duration
 		suspected, alive, known bool
 	}{
-		{cfg.SuspectAfter - 1, false, true, true},
-		{cfg.SuspectAfter, true, false, true},
-		{cfg.SuspectAfter + 1, false, false, true},
-		{forgetAfter * cfg.SuspectAfter, false, false, false},
+		{limit, false, true, true},
+		{limit + 1, true, false, true},
+		{limit + 2, false, false, true},
+		{forgotten, false, false, false},
 	} {
 		suspected, _ := r.suspectSilent(start.Add(step.unheard))
-		if known := r.find("a") != nil; suspected != step.suspected || m.isAlive() != step.alive || known != step.known {
+		if known := r.find("a") != nil; len(suspected) > 0 != step.suspected || m.isAlive() != step.alive || known != step.known {
 			t.Errorf("after %v: suspected: %v, alive: %v, known: %v", step.unheard, suspected, m.isAlive(), known)
 		}
 	}

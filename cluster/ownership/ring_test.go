@@ -34,7 +34,6 @@ func testRingDebounceEnds(t *testing.T) {
 
 func ringConfig() *Config {
 	cfg := DefaultConfig()
-	cfg.SuspectAfter = 3 * time.Second
 	cfg.Partitions, cfg.Assign = 4, NewTable(4).Assign
 	return &cfg
 }

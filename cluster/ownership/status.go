@@ -12,6 +12,7 @@ type Status struct {
 	Ring       []string          // the names of the ready members, sorted
 	Members    []MemberStatus    // the other members, sorted by name
 	Partitions []PartitionStatus // by partition
+	Suspicions Suspicions
 }
 
 // A MemberStatus is what the instance knows about another member.
@@ -46,7 +47,7 @@ func (s Status) Settled() bool {
 
 // Status returns a copy of the state.
 func (c *Core) Status() Status {
-	s := Status{Self: c.self, State: c.state, Ring: slices.Clone(c.ring.names)}
+	s := Status{Self: c.self, State: c.state, Ring: slices.Clone(c.ring.names), Suspicions: c.members.suspicions}
 	for _, name := range c.members.names() {
 		m := c.members.find(name)
 		s.Members = append(s.Members, MemberStatus{Member: m.Member, State: m.state, LastHeard: m.lastHeard, Alive: m.isAlive()})

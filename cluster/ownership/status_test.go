@@ -34,7 +34,6 @@ func testStatusCopy(t *testing.T) {
 // an instance is not settled while partitions still move to it.
 func testStatusNewcomerSettledLast(t *testing.T) {
 	cfg := DefaultConfig()
-	cfg.SuspectAfter = 3 * time.Second
 	cfg.Name, cfg.Start, cfg.Partitions = "b", 10, 8
 	core, err := New(cfg)
 	if err != nil {

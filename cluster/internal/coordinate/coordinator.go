@@ -274,6 +274,12 @@ func (c *Coordinator) execute(ctx context.Context, workers *sync.WaitGroup, comm
 		workers.Go(func() { c.survey(ctx) })
 	case ownership.ReportRefusal:
 		c.log.Error("member refused", zap.Stringer("member", command.Member), zap.String("why", command.Reason))
+	case ownership.ReportSuspicion:
+		message := "member suspected: nothing heard of it"
+		if command.Wrong {
+			message = "suspected member heard again"
+		}
+		c.log.Warn(message, zap.Stringer("member", command.Member), zap.Duration("silent", command.Silent))
 	case ownership.ReportTableBehind:
 		c.log.Error("database has lost commits", partitionsField(command.Leases, func(l partition.Lease) int { return l.Partition }))
 	case ownership.ReportState:

@@ -141,7 +141,6 @@ func TestCoordinator(t *testing.T) {
 	t.Run("status_ends_with_run", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			cfg := ownership.DefaultConfig()
-			cfg.SuspectAfter = 3 * time.Second
 			cfg.Name, cfg.Start, cfg.Partitions = "one", 1, 1
 			c, err := New(cfg, &fakeStore{}, zaptest.NewLogger(t), nil)
 			if err != nil {
@@ -223,7 +222,7 @@ func TestBlockedBroker(t *testing.T) {
 }
 
 func TestPost(t *testing.T) {
-	c, err := New(ownership.Config{Name: "one", Partitions: 1, Heartbeat: 4, SuspectAfter: 8, Debounce: 1, Spacing: 1, MaxMembers: 1},
+	c, err := New(ownership.Config{Name: "one", Partitions: 1, Heartbeat: 4, Debounce: 1, Spacing: 1, MaxMembers: 1},
 		&fakeStore{}, zaptest.NewLogger(t), nil)
 	if err != nil {
 		t.Fatal(err)

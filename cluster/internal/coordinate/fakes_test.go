@@ -116,7 +116,6 @@ func coordinated(t *testing.T, name string, store *fakeStore, test func(*testing
 	t.Run(name, func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			cfg := ownership.DefaultConfig()
-			cfg.SuspectAfter = 3 * time.Second
 			cfg.Name, cfg.Start, cfg.Partitions, cfg.QueueType = "one", 1, testPartitions, "quorum"
 			c, err := New(cfg, store, zaptest.NewLogger(t), func(ownership.StopReason, string) {})
 			if err != nil {

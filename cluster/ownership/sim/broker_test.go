@@ -12,6 +12,7 @@ import (
 type broker struct {
 	w           *world
 	up          bool
+	pausedUntil time.Time     // until then it passes no message on
 	connections []*connection // that it believes in
 	queues      [][]*channel  // consumers by partition; the first is served
 }
@@ -23,6 +24,9 @@ type connection struct {
 	member ownership.Member
 	open   bool // as the broker sees it
 	used   bool // as the instance sees it
+
+	mutedUntil time.Time // until then only the owner gets what it sends to all
+	severed    bool      // nothing passes any more, and neither end knows that yet
 }
 
 func newBroker(w *world) *broker {
@@ -49,20 +53,27 @@ func (b *broker) drop(c *connection) {
 
 // publish sends a message to all members' queues.
 func (b *broker) publish(from *connection, msg ownership.Message) {
-	b.w.after(b.w.latency(), func() {
-		if !from.open {
+	b.w.after(b.latency(), func() {
+		if !from.open || from.severed {
 			return
 		}
 		for _, to := range b.connections {
-			b.send(to, msg)
+			if to == from || !b.w.now.Before(from.mutedUntil) {
+				b.send(to, msg)
+			}
 		}
 	})
 }
 
+// latency returns how long a message takes to the broker, and until the broker handles it.
+func (b *broker) latency() time.Duration {
+	return max(0, b.pausedUntil.Sub(b.w.now)) + b.w.latency()
+}
+
 // sendTo sends a message to a member's queue.
 func (b *broker) sendTo(from *connection, member ownership.Member, msg ownership.Message) {
-	b.w.after(b.w.latency(), func() {
-		if !from.open {
+	b.w.after(b.latency(), func() {
+		if !from.open || from.severed {
 			return
 		}
 		for _, to := range b.connections {
@@ -84,7 +95,7 @@ func (b *broker) send(to *connection, msg ownership.Message) {
 	}
 	for range copies {
 		arrive := func() {
-			if to.open {
+			if to.open && !to.severed {
 				to.owner.deliver(to, ownership.MessageReceived{Message: msg})
 			}
 		}
@@ -98,9 +109,9 @@ func (b *broker) send(to *connection, msg ownership.Message) {
 
 // probe informs from if the queue of a member is gone.
 func (b *broker) probe(from *connection, member ownership.Member) {
-	b.w.after(b.w.latency(), func() {
+	b.w.after(b.latency(), func() {
 		here := slices.ContainsFunc(b.connections, func(c *connection) bool { return c.member == member })
-		if !from.open || here {
+		if !from.open || from.severed || here {
 			return
 		}
 		b.w.after(b.w.latency(), func() { from.owner.deliver(from, ownership.MemberGone{Member: member}) })
@@ -128,6 +139,12 @@ func (b *broker) served(p int) *channel {
 		return nil
 	}
 	return b.queues[p][0]
+}
+
+// pause has the broker pass no message on for the time d, and then all at once.
+func (b *broker) pause(d time.Duration) {
+	b.pausedUntil = b.w.now.Add(d)
+	b.w.afterFault(d, func() {})
 }
 
 // restart closes all connections, and accepts new ones after the time down.

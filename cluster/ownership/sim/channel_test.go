@@ -13,6 +13,7 @@ type channel struct {
 	connection *connection
 	partition  int
 	epoch      int64
+	serving    bool // the owner may write
 	writing    bool
 	wrotes     int  // writes that have begun
 	canceled   bool // takes no further requests
@@ -42,6 +43,7 @@ func (i *instance) consume(c ownership.Consume) {
 		i.w.schedule(started, func() {
 			i.run(func() {
 				if !ch.closed {
+					ch.serving = true
 					i.step(ownership.Consuming{Partition: c.Partition, Epoch: c.Epoch})
 					ch.write()
 				}

@@ -10,8 +10,9 @@ import (
 
 // The work of an instance at rest, by the constants of package ownership.
 const (
-	probesPerHeartbeat  = 4 * 2
-	heartbeatsPerSurvey = 10
+	heartbeatsPerSecond = 2
+	probesPerSecond     = 4 * 2
+	secondsPerSurvey    = 10
 )
 
 // unsettled describes what is still missing in the world, "" if nothing is: all
@@ -60,7 +61,7 @@ func (i *instance) unsettled(names, owners []string) string {
 	return ""
 }
 
-// settle advances the time until nothing has been missing for a heartbeat. It returns
+// settle advances the time until nothing has been missing for a second. It returns
 // how long that took. More than limit is a failure.
 func (w *world) settle(limit time.Duration) time.Duration {
 	began, since := w.now, w.now
@@ -80,28 +81,28 @@ func (w *world) settle(limit time.Duration) time.Duration {
 	}
 }
 
-// checkAtRest advances the time by some heartbeats without faults, and checks that the
+// checkAtRest advances the time by some seconds without faults, and checks that the
 // instances do no more than necessary.
-func (w *world) checkAtRest(heartbeats int) {
+func (w *world) checkAtRest(seconds int) {
 	before, running := w.count, 0
 	for _, i := range w.instances {
 		if i.running {
 			running++
 		}
 	}
-	w.run(time.Duration(heartbeats) * time.Second)
+	w.run(time.Duration(seconds) * time.Second)
 	after := w.count
 	most := func(what string, n, limit int) {
 		if n > limit {
-			w.fail("%d instances at rest do %d %s in %d heartbeats", running, n, what, heartbeats)
+			w.fail("%d instances at rest do %d %s in %d seconds", running, n, what, seconds)
 		}
 	}
 	most("claims", after.claims-before.claims, 0)
 	most("hand-overs", after.handedOver-before.handedOver, 0)
 	most("abandons", after.abandoned-before.abandoned, 0)
-	most("messages", after.broadcasts-before.broadcasts, running*(heartbeats*10/9+1))
-	most("probes", after.probes-before.probes, running*(heartbeats+1)*probesPerHeartbeat)
-	most("surveys", after.surveys-before.surveys, running*(heartbeats/(heartbeatsPerSurvey*9/10)+1))
+	most("messages", after.broadcasts-before.broadcasts, running*(seconds*heartbeatsPerSecond*10/9+1))
+	most("probes", after.probes-before.probes, running*(seconds+1)*probesPerSecond)
+	most("surveys", after.surveys-before.surveys, running*(seconds/(secondsPerSurvey*9/10)+1))
 }
 
 // checkBounds checks that an instance keeps nothing without a limit. Members are kept
@@ -134,6 +135,6 @@ func (i *instance) checkClaims(p int) {
 	b.claims++
 	i.claims[p] = b
 	if b.claims > 20 {
-		i.w.fail("%s has claimed partition %d %d times in five heartbeats", i.name, p, b.claims)
+		i.w.fail("%s has claimed partition %d %d times in five seconds", i.name, p, b.claims)
 	}
 }

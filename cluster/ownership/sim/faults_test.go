@@ -33,6 +33,14 @@ var faults = []fault{
 			i.cut()
 		}
 	}},
+	{"mute", 2, func(w *world) {
+		if i := w.pick(running); i != nil && i.connection != nil {
+			d := w.between(100*time.Millisecond, 8*time.Second)
+			i.connection.mutedUntil = w.now.Add(d)
+			w.afterFault(d, func() {})
+		}
+	}},
+	{"broker pause", 1, func(w *world) { w.broker.pause(w.between(100*time.Millisecond, 5*time.Second)) }},
 	{"join", 2, func(w *world) { w.launch(fmt.Sprintf("n%02d", len(w.instances))) }},
 	{"twice", 1, func(w *world) {
 		if i := w.pick(running); i != nil {

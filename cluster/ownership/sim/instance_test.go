@@ -207,6 +207,10 @@ func (i *instance) execute(command ownership.Command) {
 				i.post(ownership.Surveyed{Rows: rows, AskedAt: asked})
 			}
 		})
+	case ownership.ReportSuspicion:
+		if !c.Wrong {
+			w.count.suspected++
+		}
 	case ownership.ReportRefusal:
 		w.count.membersRefused++
 	case ownership.Reconnect:
@@ -330,6 +334,15 @@ func (i *instance) cut() {
 	}
 	i.w.afterFault(i.w.between(0, 3*time.Second), func() { i.w.broker.drop(c) })
 	i.w.afterFault(i.w.between(0, 3*time.Second), func() { i.noticeLoss(c) })
+}
+
+// sever has the connection pass nothing any more. The broker notices that after two to
+// three of its heartbeats, and the instance later.
+func (i *instance) sever() {
+	c := i.connection
+	c.severed = true
+	i.w.afterFault(i.w.between(2*time.Second, 3*time.Second), func() { i.w.broker.drop(c) })
+	i.w.afterFault(4500*time.Millisecond, func() { i.noticeLoss(c) })
 }
 
 // serving reports whether the instance belongs in the ring.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // newSettledWorld returns a world at rest in which n instances share the partitions.
@@ -78,7 +79,7 @@ func TestMoves(t *testing.T) {
 		w.run(time.Second)
 		w.settle(settleLimit)
 		got := w.moves(before)
-		heartbeats := len(w.instances) * (int(w.now.Sub(began)/time.Second)*10/9 + 1)
+		heartbeats := len(w.instances) * (int(w.now.Sub(began)/time.Second)*heartbeatsPerSecond*10/9 + 1)
 		messages := w.count.broadcasts - before.broadcasts - heartbeats
 		direct := w.count.sent - before.sent
 		t.Logf("%-24s %4d moves, ideal %4d: %+.0f %%; %d messages to all more than heartbeats, %d to one",
@@ -148,48 +149,98 @@ func (w *world) pauses(d time.Duration) []time.Duration {
 }
 
 // isServed reports whether an instance consumes the partition queue and may write for
-// it.
+// it now.
 func (w *world) isServed(p int) bool {
 	ch, row := w.broker.served(p), w.epochs.rows[p]
-	return ch != nil && !ch.canceled && !ch.closed && ch.owner.running && !ch.owner.frozen &&
+	return ch != nil && ch.serving && !ch.canceled && !ch.closed && ch.owner.running && !ch.owner.frozen && !ch.connection.severed &&
 		row.Epoch == ch.epoch && !row.Released
 }
 
 // Partitions that do not move never pause. Partitions that move pause for little longer
-// than their commands take.
+// than their commands take, or than it takes to notice that their owner is dead, however many
+// instances there are.
 func TestPauses(t *testing.T) {
-	tests := []struct {
+	for _, test := range []struct {
 		name   string
 		change func(w *world)
 		limit  time.Duration
 	}{
-		{"join", func(w *world) { w.launch("ident-3") }, 60 * time.Millisecond},
-		{"leave", func(w *world) { w.find("ident-1").post(ownership.LeaveRequested{}) }, 60 * time.Millisecond},
+		{"join", func(w *world) { w.launch("new") }, 60 * time.Millisecond},
+		// Here, but not in a broker, the news that the instance has left may overtake the last grant.
+		{"leave", func(w *world) { w.find("ident-1").post(ownership.LeaveRequested{}) }, 60*time.Millisecond + partition.DeposedReadsFor},
 		{"drain", func(w *world) { w.find("ident-1").post(ownership.DrainRequested{}) }, 60 * time.Millisecond},
-		{"crash", func(w *world) { w.find("ident-1").exit(2 * time.Millisecond) }, 300 * time.Millisecond},
-		{"freeze", func(w *world) { w.find("ident-1").freeze(time.Minute, false) }, 3500 * time.Millisecond},
+		{"crash", func(w *world) { w.find("ident-1").exit(2 * time.Millisecond) }, 300*time.Millisecond + partition.DeposedReadsFor},
+		{"freeze", func(w *world) { w.find("ident-1").freeze(time.Minute, false) }, 3010 * time.Millisecond},
+		{"cut", func(w *world) { w.find("ident-1").sever() }, 3010 * time.Millisecond},
+	} {
+		for _, instances := range []int{3, 5, 20} {
+			t.Run(fmt.Sprintf("%s/%d_instances", test.name, instances), func(t *testing.T) {
+				testPauses(t, instances, test.change, test.limit)
+			})
+		}
 	}
-	for _, test := range tests {
-		w := newSettledWorld(3, 128)
-		before, epochs := w.assign(w.instances[0].core.Status().Ring), slices.Clone(w.epochs.rows)
-		test.change(w)
-		pauses := w.pauses(6 * time.Second)
-		after := w.assign(w.instances[0].core.Status().Ring)
+}
 
-		var moved []time.Duration
-		for p, pause := range pauses {
-			stayed := before[p] == after[p]
-			switch {
-			case stayed && (pause > 0 || w.epochs.rows[p] != epochs[p]):
-				t.Errorf("%s: partition %d stays with %s, and paused for %v", test.name, p, after[p], pause)
-			case !stayed:
-				moved = append(moved, pause)
+func testPauses(t *testing.T, instances int, change func(*world), limit time.Duration) {
+	w := newSettledWorld(instances, 128)
+	before, epochs := w.assign(w.instances[0].core.Status().Ring), slices.Clone(w.epochs.rows)
+	change(w)
+	pauses := w.pauses(4 * time.Second)
+	after := w.assign(w.instances[0].core.Status().Ring)
+
+	var moved []time.Duration
+	for p, pause := range pauses {
+		stayed := before[p] == after[p]
+		switch {
+		case stayed && (pause > 0 || w.epochs.rows[p] != epochs[p]):
+			t.Errorf("partition %d stays with %s, and paused for %v", p, after[p], pause)
+		case !stayed:
+			moved = append(moved, pause)
+		}
+	}
+	slices.Sort(moved)
+	t.Logf("%3d moved, paused for %v in the median and %v at most", len(moved), moved[len(moved)/2], moved[len(moved)-1])
+	if most := moved[len(moved)-1]; most > limit {
+		t.Errorf("a partition paused for %v", most)
+	}
+}
+
+// An instance that works is not suspected, and one that was frozen or cut off suspects none.
+// Nor does one while the broker passes no message on, for however long.
+func TestSuspicions(t *testing.T) {
+	const instances = 5
+	for _, test := range []struct {
+		name   string
+		change func(w *world)
+		wrong  int64 // suspicions of members that work; -1: any number
+	}{
+		{"nothing_happens", func(*world) {}, 0},
+		{"the_broker_pauses", func(w *world) { w.broker.pause(8 * time.Second) }, 0},
+		{"all_are_frozen", func(w *world) {
+			for _, i := range w.instances {
+				i.freeze(w.between(7*time.Second, 8*time.Second), true)
 			}
-		}
-		slices.Sort(moved)
-		t.Logf("%-8s %3d moved, paused for %v in the median and %v at most", test.name, len(moved), moved[len(moved)/2], moved[len(moved)-1])
-		if most := moved[len(moved)-1]; most > test.limit {
-			t.Errorf("%s: a partition paused for %v", test.name, most)
-		}
+		}, 0},
+		{"one_is_frozen", func(w *world) { w.find("ident-1").freeze(8*time.Second, true) }, instances - 1},
+		{"one_is_frozen_shortly", func(w *world) { w.find("ident-1").freeze(900*time.Millisecond, true) }, 0},
+		{"one_is_cut_off", func(w *world) { w.find("ident-1").sever() }, 0},
+		{"one_is_heard_by_none", func(w *world) {
+			c := w.find("ident-1").connection
+			c.mutedUntil = w.now.Add(3 * time.Second)
+		}, instances - 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newSettledWorld(instances, 64)
+			var wrong int64
+			test.change(w)
+			w.run(20 * time.Second)
+			for _, i := range w.instances {
+				wrong += i.core.Status().Suspicions.Wrong
+			}
+			if wrong != test.wrong || len(w.failures) > 0 {
+				t.Errorf("%d members that live were suspected, want %d; %v", wrong, test.wrong, w.failures)
+			}
+			w.settle(settleLimit)
+		})
 	}
 }

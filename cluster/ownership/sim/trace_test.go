@@ -61,6 +61,11 @@ func describe(command ownership.Command) (verb, object string) {
 		return "release", fmt.Sprintf("%d@%d", c.Partition, c.Epoch)
 	case ownership.ReportRefusal:
 		return "refuse", fmt.Sprintf("%v (%s)", c.Member, c.Reason)
+	case ownership.ReportSuspicion:
+		if c.Wrong {
+			return "hear again", c.Member.String()
+		}
+		return "suspect", c.Member.String()
 	case ownership.Reconnect:
 		return "reconnect", "(" + c.Reason + ")"
 	case ownership.ReportState:

@@ -55,6 +55,7 @@ type network struct {
 // A count has the numbers of what all instances have done so far.
 type count struct {
 	steps, broadcasts, sent, probes, claims, claimsRefused, surveys, membersRefused, stops int
+	suspected                                                                              int // members, by one or more others
 	won, granted                                                                           int // claims that succeeded, and leases that were given
 	moved                                                                                  int // of these: from another name
 	handedOver, abandoned                                                                  int
@@ -87,7 +88,6 @@ func (w *world) open() {
 // config returns the configuration of an instance.
 func (w *world) config(name string, start int64) ownership.Config {
 	cfg := ownership.DefaultConfig()
-	cfg.SuspectAfter = 3 * time.Second
 	cfg.Name, cfg.Start = name, start
 	cfg.Partitions, cfg.QueueType = w.setting.partitions, "quorum"
 	cfg.Seed = w.random.Uint64()
