@@ -5,9 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 	"github.com/glotpod/ident/cmd/systemtest/workload"
 )
@@ -31,64 +29,11 @@ func viaPartition(m *harness.Request, user dict) *harness.Request {
 
 func TestMembers(t *testing.T) {
 	t.Parallel()
-	t.Run("killed", testMembersKilled)
+	t.Run("lost", testMembersLost)
 	t.Run("same_name", testMembersSameName)
 	t.Run("other_cluster_settings", testMembersOtherClusterSettings)
 	t.Run("queue_type", testMembersQueueType)
 	t.Run("leave_and_join", testMembersLeaveAndJoin)
-}
-
-func testMembersKilled(t *testing.T) {
-	t.Parallel()
-	for _, queueType := range []string{"quorum", "classic"} {
-		t.Run(queueType, func(t *testing.T) {
-			t.Parallel()
-			const partitions = 8
-			s := harness.NewSite(t)
-			s.Settings["cluster.partitions"] = fmt.Sprint(partitions)
-			s.Settings["cluster.queue_type"] = queueType
-			names := []string{"a", "b", "c"}
-			var victim *harness.Instance
-			for _, name := range names {
-				victim = s.ServeAs(t, name)
-			}
-			owners := s.AwaitStableOwners(t, names, func() bool { return true })
-			c := s.NewCaller(t)
-			heard := s.Subscribe(t)
-			var orphans []dict
-			for range 4 * partitions {
-				u := c.Create(t, harness.NewUser())
-				heard.Expect(t, harness.CreateKey, harness.AsListed(u))
-				if owners[partition.Of(u["id"].(int64), partitions)].Holder == "c" {
-					orphans = append(orphans, u)
-				}
-			}
-			if len(orphans) == 0 {
-				t.Fatal("no user is in a partition of the instance")
-			}
-			victim.Kill(t)
-			killed := time.Now()
-			var sent []*harness.Request
-			for i, u := range orphans {
-				m := c.NewRequest("patch", harness.Patch(u, op("test", "/name", u["name"]), op("replace", "/name", "s3cret")))
-				if i%2 == 0 {
-					viaPartition(m, u)
-				}
-				c.Send(t, m)
-				sent = append(sent, m)
-			}
-			for _, m := range sent {
-				c.AwaitReply(t, m).Result(t)
-			}
-			t.Logf("%d users were served after %.2f s", len(orphans), time.Since(killed).Seconds())
-			for _, u := range orphans {
-				u["name"] = "s3cret"
-				c.Ask(t, viaPartition(c.NewRequest("get", dict{"user_id": u["id"]}), u)).IsResult(t, u)
-				heard.Next(t)
-			}
-			s.AwaitStableOwners(t, names[:2], func() bool { return true })
-		})
-	}
 }
 
 // Of two instances with the same name, the older one exits, as when a machine comes back

@@ -1,6 +1,7 @@
 package handover
 
 import (
+	"flag"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,20 +16,20 @@ import (
 
 const (
 	handOverPartitions = 64
-	handOverInstances  = 3
 
 	// handOverInterval is how often each partition is asked, and so by how much
 	// a pause may be longer than it is measured. The machine has to bear it with
 	// ease, or the load is what is measured.
 	handOverInterval = 80 * time.Millisecond
 
-	handOverHeartbeat = time.Second
-
 	// The load counts once the instances know their users, and shows for a
 	// while what is usual.
 	handOverWarm  = 2 * time.Second
 	handOverUsual = 4 * time.Second
 )
+
+// handOverInstances is how many instances the cluster has.
+var handOverInstances = flag.Int("handover.instances", 5, "how many instances the cluster of BenchmarkHandOver has")
 
 // A handOver is an event in a cluster with its target.
 type handOver struct {
@@ -45,11 +46,12 @@ var handOvers = []handOver{
 	{"join", (*handOverSite).join, 100 * time.Millisecond, 99},
 	{"leave", (*handOverSite).leave, 100 * time.Millisecond, 99},
 	{"sigkill", (*handOverSite).sigkill, time.Second, 100},
-	{"freeze", (*handOverSite).freeze, 3*handOverHeartbeat + time.Second, 100},
+	{"freeze", (*handOverSite).freeze, 3 * time.Second, 100},
+	{"cut", (*handOverSite).cut, 3 * time.Second, 100},
 }
 
 // BenchmarkHandOver measures what callers notice when an instance comes, goes,
-// dies or freezes, and what they notice where nothing happens. Each round has a
+// dies, freezes or is cut off from the broker, and what they notice where nothing happens. Each round has a
 // cluster of its own.
 func BenchmarkHandOver(b *testing.B) {
 	database := testservers.OwnPostgres(b, localserver.PostgresOptions{Durable: true})
@@ -84,6 +86,7 @@ type handOverSite struct {
 	*harness.Site
 	t         *testing.T
 	instances []*harness.Instance
+	network   *harness.Proxy // between the instance that is lost and the broker
 	names     []string
 	load      *steadyLoad
 	before    []harness.Lease
@@ -93,10 +96,10 @@ type handOverSite struct {
 func newHandOverSite(t *testing.T, database *localserver.Postgres) *handOverSite {
 	s := &handOverSite{Site: harness.NewEmptySite(t), t: t}
 	s.UsePostgres(t, database)
-	s.Settings["amqp.heartbeat"] = handOverHeartbeat.String()
+	s.Settings["database.postgres.max_connections"] = fmt.Sprint(min(10, max(4, 80 / *handOverInstances)))
 	s.Settings["cluster.partitions"] = fmt.Sprint(handOverPartitions)
 	s.Settings["log.level"] = "info"
-	for range handOverInstances {
+	for range *handOverInstances {
 		s.start()
 	}
 	s.AwaitStableOwners(t, s.names, func() bool { return true })
@@ -109,8 +112,13 @@ func newHandOverSite(t *testing.T, database *localserver.Postgres) *handOverSite
 
 // start starts one more instance.
 func (s *handOverSite) start() {
-	name := fmt.Sprintf("hand-over-%d", len(s.names))
-	s.instances = append(s.instances, s.Serve(s.t, harness.Settings{"cluster.instance": name}))
+	name := fmt.Sprintf("hand-over-%02d", len(s.names))
+	settings := harness.Settings{"cluster.instance": name}
+	if len(s.names) == s.victim() {
+		s.network = harness.NewProxy(s.t, s.Settings["amqp.port"])
+		settings["amqp.port"], settings["amqp.insist"] = s.network.Port(), "true"
+	}
+	s.instances = append(s.instances, s.Serve(s.t, settings))
 	s.names = append(s.names, name)
 }
 
@@ -131,14 +139,14 @@ func (s *handOverSite) nothing() *observation {
 
 func (s *handOverSite) join() *observation {
 	o := s.observe(s.start, func() []string { return s.names })
-	o.subject = s.names[handOverInstances]
+	o.subject = s.names[*handOverInstances]
 	o.ideal = len(s.before) / len(s.names)
 	return o
 }
 
 // lose causes an event after which one of the instances owns nothing.
 func (s *handOverSite) lose(event func(*harness.Instance)) *observation {
-	const which = handOverInstances / 2
+	which := s.victim()
 	others := slices.Concat(s.names[:which], s.names[which+1:])
 	o := s.observe(func() { event(s.instances[which]) }, func() []string { return others })
 	o.subject = s.names[which]
@@ -150,6 +158,9 @@ func (s *handOverSite) leave() *observation {
 	return s.lose(func(v *harness.Instance) { v.Stop(s.t) })
 }
 
+// victim returns the number of the instance that is lost.
+func (s *handOverSite) victim() int { return *handOverInstances / 2 }
+
 func (s *handOverSite) sigkill() *observation {
 	return s.lose(func(v *harness.Instance) { v.Kill(s.t) })
 }
@@ -159,6 +170,13 @@ func (s *handOverSite) freeze() *observation {
 		if err := v.Cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 			s.t.Fatal(err)
 		}
+		s.t.Cleanup(func() { v.Kill(s.t) })
+	})
+}
+
+func (s *handOverSite) cut() *observation {
+	return s.lose(func(v *harness.Instance) {
+		s.network.Silence()
 		s.t.Cleanup(func() { v.Kill(s.t) })
 	})
 }
