@@ -2,8 +2,9 @@
 # Installs RabbitMQ and PostgreSQL if they are missing, unless GLOTPOD_IDENT_RABBITMQ and
 # GLOTPOD_IDENT_POSTGRES name folders with their programs. With the argument "test", also a
 # C compiler, for Go's race detector, Chromium, for the tests of the status page, PgBouncer,
-# and curl. With "deploy", also systemd, for the checks of its units, Prometheus, for promtool, and Docker,
-# for the image, and Node.js with npm, for cluster/asyncapi.yaml. With "engines", only mmdebstrap, which gets other versions of both. Checks
+# curl, and the libraries of the Python clients. With "deploy", also systemd, for the checks of its
+# units, Prometheus, for promtool, Docker, for the image, and Node.js with npm, for the TypeScript client
+# and cluster/asyncapi.yaml. With "engines", only mmdebstrap, which gets other versions of both. Checks
 # the version of Go, but does not install Go. Does nothing if everything is installed.
 set -eu
 
@@ -70,6 +71,14 @@ have_pgbouncer() {
 	exists /usr/sbin/pgbouncer || command -v pgbouncer >/dev/null
 }
 
+# The tests look in the same places.
+have_python_libraries() {
+	for python in python3 /usr/bin/python3; do
+		$python -c 'import aioamqp, msgpack, pika' 2>/dev/null && return
+	done
+	return 1
+}
+
 exists() {
 	for file in "$@"; do
 		[ -x "$file" ] && return 0
@@ -113,6 +122,7 @@ if [ "${1-}" = test ]; then
 	have_browser || packages="$packages chromium"
 	have_pgbouncer || packages="$packages pgbouncer"
 	command -v curl >/dev/null || packages="$packages curl"
+	have_python_libraries || packages="$packages python3-aioamqp python3-msgpack python3-pika"
 fi
 if [ "${1-}" = deploy ]; then
 	command -v systemd-analyze >/dev/null || packages="$packages systemd"
@@ -128,7 +138,8 @@ if ! command -v apt-get >/dev/null; then
 		"Install them and try again, for example by" \
 		"  macOS:   brew install rabbitmq postgresql pgbouncer; brew install --cask chromium" \
 		"  Fedora:  sudo dnf install rabbitmq-server postgresql-server pgbouncer gcc chromium" \
-		"  Arch:    sudo pacman -S rabbitmq postgresql pgbouncer gcc chromium"
+		"  Arch:    sudo pacman -S rabbitmq postgresql pgbouncer gcc chromium" \
+		"  Python's libraries: pip install aioamqp msgpack pika"
 elif [ "$(id -u)" -eq 0 ]; then
 	as_root=
 elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then

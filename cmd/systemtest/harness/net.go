@@ -56,6 +56,16 @@ func (k *Proxy) Port() string { return strconv.Itoa(k.listener.Addr().(*net.TCPA
 // Silence drops all bytes from now on.
 func (k *Proxy) Silence() { k.silent.Store(true) }
 
+// Cut closes all connections.
+func (k *Proxy) Cut() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, conn := range k.conns {
+		conn.Close()
+	}
+	k.conns = nil
+}
+
 // Close closes all connections and accepts no new ones.
 func (k *Proxy) Close() {
 	k.listener.Close()

@@ -1,0 +1,101 @@
+package clients
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/url"
+	"testing"
+	"time"
+
+	"github.com/tinylib/msgp/msgp"
+
+	"github.com/glotpod/ident/cluster/client"
+	"github.com/glotpod/ident/cmd/systemtest/harness"
+)
+
+func TestGo(t *testing.T) {
+	clients := make(map[string]*client.Client)
+	for at, address := range newBrokers(t) {
+		u, err := url.Parse(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		password, _ := u.User.Password()
+		vhost, _ := url.PathUnescape(u.EscapedPath()[1:])
+		c, err := client.Dial(t.Context(), client.Options{
+			Addresses: []string{u.Host}, VHost: vhost, Login: u.User.Username(), Password: password, Name: "conformance",
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		clients[at] = c
+	}
+	conform(t, "go", func(t *testing.T, s *step) dict {
+		ctx, cancel := context.WithTimeout(t.Context(), timeout(s))
+		defer cancel()
+		if s.MessageID != "" {
+			ctx = client.WithMessageID(ctx, s.MessageID)
+		}
+		result, err := clients[s.At].Do(ctx, client.Request{Operation: s.Operation, Args: encode(nil, s.Arguments, s.Encoding)})
+		refusal, refused := errors.AsType[*client.Error](err)
+		switch {
+		case refused:
+			return dict{"error": refusal.Code}
+		case errors.Is(err, client.ErrNoService):
+			return dict{"failure": "no_service"}
+		case errors.Is(err, client.ErrNoReply):
+			return dict{"failure": "no_reply"}
+		case err != nil:
+			return dict{"failure": err.Error()}
+		}
+		tree, _, err := msgp.ReadIntfBytes(result)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return dict{"result": harness.Normalize(tree)}
+	})
+}
+
+func timeout(s *step) time.Duration {
+	if s.Timeout == 0 {
+		return 20 * time.Second
+	}
+	return time.Duration(s.Timeout * float64(time.Second))
+}
+
+// encode encodes a value as one of the encodings of steps. Only the old one of strings differs
+// from the new one: it has no form for 32 to 255 bytes.
+func encode(b []byte, v any, encoding string) []byte {
+	switch v := v.(type) {
+	case nil:
+		return msgp.AppendNil(b)
+	case string:
+		if n := len(v); encoding == "old" && n >= 32 && n < 256 {
+			return append(append(b, 0xda, 0, byte(n)), v...)
+		}
+		return msgp.AppendString(b, v)
+	case json.Number:
+		n, _ := v.Int64()
+		return encode(b, n, encoding)
+	case int64:
+		if encoding == "floats" {
+			return msgp.AppendFloat64(b, float64(v))
+		}
+		return msgp.AppendInt64(b, v)
+	case []any:
+		b = msgp.AppendArrayHeader(b, uint32(len(v)))
+		for _, e := range v {
+			b = encode(b, e, encoding)
+		}
+	case dict:
+		b = msgp.AppendMapHeader(b, uint32(len(v)))
+		for key, e := range v {
+			b = encode(msgp.AppendString(b, key), e, encoding)
+		}
+	default:
+		panic("a type that cases do not have")
+	}
+	return b
+}
