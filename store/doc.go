@@ -3,7 +3,7 @@
 // writes.
 //
 // Store composes types that have one concern each. They are packages of their own under
-// internal: commit (writes), changelog, reads, leases, outbox, foreign, rekey, transfer (export
+// internal: commit (writes), changelog, reads, leases, outbox, foreign, rekey, userdata (what there is about one user), transfer (export
 // and import), and history (a database that went back), over userrows, schema, keyring and
 // postgres.
 //
