@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -73,6 +74,18 @@ func TestRequestTrace(t *testing.T) {
 	}, func(t *testing.T, spans map[string]sdk.ReadOnlySpan) {
 		if spans["queue wait"] != nil || spans["read"] == nil {
 			t.Errorf("the spans are %v", spans)
+		}
+	})
+
+	traced("the_caller_is_named", func(t *testing.T, s *testSession) {
+		s.startShared()
+		d := get(1, user)
+		d.UserId = "glotpod-auth"
+		s.shared.deliveries <- d
+		s.oneReply(s.shared)
+	}, func(t *testing.T, spans map[string]sdk.ReadOnlySpan) {
+		if attributes := spans["process "+RequestQueue].Attributes(); !slices.Contains(attributes, callerKey.String("glotpod-auth")) {
+			t.Errorf("the attributes are %v", attributes)
 		}
 	})
 
