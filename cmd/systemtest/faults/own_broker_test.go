@@ -2,6 +2,7 @@ package faults
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -80,6 +81,9 @@ func (b *ownBroker) testLogins(t *testing.T) {
 			v := from.Serve(t, given)
 			u := c.Create(t, harness.NewUser())
 			c.Call(t, "get", dict{"user_id": u["id"]}).IsResult(t, u)
+			if status, _, stderr := harness.Run(t, from.Settings.With(given).Environ(), "call", "get", fmt.Sprint("user_id=", u["id"])); status != 0 {
+				t.Errorf("call ended with %d: %s", status, stderr)
+			}
 			v.Stop(t)
 		})
 	}
