@@ -175,7 +175,7 @@
 //	cluster/membership.queuedFor = time.Minute                               older messages say nothing new
 //	cluster/membership.quietPeriod = 100 * time.Millisecond                  all members reply to a query within that time after the last one
 //	cluster/membership.requestInterval = time.Second                         a query is repeated if its reply is lost
-//	cluster/ownership.heartbeat = 500 * time.Millisecond                     one may be lost until a member is suspected after 1.5 s; each costs the broker 0.03 ms per member
+//	cluster/ownership.heartbeat = 500 * time.Millisecond                     one may be lost until a member is suspected after 1.7 s; each costs the broker 0.03 ms per member
 //	cluster/ownership.maxBackoff = 4                                         heartbeats between claims after failures; the partition is not served meanwhile
 //	cluster/ownership.maxDebounces = 4                                       members that keep coming must not delay the ring for ever
 //	cluster/ownership.maxStartBackoff = 20                                   heartbeats likewise after consumers that did not start, where claims do not help
@@ -184,7 +184,7 @@
 //	cluster/ownership/silence.intervals = 2                                  any heartbeat may be lost
 //	cluster/ownership/silence.marginFactor = 2                               the next delay may be longer than the longest so far
 //	cluster/ownership/silence.maxMargin = 4 * time.Second                    bounds how long a dead member goes unnoticed that was often late
-//	cluster/ownership/silence.minMargin = 500 * time.Millisecond             ten times the longest usual delay on two busy cores (50 ms)
+//	cluster/ownership/silence.minMargin = 700 * time.Millisecond             three times the longest delay on two busy cores (0.22 s); with twice as much work as they can do it was 0.97 s
 //	cluster/ownership/silence.unknownInterval = 1100 * time.Millisecond      what programs send that do not say when the next heartbeat is due
 //	cluster/partition.DeposedReadsFor = ReadFor + ReadFor/4                  two clocks may both be corrected by a tenth; a partition is not served meanwhile
 //	cluster/partition.ReadFor = 300 * time.Millisecond                       a partition without an owner waits as long; a shorter time costs more questions

@@ -65,6 +65,8 @@ func (ps *partitions) onClaimRefused(e ClaimRefused) (superseded bool) {
 	switch {
 	case !ps.isOurs(p):
 		ps.transition(p, idle)
+	case ps.isCutOff():
+		ps.retryLater(p)
 	case e.Row.Released:
 		ps.claim(p, partition.Lease{})
 	case ps.members.isNewerSelf(e.Row.Holder):

@@ -149,6 +149,7 @@ func TestClaim(t *testing.T) {
 	t.Run("backoff_ends_with_outage", testClaimBackoffEndsWithOutage)
 	t.Run("lost_lease_not_claimed_back", testClaimLostLeaseNotClaimedBack)
 	t.Run("unknown_holder_gets_time", testClaimUnknownHolderGetsTime)
+	t.Run("not_while_cut_off", testClaimNotWhileCutOff)
 }
 
 // A claim that was sent before the connection was lost may succeed much later. Its
@@ -327,6 +328,8 @@ func TestSurvey(t *testing.T) {
 	if surveys := only[Survey](b.wait(10 * interval)); len(surveys) < 8 || len(surveys) > 11 {
 		t.Errorf("%d surveys in ten intervals", len(surveys))
 	}
+	for len(only[Survey](b.wait(b.core.cfg.Heartbeat))) == 0 { // until no other one is due soon
+	}
 	b.now = b.now.Add(absentAfter * b.core.cfg.Heartbeat) // this process did not run
 	if surveys := only[Survey](b.step(Tick{})); len(surveys) != 1 {
 		t.Errorf("%d surveys after time away", len(surveys))
@@ -403,3 +406,23 @@ func TestConfig(t *testing.T) {
 
 // suspectedWithin is longer than a member that has never been late may be silent.
 const suspectedWithin = 3 * time.Second
+
+// An instance that hears not even itself loses what another one has taken, and claims nothing
+// until it hears itself again.
+func testClaimNotWhileCutOff(t *testing.T) {
+	b := newOwner(t, 1)
+	for range 20 {
+		b.now = b.core.NextTick()
+		b.core.Step(b.now, Tick{}) // what is sent does not come back
+	}
+	got := b.core.Step(b.now, LeaseLost{Partition: 0, Epoch: 1})
+	expect(t, only[Abandon](got), Abandon{Partition: 0, Epoch: 1})
+	for range 20 {
+		b.now = b.core.NextTick()
+		got = append(got, b.core.Step(b.now, Tick{})...)
+	}
+	expect(t, only[Claim](got))
+	if claims := only[Claim](b.wait(3 * b.core.cfg.Heartbeat)); len(claims) != 1 || claims[0].Depose != 0 {
+		t.Errorf("got %+v when it hears itself again, want one claim that deposes no holder", claims)
+	}
+}

@@ -67,7 +67,8 @@
 // two members that follow it in the order of names, and tells the others what it finds. The
 // work per member does not depend on the size of the cluster. Silence counts too, but takes
 // longer if the broker drops the member's connection soon. Time counts as silence of a member
-// only while an instance's own heartbeats come back to it. An instance that finds that it
+// only while an instance's own heartbeats come back to it. While they do not, it
+// claims nothing: it knows of no member whether it lives. An instance that finds that it
 // was frozen or starved asks the epoch table which of its leases stand, because
 // the others may have suspected it. A member that was suspected and is heard again
 // is in the ring again at once, and gets more time from then on.
@@ -152,7 +153,7 @@
 //     would be one more case.
 //   - Leases for writes have no expiry time; they end by a claim, a grant or a release. Cost: a dead
 //     holder's partitions wait until its death is noticed (half of a heartbeat by a
-//     probe, three heartbeats by silence). Why not a time to live: it would need clocks that
+//     probe, 1.7 s by silence). Why not a time to live: it would need clocks that
 //     agree, and a renewal for each partition all the time.
 //   - A live holder is never deposed; it is asked. Cost: two messages and a round trip to
 //     the database per partition. Why not take the partition at once: the holder's running

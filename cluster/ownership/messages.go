@@ -11,7 +11,11 @@ import (
 func (c *Core) handleMessage(msg *Message) {
 	if msg.From.Name == c.self.Name {
 		if msg.From == c.self {
+			wasCutOff := c.partitions.isCutOff()
 			c.members.clock.Echo(c.now, msg.Next)
+			if wasCutOff {
+				c.partitions.reconcileAll()
+			}
 		} else if c.members.isNewerSelf(msg.From) {
 			c.stop(Superseded, "heard "+msg.From.String())
 		}

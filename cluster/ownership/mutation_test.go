@@ -29,6 +29,8 @@ var mutations = []struct {
 		"newer := msg.Seq > m.seq", "newer := true"},
 	{"silent members are not suspected", "registry.go",
 		"if m.isAlive() && m.watch.IsOverdue(at) {", "if false {"},
+	{"an instance that is cut off claims what others hold", "partitions.go",
+		"ps.members.clock.IsStalled(ps.now)", "false"},
 	{"delays of a member do not count", "registry.go",
 		"m.watch.Heard(r.clock.At(now), msg.Next)", "m.watch = silence.Since(r.clock.At(now))"},
 	{"no member is forgotten", "registry.go",

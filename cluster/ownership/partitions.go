@@ -43,15 +43,23 @@ func (ps *partitions) transition(p int, to phase) {
 	}
 }
 
+// isCutOff reports whether this instance does not hear even itself. Then it knows of no member
+// whether it is alive, and cannot consume what it claims.
+func (ps *partitions) isCutOff() bool { return ps.members.clock.IsStalled(ps.now) }
+
 // reconcile adapts a partition to the present ring and members. It may be called at any
 // time.
 func (ps *partitions) reconcile(p int) {
 	part := &ps.states[p]
 	switch {
-	case part.phase == idle && ps.isOurs(p):
-		ps.claim(p, partition.Lease{})
 	case part.phase == waiting && !ps.isOurs(p):
 		ps.transition(p, idle)
+	case part.phase < claiming && ps.isCutOff():
+		if part.waitsForHolder() && ps.isDead(part.holder) {
+			part.holder, part.retryAt = Member{}, ps.now
+		}
+	case part.phase == idle && ps.isOurs(p):
+		ps.claim(p, partition.Lease{})
 	case part.waitsForHolder():
 		if ps.isDead(part.holder) {
 			ps.claim(p, heldLease(p, part.epoch, part.holder))

@@ -90,7 +90,7 @@ func TestSteadyHeartbeats(t *testing.T) {
 }
 
 // A member that becomes silent is suspected within its limit, which is bounded whatever
-// happened before. If its heartbeats were punctual, the limit is three intervals of half a second.
+// happened before. If its heartbeats came punctually each half second, it is suspected after 1.7 s.
 func TestSilence(t *testing.T) {
 	for seed := range uint64(200) {
 		late := []time.Duration{20 * time.Millisecond, 20 * time.Second}[seed%2]
@@ -111,7 +111,7 @@ func TestSilence(t *testing.T) {
 	for n := range 100 {
 		punctual.Heard(time.Duration(n)*500*time.Millisecond, 500*time.Millisecond)
 	}
-	if limit := punctual.Limit(); limit != 1500*time.Millisecond {
+	if limit := punctual.Limit(); limit != 1700*time.Millisecond {
 		t.Errorf("the limit of a member that is never late is %v", limit)
 	}
 }
@@ -136,6 +136,15 @@ func TestNothingHeard(t *testing.T) {
 	w := Since(c.At(time.Unix(1_000_000, 0)))
 	if w.IsOverdue(c.At(time.Unix(2_000_000, 0))) {
 		t.Error("suspected by an instance that hears not even itself")
+	}
+	if c.IsStalled(time.Unix(2_000_000, 0)) {
+		t.Error("a clock that has never run is stalled")
+	}
+	c.Echo(time.Unix(2_000_000, 0), time.Second)
+	for after, want := range map[time.Duration]bool{time.Second + minMargin: false, time.Second + minMargin + 1: true} {
+		if got := c.IsStalled(time.Unix(2_000_000, 0).Add(after)); got != want {
+			t.Errorf("stalled %v after a heartbeat: %v", after, got)
+		}
 	}
 }
 

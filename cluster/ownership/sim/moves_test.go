@@ -130,8 +130,7 @@ func TestStart(t *testing.T) {
 
 // pauses advances the time by d, and returns for each partition the longest time in
 // which no instance served it.
-func (w *world) pauses(d time.Duration) []time.Duration {
-	const resolution = time.Millisecond
+func (w *world) pauses(d, resolution time.Duration) []time.Duration {
 	longest := make([]time.Duration, w.setting.partitions)
 	current := make([]time.Duration, w.setting.partitions)
 	for end := w.now.Add(d); w.now.Before(end); {
@@ -185,7 +184,7 @@ func testPauses(t *testing.T, instances int, change func(*world), limit time.Dur
 	w := newSettledWorld(instances, 128)
 	before, epochs := w.assign(w.instances[0].core.Status().Ring), slices.Clone(w.epochs.rows)
 	change(w)
-	pauses := w.pauses(4 * time.Second)
+	pauses := w.pauses(4*time.Second, time.Millisecond)
 	after := w.assign(w.instances[0].core.Status().Ring)
 
 	var moved []time.Duration
@@ -242,5 +241,61 @@ func TestSuspicions(t *testing.T) {
 			}
 			w.settle(settleLimit)
 		})
+	}
+}
+
+// Whatever two things happen to instances at a time, some of which may happen to the next
+// owner too, no partition is without an owner that serves it for longer than the broker takes to
+// drop two connections one after the other.
+func TestLiveness(t *testing.T) {
+	const instances, limit = 5, 2*3*time.Second + 100*time.Millisecond
+	var longest time.Duration
+	for seed := range uint64(12) {
+		w := newWorld(setting{seed: seed, partitions: 32, writeEvery: 200 * time.Millisecond}, nil)
+		w.open()
+		for n := range instances {
+			w.launch(fmt.Sprintf("n%02d", n))
+		}
+		w.run(2 * time.Second)
+		for range 4 {
+			for range 2 {
+				if i := w.pick(running); i != nil {
+					w.after(w.between(0, 2*time.Second), func() { w.disturb(i) })
+				}
+			}
+			pauses := w.pauses(12*time.Second, 10*time.Millisecond)
+			most := slices.Max(pauses)
+			if most > limit {
+				t.Fatalf("seed %d: no instance served a partition for %v", seed, most)
+			}
+			longest = max(longest, most)
+		}
+		report(t, "TestLiveness", seed, w)
+	}
+	t.Logf("at most %v", longest)
+}
+
+// disturb does one of several things to an instance, and undoes it within six seconds.
+func (w *world) disturb(i *instance) {
+	if !i.running || i.connection == nil {
+		return
+	}
+	back := w.between(0, 6*time.Second)
+	switch w.random.IntN(6) {
+	case 0:
+		i.exit(2 * time.Millisecond)
+		w.after(back, func() { w.launch(i.name) })
+	case 1:
+		i.freeze(back, false)
+	case 2:
+		i.sever()
+	case 3:
+		i.connection.mutedUntil = w.now.Add(back)
+	case 4:
+		i.post(ownership.LeaveRequested{})
+		w.after(back, func() { w.launch(i.name) })
+	case 5:
+		i.post(ownership.DrainRequested{})
+		w.after(back, func() { i.post(ownership.UndrainRequested{}) })
 	}
 }
