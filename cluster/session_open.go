@@ -268,7 +268,7 @@ func (s *session) join(ctx context.Context, i *Instance) error {
 	if earlier := earlierSessions(rows, s.self); len(earlier) > 0 {
 		evicting, cancel := context.WithTimeout(ctx, evictTimeout)
 		defer cancel()
-		if err := membership.StopPredecessors(evicting, s.conn, s.self, earlier, ownership.DefaultConfig().Heartbeat/4); err != nil {
+		if err := membership.StopPredecessors(evicting, s.conn, s.self, earlier, ownership.DefaultConfig().Heartbeat/2); err != nil {
 			return fmt.Errorf("waiting for the instance that had this one's name before: %w", err)
 		}
 	}

@@ -28,6 +28,10 @@ const (
 	handOverUsual = 4 * time.Second
 )
 
+// droppedWithin is how long RabbitMQ takes to drop a frozen instance: two to three heartbeats,
+// of which the shortest is a second.
+const droppedWithin = 3 * time.Second
+
 // handOverInstances is how many instances the cluster has.
 var handOverInstances = flag.Int("handover.instances", 5, "how many instances the cluster of BenchmarkHandOver has")
 
@@ -46,8 +50,8 @@ var handOvers = []handOver{
 	{"join", (*handOverSite).join, 100 * time.Millisecond, 99},
 	{"leave", (*handOverSite).leave, 100 * time.Millisecond, 99},
 	{"sigkill", (*handOverSite).sigkill, time.Second, 100},
-	{"freeze", (*handOverSite).freeze, 3 * time.Second, 100},
-	{"cut", (*handOverSite).cut, 3 * time.Second, 100},
+	{"freeze", (*handOverSite).freeze, droppedWithin + 100*time.Millisecond, 100},
+	{"cut", (*handOverSite).cut, droppedWithin + 100*time.Millisecond, 100},
 }
 
 // BenchmarkHandOver measures what callers notice when an instance comes, goes,
