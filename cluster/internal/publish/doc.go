@@ -12,7 +12,9 @@
 //   - Messages reach the broker in the order in which they were published, also over a
 //     change of the channel. A message that is sent again may follow later ones.
 //   - The channel is replaced after a message was given up: the client library remembers
-//     confirmations that came out of order.
+//     confirmations that came out of order. All other messages that were not confirmed on it are
+//     lost ([ErrLost]), because those that follow over the next channel may overtake them: the
+//     broker keeps a message to a quorum queue without a leader in the channel until there is one.
 //
 // # What it leaves to others
 //

@@ -21,9 +21,9 @@ var (
 	// been accepted.
 	ErrUnconfirmed = errors.New("the broker has not confirmed the message in time")
 
-	// ErrLost means that the connection was lost, or that the publisher has ended. The
-	// message may have been accepted.
-	ErrLost = errors.New("the connection was lost before the message was confirmed")
+	// ErrLost means that the connection was lost, that the channel was replaced, or that the
+	// publisher has ended. The message may have been accepted.
+	ErrLost = errors.New("the connection or the channel was lost before the message was confirmed")
 )
 
 // A RejectedError is the outcome of a message because of which the broker has closed the

@@ -157,14 +157,8 @@ func (p *Publisher) sincePatient() time.Duration {
 // settles all messages and returns when all calls of Settled have returned. It returns nil
 // if ctx is done.
 func (p *Publisher) Run(ctx context.Context) error {
-	var retired []*line
-	defer func() {
-		p.end()
-		for _, l := range retired {
-			l.channel.Close()
-		}
-		p.settling.Wait()
-	}()
+	defer p.settling.Wait()
+	defer p.end()
 	if err := p.start(); err != nil {
 		return err
 	}
@@ -183,16 +177,12 @@ func (p *Publisher) Run(ctx context.Context) error {
 				return err
 			}
 		case <-sweep:
-			if p.giveUp() {
-				old, err := p.replace()
-				if err != nil {
-					return err
-				}
-				if old != nil {
-					retired = append(retired, old)
-				}
+			if !p.giveUp() {
+				continue
 			}
-			retired = slices.DeleteFunc(retired, p.closeUnused)
+			if err := p.replace(); err != nil {
+				return err
+			}
 		}
 	}
 }
@@ -221,6 +211,11 @@ func (p *Publisher) end() {
 	if p.line != nil {
 		p.line.channel.Close() // an error means that it is closed already
 	}
+	p.loseAll()
+}
+
+// loseAll settles all messages, of which it is not known whether the broker has accepted them.
+func (p *Publisher) loseAll() {
 	for _, m := range p.inOrder(func(*Message) bool { return true }) {
 		if p.remove(m) {
 			p.settling.Go(func() { m.Settled(ErrLost) })
@@ -240,16 +235,6 @@ func (p *Publisher) inOrder(selected func(*Message) bool) (all []*Message) {
 	return all
 }
 
-// closeUnused closes a line if all messages that were sent on it are settled, and reports
-// whether they are.
-func (p *Publisher) closeUnused(l *line) bool {
-	if len(p.inOrder(func(m *Message) bool { return m.line == l })) > 0 {
-		return false
-	}
-	l.channel.Close() // an error means that it is closed already
-	return true
-}
-
 // giveUp settles the messages that are unconfirmed for too long, and reports whether
 // there were any.
 func (p *Publisher) giveUp() bool {
@@ -264,33 +249,36 @@ func (p *Publisher) giveUp() bool {
 	return len(overdue) > 0
 }
 
-// replace opens another channel and returns the old one, nil if that was closed. Before
-// the other one is used, the broker has handled all messages on the old one, so that none
-// of them is overtaken.
-func (p *Publisher) replace() (old *line, err error) {
+// replace opens another channel and closes the old one, if that is open. The broker has then handled
+// all messages on the old one. What it has not confirmed is lost: the channel process of the broker
+// may have it, and send it to a queue after what comes over the other channel.
+func (p *Publisher) replace() error {
 	p.publishing.Lock()
 	defer p.publishing.Unlock()
-	old = p.line
+	old := p.line
 	pinged := make(chan error, 1)
 	go func() { pinged <- old.ping() }() // it ends with the connection
 	for waiting := true; waiting; {
 		select {
 		case err := <-pinged:
 			if err != nil {
-				return nil, nil // Run recovers
+				return nil // Run recovers
 			}
 			waiting = false
 		case <-time.After(pingTimeout):
 			if p.sincePatient() > pingTimeout {
-				return nil, fmt.Errorf("replacing a channel: %w", ErrUnconfirmed)
+				return fmt.Errorf("replacing a channel: %w", ErrUnconfirmed)
 			}
 		}
 	}
-	if p.line, err = openLine(p.o.Open, p.noteReturned); err != nil {
-		p.line = old
-		return nil, err
+	next, err := openLine(p.o.Open, p.noteReturned)
+	if err != nil {
+		return err
 	}
-	return old, nil
+	p.loseAll()
+	p.line = next
+	p.settling.Go(func() { old.channel.Close() }) // an error means that it is closed already
+	return nil
 }
 
 // recover opens another channel after the broker has closed the present one. It sends

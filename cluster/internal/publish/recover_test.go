@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -147,6 +148,53 @@ func TestRecover(t *testing.T) {
 		synctest.Wait()
 		if len(outcome) > 0 {
 			t.Error("there is another outcome")
+		}
+	})
+}
+
+// TestReplace: when a message is given up, the others on its channel are lost before one is sent
+// over the next channel. The broker may have them, and send them to a queue later.
+func TestReplace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		first, second := new(fakeChannel), new(fakeChannel)
+		connection := &fakeConnection{channels: []*fakeChannel{first, second}}
+		const timeout = 5 * time.Second
+		p := publish.New(publish.Options{Open: connection.open, Timeout: timeout})
+		go p.Run(t.Context())
+		send := func() <-chan error {
+			outcome := make(chan error, 1)
+			p.Publish(&publish.Message{Settled: func(err error) { outcome <- err }})
+			return outcome
+		}
+		synctest.Wait()
+		overdue := send()
+		time.Sleep(timeout - time.Second)
+		younger := send()
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		for what, x := range map[string]struct {
+			outcome <-chan error
+			want    error
+		}{"the first": {overdue, publish.ErrUnconfirmed}, "the second": {younger, publish.ErrLost}} {
+			select {
+			case err := <-x.outcome:
+				if !errors.Is(err, x.want) {
+					t.Errorf("%s: %v, want %v", what, err, x.want)
+				}
+			default:
+				t.Errorf("%s is not settled", what)
+			}
+		}
+		if !first.closed {
+			t.Error("the first channel is open")
+		}
+		last := send()
+		if len(first.confirmations) != 2 || len(second.confirmations) != 1 {
+			t.Fatalf("%d messages over the first channel, %d over the second", len(first.confirmations), len(second.confirmations))
+		}
+		second.confirmations[0].decide(true)
+		if err := <-last; err != nil {
+			t.Error(err)
 		}
 	})
 }
