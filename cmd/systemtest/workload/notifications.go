@@ -53,6 +53,9 @@ func CheckNotifications(heard []harness.Notification, operations []*Operation) (
 	for _, n := range heard {
 		a.hear(n)
 	}
+	if len(problems) > 0 {
+		problems = append(problems, orders(heard)...)
+	}
 	for _, o := range operations {
 		if o.writes() && !o.open && o.reply.code == "" && !a.told[o] {
 			a.problem("nobody was told of this: %v", o)
@@ -79,10 +82,7 @@ func (a *ledger) hear(n harness.Notification) {
 	a.first[n.MessageID] = n
 
 	body, _ := n.Value.(dict)
-	id, _ := body["user_id"].(int64)
-	if n.Key == harness.CreateKey {
-		id, _ = body["id"].(int64)
-	}
+	id := userOf(n)
 	u := a.users[id]
 	if u == nil {
 		u = new(toldUser)
@@ -122,6 +122,37 @@ func (a *ledger) hear(n harness.Notification) {
 	if u.heard = next; next != u.now.shown() {
 		a.problem("%s leads to %+v\nbut %v leads to %+v", n.Body, next, o, u.now.shown())
 	}
+}
+
+// orders returns, for each user whose changes came in another order than they were made, the numbers
+// of all that came.
+func orders(heard []harness.Notification) (all []string) {
+	came := make(map[int64][]int64)
+	latest := make(map[int64]int64)
+	disordered := make(map[int64]bool)
+	for _, n := range heard {
+		id := userOf(n)
+		came[id] = append(came[id], n.Sequence)
+		disordered[id] = disordered[id] || n.Sequence > latest[id]+1
+		latest[id] = max(latest[id], n.Sequence)
+	}
+	for id := range disordered {
+		if disordered[id] {
+			all = append(all, fmt.Sprintf("the changes of user %d came in this order: %v", id, came[id]))
+		}
+	}
+	return all
+}
+
+// userOf returns the user that a notification is about.
+func userOf(n harness.Notification) (id int64) {
+	body, _ := n.Value.(dict)
+	if n.Key == harness.CreateKey {
+		id, _ = body["id"].(int64)
+	} else {
+		id, _ = body["user_id"].(int64)
+	}
+	return id
 }
 
 // follow has an operation that was told change the user.
