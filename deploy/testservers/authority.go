@@ -27,7 +27,7 @@ type Authority struct {
 // NewAuthority creates an authority for the test.
 func NewAuthority(t testing.TB) *Authority {
 	t.Helper()
-	a := &Authority{dir: testDir(t)}
+	a := &Authority{dir: Dir(t)}
 	a.certificate = &x509.Certificate{
 		Subject:               pkix.Name{CommonName: "test authority " + rand.Text()},
 		KeyUsage:              x509.KeyUsageCertSign,

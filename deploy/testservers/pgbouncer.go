@@ -10,7 +10,7 @@ import (
 // test. mode is a pool_mode.
 func PgBouncer(t testing.TB, d *Database, mode string) *localserver.PgBouncer {
 	t.Helper()
-	p, err := localserver.StartPgBouncer(t.Context(), testDir(t), d.server, mode)
+	p, err := localserver.StartPgBouncer(t.Context(), Dir(t), d.server, mode)
 	if err != nil {
 		t.Fatal(err)
 	}

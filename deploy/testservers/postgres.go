@@ -122,7 +122,7 @@ func (d *Database) execute(ctx context.Context, sql string) error {
 func OwnPostgres(t testing.TB, o localserver.PostgresOptions) *localserver.Postgres {
 	t.Helper()
 	if o.Dir == "" {
-		o.Dir = testDir(t)
+		o.Dir = Dir(t)
 	}
 	p, err := localserver.StartPostgres(t.Context(), o)
 	if err != nil {
@@ -132,8 +132,8 @@ func OwnPostgres(t testing.TB, o localserver.PostgresOptions) *localserver.Postg
 	return p
 }
 
-// testDir creates a folder that is removed when the test ends.
-func testDir(t testing.TB) string {
+// Dir creates a folder that is removed when the test ends.
+func Dir(t testing.TB) string {
 	t.Helper()
 	dir, err := tempDir()
 	if err != nil {

@@ -115,7 +115,7 @@ func (b *Broker) SuspendQueue(t testing.TB, queue string) (resume func()) {
 func OwnRabbitMQ(t testing.TB, o localserver.RabbitMQOptions) *localserver.RabbitMQ {
 	t.Helper()
 	if o.Dir == "" {
-		o.Dir = testDir(t)
+		o.Dir = Dir(t)
 	}
 	r, err := localserver.StartRabbitMQ(t.Context(), o)
 	if err != nil {

@@ -209,7 +209,7 @@ func (c *calamity) rotatePassword() *fault {
 		return nil
 	}
 	password := fmt.Sprintf("password-%d", c.random.Int())
-	first, second := func() { c.changePassword(password) }, func() { c.writePassword(password) }
+	first, second := func() { c.changePassword(password) }, func() { writeFile(c.t, c.loginFile, password) }
 	if c.random.IntN(2) == 0 {
 		first, second = second, first
 	}

@@ -47,6 +47,7 @@ func TestClusterChaos(t *testing.T) {
 				c.kinds = []kind{
 					{5, c.downNode}, {2, c.rollNodes}, {3, c.splitNode}, {2, c.moveLeader},
 					{4, c.failOver}, {3, c.stallStandby}, {2, c.fillDisk}, {2, c.rotatePassword},
+					{2, c.orphanSubscriber}, {2, c.fillDatabaseDisk}, {2, c.rotateDatabasePassword},
 					{2, c.kill}, {2, c.freeze}, {2, c.cutFromBroker}, {2, c.cutFromDatabase}, {1, c.roll},
 				}
 			}
@@ -67,29 +68,51 @@ func newClusterFleet(t *testing.T, random *rand.Rand) *fleet {
 		f.brokers[i] = testservers.OwnRabbitMQ(t, localserver.RabbitMQOptions{PauseMinority: true, Join: first})
 	}
 	f.keepSharedQueue()
-	primary := testservers.OwnPostgres(t, localserver.PostgresOptions{})
-	f.databases = []*localserver.Postgres{primary}
+	f.databases, f.folders = make([]*localserver.Postgres, 2), make([]string, 2)
+	f.ownDisks = true
+	f.newDatabase(0, nil)
 	f.makeSite("amqp://"+f.brokers[0].User+":"+f.brokers[0].Password+"@"+f.front()+"/", "quorum")
-	f.passwordFile = filepath.Join(t.TempDir(), "password")
-	f.writePassword("first")
-	f.changePassword("first")
-	if err := f.brokers[0].Management.Permit(t.Context(), chaosLogin, "/", ".*", ".*", ".*"); err != nil {
-		t.Fatal(err)
-	}
-	delete(f.site.Settings, "amqp.password")
-	f.site.Settings["amqp.login"], f.site.Settings["amqp.password_file"] = chaosLogin, f.passwordFile
-	f.databases = append(f.databases, nil)
+	f.loginFile, f.roleFile = filepath.Join(t.TempDir(), "login"), filepath.Join(t.TempDir(), "role")
+	f.useLogin()
+	f.useRole()
 	f.follow(1, 0)
 	f.declareSubscriber(amqp.Table{"x-queue-type": "quorum"})
 	return f
 }
 
-// writePassword writes the password into the file of the members.
-func (f *fleet) writePassword(password string) {
+// useLogin makes the members use a login of the broker whose password is in a file.
+func (f *fleet) useLogin() {
 	f.t.Helper()
-	if err := os.WriteFile(f.passwordFile, []byte(password), 0o600); err != nil {
+	writeFile(f.t, f.loginFile, "first")
+	f.changePassword("first")
+	if err := f.brokers[0].Management.Permit(f.t.Context(), chaosLogin, "/", ".*", ".*", ".*"); err != nil {
 		f.t.Fatal(err)
 	}
+	delete(f.site.Settings, "amqp.password")
+	f.site.Settings["amqp.login"], f.site.Settings["amqp.password_file"] = chaosLogin, f.loginFile
+}
+
+// useRole makes the members use a role of the database whose password is in a file.
+func (f *fleet) useRole() {
+	f.t.Helper()
+	writeFile(f.t, f.roleFile, "first")
+	f.execute(0, "CREATE ROLE "+chaosLogin+" LOGIN SUPERUSER")
+	f.changeRolePassword("first")
+	delete(f.site.Settings, "database.postgres.password")
+	f.site.Settings["database.postgres.user"], f.site.Settings["database.postgres.password_file"] = chaosLogin, f.roleFile
+}
+
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// changeRolePassword changes the password of the members' role in the database.
+func (f *fleet) changeRolePassword(password string) {
+	f.t.Helper()
+	f.execute(f.primary(), "ALTER ROLE "+chaosLogin+" PASSWORD '"+password+"'")
 }
 
 // changePassword changes the password of the members' login in the broker.
@@ -179,10 +202,22 @@ func (f *fleet) running() *localserver.RabbitMQ {
 	return nil
 }
 
+// newDatabase starts the database i, as a standby if it has a primary. Each database has a file
+// system of its own, if that is possible.
+func (f *fleet) newDatabase(i int, primary *localserver.Postgres) {
+	f.t.Helper()
+	f.folders[i] = testservers.Dir(f.t)
+	f.ownDisks = f.ownDisks && newDisk(f.t, f.folders[i])
+	f.databases[i] = testservers.OwnPostgres(f.t, localserver.PostgresOptions{Dir: f.folders[i], StandbyOf: primary})
+	if primary == nil {
+		f.execute(i, "ALTER SYSTEM SET max_wal_size = '96MB'", "SELECT pg_reload_conf()")
+	}
+}
+
 // follow makes the database i a new standby of the primary, which waits for it from then on.
 func (f *fleet) follow(i, primary int) {
 	f.t.Helper()
-	f.databases[i] = testservers.OwnPostgres(f.t, localserver.PostgresOptions{StandbyOf: f.databases[primary]})
+	f.newDatabase(i, f.databases[primary])
 	for _, m := range f.members {
 		m.toDatabases[i].lead(f.databases[i].Address())
 	}
@@ -195,7 +230,11 @@ func (f *fleet) follow(i, primary int) {
 
 func (f *fleet) connect(database int) *pgx.Conn {
 	f.t.Helper()
-	conn, err := pgx.Connect(f.t.Context(), f.databases[database].URL(f.site.Settings["database.postgres.database"]))
+	name := "postgres"
+	if f.site != nil {
+		name = f.site.Settings["database.postgres.database"]
+	}
+	conn, err := pgx.Connect(f.t.Context(), f.databases[database].URL(name))
 	if err != nil {
 		f.t.Fatalf("%v; the server: %v", err, f.databases[database].Err())
 	}

@@ -31,11 +31,15 @@ type fleet struct {
 	site      *harness.Site
 	brokers   []*localserver.RabbitMQ // the nodes of one cluster
 	databases []*localserver.Postgres // one is the primary, the others are standbys
+	folders   []string                // of the databases, if they are replicated
+	ownDisks  bool                    // each of these folders is a file system
 	members   []*member
 	joined    int       // members that there have been
 	declared  time.Time // since when all durable queues have been there
 
-	passwordFile string // of the login of the members, "" if it does not change
+	// The files with the passwords of the members, "" if they do not change.
+	loginFile string // of their login at the broker
+	roleFile  string // of their role in the database
 }
 
 // A member is an instance with a name, which is restarted as another process.
