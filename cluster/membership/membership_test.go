@@ -117,6 +117,7 @@ func TestClose(t *testing.T) {
 func testCloseWaitsForCallbacks(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
+	session := int64(0)
 	for what, cause := range map[string]func(*peer){
 		"event: message received": func(p *peer) { p.Broadcast(message(p.self, 1)) },
 		"event: member gone":      func(p *peer) { p.Probe(member("unknown", 1, 1)) },
@@ -127,7 +128,8 @@ func testCloseWaitsForCallbacks(t *testing.T) {
 			entered <- struct{}{}
 			<-leave
 		}
-		p := s.join(member("a", 1, 1), func(o *membership.Options) {
+		session++ // the broker may delete a queue some time after it is closed
+		p := s.join(member("a", 1, session), func(o *membership.Options) {
 			o.OnEvent = func(ownership.Event) { wait() }
 			o.Report = func() membership.Report { wait(); return membership.Report{} }
 		})
