@@ -95,12 +95,8 @@ func (n *Notifier) publishOver(ctx context.Context, c *link) (err error) {
 	for {
 		select {
 		case out := <-n.queue:
-			if !n.holds(out) {
-				n.settle(out, publish.ErrLost)
-				continue
-			}
 			c.sending.Store(time.Now().UnixNano())
-			c.publish(ctx, n.o.Tracer, out, n.settle)
+			c.publish(ctx, n.o.Tracer, out, n.wants, n.settle)
 			c.sending.Store(0)
 		case <-lost:
 			n.setConnected(false)
@@ -112,12 +108,14 @@ func (n *Notifier) publishOver(ctx context.Context, c *link) (err error) {
 	}
 }
 
-// holds reports whether the lease under which a notification was to be sent still stands.
-func (n *Notifier) holds(out *outbound) bool {
+// wants reports whether a notification may be sent now: the lease still stands under which it was to
+// be sent, and the broker has decided on all earlier ones of the user that were sent, or may still
+// decide.
+func (n *Notifier) wants(out *outbound) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	l := &n.state.lanes[out.lease.Partition]
-	return l.open && l.lease == out.lease
+	return l.open && l.lease == out.lease && !out.overtakes
 }
 
 // prober returns the publisher of the probes with a routing key.

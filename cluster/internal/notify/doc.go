@@ -42,6 +42,10 @@
 // to the log. Nothing else is remembered: all others up to the last one that was sent are
 // confirmed. So a pass can tell which rows of a page it must not send again.
 //
+// If the broker has not decided on a notification, later ones of the user that are not sent yet
+// stay unsent: a queue may lack the earlier one. RabbitMQ keeps a message to a quorum queue without a
+// leader in the channel, and what comes over another channel overtakes it.
+//
 // The exchange routes by the routing key, so a queue that refuses or is silent concerns
 // some keys. Each key has a gate, which closes when the broker refuses a notification
 // with the key. While it is closed, no notification with the key is sent a second time,

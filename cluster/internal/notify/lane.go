@@ -243,6 +243,7 @@ type outbound struct {
 	probe        bool
 	accepted     bool // and an earlier one of the user is pending
 	again        bool // an earlier one of the user has to be sent again, and so has this one
+	overtakes    bool // it would be the first to reach a queue that may lack an earlier one
 }
 
 // isPending reports whether a notification is pending, and whether any of its user is.

@@ -216,6 +216,33 @@ func TestLostConnection(t *testing.T) {
 	})
 }
 
+// TestReplacedChannel: what waits while the channel is replaced does not overtake what was lost with
+// the old one.
+func TestReplacedChannel(t *testing.T) {
+	for _, outcome := range []error{publish.ErrLost, publish.ErrUnconfirmed} {
+		notifying(t, outcome.Error(), func(s *setup) {
+			s.broker.manual = true
+			s.commit(1, 1)
+			s.wantPublished("1")
+			replaced := make(chan struct{})
+			s.broker.set(func() { s.broker.manual, s.broker.replacing = false, replaced })
+			s.commit(2, 1)
+			s.commit(3, 2)
+			synctest.Wait()
+			s.broker.decide(0, outcome)
+			synctest.Wait()
+			close(replaced)
+			time.Sleep(longestPause)
+			synctest.Wait()
+			published := s.broker.take()
+			if i, j := slices.Index(published, "1"), slices.Index(published, "2"); i < 0 || j < i {
+				s.Errorf("published again: %q", published)
+			}
+			s.wantLeft()
+		})
+	}
+}
+
 func TestMissed(t *testing.T) {
 	notifying(t, "is_sent_before_later_ones", func(s *setup) {
 		s.outbox.store(notification(1, 1))

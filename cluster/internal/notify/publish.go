@@ -18,9 +18,9 @@ import (
 // subscriber must know about.
 const schema = 1
 
-// publish sends a notification to [topology.NotificationExchange]. settled is called with
-// the outcome.
-func (c *link) publish(ctx context.Context, tracer trace.Tracer, out *outbound, settled func(*outbound, error)) {
+// publish sends a notification to [topology.NotificationExchange], if it is wanted then. settled is
+// called with the outcome.
+func (c *link) publish(ctx context.Context, tracer trace.Tracer, out *outbound, wanted func(*outbound) bool, settled func(*outbound, error)) {
 	x := &out.notification
 	p := c.Publisher
 	if out.probe {
@@ -45,6 +45,7 @@ func (c *link) publish(ctx context.Context, tracer trace.Tracer, out *outbound, 
 			Headers:      headers,
 			Body:         x.Body,
 		},
+		Wanted:  func() bool { return wanted(out) },
 		Settled: func(err error) { settled(out, err) },
 	})
 	span.End(true)

@@ -27,7 +27,7 @@ func (n *Notifier) settle(out *outbound, err error) {
 		n.state.accept(l, g, out)
 		return
 	}
-	defer n.state.remove(out)
+	defer n.state.remove(out, !errors.Is(err, publish.ErrRefused))
 	var rejected *publish.RejectedError
 	switch {
 	case errors.Is(err, publish.ErrLost):
@@ -70,8 +70,9 @@ func (s *state) accept(l *lane, g *gate, out *outbound) {
 }
 
 // remove removes a notification that has to be sent again from the pending ones of its
-// user. The later ones have to follow it again.
-func (s *state) remove(out *outbound) {
+// user. The later ones have to follow it again. undecided says that the broker may have it in no
+// queue yet: then those that are not sent yet must not overtake it.
+func (s *state) remove(out *outbound, undecided bool) {
 	user := out.notification.UserID
 	l := &s.lanes[out.notification.Lease.Partition]
 	var rest []*outbound
@@ -81,7 +82,7 @@ func (s *state) remove(out *outbound) {
 			after = true
 			continue
 		}
-		o.again = o.again || after
+		o.again, o.overtakes = o.again || after, o.overtakes || after && undecided
 		rest = append(rest, o)
 	}
 	s.setPending(l, user, rest)

@@ -36,6 +36,7 @@ type fakePublisher struct {
 	manual    bool                    // decide decides
 	decision  func(body string) error // nil: accepts all
 	probes    []string                // bodies of those that were sent as probes
+	replacing chan struct{}           // Publish waits until it is closed; nil: it does not
 	lost      context.CancelFunc      // ends Run with an error
 	connects  int
 }
@@ -51,6 +52,13 @@ func (p prober) Publish(m *publish.Message) {
 }
 
 func (p *fakePublisher) Publish(m *publish.Message) {
+	if p.replacing != nil {
+		<-p.replacing
+	}
+	if !m.Wanted() {
+		m.Settled(publish.ErrLost)
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.published, p.messages = append(p.published, string(m.Publishing.Body)), append(p.messages, m)

@@ -46,12 +46,27 @@ type Message struct {
 	Mandatory     bool // then Publishing.Headers, which must not be nil, gets the message's number
 	Publishing    amqp.Publishing
 
-	// Settled is called once, in a goroutine of its own, with the outcome of the message:
-	// nil if the broker has accepted it.
+	// Settled is called once with the outcome of the message: nil if the broker has accepted it. It
+	// is called in a goroutine of its own if Wanted is nil.
 	Settled func(error)
+
+	// Wanted is asked immediately before the message is sent, also before it is sent again, unless it
+	// is nil. If it returns false, the message is lost. Settled has then been called for all messages
+	// before this one that were lost, given up or rejected, so the order can be kept. Wanted and
+	// Settled must not call the publisher.
+	Wanted func() bool
 
 	number   uint64
 	sent     time.Time
 	line     *line // on which it was sent last
 	returned bool
+}
+
+// fail calls Settled, in another goroutine by start if nothing depends on when it is called.
+func (m *Message) fail(err error, start func(func())) {
+	if m.Wanted != nil {
+		m.Settled(err)
+		return
+	}
+	start(func() { m.Settled(err) })
 }

@@ -55,11 +55,18 @@ func (p *Publisher) Publish(m *Message) {
 	p.publishing.Lock()
 	defer p.publishing.Unlock()
 	if !p.add(m) {
-		go m.Settled(ErrLost) // Run may have returned
+		m.fail(ErrLost, func(f func()) { go f() }) // Run may have returned
 		return
 	}
 	if p.line != nil {
 		p.send(m)
+	}
+}
+
+// fail settles a message that was not accepted, unless it is settled.
+func (p *Publisher) fail(m *Message, err error) {
+	if p.remove(m) {
+		m.fail(err, p.settling.Go)
 	}
 }
 
@@ -80,9 +87,13 @@ func (p *Publisher) add(m *Message) bool {
 	return true
 }
 
-// send publishes a message on the present channel. If that fails, the channel is closed,
-// and Run sends the message again. publishing is held.
+// send publishes a message on the present channel, if it is still wanted. If that fails, the channel
+// is closed, and Run sends the message again. publishing is held.
 func (p *Publisher) send(m *Message) {
+	if m.Wanted != nil && !m.Wanted() {
+		p.fail(m, ErrLost)
+		return
+	}
 	line := p.line
 	confirmation, err := line.channel.Publish(m.Exchange, m.Key, m.Mandatory, m.Publishing)
 	if err != nil {
@@ -217,9 +228,7 @@ func (p *Publisher) end() {
 // loseAll settles all messages, of which it is not known whether the broker has accepted them.
 func (p *Publisher) loseAll() {
 	for _, m := range p.inOrder(func(*Message) bool { return true }) {
-		if p.remove(m) {
-			p.settling.Go(func() { m.Settled(ErrLost) })
-		}
+		p.fail(m, ErrLost)
 	}
 }
 
@@ -242,9 +251,7 @@ func (p *Publisher) giveUp() bool {
 		return time.Since(m.sent) > p.o.Timeout && time.Since(p.patient) > p.o.Timeout
 	})
 	for _, m := range overdue {
-		if p.remove(m) {
-			p.settling.Go(func() { m.Settled(ErrUnconfirmed) })
-		}
+		p.fail(m, ErrUnconfirmed)
 	}
 	return len(overdue) > 0
 }
@@ -298,7 +305,7 @@ func (p *Publisher) recover(cause *amqp.Error) error {
 		}
 		p.line = line
 		if rejected != nil {
-			p.reject(rejected, cause)
+			p.fail(rejected, &RejectedError{cause})
 		}
 		if rejected = p.sendAgain(); rejected == nil {
 			return nil
@@ -307,13 +314,6 @@ func (p *Publisher) recover(cause *amqp.Error) error {
 		if cause = <-line.closed; cause == nil {
 			return ErrLost
 		}
-	}
-}
-
-// reject settles the message because of which the broker has closed a channel.
-func (p *Publisher) reject(m *Message, cause *amqp.Error) {
-	if p.remove(m) {
-		p.settling.Go(func() { m.Settled(&RejectedError{cause}) })
 	}
 }
 

@@ -27,7 +27,8 @@ func (c *fakeConnection) open() (publish.Channel, error) {
 
 // A fakeChannel stands for a channel of a fakeConnection.
 type fakeChannel struct {
-	lostBy        *amqp.Error // closes the channel when messages were sent again
+	lostBy        *amqp.Error   // closes the channel when messages were sent again
+	pinging       chan struct{} // received from when Qos begins, and when it ends; nil: it is not
 	closed        bool
 	returns       chan amqp.Return
 	closing       chan *amqp.Error
@@ -55,6 +56,10 @@ func (c *fakeChannel) NotifyClose(closing chan *amqp.Error) chan *amqp.Error {
 }
 
 func (c *fakeChannel) Qos(int, int, bool) error {
+	if c.pinging != nil {
+		<-c.pinging
+		<-c.pinging
+	}
 	if c.lostBy != nil {
 		c.closeFor(c.lostBy)
 		return amqp.ErrClosed
@@ -197,4 +202,36 @@ func TestReplace(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestWanted: a message that waits while the channel is replaced is asked for when what was lost with
+// the old channel is settled.
+func TestWanted(t *testing.T) {
+	first, second := &fakeChannel{pinging: make(chan struct{})}, new(fakeChannel)
+	connection := &fakeConnection{channels: []*fakeChannel{first, second}}
+	p := publish.New(publish.Options{Open: connection.open, Timeout: time.Millisecond})
+	go p.Run(t.Context())
+	events := make(chan string, 10)
+	send := func(name string, wanted bool) {
+		p.Publish(&publish.Message{
+			Wanted: func() bool {
+				events <- name + " is asked for"
+				return wanted
+			},
+			Settled: func(err error) { events <- name + ": " + err.Error() },
+		})
+	}
+	send("overdue", true)
+	first.pinging <- struct{}{} // the channel is being replaced
+	go send("late", false)
+	first.pinging <- struct{}{}
+	for _, want := range []string{"overdue is asked for", "overdue: " + publish.ErrUnconfirmed.Error(),
+		"late is asked for", "late: " + publish.ErrLost.Error()} {
+		if got := <-events; got != want {
+			t.Fatalf("%q, want %q", got, want)
+		}
+	}
+	if len(second.confirmations) > 0 {
+		t.Error("the late message was sent")
+	}
 }
