@@ -15,7 +15,7 @@ type conn struct {
 	filter   *filter
 	frameMax atomic.Int64
 	writer   atomic.Pointer[batchWriter] // set when the log-in is complete
-	patience time.Duration               // the least time until a read deadline; used when the log-in is complete
+	patience time.Duration               // the least time until a read deadline
 
 	endOnce   sync.Once
 	readEnded chan struct{} // closed when nothing more can be read
@@ -68,7 +68,7 @@ func (c *conn) Write(p []byte) (int, error) {
 // SetReadDeadline implements [net.Conn]. The library sets the deadline after each read, to one
 // and a half heartbeats.
 func (c *conn) SetReadDeadline(t time.Time) error {
-	if least := time.Now().Add(c.patience); c.writer.Load() != nil && !t.IsZero() && t.Before(least) {
+	if least := time.Now().Add(c.patience); !t.IsZero() && t.Before(least) {
 		t = least
 	}
 	return c.Conn.SetReadDeadline(t)

@@ -135,8 +135,6 @@ func TestPatience(t *testing.T) {
 				t.Errorf("the deadline of %v is in %v, want %v", ask, time.Until(noted.deadline), want)
 			}
 		}
-		expect(time.Second, time.Second) // the log-in has its own
-		c.completeLogin(frameMax)
 		expect(time.Second, 4*time.Second)
 		expect(5*time.Second, 5*time.Second)
 		if c.SetReadDeadline(time.Time{}); !noted.deadline.IsZero() {
