@@ -50,7 +50,8 @@ type Options struct {
 // An Observation is something that the client did, for metrics.
 type Observation struct {
 	// Operation is the operation of the request. "connect" is an attempt to replace a lost
-	// connection, and "watch" the handling of a notification.
+	// connection, or a subscription of Watch that was interrupted. "watch" is the handling of a
+	// notification.
 	Operation string
 
 	Duration time.Duration

@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	// watchPrefetch is how many notifications the broker sends ahead.
-	watchPrefetch = 64
+	// watchPrefetch is how many notifications the broker sends ahead. With a hostile sender, each
+	// takes maxReply bytes.
+	watchPrefetch = 16
 
 	// catchUpEvery is how often the log is read, if there were notifications.
 	catchUpEvery = 10 * time.Minute
