@@ -199,3 +199,30 @@ func numbers(texts [][]byte) []int {
 	}
 	return all
 }
+
+// TestEventAlerts: the alerts that the README's table of events names exist.
+func TestEventAlerts(t *testing.T) {
+	read := func(path string) string {
+		t.Helper()
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	alerts := read("prometheus/alerts.yaml")
+	_, table, found := strings.Cut(read("../README.md"), "| event | consequence | pause of a partition | alert if it lasts |\n")
+	if !found {
+		t.Fatal("the README has no table of events")
+	}
+	table, _, _ = strings.Cut(table, "\n\n")
+	named := regexp.MustCompile("`(Ident[A-Za-z]+)`").FindAllStringSubmatch(table, -1)
+	if len(named) < 10 {
+		t.Errorf("the table names %d alerts", len(named))
+	}
+	for _, name := range named {
+		if !strings.Contains(alerts, "alert: "+name[1]+"\n") {
+			t.Errorf("the table names the alert %s, which does not exist", name[1])
+		}
+	}
+}
