@@ -159,6 +159,9 @@ func testGrantNewHolderTold(t *testing.T) {
 	if len(sent) != 1 || sent[0].To != alice {
 		t.Fatalf("%+v", got)
 	}
+	if next := sent[0].Message.Next; next < b.core.cfg.Heartbeat {
+		t.Errorf("the next message is due after %v, so this instance is soon suspected", next)
+	}
 	expect(t, sent[0].Message.Granted, heldLease(0, 2, alice), heldLease(1, 2, alice))
 	expect(t, sent[0].Message.Released, wishes...)
 	for _, sent := range only[Broadcast](append(got, b.wait(time.Second)...)) {

@@ -143,7 +143,9 @@ func (c *Core) broadcast() {
 func (c *Core) sendGrants() {
 	for to, ok := c.outbox.nextGrantee(); ok; to, ok = c.outbox.nextGrantee() {
 		msg := c.nextMessage()
-		msg.Next = max(time.Millisecond, c.outbox.sendAt.Sub(c.now).Truncate(time.Millisecond))
+		// Not when the next broadcast is due, perhaps at once: the new holder would suspect this
+		// instance after a short delay.
+		msg.Next = max(c.members.heartbeat(), c.outbox.sendAt.Sub(c.now)).Truncate(time.Millisecond)
 		c.outbox.takeGrants(&msg, to)
 		c.emit(Send{To: to, Message: msg})
 	}

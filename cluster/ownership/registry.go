@@ -182,7 +182,13 @@ func (r *registry) bury(m *member) {
 // heartbeat returns the interval between two broadcasts without news. It is the same for all
 // members, as far as they know of each other.
 func (r *registry) heartbeat() time.Duration {
-	return max(r.cfg.Heartbeat, time.Duration(len(r.byName))*r.cfg.Heartbeat/membersPerHeartbeat)
+	there := time.Duration(0)
+	for _, m := range r.byName {
+		if !m.gone {
+			there++
+		}
+	}
+	return max(r.cfg.Heartbeat, there*r.cfg.Heartbeat/membersPerHeartbeat)
 }
 
 // suspectSilent marks the members that have been silent for too long, and returns them. It

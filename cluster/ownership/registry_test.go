@@ -15,6 +15,7 @@ func TestRegistry(t *testing.T) {
 	t.Run("update", testRegistryUpdate)
 	t.Run("revenant", testRegistryRevenant)
 	t.Run("silence", testRegistrySilence)
+	t.Run("heartbeat", testRegistryHeartbeat)
 	t.Run("ready_names", testRegistryReadyNames)
 	t.Run("must_yield", testRegistryMustYield)
 	t.Run("probes", testRegistryProbes)
@@ -145,6 +146,24 @@ func testRegistrySilence(t *testing.T) {
 	}
 	if len(m.wants) > 0 {
 		t.Errorf("a silent member wants %+v", m.wants)
+	}
+}
+
+// The interval grows with the members that are there.
+func testRegistryHeartbeat(t *testing.T) {
+	cfg, now := registryConfig(), time.Unix(100, 0)
+	r := newRegistry(cfg, firstSession("b", 10))
+	for n := range 3 * membersPerHeartbeat {
+		r.lookup(firstSession(fmt.Sprint("member-", n), 1), now)
+	}
+	if got := r.heartbeat(); got != 3*cfg.Heartbeat {
+		t.Errorf("with %d members it is %v", 3*membersPerHeartbeat, got)
+	}
+	for _, name := range r.names() {
+		r.bury(r.find(name))
+	}
+	if got := r.heartbeat(); got != cfg.Heartbeat {
+		t.Errorf("when they are gone it is %v", got)
 	}
 }
 

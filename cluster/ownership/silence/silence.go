@@ -93,7 +93,7 @@ func Since(at time.Duration) Watch { return Watch{heardAt: at} }
 func (w *Watch) Heard(at, next time.Duration) {
 	since := w.For(at)
 	kept := float64(w.delay) * math.Exp2(-float64(since)/float64(halfLife))
-	w.delay = max(time.Duration(kept), since-w.interval())
+	w.delay = min(max(time.Duration(kept), since-w.interval()), maxMargin/marginFactor)
 	w.heardAt, w.next = at, next
 }
 

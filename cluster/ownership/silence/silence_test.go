@@ -114,6 +114,15 @@ func TestSilence(t *testing.T) {
 	if limit := punctual.Limit(); limit != 1700*time.Millisecond {
 		t.Errorf("the limit of a member that is never late is %v", limit)
 	}
+	last := 50 * time.Second
+	last += time.Hour // it was cut off
+	for range 240 {
+		punctual.Heard(last, 500*time.Millisecond)
+		last += 500 * time.Millisecond
+	}
+	if limit := punctual.Limit(); limit > 2400*time.Millisecond {
+		t.Errorf("two minutes after a long silence the limit is %v", limit)
+	}
 }
 
 // However long the broker passes nothing on, or this process does not run, no member is
