@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -15,6 +14,7 @@ import (
 	"github.com/glotpod/ident/cluster/internal/publish"
 	"github.com/glotpod/ident/cluster/internal/seal"
 	"github.com/glotpod/ident/cluster/internal/tracing"
+	"github.com/glotpod/ident/cluster/wait"
 )
 
 const (
@@ -78,7 +78,7 @@ type lane struct {
 	// or closed.
 	publishing sync.Mutex
 
-	sending atomic.Int64 // since when a forward is being sent, in Unix nanoseconds; 0: none is
+	sending wait.Moment // since when a forward is being sent
 
 	mu          sync.Mutex // guards the following fields
 	unconfirmed map[*forward]struct{}
@@ -139,16 +139,16 @@ func (f *forwarder) put(x *forward, partition int) error {
 
 // publish publishes a forward. publishing is held.
 func (l *lane) publish(x *forward) {
-	l.sending.Store(time.Now().UnixNano())
-	defer l.sending.Store(0)
+	l.sending.Set(time.Now())
+	defer l.sending.Clear()
 	l.publisher.Publish(x.message)
 }
 
 // isStuck reports whether sending one forward takes too long: the broker reads nothing from
 // the connection.
 func (l *lane) isStuck() bool {
-	since := l.sending.Load()
-	return since != 0 && time.Since(time.Unix(0, since)) > stuckAfter
+	age, sending := l.sending.Age()
+	return sending && age > stuckAfter
 }
 
 // lockLane returns the lane of a partition, with publishing held.

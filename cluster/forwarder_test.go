@@ -233,7 +233,7 @@ func TestForwarder(t *testing.T) {
 		synctest.Wait()
 		s.confirm(1, true)
 		s.session.blocked.forwarding.Store(true)
-		s.session.forwarder.lanes[2].sending.Store(time.Now().UnixNano()) // as while the socket takes nothing
+		s.session.forwarder.lanes[2].sending.Set(time.Now()) // as while the socket takes nothing
 		time.Sleep(2 * stuckAfter)
 		if s.session.ctx.Err() != nil {
 			t.Error("the session has ended although the broker says why it does not read")
@@ -293,7 +293,7 @@ func TestForwarder(t *testing.T) {
 			t.Error("an error reply was sent")
 		}
 		s.session.blocked.forwarding.Store(false)
-		s.session.heartbeat.last.Store(time.Now().Add(time.Hour).UnixNano())
+		s.session.heartbeat.last.Set(time.Now().Add(time.Hour))
 		time.Sleep(confirmTimeout + 2*time.Second)
 		if len(c.sent()) != 1 {
 			t.Error("no error reply was sent")
@@ -303,13 +303,13 @@ func TestForwarder(t *testing.T) {
 
 // startWatch starts to watch the session. Its heartbeats come back.
 func (s *testSession) startWatch() {
-	s.session.heartbeat.last.Store(time.Now().Add(time.Hour).UnixNano())
+	s.session.heartbeat.last.Set(time.Now().Add(time.Hour))
 	s.session.running.Go(s.session.watch)
 }
 
 func TestHeartbeat(t *testing.T) {
 	bubble(t, "lost_ends_the_session", &fakeStore{}, func(t *testing.T, s *testSession) {
-		s.session.heartbeat.last.Store(time.Now().UnixNano())
+		s.session.heartbeat.last.Set(time.Now())
 		s.session.running.Go(s.session.watch)
 		limit := heartbeatsLost*s.session.o.Broker.Heartbeat + measureEvery
 		time.Sleep(limit - measureEvery)
@@ -323,7 +323,7 @@ func TestHeartbeat(t *testing.T) {
 	})
 
 	bubble(t, "is_not_expected_while_the_broker_blocks", &fakeStore{}, func(t *testing.T, s *testSession) {
-		s.session.heartbeat.last.Store(time.Now().UnixNano())
+		s.session.heartbeat.last.Set(time.Now())
 		s.session.blocked.consuming.Store(true)
 		s.session.running.Go(s.session.watch)
 		time.Sleep(time.Minute)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -194,7 +193,7 @@ func (s *session) checkHealth() {
 		if s.members != nil {
 			s.members.ResetDeadlines()
 		}
-	} else if s.heartbeat.age() > heartbeatsLost*s.o.Broker.Heartbeat {
+	} else if age, ok := s.heartbeat.last.Age(); ok && age > heartbeatsLost*s.o.Broker.Heartbeat {
 		s.fail(errHeartbeatLost)
 	}
 	s.relay.Sweep()
@@ -204,13 +203,9 @@ func (s *session) checkHealth() {
 }
 
 // A heartbeat knows when a heartbeat of this instance last came back from the broker.
-type heartbeat struct {
-	last atomic.Int64 // in Unix nanoseconds
-}
+type heartbeat struct{ last wait.Moment }
 
-func (h *heartbeat) note() { h.last.Store(time.Now().UnixNano()) }
-
-func (h *heartbeat) age() time.Duration { return time.Since(time.Unix(0, h.last.Load())) }
+func (h *heartbeat) note() { h.last.Set(time.Now()) }
 
 // resetDeadlines begins all time limits anew. It is called while the broker blocks the
 // connection, and so confirms nothing.
@@ -219,9 +214,7 @@ func (f *forwarder) resetDeadlines() {
 		l.mu.Lock()
 		l.since = time.Now()
 		l.mu.Unlock()
-		if since := l.sending.Load(); since != 0 {
-			l.sending.CompareAndSwap(since, time.Now().UnixNano())
-		}
+		l.sending.Renew()
 	}
 }
 

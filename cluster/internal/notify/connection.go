@@ -3,7 +3,6 @@ package notify
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -55,7 +54,7 @@ type Connection struct {
 type link struct {
 	*Connection
 	probers map[string]Publisher // by routing key; used by one goroutine
-	sending atomic.Int64         // since when a notification is being sent, in Unix nanoseconds; 0: none is
+	sending wait.Moment          // since when a notification is being sent
 	running sync.WaitGroup
 }
 
@@ -95,9 +94,9 @@ func (n *Notifier) publishOver(ctx context.Context, c *link) (err error) {
 	for {
 		select {
 		case out := <-n.queue:
-			c.sending.Store(time.Now().UnixNano())
+			c.sending.Set(time.Now())
 			c.publish(ctx, n.o.Tracer, out, n.wants, n.settle)
-			c.sending.Store(0)
+			c.sending.Clear()
 		case <-lost:
 			n.setConnected(false)
 			n.drop()
@@ -140,15 +139,13 @@ func (n *Notifier) watch(ctx context.Context, c *link) {
 		case <-ctx.Done():
 			return
 		}
-		since := c.sending.Load()
+		age, sending := c.sending.Age()
 		switch {
 		case c.Blocked():
 			c.Publisher.ResetDeadlines()
 			n.resetProbes()
-			if since != 0 {
-				c.sending.CompareAndSwap(since, time.Now().UnixNano())
-			}
-		case since != 0 && time.Since(time.Unix(0, since)) > stuckAfter, n.isProbeOverdue():
+			c.sending.Renew()
+		case sending && age > stuckAfter, n.isProbeOverdue():
 			c.Close()
 			return
 		}
