@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"cmp"
 	"reflect"
 	"strings"
 	"sync"
@@ -180,7 +179,10 @@ func (a Reply) checkForm(t *testing.T, m *Request) {
 	if a.ErrorCode() == "" {
 		request, _, _ = msgp.ReadIntfBytes(m.Body)
 	}
-	operation := strings.TrimPrefix(cmp.Or(m.Type, m.Key), "rpc.user.")
+	operation, ok := strings.CutPrefix(m.Key, "rpc.user.")
+	if !ok {
+		operation = strings.TrimPrefix(m.Type, "rpc.user.")
+	}
 	if err := protocol.CheckReply(operation, request, a.Value); err != nil {
 		t.Errorf("%s: %v", m.Key, err)
 	}
