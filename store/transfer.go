@@ -48,11 +48,13 @@ func UserLog(ctx context.Context, conn *pgx.Conn, id int64, each func(LoggedRequ
 	return userdata.Log(ctx, conn, id, each)
 }
 
+// An Erasure says what EraseUser has done.
+type Erasure = userdata.Erasure
+
 // EraseUser takes everything that tells something about a deleted user out of the log and of the
-// notifications that are not sent. If the user exists, the error is ErrUserExists. It may
-// be interrupted and repeated. It returns how many changes it has erased, and whether the log has
-// a change of the user.
-func EraseUser(ctx context.Context, conn *pgx.Conn, id int64) (changes int64, known bool, err error) {
+// notifications that are not sent, except what the last day's replays need. If the user exists, the
+// error is ErrUserExists. It may be interrupted and repeated.
+func EraseUser(ctx context.Context, conn *pgx.Conn, id int64) (Erasure, error) {
 	return userdata.Erase(ctx, conn, id)
 }
 

@@ -33,7 +33,9 @@ show and changes read the database. erase first has the service delete the user,
 that the deletion is notified as any other; a user that was deleted already can be
 erased too. Then it takes name, email, picture and accounts out of the log and of the
 notifications that are not sent. It leaves that there were changes: their numbers,
-operations and times. It may be run again at any time, also after an interruption.
+operations and times. Rows of the last 24 hours keep a digest of the request, and
+the message if it was refused, because it may be replayed: erase says how many, and is
+to be run again later. It may be run again at any time, also after an interruption.
 It asks before it begins, unless --yes is given.
 
 erase cannot reach what has left the service: notifications in queues, the data of
@@ -206,16 +208,20 @@ func eraseUser(ctx context.Context, env *cli.Env, conn *pgx.Conn, c *config.Conf
 	if err != nil {
 		return err
 	}
-	changes, known, err := store.EraseUser(ctx, conn, id)
-	switch {
-	case err != nil:
+	erased, err := store.EraseUser(ctx, conn, id)
+	if err != nil {
 		return err
-	case !deleted && !known:
+	}
+	if !deleted && !erased.Known {
 		return errUnknownUser
-	case deleted:
-		fmt.Fprintf(env.Stdout, "user %d was deleted, and %d changes were erased from the log\n", id, changes)
-	default:
-		fmt.Fprintf(env.Stdout, "user %d was deleted before; %d changes were erased from the log\n", id, changes)
+	}
+	when := ", and"
+	if !deleted {
+		when = " before;"
+	}
+	fmt.Fprintf(env.Stdout, "user %d was deleted%s %d rows of the log were erased\n", id, when, erased.Rows)
+	if erased.Left > 0 {
+		fmt.Fprintf(env.Stdout, "%d rows keep the digest of a request for replays: erase again in 24 hours\n", erased.Left)
 	}
 	return nil
 }

@@ -85,7 +85,7 @@ func testUserCommands(t *testing.T) {
 	}
 	c.Call(t, "get", dict{"user_id": u["id"]}).IsResult(t, u) // an erasure that was not confirmed does nothing
 
-	for round, want := range []string{"was deleted, and 2 changes", "was deleted before; 0 changes"} {
+	for round, want := range []string{"was deleted, and 2 rows of the log were erased\n3 rows keep", "was deleted before; 0 rows of the log were erased\n3 rows keep"} {
 		if status, stdout, stderr := user(t, s, "erase", "--yes", id); status != 0 || !strings.Contains(stdout, want) {
 			t.Errorf("round %d: %d, %s%s", round, status, stdout, stderr)
 		}
@@ -127,7 +127,7 @@ func testUserCommands(t *testing.T) {
 	// A user that another program has deleted is erased too.
 	s.Exec(t, "DELETE FROM services WHERE user_id = $1", other["id"])
 	s.Exec(t, "DELETE FROM users WHERE id = $1", other["id"])
-	if status, stdout, stderr := user(t, s, "erase", "--yes", fmt.Sprint(other["id"])); status != 0 || !strings.Contains(stdout, "before; 1 changes") {
+	if status, stdout, stderr := user(t, s, "erase", "--yes", fmt.Sprint(other["id"])); status != 0 || !strings.Contains(stdout, "before; 1 rows") {
 		t.Errorf("%d, %s%s", status, stdout, stderr)
 	}
 	if found := tablesWith(t, s, other["email"].(string)); found != nil {
