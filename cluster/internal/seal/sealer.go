@@ -38,13 +38,14 @@ func (s Sealer) UserID(user int64, body []byte) []byte {
 }
 
 // OpenUserID returns the id that was passed to UserID. ok is false if the seal is not
-// valid for this body.
+// valid for this body, or the id is not one of a user.
 func (s Sealer) OpenUserID(sealed, body []byte) (user int64, ok bool) {
 	value, ok := s.open(userLabel, sealed, body)
 	if !ok || len(value) != 8 {
 		return 0, false
 	}
-	return int64(binary.BigEndian.Uint64(value)), true
+	user = int64(binary.BigEndian.Uint64(value))
+	return user, user >= 1
 }
 
 // RequestID returns the id of the request with this body, with a seal.

@@ -2,6 +2,7 @@ package seal
 
 import (
 	"bytes"
+	"math"
 	"slices"
 	"testing"
 
@@ -54,6 +55,16 @@ func TestSealer(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestNoUserID: the seal of a number that is not the id of a user does not open.
+func TestNoUserID(t *testing.T) {
+	s := Sealer{{1}}
+	for _, id := range []int64{0, -1, math.MinInt64} {
+		if _, ok := s.OpenUserID(s.UserID(id, nil), nil); ok {
+			t.Errorf("%d: it opens", id)
+		}
 	}
 }
 

@@ -243,7 +243,10 @@ func TestTopic(t *testing.T) {
 }
 
 func TestTopicPermissions(t *testing.T) {
-	for read, want := range map[string]bool{"": false, "^notifications\\.": false, ".*": true, "^rpc\\.": true} {
+	for read, want := range map[string]bool{
+		"": false, "^notifications\\.": false, ".*": true, "^rpc\\.": true,
+		`^rpc\.#$`: true, `^rpc\.\*\.\*$`: true, `^\*\.user\.\*$`: true, `^\*\.\*\.\*$`: true, `^#\.get$`: true, `^#\.more$`: false,
+	} {
 		m := &managementFacts{
 			permissions: []managedPermission{{User: "ident", Read: ".*"}, {User: "web", Read: "^amq"}, {User: "other", Read: "^other"}},
 			topics:      []managedPermission{{User: "web", Exchange: "amq.topic", Read: read}},

@@ -109,6 +109,9 @@ func matchesTopic(pattern, words []string) bool {
 	return (pattern[0] == "*" || words[0] == "" || pattern[0] == words[0]) && matchesTopic(pattern[1:], words[1:])
 }
 
+// requestKeys are keys that bind a queue to requests, of each form that a topic permission may allow.
+var requestKeys = []string{"rpc.user.get", "rpc.user.#", "rpc.#", "rpc.*.*", "*.user.*", "*.*.*", "#.get", "#"}
+
 // checkUsers looks for users that may read requests or send notifications.
 func (m *managementFacts) checkUsers(self string, r *report) {
 	var readers, writers []string
@@ -118,7 +121,7 @@ func (m *managementFacts) checkUsers(self string, r *report) {
 		}
 		topic := m.topicPermission(p.User)
 		if allows(p.Read, cluster.RequestQueue) || allows(p.Read, cluster.PartitionQueue(0)) ||
-			allows(p.Read, cluster.RequestExchange) && allowsAny(topic.Read, "rpc.user.#", "#", "rpc.user.get") {
+			allows(p.Read, cluster.RequestExchange) && allowsAny(topic.Read, requestKeys...) {
 			readers = append(readers, p.User)
 		}
 		if allows(p.Write, cluster.RequestExchange) && allows(topic.Write, "notifications.user.create") {
