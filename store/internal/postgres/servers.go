@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -62,11 +63,15 @@ func (s *servers) choose(config *pgx.ConnConfig) {
 }
 
 // A choice is made among the servers for one connection. pgx makes one attempt after another: for
-// each server, each kind of encryption that sslmode allows, and each address of the server's name.
+// each server, each kind of encryption that sslmode allows, and each address of the server's name. To
+// cancel a statement, it connects to the chosen server once more, perhaps while other attempts go on.
 type choice struct {
 	*servers
-	lookup    pgconn.LookupFunc
-	dial      pgconn.DialFunc
+	lookup pgconn.LookupFunc
+	dial   pgconn.DialFunc
+
+	mu        sync.Mutex          // guards the following fields
+	made      bool                // the choice is
 	ips       map[string][]string // by the name of a host
 	over      map[string]error    // why an address is not tried again
 	deadlines map[int]time.Time   // by the index of a server
@@ -79,44 +84,73 @@ func (c *choice) lookUp(ctx context.Context, host string) ([]string, error) {
 			ips[i] = parsed.String() // as the address of a connection is written
 		}
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.ips[host] = ips
 	return ips, err
 }
 
 func (c *choice) connect(ctx context.Context, network, address string) (net.Conn, error) {
-	if err := c.over[address]; err != nil {
+	timeout, err := c.timeoutOf(address)
+	if err != nil {
 		return nil, err
 	}
-	share, left := c.timeout(), c.timeout()
-	if i := c.indexOf(address); i >= 0 {
-		if c.deadlines[i].IsZero() {
-			c.deadlines[i] = time.Now().Add(left)
-		}
-		share, left = share/time.Duration(max(1, len(c.ips[c.all[i].host]))), time.Until(c.deadlines[i])
-	}
-	ctx, cancel := context.WithTimeout(ctx, min(share, left))
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	conn, err := c.dial(ctx, network, address)
 	if err != nil {
-		c.over[address] = err
+		c.giveUp(address, err)
 	}
 	return conn, err
+}
+
+// timeoutOf returns how long an attempt to connect to an address may take. It returns an error if
+// the address is not tried again.
+func (c *choice) timeoutOf(address string) (time.Duration, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.made {
+		return c.timeout(), nil
+	}
+	if err := c.over[address]; err != nil {
+		return 0, err
+	}
+	i := c.indexOf(address)
+	if i < 0 {
+		return c.timeout(), nil
+	}
+	if c.deadlines[i].IsZero() {
+		c.deadlines[i] = time.Now().Add(c.timeout())
+	}
+	share := c.timeout() / time.Duration(max(1, len(c.ips[c.all[i].host])))
+	return min(share, time.Until(c.deadlines[i])), nil
+}
+
+// giveUp has an address not tried again.
+func (c *choice) giveUp(address string, why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over[address] = why
 }
 
 func (c *choice) validate(ctx context.Context, conn *pgconn.PgConn) error {
 	address := conn.Conn().RemoteAddr().String()
 	if err := pgconn.ValidateConnectTargetSessionAttrsReadWrite(ctx, conn); err != nil {
 		// With sslmode "prefer", the next attempt would be one to the same server, not encrypted.
-		c.over[address] = err
+		c.giveUp(address, err)
 		return err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.made = true
 	if i := c.indexOf(address); i >= 0 {
 		c.first.Store(int64(i))
 	}
 	return nil
 }
 
-// indexOf returns the index of the server at the far end of a connection, -1 if there is none.
+// indexOf returns the index of the server at the far end of a connection, -1 if there is none. c.mu is
+// held.
 func (c *choice) indexOf(address string) int {
 	return slices.IndexFunc(c.all, func(s server) bool { return s.isAt(address, c.ips[s.host]) })
 }

@@ -92,6 +92,24 @@ func TestSeveralServers(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("statements_are_cancelled", func(t *testing.T) {
+		pool := openPool(t, settingsOf(primary, nobody, nobody, nobody, nobody, primary.Address()))
+		if err := pool.Ping(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // longer than the attempts to connect might take
+		defer cancel()
+		if _, err := pool.Exec(ctx, "SELECT pg_sleep(600)"); err == nil {
+			t.Error("it slept")
+		}
+		within(t, time.Minute, "the server works on it no longer", func() (done bool) {
+			if err := pool.QueryRow(t.Context(), `SELECT NOT EXISTS (SELECT FROM pg_stat_activity
+				WHERE state = 'active' AND query = 'SELECT pg_sleep(600)')`).Scan(&done); err != nil {
+				t.Fatal(err)
+			}
+			return done
+		})
+	})
 	t.Run("only_standbys", func(t *testing.T) {
 		if err := openPool(t, settingsOf(primary, standby.Address(), nobody)).Ping(t.Context()); err == nil {
 			t.Error("a standby was used")
