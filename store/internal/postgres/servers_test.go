@@ -99,12 +99,13 @@ func TestSeveralServers(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // longer than the attempts to connect might take
 		defer cancel()
-		if _, err := pool.Exec(ctx, "SELECT pg_sleep(600)"); err == nil {
+		const sleep = "SET statement_timeout = 0; SET client_connection_check_interval = 0; SELECT pg_sleep(600)"
+		if _, err := pool.Exec(ctx, sleep, pgx.QueryExecModeSimpleProtocol); err == nil {
 			t.Error("it slept")
 		}
 		within(t, time.Minute, "the server works on it no longer", func() (done bool) {
 			if err := pool.QueryRow(t.Context(), `SELECT NOT EXISTS (SELECT FROM pg_stat_activity
-				WHERE state = 'active' AND query = 'SELECT pg_sleep(600)')`).Scan(&done); err != nil {
+				WHERE state = 'active' AND query = $1)`, sleep).Scan(&done); err != nil {
 				t.Fatal(err)
 			}
 			return done
