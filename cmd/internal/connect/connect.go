@@ -108,9 +108,9 @@ func Client(ctx context.Context, c *config.Config, purpose, version string) (*cl
 	return ClientWith(ctx, Broker(c, zap.NewNop(), purpose, version))
 }
 
-// ClientWith is Client with options. With a login by certificate, the requests do not tell who
-// sends them: the broker derives the user from the certificate, and closes the channel over
-// another name.
+// ClientWith is Client with options. With a login by certificate, the requests do not name the
+// login: the broker derives the user from the certificate, and closes the channel over another
+// name.
 func ClientWith(ctx context.Context, o broker.Options) (*client.Client, error) {
 	if o.LoginMethod == config.LoginExternal {
 		o.Login = ""
