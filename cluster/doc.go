@@ -252,9 +252,9 @@
 //     consuming one, since a member that the broker has dropped must not reply (I4). Cost:
 //     three times as many connections.
 //   - A forwarded request carries its caller's login, sealed together with the request and its
-//     reply queue: the broker compares the property user_id with the login of who publishes,
-//     which is the instance. Why not with the body alone: a message that somebody gets hold of
-//     could be sent again for a reply to another queue. Cost: a forward by the queue of a partition
+//     reply queue: the broker compares the property user_id with the publisher's login,
+//     which is the instance's. Why not with the body alone: a copy of the message could be
+//     sent again for a reply to another queue. Cost: a forward by the queue of a partition
 //     takes an HMAC if the caller tells its login.
 //   - A forwarded request carries the time at which it was first received, by the clock of
 //     the instance. So a copy is known as the same request however long it waits. Why not

@@ -39,9 +39,9 @@ func (e *DialError) Unwrap() error { return e.Err }
 
 // Refused reports whether err stays as it is until an operator acts: the login, the
 // virtual host or a permission was refused, one side does not accept the other's
-// certificate, or the options make no sense. Of several nodes, one that refuses is enough. Any other error of a dial, of a
-// connection or of a channel means that the broker could not be reached or has gone,
-// and may pass.
+// certificate, or the options make no sense. Of several nodes, one that refuses is enough.
+// Any other error of a dial, of a connection or of a channel means that the broker could
+// not be reached or has gone, and may pass.
 func Refused(err error) bool {
 	if all, ok := errors.AsType[nodeErrors](err); ok {
 		return slices.ContainsFunc(all, Refused)

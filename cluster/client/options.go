@@ -20,7 +20,7 @@ type Options struct {
 	LoginMethod string // "PLAIN", "AMQPLAIN" or "EXTERNAL" (by client certificate); "": "PLAIN"
 
 	// Login is the broker's user. It is also the property user_id of requests, by which the
-	// service knows who may see access tokens. With EXTERNAL, it must be the user that the
+	// service decides whether a reply has access tokens. With EXTERNAL, it must be the user that the
 	// broker derives from the certificate, or "": then requests do not have the property.
 	Login string
 

@@ -70,8 +70,8 @@ type Request struct {
 }
 
 // Caller returns the login of the caller of a request, with a seal. The seal holds only
-// for a reply that goes where the caller wants it, so that it is of no use to anybody who gets
-// hold of the message. The login has at most 255 bytes.
+// for a reply to the caller's own reply queue, so a copy of the message is of no use to
+// another program. The login has at most 255 bytes.
 func (s Sealer) Caller(login string, r Request) []byte {
 	return s.seal(callerLabel, append([]byte{byte(len(login))}, login...), r.parts()...)
 }
