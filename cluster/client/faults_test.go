@@ -364,13 +364,17 @@ func TestUnderWay(t *testing.T) {
 func TestHostileReplies(t *testing.T) {
 	b := testservers.RabbitMQ(t)
 	bodies := make(chan []byte, 1)
+	var refused atomic.Bool // by the broker, so that no client gets it
 	script(t, b, func(s *scripted, d *amqp.Delivery) {
 		for _, wrong := range []string{"", "nobody", "zzzzzzzzzzzzzzzz"} {
 			s.channel.Publish("", d.ReplyTo, false, false, amqp.Publishing{CorrelationId: wrong, Body: userReply(66)})
 		}
 		select {
 		case body := <-bodies:
-			s.send(d, body)
+			if !s.offer(d, body) {
+				refused.Store(true)
+				s.send(d, []byte("none"))
+			}
 			s.send(d, userReply(66)) // the second reply counts for nobody
 		default:
 			s.send(d, userReply(userIDOf(d)))
@@ -391,9 +395,13 @@ func TestHostileReplies(t *testing.T) {
 		"large":       reply(map[string]any{"result": make([]byte, 17<<20)}),
 	} {
 		t.Run(name, func(t *testing.T) {
+			refused.Store(false)
 			bodies <- body
 			_, err := c.Get(t.Context(), client.Query{UserID: 1})
 			is(t, err, client.ErrMalformed)
+			if refused.Load() && len(body) < 16<<20 {
+				t.Error("the broker refused the reply")
+			}
 			get(t, c, 1)
 		})
 	}

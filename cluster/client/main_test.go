@@ -92,6 +92,7 @@ func serve(t *testing.T) *testservers.Broker {
 // A scripted service replies to requests as a test says.
 type scripted struct {
 	broker  *testservers.Broker
+	conn    *amqp.Connection
 	channel *amqp.Channel
 }
 
@@ -102,7 +103,7 @@ func script(t *testing.T, b *testservers.Broker, reply func(s *scripted, d *amqp
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &scripted{broker: b}
+	s := &scripted{broker: b, conn: conn}
 	s.channel, err = conn.Channel()
 	if err == nil {
 		_, err = s.channel.QueueDeclare("glotpod.rpc/ident", true, false, false, false, nil)
@@ -132,6 +133,21 @@ func script(t *testing.T, b *testservers.Broker, reply func(s *scripted, d *amqp
 // send sends a reply.
 func (s *scripted) send(d *amqp.Delivery, body []byte) {
 	s.channel.Publish("", d.ReplyTo, false, false, amqp.Publishing{CorrelationId: d.CorrelationId, Body: body})
+}
+
+// offer sends a reply over a channel of its own, which the broker closes if the reply is larger than
+// its max_message_size, and reports whether the broker took it.
+func (s *scripted) offer(d *amqp.Delivery, body []byte) bool {
+	channel, err := s.conn.Channel()
+	if err != nil {
+		return false
+	}
+	defer channel.Close()
+	if err := channel.Confirm(false); err != nil {
+		return false
+	}
+	sent, err := channel.PublishWithDeferredConfirm("", d.ReplyTo, false, false, amqp.Publishing{CorrelationId: d.CorrelationId, Body: body})
+	return err == nil && sent.Wait()
 }
 
 // A proxy stands between clients and the broker.

@@ -38,12 +38,10 @@ func TestLostHost(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	nodes := []*harness.Proxy{harness.NewProxy(t, s.Settings["amqp.port"]), harness.NewProxy(t, s.Settings["amqp.port"])}
+	nodes[1].Refuse() // so that all connections are to the other one
 	v := s.Serve(t, harness.Settings{"amqp.host": "127.0.0.1:" + nodes[0].Port() + ", 127.0.0.1:" + nodes[1].Port()})
-	lost := nodes[0]
-	if lost.OpenConns.Load() == 0 {
-		lost = nodes[1]
-	}
-	lost.Close()
+	nodes[1].Admit()
+	nodes[0].Refuse()
 	harness.Eventually(t, "the loss is noticed", func() bool { return v.Stderr.Count("session with RabbitMQ ended, trying all hosts") > 0 })
 	v.AwaitReady(t)
 	s.NewCaller(t).Create(t, harness.NewUser())

@@ -29,9 +29,9 @@ type Proxy struct {
 	OpenConns atomic.Int64 // how many connections there are
 	running   sync.WaitGroup
 
-	mu    sync.Mutex // guards the following fields
-	conns []net.Conn
-	ended bool // new connections are closed
+	mu      sync.Mutex // guards the following fields
+	conns   []net.Conn
+	refuses bool // new connections are closed
 }
 
 // NewProxy starts a proxy for a port of this machine.
@@ -69,12 +69,22 @@ func (k *Proxy) Cut() {
 // Close closes all connections and accepts no new ones.
 func (k *Proxy) Close() {
 	k.listener.Close()
+	k.Refuse()
+}
+
+// Refuse closes all connections, and each new one at once, until Admit is called.
+func (k *Proxy) Refuse() {
+	k.mu.Lock()
+	k.refuses = true
+	k.mu.Unlock()
+	k.Cut()
+}
+
+// Admit lets new connections through after Refuse.
+func (k *Proxy) Admit() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.ended = true
-	for _, conn := range k.conns {
-		conn.Close()
-	}
+	k.refuses = false
 }
 
 func (k *Proxy) accept() {
@@ -102,7 +112,7 @@ func (k *Proxy) join(near, far net.Conn) {
 		k.pass(near, far)
 	})
 	k.running.Go(func() { k.pass(far, near) })
-	if k.ended {
+	if k.refuses {
 		near.Close()
 		far.Close()
 	}
