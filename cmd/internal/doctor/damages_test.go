@@ -83,6 +83,7 @@ var databaseDamages = map[string]func(s *site){
 	},
 	"database-permission":  func(s *site) { s.role(); s.exec("REVOKE CREATE ON SCHEMA public FROM PUBLIC") },
 	"database-owner":       func(s *site) { s.role() },
+	"database-history":     func(s *site) { s.role(); s.exec("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC") },
 	"database-connections": func(s *site) { s.options.instances = 1000 },
 	"fsync":                func(*site) {},
 	"full-page-writes":     func(*site) {},

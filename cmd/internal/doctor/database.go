@@ -19,20 +19,22 @@ import (
 
 // databaseFacts are what is known of the database.
 type databaseFacts struct {
-	version     int // as in server_version_num
-	readOnly    bool
-	settings    map[string]string // some of the server's
-	allowed     int               // connections of all instances together; negative: no limit
-	standbys    int
-	encoding    string
-	ctype       string
-	collation   string // its version when the indexes were made
-	collates    string // its version today
-	foreignOwns []string
-	disabled    []string      // triggers
-	denied      []string      // what the user may not do
-	waits       bool          // a commit waits for a standby
-	ahead       time.Duration // of the server's clock, at least; negative: it is behind
+	version      int // as in server_version_num
+	readOnly     bool
+	settings     map[string]string // some of the server's
+	allowed      int               // connections of all instances together; negative: no limit
+	standbys     int
+	encoding     string
+	ctype        string
+	collation    string // its version when the indexes were made
+	collates     string // its version today
+	foreignOwns  []string
+	disabled     []string      // triggers
+	denied       []string      // what the user may not do
+	waits        bool          // a commit waits for a standby
+	recovers     bool          // it is a standby
+	hidesHistory bool          // it does not tell how its commits are related to those of another server
+	ahead        time.Duration // of the server's clock, at least; negative: it is behind
 
 	opened store.KeyringSample // what the keys open
 }

@@ -67,7 +67,7 @@ func checkDurability(_ *config.Config, f *databaseFacts, _ int, r *report) {
 	}
 }
 
-func checkStandbys(_ *config.Config, f *databaseFacts, _ int, r *report) {
+func checkStandbys(c *config.Config, f *databaseFacts, _ int, r *report) {
 	names, commit := f.settings["synchronous_standby_names"], f.settings["synchronous_commit"]
 	switch {
 	case f.waits:
@@ -76,6 +76,9 @@ func checkStandbys(_ *config.Config, f *databaseFacts, _ int, r *report) {
 		r.add("standby-asynchronous", "PostgreSQL has %d standbys, and none is synchronous", f.standbys)
 	case names != "" && (commit == "local" || commit == "remote_write"):
 		r.add("standby-commit", "synchronous_commit is %s", commit)
+	}
+	if f.hidesHistory {
+		r.add("database-history", "the user %s cannot see the timeline of PostgreSQL", c.Database.Postgres.User)
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 // collect finds out what the server tells about itself.
 func (f *databaseFacts) collect(ctx context.Context, conn *pgx.Conn) error {
 	for _, step := range []func(context.Context, *pgx.Conn) error{
-		f.readServer, f.readLimits, f.readCollation, f.readTables, f.readClock, f.tryPermissions,
+		f.readServer, f.readLimits, f.readCollation, f.readTables, f.readClock, f.tryPermissions, f.tryHistory,
 	} {
 		if err := step(ctx, conn); err != nil {
 			return fmt.Errorf("ask the database: %w", err)
@@ -37,8 +37,8 @@ func (f *databaseFacts) readServer(ctx context.Context, conn *pgx.Conn) error {
 	return conn.QueryRow(ctx, `SELECT current_setting('server_version_num')::int,
 		current_setting('transaction_read_only')::boolean, current_setting('server_encoding'),
 		(SELECT count(*) FROM pg_stat_replication),
-		(SELECT datctype FROM pg_database WHERE datname = current_database())`).
-		Scan(&f.version, &f.readOnly, &f.encoding, &f.standbys, &f.ctype)
+		(SELECT datctype FROM pg_database WHERE datname = current_database()), pg_is_in_recovery()`).
+		Scan(&f.version, &f.readOnly, &f.encoding, &f.standbys, &f.ctype, &f.recovers)
 }
 
 // readLimits counts the connections that the instances may have: what the server allows without
@@ -110,6 +110,17 @@ func (f *databaseFacts) tryPermissions(ctx context.Context, conn *pgx.Conn) erro
 			return err
 		}
 	}
+	return nil
+}
+
+// tryHistory tries what an instance recognizes a failover by.
+func (f *databaseFacts) tryHistory(ctx context.Context, conn *pgx.Conn) error {
+	const read = "SELECT system_identifier, pg_walfile_name(pg_current_wal_flush_lsn()) FROM pg_control_system()"
+	_, err := conn.Exec(ctx, read, pgx.QueryExecModeSimpleProtocol)
+	if _, refused := errors.AsType[*pgconn.PgError](err); !refused {
+		return err
+	}
+	f.hidesHistory = !f.recovers
 	return nil
 }
 

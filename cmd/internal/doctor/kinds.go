@@ -65,6 +65,7 @@ var kinds = map[string]kind{
 	"parameters":               {problem, "Set cluster.partitions and cluster.queue_type to what the cluster in this database has, or correct database.postgres.database."},
 	"pooler":                   {problem, "Set pool_mode = session for this database and user in PgBouncer."},
 	"database-permission":      {problem, "Give the user CREATE on the schema public of the database, or make it the owner of the database."},
+	"database-history":         {advice, "Give the user EXECUTE on pg_control_system(), pg_walfile_name(pg_lsn) and pg_current_wal_flush_lsn(). A failover that loses commits goes unnoticed otherwise."},
 	"database-owner":           {problem, "Make the user the owner of these tables (ALTER TABLE … OWNER TO …). migrate and the instances must use the same user."},
 	"database-connections":     {problem, "Raise max_connections of PostgreSQL or the limit of the user or database, or lower database.postgres.max_connections."},
 	"fsync":                    {problem, "Set fsync = on. A crash of the machine may destroy the database otherwise."},
