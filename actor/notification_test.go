@@ -225,7 +225,7 @@ func TestNotificationWithoutHTMLEscapes(t *testing.T) {
 }
 
 // A subscriber that applies all changes since a position to a snapshot of any later time,
-// as README says, gets the user, also if the snapshot has some of the changes already.
+// as PROTOCOL.md says, gets the user, also if the snapshot has some of the changes already.
 func TestChangesAppliedTwice(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		states := []*User{drawUser(r, "first")}

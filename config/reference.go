@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -31,12 +32,15 @@ func Reference() []Entry {
 	return entries
 }
 
-// MarkdownTable returns the reference as the table in README.md.
+// MarkdownTable returns the reference as the table in SETTINGS.md.
 func MarkdownTable() string {
 	var b strings.Builder
 	b.WriteString("| Key | Default | Value | Meaning |\n|---|---|---|---|\n")
 	for _, e := range Reference() {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", e.Key, e.Default, e.Value, e.Help)
 	}
-	return b.String()
+	return guide.ReplaceAllString(b.String(), "[$0](../$0)")
 }
+
+// guide finds the names of documents in the help of settings.
+var guide = regexp.MustCompile(`deploy/guide/[a-z-]+\.md`)

@@ -10,30 +10,30 @@ import (
 	"github.com/glotpod/ident/config"
 )
 
-var update = flag.Bool("update", false, "write the table of settings into README.md")
+var update = flag.Bool("update", false, "write the table of settings into SETTINGS.md")
 
-const readme = "../README.md"
+const document = "SETTINGS.md"
 
-// README.md contains the current table of settings.
-func TestReadme(t *testing.T) {
+// SETTINGS.md contains the current table of settings.
+func TestSettingsDocument(t *testing.T) {
 	const begin, end = "<!-- settings -->\n", "<!-- /settings -->"
-	b, err := os.ReadFile(readme)
+	b, err := os.ReadFile(document)
 	if err != nil {
 		t.Fatal(err)
 	}
 	before, rest, found := strings.Cut(string(b), begin)
 	table, after, closed := strings.Cut(rest, end)
 	if !found || !closed {
-		t.Fatalf("%s has no section from %q to %q", readme, begin, end)
+		t.Fatalf("%s has no section from %q to %q", document, begin, end)
 	}
 	if *update {
-		if err := os.WriteFile(readme, []byte(before+begin+config.MarkdownTable()+end+after), 0o644); err != nil {
+		if err := os.WriteFile(document, []byte(before+begin+config.MarkdownTable()+end+after), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
 	}
 	if table != config.MarkdownTable() {
-		t.Errorf("%s tells other settings than there are; `go test ./config -run Readme -update` writes\n%s", readme, config.MarkdownTable())
+		t.Errorf("%s tells other settings than there are; `go test ./config -run SettingsDocument -update` writes\n%s", document, config.MarkdownTable())
 	}
 }
 

@@ -153,7 +153,7 @@ func (c *Config) otherSettings() []setting {
 			help: "Whether notifications contain the users' access tokens, in clear text, for every subscriber."},
 
 		{name: "access.tokens", computed: "every caller", kind: nameList{&c.Access.Tokens},
-			help: "The callers that get access tokens in the replies to `get`, by their logins at RabbitMQ, which must be in the property `user_id` of their requests. All others get the users without tokens, also callers without the property. An empty list means that no caller gets them. It must be the same in all instances. See [deploy/guide/security.md](deploy/guide/security.md)."},
+			help: "The callers that get access tokens in the replies to `get`, by their logins at RabbitMQ, which must be in the property `user_id` of their requests. All others get the users without tokens, also callers without the property. An empty list means that no caller gets them. It must be the same in all instances. See deploy/guide/security.md."},
 
 		{name: "audit.keep", initial: "720h", kind: duration{&c.Audit.Keep, 0, 100 * 365 * 24 * time.Hour},
 			help: "How long the table `ident_log` keeps, at least, which request changed what for which user. Older entries are removed by whole days in UTC. Entries of the last 24 hours are kept in any case, because requests may be replayed: `0s` keeps a day or two. If instances disagree, the shortest time counts."},

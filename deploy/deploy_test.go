@@ -200,7 +200,7 @@ func numbers(texts [][]byte) []int {
 	return all
 }
 
-// TestEventAlerts: the alerts that the README's table of events names exist.
+// TestEventAlerts: the alerts that the table of events names exist.
 func TestEventAlerts(t *testing.T) {
 	read := func(path string) string {
 		t.Helper()
@@ -211,9 +211,9 @@ func TestEventAlerts(t *testing.T) {
 		return string(text)
 	}
 	alerts := read("prometheus/alerts.yaml")
-	_, table, found := strings.Cut(read("../README.md"), "| event | consequence | pause of a partition | alert if it lasts |\n")
+	_, table, found := strings.Cut(read("../cluster/HOW.md"), "| event | consequence | pause of a partition | alert if it lasts |\n")
 	if !found {
-		t.Fatal("the README has no table of events")
+		t.Fatal("there is no table of events")
 	}
 	table, _, _ = strings.Cut(table, "\n\n")
 	named := regexp.MustCompile("`(Ident[A-Za-z]+)`").FindAllStringSubmatch(table, -1)

@@ -141,7 +141,7 @@ func testSharedBrokerDeletedQueue(t *testing.T) {
 	}
 }
 
-// What the README asks for is enough; where it was missing from the start, it is no use
+// What deploy/guide/rabbitmq.md asks for is enough; where it was missing from the start, it is no use
 // trying again.
 func testSharedBrokerPermissions(t *testing.T) {
 	t.Parallel()

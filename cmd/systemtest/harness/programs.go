@@ -27,20 +27,20 @@ func playProgram() {
 // LaunchDev is [Launch] for the program glotpod-ident-dev.
 func LaunchDev(t *testing.T, env []string, args ...string) *Process {
 	t.Helper()
-	return LaunchProgram(t, filepath.Join(linkPrograms(t), devcluster.Name), env, args...)
+	return LaunchProgram(t, filepath.Join(LinkPrograms(t), devcluster.Name), env, args...)
 }
 
 // LaunchBench is [Launch] for the program glotpod-ident-bench.
 func LaunchBench(t *testing.T, env []string, args ...string) *Process {
 	t.Helper()
-	return LaunchProgram(t, filepath.Join(linkPrograms(t), bench.Name), env, args...)
+	return LaunchProgram(t, filepath.Join(LinkPrograms(t), bench.Name), env, args...)
 }
 
-// linkPrograms returns a folder in which each program is a hard link to this test
+// LinkPrograms returns a folder in which each program is a hard link to this test
 // binary. With a symbolic link, os.Executable would return the path of the binary,
 // and a program would not find the others beside itself. The folder is beside the
 // binary because a hard link does not cross file systems.
-func linkPrograms(t *testing.T) string {
+func LinkPrograms(t *testing.T) string {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {

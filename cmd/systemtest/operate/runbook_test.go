@@ -75,10 +75,10 @@ func documentedQueries(t *testing.T, name, heading string) []string {
 // also that of today.
 func TestQueries(t *testing.T) {
 	t.Parallel()
-	readme := documentedQueries(t, "../../../README.md", "\n### Who changed what\n")
+	data := documentedQueries(t, "../../../store/DATA.md", "\n## Who changed what\n")
 	runbook := documentedQueries(t, "../../../deploy/guide/runbook.md", "\n")
-	if len(readme) != 2 || len(runbook) != 6 {
-		t.Fatalf("the documents have %d and %d queries", len(readme), len(runbook))
+	if len(data) != 2 || len(runbook) != 6 {
+		t.Fatalf("the documents have %d and %d queries", len(data), len(runbook))
 	}
 	s := harness.NewSite(t)
 	v := s.Serve(t)
@@ -104,9 +104,9 @@ func TestQueries(t *testing.T) {
 			s.Exec(t, "ANALYZE")
 		}
 		for i, index := range []string{"_user", "_request"} {
-			found := runQuery(t, s, strings.ReplaceAll(readme[i], "the message_id", patch.MessageId), index)
+			found := runQuery(t, s, strings.ReplaceAll(data[i], "the message_id", patch.MessageId), index)
 			if len(found) != 2-i || found[len(found)-1]["operation"] != "patch" {
-				t.Errorf("%s: %v", readme[i], found)
+				t.Errorf("%s: %v", data[i], found)
 			}
 		}
 		for _, query := range runbook {

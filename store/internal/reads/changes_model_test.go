@@ -240,7 +240,7 @@ func (m *changesModel) find(c actor.Change) {
 	}
 }
 
-// readSnapshot follows a refusal of the position, as README says.
+// readSnapshot follows a refusal of the position, as PROTOCOL.md says.
 func (m *changesModel) readSnapshot(refusal *actor.Refusal) {
 	pruned := m.h.Value("SELECT max(pruned) FROM ident_partitions")
 	if refusal != actor.ChangesMissing || pruned == int64(0) {

@@ -66,7 +66,7 @@ func (v *version13) checkReplays() {
 	}
 }
 
-// checkHistory: the queries of the README show each change once, at its time.
+// checkHistory: the queries in store/DATA.md show each change once, at its time.
 func (v *version13) checkHistory() {
 	const history = `SELECT string_agg(concat_ws(' ', operation, change, traceparent, CASE request WHEN ident_request(traceparent) THEN 'by id' END), E'\n'
 		ORDER BY date_trunc('minute', at), position) FROM ident_log WHERE user_id = $1 AND code IS NULL AND operation <> 'unknown'`
