@@ -62,7 +62,7 @@ func (l *loader) dropOtherForm(name, text string) {
 
 // unknownVariable returns the error for a variable that belongs to no setting.
 func (l *loader) unknownVariable(name string) error {
-	if meant := nearest(name, l.names()); meant != "" {
+	if meant := Nearest(name, l.names()); meant != "" {
 		return fmt.Errorf("unknown variable; did you mean %s?", setting{name: meant}.variable())
 	}
 	return errors.New("unknown variable")

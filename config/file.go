@@ -68,7 +68,7 @@ func (l *loader) unknownKey(name string) error {
 			known = append(known, section)
 		}
 	}
-	if meant := nearest(name, known); meant != "" {
+	if meant := Nearest(name, known); meant != "" {
 		return fmt.Errorf("unknown key; did you mean %s?", meant)
 	}
 	return errors.New("unknown key")

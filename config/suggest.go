@@ -2,10 +2,10 @@ package config
 
 import "strings"
 
-// nearest returns the known name that is most similar to name, or "" if no name is similar.
+// Nearest returns the known name that is most similar to name, or "" if no name is similar.
 // A name without its section matches the known name that ends with it, if there is only
 // one.
-func nearest(name string, known []string) string {
+func Nearest(name string, known []string) string {
 	var ends []string
 	for _, k := range known {
 		if strings.HasSuffix(k, "."+name) {

@@ -42,7 +42,7 @@ func TestProgramIsReproducible(t *testing.T) {
 
 func TestProgramVersion(t *testing.T) {
 	out := mustRun(t, exec.Command(buildAsImage(t, repository(t)), "version"))
-	if !strings.HasPrefix(out, "glotpod-ident v1.2.3-test ") {
+	if !strings.HasPrefix(out, "glotpod-ident v1.2.3-test\n") || !strings.Contains(out, "commit  0123abc\n") {
 		t.Errorf("version prints %q", out)
 	}
 }
@@ -87,7 +87,7 @@ func buildAsImage(t *testing.T, dir string, environ ...string) string {
 	}
 	cmd := exec.Command("sh", "-euc", strings.Replace(script, "-o /glotpod-ident", `-o "$OUT"`, 1))
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), append(environ, "OUT="+program, "VERSION=v1.2.3-test", "TARGETOS=", "TARGETARCH=")...)
+	cmd.Env = append(os.Environ(), append(environ, "OUT="+program, "VERSION=v1.2.3-test", "REVISION=0123abc", "TARGETOS=", "TARGETARCH=")...)
 	mustRun(t, cmd)
 	return program
 }

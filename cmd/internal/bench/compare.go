@@ -3,10 +3,11 @@ package bench
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"fmt"
 	"io"
 	"strconv"
+
+	"github.com/spf13/cobra"
 
 	"github.com/glotpod/ident/cmd/internal/cli"
 )
@@ -15,29 +16,27 @@ const compareAbout = `Compares two runs that were saved with --save. Rates and l
 else the machine does; their ratios to the echo of the same run hardly do. A case
 is better or worse if the ranges of these ratios do not overlap.`
 
-func runCompare(_ context.Context, env *cli.Env, args []string) int {
-	flags := env.NewFlags("before.json after.json", compareAbout)
-	files, status, done := flags.ParseMixed(args)
-	if done {
-		return status
+func newCompare(env *cli.Env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "compare <file-before> <file-after>",
+		Short: "compare two runs",
+		Long:  compareAbout,
+		RunE:  func(_ *cobra.Command, files []string) error { return runCompare(env, files) },
 	}
-	if len(files) != 2 {
-		flags.Usage()
-		return cli.StatusUsage
-	}
+}
+
+func runCompare(env *cli.Env, files []string) error {
 	var reports [2]*report
 	for i, file := range files {
 		var err error
 		if reports[i], err = readReport(file); err != nil {
-			return env.Fail(err)
+			return err
 		}
 	}
 	var b bytes.Buffer
 	compareReports(&b, reports[0], reports[1])
-	if _, err := env.Stdout.Write(b.Bytes()); err != nil {
-		return env.Fail(err)
-	}
-	return cli.StatusOK
+	_, err := env.Stdout.Write(b.Bytes())
+	return err
 }
 
 // compareReports prints a line for each cell that both reports have.

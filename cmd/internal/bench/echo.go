@@ -6,6 +6,7 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/spf13/cobra"
 	"github.com/tinylib/msgp/msgp"
 	"golang.org/x/sync/errgroup"
 
@@ -57,34 +58,47 @@ const echoCommand = "echo"
 const echoAbout = `Replies to each request with the same user, as a baseline for the service. Each run
 starts an echo by itself. The echo stops on SIGTERM.`
 
-// runEcho runs the echo. It is a process of its own, as an instance is.
-func runEcho(ctx context.Context, env *cli.Env, args []string) int {
-	flags := env.NewFlags("", echoAbout)
-	run := flags.String("run", "", "the `name` of the run, which is a part of the names of the queues")
-	direct := flags.Bool("direct", false, "also consume queues that are like the partition queues")
-	queueType := flags.String("queue-type", config.QueueQuorum, "the `type` of these queues")
-	partitions := flags.Int("partitions", 0, "the `number` of partitions")
-	if status, done := flags.Parse(args, 0); done {
-		return status
+// echoOptions are the options of the command echo.
+type echoOptions struct {
+	run        string
+	direct     bool
+	queueType  string
+	partitions int
+}
+
+// newEcho returns the command echo, which is a process of its own, as an instance is.
+func newEcho(env *cli.Env) *cobra.Command {
+	var o echoOptions
+	c := &cobra.Command{
+		Use:    echoCommand,
+		Short:  "be the echo of a run",
+		Long:   echoAbout,
+		Hidden: true,
+		RunE:   func(c *cobra.Command, _ []string) error { return runEcho(c.Context(), env, o) },
 	}
+	c.Flags().StringVar(&o.run, "run", "", "the `name` of the run, which is a part of the names of the queues")
+	c.Flags().BoolVar(&o.direct, "direct", false, "also consume queues that are like the partition queues")
+	c.Flags().StringVar(&o.queueType, "queue-type", config.QueueQuorum, "the `type` of these queues")
+	c.Flags().IntVar(&o.partitions, "partitions", 0, "the `number` of partitions")
+	return c
+}
+
+func runEcho(ctx context.Context, env *cli.Env, o echoOptions) error {
 	c, err := config.LoadClient(env.Environ)
 	if err != nil {
-		return env.Fail(err)
+		return err
 	}
 	conn, err := connect.Dial(ctx, c, "bench echo", env.Version)
 	if err != nil {
-		return env.Fail(err)
+		return err
 	}
 	defer connect.Close(conn)
 	e := &echo{conn: conn}
-	if err := e.open(*run, *direct, *queueType, *partitions); err != nil {
-		return env.Fail(err)
+	if err := e.open(o); err != nil {
+		return err
 	}
 	fmt.Fprintln(env.Stdout, "ready")
-	if err := e.serve(ctx); err != nil {
-		return env.Fail(err)
-	}
-	return cli.StatusOK
+	return e.serve(ctx)
 }
 
 // An echo replies to all requests with the same user. It is a minimal consumer.
@@ -99,24 +113,24 @@ type echoQueue struct {
 	requests <-chan amqp.Delivery
 }
 
-func (e *echo) open(run string, direct bool, queueType string, partitions int) error {
+func (e *echo) open(o echoOptions) error {
 	arguments := amqp.Table{"x-expires": echoExpiry.Milliseconds()}
-	err := e.consume("glotpod.bench/"+run+"/echo", arguments, func(c *amqp.Channel, queue string) error {
-		return c.QueueBind(queue, echoKey(run), "amq.topic", false, nil)
+	err := e.consume("glotpod.bench/"+o.run+"/echo", arguments, func(c *amqp.Channel, queue string) error {
+		return c.QueueBind(queue, echoKey(o.run), "amq.topic", false, nil)
 	})
-	if err != nil || !direct {
+	if err != nil || !o.direct {
 		return err
 	}
-	if queueType == config.QueueQuorum {
+	if o.queueType == config.QueueQuorum {
 		arguments["x-queue-type"] = config.QueueQuorum
 		arguments["x-single-active-consumer"] = true
 	}
-	if err := e.consumeHashed("glotpod.bench/"+run+"/direct", arguments, echoExchange(run)); err != nil {
+	if err := e.consumeHashed("glotpod.bench/"+o.run+"/direct", arguments, echoExchange(o.run)); err != nil {
 		return err
 	}
-	for n := range partitions {
-		queue := fmt.Sprintf("glotpod.bench/%s/spread/%04d", run, n)
-		if err := e.consumeHashed(queue, arguments, spreadEchoExchange(run)); err != nil {
+	for n := range o.partitions {
+		queue := fmt.Sprintf("glotpod.bench/%s/spread/%04d", o.run, n)
+		if err := e.consumeHashed(queue, arguments, spreadEchoExchange(o.run)); err != nil {
 			return err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/glotpod/ident/actor"
@@ -47,17 +48,18 @@ consumers compete for one queue, and each request is one transaction that locks 
 user's row. There is no ownership, no cache, no request id and no outbox. Each run
 starts a plain service by itself. It stops on SIGTERM.`
 
-// runPlain runs the plain service. It is a process of its own, as an instance is.
-func runPlain(ctx context.Context, env *cli.Env, args []string) int {
-	flags := env.NewFlags("", plainAbout)
-	run := flags.String("run", "", "the `name` of the run, which is a part of the names of the queue and the tables")
-	if status, done := flags.Parse(args, 0); done {
-		return status
+// newPlain returns the command plain, which is a process of its own, as an instance is.
+func newPlain(env *cli.Env) *cobra.Command {
+	var run string
+	c := &cobra.Command{
+		Use:    plainCommand,
+		Short:  "be the plain service of a run",
+		Long:   plainAbout,
+		Hidden: true,
+		RunE:   func(c *cobra.Command, _ []string) error { return servePlain(c.Context(), env, run) },
 	}
-	if err := servePlain(ctx, env, *run); err != nil {
-		return env.Fail(err)
-	}
-	return cli.StatusOK
+	c.Flags().StringVar(&run, "run", "", "the `name` of the run, which is a part of the names of the queue and the tables")
+	return c
 }
 
 func servePlain(ctx context.Context, env *cli.Env, run string) error {

@@ -6,13 +6,15 @@ package bench
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/glotpod/ident/cmd/internal/cli"
 	"github.com/glotpod/ident/cmd/internal/devcluster"
@@ -55,8 +57,7 @@ patch, create and mix, always from one queue.
 Statements per commit include BEGIN and COMMIT. They are printed if the database
 has the extension pg_stat_statements; with --local it has it if it is installed.
 
-Exit status: 0 also if a target is missed, 1 if a request failed, 129 if RabbitMQ
-is unreachable.`
+Exit status: 0 also if a target is missed, 1 if a request failed.`
 
 // options are the options of a run.
 type options struct {
@@ -71,36 +72,58 @@ type options struct {
 	keep       bool   // do not delete the users
 }
 
+// listOptions are the options that are lists, as they are given.
+type listOptions struct {
+	local, inFlight, cases string
+}
+
 // Name is the name of the program.
 const Name = "glotpod-ident-bench"
 
 // Program returns the program glotpod-ident-bench.
 func Program(version string) cli.Program {
-	return cli.Program{
-		Name:    Name,
-		Version: version,
-		Default: cli.Command{Run: run},
-		Commands: []cli.Command{
-			{Name: "compare", Summary: "compare two runs", Run: runCompare},
-			{Name: echoCommand, Summary: "be the echo of a run", Run: runEcho},
-			{Name: plainCommand, Summary: "be the plain service of a run", Run: runPlain},
-		},
-	}
+	return cli.Program{Name: Name, Version: version, New: newRoot}
 }
 
-func run(ctx context.Context, env *cli.Env, args []string) int {
-	o, status, done := parse(env, args)
-	if done {
-		return status
+func newRoot(env *cli.Env) *cobra.Command {
+	var o options
+	var lists listOptions
+	root := &cobra.Command{
+		Use:   Name,
+		Short: "measure glotpod-ident",
+		Long:  about,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := o.parse(lists, c.Flags()); err != nil {
+				return cli.WithStatus(cli.StatusUsage, err)
+			}
+			return run(c.Context(), env, o)
+		},
 	}
+	flags := root.Flags()
+	flags.StringVar(&lists.local, "local", "", "start this `number` of instances to measure, 1 to 9, or several numbers in turn, as in 1,3")
+	flags.StringVar(&o.queueType, "queue-type", config.QueueClassic, "the `type` of the partition queues, quorum or classic, with --local")
+	flags.IntVar(&o.partitions, "partitions", 64, "the `number` of partitions, with --local")
+	flags.StringVar(&lists.inFlight, "in-flight", "1,128", "the `numbers` of requests in flight to measure with")
+	flags.StringVar(&lists.cases, "cases", caseNames(), "the `cases` to measure")
+	flags.DurationVar(&o.duration, "duration", 10*time.Second, "how long each case and its baselines are measured with each number in flight")
+	cli.JSONFlag(root, &o.asJSON)
+	flags.StringVar(&o.save, "save", "", "also write the JSON document to a `file`")
+	flags.BoolVar(&o.keep, "keep", false, "do not delete the users that were created")
+	cli.CompleteFlag(root, "queue-type", config.QueueQuorum, config.QueueClassic)
+	cli.CompleteFlag(root, "cases", strings.Split(caseNames(), ",")...)
+	root.AddCommand(newCompare(env), newEcho(env), newPlain(env))
+	return root
+}
+
+func run(ctx context.Context, env *cli.Env, o options) error {
 	ctx, hurry, release := cli.StopSignals(ctx)
 	defer release()
 	report, err := runBenchmark(ctx, env, o, hurry)
 	if err != nil && ctx.Err() != nil {
-		return env.FailWith(cli.StatusFailure, fmt.Errorf("interrupted: %w", err))
+		return cli.WithStatus(cli.StatusFailure, fmt.Errorf("interrupted: %w", err))
 	}
 	if err != nil {
-		return env.Fail(err)
+		return err
 	}
 	text, err := report.encode()
 	if err == nil && o.save != "" {
@@ -111,46 +134,27 @@ func run(ctx context.Context, env *cli.Env, args []string) int {
 	} else if err == nil {
 		err = report.print(env.Stdout)
 	}
-	if err != nil {
-		return env.Fail(err)
-	}
-	return cli.StatusOK
+	return err
 }
 
-func parse(env *cli.Env, args []string) (o options, status int, done bool) {
-	flags := env.NewFlags("[compare before.json after.json]", about)
-	local := flags.String("local", "", "start this `number` of instances to measure, 1 to 9, or several numbers in turn, as in 1,3")
-	flags.StringVar(&o.queueType, "queue-type", config.QueueClassic, "the `type` of the partition queues, quorum or classic, with --local")
-	flags.IntVar(&o.partitions, "partitions", 64, "the `number` of partitions, with --local")
-	inFlight := flags.String("in-flight", "1,128", "the `numbers` of requests in flight to measure with")
-	cases := flags.String("cases", caseNames(), "the `cases` to measure")
-	flags.DurationVar(&o.duration, "duration", 10*time.Second, "how long each case and its baselines are measured with each number in flight")
-	flags.BoolVar(&o.asJSON, "json", false, "print one JSON document, for programs")
-	flags.StringVar(&o.save, "save", "", "also write the JSON document to a `file`")
-	flags.BoolVar(&o.keep, "keep", false, "do not delete the users that were created")
-	if status, done := flags.Parse(args, 0); done {
-		return o, status, true
+// parse sets the options that are lists, and checks all.
+func (o *options) parse(lists listOptions, flags *pflag.FlagSet) (err error) {
+	if o.cases, err = casesNamed(lists.cases); err != nil {
+		return err
 	}
-	var err error
-	if o.cases, err = casesNamed(*cases); err == nil {
-		o.inFlight, err = parseNumbers("in-flight", *inFlight, 1<<placeBits)
+	if o.inFlight, err = parseNumbers("in-flight", lists.inFlight, 1<<placeBits); err != nil {
+		return err
 	}
-	given := make(map[string]bool)
-	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
-	if err == nil && given["local"] {
-		o.local, err = parseNumbers("local", *local, devcluster.MaxInstances)
+	if flags.Changed("local") {
+		if o.local, err = parseNumbers("local", lists.local, devcluster.MaxInstances); err != nil {
+			return err
+		}
 	}
-	if err == nil {
-		err = o.check(given)
-	}
-	if err != nil {
-		return o, flags.Wrong(err), true
-	}
-	return o, cli.StatusOK, false
+	return o.check(flags.Changed)
 }
 
-// check checks the options. given has the names of the flags that are set.
-func (o options) check(given map[string]bool) error {
+// check checks the options. given says whether an option is given.
+func (o options) check(given func(name string) bool) error {
 	total := 0
 	for _, n := range o.local {
 		total += n
@@ -160,7 +164,7 @@ func (o options) check(given map[string]bool) error {
 		return fmt.Errorf("--local is at most %d instances in all, not %d", devcluster.MaxInstances, total)
 	case len(o.local) > len(slices.Compact(slices.Sorted(slices.Values(o.local)))):
 		return errors.New("--local has a number twice")
-	case !o.isLocal() && (given["queue-type"] || given["partitions"]):
+	case !o.isLocal() && (given("queue-type") || given("partitions")):
 		return errors.New("--queue-type and --partitions need --local")
 	case o.isLocal() && o.keep:
 		return errors.New("--keep does not go with --local")

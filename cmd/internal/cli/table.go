@@ -23,4 +23,4 @@ func NewTable(w io.Writer, columns ...string) Table {
 func (t Table) Row(cells ...string) { fmt.Fprintln(t.w, strings.Join(cells, "\t")) }
 
 // Flush writes all rows.
-func (t Table) Flush() { t.w.Flush() }
+func (t Table) Flush() error { return t.w.Flush() }

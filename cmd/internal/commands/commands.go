@@ -1,62 +1,37 @@
-// Package commands is the command table of the program glotpod-ident.
+// Package commands has the tree of commands of the program glotpod-ident.
 package commands
 
 import (
-	"fmt"
-	"io"
+	"github.com/spf13/cobra"
 
 	"github.com/glotpod/ident/cmd/internal/cli"
 	"github.com/glotpod/ident/cmd/internal/doctor"
 	"github.com/glotpod/ident/cmd/internal/operate"
 	"github.com/glotpod/ident/cmd/internal/serve"
 	"github.com/glotpod/ident/cmd/internal/users"
-	"github.com/glotpod/ident/config"
+	"github.com/glotpod/ident/store"
 )
 
 // Name is the name of the program.
 const Name = "glotpod-ident"
 
-// Program returns the program glotpod-ident.
-func Program(version string) cli.Program {
-	p := cli.Program{
-		Name:    Name,
-		Version: version,
-		Default: serve.Command,
-		Commands: []cli.Command{
-			users.Migrate,
-			users.Export,
-			users.Import,
-			users.Keygen,
-			users.Rekey,
-			users.User,
-			operate.Status,
-			operate.Drain,
-			operate.Undrain,
-			operate.Call,
-			doctor.Command,
-		},
-	}
-	p.PrintHelp = func(w io.Writer) { printHelp(w, p) }
-	return p
-}
-
-func printHelp(w io.Writer, p cli.Program) {
-	fmt.Fprint(w, "glotpod-ident is the identity service of GlotPod.\n\nUsage: glotpod-ident [command] [arguments]\n\nCommands:\n")
-	p.PrintCommands(w)
-	fmt.Fprint(w, `
-glotpod-ident <command> --help describes a command.
+const about = `glotpod-ident is the identity service of GlotPod. Without a command it runs an instance.
 
 Settings come from the environment and from the TOML file that the environment
 variable GLOTPOD_IDENT_SETTINGS names. The variable of the setting amqp.host is
-GLOTPOD_IDENT__AMQP__HOST.
+GLOTPOD_IDENT__AMQP__HOST. "glotpod-ident settings" describes all settings.`
 
-`)
-	for _, e := range config.Reference() {
-		fmt.Fprintf(w, "  %s (%s)\n      %s\n", e.Key, e.Default, e.Help)
-	}
-	fmt.Fprint(w, `
-Exit status: 0 after success and after an instance was asked to stop, 78 if the
-settings or the schema are wrong or RabbitMQ refuses the login, 129 if RabbitMQ
-or PostgreSQL is unreachable, 1 for other errors, 2 for wrong arguments.
-`)
+// Program returns the program glotpod-ident.
+func Program(version string) cli.Program {
+	return cli.Program{Name: Name, Version: version, Schema: store.SchemaVersion(), New: newRoot}
+}
+
+func newRoot(env *cli.Env) *cobra.Command {
+	runInstance := serve.New(env)
+	root := &cobra.Command{Use: Name, Short: "the identity service of GlotPod", Long: about, RunE: runInstance.RunE}
+	cli.AddGroup(root, "Run", runInstance, operate.NewDrain(env), operate.NewUndrain(env))
+	cli.AddGroup(root, "Look", operate.NewStatus(env), doctor.New(env), newSettings(env))
+	cli.AddGroup(root, "Data", operate.NewCall(env), users.NewUser(env), users.NewMigrate(env), users.NewExport(env), users.NewImport(env))
+	cli.AddGroup(root, "Keys", users.NewKeygen(env), users.NewRekey(env))
+	return root
 }

@@ -1,9 +1,11 @@
 package devcluster
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 	"sync"
+
+	"github.com/spf13/cobra"
 
 	"github.com/glotpod/ident/cmd/internal/cli"
 	"github.com/glotpod/ident/config"
@@ -14,23 +16,55 @@ of the loopback address of this machine, until Ctrl-C. An instance that ends is
 restarted. The next run uses the same data. A second Ctrl-C kills everything.
 Of the settings in the environment, only ` + levelVariable + ` is used.`
 
-func run(ctx context.Context, env *cli.Env, args []string) int {
-	o, reset, status, done := parse(env, args)
-	if done {
-		return status
+// devOptions are the options of the program.
+type devOptions struct {
+	instances int
+	folder    string
+	reset     bool
+	logFormat string
+}
+
+func newRoot(env *cli.Env) *cobra.Command {
+	var o devOptions
+	root := &cobra.Command{
+		Use:   Name,
+		Short: "run a cluster of glotpod-ident on this machine",
+		Long:  about,
+		RunE:  func(c *cobra.Command, _ []string) error { return run(c.Context(), env, o) },
 	}
-	var err error
-	if o.Program, err = FindProgram(); err != nil {
-		return env.Fail(err)
+	root.Flags().IntVar(&o.instances, "instances", 3, "run `n` instances, 1 to 9")
+	root.Flags().StringVar(&o.folder, "data", "", "the `folder` for all data (default: /var/lib/glotpod-ident/dev for root, else glotpod-ident/dev in $XDG_STATE_HOME or ~/.local/state)")
+	root.Flags().BoolVar(&o.reset, "reset", false, "delete all data first, the encryption key too")
+	root.Flags().StringVar(&o.logFormat, "log-format", config.LogConsole, "the `format` of the instances' logs, console or json")
+	cli.CompleteFlag(root, "log-format", config.LogConsole, config.LogJSON)
+	return root
+}
+
+func run(ctx context.Context, env *cli.Env, o devOptions) error {
+	if err := o.check(); err != nil {
+		return err
 	}
-	c, err := Open(o)
+	program, err := FindProgram()
 	if err != nil {
-		return env.Fail(err)
+		return err
+	}
+	c, err := Open(Options{
+		Program:   program,
+		Folder:    cmp.Or(o.folder, defaultFolder()),
+		Instances: o.instances,
+		LogFormat: o.logFormat,
+		Metrics:   true,
+		Environ:   env.Environ,
+		Stdout:    env.Stdout,
+		Stderr:    env.Stderr,
+	})
+	if err != nil {
+		return err
 	}
 	defer c.Close()
-	if reset {
+	if o.reset {
 		if err := c.folder.reset(); err != nil {
-			return env.Fail(err)
+			return err
 		}
 	}
 	ctx, hurry, release := cli.StopSignals(ctx)
@@ -48,28 +82,19 @@ func run(ctx context.Context, env *cli.Env, args []string) int {
 	}
 	c.say("Stopped. The data stays in %s.", c.folder.path)
 	if err != nil {
-		return cli.StatusFailure
+		return cli.WithStatus(cli.StatusFailure, nil)
 	}
-	return cli.StatusOK
+	return nil
 }
 
-func parse(env *cli.Env, args []string) (o Options, reset bool, status int, done bool) {
-	flags := env.NewFlags("[--instances n] [--data folder] [--reset] [--log-format format]", about)
-	o = Options{Metrics: true, Environ: env.Environ, Stdout: env.Stdout, Stderr: env.Stderr}
-	flags.IntVar(&o.Instances, "instances", 3, "run `n` instances, 1 to 9")
-	flags.StringVar(&o.Folder, "data", defaultFolder(), "the `folder` for all data")
-	flags.BoolVar(&reset, "reset", false, "delete all data first, the encryption key too")
-	flags.StringVar(&o.LogFormat, "log-format", config.LogConsole, "the `format` of the instances' logs, console or json")
-	if status, done := flags.Parse(args, 0); done {
-		return o, false, status, true
+func (o devOptions) check() error {
+	switch {
+	case o.instances < 1 || o.instances > MaxInstances:
+		return cli.Usagef("--instances must be 1 to %d, not %d", MaxInstances, o.instances)
+	case o.logFormat != config.LogConsole && o.logFormat != config.LogJSON:
+		return cli.Usagef("--log-format must be console or json, not %q", o.logFormat)
 	}
-	if o.Instances < 1 || o.Instances > MaxInstances {
-		return o, false, flags.Wrong(fmt.Errorf("--instances is 1 to %d, not %d", MaxInstances, o.Instances)), true
-	}
-	if o.LogFormat != config.LogConsole && o.LogFormat != config.LogJSON {
-		return o, false, flags.Wrong(fmt.Errorf("--log-format is console or json, not %q", o.LogFormat)), true
-	}
-	return o, reset, cli.StatusOK, false
+	return nil
 }
 
 // run starts everything, explains how to use it, and returns when ctx is done or one

@@ -18,7 +18,7 @@ const Name = "glotpod-ident-dev"
 
 // Program returns the program glotpod-ident-dev.
 func Program(version string) cli.Program {
-	return cli.Program{Name: Name, Version: version, Default: cli.Command{Run: run}}
+	return cli.Program{Name: Name, Version: version, New: newRoot}
 }
 
 // instanceProgram is the program that instances are run with.

@@ -10,13 +10,12 @@ package doctor
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/cmd/internal/cli"
@@ -33,10 +32,10 @@ its type, doctor declares it again, as a classic queue.
 A problem must be mended. An advice may be left as it is. What only the management
 API of RabbitMQ can tell is not checked without --management-url.
 
-Exit status: 0 if there is no problem, 1 if there is one, 2 for wrong arguments.`
+The keys of the JSON document are format (1), findings (each with id, level, seen and
+remedy) and unchecked (each with what and why). A level is problem or advice.
 
-// Command is the command doctor.
-var Command = cli.Command{Name: "doctor", Summary: "say what is wrong with the installation", Run: run}
+Exit status: 0 if there is no problem, 1 if there is one.`
 
 // options say what is known beside the settings.
 type options struct {
@@ -52,27 +51,38 @@ const hostTimeout = 5 * time.Second
 // ofHost returns how long to wait for one of several hosts.
 func (o options) ofHost() time.Duration { return min(o.timeout, hostTimeout) }
 
-func run(ctx context.Context, env *cli.Env, args []string) int {
-	flags := env.NewFlags("", about)
-	asJSON := flags.Bool("json", false, "print one JSON document, for programs")
+// New returns the command doctor.
+func New(env *cli.Env) *cobra.Command {
+	var asJSON bool
 	o := options{version: env.Version}
-	flags.IntVar(&o.instances, "instances", 0, "how many instances are to run (default: as many as run now, and at least one)")
-	flags.StringVar(&o.management, "management-url", "", "the management API of RabbitMQ, as in http://rabbitmq:15672; it is asked as the user in\nthe URL or, if there is none, in the settings, which needs the tag monitoring")
-	flags.DurationVar(&o.timeout, "timeout", 30*time.Second, "how long to wait for each of the two servers")
-	if status, done := flags.Parse(args, 0); done {
-		return status
+	c := &cobra.Command{
+		Use:   "doctor",
+		Short: "say what is wrong with the installation",
+		Long:  about,
+		RunE:  func(c *cobra.Command, _ []string) error { return run(c.Context(), env, o, asJSON) },
 	}
-	if o.instances < 0 || o.timeout <= 0 {
-		return flags.Wrong(errors.New("--instances and --timeout must not be negative"))
+	cli.JSONFlag(c, &asJSON)
+	c.Flags().IntVar(&o.instances, "instances", 0, "how many instances are to run (default: as many as run now, and at least one)")
+	c.Flags().StringVar(&o.management, "management-url", "", "the management API of RabbitMQ, as in http://rabbitmq:15672; it is asked as the user in the `URL` or, if there is none, in the settings, which needs the tag monitoring")
+	c.Flags().DurationVar(&o.timeout, "timeout", 30*time.Second, "how long to wait for each of the two servers")
+	return c
+}
+
+func run(ctx context.Context, env *cli.Env, o options, asJSON bool) error {
+	switch {
+	case o.instances < 0:
+		return cli.Usagef("--instances must be at least 0, not %d", o.instances)
+	case o.timeout <= 0:
+		return cli.Usagef("--timeout must be more than 0, not %v", o.timeout)
 	}
 	r := examine(ctx, env.Environ, o)
-	if err := r.print(env.Stdout, *asJSON); err != nil {
-		return env.Fail(fmt.Errorf("print the findings: %w", err))
+	if err := r.print(env, asJSON); err != nil {
+		return err
 	}
 	if r.hasProblem() {
-		return cli.StatusFailure
+		return cli.WithStatus(cli.StatusFailure, nil)
 	}
-	return cli.StatusOK
+	return nil
 }
 
 // examine makes the report on an installation.
@@ -106,12 +116,9 @@ func settingsErrors(err error) []error {
 }
 
 // print prints the report in words, or as JSON.
-func (r *report) print(w io.Writer, asJSON bool) error {
+func (r *report) print(env *cli.Env, asJSON bool) error {
 	if asJSON {
-		encoder := json.NewEncoder(w)
-		encoder.SetEscapeHTML(false)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(r)
+		return env.PrintJSON(r)
 	}
 	var b strings.Builder
 	for _, f := range r.Findings {
@@ -123,8 +130,10 @@ func (r *report) print(w io.Writer, asJSON bool) error {
 	if len(r.Findings) == 0 {
 		fmt.Fprintln(&b, "nothing is wrong")
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	if _, err := io.WriteString(env.Stdout, b.String()); err != nil {
+		return fmt.Errorf("print the findings: %w", err)
+	}
+	return nil
 }
 
 // quiet is the log of functions of the service, whose errors are findings here.

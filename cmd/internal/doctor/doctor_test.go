@@ -274,10 +274,10 @@ func (s *site) objects() (names []string) {
 func TestCommand(t *testing.T) {
 	t.Parallel()
 	s := newWholeSite(t)
-	p := cli.Program{Name: "p", Version: "v1", Commands: []cli.Command{Command}}
+	p := cli.Program{Name: "doctor", Version: "v1", New: New}
 	run := func(args ...string) (int, string) {
 		var out, errors bytes.Buffer
-		status := p.Run(t.Context(), &cli.Env{Environ: s.environ(), Stdout: &out, Stderr: &errors}, append([]string{"doctor"}, args...))
+		status := p.Run(t.Context(), &cli.Env{Environ: s.environ(), Stdout: &out, Stderr: &errors}, args)
 		return status, out.String()
 	}
 	t.Run("words", func(t *testing.T) {

@@ -8,7 +8,7 @@ type kind struct {
 
 // kinds has the kinds of findings by their id, which stays the same in later versions.
 var kinds = map[string]kind{
-	"settings":           {problem, "Correct the setting. glotpod-ident --help describes all of them."},
+	"settings":           {problem, "Correct the setting. glotpod-ident settings describes all of them."},
 	"settings-warning":   {advice, "Write the setting as the message says."},
 	"client-certificate": {problem, "Renew the certificate. Its file is read for each new connection, so no restart is needed."},
 

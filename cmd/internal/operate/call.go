@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/tinylib/msgp/msgp"
 
 	"github.com/glotpod/ident/actor/msgpack"
@@ -38,53 +38,86 @@ values are strings. With name:=value, the value is JSON.
   glotpod-ident call changes page_size=10
   glotpod-ident call delete user_id=1
 
+An error reply is printed on standard error, as JSON with the keys error, message and
+retryable.
+
 Exit status: 0 if the reply is a result, 1 if it is an error, 3 if no reply came
-in time, 78 if the settings are wrong or RabbitMQ refuses the login, 129 if
-RabbitMQ is unreachable.`
+in time.`
 
-// Call is the command call.
-var Call = cli.Command{Name: "call", Summary: "send one request to the service and print the result", Run: runCall}
+// callOptions are the options of the command call.
+type callOptions struct {
+	ops        string
+	showTokens bool
+	timeout    time.Duration
+	messageID  string
+}
 
-func runCall(ctx context.Context, env *cli.Env, args []string) int {
-	flags := env.NewFlags("<operation> [name=value …]", callAbout)
-	ops := flags.String("ops", "", "the `JSON` Patch of a patch")
-	showTokens := flags.Bool("show-tokens", false, "print access tokens instead of ***")
-	timeout := flags.Duration("timeout", 10*time.Second, "how long to wait for the reply")
-	messageID := flags.String("message-id", "", "the `id` of the request; a request with the same id is applied only once")
-	words, status, done := flags.ParseMixed(args)
-	if done {
-		return status
+// NewCall returns the command call.
+func NewCall(env *cli.Env) *cobra.Command {
+	var o callOptions
+	c := &cobra.Command{
+		Use:               "call <operation> [name=value]…",
+		Short:             "send one request to the service and print the result",
+		Long:              callAbout,
+		ValidArgsFunction: completeRequest,
+		RunE:              func(c *cobra.Command, args []string) error { return runCall(c.Context(), env, args, o) },
 	}
-	if len(words) == 0 {
-		flags.Usage()
-		return cli.StatusUsage
+	c.Flags().StringVar(&o.ops, "ops", "", "the `JSON` Patch of a patch")
+	c.Flags().BoolVar(&o.showTokens, "show-tokens", false, "print access tokens instead of ***")
+	c.Flags().DurationVar(&o.timeout, "timeout", 10*time.Second, "how long to wait for the reply")
+	c.Flags().StringVar(&o.messageID, "message-id", "", "the `id` of the request; a request with the same id is applied only once")
+	return c
+}
+
+// operations has the arguments of each operation.
+var operations = map[string][]string{
+	"get":      {"user_id=", "email=", "github_id=", "facebook_id="},
+	"get_many": {"user_ids="},
+	"create":   {"name=", "email=", "picture_url=", "github.id=", "github.access_token=", "facebook.id=", "facebook.access_token="},
+	"patch":    {"user_id=", "--ops"},
+	"list":     {"name=", "page_size=", "after_id="},
+	"changes":  {"page_size=", "after="},
+	"delete":   {"user_id="},
+}
+
+// completeRequest completes the operation, and then the names of its arguments.
+func completeRequest(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		return slices.Sorted(maps.Keys(operations)), cobra.ShellCompDirectiveNoFileComp
 	}
-	request, err := parseRequest(words[1:], *ops)
+	return operations[args[0]], cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+}
+
+func runCall(ctx context.Context, env *cli.Env, args []string, o callOptions) error {
+	request, err := parseRequest(args[1:], o.ops)
 	if err != nil {
-		return flags.Wrong(err)
+		return cli.WithStatus(cli.StatusUsage, err)
 	}
 	c, err := config.LoadClient(env.Environ)
 	if err != nil {
-		return env.Fail(err)
+		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, *timeout)
+	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
-	result, err := call(ctx, c, env.Version, words[0], *messageID, request)
+	result, err := call(ctx, c, env.Version, args[0], o.messageID, request)
 	refusal, isRefusal := errors.AsType[*client.Error](err)
 	switch {
 	case isRefusal:
-		return printJSON(env, env.Stderr, cli.StatusFailure, errorReply(refusal))
+		if err := cli.PrintJSON(env.Stderr, errorReply(refusal)); err != nil {
+			return err
+		}
+		return cli.WithStatus(cli.StatusFailure, nil)
 	case errors.Is(err, wait.ErrUnreachable):
-		return env.Fail(err)
+		return err
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, client.ErrNoService):
-		return env.FailWith(cli.StatusNoReply, err)
+		return cli.WithStatus(cli.StatusNoReply, err)
 	case err != nil:
-		return env.Fail(err)
+		return err
 	}
-	if !*showTokens {
+	if !o.showTokens {
 		maskTokens(result)
 	}
-	return printJSON(env, env.Stdout, cli.StatusOK, result)
+	return env.PrintJSON(result)
 }
 
 // call sends a request and returns the decoded result.
@@ -115,16 +148,6 @@ func call(ctx context.Context, c *config.Config, version, operation, messageID s
 // errorReply returns an error reply as the service sends it.
 func errorReply(e *client.Error) map[string]any {
 	return map[string]any{"error": e.Code, "message": e.Message, "retryable": e.Retryable}
-}
-
-func printJSON(env *cli.Env, out io.Writer, status int, v any) int {
-	encoder := json.NewEncoder(out)
-	encoder.SetIndent("", "  ")
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(v); err != nil {
-		return env.Fail(fmt.Errorf("print the reply: %w", err))
-	}
-	return status
 }
 
 const mask = "***"

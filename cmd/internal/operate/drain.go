@@ -10,6 +10,7 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/spf13/cobra"
 
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
@@ -22,15 +23,18 @@ const drainAbout = `Makes an instance hand over all its partitions, and waits un
 instance takes no partitions until "glotpod-ident undrain" or a restart. It still
 consumes the shared queue and replies to the requests that any instance can serve.
 
+The keys of the JSON document are instance, state (as in "glotpod-ident status
+--json") and partitions (how many the instance has).
+
 Exit status: 0 if the instance has no partitions, 1 if the instance does not
-exist, 3 if it did not hand over all partitions in time, 78 if the settings are
-wrong or RabbitMQ refuses the login, 129 if RabbitMQ is unreachable.`
+exist, 3 if it did not hand over all partitions in time.`
 
 const undrainAbout = `Undoes "glotpod-ident drain": the instance takes partitions again.
 
+The key of the JSON document is instance.
+
 Exit status: 0 if the instance has accepted the request, 1 if the instance does
-not exist, 3 if it did not reply in time, 78 if the settings are wrong or
-RabbitMQ refuses the login, 129 if RabbitMQ is unreachable.`
+not exist, 3 if it did not reply in time.`
 
 const (
 	// requestTimeout bounds the wait for the reply of an instance.
@@ -40,77 +44,107 @@ const (
 	pollInterval = 250 * time.Millisecond
 )
 
-// Drain is the command drain.
-var Drain = cli.Command{Name: "drain", Summary: "make an instance hand over all its partitions", Run: runDrain}
-
-// Undrain is the command undrain.
-var Undrain = cli.Command{Name: "undrain", Summary: "let an instance take partitions again", Run: runUndrain}
-
-func runDrain(ctx context.Context, env *cli.Env, args []string) int {
-	flags := env.NewFlags("<instance>", drainAbout)
-	timeout := flags.Duration("timeout", time.Minute, "how long to wait until the instance has no partitions")
-	return withInstance(ctx, env, flags, args, func(conn *amqp.Connection, name string) error {
-		ctx, cancel := context.WithTimeout(ctx, *timeout)
+// NewDrain returns the command drain.
+func NewDrain(env *cli.Env) *cobra.Command {
+	var asJSON bool
+	var timeout time.Duration
+	c := &cobra.Command{
+		Use:   "drain <instance>",
+		Short: "make an instance hand over all its partitions",
+		Long:  drainAbout,
+	}
+	cli.JSONFlag(c, &asJSON)
+	c.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait until the instance has no partitions")
+	c.RunE = withInstance(env, func(ctx context.Context, conn *amqp.Connection, name string) error {
+		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		return drain(ctx, conn, name, env.Stdout)
-	})
-}
-
-func runUndrain(ctx context.Context, env *cli.Env, args []string) int {
-	flags := env.NewFlags("<instance>", undrainAbout)
-	return withInstance(ctx, env, flags, args, func(conn *amqp.Connection, name string) error {
-		if err := requestDrain(ctx, conn, name, false); err != nil {
+		progress := env.Stdout
+		if asJSON {
+			progress = io.Discard
+		}
+		report, err := drain(ctx, conn, name, progress)
+		if err != nil {
 			return err
 		}
-		fmt.Fprintf(env.Stdout, "%s takes partitions again.\n", name)
-		return nil
-	})
-}
-
-// withInstance parses the arguments, which name one instance, and calls do with a
-// connection to the broker and the name of the instance.
-func withInstance(ctx context.Context, env *cli.Env, flags *cli.Flags, args []string, do func(conn *amqp.Connection, name string) error) int {
-	words, status, done := flags.ParseMixed(args)
-	if done {
-		return status
-	}
-	if len(words) != 1 {
-		flags.Usage()
-		return cli.StatusUsage
-	}
-	if !membership.IsName(words[0]) {
-		return flags.Wrong(fmt.Errorf("%q is not a valid name of an instance", words[0]))
-	}
-	conn, err := dialBroker(ctx, env, connect.Timeout)
-	if err != nil {
-		return env.Fail(err)
-	}
-	defer connect.Close(conn)
-	if err := do(conn, words[0]); err != nil {
-		return fail(env, conn, err)
-	}
-	return cli.StatusOK
-}
-
-// drain asks an instance to drain, and waits until it has no partitions.
-func drain(ctx context.Context, conn *amqp.Connection, name string, stdout io.Writer) error {
-	if err := requestDrain(ctx, conn, name, true); err != nil {
+		if asJSON {
+			return env.PrintJSON(drained{name, report.State, len(report.Partitions)})
+		}
+		_, err = fmt.Fprintf(env.Stdout, "%s has no partitions. It takes none until it is undrained or restarted.\n", name)
 		return err
+	})
+	return c
+}
+
+// drained is the output of drain --json.
+type drained struct {
+	Instance   string `json:"instance"`
+	State      string `json:"state"`
+	Partitions int    `json:"partitions"`
+}
+
+// NewUndrain returns the command undrain.
+func NewUndrain(env *cli.Env) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "undrain <instance>",
+		Short: "let an instance take partitions again",
+		Long:  undrainAbout,
+	}
+	cli.JSONFlag(c, &asJSON)
+	c.RunE = withInstance(env, func(ctx context.Context, conn *amqp.Connection, name string) error {
+		err := requestDrain(ctx, conn, name, false)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return env.PrintJSON(struct {
+				Instance string `json:"instance"`
+			}{name})
+		}
+		_, err = fmt.Fprintf(env.Stdout, "%s takes partitions again.\n", name)
+		return err
+	})
+	return c
+}
+
+// withInstance returns the function of a command whose argument names an instance. It calls do
+// with a connection to the broker and the name.
+func withInstance(env *cli.Env, do func(ctx context.Context, conn *amqp.Connection, name string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		name := args[0]
+		if !membership.IsName(name) {
+			return cli.Usagef("%q is not a valid name of an instance", name)
+		}
+		conn, err := dialBroker(c.Context(), env, c.Name(), connect.Timeout)
+		if err != nil {
+			return err
+		}
+		defer connect.Close(conn)
+		if err := do(c.Context(), conn, name); err != nil {
+			return classify(conn, err)
+		}
+		return nil
+	}
+}
+
+// drain asks an instance to drain, and waits until it has no partitions. It prints how many are left.
+func drain(ctx context.Context, conn *amqp.Connection, name string, progress io.Writer) (membership.Report, error) {
+	if err := requestDrain(ctx, conn, name, true); err != nil {
+		return membership.Report{}, err
 	}
 	for printed := -1; ; {
 		report, err := askInstance(ctx, conn, name)
 		if err != nil {
-			return err
+			return report, err
 		}
 		if left := len(report.Partitions); left == 0 && !takesPartitions(report) {
-			fmt.Fprintf(stdout, "%s has no partitions. It takes none until it is undrained or restarted.\n", name)
-			return nil
+			return report, nil
 		} else if left != printed {
 			printed = left
-			fmt.Fprintf(stdout, "%s is %s; partitions left: %d\n", name, report.State, left)
+			fmt.Fprintf(progress, "%s is %s; partitions left: %d\n", name, report.State, left)
 		}
 		if err := wait.For(ctx, pollInterval); err != nil {
-			return fmt.Errorf("wait until %s has no partitions: %w", name, err)
+			return report, fmt.Errorf("wait until %s has no partitions: %w", name, err)
 		}
 	}
 }

@@ -4,12 +4,12 @@ package operate
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/spf13/cobra"
 
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/wait"
@@ -26,70 +26,72 @@ The instances reply independently. A partition that moves at this time can appea
 twice or without an owner.
 
 Exit status: 0 if each partition has one owner, 1 if a partition has none or
-several or no instance is alive, 3 if an instance did not reply in time, 78 if
-the settings are wrong or RabbitMQ refuses the login, 129 if RabbitMQ is
-unreachable.`
+several or no instance is alive, 3 if an instance did not reply in time.`
 
-// Status is the command status.
-var Status = cli.Command{Name: "status", Summary: "show the instances and the owner of each partition", Run: runStatus}
-
-func runStatus(ctx context.Context, env *cli.Env, args []string) int {
-	flags := env.NewFlags("", statusAbout)
-	asJSON := flags.Bool("json", false, "print one JSON document, for programs")
-	timeout := flags.Duration("timeout", 5*time.Second, "how long to wait for the replies of the instances, and then of the broker")
-	if status, done := flags.Parse(args, 0); done {
-		return status
+// NewStatus returns the command status.
+func NewStatus(env *cli.Env) *cobra.Command {
+	var asJSON bool
+	var timeout time.Duration
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "show the instances and the owner of each partition",
+		Long:  statusAbout,
+		RunE:  func(c *cobra.Command, _ []string) error { return runStatus(c, env, asJSON, timeout) },
 	}
-	conn, err := dialBroker(ctx, env, *timeout)
+	cli.JSONFlag(c, &asJSON)
+	c.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "how long to wait for the replies of the instances, and then of the broker")
+	return c
+}
+
+func runStatus(command *cobra.Command, env *cli.Env, asJSON bool, timeout time.Duration) error {
+	ctx := command.Context()
+	conn, err := dialBroker(ctx, env, command.Name(), timeout)
 	if err != nil {
-		return env.Fail(err)
+		return err
 	}
 	defer connect.Close(conn)
 
-	o, err := clusterview.Survey(ctx, conn, *timeout, *timeout)
+	o, err := clusterview.Survey(ctx, conn, timeout, timeout)
 	if err != nil {
-		return fail(env, conn, err)
+		return classify(conn, err)
 	}
 	o.RemoveTraffic()
-	if *asJSON {
-		encoder := json.NewEncoder(env.Stdout)
-		encoder.SetIndent("", "  ")
-		err = encoder.Encode(o)
-	} else {
-		err = o.Print(env.Stdout, time.Now())
-	}
-	if err != nil {
-		return env.Fail(fmt.Errorf("print the status: %w", err))
+	if asJSON {
+		err = env.PrintJSON(o)
+	} else if err = o.Print(env.Stdout, time.Now()); err != nil {
+		err = fmt.Errorf("print the status: %w", err)
 	}
 	switch {
+	case err != nil:
+		return err
 	case len(o.Missing) > 0:
-		return cli.StatusNoReply
+		return cli.WithStatus(cli.StatusNoReply, nil)
 	case len(o.Unowned) > 0 || len(o.Contested) > 0:
-		return cli.StatusFailure
+		return cli.WithStatus(cli.StatusFailure, nil)
 	}
-	return cli.StatusOK
+	return nil
 }
 
-// dialBroker connects to the broker in the settings.
-func dialBroker(ctx context.Context, env *cli.Env, timeout time.Duration) (*amqp.Connection, error) {
+// dialBroker connects to the broker in the settings. name is that of the command.
+func dialBroker(ctx context.Context, env *cli.Env, name string, timeout time.Duration) (*amqp.Connection, error) {
 	c, err := config.LoadClient(env.Environ)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	return connect.Dial(ctx, c, env.Command, env.Version)
+	return connect.Dial(ctx, c, name, env.Version)
 }
 
-// fail prints why the instances could not be asked, and returns the exit status for it.
-func fail(env *cli.Env, conn *amqp.Connection, err error) int {
+// classify gives an error of asking the instances its exit status.
+func classify(conn *amqp.Connection, err error) error {
 	switch {
 	case errors.Is(err, membership.ErrNoInstance):
-		return env.FailWith(cli.StatusFailure, err)
+		return cli.WithStatus(cli.StatusFailure, err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return env.FailWith(cli.StatusNoReply, err)
+		return cli.WithStatus(cli.StatusNoReply, err)
 	case conn.IsClosed():
-		err = fmt.Errorf("%w: %w", wait.ErrUnreachable, err)
+		return fmt.Errorf("%w: %w", wait.ErrUnreachable, err)
 	}
-	return env.Fail(err)
+	return err
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
@@ -26,26 +27,30 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
-// Command is the command serve.
-var Command = cli.Command{Name: "serve", Summary: "run an instance (the default command)", Run: run}
-
-func run(ctx context.Context, env *cli.Env, args []string) int {
-	flags := env.NewFlags("", "Runs an instance until SIGTERM or SIGINT.")
-	if status, done := flags.Parse(args, 0); done {
-		return status
+// New returns the command serve.
+func New(env *cli.Env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "run an instance (the default command)",
+		Long: `Runs an instance until SIGTERM or SIGINT. The instance hands over its partitions before
+it ends. A second signal ends the process at once.`,
+		RunE: func(c *cobra.Command, _ []string) error { return run(c.Context(), env) },
 	}
+}
+
+func run(ctx context.Context, env *cli.Env) error {
 	c, err := config.Load(env.Environ)
 	if err != nil {
-		return env.Fail(err)
+		return err
 	}
 	log := newLogger(c.Log, env.Stderr)
 	defer log.Sync()
 	if err := serve(ctx, c, log, env.Version); err != nil {
 		log.Error("ended", zap.Error(err), zap.Int("status", cli.StatusOf(err)))
-		return cli.StatusOf(err)
+		return cli.WithStatus(cli.StatusOf(err), nil)
 	}
 	log.Info("ended")
-	return cli.StatusOK
+	return nil
 }
 
 // serve runs an instance until ctx is done.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/cmd/internal/cli"
@@ -42,45 +43,46 @@ func (o exportOptions) header(lastID int64) archive.Header {
 	return archive.Header{Tokens: o.tokens, LastID: lastID, AfterID: o.afterID}
 }
 
-// Export is the command export.
-var Export = cli.Command{Name: "export", Summary: "write all users to a file", Run: runExport}
-
-func runExport(ctx context.Context, env *cli.Env, args []string) int {
-	flags := env.NewFlags("[--output <file>]", exportAbout)
+// NewExport returns the command export.
+func NewExport(env *cli.Env) *cobra.Command {
 	var o exportOptions
-	flags.StringVar(&o.output, "output", "", "the `file` to write instead of standard output")
-	flags.BoolVar(&o.resume, "resume", false, "continue <file>.partial if it exists")
-	tokens := flags.String("tokens", string(archive.Sealed), "`sealed` for encrypted access tokens, omit to leave them out")
-	flags.Int64Var(&o.afterID, "after-id", 0, "export only users with a greater `id`")
-	if status, done := flags.Parse(args, 0); done {
-		return status
+	c := &cobra.Command{
+		Use:   "export",
+		Short: "write all users to a file",
+		Long:  exportAbout,
+		RunE:  func(c *cobra.Command, _ []string) error { return runExport(c.Context(), env, o) },
 	}
-	o.tokens = archive.Tokens(*tokens)
+	c.Flags().StringVar(&o.output, "output", "", "the `file` to write instead of standard output")
+	c.Flags().BoolVar(&o.resume, "resume", false, "continue <file>.partial if it exists")
+	c.Flags().StringVar((*string)(&o.tokens), "tokens", string(archive.Sealed), "`sealed` for encrypted access tokens, omit to leave them out")
+	c.Flags().Int64Var(&o.afterID, "after-id", 0, "export only users with a greater `id`")
+	cli.CompleteFlag(c, "tokens", string(archive.Sealed), string(archive.Omit))
+	return c
+}
+
+func runExport(ctx context.Context, env *cli.Env, o exportOptions) error {
 	switch {
 	case o.tokens != archive.Sealed && o.tokens != archive.Omit:
-		return flags.Wrong(errors.New("--tokens must be sealed or omit"))
+		return cli.Usagef("--tokens must be sealed or omit, not %q", o.tokens)
 	case o.afterID < 0:
-		return flags.Wrong(errors.New("--after-id is not a user id"))
+		return cli.Usagef("--after-id must be the id of a user, not %d", o.afterID)
 	case o.resume && o.output == "":
-		return flags.Wrong(errors.New("--resume needs --output"))
+		return cli.Usagef("--resume needs --output")
 	case o.resume && o.afterID != 0:
-		return flags.Wrong(errors.New("--resume finds out where to continue and takes no --after-id"))
+		return cli.Usagef("--resume finds out where to continue and takes no --after-id")
 	}
 	if o.output != "" {
 		path, err := resolveOutput(o.output)
 		if err != nil {
-			return flags.Wrong(err)
+			return cli.WithStatus(cli.StatusUsage, err)
 		}
 		o.output = path
 	}
 	c, err := config.Load(env.Environ)
 	if err != nil {
-		return env.Fail(err)
+		return err
 	}
-	if err := export(ctx, c, o, env.Stdout, env.Stderr); err != nil {
-		return env.Fail(err)
-	}
-	return cli.StatusOK
+	return export(ctx, c, o, env.Stdout, env.Stderr)
 }
 
 func export(ctx context.Context, c *config.Config, o exportOptions, stdout, stderr io.Writer) error {

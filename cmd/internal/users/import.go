@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/cmd/internal/cli"
@@ -42,39 +43,39 @@ const (
 	maxBatchBytes = 4 << 20
 )
 
-// Import is the command import.
-var Import = cli.Command{Name: "import", Summary: "import users from a file", Run: runImport}
-
-func runImport(ctx context.Context, env *cli.Env, args []string) int {
-	flags := env.NewFlags("<file>", importAbout)
+// NewImport returns the command import.
+func NewImport(env *cli.Env) *cobra.Command {
 	var o store.ImportOptions
-	flags.BoolVar(&o.DryRun, "dry-run", false, "change nothing, only report; a conflict between two lines of the file is found only if they are close to each other")
-	flags.BoolVar(&o.EmptyTokens, "empty-tokens", false, "import accounts of a file without access tokens, with an empty token")
-	words, status, done := flags.ParseMixed(args)
-	if done {
-		return status
+	c := &cobra.Command{
+		Use:   "import <file>",
+		Short: "import users from a file",
+		Long:  importAbout,
+		RunE:  func(c *cobra.Command, args []string) error { return runImport(c.Context(), env, args[0], o) },
 	}
-	if len(words) != 1 {
-		return flags.Wrong(errors.New("one file is required, or - for standard input"))
-	}
+	c.Flags().BoolVar(&o.DryRun, "dry-run", false, "change nothing, only report; a conflict between two lines of the file is found only if they are close to each other")
+	c.Flags().BoolVar(&o.EmptyTokens, "empty-tokens", false, "import accounts of a file without access tokens, with an empty token")
+	return c
+}
+
+func runImport(ctx context.Context, env *cli.Env, path string, o store.ImportOptions) error {
 	c, err := config.Load(env.Environ)
 	if err != nil {
-		return env.Fail(err)
+		return err
 	}
 	im := &importing{options: o, stdout: env.Stdout, stderr: env.Stderr, file: os.Stdin}
-	if words[0] != "-" {
-		if im.file, err = os.Open(words[0]); err != nil {
-			return env.Fail(err)
+	if path != "-" {
+		if im.file, err = os.Open(path); err != nil {
+			return err
 		}
 		defer im.file.Close()
 	}
 	if err := im.run(ctx, c); err != nil {
-		return env.Fail(err)
+		return err
 	}
 	if im.reported > 0 {
-		return cli.StatusFailure
+		return cli.WithStatus(cli.StatusFailure, nil)
 	}
-	return cli.StatusOK
+	return nil
 }
 
 // An importing is one run of import.

@@ -1,21 +1,23 @@
 package users
 
 import (
-	"context"
 	"fmt"
+
+	"github.com/spf13/cobra"
 
 	"github.com/glotpod/ident/cmd/internal/cli"
 	"github.com/glotpod/ident/config"
 )
 
-// Keygen is the command keygen.
-var Keygen = cli.Command{Name: "keygen", Summary: "print a new encryption key", Run: runKeygen}
-
-func runKeygen(_ context.Context, env *cli.Env, args []string) int {
-	flags := env.NewFlags("", "Prints a new key for database.encryption_key.")
-	if status, done := flags.Parse(args, 0); done {
-		return status
+// NewKeygen returns the command keygen.
+func NewKeygen(env *cli.Env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "keygen",
+		Short: "print a new encryption key",
+		Long:  "Prints a new key for database.encryption_key.",
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Fprintln(env.Stdout, config.GenerateKey())
+			return err
+		},
 	}
-	fmt.Fprintln(env.Stdout, config.GenerateKey())
-	return cli.StatusOK
 }

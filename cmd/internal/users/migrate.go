@@ -2,9 +2,11 @@ package users
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
+	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/cmd/internal/cli"
@@ -13,47 +15,88 @@ import (
 	"github.com/glotpod/ident/store"
 )
 
-// Migrate is the command migrate.
-var Migrate = cli.Command{Name: "migrate", Summary: "migrate the schema of the database", Run: runMigrate}
+// NewMigrate returns the command migrate.
+func NewMigrate(env *cli.Env) *cobra.Command {
+	var check, asJSON bool
+	c := &cobra.Command{
+		Use:   "migrate",
+		Short: "migrate the schema of the database",
+		Long: `Migrates the schema of the database to the version of this program. The database
+may be empty, of an older version, or of the Python service. A schema that is up
+to date is not changed.
 
-func runMigrate(ctx context.Context, env *cli.Env, args []string) int {
-	flags := env.NewFlags("[--check]",
-		"Migrates the schema of the database to the version of this program. The database\nmay be empty, of an older version, or of the Python service. A schema that is up\nto date is not changed.")
-	check := flags.Bool("check", false, "change nothing; end with status 78 if the schema must be migrated")
-	if status, done := flags.Parse(args, 0); done {
-		return status
+The keys of the JSON document are schema (the version of the database's schema), wanted
+(that of this program), current (whether instances of this program can run with it) and
+applied (the migrations that were applied, each with version and name).
+
+Exit status: 0 if this program works with the schema; with --check, 78 if the schema
+must be migrated.`,
+		RunE: func(c *cobra.Command, _ []string) error { return runMigrate(c.Context(), env, check, asJSON) },
 	}
-	c, err := config.Load(env.Environ)
-	if err != nil {
-		return env.Fail(err)
-	}
-	if err := migrate(ctx, c, *check, env.Stdout); err != nil {
-		return env.Fail(err)
-	}
-	return cli.StatusOK
+	cli.JSONFlag(c, &asJSON)
+	c.Flags().BoolVar(&check, "check", false, "change nothing; end with status 78 if the schema must be migrated")
+	return c
 }
 
-func migrate(ctx context.Context, c *config.Config, check bool, stdout io.Writer) error {
-	conn, err := store.Connect(ctx, connect.Store(c, zap.NewNop()))
-	if err != nil {
-		return connect.StoreError(err)
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	var version int
-	if check {
-		version, err = store.CheckSchema(ctx, conn)
-	} else {
-		version, err = store.Migrate(ctx, conn, func(version int, name string) {
-			fmt.Fprintf(stdout, "applying migration %d: %s\n", version, name)
-		})
-	}
+// A migration is the output of migrate --json.
+type migration struct {
+	Schema  int       `json:"schema"`
+	Wanted  int       `json:"wanted"`
+	Current bool      `json:"current"`
+	Applied []applied `json:"applied"`
+}
+
+type applied struct {
+	Version int    `json:"version"`
+	Name    string `json:"name"`
+}
+
+func runMigrate(ctx context.Context, env *cli.Env, check, asJSON bool) error {
+	c, err := config.Load(env.Environ)
 	if err != nil {
 		return err
 	}
-	if want := store.SchemaVersion(); version > want {
-		fmt.Fprintf(stdout, "the schema has version %d, which is newer than version %d of this program but compatible\n", version, want)
-		return nil
+	progress := env.Stdout
+	if asJSON {
+		progress = io.Discard
 	}
-	fmt.Fprintf(stdout, "the schema is up to date: version %d\n", version)
-	return nil
+	m, err := migrate(ctx, c, check, progress)
+	mismatch, differs := errors.AsType[*store.SchemaError](err)
+	if differs {
+		m.Schema = mismatch.Have
+	}
+	if asJSON && (err == nil || differs) {
+		if err := env.PrintJSON(m); err != nil {
+			return err
+		}
+	}
+	if err != nil || asJSON {
+		return err
+	}
+	if m.Schema > m.Wanted {
+		_, err = fmt.Fprintf(env.Stdout, "the schema has version %d, which is newer than version %d of this program but compatible\n", m.Schema, m.Wanted)
+		return err
+	}
+	_, err = fmt.Fprintf(env.Stdout, "the schema is up to date: version %d\n", m.Schema)
+	return err
+}
+
+// migrate migrates the schema or, if check is set, only checks it.
+func migrate(ctx context.Context, c *config.Config, check bool, progress io.Writer) (m migration, err error) {
+	m = migration{Wanted: store.SchemaVersion(), Applied: []applied{}}
+	conn, err := store.Connect(ctx, connect.Store(c, zap.NewNop()))
+	if err != nil {
+		return m, connect.StoreError(err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if check {
+		m.Schema, err = store.CheckSchema(ctx, conn)
+	} else {
+		m.Schema, err = store.Migrate(ctx, conn, func(version int, name string) {
+			m.Applied = append(m.Applied, applied{version, name})
+			fmt.Fprintf(progress, "applying migration %d: %s\n", version, name)
+		})
+	}
+	m.Current = err == nil
+	return m, err
 }

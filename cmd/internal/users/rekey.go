@@ -2,9 +2,9 @@ package users
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
+	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/cluster/wait"
@@ -26,50 +26,59 @@ the tables until nothing is left to do.
 Values that no key decrypts are listed and not changed. With --dry-run nothing is
 changed: rekey counts the values of each key and finds those that no key decrypts.
 
+The keys of the JSON document are dry_run, done, passes, access_tokens and notifications
+(each with the numbers read, resealed, stale and unreadable), and unreadable (each with
+user_id, and service or notification_id).
+
 Exit status: 0 if all values are encrypted with the first key or, with --dry-run,
-with any key; 1 if some are not, or rekey was interrupted; 78 if the settings or
-the schema are wrong; 129 if PostgreSQL is unreachable.`
+with any key; 1 if some are not, or rekey was interrupted.`
 
-// Rekey is the command rekey.
-var Rekey = cli.Command{Name: "rekey", Summary: "encrypt all access tokens with the first encryption key", Run: runRekey}
-
-func runRekey(ctx context.Context, env *cli.Env, args []string) int {
-	flags := env.NewFlags("[--dry-run] [--rate n] [--batch n] [--json]", rekeyAbout)
-	dryRun := flags.Bool("dry-run", false, "change nothing; only count")
-	rate := flags.Int("rate", 1000, "encrypt at most `n` rows per second and read at most ten times as many; 0 means no limit")
-	batch := flags.Int("batch", 200, "read and write `n` rows at a time, 1 to 10000")
-	asJSON := flags.Bool("json", false, "print one JSON document, for programs")
-	if status, done := flags.Parse(args, 0); done {
-		return status
+// NewRekey returns the command rekey.
+func NewRekey(env *cli.Env) *cobra.Command {
+	var asJSON bool
+	var o store.RekeyOptions
+	c := &cobra.Command{
+		Use:   "rekey",
+		Short: "encrypt all access tokens with the first encryption key",
+		Long:  rekeyAbout,
+		RunE:  func(c *cobra.Command, _ []string) error { return runRekey(c.Context(), env, o, asJSON) },
 	}
-	if *rate < 0 || *batch < 1 || *batch > 10_000 {
-		return flags.Wrong(errors.New("--rate must be at least 0 and --batch must be 1 to 10000"))
+	cli.JSONFlag(c, &asJSON)
+	c.Flags().BoolVar(&o.DryRun, "dry-run", false, "change nothing; only count")
+	c.Flags().IntVar(&o.Rate, "rate", 1000, "encrypt at most `n` rows per second and read at most ten times as many; 0 means no limit")
+	c.Flags().IntVar(&o.Batch, "batch", 200, "read and write `n` rows at a time, 1 to 10000")
+	return c
+}
+
+func runRekey(ctx context.Context, env *cli.Env, o store.RekeyOptions, asJSON bool) error {
+	switch {
+	case o.Rate < 0:
+		return cli.Usagef("--rate must be at least 0, not %d", o.Rate)
+	case o.Batch < 1 || o.Batch > 10_000:
+		return cli.Usagef("--batch must be 1 to 10000, not %d", o.Batch)
 	}
 	c, err := config.Load(env.Environ)
 	if err != nil {
-		return env.Fail(err)
+		return err
 	}
 	progress := newRekeyProgress(env.Stderr)
-	report, err := rekey(ctx, c, store.RekeyOptions{DryRun: *dryRun, Rate: *rate, Batch: *batch, Progress: progress.at})
+	o.Progress = progress.at
+	report, err := rekey(ctx, c, o)
 	progress.clear()
 
-	r := &rekeyReport{RekeyReport: report, dryRun: *dryRun, interrupted: err != nil && ctx.Err() != nil}
+	r := &rekeyReport{RekeyReport: report, dryRun: o.DryRun, interrupted: err != nil && ctx.Err() != nil}
 	if report.Passes > 0 {
-		printReport := r.print
-		if *asJSON {
-			printReport = r.printJSON
-		}
-		if err := printReport(env.Stdout); err != nil {
-			return env.Fail(fmt.Errorf("print the report: %w", err))
+		if err := r.print(env, asJSON); err != nil {
+			return err
 		}
 	}
 	switch {
-	case err == nil && r.succeeded():
-		return cli.StatusOK
 	case err != nil && !r.interrupted:
-		return env.Fail(err)
+		return err
+	case !r.succeeded() || err != nil:
+		return cli.WithStatus(cli.StatusFailure, nil)
 	}
-	return cli.StatusFailure
+	return nil
 }
 
 // rekey opens the database and rekeys it.

@@ -2,7 +2,6 @@ package users
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
@@ -71,8 +70,11 @@ func (r *rekeyReport) unreadable() int64 { return r.Tokens.Unreadable + r.Notifi
 // succeeded says whether rekey has reached its goal.
 func (r *rekeyReport) succeeded() bool { return (r.Done || r.dryRun) && r.unreadable() == 0 }
 
-// print prints the report for people.
-func (r *rekeyReport) print(w io.Writer) error {
+// print prints the report for people, or as JSON.
+func (r *rekeyReport) print(env *cli.Env, asJSON bool) error {
+	if asJSON {
+		return r.printJSON(env)
+	}
 	var b bytes.Buffer
 	table := cli.NewTable(&b, "", "READ", "ENCRYPTED", "WITH ANOTHER KEY", "UNREADABLE")
 	n := func(n int64) string { return strconv.FormatInt(n, 10) }
@@ -94,8 +96,10 @@ func (r *rekeyReport) print(w io.Writer) error {
 		}
 	}
 	fmt.Fprintf(&b, "\n%s\n", r.verdict())
-	_, err := w.Write(b.Bytes())
-	return err
+	if _, err := env.Stdout.Write(b.Bytes()); err != nil {
+		return fmt.Errorf("print the report: %w", err)
+	}
+	return nil
 }
 
 // counts yields the counts of each kind of values.
@@ -120,7 +124,7 @@ func (r *rekeyReport) verdict() string {
 }
 
 // printJSON prints the report for programs.
-func (r *rekeyReport) printJSON(w io.Writer) error {
+func (r *rekeyReport) printJSON(env *cli.Env) error {
 	type count struct {
 		Read       int64 `json:"read"`
 		Resealed   int64 `json:"resealed"`
@@ -136,9 +140,7 @@ func (r *rekeyReport) printJSON(w io.Writer) error {
 	for i, u := range r.Unreadable {
 		list[i] = unreadable(u)
 	}
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(struct {
+	return env.PrintJSON(struct {
 		DryRun        bool         `json:"dry_run"`
 		Done          bool         `json:"done"`
 		Passes        int          `json:"passes"`

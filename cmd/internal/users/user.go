@@ -6,13 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
@@ -25,77 +25,104 @@ import (
 
 const userAbout = `Shows or erases what the service has about one user.
 
-  glotpod-ident user show 7      prints the user, without access tokens
-  glotpod-ident user changes 7   prints the requests about the user that the log has
-  glotpod-ident user erase 7     deletes the user, and takes what it was out of the log
+show and changes read the database. erase has the service delete the user first.`
 
-show and changes read the database. erase first has the service delete the user, so
-that the deletion is notified as any other; a user that was deleted already can be
-erased too. Then it takes name, email, picture and accounts out of the log and of the
-notifications that are not sent. It leaves that there were changes: their numbers,
-operations and times. Rows of the last 24 hours keep a digest of the request, and
-the message if it was refused, because it may be replayed: erase says how many, and is
-to be run again later. It may be run again at any time, also after an interruption.
-It asks before it begins, unless --yes is given.
+const showAbout = `Prints a user, without access tokens.
+
+The keys of the JSON document are id, name, email, picture_url, github and facebook
+(each with id). What the user does not have is left out.
+
+Exit status: 1 if there is no such user.`
+
+const changesAbout = `Prints the requests about a user that the log has, the oldest first.
+
+With --json, each line is a document with the keys time, sequence (the number of the
+change), operation, error, caller and change. What does not apply is left out.
+
+Exit status: 1 if nothing is known of the user.`
+
+const eraseAbout = `Deletes a user, and takes what it was out of the log.
+
+erase first has the service delete the user, so that the deletion is notified as any
+other; a user that was deleted already can be erased too. Then it takes name, email,
+picture and accounts out of the log and of the notifications that are not sent. It
+leaves that there were changes: their numbers, operations and times. Rows of the last
+24 hours keep a digest of the request, and the message if it was refused, because it
+may be replayed: erase says how many, and is to be run again later. It may be run again
+at any time, also after an interruption. It asks before it begins, unless --yes is
+given.
 
 erase cannot reach what has left the service: notifications in queues, the data of
 subscribers, exports, and backups of the database.
 
-Exit status: 0 after success; 1 if nothing is known of the user, or erase was
-not confirmed or not completed; 2 for wrong arguments; 78 if the settings or the schema are
-wrong; 129 if RabbitMQ or PostgreSQL is unreachable.`
+The keys of the JSON document are id, deleted (whether this run has deleted the user),
+rows (of the log that were erased) and left (rows that keep a digest).
 
-// User is the command user.
-var User = cli.Command{Name: "user", Summary: "show or erase what there is about one user", Run: runUser}
+Exit status: 1 if nothing is known of the user, or erase was not confirmed or not
+completed.`
 
-// userFlags are the flags of the command user.
-type userFlags struct {
-	asJSON  bool
+// NewUser returns the command user.
+func NewUser(env *cli.Env) *cobra.Command {
+	user := &cobra.Command{Use: "user", Short: "show or erase what there is about one user", Long: userAbout}
+	var asJSON bool
+	var o eraseOptions
+	show := &cobra.Command{Use: "show <id>", Short: "print the user, without access tokens", Long: showAbout,
+		RunE: withUser(env, func(ctx context.Context, conn *pgx.Conn, _ *config.Config, id int64) error {
+			return showUser(ctx, env, conn, id, asJSON)
+		})}
+	changes := &cobra.Command{Use: "changes <id>", Short: "print the requests about the user that the log has", Long: changesAbout,
+		RunE: withUser(env, func(ctx context.Context, conn *pgx.Conn, _ *config.Config, id int64) error {
+			return showUserLog(ctx, env, conn, id, asJSON)
+		})}
+	erase := &cobra.Command{Use: "erase <id>", Short: "delete the user, and take what it was out of the log", Long: eraseAbout,
+		RunE: withUser(env, func(ctx context.Context, conn *pgx.Conn, c *config.Config, id int64) error {
+			return eraseUser(ctx, env, conn, c, id, o, asJSON)
+		})}
+	erase.Flags().BoolVar(&o.yes, "yes", false, "erase without asking")
+	erase.Flags().DurationVar(&o.timeout, "timeout", time.Minute, "how long the service may take to delete the user")
+	for _, c := range []*cobra.Command{show, changes, erase} {
+		cli.JSONFlag(c, &asJSON)
+		user.AddCommand(c)
+	}
+	return user
+}
+
+// eraseOptions are the options of the command user erase.
+type eraseOptions struct {
 	yes     bool
 	timeout time.Duration
 }
 
-func runUser(ctx context.Context, env *cli.Env, args []string) int {
-	flags := env.NewFlags("show|changes|erase <id> [--json] [--yes]", userAbout)
-	var f userFlags
-	flags.BoolVar(&f.asJSON, "json", false, "print JSON, for programs: a user, or a change in each line")
-	flags.BoolVar(&f.yes, "yes", false, "erase without asking")
-	flags.DurationVar(&f.timeout, "timeout", time.Minute, "how long the service may take to delete the user")
-	words, status, done := flags.ParseMixed(args)
-	if done {
-		return status
+// withUser returns the function of a command whose argument is the id of a user. It calls do with
+// a connection to the database.
+func withUser(env *cli.Env, do func(ctx context.Context, conn *pgx.Conn, c *config.Config, id int64) error) func(*cobra.Command, []string) error {
+	return func(command *cobra.Command, args []string) error {
+		ctx := command.Context()
+		id, err := strconv.ParseInt(args[0], 10, 64)
+		if err != nil || id < 1 {
+			return cli.Usagef("%q is not the id of a user, which is a whole number from 1", args[0])
+		}
+		c, err := config.Load(env.Environ)
+		if err != nil {
+			return err
+		}
+		options := connect.Store(c, zap.NewNop())
+		options.Name = "user"
+		opening, cancel := context.WithTimeout(ctx, connect.Timeout)
+		defer cancel()
+		conn, err := store.Connect(opening, options)
+		if err != nil {
+			return connect.StoreError(err)
+		}
+		defer conn.Close(context.WithoutCancel(ctx))
+		if _, err := store.CheckSchema(ctx, conn); err != nil {
+			return connect.StoreError(err)
+		}
+		if err := do(ctx, conn, c, id); err != nil {
+			return connect.StoreError(err)
+		}
+		return nil
 	}
-	commands := map[string]func(context.Context, *cli.Env, *pgx.Conn, *config.Config, int64, userFlags) error{
-		"show": showUser, "changes": showUserLog, "erase": eraseUser,
-	}
-	if len(words) != 2 || commands[words[0]] == nil {
-		flags.Usage()
-		return cli.StatusUsage
-	}
-	id, err := strconv.ParseInt(words[1], 10, 64)
-	if err != nil || id < 1 {
-		return flags.Wrong(fmt.Errorf("%q is not the id of a user", words[1]))
-	}
-	c, err := config.Load(env.Environ)
-	if err != nil {
-		return env.Fail(err)
-	}
-	options := connect.Store(c, zap.NewNop())
-	options.Name = "user"
-	opening, cancel := context.WithTimeout(ctx, connect.Timeout)
-	defer cancel()
-	conn, err := store.Connect(opening, options)
-	if err != nil {
-		return env.Fail(connect.StoreError(err))
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	if _, err := store.CheckSchema(ctx, conn); err != nil {
-		return env.Fail(connect.StoreError(err))
-	}
-	if err := commands[words[0]](ctx, env, conn, c, id, f); err != nil {
-		return env.Fail(connect.StoreError(err))
-	}
-	return cli.StatusOK
 }
 
 var errUnknownUser = errors.New("nothing is known of this user")
@@ -114,7 +141,7 @@ type shownAccount struct {
 	ID int64 `json:"id"`
 }
 
-func showUser(ctx context.Context, env *cli.Env, conn *pgx.Conn, _ *config.Config, id int64, f userFlags) error {
+func showUser(ctx context.Context, env *cli.Env, conn *pgx.Conn, id int64, asJSON bool) error {
 	u, err := store.FindUser(ctx, conn, id)
 	if err != nil {
 		return err
@@ -128,8 +155,8 @@ func showUser(ctx context.Context, env *cli.Env, conn *pgx.Conn, _ *config.Confi
 			*into = &shownAccount{account.ID}
 		}
 	}
-	if f.asJSON {
-		return printLine(env.Stdout, shown)
+	if asJSON {
+		return env.PrintJSON(shown)
 	}
 	table := cli.NewTable(env.Stdout, "id", strconv.FormatInt(u.ID, 10))
 	table.Row("changes", strconv.FormatInt(u.Version.Sequence, 10))
@@ -143,8 +170,7 @@ func showUser(ctx context.Context, env *cli.Env, conn *pgx.Conn, _ *config.Confi
 			table.Row(name, strconv.FormatInt(account.ID, 10))
 		}
 	}
-	table.Flush()
-	return nil
+	return table.Flush()
 }
 
 // A shownRequest is a row of the log, in JSON.
@@ -157,13 +183,13 @@ type shownRequest struct {
 	Change    json.RawMessage `json:"change,omitempty"`
 }
 
-func showUserLog(ctx context.Context, env *cli.Env, conn *pgx.Conn, _ *config.Config, id int64, f userFlags) error {
+func showUserLog(ctx context.Context, env *cli.Env, conn *pgx.Conn, id int64, asJSON bool) error {
 	known := false
 	table := cli.NewTable(env.Stdout, "TIME", "CHANGE", "OPERATION", "CALLER", "WHAT")
 	err := store.UserLog(ctx, conn, id, func(r store.LoggedRequest) error {
 		known = true
-		if f.asJSON {
-			return printLine(env.Stdout, shownRequest{actor.FormatTime(r.At), r.Sequence, r.Operation, r.Code, r.Caller, r.Change})
+		if asJSON {
+			return cli.PrintJSONLine(env.Stdout, shownRequest{actor.FormatTime(r.At), r.Sequence, r.Operation, r.Code, r.Caller, r.Change})
 		}
 		number, caller, what := "-", "-", strconv.QuoteToGraphic(string(r.Change))
 		what = strings.ReplaceAll(what[1:len(what)-1], `\"`, `"`)
@@ -182,27 +208,29 @@ func showUserLog(ctx context.Context, env *cli.Env, conn *pgx.Conn, _ *config.Co
 	if err == nil && !known {
 		err = errUnknownUser
 	}
-	if err == nil && !f.asJSON {
-		table.Flush()
+	if err == nil && !asJSON {
+		err = table.Flush()
 	}
 	return err
 }
 
-func printLine(w io.Writer, v any) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetEscapeHTML(false)
-	return encoder.Encode(v)
+// erasure is the output of user erase --json.
+type erasure struct {
+	ID      int64 `json:"id"`
+	Deleted bool  `json:"deleted"`
+	Rows    int64 `json:"rows"`
+	Left    int64 `json:"left"`
 }
 
-func eraseUser(ctx context.Context, env *cli.Env, conn *pgx.Conn, c *config.Config, id int64, f userFlags) error {
-	if !f.yes {
+func eraseUser(ctx context.Context, env *cli.Env, conn *pgx.Conn, c *config.Config, id int64, o eraseOptions, asJSON bool) error {
+	if !o.yes {
 		fmt.Fprintf(env.Stderr, "This deletes user %d and erases what the log says about it, for good. Type the id to go on: ", id)
 		line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
 		if strings.TrimSpace(line) != strconv.FormatInt(id, 10) {
 			return errors.New("not confirmed")
 		}
 	}
-	deleting, cancel := context.WithTimeout(ctx, f.timeout)
+	deleting, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
 	deleted, err := operate.DeleteUser(deleting, c, env.Version, id)
 	if err != nil {
@@ -214,6 +242,9 @@ func eraseUser(ctx context.Context, env *cli.Env, conn *pgx.Conn, c *config.Conf
 	}
 	if !deleted && !erased.Known {
 		return errUnknownUser
+	}
+	if asJSON {
+		return env.PrintJSON(erasure{id, deleted, erased.Rows, erased.Left})
 	}
 	when := ", and"
 	if !deleted {

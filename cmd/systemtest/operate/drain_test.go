@@ -14,7 +14,6 @@ func TestDrain(t *testing.T) {
 	t.Run("waits_until_empty", testDrainWaitsUntilEmpty)
 	t.Run("failures", testDrainFailures)
 	t.Run("real_instances", testDrainRealInstances)
-	t.Run("help", testDrainHelp)
 }
 
 func testDrainWaitsUntilEmpty(t *testing.T) {
@@ -127,13 +126,4 @@ func testDrainRealInstances(t *testing.T) {
 		t.Fatalf("undrain ended with %d: %s", status, stdout+stderr)
 	}
 	holds("web-1", 1, 3)
-}
-
-func testDrainHelp(t *testing.T) {
-	t.Parallel()
-	for command, says := range map[string]string{"status": "-json", "drain": "-timeout", "undrain": "partitions again"} {
-		if status, stdout, stderr := harness.Run(t, harness.Settings{}.Environ(), command, "--help"); status != 0 || !strings.Contains(stdout+stderr, says) {
-			t.Errorf("%s --help ended with %d: %s", command, status, stdout+stderr)
-		}
-	}
 }
