@@ -33,8 +33,12 @@ dev: ## run a cluster with a broker and a database of its own, until Ctrl-C
 	@$(MAKE) --no-print-directory build
 	@bin/glotpod-ident-dev
 
-build: ## build the three programs into bin/
+build: ## build the three programs into bin/, and their manual pages into bin/man/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/glotpod-ident ./cmd/glotpod-ident-dev ./cmd/glotpod-ident-bench
+	@mkdir -p bin/man
+	@for program in glotpod-ident glotpod-ident-dev glotpod-ident-bench; do \
+		bin/$$program man >bin/man/$$program.1 || exit 1; \
+	done
 
 test: ## check the source and run all tests (TESTFLAGS='-run Patch', PACKAGES=./store)
 	@deploy/install-dependencies.sh test

@@ -2,7 +2,8 @@
 # Installs RabbitMQ and PostgreSQL if they are missing, unless GLOTPOD_IDENT_RABBITMQ and
 # GLOTPOD_IDENT_POSTGRES name folders with their programs. With the argument "test", also a
 # C compiler, for Go's race detector, Chromium, for the tests of the status page, PgBouncer,
-# curl, and the libraries of the Python clients. With "deploy", also systemd, for the checks of its
+# curl, zsh, fish, bash-completion and mandoc, for the tests of the command line, and the libraries of
+# the Python clients. With "deploy", also systemd, for the checks of its
 # units, Prometheus, for promtool, Docker, for the image, and Node.js with npm, for the TypeScript client
 # and cluster/asyncapi.yaml. With "engines", only mmdebstrap, which gets other versions of both. Checks
 # the version of Go, but does not install Go. Does nothing if everything is installed.
@@ -79,6 +80,14 @@ have_python_libraries() {
 	return 1
 }
 
+# The tests look in the same places.
+have_bash_completion() {
+	for folder in /usr/share /opt/homebrew/share /usr/local/share; do
+		[ -e $folder/bash-completion/bash_completion ] && return
+	done
+	return 1
+}
+
 exists() {
 	for file in "$@"; do
 		[ -x "$file" ] && return 0
@@ -122,6 +131,10 @@ if [ "${1-}" = test ]; then
 	have_browser || packages="$packages chromium"
 	have_pgbouncer || packages="$packages pgbouncer"
 	command -v curl >/dev/null || packages="$packages curl"
+	for program in zsh fish mandoc; do
+		command -v $program >/dev/null || packages="$packages $program"
+	done
+	have_bash_completion || packages="$packages bash-completion"
 	have_python_libraries || packages="$packages python3-aioamqp python3-msgpack python3-pika"
 fi
 if [ "${1-}" = deploy ]; then
@@ -136,9 +149,9 @@ fi
 if ! command -v apt-get >/dev/null; then
 	fail "Missing (names of Debian's packages):$packages." \
 		"Install them and try again, for example by" \
-		"  macOS:   brew install rabbitmq postgresql pgbouncer; brew install --cask chromium" \
-		"  Fedora:  sudo dnf install rabbitmq-server postgresql-server pgbouncer gcc chromium" \
-		"  Arch:    sudo pacman -S rabbitmq postgresql pgbouncer gcc chromium" \
+		"  macOS:   brew install rabbitmq postgresql pgbouncer zsh fish mandoc bash-completion@2; brew install --cask chromium" \
+		"  Fedora:  sudo dnf install rabbitmq-server postgresql-server pgbouncer gcc chromium zsh fish mandoc bash-completion" \
+		"  Arch:    sudo pacman -S rabbitmq postgresql pgbouncer gcc chromium zsh fish mandoc bash-completion" \
 		"  Python's libraries: pip install aioamqp msgpack pika"
 elif [ "$(id -u)" -eq 0 ]; then
 	as_root=

@@ -24,11 +24,7 @@ func helpText(command *cobra.Command) string {
 	if !isTopic {
 		fmt.Fprintf(&b, "Usage: %s\n\n", usageLine(command))
 	}
-	about := command.Long
-	if about == "" {
-		about = strings.ToUpper(command.Short[:1]) + command.Short[1:] + "."
-	}
-	fmt.Fprintln(&b, about)
+	fmt.Fprintln(&b, about(command))
 	for _, group := range command.Groups() {
 		printCommands(&b, group.Title, command, func(c *cobra.Command) bool { return c.GroupID == group.ID && c.IsAvailableCommand() })
 	}
@@ -45,6 +41,14 @@ func helpText(command *cobra.Command) string {
 		fmt.Fprintf(&b, "\n\"%s help <command>\" describes a command or a topic.\n", root.Name())
 	}
 	return b.String()
+}
+
+// about returns the description of a command.
+func about(command *cobra.Command) string {
+	if command.Long != "" {
+		return command.Long
+	}
+	return strings.ToUpper(command.Short[:1]) + command.Short[1:] + "."
 }
 
 // wrap breaks the lines of a text between words, so that a line has at most width columns
@@ -86,13 +90,19 @@ func usageLine(command *cobra.Command) string {
 	case command.HasAvailableSubCommands():
 		words = append(words, "[command]")
 	}
-	hasOwn := false
-	command.LocalFlags().VisitAll(func(f *pflag.Flag) { hasOwn = hasOwn || f.Name != "help" && f.Name != "version" })
-	if hasOwn {
+	if usesOptions(command) {
 		words = append(words, "[options]")
 	}
 	return strings.Join(words, " ")
 }
+
+// usesOptions says whether a command has options that not all have.
+func usesOptions(command *cobra.Command) (uses bool) {
+	command.LocalFlags().VisitAll(func(f *pflag.Flag) { uses = uses || !isCommonOption(f) })
+	return uses
+}
+
+func isCommonOption(f *pflag.Flag) bool { return f.Name == "help" || f.Name == "version" }
 
 // printCommands prints a line for each command below one that belongs to a list.
 func printCommands(b *strings.Builder, title string, command *cobra.Command, belongs func(*cobra.Command) bool) {

@@ -21,6 +21,9 @@ type Program struct {
 	Version string
 	Schema  int // the version of the database's schema that it needs, 0 if it needs none
 
+	// Manual returns further sections of the manual page. It may be nil.
+	Manual func() []Section
+
 	// New returns the root of the commands. The root is the default command if it can
 	// run. A command lists its arguments in Use: <name> is required, [name] is
 	// optional, and … says that the argument may be repeated, as in [name=value]….
@@ -68,7 +71,7 @@ func (p Program) Root(env *Env) *cobra.Command {
 	root.SetFlagErrorFunc(explainFlagError)
 	root.Version = p.Version
 	root.Flags().Bool("version", false, "print the version")
-	root.AddCommand(newVersion(env, p.Schema), newCompletion(env), newExitStatus())
+	root.AddCommand(newVersion(env, p.Schema), newCompletion(env), newMan(env, p.Manual), newExitStatus())
 	root.SetHelpCommand(newHelp())
 	root.InitDefaultHelpCmd()
 	prepare(root)

@@ -23,7 +23,7 @@ GLOTPOD_IDENT__AMQP__HOST. "glotpod-ident settings" describes all settings.`
 
 // Program returns the program glotpod-ident.
 func Program(version string) cli.Program {
-	return cli.Program{Name: Name, Version: version, Schema: store.SchemaVersion(), New: newRoot}
+	return cli.Program{Name: Name, Version: version, Schema: store.SchemaVersion(), Manual: manualSections, New: newRoot}
 }
 
 func newRoot(env *cli.Env) *cobra.Command {

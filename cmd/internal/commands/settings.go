@@ -82,9 +82,26 @@ func printSettings(env *cli.Env, settings []shownSetting) error {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
-		fmt.Fprintf(&b, "%s\n%s\n%s\n%s\n%s\n", s.Name,
-			cli.Indent("variable: "+s.Variable), cli.Indent("default: "+s.Default), cli.Indent("value: "+s.Value), cli.Indent(s.Help))
+		b.WriteString(s.text())
 	}
 	_, err := fmt.Fprint(env.Stdout, b.String())
 	return err
+}
+
+func (s shownSetting) text() string {
+	return fmt.Sprintf("%s\n%s\n%s\n%s\n%s\n", s.Name,
+		cli.Indent("variable: "+s.Variable), cli.Indent("default: "+s.Default), cli.Indent("value: "+s.Value), cli.Indent(s.Help))
+}
+
+// manualSections returns the part of the manual page that describes the settings.
+func manualSections() []cli.Section {
+	all, err := findSettings(nil)
+	if err != nil {
+		panic(err) // there are settings
+	}
+	var texts []string
+	for _, s := range all {
+		texts = append(texts, s.text())
+	}
+	return []cli.Section{{Title: "SETTINGS", Text: strings.Join(texts, "\n")}}
 }

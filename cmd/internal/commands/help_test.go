@@ -1,0 +1,158 @@
+package commands_test
+
+import (
+	"bytes"
+	"flag"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/glotpod/ident/cmd/internal/cli"
+	"github.com/glotpod/ident/cmd/internal/commands"
+)
+
+var update = flag.Bool("update", false, "write the help texts into testdata/help")
+
+// output runs a program and returns its standard output. It fails unless the program succeeds.
+func output(t *testing.T, p cli.Program, args ...string) string {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	if status := p.Run(t.Context(), &cli.Env{Stdout: &stdout, Stderr: &stderr}, args); status != 0 || stderr.Len() > 0 {
+		t.Fatalf("%s %q ended with %d: %s", p.Name, args, status, &stderr)
+	}
+	return stdout.String()
+}
+
+// helpTexts returns the help of a command and of the commands below it, by their paths.
+func helpTexts(t *testing.T, p cli.Program, command *cobra.Command) map[string]string {
+	t.Helper()
+	path := strings.Fields(command.CommandPath())
+	text := output(t, p, append(path[1:], "--help")...)
+	if byCommand := output(t, p, append([]string{"help"}, path[1:]...)...); byCommand != text {
+		t.Errorf("%q and help print different texts: %s", path, byCommand)
+	}
+	texts := map[string]string{strings.Join(path, " "): text}
+	for _, c := range command.Commands() {
+		if !c.Hidden && c.Name() != "help" {
+			maps.Copy(texts, helpTexts(t, p, c))
+		}
+	}
+	return texts
+}
+
+func TestHelp(t *testing.T) {
+	const folder = "testdata/help"
+	texts := make(map[string]string) // by file name
+	for _, p := range programs() {
+		for path, text := range helpTexts(t, p, p.Root(new(cli.Env))) {
+			texts[strings.ReplaceAll(path, " ", "_")+".txt"] = text
+		}
+	}
+	if *update {
+		if err := os.RemoveAll(folder); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range texts {
+			if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return
+	}
+	for name, text := range texts {
+		want, err := os.ReadFile(filepath.Join(folder, name))
+		if err != nil || string(want) != text {
+			t.Errorf("`go test ./cmd/internal/commands -run Help -update` writes %s (%v):\n%s", name, err, text)
+		}
+	}
+	files, err := os.ReadDir(folder)
+	if err != nil || len(files) != len(texts) {
+		t.Errorf("%d files for %d texts, %v", len(files), len(texts), err)
+	}
+}
+
+func TestSettings(t *testing.T) {
+	p := commands.Program("v1")
+	one := output(t, p, "settings", "amqp.port")
+	for _, says := range []string{"amqp.port\n", "GLOTPOD_IDENT__AMQP__PORT", "5672, or 5671 with amqp.ssl", "from 1 to 65535"} {
+		if !strings.Contains(one, says) {
+			t.Errorf("%q is missing in %s", says, one)
+		}
+	}
+	if byVariable := output(t, p, "settings", "GLOTPOD_IDENT__AMQP__PORT"); byVariable != one {
+		t.Errorf("by its variable: %s", byVariable)
+	}
+	section, all := output(t, p, "settings", "amqp"), output(t, p, "settings")
+	if !strings.Contains(section, one) || strings.Contains(section, "audit.keep") || !strings.Contains(all, section) || !strings.Contains(all, "audit.keep") {
+		t.Errorf("the section amqp: %s", section)
+	}
+	if strings.ContainsAny(all, "`") || strings.Contains(all, "](") {
+		t.Error("the text has Markdown")
+	}
+	if text := output(t, p, "settings", "log.level", "--json"); !strings.Contains(text, `"default": "info"`) {
+		t.Errorf("as JSON: %s", text)
+	}
+	var stdout, stderr bytes.Buffer
+	status := p.Run(t.Context(), &cli.Env{Stdout: &stdout, Stderr: &stderr}, []string{"settings", "amqp.prot"})
+	if status != cli.StatusUsage || !strings.Contains(stderr.String(), `no setting "amqp.prot"; did you mean amqp.port?`) {
+		t.Errorf("status %d: %s", status, &stderr)
+	}
+}
+
+// Each manual page is sound, and describes all commands.
+func TestManualPages(t *testing.T) {
+	for name, p := range programs() {
+		page := output(t, p, "man")
+		lint := exec.Command("mandoc", "-T", "lint", "-W", "warning")
+		lint.Stdin = strings.NewReader(page)
+		complaints, err := lint.CombinedOutput()
+		for line := range strings.Lines(string(complaints)) {
+			if !strings.Contains(line, "missing date") { // the build knows the date of the commit
+				t.Errorf("%s: %s", name, line)
+			}
+		}
+		if len(complaints) == 0 && err != nil {
+			t.Errorf("mandoc, which `make test` installs: %v", err)
+		}
+		for path := range helpTexts(t, p, p.Root(new(cli.Env))) {
+			if !strings.Contains(page, strings.ReplaceAll(path, "-", `\-`)) && !strings.HasSuffix(path, "exit-status") {
+				t.Errorf("%s does not describe %s", name, path)
+			}
+		}
+	}
+}
+
+// The runbook describes each exit status.
+func TestExitStatusesInRunbook(t *testing.T) {
+	runbook, err := os.ReadFile("../../../deploy/guide/runbook.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(runbook), "\n## Exit statuses\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var described []string
+	for line := range strings.Lines(section) {
+		if cells := strings.Split(line, "|"); len(cells) > 2 && strings.Trim(cells[1], " 0123456789") == "" {
+			described = append(described, strings.TrimSpace(cells[1]))
+		}
+	}
+	var exist []string
+	help := output(t, commands.Program("v1"), "help", "exit-status")
+	for line := range strings.Lines(help) {
+		if number, _, found := strings.Cut(strings.TrimSpace(line), "  "); found && strings.Trim(number, "0123456789") == "" {
+			exist = append(exist, number)
+		}
+	}
+	if !slices.Equal(described, exist) || len(exist) != 6 {
+		t.Errorf("the runbook describes %q, and there are %q", described, exist)
+	}
+}
