@@ -19,6 +19,7 @@ SEED ?=
 CHAOS ?= TestChaos
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+COMMIT := $(shell git rev-parse HEAD 2>/dev/null)
 
 .DEFAULT_GOAL := help
 
@@ -34,7 +35,8 @@ dev: ## run a cluster with a broker and a database of its own, until Ctrl-C
 	@bin/glotpod-ident-dev
 
 build: ## build the three programs into bin/, and their manual pages into bin/man/
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/glotpod-ident ./cmd/glotpod-ident-dev ./cmd/glotpod-ident-bench
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-X main.version=$(VERSION) -X github.com/glotpod/ident/cmd/internal/cli.Commit=$(COMMIT)' \
+		-o bin/ ./cmd/glotpod-ident ./cmd/glotpod-ident-dev ./cmd/glotpod-ident-bench
 	@mkdir -p bin/man
 	@for program in glotpod-ident glotpod-ident-dev glotpod-ident-bench; do \
 		bin/$$program man >bin/man/$$program.1 || exit 1; \
