@@ -15,7 +15,7 @@ import (
 // Name is the name of the program.
 const Name = "glotpod-ident"
 
-const about = `glotpod-ident is the identity service of GlotPod. Without a command it runs an instance.
+const about = `The identity service of GlotPod. Without a command, the program runs an instance.
 
 Settings come from the environment and from the TOML file that the environment
 variable GLOTPOD_IDENT_SETTINGS names. The variable of the setting amqp.host is

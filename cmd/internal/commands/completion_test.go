@@ -35,7 +35,7 @@ var completions = []completion{
 	{commands.Name + " call cha", []string{"changes"}},
 	{commands.Name + " export --tokens o", []string{"omit"}},
 	{commands.Name + " completion f", []string{"fish"}},
-	{commands.Name + " import testd", []string{"testdata"}},
+	{commands.Name + " import help_", []string{"help_test.go"}},
 	{devcluster.Name + " --log-format j", []string{"json"}},
 	{bench.Name + " --queue-type q", []string{"quorum"}},
 	{bench.Name + " comp", []string{"compare", "completion"}},

@@ -3,10 +3,10 @@ package commands_test
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -17,7 +17,7 @@ import (
 	"github.com/glotpod/ident/cmd/internal/commands"
 )
 
-var update = flag.Bool("update", false, "write the help texts into testdata/help")
+var update = flag.Bool("update", false, "write the help texts into cmd/COMMANDS.md")
 
 // output runs a program and returns its standard output. It fails unless the program succeeds.
 func output(t *testing.T, p cli.Program, args ...string) string {
@@ -29,54 +29,66 @@ func output(t *testing.T, p cli.Program, args ...string) string {
 	return stdout.String()
 }
 
-// helpTexts returns the help of a command and of the commands below it, by their paths.
-func helpTexts(t *testing.T, p cli.Program, command *cobra.Command) map[string]string {
+// A helpText is the help of a command.
+type helpText struct{ path, text string }
+
+// helpTexts returns the help of a command and of the commands below it.
+func helpTexts(t *testing.T, p cli.Program, command *cobra.Command) []helpText {
 	t.Helper()
-	path := strings.Fields(command.CommandPath())
-	text := output(t, p, append(path[1:], "--help")...)
-	if byCommand := output(t, p, append([]string{"help"}, path[1:]...)...); byCommand != text {
-		t.Errorf("%q and help print different texts: %s", path, byCommand)
+	words := strings.Fields(command.CommandPath())
+	text := output(t, p, append(words[1:], "--help")...)
+	if byCommand := output(t, p, append([]string{"help"}, words[1:]...)...); byCommand != text {
+		t.Errorf("%q and help print different texts: %s", words, byCommand)
 	}
-	texts := map[string]string{strings.Join(path, " "): text}
+	texts := []helpText{{command.CommandPath(), text}}
 	for _, c := range command.Commands() {
 		if !c.Hidden && c.Name() != "help" {
-			maps.Copy(texts, helpTexts(t, p, c))
+			texts = append(texts, helpTexts(t, p, c)...)
 		}
 	}
 	return texts
 }
 
-func TestHelp(t *testing.T) {
-	const folder = "testdata/help"
-	texts := make(map[string]string) // by file name
-	for _, p := range programs() {
-		for path, text := range helpTexts(t, p, p.Root(new(cli.Env))) {
-			texts[strings.ReplaceAll(path, " ", "_")+".txt"] = text
+const commandsIntro = `# Commands
+
+What the programs print as help. Options have two dashes and may stand anywhere. A script can rely on the
+options, on the [exit statuses](#glotpod-ident-exit-status) and on the keys of JSON documents: they stay, while
+further keys may come and texts for people may change.
+
+    glotpod-ident completion bash    # or zsh or fish: a script that completes command lines
+    man bin/man/glotpod-ident.1      # the same as a manual page, with all settings
+
+`
+
+// commandsPage returns the page with all help texts.
+func commandsPage(t *testing.T) string {
+	var list, b strings.Builder
+	all := programs()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		p := all[name]
+		for _, h := range helpTexts(t, p, p.Root(new(cli.Env))) {
+			words := strings.Fields(h.path)
+			if name != commands.Name && slices.Contains([]string{"version", "completion", "exit-status"}, words[len(words)-1]) {
+				continue // as for glotpod-ident
+			}
+			fmt.Fprintf(&list, "%s- [%s](#%s)\n", strings.Repeat("  ", len(words)-1), h.path, strings.Join(words, "-"))
+			fmt.Fprintf(&b, "\n## %s\n\n```text\n%s```\n", h.path, h.text)
 		}
 	}
+	return commandsIntro + list.String() + b.String()
+}
+
+func TestHelp(t *testing.T) {
+	const file = "../../COMMANDS.md"
+	page := commandsPage(t)
 	if *update {
-		if err := os.RemoveAll(folder); err != nil {
+		if err := os.WriteFile(file, []byte(page), 0o644); err != nil {
 			t.Fatal(err)
-		}
-		if err := os.MkdirAll(folder, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		for name, text := range texts {
-			if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil {
-				t.Fatal(err)
-			}
 		}
 		return
 	}
-	for name, text := range texts {
-		want, err := os.ReadFile(filepath.Join(folder, name))
-		if err != nil || string(want) != text {
-			t.Errorf("`go test ./cmd/internal/commands -run Help -update` writes %s (%v):\n%s", name, err, text)
-		}
-	}
-	files, err := os.ReadDir(folder)
-	if err != nil || len(files) != len(texts) {
-		t.Errorf("%d files for %d texts, %v", len(files), len(texts), err)
+	if text, err := os.ReadFile(file); err != nil || string(text) != page {
+		t.Errorf("cmd/COMMANDS.md shows other help texts than there are (%v); `go test ./cmd/internal/commands -run Help -update` writes it", err)
 	}
 }
 
@@ -123,9 +135,9 @@ func TestManualPages(t *testing.T) {
 		if len(complaints) == 0 && err != nil {
 			t.Errorf("mandoc, which `make test` installs: %v", err)
 		}
-		for path := range helpTexts(t, p, p.Root(new(cli.Env))) {
-			if !strings.Contains(page, strings.ReplaceAll(path, "-", `\-`)) && !strings.HasSuffix(path, "exit-status") {
-				t.Errorf("%s does not describe %s", name, path)
+		for _, h := range helpTexts(t, p, p.Root(new(cli.Env))) {
+			if !strings.Contains(page, strings.ReplaceAll(h.path, "-", `\-`)) && !strings.HasSuffix(h.path, "exit-status") {
+				t.Errorf("%s does not describe %s", name, h.path)
 			}
 		}
 	}

@@ -28,11 +28,15 @@ may be read at different times. For a snapshot of all users use pg_dump.
 The file is first written as <file>.partial and renamed when it is complete. With
 --resume, an export that was interrupted is continued. If <file> is a symbolic
 link, the link stays and its target is written. To write to a device or a pipe,
-redirect standard output.`
+redirect standard output.
+
+--json needs --output. The keys of the JSON document are file (the path), users (that
+this run has exported) and total (in the file).`
 
 // exportOptions are the options of an export.
 type exportOptions struct {
 	output  string // the path of the file, with symbolic links resolved; "": standard output
+	asJSON  bool
 	resume  bool
 	tokens  archive.Tokens
 	afterID int64
@@ -52,6 +56,7 @@ func NewExport(env *cli.Env) *cobra.Command {
 		Long:  exportAbout,
 		RunE:  func(c *cobra.Command, _ []string) error { return runExport(c.Context(), env, o) },
 	}
+	cli.JSONFlag(c, &o.asJSON)
 	c.Flags().StringVar(&o.output, "output", "", "the `file` to write instead of standard output")
 	c.Flags().BoolVar(&o.resume, "resume", false, "continue <file>.partial if it exists")
 	c.Flags().StringVar((*string)(&o.tokens), "tokens", string(archive.Sealed), "`sealed` for encrypted access tokens, omit to leave them out")
@@ -66,6 +71,8 @@ func runExport(ctx context.Context, env *cli.Env, o exportOptions) error {
 		return cli.Usagef("--tokens must be sealed or omit, not %q", o.tokens)
 	case o.afterID < 0:
 		return cli.Usagef("--after-id must be the id of a user, not %d", o.afterID)
+	case o.asJSON && o.output == "":
+		return cli.Usagef("--json needs --output, because standard output has the users")
 	case o.resume && o.output == "":
 		return cli.Usagef("--resume needs --output")
 	case o.resume && o.afterID != 0:
@@ -82,10 +89,17 @@ func runExport(ctx context.Context, env *cli.Env, o exportOptions) error {
 	if err != nil {
 		return err
 	}
-	return export(ctx, c, o, env.Stdout, env.Stderr)
+	return export(ctx, c, o, env)
 }
 
-func export(ctx context.Context, c *config.Config, o exportOptions, stdout, stderr io.Writer) error {
+// exported is the output of export --json.
+type exported struct {
+	File  string `json:"file"`
+	Users int64  `json:"users"`
+	Total int64  `json:"total"`
+}
+
+func export(ctx context.Context, c *config.Config, o exportOptions, env *cli.Env) error {
 	users, err := store.OpenExporter(ctx, connect.Store(c, zap.NewNop()), o.tokens)
 	if err != nil {
 		return connect.StoreError(err)
@@ -96,25 +110,29 @@ func export(ctx context.Context, c *config.Config, o exportOptions, stdout, stde
 		return connect.StoreError(err)
 	}
 	if o.output == "" {
-		written, err := archive.NewWriter(stdout, o.header(lastID))
+		written, err := archive.NewWriter(env.Stdout, o.header(lastID))
 		if err != nil {
 			return err
 		}
 		e := &exporting{users: users, archive: written, at: o.afterID, lastID: lastID}
-		return e.run(ctx, stderr)
+		return e.run(ctx, env.Stderr)
 	}
 	file, err := openExportFile(o, lastID)
 	if err != nil {
 		return err
 	}
 	defer file.close()
+	before := file.archive.Users()
 	if !file.complete {
 		e := &exporting{users: users, archive: file.archive, at: file.lastID, lastID: lastID, toFile: true}
-		if err := e.run(ctx, stderr); err != nil {
+		if err := e.run(ctx, env.Stderr); err != nil {
 			return err
 		}
 	}
-	return file.finish()
+	if err := file.finish(); err != nil || !o.asJSON {
+		return err
+	}
+	return env.PrintJSON(exported{o.output, file.archive.Users() - before, file.archive.Users()})
 }
 
 // An exporting is one run of export.

@@ -31,6 +31,11 @@ imported.
 Tokens are encrypted with the first key of database.encryption_key. Instances can
 run during an import. They send no notifications for imported users.
 
+With --json, each line of standard output is a document. Lines of the file that are
+not imported have the keys line, kind (malformed, conflict or unreadable) and reason.
+The last document has imported (with --dry-run: to be imported), already_there,
+conflicts, unreadable, malformed and last_id (ids of new users are greater).
+
 Exit status: 0 if the database has each user of the file, else 1.`
 
 const (
@@ -46,23 +51,25 @@ const (
 // NewImport returns the command import.
 func NewImport(env *cli.Env) *cobra.Command {
 	var o store.ImportOptions
+	var asJSON bool
 	c := &cobra.Command{
 		Use:   "import <file>",
 		Short: "import users from a file",
 		Long:  importAbout,
-		RunE:  func(c *cobra.Command, args []string) error { return runImport(c.Context(), env, args[0], o) },
+		RunE:  func(c *cobra.Command, args []string) error { return runImport(c.Context(), env, args[0], o, asJSON) },
 	}
+	cli.JSONFlag(c, &asJSON)
 	c.Flags().BoolVar(&o.DryRun, "dry-run", false, "change nothing, only report; a conflict between two lines of the file is found only if they are close to each other")
 	c.Flags().BoolVar(&o.EmptyTokens, "empty-tokens", false, "import accounts of a file without access tokens, with an empty token")
 	return c
 }
 
-func runImport(ctx context.Context, env *cli.Env, path string, o store.ImportOptions) error {
+func runImport(ctx context.Context, env *cli.Env, path string, o store.ImportOptions, asJSON bool) error {
 	c, err := config.Load(env.Environ)
 	if err != nil {
 		return err
 	}
-	im := &importing{options: o, stdout: env.Stdout, stderr: env.Stderr, file: os.Stdin}
+	im := &importing{options: o, asJSON: asJSON, stdout: env.Stdout, stderr: env.Stderr, file: os.Stdin}
 	if path != "-" {
 		if im.file, err = os.Open(path); err != nil {
 			return err
@@ -81,6 +88,7 @@ func runImport(ctx context.Context, env *cli.Env, path string, o store.ImportOpt
 // An importing is one run of import.
 type importing struct {
 	options        store.ImportOptions
+	asJSON         bool
 	file           *os.File
 	stdout, stderr io.Writer
 
@@ -103,8 +111,19 @@ type importing struct {
 
 // A problem is the reason why a line is not imported.
 type problem struct {
-	line         int64
-	kind, reason string
+	Line   int64  `json:"line"`
+	Kind   string `json:"kind"`
+	Reason string `json:"reason"`
+}
+
+// An importSummary says how many users and lines had which result.
+type importSummary struct {
+	Imported     int64 `json:"imported"`
+	AlreadyThere int64 `json:"already_there"`
+	Conflicts    int64 `json:"conflicts"`
+	Unreadable   int64 `json:"unreadable"`
+	Malformed    int64 `json:"malformed"`
+	LastID       int64 `json:"last_id"`
 }
 
 // Read reads the file and counts the bytes.
@@ -215,19 +234,29 @@ func (im *importing) report() {
 		return
 	}
 	im.reported += int64(len(im.problems))
-	slices.SortFunc(im.problems, func(a, b problem) int { return cmp.Compare(a.line, b.line) })
+	slices.SortFunc(im.problems, func(a, b problem) int { return cmp.Compare(a.Line, b.Line) })
 	im.progress.clear()
 	for _, p := range im.problems {
-		fmt.Fprintf(im.stdout, "line %d: %s: %s\n", p.line, p.kind, p.reason)
+		if im.asJSON {
+			cli.PrintJSONLine(im.stdout, p)
+		} else {
+			fmt.Fprintf(im.stdout, "line %d: %s: %s\n", p.Line, p.Kind, p.Reason)
+		}
 	}
 }
 
 // printSummary prints how many users and lines had which result.
 func (im *importing) printSummary() {
+	s := importSummary{im.outcomes[store.Imported], im.outcomes[store.AlreadyThere], im.outcomes[store.Conflicting],
+		im.outcomes[store.Unreadable], im.malformed, im.users.ReservedIDs()}
+	if im.asJSON {
+		cli.PrintJSONLine(im.stdout, s)
+		return
+	}
 	did := "imported"
 	if im.options.DryRun {
 		did = "to be imported"
 	}
 	fmt.Fprintf(im.stderr, "%d users %s, %d already there, %d conflicts, %d unreadable, %d lines malformed; ids of new users are greater than %d\n",
-		im.outcomes[store.Imported], did, im.outcomes[store.AlreadyThere], im.outcomes[store.Conflicting], im.outcomes[store.Unreadable], im.malformed, im.users.ReservedIDs())
+		s.Imported, did, s.AlreadyThere, s.Conflicts, s.Unreadable, s.Malformed, s.LastID)
 }

@@ -2,6 +2,7 @@ package operate
 
 import (
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -44,6 +45,13 @@ func testDrainWaitsUntilEmpty(t *testing.T) {
 	}
 	if status := p.AwaitExit(t, harness.Timeout); status != 0 || p.Stderr.String() != "" || !strings.Contains(p.Stdout.String(), "web-1 has no partitions") {
 		t.Errorf("drain ended with %d: %s", status, p.Stdout.String()+p.Stderr.String())
+	}
+	if status, stdout, _ := s.run(t, "drain", "web-1", "--json"); status != 0 ||
+		!reflect.DeepEqual(harness.FromJSON(t, []byte(stdout)), harness.Normalize(dict{"instance": "web-1", "state": "draining", "partitions": 0})) {
+		t.Errorf("drain --json ended with %d: %s", status, stdout)
+	}
+	if status, stdout, _ := s.run(t, "undrain", "web-1", "--json"); status != 0 || stdout != "{\n  \"instance\": \"web-1\"\n}\n" {
+		t.Errorf("undrain --json ended with %d: %s", status, stdout)
 	}
 	if status, stdout, stderr := s.run(t, "undrain", "web-1"); status != 0 || stderr != "" || stdout == "" {
 		t.Errorf("undrain ended with %d: %s", status, stdout+stderr)

@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"math"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/glotpod/ident/cmd/systemtest/harness"
+	"github.com/glotpod/ident/store"
 )
 
 // pythonSite makes a site with the database of testdata/python-service.sql.
@@ -262,6 +264,14 @@ func testMigrateCheck(t *testing.T) {
 	if status, _, stderr := harness.Run(t, s.Settings.Environ(), "migrate", "--check"); status != 78 || !strings.Contains(stderr, "migrate") {
 		t.Errorf("before: status %d, %s", status, stderr)
 	}
+	checkJSON := func(wantStatus int, want dict) {
+		t.Helper()
+		status, stdout, stderr := harness.Run(t, s.Settings.Environ(), "migrate", "--check", "--json")
+		if status != wantStatus || !reflect.DeepEqual(harness.FromJSON(t, []byte(stdout)), harness.Normalize(want)) {
+			t.Errorf("as JSON: status %d, %s%s", status, stdout, stderr)
+		}
+	}
+	checkJSON(78, dict{"schema": 0, "wanted": store.SchemaVersion(), "current": false, "applied": list{}})
 	if after := catalogOf(t, s); after != catalog {
 		t.Errorf("the schema was\n%s\nand is\n%s", catalog, after)
 	}
@@ -269,6 +279,7 @@ func testMigrateCheck(t *testing.T) {
 	if status, _, stderr := harness.Run(t, s.Settings.Environ(), "migrate", "--check"); status != 0 {
 		t.Errorf("after: status %d, %s", status, stderr)
 	}
+	checkJSON(0, dict{"schema": store.SchemaVersion(), "wanted": store.SchemaVersion(), "current": true, "applied": list{}})
 }
 
 func testMigrateNewerCompatibleSchema(t *testing.T) {

@@ -102,7 +102,7 @@ func testExportResume(t *testing.T) {
 	if status, _, stderr := runOn(t, s, "export", "--output", path, "--resume", "--tokens", "omit"); status != 1 {
 		t.Errorf("going on without tokens: %d, %s", status, stderr)
 	}
-	if status, _, stderr := runOn(t, s, "export", "--output", path, "--resume"); status != 0 || content(t, path) != whole {
+	if status, stdout, stderr := runOn(t, s, "export", "--output", path, "--resume", "--json"); status != 0 || content(t, path) != whole || !strings.Contains(stdout, `"total": `) {
 		t.Errorf("going on: %d, %s", status, stderr)
 	}
 

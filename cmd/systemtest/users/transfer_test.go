@@ -176,6 +176,9 @@ line 11: malformed: id is not an integer from 1 to 9223372036854775807
 	other := elsewhere(t, s)
 	cut := lines[0] + lines[1] + lines[2][:len(lines[2])/2]
 	importUsers(t, other, cut, 1, "line 3: malformed: not JSON, or cut off\n")
+	importUsers(t, other, cut, 1, `{"line":3,"kind":"malformed","reason":"not JSON, or cut off"}
+{"imported":0,"already_there":1,"conflicts":0,"unreadable":0,"malformed":1,"last_id":2}
+`, "--json")
 	if n := other.Count(t, "SELECT count(*) FROM users"); n != 1 {
 		t.Errorf("%d users", n)
 	}
@@ -231,7 +234,7 @@ func testImportRerun(t *testing.T) {
 func testImportFailures(t *testing.T) {
 	t.Parallel()
 	s := harness.NewEmptySite(t)
-	for _, args := range []string{"export --tokens clear", "export --resume", "export --after-id -1", "export --after-id 1 --resume --output x",
+	for _, args := range []string{"export --tokens clear", "export --resume", "export --json", "export --after-id -1", "export --after-id 1 --resume --output x",
 		"export x", "import", "import a b"} {
 		if status, stdout, stderr := runOn(t, s, strings.Fields(args)...); status != 2 || stdout != "" || stderr == "" {
 			t.Errorf("%s ended with %d: %s", args, status, stdout+stderr)
