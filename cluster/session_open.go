@@ -104,7 +104,8 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 // consuming connection, so it has to do that soon. The next owner cannot begin with what
 // comes later, because a user's later request would be carried out first. The price is
 // that an instance that does not run for two seconds loses its session. The instance is as
-// patient with the broker as on any connection: a broker that pauses must not lose all.
+// patient with the broker as on any connection: a broker that pauses must not lose all. Time in
+// which the instance does not run, or does not read, is no silence of the broker.
 func dialBoth(ctx context.Context, o broker.Options) (consuming, forwarding *amqp.Connection, err error) {
 	forConsuming, forForwarding := o, o
 	forConsuming.Heartbeat = min(o.Heartbeat, consumingHeartbeat)

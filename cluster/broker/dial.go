@@ -135,7 +135,6 @@ func (d *dial) open(stream net.Conn) (*amqp.Connection, error) {
 	}
 	properties.SetClientConnectionName(d.options.ConnectionName)
 	filtered := newConn(stream, d.options.MaxBody, d.options.OnFiltered)
-	filtered.patience = d.options.Patience
 	conn, err := amqp.Open(filtered, amqp.Config{
 		SASL:       []amqp.Authentication{newLogin(d.options, properties)},
 		Vhost:      d.options.VHost,
@@ -151,8 +150,17 @@ func (d *dial) open(stream net.Conn) (*amqp.Connection, error) {
 		conn.Close() // ends the library's goroutines
 		return nil, err
 	}
-	filtered.completeLogin(conn.Config.FrameSize)
+	filtered.completeLogin(conn.Config.FrameSize, maxSilence(d.options, conn.Config.Heartbeat))
 	return conn, nil
+}
+
+// maxSilence returns for how long the broker may be silent, with the interval of the heartbeats
+// that was agreed: for ever, which is 0, without heartbeats.
+func maxSilence(o Options, heartbeat time.Duration) time.Duration {
+	if heartbeat == 0 {
+		return 0
+	}
+	return max(o.Patience, heartbeat+heartbeat/2)
 }
 
 // loginError returns the reason for which the log-in failed. The library reports a

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -110,35 +111,67 @@ func testBatchWriterCloseIsBounded(t *testing.T) {
 	})
 }
 
-// A deadlineConn notes the read deadline.
-type deadlineConn struct {
-	net.Conn
-	deadline time.Time
+// heartbeats writes n heartbeats of the broker, one per interval.
+func heartbeats(broker net.Conn, n int, interval time.Duration) {
+	for range n {
+		time.Sleep(interval)
+		broker.Write(frame(frameHeartbeat, 0, nil))
+	}
 }
 
-func (c *deadlineConn) SetReadDeadline(t time.Time) error {
-	c.deadline = t
-	return nil
-}
-
-// The broker may be silent for as long as the options say, although heartbeats are sent more
-// often.
+// A connection is lost if the broker was silent for as long as it may be, and only then.
 func TestPatience(t *testing.T) {
+	const limit = 3 * time.Second
+	for name, test := range map[string]struct {
+		play func(c *conn, broker net.Conn)
+		want time.Duration // until the connection is lost
+	}{
+		"the_broker_says_nothing": {func(*conn, net.Conn) {}, limit},
+		"the_broker_falls_silent": {func(_ *conn, broker net.Conn) { heartbeats(broker, 10, limit-time.Second) }, 10*(limit-time.Second) + limit},
+		"the_library_sets_deadlines": {func(c *conn, broker net.Conn) {
+			c.SetReadDeadline(time.Now().Add(time.Millisecond))
+			heartbeats(broker, 10, time.Second)
+		}, 10*time.Second + limit},
+		"the_connection_is_ended": {func(c *conn, broker net.Conn) {
+			time.Sleep(time.Millisecond)
+			c.SetDeadline(time.Now().Add(time.Millisecond))
+		}, 2 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ours, broker := net.Pipe()
+				c := newConn(ours, 0, nil)
+				begun := time.Now()
+				go func() {
+					c.completeLogin(frameMax, limit) // while the connection is being read
+					test.play(c, broker)
+				}()
+				_, err := io.Copy(io.Discard, struct{ io.Reader }{c})
+				if took := time.Since(begun); took != test.want || !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("lost after %v with %v, want %v", took, err, test.want)
+				}
+				c.Close()
+			})
+		})
+	}
+	t.Run("the_process_does_not_run", testPatienceTheProcessDoesNotRun)
+}
+
+// What the broker has sent while the process was frozen, starved or did not read is read.
+func testPatienceTheProcessDoesNotRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ours, _ := net.Pipe()
-		noted := &deadlineConn{Conn: ours}
-		c := newConn(noted, 0, nil)
-		c.patience = 4 * time.Second
-		expect := func(ask, want time.Duration) {
-			t.Helper()
-			if c.SetReadDeadline(time.Now().Add(ask)); time.Until(noted.deadline) != want {
-				t.Errorf("the deadline of %v is in %v, want %v", ask, time.Until(noted.deadline), want)
+		const limit = 3 * time.Second
+		ours, broker := net.Pipe()
+		c := newConn(ours, 0, nil)
+		c.completeLogin(frameMax, limit)
+		sent := frame(frameHeartbeat, 0, nil)
+		for range 3 {
+			c.SetReadDeadline(time.Now().Add(limit)) // as the library does
+			go broker.Write(sent)
+			time.Sleep(10 * limit)
+			if n, err := c.Read(make([]byte, len(sent))); n != len(sent) || err != nil {
+				t.Fatalf("%d bytes were read: %v", n, err)
 			}
-		}
-		expect(time.Second, 4*time.Second)
-		expect(5*time.Second, 5*time.Second)
-		if c.SetReadDeadline(time.Time{}); !noted.deadline.IsZero() {
-			t.Error("a deadline that was removed is set")
 		}
 		c.Close()
 	})
