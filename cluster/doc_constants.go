@@ -50,6 +50,7 @@
 //	cluster.unreachableLogInterval = 30 * time.Second                        an outage may last, and its cause may change
 //	cluster/broker.closeTimeout = 250 * time.Millisecond                     closing must not delay the next connection
 //	cluster/broker.freshFor = 2 * time.Second                                a caller's node that has failed is found again within that time
+//	cluster/broker.looks = 3                                                 more need heartbeats that come more often than half of their interval; fewer make a pause of this process count
 //	cluster/broker.maxNodes = 1024                                           a caller may forge any number of node names
 //	cluster/broker.maxReused = 64 << 10                                      a larger buffer is freed after use
 //	cluster/broker.maxTableDepth = 8                                         deeper headers than any client makes
@@ -180,11 +181,16 @@
 //	cluster/ownership.maxDebounces = 4                                       members that keep coming must not delay the ring for ever
 //	cluster/ownership.maxStartBackoff = 20                                   heartbeats likewise after consumers that did not start, where claims do not help
 //	cluster/ownership.membersPerHeartbeat = 50                               heartbeats of all members in the time of one; 100 members cost the broker what they did at one a second
+//	cluster/ownership.startFor = 8                                           heartbeats; eight times as long as a start takes after a death
+//	cluster/ownership/silence.firstSpare = 2 * time.Second                   longer than a claim and a start; a member that has died meanwhile is replaced as much later
 //	cluster/ownership/silence.halfLife = time.Minute                         a member that was suspected wrongly is not again for as long; a machine that was busy is likely to be so again
 //	cluster/ownership/silence.intervals = 2                                  any heartbeat may be lost
 //	cluster/ownership/silence.marginFactor = 2                               the next delay may be longer than the longest so far
 //	cluster/ownership/silence.maxMargin = 4 * time.Second                    bounds how long a dead member goes unnoticed that was often late
+//	cluster/ownership/silence.maxSpare = time.Minute                         a split of the broker's nodes moves partitions once a minute at most; one member that dies in it is replaced as much later
 //	cluster/ownership/silence.minMargin = 700 * time.Millisecond             three times the longest delay on two busy cores (0.22 s); with twice as much work as they can do it was 0.97 s
+//	cluster/ownership/silence.returnEvery = 500 * time.Millisecond           longer than a member takes to claim all that was taken from it
+//	cluster/ownership/silence.returnFor = maxSpare / 2                       a split that goes on is not forgotten while it spares a member for a minute
 //	cluster/ownership/silence.unknownInterval = 1100 * time.Millisecond      what programs send that do not say when the next heartbeat is due
 //	cluster/partition.DeposedReadsFor = ReadFor + ReadFor/4                  two clocks may both be corrected by a tenth; a partition is not served meanwhile
 //	cluster/partition.ReadFor = 300 * time.Millisecond                       a partition without an owner waits as long; a shorter time costs more questions

@@ -9,11 +9,18 @@ import (
 // claim asks the epoch table for the partition: for a released row, or for the lease of
 // a dead holder.
 //
+// An instance that is cut off claims nothing. It does so as soon as it hears itself.
+//
 // Invariant: the epoch to depose comes from a reply of the epoch table, never from what
 // this instance has held. So the lease belongs to another member, or to this instance
 // and nothing runs under it.
 func (ps *partitions) claim(p int, depose partition.Lease) {
 	part := &ps.states[p]
+	if ps.isCutOff() {
+		ps.transition(p, waiting)
+		part.holder, part.retryAt = Member{}, ps.now
+		return
+	}
 	ps.transition(p, claiming)
 	ps.lastAttempt++
 	part.attempt, part.deposed = ps.lastAttempt, depose
@@ -37,7 +44,11 @@ func (ps *partitions) onClaimed(e Claimed) {
 		ps.release(lease)
 		return
 	}
-	if name := part.deposed.Holder.Name; name != "" && name != ps.self.Name {
+	if part.deposed.Holder.Name == ps.self.Name {
+		part.deposed = partition.Lease{}
+	}
+	if part.deposed.Epoch != 0 {
+		part.took = part.deposed
 		ps.outbox.facts.Taken = append(ps.outbox.facts.Taken, lease)
 		ps.sendSoon()
 	}
@@ -59,14 +70,13 @@ func (ps *partitions) onClaimRefused(e ClaimRefused) (superseded bool) {
 	p := e.Row.Partition
 	ps.onDatabaseReply()
 	ps.states[p].saw(e.Row.Epoch)
+	ps.members.noteReturn(&ps.states[p], &e.Row, ps.now)
 	if !ps.states[p].isCurrentAttempt(e.Attempt) {
 		return false
 	}
 	switch {
 	case !ps.isOurs(p):
 		ps.transition(p, idle)
-	case ps.isCutOff():
-		ps.retryLater(p)
 	case e.Row.Released:
 		ps.claim(p, partition.Lease{})
 	case ps.members.isNewerSelf(e.Row.Holder):
@@ -79,11 +89,12 @@ func (ps *partitions) onClaimRefused(e ClaimRefused) (superseded bool) {
 	return false
 }
 
-// askHolder asks the holder of a lease to hand the partition over.
+// askHolder asks the holder of a lease to hand the partition over. If the holder is spared, it
+// may not hear that, so the partition is claimed again and again in case that it is released.
 func (ps *partitions) askHolder(p int, lease partition.Lease) {
 	part := &ps.states[p]
 	ps.transition(p, waiting)
-	part.epoch, part.holder = lease.Epoch, lease.Holder
+	part.epoch, part.holder, part.retryAt = lease.Epoch, lease.Holder, ps.now.Add(ps.cfg.Heartbeat)
 	ps.sendSoon()
 }
 
@@ -176,7 +187,7 @@ func (ps *partitions) onGranted(lease partition.Lease) {
 	part := &ps.states[lease.Partition]
 	switch {
 	case part.waitsForHolder() && lease.Epoch > part.epoch:
-		part.epoch, part.held = lease.Epoch, lease
+		part.epoch, part.held, part.deposed = lease.Epoch, lease, partition.Lease{}
 		ps.transition(lease.Partition, starting)
 		ps.emit(Consume{Lease: lease, WriteFrom: part.safeAt})
 		ps.askForMore()

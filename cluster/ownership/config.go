@@ -71,6 +71,7 @@ const (
 	heartbeatsPerSurvey = 20  // heartbeats between two surveys of the epoch table
 	maxDebounces        = 4   // Debounces that the ring waits at most
 	maxBackoff          = 4   // heartbeats between two claims after repeated failures, at most
+	startFor            = 8   // heartbeats in which a consumer has to start if another member was deposed for it
 	maxStartBackoff     = 20  // the same after a consumer has repeatedly not started
 	forgetAfter         = 200 // heartbeats after the last message of a member until it is forgotten
 	wishAfter           = 20  // heartbeats after the last wish until a leaving instance waits for no further one

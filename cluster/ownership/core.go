@@ -69,7 +69,7 @@ func (c *Core) NextTick() time.Time {
 		return time.Time{}
 	}
 	wake := earliest(c.checksAt, c.outbox.sendAt, c.ring.applyAt, c.pacing.wakeAt(c.now))
-	if c.state == Joining {
+	if c.state == Joining && c.now.Before(c.readyAt) {
 		wake = earliest(wake, c.readyAt)
 	}
 	return wake
@@ -144,7 +144,7 @@ func (c *Core) runTimers() {
 	if !c.now.Before(c.checksAt) {
 		c.runChecks()
 	}
-	if c.state == Joining && !c.now.Before(c.readyAt) {
+	if c.state == Joining && !c.now.Before(c.readyAt) && !c.partitions.isCutOff() {
 		c.enterState(Ready)
 	}
 	if c.pacing.takeQueued(c.now) {

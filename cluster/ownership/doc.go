@@ -54,6 +54,12 @@
 //   - no message of the holder has come for too long (package silence says for how long); or
 //   - the holder is an earlier session or run of this instance, which has ended.
 //
+// A holder that was deposed and takes its lease back lives, whatever it seems to be: the nodes of the broker
+// may have lost contact, so that two members do not hear each other. Then it is spared for
+// a time that grows (silence.Returns): no lease is taken from it, and the partition is claimed now and then
+// in case that it is released. An instance that has deposed another one and cannot start its consumer
+// releases the lease. If the other one then takes it back, that one is spared longest: it may reach the queue.
+//
 // # Members
 //
 // Each instance broadcasts a [Message] with every heartbeat, and earlier if there is news. A
@@ -67,8 +73,8 @@
 // two members that follow it in the order of names, and tells the others what it finds. The
 // work per member does not depend on the size of the cluster. Silence counts too, but takes
 // longer if the broker drops the member's connection soon. Time counts as silence of a member
-// only while an instance's own heartbeats come back to it. While they do not, it
-// claims nothing: it knows of no member whether it lives. An instance that finds that it
+// only while an instance's own heartbeats come back to it. While they do not, or before the first
+// one has, it claims nothing and does not become ready: it knows of no member whether it lives. An instance that finds that it
 // was frozen or starved asks the epoch table which of its leases stand, because
 // the others may have suspected it. A member that was suspected and is heard again
 // is in the ring again at once, and gets more time from then on.
@@ -114,6 +120,7 @@
 //
 //	phase         event                                     next phase    command
 //	idle          ours                                      claiming      Claim
+//	idle          ours, but this instance is cut off        waiting       Claim as soon as it hears itself
 //	claiming      claimed, and still ours                   starting      Consume
 //	claiming      claimed, but no longer ours               idle          Release
 //	claiming      refused: released meanwhile               claiming      Claim
@@ -123,9 +130,11 @@
 //	claiming      refused or failed, no longer ours         idle
 //	waiting       the holder has granted the lease          starting      Consume
 //	waiting       the holder has released it or is dead     claiming      Claim
+//	waiting       the holder is spared, after a delay       claiming      Claim
 //	waiting       no holder is known, and the delay is over claiming      Claim
 //	waiting       no longer ours                            idle
 //	starting      consuming                                 owned
+//	starting      another member was deposed, and no start  waiting       Abandon, Release; Claim after a delay
 //	owned         not ours, and the new owner asks for it   handing over  HandOver
 //	owned         not ours, draining, no member asks        handing over  HandOver (release)
 //	handing over  handed over                               idle          grant to the new owner
@@ -164,6 +173,10 @@
 //     until the broker drops the member: that takes as long as two of its heartbeats at least,
 //     and for ever if its nodes have lost contact. The claims and the wait for the reads of
 //     the deposed member would begin only then.
+//   - In a split of the broker's nodes, each half deposes the other one, and both find by the epoch table
+//     that the other one lives. Cost: each partition is taken a few times, then one a minute at most; and a member that really
+//     dies in a split may be spared for as long. Why not a heartbeat in the database: each instance
+//     would write to it all the time, for what is rare.
 //   - The old owner makes the grant in the table itself. Cost: a kind of message more. Why
 //     not release and let the new owner claim: that is one more round trip in which no
 //     instance serves the partition, and another member could claim it.

@@ -21,8 +21,8 @@ import (
 //	                            handed over
 //
 // A waiting partition becomes starting when its holder grants it. It is claimed again when
-// its holder has released it or is dead or, if no holder is known, after a delay. A
-// partition becomes idle instead of waiting after a failed claim or the loss of its lease,
+// its holder has released it or is dead or, if no holder is known or the holder is spared,
+// after a delay. An instance that is cut off waits instead of claiming. A partition becomes idle instead of waiting after a failed claim or the loss of its lease,
 // if the ring no longer assigns it to this instance. The loss of the connection leads from
 // each phase to idle.
 type phase uint8
@@ -45,7 +45,7 @@ func (f phase) hasLease() bool { return f >= starting }
 
 // allowedNext has the phases that may follow each phase.
 var allowedNext = [...][]phase{
-	idle:        {claiming},
+	idle:        {claiming, waiting},
 	waiting:     {claiming, starting, idle},
 	claiming:    {claiming, starting, waiting, idle},
 	starting:    {owned, waiting, idle},
@@ -60,10 +60,11 @@ type partitionState struct {
 
 	epoch   int64     // with a lease: ours. waiting for a holder: the holder's
 	holder  Member    // waiting: the member that is asked for its lease; zero if none is
-	retryAt time.Time // waiting for no holder: when to claim again
+	retryAt time.Time // waiting for no holder, or for one that is spared: when to claim again
 	attempt uint64    // claiming: the attempt that the reply will name
 
-	deposed partition.Lease // claiming: the lease that the claim deposes; zero if none
+	deposed partition.Lease // claiming, starting: the lease that the claim deposes; zero if none. starting: also if it is an own one
+	took    partition.Lease // the lease of another member that this instance has last deposed; zero after a hand-over
 	held    partition.Lease // the latest lease of this process
 	safeAt  time.Time       // when no holder before held can read from memory any more; may be past
 
@@ -77,6 +78,9 @@ func (s *partitionState) enter(p int, to phase, now time.Time) {
 		panic(fmt.Sprintf("ownership: partition %d goes from %v to %v", p, s.phase, to))
 	}
 	s.phase, s.since = to, now
+	if to == idle {
+		s.took = partition.Lease{}
+	}
 }
 
 // waitsForHolder reports whether the partition waits until its holder hands it over.

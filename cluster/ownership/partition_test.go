@@ -19,7 +19,7 @@ func TestTransition(t *testing.T) {
 				b.core.partitions.transition(0, to)
 				return false
 			}()
-			legal := slices.Contains(allowedNext[from], to) || from == idle && to == idle
+			legal := slices.Contains(allowedNext[from], to) || from == to && to <= waiting
 			if panics == legal {
 				t.Errorf("from %v to %v: panics: %v", from, to, panics)
 			}
@@ -148,5 +148,126 @@ func TestOutage(t *testing.T) {
 		if o.onReply(reply.Add(time.Hour), time.Second) {
 			t.Errorf("%s: an outage ends twice", name)
 		}
+	}
+}
+
+// An instance that does not hear itself, or has not yet, claims nothing. It does when it does.
+func TestCutOff(t *testing.T) {
+	for name, test := range map[string]Event{
+		"held_lease_released": MessageReceived{Message: Message{From: alice, Seq: 2, State: Leaving, Released: []partition.Lease{heldLease(0, 3, alice)}}},
+		"row_released":        Surveyed{Rows: []Row{{Lease: heldLease(0, 3, alice), Released: true}}},
+		"row_of_a_later_one":  Surveyed{Rows: []Row{{Lease: heldLease(0, 4, carol)}}},
+		"holder_gone":         MemberGone{Member: alice},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, _ := newAsker(t, 1)
+			if m, ok := test.(MessageReceived); ok {
+				m.Message.Parameters = b.core.cfg.parameters()
+				test = m
+			}
+			b.now = b.now.Add(10 * b.core.cfg.Heartbeat)
+			commands := b.core.Step(b.now, test, Tick{})
+			sent := only[Broadcast](commands)
+			if got := only[Claim](commands); len(got) > 0 || len(sent) == 0 {
+				t.Fatalf("claimed %+v without hearing itself, with %d messages", got, len(sent))
+			}
+			if got := only[Claim](b.core.Step(b.now, MessageReceived(sent[0]))); len(got) != 1 {
+				t.Errorf("claimed %+v when it heard itself", got)
+			}
+			checkInvariants(t, b.core)
+		})
+	}
+	t.Run("nothing_heard_yet", testCutOffNothingHeardYet)
+}
+
+func testCutOffNothingHeardYet(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Name, cfg.Start, cfg.Partitions = "b", 10, 1
+	core, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Unix(0, 0)
+	sent := only[Broadcast](core.Step(now, Connected{Session: 1}))
+	for range 50 {
+		now = now.Add(cfg.Heartbeat)
+		if got := only[Claim](core.Step(now, Tick{})); len(got) > 0 || core.Status().State != Joining {
+			t.Fatalf("%v, and claimed %+v", core.Status().State, got)
+		}
+		if wake := core.NextTick(); !wake.After(now) {
+			t.Fatalf("the next tick is due at %v, now it is %v", wake, now)
+		}
+	}
+	if got := only[Claim](core.Step(now, MessageReceived(sent[0]))); len(got) != 1 || core.Status().State != Ready {
+		t.Errorf("%v, and claimed %+v when it heard itself", core.Status().State, got)
+	}
+}
+
+// A member that takes back what was taken from it is deposed again once, and then spared.
+func TestSpared(t *testing.T) {
+	t.Run("member_that_returns", testSparedMemberThatReturns)
+	t.Run("member_whose_lease_is_not_served_here", testSparedMemberWhoseLeaseIsNotServedHere)
+}
+
+// returns has the lease of a partition lost to alice, and returns the claim that follows.
+func (b *bench) returns(epoch int64) Claim {
+	b.t.Helper()
+	b.step(Consuming{Partition: 0, Epoch: epoch})
+	b.step(LeaseLost{Partition: 0, Epoch: epoch})
+	claims := only[Claim](b.wait(5 * time.Second))
+	if len(claims) != 1 {
+		b.t.Fatalf("claimed %+v", claims)
+	}
+	return claims[0]
+}
+
+func testSparedMemberThatReturns(t *testing.T) {
+	b, claims := newBench(t, 1)
+	b.step(MemberGone{Member: alice})
+	b.depose(claims[0], heldLease(0, 3, alice))
+	b.depose(b.returns(4), heldLease(0, 5, alice))
+	row := Row{Lease: heldLease(0, 7, alice)}
+	claims = only[Claim](b.step(ClaimRefused{Attempt: b.returns(6).Attempt, Row: row}))
+	for since := b.now; b.now.Sub(since) < 2*time.Second; {
+		for _, claim := range claims {
+			if claim.Depose != 0 {
+				t.Errorf("deposed after %v", b.now.Sub(since))
+			}
+			b.step(ClaimRefused{Attempt: claim.Attempt, Row: row})
+		}
+		claims = only[Claim](b.wait(b.core.cfg.Heartbeat / 4))
+	}
+	if claims = append(claims, only[Claim](b.wait(b.core.cfg.Heartbeat))...); len(claims) == 0 || claims[0].Depose != 7 {
+		t.Errorf("claimed %+v after two seconds", claims)
+	}
+}
+
+// If the consumer of a lease does not start for which a member was deposed, that member gets the
+// time to claim the partition.
+func testSparedMemberWhoseLeaseIsNotServedHere(t *testing.T) {
+	for name, fail := range map[string]func(b *bench) []Command{
+		"refused": func(b *bench) []Command { return b.step(LeaseLost{Partition: 0, Epoch: 4}) },
+		"hanging": func(b *bench) []Command { return b.wait((startFor + 1) * b.core.cfg.Heartbeat) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, claims := newBench(t, 1)
+			b.step(MemberGone{Member: alice})
+			b.depose(claims[0], heldLease(0, 3, alice))
+			got := fail(b)
+			expect(t, only[Abandon](got), Abandon{Partition: 0, Epoch: 4})
+			if released := only[Release](got); len(released) != 1 || released[0].Lease != heldLease(0, 4, b.core.self) {
+				t.Errorf("released %+v", released)
+			}
+			expect(t, only[Claim](b.wait(time.Second)))
+			for spared := time.Duration(0); spared < 59*time.Second; { // alice takes it back
+				for _, claim := range only[Claim](b.wait(time.Second)) {
+					got := only[Claim](b.step(ClaimRefused{Attempt: claim.Attempt, Row: Row{Lease: heldLease(0, 5, alice)}}))
+					if claim.Depose != 0 || len(got) > 0 {
+						t.Fatalf("spared for %v: %+v, then %+v", spared, claim, got)
+					}
+				}
+				spared += time.Second
+			}
+		})
 	}
 }

@@ -25,7 +25,7 @@ func (ps *partitions) contains(p int) bool { return 0 <= p && p < len(ps.states)
 func (ps *partitions) transition(p int, to phase) {
 	part := &ps.states[p]
 	from := part.phase
-	if from == idle && to == idle {
+	if from == to && (to == idle || to == waiting) {
 		return
 	}
 	part.enter(p, to, ps.now)
@@ -54,18 +54,15 @@ func (ps *partitions) reconcile(p int) {
 	switch {
 	case part.phase == waiting && !ps.isOurs(p):
 		ps.transition(p, idle)
-	case part.phase < claiming && ps.isCutOff():
-		if part.waitsForHolder() && ps.isDead(part.holder) {
-			part.holder, part.retryAt = Member{}, ps.now
-		}
 	case part.phase == idle && ps.isOurs(p):
 		ps.claim(p, partition.Lease{})
-	case part.waitsForHolder():
-		if ps.isDead(part.holder) {
-			ps.claim(p, heldLease(p, part.epoch, part.holder))
-		}
+	case part.waitsForHolder() && ps.isDead(part.holder):
+		ps.claim(p, heldLease(p, part.epoch, part.holder))
+	case part.waitsForHolder() && !ps.members.isSpared(part.holder, ps.now):
 	case part.phase == waiting && !ps.now.Before(part.retryAt):
 		ps.claim(p, partition.Lease{})
+	case part.phase == starting && part.deposed.Epoch != 0 && ps.now.Sub(part.since) >= startFor*ps.cfg.Heartbeat:
+		ps.giveBack(p)
 	case part.phase == owned && !ps.isOurs(p):
 		ps.maybeHandOver(p)
 	}
@@ -100,13 +97,13 @@ func (ps *partitions) lookup(other Member) *member {
 // isDead reports whether a holder named by the epoch table is dead, so that it may be
 // deposed. A holder from which no message has come yet counts as alive until it has
 // been silent for long or a probe finds that it is gone. A holder beyond
-// MaxMembers counts as dead.
+// MaxMembers counts as dead. One that is spared does not.
 func (ps *partitions) isDead(other Member) bool {
 	if other.Name == ps.self.Name {
 		return !ps.members.isNewerSelf(other)
 	}
 	m := ps.lookup(other)
-	return m == nil || !m.isAlive()
+	return m == nil || !m.isAlive() && !m.isSpared(ps.now)
 }
 
 // onSurveyed compares the partitions with rows of the epoch table, which may have
@@ -166,9 +163,30 @@ func (ps *partitions) yieldTo(lease partition.Lease) {
 
 // onLeaseLost handles the loss of a lease.
 func (ps *partitions) onLeaseLost(e LeaseLost) {
-	if ps.states[e.Partition].hasLease(e.Epoch) {
+	switch part := &ps.states[e.Partition]; {
+	case !part.hasLease(e.Epoch):
+	case part.phase == starting && part.deposed.Epoch != 0:
+		ps.giveBack(e.Partition)
+	default:
 		ps.loseLease(e.Partition)
 	}
+}
+
+// giveBack releases a lease for which another member was deposed, and under which no consumer
+// has started. That member may live and reach the queue, if the nodes of the broker have lost
+// contact. So it gets the time to claim the partition.
+func (ps *partitions) giveBack(p int) {
+	part := &ps.states[p]
+	if m := ps.members.find(part.deposed.Holder.Name); m != nil && m.Member == part.deposed.Holder {
+		m.returns.NoteUnserved()
+	}
+	lease := heldLease(p, part.epoch, ps.self)
+	ps.abandon(p)
+	delay := part.backoff(ps.now, ps.cfg.Heartbeat)
+	ps.transition(p, waiting)
+	part.holder, part.retryAt = Member{}, ps.now.Add(max(delay, startFor/2*ps.cfg.Heartbeat))
+	ps.release(lease)
+	ps.reconcile(p)
 }
 
 // loseAll gives all leases up.

@@ -37,13 +37,24 @@ type member struct {
 	silent        bool              // suspected because of its silence; the member may be alive all the same
 	gone          bool              // according to the broker or to the member itself; this is certain
 	refused       bool              // has other parameters
+	returns       silence.Returns   // lives although silent or gone, according to the epoch table
 	heardWhenGone bool              // a message of it, or of an older incarnation, came after it was gone
 	wants         []partition.Lease // leases of ours that it asks for; at most Window
 }
 
 // isAlive reports whether the member counts as alive. The leases of a member that is
-// not alive may be taken.
+// not alive may be taken, unless the member is spared.
 func (m *member) isAlive() bool { return !m.gone && !m.silent }
+
+// isSpared reports whether the member does not count as alive, and its leases are not taken all
+// the same.
+func (m *member) isSpared(now time.Time) bool { return !m.isAlive() && m.returns.IsSpared(now) }
+
+// isSpared reports whether a member is known and spared.
+func (r *registry) isSpared(other Member, now time.Time) bool {
+	m := r.byName[other.Name]
+	return m != nil && m.Member == other && m.isSpared(now)
+}
 
 // inRing reports whether the member belongs in the ring.
 func (m *member) inRing() bool { return m.isAlive() && m.state == Ready && !m.refused }
@@ -61,6 +72,18 @@ func newRegistry(cfg *Config, self Member) registry {
 
 // find returns the member with a name, or nil.
 func (r *registry) find(name string) *member { return r.byName[name] }
+
+// noteReturn notes that a member lives although it is not heard, if it is the holder of the row and has
+// taken back what this instance had taken from it.
+func (r *registry) noteReturn(part *partitionState, row *Row, now time.Time) {
+	if row.Holder != part.took.Holder || row.Epoch <= part.took.Epoch {
+		return
+	}
+	part.took = partition.Lease{}
+	if m := r.find(row.Holder.Name); m != nil && m.Member == row.Holder && !m.isAlive() {
+		m.returns.Note(now)
+	}
+}
 
 // names returns the members' names, sorted.
 func (r *registry) names() []string {
@@ -126,6 +149,7 @@ func (r *registry) update(m *member, msg *Message, now time.Time) {
 	}
 	m.seq, m.state, m.lastHeard, m.silent = msg.Seq, msg.State, now, false
 	m.watch.Heard(r.clock.At(now), msg.Next)
+	m.returns = silence.Returns{}
 	m.wants = m.wants[:0]
 	for _, lease := range msg.Wants {
 		if lease.Holder == r.self && len(m.wants) < r.cfg.Window {
@@ -176,7 +200,7 @@ func (r *registry) bury(m *member) {
 	if m.silent && !m.gone {
 		r.suspicions.Right++
 	}
-	m.gone, m.wants = true, nil
+	m.gone, m.wants, m.returns = true, nil, silence.Returns{}
 }
 
 // heartbeat returns the interval between two broadcasts without news. It is the same for all
@@ -206,7 +230,7 @@ func (r *registry) suspectSilent(now time.Time) (suspected []*member, revenants 
 			m.heardWhenGone = false
 			revenants = append(revenants, m.Member)
 		}
-		if m.watch.For(at) >= forgetAfter*r.cfg.Heartbeat {
+		if m.watch.For(at) >= forgetAfter*r.cfg.Heartbeat && !m.returns.IsSpared(now) {
 			delete(r.byName, name)
 			r.fullReported = false
 		}

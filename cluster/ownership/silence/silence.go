@@ -1,4 +1,5 @@
-// Package silence decides when a member that is not heard of is suspected to be dead.
+// Package silence decides when a member that is not heard of is suspected to be dead, and for
+// how long one is spared that proves to live all the same.
 //
 // Each heartbeat says when the next one is due. A member is suspected if two of its
 // heartbeats are overdue, by a margin. The margin is twice the longest delay that its
@@ -70,11 +71,9 @@ func (c *Clock) At(now time.Time) time.Duration {
 	return c.elapsed + min(max(0, now.Sub(c.echoAt)), c.most)
 }
 
-// IsStalled reports whether the clock stands still: a heartbeat is overdue by the least margin.
-// It does not report that of a clock that has never run.
-func (c *Clock) IsStalled(now time.Time) bool {
-	return !c.echoAt.IsZero() && now.Sub(c.echoAt) > c.most+minMargin
-}
+// IsStalled reports whether the clock stands still: no heartbeat has come back yet, or the next
+// one is overdue by the least margin.
+func (c *Clock) IsStalled(now time.Time) bool { return now.Sub(c.echoAt) > c.most+minMargin }
 
 // A Watch is what is known of the heartbeats of one member. Its times are readings of a
 // Clock. The zero Watch is that of a member that was last heard of at zero.

@@ -146,8 +146,8 @@ func TestNothingHeard(t *testing.T) {
 	if w.IsOverdue(c.At(time.Unix(2_000_000, 0))) {
 		t.Error("suspected by an instance that hears not even itself")
 	}
-	if c.IsStalled(time.Unix(2_000_000, 0)) {
-		t.Error("a clock that has never run is stalled")
+	if !c.IsStalled(time.Unix(2_000_000, 0)) {
+		t.Error("a clock that has never run is not stalled")
 	}
 	c.Echo(time.Unix(2_000_000, 0), time.Second)
 	for after, want := range map[time.Duration]bool{time.Second + minMargin: false, time.Second + minMargin + 1: true} {
@@ -178,5 +178,46 @@ func TestWrongSuspicion(t *testing.T) {
 	}
 	if !w.IsOverdue(at + silent) {
 		t.Errorf("not suspected after ten minutes; the limit is %v", w.Limit())
+	}
+}
+
+// A member that returns again and again is spared for longer and longer, up to a minute. That is
+// forgotten by and by.
+func TestReturns(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	var r Returns
+	spared := func() time.Duration {
+		for d := maxSpare; d > 0; d -= time.Second / 4 {
+			if r.IsSpared(now.Add(d - 1)) {
+				return d
+			}
+		}
+		return 0
+	}
+	for n, want := range []time.Duration{0, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second} {
+		r.Note(now)
+		r.Note(now.Add(returnEvery - 1)) // another of its leases, at the same time
+		if got := spared(); got != want {
+			t.Errorf("return %d: spared for %v, want %v", n+1, got, want)
+		}
+		now = now.Add(max(want, returnEvery))
+	}
+	for range 10 {
+		r.Note(now)
+		now = now.Add(returnEvery)
+	}
+	if got := spared(); got > maxSpare || got < maxSpare-returnEvery {
+		t.Errorf("spared for %v at most", got)
+	}
+	now = now.Add(time.Hour)
+	if r.Note(now); spared() != 0 {
+		t.Errorf("spared for %v after an hour", spared())
+	}
+	r = Returns{}
+	if r.NoteUnserved(); spared() != 0 {
+		t.Errorf("spared for %v although it has not returned", spared())
+	}
+	if r.Note(now); spared() != maxSpare {
+		t.Errorf("spared for %v although its lease cannot be served here", spared())
 	}
 }

@@ -15,6 +15,14 @@ type broker struct {
 	pausedUntil time.Time     // until then it passes no message on
 	connections []*connection // that it believes in
 	queues      [][]*channel  // consumers by partition; the first is served
+	split       *split        // nil: its nodes have contact with each other
+}
+
+// A split is a time in which two halves of the nodes of the broker have no contact.
+type split struct {
+	queuesOn int  // the half that the partition queues are on; -1: each half reaches them
+	refuse   bool // a consumer on the other half is refused; otherwise it waits
+	gone     bool // each half says of the members of the other one that they are gone
 }
 
 // A connection is one session of an instance. Its two ends may disagree about whether
@@ -26,7 +34,9 @@ type connection struct {
 	used   bool // as the instance sees it
 
 	mutedUntil time.Time // until then only the owner gets what it sends to all
+	stuckUntil time.Time // until then what it sends to all is lost
 	severed    bool      // nothing passes any more, and neither end knows that yet
+	half       int       // of the nodes: 0 or 1
 }
 
 func newBroker(w *world) *broker {
@@ -34,7 +44,7 @@ func newBroker(w *world) *broker {
 }
 
 func (b *broker) connect(i *instance, member ownership.Member) *connection {
-	c := &connection{owner: i, member: member, open: true, used: true}
+	c := &connection{owner: i, member: member, open: true, used: true, half: i.half}
 	b.connections = append(b.connections, c)
 	return c
 }
@@ -54,11 +64,11 @@ func (b *broker) drop(c *connection) {
 // publish sends a message to all members' queues.
 func (b *broker) publish(from *connection, msg ownership.Message) {
 	b.w.after(b.latency(), func() {
-		if !from.open || from.severed {
+		if !from.open || from.severed || b.w.now.Before(from.stuckUntil) {
 			return
 		}
 		for _, to := range b.connections {
-			if to == from || !b.w.now.Before(from.mutedUntil) {
+			if to == from || !b.w.now.Before(from.mutedUntil) && b.inContact(from, to) {
 				b.send(to, msg)
 			}
 		}
@@ -77,11 +87,25 @@ func (b *broker) sendTo(from *connection, member ownership.Member, msg ownership
 			return
 		}
 		for _, to := range b.connections {
-			if to.member == member {
+			if to.member == member && b.inContact(from, to) {
 				b.send(to, msg)
 			}
 		}
 	})
+}
+
+// inContact reports whether messages pass from one connection to another.
+func (b *broker) inContact(from, to *connection) bool { return b.split == nil || from.half == to.half }
+
+// reaches reports whether a channel reaches the partition queues.
+func (b *broker) reaches(ch *channel) bool {
+	return b.split == nil || b.split.queuesOn < 0 || b.split.queuesOn == ch.connection.half
+}
+
+// divide has the nodes lose contact for the time d.
+func (b *broker) divide(s split, d time.Duration) {
+	b.split = &s
+	b.w.afterFault(d, func() { b.split = nil })
 }
 
 func (b *broker) send(to *connection, msg ownership.Message) {
@@ -110,7 +134,9 @@ func (b *broker) send(to *connection, msg ownership.Message) {
 // probe informs from if the queue of a member is gone.
 func (b *broker) probe(from *connection, member ownership.Member) {
 	b.w.after(b.latency(), func() {
-		here := slices.ContainsFunc(b.connections, func(c *connection) bool { return c.member == member })
+		here := slices.ContainsFunc(b.connections, func(c *connection) bool {
+			return c.member == member && (b.inContact(from, c) || !b.split.gone)
+		})
 		if !from.open || from.severed || here {
 			return
 		}
@@ -122,7 +148,7 @@ func (b *broker) probe(from *connection, member ownership.Member) {
 // it.
 func (b *broker) consume(ch *channel) bool {
 	queue := b.queues[ch.partition]
-	if b.w.setting.exclusive && len(queue) > 0 {
+	if b.w.setting.exclusive && len(queue) > 0 || !b.reaches(ch) {
 		return false
 	}
 	b.queues[ch.partition] = append(queue, ch)
@@ -135,10 +161,12 @@ func (b *broker) cancel(ch *channel) {
 
 // served returns the consumer that gets the messages of a partition.
 func (b *broker) served(p int) *channel {
-	if len(b.queues[p]) == 0 {
-		return nil
+	for _, ch := range b.queues[p] {
+		if b.reaches(ch) {
+			return ch
+		}
 	}
-	return b.queues[p][0]
+	return nil
 }
 
 // pause has the broker pass no message on for the time d, and then all at once.

@@ -28,8 +28,13 @@ type channel struct {
 func (i *instance) consume(c ownership.Consume) {
 	ch := &channel{owner: i, connection: i.connection, partition: c.Partition, epoch: c.Epoch}
 	i.channels[c.Partition] = ch
-	i.w.after(i.w.latency(), func() {
+	var start func()
+	start = func() {
 		if ch.closed || !ch.connection.open {
+			return
+		}
+		if s := i.w.broker.split; s != nil && !s.refuse && !i.w.broker.reaches(ch) {
+			i.w.after(100*time.Millisecond, start)
 			return
 		}
 		if !i.w.broker.consume(ch) {
@@ -50,7 +55,8 @@ func (i *instance) consume(c ownership.Consume) {
 			})
 		})
 		i.run(ch.read)
-	})
+	}
+	i.w.after(i.w.latency(), start)
 }
 
 func laterOf(a, b time.Time) time.Time {
@@ -66,6 +72,10 @@ func laterOf(a, b time.Time) time.Time {
 func (ch *channel) read() {
 	i, w := ch.owner, ch.owner.w
 	if ch.closed {
+		return
+	}
+	if !w.broker.reaches(ch) {
+		w.after(w.setting.writeEvery, func() { i.run(ch.read) })
 		return
 	}
 	again := func() { w.after(w.between(0, w.setting.writeEvery), func() { i.run(ch.read) }) }
@@ -84,11 +94,14 @@ func (ch *channel) read() {
 	}
 	w.epochs.submit(ask, func(known bool) {
 		i.run(func() {
-			if known && stands {
+			switch {
+			case known && stands:
 				ch.readUntil = laterOf(ch.readUntil, asked.Add(partition.ReadFor))
 				if idle && wrote == ch.wrotes {
 					ch.cached, ch.reading = value, true
 				}
+			case known && ch.serving && !ch.closed && !ch.canceled:
+				i.step(ownership.LeaseLost{Partition: ch.partition, Epoch: ch.epoch})
 			}
 			again()
 		})
@@ -102,6 +115,10 @@ func (ch *channel) write() {
 		return
 	}
 	i, w := ch.owner, ch.owner.w
+	if !w.broker.reaches(ch) { // no request comes
+		w.after(w.setting.writeEvery, func() { i.run(ch.write) })
+		return
+	}
 	ch.writing = true
 	accepted := false
 	ch.wrotes++

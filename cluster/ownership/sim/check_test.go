@@ -13,6 +13,7 @@ const (
 	heartbeatsPerSecond = 2
 	probesPerSecond     = 4 * 2
 	secondsPerSurvey    = 10
+	hearsItselfWithin   = 700 * time.Millisecond // of the time at which its heartbeat is due
 )
 
 // unsettled describes what is still missing in the world, "" if nothing is: all
@@ -126,8 +127,12 @@ func (i *instance) checkBounds(commands []ownership.Command) {
 	}
 }
 
-// checkClaims checks that an instance does not claim a partition too often.
+// checkClaims checks that an instance does not claim a partition too often, and none while it does
+// not hear itself.
 func (i *instance) checkClaims(p int) {
+	if silent := i.w.now.Sub(i.heardAt); silent > i.heardNext+hearsItselfWithin {
+		i.w.fail("%s claims partition %d and has not heard itself for %v", i.name, p, silent)
+	}
 	b := i.claims[p]
 	if i.w.now.Sub(b.since) > 5*time.Second {
 		b = burst{since: i.w.now}

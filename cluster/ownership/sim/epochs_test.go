@@ -59,8 +59,13 @@ type statement func(done func())
 func (t *epochTable) submit(s statement, reply func(known bool)) {
 	w := t.w
 	if w.chance(t.slowStatements) {
-		// The client stops waiting, but the statement goes on.
-		w.afterFault(w.between(0, 10*time.Second), func() { s(func() {}) })
+		// The client stops waiting, but the statement goes on, unless its server fails.
+		failovers := t.failovers
+		w.afterFault(w.between(0, 10*time.Second), func() {
+			if t.failovers == failovers {
+				s(func() {})
+			}
+		})
 		w.afterFault(w.between(0, time.Second), func() { reply(false) })
 		return
 	}
@@ -129,6 +134,9 @@ func (t *epochTable) claim(c ownership.Claim, done func(won, deposed bool, row o
 			t.lastHolder[c.Partition] = c.By.Name
 		}
 		deposed := !row.Released
+		if deposed && row.Holder.Name != c.By.Name {
+			t.w.count.deposed++
+		}
 		row.Epoch, row.Holder, row.Released = max(row.Epoch, c.Seen)+1, c.By, false
 		done(true, deposed, *row)
 	})

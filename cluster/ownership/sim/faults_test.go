@@ -33,6 +33,17 @@ var faults = []fault{
 			i.cut()
 		}
 	}},
+	{"silent cut", 2, func(w *world) {
+		if i := w.pick(running); i != nil && i.connection != nil {
+			i.sever()
+		}
+	}},
+	{"split", 1, func(w *world) {
+		s := split{queuesOn: w.random.IntN(3) - 1, refuse: w.chance(0.5), gone: w.chance(0.5)}
+		if d := w.between(0, 8*time.Second); w.broker.split == nil {
+			w.broker.divide(s, d)
+		}
+	}},
 	{"mute", 2, func(w *world) {
 		if i := w.pick(running); i != nil && i.connection != nil {
 			d := w.between(100*time.Millisecond, 8*time.Second)

@@ -184,6 +184,7 @@ func (c *count) add(other count) {
 	c.won += other.won
 	c.granted += other.granted
 	c.moved += other.moved
+	c.deposed += other.deposed
 	c.handedOver += other.handedOver
 	c.abandoned += other.abandoned
 	c.writes += other.writes

@@ -27,6 +27,9 @@ type instance struct {
 	delayed    []func()          // what waits while the process is frozen
 	inbox      []ownership.Event // the events of this moment, which are handled together
 	tickAt     time.Time
+	half       int           // of the nodes of the broker: where it connects
+	heardAt    time.Time     // when it last heard itself in this session; zero if it has not
+	heardNext  time.Duration // when it was to hear itself again
 
 	claims map[int]burst // by partition
 }
@@ -52,6 +55,7 @@ func (w *world) launch(name string, change ...func(*ownership.Config)) *instance
 		w: w, name: name, core: core, start: start, running: true,
 		channels: make(map[int]*channel), claims: make(map[int]burst),
 	}
+	i.half = len(w.instances) % 2
 	w.instances, w.names[name] = append(w.instances, i), true
 	w.after(w.latency(), func() { i.run(i.connect) })
 	return i
@@ -80,7 +84,7 @@ func (i *instance) connect() {
 	}
 	i.session++
 	member := ownership.Member{Name: i.name, Incarnation: ownership.Incarnation{Start: i.start, Session: i.session}}
-	i.connection = i.w.broker.connect(i, member)
+	i.connection, i.heardAt = i.w.broker.connect(i, member), time.Time{}
 	i.step(ownership.Connected{Session: i.session})
 }
 
@@ -126,7 +130,11 @@ func (i *instance) step(events ...ownership.Event) {
 		return
 	}
 	for _, e := range events {
-		switch e.(type) {
+		switch e := e.(type) {
+		case ownership.MessageReceived:
+			if c := i.connection; c != nil && c.member == e.Message.From {
+				i.heardAt, i.heardNext = i.w.now, e.Message.Next
+			}
 		case ownership.DrainRequested:
 			i.drained = true
 		case ownership.UndrainRequested:

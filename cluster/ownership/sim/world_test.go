@@ -58,6 +58,7 @@ type count struct {
 	suspected                                                                              int // members, by one or more others
 	won, granted                                                                           int // claims that succeeded, and leases that were given
 	moved                                                                                  int // of these: from another name
+	deposed                                                                                int // claims that deposed another name
 	handedOver, abandoned                                                                  int
 	writes, fenced                                                                         int // accepted and refused by the fence
 	reads                                                                                  int // from memory
