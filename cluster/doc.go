@@ -58,7 +58,7 @@
 //   - internal/relay: requests from the instance that receives them to their owner.
 //   - internal/seal: the sealed ids and callers in the headers of forwarded requests.
 //   - internal/integration: tests over a real broker and a real database.
-//   - internal/batchqueue, wait, throttle: small helpers.
+//   - internal/batchqueue, wait, throttle, tracelog: small helpers.
 //
 // # Invariants
 //

@@ -369,7 +369,7 @@ func (x *forward) complete(err error) {
 	case err == nil:
 		completeForwarded(r)
 	case errors.As(err, &rejected):
-		s.sizes.NoteRejected(len(r.delivery.Body), err)
+		s.sizes.NoteRejected(len(r.delivery.Body), err, traceFields(r)...)
 		r.replyError(err)
 	default:
 		// If it were delivered again, later requests of the user would overtake it.

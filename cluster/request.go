@@ -123,7 +123,7 @@ func isShared(r *request) bool { return r.from == nil && r.relayed == nil }
 func (r *request) recoverPanic() {
 	if v := recover(); v != nil {
 		r.session.metrics.Panics.Inc()
-		r.session.o.Log.Error("panic", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+		requestLog(r).Error("panic", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
 		r.replyError(errPanic)
 	}
 }
@@ -204,13 +204,16 @@ func (r *request) sendReply(body []byte) {
 	}
 	if r.delivery.ReplyTo != "" {
 		var err error
-		if body, err = s.sizes.Reply(r.operation(), body); err == nil {
+		if !s.sizes.Accepts(len(body)) {
+			body, err = s.sizes.Reply(body, append(traceFields(r), zap.String("operation", r.operation()))...)
+		}
+		if err == nil {
 			err = r.publishReply(body)
 		}
 		switch {
 		case errors.Is(err, broker.ErrReplyTo):
 			s.metrics.Unanswered.Inc()
-			s.droppedReplies.Log(1, zap.Error(err))
+			s.droppedReplies.Log(1, append(traceFields(r), zap.Error(err))...)
 		case errors.Is(err, amqp.ErrClosed):
 			r.completeLeft()
 			return
@@ -255,7 +258,7 @@ func (r *request) acknowledge() {
 		r.session.acks.Add(r.consumer)
 	}
 	if err != nil && !errors.Is(err, amqp.ErrClosed) {
-		r.session.o.Log.Warn("request carried out and not acknowledged; it is delivered again", zap.Error(err))
+		requestLog(r).Warn("request carried out and not acknowledged; it is delivered again", zap.Error(err))
 	}
 }
 
@@ -266,7 +269,7 @@ const requeueDelay = time.Second
 // requeue gives the request back to the broker after a delay. If it was carried out, it
 // gets the same reply when it is delivered again. requeue does not block.
 func (r *request) requeue(message string, err error) {
-	r.session.o.Log.Warn(message, zap.Error(err))
+	requestLog(r).Warn(message, zap.Error(err))
 	if r.relayed != nil {
 		giveBack(r)
 		return

@@ -9,10 +9,12 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/tracing"
+	"github.com/glotpod/ident/cluster/tracelog"
 )
 
 // Spans follow the semantic conventions for messaging, with these decisions.
@@ -133,6 +135,21 @@ func (t *requestTrace) attach(w *actor.Write) {
 		w.Trace = t
 	}
 }
+
+// traceFields returns the fields of log lines about the request: the ids of its trace and of its
+// span or, if this instance makes none, of its caller's span.
+func traceFields(r *request) []zap.Field {
+	parent := ""
+	if r.trace != nil {
+		parent, _ = tracing.Inject(r.trace.ctx)
+	} else {
+		parent = tracing.Parent(&r.delivery)
+	}
+	return tracelog.Fields(parent)
+}
+
+// requestLog returns a log for lines about the request.
+func requestLog(r *request) *zap.Logger { return r.session.o.Log.With(traceFields(r)...) }
 
 // Waited implements [actor.Trace].
 func (t *requestTrace) Waited(since, until time.Time) { t.child("actor wait", since, until) }

@@ -67,7 +67,7 @@ func (r *request) route() {
 	}
 	operation := r.operation()
 	if operation == "" {
-		s.nameless.Log(1, zap.String("queue", r.consumer.Queue), zap.String("exchange", d.Exchange))
+		s.nameless.Log(1, append(traceFields(r), zap.String("queue", r.consumer.Queue), zap.String("exchange", d.Exchange))...)
 	}
 	parsed, refusal := actor.Parse(operation, d.Body, r.requestID(), s.o.Limits)
 	r.trace.routed(r.received)

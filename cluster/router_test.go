@@ -205,10 +205,17 @@ func TestSharedQueue(t *testing.T) {
 
 	panicking := &fakeStore{find: func(*actor.Lookup) (*actor.User, error) { panic("a bug") }}
 	bubble(t, "a_panic_costs_one_request", panicking, func(t *testing.T, s *testSession) {
+		log, logs := observer.New(zap.ErrorLevel)
+		s.session.o.Log = zap.New(log)
 		s.startShared()
-		s.shared.deliveries <- get(1, user)
+		request := get(1, user)
+		request.Headers = amqp.Table{"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+		s.shared.deliveries <- request
 		if code := errorCode(s.oneReply(s.shared)); code != string(actor.InvocationFailed) {
 			t.Errorf("the code is %q", code)
+		}
+		if all := logs.All(); len(all) != 1 || all[0].ContextMap()["trace_id"] != "0af7651916cd43dd8448eb211c80319c" || all[0].ContextMap()["span_id"] != "b7ad6b7169203331" {
+			t.Errorf("the log has %v", all)
 		}
 		if n := metrics.Count(s.session.metrics.Panics); n != 1 {
 			t.Errorf("%d panics were counted", n)

@@ -20,7 +20,7 @@ const modulePath = "github.com/glotpod/ident"
 
 // leafPackages are the packages below cluster that every package may import, because
 // they import nothing of the module.
-var leafPackages = []string{"cluster/partition", "cluster/throttle", "cluster/wait"}
+var leafPackages = []string{"cluster/partition", "cluster/throttle", "cluster/tracelog", "cluster/wait"}
 
 // neverEmbedded are types that a struct may hold, but not embed.
 var neverEmbedded = []string{"*session", "amqp.Delivery", "*amqp.Delivery"}

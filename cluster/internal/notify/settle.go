@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/cluster/internal/publish"
+	"github.com/glotpod/ident/cluster/tracelog"
 )
 
 // settle notes what became of a notification.
@@ -38,10 +39,10 @@ func (n *Notifier) settle(out *outbound, err error) {
 		return
 	case errors.As(err, &rejected):
 		g.lose(out.round)
-		n.o.Log.Error("the broker does not take a notification; those of its user are held back",
+		tracelog.With(n.o.Log, x.TraceParent).Error("the broker does not take a notification; those of its user are held back",
 			zap.Int("partition", x.Lease.Partition), zap.Int64("position", x.Position), zap.Int64("user_id", x.UserID), zap.Error(err))
 	case g.refuse(out.round, errors.Is(err, publish.ErrUnconfirmed), time.Now()):
-		n.o.Log.Warn("a subscriber's queue does not take notifications; they are held back",
+		tracelog.With(n.o.Log, x.TraceParent).Warn("a subscriber's queue does not take notifications; they are held back",
 			zap.String("routing_key", x.RoutingKey), zap.Int("partition", x.Lease.Partition), zap.Int64("position", x.Position), zap.Error(err))
 	}
 	n.o.Metrics.Refused.Inc()

@@ -57,8 +57,9 @@ func (c *Checker) Start() { c.limit.Fits(c.ctx, usualMessage) }
 func (c *Checker) Accepts(size int) bool { return c.limit.Accepts(size) }
 
 // Reply returns the reply to a request, or an error reply if the broker does not accept
-// a message of that size. An error means that this could not be found out.
-func (c *Checker) Reply(operation string, body []byte) ([]byte, error) {
+// a message of that size. An error means that this could not be found out. fields say in
+// the log which request it is.
+func (c *Checker) Reply(body []byte, fields ...zap.Field) ([]byte, error) {
 	if c.limit.Accepts(len(body)) {
 		return body, nil
 	}
@@ -66,7 +67,7 @@ func (c *Checker) Reply(operation string, body []byte) ([]byte, error) {
 	if fits || err != nil {
 		return body, err
 	}
-	c.note(metrics.TooLargeReply, len(body), zap.String("operation", operation))
+	c.note(metrics.TooLargeReply, len(body), fields...)
 	return actor.ErrorReply(actor.ReplyTooLarge), nil
 }
 
@@ -85,10 +86,11 @@ func (c *Checker) AcceptsNotification(bytes int) bool {
 	return fits
 }
 
-// NoteRejected notes that the broker has not accepted a request that was forwarded.
-func (c *Checker) NoteRejected(bytes int, err error) {
+// NoteRejected notes that the broker has not accepted a request that was forwarded. fields
+// say in the log which request it is.
+func (c *Checker) NoteRejected(bytes int, err error, fields ...zap.Field) {
 	c.NoteLost(err)
-	c.note(metrics.TooLargeForward, bytes, zap.Error(err))
+	c.note(metrics.TooLargeForward, bytes, append(fields, zap.Error(err))...)
 }
 
 // NoteLost notes why the broker has closed a channel. If that was because of a message that

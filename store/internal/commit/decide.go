@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/tracelog"
 	"github.com/glotpod/ident/store/internal/keyring"
 	"github.com/glotpod/ident/store/internal/userrows"
 )
@@ -33,7 +34,7 @@ func (d *decider) decide(w *actor.Write, current *actor.User) (decision actor.De
 	defer func() {
 		if r := recover(); r != nil {
 			d.panics.Inc()
-			d.log.Error("panic", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
+			tracelog.With(d.log, w.TraceParent).Error("panic", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
 			decision = actor.Decision{Refusal: actor.InternalError("the request could not be carried out")}
 		}
 	}()

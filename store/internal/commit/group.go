@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/tracelog"
 	"github.com/glotpod/ident/cluster/wait"
 	"github.com/glotpod/ident/store/internal/batch"
 	"github.com/glotpod/ident/store/internal/changelog"
@@ -259,12 +260,13 @@ func (c *Committer) giveUpLease(p *pending, err error) {
 		c.giveUp(p, err)
 		return
 	}
-	c.log.Warn("outcome of a write unknown, giving its partition up", zap.String("operation", p.first().Operation),
-		zap.Int64("user_id", p.first().UserID), zap.Int("partition", p.lease.Partition), zap.Error(err))
+	w := p.first()
+	tracelog.With(c.log, w.TraceParent).Warn("outcome of a write unknown, giving its partition up", zap.String("operation", w.Operation),
+		zap.Int64("user_id", w.UserID), zap.Int("partition", p.lease.Partition), zap.Error(err))
 	p.complete(nil, actor.ErrFenced)
 }
 
 func (c *Committer) logFailure(w *actor.Write, err error) {
 	c.metrics.Failed.Inc()
-	c.log.Error("write failed", zap.String("operation", w.Operation), zap.Int64("user_id", w.UserID), zap.Error(err))
+	tracelog.With(c.log, w.TraceParent).Error("write failed", zap.String("operation", w.Operation), zap.Int64("user_id", w.UserID), zap.Error(err))
 }

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/tracelog"
 	"github.com/glotpod/ident/store/internal/changelog"
 	"github.com/glotpod/ident/store/internal/postgres"
 )
@@ -176,7 +177,7 @@ func (o *Outbox) scan(row pgx.CollectableRow, number int) (n actor.PendingNotifi
 		return n, nil
 	}
 	if n.Body, err = o.keyring.Open(sealed); err != nil && o.noteUnreadable(n.Key()) {
-		o.log.Error("notification cannot be read, so those of its user are held back",
+		tracelog.With(o.log, n.TraceParent).Error("notification cannot be read, so those of its user are held back",
 			zap.Int("partition", number), zap.Int64("position", n.Position), zap.Int64("user_id", n.UserID), zap.Error(err))
 	}
 	return n, nil
