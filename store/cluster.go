@@ -49,10 +49,11 @@ func (e *ParametersError) Error() string {
 	return "the cluster in this database " + strings.Join(found, "; it ")
 }
 
-const selectParameters = "SELECT partitions, queue_type, table_version FROM ident_cluster"
+const selectParameters = "SELECT first, partitions, queue_type, table_version FROM ident_cluster"
 
 // EnsureParameters stores the parameters of the cluster if the database has none yet, and fills
-// the epoch table. If the database has other parameters, the error is a *ParametersError.
+// the epoch table. If the database has other parameters, the error is a *ParametersError. But after a
+// repartition the database alone says how many partitions there are, and what type their queues have.
 func (s *Store) EnsureParameters(ctx context.Context, ours ownership.Parameters) error {
 	var theirs ownership.Parameters
 	err := s.pool.Retry(ctx, func(ctx context.Context) error {
@@ -65,12 +66,15 @@ func (s *Store) EnsureParameters(ctx context.Context, ours ownership.Parameters)
 			SELECT p, 0, true FROM first, generate_series(0, first.partitions - 1) AS p
 			ON CONFLICT DO NOTHING`, ours.Partitions, ours.QueueType, ours.Table)
 		batch.Queue(selectParameters).QueryRow(func(row pgx.Row) error {
-			return row.Scan(&theirs.Partitions, &theirs.QueueType, &theirs.Table)
+			return row.Scan(&theirs.First, &theirs.Partitions, &theirs.QueueType, &theirs.Table)
 		})
 		return s.pool.SendBatch(ctx, batch).Close()
 	})
 	if err != nil {
 		return postgres.LogError(ctx, s.log, "storing the parameters of the cluster", err)
+	}
+	if theirs.First > 0 {
+		ours.First, ours.Partitions, ours.QueueType = theirs.First, theirs.Partitions, theirs.QueueType
 	}
 	if theirs != ours {
 		return &ParametersError{Theirs: theirs, Ours: ours}
@@ -84,7 +88,7 @@ func (s *Store) EnsureParameters(ctx context.Context, ours ownership.Parameters)
 // Parameters returns the parameters of the cluster, the zero value if the database has none yet.
 func (s *Store) Parameters(ctx context.Context) (p ownership.Parameters, err error) {
 	err = s.pool.Retry(ctx, func(ctx context.Context) error {
-		err := s.pool.QueryRow(ctx, selectParameters).Scan(&p.Partitions, &p.QueueType, &p.Table)
+		err := s.pool.QueryRow(ctx, selectParameters).Scan(&p.First, &p.Partitions, &p.QueueType, &p.Table)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
+	"github.com/glotpod/ident/store/internal/generations"
 	"github.com/glotpod/ident/store/internal/leases"
 	"github.com/glotpod/ident/store/internal/outbox"
 	"github.com/glotpod/ident/store/internal/postgres"
@@ -123,3 +124,6 @@ func (s *Store) SampleKeyring(ctx context.Context) (KeyringSample, error) {
 }
 
 func newRekeyer(s *Store) *rekey.Rekeyer { return rekey.New(s.pool, s.keyring, s.log) }
+
+// Generations returns the record of the generations of partitions and of repartitions.
+func Generations(s *Store) *generations.Table { return generations.New(s.pool, s.log) }

@@ -58,6 +58,7 @@ func (s State) terminated() bool { return s == Left || s == Stopped }
 
 // Parameters are values that have to be the same in all members.
 type Parameters struct {
+	First      int // the number of the generation's first partition: see [partition.Generation]
 	Partitions int
 	Table      int    // the TableVersion of the program
 	QueueType  string // of the partition queues

@@ -103,7 +103,7 @@ func (c *claimTx) lock(ctx context.Context, conn *pgx.Conn) error {
 	batch.Queue(lockLimits)
 	batch.Queue(`SELECT partition, pg_advisory_xact_lock($1, partition) FROM (
 			SELECT partition FROM ident_partitions JOIN unnest($2::int[], $3::bigint[]) AS c (partition, depose) USING (partition)
-			WHERE released OR epoch = depose ORDER BY partition OFFSET 0) AS free`, LockClass, partitions, deposed).
+			WHERE ended_at IS NULL AND (released OR epoch = depose) ORDER BY partition OFFSET 0) AS free`, LockClass, partitions, deposed).
 		Query(func(rows pgx.Rows) error {
 			for rows.Next() {
 				var partition int
@@ -114,7 +114,7 @@ func (c *claimTx) lock(ctx context.Context, conn *pgx.Conn) error {
 			}
 			return rows.Err()
 		})
-	batch.Queue(rowColumns+" WHERE partition = ANY($1::int[])", partitions).Query(func(rows pgx.Rows) error {
+	batch.Queue(rowColumns+" AND partition = ANY($1::int[])", partitions).Query(func(rows pgx.Rows) error {
 		all, err := collectRows(rows)
 		for _, row := range all {
 			c.rows[row.Partition] = row
@@ -187,7 +187,7 @@ func (c *claimTx) queueUpdate(batch *pgx.Batch) {
 	batch.Queue(`UPDATE ident_partitions p
 		SET epoch = c.epoch, holder = c.name, holder_start = c.start, holder_session = c.session, released = false, claimed_at = now()
 		FROM unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[]) AS c (partition, epoch, name, start, session)
-		WHERE p.partition = c.partition`, columns.partitions, columns.epochs, by.names, by.starts, by.sessions)
+		WHERE p.partition = c.partition AND p.ended_at IS NULL`, columns.partitions, columns.epochs, by.names, by.starts, by.sessions)
 }
 
 // terminateHolders terminates the connections that hold locks on the partitions with a

@@ -16,13 +16,13 @@ const (
 	// releaseLeases releases the leases of all sessions of a holder's run.
 	releaseLeases = `UPDATE ident_partitions p SET released = true
 		FROM unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[]) AS l (partition, epoch, holder, start)
-		WHERE p.partition = l.partition AND p.epoch = l.epoch AND p.holder = l.holder AND p.holder_start = l.start AND NOT p.released`
+		WHERE p.partition = l.partition AND p.epoch = l.epoch AND p.holder = l.holder AND p.holder_start = l.start AND NOT p.released AND p.ended_at IS NULL`
 
 	grantLeases = `UPDATE ident_partitions p
 		SET epoch = p.epoch + 1, holder = l.name, holder_start = l.start, holder_session = l.session, claimed_at = now()
 		FROM unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::bigint[], $8::bigint[])
 			AS l (partition, epoch, name, start, session, holder, holder_start, holder_session)
-		WHERE p.partition = l.partition AND p.epoch = l.epoch AND NOT p.released
+		WHERE p.partition = l.partition AND p.epoch = l.epoch AND NOT p.released AND p.ended_at IS NULL
 			AND p.holder = l.holder AND p.holder_start = l.holder_start AND p.holder_session = l.holder_session`
 
 	// notDurable allows the database to lose a transaction if it crashes soon. A release
@@ -147,7 +147,7 @@ func (e *leaseEndTx) queueGrants(batch *pgx.Batch) {
 		FROM (SELECT partition FROM unnest($2::int[]) AS g (partition) ORDER BY partition OFFSET 0) AS g`, LockClass, partitions)
 	by := &e.granted.by
 	batch.Queue(grantLeases, partitions, e.granted.epochs, e.to.names, e.to.starts, e.to.sessions, by.names, by.starts, by.sessions)
-	batch.Queue(rowColumns+" WHERE partition = ANY($1::int[]) AND NOT released", partitions).Query(func(rows pgx.Rows) error {
+	batch.Queue(rowColumns+" AND partition = ANY($1::int[]) AND NOT released", partitions).Query(func(rows pgx.Rows) error {
 		all, err := collectRows(rows)
 		e.held = make(map[partition.Lease]bool)
 		for _, row := range all {

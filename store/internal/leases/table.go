@@ -37,8 +37,9 @@ const changeTimeout = 5 * time.Second
 const lockLimits = `SELECT set_config('lock_timeout', '200ms', true),
 		set_config('idle_in_transaction_session_timeout', '1s', true)`
 
+// rowColumns selects rows of the present generation.
 const rowColumns = `SELECT partition, epoch, coalesce(holder, ''), coalesce(holder_start, 0), coalesce(holder_session, 0), released
-	FROM ident_partitions`
+	FROM ident_partitions WHERE ended_at IS NULL`
 
 // A Table is the epoch table. It is safe for concurrent use.
 type Table struct {
@@ -54,7 +55,7 @@ func NewTable(pool *postgres.Pool, days *changelog.Days, o *outbox.Outbox, seen 
 	return &Table{pool: pool, days: days, outbox: o, seen: seen, log: log}
 }
 
-// Survey returns all rows by partition. A partition that was never held is released, and
+// Survey returns the rows of the present generation by partition. A partition that was never held is released, and
 // its holder is the zero member. The outbox forgets what it knows of leases that have ended. If an
 // epoch is lower than before, the database went back in place: its history is examined, which
 // raises the epochs.

@@ -3,6 +3,7 @@ package reads
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,7 +47,8 @@ const (
 
 	// partitionStates selects what is known about each partition, and whether the position $1 of it was lost.
 	partitionStates = `SELECT p.pruned, p.epoch, coalesce((SELECT l.after FROM ident_lost AS l
-				WHERE l.partition = p.partition AND l.before > v.position ORDER BY l.before LIMIT 1) < v.position, false)
+				WHERE l.partition = p.partition AND l.before > v.position ORDER BY l.before LIMIT 1) < v.position, false),
+			p.first, p.ended_at, p.notified
 		FROM ident_partitions AS p, LATERAL (SELECT ($1::bigint[])[p.partition + 1] AS position) AS v ORDER BY p.partition`
 )
 
@@ -115,11 +117,14 @@ func (r *Reader) changesAfter(ctx context.Context, after *logPosition, limit int
 		return fail(err)
 	case after == nil:
 		after = oldestPosition(states)
-	case after.isGone(states):
-		return actor.ChangePage{}, actor.ChangesMissing, nil
+	default:
+		after = &logPosition{first: after.first, next: after.next, partitions: slices.Clone(after.partitions)} // another attempt begins with after
+		if after.extend(states); after.isGone(states) {
+			return actor.ChangePage{}, actor.ChangesMissing, nil
+		}
 	}
-	c := newChangesReader(after, limit)
-	if err := c.read(ctx, r.pool, append(names, tables.Tomorrow)); err != nil {
+	c := &changesReader{position: *after, limit: limit}
+	if err := c.readGenerations(ctx, r.pool, append(names, tables.Tomorrow), states); err != nil {
 		return fail(err)
 	}
 	c.page.After = c.position.String()
@@ -144,13 +149,30 @@ type changesReader struct {
 	page       actor.ChangePage
 }
 
-func newChangesReader(after *logPosition, limit int) *changesReader {
-	c := &changesReader{position: *after, limit: limit, partitions: make([]int, len(after.partitions))}
-	for i := range c.partitions {
-		c.partitions[i] = (after.next + i) % len(c.partitions)
+// readGenerations reads one generation after the other, until the page is full: a user's changes in a
+// later one follow those in an earlier one. The log of an earlier one does not grow.
+func (c *changesReader) readGenerations(ctx context.Context, pool *postgres.Pool, days []string, states []partitionState) error {
+	for {
+		first, end := c.position.unread(states)
+		c.partitions = make([]int, end-first)
+		for i := range c.partitions {
+			c.partitions[i] = first + (max(0, c.position.next-first)+i)%len(c.partitions)
+		}
+		if err := c.read(ctx, pool, days); err != nil || end == len(states) {
+			return err
+		}
+		if c.page.More {
+			// The next generation may have changes from the day on which this one has ended, or the
+			// day before, since the clock of the database may go back.
+			if ended := states[first].EndedAt.UTC().Truncate(day).Add(-day); ended.Before(c.position.first) {
+				c.position.first = ended
+			}
+			return nil
+		}
+		for i := first; i < end; i++ {
+			c.position.partitions[i] = max(c.position.partitions[i], states[i].Notified)
+		}
 	}
-	c.position.partitions = append([]int64(nil), after.partitions...) // another attempt begins with after
-	return c
 }
 
 // read reads the logs of days in order, until the page is full. The last three days are
@@ -214,7 +236,7 @@ func (c *changesReader) readDays(ctx context.Context, pool *postgres.Pool, mode 
 			return fmt.Errorf("position %d of partition %d: %w", position, number, err)
 		}
 		c.page.Changes = append(c.page.Changes, change)
-		c.position.partitions[number], c.position.next = position, (number+1)%len(c.partitions)
+		c.position.partitions[number], c.position.next = position, (number+1)%len(c.position.partitions)
 		c.bytes += len(content)
 		read++
 		return nil

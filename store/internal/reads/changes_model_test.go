@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	partitions = 4
+	partitions = 4              // of the first generation
 	keep       = 72 * time.Hour // how long the log is kept
 )
 
@@ -36,7 +36,9 @@ type changesModel struct {
 	t      *testing.T
 	h      *storetest.Harness
 	random *mathrand.Rand
-	leases [partitions]partition.Lease
+
+	first  int               // the first partition of the generation
+	leases []partition.Lease // of its partitions
 
 	changes map[int64][]wantedChange // by user; the change with the sequence n has the index n-1
 	alive   []int64
@@ -49,7 +51,8 @@ type changesModel struct {
 
 // TestChangesModel: a subscriber that is away for a while finds each change exactly once, in the
 // order of each user's changes, whatever happens in the meantime: other owners of the
-// partitions, a crash, midnights, a clock that goes back, and the removal of old days.
+// partitions, a crash, midnights, a clock that goes back, the removal of old days, and other
+// partitions.
 func TestChangesModel(t *testing.T) {
 	const steps = 300
 	seed := mathrand.Uint64()
@@ -59,7 +62,7 @@ func TestChangesModel(t *testing.T) {
 		weight int
 		do     func()
 	}{
-		{30, m.write}, {6, m.readPage}, {1, m.readAll}, {4, m.handOver}, {5, m.passMidnight}, {8, m.turnClock}, {1, m.prune}, {1, m.crash},
+		{30, m.write}, {6, m.readPage}, {1, m.readAll}, {4, m.handOver}, {5, m.passMidnight}, {8, m.turnClock}, {1, m.prune}, {1, m.crash}, {1, m.repartition},
 	}
 	var bag []func()
 	for _, a := range actions {
@@ -88,6 +91,7 @@ func newChangesModel(t *testing.T, seed uint64) *changesModel {
 	m := &changesModel{t: t, h: storetest.Start(t), random: mathrand.New(mathrand.NewPCG(seed, 0)),
 		changes: make(map[int64][]wantedChange), found: make(map[int64]int64)}
 	m.h.SetNotificationSink(nil)
+	m.leases = make([]partition.Lease, partitions)
 	for i := range m.leases {
 		if m.leases[i] = m.h.Lease; i > 0 {
 			m.leases[i] = m.h.ClaimPartition(i, 0)
@@ -137,16 +141,31 @@ func (m *changesModel) note(id int64, c wantedChange) {
 func (m *changesModel) write() {
 	w, c := m.draw()
 	id := w.UserID
-	o, err := storetest.Commit(m.t.Context(), m.h.Store, m.leases[partition.Of(id, partitions)], w)
+	o, err := storetest.Commit(m.t.Context(), m.h.Store, m.lease(id), w)
 	if err != nil || !o.Applied || o.Refusal != nil {
 		m.t.Fatalf("%s: %+v, %v", c.operation, o, err)
 	}
 	m.note(id, c)
 }
 
-func (m *changesModel) handOver() { m.claim(m.random.IntN(partitions)) }
+// lease returns the lease of a user's partition.
+func (m *changesModel) lease(user int64) partition.Lease {
+	return m.leases[partition.Of(user, len(m.leases))]
+}
 
-func (m *changesModel) claim(n int) { m.leases[n] = m.h.ClaimPartition(n, m.leases[n].Epoch) }
+func (m *changesModel) handOver() { m.claim(m.random.IntN(len(m.leases))) }
+
+func (m *changesModel) claim(n int) { m.leases[n] = m.h.ClaimPartition(m.first+n, m.leases[n].Epoch) }
+
+// repartition begins another generation, after all changes were notified.
+func (m *changesModel) repartition() {
+	m.h.Exec(allNotified)
+	m.first, m.leases = storetest.Repartition(m.t, m.h.Store, m.leases, 2+m.random.IntN(4))
+	m.h.Exec("UPDATE ident_partitions SET ended_at = now() + make_interval(days => $1) WHERE ended_at > now() - interval '1 minute'", m.day)
+}
+
+// allNotified notes that all changes were notified.
+const allNotified = `UPDATE ident_partitions p SET notified = greatest(notified, (SELECT max(position) FROM ident_log l WHERE l.partition = p.partition))`
 
 // crash aborts the store during a write, which may be committed or not. Another store takes the
 // partitions over.
@@ -154,12 +173,12 @@ func (m *changesModel) crash() {
 	w, c := m.draw()
 	id := w.UserID
 	var writing sync.WaitGroup
-	writing.Go(func() { m.h.Commit(m.t.Context(), m.leases[partition.Of(id, partitions)], []*actor.Write{w}) })
+	writing.Go(func() { m.h.Commit(m.t.Context(), m.lease(id), []*actor.Write{w}) })
 	m.h.Abort()
 	writing.Wait()
 	m.h.Exec("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
 	m.h.Store = m.h.OpenStore()
-	for n := range partitions {
+	for n := range m.leases {
 		m.claim(n)
 	}
 	if m.h.Value("SELECT count(*) FROM ident_log WHERE user_id = $1 AND position IS NOT NULL AND sequence = $2", id, len(m.changes[id])+1) != int64(0) {
@@ -175,7 +194,7 @@ func (m *changesModel) passMidnight() {
 	}
 	m.h.Exec(`SELECT ident_log_day((min(coalesce(at, now())) AT TIME ZONE 'UTC')::date - 1) FROM ident_log HAVING count(*) > 0`)
 	m.h.Exec("UPDATE ident_log SET at = at - interval '1 day'")
-	m.h.Exec("UPDATE ident_partitions SET notified_on = notified_on - 1")
+	m.h.Exec("UPDATE ident_partitions SET notified_on = notified_on - 1, ended_at = ended_at - interval '1 day'")
 	if m.after != "" {
 		m.after = reads.ShiftPosition(m.after, -1)
 	}
@@ -186,7 +205,7 @@ func (m *changesModel) turnClock() { m.day = -1 - m.day }
 
 // prune removes old days, of which all changes were notified.
 func (m *changesModel) prune() {
-	m.h.Exec(`UPDATE ident_partitions p SET notified = greatest(notified, (SELECT max(position) FROM ident_log l WHERE l.partition = p.partition))`)
+	m.h.Exec(allNotified)
 	if err := changelog.NewMaintainer(m.h.OpenPool(), keep, zaptest.NewLogger(m.t)).Maintain(m.t.Context()); err != nil {
 		m.t.Fatal(err)
 	}

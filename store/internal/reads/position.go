@@ -8,14 +8,15 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store/internal/changelog"
+	"github.com/glotpod/ident/store/internal/generations"
 )
 
 const (
 	// positionVersion is the first byte of a position.
 	positionVersion = 2
 
-	// maxPartitions is the maximum of the setting cluster.partitions.
-	maxPartitions = 1024
+	// maxPartitions is the maximum over all generations.
+	maxPartitions = generations.MaxNumbers
 
 	// lastDay is 9999-12-31, in days since 1970.
 	lastDay = 2_932_896
@@ -93,6 +94,10 @@ type partitionState struct {
 	Pruned int64 // up to this position, changes may have been dropped
 	Epoch  int64
 	Lost   bool // the position is one that the database has lost
+
+	First    int        // of its generation
+	EndedAt  *time.Time // of its generation; nil: it goes on
+	Notified int64      // if it has ended, there are no later changes
 }
 
 // oldestPosition returns the position before all changes that are kept.
@@ -102,6 +107,37 @@ func oldestPosition(states []partitionState) *logPosition {
 		p.partitions[i] = s.Pruned
 	}
 	return p
+}
+
+// extend adds the partitions of the generations that have begun since the position was given. Nothing
+// of them was read.
+func (p *logPosition) extend(states []partitionState) {
+	if n := len(p.partitions); n > 0 && n < len(states) && states[n].First == n {
+		p.partitions = append(p.partitions, make([]int64, len(states)-n)...)
+	}
+}
+
+// unread returns the first and the last partition, excluded, of the earliest generation that has changes
+// after the position, or else of the present one.
+func (p *logPosition) unread(states []partitionState) (first, end int) {
+	for i, s := range states {
+		if i > 0 && s.First != states[i-1].First {
+			if p.hasUnread(states, first, i) {
+				return first, i
+			}
+			first = i
+		}
+	}
+	return first, len(states)
+}
+
+func (p *logPosition) hasUnread(states []partitionState, first, end int) bool {
+	for i := first; i < end; i++ {
+		if p.partitions[i] < states[i].Notified {
+			return true
+		}
+	}
+	return false
 }
 
 // isGone reports whether the log may lack changes after the position: because later changes may

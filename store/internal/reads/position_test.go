@@ -76,7 +76,7 @@ func TestPosition(t *testing.T) {
 			parsePosition(encode(huge...))
 		}
 		runtime.ReadMemStats(&after)
-		if each := (after.TotalAlloc - before.TotalAlloc) / 100; each > 64<<10 {
+		if each := (after.TotalAlloc - before.TotalAlloc) / 100; each > 192<<10 {
 			t.Errorf("%d bytes", each)
 		}
 	})

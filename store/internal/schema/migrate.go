@@ -33,7 +33,7 @@ var migrations = readMigrations()
 // still be started. The value is the schema version of the oldest such program. These
 // migrations allow rolling updates, partial updates and downgrades. Any other migration
 // requires that older programs are stopped first.
-var oldestWorking = map[int]int{7: 6, 8: 6, 9: 6, 10: 6, 11: 6, 12: 6, 13: 6, 15: 14, 16: 14}
+var oldestWorking = map[int]int{7: 6, 8: 6, 9: 6, 10: 6, 11: 6, 12: 6, 13: 6, 15: 14, 16: 14, 17: 14}
 
 func readMigrations() []migration {
 	names, err := fs.Glob(migrationFiles, "migrations/*.sql") // sorted

@@ -1,8 +1,11 @@
 package storetest
 
 import (
+	"testing"
+
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store"
 )
 
 // Parameters returns what the instances of a cluster must agree on.
@@ -76,4 +79,35 @@ func (h *Harness) StoredRow(partition int) (row ownership.Row) {
 		h.T.Fatal(err)
 	}
 	return row
+}
+
+// Repartition begins another generation with so many partitions, and claims all of these. leases are
+// those of the present generation. All changes must have been notified.
+func Repartition(t testing.TB, s *store.Store, leases []partition.Lease, partitions int) (first int, claimed []partition.Lease) {
+	t.Helper()
+	g := store.Generations(s)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	next, err := g.Next(t.Context(), partitions, "quorum")
+	must(err)
+	must(g.Begin(t.Context(), next))
+	_, r, err := g.Look(t.Context())
+	must(err)
+	number, ok, err := g.Start(t.Context(), r.Number, "test")
+	if must(err); !ok {
+		t.Fatal("another attempt is under way")
+	}
+	attempt := partition.Attempt{Number: r.Number, Attempt: number}
+	must(g.EndGeneration(t.Context(), attempt, leases, false))
+	must(g.BeginGeneration(t.Context(), attempt))
+	must(g.Finish(t.Context(), attempt))
+	h := &Harness{T: t, Store: s}
+	for p := range partitions {
+		claimed = append(claimed, h.ClaimPartition(r.To.First+p, 0))
+	}
+	return r.To.First, claimed
 }
