@@ -61,6 +61,7 @@ var (
 // nothing on that channel. So such a queue costs only requests to its partition.
 type forwarder struct {
 	sealer seal.Sealer
+	names  func(partition int) string // of the partitions' queues
 	open   func() (publish.Channel, error)
 	run    func(*publish.Publisher) (stop context.CancelFunc) // runs a publisher until it is stopped or the session ends
 
@@ -98,8 +99,8 @@ type forward struct {
 	overdue bool // it was found to be overdue; guarded by lane.mu
 }
 
-func newForwarder(open func() (publish.Channel, error), run func(*publish.Publisher) context.CancelFunc, partitions int, sealer seal.Sealer) *forwarder {
-	return &forwarder{sealer: sealer, open: open, run: run, lanes: make([]*lane, partitions+1)}
+func newForwarder(open func() (publish.Channel, error), run func(*publish.Publisher) context.CancelFunc, names func(partition int) string, partitions int, sealer seal.Sealer) *forwarder {
+	return &forwarder{sealer: sealer, names: names, open: open, run: run, lanes: make([]*lane, partitions+1)}
 }
 
 // queueOf returns the name of a partition's queue. The number after the last partition
@@ -108,7 +109,7 @@ func (f *forwarder) queueOf(partition int) string {
 	if partition == len(f.lanes)-1 {
 		return RequestQueue
 	}
-	return PartitionQueue(partition)
+	return f.names(partition)
 }
 
 // send publishes a request to the queue of a partition, after all earlier ones to it. When

@@ -18,8 +18,9 @@ import (
 	"github.com/glotpod/ident/actor/msgpack"
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/coordinate"
+	"github.com/glotpod/ident/cluster/internal/generation"
 	"github.com/glotpod/ident/cluster/internal/metrics"
-	"github.com/glotpod/ident/cluster/internal/notify"
+	"github.com/glotpod/ident/cluster/internal/repartition"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
@@ -36,7 +37,12 @@ type Options struct {
 	Version    string // of the program, for display
 	Partitions int
 	QueueType  string   // of the partition queues: "quorum" or "classic"
+	first      int      // the number of the first partition's queue
 	Secret     [][]byte // keys that only the cluster's instances know; the first one seals
+
+	// Generations records how many partitions there are, and of which type their queues, since a
+	// repartition may change both. nil: Partitions and QueueType say so.
+	Generations Generations
 
 	// TokenReaders are the logins of the callers that get access tokens in replies. nil: all
 	// callers get them, also those whose login is not known.
@@ -54,58 +60,11 @@ type Options struct {
 	Tracer trace.Tracer // nil: no tracing
 }
 
-// A Store is what an instance needs of the database. Each part has one kind of user.
-type Store interface {
-	actor.Store           // the router and the actors
-	coordinate.LeaseStore // the coordinator
-	NotificationStore     // the notifier
-	ReadLeaseStore        // the router and the actors, for users in memory
-	topology.RebindLock   // the repairer of the exchanges and queues
-	HealthStore           // the instance
-}
+// A Store is what an instance needs of the database.
+type Store = generation.Store
 
-// A ReadLeaseStore says which leases stand.
-type ReadLeaseStore interface {
-	// EndedLeases returns those of the leases, all of one member, that have ended. It does not
-	// log errors.
-	EndedLeases(ctx context.Context, leases []partition.Lease) ([]partition.Lease, error)
-}
-
-// A NotificationStore has the notifications of committed changes.
-type NotificationStore interface {
-	notify.Outbox
-
-	// SetNotificationSink has each notification passed to sink after its commit. If sink
-	// is nil, notifications stay in the log.
-	SetNotificationSink(sink actor.NotificationSink)
-
-	// SetNotificationCheck has each write refused whose notification does not fit into
-	// a message. fits may block shortly. If it is nil, there is no limit.
-	SetNotificationCheck(fits func(bytes int) bool)
-}
-
-// A HealthStore tells how the database is, and ends its use.
-type HealthStore interface {
-	// Ping returns an error unless the database can be read and written, also over a new
-	// connection. If only new connections cannot be made, the error is a
-	// wait.ErrNoNewConnection.
-	Ping(ctx context.Context) error
-
-	// WatchForeignWrites calls trust until ctx is done: with false while another program
-	// may be writing to the tables, so that users in memory must not be used.
-	WatchForeignWrites(ctx context.Context, trust func(bool))
-
-	// OnHistoryChange has changed called when a failover or a restored backup has ended all leases.
-	OnHistoryChange(changed func())
-	// Problems describes what is wrong with the database although it can be used.
-	Problems() []string
-
-	// RoundTrips returns how many round trips to the database were made.
-	RoundTrips() int64
-
-	// Abort breaks off all operations. The store cannot be used afterwards.
-	Abort()
-}
+// Generations has the generations and the repartitions of a cluster.
+type Generations = repartition.Records
 
 // maxUnsettled is how long an instance may not serve some of the partitions that it
 // should, and still count as ready. Partitions move one after another.
@@ -126,9 +85,15 @@ type Instance struct {
 	traffic  metrics.Traffic
 
 	// Set by Run before begun is closed, and not changed afterwards.
-	begun       chan struct{}
-	coordinator *coordinate.Coordinator
-	cache       *actor.Cache
+	begun chan struct{}
+	cache *actor.Cache
+
+	generation  atomic.Pointer[partition.Generation]   // in which the instance works, or has worked last
+	coordinator atomic.Pointer[coordinate.Coordinator] // of the generation; nil: there was none yet
+	watcher     atomic.Pointer[repartition.Watcher]    // nil: there is one generation
+	switching   atomic.Bool                            // the instance waits for the next generation
+	drained     atomic.Bool                            // an operator has asked the instance to drain
+	sessions    atomic.Int64                           // the number of the last session
 
 	unsettled atomic.Int64 // since when some partitions are not served that should be, in Unix nanoseconds; 0: all are
 
@@ -137,7 +102,12 @@ type Instance struct {
 
 // New returns an instance that does nothing before Run is called.
 func New(o Options) *Instance {
-	return &Instance{o: o, started: time.Now(), metrics: metrics.New(), begun: make(chan struct{})}
+	i := &Instance{o: o, started: time.Now(), metrics: metrics.New(), begun: make(chan struct{})}
+	i.generation.Store(&partition.Generation{Partitions: o.Partitions, QueueType: o.QueueType})
+	if o.Generations != nil {
+		i.watcher.Store(newWatcher(i))
+	}
+	return i
 }
 
 // Ready returns nil while the instance receives requests and can carry them out, and has
@@ -148,6 +118,8 @@ func (i *Instance) Ready() error {
 	switch {
 	case i.stopping.Load():
 		return errors.New("not serving: asked to end, or told to by other instances")
+	case i.switching.Load():
+		return errors.New("not serving: the number of partitions, or the type of their queues, is being changed")
 	case !i.serving.Load():
 		return errors.New("not serving: connecting to RabbitMQ, or waiting for partitions")
 	case !i.stored.Load():
@@ -216,21 +188,12 @@ func (i *Instance) Run(ctx context.Context) error {
 		i.cache = actor.NewCache(*i.o.Cache)
 		defer i.cache.Close()
 	}
-	var err error
-	i.coordinator, err = coordinate.New(i.ownership(), i.o.Store, i.o.Log, func(reason ownership.StopReason, why string) {
-		stop(&StoppedError{reason, why})
-	})
-	if err != nil {
-		return err
-	}
-
-	i.o.Store.OnHistoryChange(i.coordinator.Survey)
+	i.o.Store.OnHistoryChange(i.survey)
 	close(i.begun)
 	background, end := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer end()
-	running.Go(func() { i.coordinator.Run(background) })
 	running.Go(func() { i.watchSettled(background) })
 	running.Go(func() {
 		if err := i.watchDatabase(background); err != nil {
@@ -240,7 +203,10 @@ func (i *Instance) Run(ctx context.Context) error {
 	if i.cache != nil {
 		running.Go(func() { i.o.Store.WatchForeignWrites(background, i.cache.SetTrusted) })
 	}
-	return i.runSessions(ctx)
+	if w := i.watcher.Load(); w != nil {
+		running.Go(func() { w.Run(background) })
+	}
+	return i.runGenerations(ctx, stop)
 }
 
 // errReconnect ends a session that is of no use any more although the broker is in reach.
@@ -260,9 +226,9 @@ const (
 func (i *Instance) runSessions(ctx context.Context) error {
 	retrier := wait.Retrier{Insist: i.o.Insist}
 	var changed time.Time // when another host was last tried at once
-	for number := int64(1); ; number++ {
+	for {
 		served := false
-		err := i.runSession(ctx, number, func() {
+		err := i.runSession(ctx, i.sessions.Add(1), func() {
 			served = true
 			retrier.Succeeded()
 		})
@@ -293,10 +259,10 @@ func (i *Instance) runSessions(ctx context.Context) error {
 	}
 }
 
-func (i *Instance) ownership() ownership.Config {
+func (i *Instance) ownership(g partition.Generation) ownership.Config {
 	c := ownership.DefaultConfig()
 	c.Name, c.Start = i.o.Name, i.o.Start
-	c.Partitions, c.QueueType = i.o.Partitions, i.o.QueueType
+	c.First, c.Partitions, c.QueueType = g.First, g.Partitions, g.QueueType
 	c.Seed = rand.Uint64()
 	return c
 }
@@ -358,7 +324,7 @@ const (
 	DirectExchange  = topology.DirectExchange
 )
 
-// PartitionQueue returns the name of a partition's queue.
+// PartitionQueue returns the name of the queue of a partition with the number that it has in the database.
 func PartitionQueue(partition int) string { return topology.PartitionQueue(partition) }
 
 // QueueKind returns the type of a durable queue. It is "" if the queue was declared with other
@@ -366,6 +332,12 @@ func PartitionQueue(partition int) string { return topology.PartitionQueue(parti
 func QueueKind(conn *amqp.Connection, queue string) (kind string, found bool, err error) {
 	open, _ := topology.Over(conn, broker.Options{})
 	return topology.KindOf(open, queue)
+}
+
+// DeclareQueues declares the partition queues of a generation that a repartition is to begin.
+func DeclareQueues(conn *amqp.Connection, g partition.Generation, log *zap.Logger) error {
+	open, _ := topology.Over(conn, broker.Options{})
+	return topology.DeclareQueues(open, g, log)
 }
 
 // ChannelsNeeded returns how many channels a connection of an instance needs.

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -11,8 +12,13 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/consume"
+	"github.com/glotpod/ident/cluster/internal/coordinate"
+	"github.com/glotpod/ident/cluster/internal/generation"
 	"github.com/glotpod/ident/cluster/internal/metrics"
+	"github.com/glotpod/ident/cluster/internal/notify"
 	"github.com/glotpod/ident/cluster/internal/relay"
+	"github.com/glotpod/ident/cluster/internal/repartition"
+	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
@@ -162,4 +168,148 @@ func (s *spilledWrites) remove(user, mark int64) {
 	if s.last[user] == mark {
 		delete(s.last, user)
 	}
+}
+
+// errGenerationEnds ends the sessions of an instance in a generation of partitions.
+var errGenerationEnds = errors.New("the generation of partitions ends")
+
+// switchGrace is how long an instance completes its requests when a generation ends. The others wait for
+// it, and the broker delivers what is left to the next owner.
+const switchGrace = 1500 * time.Millisecond
+
+// in returns the options of a session in a generation.
+func (o Options) in(g partition.Generation) Options {
+	o.first, o.Partitions, o.QueueType = g.First, g.Partitions, g.QueueType
+	o.Store = generation.NewView(o.Store, g)
+	return o
+}
+
+// queueOf returns the name of a partition's queue.
+func (o *Options) queueOf(partition int) string { return PartitionQueue(o.first + partition) }
+
+// runGenerations works in one generation after another, until ctx is done or an instance has to end.
+func (i *Instance) runGenerations(ctx context.Context, stop context.CancelCauseFunc) error {
+	for {
+		if w := i.watcher.Load(); w != nil {
+			if !i.awaitDatabase(ctx) {
+				return stopCause(ctx)
+			}
+			g, err := w.Await(ctx)
+			if err != nil {
+				return stopCause(ctx)
+			}
+			i.generation.Store(&g)
+		}
+		i.switching.Store(false)
+		if err := i.runGeneration(ctx, stop, *i.generation.Load()); err != nil || ctx.Err() != nil {
+			return err
+		}
+		i.switching.Store(true)
+	}
+}
+
+// runGeneration works in a generation until it ends or ctx is done.
+func (i *Instance) runGeneration(ctx context.Context, stop context.CancelCauseFunc, g partition.Generation) error {
+	c, err := coordinate.New(i.ownership(g), generation.NewView(i.o.Store, g), i.o.Log, func(reason ownership.StopReason, why string) {
+		stop(&StoppedError{reason, why})
+	})
+	if err != nil {
+		return err
+	}
+	i.coordinator.Store(c)
+	working, end := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	stopCoordinator := func() {
+		end()
+		running.Wait()
+	}
+	defer stopCoordinator()
+	running.Go(func() { c.Run(working) })
+	if i.drained.Load() {
+		c.Post(ownership.DrainRequested{})
+	}
+	serving, leave := context.WithCancelCause(ctx)
+	defer leave(nil)
+	if w := i.watcher.Load(); w != nil {
+		w.Enter(g, func() { leave(errGenerationEnds) })
+		defer w.Leave()
+	}
+	err = i.runSessions(serving)
+	if stopCoordinator(); err == nil && ctx.Err() == nil {
+		releaseAll(ctx, generation.NewView(i.o.Store, g), i.o)
+	}
+	return err
+}
+
+// releaseAll releases what leases are left of an instance whose sessions have ended, since a session
+// may have been lost, or was ended because a request took too long. If that fails, they are taken.
+func releaseAll(ctx context.Context, store Store, o Options) {
+	limited, cancel := context.WithTimeout(ctx, switchGrace)
+	defer cancel()
+	rows, err := store.Survey(limited)
+	if err != nil {
+		return // the store has logged it
+	}
+	var own []partition.Lease
+	for _, row := range rows {
+		if !row.Released && row.Holder.Name == o.Name && row.Holder.Incarnation.Start == o.Start {
+			own = append(own, row.Lease)
+		}
+	}
+	if len(own) > 0 {
+		store.Release(limited, own) // which logs an error
+	}
+}
+
+// look looks soon whether the generation has ended.
+func (i *Instance) look() {
+	if w := i.watcher.Load(); w != nil {
+		w.Wake()
+	}
+}
+
+// survey has the epoch table read soon, since another server or a restored backup is the database.
+func (i *Instance) survey() {
+	if c := i.coordinator.Load(); c != nil {
+		c.Survey()
+	}
+	i.look()
+}
+
+// status returns the status of the ownership core; ok is false if there is none.
+func (i *Instance) status() (status ownership.Status, ok bool) {
+	if c := i.coordinator.Load(); c != nil {
+		return c.Status()
+	}
+	return status, false
+}
+
+// newWatcher returns what knows the generations, and carries repartitions on.
+func newWatcher(i *Instance) *repartition.Watcher {
+	consuming := i.o.Broker
+	consuming.Heartbeat = min(consuming.Heartbeat, consumingHeartbeat) // so that another instance can go on soon
+	return repartition.NewWatcher(repartition.Options{
+		Name:    i.o.Name,
+		Store:   i.o.Store,
+		Records: i.o.Generations,
+		NextMember: func() ownership.Member {
+			return ownership.Member{Name: i.o.Name, Incarnation: ownership.Incarnation{Start: i.o.Start, Session: i.sessions.Add(1)}}
+		},
+		Dial: func(ctx context.Context, purpose string) (*amqp.Connection, error) {
+			return dialFor(ctx, consuming, purpose)
+		},
+		NewNotifier: func(self ownership.Member, view generation.Store, g partition.Generation) *notify.Notifier {
+			return newNotifier(i, self, view, g.Partitions, func(ctx context.Context) (*notify.Connection, error) {
+				conn, err := dialFor(ctx, i.o.Broker, "notifications")
+				if err != nil {
+					return nil, err
+				}
+				return notifierConnection(conn, func() bool { return false }), nil
+			})
+		},
+		Copy: func(d *amqp.Delivery, received time.Time, to partition.Generation) (string, amqp.Publishing, bool) {
+			return copyRequest(&i.o, d, received, to)
+		},
+		Log: i.o.Log,
+	})
 }

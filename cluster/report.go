@@ -18,7 +18,7 @@ func (i *Instance) report(s *session) membership.Report {
 	status, _ := s.coordinator.Status() // the coordinator runs longer than any session
 	r := membership.NewReport(status)
 	r.Version, r.StartedAt = s.o.Version, i.started
-	r.Parameters = membership.Parameters{Partitions: s.o.Partitions, TableVersion: ownership.TableVersion, QueueType: s.o.QueueType}
+	r.Parameters = membership.Parameters{First: s.o.first, Partitions: s.o.Partitions, TableVersion: ownership.TableVersion, QueueType: s.o.QueueType}
 	for n := range r.Partitions {
 		p := &r.Partitions[n]
 		if served := s.slots[p.Partition].serving.Load(); served != nil {
@@ -126,7 +126,7 @@ func (i *Instance) Collect(to chan<- prometheus.Metric) {
 	gauge(sharedDesc, bit(i.sharedErr() == nil))
 	gauge(askingDesc, bit(s != nil && s.prefer.AsksForAll()))
 	gauge(reachableDesc, bit(i.stored.Load() && !i.refused.Load()))
-	gauge(partitionsDesc, float64(i.o.Partitions))
+	gauge(partitionsDesc, float64(i.generation.Load().Partitions))
 	gauge(unsettledDesc, i.unsettledFor().Seconds())
 	i.collectSession(s, gauge)
 	select {
@@ -144,7 +144,7 @@ func (i *Instance) Collect(to chan<- prometheus.Metric) {
 }
 
 func (i *Instance) collectMembership(to chan<- prometheus.Metric) {
-	status, ok := i.coordinator.Status()
+	status, ok := i.status()
 	if !ok {
 		return
 	}

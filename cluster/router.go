@@ -1,14 +1,18 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"maps"
+	"strings"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/seal"
@@ -219,4 +223,60 @@ func logLost(s *session, lease partition.Lease) {
 
 func isStopped(err error) bool {
 	return errors.Is(err, actor.ErrStopped) || errors.Is(err, actor.ErrFenced)
+}
+
+// copyRequest returns the copy of a request in a queue of an earlier generation, and the queue of the
+// generation to that it goes to: that of its user's partition, or the shared queue if it names no user.
+// ok is false if the message is a probe.
+func copyRequest(o *Options, d *amqp.Delivery, received time.Time, to partition.Generation) (queue string, copied amqp.Publishing, ok bool) {
+	if topology.IsProbe(d) {
+		return "", amqp.Publishing{}, false
+	}
+	sealer := seal.Sealer(o.Secret)
+	headers := maps.Clone(d.Headers)
+	if headers == nil {
+		headers = make(amqp.Table)
+	}
+	delete(headers, "x-delivery-count") // of the other queue
+	replyTo := d.ReplyTo
+	if broker.CheckReplyTo(replyTo) != nil {
+		replyTo = "" // the broker would close the channel
+	}
+	if _, sealed := headers[callerHeader]; !sealed {
+		if caller := callerOf(sealer, d); caller != "" {
+			headers[callerHeader] = sealer.Caller(caller, sealedRequest(d, replyTo))
+		}
+	}
+	if at := firstReceived(d, received, d.Exchange == ""); !at.IsZero() {
+		headers[receivedHeader] = at.UnixMilli()
+	}
+	operation := operationName(d)
+	queue = RequestQueue
+	if number, found := partitionOf(o, d, strings.TrimPrefix(operation, topology.RequestPrefix), to.Partitions); found {
+		queue = PartitionQueue(to.First + number)
+	}
+	expiration := expirationOf(d, received)
+	return queue, amqp.Publishing{
+		Headers: headers, ContentType: d.ContentType, ContentEncoding: d.ContentEncoding, DeliveryMode: amqp.Persistent, Priority: d.Priority,
+		CorrelationId: d.CorrelationId, ReplyTo: replyTo, Expiration: expiration.rest(), MessageId: d.MessageId, Timestamp: d.Timestamp,
+		Type: cmp.Or(operation, d.Type), AppId: d.AppId, Body: d.Body,
+	}, true
+}
+
+// partitionOf returns the partition of the user of a request, of so many, if it names one.
+func partitionOf(o *Options, d *amqp.Delivery, operation string, partitions int) (number int, found bool) {
+	sealed, _ := d.Headers[userIDHeader].([]byte)
+	if id, ok := seal.Sealer(o.Secret).OpenUserID(sealed, d.Body); ok {
+		return partition.Of(id, partitions), true
+	}
+	parsed, _ := actor.Parse(operation, d.Body, actor.RequestID{}, o.Limits)
+	switch {
+	case parsed.Write != nil && parsed.Write.UserID != 0:
+		return partition.Of(parsed.Write.UserID, partitions), true
+	case parsed.Get != nil:
+		if id, ok := parsed.Get.ByIDAlone(); ok {
+			return partition.Of(id, partitions), true
+		}
+	}
+	return partition.OfKey(d.RoutingKey, partitions), d.Exchange == topology.DirectExchange
 }

@@ -205,7 +205,7 @@ func (s *session) takeOver(ctx context.Context, lease partition.Lease) (*consume
 	var consumer *consume.Consumer
 	var opening errgroup.Group
 	opening.Go(func() (err error) {
-		consumer, err = s.channels.Get(PartitionQueue(lease.Partition))
+		consumer, err = s.channels.Get(s.o.queueOf(lease.Partition))
 		return err
 	})
 	taken := s.notifier.TakeOver(ctx, lease)
@@ -232,7 +232,7 @@ func (s *session) startConsumer(ctx context.Context, partition int, consumer *co
 			return consumer, nil
 		}
 		if broker.IsCode(err, amqp.NotFound) {
-			s.repairer.ReportMissing(PartitionQueue(partition))
+			s.repairer.ReportMissing(s.o.queueOf(partition))
 		} else if !broker.IsCode(err, amqp.AccessRefused) {
 			return nil, err
 		}
@@ -242,7 +242,7 @@ func (s *session) startConsumer(ctx context.Context, partition int, consumer *co
 		if err := wait.For(ctx, consumeEvery); err != nil {
 			return nil, err
 		}
-		if consumer, err = s.channels.GetWith(PartitionQueue(partition), consumer.Prefetch()); err != nil {
+		if consumer, err = s.channels.GetWith(s.o.queueOf(partition), consumer.Prefetch()); err != nil {
 			return nil, err
 		}
 	}

@@ -38,6 +38,7 @@ type session struct {
 	o           Options
 	self        ownership.Member
 	ready       func() error // why the instance is not ready
+	look        func()       // looks whether the generation has ended
 	coordinator coordinator
 	cache       *actor.Cache     // nil: none
 	conn        *amqp.Connection // the consuming one
@@ -129,7 +130,7 @@ func (s *session) run(ctx context.Context, onServing func()) error {
 
 	err := s.consumeShared(ctx, onServing)
 	if err == nil && stopCause(ctx) == nil {
-		s.drain()
+		s.drain(errors.Is(context.Cause(ctx), errGenerationEnds))
 	}
 	s.close()
 	return err
@@ -222,34 +223,41 @@ func (s *session) noteSettled(status ownership.Status) bool {
 // drain stops receiving requests, hands the partitions over, and waits until the
 // requests that were received are complete and their notifications confirmed. If that
 // takes longer than the grace period, the broker delivers the remaining requests again.
-func (s *session) drain() {
+// generationEnds says that all instances do so, and that this one goes on after that.
+func (s *session) drain(generationEnds bool) {
 	s.o.Log.Info("draining")
-	deadline := time.After(s.o.Grace)
+	grace := s.o.Grace
+	if generationEnds {
+		grace = min(grace, switchGrace)
+	}
+	deadline := time.After(grace)
 	finished := make(chan struct{})
 	go func() {
 		defer close(finished)
-		s.finish()
+		s.finish(generationEnds)
 	}()
 	select {
 	case <-finished:
 		return
 	case <-deadline:
-		s.o.Log.Warn("not all requests completed in time; the broker delivers them to other instances", zap.Duration("grace", s.o.Grace))
+		s.o.Log.Warn("not all requests completed in time; the broker delivers them to other instances", zap.Duration("grace", grace))
 	case <-s.ctx.Done():
 		s.o.Log.Warn("connection lost while draining", zap.Error(context.Cause(s.ctx)))
 	}
 	s.fail(errSessionClosed)
-	s.o.Store.Abort()
+	if !generationEnds {
+		s.o.Store.Abort()
+	}
 	closeAll(time.Now().Add(closeTimeout), s.conn, s.forwarding) // which ends the consumers
 	<-finished
 }
 
 // finish is drain without a time limit. It returns early if the session is lost.
-func (s *session) finish() {
+func (s *session) finish(generationEnds bool) {
 	// The requests from the shared queue come first, while the partitions are still
 	// served here: so none of them has to be forwarded.
 	s.drainShared()
-	s.coordinator.Post(ownership.LeaveRequested{})
+	s.coordinator.Post(ownership.LeaveRequested{AtOnce: generationEnds})
 	select {
 	case <-s.coordinator.Left():
 	case <-s.ctx.Done():

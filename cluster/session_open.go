@@ -61,7 +61,7 @@ const (
 // openSession connects, declares the exchanges and queues, and joins the members. ctx
 // bounds the opening alone, not the session.
 func openSession(ctx context.Context, i *Instance, number int64) (_ *session, err error) {
-	o := i.o
+	o := i.o.in(*i.generation.Load())
 	dialing, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	conn, forwarding, err := dialBoth(dialing, o.Broker)
@@ -88,8 +88,8 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 	if err := s.declare(ctx); err != nil {
 		return nil, err
 	}
-	s.notifier = newNotifier(s)
-	s.forwarder = newForwarder(publish.Over(forwarding), s.runForwards, o.Partitions, seal.Sealer(o.Secret))
+	s.notifier = newNotifier(i, s.self, s.o.Store, s.o.Partitions, s.connectNotifier)
+	s.forwarder = newForwarder(publish.Over(forwarding), s.runForwards, s.o.queueOf, o.Partitions, seal.Sealer(o.Secret))
 	s.relay = newRelay(s, publish.Over(forwarding))
 	s.channels = consume.NewPool(consume.Over(conn), max(1, o.Prefetch/partitionPrefetchShare), o.Partitions, &s.running)
 	if err := s.join(ctx, i); err != nil {
@@ -140,12 +140,13 @@ func closeAll(deadline time.Time, all ...*amqp.Connection) {
 }
 
 func newSession(i *Instance, conn, forwarding *amqp.Connection, number int64) *session {
-	o := i.o
+	o := i.o.in(*i.generation.Load())
 	s := &session{
 		o:           o,
 		self:        ownership.Member{Name: o.Name, Incarnation: ownership.Incarnation{Start: o.Start, Session: number}},
 		ready:       i.Ready,
-		coordinator: i.coordinator,
+		look:        i.look,
+		coordinator: i.coordinator.Load(),
 		cache:       i.cache,
 		conn:        conn,
 		forwarding:  forwarding,
@@ -190,7 +191,8 @@ func (s *session) declare(ctx context.Context) error {
 	open, openApart := topology.Over(s.conn, s.o.Broker)
 	openPublishing, _ := topology.Over(s.forwarding, s.o.Broker)
 	t := topology.New(topology.Options{
-		Open: open, OpenPublishing: openPublishing, OpenApart: openApart, Partitions: s.o.Partitions, QueueType: s.o.QueueType, Log: s.o.Log,
+		Open: open, OpenPublishing: openPublishing, OpenApart: openApart,
+		First: s.o.first, Partitions: s.o.Partitions, QueueType: s.o.QueueType, Log: s.o.Log,
 	})
 	s.repairer = topology.NewRepairer(t, s.o.Store, topology.RepairerOptions{IsResponsible: s.isResponsible, OnRebound: s.onRebound})
 	return t.Declare(ctx)
@@ -211,40 +213,49 @@ func (s *session) onRebound() {
 	s.o.Log.Warn("partition queues rebound: requests had reached the wrong queues", zap.Int64("misrouted", metrics.Count(s.metrics.Misrouted)))
 }
 
-// newNotifier returns the session's notifier. It opens its own connection when it runs.
-func newNotifier(s *session) *notify.Notifier {
+// newNotifier returns a notifier for the partitions of a generation. It opens its own connection with
+// connect when it runs.
+func newNotifier(i *Instance, self ownership.Member, outbox notify.Outbox, partitions int, connect func(context.Context) (*notify.Connection, error)) *notify.Notifier {
 	return notify.New(notify.Options{
-		Self:       s.self,
-		Outbox:     s.o.Store,
-		Partitions: s.o.Partitions,
-		Connect:    s.connectNotifier,
+		Self:       self,
+		Outbox:     outbox,
+		Partitions: partitions,
+		Connect:    connect,
 		Metrics: notify.Metrics{
-			Sent: s.metrics.Notified, Refused: s.metrics.Refused, Lag: s.metrics.NotifyLag,
-			Overdue: s.metrics.Overdue, Oldest: s.metrics.Oldest,
+			Sent: i.metrics.Notified, Refused: i.metrics.Refused, Lag: i.metrics.NotifyLag,
+			Overdue: i.metrics.Overdue, Oldest: i.metrics.Oldest,
 		},
-		Tracer: s.o.Tracer,
-		Log:    s.o.Log,
+		Tracer: i.o.Tracer,
+		Log:    i.o.Log,
 	})
 }
 
 // connectNotifier opens a connection for notifications.
 func (s *session) connectNotifier(ctx context.Context) (*notify.Connection, error) {
 	s.blocked.notifications.Store(false) // that was the earlier connection
-	o := s.o.Broker
-	o.ConnectionName += " (notifications)"
-	dialing, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	conn, err := broker.Dial(dialing, o)
+	conn, err := dialFor(ctx, s.o.Broker, "notifications")
 	if err != nil {
 		return nil, err
 	}
 	s.watchBlocked(conn, "notifications", s.blocked.notifications.Store)
+	return notifierConnection(conn, s.blocked.notifications.Load), nil
+}
+
+// dialFor opens a connection whose name says what it is for.
+func dialFor(ctx context.Context, o broker.Options, purpose string) (*amqp.Connection, error) {
+	o.ConnectionName += " (" + purpose + ")"
+	dialing, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	return broker.Dial(dialing, o)
+}
+
+func notifierConnection(conn *amqp.Connection, blocked func() bool) *notify.Connection {
 	return &notify.Connection{
 		Publisher: publish.New(publish.Options{Open: publish.Over(conn), Timeout: confirmTimeout}),
 		NewProber: func() notify.Publisher { return publish.New(publish.Options{Open: publish.Over(conn)}) },
-		Blocked:   s.blocked.notifications.Load,
+		Blocked:   blocked,
 		Close:     func() { closeAll(time.Now().Add(closeTimeout), conn) },
-	}, nil
+	}
 }
 
 // runForwards runs a publisher of forwarded requests.
@@ -277,7 +288,9 @@ func (s *session) join(ctx context.Context, i *Instance) error {
 		Self:    s.self,
 		Report:  func() membership.Report { return i.report(s) },
 		OnEvent: s.onMemberEvent,
+		OnLook:  i.look,
 		OnDrain: func(yes bool) {
+			i.drained.Store(yes)
 			if yes {
 				s.coordinator.Post(ownership.DrainRequested{})
 			} else {
@@ -319,8 +332,12 @@ func earlierSessions(rows []ownership.Row, self ownership.Member) (earlier []own
 // onMemberEvent passes an event on to the ownership core, and notes when a heartbeat of
 // this instance has come back.
 func (s *session) onMemberEvent(e ownership.Event) {
-	if r, ok := e.(ownership.MessageReceived); ok && r.Message.From == s.self {
-		s.heartbeat.note()
+	if r, ok := e.(ownership.MessageReceived); ok {
+		if r.Message.From == s.self {
+			s.heartbeat.note()
+		} else if r.Message.Parameters.First > s.o.first {
+			s.look() // a member works in a later generation
+		}
 	}
 	s.coordinator.Post(e)
 }

@@ -59,11 +59,11 @@ func newTestSession(t *testing.T, store *fakeStore) *testSession {
 	s := &testSession{t: t, store: store, notifications: new(fakeNotifyPublisher)}
 	s.coordination = &fakeCoordinator{batchqueue.New[ownership.Event](), batchqueue.New[leaseEnd]()}
 	s.session = newSession(i, new(amqp.Connection), new(amqp.Connection), 1)
-	s.session.coordinator = s.coordination
+	s.session.coordinator, s.session.o.Store = s.coordination, store
 	s.session.repairer = topology.NewRepairer(topology.New(topology.Options{Log: log}), store, topology.RepairerOptions{})
 	s.session.sizes = sizes.NewChecker(s.session.ctx, s.limiting.open, s.session.metrics.TooLarge, log)
 	s.session.sizes.Start()
-	s.session.forwarder = newForwarder(s.forwarding.open, s.session.runForwards, testPartitions, seal.Sealer(i.o.Secret))
+	s.session.forwarder = newForwarder(s.forwarding.open, s.session.runForwards, s.session.o.queueOf, testPartitions, seal.Sealer(i.o.Secret))
 	s.session.relay = newRelay(s.session, s.relaying.open)
 	m := s.session.metrics
 	s.session.notifier = notify.New(notify.Options{

@@ -124,10 +124,9 @@ func (i *Instance) watchSettled(ctx context.Context) {
 		select {
 		case now := <-ticker.C:
 			i.traffic.Record(now, i.metrics.DurationCounts)
-			status, ok := i.coordinator.Status()
+			status, ok := i.status()
 			switch {
-			case !ok:
-				return
+			case !ok: // the next generation has not begun
 			case status.Settled():
 				i.unsettled.Store(0)
 				if s := i.session.Load(); s != nil {

@@ -97,6 +97,25 @@ func RequestDrain(ctx context.Context, conn *amqp.Connection, name string, drain
 	return nil
 }
 
+// AskToLook asks all members to look at the record of repartitions. They do so now and then anyway, so it
+// does not matter if the message is lost. AskToLook opens a channel of its own.
+func AskToLook(ctx context.Context, conn *amqp.Connection) error {
+	err := within(ctx, conn, func() error {
+		channel, err := conn.Channel()
+		if err != nil {
+			return err
+		}
+		defer channel.Close()
+		return channel.Publish(Exchange, "", false, false, amqp.Publishing{
+			Type: typeLook, ContentType: "application/json", Body: encodeBody(envelope{V: wireVersion}),
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("asking the instances to look at the repartition: %w", err)
+	}
+	return nil
+}
+
 // requestInterval is how often a request is repeated: it or the reply may be lost.
 const requestInterval = time.Second
 

@@ -35,6 +35,9 @@ type Options struct {
 	// again (drain is false). It must not block.
 	OnDrain func(drain bool)
 
+	// OnLook is called if the record of repartitions has changed. It must not block.
+	OnLook func()
+
 	Log *zap.Logger
 }
 

@@ -57,6 +57,9 @@ func (m *Membership) handleDelivery(d *amqp.Delivery) error {
 		return nil
 	case typeProbe:
 		return nil // its arrival is all that the probe is for
+	case typeLook:
+		m.options.OnLook()
+		return nil
 	case typeStatus, typeDrain, typeUndrain:
 		return m.handleRequest(d)
 	default:

@@ -21,6 +21,7 @@ const (
 	typeStatus    = "status"    // asks for a Report
 	typeDrain     = "drain"     // a request
 	typeUndrain   = "undrain"   // a request
+	typeLook      = "look"      // asks to look at the record of repartitions; has no reply
 	typeReport    = "report"    // replies to status
 	typeAccepted  = "taken"     // replies to drain and undrain
 )
@@ -95,13 +96,14 @@ func (i MemberID) validate() error {
 
 // Parameters are the JSON form of [ownership.Parameters].
 type Parameters struct {
+	First        int    `json:"first,omitempty"` // the number of the generation's first partition
 	Partitions   int    `json:"partitions"`
 	TableVersion int    `json:"table_version"`
 	QueueType    string `json:"queue_type"`
 }
 
 func (p Parameters) validate() error {
-	if p.Partitions < 0 || p.Partitions > maxPartitions || !isText(p.QueueType) {
+	if p.First < 0 || p.First > maxPartitions || p.Partitions < 0 || p.Partitions > maxPartitions || !isText(p.QueueType) {
 		return errors.New("impossible parameters")
 	}
 	return nil
@@ -169,7 +171,7 @@ func encodeMessage(m ownership.Message) []byte {
 		From:       MemberIDOf(m.From),
 		Seq:        m.Seq,
 		State:      m.State.String(),
-		Parameters: Parameters{Partitions: m.Parameters.Partitions, TableVersion: m.Parameters.Table, QueueType: m.Parameters.QueueType},
+		Parameters: Parameters{First: m.Parameters.First, Partitions: m.Parameters.Partitions, TableVersion: m.Parameters.Table, QueueType: m.Parameters.QueueType},
 		NextMS:     m.Next.Milliseconds(),
 		Wants:      encodeLeases(m.Wants),
 		Granted:    encodeLeases(m.Granted),
@@ -211,7 +213,7 @@ func decodeMessage(body []byte) (ownership.Message, error) {
 		From:       h.From.Member(),
 		Seq:        h.Seq,
 		State:      state,
-		Parameters: ownership.Parameters{Partitions: h.Parameters.Partitions, Table: h.Parameters.TableVersion, QueueType: h.Parameters.QueueType},
+		Parameters: ownership.Parameters{First: h.Parameters.First, Partitions: h.Parameters.Partitions, Table: h.Parameters.TableVersion, QueueType: h.Parameters.QueueType},
 		Next:       time.Duration(h.NextMS) * time.Millisecond,
 	}
 	for _, list := range []struct {

@@ -11,6 +11,7 @@ type Config struct {
 	Name  string // unique among the running instances
 	Start int64  // greater than the Start of each earlier run under this name
 
+	First      int    // the number of the generation's first partition; here, partitions are numbered from 0 on
 	Partitions int    // the same in all instances
 	QueueType  string // the same in all instances
 
@@ -109,7 +110,7 @@ func (c Config) usualHandovers() int { return (c.Window + handoverShare - 1) / h
 func (c Config) maxRest() time.Duration { return c.Heartbeat / restShare }
 
 func (c Config) parameters() Parameters {
-	return Parameters{Partitions: c.Partitions, Table: TableVersion, QueueType: c.QueueType}
+	return Parameters{First: c.First, Partitions: c.Partitions, Table: TableVersion, QueueType: c.QueueType}
 }
 
 // heartbeat is the least interval between two broadcasts of a member.

@@ -86,7 +86,11 @@ func (c *Core) handleEvent(e Event) {
 	case UndrainRequested:
 		c.applyRequest(false, c.leaving)
 	case LeaveRequested:
+		c.releasing = c.releasing || e.AtOnce
 		c.applyRequest(c.drained, true)
+		if e.AtOnce {
+			c.partitions.reconcileAll()
+		}
 	case Claimed:
 		c.partitions.onClaimed(e)
 	case LeaseReleased:
@@ -207,6 +211,8 @@ type instance struct {
 	now      time.Time // the time of the latest event
 	state    State
 	commands []Command // of the current Step
+
+	releasing bool // the instance leaves, and releases its partitions at once
 	session
 }
 

@@ -95,8 +95,9 @@ type (
 	UndrainRequested struct{}
 
 	// LeaveRequested asks the instance to hand over its partitions and to end. It
-	// cannot be taken back.
-	LeaveRequested struct{}
+	// cannot be taken back. AtOnce asks it to release them instead, without waiting for
+	// members that are to take them: all members leave, because their generation ends.
+	LeaveRequested struct{ AtOnce bool }
 )
 
 func (Tick) event()             {}

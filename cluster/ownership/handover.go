@@ -16,6 +16,7 @@ func (ps *partitions) maybeHandOver(p int) {
 	owner := ps.members.find(ps.ring.owners[p])
 	var to Member
 	switch {
+	case ps.releasing:
 	case owner != nil && owner.wantsLease(p, part.epoch):
 		ps.pacing.lastWishAt = ps.now
 		if ps.pacing.limitReached(ps.now) {

@@ -21,6 +21,9 @@ func (c *Core) handleMessage(msg *Message) {
 		}
 		return
 	}
+	if msg.Parameters.First != c.cfg.First {
+		return // it works in another generation of partitions, and has leases of others
+	}
 	if c.members.isRevenant(msg.From) {
 		if slices.Contains(msg.Gone, c.self) {
 			c.requestReconnect("other members believe that this session is over") // each believes it of the other one

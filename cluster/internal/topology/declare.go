@@ -41,6 +41,7 @@ type Options struct {
 	// that closes that connection.
 	OpenApart func(context.Context) (_ Channel, closeConnection func(), _ error)
 
+	First      int // the number of the generation's first partition
 	Partitions int
 	QueueType  string // of the partition queues: Quorum or Classic
 	Log        *zap.Logger
@@ -143,7 +144,7 @@ func (t *Topology) noteDown(shared bool, partitions []int) {
 		down = append(down, RequestQueue)
 	}
 	for _, p := range partitions {
-		down = append(down, PartitionQueue(p))
+		down = append(down, t.queueOf(p))
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -212,7 +213,7 @@ func (t *Topology) declareEach(first int) (at int, err error) {
 
 // declareQueue declares a partition queue.
 func (t *Topology) declareQueue(channel Channel, partition int) error {
-	queue := PartitionQueue(partition)
+	queue := t.queueOf(partition)
 	_, err := channel.QueueDeclare(queue, true, false, false, false, PartitionArguments(t.o.QueueType))
 	if err == nil {
 		return nil
@@ -247,6 +248,9 @@ func (t *Topology) findQueue(queue string) (exists bool, err error) {
 	return true, nil
 }
 
+// queueOf returns the name of a partition's queue.
+func (t *Topology) queueOf(partition int) string { return PartitionQueue(t.o.First + partition) }
+
 // weight is the number of hash buckets that each partition queue has in the exchange,
 // given as the routing key of its binding.
 const weight = "1"
@@ -264,8 +268,8 @@ func (t *Topology) bindQueues(down []int) error {
 		if slices.Contains(down, p) {
 			continue
 		}
-		if err := channel.QueueBind(PartitionQueue(p), weight, DirectExchange, true, nil); err != nil {
-			return fmt.Errorf("binding the queue %s: %w", PartitionQueue(p), err)
+		if err := channel.QueueBind(t.queueOf(p), weight, DirectExchange, true, nil); err != nil {
+			return fmt.Errorf("binding the queue %s: %w", t.queueOf(p), err)
 		}
 	}
 	return awaitChannel(channel)
@@ -302,8 +306,8 @@ func (t *Topology) rebindQueues() error {
 	}
 	defer channel.Close()
 	for p := range t.o.Partitions {
-		if err := channel.QueueUnbind(PartitionQueue(p), weight, DirectExchange, nil); err != nil {
-			return fmt.Errorf("unbinding the queue %s: %w", PartitionQueue(p), err)
+		if err := channel.QueueUnbind(t.queueOf(p), weight, DirectExchange, nil); err != nil {
+			return fmt.Errorf("unbinding the queue %s: %w", t.queueOf(p), err)
 		}
 	}
 	return t.bindQueues(nil)

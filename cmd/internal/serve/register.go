@@ -72,8 +72,20 @@ func tryRegister(ctx context.Context, c *config.Config, log *zap.Logger, version
 	if r.queueType, err = ensureParameters(ctx, c, users, log, version); err != nil {
 		return registration{}, err
 	}
+	if err = logRepartitioned(ctx, c, users, log); err != nil {
+		return registration{}, err
+	}
 	r.start, err = users.NextStart(ctx)
 	return r, err
+}
+
+// logRepartitioned logs that a repartition has changed what the settings say.
+func logRepartitioned(ctx context.Context, c *config.Config, users *store.Store, log *zap.Logger) error {
+	p, err := users.Parameters(ctx)
+	if err == nil && p.First > 0 && (p.Partitions != c.Cluster.Partitions || p.QueueType != c.Cluster.QueueType && c.Cluster.QueueType != config.QueueAuto) {
+		log.Info("partitions are those of the last repartition, not of the settings", zap.Int("partitions", p.Partitions), zap.String("queue_type", p.QueueType))
+	}
+	return err
 }
 
 // ensureParameters compares the settings with the parameters of the cluster. If the cluster has

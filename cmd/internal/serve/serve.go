@@ -104,6 +104,7 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger, version strin
 		Version:      version,
 		Partitions:   c.Cluster.Partitions,
 		QueueType:    registered.queueType,
+		Generations:  store.Generations(users),
 		Secret:       secret,
 		TokenReaders: c.Access.Tokens,
 		Prefetch:     c.AMQP.Prefetch,

@@ -1,0 +1,221 @@
+package repartition
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/internal/generation"
+	"github.com/glotpod/ident/cluster/membership"
+	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/cluster/wait"
+)
+
+const (
+	// stopFor is how long instances may take to release their leases until they are deposed: longer than
+	// one needs to notice the repartition, and to complete its requests.
+	stopFor = 2500 * time.Millisecond
+
+	// goneFor is how long the broker may take to drop the connections of the holders: after two to
+	// three of its heartbeats of a second, if an instance is frozen.
+	goneFor = 6 * time.Second
+
+	// notifyFor is how long notifications may take that an instance has left in the log.
+	notifyFor = 2 * time.Second
+
+	// releaseTimeout bounds the release of the leases if the old generation could not be ended.
+	releaseTimeout = time.Second
+
+	// pollEvery is how often it is checked whether leases are released, or a connection is gone.
+	pollEvery = 20 * time.Millisecond
+)
+
+// stop ends the old generation.
+func (m *mover) stop(ctx context.Context) (err error) {
+	view := generation.NewView(m.o.Store, m.r.From)
+	holders, err := m.awaitReleases(ctx, view)
+	if err != nil {
+		return err
+	}
+	self := m.o.NextMember()
+	leases, deposed, err := m.claim(ctx, view, self)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil { // so that others need not find out that this mover is gone
+			releasing, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+			defer cancel()
+			view.Release(releasing, leases) // the store logs an error
+		}
+	}()
+	if deposed {
+		m.writeFrom = time.Now().Add(partition.DeposedReadsFor)
+	}
+	if err := m.connect(ctx); err != nil {
+		return err
+	}
+	if err := m.awaitGone(ctx, holders); err != nil {
+		return err
+	}
+	if err := m.openQueues(ctx); err != nil {
+		return err
+	}
+	held := make([]partition.Lease, len(leases))
+	for i, l := range leases {
+		held[i] = l
+		held[i].Partition += m.r.From.First
+	}
+	err = m.o.Records.EndGeneration(ctx, m.record(), held, deposed)
+	if behind, ok := errors.AsType[*partition.NotNotifiedError](err); ok {
+		m.setNote("%v", behind)
+		err = m.notify(ctx, view, self, leases, func() error { return m.o.Records.EndGeneration(ctx, m.record(), held, deposed) })
+	}
+	return err
+}
+
+// awaitReleases waits until all leases are released, but not for long. It returns the members that have
+// held them.
+func (m *mover) awaitReleases(ctx context.Context, view generation.Store) (holders map[ownership.Member]bool, err error) {
+	holders = make(map[ownership.Member]bool)
+	for begun := time.Now(); ; {
+		rows, err := view.Survey(ctx)
+		if err != nil {
+			return nil, err
+		}
+		held := 0
+		for _, row := range rows {
+			if row.Holder != (ownership.Member{}) {
+				holders[row.Holder] = true
+			}
+			if !row.Released {
+				held++
+			}
+		}
+		if held == 0 || time.Since(begun)+m.r.Age > stopFor {
+			return holders, nil
+		}
+		if err := wait.For(ctx, pollEvery); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// claim takes all leases of the old generation, whether they are released or not.
+func (m *mover) claim(ctx context.Context, view generation.Store, self ownership.Member) (leases []partition.Lease, deposed bool, err error) {
+	rows, err := view.Survey(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	var claims []ownership.Claim
+	for _, row := range rows {
+		c := ownership.Claim{Partition: row.Partition, Seen: row.Epoch, By: self}
+		if !row.Released {
+			c.Depose = row.Epoch
+		}
+		claims = append(claims, c)
+	}
+	events, err := m.o.Store.Claim(ctx, inNumbers(claims, m.r.From.First))
+	if err != nil {
+		return nil, false, err
+	}
+	for _, e := range events {
+		claimed, ok := e.(ownership.Claimed)
+		if !ok {
+			return nil, false, partition.ErrLeases
+		}
+		deposed = deposed || claimed.Deposed
+		leases = append(leases, partition.Lease{Partition: claimed.Partition - m.r.From.First, Epoch: claimed.Epoch, Holder: self})
+	}
+	return leases, deposed, nil
+}
+
+// inNumbers returns claims with the numbers that partitions have in the database.
+func inNumbers(claims []ownership.Claim, first int) []ownership.Claim {
+	for i := range claims {
+		claims[i].Partition += first
+	}
+	return claims
+}
+
+// awaitGone waits until the broker has dropped the connections of members, and so has given back what
+// they have received and not acknowledged.
+func (m *mover) awaitGone(ctx context.Context, members map[ownership.Member]bool) error {
+	for begun := time.Now(); ; {
+		var left ownership.Member
+		for member := range members {
+			gone, err := m.isGone(member)
+			if err != nil {
+				return err
+			}
+			if gone {
+				delete(members, member)
+			} else {
+				left = member
+			}
+		}
+		if len(members) == 0 {
+			return nil
+		}
+		if time.Since(begun) > goneFor {
+			return fmt.Errorf("the broker has not dropped the connection of %s, which has not stopped", left)
+		}
+		m.setNote("waiting until the broker drops the connection of %s", left)
+		if err := wait.For(ctx, pollEvery); err != nil {
+			return err
+		}
+	}
+}
+
+// isGone reports whether the broker has no exclusive queue of a member.
+func (m *mover) isGone(member ownership.Member) (bool, error) {
+	channel, err := m.conn.Channel()
+	if err != nil {
+		return false, err
+	}
+	defer channel.Close()
+	_, err = channel.QueueDeclarePassive(membership.QueueOf(member), false, true, true, false, nil)
+	switch {
+	case broker.IsCode(err, amqp.NotFound):
+		return true, nil
+	case err == nil || broker.IsCode(err, amqp.ResourceLocked):
+		return false, nil
+	}
+	return false, fmt.Errorf("looking for the queue of %s: %w", member, err)
+}
+
+// notify sends the notifications that are left in the log of the old generation, until end has ended that.
+func (m *mover) notify(ctx context.Context, view generation.Store, self ownership.Member, leases []partition.Lease, end func() error) (err error) {
+	n := m.o.NewNotifier(self, view, m.r.From)
+	ctx, cancel := context.WithTimeout(ctx, notifyFor)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	running.Go(func() { n.Run(ctx) })
+	view.SetNotificationSink(n)
+	defer view.SetNotificationSink(nil)
+	for _, l := range leases {
+		if err := n.TakeOver(ctx, l); err != nil {
+			return fmt.Errorf("taking over what is to be notified: %w", err)
+		}
+	}
+	for {
+		waited := wait.For(ctx, 5*pollEvery)
+		if b := n.Backlog(); b.Pending > 0 || b.HeldBack > 0 || b.Behind > 0 {
+			if waited != nil {
+				return end() // which tells what is left
+			}
+			continue
+		}
+		err := end()
+		if _, behind := errors.AsType[*partition.NotNotifiedError](err); !behind || waited != nil {
+			return err
+		}
+	}
+}
