@@ -10,7 +10,7 @@ import (
 
 // JSONFlag adds the option --json to a command.
 func JSONFlag(command *cobra.Command, asJSON *bool) {
-	command.Flags().BoolVar(asJSON, "json", false, "print one JSON document, for programs")
+	command.Flags().BoolVar(asJSON, "json", false, "print JSON, for programs")
 }
 
 // PrintJSON prints a JSON document on standard output.

@@ -40,6 +40,9 @@ func helpTexts(t *testing.T, p cli.Program, command *cobra.Command) []helpText {
 	if byCommand := output(t, p, append([]string{"help"}, words[1:]...)...); byCommand != text {
 		t.Errorf("%q and help print different texts: %s", words, byCommand)
 	}
+	if strings.Contains(text, "      --json ") != (strings.Contains(text, "JSON document") || strings.Contains(text, "With --json")) {
+		t.Errorf("the help of %s has --json without the keys, or the keys without it", command.CommandPath())
+	}
 	texts := []helpText{{command.CommandPath(), text}}
 	for _, c := range command.Commands() {
 		if !c.Hidden && c.Name() != "help" {

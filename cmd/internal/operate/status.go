@@ -25,6 +25,13 @@ owner of each partition and the number of messages in each queue.
 The instances reply independently. A partition that moves at this time can appear
 twice or without an owner.
 
+The keys of the JSON document are format (1; raised when a key goes or changes its
+meaning), members (each with name, state, version, started_at, parameters, members,
+partitions, shared_requests_per_second, warm_users, counters and problems), missing
+(instances that did not reply), shared_queue, partitions (each with partition, owner,
+epoch, phase, requests_per_second, outdated_claims and queue), unowned and contested
+(numbers of partitions).
+
 Exit status: 0 if each partition has one owner, 1 if a partition has none or
 several or no instance is alive, 3 if an instance did not reply in time.`
 
