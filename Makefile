@@ -18,12 +18,13 @@ DURATION ?= 40s
 SEED ?=
 CHAOS ?= TestChaos
 
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+# The version of a build is the newest one in the changelog, and its commit.
+VERSION := $(shell sed -n 's/^## \[\([0-9][^]]*\)\].*/\1/p' deploy/CHANGELOG.md | head -n 1)+$(shell git describe --always --exclude '*' --dirty 2>/dev/null || echo unknown)
 COMMIT := $(shell git rev-parse HEAD 2>/dev/null)
 
 .DEFAULT_GOAL := help
 
-.PHONY: help dev build test test-long engines test-engines test-deploy chaos chaos-engines check fmt fuzz bench clean
+.PHONY: help dev build test test-long engines test-engines test-deploy release chaos chaos-engines check fmt fuzz bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -69,7 +70,12 @@ test-deploy: ## test deploy/ with Helm, Kubernetes, systemd, Docker and npm (the
 	deploy/clients/check.sh
 	@$(MAKE) --no-print-directory bin/with-servers
 	@GO='$(GO)' deploy/deploytest/build-tools.sh
+	cd deploy/release && $(GO) vet ./... && $(GO) test -count 1 -v ./...
 	cd deploy/deploytest && $(GO) vet ./... && ../../bin/with-servers $(GO) test -count 1 -v -timeout 1h $(TESTFLAGS) ./...
+
+release: ## build archives, packages, the image, the chart and bills of materials into dist/
+	@cd deploy/release && $(GO) run . --root ../.. --out ../../dist
+	@ls dist
 
 chaos: ## cause faults in a cluster under load, RUNS times for DURATION (SEED=1 repeats the faults of a run)
 	@deploy/install-dependencies.sh test
@@ -112,8 +118,8 @@ bench: ## run the benchmarks (PACKAGES=./store, BENCHTIME=5s)
 	@$(MAKE) --no-print-directory bin/with-servers
 	bin/with-servers $(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) $(PACKAGES)
 
-clean: ## remove bin/
-	rm -rf bin
+clean: ## remove bin/ and dist/
+	rm -rf bin dist
 
 # with-servers runs a command with a private broker and database, which the tests use.
 .PHONY: bin/with-servers

@@ -126,6 +126,20 @@ func TestReadmeLength(t *testing.T) {
 	}
 }
 
+// TestVersion: the chart has the version of the newest heading of the changelog.
+func TestVersion(t *testing.T) {
+	newest := regexp.MustCompile(`(?m)^## \[([0-9][^]]*)\] - \d{4}-\d\d-\d\d$`).FindStringSubmatch(readDocuments(t)["deploy/CHANGELOG.md"].text)
+	chart, err := os.ReadFile("chart/Chart.yaml")
+	if err != nil || newest == nil {
+		t.Fatal(err, newest)
+	}
+	for _, key := range []string{"version", "appVersion"} {
+		if !regexp.MustCompile(`(?m)^` + key + `: ` + regexp.QuoteMeta(newest[1]) + `( |$)`).Match(chart) {
+			t.Errorf("Chart.yaml has another %s than the changelog, %s", key, newest[1])
+		}
+	}
+}
+
 // TestMakeTargets: the documents name targets that exist.
 func TestMakeTargets(t *testing.T) {
 	makefile, err := os.ReadFile("../Makefile")

@@ -4,7 +4,7 @@
 # C compiler, for Go's race detector, Chromium, for the tests of the status page, PgBouncer,
 # curl, zsh, fish, bash-completion and mandoc, for the tests of the command line, and the libraries of
 # the Python clients. With "deploy", also systemd, for the checks of its
-# units, Prometheus, for promtool, Docker, for the image, and Node.js with npm, for the TypeScript client
+# units, Prometheus, for promtool, Docker, for the image, rpm, for the packages, and Node.js with npm, for the TypeScript client
 # and cluster/asyncapi.yaml. With "engines", only mmdebstrap, which gets other versions of both. Checks
 # the version of Go, but does not install Go. Does nothing if everything is installed.
 set -eu
@@ -142,6 +142,7 @@ if [ "${1-}" = deploy ]; then
 	command -v promtool >/dev/null || packages="$packages prometheus"
 	command -v dockerd >/dev/null || packages="$packages docker.io"
 	command -v busybox >/dev/null || packages="$packages busybox-static"
+	command -v rpm >/dev/null || packages="$packages rpm"
 	command -v npm >/dev/null || packages="$packages nodejs npm"
 fi
 [ -n "$packages" ] || exit 0
