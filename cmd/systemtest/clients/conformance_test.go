@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"reflect"
 	"strings"
@@ -32,12 +33,16 @@ type conformanceCase struct {
 // all texts, {run} stands for the name of the run. A text $name stands for a value that was
 // saved, and * for any value.
 type step struct {
-	At        string  `json:"at"` // "" is the service, "empty" a broker without one, "script" a scripted one
+	// At is the broker: "" with the service, "empty" without one, "script" with a scripted one. The broker
+	// "silent" accepts connections and says nothing, and "down" accepts none.
+	At        string  `json:"at"`
 	Operation string  `json:"operation"`
 	Arguments dict    `json:"arguments"`
 	MessageID string  `json:"message_id,omitempty"`
 	Timeout   float64 `json:"timeout,omitempty"`  // in seconds
 	Encoding  string  `json:"encoding,omitempty"` // "old": msgpack before 2013; "floats": integers as floats
+	Times     int     `json:"times,omitempty"`    // so many requests at the same time, if the client can do that; 0: one, and Result is not a list
+	Closed    bool    `json:"closed,omitempty"`   // the client is closed before
 
 	Result  any               `json:"result,omitempty"`
 	Error   string            `json:"error,omitempty"`
@@ -56,7 +61,20 @@ func newBrokers(t *testing.T) brokers {
 	t.Helper()
 	site := harness.NewSite(t)
 	site.Serve(t)
-	return brokers{"": site.AMQPURL, "empty": testservers.RabbitMQ(t).URL(), "script": startScript(t)}
+	return brokers{"": site.AMQPURL, "empty": testservers.RabbitMQ(t).URL(), "script": startScript(t),
+		"silent": silentURL(t), "down": "amqp://guest:guest@127.0.0.1:" + harness.FreePort(t) + "/%2F"}
+}
+
+// silentURL returns the URL of a broker that accepts connections and says nothing: they stay in the
+// backlog of the listener.
+func silentURL(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return "amqp://guest:guest@" + l.Addr().String() + "/%2F"
 }
 
 // decode decodes JSON, integers as int64.
@@ -95,7 +113,7 @@ func conform(t *testing.T, run string, drive driver) {
 				begin := time.Now()
 				outcome, _ := asIntegers(drive(t, s)).(dict)
 				s.check(t, i, outcome, substitute(s.Result, run, saved))
-				if s.Failure == "no_service" && time.Since(begin) > 10*time.Second {
+				if (s.Failure == "no_service" || s.Timeout == 0.5) && time.Since(begin) > 10*time.Second {
 					t.Errorf("step %d: takes %v", i, time.Since(begin))
 				}
 				result, _ := outcome["result"].(dict)

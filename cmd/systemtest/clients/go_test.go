@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/url"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,48 +15,79 @@ import (
 	"github.com/glotpod/ident/cmd/systemtest/harness"
 )
 
-func TestGo(t *testing.T) {
-	clients := make(map[string]*client.Client)
-	for at, address := range newBrokers(t) {
-		u, err := url.Parse(address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		password, _ := u.User.Password()
-		vhost, _ := url.PathUnescape(u.EscapedPath()[1:])
-		c, err := client.Dial(t.Context(), client.Options{
-			Addresses: []string{u.Host}, VHost: vhost, Login: u.User.Username(), Password: password, Name: "conformance",
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(c.Close)
-		clients[at] = c
+// dial returns a client, or the error of its first connection.
+func dial(ctx context.Context, t *testing.T, address string) (*client.Client, error) {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
 	}
+	password, _ := u.User.Password()
+	vhost, _ := url.PathUnescape(u.EscapedPath()[1:])
+	return client.Dial(ctx, client.Options{
+		Addresses: []string{u.Host}, VHost: vhost, Login: u.User.Username(), Password: password, Name: "conformance",
+	})
+}
+
+func TestGo(t *testing.T) {
+	addresses, clients := newBrokers(t), make(map[string]*client.Client)
+	t.Cleanup(func() {
+		for _, c := range clients {
+			c.Close()
+		}
+	})
 	conform(t, "go", func(t *testing.T, s *step) dict {
 		ctx, cancel := context.WithTimeout(t.Context(), timeout(s))
 		defer cancel()
+		if clients[s.At] == nil {
+			c, err := dial(ctx, t, addresses[s.At])
+			if err != nil {
+				return dict{"failure": "no_reply"}
+			}
+			clients[s.At] = c
+		}
+		c := clients[s.At]
+		if s.Closed {
+			c.Close()
+			delete(clients, s.At)
+		}
 		if s.MessageID != "" {
 			ctx = client.WithMessageID(ctx, s.MessageID)
 		}
-		result, err := clients[s.At].Do(ctx, client.Request{Operation: s.Operation, Args: encode(nil, s.Arguments, s.Encoding)})
-		refusal, refused := errors.AsType[*client.Error](err)
-		switch {
-		case refused:
-			return dict{"error": refusal.Code}
-		case errors.Is(err, client.ErrNoService):
-			return dict{"failure": "no_service"}
-		case errors.Is(err, client.ErrNoReply):
-			return dict{"failure": "no_reply"}
-		case err != nil:
-			return dict{"failure": err.Error()}
+		if s.Times == 0 {
+			return do(ctx, t, c, s)
 		}
-		tree, _, err := msgp.ReadIntfBytes(result)
-		if err != nil {
-			t.Fatal(err)
+		var calls sync.WaitGroup
+		results := make([]any, s.Times)
+		for i := range results {
+			calls.Go(func() { results[i] = do(ctx, t, c, s)["result"] })
 		}
-		return dict{"result": harness.Normalize(tree)}
+		calls.Wait()
+		return dict{"result": results}
 	})
+}
+
+// do makes one request of a step.
+func do(ctx context.Context, t *testing.T, c *client.Client, s *step) dict {
+	result, err := c.Do(ctx, client.Request{Operation: s.Operation, Args: encode(nil, s.Arguments, s.Encoding)})
+	refusal, refused := errors.AsType[*client.Error](err)
+	switch {
+	case refused:
+		return dict{"error": refusal.Code}
+	case errors.Is(err, client.ErrClosed):
+		return dict{"failure": "closed"}
+	case errors.Is(err, client.ErrNoService):
+		return dict{"failure": "no_service"}
+	case errors.Is(err, client.ErrNoReply), errors.Is(err, client.ErrNotSent):
+		return dict{"failure": "no_reply"}
+	case err != nil:
+		return dict{"failure": err.Error()}
+	}
+	tree, _, err := msgp.ReadIntfBytes(result)
+	if err != nil {
+		t.Error(err)
+	}
+	return dict{"result": harness.Normalize(tree)}
 }
 
 func timeout(s *step) time.Duration {
@@ -71,6 +103,8 @@ func encode(b []byte, v any, encoding string) []byte {
 	switch v := v.(type) {
 	case nil:
 		return msgp.AppendNil(b)
+	case bool:
+		return msgp.AppendBool(b, v)
 	case string:
 		if n := len(v); encoding == "old" && n >= 32 && n < 256 {
 			return append(append(b, 0xda, 0, byte(n)), v...)

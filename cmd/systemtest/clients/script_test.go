@@ -26,6 +26,9 @@ type scriptedService struct {
 	ids      map[string]bool
 }
 
+// createKey is bound while the request of the argument "bind_create" says so.
+const createKey = "rpc.user.create"
+
 // startScript starts a scripted service at a broker behind a proxy, and returns the URL for clients.
 func startScript(t *testing.T) string {
 	t.Helper()
@@ -41,8 +44,10 @@ func startScript(t *testing.T) string {
 	if _, err := s.channel.QueueDeclare(harness.RequestQueue, true, false, false, false, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.channel.QueueBind(harness.RequestQueue, "rpc.user.#", "amq.topic", false, nil); err != nil {
-		t.Fatal(err)
+	for _, operation := range []string{"get", "delete"} {
+		if err := s.channel.QueueBind(harness.RequestQueue, "rpc.user."+operation, "amq.topic", false, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
 	requests, err := s.channel.Consume(harness.RequestQueue, "", true, false, false, false, nil)
 	if err != nil {
@@ -86,7 +91,13 @@ func (s *scriptedService) handle(d *amqp.Delivery) {
 	case do == "refuse":
 		failed["retryable"] = false
 		s.reply(d, failed)
+	case do == "unbind_create":
+		s.channel.QueueUnbind(harness.RequestQueue, createKey, "amq.topic", nil)
+		s.proxy.Cut()
 	default:
+		if do == "bind_create" {
+			s.channel.QueueBind(harness.RequestQueue, createKey, "amq.topic", false, nil)
+		}
 		left, err := strconv.Atoi(d.Expiration)
 		s.reply(d, dict{"result": dict{
 			"attempts": s.attempts, "ids": len(s.ids), "id": d.MessageId, "user_id": d.UserId == s.login, "app_id": d.AppId,

@@ -19,36 +19,61 @@ def as_floats(v):
     return float(v) if isinstance(v, int) else v
 
 
-def outcome(call, step):
+FAILURES = {glotpod_ident.NoService: "no_service", glotpod_ident.NoReply: "no_reply", glotpod_ident.Closed: "closed"}
+
+
+class Pika:
+    def __init__(self, url, old):
+        self.client = glotpod_ident.Client(url, name="conformance", old_msgpack=old)
+        self.close = self.client.close
+
+    def call(self, times, *args, **arguments):
+        return [self.client.call(*args, **arguments) for _ in range(times)]
+
+
+class Aioamqp:
+    loop = asyncio.new_event_loop()
+
+    def __init__(self, url, old):
+        u = urllib.parse.urlsplit(url)
+        self.client = glotpod_ident_aio.Client(
+            u.hostname, port=u.port, login=u.username, password=urllib.parse.unquote(u.password),
+            virtualhost=urllib.parse.unquote(u.path[1:]), name="conformance", old_msgpack=old)
+
+    def close(self):
+        self.loop.run_until_complete(self.client.close())
+
+    def call(self, times, *args, **arguments):
+        async def calls():
+            return await asyncio.gather(*(self.client.call(*args, **arguments) for _ in range(times)))
+        return self.loop.run_until_complete(calls())
+
+
+def outcome(client, step):
     arguments = as_floats(step["arguments"]) if step.get("encoding") == "floats" else step["arguments"]
+    if step.get("closed"):
+        client.close()
+    times = step.get("times", 0)
     try:
-        return {"result": call(step["operation"], timeout=step.get("timeout", 20), message_id=step.get("message_id"), **arguments)}
+        results = client.call(
+            times or 1, step["operation"], timeout=step.get("timeout", 20), message_id=step.get("message_id"), **arguments)
+        return {"result": results if times else results[0]}
     except glotpod_ident.Refused as refusal:
         return {"error": refusal.code}
-    except glotpod_ident.NoService:
-        return {"failure": "no_service"}
-    except glotpod_ident.NoReply:
-        return {"failure": "no_reply"}
+    except tuple(FAILURES) as failure:
+        return {"failure": FAILURES[type(failure)], "cause": repr(failure.__cause__)}
 
 
 def main(library, urls):
-    loop, clients = asyncio.new_event_loop(), {}
-
-    def connect(url, old):
-        if library == "pika":
-            return glotpod_ident.Client(url, name="conformance", old_msgpack=old).call
-        u = urllib.parse.urlsplit(url)
-        client = glotpod_ident_aio.Client(
-            u.hostname, port=u.port, login=u.username, password=urllib.parse.unquote(u.password),
-            virtualhost=urllib.parse.unquote(u.path[1:]), name="conformance", old_msgpack=old)
-        return lambda *args, **arguments: loop.run_until_complete(client.call(*args, **arguments))
-
+    clients, connect = {}, {"pika": Pika, "aioamqp": Aioamqp}[library]
     for line in sys.stdin:
         step = json.loads(line)
         key = urls[step["at"]], step.get("encoding") == "old"
         if key not in clients:
             clients[key] = connect(*key)
         print(json.dumps(outcome(clients[key], step)), flush=True)
+        if step.get("closed"):
+            del clients[key]
 
 
 main(sys.argv[1], json.loads(sys.argv[2]))

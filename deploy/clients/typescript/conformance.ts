@@ -3,7 +3,7 @@
 
 import { createInterface } from "node:readline";
 import { encode } from "@msgpack/msgpack";
-import { Client, NoReply, NoService, Refused } from "./client.js";
+import { Client, Closed, NoReply, NoService, Refused } from "./client.js";
 
 const urls = JSON.parse(process.argv[2]);
 const clients = new Map<string, Client>();
@@ -39,11 +39,19 @@ async function outcome(step: any): Promise<object> {
   if (!clients.has(key)) {
     clients.set(key, new Client({ urls: [urls[step.at]], name: "conformance", encode: encodings[encoding] }));
   }
+  const client = clients.get(key)!;
+  if (step.closed) {
+    clients.delete(key);
+    await client.close();
+  }
   try {
     const timeout = (step.timeout ?? 20) * 1000;
-    return { result: await clients.get(key)!.call(step.operation, step.arguments, { timeout, messageId: step.message_id }) };
+    const call = () => client.call(step.operation, step.arguments, { timeout, messageId: step.message_id });
+    if (step.times === undefined) return { result: await call() };
+    return { result: await Promise.all(Array.from({ length: step.times }, call)) };
   } catch (e) {
     if (e instanceof Refused) return { error: e.code };
+    if (e instanceof Closed) return { failure: "closed" };
     if (e instanceof NoService) return { failure: "no_service" };
     if (e instanceof NoReply) return { failure: "no_reply" };
     return { failure: String(e) };
