@@ -50,8 +50,8 @@ type Client struct {
 // Dial connects to the broker. ctx bounds the dial, and has no effect afterwards. The
 // connection is replaced when it is lost, until the client is closed.
 func Dial(ctx context.Context, o Options) (*Client, error) {
-	if len(o.Name) > maxName {
-		return nil, fmt.Errorf("the name has %d bytes, more than %d", len(o.Name), maxName)
+	if len(o.Name) > maxName || len(o.Login) > maxShortString {
+		return nil, badRequest("the name has more than %d bytes, or the login more than %d", maxName, maxShortString)
 	}
 	c := &Client{o: o, room: semaphore.NewWeighted(maxUnderWay), name: rand.Text() + "-", changed: make(chan struct{})}
 	conn, link, err := c.dial(ctx)

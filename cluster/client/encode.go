@@ -1,7 +1,6 @@
 package client
 
 import (
-	"fmt"
 	"slices"
 
 	"github.com/tinylib/msgp/msgp"
@@ -98,7 +97,7 @@ func encodePatch(userID int64, ops []Op) ([]byte, error) {
 		if ops[i].hasValue() {
 			value, err := encodeValue(ops[i].Value)
 			if err != nil {
-				return nil, fmt.Errorf("%w: the value at %s: %w", ErrNotSent, ops[i].Path, err)
+				return nil, badRequest("the value at %s: %v", ops[i].Path, err)
 			}
 			o.raw("value", value)
 		} else if ops[i].Op != "remove" {

@@ -2,12 +2,14 @@ package client
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/glotpod/ident/cluster/internal/rpc"
 )
 
-// An Error is an error reply of the service.
+// An Error is an error reply of the service. One with the code bad_request may also come from the
+// client itself, for arguments that cannot be sent.
 type Error struct {
 	Code       string        // see the error values below
 	Message    string        // for people
@@ -20,6 +22,11 @@ func (e *Error) Error() string {
 		return e.Code
 	}
 	return e.Code + ": " + e.Message
+}
+
+// badRequest returns the error of arguments that cannot be sent.
+func badRequest(format string, args ...any) error {
+	return &Error{Code: "bad_request", Message: fmt.Sprintf(format, args...)}
 }
 
 // Is reports whether target is an Error with the same code. So errors.Is(err, ErrConflict)
@@ -60,7 +67,8 @@ var (
 
 	// ErrRejected means that the broker has closed the channel of the request several times:
 	// the request is larger than the broker accepts, or the login has no right to send it. An
-	// *amqp.Error in the chain tells which.
+	// *amqp.Error in the chain tells which. Another request of the client may be the cause; so
+	// it is unknown whether this one was carried out.
 	ErrRejected = errors.New("the broker rejects the request")
 
 	// ErrMalformed means that a reply has no form that the service sends.

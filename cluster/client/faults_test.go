@@ -55,6 +55,8 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
+func second[T any](_ T, err error) error { return err }
+
 type traceKey struct{}
 
 func TestRequest(t *testing.T) {
@@ -105,14 +107,26 @@ func TestRequest(t *testing.T) {
 		}
 	})
 
-	t.Run("impossible_names_are_not_sent", func(t *testing.T) {
+	t.Run("impossible_arguments_are_not_sent", func(t *testing.T) {
 		long := string(bytes.Repeat([]byte("x"), 256))
-		_, err := c.Get(client.WithMessageID(t.Context(), long), client.Query{UserID: 1})
-		is(t, err, client.ErrNotSent)
-		_, err = c.Do(t.Context(), client.Request{Operation: long})
-		is(t, err, client.ErrNotSent)
-		is(t, c.Patch(t.Context(), 1, client.Add("/name", struct{}{})), client.ErrNotSent)
+		for name, err := range map[string]error{
+			"message_id":    c.Delete(client.WithMessageID(t.Context(), long), 1),
+			"no_message_id": c.Delete(client.WithMessageID(t.Context(), ""), 1),
+			"operation":     second(c.Do(t.Context(), client.Request{Operation: long})),
+			"value":         c.Patch(t.Context(), 1, client.Add("/name", struct{}{})),
+			"no_user":       second(c.Create(t.Context(), nil)),
+		} {
+			if refusal, ok := errors.AsType[*client.Error](err); !ok || !errors.Is(err, client.ErrBadRequest) || refusal.Retryable || errors.Is(err, client.ErrNotSent) {
+				t.Errorf("%s: the error is %v", name, err)
+			}
+		}
+		for len(requests) > 0 {
+			<-requests
+		}
 		get(t, c, 1)
+		if len(requests) != 1 {
+			t.Errorf("%d requests are sent", len(requests))
+		}
 	})
 }
 

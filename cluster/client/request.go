@@ -51,12 +51,13 @@ type Request struct {
 // are named after operations instead.
 //
 // The errors of Do are those of all methods that send requests:
-//   - an [*Error], if the service replies with an error,
-//   - [ErrNotSent], [ErrNoService], [ErrRejected] and [ErrClosed], if the request was not
-//     carried out,
-//   - [ErrNoReply] or [ErrMalformed], if it is unknown whether it was carried out.
+//   - an [*Error], if the service replies with an error, or if the arguments cannot be sent
+//     ([ErrBadRequest]): to send the same once more helps only if [Error.Retryable] is true,
+//   - [ErrNotSent], [ErrNoService] and [ErrClosed], if the request was not carried out,
+//   - [ErrNoReply], [ErrRejected] or [ErrMalformed], if it is unknown whether it was carried out.
 //
-// If ctx has ended, its error is in the chain.
+// If ctx has ended, its error is in the chain. Do has retried what a retry within the time of ctx can
+// help.
 func (c *Client) Do(ctx context.Context, r Request) (result []byte, err error) {
 	begin, attempts := time.Now(), 0
 	defer func() { c.o.observe(r.Operation, begin, attempts, err) }()
@@ -186,9 +187,12 @@ func (e *unknownError) As(target any) bool { return errors.As(e.last, target) }
 
 // message returns the message of a request.
 func (c *Client) message(ctx context.Context, r *Request) (*rpc.Message, error) {
-	id, _ := ctx.Value(messageIDKey{}).(string)
-	if id == "" {
+	id, ok := ctx.Value(messageIDKey{}).(string)
+	switch {
+	case !ok:
 		id = c.newMessageID()
+	case id == "":
+		return nil, badRequest("the message id is empty")
 	}
 	m := &rpc.Message{Exchange: rpc.Exchange, Key: rpc.Prefix + r.Operation, ResendAfter: resendAfter, Publishing: amqp.Publishing{
 		MessageId: id, ContentType: "application/msgpack", DeliveryMode: deliveryMode(r.Operation), AppId: c.o.Name, UserId: c.o.Login, Body: r.Args,
@@ -202,8 +206,8 @@ func (c *Client) message(ctx context.Context, r *Request) (*rpc.Message, error) 
 		}
 	}
 	// The library closes the connection over a string that is too long.
-	if len(m.Key) > maxShortString || len(id) > maxShortString || len(m.UserId) > maxShortString {
-		return nil, fmt.Errorf("%w: an operation, message id or login of more than %d bytes", ErrNotSent, maxShortString)
+	if len(m.Key) > maxShortString || len(id) > maxShortString {
+		return nil, badRequest("an operation or message id of more than %d bytes", maxShortString)
 	}
 	return m, nil
 }
@@ -230,11 +234,12 @@ func weight(r *Request) int64 {
 
 type messageIDKey struct{}
 
-// WithMessageID returns a context for one request, with the message id of that request: at
-// most 255 bytes, which no other request of any client has. For at least 24 hours, a write
-// with the message id of an earlier one is not carried out again, but gets the earlier reply.
-// So a caller that stores the id first can repeat a write after it was restarted itself.
-// Without this, each request gets a new random id.
+// WithMessageID returns a context for one write, with the message id of that write: 1 to 255
+// bytes, which no other write of any client has. For at least 24 hours, a write with the message
+// id of an earlier one is not carried out again, but gets the earlier reply, also if that is an error; if
+// its arguments differ, the error is [ErrBadRequest]. So a caller that stores the id first can repeat a write
+// after [ErrNoReply], or after it was restarted itself. Reads may share an id, and are carried out
+// each time. Without this, each request gets a new random id.
 func WithMessageID(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, messageIDKey{}, id)
 }

@@ -20,8 +20,7 @@ type User struct {
 type Account struct {
 	ID int64 `json:"id"` // of the user, given by the other service
 
-	// AccessToken is "" in pages and changes, in replies to a login that may not see tokens,
-	// and usually in notifications.
+	// AccessToken is "" in pages and changes, and in replies to a login that may not see tokens.
 	AccessToken string `json:"access_token"`
 }
 
@@ -39,7 +38,10 @@ type Query struct {
 // the request.
 func (c *Client) Get(ctx context.Context, q Query) (*User, error) {
 	var u User
-	return &u, c.call(ctx, "get", encodeQuery(q), u.decode)
+	if err := c.call(ctx, "get", encodeQuery(q), u.decode); err != nil {
+		return nil, err
+	}
+	return &u, nil
 }
 
 // maxIDs is how many users the service looks up in one request.
@@ -71,6 +73,9 @@ func (c *Client) GetMany(ctx context.Context, ids []int64) ([]User, error) {
 // [ErrConflict] if another user has the email or an account, and [ErrBadRequest] if u is no
 // valid user. For other errors see [Client.Do].
 func (c *Client) Create(ctx context.Context, u *User) (id int64, err error) {
+	if u == nil {
+		return 0, badRequest("there is no user to create")
+	}
 	return c.callForID(ctx, "create", encodeUser(u))
 }
 
@@ -115,7 +120,10 @@ type ListOptions struct {
 // List returns a page of users. For errors see [Client.Do].
 func (c *Client) List(ctx context.Context, o ListOptions) (*UserPage, error) {
 	var p UserPage
-	return &p, c.call(ctx, "list", encodeList(o), p.decode)
+	if err := c.call(ctx, "list", encodeList(o), p.decode); err != nil {
+		return nil, err
+	}
+	return &p, nil
 }
 
 // ListPages returns the pages of all users from that of o on. The iteration ends after the last
