@@ -150,6 +150,7 @@
 //	store/internal/reads.TestChanges/while_others_write
 //	actor.TestChangesAppliedTwice
 //	cmd/systemtest/contract.TestChanges
+//	cluster/client.TestWatchModel
 //	cluster/client.TestService/watch_faults/gaps_are_filled
 //	cluster/internal/notify.TestRefused
 //	cluster/internal/notify.TestMissed

@@ -59,7 +59,6 @@
 //	cluster/broker.maxWaiting = 256 << 10                                    bytes buffered while the socket is slow
 //	cluster/broker.probeDialTimeout = 5 * time.Second                        a probe connection to the broker that is connected already
 //	cluster/broker.probeTimeout = time.Second                                a live node replies in milliseconds
-//	cluster/client.catchUpEvery = 10 * time.Minute                           a change that was never notified waits at most this long; each change is read once more
 //	cluster/client.closeTimeout = time.Second                                closing must not delay the caller's own end
 //	cluster/client.connectTimeout = 8 * time.Second                          covers TCP, TLS and login on a slow network
 //	cluster/client.defaultTimeout = 30 * time.Second                         longer than a failover of broker or database; no caller waits for ever
@@ -73,9 +72,12 @@
 //	cluster/client.maxName = 200                                             leaves room below the protocol's 255 bytes
 //	cluster/client.maxRejections = 3                                         another request on the same channel may be the cause
 //	cluster/client.maxReply = 16 << 20                                       a page has 4 MiB, the largest message of RabbitMQ 4 has 16 MiB
-//	cluster/client.maxSequences = 100_000                                    some 10 MiB; a forgotten user costs a repeated change at most
 //	cluster/client.maxShortString = 255                                      the library closes the connection over a longer one
 //	cluster/client.maxUnderWay = 64 << 20                                    16 pages or 1,024 other requests keep any service busy
+//	cluster/client.minReadPause = 200 * time.Millisecond                     a subscriber costs the database at most some 1 % of a core, and a copy is as old at most
+//	cluster/client.queueExpires = time.Hour                                  a subscriber that ended for good leaves nothing behind
+//	cluster/client.readEvery = time.Minute                                   a change whose notification was lost waits at most this long
+//	cluster/client.readPauseFactor = 10                                      a subscriber keeps a tenth of a connection of a slow service busy at most
 //	cluster/client.resendAfter = 5 * time.Second                             a reply is lost seldom; a request that waits in a long queue is repeated twice in 20 s
 //	cluster/internal/consume.AckDelay = 50 * time.Millisecond                gathers many acknowledgements at a high rate, and few requests are delivered again
 //	cluster/internal/consume.ackShare = 4                                    a quarter of the prefetch count may wait; the rest is for requests in flight

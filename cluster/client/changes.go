@@ -8,13 +8,12 @@ import (
 
 // A Change is a change of a user.
 type Change struct {
-	UserID      int64
-	Sequence    int64     // the number of the change among those of the user, from 1 on
-	Operation   string    // create, patch or delete
-	Time        time.Time // when the transaction of the change began, by the clock of the database
-	User        *User     // of a create: the new user
-	Ops         []Op      // of a patch: the difference between the earlier and the later state of the user
-	TraceParent string    // of the request that made the change, if it was notified with one
+	UserID    int64
+	Sequence  int64     // the number of the change among those of the user, from 1 on
+	Operation string    // create, patch or delete
+	Time      time.Time // when the transaction of the change began, by the clock of the database
+	User      *User     // of a create: the new user
+	Ops       []Op      // of a patch: the difference between the earlier and the later state, for [User.Apply]
 }
 
 // A ChangePage is a page of changes. It may have fewer changes than were asked for, because it
@@ -25,18 +24,18 @@ type ChangePage struct {
 	More    bool   // there may be later changes; the page may be empty then
 }
 
-// Changes returns the first changes after a position, at most pageSize (1 to 1000) of them,
-// without access tokens. The changes of each user are in order. A position is the After of an
+// Changes returns the first changes after a position, at most pageSize of them (1 to 1000; 0:
+// 100), without access tokens. The changes of each user are in order. A position is the After of an
 // earlier page, or of the first page of List. With "", Changes begins with the oldest changes
 // that are kept.
 //
-// The error is [ErrPositionGone] if the log does not have all changes since the position. Then
-// list all users, and go on from the After of the first page. For other errors see
-// [Client.Do].
+// The error is [ErrPositionGone] if the log does not have all changes since the position, and
+// [ErrBadRequest] if it is no position of the service: it is damaged. In both cases list all
+// users, and go on from the After of the first page. For other errors see [Client.Do].
 func (c *Client) Changes(ctx context.Context, after string, pageSize int) (*ChangePage, error) {
 	m := newMap()
 	m.textIfSet("after", after)
-	m.integer("page_size", int64(pageSize))
+	m.integerIfSet("page_size", int64(pageSize))
 	var p ChangePage
 	if err := c.call(ctx, "changes", m.b, p.decode); err != nil {
 		return nil, err

@@ -116,17 +116,3 @@ func TestEncodePatch(t *testing.T) {
 		t.Errorf("got %v", tree(got))
 	}
 }
-
-func TestSequences(t *testing.T) {
-	s := newSequences(100)
-	for id := range int64(1000) {
-		s.set(id, 1)
-		s.set(id, id+2)
-		if id >= 50 && s.get(id-50) != id-48 {
-			t.Fatalf("the sequence of user %d is forgotten", id-50)
-		}
-	}
-	if n := len(s.recent) + len(s.old); n > 200 {
-		t.Errorf("%d users are remembered", n)
-	}
-}

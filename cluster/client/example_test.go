@@ -1,12 +1,15 @@
 package client_test
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -117,11 +120,8 @@ func ExampleClient_ChangePages() {
 
 	position := "" // the one that was stored
 	for page, err := range c.ChangePages(context.Background(), position, 1000) {
-		if errors.Is(err, client.ErrPositionGone) {
-			log.Fatal("list all users, and go on from the After of the first page")
-		}
 		if err != nil {
-			log.Fatal(err)
+			log.Fatal(err) // ErrPositionGone, ErrBadRequest: list all users, and go on from the After of the first page
 		}
 		for _, change := range page.Changes {
 			fmt.Println(change.Operation, change.Sequence)
@@ -134,66 +134,101 @@ func ExampleClient_ChangePages() {
 	// create 1
 }
 
-// A subscriber keeps a copy of all users. It takes a snapshot first, and then watches the
-// changes since the beginning of the snapshot.
+// A userCopy is a copy of all users in a file. Users and position are stored together.
+type userCopy struct {
+	Users    map[int64]*client.User
+	Position string
+}
+
+// store writes the file. It is the old one or the new one, whenever the process ends.
+func (c *userCopy) store(_ context.Context, position string) error {
+	c.Position = position
+	text, err := json.Marshal(c)
+	if err == nil {
+		err = os.WriteFile(copyFile+".new", text, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(copyFile+".new", copyFile)
+	}
+	return err
+}
+
+// handle brings a change into the copy. It may come once more after a restart.
+func (c *userCopy) handle(_ context.Context, change *client.Change) error {
+	switch u := c.Users[change.UserID]; {
+	case change.Operation == "create":
+		c.Users[change.UserID] = change.User
+	case change.Operation == "delete":
+		delete(c.Users, change.UserID)
+	case u != nil:
+		return u.Apply(change.Ops)
+	}
+	return nil
+}
+
+// snapshot replaces the copy with what the service has.
+func (c *userCopy) snapshot(ctx context.Context, service *client.Client) error {
+	*c = userCopy{Users: make(map[int64]*client.User)}
+	for page, err := range service.ListPages(ctx, client.ListOptions{PageSize: 1000}) {
+		if err != nil {
+			return err
+		}
+		c.Position = cmp.Or(c.Position, page.After) // of the first page
+		for _, u := range page.Users {
+			c.Users[u.ID] = &u
+		}
+	}
+	return c.store(ctx, c.Position)
+}
+
+// copyFile is where the examples keep the copy.
+var copyFile = filepath.Join(os.TempDir(), "users.json")
+
+// A subscriber keeps a copy of all users. The first time, and if the log does not have all changes
+// any more, it takes a snapshot.
 func ExampleClient_Watch() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	c, err := client.Dial(ctx, options)
+	service, err := client.Dial(ctx, options)
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
+	defer service.Close()
 
-	names, position := make(map[int64]string), ""
-	for page, err := range c.ListPages(ctx, client.ListOptions{PageSize: 1000}) {
+	var users userCopy
+	if text, err := os.ReadFile(copyFile); err == nil {
+		err = json.Unmarshal(text, &users)
 		if err != nil {
 			log.Fatal(err)
 		}
-		if page.After != "" {
-			position = page.After
+	}
+	for ctx.Err() == nil {
+		if users.Position == "" {
+			if err := users.snapshot(ctx, service); err != nil {
+				log.Fatal(err)
+			}
 		}
-		for _, user := range page.Users {
-			names[user.ID] = user.Name
+		err := service.Watch(ctx, client.WatchOptions{
+			Queue: "glotpod-example.users", After: users.Position,
+			Handle: users.handle, Save: users.store,
+			CaughtUp: func() {
+				fmt.Println(len(users.Users), "users")
+				cancel() // this example has seen enough
+			},
+		})
+		switch {
+		case errors.Is(err, client.ErrPositionGone), errors.Is(err, client.ErrBadRequest):
+			users.Position = ""
+		case ctx.Err() == nil:
+			log.Fatal(err)
 		}
 	}
-	fmt.Println("snapshot:", len(names), "users")
-
-	go c.Create(ctx, &client.User{Name: "Cy", Email: "cy@example.org", Facebook: &client.Account{ID: 1, AccessToken: "secret"}})
-	err = c.Watch(ctx, client.WatchOptions{
-		Queue: "glotpod.example/users",
-		After: position,
-		Save:  func(_ context.Context, after string) error { position = after; return nil },
-		Handle: func(_ context.Context, change *client.Change) error {
-			switch change.Operation {
-			case "create":
-				names[change.UserID] = change.User.Name
-			case "delete":
-				delete(names, change.UserID)
-			case "patch":
-				for _, op := range change.Ops {
-					if op.Path == "/name" {
-						names[change.UserID], _ = op.Value.(string)
-					}
-				}
-			}
-			fmt.Println(change.Operation, names[change.UserID])
-			if change.Operation == "create" {
-				cancel() // this example has seen enough
-			}
-			return nil
-		},
-	})
-	fmt.Println(err)
-	// Prints:
-	// snapshot: 2 users
-	// create Cy
-	// context canceled
+	// Prints: 2 users
 }
 
 // TestExamples runs the examples against the real service, one after another.
 func TestExamples(t *testing.T) {
-	options = optionsFor(serve(t))
+	options, copyFile = optionsFor(serve(t)), filepath.Join(t.TempDir(), "users.json")
 	for _, x := range []struct {
 		name, want string
 		run        func()
@@ -202,13 +237,21 @@ func TestExamples(t *testing.T) {
 		{"errors", "somebody has this email\n", ExampleError},
 		{"message_id", "<nil>\n<nil>\n", ExampleWithMessageID},
 		{"list", "Ada L.\n", ExampleClient_ListPages},
-		{"watch", "snapshot: 2 users\ncreate Cy\ncontext canceled\n", ExampleClient_Watch},
+		{"watch", "2 users\n", ExampleClient_Watch},
+		{"watch_again", "2 users\n", ExampleClient_Watch},
+		{"damaged_position", "2 users\n", func() {
+			damaged := userCopy{Users: make(map[int64]*client.User)}
+			if err := damaged.store(t.Context(), "damaged"); err != nil {
+				t.Fatal(err)
+			}
+			ExampleClient_Watch()
+		}},
 	} {
 		t.Run(x.name, func(t *testing.T) { equal(t, printed(t, x.run), x.want) })
 	}
 	t.Run("changes", func(t *testing.T) {
 		// Changes of different users have no order.
-		if n := len(printed(t, ExampleClient_ChangePages)); n != len("create 1\npatch 2\ncreate 1\ncreate 1\n") {
+		if n := len(printed(t, ExampleClient_ChangePages)); n != len("create 1\npatch 2\ncreate 1\n") {
 			t.Errorf("%d bytes are printed", n)
 		}
 	})

@@ -36,22 +36,25 @@ type Options struct {
 	// TLS 1.2.
 	TLS func() (*tls.Config, error)
 
-	Name string // of the calling service, for the broker's operator and the property app_id; at most 200 bytes
+	// Name is that of the calling service: the name of the connection, and the property app_id of
+	// requests. It has at most 200 bytes.
+	Name string
 
 	// Trace, if not nil, returns the W3C trace context that a request continues, as the values
 	// of traceparent and tracestate. An empty traceparent means that there is none.
 	Trace func(ctx context.Context) (traceparent, tracestate string)
 
-	// Observe, if not nil, is called after each request, each attempt to connect again, and
-	// each notification that was handled. It must not block. It is called from many goroutines.
+	// Observe, if not nil, is called after each request, also those of Watch, each attempt to
+	// connect again, and each change that Watch has handled. It must not block. It is called from
+	// many goroutines.
 	Observe func(Observation)
 }
 
 // An Observation is something that the client did, for metrics.
 type Observation struct {
 	// Operation is the operation of the request. "connect" is an attempt to replace a lost
-	// connection, or a subscription of Watch that was interrupted. "watch" is the handling of a
-	// notification.
+	// connection, or a subscription of Watch that was interrupted. "watch" is a call of
+	// Handle by Watch.
 	Operation string
 
 	Duration time.Duration
@@ -63,7 +66,7 @@ type Observation struct {
 // two without one.
 const heartbeat = 10 * time.Second
 
-// maxReply is the largest body of a reply or a notification that is read, in bytes. A page
+// maxReply is the largest body of a reply that is read, in bytes. A page
 // of the service has 4 MiB.
 const maxReply = 16 << 20
 
