@@ -151,7 +151,6 @@
 //	actor.TestChangesAppliedTwice
 //	cmd/systemtest/contract.TestChanges
 //	cluster/client.TestWatchModel
-//	cluster/client.TestService/watch_faults/gaps_are_filled
 //	cluster/internal/notify.TestRefused
 //	cluster/internal/notify.TestMissed
 //	cluster/internal/notify.TestPass
