@@ -48,7 +48,13 @@ type Client struct {
 }
 
 // Dial connects to the broker. ctx bounds the dial, and has no effect afterwards. The
-// connection is replaced when it is lost, until the client is closed.
+// connection is replaced when it is lost, until the client is closed. Whether there is a service does
+// not matter to Dial.
+//
+// Dial tries each address once, and does not try again by itself. If the broker refuses, there is an
+// [*amqp.Error] in the chain of the error: with the code [amqp.AccessRefused] it refuses the login or the
+// password, with [amqp.NotAllowed] the virtual host. Without one, the broker was not reached, or the options or
+// certificates are wrong, as the text says; it never has the password.
 func Dial(ctx context.Context, o Options) (*Client, error) {
 	if len(o.Name) > maxName || len(o.Login) > maxShortString {
 		return nil, badRequest("the name has more than %d bytes, or the login more than %d", maxName, maxShortString)

@@ -466,19 +466,29 @@ func TestClose(t *testing.T) {
 
 func TestDial(t *testing.T) {
 	b := testservers.RabbitMQ(t)
-	for name, change := range map[string]func(o *client.Options){
-		"no_address":     func(o *client.Options) { o.Addresses = nil },
-		"no_broker":      func(o *client.Options) { o.Addresses = []string{"127.0.0.1:1"} },
-		"wrong_password": func(o *client.Options) { o.Password = "wrong" },
-		"wrong_method":   func(o *client.Options) { o.LoginMethod = "ANONYMOUS" },
-		"long_name":      func(o *client.Options) { o.Name = string(bytes.Repeat([]byte("x"), 201)) },
+	long := string(bytes.Repeat([]byte("x"), 256))
+	for name, x := range map[string]struct {
+		change func(o *client.Options)
+		code   int // of the broker, 0: it does not refuse
+	}{
+		"no_address":     {func(o *client.Options) { o.Addresses = nil }, 0},
+		"no_broker":      {func(o *client.Options) { o.Addresses = []string{"127.0.0.1:1"} }, 0},
+		"wrong_password": {func(o *client.Options) { o.Password = "wrong" }, amqp.AccessRefused},
+		"wrong_vhost":    {func(o *client.Options) { o.VHost = "wrong" }, amqp.NotAllowed},
+		"wrong_method":   {func(o *client.Options) { o.LoginMethod = "ANONYMOUS" }, 0},
+		"long_name":      {func(o *client.Options) { o.Name = long[:201] }, 0},
+		"long_login":     {func(o *client.Options) { o.Login = long }, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := optionsFor(b)
-			change(&o)
-			if c, err := client.Dial(within(t, patience), o); err == nil {
+			x.change(&o)
+			c, err := client.Dial(within(t, patience), o)
+			if err == nil {
 				c.Close()
-				t.Error("it succeeds")
+				t.Fatal("it succeeds")
+			}
+			if refusal, ok := errors.AsType[*amqp.Error](err); ok != (x.code != 0) || ok && refusal.Code != x.code {
+				t.Errorf("the error is %v", err)
 			}
 		})
 	}

@@ -29,8 +29,10 @@ const (
 const maxQueued = 1024
 
 var (
-	// ErrUnroutable means that no queue gets the request.
+	// ErrUnroutable means that no queue gets the request, which was sent once.
 	ErrUnroutable = errors.New("no queue gets the request")
+
+	errResentUnroutable = errors.New("the request was sent again after no reply came, and no queue got it")
 
 	// ErrNotSent means that the context has ended before the request was sent.
 	ErrNotSent = errors.New("the request was not sent")
@@ -95,10 +97,10 @@ type channel interface {
 type pending struct {
 	id       uint64
 	message  *Message
-	deadline time.Time // zero: none
-	sent     atomic.Bool
-	ended    atomic.Bool // nobody waits any more
-	replied  chan reply  // has room for the only one
+	deadline time.Time    // zero: none
+	sent     atomic.Int32 // how often
+	ended    atomic.Bool  // nobody waits any more
+	replied  chan reply   // has room for the only one
 }
 
 type reply struct {
@@ -144,9 +146,10 @@ func (l *Link) Wait() *LostError {
 // Send sends a message and returns the body of the reply. The expiration is what is left of
 // the time until the deadline when the message is sent.
 //
-// The error is a [LostError], wraps [ErrUnroutable], or is ctx's error, which then wraps
-// [ErrNotSent] if the message was not sent at all. The library closes the connection over a
-// name or id of more than 255 bytes.
+// The error wraps [ErrUnroutable] or [ErrNotSent] if no queue got the message. Otherwise one may
+// have got it: the error is a [LostError], ctx's error, or says that the message was unroutable
+// when it was sent again. The library closes the connection over a name or id of more than 255
+// bytes.
 func (l *Link) Send(ctx context.Context, m *Message) ([]byte, error) {
 	if err := m.Headers.Validate(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
@@ -166,7 +169,7 @@ func (l *Link) Send(ctx context.Context, m *Message) ([]byte, error) {
 		case sending <- p:
 			sending = nil
 		case r := <-p.replied:
-			return r.body, r.err
+			return r.body, p.replyError(r.err)
 		case <-ctx.Done():
 			return nil, p.noReply(ctx.Err())
 		case now = <-timer.C:
@@ -176,7 +179,7 @@ func (l *Link) Send(ctx context.Context, m *Message) ([]byte, error) {
 			if after > 0 && !now.Before(resendAt) {
 				after *= 2
 				resendAt = now.Add(jittered(after))
-				if p.sent.Load() {
+				if p.sent.Load() > 0 {
 					sending = l.sending
 				}
 			}
@@ -222,10 +225,19 @@ func (p *pending) wakeAfter(now time.Time, after time.Duration, resendAt time.Ti
 
 // noReply returns the error of a request to which no reply came until its time ended.
 func (p *pending) noReply(err error) error {
-	if p.sent.Load() {
+	if p.sent.Load() > 0 {
 		return err
 	}
 	return fmt.Errorf("%w: %w", ErrNotSent, err)
+}
+
+// replyError returns the error of a reply. A queue may have got the request when it was sent
+// before.
+func (p *pending) replyError(err error) error {
+	if errors.Is(err, ErrUnroutable) && p.sent.Load() > 1 {
+		return errResentUnroutable
+	}
+	return err
 }
 
 // register makes p wait for a reply.
@@ -271,7 +283,7 @@ func (l *Link) publishOne(p *pending) {
 	if !p.deadline.IsZero() {
 		m.Expiration = strconv.FormatInt(max(1, time.Until(p.deadline).Milliseconds()), 10)
 	}
-	p.sent.Store(true)
+	p.sent.Add(1)
 	l.channel.Publish(p.message.Exchange, p.message.Key, true, false, m) // an error means that the channel is lost
 }
 

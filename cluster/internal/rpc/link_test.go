@@ -155,6 +155,18 @@ func TestSend(t *testing.T) {
 		}
 	})
 
+	withLink(t, "that_no_queue_takes_the_second_time_may_have_been_taken", func(t *testing.T, l *Link, channel *fakeChannel) {
+		go func() {
+			<-channel.requests
+			channel.returns <- amqp.Return{CorrelationId: (<-channel.requests).message.CorrelationId}
+		}()
+		m := message("")
+		m.ResendAfter = time.Second
+		if _, err := l.Send(t.Context(), m); err == nil || errors.Is(err, ErrUnroutable) || errors.Is(err, ErrNotSent) {
+			t.Errorf("the error is %v", err)
+		}
+	})
+
 	withLink(t, "ends_with_its_context", func(t *testing.T, l *Link, channel *fakeChannel) {
 		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 		defer cancel()
