@@ -192,6 +192,7 @@
 //	cluster/membership.maxStatusQueries = 16                                 status queries are rare
 //	cluster/membership.maxText = 64                                          a longer text is cut
 //	cluster/membership.maxUnconfirmed = 256                                  enough for the broker's round trip
+//	cluster/membership.maxWeight = 100                                       ten times the greatest weight that can be set; the ring has 100 points for each
 //	cluster/membership.queuedFor = time.Minute                               older messages say nothing new
 //	cluster/membership.quietPeriod = 100 * time.Millisecond                  all members reply to a query within that time after the last one
 //	cluster/membership.requestInterval = time.Second                         a query is repeated if its reply is lost
@@ -201,6 +202,7 @@
 //	cluster/ownership.maxStartBackoff = 20                                   heartbeats likewise after consumers that did not start, where claims do not help
 //	cluster/ownership.membersPerHeartbeat = 50                               heartbeats of all members in the time of one; 100 members cost the broker what they did at one a second
 //	cluster/ownership.startFor = 8                                           heartbeats; eight times as long as a start takes after a death
+//	cluster/ownership/hashring.maxLoad = 1.25                                less moves more partitions when a member comes or goes; more loads members less evenly
 //	cluster/ownership/silence.firstSpare = 2 * time.Second                   longer than a claim and a start; a member that has died meanwhile is replaced as much later
 //	cluster/ownership/silence.halfLife = time.Minute                         a member that was suspected wrongly is not again for as long; a machine that was busy is likely to be so again
 //	cluster/ownership/silence.intervals = 2                                  any heartbeat may be lost

@@ -36,6 +36,7 @@ type Options struct {
 	Start      int64  // number of the run; greater than that of each earlier run under this name
 	Version    string // of the program, for display
 	Partitions int
+	Weight     int      // in the hash ring, in tenths; 0 is 10
 	QueueType  string   // of the partition queues: "quorum" or "classic"
 	first      int      // the number of the first partition's queue
 	Secret     [][]byte // keys that only the cluster's instances know; the first one seals
@@ -263,6 +264,7 @@ func (i *Instance) ownership(g partition.Generation) ownership.Config {
 	c := ownership.DefaultConfig()
 	c.Name, c.Start = i.o.Name, i.o.Start
 	c.First, c.Partitions, c.QueueType = g.First, g.Partitions, g.QueueType
+	c.Weight = i.o.Weight
 	c.Seed = rand.Uint64()
 	return c
 }

@@ -297,6 +297,9 @@ func (s *session) join(ctx context.Context, i *Instance) error {
 				s.coordinator.Post(ownership.UndrainRequested{})
 			}
 		},
+		OnMove: func(partition int, undo bool) {
+			s.coordinator.Post(ownership.MoveRequested{Partition: partition, Undo: undo})
+		},
 		Log: s.o.Log,
 	})
 	if errors.Is(err, membership.ErrQueueLimit) {

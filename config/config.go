@@ -87,6 +87,7 @@ const (
 type Cluster struct {
 	Instance   string // 1 to 63 of A–Z a–z 0–9 . _ -
 	Partitions int    // 1 to 1024, the same in all instances
+	Weight     int    // in the hash ring, in tenths: 1 to 100
 	QueueType  string // QueueAuto, or the same QueueQuorum or QueueClassic in all instances
 }
 

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -211,6 +212,35 @@ func (f fraction) put(value any) error {
 		return fmt.Errorf("must be %s, not %v", f, value)
 	}
 	*f.into = n
+	return nil
+}
+
+// tenths is a number from min to max tenths, in steps of one tenth. The field gets the
+// number of tenths.
+type tenths struct {
+	into     *int
+	min, max int
+}
+
+func (t tenths) String() string {
+	return fmt.Sprintf("a number from %v to %v in steps of 0.1", float64(t.min)/10, float64(t.max)/10)
+}
+
+func (t tenths) parse(s string) any { return fraction{}.parse(s) }
+
+func (t tenths) put(value any) error {
+	n, ok := value.(float64)
+	if whole, isWhole := value.(int64); isWhole {
+		n, ok = float64(whole), true
+	}
+	if !ok {
+		return mismatch(t, value)
+	}
+	steps := math.Round(n * 10)
+	if !(steps >= float64(t.min) && steps <= float64(t.max)) || steps/10 != n { // also if n is NaN
+		return fmt.Errorf("must be %s, not %v", t, value)
+	}
+	*t.into = int(steps)
 	return nil
 }
 

@@ -44,7 +44,7 @@ func defaults(t *testing.T) *config.Config {
 			Heartbeat:   3 * time.Second,
 			Prefetch:    256,
 		},
-		Cluster:  config.Cluster{Instance: host, Partitions: 64, QueueType: "auto"},
+		Cluster:  config.Cluster{Instance: host, Partitions: 64, Weight: 10, QueueType: "auto"},
 		Actor:    config.Actor{Mailbox: 256, ReadCache: true, WarmUsers: 100_000, WarmBytes: 64 << 20, Idle: 5 * time.Minute},
 		Limits:   config.Limits{BodyBytes: 1048576, Depth: 32, Values: 100000, InFlightBytes: 32 << 20},
 		Audit:    config.Audit{Keep: 30 * 24 * time.Hour},
@@ -108,6 +108,7 @@ prefetch = 0x40
 [cluster]
 instance = "ident-0"
 partitions = 1_024
+weight = 0.3
 queue_type = "classic"
 
 [actor]
@@ -172,7 +173,7 @@ func wantEverything(t *testing.T) *config.Config {
 		SSLServerName: "broker.example",
 		Prefetch:      64,
 	}
-	c.Cluster = config.Cluster{Instance: "ident-0", Partitions: 1024, QueueType: "classic"}
+	c.Cluster = config.Cluster{Instance: "ident-0", Partitions: 1024, Weight: 3, QueueType: "classic"}
 	c.Actor = config.Actor{Mailbox: 1, WarmUsers: 2, WarmBytes: 1 << 20, Idle: time.Second}
 	c.Limits = config.Limits{BodyBytes: 128 << 20, Depth: 1000, Values: 2000, InFlightBytes: 1 << 20}
 	c.Notifications.IncludeAccessTokens = true
@@ -214,6 +215,7 @@ func TestEnvironmentGivesEverything(t *testing.T) {
 		"GLOTPOD_IDENT__AMQP__PREFETCH=64",
 		"GLOTPOD_IDENT__CLUSTER__INSTANCE=ident-0",
 		"GLOTPOD_IDENT__CLUSTER__PARTITIONS=1024",
+		"GLOTPOD_IDENT__CLUSTER__WEIGHT=0.3",
 		"GLOTPOD_IDENT__CLUSTER__QUEUE_TYPE=classic",
 		"GLOTPOD_IDENT__ACTOR__MAILBOX=1",
 		"GLOTPOD_IDENT__ACTOR__READ_CACHE=false",

@@ -118,6 +118,10 @@ func valueSchema(e config.Entry) (object, error) {
 	if strings.HasPrefix(e.Value, "one or several of host") {
 		return object{"type": "string", "minLength": 1}, nil
 	}
+	var least, most float64
+	if _, err := fmt.Sscanf(e.Value, "a number from %g to %g in steps of 0.1", &least, &most); err == nil {
+		return object{"type": "number", "minimum": least, "maximum": most}, nil // multipleOf fails for 0.3
+	}
 	switch e.Value {
 	case "true or false":
 		return object{"type": "boolean"}, nil

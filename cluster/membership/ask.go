@@ -85,14 +85,31 @@ func RequestDrain(ctx context.Context, conn *amqp.Connection, name string, drain
 	if drain {
 		kind = typeDrain
 	}
-	err := sendUntilAnswered(ctx, conn, kind, request{Instance: name}, 0, func(d *amqp.Delivery) (done bool) {
+	return askInstance(ctx, conn, kind, request{Instance: name})
+}
+
+// RequestMove asks the named instance to own a partition, whatever the hash ring says, or
+// (undo is true) takes that back. It returns nil when the instance has received the request: an instance
+// that is not ready, or whose cluster has fewer partitions, does not act on it. Errors are
+// those of [RequestDrain].
+func RequestMove(ctx context.Context, conn *amqp.Connection, name string, partition int, undo bool) error {
+	kind := typeMove
+	if undo {
+		kind = typeUnmove
+	}
+	return askInstance(ctx, conn, kind, request{Instance: name, Partition: partition})
+}
+
+// askInstance repeats a request to one instance until that accepts it.
+func askInstance(ctx context.Context, conn *amqp.Connection, kind string, r request) error {
+	err := sendUntilAnswered(ctx, conn, kind, r, 0, func(d *amqp.Delivery) (done bool) {
 		return d.Type == typeAccepted
 	})
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("%w: %w", ErrNoInstance, err)
 	}
 	if err != nil {
-		return fmt.Errorf("asking the instance %s to %s: %w", name, kind, err)
+		return fmt.Errorf("asking the instance %s to %s: %w", r.Instance, kind, err)
 	}
 	return nil
 }

@@ -228,6 +228,7 @@ func testAskStatusContextOrConnectionEnds(t *testing.T) {
 
 func TestRequestDrain(t *testing.T) {
 	t.Run("named_instance_only", testRequestDrainNamedInstanceOnly)
+	t.Run("move", testRequestMove)
 	t.Run("malformed_replies_ignored", testRequestDrainMalformedRepliesIgnored)
 }
 
@@ -248,6 +249,26 @@ func testRequestDrainNamedInstanceOnly(t *testing.T) {
 	}
 	if len(a.drains) > 0 {
 		t.Error("another instance was drained")
+	}
+}
+
+func testRequestMove(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	a, b := s.join(member("a", 1, 1), nil), s.join(member("b", 1, 1), nil)
+	for _, want := range []moveRequest{{0, false}, {63, false}, {63, true}} {
+		if err := membership.RequestMove(inTime(t), s.connect().Connection, "b", want.partition, want.undo); err != nil {
+			t.Fatal(err)
+		}
+		if got := receive(t, b.moves); got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+	if err := membership.RequestMove(soon(t), s.connect().Connection, "c", 1, false); !errors.Is(err, membership.ErrNoInstance) {
+		t.Errorf("%v", err)
+	}
+	if len(a.moves) > 0 || len(b.drains) > 0 {
+		t.Error("another instance was asked, or to drain")
 	}
 }
 

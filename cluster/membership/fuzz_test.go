@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/ownership/moves"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
@@ -31,6 +32,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(encodeMessage(ownership.Message{From: other, Seq: 1, State: ownership.Ready, Gone: []ownership.Member{self}}))
 	f.Add([]byte(`{"v":1,"from":{"name":"other"},"state":"ready","parameters":{"partitions":3}}`))
 	f.Add([]byte(`{"v":1,"V":2}`))
+	f.Add(encodeMessage(ownership.Message{From: other, Seq: 1, State: ownership.Ready, Parameters: parameters, Weight: 25, Moves: moves.List{{Partition: 1, Version: 7}, {Partition: 3, Version: 1}}}))
 
 	f.Fuzz(func(t *testing.T, lines []byte) {
 		cfg := ownership.DefaultConfig()

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/ownership/moves"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
@@ -143,6 +144,7 @@ func testDecodeMessageImpossibleRefused(t *testing.T) {
 		return heartbeat{
 			envelope: envelope{V: 1}, From: id, State: "ready", Parameters: Parameters{Partitions: 64, QueueType: "quorum"},
 			Wants: []lease{{Partition: 1, Epoch: 1, Holder: id}}, Gone: []MemberID{id},
+			Weight: 0.5, Moves: []move{{1, 1}, {2, 1}},
 		}
 	}
 	if _, err := decodeMessage(encodeBody(valid())); err != nil {
@@ -169,6 +171,12 @@ func testDecodeMessageImpossibleRefused(t *testing.T) {
 		"an impossible release":     func(h *heartbeat) { h.Released = []lease{{Partition: -1, Holder: id}} },
 		"an impossible taking":      func(h *heartbeat) { h.Taken = []lease{{Partition: -1, Holder: id}} },
 		"too many leases":           func(h *heartbeat) { h.Wants = make([]lease, maxPartitions+1) },
+		"a weight below 0":          func(h *heartbeat) { h.Weight = -1 },
+		"a weight without end":      func(h *heartbeat) { h.Weight = maxWeight + 1 },
+		"a move of no partition":    func(h *heartbeat) { h.Moves = []move{{-1, 1}} },
+		"a move beyond":             func(h *heartbeat) { h.Moves = []move{{maxPartitions, 1}} },
+		"a move without a version":  func(h *heartbeat) { h.Moves = []move{{1, 0}} },
+		"too many moves":            func(h *heartbeat) { h.Moves = make([]move, moves.Max+1) },
 		"too many gone":             func(h *heartbeat) { h.Gone = make([]MemberID, maxPartitions+1) },
 		"an impossible one is gone": func(h *heartbeat) { h.Gone[0].Name = "\n" },
 		"a body that is too long":   func(h *heartbeat) { h.Parameters.QueueType = strings.Repeat("x", maxBody) },

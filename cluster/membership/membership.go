@@ -38,6 +38,10 @@ type Options struct {
 	// OnLook is called if the record of repartitions has changed. It must not block.
 	OnLook func()
 
+	// OnMove is called if an operator asks this instance to own a partition whatever the hash ring
+	// says, or (undo is true) takes that back. It must not block.
+	OnMove func(partition int, undo bool)
+
 	Log *zap.Logger
 }
 

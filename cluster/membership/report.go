@@ -24,6 +24,9 @@ type Report struct {
 	StartedAt  time.Time  `json:"started_at"`
 	Parameters Parameters `json:"parameters"`
 
+	Weight float64 `json:"weight,omitempty"` // in the hash ring; an older program leaves it out
+	Moved  []int   `json:"moved,omitempty"`  // the partitions that an operator has moved to this member, in order
+
 	Members    []KnownMember     `json:"members"`    // the other members, sorted by name
 	Partitions []ServedPartition `json:"partitions"` // the served partitions, sorted by number
 
@@ -93,8 +96,12 @@ func NewReport(s ownership.Status) Report {
 		Format:     ReportFormat,
 		MemberID:   MemberIDOf(s.Self),
 		State:      s.State.String(),
+		Weight:     float64(s.Weight) / weightUnit,
 		Members:    []KnownMember{},
 		Partitions: []ServedPartition{},
+	}
+	for _, m := range s.Moves {
+		r.Moved = append(r.Moved, m.Partition)
 	}
 	for _, m := range s.Members {
 		r.Members = append(r.Members, KnownMember{MemberID: MemberIDOf(m.Member), State: m.State.String(), Alive: m.Alive})
@@ -142,6 +149,12 @@ func decodeReport(body []byte) (Report, error) {
 	}
 	if slices.ContainsFunc(r.Problems, func(problem string) bool { return !isSentence(problem) }) {
 		return Report{}, errors.New("impossible text")
+	}
+	if !(r.Weight >= 0 && r.Weight <= maxWeight) {
+		return Report{}, errors.New("impossible weight")
+	}
+	if slices.ContainsFunc(r.Moved, func(p int) bool { return p < 0 || p >= r.Parameters.Partitions }) {
+		return Report{}, errors.New("impossible partition")
 	}
 	for _, m := range r.Members {
 		if m.validate() != nil || !isText(m.State) {

@@ -44,7 +44,12 @@ func (m *Membership) handleRequest(d *amqp.Delivery) error {
 	if r.Instance != m.options.Self.Name {
 		return nil
 	}
-	m.options.OnDrain(d.Type == typeDrain)
+	switch d.Type {
+	case typeMove, typeUnmove:
+		m.options.OnMove(r.Partition, d.Type == typeUnmove)
+	default:
+		m.options.OnDrain(d.Type == typeDrain)
+	}
 	m.sendReply(statusQuery{d.ReplyTo, d.CorrelationId}, typeAccepted, encodeBody(envelope{V: wireVersion}))
 	return nil
 }

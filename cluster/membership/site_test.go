@@ -110,7 +110,14 @@ type peer struct {
 	self   ownership.Member
 	events chan ownership.Event
 	drains chan bool
+	moves  chan moveRequest
 	logged *observer.ObservedLogs
+}
+
+// A moveRequest has what a member was asked to move.
+type moveRequest struct {
+	partition int
+	undo      bool
 }
 
 func member(name string, start, session int64) ownership.Member {
@@ -125,6 +132,7 @@ func (s *site) join(self ownership.Member, change func(*membership.Options)) *pe
 		t: s.t, link: s.connect(), self: self, logged: logged,
 		events: make(chan ownership.Event, 10_000),
 		drains: make(chan bool, 100),
+		moves:  make(chan moveRequest, 100),
 	}
 	o := membership.Options{
 		Self:   self,
@@ -137,6 +145,7 @@ func (s *site) join(self ownership.Member, change func(*membership.Options)) *pe
 			}
 		},
 		OnDrain: func(drain bool) { p.drains <- drain },
+		OnMove:  func(partition int, undo bool) { p.moves <- moveRequest{partition, undo} },
 		Log:     zap.New(core),
 	}
 	if change != nil {

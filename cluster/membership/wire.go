@@ -4,10 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/ownership/hashring"
+	"github.com/glotpod/ident/cluster/ownership/moves"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
@@ -21,9 +24,11 @@ const (
 	typeStatus    = "status"    // asks for a Report
 	typeDrain     = "drain"     // a request
 	typeUndrain   = "undrain"   // a request
+	typeMove      = "move"      // a request
+	typeUnmove    = "unmove"    // a request
 	typeLook      = "look"      // asks to look at the record of repartitions; has no reply
 	typeReport    = "report"    // replies to status
-	typeAccepted  = "taken"     // replies to drain and undrain
+	typeAccepted  = "taken"     // replies to drain, undrain, move and unmove
 )
 
 // Limits of what is accepted. Members send far less.
@@ -34,6 +39,7 @@ const (
 	maxSentence   = 256
 	maxNext       = time.Minute
 	maxPartitions = 1 << 14 // also the most leases or members in one list
+	maxWeight     = 100     // ten times the greatest one that can be set
 )
 
 type (
@@ -42,10 +48,11 @@ type (
 		V int `json:"v"`
 	}
 
-	// A request is the body of status, drain and undrain.
+	// A request is the body of status, drain, undrain, move and unmove.
 	request struct {
 		envelope
-		Instance string `json:"instance,omitempty"` // the instance that is to act; empty for status, which goes to all
+		Instance  string `json:"instance,omitempty"`  // the instance that is to act; empty for status, which goes to all
+		Partition int    `json:"partition,omitempty"` // that is to be moved
 	}
 
 	// A heartbeat is an ownership.Message.
@@ -56,11 +63,18 @@ type (
 		State      string     `json:"state"`
 		Parameters Parameters `json:"parameters"`
 		NextMS     int64      `json:"next_ms,omitempty"` // when the next heartbeat is due at the latest; an older program leaves it out
+		Weight     float64    `json:"weight,omitempty"`  // in the ring; an older program leaves it out
+		Moves      []move     `json:"moves,omitempty"`   // to the sender
 		Wants      []lease    `json:"wants,omitempty"`
 		Granted    []lease    `json:"granted,omitempty"`
 		Released   []lease    `json:"released,omitempty"`
 		Taken      []lease    `json:"taken,omitempty"`
 		Gone       []MemberID `json:"gone,omitempty"`
+	}
+
+	move struct {
+		Partition int   `json:"partition"`
+		Version   int64 `json:"version"`
 	}
 
 	lease struct {
@@ -173,10 +187,14 @@ func encodeMessage(m ownership.Message) []byte {
 		State:      m.State.String(),
 		Parameters: Parameters{First: m.Parameters.First, Partitions: m.Parameters.Partitions, TableVersion: m.Parameters.Table, QueueType: m.Parameters.QueueType},
 		NextMS:     m.Next.Milliseconds(),
+		Weight:     float64(m.Weight) / weightUnit,
 		Wants:      encodeLeases(m.Wants),
 		Granted:    encodeLeases(m.Granted),
 		Released:   encodeLeases(m.Released),
 		Taken:      encodeLeases(m.Taken),
+	}
+	for _, moved := range m.Moves {
+		h.Moves = append(h.Moves, move(moved))
 	}
 	for _, member := range m.Gone {
 		h.Gone = append(h.Gone, MemberIDOf(member))
@@ -209,12 +227,18 @@ func decodeMessage(body []byte) (ownership.Message, error) {
 	if h.NextMS < 0 || h.NextMS > maxNext.Milliseconds() {
 		return ownership.Message{}, errors.New("impossible time of the next heartbeat")
 	}
+	weight, list, err := h.decodeShare()
+	if err != nil {
+		return ownership.Message{}, err
+	}
 	m := ownership.Message{
 		From:       h.From.Member(),
 		Seq:        h.Seq,
 		State:      state,
 		Parameters: ownership.Parameters{First: h.Parameters.First, Partitions: h.Parameters.Partitions, Table: h.Parameters.TableVersion, QueueType: h.Parameters.QueueType},
 		Next:       time.Duration(h.NextMS) * time.Millisecond,
+		Weight:     weight,
+		Moves:      list,
 	}
 	for _, list := range []struct {
 		from []lease
@@ -237,6 +261,29 @@ func decodeMessage(body []byte) (ownership.Message, error) {
 	}
 	return m, nil
 }
+
+// weightUnit is the weight 1 in the unit of package ownership.
+const weightUnit = hashring.UsualWeight
+
+// decodeShare returns the weight, and the moves.
+func (h *heartbeat) decodeShare() (weight int, list moves.List, err error) {
+	if !(h.Weight >= 0 && h.Weight <= maxWeight) {
+		return 0, nil, errors.New("impossible weight")
+	}
+	if len(h.Moves) > moves.Max {
+		return 0, nil, errors.New("too many moves")
+	}
+	for _, m := range h.Moves {
+		if m.Partition < 0 || m.Partition >= maxPartitions || m.Version < 1 {
+			return 0, nil, errors.New("impossible move")
+		}
+		list = list.With(moves.Move(m))
+	}
+	return TenthsOf(h.Weight), list, nil
+}
+
+// TenthsOf returns a weight of a message or a report in the unit of package hashring.
+func TenthsOf(weight float64) int { return int(math.Round(weight * weightUnit)) }
 
 func decodeLeases(leases []lease) ([]partition.Lease, error) {
 	if len(leases) > maxPartitions {

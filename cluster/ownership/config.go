@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/glotpod/ident/cluster/ownership/hashring"
 )
 
 // A Config configures a [Core].
@@ -44,13 +46,17 @@ type Config struct {
 	// been gone for a while.
 	MaxMembers int
 
+	// Weight is how large the instance's share of the partitions is beside those of
+	// others, in tenths. 0 means 10, the usual weight.
+	Weight int
+
 	// Seed is for the jitter of the timers. It should differ between instances.
 	Seed uint64
 
-	// Assign returns the owner of each partition for names that are sorted and
-	// distinct. If it is nil, the Core makes a [Table] of its own. The many cores of
+	// Assign returns the owner of each partition for members whose names are sorted and
+	// distinct. If it is nil, the Core makes a [hashring.Table] of its own. The many cores of
 	// a simulation share one instead, which is ten times faster.
-	Assign func(names []string) []string
+	Assign func(members []hashring.Member) []string
 }
 
 // DefaultConfig returns the values for a nearby broker. Name, Start, Partitions,
@@ -97,6 +103,8 @@ func (c Config) validate() error {
 		return errors.New("ownership: Heartbeat, Debounce and Spacing must be positive")
 	case c.Spacing > c.Heartbeat/checksPerHeartbeat:
 		return errors.New("ownership: Spacing is more than half of a heartbeat")
+	case c.Weight < 0:
+		return errors.New("ownership: Weight is negative")
 	case c.Window < 0 || c.MaxMembers < 1:
 		return errors.New("ownership: Window is negative, or MaxMembers is not at least 1")
 	}

@@ -3,6 +3,9 @@ package ownership
 import (
 	"math/rand/v2"
 	"time"
+
+	"github.com/glotpod/ident/cluster/ownership/hashring"
+	"github.com/glotpod/ident/cluster/ownership/moves"
 )
 
 // A Core makes the decisions of one instance. It is a pure function of the events that
@@ -13,7 +16,8 @@ import (
 // pacing of hand-overs and the outbox.
 //
 // Between two events the following invariants hold:
-//   - unless the instance is joining, the owners are what Assign returns for the ring;
+//   - unless the instance is joining, the owners are what Assign returns for the ring, and what the moves
+//     to its members change;
 //   - a partition that waits for a holder waits for a live one;
 //   - without a session all partitions are idle;
 //   - replies to claims, consumers and hand-overs of an earlier session change nothing,
@@ -34,7 +38,10 @@ func New(cfg Config) (*Core, error) {
 		cfg.Window = max(minWindow, cfg.Partitions/windowShare)
 	}
 	if cfg.Assign == nil {
-		cfg.Assign = NewTable(cfg.Partitions).Assign
+		cfg.Assign = hashring.NewTable(cfg.Partitions).Assign
+	}
+	if cfg.Weight == 0 {
+		cfg.Weight = hashring.UsualWeight
 	}
 	i := &instance{cfg: cfg, random: rand.New(rand.NewPCG(cfg.Seed, uint64(cfg.Start)))}
 	i.ring = newRing(&i.cfg)
@@ -85,6 +92,8 @@ func (c *Core) handleEvent(e Event) {
 		c.applyRequest(true, c.leaving)
 	case UndrainRequested:
 		c.applyRequest(false, c.leaving)
+	case MoveRequested:
+		c.applyMove(e)
 	case LeaveRequested:
 		c.releasing = c.releasing || e.AtOnce
 		c.applyRequest(c.drained, true)
@@ -155,7 +164,8 @@ func (c *Core) runTimers() {
 		c.partitions.resumeHandovers()
 	}
 	if c.ring.isDue(c.now) {
-		c.ring.apply(c.members.readyNames(c.state))
+		c.ring.apply(c.members.ready(c.state))
+		c.followMoves()
 		c.partitions.reconcileAll()
 	}
 }
@@ -210,7 +220,8 @@ type instance struct {
 	random   *rand.Rand
 	now      time.Time // the time of the latest event
 	state    State
-	commands []Command // of the current Step
+	commands []Command  // of the current Step
+	moves    moves.List // to this instance, in all its sessions
 
 	releasing bool // the instance leaves, and releases its partitions at once
 	session
@@ -260,6 +271,11 @@ func (i *instance) jitter(d time.Duration) time.Duration {
 // isOurs reports whether the ring assigns the partition to this instance.
 func (i *instance) isOurs(p int) bool {
 	return i.state == Ready && i.ring.owners[p] == i.self.Name
+}
+
+// followMoves has the ring follow the moves to its members. They are not debounced.
+func (i *instance) followMoves() {
+	i.ring.applyMoves(i.members.announced(i.ring.names, i.moves))
 }
 
 // sendSoon sends the next broadcast as soon as Spacing allows.

@@ -15,7 +15,8 @@
 //	partitions      which phase each partition is in, and what happens to its lease
 //	partitionState  one partition: its phase, and the allowed changes
 //	registry        the other members: alive, silent or gone, and their latest messages
-//	ring            the owner of each partition, and when the ring follows the members
+//	ring            the owner of each partition, and when the ring follows the members; package hashring
+//	                assigns the partitions, and package moves has what operators have changed
 //	pacing          how many hand-overs run at a time, and the rests between them
 //	outbox          what the next messages have to say, and when the next one is due
 //	outage          since when the database has not replied to claims
@@ -81,9 +82,11 @@
 //
 // # The ring
 //
-// [Assign] computes from the names of the ready members which one should own each
-// partition. A member that leaves or dies is removed from the ring at once. A new member
-// waits a short time for further new members.
+// [hashring.Assign] computes from the names and weights of the ready members which one should own each
+// partition. A member that leaves or dies is removed from the ring at once. A new member, or another
+// weight, waits a short time for further ones. An operator may move a partition to a member: see
+// package moves. While a member has a program that knows of neither, weights and moves have no effect, so that
+// all members agree.
 //
 // Members need not agree on the ring at each moment. A partition moves when its old and its
 // new owner agree:
@@ -186,9 +189,12 @@
 //   - Hand-overs are paced. Cost: a drain of many partitions takes seconds. Why not all at
 //     once: each is work for the broker and the database, and all other requests would
 //     wait for that.
-//   - A ring of bounded loads (a quarter above the average). Cost: a change moves a few
+//   - A ring of bounded loads (a quarter above the share). Cost: a change moves a few
 //     partitions more than the ideal number. Why not modulo or plain hashing: modulo moves
 //     nearly all partitions, and plain hashing loads members unevenly.
+//   - A move is announced by the member that it leads to, with each heartbeat. Cost: the moves of a member
+//     that is not there have no effect. Why not in the database: each member would have to read them
+//     all the time, and one that nobody needs any more would have to be removed.
 //   - Members probe neighbours instead of each other. Cost: the death of several neighbours
 //     at once is found a probe later. Why not probe all: the work would grow with the
 //     square of the cluster.

@@ -94,6 +94,14 @@ type (
 	// UndrainRequested takes a DrainRequested back.
 	UndrainRequested struct{}
 
+	// MoveRequested asks the instance to own a partition, whatever the hash ring says, until
+	// that is undone or its process ends. If Undo is set, it takes that back. An instance that
+	// is not ready moves nothing to itself.
+	MoveRequested struct {
+		Partition int
+		Undo      bool
+	}
+
 	// LeaveRequested asks the instance to hand over its partitions and to end. It
 	// cannot be taken back. AtOnce asks it to release them instead, without waiting for
 	// members that are to take them: all members leave, because their generation ends.
@@ -115,4 +123,5 @@ func (LeaseReleased) event()    {}
 func (Surveyed) event()         {}
 func (DrainRequested) event()   {}
 func (UndrainRequested) event() {}
+func (MoveRequested) event()    {}
 func (LeaveRequested) event()   {}

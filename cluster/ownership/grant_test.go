@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/glotpod/ident/cluster/ownership/hashring"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
@@ -270,7 +271,7 @@ func newAskedOwner(t *testing.T, partitions int) *bench {
 			}
 		})
 	}
-	b.core.cfg.Assign = func([]string) []string { return owners }
+	b.core.cfg.Assign = func([]hashring.Member) []string { return owners }
 	return b
 }
 

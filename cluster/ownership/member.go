@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/glotpod/ident/cluster/ownership/moves"
 	"github.com/glotpod/ident/cluster/partition"
 )
 
@@ -92,7 +93,7 @@ type Row struct {
 // A Message is what a member tells all others, or one of them. It is sent to all as often
 // as Config.Heartbeat says, and earlier if there is news.
 //
-// State and Wants are the present state of the sender: of two messages, the one with
+// State, Weight, Moves and Wants are the present state of the sender: of two messages, the one with
 // the greater Seq counts. Released, Taken and Gone are facts: they stay true however
 // late they arrive. Granted is a fact too, but a granted lease may have ended
 // meanwhile.
@@ -102,6 +103,8 @@ type Message struct {
 	State      State
 	Parameters Parameters
 	Next       time.Duration // when the next message to all is due at the latest; 0: an older program does not say so
+	Weight     int           // in the ring, in tenths; 0: an older program does not say so, and follows no moves
+	Moves      moves.List    // to the sender
 
 	Wants    []partition.Lease // leases that the sender asks their holders to hand over
 	Granted  []partition.Lease // leases that the sender has taken for their holders, in place of its own

@@ -61,6 +61,7 @@ func (c *Core) handleMessage(msg *Message) {
 // to it.
 func (c *Core) updateMember(m *member, msg *Message) {
 	counted, unheard := m.inRing(), m.state == Absent
+	weight, moved := m.weight, m.moves
 	if m.silent {
 		c.emit(ReportSuspicion{Member: m.Member, Silent: m.watch.For(c.members.clock.At(c.now)), Wrong: true})
 	}
@@ -70,7 +71,8 @@ func (c *Core) updateMember(m *member, msg *Message) {
 			return
 		}
 	}
-	if m.inRing() != counted {
+	c.yieldMoves(m)
+	if m.inRing() != counted || m.weight != weight || !slices.Equal(m.moves, moved) {
 		c.partitions.membersChanged()
 	}
 	if unheard && m.state == Joining {
@@ -157,7 +159,7 @@ func (c *Core) sendGrants() {
 // nextMessage returns the next message, with the present state and wishes of this
 // instance.
 func (c *Core) nextMessage() Message {
-	msg := Message{From: c.self, Seq: c.outbox.nextSeq(), State: c.state, Parameters: c.cfg.parameters()}
+	msg := Message{From: c.self, Seq: c.outbox.nextSeq(), State: c.state, Parameters: c.cfg.parameters(), Weight: c.cfg.Weight, Moves: c.moves}
 	msg.Wants, c.outbox.moreWanted = wantedLeases(c.partitions.states, c.cfg.Window)
 	return msg
 }

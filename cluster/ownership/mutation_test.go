@@ -67,6 +67,12 @@ var mutations = []struct {
 		"m.isAlive() && m.state == Ready", "m.isAlive() && (m.state == Ready || m.state == Draining)"},
 	{"a joining member is in the ring", "registry.go",
 		"m.isAlive() && m.state == Ready", "m.isAlive() && (m.state == Ready || m.state == Joining)"},
+	{"a move outlives a later one", "session.go",
+		"c.setMoves(c.moves.LostTo(moves.Announcement{Member: m.Name, Moves: m.moves}, c.cfg.Name))", ""},
+	{"moves count beside an older program", "registry.go",
+		"m != nil && m.weight == 0", "false"},
+	{"weights count beside an older program", "registry.go",
+		"older = older || m.weight == 0", ""},
 	{"the ring follows each new member at once", "ring.go",
 		"r.applyAt = now.Add(r.cfg.Debounce)", "r.applyAt = now"},
 	{"the ring waits for new members without end", "ring.go",
@@ -169,8 +175,6 @@ var mutations = []struct {
 		"more = true", ""},
 	{"each message is sent at once", "messages.go",
 		"laterOf(now.Add(wait), o.sentAt.Add(o.cfg.Spacing))", "now.Add(wait)"},
-	{"the table is another one", "ring.go",
-		"ReplicationFactor: 100", "ReplicationFactor: 101"},
 }
 
 // The tests find each of the mutations. Each is applied to the source as it is now, so

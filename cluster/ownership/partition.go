@@ -36,7 +36,7 @@ const (
 	handingOver              // we hold the lease; the consumer is being ended
 )
 
-var phaseNames = [...]string{"idle", "waiting", "claiming", "starting", "owned", "handing over"}
+var phaseNames = [...]string{"idle", "waiting", "claiming", "starting", PhaseOwned, "handing over"}
 
 func (f phase) String() string { return phaseNames[f] }
 

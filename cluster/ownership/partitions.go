@@ -78,6 +78,7 @@ func (ps *partitions) reconcileAll() {
 // membersChanged adapts the ring and the partitions to a change of the members.
 func (ps *partitions) membersChanged() {
 	ps.ring.schedule(ps.now, ps.state, &ps.members)
+	ps.followMoves()
 	ps.reconcileAll()
 }
 

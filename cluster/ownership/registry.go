@@ -4,8 +4,11 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/glotpod/ident/cluster/ownership/hashring"
+	"github.com/glotpod/ident/cluster/ownership/moves"
 	"github.com/glotpod/ident/cluster/ownership/silence"
 	"github.com/glotpod/ident/cluster/partition"
 )
@@ -39,6 +42,8 @@ type member struct {
 	refused       bool              // has other parameters
 	returns       silence.Returns   // lives although silent or gone, according to the epoch table
 	heardWhenGone bool              // a message of it, or of an older incarnation, came after it was gone
+	weight        int               // in the ring, in tenths; 0: an older program does not say
+	moves         moves.List        // to it
 	wants         []partition.Lease // leases of ours that it asks for; at most Window
 }
 
@@ -142,12 +147,14 @@ func (r *registry) isRevenant(from Member) bool {
 	return false
 }
 
-// update copies the state in a newer message of the member.
+// update copies the state in a newer message of the member. Its weight and its moves are shared with
+// the message.
 func (r *registry) update(m *member, msg *Message, now time.Time) {
 	if m.silent {
 		r.suspicions.Wrong++
 	}
 	m.seq, m.state, m.lastHeard, m.silent = msg.Seq, msg.State, now, false
+	m.weight, m.moves = msg.Weight, msg.Moves
 	m.watch.Heard(r.clock.At(now), msg.Next)
 	m.returns = silence.Returns{}
 	m.wants = m.wants[:0]
@@ -169,20 +176,46 @@ func (r *registry) mustYield(m *member, state State) bool {
 	return theirs < ours || theirs == ours && m.Name < r.self.Name
 }
 
-// readyNames returns the names that should be in the ring, sorted, if this instance is
-// in the given state.
-func (r *registry) readyNames(state State) []string {
-	var names []string
+// ready returns the members that should be in the ring, sorted by name, if this instance is
+// in the given state. While one of them has an older program, which knows of no weights, all
+// have the same weight: so all members agree.
+func (r *registry) ready(state State) []hashring.Member {
+	var ready []hashring.Member
+	if state == Ready {
+		ready = append(ready, hashring.Member{Name: r.self.Name, Weight: r.cfg.Weight})
+	}
+	older := false
 	for name, m := range r.byName {
 		if m.inRing() {
-			names = append(names, name)
+			ready = append(ready, hashring.Member{Name: name, Weight: m.weight})
+			older = older || m.weight == 0
 		}
 	}
-	if state == Ready {
-		names = append(names, r.self.Name)
+	for n := range ready {
+		if older {
+			ready[n].Weight = hashring.UsualWeight
+		}
 	}
-	slices.Sort(names)
-	return names
+	slices.SortFunc(ready, func(a, b hashring.Member) int { return strings.Compare(a.Name, b.Name) })
+	return ready
+}
+
+// announced returns the moves to the members with the given names, where own are those to
+// this instance: none while one of them has an older program, which does not follow them.
+func (r *registry) announced(names []string, own moves.List) []moves.Announcement {
+	var all []moves.Announcement
+	for _, name := range names {
+		list := own
+		if m := r.byName[name]; m != nil && m.weight == 0 {
+			return nil
+		} else if m != nil {
+			list = m.moves
+		}
+		if len(list) > 0 {
+			all = append(all, moves.Announcement{Member: name, Moves: list})
+		}
+	}
+	return all
 }
 
 // anyJoining reports whether another member is joining.

@@ -172,8 +172,8 @@ func testRegistryReadyNames(t *testing.T) {
 	r := registryOf(registryConfig(), members)
 	r.find("e").gone, r.find("f").silent, r.find("g").refused = true, true, true
 	expect(t, r.names(), "a", "c", "d", "e", "f", "g")
-	expect(t, r.readyNames(Ready), "a", "b")
-	expect(t, r.readyNames(Draining), "a")
+	expect(t, r.ready(Ready), membersOf("a", "b")...)
+	expect(t, r.ready(Draining), membersOf("a")...)
 	if !r.anyJoining() {
 		t.Error("a joining member does not count")
 	}

@@ -2,17 +2,19 @@ package ownership
 
 import (
 	"fmt"
-	"hash/fnv"
-	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/glotpod/ident/cluster/ownership/hashring"
+	"github.com/glotpod/ident/cluster/ownership/moves"
 )
 
 func TestRing(t *testing.T) {
 	t.Run("debounce_ends", testRingDebounceEnds)
 	t.Run("schedule", testRingSchedule)
 	t.Run("restored_before_change", testRingRestoredBeforeChange)
+	t.Run("weights", testRingWeights)
 	t.Run("apply", testRingApply)
 }
 
@@ -32,9 +34,17 @@ func testRingDebounceEnds(t *testing.T) {
 	}
 }
 
+func membersOf(names ...string) []hashring.Member {
+	var members []hashring.Member
+	for _, name := range names {
+		members = append(members, hashring.Member{Name: name, Weight: hashring.UsualWeight})
+	}
+	return members
+}
+
 func ringConfig() *Config {
 	cfg := DefaultConfig()
-	cfg.Partitions, cfg.Assign = 4, NewTable(4).Assign
+	cfg.Partitions, cfg.Assign, cfg.Weight = 4, hashring.NewTable(4).Assign, hashring.UsualWeight
 	return &cfg
 }
 
@@ -67,7 +77,7 @@ func testRingSchedule(t *testing.T) {
 		"joining: ring follows": {nil, Joining, map[string]State{"a": Ready}, never},
 	} {
 		r := newRing(cfg)
-		r.names = test.ring
+		r.setMembers(membersOf(test.ring...))
 		r.schedule(now, test.state, registryOf(cfg, test.members))
 		if test.want == never {
 			if !r.applyAt.IsZero() || r.isDue(now.Add(time.Hour)) {
@@ -86,7 +96,7 @@ func testRingSchedule(t *testing.T) {
 func testRingRestoredBeforeChange(t *testing.T) {
 	cfg, now := ringConfig(), time.Unix(100, 0)
 	r := newRing(cfg)
-	r.names = []string{"b"}
+	r.setMembers(membersOf("b"))
 	r.schedule(now, Ready, registryOf(cfg, map[string]State{"a": Ready}))
 	r.schedule(now, Ready, registryOf(cfg, map[string]State{"a": Draining}))
 	if !r.applyAt.IsZero() || !r.differsSince.IsZero() || r.next != nil {
@@ -99,138 +109,139 @@ func testRingApply(t *testing.T) {
 	r := newRing(cfg)
 	expect(t, r.owners, "", "", "", "")
 	r.applyAt = time.Unix(100, 0)
-	r.apply([]string{"a", "b"})
+	r.apply(membersOf("a", "b"))
 	expect(t, r.names, "a", "b")
-	expect(t, r.owners, Assign([]string{"a", "b"}, 4)...)
+	expect(t, r.owners, hashring.Assign(membersOf("a", "b"), 4)...)
 	if !r.applyAt.IsZero() {
 		t.Errorf("the ring changes again at %v", r.applyAt)
 	}
 }
 
-func names(n int) []string {
-	var names []string
-	for i := range n {
-		names = append(names, fmt.Sprintf("ident-%d", i))
+// A ring has the weights of its members, unless one of them has a program that knows of none.
+func testRingWeights(t *testing.T) {
+	cfg := ringConfig()
+	cfg.Weight = 30
+	members := registryOf(cfg, map[string]State{"a": Ready, "c": Ready, "d": Draining})
+	members.find("a").weight = 5
+	expect(t, members.ready(Ready), membersOf("a", "b", "c")...)
+	members.find("c").weight = 20
+	weighted := []hashring.Member{{Name: "a", Weight: 5}, {Name: "b", Weight: 30}, {Name: "c", Weight: 20}}
+	expect(t, members.ready(Ready), weighted...)
+
+	now := time.Unix(100, 0)
+	r := newRing(cfg)
+	r.apply(membersOf("a", "b", "c"))
+	r.schedule(now, Ready, members)
+	if got := r.applyAt.Sub(now); got != cfg.Debounce {
+		t.Errorf("the ring follows other weights after %v", got)
 	}
-	return names
+	r.apply(members.ready(Ready))
+	expect(t, r.owners, hashring.Assign(weighted, 4)...)
 }
 
-func TestTable(t *testing.T) {
-	t.Run("same_everywhere", testTableSameEverywhere)
-	t.Run("no_history", testTableNoHistory)
-	t.Run("moves_little", testTableMovesLittle)
+// Moves change the owners at once, and only those of the partitions that are moved.
+func TestMoveRequested(t *testing.T) {
+	newShared := func(t *testing.T) *bench {
+		b := newOwner(t, 16)
+		b.hear(alice, 1, Ready, knowsWeights)
+		b.wait(2 * b.core.cfg.Debounce)
+		return b
+	}
+	owners := func(b *bench) (owners []string) {
+		for _, p := range b.core.Status().Partitions {
+			owners = append(owners, p.AssignedTo)
+		}
+		return owners
+	}
+	t.Run("assigns_at_once_and_is_undone", func(t *testing.T) {
+		b := newShared(t)
+		before := owners(b)
+		for p, owner := range before {
+			sent := only[Broadcast](append(b.step(MoveRequested{Partition: p}), b.wait(b.core.cfg.Spacing)...))
+			before[p] = "b"
+			expect(t, owners(b), before...)
+			if len(sent) == 0 || sent[len(sent)-1].Message.Moves.Version(p) == 0 {
+				t.Errorf("the move of partition %d is not announced", p)
+			}
+			b.step(MoveRequested{Partition: p, Undo: true})
+			before[p] = owner
+			expect(t, owners(b), before...)
+		}
+	})
+	t.Run("later_one_counts", func(t *testing.T) {
+		b := newShared(t)
+		b.step(MoveRequested{Partition: 3})
+		mine := b.core.Status().Moves.Version(3)
+		for seq, test := range []struct {
+			version int64
+			want    string
+		}{{mine - 1, "b"}, {mine, "b"}, {mine + 1, "a"}} { // of two with one version, that to the greater name counts
+			b.hear(alice, int64(seq)+2, Ready, knowsWeights, func(m *Message) { m.Moves = moves.List{{Partition: 3, Version: test.version}} })
+			if got := owners(b)[3]; got != test.want || (b.core.Status().Moves.Version(3) != 0) != (test.want == "b") {
+				t.Errorf("after a move with version %d, %q owns it, and the own moves are %v", test.version, got, b.core.Status().Moves)
+			}
+		}
+		b.step(MoveRequested{Partition: 3})
+		if got := b.core.Status().Moves.Version(3); got <= mine+1 || owners(b)[3] != "b" {
+			t.Errorf("moved again with version %d, after %d", got, mine+1)
+		}
+	})
+	t.Run("only_while_the_member_is_in_the_ring", func(t *testing.T) {
+		b := newShared(t)
+		before := owners(b)
+		moved := moves.List{}
+		for p := range before {
+			moved = append(moved, moves.Move{Partition: p, Version: 1})
+		}
+		withMoves := func(m *Message) { m.Moves = moved }
+		b.hear(alice, 2, Ready, knowsWeights, withMoves)
+		if got := owners(b); slices.Contains(got, "b") {
+			t.Errorf("after the move: %v", got)
+		}
+		b.hear(alice, 3, Draining, knowsWeights, withMoves)
+		if got := owners(b); slices.Contains(got, "a") {
+			t.Errorf("while it drains: %v", got)
+		}
+		b.hear(alice, 4, Ready, knowsWeights, withMoves)
+		b.wait(2 * b.core.cfg.Debounce)
+		if got := owners(b); slices.Contains(got, "b") {
+			t.Errorf("when it takes part again: %v", got)
+		}
+		b.hear(firstSession("a", 8), 1, Ready, knowsWeights)
+		b.wait(2 * b.core.cfg.Debounce)
+		expect(t, owners(b), before...)
+	})
+	t.Run("not_beside_an_older_program", func(t *testing.T) {
+		b := newShared(t)
+		before := owners(b)
+		b.step(MoveRequested{Partition: slices.Index(before, "a")})
+		b.hear(firstSession("a", 8), 1, Ready)
+		b.wait(2 * b.core.cfg.Debounce)
+		expect(t, owners(b), before...)
+	})
+	t.Run("refused_if_not_ready_or_no_partition", func(t *testing.T) {
+		b := newShared(t)
+		b.step(MoveRequested{Partition: -1})
+		b.step(MoveRequested{Partition: 16})
+		b.step(DrainRequested{})
+		b.step(MoveRequested{Partition: 3})
+		if got := b.core.Status().Moves; len(got) > 0 {
+			t.Errorf("moved %v", got)
+		}
+	})
+	t.Run("kept_in_the_next_session", func(t *testing.T) {
+		b := newShared(t)
+		p := slices.Index(owners(b), "a")
+		b.step(MoveRequested{Partition: p})
+		b.step(Disconnected{})
+		b.step(Connected{Session: 2})
+		b.hear(alice, 2, Ready, knowsWeights)
+		b.wait(2 * b.core.cfg.Debounce)
+		if got := owners(b)[p]; got != "b" {
+			t.Errorf("%q owns it", got)
+		}
+	})
 }
 
-// Different builds have to agree on the table. If this fails, either undo the change or
-// raise TableVersion, so that the two builds do not work together.
-func testTableSameEverywhere(t *testing.T) {
-	sum := fnv.New64a()
-	for _, partitions := range []int{1, 2, 7, 64, 1024} {
-		for _, members := range []int{1, 2, 3, 10, 30} {
-			fmt.Fprintln(sum, partitions, members, Assign(names(members), partitions))
-		}
-	}
-	const version, want = 1, uint64(0xbd2e438d5070daf2)
-	if got := sum.Sum64(); TableVersion != version || got != want {
-		t.Errorf("table version %d has the sum %#x; version %d had %#x", TableVersion, got, version, want)
-	}
-}
-
-// Any number of members can share any number of partitions: each partition has an
-// owner, and no owner has more than a quarter above the average.
-func TestAssign(t *testing.T) {
-	for _, partitions := range []int{1, 2, 10, 64, 271} {
-		for _, n := range []int{1, 2, 3, 4, 7, 30} {
-			owners := Assign(names(n), partitions)
-			load := make(map[string]int)
-			for _, owner := range owners {
-				load[owner]++
-			}
-			most := (5*partitions + 4*n - 1) / (4 * n) // 1.25 of the average, rounded up
-			for owner, partitions := range load {
-				if !slices.Contains(names(n), owner) || partitions > most {
-					t.Errorf("%d partitions, %d members: %q has %d", len(owners), n, owner, partitions)
-				}
-			}
-			if len(owners) != partitions {
-				t.Errorf("%d owners for %d partitions", len(owners), partitions)
-			}
-		}
-	}
-	if got := Assign(nil, 3); !slices.Equal(got, []string{"", "", ""}) {
-		t.Errorf("without members: %q", got)
-	}
-	if got := Assign(names(2), 0); got != nil {
-		t.Errorf("without partitions: %q", got)
-	}
-	members := []string{"c", "a", "b", "a", "c"}
-	if got, want := Assign(members, 64), Assign([]string{"a", "b", "c"}, 64); !slices.Equal(got, want) {
-		t.Error("order and repetitions matter")
-	}
-	if !slices.Equal(members, []string{"c", "a", "b", "a", "c"}) {
-		t.Error("the arguments are changed")
-	}
-}
-
-// A table that has had other members assigns like a new one.
-func testTableNoHistory(t *testing.T) {
-	random := rand.New(rand.NewPCG(1, 1))
-	const partitions = 100
-	table, all := NewTable(partitions), names(12)
-	slices.Sort(all)
-	for range 50 {
-		var members []string
-		for _, name := range all {
-			if random.IntN(2) == 0 {
-				members = append(members, name)
-			}
-		}
-		if got, want := table.Assign(members), Assign(members, partitions); !slices.Equal(got, want) {
-			t.Fatalf("%v: %v, not %v", members, got, want)
-		}
-	}
-}
-
-// A member that joins or leaves moves about its share of the partitions, and few
-// between the other members.
-func testTableMovesLittle(t *testing.T) {
-	const partitions = 1024
-	for _, n := range []int{2, 3, 5, 10, 30} {
-		var moved, between, total int
-		before := Assign(names(n), partitions)
-		for left := range min(n, 5) {
-			gone := fmt.Sprintf("ident-%d", left)
-			after := Assign(slices.DeleteFunc(names(n), func(name string) bool { return name == gone }), partitions)
-			for p := range before {
-				total++
-				if before[p] != after[p] {
-					moved++
-					if before[p] != gone {
-						between++
-					}
-				}
-			}
-		}
-		ideal, share := 1/float64(n), float64(moved)/float64(total)
-		t.Logf("%3d members: one of them leaves, and %4.1f %% move; the ideal is %4.1f %%; %.1f %% between others",
-			n, 100*share, 100*ideal, 100*float64(between)/float64(total))
-		if share > 1.25*ideal+0.03 {
-			t.Errorf("%d members: %.1f %% of the partitions move", n, 100*share)
-		}
-	}
-}
-
-func BenchmarkTable(b *testing.B) {
-	for _, n := range []int{3, 10, 200} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			all := names(n)
-			slices.Sort(all)
-			table := NewTable(1024)
-			table.Assign(all)
-			for b.Loop() {
-				table.Assign(all[1:])
-				table.Assign(all)
-			}
-		})
-	}
-}
+// knowsWeights makes a message that of a program that knows of weights and moves.
+func knowsWeights(m *Message) { m.Weight = hashring.UsualWeight }

@@ -1,5 +1,11 @@
 package ownership
 
+import (
+	"slices"
+
+	"github.com/glotpod/ident/cluster/ownership/moves"
+)
+
 // startSession begins a session.
 func (c *Core) startSession(number int64) {
 	if c.state.connected() {
@@ -47,6 +53,41 @@ func (c *Core) applyRequest(drained, leaving bool) {
 		c.enterState(Joining)
 	case !drained && c.state == Draining:
 		c.enterState(Ready)
+	}
+}
+
+// applyMove moves a partition to this instance, or takes that back.
+//
+// Invariant: the version is greater than that of each move of the partition that this instance knows.
+func (c *Core) applyMove(e MoveRequested) {
+	list := c.moves.Without(e.Partition)
+	switch {
+	case e.Undo:
+	case c.state != Ready || !c.partitions.contains(e.Partition):
+		return
+	default:
+		version := max(c.now.UnixMilli(), c.moves.Version(e.Partition)+1)
+		for _, m := range c.members.byName {
+			version = max(version, m.moves.Version(e.Partition)+1)
+		}
+		list = c.moves.With(moves.Move{Partition: e.Partition, Version: version})
+	}
+	c.setMoves(list)
+}
+
+// yieldMoves drops the moves to this instance that a later one to the member replaces.
+func (c *Core) yieldMoves(m *member) {
+	c.setMoves(c.moves.LostTo(moves.Announcement{Member: m.Name, Moves: m.moves}, c.cfg.Name))
+}
+
+func (c *Core) setMoves(list moves.List) {
+	if slices.Equal(list, c.moves) {
+		return
+	}
+	c.moves = list
+	if c.state.connected() {
+		c.sendSoon()
+		c.partitions.membersChanged()
 	}
 }
 

@@ -22,6 +22,7 @@ func testStatusCopy(t *testing.T) {
 		Self:       b.core.self,
 		State:      Ready,
 		Ring:       []string{"b"},
+		Weight:     10,
 		Members:    []MemberStatus{{Member: alice, State: Draining, LastHeard: heard, Alive: true}},
 		Partitions: []PartitionStatus{{AssignedTo: "b", Phase: "owned", Epoch: 1}},
 	}

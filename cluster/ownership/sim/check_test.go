@@ -3,9 +3,12 @@ package sim
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/ownership/hashring"
+	"github.com/glotpod/ident/cluster/ownership/moves"
 )
 
 // The work of an instance at rest, by the constants of package ownership.
@@ -20,14 +23,10 @@ const (
 // instances agree on the ring, each partition is owned and served by the instance that
 // the ring assigns it to, and the epoch table says the same.
 func (w *world) unsettled() string {
-	var names []string
-	for _, i := range w.instances {
-		if i.serving() {
-			names = append(names, i.name)
-		}
+	names, owners, contradiction := w.wanted()
+	if contradiction != "" {
+		return contradiction
 	}
-	slices.Sort(names)
-	owners := w.assign(names)
 	for _, i := range w.instances {
 		if !i.running {
 			continue
@@ -37,6 +36,35 @@ func (w *world) unsettled() string {
 		}
 	}
 	return ""
+}
+
+// wanted returns the members that should be in the ring, sorted, and the owners that
+// they, their weights and their moves result in. It describes a partition that is moved to two of them, if
+// there is one.
+func (w *world) wanted() (names, owners []string, contradiction string) {
+	var members []hashring.Member
+	var moved []moves.Announcement
+	by := make(map[int]string) // by partition
+	for _, i := range w.instances {
+		if !i.serving() {
+			continue
+		}
+		status := i.core.Status()
+		names = append(names, i.name)
+		members = append(members, hashring.Member{Name: i.name, Weight: status.Weight})
+		moved = append(moved, moves.Announcement{Member: i.name, Moves: status.Moves})
+		for _, m := range status.Moves {
+			if other := by[m.Partition]; other != "" {
+				contradiction = fmt.Sprintf("partition %d is moved to %s and to %s", m.Partition, other, i.name)
+			}
+			by[m.Partition] = i.name
+		}
+	}
+	slices.Sort(names)
+	slices.SortFunc(members, func(a, b hashring.Member) int { return strings.Compare(a.Name, b.Name) })
+	owners = slices.Clone(w.assign(members))
+	moves.Apply(owners, moved)
+	return names, owners, contradiction
 }
 
 // unsettled describes what is still missing in one instance. names are those that

@@ -72,6 +72,25 @@ var faults = []fault{
 			w.afterFault(w.between(0, 8*time.Second), func() { i.post(ownership.UndrainRequested{}) })
 		}
 	}},
+	{"drain of several", 1, func(w *world) {
+		for range 3 {
+			if i := w.pick((*instance).serving); i != nil {
+				i.post(ownership.DrainRequested{})
+				w.afterFault(w.between(0, 8*time.Second), func() { i.post(ownership.UndrainRequested{}) })
+			}
+		}
+	}},
+	{"move", 3, func(w *world) {
+		p := w.random.IntN(w.setting.partitions)
+		for range 1 + w.random.IntN(2) { // two contradict each other
+			if i := w.pick(running); i != nil {
+				i.post(ownership.MoveRequested{Partition: p})
+				if w.chance(0.3) {
+					w.afterFault(w.between(0, 5*time.Second), func() { i.post(ownership.MoveRequested{Partition: p, Undo: true}) })
+				}
+			}
+		}
+	}},
 	{"database outage", 1, func(w *world) {
 		if w.epochs.up {
 			w.epochs.outage(w.between(100*time.Millisecond, 8*time.Second))

@@ -41,7 +41,7 @@ func runHistory(seed uint64, change func(*setting), trace func(string, ...any)) 
 	w = newWorld(setting{seed: seed}, trace)
 	s := &w.setting
 	s.partitions = 1 + w.random.IntN(24)
-	s.exclusive = w.chance(0.3)
+	s.exclusive, s.weighted = w.chance(0.3), w.chance(0.5)
 	s.writeEvery = w.between(20*time.Millisecond, 400*time.Millisecond)
 	instances, interval := 1+w.random.IntN(8), w.between(300*time.Millisecond, 5*time.Second)
 	if w.chance(0.01) {

@@ -168,6 +168,11 @@ func TestPauses(t *testing.T) {
 		// Here, but not in a broker, the news that the instance has left may overtake the last grant.
 		{"leave", func(w *world) { w.find("ident-1").post(ownership.LeaveRequested{}) }, 60*time.Millisecond + partition.DeposedReadsFor},
 		{"drain", func(w *world) { w.find("ident-1").post(ownership.DrainRequested{}) }, 60 * time.Millisecond},
+		{"move", func(w *world) {
+			for p := range 8 {
+				w.find("ident-1").post(ownership.MoveRequested{Partition: p})
+			}
+		}, 60 * time.Millisecond},
 		{"crash", func(w *world) { w.find("ident-1").exit(2 * time.Millisecond) }, 300*time.Millisecond + partition.DeposedReadsFor},
 		{"freeze", func(w *world) { w.find("ident-1").freeze(time.Minute, false) }, 3010 * time.Millisecond},
 		{"cut", func(w *world) { w.find("ident-1").sever() }, 3010 * time.Millisecond},
@@ -180,12 +185,21 @@ func TestPauses(t *testing.T) {
 	}
 }
 
+// ringOwners returns the owners of the partitions according to one instance.
+func ringOwners(i *instance) (owners []string) {
+	for _, p := range i.core.Status().Partitions {
+		owners = append(owners, p.AssignedTo)
+	}
+	return owners
+}
+
 func testPauses(t *testing.T, instances int, change func(*world), limit time.Duration) {
 	w := newSettledWorld(instances, 128)
-	before, epochs := w.assign(w.instances[0].core.Status().Ring), slices.Clone(w.epochs.rows)
+	before := ringOwners(w.instances[0])
+	epochs := slices.Clone(w.epochs.rows)
 	change(w)
 	pauses := w.pauses(4*time.Second, time.Millisecond)
-	after := w.assign(w.instances[0].core.Status().Ring)
+	after := ringOwners(w.instances[0])
 
 	var moved []time.Duration
 	for p, pause := range pauses {
@@ -241,61 +255,5 @@ func TestSuspicions(t *testing.T) {
 			}
 			w.settle(settleLimit)
 		})
-	}
-}
-
-// Whatever two things happen to instances at a time, some of which may happen to the next
-// owner too, no partition is without an owner that serves it for longer than the broker takes to
-// drop two connections one after the other.
-func TestLiveness(t *testing.T) {
-	const instances, limit = 5, 2*3*time.Second + 100*time.Millisecond
-	var longest time.Duration
-	for seed := range uint64(12) {
-		w := newWorld(setting{seed: seed, partitions: 32, writeEvery: 200 * time.Millisecond}, nil)
-		w.open()
-		for n := range instances {
-			w.launch(fmt.Sprintf("n%02d", n))
-		}
-		w.run(2 * time.Second)
-		for range 4 {
-			for range 2 {
-				if i := w.pick(running); i != nil {
-					w.after(w.between(0, 2*time.Second), func() { w.disturb(i) })
-				}
-			}
-			pauses := w.pauses(12*time.Second, 10*time.Millisecond)
-			most := slices.Max(pauses)
-			if most > limit {
-				t.Fatalf("seed %d: no instance served a partition for %v", seed, most)
-			}
-			longest = max(longest, most)
-		}
-		report(t, "TestLiveness", seed, w)
-	}
-	t.Logf("at most %v", longest)
-}
-
-// disturb does one of several things to an instance, and undoes it within six seconds.
-func (w *world) disturb(i *instance) {
-	if !i.running || i.connection == nil {
-		return
-	}
-	back := w.between(0, 6*time.Second)
-	switch w.random.IntN(6) {
-	case 0:
-		i.exit(2 * time.Millisecond)
-		w.after(back, func() { w.launch(i.name) })
-	case 1:
-		i.freeze(back, false)
-	case 2:
-		i.sever()
-	case 3:
-		i.connection.mutedUntil = w.now.Add(back)
-	case 4:
-		i.post(ownership.LeaveRequested{})
-		w.after(back, func() { w.launch(i.name) })
-	case 5:
-		i.post(ownership.DrainRequested{})
-		w.after(back, func() { i.post(ownership.UndrainRequested{}) })
 	}
 }

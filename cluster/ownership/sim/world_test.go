@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/ownership/hashring"
 )
 
 // A world is a deterministic model of everything around the cores: instances that carry
@@ -27,8 +27,8 @@ type world struct {
 	epochs    *epochTable
 	instances []*instance // all instances that ever started, in that order
 	names     map[string]bool
-	assigned  map[string][]string // the result of table, by member names
-	table     *ownership.Table
+	assigned  map[string][]string // the result of table, by members
+	table     *hashring.Table
 
 	network  network
 	count    count
@@ -45,6 +45,7 @@ type setting struct {
 	writeEvery time.Duration
 	fixed      bool // each message takes exactly a millisecond
 	impatient  bool // writes do not wait for the reads of a deposed holder
+	weighted   bool // the instances have different weights
 }
 
 // A network has the probabilities of what happens to messages between members.
@@ -81,7 +82,7 @@ func newWorld(s setting, trace func(format string, args ...any)) *world {
 
 // open makes what depends on the setting, which must not change afterwards.
 func (w *world) open() {
-	w.table = ownership.NewTable(w.setting.partitions)
+	w.table = hashring.NewTable(w.setting.partitions)
 	w.broker = newBroker(w)
 	w.epochs = newEpochTable(w)
 }
@@ -93,15 +94,18 @@ func (w *world) config(name string, start int64) ownership.Config {
 	cfg.Partitions, cfg.QueueType = w.setting.partitions, "quorum"
 	cfg.Seed = w.random.Uint64()
 	cfg.Assign = w.assign
+	if w.setting.weighted {
+		cfg.Weight = 1 + w.random.IntN(3*hashring.UsualWeight)
+	}
 	return cfg
 }
 
 // assign is what all cores use as Config.Assign, so that each ring is computed once.
-func (w *world) assign(names []string) []string {
-	key := strings.Join(names, " ")
+func (w *world) assign(members []hashring.Member) []string {
+	key := fmt.Sprint(members)
 	owners, ok := w.assigned[key]
 	if !ok {
-		owners = w.table.Assign(names)
+		owners = w.table.Assign(members)
 		w.assigned[key] = owners
 	}
 	return owners

@@ -103,6 +103,7 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger, version strin
 		Start:        registered.start,
 		Version:      version,
 		Partitions:   c.Cluster.Partitions,
+		Weight:       c.Cluster.Weight,
 		QueueType:    registered.queueType,
 		Generations:  store.Generations(users),
 		Secret:       secret,
