@@ -41,7 +41,8 @@ type partitionView struct {
 	Epoch             int64       `json:"epoch"`
 	Phase             string      `json:"phase"`
 	RequestsPerSecond float64     `json:"requests_per_second"`
-	OutdatedClaims    []claim     `json:"outdated_claims"` // by epoch, the greatest first
+	MovedTo           string      `json:"moved_to,omitempty"` // the instance to which an operator has moved it
+	OutdatedClaims    []claim     `json:"outdated_claims"`    // by epoch, the greatest first
 	Queue             queueLength `json:"queue"`
 }
 
@@ -71,6 +72,9 @@ func newOverview(reports []membership.Report) *Overview {
 	for _, r := range reports {
 		for _, served := range r.Partitions {
 			o.Partitions[served.Partition].add(r.Name, served)
+		}
+		for _, p := range r.Moved {
+			o.Partitions[p].MovedTo = r.Name
 		}
 	}
 	for p, view := range o.Partitions {

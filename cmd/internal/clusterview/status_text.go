@@ -19,6 +19,7 @@ func (o *Overview) Print(w io.Writer, now time.Time) error {
 	fmt.Fprintf(&b, "\nShared queue %s: %s\n\n", o.SharedQueue.Name, o.SharedQueue.text("no such queue", " ready"))
 	o.printPartitions(&b)
 	fmt.Fprintln(&b)
+	o.printShares(&b)
 	o.printVerdict(&b)
 	_, err := w.Write(b.Bytes())
 	return err
@@ -65,6 +66,27 @@ func (o *Overview) printPartitions(w io.Writer) {
 		table.Row(strconv.Itoa(v.Partition), owner, epoch, phase, v.Queue.text("no queue", ""), rateText(v.RequestsPerSecond))
 	}
 	table.Flush()
+}
+
+// printShares prints the weights, if they are not all the same, and the moves, if there are any.
+func (o *Overview) printShares(w io.Writer) {
+	var weights, moved []string
+	differ := false
+	for _, m := range o.Members {
+		if m.Weight != 0 {
+			weights = append(weights, fmt.Sprintf("%s %v", m.Name, m.Weight))
+			differ = differ || m.Weight != o.Members[0].Weight
+		}
+		if len(m.Moved) > 0 {
+			moved = append(moved, fmt.Sprintf("%s to %s", ranges(m.Moved), m.Name))
+		}
+	}
+	if differ {
+		fmt.Fprintf(w, "Weights: %s\n", strings.Join(weights, ", "))
+	}
+	if len(moved) > 0 {
+		fmt.Fprintf(w, "Moved by operators: %s\n", strings.Join(moved, "; "))
+	}
 }
 
 // printVerdict prints the problems, or that there are none.

@@ -3,6 +3,7 @@ package clusterview
 import (
 	"math"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,6 +85,29 @@ func TestOverview(t *testing.T) {
 			t.Errorf("got %+v", o)
 		}
 	})
+}
+
+// The status shows weights that differ, and what operators have moved.
+func TestShares(t *testing.T) {
+	a, b := member("a", 0, 1), member("b", 2, 3)
+	print := func(a, b membership.Report) string {
+		var text strings.Builder
+		if err := newOverview([]membership.Report{a, b}).Print(&text, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		return text.String()
+	}
+	a.Weight, b.Weight = 1, 1
+	if got := print(a, b); strings.Contains(got, "Weights") || strings.Contains(got, "Moved") {
+		t.Errorf("although there is nothing to say: %s", got)
+	}
+	a.Weight, b.Moved = 0.5, []int{0, 1, 3}
+	if got := print(a, b); !strings.Contains(got, "\nWeights: a 0.5, b 1\nMoved by operators: 0-1, 3 to b\n") {
+		t.Errorf("%s", got)
+	}
+	if p := newOverview([]membership.Report{a, b}).Partitions; p[1].MovedTo != "b" || p[2].MovedTo != "" {
+		t.Errorf("%+v", p)
+	}
 }
 
 func TestRanges(t *testing.T) {

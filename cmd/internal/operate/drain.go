@@ -19,57 +19,55 @@ import (
 	"github.com/glotpod/ident/cmd/internal/connect"
 )
 
-const drainAbout = `Makes an instance hand over all its partitions, and waits until it has none. The
-instance takes no partitions until "glotpod-ident undrain" or a restart. It still
-consumes the shared queue and replies to the requests that any instance can serve.
+const drainAbout = `Makes instances hand over all their partitions, and waits until they have none. They
+take no partitions until "glotpod-ident undrain" or a restart. They still consume the
+shared queue and reply to the requests that any instance can serve.
 
-The keys of the JSON document are instance, state (as in "glotpod-ident status
---json") and partitions (how many the instance has).
+The key of the JSON document is instances. Each of these has instance, state (as in
+"glotpod-ident status --json") and partitions (how many the instance has).
 
-Exit status: 0 if the instance has no partitions, 1 if the instance does not
-exist, 3 if it did not hand over all partitions in time.`
+Exit status: 0 if the instances have no partitions, 1 if an instance does not exist or
+no instance would remain that takes partitions, 3 if they did not hand over all
+partitions in time.`
 
-const undrainAbout = `Undoes "glotpod-ident drain": the instance takes partitions again.
+const undrainAbout = `Undoes "glotpod-ident drain": the instances take partitions again.
 
-The key of the JSON document is instance.
+The key of the JSON document is instances.
 
-Exit status: 0 if the instance has accepted the request, 1 if the instance does
-not exist, 3 if it did not reply in time.`
+Exit status: 0 if the instances have accepted the request, 1 if an instance does not
+exist, 3 if one did not reply in time.`
 
 const (
 	// requestTimeout bounds the wait for the reply of an instance.
 	requestTimeout = 5 * time.Second
 
-	// pollInterval is how often a draining instance is asked for its status.
+	// pollInterval is how often the instances are asked for their status.
 	pollInterval = 250 * time.Millisecond
 )
 
 // NewDrain returns the command drain.
 func NewDrain(env *cli.Env) *cobra.Command {
-	var asJSON bool
+	var asJSON, all bool
 	var timeout time.Duration
 	c := &cobra.Command{
-		Use:   "drain <instance>",
-		Short: "make an instance hand over all its partitions",
+		Use:   "drain <instance>…",
+		Short: "make instances hand over all their partitions",
 		Long:  drainAbout,
 	}
 	cli.JSONFlag(c, &asJSON)
-	c.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait until the instance has no partitions")
-	c.RunE = withInstance(env, func(ctx context.Context, conn *amqp.Connection, name string) error {
+	c.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait until the instances have no partitions")
+	c.Flags().BoolVar(&all, "all", false, "also if no instance remains that takes partitions: then most requests wait")
+	c.RunE = withInstances(env, func(ctx context.Context, conn *amqp.Connection, names []string) error {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		progress := env.Stdout
 		if asJSON {
 			progress = io.Discard
 		}
-		report, err := drain(ctx, conn, name, progress)
-		if err != nil {
-			return err
+		result, err := drain(ctx, conn, names, all, progress)
+		if err == nil && asJSON {
+			err = env.PrintJSON(result)
 		}
-		if asJSON {
-			return env.PrintJSON(drained{name, report.State, len(report.Partitions)})
-		}
-		_, err = fmt.Fprintf(env.Stdout, "%s has no partitions. It takes none until it is undrained or restarted.\n", name)
 		return err
 	})
 	return c
@@ -77,6 +75,10 @@ func NewDrain(env *cli.Env) *cobra.Command {
 
 // drained is the output of drain --json.
 type drained struct {
+	Instances []drainedInstance `json:"instances"` // in the order of the arguments
+}
+
+type drainedInstance struct {
 	Instance   string `json:"instance"`
 	State      string `json:"state"`
 	Partitions int    `json:"partitions"`
@@ -86,65 +88,93 @@ type drained struct {
 func NewUndrain(env *cli.Env) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use:   "undrain <instance>",
-		Short: "let an instance take partitions again",
+		Use:   "undrain <instance>…",
+		Short: "let instances take partitions again",
 		Long:  undrainAbout,
 	}
 	cli.JSONFlag(c, &asJSON)
-	c.RunE = withInstance(env, func(ctx context.Context, conn *amqp.Connection, name string) error {
-		err := requestDrain(ctx, conn, name, false)
+	c.RunE = withInstances(env, func(ctx context.Context, conn *amqp.Connection, names []string) error {
+		err := requestDrain(ctx, conn, names, false, true)
 		if err != nil {
 			return err
 		}
 		if asJSON {
 			return env.PrintJSON(struct {
-				Instance string `json:"instance"`
-			}{name})
+				Instances []string `json:"instances"`
+			}{names})
 		}
-		_, err = fmt.Fprintf(env.Stdout, "%s takes partitions again.\n", name)
-		return err
+		for _, name := range names {
+			if _, err := fmt.Fprintf(env.Stdout, "%s takes partitions again.\n", name); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	return c
 }
 
-// withInstance returns the function of a command whose argument names an instance. It calls do
-// with a connection to the broker and the name.
-func withInstance(env *cli.Env, do func(ctx context.Context, conn *amqp.Connection, name string) error) func(*cobra.Command, []string) error {
-	return func(c *cobra.Command, args []string) error {
-		name := args[0]
-		if !membership.IsName(name) {
-			return cli.Usagef("%q is not a valid name of an instance", name)
+// withInstances returns the function of a command whose arguments name instances. It calls do
+// with a connection to the broker and the names.
+func withInstances(env *cli.Env, do func(ctx context.Context, conn *amqp.Connection, names []string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, names []string) error {
+		for n, name := range names {
+			if !membership.IsName(name) {
+				return cli.Usagef("%q is not a valid name of an instance", name)
+			}
+			if slices.Contains(names[:n], name) {
+				return cli.Usagef("%s is named twice", name)
+			}
 		}
-		conn, err := dialBroker(c.Context(), env, c.Name(), connect.Timeout)
-		if err != nil {
-			return err
-		}
-		defer connect.Close(conn)
-		if err := do(c.Context(), conn, name); err != nil {
-			return classify(conn, err)
-		}
-		return nil
+		return withBroker(c, env, func(ctx context.Context, conn *amqp.Connection) error { return do(ctx, conn, names) })
 	}
 }
 
-// drain asks an instance to drain, and waits until it has no partitions. It prints how many are left.
-func drain(ctx context.Context, conn *amqp.Connection, name string, progress io.Writer) (membership.Report, error) {
-	if err := requestDrain(ctx, conn, name, true); err != nil {
-		return membership.Report{}, err
+// withBroker calls do with a connection to the broker.
+func withBroker(c *cobra.Command, env *cli.Env, do func(ctx context.Context, conn *amqp.Connection) error) error {
+	conn, err := dialBroker(c.Context(), env, c.Name(), connect.Timeout)
+	if err != nil {
+		return err
 	}
-	for printed := -1; ; {
-		report, err := askInstance(ctx, conn, name)
+	defer connect.Close(conn)
+	if err := do(c.Context(), conn); err != nil {
+		return classify(conn, err)
+	}
+	return nil
+}
+
+// drain asks instances to drain, and waits until they have no partitions. It prints how many are left.
+func drain(ctx context.Context, conn *amqp.Connection, names []string, all bool, progress io.Writer) (drained, error) {
+	if err := requestDrain(ctx, conn, names, true, all); err != nil {
+		return drained{}, err
+	}
+	printed := make(map[string]string) // the last line about each instance
+	for {
+		reports, err := askInstances(ctx, conn, names)
 		if err != nil {
-			return report, err
+			return drained{}, err
 		}
-		if left := len(report.Partitions); left == 0 && !takesPartitions(report) {
-			return report, nil
-		} else if left != printed {
-			printed = left
-			fmt.Fprintf(progress, "%s is %s; partitions left: %d\n", name, report.State, left)
+		var result drained
+		var busy []string
+		for _, name := range names {
+			report := findReport(reports, name)
+			left := len(report.Partitions)
+			result.Instances = append(result.Instances, drainedInstance{name, report.State, left})
+			line := fmt.Sprintf("%s is %s; partitions left: %d\n", name, report.State, left)
+			if left == 0 && !takesPartitions(*report) {
+				line = fmt.Sprintf("%s has no partitions. It takes none until it is undrained or restarted.\n", name)
+			} else {
+				busy = append(busy, name)
+			}
+			if printed[name] != line {
+				printed[name] = line
+				io.WriteString(progress, line)
+			}
+		}
+		if len(busy) == 0 {
+			return result, nil
 		}
 		if err := wait.For(ctx, pollInterval); err != nil {
-			return report, fmt.Errorf("wait until %s has no partitions: %w", name, err)
+			return drained{}, fmt.Errorf("wait until %s has no partitions: %w", strings.Join(busy, ", "), err)
 		}
 	}
 }
@@ -154,39 +184,66 @@ func takesPartitions(r membership.Report) bool {
 	return !slices.Contains([]string{ownership.Draining.String(), ownership.Leaving.String(), ownership.Left.String()}, r.State)
 }
 
-// requestDrain asks an instance to drain, or to stop draining. If the instance does not
-// exist, the error names those that do.
-func requestDrain(ctx context.Context, conn *amqp.Connection, name string, drain bool) error {
-	asking, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	reports, err := membership.AskStatus(asking, conn)
-	if err == nil && findReport(reports, name) == nil {
-		return noInstanceError(reports, name)
-	}
-	if err != nil && !errors.As(err, new(*membership.MissingError)) {
+// requestDrain asks instances to drain, or to stop draining. If one of them does not
+// exist, the error names those that do, and no instance is asked. Nor is any if none would remain
+// that takes partitions, unless all is true.
+func requestDrain(ctx context.Context, conn *amqp.Connection, names []string, drain, all bool) error {
+	reports, complete, err := askReplying(ctx, conn)
+	if err != nil {
 		return err
 	}
-	asking, cancel = context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	return membership.RequestDrain(asking, conn, name, drain)
+	for _, name := range names {
+		if complete && findReport(reports, name) == nil {
+			return noInstanceError(reports, name)
+		}
+	}
+	remains := func(r membership.Report) bool { return takesPartitions(r) && !slices.Contains(names, r.Name) }
+	if !all && complete && !slices.ContainsFunc(reports, remains) {
+		return refuse("no instance would remain that takes partitions, and most requests would wait; --all drains them all the same")
+	}
+	for _, name := range names {
+		if err := ask(ctx, func(ctx context.Context) error { return membership.RequestDrain(ctx, conn, name, drain) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// askInstance asks an instance for its status until it replies.
-func askInstance(ctx context.Context, conn *amqp.Connection, name string) (membership.Report, error) {
+// ask makes a request to an instance within requestTimeout.
+func ask(ctx context.Context, request func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return request(ctx)
+}
+
+// askReplying asks all instances for their status. complete is false if some did not reply.
+func askReplying(ctx context.Context, conn *amqp.Connection) (reports []membership.Report, complete bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	reports, err = membership.AskStatus(ctx, conn)
+	if errors.As(err, new(*membership.MissingError)) {
+		return reports, false, nil
+	}
+	return reports, true, err
+}
+
+// askInstances asks for the status of all instances until those that are named reply.
+func askInstances(ctx context.Context, conn *amqp.Connection, names []string) ([]membership.Report, error) {
 	for {
 		asking, cancel := context.WithTimeout(ctx, requestTimeout)
 		reports, err := membership.AskStatus(asking, conn)
 		inTime := asking.Err() == nil
 		cancel()
-		switch report := findReport(reports, name); {
-		case report != nil:
-			return *report, nil
+		missing := slices.IndexFunc(names, func(name string) bool { return findReport(reports, name) == nil })
+		switch {
+		case missing < 0:
+			return reports, nil
 		case err == nil:
-			return membership.Report{}, noInstanceError(reports, name)
+			return nil, noInstanceError(reports, names[missing])
 		case ctx.Err() != nil:
-			return membership.Report{}, fmt.Errorf("wait for the status of %s: %w", name, ctx.Err())
+			return nil, fmt.Errorf("wait for the status of %s: %w", names[missing], ctx.Err())
 		case inTime:
-			return membership.Report{}, err
+			return nil, err
 		}
 	}
 }

@@ -1,5 +1,5 @@
-// Package operate has the commands for running instances: status, drain, undrain and
-// call.
+// Package operate has the commands for running instances: status, drain, undrain, move
+// and call.
 package operate
 
 import (
@@ -93,7 +93,7 @@ func dialBroker(ctx context.Context, env *cli.Env, name string, timeout time.Dur
 // classify gives an error of asking the instances its exit status.
 func classify(conn *amqp.Connection, err error) error {
 	switch {
-	case errors.Is(err, membership.ErrNoInstance):
+	case errors.Is(err, membership.ErrNoInstance), errors.Is(err, errRefused):
 		return cli.WithStatus(cli.StatusFailure, err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return cli.WithStatus(cli.StatusNoReply, err)

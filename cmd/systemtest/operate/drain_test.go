@@ -2,6 +2,7 @@ package operate
 
 import (
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -47,10 +48,10 @@ func testDrainWaitsUntilEmpty(t *testing.T) {
 		t.Errorf("drain ended with %d: %s", status, p.Stdout.String()+p.Stderr.String())
 	}
 	if status, stdout, _ := s.run(t, "drain", "web-1", "--json"); status != 0 ||
-		!reflect.DeepEqual(harness.FromJSON(t, []byte(stdout)), harness.Normalize(dict{"instance": "web-1", "state": "draining", "partitions": 0})) {
+		!reflect.DeepEqual(harness.FromJSON(t, []byte(stdout)), harness.Normalize(dict{"instances": list{dict{"instance": "web-1", "state": "draining", "partitions": 0}}})) {
 		t.Errorf("drain --json ended with %d: %s", status, stdout)
 	}
-	if status, stdout, _ := s.run(t, "undrain", "web-1", "--json"); status != 0 || stdout != "{\n  \"instance\": \"web-1\"\n}\n" {
+	if status, stdout, _ := s.run(t, "undrain", "web-1", "--json"); status != 0 || stdout != "{\n  \"instances\": [\n    \"web-1\"\n  ]\n}\n" {
 		t.Errorf("undrain --json ended with %d: %s", status, stdout)
 	}
 	if status, stdout, stderr := s.run(t, "undrain", "web-1"); status != 0 || stderr != "" || stdout == "" {
@@ -75,16 +76,19 @@ func testDrainFailures(t *testing.T) {
 		if status, stdout, stderr := s.run(t, command, "web-2"); status != 1 || stdout != "" || !strings.Contains(stderr, "web-1") {
 			t.Errorf("where only others are, %s ended with %d: %s", command, status, stdout+stderr)
 		}
-		for _, args := range [][]string{{}, {"web-1", "web-2"}, {"web 1"}, {"--nope", "web-1"}} {
+		for _, args := range [][]string{{}, {"web-1", "web-1"}, {"web 1"}, {"--nope", "web-1"}} {
 			if status, stdout, stderr := s.run(t, append([]string{command}, args...)...); status != 2 || stdout != "" || stderr == "" {
 				t.Errorf("%s %q ended with %d: %s", command, args, status, stdout+stderr)
 			}
 		}
 	}
-	if status, _, stderr := s.run(t, "drain", "web-1", "--timeout=2s"); status != 3 || stderr == "" {
+	if status, stdout, stderr := s.run(t, "drain", "web-1"); status != 1 || stdout != "" || !strings.Contains(stderr, "--all") {
+		t.Errorf("where none would remain, drain ended with %d: %s", status, stdout+stderr)
+	}
+	if status, _, stderr := s.run(t, "drain", "web-1", "--all", "--timeout=2s"); status != 3 || stderr == "" {
 		t.Errorf("where it keeps a partition, drain ended with %d: %s", status, stderr)
 	}
-	p := harness.Launch(t, s.settings.Environ(), "drain", "web-1")
+	p := harness.Launch(t, s.settings.Environ(), "drain", "web-1", "--all")
 	harness.Eventually(t, "it waits", func() bool { return strings.Contains(p.Stdout.String(), "partitions left: 1") })
 	s.play(t, "web-2")
 	a.Close()
@@ -101,7 +105,7 @@ func testDrainRealInstances(t *testing.T) {
 	t.Parallel()
 	s := harness.NewSite(t)
 	for _, name := range []string{"web-1", "web-2"} {
-		s.Serve(t, harness.Settings{"cluster.instance": name})
+		s.Serve(t, harness.Settings{"cluster.instance": name, "cluster.weight": "0.5"})
 	}
 	// holds waits until all partitions have an owner, and the instance as many of
 	// them as it should.
@@ -132,6 +136,42 @@ func testDrainRealInstances(t *testing.T) {
 	holds("web-2", 4, 4)
 	if status, stdout, stderr := harness.Run(t, s.Settings.Environ(), "undrain", "web-1"); status != 0 || stderr != "" {
 		t.Fatalf("undrain ended with %d: %s", status, stdout+stderr)
+	}
+	holds("web-1", 1, 3)
+	testMove(t, s, holds)
+	if status, stdout, stderr := harness.Run(t, s.Settings.Environ(), "drain", "web-1", "web-2"); status != 1 || !strings.Contains(stderr, "--all") {
+		t.Errorf("drain of all ended with %d: %s", status, stdout+stderr)
+	}
+	if status, stdout, stderr := harness.Run(t, s.Settings.Environ(), "drain", "--all", "web-1", "web-2"); status != 0 || strings.Count(stdout, "has no partitions") != 2 {
+		t.Errorf("drain --all ended with %d: %s", status, stdout+stderr)
+	}
+}
+
+// testMove moves all partitions to web-2, and undoes that.
+func testMove(t *testing.T, s *harness.Site, holds func(name string, least, most int)) {
+	t.Helper()
+	move := func(want int, says string, args ...string) {
+		t.Helper()
+		status, stdout, stderr := harness.Run(t, s.Settings.Environ(), append([]string{"move"}, args...)...)
+		if status != want || !strings.Contains(stdout+stderr, says) {
+			t.Errorf("move %q ended with %d: %s", args, status, stdout+stderr)
+		}
+	}
+	move(2, "instance", "1")
+	move(2, "number", "one", "web-2")
+	move(2, "no instance", "1", "web-2", "--undo")
+	move(1, "0 to 3", "4", "web-2")
+	move(1, "web-1, web-2", "1", "web-3")
+	move(1, "not moved", "1", "--undo")
+	for p := range 4 {
+		move(0, "web-2 serves partition", fmt.Sprint(p), "web-2")
+	}
+	holds("web-2", 4, 4)
+	if _, stdout, _ := harness.Run(t, s.Settings.Environ(), "status"); !strings.Contains(stdout, "Moved by operators: 0-3 to web-2\n") {
+		t.Errorf("status: %s", stdout)
+	}
+	for p := range 4 {
+		move(0, "the hash ring assigns", fmt.Sprint(p), "--undo")
 	}
 	holds("web-1", 1, 3)
 }

@@ -64,7 +64,7 @@ const memberColumns = [
   ["State", "brief", (m) => m.state],
   ["Version", "long", (m) => m.version],
   ["Up", "brief", (m, at) => (Date.parse(m.started_at) > 0 ? duration(at - Date.parse(m.started_at)) : "-")],
-  ["Partitions", "number", (m) => String(m.partitions.length)],
+  ["Partitions", "number", (m) => String(m.partitions.length) + (m.weight && m.weight !== 1 ? `, weight ${m.weight}` : "")],
   ["Own requests/s", "number", (m) => figure(m.partitions.reduce((sum, p) => sum + p.requests_per_second, 0))],
   ["Shared requests/s", "number", (m) => figure(m.shared_requests_per_second)],
   ["Cached users", "number", (m) => m.warm_users.toLocaleString("en")],

@@ -130,8 +130,9 @@ function describe(p) {
   const waiting = p.queue.messages_ready === null ? "no queue" : `${p.queue.messages_ready} waiting`;
   const rest = `${waiting}, ${figure(p.requests_per_second)} requests/s`;
   if (!p.owner) return `Partition ${p.partition}: no owner, ${waiting}`;
+  const moved = p.moved_to ? `, moved to ${lettered(p.moved_to)} by an operator` : "";
   const others = p.outdated_claims.map((c) => `, also served by ${c.member} with epoch ${c.epoch}`).join("");
-  return `Partition ${p.partition}: ${lettered(p.owner)}, ${p.phase}, epoch ${p.epoch}${others}, ${rest}`;
+  return `Partition ${p.partition}: ${lettered(p.owner)}, ${p.phase}, epoch ${p.epoch}${others}${moved}, ${rest}`;
 }
 
 // describeChosen shows the description of the chosen partition.
