@@ -21,7 +21,7 @@ func TestService(t *testing.T) {
 		test func(*testing.T, *client.Client)
 	}{
 		{"operations", testOperations}, {"errors", testServiceErrors}, {"same_message_id", testSameMessageID},
-		{"pages", testPages}, {"changes", testChanges}, {"watch", testWatch},
+		{"pages", testPages}, {"changes", testChanges}, {"apply", testApply}, {"watch", testWatch},
 	} {
 		t.Run(x.name, func(t *testing.T) { x.test(t, c) })
 	}
@@ -195,4 +195,40 @@ func testChanges(t *testing.T, c *client.Client) {
 		}
 	}
 	equal(t, got, want)
+}
+
+// The differences of a user's changes lead from its create to what get returns.
+func testApply(t *testing.T, c *client.Client) {
+	after := snapshotPosition(t, c)
+	id := create(t, c, 6).ID
+	for _, ops := range [][]client.Op{
+		{client.Replace("/name", "B"), client.Remove("/picture_url"), client.Add("/facebook", client.Account{ID: 1 << 60, AccessToken: "f"})},
+		{client.Copy("/name", "/picture_url"), client.Replace("/facebook/id", int64(1<<60+1)), client.Replace("/email", "6@example.org")},
+		{client.Move("/facebook", "/github")}, {},
+	} {
+		if err := c.Patch(t.Context(), id, ops...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := c.Get(t.Context(), client.Query{UserID: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want.GitHub.AccessToken = "" // tokens are not in the log
+	var got client.User
+	for range 2 {
+		for page, err := range c.ChangePages(t.Context(), after, 0) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, change := range page.Changes {
+				if change.Operation == "create" {
+					got = *change.User
+				} else if err := got.Apply(change.Ops); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		equal(t, &got, want)
+	}
 }
