@@ -25,7 +25,7 @@ type Document struct {
 	schemas map[string]*jsonschema.Schema
 }
 
-var load = sync.OnceValues(func() (*Document, error) {
+func parse(strict bool) (*Document, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
@@ -34,15 +34,64 @@ var load = sync.OnceValues(func() (*Document, error) {
 	if err := yaml.Unmarshal(text, &d.tree); err != nil {
 		return nil, err
 	}
+	if strict {
+		d.makeStrict()
+	}
 	d.compiler.DefaultDraft(jsonschema.Draft7) // that of AsyncAPI
 	return d, d.compiler.AddResource(resource, d.tree)
-})
+}
 
 // resource is the name of the document in references.
 const resource = "asyncapi"
 
-// Load returns the document.
+var load = sync.OnceValues(func() (*Document, error) { return parse(true) })
+
+// Load returns the document for this version of the service. In it, the messages that the service
+// sends have no members and error codes but those that the document names: a caller passes over
+// others, but this version sends none.
 func Load() (*Document, error) { return load() }
+
+func (d *Document) components() map[string]any {
+	components, _ := d.tree["components"].(map[string]any)
+	schemas, _ := components["schemas"].(map[string]any)
+	return schemas
+}
+
+func (d *Document) makeStrict() {
+	schemas := d.components()
+	for name, schema := range schemas {
+		if name != "op" && !strings.HasSuffix(name, "_headers") {
+			forbidOthers(schema)
+		}
+	}
+	schemas["code"] = d.code()
+}
+
+// forbidOthers forbids further members of all objects in a schema.
+func forbidOthers(node any) {
+	switch node := node.(type) {
+	case map[string]any:
+		if node["type"] == "object" {
+			node["additionalProperties"] = false
+		}
+		for _, e := range node {
+			forbidOthers(e)
+		}
+	case []any:
+		for _, e := range node {
+			forbidOthers(e)
+		}
+	}
+}
+
+// code returns the schema of the error codes of this version.
+func (d *Document) code() any {
+	code, _ := d.components()["code"].(map[string]any)
+	if choices, _ := code["anyOf"].([]any); len(choices) > 0 {
+		return choices[0]
+	}
+	return code
+}
 
 // Names returns the names in a part of the document, such as "operations" or
 // "components/schemas".
@@ -59,9 +108,7 @@ func (d *Document) Names(part string) (names []string) {
 
 // Codes returns the error codes.
 func (d *Document) Codes() (codes []string) {
-	components, _ := d.tree["components"].(map[string]any)
-	schemas, _ := components["schemas"].(map[string]any)
-	code, _ := schemas["code"].(map[string]any)
+	code, _ := d.code().(map[string]any)
 	all, _ := code["enum"].([]any)
 	for _, c := range all {
 		codes = append(codes, fmt.Sprint(c))

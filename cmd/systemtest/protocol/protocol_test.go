@@ -150,3 +150,25 @@ func TestCheck(t *testing.T) {
 		})
 	}
 }
+
+// The document allows what a later version may send.
+func TestCallersPassOver(t *testing.T) {
+	d, err := parse(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	user := map[string]any{"id": 1, "name": "Ada", "email": "a", "age": 1, "github": map[string]any{"id": 1, "login": "ada"}}
+	for name, message := range map[string]any{
+		"get_reply":    map[string]any{"result": user},
+		"list_reply":   map[string]any{"result": map[string]any{"users": []any{user}, "total": 1}, "took": 1},
+		"error_reply":  map[string]any{"error": "lost", "message": "m", "retryable": false, "field": "email"},
+		"user_deleted": map[string]any{"user_id": 1, "reason": "r"},
+	} {
+		if err := d.Check(name, message); err != nil {
+			t.Error(err)
+		}
+	}
+	if d.Check("get", map[string]any{"user": 1}) == nil {
+		t.Error("a request may have an unknown argument")
+	}
+}
