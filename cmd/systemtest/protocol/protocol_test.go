@@ -54,6 +54,7 @@ func same(t *testing.T, what string, document, source []string) {
 	t.Helper()
 	slices.Sort(document)
 	slices.Sort(source)
+	source = slices.Compact(source) // a name may occur more than once
 	if !slices.Equal(document, source) {
 		t.Errorf("the document has the %s\n%v, the source has\n%v", what, document, source)
 	}
