@@ -24,10 +24,11 @@ type fault struct {
 // not on the speed of the machine.
 type calamity struct {
 	*fleet
-	kinds []kind
-	begun time.Time
-	now   []*fault       // those that are not healed yet
-	drawn map[string]int // how many, by name
+	kinds  []kind
+	script func() // what happens instead of random faults; nil: nothing
+	begun  time.Time
+	now    []*fault       // those that are not healed yet
+	drawn  map[string]int // how many, by name
 	silences
 }
 

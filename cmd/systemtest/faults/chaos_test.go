@@ -44,6 +44,7 @@ func testChaos(t *testing.T, seed uint64, duration time.Duration) {
 	c.kinds = []kind{
 		{5, c.kill}, {5, c.freeze}, {3, c.cutOff}, {6, c.cutFromBroker}, {6, c.cutFromDatabase},
 		{3, c.roll}, {3, c.comeOrGo}, {1, c.killAll}, {1, c.restartBroker}, {3, c.restartDatabase},
+		{2, c.repartition},
 	}
 	c.run(seed, size, duration)
 }
@@ -60,12 +61,18 @@ func (c *calamity) run(seed uint64, size int, duration time.Duration) {
 	harness.Eventually(t, "there are replies", l.Progress())
 	c.drawn = make(map[string]int)
 	stopWatching := c.silences.watch(l)
-	c.happen(duration)
+	if c.script == nil {
+		c.happen(duration)
+	} else {
+		c.begun = time.Now()
+		c.script()
+	}
 	stopWatching()
+	f.site.DB = f.connect(f.primary())
+	harness.Eventually(t, "no repartition is under way", func() bool { return f.latestRepartition().ended() })
 	harness.Eventually(t, "there are replies after all faults", l.Progress())
 	operations := l.Finish()
 
-	f.site.DB = f.connect(f.primary())
 	harness.Eventually(t, "all changes are notified", func() bool { return f.site.Unnotified(t) == 0 })
 	for _, m := range f.members {
 		m.stop()
@@ -132,7 +139,8 @@ func (f *fleet) checkLog(changes int) (problems []string) {
 		problems = append(problems, fmt.Sprintf("of %d changes, the log has %d rows, by %d requests, at %d positions", changes, rows, requests, positions))
 	}
 	disordered := f.site.Count(f.t, `SELECT count(*) FROM (
-			SELECT sequence, row_number() OVER (PARTITION BY user_id ORDER BY position) AS n FROM ident_log WHERE position IS NOT NULL) AS l
+			SELECT sequence, row_number() OVER (PARTITION BY user_id ORDER BY p.first, position) AS n
+			FROM ident_log JOIN ident_partitions AS p USING (partition) WHERE position IS NOT NULL) AS l
 		WHERE sequence <> n`)
 	if disordered > 0 {
 		problems = append(problems, fmt.Sprintf("%d changes do not follow those of the same user before them", disordered))
@@ -170,7 +178,8 @@ func (f *fleet) users() map[int64]workload.View {
 func (f *fleet) checkQueues() {
 	f.t.Helper()
 	want := []string{chaosSubscriber, harness.RequestQueue}
-	for partition := range chaosPartitions {
+	first, partitions := f.site.Count(f.t, "SELECT first FROM ident_cluster"), f.site.Count(f.t, "SELECT partitions FROM ident_cluster")
+	for partition := first; partition < first+partitions; partition++ {
 		want = append(want, fmt.Sprintf("%s/%04d", harness.RequestQueue, partition))
 	}
 	var names []string
