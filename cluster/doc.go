@@ -47,6 +47,8 @@
 //   - ownership: the decisions about partitions, without I/O.
 //   - partition: how user ids and routing keys map to partitions.
 //   - internal/coordinate: the coordinator.
+//   - internal/generation: the store as an instance in one generation of partitions sees it.
+//   - internal/repartition: changing the number of partitions while requests come.
 //   - internal/consume: consumers of queues, and their acknowledgements.
 //   - internal/notify: sending notifications.
 //   - internal/publish: publishing, over channels that are opened again.
@@ -74,6 +76,8 @@
 //	cluster/ownership/sim.TestMissingFence
 //	cluster/ownership.TestTableBehind
 //	store.TestFence/lost_commits
+//	store/internal/generations.TestEnded
+//	cluster/internal/generation.TestView
 //	store/internal/history.TestFailover/lost_commits
 //	store/internal/history.TestRestore
 //	cmd/systemtest/faults.TestLostCommits
@@ -108,6 +112,9 @@
 //	cluster.TestForwarder/a_returned_request_does_not_follow_later_ones
 //	cluster/internal/consume.TestBacklogKeepsItsOrder
 //	cluster.TestHandOver/ends_the_lease_after_the_last_request
+//	cluster/internal/integration.TestRepartition/while_requests_come
+//	cluster/internal/integration.TestRepartition/a_failure_at_each_step
+//	cmd/systemtest/faults.TestRepartition
 //
 // I4, no stale read. A read that begins after the reply to a write shows that
 // write. Users are read from memory only under a read lease: the database has said a moment
@@ -137,6 +144,8 @@
 // once and in the same order. If the log does not have all of them, the subscriber learns that.
 //
 //	cluster/internal/notify.TestProgress
+//	store/internal/generations.TestNotNotified
+//	cluster/internal/integration.TestRepartition/given_up
 //	store/internal/outbox.TestCursor
 //	store/internal/outbox.TestFirstDay
 //	store/internal/outbox.TestFlush
@@ -325,60 +334,11 @@
 //     goes on over those that are open. Why not end it: other members are likely to be
 //     refused too. Cost: an instance that has too few connections serves slowly until it
 //     ends.
+//   - A repartition stops all instances for a second or two, as if each was asked to end, and moves the
+//     old queues to new ones under other numbers. Why not move one partition after another: a user
+//     would belong to partitions of two kinds, and each request would have to know which. Why
+//     not reuse the numbers: what is late of an old partition would be taken for a new one's. Cost: all
+//     requests wait, and a cluster has numbers for a few repartitions.
 //   - While the broker blocks publishing, nothing is decided: missing heartbeats are not
 //     the members' fault then. Cost: a member that dies meanwhile is noticed later.
-//
-// # Glossary
-//
-//   - abandon: to stop serving a partition at once, without handing it over.
-//   - actor: what carries out one user's requests, one after another.
-//   - attempt: one try of something that may be tried again.
-//   - cache: the users in memory; a user in it is cached.
-//   - claim: to take a partition's lease by raising its epoch.
-//   - consumer: the channel that consumes a queue.
-//   - coordinator: what passes events to the ownership core and carries out its commands.
-//   - depose: to claim a partition that another member holds.
-//   - direct exchange: glotpod.ident, which leads to partition queues by user id.
-//   - drain: to hand over all partitions and stay out of the ring.
-//   - epoch: the number of a lease; each claim raises it.
-//   - error reply: a reply with an error code instead of a result.
-//   - fence: the check of the epoch in each write transaction.
-//   - foreign write: a write to the tables by another program.
-//   - forward: to send a request on to its partition's queue.
-//   - group commit: one transaction with the writes of several users.
-//   - hand over: to finish a partition's requests and end its lease for the next owner.
-//   - held back: said of notifications that are left to the log because one of the user was
-//     refused.
-//   - incarnation: one session of one run of an instance.
-//   - instance: a running process of the service.
-//   - lease: the right to write to the users of one partition ([partition.Lease]).
-//   - log: the table of the requests that were decided, with the changes that they made.
-//   - mailbox: the requests that wait for one actor.
-//   - member: an instance in the cluster.
-//   - misrouted: said of a request that the direct exchange has put into another
-//     partition's queue, or had no queue for, so that it came to the shared queue.
-//   - outbox: what stores which changes of the log were notified, and reads the others.
-//   - overdue: said of a partition if the broker does not confirm forwards to it, and of a
-//     notification that was not sent in time.
-//   - owner: the member that holds a partition's lease.
-//   - partition: a part of the user ids, with a queue.
-//   - pending notification: one that was sent and is not confirmed.
-//   - position: the place of a change in the order of its partition.
-//   - read lease: what allows to read the users of a partition from memory
-//     ([partition.ReadLease]).
-//   - rebind: to bind all partition queues again, in order.
-//   - relay: to send a request to its owner without the partition's queue.
-//   - replay: a request that was decided before.
-//   - reply: what the caller gets.
-//   - request: a message that asks for an operation.
-//   - request id: what identifies a request.
-//   - ring: the hash ring that assigns partitions to members.
-//   - router: the part of an instance that consumes the shared queue.
-//   - sequence: the number of a change among those of its user.
-//   - serve: to consume a partition's queue and run its actors.
-//   - session: the work of an instance from connecting to losing a connection.
-//   - settled: said of an instance that serves the partitions that the ring assigns to it.
-//   - shared queue: glotpod.rpc/ident, which all instances consume.
-//   - spilled: said of a write that went to the partition's queue because its user's mailbox
-//     was full.
 package cluster

@@ -1,3 +1,61 @@
+// # Glossary
+//
+//   - abandon: to stop serving a partition at once, without handing it over.
+//   - actor: what carries out one user's requests, one after another.
+//   - attempt: one try of something that may be tried again.
+//   - cache: the users in memory; a user in it is cached.
+//   - claim: to take a partition's lease by raising its epoch.
+//   - consumer: the channel that consumes a queue.
+//   - coordinator: what passes events to the ownership core and carries out its commands.
+//   - depose: to claim a partition that another member holds.
+//   - direct exchange: glotpod.ident, which leads to partition queues by user id.
+//   - drain: to hand over all partitions and stay out of the ring.
+//   - epoch: the number of a lease; each claim raises it.
+//   - error reply: a reply with an error code instead of a result.
+//   - fence: the check of the epoch in each write transaction.
+//   - foreign write: a write to the tables by another program.
+//   - forward: to send a request on to its partition's queue.
+//   - generation: the partitions that there are until a repartition; the next ones have other
+//     numbers and queues.
+//   - group commit: one transaction with the writes of several users.
+//   - hand over: to finish a partition's requests and end its lease for the next owner.
+//   - held back: said of notifications that are left to the log because one of the user was
+//     refused.
+//   - incarnation: one session of one run of an instance.
+//   - instance: a running process of the service.
+//   - lease: the right to write to the users of one partition ([partition.Lease]).
+//   - log: the table of the requests that were decided, with the changes that they made.
+//   - mailbox: the requests that wait for one actor.
+//   - member: an instance in the cluster.
+//   - misrouted: said of a request that the direct exchange has put into another
+//     partition's queue, or had no queue for, so that it came to the shared queue.
+//   - mover: the instance that carries a repartition on.
+//   - outbox: what stores which changes of the log were notified, and reads the others.
+//   - overdue: said of a partition if the broker does not confirm forwards to it, and of a
+//     notification that was not sent in time.
+//   - owner: the member that holds a partition's lease.
+//   - partition: a part of the user ids, with a queue.
+//   - pending notification: one that was sent and is not confirmed.
+//   - position: the place of a change in the order of its partition.
+//   - read lease: what allows to read the users of a partition from memory
+//     ([partition.ReadLease]).
+//   - rebind: to bind all partition queues again, in order.
+//   - relay: to send a request to its owner without the partition's queue.
+//   - repartition: the change to another number of partitions, or another type of their queues.
+//   - replay: a request that was decided before.
+//   - reply: what the caller gets.
+//   - request: a message that asks for an operation.
+//   - request id: what identifies a request.
+//   - ring: the hash ring that assigns partitions to members.
+//   - router: the part of an instance that consumes the shared queue.
+//   - sequence: the number of a change among those of its user.
+//   - serve: to consume a partition's queue and run its actors.
+//   - session: the work of an instance from connecting to losing a connection.
+//   - settled: said of an instance that serves the partitions that the ring assigns to it.
+//   - shared queue: glotpod.rpc/ident, which all instances consume.
+//   - spilled: said of a write that went to the partition's queue because its user's mailbox
+//     was full.
+//
 // # Tuning constants
 //
 // All durations and limits of packages cluster, actor and store, and of those below them,
@@ -146,8 +204,10 @@
 //	cluster/internal/relay.workingEvery = reportFor / 4                      two messages may be late
 //	cluster/internal/repartition.closeTimeout = time.Second                  as in package cluster
 //	cluster/internal/repartition.confirmFor = 10 * time.Second               a queue that is silent for longer needs somebody, and another instance may do better
+//	cluster/internal/repartition.connectFor = 3 * time.Second                requests wait meanwhile; another instance may reach the broker sooner
 //	cluster/internal/repartition.consumeFor = 6 * time.Second                RabbitMQ drops a frozen consumer after two to three heartbeats of a second
 //	cluster/internal/repartition.failedEvery = 10 * time.Second              it is tried several times a second
+//	cluster/internal/repartition.failedPause = 300 * time.Millisecond        longer than switchEvery, so that another instance is next
 //	cluster/internal/repartition.giveUpAfter = 10 * time.Second              all requests wait meanwhile; longer than a frozen instance needs to be dropped
 //	cluster/internal/repartition.goneFor = 6 * time.Second                   as consumeFor
 //	cluster/internal/repartition.inFlight = 256                              many messages share a round trip, and few bodies are in memory
@@ -255,7 +315,6 @@
 //	store/internal/foreign.pingEvery = time.Second                           bounds how long a silent connection is trusted
 //	store/internal/foreign.pingTimeout = 2 * time.Second                     the same
 //	store/internal/generations.attemptFor = 2 * time.Second                  requests wait as long if the instance dies that moves them; longer than a pause of a busy one
-//	store/internal/generations.clearAfter = time.Minute                      longer than any heartbeat that RabbitMQ waits for
 //	store/internal/generations.MaxNumbers = 4096                             each is a number in the positions of the operation changes, which stay below 64 KiB
 //	store/internal/history.epochGap = 512                                    leases of a partition between two surveys are some dozens; 8,000 failovers use up the epochs
 //	store/internal/history.startGap = 1000                                   more than the starts of instances that a failover loses

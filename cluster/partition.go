@@ -298,6 +298,7 @@ func newWatcher(i *Instance) *repartition.Watcher {
 		Dial: func(ctx context.Context, purpose string) (*amqp.Connection, error) {
 			return dialFor(ctx, consuming, purpose)
 		},
+		DropsWithin: heartbeatsLost*i.o.Broker.Heartbeat + closeTimeout,
 		NewNotifier: func(self ownership.Member, view generation.Store, g partition.Generation) *notify.Notifier {
 			return newNotifier(i, self, view, g.Partitions, func(ctx context.Context) (*notify.Connection, error) {
 				conn, err := dialFor(ctx, i.o.Broker, "notifications")

@@ -51,6 +51,9 @@ func (i *Instance) problems(s *session) (problems []string) {
 		problems = append(problems, err.Error())
 	}
 	problems = append(problems, i.Problems()...)
+	if w := i.watcher.Load(); w != nil && w.Latest().IsUnderWay() {
+		problems = append(problems, fmt.Sprintf("a repartition is under way, in the phase %s", w.Latest().Phase))
+	}
 	if s.blocked.any() {
 		problems = append(problems, "RabbitMQ blocks publishing, since it is short of memory or disk space")
 	}

@@ -111,12 +111,12 @@ func (c *Config) clusterSettings() []setting {
 			kind: text{&c.Cluster.Instance, "1 to 63 of the characters A–Z a–z 0–9 . _ -", instancePattern.MatchString},
 			help: "The name of this instance. It must be unique among the running instances."},
 		{name: "cluster.partitions", initial: "64", kind: number{&c.Cluster.Partitions, 1, 1024},
-			help: "The number of partitions that user ids are divided into. It must be the same in all instances. It cannot be changed after the first instance of a cluster has started."},
+			help: "The number of partitions that user ids are divided into. It must be the same in all instances. It counts for a new cluster alone: `glotpod-ident repartition` changes it later, and after that the setting does not count."},
 		{name: "cluster.weight", initial: "1", kind: tenths{&c.Cluster.Weight, 1, 100},
 			help: "How large the share of the partitions is that this instance takes, beside the weights of the other instances: with 2 it takes twice as many as an instance with 1. No instance takes more than a quarter above its share. Weights have an effect while all instances know of them, not yet in an update from a version without this setting."},
 		{name: "cluster.queue_type", initial: QueueAuto,
 			kind: oneOf(&c.Cluster.QueueType, QueueAuto, QueueQuorum, QueueClassic),
-			help: "The type of the partition queues: `quorum` survives the loss of a broker node, `classic` is faster. `auto` keeps the type that the cluster has; the first instance of a new cluster chooses `quorum` if `amqp.host` lists several hosts or if its connections lead to several broker nodes, else `classic`. Set `quorum` if a proxy, a name or an address leads to one of several nodes after another. The type cannot be changed after the first instance of a cluster has started."},
+			help: "The type of the partition queues: `quorum` survives the loss of a broker node, `classic` is faster. `auto` keeps the type that the cluster has; the first instance of a new cluster chooses `quorum` if `amqp.host` lists several hosts or if its connections lead to several broker nodes, else `classic`. Set `quorum` if a proxy, a name or an address leads to one of several nodes after another. The setting counts for a new cluster alone: `glotpod-ident repartition` changes the type later, and after that the setting does not count."},
 	}
 }
 

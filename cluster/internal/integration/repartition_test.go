@@ -111,8 +111,8 @@ type failingRecords struct {
 	failures *failures
 }
 
-func (r failingRecords) EndGeneration(ctx context.Context, a partition.Attempt, held []partition.Lease, deposed bool) error {
-	return r.failures.step("the end of the old generation", func() error { return r.Generations.EndGeneration(ctx, a, held, deposed) })
+func (r failingRecords) EndGeneration(ctx context.Context, a partition.Attempt, held []partition.Lease, keep time.Duration) error {
+	return r.failures.step("the end of the old generation", func() error { return r.Generations.EndGeneration(ctx, a, held, keep) })
 }
 
 func (r failingRecords) BeginGeneration(ctx context.Context, a partition.Attempt) error {

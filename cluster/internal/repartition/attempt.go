@@ -39,6 +39,9 @@ type Options struct {
 	// Dial opens a connection to the broker.
 	Dial func(ctx context.Context, purpose string) (*amqp.Connection, error)
 
+	// DropsWithin is how long the broker may keep a connection of an instance that is frozen.
+	DropsWithin time.Duration
+
 	// NewNotifier returns a notifier for the old generation.
 	NewNotifier func(ownership.Member, generation.Store, partition.Generation) *notify.Notifier
 

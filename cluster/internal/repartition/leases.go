@@ -55,7 +55,9 @@ func (m *mover) stop(ctx context.Context) (err error) {
 			view.Release(releasing, leases) // the store logs an error
 		}
 	}()
+	keep := time.Duration(0)
 	if deposed {
+		keep = m.o.DropsWithin // of what it was about to forward
 		m.writeFrom = time.Now().Add(partition.DeposedReadsFor)
 	}
 	if err := m.connect(ctx); err != nil {
@@ -72,10 +74,10 @@ func (m *mover) stop(ctx context.Context) (err error) {
 		held[i] = l
 		held[i].Partition += m.r.From.First
 	}
-	err = m.o.Records.EndGeneration(ctx, m.record(), held, deposed)
+	err = m.o.Records.EndGeneration(ctx, m.record(), held, keep)
 	if behind, ok := errors.AsType[*partition.NotNotifiedError](err); ok {
 		m.setNote("%v", behind)
-		err = m.notify(ctx, view, self, leases, func() error { return m.o.Records.EndGeneration(ctx, m.record(), held, deposed) })
+		err = m.notify(ctx, view, self, leases, func() error { return m.o.Records.EndGeneration(ctx, m.record(), held, keep) })
 	}
 	return err
 }

@@ -34,6 +34,9 @@ const (
 	// connection of the last one.
 	consumeFor = 6 * time.Second
 
+	// connectFor is how long connecting to the broker may take.
+	connectFor = 3 * time.Second
+
 	// closeTimeout is how long a connection waits for the broker when it is closed.
 	closeTimeout = time.Second
 )
@@ -65,6 +68,8 @@ func (m *mover) connect(ctx context.Context) (err error) {
 	if m.conn != nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, connectFor)
+	defer cancel()
 	if m.conn, err = m.o.Dial(ctx, "repartition"); err != nil {
 		return err
 	}

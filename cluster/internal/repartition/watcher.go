@@ -20,6 +20,10 @@ const (
 	// lookTimeout bounds a look.
 	lookTimeout = 5 * time.Second
 
+	// failedPause is how long an instance leaves it to others after it has failed to carry a repartition
+	// on: it may be cut off from the broker.
+	failedPause = 300 * time.Millisecond
+
 	// switchEvery is how often an instance looks while no generation is served.
 	switchEvery = 50 * time.Millisecond
 
@@ -46,9 +50,9 @@ type Records interface {
 	// Yield lets others begin an attempt.
 	Yield(context.Context, partition.Attempt) error
 
-	// EndGeneration ends the old generation, of which the instance must hold all leases. deposed says
-	// that it has deposed another instance.
-	EndGeneration(ctx context.Context, a partition.Attempt, held []partition.Lease, deposed bool) error
+	// EndGeneration ends the old generation, of which the instance must hold all leases. Its queues may
+	// be deleted after keep.
+	EndGeneration(ctx context.Context, a partition.Attempt, held []partition.Lease, keep time.Duration) error
 
 	// BeginGeneration begins the new generation.
 	BeginGeneration(context.Context, partition.Attempt) error
@@ -66,6 +70,7 @@ type Watcher struct {
 	mu      sync.Mutex // guards the following fields
 	present partition.Generation
 	leave   func() // ends the work in the present generation; nil: there is none
+	latest  *partition.Repartition
 }
 
 // NewWatcher returns a Watcher.
@@ -86,8 +91,8 @@ func (w *Watcher) Await(ctx context.Context) (partition.Generation, error) {
 			w.failed.Log(1, zap.Error(err))
 		case !r.IsSwitching():
 			return g, nil
-		default:
-			w.carryOn(ctx, r)
+		case w.carryOn(ctx, r) != nil:
+			wait.For(ctx, failedPause) // an error means that ctx is done
 		}
 		if err := wait.For(ctx, switchEvery); err != nil {
 			return partition.Generation{}, err
@@ -149,13 +154,27 @@ func (w *Watcher) mustLeave(g partition.Generation, r *partition.Repartition) bo
 func (w *Watcher) look(ctx context.Context) (partition.Generation, *partition.Repartition, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	return w.o.Records.Look(ctx)
+	g, r, err := w.o.Records.Look(ctx)
+	if err == nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.latest = r
+	}
+	return g, r, err
+}
+
+// Latest returns the latest repartition when the watcher looked last, nil if there was none.
+func (w *Watcher) Latest() *partition.Repartition {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.latest
 }
 
 // carryOn carries a repartition on, unless another instance does so.
-func (w *Watcher) carryOn(ctx context.Context, r *partition.Repartition) {
+func (w *Watcher) carryOn(ctx context.Context, r *partition.Repartition) error {
 	err := carryOn(ctx, &w.o, r)
 	if err != nil && ctx.Err() == nil && !errors.Is(err, partition.ErrSuperseded) {
 		w.failed.Log(1, zap.String("phase", string(r.Phase)), zap.Error(err))
 	}
+	return err
 }

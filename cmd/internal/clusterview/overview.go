@@ -61,15 +61,23 @@ func newOverview(reports []membership.Report) *Overview {
 		Unowned:     []int{},
 		Contested:   []int{},
 	}
-	partitions := 0
+	first, partitions := 0, 0 // of the latest generation that an instance works with
 	for _, r := range reports {
-		partitions = max(partitions, r.Parameters.Partitions)
+		if r.Parameters.First > first {
+			first, partitions = r.Parameters.First, 0
+		}
+		if r.Parameters.First == first {
+			partitions = max(partitions, r.Parameters.Partitions)
+		}
 	}
 	o.Partitions = make([]partitionView, partitions)
 	for p := range o.Partitions {
-		o.Partitions[p] = partitionView{Partition: p, OutdatedClaims: []claim{}, Queue: queueLength{Name: cluster.PartitionQueue(p)}}
+		o.Partitions[p] = partitionView{Partition: p, OutdatedClaims: []claim{}, Queue: queueLength{Name: cluster.PartitionQueue(first + p)}}
 	}
 	for _, r := range reports {
+		if r.Parameters.First != first {
+			continue // a repartition is about to end its partitions
+		}
 		for _, served := range r.Partitions {
 			o.Partitions[served.Partition].add(r.Name, served)
 		}

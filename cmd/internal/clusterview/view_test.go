@@ -80,6 +80,14 @@ func TestOverview(t *testing.T) {
 			t.Errorf("contested %v, unowned %v, healthy %v", o.Contested, o.Unowned, o.healthy())
 		}
 	})
+	t.Run("the latest generation", func(t *testing.T) {
+		late, early := member("b", 0, 1, 2, 3), member("a", 0, 1, 2, 3)
+		late.Parameters.First = 8
+		o := newOverview([]membership.Report{early, late})
+		if p := o.Partitions[1]; !o.healthy() || p.Owner != "b" || p.Queue.Name != "glotpod.rpc/ident/0009" {
+			t.Errorf("got %+v", p)
+		}
+	})
 	t.Run("healthy", func(t *testing.T) {
 		if o := newOverview([]membership.Report{member("a", 0, 1), member("b", 2, 3)}); !o.healthy() {
 			t.Errorf("got %+v", o)

@@ -29,7 +29,7 @@ func Program(version string) cli.Program {
 func newRoot(env *cli.Env) *cobra.Command {
 	runInstance := serve.New(env)
 	root := &cobra.Command{Use: Name, Short: "the identity service of GlotPod", Long: about, RunE: runInstance.RunE}
-	cli.AddGroup(root, "Run", runInstance, operate.NewDrain(env), operate.NewUndrain(env), operate.NewMove(env))
+	cli.AddGroup(root, "Run", runInstance, operate.NewDrain(env), operate.NewUndrain(env), operate.NewMove(env), operate.NewRepartition(env))
 	cli.AddGroup(root, "Look", operate.NewStatus(env), doctor.New(env), newSettings(env))
 	cli.AddGroup(root, "Data", operate.NewCall(env), users.NewUser(env), users.NewMigrate(env), users.NewExport(env), users.NewImport(env))
 	cli.AddGroup(root, "Keys", users.NewKeygen(env), users.NewRekey(env))

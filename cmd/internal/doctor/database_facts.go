@@ -143,6 +143,9 @@ func (f *databaseFacts) waitsForStandby(ctx context.Context, conn *pgx.Conn) boo
 // parametersOf returns the parameters that the settings give an instance of the cluster.
 func parametersOf(c *config.Config, theirs ownership.Parameters) ownership.Parameters {
 	p := ownership.Parameters{Partitions: c.Cluster.Partitions, Table: ownership.TableVersion, QueueType: c.Cluster.QueueType}
+	if theirs.First > 0 { // a repartition has changed what the settings say
+		p.First, p.Partitions, p.QueueType = theirs.First, theirs.Partitions, theirs.QueueType
+	}
 	if p.QueueType == config.QueueAuto {
 		p.QueueType = theirs.QueueType
 	}

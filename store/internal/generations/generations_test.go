@@ -3,6 +3,7 @@ package generations_test
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/ownership"
@@ -98,16 +99,16 @@ func TestRepartition(t *testing.T) {
 	c.must(c.BeginGeneration(ctx, first), partition.ErrSuperseded) // it is not moving yet
 	second := c.start()
 	c.must(c.Renew(ctx, first), partition.ErrSuperseded)
-	c.must(c.EndGeneration(ctx, first, c.leases, false), partition.ErrSuperseded)
-	c.must(c.EndGeneration(ctx, second, c.leases[1:], false), partition.ErrLeases)
+	c.must(c.EndGeneration(ctx, first, c.leases, 0), partition.ErrSuperseded)
+	c.must(c.EndGeneration(ctx, second, c.leases[1:], 0), partition.ErrLeases)
 	lost := c.leases[2]
 	c.leases[2] = c.ClaimPartition(2, lost.Epoch)
-	c.must(c.EndGeneration(ctx, second, append([]partition.Lease{lost}, c.leases[:2]...), false), partition.ErrLeases)
+	c.must(c.EndGeneration(ctx, second, append([]partition.Lease{lost}, c.leases[:2]...), 0), partition.ErrLeases)
 	c.expect(0, 4, partition.Stopping)
-	c.must(c.EndGeneration(ctx, second, c.leases, false), nil)
+	c.must(c.EndGeneration(ctx, second, c.leases, 0), nil)
 	c.expect(0, 4, partition.Moving)
 	c.must(c.GiveUp(ctx, second.Number, "too late"), partition.ErrSuperseded)
-	c.must(c.EndGeneration(ctx, second, c.leases, false), partition.ErrSuperseded)
+	c.must(c.EndGeneration(ctx, second, c.leases, 0), partition.ErrSuperseded)
 	third := c.start()
 	third.Moved = 3
 	c.must(c.Yield(ctx, third), nil)
@@ -143,7 +144,7 @@ func TestEnded(t *testing.T) {
 	c.ReleaseLeases(c.leases[0])
 	c.leases[0] = c.ClaimPartition(0, 0)
 	c.must(c.begin(2, "quorum"), nil)
-	c.must(c.EndGeneration(ctx, c.start(), c.leases, false), nil)
+	c.must(c.EndGeneration(ctx, c.start(), c.leases, 0), nil)
 	for _, depose := range []int64{0, c.leases[0].Epoch} {
 		events, err := c.Claim(ctx, []ownership.Claim{{Partition: 0, Depose: depose, By: storetest.Member("b")}})
 		if err == nil {
@@ -169,13 +170,13 @@ func TestNotNotified(t *testing.T) {
 	c.CreateUser(1)
 	c.must(c.begin(2, "quorum"), nil)
 	attempt := c.start()
-	err := c.EndGeneration(t.Context(), attempt, c.leases, false)
+	err := c.EndGeneration(t.Context(), attempt, c.leases, 0)
 	if behind, ok := errors.AsType[*partition.NotNotifiedError](err); !ok || *behind != (partition.NotNotifiedError{Partitions: 1}) {
 		t.Errorf("%v", err)
 	}
 	c.Exec("UPDATE ident_partitions p SET notified = (SELECT max(position) FROM ident_log l WHERE l.partition = p.partition) WHERE partition = 0")
 	c.Exec("INSERT INTO ident_held_back (partition, user_id, position, since) VALUES (0, 1, 1, current_date)")
-	err = c.EndGeneration(t.Context(), attempt, c.leases, false)
+	err = c.EndGeneration(t.Context(), attempt, c.leases, 0)
 	if behind, ok := errors.AsType[*partition.NotNotifiedError](err); !ok || *behind != (partition.NotNotifiedError{Users: 1}) {
 		t.Errorf("%v", err)
 	}
@@ -204,7 +205,7 @@ func TestOlderPrograms(t *testing.T) {
 	}
 	c.must(c.begin(2, "quorum"), nil)
 	attempt := c.start()
-	c.must(c.EndGeneration(t.Context(), attempt, c.leases, true), nil)
+	c.must(c.EndGeneration(t.Context(), attempt, c.leases, time.Hour), nil)
 	c.must(c.BeginGeneration(t.Context(), attempt), nil)
 	if _, r := c.look(); r.MayClear {
 		t.Error("the old queues may be deleted although an instance was deposed")

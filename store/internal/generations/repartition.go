@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -115,8 +116,8 @@ const notNotified = `SELECT
 // EndGeneration ends the old generation. The mover must hold these leases, which are those of all its
 // partitions. The repartition can not be given up any more.
 // The error is partition.ErrSuperseded, partition.ErrLeases or a *partition.NotNotifiedError, if it is none of the database.
-// deposed says that the mover has deposed an instance.
-func (t *Table) EndGeneration(ctx context.Context, a partition.Attempt, held []partition.Lease, deposed bool) error {
+// The old queues may be deleted after keep.
+func (t *Table) EndGeneration(ctx context.Context, a partition.Attempt, held []partition.Lease, keep time.Duration) error {
 	partitions, epochs := make([]int, len(held)), make([]int64, len(held))
 	var names []string
 	var starts, sessions []int64
@@ -149,8 +150,8 @@ func (t *Table) EndGeneration(ctx context.Context, a partition.Attempt, held []p
 		if behind != (partition.NotNotifiedError{}) {
 			return &behind
 		}
-		_, err = tx.Exec(ctx, `UPDATE ident_repartition SET phase = 'moving', note = '', clear_at = now() + CASE WHEN $3 THEN $4::interval ELSE interval '0' END
-			WHERE number = $1 AND attempt = $2`, a.Number, a.Attempt, deposed, clearAfter)
+		_, err = tx.Exec(ctx, `UPDATE ident_repartition SET phase = 'moving', note = '', clear_at = now() + $3::interval
+			WHERE number = $1 AND attempt = $2`, a.Number, a.Attempt, keep)
 		return err
 	})
 }

@@ -25,11 +25,6 @@ const (
 
 	// attemptFor is how long another instance waits for the one that carries a repartition on.
 	attemptFor = 2 * time.Second
-
-	// clearAfter is how long old queues are kept if an instance did not stop by itself: what it has
-	// received comes back when the broker drops its connection, and what it is about to forward still
-	// comes.
-	clearAfter = time.Minute
 )
 
 var (
@@ -74,6 +69,17 @@ func (t *Table) Look(ctx context.Context) (g partition.Generation, r *partition.
 		r = nil
 	}
 	return g, r, nil
+}
+
+// HeldBack returns of how many users notifications are held back. They keep a generation from ending.
+func (t *Table) HeldBack(ctx context.Context) (users int, err error) {
+	err = t.pool.TransactReserved(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, "SELECT count(*) FROM ident_held_back").Scan(&users)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("counting the users whose notifications are held back: %w", err)
+	}
+	return users, nil
 }
 
 // exec executes a statement about a repartition, which must change one row of it.

@@ -102,7 +102,7 @@ func Repartition(t testing.TB, s *store.Store, leases []partition.Lease, partiti
 		t.Fatal("another attempt is under way")
 	}
 	attempt := partition.Attempt{Number: r.Number, Attempt: number}
-	must(g.EndGeneration(t.Context(), attempt, leases, false))
+	must(g.EndGeneration(t.Context(), attempt, leases, 0))
 	must(g.BeginGeneration(t.Context(), attempt))
 	must(g.Finish(t.Context(), attempt))
 	h := &Harness{T: t, Store: s}
