@@ -132,7 +132,7 @@
 //	cluster/client.maxReply = 16 << 20                                       a page has 4 MiB, the largest message of RabbitMQ 4 has 16 MiB
 //	cluster/client.maxShortString = 255                                      the library closes the connection over a longer one
 //	cluster/client.maxUnderWay = 64 << 20                                    16 pages or 1,024 other requests keep any service busy
-//	cluster/client.minReadPause = 200 * time.Millisecond                     a subscriber costs the database at most some 1 % of a core, and a copy is as old at most
+//	cluster/client.minReadPause = 200 * time.Millisecond                     a reading takes 0.4 ms with 64 partitions, 3.5 ms with 1,024; a copy may be as old as this
 //	cluster/client.queueExpires = time.Hour                                  a subscriber that ended for good leaves nothing behind
 //	cluster/client.readEvery = time.Minute                                   a change whose notification was lost waits at most this long
 //	cluster/client.readPauseFactor = 10                                      a subscriber keeps a tenth of a connection of a slow service busy at most

@@ -90,8 +90,12 @@ type WatchOptions struct {
 //
 // The error is [ErrPositionGone] if the log does not have all changes since the position, and
 // [ErrBadRequest] if After is no position of the service: it is damaged. In both cases list all
-// users, and call Watch with the After of the first page. The error is [ErrRejected] if the login may
-// not read the queue, bind it with notifications.user.* to amq.topic, or send requests.
+// users, and call Watch with the After of the first page.
+//
+// The login needs the permissions of the broker to send requests, to configure the queue unless it
+// exists, to write and read it, and to read amq.topic with the topic notifications.user.*. Without
+// them the error is [ErrRejected]. But if only the permission to read the queue is missing, the broker
+// replies as if another call watched it, and Watch waits; Observe sees that.
 func (c *Client) Watch(ctx context.Context, o WatchOptions) error {
 	if len(o.Queue) == 0 || len(o.Queue) > maxShortString {
 		return fmt.Errorf("a queue's name has 1 to %d bytes", maxShortString)

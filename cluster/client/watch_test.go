@@ -219,6 +219,21 @@ func testWatchFaults(t *testing.T, b *testservers.Broker) {
 		w.stop()
 	})
 
+	t.Run("least_permissions", func(t *testing.T) {
+		if _, err := channel.QueueDeclare("operated", true, false, false, false, nil); err != nil {
+			t.Fatal(err)
+		}
+		limited := dial(t, limitedLogin(t, b, "watcher", permissions{
+			write: `^(amq\.topic|operated|absent)$`, read: `^(amq\.topic|operated|absent)$`, topicWrite: `^rpc\.user\.`, topicRead: `^notifications\.user\.`,
+		}))
+		w := watch(t, limited, client.WatchOptions{Queue: "operated"})
+		receive(t, "a position", w.saved)
+		u := create(t, c, 217)
+		w.expect(u.ID, 1)
+		w.stop()
+		is(t, limited.Watch(within(t, patience), client.WatchOptions{Queue: "absent", After: snapshotPosition(t, c)}), client.ErrRejected)
+	})
+
 	t.Run("what_a_notification_says_does_not_matter", func(t *testing.T) {
 		w := watch(t, c, client.WatchOptions{Queue: "repeated"})
 		receive(t, "a position", w.saved)
