@@ -77,6 +77,7 @@
 //	cluster/ownership.TestTableBehind
 //	store.TestFence/lost_commits
 //	store/internal/generations.TestEnded
+//	store/internal/generations.TestModel
 //	cluster/internal/generation.TestView
 //	store/internal/history.TestFailover/lost_commits
 //	store/internal/history.TestRestore

@@ -12,6 +12,7 @@ func TestHandOver(t *testing.T) {
 	t.Run("lease_claimed_again", testHandOverLeaseClaimedAgain)
 	t.Run("unknown_lease_released", testHandOverUnknownLeaseReleased)
 	t.Run("leaves_unasked", testHandOverLeavesUnasked)
+	t.Run("leaves_at_once", testHandOverLeavesAtOnce)
 }
 
 // A member that asks for a lease has read the epoch table some time ago. Meanwhile the
@@ -59,6 +60,21 @@ func testHandOverLeavesUnasked(t *testing.T) {
 	}
 	expect(t, only[ReportState](got), ReportState{State: Left})
 	expect(t, b.step(LeaveRequested{}))
+}
+
+// When its generation ends, an instance releases all partitions at once, although another is to take them.
+func testHandOverLeavesAtOnce(t *testing.T) {
+	const partitions = 40
+	b := newOwner(t, partitions)
+	b.hear(alice, 1, Ready, func(m *Message) { m.Next = time.Minute })
+	var released []HandOver
+	var ended []Event
+	for p := range partitions {
+		released = append(released, HandOver{Lease: heldLease(p, 1, b.core.self)})
+		ended = append(ended, HandedOver{Partition: p, Epoch: 1})
+	}
+	expect(t, only[HandOver](b.step(LeaveRequested{AtOnce: true})), released...)
+	expect(t, only[ReportState](b.core.Step(b.now, ended...)), ReportState{State: Left})
 }
 
 // newPacing returns a pacing with a rest of at most 50 ms and a window of 8, of which

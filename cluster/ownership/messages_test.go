@@ -15,6 +15,7 @@ func TestMembers(t *testing.T) {
 	t.Run("reconnects_if_declared_gone", testMembersReconnectsIfDeclaredGone)
 	t.Run("late_messages", testMembersLateMessages)
 	t.Run("hostile_messages", testMembersHostileMessages)
+	t.Run("another_generation", testMembersAnotherGeneration)
 }
 
 // If other members believe that this instance is gone, it starts a new session.
@@ -30,6 +31,24 @@ func testMembersReconnectsIfDeclaredGone(t *testing.T) {
 	b.step(Connected{Session: 2})
 	got = b.hear(alice, 2, Ready, func(m *Message) { m.Gone = []Member{self} })
 	expect(t, only[Reconnect](got))
+}
+
+// An instance with another generation of partitions is no member, and nothing that it says counts. But
+// a newer process of this name does.
+func testMembersAnotherGeneration(t *testing.T) {
+	b := newOwner(t, 1)
+	later := func(m *Message) {
+		m.Parameters.First = 64
+		m.Gone = []Member{b.core.self}
+		m.Wants = []partition.Lease{heldLease(0, 1, b.core.self)}
+	}
+	expect(t, b.hear(alice, 1, Ready, later))
+	b.wait(time.Second)
+	expect(t, b.core.ring.names, "b")
+	newer := firstSession("b", b.core.self.Incarnation.Start+1)
+	if got := only[Stop](b.hear(newer, 1, Joining, later)); len(got) != 1 || got[0].Reason != Superseded {
+		t.Errorf("%+v", got)
+	}
 }
 
 // The newest incarnation of a name counts, and the newest message of an incarnation. A

@@ -25,15 +25,16 @@ All requests wait for about two seconds. None fails, is lost or is carried out t
 those of a caller that waits for its replies stay in order.
 
 The instances do the work. The command begins it and shows how far it is. It can be
-interrupted: run it again to see the rest. If an instance, RabbitMQ or the database fails,
-another instance goes on. Moves of partitions are undone. It is refused unless all instances reply and have the version of
-this program. If it cannot go on in the first seconds, the old partitions stay, and the
-command says why. Afterwards, the settings cluster.partitions and cluster.queue_type do not
-count any more, and programs of versions before the repartition cannot be started.
+interrupted: run it again to see the rest. If an instance, RabbitMQ or the database
+fails, another instance goes on. It is refused unless all instances reply and have the
+version of this program. If it cannot go on in the first seconds, the old partitions
+stay, and the command says why. Afterwards, the settings cluster.partitions and
+cluster.queue_type do not count any more, partitions that were moved are where the hash
+ring assigns them to, and programs that do not know this command cannot be started.
 
-The keys of the JSON document are phase ("done", or "planned" after --dry-run), from and to (each
-with first, partitions and queue_type), moved (requests that went to the new queues),
-attempts and seconds.
+The keys of the JSON document are phase ("done", or "planned" after --dry-run), from and
+to (each with first, partitions and queue_type), moved (requests that went to the new
+queues), attempts and seconds.
 
 Exit status: 0 if it is done, or could be done, 1 if it is refused or was given up, 3 if
 an instance did not reply in time.`

@@ -2,6 +2,7 @@ package generations_test
 
 import (
 	"errors"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -219,4 +220,107 @@ func TestOlderPrograms(t *testing.T) {
 	if err := c.EnsureParameters(t.Context(), storetest.Parameters(4)); err != nil {
 		t.Errorf("the settings of the first generation are refused: %v", err)
 	}
+}
+
+// TestModel: whatever instances try, in whatever order, and however late, exactly the steps that the
+// present phase and the latest attempt allow are made.
+func TestModel(t *testing.T) {
+	c := newCluster(t)
+	ctx := t.Context()
+	seed := rand.Uint64()
+	t.Logf("the seed is %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	var (
+		phase    = partition.Done
+		number   int
+		attempts []partition.Attempt // of this repartition
+		all      []partition.Attempt
+		current  = partition.Generation{Partitions: 4, QueueType: "quorum"}
+		to       partition.Generation
+		stolen   bool // a lease is another member's
+		done     int
+	)
+	present := func(a partition.Attempt) bool { return len(attempts) > 0 && a == attempts[len(attempts)-1] }
+	underWay := func() bool {
+		return phase == partition.Stopping || phase == partition.Moving || phase == partition.Clearing
+	}
+	check := func(what string, err error, allowed bool, refusal error) bool {
+		t.Helper()
+		if allowed && err != nil || !allowed && !errors.Is(err, refusal) {
+			t.Fatalf("%s in the phase %s: %v, allowed %v", what, phase, err, allowed)
+		}
+		return allowed
+	}
+	any := func() partition.Attempt {
+		if len(all) == 0 || random.IntN(8) == 0 {
+			return partition.Attempt{Number: number, Attempt: 99}
+		}
+		return all[max(0, len(all)-1-random.IntN(3))]
+	}
+	for step := 0; step < 400; step++ {
+		switch random.IntN(9) {
+		case 0:
+			to = partition.Generation{Partitions: 1 + random.IntN(4), QueueType: "classic"}
+			if check("begin", c.begin(to.Partitions, to.QueueType), !underWay(), generations.ErrUnderWay) {
+				phase, attempts = partition.Stopping, nil
+				number++
+			}
+		case 1:
+			if random.IntN(4) == 0 && check("give up", c.GiveUp(ctx, number, ""), phase == partition.Stopping, partition.ErrSuperseded) {
+				phase = partition.GivenUp
+			}
+		case 2:
+			if !underWay() {
+				continue
+			}
+			a := c.start()
+			attempts, all = append(attempts, a), append(all, a)
+		case 3:
+			a := any()
+			check("renew", c.Renew(ctx, a), present(a) && underWay(), partition.ErrSuperseded)
+		case 4:
+			a := any()
+			err := c.Yield(ctx, a) // the last attempt of an earlier repartition may do so late, without effect
+			check("yield", err, present(a) || err == nil, partition.ErrSuperseded)
+		case 5:
+			if phase != partition.Moving && !stolen && random.IntN(2) == 0 {
+				lost := random.IntN(len(c.leases))
+				c.ClaimForOther(c.leases[lost].Partition, c.leases[lost].Epoch)
+				stolen = true
+			} else if stolen {
+				for i, l := range c.leases {
+					c.leases[i] = c.ClaimPartition(l.Partition, c.StoredRow(l.Partition).Epoch)
+				}
+				stolen = false
+			}
+		case 6:
+			a := any()
+			allowed := present(a) && phase == partition.Stopping
+			if stolen && allowed {
+				check("end", c.EndGeneration(ctx, a, c.leases, 0), false, partition.ErrLeases)
+			} else if check("end", c.EndGeneration(ctx, a, c.leases, 0), allowed, partition.ErrSuperseded) {
+				phase = partition.Moving
+			}
+		case 7:
+			a := any()
+			if check("begin the generation", c.BeginGeneration(ctx, a), present(a) && phase == partition.Moving, partition.ErrSuperseded) {
+				phase = partition.Clearing
+				_, r := c.look()
+				current, c.leases = r.To, nil
+				for p := current.First; p < current.End(); p++ {
+					c.leases = append(c.leases, c.ClaimPartition(p, 0))
+				}
+				done++
+			}
+		case 8:
+			a := any()
+			if check("finish", c.Finish(ctx, a), present(a) && phase == partition.Clearing, partition.ErrSuperseded) {
+				phase = partition.Done
+			}
+		}
+		if g, r := c.look(); g != current || number > 0 && (r.Phase != phase || r.Number != number) {
+			t.Fatalf("step %d: generation %+v, repartition %+v, want %+v, %d in the phase %s", step, g, r, current, number, phase)
+		}
+	}
+	t.Logf("%d of %d repartitions were done", done, number)
 }

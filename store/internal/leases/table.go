@@ -69,9 +69,9 @@ func (t *Table) Survey(ctx context.Context) ([]ownership.Row, error) {
 	if err != nil {
 		return nil, postgres.LogError(ctx, t.log, "reading the epoch table", err)
 	}
-	t.outbox.Forget(func(l partition.Lease) bool {
+	t.outbox.Forget(func(l partition.Lease) bool { // also those of a generation that has ended
 		i, found := slices.BinarySearchFunc(all, l.Partition, func(row ownership.Row, number int) int { return row.Partition - number })
-		return found && (all[i].Epoch > l.Epoch || all[i].Epoch == l.Epoch && all[i].Released)
+		return !found || (all[i].Epoch > l.Epoch || all[i].Epoch == l.Epoch && all[i].Released)
 	})
 	return all, nil
 }
