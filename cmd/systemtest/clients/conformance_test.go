@@ -6,9 +6,11 @@ package clients
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"reflect"
 	"strings"
@@ -34,7 +36,7 @@ type conformanceCase struct {
 // saved, and * for any value.
 type step struct {
 	// At is the broker: "" with the service, "empty" without one, "script" with a scripted one. The broker
-	// "silent" accepts connections and says nothing, and "down" accepts none.
+	// "silent" accepts connections and says nothing, "down" accepts none, and "denied" allows no requests.
 	At        string  `json:"at"`
 	Operation string  `json:"operation"`
 	Arguments dict    `json:"arguments"`
@@ -61,7 +63,8 @@ func newBrokers(t *testing.T) brokers {
 	t.Helper()
 	site := harness.NewSite(t)
 	site.Serve(t)
-	return brokers{"": site.AMQPURL, "empty": testservers.RabbitMQ(t).URL(), "script": startScript(t),
+	empty := testservers.RabbitMQ(t)
+	return brokers{"": site.AMQPURL, "empty": empty.URL(), "script": startScript(t), "denied": deniedURL(t, empty),
 		"silent": silentURL(t), "down": "amqp://guest:guest@127.0.0.1:" + harness.FreePort(t) + "/%2F"}
 }
 
@@ -75,6 +78,25 @@ func silentURL(t *testing.T) string {
 	}
 	t.Cleanup(func() { l.Close() })
 	return "amqp://guest:guest@" + l.Addr().String() + "/%2F"
+}
+
+// deniedURL returns the URL of a login that may not write to any exchange.
+func deniedURL(t *testing.T, b *testservers.Broker) string {
+	t.Helper()
+	m, login, password := b.Management, "denied-of-"+b.VHost, "s3cret-password"
+	if err := m.CreateUser(t.Context(), login, password); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.DeleteUser(context.Background(), login) })
+	if err := m.Permit(t.Context(), login, b.VHost, "^$", "^$", "^$"); err != nil {
+		t.Fatal(err)
+	}
+	address, err := url.Parse(b.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	address.User = url.UserPassword(login, password)
+	return address.String()
 }
 
 // decode decodes JSON, integers as int64.

@@ -76,6 +76,8 @@ func do(ctx context.Context, t *testing.T, c *client.Client, s *step) dict {
 		return dict{"error": refusal.Code}
 	case errors.Is(err, client.ErrClosed):
 		return dict{"failure": "closed"}
+	case errors.Is(err, client.ErrRejected):
+		return dict{"failure": "rejected"}
 	case errors.Is(err, client.ErrNoService):
 		return dict{"failure": "no_service"}
 	case errors.Is(err, client.ErrNoReply), errors.Is(err, client.ErrNotSent):

@@ -19,7 +19,10 @@ def as_floats(v):
     return float(v) if isinstance(v, int) else v
 
 
-FAILURES = {glotpod_ident.NoService: "no_service", glotpod_ident.NoReply: "no_reply", glotpod_ident.Closed: "closed"}
+FAILURES = {
+    glotpod_ident.NoService: "no_service", glotpod_ident.NoReply: "no_reply", glotpod_ident.Rejected: "rejected",
+    glotpod_ident.Closed: "closed",
+}
 
 
 class Pika:

@@ -195,6 +195,8 @@ class Client:
         end, correlation_id = time.monotonic() + request.next_silence(), request.correlation_id
         while correlation_id not in self._replies and correlation_id not in self._returned and time.monotonic() < end:
             self._connection.process_data_events(time_limit=max(0, end - time.monotonic()))
+            if self._channel.is_closed:  # pika tells the reason only by this attribute
+                raise getattr(self._channel, "_closing_reason", None) or ChannelClosedByBroker(0, "the channel was closed")
         body, returned = self._replies.pop(correlation_id, None), correlation_id in self._returned
         self._replies.clear()  # late replies to earlier requests
         self._returned.clear()

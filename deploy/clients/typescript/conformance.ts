@@ -3,7 +3,7 @@
 
 import { createInterface } from "node:readline";
 import { encode } from "@msgpack/msgpack";
-import { Client, Closed, NoReply, NoService, Refused } from "./client.js";
+import { Client, Closed, NoReply, NoService, Refused, Rejected } from "./client.js";
 
 const urls = JSON.parse(process.argv[2]);
 const clients = new Map<string, Client>();
@@ -51,6 +51,7 @@ async function outcome(step: any): Promise<object> {
     return { result: await Promise.all(Array.from({ length: step.times }, call)) };
   } catch (e) {
     if (e instanceof Refused) return { error: e.code };
+    if (e instanceof Rejected) return { failure: "rejected" };
     if (e instanceof Closed) return { failure: "closed" };
     if (e instanceof NoService) return { failure: "no_service" };
     if (e instanceof NoReply) return { failure: "no_reply" };
