@@ -215,6 +215,7 @@
 //	cluster/internal/repartition.lookTimeout = 5 * time.Second               as for a ping of the database
 //	cluster/internal/repartition.maxUnconfirmed = 31                         RabbitMQ stops reading from the connection with one more
 //	cluster/internal/repartition.notifyFor = 2 * time.Second                 a thousand notifications, and the second after which it is noted that they were sent
+//	cluster/internal/repartition.openAtOnce = 8                              each takes three round trips, and the broker some CPU
 //	cluster/internal/repartition.pollEvery = 20 * time.Millisecond           all requests wait meanwhile; each poll is a round trip
 //	cluster/internal/repartition.releaseTimeout = time.Second                if it fails, the leases are taken from the mover
 //	cluster/internal/repartition.renewEvery = 400 * time.Millisecond         a fifth of attemptFor, so one may be lost or late

@@ -78,6 +78,7 @@ func (m *mover) stop(ctx context.Context) (err error) {
 	if behind, ok := errors.AsType[*partition.NotNotifiedError](err); ok {
 		m.setNote("%v", behind)
 		err = m.notify(ctx, view, self, leases, func() error { return m.o.Records.EndGeneration(ctx, m.record(), held, keep) })
+		m.setNote("")
 	}
 	return err
 }
@@ -163,6 +164,7 @@ func (m *mover) awaitGone(ctx context.Context, members map[ownership.Member]bool
 			}
 		}
 		if len(members) == 0 {
+			m.setNote("")
 			return nil
 		}
 		if time.Since(begun) > goneFor {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/consume"
@@ -26,6 +28,9 @@ const (
 	// inFlight is about how many requests the mover receives from all queues before they are
 	// acknowledged. It receives at least one of each.
 	inFlight = 256
+
+	// openAtOnce is how many queues are begun to be consumed at the same time.
+	openAtOnce = 8
 
 	// confirmFor is how long the broker may take to confirm a copy.
 	confirmFor = 10 * time.Second
@@ -102,17 +107,23 @@ func (m *mover) openQueues(ctx context.Context) error {
 	m.cancel = cancel
 	m.copies, m.unsettled = publish.New(publish.Options{Open: publish.Over(m.publishing), Timeout: confirmFor}), make(chan struct{}, maxUnconfirmed)
 	m.running.Go(func() { m.copies.Run(running) }) // an error means that the connection is lost, and the copies too
-	m.queues = []*oldQueue{}
-	for p := m.r.From.End() - 1; p >= m.r.From.First; p-- {
-		q := &oldQueue{name: topology.PartitionQueue(p)}
-		exists, err := m.openQueue(ctx, q)
-		if err != nil {
+	queues := make([]*oldQueue, m.r.From.Partitions)
+	opening, limited := errgroup.WithContext(ctx)
+	opening.SetLimit(openAtOnce)
+	for i := range queues {
+		opening.Go(func() error {
+			q := &oldQueue{name: topology.PartitionQueue(m.r.From.End() - 1 - i)}
+			exists, err := m.openQueue(limited, q)
+			if exists {
+				queues[i] = q
+			}
 			return err
-		}
-		if exists {
-			m.queues = append(m.queues, q)
-		}
+		})
 	}
+	if err := opening.Wait(); err != nil {
+		return err
+	}
+	m.queues = slices.DeleteFunc(queues, func(q *oldQueue) bool { return q == nil })
 	return nil
 }
 
