@@ -58,6 +58,22 @@ func TestTable(t *testing.T) {
 	t.Run("no_history", testTableNoHistory)
 	t.Run("moves_little", testTableMovesLittle)
 	t.Run("weights_move_little", testTableWeightsMoveLittle)
+	t.Run("without_weights", testTableWithoutWeights)
+}
+
+// Without weights, the library and the assignment by weight are the same. So the first weight that
+// differs moves few partitions.
+func testTableWithoutWeights(t *testing.T) {
+	for _, partitions := range []int{1, 2, 7, 64, 1024} {
+		plain, weighted := newPlainTable(partitions), newWeightedTable(partitions)
+		for _, n := range []int{1, 30, 2, 100, 3, 10, 0, 5} {
+			all := members(n)
+			slices.SortFunc(all, compareNames)
+			if p, w := plain.assign(all), weighted.assign(all); !slices.Equal(p, w) {
+				t.Fatalf("%d partitions, %d members: %v and %v", partitions, n, p, w)
+			}
+		}
+	}
 }
 
 // Different builds have to agree on the table. If this fails, either undo the change or
