@@ -97,6 +97,7 @@
 //	cluster/internal/consume.TestAcks
 //	cluster.TestReply/is_sent_once_and_acknowledged
 //	cluster.TestRequestID
+//	cluster.TestCopyRequest
 //	cluster.TestFirstReceived
 //	store/internal/schema.TestMigrateToLog
 //	store.TestReusedRequestID

@@ -219,6 +219,7 @@
 //	cluster/internal/repartition.pollEvery = 20 * time.Millisecond           all requests wait meanwhile; each poll is a round trip
 //	cluster/internal/repartition.releaseTimeout = time.Second                if it fails, the leases are taken from the mover
 //	cluster/internal/repartition.renewEvery = 400 * time.Millisecond         a fifth of attemptFor, so one may be lost or late
+//	cluster/internal/repartition.silentFor = 10 * time.Second                as confirmFor; the note then names the queue
 //	cluster/internal/repartition.stopFor = 2500 * time.Millisecond           lookEvery and switchGrace: an instance that the command does not reach stops by itself
 //	cluster/internal/repartition.switchEvery = 50 * time.Millisecond         requests wait for it; one look at a row, by each instance, for a second or two
 //	cluster/internal/rpc.maxQueued = 1024                                    as many requests as a client has under way

@@ -342,6 +342,22 @@ func DeclareQueues(conn *amqp.Connection, g partition.Generation, log *zap.Logge
 	return topology.DeclareQueues(open, g, log)
 }
 
+// DeleteQueues deletes the partition queues of a generation that a repartition was to begin, and that will
+// never begin.
+func DeleteQueues(conn *amqp.Connection, g partition.Generation) error {
+	channel, err := conn.Channel()
+	if err != nil {
+		return fmt.Errorf("opening a channel: %w", err)
+	}
+	defer channel.Close()
+	for p := g.First; p < g.End(); p++ {
+		if _, err := channel.QueueDelete(PartitionQueue(p), false, false, false); err != nil {
+			return fmt.Errorf("deleting the queue %s: %w", PartitionQueue(p), err)
+		}
+	}
+	return nil
+}
+
 // ChannelsNeeded returns how many channels a connection of an instance needs.
 func ChannelsNeeded(partitions, instances int) int {
 	return topology.ChannelsNeeded(partitions) + instances

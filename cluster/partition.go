@@ -11,6 +11,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/coordinate"
 	"github.com/glotpod/ident/cluster/internal/generation"
@@ -18,6 +19,7 @@ import (
 	"github.com/glotpod/ident/cluster/internal/notify"
 	"github.com/glotpod/ident/cluster/internal/relay"
 	"github.com/glotpod/ident/cluster/internal/repartition"
+	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 )
@@ -261,6 +263,21 @@ func releaseAll(ctx context.Context, store Store, o Options) {
 	}
 }
 
+// checkGeneration returns an error if the generation has ended whose queues a session has just bound, and
+// unbinds them: the repartition may have unbound them before.
+func checkGeneration(ctx context.Context, i *Instance, conn *amqp.Connection) error {
+	if i.o.Generations == nil {
+		return nil
+	}
+	present, r, err := i.o.Generations.Look(ctx)
+	if g := *i.generation.Load(); err == nil && (g != present || r.IsSwitching()) {
+		i.look()
+		open, _ := topology.Over(conn, broker.Options{})
+		err = errors.Join(errGenerationEnds, topology.Unbind(open, g, 0))
+	}
+	return err
+}
+
 // look looks soon whether the generation has ended.
 func (i *Instance) look() {
 	if w := i.watcher.Load(); w != nil {
@@ -311,6 +328,7 @@ func newWatcher(i *Instance) *repartition.Watcher {
 		Copy: func(d *amqp.Delivery, received time.Time, to partition.Generation) (string, amqp.Publishing, bool) {
 			return copyRequest(&i.o, d, received, to)
 		},
-		Log: i.o.Log,
+		Refusal: refusalOf,
+		Log:     i.o.Log,
 	})
 }

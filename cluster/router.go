@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"maps"
 	"strings"
 	"time"
 
@@ -232,21 +231,11 @@ func copyRequest(o *Options, d *amqp.Delivery, received time.Time, to partition.
 	if topology.IsProbe(d) {
 		return "", amqp.Publishing{}, false
 	}
-	sealer := seal.Sealer(o.Secret)
-	headers := maps.Clone(d.Headers)
-	if headers == nil {
-		headers = make(amqp.Table)
-	}
-	delete(headers, "x-delivery-count") // of the other queue
 	replyTo := d.ReplyTo
 	if broker.CheckReplyTo(replyTo) != nil {
 		replyTo = "" // the broker would close the channel
 	}
-	if _, sealed := headers[callerHeader]; !sealed {
-		if caller := callerOf(sealer, d); caller != "" {
-			headers[callerHeader] = sealer.Caller(caller, sealedRequest(d, replyTo))
-		}
-	}
+	headers := copiedHeaders(seal.Sealer(o.Secret), d, replyTo)
 	if at := firstReceived(d, received, d.Exchange == ""); !at.IsZero() {
 		headers[receivedHeader] = at.UnixMilli()
 	}
@@ -261,6 +250,43 @@ func copyRequest(o *Options, d *amqp.Delivery, received time.Time, to partition.
 		CorrelationId: d.CorrelationId, ReplyTo: replyTo, Expiration: expiration.rest(), MessageId: d.MessageId, Timestamp: d.Timestamp,
 		Type: cmp.Or(operation, d.Type), AppId: d.AppId, Body: d.Body,
 	}, true
+}
+
+// copiedHeaders returns the headers of a copy: those that the service understands, and of a request that
+// comes from a caller none that only the service may set. Others may make the broker route the copy
+// elsewhere too.
+func copiedHeaders(sealer seal.Sealer, d *amqp.Delivery, replyTo string) amqp.Table {
+	headers := make(amqp.Table)
+	for _, name := range []string{"traceparent", "tracestate"} {
+		if text, ok := d.Headers[name].(string); ok {
+			headers[name] = text
+		}
+	}
+	if id := actor.RequestIDOf(d.MessageId, d.ReplyTo, d.CorrelationId); id == (actor.RequestID{}) {
+		headers[requestIDHeader] = sealer.RequestID(actor.NewRequestID(), d.Body)
+	} else if replyTo != d.ReplyTo {
+		headers[requestIDHeader] = sealer.RequestID(id, d.Body)
+	}
+	if d.Exchange == "" { // it was forwarded
+		for _, name := range []string{userIDHeader, requestIDHeader, callerHeader} {
+			if sealed, ok := d.Headers[name].([]byte); ok {
+				headers[name] = sealed
+			}
+		}
+	} else if caller := callerOf(sealer, d); caller != "" {
+		headers[callerHeader] = sealer.Caller(caller, sealedRequest(d, replyTo))
+	}
+	return headers
+}
+
+// refusalOf returns the error reply to a request whose copy the broker does not take, and the queue that it
+// goes to. ok is false if the request has no reply queue.
+func refusalOf(d *amqp.Delivery) (queue string, reply amqp.Publishing, ok bool) {
+	reply = amqp.Publishing{
+		CorrelationId: d.CorrelationId, ContentType: "application/msgpack",
+		Body: actor.ErrorReply(actor.InternalError("the queue of the user's partition takes nothing in")),
+	}
+	return d.ReplyTo, reply, d.ReplyTo != "" && broker.CheckReplyTo(d.ReplyTo) == nil
 }
 
 // partitionOf returns the partition of the user of a request, of so many, if it names one.

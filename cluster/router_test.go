@@ -13,6 +13,8 @@ import (
 
 	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/cluster/internal/metrics"
+	"github.com/glotpod/ident/cluster/internal/seal"
+	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/cluster/throttle"
@@ -466,5 +468,67 @@ func TestPartitionQueue(t *testing.T) {
 		s.serve(1)
 		s.shared.deliveries <- patch(1, user)
 		s.oneForward(PartitionQueue(1))
+	})
+}
+
+// TestCopyRequest: a request in a queue of the old generation goes to the queue of its user in the new
+// one, as the caller has sent it, but without headers that would mean something there.
+func TestCopyRequest(t *testing.T) {
+	o := &Options{Secret: [][]byte{{1}}, Limits: testLimits}
+	to := partition.Generation{First: 8, Partitions: 5}
+	sealer := seal.Sealer(o.Secret)
+	body := encode(map[string]any{"user_id": 7, "ops": []any{}})
+	direct := amqp.Delivery{Exchange: topology.DirectExchange, RoutingKey: "7", Type: "rpc.user.patch", Body: body, ReplyTo: "r", CorrelationId: "c", UserId: "guest", Expiration: "5000",
+		Headers: amqp.Table{"CC": []any{"elsewhere"}, "BCC": []any{"elsewhere"}, receivedHeader: int64(1), callerHeader: []byte("x"), "traceparent": "p", "other": "x"}}
+	check := func(t *testing.T, d amqp.Delivery, queue string) amqp.Publishing {
+		t.Helper()
+		got, m, ok := copyRequest(o, &d, time.Now(), to)
+		if !ok || got != queue || m.Type != "rpc.user.patch" || m.DeliveryMode != amqp.Persistent {
+			t.Fatalf("%v: %s %+v, want the queue %s", ok, got, m, queue)
+		}
+		return m
+	}
+	own := PartitionQueue(8 + partition.Of(7, 5))
+	t.Run("direct", func(t *testing.T) {
+		m := check(t, direct, own)
+		if len(m.Headers) != 2 || m.Headers["traceparent"] != "p" || m.Headers[receivedHeader] == int64(1) || m.UserId != "" || m.ReplyTo != "r" || m.Expiration == "" {
+			t.Errorf("%+v", m)
+		}
+	})
+	t.Run("login", func(t *testing.T) {
+		d := direct
+		d.Headers = nil
+		m := check(t, d, own)
+		sealed, _ := m.Headers[callerHeader].([]byte)
+		if login, ok := sealer.OpenCaller(sealed, sealedRequest(&d, "r")); !ok || login != "guest" {
+			t.Errorf("the caller is %q, %v", login, ok)
+		}
+	})
+	t.Run("without_an_id", func(t *testing.T) {
+		d := direct
+		d.ReplyTo, d.CorrelationId = "", ""
+		sealed, _ := check(t, d, own).Headers[requestIDHeader].([]byte)
+		if _, ok := sealer.OpenRequestID(sealed, body); !ok {
+			t.Error("it gets no id")
+		}
+	})
+	t.Run("forwarded", func(t *testing.T) {
+		d := direct
+		d.Exchange, d.RoutingKey = "", PartitionQueue(3)
+		d.Headers = amqp.Table{userIDHeader: sealer.UserID(9, body), receivedHeader: int64(5)}
+		if m := check(t, d, PartitionQueue(8+partition.Of(9, 5))); m.Headers[receivedHeader] != int64(5) || m.Headers[userIDHeader] == nil {
+			t.Errorf("%+v", m.Headers)
+		}
+	})
+	t.Run("no_user", func(t *testing.T) {
+		d := direct
+		d.Exchange, d.RoutingKey, d.Body = "", PartitionQueue(3), []byte{0xc1}
+		check(t, d, RequestQueue)
+	})
+	t.Run("probe", func(t *testing.T) {
+		p := topology.NewProbe()
+		if _, _, ok := copyRequest(o, &amqp.Delivery{Headers: p.Headers, Type: p.Type, Body: p.Body}, time.Now(), to); ok {
+			t.Error("it is moved")
+		}
 	})
 }

@@ -88,6 +88,9 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 	if err := s.declare(ctx); err != nil {
 		return nil, err
 	}
+	if err := checkGeneration(ctx, i, conn); err != nil {
+		return nil, err
+	}
 	s.notifier = newNotifier(i, s.self, s.o.Store, s.o.Partitions, s.connectNotifier)
 	s.forwarder = newForwarder(publish.Over(forwarding), s.runForwards, s.o.queueOf, o.Partitions, seal.Sealer(o.Secret))
 	s.relay = newRelay(s, publish.Over(forwarding))

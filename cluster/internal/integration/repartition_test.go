@@ -140,6 +140,7 @@ type repartitioned struct {
 func newRepartitioned(t *testing.T, partitions int, queueType string, instances ...func(*cluster.Options)) *repartitioned {
 	c := &repartitioned{setup: newSetup(t), stop: make(chan struct{})}
 	c.options.Partitions, c.options.QueueType = partitions, queueType
+	c.options.Broker.Heartbeat = time.Second
 	for n, change := range instances {
 		c.start(n, change)
 	}

@@ -49,6 +49,10 @@ type Options struct {
 	// false if the message is not moved.
 	Copy func(d *amqp.Delivery, received time.Time, to partition.Generation) (queue string, copied amqp.Publishing, ok bool)
 
+	// Refusal returns the error reply to a request that cannot be moved, and the queue that it goes to.
+	// ok is false if it has no reply queue.
+	Refusal func(d *amqp.Delivery) (queue string, reply amqp.Publishing, ok bool)
+
 	Log *zap.Logger
 }
 
@@ -57,6 +61,8 @@ type attempt struct {
 	o *Options
 	r *partition.Repartition
 	n int64 // the number of the attempt
+
+	begun time.Time
 
 	moved   atomic.Int64 // requests that were moved and are not recorded yet
 	cleared atomic.Int64
@@ -69,7 +75,7 @@ func carryOn(ctx context.Context, o *Options, r *partition.Repartition) error {
 	if err != nil || !ok {
 		return err
 	}
-	a := &attempt{o: o, r: r, n: number}
+	a := &attempt{o: o, r: r, n: number, begun: time.Now()}
 	o.Log.Info("carrying a repartition on", zap.String("phase", string(r.Phase)), zap.Stringer("from", r.From), zap.Stringer("to", r.To), zap.Int64("attempt", number))
 	limited, cancel := context.WithCancelCause(ctx)
 	renewed := make(chan struct{})
@@ -147,7 +153,7 @@ func (a *attempt) end(ctx context.Context, err error) {
 	var setup *topology.SetupError
 	switch {
 	case err == nil || errors.Is(err, partition.ErrSuperseded):
-	case a.r.Phase == partition.Stopping && (a.r.Age > giveUpAfter || errors.As(err, &behind) || errors.As(err, &setup)):
+	case a.r.Phase == partition.Stopping && (a.r.Age+time.Since(a.begun) > giveUpAfter || errors.As(err, &behind) || errors.As(err, &setup)):
 		a.o.Log.Error("repartition given up; the old generation goes on", zap.Error(err))
 		a.logEnd(a.o.Records.GiveUp(ctx, a.r.Number, err.Error()))
 		return

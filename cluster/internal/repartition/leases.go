@@ -38,13 +38,20 @@ const (
 
 // stop ends the old generation.
 func (m *mover) stop(ctx context.Context) (err error) {
+	if err := m.connect(ctx); err != nil {
+		return err
+	}
 	view := generation.NewView(m.o.Store, m.r.From)
 	holders, err := m.awaitReleases(ctx, view)
 	if err != nil {
 		return err
 	}
+	// Before the leases are taken: another attempt has to find the holders too.
+	if err := m.awaitGone(ctx, holders); err != nil {
+		return err
+	}
 	self := m.o.NextMember()
-	leases, deposed, err := m.claim(ctx, view, self)
+	leases, deposed, err := m.claim(ctx, view, self, holders)
 	if err != nil {
 		return err
 	}
@@ -59,12 +66,6 @@ func (m *mover) stop(ctx context.Context) (err error) {
 	if deposed {
 		keep = m.o.DropsWithin // of what it was about to forward
 		m.writeFrom = time.Now().Add(partition.DeposedReadsFor)
-	}
-	if err := m.connect(ctx); err != nil {
-		return err
-	}
-	if err := m.awaitGone(ctx, holders); err != nil {
-		return err
 	}
 	if err := m.openQueues(ctx); err != nil {
 		return err
@@ -83,8 +84,8 @@ func (m *mover) stop(ctx context.Context) (err error) {
 	return err
 }
 
-// awaitReleases waits until all leases are released, but not for long. It returns the members that have
-// held them.
+// awaitReleases waits until all leases are released or their holders are gone, but not for long. It
+// returns the members that have held leases, and whether they are known to be gone.
 func (m *mover) awaitReleases(ctx context.Context, view generation.Store) (holders map[ownership.Member]bool, err error) {
 	holders = make(map[ownership.Member]bool)
 	for begun := time.Now(); ; {
@@ -94,10 +95,16 @@ func (m *mover) awaitReleases(ctx context.Context, view generation.Store) (holde
 		}
 		held := 0
 		for _, row := range rows {
-			if row.Holder != (ownership.Member{}) {
-				holders[row.Holder] = true
+			if gone := holders[row.Holder]; gone || row.Holder == (ownership.Member{}) {
+				continue
 			}
-			if !row.Released {
+			if holders[row.Holder] = false; row.Released {
+				continue
+			}
+			if holders[row.Holder], err = m.isGone(row.Holder); err != nil {
+				return nil, err
+			}
+			if !holders[row.Holder] {
 				held++
 			}
 		}
@@ -110,14 +117,18 @@ func (m *mover) awaitReleases(ctx context.Context, view generation.Store) (holde
 	}
 }
 
-// claim takes all leases of the old generation, whether they are released or not.
-func (m *mover) claim(ctx context.Context, view generation.Store, self ownership.Member) (leases []partition.Lease, deposed bool, err error) {
+// claim takes all leases of the old generation, whether they are released or not. The error is ErrLeases if
+// another member than those that are gone has taken one meanwhile.
+func (m *mover) claim(ctx context.Context, view generation.Store, self ownership.Member, gone map[ownership.Member]bool) (leases []partition.Lease, deposed bool, err error) {
 	rows, err := view.Survey(ctx)
 	if err != nil {
 		return nil, false, err
 	}
 	var claims []ownership.Claim
 	for _, row := range rows {
+		if row.Holder != (ownership.Member{}) && !gone[row.Holder] {
+			return nil, false, partition.ErrLeases
+		}
 		c := ownership.Claim{Partition: row.Partition, Seen: row.Epoch, By: self}
 		if !row.Released {
 			c.Depose = row.Epoch
@@ -148,22 +159,22 @@ func inNumbers(claims []ownership.Claim, first int) []ownership.Claim {
 }
 
 // awaitGone waits until the broker has dropped the connections of members, and so has given back what
-// they have received and not acknowledged.
+// they have received and not acknowledged. It notes which are gone.
 func (m *mover) awaitGone(ctx context.Context, members map[ownership.Member]bool) error {
 	for begun := time.Now(); ; {
 		var left ownership.Member
-		for member := range members {
-			gone, err := m.isGone(member)
-			if err != nil {
-				return err
-			}
+		waiting := false
+		for member, gone := range members {
 			if gone {
-				delete(members, member)
-			} else {
-				left = member
+				continue
+			}
+			if gone, err := m.isGone(member); err != nil {
+				return err
+			} else if members[member] = gone; !gone {
+				left, waiting = member, true
 			}
 		}
-		if len(members) == 0 {
+		if !waiting {
 			m.setNote("")
 			return nil
 		}

@@ -3,6 +3,7 @@ package repartition
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/glotpod/ident/cluster/broker"
@@ -41,6 +43,9 @@ const (
 
 	// connectFor is how long connecting to the broker may take.
 	connectFor = 3 * time.Second
+
+	// silentFor is how long a queue may give nothing, not even the marker.
+	silentFor = 10 * time.Second
 
 	// closeTimeout is how long a connection waits for the broker when it is closed.
 	closeTimeout = time.Second
@@ -215,7 +220,11 @@ func (m *mover) empty(ctx context.Context, fail context.CancelCauseFunc) error {
 	for _, q := range m.queues {
 		marker := topology.NewProbe()
 		marker.Headers[markerHeader] = mark
-		m.send(ctx, fail, q.name, marker, func() {})
+		m.send(ctx, fail, q.name, marker, func(err error) {
+			if err != nil {
+				fail(fmt.Errorf("sending a marker to the queue %s: %w", q.name, err))
+			}
+		})
 	}
 	for _, q := range m.queues {
 		if err := m.moveAll(ctx, fail, q, mark); err != nil {
@@ -232,8 +241,13 @@ func (m *mover) empty(ctx context.Context, fail context.CancelCauseFunc) error {
 
 // moveAll moves what comes from a queue, in order, up to the marker.
 func (m *mover) moveAll(ctx context.Context, fail context.CancelCauseFunc, q *oldQueue, mark string) error {
+	silent := time.NewTimer(silentFor)
+	defer silent.Stop()
 	for {
+		silent.Reset(silentFor)
 		select {
+		case <-silent.C:
+			return fmt.Errorf("the queue %s gives nothing: another consumer has it, or it has no leader", q.name)
 		case d, ok := <-q.consumer.Deliveries:
 			if !ok {
 				return fmt.Errorf("consuming the queue %s: %w", q.name, q.consumer.EndCause())
@@ -242,8 +256,12 @@ func (m *mover) moveAll(ctx context.Context, fail context.CancelCauseFunc, q *ol
 			q.consumer.Track(&d)
 			queue, copied, wanted := m.o.Copy(&d, time.Now(), m.r.To)
 			if wanted {
-				m.send(ctx, fail, queue, copied, func() {
-					m.moved.Add(1)
+				m.send(ctx, fail, queue, copied, func(err error) {
+					if err == nil {
+						m.moved.Add(1)
+					} else {
+						m.refuse(&d, err)
+					}
 					m.acknowledge(q, &d, fail)
 				})
 				continue
@@ -258,8 +276,8 @@ func (m *mover) moveAll(ctx context.Context, fail context.CancelCauseFunc, q *ol
 	}
 }
 
-// send sends a message to a queue, and calls confirmed when the broker has it.
-func (m *mover) send(ctx context.Context, fail context.CancelCauseFunc, queue string, message amqp.Publishing, confirmed func()) {
+// send sends a message to a queue, and calls decided when the broker has it, or has refused it for good.
+func (m *mover) send(ctx context.Context, fail context.CancelCauseFunc, queue string, message amqp.Publishing, decided func(error)) {
 	select {
 	case m.unsettled <- struct{}{}:
 	case <-ctx.Done():
@@ -267,12 +285,21 @@ func (m *mover) send(ctx context.Context, fail context.CancelCauseFunc, queue st
 	}
 	m.copies.Publish(&publish.Message{Key: queue, Mandatory: true, Publishing: message, Settled: func(err error) {
 		<-m.unsettled
-		if err != nil {
+		var rejected *publish.RejectedError
+		if err != nil && !errors.As(err, &rejected) && !errors.Is(err, publish.ErrRefused) {
 			fail(fmt.Errorf("sending to the queue %s: %w", queue, err))
 			return
 		}
-		confirmed()
+		decided(err)
 	}})
+}
+
+// refuse sends an error reply to a request whose copy the broker does not take, as when it is forwarded.
+func (m *mover) refuse(d *amqp.Delivery, err error) {
+	m.o.Log.Warn("request not moved: the broker does not take the copy", zap.Error(err))
+	if queue, reply, ok := m.o.Refusal(d); ok {
+		m.copies.Publish(&publish.Message{Key: queue, Publishing: reply, Settled: func(error) {}})
+	}
 }
 
 func (m *mover) acknowledge(q *oldQueue, d *amqp.Delivery, fail context.CancelCauseFunc) {

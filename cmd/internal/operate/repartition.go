@@ -248,6 +248,9 @@ func (r *repartition) watch(ctx context.Context, number int) (*partition.Reparti
 		case latest == nil || latest.Number != number || latest.Phase == partition.Done:
 			return latest, nil
 		case latest.Phase == partition.GivenUp:
+			if err := cluster.DeleteQueues(r.conn, latest.To); err != nil {
+				fmt.Fprintln(r.env.Stderr, err) // they are empty, and of no use
+			}
 			return nil, fmt.Errorf("the repartition was given up, and the old partitions go on: %s", latest.Note)
 		case latest.Phase != reported || progress.Due():
 			reported = latest.Phase

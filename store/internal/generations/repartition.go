@@ -9,11 +9,14 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/glotpod/ident/cluster/partition"
+	"github.com/glotpod/ident/store/internal/changelog"
 	"github.com/glotpod/ident/store/internal/postgres"
 )
 
-// nextFirst is the number after the last one that a partition ever had.
-const nextFirst = "SELECT greatest((SELECT first + partitions FROM ident_cluster), (SELECT max(partition) + 1 FROM ident_partitions))"
+// nextFirst is the number after the last one that a partition ever had, or would have had if its
+// generation had begun: the queues may be there.
+const nextFirst = `SELECT greatest((SELECT first + partitions FROM ident_cluster), (SELECT max(partition) + 1 FROM ident_partitions),
+		(SELECT max(to_first + to_partitions) FROM ident_repartition))`
 
 // Next returns the generation that a repartition would begin. The error is [ErrNumbers] if there are not
 // enough numbers.
@@ -92,7 +95,7 @@ func (t *Table) Renew(ctx context.Context, a partition.Attempt) error {
 func (t *Table) Yield(ctx context.Context, a partition.Attempt) error {
 	return t.exec(ctx, "ending the attempt", `UPDATE ident_repartition
 		SET mover_until = now(), moved = moved + $3, cleared = greatest(cleared, $4), note = CASE WHEN $5 = '' THEN note ELSE $5 END
-		WHERE number = $1 AND attempt = $2`, a.Number, a.Attempt, a.Moved, a.Cleared, a.Note)
+		WHERE number = $1 AND attempt = $2 AND phase IN ('stopping', 'moving', 'clearing')`, a.Number, a.Attempt, a.Moved, a.Cleared, a.Note)
 }
 
 // inPhase selects a repartition that an attempt carries on, and locks it.
@@ -129,10 +132,11 @@ func (t *Table) EndGeneration(ctx context.Context, a partition.Attempt, held []p
 		if _, err := lockPhase(ctx, tx, a, partition.Stopping); err != nil {
 			return err
 		}
-		tag, err := tx.Exec(ctx, `UPDATE ident_partitions AS p SET ended_at = now()
+		// With the greatest epoch, an older program cannot claim the partition either.
+		tag, err := tx.Exec(ctx, `UPDATE ident_partitions AS p SET ended_at = now(), epoch = $6
 			FROM unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[]) AS l (partition, epoch, name, start, session)
 			WHERE p.partition = l.partition AND p.epoch = l.epoch AND p.holder = l.name AND p.holder_start = l.start AND p.holder_session = l.session
-				AND NOT p.released AND p.ended_at IS NULL`, partitions, epochs, names, starts, sessions)
+				AND NOT p.released AND p.ended_at IS NULL`, partitions, epochs, names, starts, sessions, int64(changelog.MaxEpoch))
 		if err != nil {
 			return err
 		}
