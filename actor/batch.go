@@ -16,7 +16,7 @@ func (p *Partition) commitWrites(userID int64, batch []task, cached *User) (done
 	started := time.Now()
 	err := context.Cause(p.ctx)
 	if err == nil {
-		if batch = untilExpired(batch, started); batch[0].write.isExpired(started) {
+		if batch = untilExpired(batch, started); batch[0].write.IsExpired(started) {
 			return p.completeTasks(userID, batch, started, []Outcome{{}}, ErrExpired)
 		}
 	}
@@ -85,7 +85,7 @@ func (p *Partition) completeTasks(userID int64, batch []task, started time.Time,
 // first task, it returns this one alone.
 func untilExpired(batch []task, now time.Time) []task {
 	for i, t := range batch {
-		if t.write != nil && t.write.isExpired(now) {
+		if t.write != nil && t.write.IsExpired(now) {
 			return batch[:max(1, i)]
 		}
 	}

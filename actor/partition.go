@@ -18,7 +18,7 @@ var (
 	// stopped before the task was done.
 	ErrStopped = errors.New("actor: partition stopped")
 
-	// ErrExpired means that a write expired in the mailbox and was not carried out.
+	// ErrExpired means that a write expired before it was carried out. A [Store] may return it.
 	ErrExpired = errors.New("actor: write expired")
 )
 

@@ -22,7 +22,8 @@ type Write struct {
 	// every request with this id is the same one.
 	FirstReceived time.Time
 
-	// Expires is when the write is dropped if it is still in the mailbox; zero: never.
+	// Expires is when the write is dropped if no attempt to commit it has begun, or all have failed;
+	// zero: never.
 	Expires time.Time
 
 	// Cached is the user as the last write or read of this partition saw it, with access
@@ -52,8 +53,8 @@ type Write struct {
 	refusal *Refusal        // set: the write is malformed
 }
 
-// isExpired reports whether the write is to be dropped.
-func (w *Write) isExpired(now time.Time) bool { return !w.Expires.IsZero() && now.After(w.Expires) }
+// IsExpired reports whether the write is to be dropped.
+func (w *Write) IsExpired(now time.Time) bool { return !w.Expires.IsZero() && now.After(w.Expires) }
 
 // Refusal returns why the write is refused whatever is stored: it is malformed, or its
 // user id is out of range. Such a write belongs to no user. For all other writes,

@@ -71,6 +71,11 @@ func testLockedRows(t *testing.T, cached bool) {
 	if u := h.User(ids[0]); u.Name == "ours" {
 		t.Error("a locked row was written")
 	}
+	late := storetest.Request(t, "patch", "late", storetest.Args{"user_id": ids[0], "ops": storetest.Replace("/name", "late")})
+	late.Expires = time.Now().Add(50 * time.Millisecond)
+	if _, err := storetest.Commit(t.Context(), h, h.Lease, late); !errors.Is(err, actor.ErrExpired) {
+		t.Errorf("a write that expires while it waits: %v", err)
+	}
 	if err := locked.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -57,14 +57,19 @@ func areCached(group []*pending) bool {
 	return !slices.ContainsFunc(group, func(p *pending) bool { return !p.isCached() })
 }
 
-// completeAbandoned completes the pending writes that no caller waits for any longer, or
-// all of them if the store closes. It returns the others.
+// completeAbandoned completes the pending writes that no caller waits for any longer, or whose first
+// write has expired, or all of them if the store closes. It returns the others. A write that may have been
+// committed does not expire.
 func (c *Committer) completeAbandoned(group []*pending) []*pending {
-	kept := group[:0]
+	kept, now := group[:0], time.Now()
 	for _, p := range group {
 		err := p.ctx.Err()
-		if err == nil && c.closing.Err() != nil {
+		switch {
+		case err != nil:
+		case c.closing.Err() != nil:
 			err = batch.ErrClosed
+		case p.first().IsExpired(now) && !p.isOutcomeUnknown():
+			err = actor.ErrExpired
 		}
 		if err != nil {
 			c.advance(p, commitstate.Event{Result: commitstate.Abandoned}, err)
