@@ -168,6 +168,10 @@ func (t *Table) BeginGeneration(ctx context.Context, a partition.Attempt) error 
 			return err
 		}
 		batch := new(pgx.Batch)
+		// The numbers of repartitions that were given up: there is a row for each number.
+		batch.Queue(`INSERT INTO ident_partitions (partition, epoch, released, first, ended_at)
+			SELECT p, $2, false, last.partition + 1, now() FROM (SELECT max(partition) AS partition FROM ident_partitions) AS last,
+				generate_series(last.partition + 1, $1::int - 1) AS p`, to.First, int64(changelog.MaxEpoch))
 		batch.Queue("INSERT INTO ident_partitions (partition, epoch, released, first) SELECT p, 0, true, $1::int FROM generate_series($1::int, $1::int + $2::int - 1) AS p", to.First, to.Partitions)
 		batch.Queue("UPDATE ident_cluster SET first = $1, partitions = $2, queue_type = $3, rebound_at = now()", to.First, to.Partitions, to.QueueType)
 		batch.Queue("UPDATE ident_repartition SET phase = 'clearing', moved = moved + $3, note = '' WHERE number = $1 AND attempt = $2", a.Number, a.Attempt, a.Moved)

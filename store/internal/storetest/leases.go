@@ -92,6 +92,12 @@ func Repartition(t testing.TB, s *store.Store, leases []partition.Lease, partiti
 			t.Fatal(err)
 		}
 	}
+	given, err := g.Next(t.Context(), 2, "classic") // numbers that are never used
+	must(err)
+	must(g.Begin(t.Context(), given))
+	_, up, err := g.Look(t.Context())
+	must(err)
+	must(g.GiveUp(t.Context(), up.Number, ""))
 	next, err := g.Next(t.Context(), partitions, "quorum")
 	must(err)
 	must(g.Begin(t.Context(), next))
