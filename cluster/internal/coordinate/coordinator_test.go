@@ -17,7 +17,7 @@ import (
 
 func TestCoordinator(t *testing.T) {
 	coordinated(t, "claims_and_serves_all_partitions", &fakeStore{}, func(t *testing.T, c *Coordinator) {
-		e := new(fakeExecutor)
+		e := &fakeExecutor{of: c}
 		c.Attach(e, 1)
 		var served []int
 		for range 20 {
@@ -109,7 +109,7 @@ func TestCoordinator(t *testing.T) {
 		surveys++
 		return nil, errDown
 	}}, func(t *testing.T, c *Coordinator) {
-		c.Attach(new(fakeExecutor), 1)
+		c.Attach(&fakeExecutor{of: c}, 1)
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		if surveys < 2 {
@@ -215,7 +215,7 @@ func TestBlockedBroker(t *testing.T) {
 		e := settle(t, c)
 		c.SetBlocked(e, true)
 		c.Detach(e)
-		e = new(fakeExecutor)
+		e = &fakeExecutor{of: c}
 		c.Attach(e, 2)
 		serveStarted(t, c, e)
 	})

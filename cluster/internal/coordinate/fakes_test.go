@@ -63,8 +63,11 @@ var errDown = errors.New("down")
 
 const testPartitions = 4
 
-// A fakeExecutor records commands.
+// A fakeExecutor records commands. As the broker does, it brings a message to all members back to
+// the instance.
 type fakeExecutor struct {
+	of *Coordinator // nil: nothing comes back
+
 	mu       sync.Mutex // guards the following fields
 	commands []string
 	messages int
@@ -77,10 +80,13 @@ func (e *fakeExecutor) add(format string, args ...any) {
 	e.commands = append(e.commands, fmt.Sprintf(format, args...))
 }
 
-func (e *fakeExecutor) Broadcast(ownership.Message) {
+func (e *fakeExecutor) Broadcast(msg ownership.Message) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.messages++
+	if e.of != nil {
+		e.of.Post(ownership.MessageReceived{Message: msg})
+	}
 }
 
 func (e *fakeExecutor) Send(to ownership.Member, _ ownership.Message) { e.add("send to %s", to.Name) }
@@ -134,7 +140,7 @@ func coordinated(t *testing.T, name string, store *fakeStore, test func(*testing
 // settle attaches an Executor and waits until all partitions are served.
 func settle(t *testing.T, c *Coordinator) *fakeExecutor {
 	t.Helper()
-	e := new(fakeExecutor)
+	e := &fakeExecutor{of: c}
 	c.Attach(e, 1)
 	serveStarted(t, c, e)
 	return e
