@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"fmt"
 	"net/url"
 	"strconv"
 	"sync"
@@ -21,7 +22,7 @@ type scriptedService struct {
 	login   string
 
 	// Of the request that is being tried. Only one is at a time.
-	body     string
+	asked    string
 	attempts int
 	ids      map[string]bool
 }
@@ -72,12 +73,12 @@ func startScript(t *testing.T) string {
 }
 
 func (s *scriptedService) handle(d *amqp.Delivery) {
-	if string(d.Body) != s.body || d.RoutingKey == "rpc.user.get" {
-		s.body, s.attempts, s.ids = string(d.Body), 0, make(map[string]bool)
+	args, _, _ := msgp.ReadMapStrIntfBytes(d.Body, nil)
+	if asked := fmt.Sprint(args); asked != s.asked || d.RoutingKey == "rpc.user.get" { // in any order of the arguments
+		s.asked, s.attempts, s.ids = asked, 0, make(map[string]bool)
 	}
 	s.attempts++
 	s.ids[d.MessageId] = true
-	args, _, _ := msgp.ReadMapStrIntfBytes(d.Body, nil)
 	failed := dict{"error": "invocation_failed", "message": "m", "retryable": true, "retry_after_ms": 100}
 	switch do := args["do"]; {
 	case do == "nothing":

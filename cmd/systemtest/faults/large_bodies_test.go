@@ -23,6 +23,7 @@ func testSharedBrokerLargeBodies(t *testing.T) {
 	s := harness.NewSite(t)
 	s.Settings = s.Settings.With(harness.Settings{
 		"cluster.partitions": fmt.Sprint(partitions), "cluster.queue_type": "classic", "limits.in_flight_bytes": fmt.Sprint(4 << 20), "log.level": "info",
+		"amqp.heartbeat": "20s", // on a busy machine, heartbeats take long that stand behind 256 MiB
 	})
 	c := s.NewCaller(t)
 	reply, err := c.Channel.QueueDeclare("", false, true, true, false, nil)
