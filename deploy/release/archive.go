@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"compress/gzip"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -44,25 +45,27 @@ func writeTar(w io.Writer, files map[string]string, at time.Time) error {
 	return archive.Close()
 }
 
-// writeTarGz writes an archive of files into the results.
-func (r *release) writeTarGz(file string, files map[string]string) (err error) {
+// create writes a file of the results.
+func (r *release) create(file string, write func(io.Writer) error) error {
 	f, err := os.Create(filepath.Join(r.out, file))
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if closed := f.Close(); err == nil {
-			err = closed
+	return errors.Join(write(f), f.Close())
+}
+
+// writeTarGz writes an archive of files into the results.
+func (r *release) writeTarGz(file string, files map[string]string) error {
+	return r.create(file, func(w io.Writer) error {
+		compressed, err := gzip.NewWriterLevel(w, gzip.BestCompression)
+		if err != nil {
+			return err
 		}
-	}()
-	compressed, err := gzip.NewWriterLevel(f, gzip.BestCompression)
-	if err != nil {
-		return err
-	}
-	if err := writeTar(compressed, files, r.at); err != nil {
-		return err
-	}
-	return compressed.Close()
+		if err := writeTar(compressed, files, r.at); err != nil {
+			return err
+		}
+		return compressed.Close()
+	})
 }
 
 // writeArchives writes an archive for each architecture, for machines without a package manager.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -76,11 +75,7 @@ func (r *release) writeImage() error {
 	if err != nil {
 		return err
 	}
-	var archive bytes.Buffer
-	if err := writeTar(&archive, files, r.at); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(r.out, fmt.Sprintf("%s-%s-image.tar", name, r.version)), archive.Bytes(), 0o644)
+	return r.create(fmt.Sprintf("%s-%s-image.tar", name, r.version), func(w io.Writer) error { return writeTar(w, files, r.at) })
 }
 
 // imageFor returns the image for an architecture: one layer with the program and the certificate

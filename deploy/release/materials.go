@@ -3,8 +3,7 @@ package main
 import (
 	"debug/buildinfo"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io"
 	"time"
 
 	cdx "github.com/CycloneDX/cyclonedx-go"
@@ -39,14 +38,9 @@ func (r *release) writeMaterials() error {
 			})
 		}
 		bom.Components = &components
-		f, err := os.Create(filepath.Join(r.out, fmt.Sprintf("%s-%s-linux-%s.cdx.json", name, r.version, arch)))
-		if err != nil {
-			return err
-		}
-		err = cdx.NewBOMEncoder(f, cdx.BOMFileFormatJSON).SetPretty(true).Encode(bom)
-		if closed := f.Close(); err == nil {
-			err = closed
-		}
+		err = r.create(fmt.Sprintf("%s-%s-linux-%s.cdx.json", name, r.version, arch), func(w io.Writer) error {
+			return cdx.NewBOMEncoder(w, cdx.BOMFileFormatJSON).SetPretty(true).Encode(bom)
+		})
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	_ "embed"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,7 +40,7 @@ func (r *release) writePackages() error {
 	return nil
 }
 
-func (r *release) writePackage(config *nfpm.Config, format string) (err error) {
+func (r *release) writePackage(config *nfpm.Config, format string) error {
 	info, err := config.Get(format)
 	if err != nil {
 		return err
@@ -56,16 +57,7 @@ func (r *release) writePackage(config *nfpm.Config, format string) (err error) {
 	if err := nfpm.PrepareForPackager(info, format); err != nil {
 		return err
 	}
-	f, err := os.Create(filepath.Join(r.out, packager.ConventionalFileName(info)))
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if closed := f.Close(); err == nil {
-			err = closed
-		}
-	}()
-	return packager.Package(info, f)
+	return r.create(packager.ConventionalFileName(info), func(w io.Writer) error { return packager.Package(info, w) })
 }
 
 // packagedUnits returns a folder with the units of systemd. In a package, the program is in /usr/bin.
