@@ -214,7 +214,7 @@ func TestEventAlerts(t *testing.T) {
 		}
 		return string(text)
 	}
-	alerts := read("prometheus/alerts.yaml")
+	alerts := read("chart/files/alerts.yaml")
 	_, table, found := strings.Cut(read("../cluster/HOW.md"), "| event | consequence | pause of a partition | alert if it lasts |\n")
 	if !found {
 		t.Fatal("there is no table of events")

@@ -14,9 +14,9 @@ var metricName = regexp.MustCompile(`\b(glotpod_ident|process|go)_[a-z0-9_]+\b`)
 
 // observabilityFiles are those that name metrics.
 var observabilityFiles = []string{
-	"../../../deploy/prometheus/alerts.yaml",
+	"../../../deploy/chart/files/alerts.yaml",
 	"../../../deploy/prometheus/alerts_test.yaml",
-	"../../../deploy/grafana/glotpod-ident.json",
+	"../../../deploy/chart/files/dashboard.json",
 }
 
 func TestObservabilityFiles(t *testing.T) {

@@ -40,7 +40,7 @@ func TestRunbook(t *testing.T) {
 		}
 		return n
 	}
-	if has("alert", alertName, read("../../../deploy/prometheus/alerts.yaml"), "\n### ", "\n") == 0 {
+	if has("alert", alertName, read("../../../deploy/chart/files/alerts.yaml"), "\n### ", "\n") == 0 {
 		t.Error("there are no alerts")
 	}
 	if has("exit status", exitStatus, read("../../internal/cli/exit_status.go"), "\n| ", " |") == 0 {
