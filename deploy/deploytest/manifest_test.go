@@ -1,6 +1,7 @@
 package deploytest
 
 import (
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -46,20 +47,31 @@ func decode(t *testing.T, object, into any) {
 	}
 }
 
+// metadata is that of an object, or of a template of objects.
+type metadata struct{ Labels, Annotations map[string]string }
+
 type podTemplate struct {
-	Metadata struct{ Annotations map[string]string }
+	Metadata metadata
 	Spec     pod
 }
 
 type pod struct {
 	TerminationGracePeriodSeconds int
 	InitContainers, Containers    []container
+	SecurityContext               map[string]any
+	Volumes                       []struct {
+		Name   string
+		Secret struct{ DefaultMode int }
+	}
 }
 
 type container struct {
-	Name, Image string
-	Args        []string
-	Env         []struct {
+	Name, Image     string
+	Args            []string
+	SecurityContext map[string]any
+	EnvFrom         []struct{ SecretRef struct{ Name string } }
+	VolumeMounts    []struct{ Name, MountPath string }
+	Env             []struct {
 		Name, Value string
 		ValueFrom   *struct{ FieldRef struct{ FieldPath string } }
 	}
@@ -90,6 +102,16 @@ func templateOf(t *testing.T, all map[string]any) podTemplate {
 	}
 	decode(t, all["StatefulSet/ident-glotpod-ident"], &set)
 	return set.Spec.Template
+}
+
+// rendered returns the objects of the chart with a key, and with some values.
+func rendered(t *testing.T, set ...string) map[string]any {
+	t.Helper()
+	args := []string{"template", "ident", chart, "--set", key}
+	for _, set := range set {
+		args = append(args, "--set-json", set)
+	}
+	return objects(t, mustRun(t, exec.Command(tool(t, "helm"), args...)))
 }
 
 func podOf(t *testing.T, all map[string]any) pod {

@@ -15,8 +15,8 @@
 {{- end }}
 
 {{- define "ident.selector" -}}
-app.kubernetes.io/name: {{ include "ident.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "ident.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "ident.doctor" -}}
@@ -28,6 +28,26 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | trimSuffix "-" | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* The labels of an object, its annotations and, if it has one, its name. "of" holds the
+     values for it. The labels and annotations of the chart come before those of values. */}}
+{{- define "ident.metadata" -}}
+{{- with .name -}}name: {{ . }}{{ "\n" }}{{- end }}
+{{- $values := .root.Values }}
+{{- $of := .of | default dict }}
+{{- $labels := .labels | default (include "ident.labels" .root | fromYaml) -}}
+labels:
+  {{- toYaml (merge dict $labels ($of.labels | default dict) ($values.commonLabels | default dict)) | nindent 2 }}
+{{- with merge dict (.annotations | default dict) ($of.annotations | default dict) ($values.commonAnnotations | default dict) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The largest number of instances, or nothing if others than the chart decide. */}}
+{{- define "ident.most" -}}
+{{- with ternary .Values.replicas .Values.autoscaling.maxReplicas (eq .Values.autoscaling.by "none") }}{{ . }}{{ end }}
 {{- end }}
 
 {{- define "ident.image" -}}
@@ -83,32 +103,49 @@ imagePullSecrets:
   - name: {{ . }}
   {{- end }}
 {{- end }}
+{{- with .Values.podSecurityContext }}
 securityContext:
-  runAsNonRoot: true
-  runAsUser: 65532
-  runAsGroup: 65532
-  fsGroup: 65532
-  seccompProfile:
-    type: RuntimeDefault
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{/* The volumes that "ident.container" mounts. */}}
 {{- define "ident.volumes" -}}
+{{- /* Without fsGroup, the files belong to root, and the instances run as another user. */}}
+{{- $mode := ternary "0440" "0444" (not (empty (.Values.podSecurityContext | default dict).fsGroup)) -}}
 volumes:
   - name: settings
     secret:
       secretName: {{ include "ident.secret" . }}
-      defaultMode: 0440
+      defaultMode: {{ $mode }}
   {{- range .Values.files }}
   - name: file-{{ .name }}
     {{- if .secret }}
     secret:
       secretName: {{ .secret }}
-      defaultMode: 0440
+      defaultMode: {{ $mode }}
     {{- else }}
     configMap:
       name: {{ .configMap }}
     {{- end }}
+  {{- end }}
+  {{- with .Values.extraVolumes }}
+  {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- end }}
 
@@ -116,15 +153,18 @@ volumes:
 {{- define "ident.container" -}}
 image: {{ include "ident.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
+{{- with .Values.securityContext }}
 securityContext:
-  allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
-  capabilities:
-    drop: [ALL]
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.envFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 env:
   - name: GLOTPOD_IDENT_SETTINGS
     value: /etc/glotpod-ident/settings/settings.toml
-  # These override the settings file, because other parts of the pod depend on them.
+  # These override the settings file and envFrom: other parts of the pod depend on them.
   - name: GLOTPOD_IDENT__CLUSTER__INSTANCE
     valueFrom:
       fieldRef:
@@ -151,6 +191,9 @@ volumeMounts:
     mountPath: /etc/glotpod-ident/{{ .name }}
     readOnly: true
   {{- end }}
+  {{- with .Values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 resources:
   {{- toYaml .Values.resources | nindent 2 }}
 {{- end }}
@@ -163,12 +206,16 @@ resources:
 {{- end }}
 {{- else }}
 {{- $database := .Values.settings.database | default dict }}
-{{- if not (or $database.encryption_key $database.encryption_key_file) }}
-{{- fail "settings.database.encryption_key is required (`glotpod-ident keygen` prints one), or encryption_key_file, or existingSecret" }}
+{{- $key := or $database.encryption_key $database.encryption_key_file .Values.envFrom }}
+{{- range .Values.env }}
+{{- $key = or $key (has .name (list "GLOTPOD_IDENT__DATABASE__ENCRYPTION_KEY" "GLOTPOD_IDENT__DATABASE__ENCRYPTION_KEY_FILE")) }}
+{{- end }}
+{{- if not $key }}
+{{- fail "settings.database.encryption_key is required (`glotpod-ident keygen` prints one), or encryption_key_file, or its variable in env or envFrom, or existingSecret" }}
 {{- end }}
 {{- end }}
 {{- $partitions := (.Values.settings.cluster | default dict).partitions | default 64 }}
-{{- $most := ternary .Values.replicas .Values.autoscaling.maxReplicas (eq .Values.autoscaling.by "none") }}
+{{- $most := include "ident.most" . }}
 {{- if and (not .Values.existingSecret) (gt (int $most) (int $partitions)) }}
 {{- fail (printf "%d instances would share %d partitions: some would stand idle" (int $most) (int $partitions)) }}
 {{- end }}
