@@ -134,8 +134,13 @@ type Audit struct {
 
 // HTTP has the settings of the HTTP server for health, metrics and status.
 type HTTP struct {
-	Listen string // host:port, or "" for no server
-	Pprof  bool   // serve profiles too
+	Listen         string // host:port, or "" for no server
+	SSLCert        string // a PEM file, or "" for no TLS
+	SSLKey         string // a PEM file; set if and only if SSLCert is
+	AdminTokenFile string // with the token of operators, or "" for no actions
+	Pprof          bool   // serve profiles too
+
+	adminToken Secret // that AdminTokenFile had at the start
 }
 
 // Tracing has the settings of tracing.

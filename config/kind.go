@@ -310,8 +310,8 @@ func short(d time.Duration) string {
 // fileSuffix is the suffix of settings that name a secret's file.
 const fileSuffix = "_file"
 
-// fileOf is the path of a file with a secret. The secret's setting has the same name
-// without fileSuffix. loader.openSecretFiles puts the secret into the field of that setting.
+// fileOf is the path of a file with a secret. If there is a setting of the same name
+// without fileSuffix, loader.openSecretFiles puts the secret into the field of that setting.
 type fileOf struct{ into *string }
 
 func (f fileOf) String() string { return "the path of a file" }

@@ -38,6 +38,38 @@ func (a AMQP) ReadPassword() (string, error) {
 	return readAgain("amqp.password", a.PasswordFile, a.Password)
 }
 
+// minAdminToken is the minimum length of the token of operators.
+const minAdminToken = 16
+
+// readAdminToken reads the token of operators, which the file has at the start.
+func (h *HTTP) readAdminToken() error {
+	if h.AdminTokenFile == "" {
+		return nil
+	}
+	content, err := readSmall(h.AdminTokenFile)
+	if err != nil {
+		return fmt.Errorf("cannot read %s: %w", h.AdminTokenFile, err)
+	}
+	h.adminToken = Hide(trimSecret(content))
+	return checkAdminToken(h.AdminTokenFile, h.adminToken.Reveal())
+}
+
+func checkAdminToken(file, token string) error {
+	if len(token) < minAdminToken || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return fmt.Errorf("%s must have one line of %d or more ASCII characters without spaces", file, minAdminToken)
+	}
+	return nil
+}
+
+// AdminToken returns the token of operators. It reads the file again.
+func (h HTTP) AdminToken() (string, error) {
+	token, err := readAgain("http.admin_token", h.AdminTokenFile, h.adminToken)
+	if err != nil {
+		return "", err
+	}
+	return token, checkAdminToken(h.AdminTokenFile, token)
+}
+
 // readAgain returns the secret in file, or first, which is the one of the start, if the
 // setting called name had no file, or one that can be read only once, such as a pipe. The error
 // is no [*Error]: the settings may be right.

@@ -164,6 +164,33 @@ func TestBothFormsOfASecret(t *testing.T) {
 	}
 }
 
+func TestAdminToken(t *testing.T) {
+	const token = "correct-horse-battery"
+	file := write(t, token+"\n")
+	c := mustLoad(t, keyLine+"http.admin_token_file = '"+file+"'")
+	expect := func(want string, wantErr bool) {
+		t.Helper()
+		if got, err := c.HTTP.AdminToken(); got != want && err == nil || (err != nil) != wantErr {
+			t.Errorf("got %q, %v", got, err)
+		}
+	}
+	expect(token, false)
+	if err := os.WriteFile(file, []byte("another-"+token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect("another-"+token, false)
+	if err := os.WriteFile(file, []byte("short"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect("", true)
+	for _, wrong := range []string{"", "fifteen-letters", "two words of length", token + "\n" + token, "correct-hörse-battery"} {
+		_, err := loadFile(t, keyLine+"http.admin_token_file = '"+write(t, wrong)+"'")
+		if all := faults(t, err); len(all) != 1 || all[0].Key != "http.admin_token_file" || wrong != "" && strings.Contains(err.Error(), wrong) {
+			t.Errorf("%q: %v", wrong, err)
+		}
+	}
+}
+
 func TestKeyLists(t *testing.T) {
 	one, two := config.GenerateKey(), config.GenerateKey()
 	for name, content := range map[string]string{

@@ -162,7 +162,13 @@ func (c *Config) otherSettings() []setting {
 
 		{name: "http.listen", initial: "127.0.0.1:8470",
 			kind: text{&c.HTTP.Listen, "host:port, or empty for none", isListenAddress},
-			help: "Where to serve health, metrics and the cluster's status over HTTP, without authentication. None of it contains a user's data."},
+			help: "Where to serve health, metrics, the cluster's status and the documents over HTTP, without authentication. None of it contains a user's data."},
+		{name: "http.ssl_cert", kind: anyText(&c.HTTP.SSLCert),
+			help: "A PEM file with the certificate of `http.listen`, and those between it and the CA. With it, `http.listen` takes HTTPS only. Its key is in `http.ssl_key`. Both files are read again when they change."},
+		{name: "http.ssl_key", kind: anyText(&c.HTTP.SSLKey),
+			help: "A PEM file with the key of `http.ssl_cert`."},
+		{name: "http.admin_token_file", kind: fileOf{&c.HTTP.AdminTokenFile},
+			help: "A file with a token of 16 characters or more. Who has it may drain and undrain instances and change the partitions, on the status page and at `/admin/`. Without it there are no such actions. It is read again when it changes. See deploy/guide/security.md."},
 		{name: "http.pprof", initial: "false", kind: flag{&c.HTTP.Pprof},
 			help: "Whether to serve `/debug/pprof` too: profiles of the running program, without authentication."},
 

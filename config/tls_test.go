@@ -72,10 +72,10 @@ func TestTLSConfig(t *testing.T) {
 	}
 }
 
-func TestClientCertificate(t *testing.T) {
+func TestCertificateAndKey(t *testing.T) {
 	cert, key := certificate(t)
 	_, otherKey := certificate(t)
-	for _, names := range [][2]string{{"amqp.ssl_cert", "amqp.ssl_key"}, {"database.postgres.sslcert", "database.postgres.sslkey"}} {
+	for _, names := range [][2]string{{"amqp.ssl_cert", "amqp.ssl_key"}, {"database.postgres.sslcert", "database.postgres.sslkey"}, {"http.ssl_cert", "http.ssl_key"}} {
 		name, keyName := names[0], names[1]
 		begin := keyLine + "amqp.ssl = true\n"
 		set := func(name, file string) string { return name + " = '" + file + "'\n" }

@@ -43,6 +43,9 @@ const (
 
 	// pollInterval is how often the instances are asked for their status.
 	pollInterval = 250 * time.Millisecond
+
+	// drainTimeout bounds the wait until instances have no partitions.
+	drainTimeout = time.Minute
 )
 
 // NewDrain returns the command drain.
@@ -55,7 +58,7 @@ func NewDrain(env *cli.Env) *cobra.Command {
 		Long:  drainAbout,
 	}
 	cli.JSONFlag(c, &asJSON)
-	c.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long to wait until the instances have no partitions")
+	c.Flags().DurationVar(&timeout, "timeout", drainTimeout, "how long to wait until the instances have no partitions")
 	c.Flags().BoolVar(&all, "all", false, "also if no instance remains that takes partitions: then most requests wait")
 	c.RunE = withInstances(env, func(ctx context.Context, conn *amqp.Connection, names []string) error {
 		ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -94,39 +97,54 @@ func NewUndrain(env *cli.Env) *cobra.Command {
 	}
 	cli.JSONFlag(c, &asJSON)
 	c.RunE = withInstances(env, func(ctx context.Context, conn *amqp.Connection, names []string) error {
-		err := requestDrain(ctx, conn, names, false, true)
-		if err != nil {
+		if !asJSON {
+			return undrain(ctx, conn, names, env.Stdout)
+		}
+		if err := undrain(ctx, conn, names, io.Discard); err != nil {
 			return err
 		}
-		if asJSON {
-			return env.PrintJSON(struct {
-				Instances []string `json:"instances"`
-			}{names})
-		}
-		for _, name := range names {
-			if _, err := fmt.Fprintf(env.Stdout, "%s takes partitions again.\n", name); err != nil {
-				return err
-			}
-		}
-		return nil
+		return env.PrintJSON(struct {
+			Instances []string `json:"instances"`
+		}{names})
 	})
 	return c
+}
+
+// undrain asks instances to take partitions again.
+func undrain(ctx context.Context, conn *amqp.Connection, names []string, out io.Writer) error {
+	if err := requestDrain(ctx, conn, names, false, true); err != nil {
+		return err
+	}
+	for _, name := range names {
+		if _, err := fmt.Fprintf(out, "%s takes partitions again.\n", name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // withInstances returns the function of a command whose arguments name instances. It calls do
 // with a connection to the broker and the names.
 func withInstances(env *cli.Env, do func(ctx context.Context, conn *amqp.Connection, names []string) error) func(*cobra.Command, []string) error {
 	return func(c *cobra.Command, names []string) error {
-		for n, name := range names {
-			if !membership.IsName(name) {
-				return cli.Usagef("%q is not a valid name of an instance", name)
-			}
-			if slices.Contains(names[:n], name) {
-				return cli.Usagef("%s is named twice", name)
-			}
+		if err := checkNames(names); err != nil {
+			return err
 		}
 		return withBroker(c, env, func(ctx context.Context, conn *amqp.Connection) error { return do(ctx, conn, names) })
 	}
+}
+
+// checkNames returns an error unless names can be those of different instances.
+func checkNames(names []string) error {
+	for n, name := range names {
+		if !membership.IsName(name) {
+			return cli.Usagef("%q is not a valid name of an instance", name)
+		}
+		if slices.Contains(names[:n], name) {
+			return cli.Usagef("%s is named twice", name)
+		}
+	}
+	return nil
 }
 
 // withBroker calls do with a connection to the broker.

@@ -92,16 +92,28 @@ func NewRepartition(env *cli.Env) *cobra.Command {
 }
 
 func (r *repartition) run(ctx context.Context, name string) error {
+	if err := r.checkArguments(); err != nil {
+		return err
+	}
+	c, err := config.Load(r.env.Environ)
+	if err != nil {
+		return err
+	}
+	return r.runWith(ctx, c, name)
+}
+
+func (r *repartition) checkArguments() error {
 	switch {
 	case r.partitions < 0 || r.partitions > maxPartitions:
 		return cli.Usagef("--partitions must be 1 to %d, not %d", maxPartitions, r.partitions)
 	case r.queueType != "" && r.queueType != config.QueueQuorum && r.queueType != config.QueueClassic:
 		return cli.Usagef("--queue-type must be quorum or classic, not %q", r.queueType)
 	}
-	c, err := config.Load(r.env.Environ)
-	if err != nil {
-		return err
-	}
+	return nil
+}
+
+// runWith connects to the database and the broker under a name, and carries the repartition out.
+func (r *repartition) runWith(ctx context.Context, c *config.Config, name string) (err error) {
 	opening, cancel := context.WithTimeout(ctx, connect.Timeout)
 	defer cancel()
 	options := connect.Store(c, zap.NewNop())

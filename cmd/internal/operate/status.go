@@ -1,5 +1,5 @@
-// Package operate has the commands for running instances: status, drain, undrain, move
-// and call.
+// Package operate has the commands for running instances: status, drain, undrain, move,
+// repartition and call. An [Operator] does some of it for the status page.
 package operate
 
 import (

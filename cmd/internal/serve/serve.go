@@ -22,6 +22,7 @@ import (
 	"github.com/glotpod/ident/cmd/internal/cli"
 	"github.com/glotpod/ident/cmd/internal/clusterview"
 	"github.com/glotpod/ident/cmd/internal/connect"
+	"github.com/glotpod/ident/cmd/internal/operate"
 	"github.com/glotpod/ident/cmd/internal/web"
 	"github.com/glotpod/ident/config"
 	"github.com/glotpod/ident/store"
@@ -60,13 +61,7 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger, version strin
 		log.Warn("setting should be corrected", zap.String("setting", w.Key), zap.Error(w))
 	}
 	registry := newRegistry(version)
-	server, err := web.Listen(web.Options{
-		Address: c.HTTP.Listen,
-		Pprof:   c.HTTP.Pprof,
-		Metrics: registry,
-		Watcher: clusterview.NewWatcher(c.Cluster.Instance, connect.Broker(c, zap.NewNop(), "watch", version)),
-		Log:     log,
-	})
+	server, err := web.Listen(webOptions(c, registry, log, version))
 	if err != nil {
 		return err
 	}
@@ -121,6 +116,23 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger, version strin
 	registry.MustRegister(users, instance)
 	server.SetInstance(instance)
 	return instance.Run(ctx)
+}
+
+// webOptions returns the options of the HTTP server.
+func webOptions(c *config.Config, registry *prometheus.Registry, log *zap.Logger, version string) web.Options {
+	o := web.Options{
+		Address: c.HTTP.Listen,
+		SSLCert: c.HTTP.SSLCert,
+		SSLKey:  c.HTTP.SSLKey,
+		Pprof:   c.HTTP.Pprof,
+		Metrics: registry,
+		Watcher: clusterview.NewWatcher(c.Cluster.Instance, connect.Broker(c, zap.NewNop(), "watch", version)),
+		Log:     log,
+	}
+	if c.HTTP.AdminTokenFile != "" {
+		o.AdminToken, o.Operator = c.HTTP.AdminToken, operate.Operator{Config: c, Version: version}
+	}
+	return o
 }
 
 // heapFloor is the size in bytes of an allocation that is never used. It makes the heap

@@ -12,14 +12,19 @@ import (
 //go:embed page
 var pageFiles embed.FS
 
-// servePage serves the status page. The page is one document that loads nothing else
-// except events. Its policy allows no other style and no other script.
-var servePage = newPage()
-
-func newPage() http.HandlerFunc {
+// newPage returns a handler for the status page, with or without the actions of operators.
+// The page is one document that loads nothing else except events, what the user of a form
+// asks for, and the replies to actions. Its policy allows no other style and no other script.
+func newPage(actions bool) http.HandlerFunc {
 	style := pageFile("page.css")
-	script := pageFile("dom.js") + pageFile("members.js") + pageFile("ring.js") + pageFile("charts.js") + pageFile("page.js")
-	document := []byte(strings.NewReplacer("{{style}}", style, "{{script}}", script).Replace(pageFile("page.html")))
+	script := pageFile("dom.js") + pageFile("members.js") + pageFile("ring.js") + pageFile("charts.js")
+	section := ""
+	if actions {
+		section = pageFile("operate.html")
+		script += pageFile("operate.js")
+	}
+	script += pageFile("page.js")
+	document := []byte(strings.NewReplacer("{{style}}", style, "{{operate}}", section, "{{script}}", script).Replace(pageFile("page.html")))
 	policy := fmt.Sprintf("default-src 'none'; connect-src 'self'; img-src data:; style-src %s; script-src %s; "+
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
 		policyHash(style), policyHash(script))

@@ -1,13 +1,16 @@
 // Package web serves the probes, metrics, profiles, events and the status page of an
-// instance over HTTP. No request changes anything, and no response contains data of a
-// user.
+// instance over HTTP. Only the requests of package admin, which need a token, change
+// anything. No response contains data of a user.
 package web
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -19,6 +22,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/glotpod/ident/cmd/internal/clusterview"
+	"github.com/glotpod/ident/cmd/internal/web/admin"
 )
 
 const (
@@ -36,7 +40,8 @@ type Server struct {
 	closed    chan struct{} // closed when http has stopped
 	instance  atomic.Pointer[Instance]
 	watcher   *clusterview.Watcher
-	listeners chan struct{} // has one element for each client of /events
+	listeners chan struct{}  // has one element for each client of /events
+	admin     *admin.Handler // nil: there are no actions
 	log       *zap.Logger
 }
 
@@ -52,10 +57,16 @@ type Instance interface {
 // Options are the options of a [Server].
 type Options struct {
 	Address string // to listen on; "": do not listen
+	SSLCert string // a PEM file; "": no TLS
+	SSLKey  string // a PEM file, if SSLCert is set
 	Pprof   bool   // serve profiles under /debug/pprof/
-	Metrics *prometheus.Registry
-	Watcher *clusterview.Watcher // the server closes it
-	Log     *zap.Logger
+
+	// AdminToken returns the token of operators. nil: there are no actions.
+	AdminToken func() (string, error)
+	Operator   admin.Operator // carries actions out
+	Metrics    *prometheus.Registry
+	Watcher    *clusterview.Watcher // the server closes it
+	Log        *zap.Logger
 }
 
 // Listen starts a server. Until [Server.SetInstance] is called, the probes report that
@@ -66,11 +77,14 @@ func Listen(o Options) (*Server, error) {
 		close(s.closed)
 		return s, nil
 	}
-	listener, err := net.Listen("tcp", o.Address)
+	listener, err := listen(o)
 	if err != nil {
-		return nil, fmt.Errorf("http.listen: %w", err)
+		return nil, err
 	}
 	s.watcher, s.listeners = o.Watcher, make(chan struct{}, maxListeners)
+	if o.AdminToken != nil {
+		s.admin = admin.New(admin.Options{Token: o.AdminToken, Operator: o.Operator, Metrics: o.Metrics, Done: o.Watcher.Done(), Log: o.Log})
+	}
 	s.http = &http.Server{
 		Handler:           s.routes(o.Metrics, o.Pprof),
 		ReadHeaderTimeout: 5 * time.Second,
@@ -78,16 +92,50 @@ func Listen(o Options) (*Server, error) {
 		WriteTimeout:      requestTimeout,
 		IdleTimeout:       30 * time.Second,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          zap.NewStdLog(o.Log),
+		ErrorLog:          log.New(serverLog{o.Log}, "", 0),
 	}
 	go func() {
 		defer close(s.closed)
-		if err := s.http.Serve(&limitListener{Listener: listener, limit: maxConnections}); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			o.Log.Error("http", zap.Error(err))
 		}
 	}()
-	o.Log.Info("http", zap.Stringer("listen", listener.Addr()))
+	o.Log.Info("http", zap.Stringer("listen", listener.Addr()), zap.Bool("tls", o.SSLCert != ""))
 	return s, nil
+}
+
+// listen returns the listener of a server.
+func listen(o Options) (net.Listener, error) {
+	var secure *tls.Config
+	if o.SSLCert != "" {
+		c, err := newCertificate(o.SSLCert, o.SSLKey, o.Log)
+		if err != nil {
+			return nil, err
+		}
+		secure = c.config()
+	}
+	listener, err := net.Listen("tcp", o.Address)
+	if err != nil {
+		return nil, fmt.Errorf("http.listen: %w", err)
+	}
+	listener = &limitListener{Listener: listener, limit: maxConnections}
+	if secure != nil {
+		listener = tls.NewListener(listener, secure)
+	}
+	return listener, nil
+}
+
+// A serverLog logs the errors of the HTTP server. That a client does not complete the TLS
+// handshake is logged at debug level: every port scan does so.
+type serverLog struct{ log *zap.Logger }
+
+func (l serverLog) Write(line []byte) (int, error) {
+	level := zap.InfoLevel
+	if bytes.HasPrefix(line, []byte("http: TLS handshake error")) {
+		level = zap.DebugLevel
+	}
+	l.log.Log(level, string(bytes.TrimSpace(line)))
+	return len(line), nil
 }
 
 // SetInstance sets the instance that the probes report on.
@@ -108,13 +156,16 @@ func (s *Server) Close() {
 
 func (s *Server) routes(metrics *prometheus.Registry, withPprof bool) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", servePage)
+	mux.HandleFunc("GET /{$}", newPage(s.admin != nil))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.probe(Instance.Ready))
 	mux.HandleFunc("GET /startupz", s.probe(Instance.Started))
 	mux.Handle("GET /metrics", metricsHandler(metrics, s.log))
 	mux.HandleFunc("GET /status.json", s.serveStatus)
 	mux.HandleFunc("GET /events", s.serveEvents)
+	if s.admin != nil {
+		mux.Handle("/admin/", s.admin)
+	}
 	if withPprof {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)

@@ -3,6 +3,7 @@ package harness
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -225,17 +226,24 @@ func (v *Instance) AwaitReady(t *testing.T) {
 // listenURL returns the address in the log of an instance.
 func listenURL(log string) string {
 	for line := range strings.Lines(log) {
-		var entry struct{ Listen string }
+		var entry struct {
+			Listen string
+			TLS    bool
+		}
 		if json.Unmarshal([]byte(line), &entry) == nil && entry.Listen != "" {
+			if entry.TLS {
+				return "https://" + entry.Listen
+			}
 			return "http://" + entry.Listen
 		}
 	}
 	return ""
 }
 
-// Probe returns the status of an HTTP request, 0 without a response.
+// Probe returns the status of an HTTP request, 0 without a response. As a probe of
+// Kubernetes, it does not verify the certificate.
 func (v *Instance) Probe(path string) int {
-	client := http.Client{Timeout: Timeout, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: Timeout, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	response, err := client.Get(v.URL + path)
 	if err != nil {
 		return 0

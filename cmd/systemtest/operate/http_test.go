@@ -2,15 +2,19 @@ package operate
 
 import (
 	"bufio"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/glotpod/ident/cmd/systemtest/harness"
+	"github.com/glotpod/ident/deploy/testservers"
 )
 
 func TestHTTP(t *testing.T) {
@@ -20,6 +24,7 @@ func TestHTTP(t *testing.T) {
 	t.Run("events", testHTTPEvents)
 	t.Run("many_connections", testHTTPManyConnections)
 	t.Run("profiles", testHTTPProfiles)
+	t.Run("TLS", testHTTPTLS)
 }
 
 func testHTTPMetrics(t *testing.T) {
@@ -151,5 +156,33 @@ func testHTTPProfiles(t *testing.T) {
 	}
 	if status := s.Serve(t, harness.Settings{"http.pprof": "true"}).Probe("/debug/pprof/heap"); status != http.StatusOK {
 		t.Errorf("asked for, they are not: %d", status)
+	}
+}
+
+// testHTTPTLS: with a certificate, http.listen takes HTTPS alone.
+func testHTTPTLS(t *testing.T) {
+	t.Parallel()
+	authority := testservers.NewAuthority(t)
+	cert, key := authority.Issue(t, "page")
+	v := harness.NewSite(t).Serve(t, harness.Settings{"http.ssl_cert": cert, "http.ssl_key": key})
+	ca, err := os.ReadFile(authority.CAFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	client := http.Client{Timeout: harness.Timeout, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	for _, path := range []string{"/", "/status.json", "/metrics", "/readyz"} {
+		response, err := client.Get(v.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			t.Errorf("%s: %d", path, response.StatusCode)
+		}
+	}
+	if response, err := http.Get(strings.Replace(v.URL, "https:", "http:", 1) + "/livez"); err != nil || response.StatusCode != http.StatusBadRequest {
+		t.Errorf("without TLS: %v, %v", response, err)
 	}
 }

@@ -50,7 +50,8 @@ func testSettingsWrong(t *testing.T) {
 		"a key of 33 bytes":    {"database.encryption_key = 's3cret" + strings.Repeat("A", 38) + "'", "database.encryption_key"},
 		"a list with a bad key": {"database.encryption_key = ['" + harness.PythonKey + "', 's3cret']",
 			"database.encryption_key"},
-		"not TOML": {key + "amqp.host = s3cret s3cret", ""},
+		"no admin token": {key + "http.admin_token_file = '/dev/null'", "http.admin_token_file"},
+		"not TOML":       {key + "amqp.host = s3cret s3cret", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -52,6 +52,7 @@ function redraw() {
   drawCharts(view);
   drawChanges();
   drawQueues();
+  globalThis.drawOperate?.(members);
 }
 
 // showError shows why there is no new view. null hides the error.

@@ -1,0 +1,225 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/glotpod/ident/cmd/internal/cli"
+	"github.com/glotpod/ident/cmd/internal/operate"
+)
+
+const token = "correct-horse-battery"
+
+// A fakeOperator notes what it was asked for.
+type fakeOperator struct {
+	asked []string
+	print string // before the end
+	err   error
+	ctx   context.Context
+}
+
+func (o *fakeOperator) note(ctx context.Context, out io.Writer, format string, args ...any) error {
+	o.asked, o.ctx = append(o.asked, fmt.Sprintf(format, args...)), ctx
+	io.WriteString(out, o.print)
+	return o.err
+}
+
+func (o *fakeOperator) Drain(ctx context.Context, names []string, all bool, out io.Writer) error {
+	return o.note(ctx, out, "drain %v %v", names, all)
+}
+
+func (o *fakeOperator) Undrain(ctx context.Context, names []string, out io.Writer) error {
+	return o.note(ctx, out, "undrain %v", names)
+}
+
+func (o *fakeOperator) Repartition(ctx context.Context, r operate.RepartitionRequest, out io.Writer) error {
+	return o.note(ctx, out, "repartition %+v", r)
+}
+
+// A site is a handler with what it uses.
+type site struct {
+	*Handler
+	operator fakeOperator
+	logged   *observer.ObservedLogs
+	token    string
+}
+
+func newSite() *site {
+	core, logged := observer.New(zap.InfoLevel)
+	s := &site{logged: logged, token: token}
+	s.Handler = New(Options{
+		Token: func() (string, error) {
+			if s.token == "" {
+				return "", errors.New("no such file")
+			}
+			return s.token, nil
+		},
+		Operator: &s.operator, Metrics: prometheus.NewRegistry(), Done: make(chan struct{}), Log: zap.New(core),
+	})
+	return s
+}
+
+// post sends a request with a token.
+func (s *site) post(path, body, token string, changes ...func(*http.Request)) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Authorization", "Bearer "+token)
+	for _, change := range changes {
+		change(r)
+	}
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, r)
+	return w
+}
+
+// count returns how many requests were counted.
+func (s *site) count(t *testing.T, action, outcome string) float64 {
+	t.Helper()
+	var m dto.Metric
+	if err := s.requests.WithLabelValues(action, outcome).Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	return m.Counter.GetValue()
+}
+
+func TestActions(t *testing.T) {
+	s := newSite()
+	s.operator.print = "half\nall but "
+	for _, test := range []struct{ path, body, asked string }{
+		{"/admin/drain", `{"instances": ["a", "b"]}`, "drain [a b] false"},
+		{"/admin/drain", `{"instances": ["a"], "all": true}`, "drain [a] true"},
+		{"/admin/undrain", `{"instances": ["a"]}`, "undrain [a]"},
+		{"/admin/repartition", `{"partitions": 6, "queue_type": "classic", "dry_run": true, "abort": true}`,
+			"repartition {Partitions:6 QueueType:classic DryRun:true Abort:true}"},
+	} {
+		w := s.post(test.path, test.body, token)
+		if got := s.operator.asked[len(s.operator.asked)-1]; w.Code != http.StatusOK || got != test.asked || w.Body.String() != `{"progress":"half"}`+"\n"+`{"done":true}`+"\n" {
+			t.Errorf("%s %s: %d %s, asked for %q", test.path, test.body, w.Code, w.Body, got)
+		}
+		if s.operator.ctx.Err() == nil {
+			t.Error("the context of the action outlives it")
+		}
+	}
+	if w := s.post("/admin/check", "{}", token); w.Code != http.StatusOK || len(s.operator.asked) != 4 {
+		t.Errorf("check: %d %s %v", w.Code, w.Body, s.operator.asked)
+	}
+	logged := s.logged.All()
+	if len(logged) != 8 || logged[0].ContextMap()["remote"] != "192.0.2.1:1234" || logged[0].ContextMap()["action"] != "drain" {
+		t.Errorf("%+v", logged)
+	}
+	if n := s.count(t, "drain", outcomeDone); n != 2 {
+		t.Errorf("%v drains were counted", n)
+	}
+}
+
+// TestRefused: nothing is done for a request that is not as it must be.
+func TestRefused(t *testing.T) {
+	s := newSite()
+	const path, body = "/admin/drain", `{"instances": ["a"]}`
+	for name, test := range map[string]struct {
+		status int
+		send   func() *httptest.ResponseRecorder
+	}{
+		"wrong token": {401, func() *httptest.ResponseRecorder { return s.post(path, body, token+"x") }},
+		"empty token": {401, func() *httptest.ResponseRecorder { return s.post(path, body, "") }},
+		"no bearer": {401, func() *httptest.ResponseRecorder {
+			return s.post(path, body, "", func(r *http.Request) { r.Header.Set("Authorization", token) })
+		}},
+		"no header": {401, func() *httptest.ResponseRecorder {
+			return s.post(path, body, "", func(r *http.Request) { r.Header.Del("Authorization"); r.URL.RawQuery = "token=" + token })
+		}},
+		"GET": {405, func() *httptest.ResponseRecorder {
+			return s.post(path, body, token, func(r *http.Request) { r.Method = http.MethodGet })
+		}},
+		"a form": {415, func() *httptest.ResponseRecorder {
+			return s.post(path, body, token, func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") })
+		}},
+		"unknown action": {404, func() *httptest.ResponseRecorder { return s.post("/admin/stop", body, token) }},
+		"no JSON":        {400, func() *httptest.ResponseRecorder { return s.post(path, "{", token) }},
+		"unknown key":    {400, func() *httptest.ResponseRecorder { return s.post(path, `{"instance": "a"}`, token) }},
+		"two objects":    {400, func() *httptest.ResponseRecorder { return s.post(path, body+body, token) }},
+		"too large": {400, func() *httptest.ResponseRecorder {
+			return s.post(path, `{"instances": ["`+strings.Repeat("a", maxRequestBytes)+`"]}`, token)
+		}},
+	} {
+		w := test.send()
+		if w.Code != test.status || len(s.operator.asked) > 0 {
+			t.Errorf("%s: %d %s, asked for %v", name, w.Code, w.Body, s.operator.asked)
+		}
+	}
+	for _, entry := range s.logged.All() {
+		if text := fmt.Sprint(entry.Message, entry.ContextMap()); strings.Contains(text, token) {
+			t.Errorf("the log has the token: %s", text)
+		}
+	}
+	if n := s.count(t, "drain", outcomeRefused); n != 4 {
+		t.Errorf("%v wrong tokens were counted", n)
+	}
+	s.token = ""
+	if w := s.post(path, body, ""); w.Code != http.StatusServiceUnavailable || len(s.operator.asked) > 0 {
+		t.Errorf("without a token in the file: %d %s", w.Code, w.Body)
+	}
+}
+
+func TestFailures(t *testing.T) {
+	s := newSite()
+	s.operator.err = errors.New("refused")
+	if w := s.post("/admin/undrain", "{}", token); w.Code != http.StatusConflict || w.Body.String() != `{"error":"refused","exit_status":1}`+"\n" {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	s.operator.err = cli.WithStatus(cli.StatusNoReply, errors.New("late"))
+	if w := s.post("/admin/undrain", "{}", token); w.Code != http.StatusGatewayTimeout {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	s.operator.print = "begun\n"
+	if w := s.post("/admin/undrain", "{}", token); w.Code != http.StatusOK || !strings.HasSuffix(w.Body.String(), `{"error":"late","exit_status":3}`+"\n") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	for range maxActions {
+		s.actions <- struct{}{}
+	}
+	if w := s.post("/admin/undrain", "{}", token); w.Code != http.StatusServiceUnavailable {
+		t.Errorf("beside %d actions: %d %s", maxActions, w.Code, w.Body)
+	}
+}
+
+// TestGuard: an address that guesses is refused for a while, and no other one is.
+func TestGuard(t *testing.T) {
+	const guesser, sameNetwork, other = "[2001:db8::1]:1", "[2001:db8::2]:2", "10.0.0.1:3"
+	var g guard
+	now := time.Unix(1_000_000_000, 0)
+	for n := range maxFailures {
+		if err := g.check(guesser, "guess", token, now); err != errToken {
+			t.Fatalf("guess %d: %v", n, err)
+		}
+	}
+	for remote, want := range map[string]error{guesser: errGuesses, sameNetwork: errGuesses, other: nil} {
+		if err := g.check(remote, token, token, now.Add(failuresFor-1)); err != want {
+			t.Errorf("%s: %v, want %v", remote, err, want)
+		}
+	}
+	if err := g.check(guesser, token, token, now.Add(failuresFor)); err != nil {
+		t.Errorf("after a while: %v", err)
+	}
+	for n := range 2 * maxAddresses {
+		g.check(fmt.Sprintf("10.0.%d.%d:1", n/256, n%256), "guess", token, now)
+	}
+	if len(g.failures) > maxAddresses {
+		t.Errorf("%d addresses are remembered", len(g.failures))
+	}
+	if err := g.check("10.1.0.1:1", token, token, now.Add(failuresFor)); err != nil {
+		t.Errorf("when all failures are old: %v", err)
+	}
+}
