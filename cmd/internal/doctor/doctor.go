@@ -99,7 +99,7 @@ func examine(ctx context.Context, environ []string, o options) *report {
 	for _, w := range c.Warnings {
 		r.add("settings-warning", "%v", w)
 	}
-	checkClientCertificates(c, r)
+	checkInstanceCertificates(c, r)
 
 	broker := examineBroker(ctx, c, o, r)
 	o.instances = max(o.instances, broker.instances, 1)

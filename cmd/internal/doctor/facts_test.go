@@ -177,7 +177,7 @@ func TestCertificates(t *testing.T) {
 		c := settings(t, firstKey)
 		c.AMQP.SSLCert, c.AMQP.SSLKey = testservers.NewAuthority(t).Issue(t, "client")
 		r := newReport()
-		checkClientCertificates(c, r)
+		checkInstanceCertificates(c, r)
 		wantFinding(t, r, "client-certificate")
 	})
 	t.Run("of_another_authority", func(t *testing.T) {

@@ -36,10 +36,10 @@ func checkCertificate(prefix, address string, certificate *x509.Certificate, now
 	r.add(id, "the certificate of %s is valid for %d more days, until %s", address, int(left/day), certificate.NotAfter.UTC().Format(time.DateTime))
 }
 
-// checkClientCertificates checks for how long the certificates of the instances are valid.
-func checkClientCertificates(c *config.Config, r *report) {
+// checkInstanceCertificates checks for how long the certificates of the instances are valid.
+func checkInstanceCertificates(c *config.Config, r *report) {
 	pg := c.Database.Postgres
-	for _, file := range [][2]string{{c.AMQP.SSLCert, c.AMQP.SSLKey}, {pg.SSLCert, pg.SSLKey}} {
+	for _, file := range [][2]string{{c.AMQP.SSLCert, c.AMQP.SSLKey}, {pg.SSLCert, pg.SSLKey}, {c.HTTP.SSLCert, c.HTTP.SSLKey}} {
 		pair, err := tls.LoadX509KeyPair(file[0], file[1])
 		if err != nil {
 			continue // there is none: the settings were checked
