@@ -1,5 +1,7 @@
 package actor
 
+import "time"
+
 // An actor runs one user's tasks in order. Its goroutine ends when the mailbox is
 // empty. The partition's mu guards the fields.
 type actor struct {
@@ -13,6 +15,8 @@ type task struct {
 	write     *Write
 	onWritten func(Outcome, error)
 	onRead    func(reply []byte, err error) // not nil: the task is a read
+
+	enqueuedAt time.Time // when it was put into the mailbox
 }
 
 // maxBatch is how many writes of a user go to the store at once. A read may have to
@@ -21,6 +25,7 @@ type task struct {
 const maxBatch = 64
 
 func (a *actor) enqueue(t task) {
+	t.enqueuedAt = time.Now()
 	a.tasks = append(a.tasks, t)
 	if t.write != nil {
 		a.writes++
@@ -98,4 +103,25 @@ func (p *Partition) nextBatch(userID int64, a *actor, done int) []task {
 		p.checkDrainedLocked()
 	}
 	return batch
+}
+
+// A UserLoad says which tasks of a user there are, and whether it is cached.
+type UserLoad struct {
+	Cached     bool
+	InProgress int       // tasks that are carried out
+	Waiting    int       // tasks that wait in the mailbox
+	Writes     int       // of both
+	Oldest     time.Time // when the first of these tasks was put into the mailbox; zero: there is none
+}
+
+// UserLoad returns the current load of a user. Reads that bypass the actor are not in it.
+func (p *Partition) UserLoad(userID int64) UserLoad {
+	l := UserLoad{Cached: p.o.Cache.entryOf(p, userID) != nil}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if a := p.actors[userID]; a != nil && len(a.tasks) > 0 {
+		l.InProgress, l.Waiting, l.Writes = a.inProgress, len(a.tasks)-a.inProgress, a.writes
+		l.Oldest = a.tasks[0].enqueuedAt
+	}
+	return l
 }

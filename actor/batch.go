@@ -60,7 +60,7 @@ func (p *Partition) completeTasks(userID int64, batch []task, started time.Time,
 			}
 			state = stateAfter(outcomes[0], err)
 			if t.write.Trace != nil {
-				t.write.Trace.Waited(t.write.enqueuedAt, started)
+				t.write.Trace.Waited(t.enqueuedAt, started)
 			}
 			t.onWritten(outcomes[0], err)
 			outcomes = outcomes[1:]

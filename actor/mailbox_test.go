@@ -21,6 +21,40 @@ func TestMailbox(t *testing.T) {
 	t.Run("batch_of_writes", testMailboxBatch)
 	t.Run("one_write_fails", testMailboxOneWriteFails)
 	t.Run("expired_writes_are_dropped", testMailboxExpired)
+	t.Run("load_of_a_user", testMailboxLoadOfUser)
+}
+
+func testMailboxLoadOfUser(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newFakeStore()
+		s.before = func(context.Context, int64, *Write) error {
+			time.Sleep(time.Minute)
+			return nil
+		}
+		p := testPartition(t, s, testCache(t, roomy), 100)
+		begun := time.Now()
+		for i := range 3 {
+			if err := p.Write(&Write{UserID: 1, Digest: int64(i)}, func(Outcome, error) {}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		p.Get(1, func([]byte, error) {})
+		if got, want := p.UserLoad(1), (UserLoad{InProgress: 1, Waiting: 3, Writes: 3, Oldest: begun}); got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+		time.Sleep(time.Minute)
+		if got := p.UserLoad(1); got.InProgress != 3 || got.Oldest != begun.Add(time.Second) {
+			t.Errorf("later: %+v", got)
+		}
+		time.Sleep(10 * time.Minute)
+		if got := p.UserLoad(1); got != (UserLoad{Cached: true}) {
+			t.Errorf("at the end: %+v", got)
+		}
+		if got := p.UserLoad(2); got != (UserLoad{}) {
+			t.Errorf("of another user: %+v", got)
+		}
+	})
 }
 
 func testMailboxExpired(t *testing.T) {

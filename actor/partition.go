@@ -5,7 +5,6 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/glotpod/ident/cluster/partition"
 )
@@ -71,9 +70,6 @@ func NewPartition(o PartitionOptions) *Partition {
 // Write returns ErrMailboxFull or ErrStopped if it does not accept the write. done is
 // not called then. A write that is FromQueue never finds a mailbox full.
 func (p *Partition) Write(w *Write, done func(Outcome, error)) error {
-	if w.Trace != nil {
-		w.enqueuedAt = time.Now()
-	}
 	t := task{write: w, onWritten: done}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -42,6 +42,14 @@ type Change struct {
 	Content []byte
 }
 
+// A CommitStatus says what a [Store] is doing for a user, and for its partition.
+type CommitStatus struct {
+	Stage     string    // what the user's writes wait for, in words; "": the store has none
+	Since     time.Time // when the store got them
+	BusySince time.Time // when the partition's transaction began that is under way; zero: there is none
+	Behind    int       // users whose writes wait for that transaction
+}
+
 // A Store keeps the users durably. All methods are safe for concurrent use.
 //
 // A method that returns an error has logged it. Nothing is then known about what

@@ -45,8 +45,6 @@ type Write struct {
 
 	Trace Trace // gets the times of the write's stages; may be nil
 
-	enqueuedAt time.Time // when it was put into the mailbox; set only if Trace is set
-
 	user    User            // of a create, without id
 	patch   jsonpatch.Patch // of a patch
 	ops     []byte          // of a patch: its operations in msgpack, as the caller sent them

@@ -45,6 +45,10 @@ type Options struct {
 	// repartition may change both. nil: Partitions and QueueType say so.
 	Generations Generations
 
+	// CommitStatus returns what the store does for a user of a partition, as that is numbered in
+	// the database. nil: it is not known.
+	CommitStatus func(partition int, userID int64) actor.CommitStatus
+
 	// TokenReaders are the logins of the callers that get access tokens in replies. nil: all
 	// callers get them, also those whose login is not known.
 	TokenReaders []string

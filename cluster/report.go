@@ -3,6 +3,7 @@ package cluster
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/glotpod/ident/cluster/internal/notify"
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // report returns what the status of the cluster shows about this instance.
@@ -38,6 +40,36 @@ func (i *Instance) report(s *session) membership.Report {
 	}
 	r.Problems = i.problems(s)
 	r.Traffic = i.traffic.Report()
+	return r
+}
+
+// userReport returns what a user waits for, as far as this instance knows.
+func (i *Instance) userReport(s *session, userID int64) membership.UserReport {
+	now, p := time.Now(), partition.Of(userID, s.o.Partitions)
+	r := membership.UserReport{MemberID: membership.MemberIDOf(s.self), UserID: userID, Partition: p, First: s.o.first}
+	status, _ := s.coordinator.Status()
+	if status.Self != s.self || status.Partitions[p].Epoch == 0 {
+		return r
+	}
+	since := func(t time.Time) float64 {
+		if t.IsZero() {
+			return 0
+		}
+		return max(0, now.Sub(t).Seconds())
+	}
+	r.Epoch, r.Phase, r.Mailbox = status.Partitions[p].Epoch, status.Partitions[p].Phase, s.o.Mailbox
+	if served := s.slots[p].serving.Load(); served != nil {
+		load := served.users.UserLoad(userID)
+		r.Cached, r.InProgress, r.Waiting, r.Writes = load.Cached, load.InProgress, load.Waiting, load.Writes
+		r.OldestSeconds = since(load.Oldest)
+	}
+	if s.o.CommitStatus != nil {
+		c := s.o.CommitStatus(s.o.first+p, userID)
+		r.Commit = membership.UserCommit{Stage: c.Stage, Seconds: since(c.Since), BusySeconds: since(c.BusySince), Behind: c.Behind}
+	}
+	b := s.notifier.UserBacklog(p, userID)
+	r.Notifications = membership.UserNotifications{Pending: b.Pending, OldestSeconds: since(b.Oldest), HeldBack: b.HeldBack,
+		HeldBackSeconds: since(b.Since), RoutingKey: b.Key, FromLog: b.Behind}
 	return r
 }
 

@@ -288,10 +288,11 @@ func (s *session) join(ctx context.Context, i *Instance) error {
 		}
 	}
 	s.members, err = membership.Join(ctx, s.conn, membership.Options{
-		Self:    s.self,
-		Report:  func() membership.Report { return i.report(s) },
-		OnEvent: s.onMemberEvent,
-		OnLook:  i.look,
+		Self:       s.self,
+		Report:     func() membership.Report { return i.report(s) },
+		UserReport: func(userID int64) membership.UserReport { return i.userReport(s, userID) },
+		OnEvent:    s.onMemberEvent,
+		OnLook:     i.look,
 		OnDrain: func(yes bool) {
 			i.drained.Store(yes)
 			if yes {

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/zap"
 
+	"github.com/glotpod/ident/actor"
 	"github.com/glotpod/ident/store/internal/generations"
 	"github.com/glotpod/ident/store/internal/leases"
 	"github.com/glotpod/ident/store/internal/outbox"
@@ -127,3 +128,8 @@ func newRekeyer(s *Store) *rekey.Rekeyer { return rekey.New(s.pool, s.keyring, s
 
 // Generations returns the record of the generations of partitions and of repartitions.
 func Generations(s *Store) *generations.Table { return generations.New(s.pool, s.log) }
+
+// CommitStatus returns a function that says what a store does for a user of a partition.
+func CommitStatus(s *Store) func(partition int, userID int64) actor.CommitStatus {
+	return s.committer.Status
+}

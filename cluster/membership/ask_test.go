@@ -312,3 +312,28 @@ func testRequestDrainMalformedRepliesIgnored(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestAskUser: the reply is that of the owner, or of another member if no owner is there.
+func TestAskUser(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	asking := s.connect()
+	s.join(member("a", 1, 1), nil)
+	if r, err := membership.AskUser(soon(t), asking.Connection, 7); err != nil || r.Name != "a" || r.Epoch != 0 || r.UserID != 7 {
+		t.Errorf("without an owner: %+v, %v", r, err)
+	}
+	serve := func(self ownership.Member, epoch int64) {
+		s.join(self, func(o *membership.Options) {
+			o.UserReport = func(userID int64) membership.UserReport {
+				return membership.UserReport{MemberID: membership.MemberIDOf(self), UserID: userID, Partition: 3, Epoch: epoch, Phase: "owned",
+					Waiting: 2, OldestSeconds: 1.5, Commit: membership.UserCommit{Stage: "in a transaction"}}
+			}
+		})
+	}
+	serve(member("b", 1, 1), 6)
+	serve(member("c", 1, 1), 5) // it has not noticed that its lease has ended
+	r, err := membership.AskUser(inTime(t), asking.Connection, 7)
+	if err != nil || r.Name != "b" || r.Epoch != 6 || r.Waiting != 2 || r.OldestSeconds != 1.5 || r.Commit.Stage != "in a transaction" {
+		t.Errorf("with owners: %+v, %v", r, err)
+	}
+}

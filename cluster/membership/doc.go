@@ -32,7 +32,7 @@
 // # On the wire
 //
 // A message is a JSON object of up to 1 MiB. Its "v" is 1; a message with another "v" is
-// ignored. The property type is heartbeat, probe, status, drain or undrain. The last
-// three ask for a reply to the queue that reply_to names, which has to begin with
-// glotpod.ident.reply/.
+// ignored. The property type is heartbeat, probe, look, or that of a request: status, user,
+// drain, undrain, move or unmove. A request asks for a reply to the queue that reply_to
+// names, which has to begin with glotpod.ident.reply/.
 package membership

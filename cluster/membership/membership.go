@@ -26,6 +26,9 @@ type Options struct {
 	// and Close waits for it.
 	Report func() Report
 
+	// UserReport returns the reply to a question about a user. It is called as Report is.
+	UserReport func(userID int64) UserReport
+
 	// OnEvent is called with each event: an [ownership.MessageReceived] or an
 	// [ownership.MemberGone]. It must not block. It is called from several
 	// goroutines.
@@ -57,7 +60,7 @@ type Membership struct {
 	malformed *throttle.Logger // messages received that could not be used
 	unsent    *throttle.Logger // messages that were to be sent and were dropped
 
-	queries   chan statusQuery // status requests that wait for a reply
+	queries   chan statusQuery // requests for reports that wait for a reply
 	ready     wait.Signal      // there may be a message to send
 	lost      chan struct{}    // closed when the membership is lost
 	closeOnce sync.Once        // closes the channel and waits for the goroutines

@@ -60,7 +60,7 @@ func (m *Membership) handleDelivery(d *amqp.Delivery) error {
 	case typeLook:
 		m.options.OnLook()
 		return nil
-	case typeStatus, typeDrain, typeUndrain, typeMove, typeUnmove:
+	case typeStatus, typeUser, typeDrain, typeUndrain, typeMove, typeUnmove:
 		return m.handleRequest(d)
 	default:
 		return errors.New("unknown message type")

@@ -8,12 +8,14 @@ import (
 	"go.uber.org/zap"
 )
 
-// A statusQuery is a status request that waits for its reply.
+// A statusQuery is a request for a report that waits for its reply.
 type statusQuery struct {
 	replyTo, correlation string
+	kind                 string // typeStatus or typeUser
+	userID               int64  // with typeUser
 }
 
-// maxStatusQueries is how many status requests can wait. Further ones are dropped: a
+// maxStatusQueries is how many requests for reports can wait. Further ones are dropped: a
 // requester without a reply sends its request again.
 const maxStatusQueries = 16
 
@@ -34,9 +36,10 @@ func (m *Membership) handleRequest(d *amqp.Delivery) error {
 	if !isReplyQueue(d.ReplyTo) || !isText(d.CorrelationId) {
 		return errReplyTo
 	}
-	if d.Type == typeStatus {
+	query := statusQuery{replyTo: d.ReplyTo, correlation: d.CorrelationId, kind: d.Type, userID: r.UserID}
+	if d.Type == typeStatus || d.Type == typeUser {
 		select {
-		case m.queries <- statusQuery{d.ReplyTo, d.CorrelationId}:
+		case m.queries <- query:
 		default:
 		}
 		return nil
@@ -50,15 +53,19 @@ func (m *Membership) handleRequest(d *amqp.Delivery) error {
 	default:
 		m.options.OnDrain(d.Type == typeDrain)
 	}
-	m.sendReply(statusQuery{d.ReplyTo, d.CorrelationId}, typeAccepted, encodeBody(envelope{V: wireVersion}))
+	m.sendReply(query, typeAccepted, encodeBody(envelope{V: wireVersion}))
 	return nil
 }
 
-// runReporter replies to status requests until the membership is lost.
+// runReporter replies to requests for reports until the membership is lost.
 func (m *Membership) runReporter() {
 	for {
 		select {
 		case q := <-m.queries:
+			if q.kind == typeUser {
+				m.sendReply(q, typeUserReport, encodeBody(userReportBody{envelope{V: wireVersion}, m.options.UserReport(q.userID)}))
+				continue
+			}
 			body, err := encodeReport(m.options.Report())
 			if err != nil {
 				m.unsent.Log(1, zap.Error(err))

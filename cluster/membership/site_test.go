@@ -137,6 +137,9 @@ func (s *site) join(self ownership.Member, change func(*membership.Options)) *pe
 	o := membership.Options{
 		Self:   self,
 		Report: func() membership.Report { return report(self) },
+		UserReport: func(userID int64) membership.UserReport {
+			return membership.UserReport{MemberID: membership.MemberIDOf(self), UserID: userID}
+		},
 		OnEvent: func(e ownership.Event) {
 			select {
 			case p.events <- e:

@@ -19,16 +19,18 @@ const wireVersion = 1
 
 // The values of the property type.
 const (
-	typeHeartbeat = "heartbeat" // an ownership.Message
-	typeProbe     = "probe"     // has no content
-	typeStatus    = "status"    // asks for a Report
-	typeDrain     = "drain"     // a request
-	typeUndrain   = "undrain"   // a request
-	typeMove      = "move"      // a request
-	typeUnmove    = "unmove"    // a request
-	typeLook      = "look"      // asks to look at the record of repartitions; has no reply
-	typeReport    = "report"    // replies to status
-	typeAccepted  = "taken"     // replies to drain, undrain, move and unmove
+	typeHeartbeat  = "heartbeat"   // an ownership.Message
+	typeProbe      = "probe"       // has no content
+	typeStatus     = "status"      // asks for a Report
+	typeDrain      = "drain"       // a request
+	typeUndrain    = "undrain"     // a request
+	typeMove       = "move"        // a request
+	typeUnmove     = "unmove"      // a request
+	typeUser       = "user"        // asks for a UserReport; a request
+	typeLook       = "look"        // asks to look at the record of repartitions; has no reply
+	typeReport     = "report"      // replies to status
+	typeUserReport = "user_report" // replies to user
+	typeAccepted   = "taken"       // replies to drain, undrain, move and unmove
 )
 
 // Limits of what is accepted. Members send far less.
@@ -48,11 +50,12 @@ type (
 		V int `json:"v"`
 	}
 
-	// A request is the body of status, drain, undrain, move and unmove.
+	// A request is the body of status, user, drain, undrain, move and unmove.
 	request struct {
 		envelope
-		Instance  string `json:"instance,omitempty"`  // the instance that is to act; empty for status, which goes to all
+		Instance  string `json:"instance,omitempty"`  // the instance that is to act; empty for status and user, which go to all
 		Partition int    `json:"partition,omitempty"` // that is to be moved
+		UserID    int64  `json:"user_id,omitempty"`   // that is asked for
 	}
 
 	// A heartbeat is an ownership.Message.

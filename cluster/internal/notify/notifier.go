@@ -164,6 +164,31 @@ func (n *Notifier) Backlog() (b Backlog) {
 	return b
 }
 
+// A UserBacklog is which notifications of a user are not confirmed.
+type UserBacklog struct {
+	Pending  int       // notifications that were sent, and that the broker has not confirmed
+	Oldest   time.Time // when the first of them was committed; zero: it was read from the log
+	HeldBack bool      // there are others, which wait
+	Since    time.Time // when the first of these was committed; zero: not known
+	Key      string    // the routing key whose subscribers' queues they wait for; "": they are sent again in a while
+	Behind   bool      // notifications of the partition are sent from the log, perhaps some of the user
+}
+
+// UserBacklog returns which notifications of a user are not confirmed.
+func (n *Notifier) UserBacklog(partition int, userID int64) (b UserBacklog) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	l := &n.state.lanes[partition]
+	if all := l.users[userID]; len(all) > 0 {
+		b.Pending, b.Oldest = len(all), all[0].committed
+	}
+	if h := l.held[userID]; h != nil {
+		b.HeldBack, b.Since, b.Key = true, h.committed, h.key
+	}
+	b.Behind = l.behind
+	return b
+}
+
 // Run sends notifications until ctx is done.
 func (n *Notifier) Run(ctx context.Context) {
 	var background sync.WaitGroup

@@ -228,3 +228,38 @@ func TestQuantile(t *testing.T) {
 		t.Errorf("without requests: %v", *got)
 	}
 }
+
+// TestUserView: the sentences say where the requests of a user are.
+func TestUserView(t *testing.T) {
+	ready, none := 2, 0
+	owned := UserView{Partition: 3, Owner: "a", Phase: "owned", Queue: queueLength{MessagesReady: &none}}
+	for name, test := range map[string]struct {
+		change func(*UserView)
+		want   []string
+	}{
+		"idle":     {func(*UserView) {}, []string{"No request for the user is in progress at a."}},
+		"no owner": {func(v *UserView) { v.Owner = "" }, []string{"No instance that replied owns partition 3. Writes for the user wait in its queue until one does."}},
+		"no queue": {func(v *UserView) { v.Owner, v.Queue.MessagesReady = "", nil },
+			[]string{"The broker does not have the queue of partition 3.", "No instance that replied owns partition 3. Writes for the user wait in its queue until one does."}},
+		"moving": {func(v *UserView) { v.Phase, v.Queue.MessagesReady = "starting", &ready },
+			[]string{"Partition 3 is starting at a. Writes for the user wait in its queue until that is over.", "No request for the user is in progress at a.",
+				"2 requests wait in the partition's queue, perhaps for other users."}},
+		"busy": {func(v *UserView) {
+			v.InProgress, v.Waiting, v.Writes, v.Mailbox, v.OldestSeconds = 1, 4, 3, 256, 1.5
+			v.Commit = membership.UserCommit{Stage: "in a transaction", Seconds: 1.25, BusySeconds: 0.5, Behind: 1}
+		}, []string{"1 request in progress, 4 in the mailbox for 256, 3 of them writes. The first one came 1.5s ago.",
+			"Writes have been in the store for 1.25s. They are in a transaction.",
+			"A transaction of the partition has been under way for 500ms. Writes for 1 user wait for it."}},
+		"held back": {func(v *UserView) {
+			v.Notifications = membership.UserNotifications{Pending: 1, HeldBack: true, RoutingKey: "k"}
+		},
+			[]string{"No request for the user is in progress at a.", "1 notification not confirmed by the broker yet.",
+				"Notifications are held back: a queue that is bound to k takes no more or confirms nothing."}},
+	} {
+		v := owned
+		test.change(&v)
+		if got := v.explain(); !reflect.DeepEqual(got, test.want) {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
+	}
+}

@@ -27,6 +27,9 @@ const (
 	// idleTimeout is how long the connection stays open without a survey.
 	idleTimeout = 10 * time.Second
 
+	// maxQuestions bounds those that ask what users wait for. A view waits for them.
+	maxQuestions = 2
+
 	// maxChanges is how many of the latest changes a view has.
 	maxChanges = 50
 )
@@ -39,8 +42,10 @@ var errWatcherClosed = errors.New("the instance is stopping")
 type Watcher struct {
 	observer string
 	broker   broker.Options
-	ctx      context.Context // done when the watcher is closed
-	cancel   context.CancelFunc
+
+	questions chan struct{}   // has one element for each caller of User
+	ctx       context.Context // done when the watcher is closed
+	cancel    context.CancelFunc
 
 	mu       sync.Mutex // guards the following fields; held during a survey
 	conn     *amqp.Connection
@@ -54,7 +59,7 @@ type Watcher struct {
 
 // NewWatcher returns a watcher for the instance observer.
 func NewWatcher(observer string, o broker.Options) *Watcher {
-	w := &Watcher{observer: observer, broker: o}
+	w := &Watcher{observer: observer, broker: o, questions: make(chan struct{}, maxQuestions)}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	return w
 }
@@ -97,19 +102,61 @@ func (w *Watcher) surveyLocked() (*view, error) {
 	}
 	ctx, cancel := context.WithTimeout(w.ctx, surveyTimeout)
 	defer cancel()
-	if w.conn == nil || w.conn.IsClosed() {
-		conn, err := connect.DialWith(ctx, w.broker)
-		if err != nil {
-			return nil, err
-		}
-		w.conn = conn
-		w.idle = time.AfterFunc(idleTimeout, w.disconnect)
+	if err := w.connectLocked(ctx); err != nil {
+		return nil, err
 	}
 	o, err := Survey(ctx, w.conn, instanceTimeout, brokerTimeout)
 	if err != nil {
 		return nil, err
 	}
 	return newView(w.observer, o, time.Now()), nil
+}
+
+// connectLocked makes sure that there is a connection.
+func (w *Watcher) connectLocked(ctx context.Context) error {
+	if w.conn != nil && !w.conn.IsClosed() {
+		return nil
+	}
+	conn, err := connect.DialWith(ctx, w.broker)
+	if err != nil {
+		return err
+	}
+	w.conn = conn
+	w.idle = time.AfterFunc(idleTimeout, w.disconnect)
+	return nil
+}
+
+// ErrBusy means that too many ask at the same time what users wait for.
+var ErrBusy = errors.New("too many ask what users wait for; try again")
+
+// User returns in JSON what a user waits for, as a [UserView].
+func (w *Watcher) User(ctx context.Context, userID int64) ([]byte, error) {
+	select {
+	case w.questions <- struct{}{}:
+		defer func() { <-w.questions }()
+	default:
+		return nil, ErrBusy
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case w.ctx.Err() != nil:
+		return nil, errWatcherClosed
+	}
+	ctx, cancel := context.WithTimeout(w.ctx, surveyTimeout)
+	defer cancel()
+	if err := w.connectLocked(ctx); err != nil {
+		return nil, err
+	}
+	w.idle.Reset(idleTimeout)
+	v, err := SurveyUser(ctx, w.conn, userID, instanceTimeout)
+	if err != nil {
+		w.disconnectLocked()
+		return nil, err
+	}
+	return json.Marshal(v)
 }
 
 // disconnect closes the connection if it is idle or the watcher is closed.

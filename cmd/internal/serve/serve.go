@@ -101,6 +101,7 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger, version strin
 		Weight:       c.Cluster.Weight,
 		QueueType:    registered.queueType,
 		Generations:  store.Generations(users),
+		CommitStatus: store.CommitStatus(users),
 		Secret:       secret,
 		TokenReaders: c.Access.Tokens,
 		Prefetch:     c.AMQP.Prefetch,

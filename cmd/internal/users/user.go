@@ -25,7 +25,8 @@ import (
 
 const userAbout = `Shows or erases what the service has about one user.
 
-show and changes read the database. erase has the service delete the user first.`
+show and changes read the database. erase has the service delete the user first. waiting
+asks the instances.`
 
 const showAbout = `Prints a user, without access tokens.
 
@@ -84,6 +85,7 @@ func NewUser(env *cli.Env) *cobra.Command {
 		cli.JSONFlag(c, &asJSON)
 		user.AddCommand(c)
 	}
+	user.AddCommand(operate.NewWaiting(env))
 	return user
 }
 
@@ -98,9 +100,9 @@ type eraseOptions struct {
 func withUser(env *cli.Env, do func(ctx context.Context, conn *pgx.Conn, c *config.Config, id int64) error) func(*cobra.Command, []string) error {
 	return func(command *cobra.Command, args []string) error {
 		ctx := command.Context()
-		id, err := strconv.ParseInt(args[0], 10, 64)
-		if err != nil || id < 1 {
-			return cli.Usagef("%q is not the id of a user, which is a whole number from 1", args[0])
+		id, err := operate.UserID(args[0])
+		if err != nil {
+			return err
 		}
 		c, err := config.Load(env.Environ)
 		if err != nil {

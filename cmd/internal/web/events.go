@@ -2,9 +2,11 @@ package web
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"time"
 )
 
@@ -21,9 +23,27 @@ const (
 // glotpod-ident status --json prints.
 func (s *Server) serveStatus(w http.ResponseWriter, r *http.Request) {
 	document, err := s.watcher.View(r.Context())
+	writeDocument(w, document, err, http.StatusServiceUnavailable)
+}
+
+// serveUser serves what a user waits for, as glotpod-ident user waiting --json prints it.
+func (s *Server) serveUser(w http.ResponseWriter, r *http.Request) {
+	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
+	if err != nil || id < 1 {
+		writeDocument(w, nil, errUserID, http.StatusBadRequest)
+		return
+	}
+	document, err := s.watcher.User(r.Context(), id)
+	writeDocument(w, document, err, http.StatusServiceUnavailable)
+}
+
+var errUserID = errors.New("the id of a user is a whole number from 1")
+
+// writeDocument serves a JSON document or, with another status, an error.
+func writeDocument(w http.ResponseWriter, document []byte, err error, statusOfError int) {
 	status := http.StatusOK
 	if err != nil {
-		status = http.StatusServiceUnavailable
+		status = statusOfError
 		document = mustMarshal(struct {
 			Error string `json:"error"`
 		}{err.Error()})

@@ -17,7 +17,7 @@ var pageFiles embed.FS
 // asks for, and the replies to actions. Its policy allows no other style and no other script.
 func newPage(actions bool) http.HandlerFunc {
 	style := pageFile("page.css")
-	script := pageFile("dom.js") + pageFile("members.js") + pageFile("ring.js") + pageFile("charts.js")
+	script := pageFile("dom.js") + pageFile("members.js") + pageFile("ring.js") + pageFile("charts.js") + pageFile("user.js")
 	section := ""
 	if actions {
 		section = pageFile("operate.html")

@@ -162,6 +162,7 @@ func (s *Server) routes(metrics *prometheus.Registry, withPprof bool) http.Handl
 	mux.HandleFunc("GET /startupz", s.probe(Instance.Started))
 	mux.Handle("GET /metrics", metricsHandler(metrics, s.log))
 	mux.HandleFunc("GET /status.json", s.serveStatus)
+	mux.HandleFunc("GET /users/{id}", s.serveUser)
 	mux.HandleFunc("GET /events", s.serveEvents)
 	if s.admin != nil {
 		mux.Handle("/admin/", s.admin)

@@ -95,6 +95,7 @@ type Committer struct {
 	outbox    *outbox.Outbox
 	seen      *history.Seen
 	turns     turns
+	register  register
 	abandoned abandoned
 
 	queue     *batch.Batcher[*pending]
@@ -116,6 +117,7 @@ func New(config Config) *Committer {
 		outbox:    config.Outbox,
 		seen:      config.Seen,
 		turns:     turns{partitions: make(map[int]*turn)},
+		register:  register{users: make(map[userKey]registered)},
 		abandoned: abandoned{writes: make(map[partition.Lease]int)},
 		patience:  config.Patience,
 		decider: decider{
@@ -173,11 +175,20 @@ func (c *Committer) Commit(ctx context.Context, lease partition.Lease, writes []
 		return nil, errNoLease
 	}
 	p := newPending(ctx, lease, writes, c.patience)
+	c.register.add(p)
+	defer c.register.remove(p)
 	r, err := batch.Submit(ctx, c.queue, p, p.result)
 	if err != nil {
 		return nil, err
 	}
 	return r.outcomes, r.err
+}
+
+// Status returns what is done for a user, and for its partition.
+func (c *Committer) Status(partition int, userID int64) actor.CommitStatus {
+	s := c.turns.status(partition)
+	s.Stage, s.Since = c.register.status(partition, userID)
+	return s
 }
 
 // fitTransaction returns the first writes that are not too large to be committed together.

@@ -84,6 +84,7 @@ func (c *Committer) completeAbandoned(group []*pending) []*pending {
 // its attemptResult. The error is that of the transaction.
 func (c *Committer) attempt(group []*pending, onCached bool) error {
 	begun := time.Now()
+	setStages(group, stageAttempt)
 	for _, p := range group {
 		p.beginAttempt(begun)
 	}
@@ -166,6 +167,7 @@ func (c *Committer) advanceGroup(group []*pending, onCached bool, err error) (ag
 		e.Result, e.InAttempt = p.attemptResult, p.inAttempt
 		switch c.advance(p, e, err) {
 		case commitstate.RetryLater:
+			p.stage.reach(stageAgain)
 			pause = true
 			again = append(again, p)
 		case commitstate.Retry:
@@ -222,6 +224,7 @@ const (
 
 // postpone commits a pending write after a pause.
 func (c *Committer) postpone(p *pending) {
+	p.stage.reach(stageBlocked)
 	pause := p.backoff.Next()
 	c.running.Go(func() {
 		wait.For(c.closing, pause) // if the store closes, submitAgain completes the pending write

@@ -23,7 +23,8 @@ type pending struct {
 
 	progress commitstate.Progress
 	backoff  wait.Backoff // between postponed attempts
-	alone    bool         // from now on, it shares no transaction with others
+	stage    stageValue
+	alone    bool // from now on, it shares no transaction with others
 
 	turn *turn // nil: the pending write is not in an attempt, or writes to no partition
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -24,13 +25,14 @@ type turn struct {
 	// nextUnknown says that next may be in use: nobody has looked yet, or an attempt has failed.
 	nextUnknown bool
 
-	busy    bool
-	waiting []*pending
+	busy      bool
+	busySince time.Time
+	waiting   []*pending
 }
 
 // turns are the turns of all partitions. It is safe for concurrent use.
 type turns struct {
-	mu         sync.Mutex // guards the following field, and busy and waiting of each turn
+	mu         sync.Mutex // guards the following field, and busy, busySince and waiting of each turn
 	partitions map[int]*turn
 }
 
@@ -56,7 +58,11 @@ func (t *turns) take(group []*pending) []*pending {
 			}
 		case own.busy && (!taken[own] || own.lease != p.lease):
 			own.waiting = append(own.waiting, p)
+			p.stage.reach(stageTurn)
 			continue
+		}
+		if !own.busy {
+			own.busySince = time.Now()
 		}
 		own.busy, taken[own], p.turn = true, true, own
 		kept = append(kept, p)
