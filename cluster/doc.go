@@ -344,3 +344,10 @@
 //   - While the broker blocks publishing, nothing is decided: missing heartbeats are not
 //     the members' fault then. Cost: a member that dies meanwhile is noticed later.
 package cluster
+
+import "embed"
+
+// Documents are Markdown files about the package, by their names in its folder.
+//
+//go:embed HOW.md PROTOCOL.md
+var Documents embed.FS

@@ -33,3 +33,10 @@
 // Secrets are [Hidden]: they are not visible in errors, nor in a [Config] that is printed,
 // logged or encoded.
 package config
+
+import "embed"
+
+// Documents are Markdown files about the package, by their names in its folder.
+//
+//go:embed SETTINGS.md
+var Documents embed.FS

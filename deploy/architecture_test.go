@@ -79,7 +79,7 @@ func TestImports(t *testing.T) {
 			}
 		})
 	})
-	t.Run("the production program imports nothing of deploy", func(t *testing.T) {
+	t.Run("the production program imports of deploy the documents alone", func(t *testing.T) {
 		const program = "cmd/glotpod-ident"
 		if _, exists := graph[program]; !exists {
 			t.Fatalf("there is no package %s", program)
@@ -87,7 +87,7 @@ func TestImports(t *testing.T) {
 		reached := map[string]bool{program: true}
 		for queue := []string{program}; len(queue) > 0; queue = queue[1:] {
 			for _, imported := range graph[queue[0]] {
-				if below("deploy")(imported) {
+				if below("deploy")(imported) && imported != "deploy" {
 					t.Errorf("%s reaches %s, by %s", program, imported, queue[0])
 				}
 				if !reached[imported] {

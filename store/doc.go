@@ -261,3 +261,10 @@
 // The packages internal/leases, internal/outbox, internal/changelog, internal/foreign,
 // internal/history and internal/rekey list the decisions on their concerns.
 package store
+
+import "embed"
+
+// Documents are Markdown files about the package, by their names in its folder.
+//
+//go:embed DATA.md
+var Documents embed.FS

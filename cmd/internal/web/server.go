@@ -23,6 +23,7 @@ import (
 
 	"github.com/glotpod/ident/cmd/internal/clusterview"
 	"github.com/glotpod/ident/cmd/internal/web/admin"
+	"github.com/glotpod/ident/cmd/internal/web/docs"
 )
 
 const (
@@ -164,6 +165,9 @@ func (s *Server) routes(metrics *prometheus.Registry, withPprof bool) http.Handl
 	mux.HandleFunc("GET /status.json", s.serveStatus)
 	mux.HandleFunc("GET /users/{id}", s.serveUser)
 	mux.HandleFunc("GET /events", s.serveEvents)
+	documents := docs.New(pageFile("page.css"))
+	mux.Handle("/docs", documents)
+	mux.Handle("/docs/", documents)
 	if s.admin != nil {
 		mux.Handle("/admin/", s.admin)
 	}

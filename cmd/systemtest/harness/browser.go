@@ -66,8 +66,14 @@ func OpenPage(t *testing.T, address string) *Browser {
 	}
 	command(t, b, network.Enable, network.EnableParams{})
 	b.resize(t, 1280, 900)
-	drive(t, b, chromedp.Navigate(address))
+	b.Navigate(t, address)
 	return b
+}
+
+// Navigate opens another page, and returns when it is loaded.
+func (b *Browser) Navigate(t *testing.T, address string) {
+	t.Helper()
+	drive(t, b, chromedp.Navigate(address))
 }
 
 // note records an event of the browser.

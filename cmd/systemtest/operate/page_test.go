@@ -21,6 +21,30 @@ func TestPage(t *testing.T) {
 	t.Run("follows_the_cluster", testPageFollowsTheCluster)
 	t.Run("problems_as_text", testPageProblemsAsText)
 	t.Run("many_partitions", testPageManyPartitions)
+	t.Run("documents", testPageDocuments)
+}
+
+// testPageDocuments: the documents are served, and their links lead from one to another.
+func testPageDocuments(t *testing.T) {
+	t.Parallel()
+	v := harness.NewSite(t).Serve(t)
+	b := harness.OpenPage(t, v.URL)
+	follow := func(link, title string) {
+		t.Helper()
+		b.ExpectTrue(t, link+" is there", fmt.Sprintf(`document.querySelector('a[href=%q]')`, link))
+		b.Navigate(t, b.Eval(t, fmt.Sprintf(`document.querySelector('a[href=%q]').href`, link)).(string))
+		b.ExpectTrue(t, "it is the document "+title, fmt.Sprintf("document.title === %q", title+" – glotpod.ident"))
+		b.CheckFits(t, 360, 1280)
+	}
+	follow("docs/", "Documents")
+	b.Screenshot(t, "documents")
+	follow("config/SETTINGS.md", "Settings")
+	b.Screenshot(t, "documents-settings")
+	follow("../deploy/guide/security.md", "Who may do and see what")
+	follow("observe.md#act-on-the-status-page", "Observe it")
+	b.ExpectTrue(t, "the heading is the target", `document.querySelector("h2:target").textContent === "Act on the status page"`)
+	b.Screenshot(t, "documents-observe")
+	b.CheckConsole(t, strings.TrimPrefix(v.URL, "http://"))
 }
 
 func testPageFollowsTheCluster(t *testing.T) {

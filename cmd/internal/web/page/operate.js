@@ -67,21 +67,28 @@ byId("token-form").addEventListener("submit", (event) => {
   });
 });
 
-// confirmed shows what will happen, and returns whether that is wanted.
+let answerConfirm = () => {}; // says to what was asked last whether it is wanted
+
+// confirmed shows what will happen, and returns whether that is wanted. It does not wait for the
+// event that the dialog is closed, which may come when the dialog asks something else already.
 function confirmed(heading, sentences, label) {
-  const dialog = byId("confirm");
+  answerConfirm(false);
   setText(byId("confirm-heading"), heading);
   byId("confirm-text").replaceChildren(...sentences.map((sentence) => html("p", {}, sentence)));
   setText(byId("confirm-yes"), label);
-  dialog.returnValue = "";
-  dialog.showModal();
+  byId("confirm").showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+    answerConfirm = (wanted) => {
+      answerConfirm = () => {};
+      byId("confirm").close();
+      resolve(wanted);
+    };
   });
 }
 
-byId("confirm-yes").addEventListener("click", () => byId("confirm").close("yes"));
-byId("confirm-no").addEventListener("click", () => byId("confirm").close());
+byId("confirm-yes").addEventListener("click", () => answerConfirm(true));
+byId("confirm-no").addEventListener("click", () => answerConfirm(false));
+byId("confirm").addEventListener("cancel", () => answerConfirm(false));
 
 function logLine(text) {
   const log = byId("operate-log");
