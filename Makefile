@@ -72,9 +72,9 @@ test-engines: engines ## run all tests with each pair of these servers (ENGINES=
 
 test-deploy: ## test deploy/ with Helm, Kubernetes, systemd, Docker and npm (the first run builds them: half an hour)
 	@deploy/install-dependencies.sh deploy
+	@$(MAKE) --no-print-directory bin/with-servers
 	deploy/prometheus/check.sh
 	deploy/clients/check.sh
-	@$(MAKE) --no-print-directory bin/with-servers
 	@GO='$(GO)' deploy/deploytest/build-tools.sh
 	cd deploy/release && $(GO) vet ./... && $(GO) test -count 1 -v ./...
 	cd deploy/deploytest && $(GO) vet ./... && ../../bin/with-servers $(GO) test -count 1 -v -timeout 1h $(TESTFLAGS) ./...

@@ -239,12 +239,14 @@ status:
 	return b.String()
 }
 
-// namespace creates a namespace that enforces the level "restricted" of Kubernetes' Pod
-// Security Standards.
-func (c *cluster) namespace(t *testing.T, name string) {
+// restricted are the labels of a namespace that enforces the level "restricted" of
+// Kubernetes' Pod Security Standards.
+const restricted = "pod-security.kubernetes.io/enforce: restricted, pod-security.kubernetes.io/warn: restricted"
+
+// namespace creates a namespace.
+func (c *cluster) namespace(t *testing.T, name string, labels ...string) {
 	t.Helper()
-	err := c.apply(fmt.Sprintf(`{apiVersion: v1, kind: Namespace, metadata: {name: %s, labels: {
-		pod-security.kubernetes.io/enforce: restricted, pod-security.kubernetes.io/warn: restricted}}}`, name))
+	err := c.apply(fmt.Sprintf(`{apiVersion: v1, kind: Namespace, metadata: {name: %s, labels: {%s}}}`, name, strings.Join(labels, ", ")))
 	if err != nil {
 		t.Fatal(err)
 	}

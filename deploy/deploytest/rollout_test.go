@@ -19,7 +19,7 @@ const release = "ident"
 func TestRollout(t *testing.T) {
 	c := kubernetes(t)
 	const namespace = "life"
-	c.namespace(t, namespace)
+	c.namespace(t, namespace, restricted)
 	site := &site{t: t, c: c, namespace: namespace}
 
 	site.helm("install", "--set", "image.tag=v1")
