@@ -79,7 +79,7 @@ type container struct {
 		PreStop struct{ Sleep struct{ Seconds int } }
 	}
 	StartupProbe, ReadinessProbe, LivenessProbe struct {
-		HTTPGet struct{ Path, Port string }
+		HTTPGet struct{ Path, Port, Scheme string }
 	}
 }
 

@@ -234,6 +234,38 @@ func TestMonitoringObjects(t *testing.T) {
 	}
 }
 
+// Probes and Prometheus must ask for what http.listen takes.
+func TestScheme(t *testing.T) {
+	for name, test := range map[string]struct {
+		set    []string
+		scheme string
+	}{
+		"usual":       {nil, "HTTP"},
+		"certificate": {[]string{`settings.http={"ssl_cert": "/c", "ssl_key": "/k"}`}, "HTTPS"},
+		"told":        {[]string{`portScheme="HTTPS"`}, "HTTPS"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			all := rendered(t, append(test.set, "serviceMonitor.enabled=true", `serviceMonitor.tlsConfig={"serverName": "ident"}`)...)
+			ident := podOf(t, all).Containers[0]
+			var monitor struct {
+				Spec struct {
+					Endpoints []struct {
+						Scheme    string
+						TLSConfig map[string]any
+					}
+				}
+			}
+			decode(t, all["ServiceMonitor/ident-glotpod-ident"], &monitor)
+			endpoint := monitor.Spec.Endpoints[0]
+			want := []string{test.scheme, test.scheme, test.scheme}
+			got := []string{ident.StartupProbe.HTTPGet.Scheme, ident.ReadinessProbe.HTTPGet.Scheme, ident.LivenessProbe.HTTPGet.Scheme}
+			if !slices.Equal(got, want) || (endpoint.Scheme == "https") != (test.scheme == "HTTPS") || (endpoint.TLSConfig != nil) != (test.scheme == "HTTPS") {
+				t.Errorf("the probes use %v, and Prometheus %+v", got, endpoint)
+			}
+		})
+	}
+}
+
 // The key may come from the environment.
 func TestKeyFromEnvironment(t *testing.T) {
 	for set, accepted := range map[string]bool{

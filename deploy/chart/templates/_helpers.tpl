@@ -68,6 +68,10 @@ annotations:
 {{- .Values.existingSecret | default (printf "%s-settings" (include "ident.fullname" .)) }}
 {{- end }}
 
+{{- define "ident.scheme" -}}
+{{- .Values.portScheme | default (ternary "HTTPS" "HTTP" (not (empty (.Values.settings.http | default dict).ssl_cert))) }}
+{{- end }}
+
 {{/* The settings file. toToml cannot be used: it writes 5432 as 5432.0. The JSON form of
      strings, numbers, booleans and lists of these is TOML too. */}}
 {{- define "ident.settings" -}}
