@@ -13,7 +13,8 @@
 //     partition, and must not be notified before the earlier ones.
 //   - [Table.BeginGeneration] makes the leases of the new generation and names it as the cluster's.
 //     There are no leases of it before.
-//   - The numbers of partitions are never used again.
+//   - The numbers of partitions are never used again, but those of a repartition that was given up:
+//     nothing was ever in its queues.
 //
 // Programs that do not know of generations are refused from the beginning of a repartition on:
 // the migration that made the tables then says that no older program works with the schema.

@@ -135,6 +135,14 @@ func TestRepartition(t *testing.T) {
 	if _, r := c.look(); r.To != (partition.Generation{First: 11, Partitions: 2, QueueType: "quorum"}) {
 		t.Errorf("%+v", r)
 	}
+	// One that is given up uses no numbers up, but its queues may be there.
+	for number, next := range []partition.Generation{{First: 11, Partitions: 5, QueueType: "quorum"}, {First: 16, Partitions: 1, QueueType: "classic"}, {First: 17, Partitions: 3, QueueType: "quorum"}} {
+		c.must(c.GiveUp(ctx, 2+number, "no"), nil)
+		c.must(c.begin(next.Partitions, next.QueueType), nil)
+		if _, r := c.look(); r.To != next {
+			t.Errorf("%+v, want %+v", r.To, next)
+		}
+	}
 }
 
 // TestEnded: nobody claims a partition of a generation that has ended, or writes to it.

@@ -13,17 +13,20 @@ import (
 	"github.com/glotpod/ident/store/internal/postgres"
 )
 
-// nextFirst is the number after the last one that a partition ever had, or would have had if its
-// generation had begun: the queues may be there.
-const nextFirst = `SELECT greatest((SELECT first + partitions FROM ident_cluster), (SELECT max(partition) + 1 FROM ident_partitions),
-		(SELECT max(to_first + to_partitions) FROM ident_repartition))`
+// nextFirst returns a query for the number after the last one that a partition ever had. Numbers of a
+// repartition that was given up are used again, unless it was for another type: queues of that type may be there.
+// queueType is a parameter of the query.
+func nextFirst(queueType string) string {
+	return `SELECT greatest((SELECT first + partitions FROM ident_cluster), (SELECT max(partition) + 1 FROM ident_partitions),
+		(SELECT max(to_first + to_partitions) FROM ident_repartition WHERE phase <> 'given up' OR to_queue_type <> ` + queueType + `))`
+}
 
 // Next returns the generation that a repartition would begin. The error is [ErrNumbers] if there are not
 // enough numbers.
 func (t *Table) Next(ctx context.Context, partitions int, queueType string) (next partition.Generation, err error) {
 	next = partition.Generation{Partitions: partitions, QueueType: queueType}
 	err = t.pool.TransactReserved(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, nextFirst).Scan(&next.First)
+		return conn.QueryRow(ctx, nextFirst("$1"), queueType).Scan(&next.First)
 	})
 	if err == nil && next.End() > MaxNumbers {
 		err = ErrNumbers
@@ -41,8 +44,8 @@ func (t *Table) Begin(ctx context.Context, next partition.Generation) error {
 		tag, err := tx.Exec(ctx, `INSERT INTO ident_repartition (number, phase, from_first, from_partitions, from_queue_type, to_first, to_partitions, to_queue_type)
 			SELECT (SELECT coalesce(max(number), 0) + 1 FROM ident_repartition), 'stopping', c.first, c.partitions, c.queue_type, $1, $2, $3
 			FROM (SELECT * FROM ident_cluster FOR UPDATE) AS c
-			WHERE NOT EXISTS (SELECT FROM ident_repartition WHERE phase IN ('stopping', 'moving', 'clearing')) AND $1 = (`+nextFirst+`)`,
-			next.First, next.Partitions, next.QueueType)
+			WHERE NOT EXISTS (SELECT FROM ident_repartition WHERE phase IN ('stopping', 'moving', 'clearing')) AND $1 = (`+nextFirst("$4")+`)`,
+			next.First, next.Partitions, next.QueueType, next.QueueType)
 		if err == nil && tag.RowsAffected() == 0 {
 			return ErrUnderWay
 		}
