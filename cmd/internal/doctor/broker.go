@@ -12,6 +12,7 @@ import (
 	"github.com/glotpod/ident/cluster"
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/membership"
+	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cmd/internal/clusterview"
 	"github.com/glotpod/ident/cmd/internal/connect"
 	"github.com/glotpod/ident/config"
@@ -19,6 +20,7 @@ import (
 
 // brokerFacts are what is known of the broker and of the instances that run.
 type brokerFacts struct {
+	present  ownership.Parameters
 	version  string
 	nodes    int   // different nodes that connections lead to; 0: this broker does not tell
 	opened   int   // connections at the same time, of connect.NodeSamples
@@ -35,7 +37,7 @@ type brokerFacts struct {
 
 	served    bool // instances have run in this virtual host
 	shared    queueFacts
-	partition queueFacts // of the first partition
+	partition queueFacts // of the first partition of the present generation
 
 	instances int      // that run
 	problems  []string // of the cluster
@@ -53,7 +55,7 @@ const surveyTimeout = 5 * time.Second
 
 // examineBroker collects the facts about the broker and adds what is wrong to the report.
 func examineBroker(ctx context.Context, c *config.Config, o options, r *report) *brokerFacts {
-	f := new(brokerFacts)
+	f := &brokerFacts{present: o.present}
 	dialing := connect.Broker(c, quiet, "doctor", o.version)
 	dialing.Addresses = reachBroker(ctx, dialing, o, r)
 	if len(dialing.Addresses) == 0 {
@@ -234,8 +236,8 @@ func (f *brokerFacts) survey(ctx context.Context, conn *amqp.Connection) error {
 // there is no shared queue yet.
 func (p *prober) findQueues() (err error) {
 	for name, q := range map[string]*queueFacts{
-		cluster.RequestQueue:      &p.facts.shared,
-		cluster.PartitionQueue(0): &p.facts.partition,
+		cluster.RequestQueue:                          &p.facts.shared,
+		cluster.PartitionQueue(p.facts.present.First): &p.facts.partition,
 	} {
 		q.kind, q.found, err = cluster.QueueKind(p.conn, name)
 		if err != nil && !broker.IsCode(err, amqp.AccessRefused) {

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -132,7 +133,7 @@ func checkPartitionQueues(c *config.Config, f *brokerFacts, _ int, r *report) {
 	if f.partition.found && kind == "" {
 		kind = config.QueueQuorum // which has arguments
 	} else if !f.partition.found {
-		kind = c.Cluster.QueueType
+		kind = cmp.Or(f.present.QueueType, c.Cluster.QueueType)
 	}
 	switch nodes := f.nodeCount(); {
 	case nodes > 1 && kind == config.QueueClassic:

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cmd/internal/connect"
 	"github.com/glotpod/ident/config"
 	"github.com/glotpod/ident/store"
@@ -189,6 +190,22 @@ func checkDatabaseTLS(c *config.Config, host *pgx.ConnConfig, conn *pgx.Conn, r 
 	if !isLocal(host.Host) && mode != "verify-full" && mode != "verify-ca" {
 		r.add("database-unverified", "the connection to %s is not sure to lead to PostgreSQL (sslmode %s)", address, mode)
 	}
+}
+
+// presentParameters returns the parameters of the cluster, which a repartition may have changed, the zero
+// value if they cannot be read.
+func presentParameters(ctx context.Context, c *config.Config, o options) (present ownership.Parameters) {
+	ctx, cancel := context.WithTimeout(ctx, o.ofHost())
+	defer cancel()
+	users, err := store.Open(ctx, connect.Store(c, quiet))
+	if err != nil {
+		return present // examineDatabase says why
+	}
+	defer users.Close()
+	if present, err = users.Parameters(ctx); err != nil {
+		return ownership.Parameters{}
+	}
+	return present
 }
 
 // examineStore opens the store, as an instance does, and adds what is wrong with it.

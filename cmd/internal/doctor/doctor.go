@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
+	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cmd/internal/cli"
 	"github.com/glotpod/ident/config"
 )
@@ -43,6 +44,8 @@ type options struct {
 	management string        // URL of the broker's management API, or ""
 	timeout    time.Duration // of each server
 	version    string        // of this program
+
+	present ownership.Parameters // of the cluster; zero: there is none yet, or they are not known
 }
 
 // hostTimeout is how long one host may take to reply, so that there is time left for others.
@@ -101,6 +104,7 @@ func examine(ctx context.Context, environ []string, o options) *report {
 	}
 	checkInstanceCertificates(c, r)
 
+	o.present = presentParameters(ctx, c, o)
 	broker := examineBroker(ctx, c, o, r)
 	o.instances = max(o.instances, broker.instances, 1)
 	examineDatabase(ctx, c, o, r)

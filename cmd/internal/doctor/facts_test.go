@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/glotpod/ident/cluster"
+	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/config"
 	"github.com/glotpod/ident/deploy/localserver"
 	"github.com/glotpod/ident/deploy/testservers"
@@ -198,6 +199,19 @@ func TestSilentBroker(t *testing.T) {
 	s.options.timeout = 2 * time.Second
 	examineBroker(t.Context(), s.load(), s.options, r)
 	wantFinding(t, r, "broker-silent")
+}
+
+// TestRepartitioned: after a repartition, the partition queues are those of the present generation.
+func TestRepartitioned(t *testing.T) {
+	t.Parallel()
+	s := newWholeSite(t)
+	if _, err := connectTo(t, s.database.URL()).Exec(t.Context(), "INSERT INTO ident_cluster (first, partitions, queue_type, table_version) VALUES (4, 3, 'quorum', $1)", ownership.TableVersion); err != nil {
+		t.Fatal(err)
+	}
+	s.declare(cluster.RequestQueue, "classic")
+	s.declare(cluster.PartitionQueue(0), "classic") // of the first generation, which is not deleted yet
+	s.declare(cluster.PartitionQueue(4), "quorum")
+	wantFinding(t, examine(t.Context(), s.environ(), s.options), "partition-quorum")
 }
 
 // TestStandby takes the synchronous standby away from a server.
