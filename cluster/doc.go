@@ -105,7 +105,8 @@
 //	cmd/systemtest/contract.TestReusedCorrelationID
 //
 // I3, in order. The requests about one user take effect in the order of its partition
-// queue. What the router forwards or relays keeps the router's order per user.
+// queue. What the router forwards or relays keeps the router's order per user. Of a queue that is not
+// available while the partitions change, requests may come later than ones that were sent after them.
 //
 //	cluster/internal/relay.TestOrder
 //	actor.TestModel
@@ -116,6 +117,7 @@
 //	cluster.TestHandOver/ends_the_lease_after_the_last_request
 //	cluster/internal/integration.TestRepartition/while_requests_come
 //	cluster/internal/integration.TestRepartition/a_failure_at_each_step
+//	cluster/internal/repartition.TestHistories
 //	cmd/systemtest/faults.TestRepartition
 //
 // I4, no stale read. A read that begins after the reply to a write shows that

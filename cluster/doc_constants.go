@@ -202,8 +202,9 @@
 //	cluster/internal/relay.sendFor = time.Second                             the broker confirms in milliseconds
 //	cluster/internal/relay.workFor = time.Second                             until then a slow request occupies a place of the router's prefetch count
 //	cluster/internal/relay.workingEvery = reportFor / 4                      two messages may be late
+//	cluster/internal/repartition.callFor = 3 * time.Second                   a broker that responds does so in milliseconds; all requests wait meanwhile
 //	cluster/internal/repartition.closeTimeout = time.Second                  as in package cluster
-//	cluster/internal/repartition.confirmFor = 10 * time.Second               a queue that is silent for longer needs somebody, and another instance may do better
+//	cluster/internal/repartition.confirmFor = 5 * time.Second                as cluster.confirmTimeout; then the queues are probed
 //	cluster/internal/repartition.connectFor = 3 * time.Second                requests wait meanwhile; another instance may reach the broker sooner
 //	cluster/internal/repartition.consumeFor = 6 * time.Second                RabbitMQ drops a frozen consumer after two to three heartbeats of a second
 //	cluster/internal/repartition.failedEvery = 10 * time.Second              it is tried several times a second
@@ -211,6 +212,7 @@
 //	cluster/internal/repartition.giveUpAfter = 10 * time.Second              all requests wait meanwhile; longer than a frozen instance needs to be dropped
 //	cluster/internal/repartition.goneFor = 6 * time.Second                   as consumeFor
 //	cluster/internal/repartition.inFlight = 256                              many messages share a round trip, and few bodies are in memory
+//	cluster/internal/repartition.leftEvery = 5 * time.Second                 nobody waits for it, and each time takes three connections
 //	cluster/internal/repartition.lookEvery = time.Second                     one look at a row; the command wakes all instances that it reaches
 //	cluster/internal/repartition.lookTimeout = 5 * time.Second               as for a ping of the database
 //	cluster/internal/repartition.maxUnconfirmed = 31                         RabbitMQ stops reading from the connection with one more
@@ -219,9 +221,10 @@
 //	cluster/internal/repartition.pollEvery = 20 * time.Millisecond           all requests wait meanwhile; each poll is a round trip
 //	cluster/internal/repartition.releaseTimeout = time.Second                if it fails, the leases are taken from the mover
 //	cluster/internal/repartition.renewEvery = 400 * time.Millisecond         a fifth of attemptFor, so one may be lost or late
-//	cluster/internal/repartition.silentFor = 10 * time.Second                as confirmFor; the note then names the queue
+//	cluster/internal/repartition.silentFor = 8 * time.Second                 longer than a quorum queue needs to choose a leader, or to give up a consumer under our policy
 //	cluster/internal/repartition.stopFor = 2500 * time.Millisecond           lookEvery and switchGrace: an instance that the command does not reach stops by itself
 //	cluster/internal/repartition.switchEvery = 50 * time.Millisecond         requests wait for it; one look at a row, by each instance, for a second or two
+//	cluster/internal/repartition.unmarkedFor = time.Second                   the queue has responded; its messages come in milliseconds
 //	cluster/internal/rpc.maxQueued = 1024                                    as many requests as a client has under way
 //	cluster/internal/sizes.checkTimeout = 500 * time.Millisecond             a transaction is open meanwhile
 //	cluster/internal/sizes.logEvery = 10 * time.Second                       callers can cause any number of these log lines
@@ -235,6 +238,8 @@
 //	cluster/internal/topology.longestRebindInterval = 10 * time.Minute       rebinding does not help if it did not the last times
 //	cluster/internal/topology.lookEvery = 30 * time.Second                   the broker does not report what is deleted
 //	cluster/internal/topology.ownChannels = 16                               some more than are ever open at the same time
+//	cluster/internal/topology.probeAllFor = time.Second                      a thousand queues confirm within a fraction of it
+//	cluster/internal/topology.probeEachFor = 5 * time.Second                 as repartition.confirmFor
 //	cluster/internal/topology.probeExpiration = time.Minute                  a queue that is not consumed must not fill with probes
 //	cluster/internal/topology.probes = 16                                    one in 32 finds out that two of 64 queues have changed places
 //	cluster/internal/topology.rebindFailedEvery = 10 * time.Second           a rebind may fail once per second

@@ -346,20 +346,14 @@ func DeclareQueues(conn *amqp.Connection, g partition.Generation, log *zap.Logge
 	return topology.DeclareQueues(open, g, log)
 }
 
-// DeleteQueues deletes the partition queues of a generation that a repartition was to begin, and that will
-// never begin.
-func DeleteQueues(conn *amqp.Connection, g partition.Generation) error {
-	channel, err := conn.Channel()
-	if err != nil {
-		return fmt.Errorf("opening a channel: %w", err)
+// CheckQueues returns an error if one of the partition queues of these generations, or the shared queue, takes
+// nothing in. It closes the connection.
+func CheckQueues(ctx context.Context, conn *amqp.Connection, generations ...partition.Generation) error {
+	silent, err := repartition.ProberOver(repartition.Over(conn)).FindSilent(ctx, append(topology.QueuesOf(generations...), RequestQueue))
+	if err == nil && len(silent) > 0 {
+		err = silent
 	}
-	defer channel.Close()
-	for p := g.First; p < g.End(); p++ {
-		if _, err := channel.QueueDelete(PartitionQueue(p), false, false, false); err != nil {
-			return fmt.Errorf("deleting the queue %s: %w", PartitionQueue(p), err)
-		}
-	}
-	return nil
+	return err
 }
 
 // ChannelsNeeded returns how many channels a connection of an instance needs.

@@ -312,9 +312,14 @@ func newWatcher(i *Instance) *repartition.Watcher {
 		NextMember: func() ownership.Member {
 			return ownership.Member{Name: i.o.Name, Incarnation: ownership.Incarnation{Start: i.o.Start, Session: i.sessions.Add(1)}}
 		},
-		Dial: func(ctx context.Context, purpose string) (*amqp.Connection, error) {
-			return dialFor(ctx, consuming, purpose)
+		Dial: func(ctx context.Context, purpose string) (repartition.Connection, error) {
+			conn, err := dialFor(ctx, consuming, purpose)
+			if err != nil {
+				return nil, err
+			}
+			return repartition.Over(conn), nil
 		},
+		Bytes:       i.o.InFlight,
 		DropsWithin: heartbeatsLost*i.o.Broker.Heartbeat + closeTimeout,
 		NewNotifier: func(self ownership.Member, view generation.Store, g partition.Generation) *notify.Notifier {
 			return newNotifier(i, self, view, g.Partitions, func(ctx context.Context) (*notify.Connection, error) {

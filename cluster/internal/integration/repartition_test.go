@@ -25,6 +25,7 @@ import (
 func TestRepartition(t *testing.T) {
 	t.Run("while_requests_come", testRepartitionWhileRequestsCome)
 	t.Run("a_failure_at_each_step", testRepartitionFailures)
+	t.Run("a_queue_hangs", testRepartitionHangs)
 	t.Run("given_up", testRepartitionGivenUp)
 }
 
@@ -50,6 +51,41 @@ func testRepartitionFailures(t *testing.T) {
 	if n := len(failures.at); n != 6 {
 		t.Errorf("%d failures: %v", n, failures.at)
 	}
+}
+
+// An old queue does not respond from the end of the old generation on: nobody waits until it does but its users.
+func testRepartitionHangs(t *testing.T) {
+	t.Parallel()
+	var c *repartitioned
+	var resume func()
+	hang := func(o *cluster.Options) {
+		o.Generations = hangingRecords{o.Generations, func() { resume = c.vhost.SuspendQueue(t, cluster.PartitionQueue(1)) }}
+	}
+	c = newRepartitioned(t, 3, "classic", hang, hang)
+	c.begin(4, "quorum")
+	c.awaitPhase(partition.Clearing)
+	if err := cluster.CheckQueues(t.Context(), c.dial(), partition.Generation{Partitions: 3}); err == nil || !strings.Contains(err.Error(), "/0001: ") || strings.Contains(err.Error(), "/0002: ") {
+		t.Errorf("the queue that hangs is not found: %v", err)
+	}
+	served := c.count()
+	c.until("others are served", func() bool { return c.count() > served+50 })
+	resume()
+	c.awaitPhase(partition.Done)
+	c.check()
+}
+
+// A hangingRecords calls ended when the old generation has ended.
+type hangingRecords struct {
+	cluster.Generations
+	ended func()
+}
+
+func (r hangingRecords) EndGeneration(ctx context.Context, a partition.Attempt, held []partition.Lease, keep time.Duration) error {
+	err := r.Generations.EndGeneration(ctx, a, held, keep)
+	if err == nil {
+		r.ended()
+	}
+	return err
 }
 
 // A subscriber that refuses a notification keeps the old generation.
@@ -144,12 +180,7 @@ func newRepartitioned(t *testing.T, partitions int, queueType string, instances 
 	for n, change := range instances {
 		c.start(n, change)
 	}
-	conn, err := amqp.Dial(c.url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	c.conn = conn
+	c.conn = c.dial()
 	c.subscribe(nil)
 	caller := c.client()
 	for n := range 12 {
@@ -163,6 +194,16 @@ func newRepartitioned(t *testing.T, partitions int, queueType string, instances 
 		c.loading.Go(func() { c.call(caller, user) })
 	}
 	return c
+}
+
+func (c *repartitioned) dial() *amqp.Connection {
+	c.t.Helper()
+	conn, err := amqp.Dial(c.url)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { conn.Close() })
+	return conn
 }
 
 func resultOf(t testing.TB, reply []byte) map[string]any {
@@ -202,7 +243,7 @@ func (c *repartitioned) call(caller *caller, user int64) {
 			return
 		case <-time.After(5 * time.Millisecond):
 		}
-		ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
 		begun := time.Now()
 		var reply []byte
 		var err error
@@ -220,6 +261,12 @@ func (c *repartitioned) call(caller *caller, user int64) {
 		c.longest = max(c.longest, time.Since(begun))
 		c.mu.Unlock()
 	}
+}
+
+func (c *repartitioned) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sent
 }
 
 // repartition begins a repartition and waits until it is done.

@@ -37,7 +37,7 @@ type Options struct {
 	NextMember func() ownership.Member
 
 	// Dial opens a connection to the broker.
-	Dial func(ctx context.Context, purpose string) (*amqp.Connection, error)
+	Dial func(ctx context.Context, purpose string) (Connection, error)
 
 	// DropsWithin is how long the broker may keep a connection of an instance that is frozen.
 	DropsWithin time.Duration
@@ -52,6 +52,9 @@ type Options struct {
 	// Refusal returns the error reply to a request that cannot be moved, and the queue that it goes to.
 	// ok is false if it has no reply queue.
 	Refusal func(d *amqp.Delivery) (queue string, reply amqp.Publishing, ok bool)
+
+	// Bytes bounds the bodies that the mover has in memory. A larger one is moved alone.
+	Bytes int64
 
 	Log *zap.Logger
 }
@@ -151,9 +154,10 @@ func (a *attempt) end(ctx context.Context, err error) {
 	record := a.record()
 	var behind *partition.NotNotifiedError
 	var setup *topology.SetupError
+	var silent topology.SilentError
 	switch {
 	case err == nil || errors.Is(err, partition.ErrSuperseded):
-	case a.r.Phase == partition.Stopping && (a.r.Age+time.Since(a.begun) > giveUpAfter || errors.As(err, &behind) || errors.As(err, &setup)):
+	case a.r.Phase == partition.Stopping && (a.r.Age+time.Since(a.begun) > giveUpAfter || errors.As(err, &behind) || errors.As(err, &setup) || errors.As(err, &silent) || errors.Is(err, topology.ErrBlocked)):
 		a.o.Log.Error("repartition given up; the old generation goes on", zap.Error(err))
 		a.logEnd(a.o.Records.GiveUp(ctx, a.r.Number, err.Error()))
 		return

@@ -8,7 +8,8 @@
 //
 //	phase     what happens
 //	stopping  Each instance stops as if it was asked to end, and releases its leases at once. One
-//	          instance, the mover, claims all leases of the old generation, deposes the holders that do not
+//	          instance, the mover, sends a probe to each queue: if a new one takes nothing in, it gives
+//	          the repartition up. It claims all leases of the old generation, deposes the holders that do not
 //	          stop in time, waits until the broker has dropped their connections, and consumes all old
 //	          queues, without carrying anything out. When all changes are notified, it ends the old
 //	          generation in the database.
@@ -18,6 +19,15 @@
 //	          generation in the database.
 //	clearing  The instances begin sessions in the new generation. One of them moves what still comes
 //	          to the old queues, and deletes these.
+//
+// # Queues that are not available
+//
+// A queue may have no leader, its node may be down, or it may take nothing in. An attempt that fails for
+// this reason is followed by one that finds out by probes which queues these are. An old one is
+// left: the new generation begins without it, and what is in it is moved in the phase clearing, when the
+// queue is back. Until then it is not deleted. What would go to a new queue that is not available goes to the
+// shared queue, as it is not served either. While the broker blocks all publishing, nothing can be moved, and no
+// reply can be sent: everything waits.
 //
 // # What it promises
 //
@@ -34,6 +44,16 @@
 //     the phase stopping fails for longer than a moment, the old generation goes on. From the phase
 //     moving on, there is no way back: it is tried until it is done.
 //   - One mover at a time: the queues have one consumer, and each change in the database names the attempt.
+//   - Nobody waits for a queue that is not available but its own users, beyond the time that it takes to find
+//     that out, some ten seconds. Price: the requests in an old queue that was left may be overtaken by
+//     later ones, which went to new queues. To their callers it is as if the broker delivered them late: they have
+//     had no reply. Why not keep the users of such a queue waiting: the reason to repartition may be that
+//     its node does not come back.
+//   - An old queue is deleted only after its marker was received, that is, when the broker has given
+//     back what former consumers had received. RabbitMQ 4.3 activates no other consumer of a quorum queue
+//     for up to a minute after it has lost one that had not acknowledged everything; the queue is
+//     left then, and emptied later.
+//   - The bodies in memory are bounded by bytes. One larger body is moved alone.
 //
 // # What it leaves to others
 //

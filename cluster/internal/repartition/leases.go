@@ -11,6 +11,7 @@ import (
 
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/generation"
+	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
@@ -41,6 +42,21 @@ func (m *mover) stop(ctx context.Context) (err error) {
 	if err := m.connect(ctx); err != nil {
 		return err
 	}
+	ctx, fail := context.WithCancelCause(ctx)
+	probed := make(chan struct{})
+	defer func() {
+		if err != nil && context.Cause(ctx) != nil {
+			err = context.Cause(ctx)
+		}
+		fail(nil)
+		<-probed
+	}()
+	go func() { // it costs no time: the instances stop meanwhile
+		defer close(probed)
+		if err := m.probe(ctx); err != nil {
+			fail(err)
+		}
+	}()
 	view := generation.NewView(m.o.Store, m.r.From)
 	holders, err := m.awaitReleases(ctx, view)
 	if err != nil {
@@ -67,6 +83,9 @@ func (m *mover) stop(ctx context.Context) (err error) {
 		keep = m.o.DropsWithin // of what it was about to forward
 		m.writeFrom = time.Now().Add(partition.DeposedReadsFor)
 	}
+	if <-probed; ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err := m.openQueues(ctx); err != nil {
 		return err
 	}
@@ -82,6 +101,24 @@ func (m *mover) stop(ctx context.Context) (err error) {
 		m.setNote("")
 	}
 	return err
+}
+
+// probe finds out which queues are available. The error is a [topology.SilentError] if some of the new
+// generation are not.
+func (m *mover) probe(ctx context.Context) (err error) {
+	if m.silent, err = m.findSilent(ctx); err != nil {
+		return err
+	}
+	silent := make(topology.SilentError)
+	for _, queue := range topology.QueuesOf(m.r.To) {
+		if err := m.silent[queue]; err != nil {
+			silent[queue] = err
+		}
+	}
+	if len(silent) > 0 {
+		return silent
+	}
+	return nil
 }
 
 // awaitReleases waits until all leases are released or their holders are gone, but not for long. It
@@ -101,7 +138,7 @@ func (m *mover) awaitReleases(ctx context.Context, view generation.Store) (holde
 			if holders[row.Holder] = false; row.Released {
 				continue
 			}
-			if holders[row.Holder], err = m.isGone(row.Holder); err != nil {
+			if holders[row.Holder], err = m.isGone(ctx, row.Holder); err != nil {
 				return nil, err
 			}
 			if !holders[row.Holder] {
@@ -168,7 +205,7 @@ func (m *mover) awaitGone(ctx context.Context, members map[ownership.Member]bool
 			if gone {
 				continue
 			}
-			if gone, err := m.isGone(member); err != nil {
+			if gone, err := m.isGone(ctx, member); err != nil {
 				return err
 			} else if members[member] = gone; !gone {
 				left, waiting = member, true
@@ -188,18 +225,23 @@ func (m *mover) awaitGone(ctx context.Context, members map[ownership.Member]bool
 	}
 }
 
-// isGone reports whether the broker has no exclusive queue of a member.
-func (m *mover) isGone(member ownership.Member) (bool, error) {
-	channel, err := m.conn.Channel()
-	if err != nil {
-		return false, err
-	}
-	defer channel.Close()
-	_, err = channel.QueueDeclarePassive(membership.QueueOf(member), false, true, true, false, nil)
+// isGone reports whether the broker has no exclusive queue of a member: it has dropped the connection.
+// While the node is down to which the member was connected, that is not known.
+func (m *mover) isGone(ctx context.Context, member ownership.Member) (bool, error) {
+	queue := membership.QueueOf(member)
+	err := m.within(ctx, callFor, func() error {
+		channel, err := m.conn.OpenDeclaring()
+		if err != nil {
+			return err
+		}
+		defer channel.Close()
+		_, err = channel.QueueDeclarePassive(queue, false, true, true, false, nil)
+		return err
+	})
 	switch {
 	case broker.IsCode(err, amqp.NotFound):
-		return true, nil
-	case err == nil || broker.IsCode(err, amqp.ResourceLocked):
+		return m.isMissing(ctx, queue, false, true, nil)
+	case err == nil || broker.IsCode(err, amqp.ResourceLocked) || errors.Is(err, errHangs):
 		return false, nil
 	}
 	return false, fmt.Errorf("looking for the queue of %s: %w", member, err)

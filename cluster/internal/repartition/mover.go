@@ -5,17 +5,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
 
-	"github.com/glotpod/ident/cluster/broker"
-	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/publish"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/partition"
@@ -23,29 +19,16 @@ import (
 )
 
 const (
-	// maxUnconfirmed is how many copies may be unconfirmed. With one more that a quorum queue has not
-	// confirmed, RabbitMQ stops reading from the connection.
-	maxUnconfirmed = 31
-
-	// inFlight is about how many requests the mover receives from all queues before they are
-	// acknowledged. It receives at least one of each.
-	inFlight = 256
-
-	// openAtOnce is how many queues are begun to be consumed at the same time.
-	openAtOnce = 8
-
 	// confirmFor is how long the broker may take to confirm a copy.
-	confirmFor = 10 * time.Second
-
-	// consumeFor is how long the broker may refuse another consumer of a queue: until it has dropped the
-	// connection of the last one.
-	consumeFor = 6 * time.Second
+	confirmFor = 5 * time.Second
 
 	// connectFor is how long connecting to the broker may take.
 	connectFor = 3 * time.Second
 
-	// silentFor is how long a queue may give nothing, not even the marker.
-	silentFor = 10 * time.Second
+	// silentFor is how long a queue may give nothing, not even the marker, until it is left for later;
+	// unmarkedFor if it has not taken the marker.
+	silentFor   = 8 * time.Second
+	unmarkedFor = time.Second
 
 	// closeTimeout is how long a connection waits for the broker when it is closed.
 	closeTimeout = time.Second
@@ -54,23 +37,19 @@ const (
 // A mover is an attempt with connections to the broker.
 type mover struct {
 	*attempt
-	conn       *amqp.Connection // consumes the old queues
-	publishing *amqp.Connection // sends the copies
+	conn       Connection // consumes the old queues
+	publishing Connection // sends the copies
 
-	queues    []*oldQueue // from the last partition's to the first one's; nil: they are not consumed yet
-	copies    *publish.Publisher
-	unsettled chan struct{} // has room for as many copies as may be unconfirmed
-	received  atomic.Int64  // messages that were received and are not acknowledged
-	writeFrom time.Time     // until then a deposed holder may read users from memory
+	silent    topology.SilentError // the queues that took nothing in when that was tried
+	queues    []*oldQueue          // from the last partition's to the first one's; nil: they are not consumed yet
+	copies    *publish.Publisher   // nil: it is not running yet
+	unsettled chan struct{}        // has room for as many copies as may be unconfirmed
+	bytes     *memory
+	received  atomic.Int64 // messages that were received and are not acknowledged
+	writeFrom time.Time    // until then a deposed holder may read users from memory
 
 	running sync.WaitGroup
 	cancel  context.CancelFunc // ends the publisher
-}
-
-// An oldQueue is a queue of the old generation that the mover consumes.
-type oldQueue struct {
-	name     string
-	consumer *consume.Consumer
 }
 
 // connect connects to the broker.
@@ -86,6 +65,11 @@ func (m *mover) connect(ctx context.Context) (err error) {
 	if m.publishing, err = m.o.Dial(ctx, "repartition, copies"); err != nil {
 		return err
 	}
+	running, stop := context.WithCancel(context.Background())
+	m.cancel = stop
+	copies := publish.New(publish.Options{Open: m.publishing.OpenPublishing, Timeout: confirmFor})
+	m.copies, m.unsettled, m.bytes = copies, make(chan struct{}, maxUnconfirmed), &memory{size: m.o.Bytes}
+	m.running.Go(func() { copies.Run(running) }) // an error means that the connection is lost, and the copies too
 	return nil
 }
 
@@ -94,95 +78,35 @@ func (m *mover) close() {
 	if m.cancel != nil {
 		m.cancel()
 	}
-	for _, conn := range []*amqp.Connection{m.conn, m.publishing} {
+	for _, conn := range []Connection{m.conn, m.publishing} {
 		if conn != nil {
 			conn.CloseDeadline(time.Now().Add(closeTimeout))
 		}
 	}
 	m.running.Wait()
-	m.conn, m.publishing, m.queues = nil, nil, nil
+	m.conn, m.publishing, m.queues, m.silent = nil, nil, nil, nil
 }
 
-// openQueues consumes all old queues that exist, as the only consumer of each.
-func (m *mover) openQueues(ctx context.Context) error {
-	if err := m.connect(ctx); err != nil {
-		return err
-	}
-	running, cancel := context.WithCancel(context.Background())
-	m.cancel = cancel
-	m.copies, m.unsettled = publish.New(publish.Options{Open: publish.Over(m.publishing), Timeout: confirmFor}), make(chan struct{}, maxUnconfirmed)
-	m.running.Go(func() { m.copies.Run(running) }) // an error means that the connection is lost, and the copies too
-	queues := make([]*oldQueue, m.r.From.Partitions)
-	opening, limited := errgroup.WithContext(ctx)
-	opening.SetLimit(openAtOnce)
-	for i := range queues {
-		opening.Go(func() error {
-			q := &oldQueue{name: topology.PartitionQueue(m.r.From.End() - 1 - i)}
-			exists, err := m.openQueue(limited, q)
-			if exists {
-				queues[i] = q
-			}
-			return err
-		})
-	}
-	if err := opening.Wait(); err != nil {
-		return err
-	}
-	m.queues = slices.DeleteFunc(queues, func(q *oldQueue) bool { return q == nil })
-	return nil
-}
-
-// openQueue consumes a queue. It waits until the broker has dropped the last consumer.
-func (m *mover) openQueue(ctx context.Context, q *oldQueue) (exists bool, err error) {
-	prefetch := max(1, min(maxUnconfirmed, inFlight/m.r.From.Partitions))
-	for begun := time.Now(); ; {
-		if q.consumer, err = consume.Open(consume.Over(m.conn), q.name, prefetch); err != nil {
-			return false, err
-		}
-		err = q.consumer.Start(m.r.From.QueueType == topology.Classic)
-		switch {
-		case err == nil:
-			return true, nil
-		case broker.IsCode(err, amqp.NotFound):
-			return false, m.checkMissing(q.name)
-		case !broker.IsCode(err, amqp.AccessRefused) || time.Since(begun) > consumeFor:
-			return false, err
-		}
-		if err := wait.For(ctx, pollEvery); err != nil {
-			return false, err
-		}
-	}
-}
-
-// checkMissing returns an error if a queue that cannot be found exists: then its node is down.
-func (m *mover) checkMissing(queue string) error {
-	channel, err := m.conn.Channel()
+// findSilent finds out which queues take nothing in: of the old generation, of the new one, and the shared one.
+func (m *mover) findSilent(ctx context.Context) (topology.SilentError, error) {
+	dialing, cancel := context.WithTimeout(ctx, connectFor)
+	defer cancel()
+	conn, err := m.o.Dial(dialing, "repartition, probes")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer channel.Close()
-	// A queue is made for a moment if there is none.
-	_, err = channel.QueueDeclare(queue, true, false, false, false, topology.PartitionArguments(m.r.From.QueueType))
-	if err == nil {
-		_, err = channel.QueueDelete(queue, false, false, false)
-	}
-	if err != nil {
-		return fmt.Errorf("looking for the queue %s, which cannot be consumed: %w", queue, err)
-	}
-	return nil
+	return ProberOver(conn).FindSilent(ctx, append(topology.QueuesOf(m.r.From, m.r.To), topology.RequestQueue))
 }
 
 // move moves what is in the old queues, and begins the new generation.
-func (m *mover) move(ctx context.Context) error {
+func (m *mover) move(ctx context.Context) (err error) {
 	if m.queues == nil { // this attempt has not ended the old generation
 		m.writeFrom = time.Now().Add(partition.DeposedReadsFor)
-		if err := m.openQueues(ctx); err != nil {
+		if err := m.open(ctx); err != nil {
 			return err
 		}
 	}
-	if err := topology.DeclareQueues(m.openChannel, m.r.To, m.o.Log); err != nil {
-		return err
-	}
+	down := m.declareMissing(ctx)
 	// From the last one on: so requests of a user that come meanwhile go to the queue of an earlier
 	// partition, which is moved later. In the end all go to the queue of the first partition.
 	if err := topology.Unbind(m.openChannel, m.r.From, 1); err != nil {
@@ -193,7 +117,7 @@ func (m *mover) move(ctx context.Context) error {
 	if err := m.empty(ctx, fail); err != nil {
 		return err
 	}
-	if err := topology.Bind(m.openChannel, m.r.To); err != nil {
+	if err := topology.Bind(m.openChannel, m.r.To, down); err != nil {
 		return err
 	}
 	if err := topology.Unbind(m.openChannel, m.r.From, 0); err != nil {
@@ -208,27 +132,75 @@ func (m *mover) move(ctx context.Context) error {
 	return m.o.Records.BeginGeneration(ctx, m.record())
 }
 
-func (m *mover) openChannel() (topology.Channel, error) { return m.conn.Channel() }
+// declareMissing declares queues of the new generation that were deleted. It returns the partitions, from
+// 0 on, whose queues are not available.
+func (m *mover) declareMissing(ctx context.Context) (down []int) {
+	for n := range m.r.To.Partitions {
+		queue := topology.PartitionQueue(m.r.To.First + n)
+		if errors.Is(m.silent[queue], publish.ErrReturned) && m.within(ctx, callFor, func() error { return m.declare(queue) }) == nil {
+			delete(m.silent, queue)
+		}
+		if m.silent[queue] != nil {
+			down = append(down, n)
+		}
+	}
+	return down
+}
+
+func (m *mover) declare(queue string) error {
+	channel, err := m.conn.OpenDeclaring()
+	if err != nil {
+		return err
+	}
+	defer channel.Close()
+	_, err = channel.QueueDeclare(queue, true, false, false, false, topology.PartitionArguments(m.r.To.QueueType))
+	return err
+}
+
+// open connects, finds out which queues are available, and consumes the old ones.
+func (m *mover) open(ctx context.Context) (err error) {
+	if err := m.connect(ctx); err != nil {
+		return err
+	}
+	if m.silent, err = m.findSilent(ctx); err != nil {
+		return err
+	}
+	return m.openQueues(ctx)
+}
+
+func (m *mover) openChannel() (topology.Channel, error) { return m.conn.OpenDeclaring() }
 
 // markerHeader identifies a marker. A marker is put at the end of a queue: when the mover receives it, it
 // is the only consumer, and has received all that was in the queue. Others take it for a probe.
 const markerHeader = "ident-marker"
 
-// empty moves what is in the queues, one queue after another and each in order. fail ends ctx.
+// empty moves what is in the queues, one queue after another and each in order. Queues that give nothing are
+// left for later. fail ends ctx.
 func (m *mover) empty(ctx context.Context, fail context.CancelCauseFunc) error {
 	mark := rand.Text()
 	for _, q := range m.queues {
+		if q.left != nil {
+			continue
+		}
 		marker := topology.NewProbe()
 		marker.Headers[markerHeader] = mark
+		q.unmarked.Store(nil)
 		m.send(ctx, fail, q.name, marker, func(err error) {
 			if err != nil {
-				fail(fmt.Errorf("sending a marker to the queue %s: %w", q.name, err))
+				q.unmarked.Store(&err)
 			}
 		})
 	}
+	marked := time.Now()
 	for _, q := range m.queues {
-		if err := m.moveAll(ctx, fail, q, mark); err != nil {
+		if q.left != nil {
+			continue
+		}
+		if err := m.moveAll(ctx, fail, q, mark, marked); err != nil {
 			return err
+		}
+		if q.left != nil && m.r.Phase != partition.Clearing { // else the note says so
+			m.o.Log.Warn("requests are left in an old queue that is not available; they are moved later", zap.String("queue", q.name), zap.Error(q.left))
 		}
 	}
 	for m.received.Load() > 0 {
@@ -239,41 +211,102 @@ func (m *mover) empty(ctx context.Context, fail context.CancelCauseFunc) error {
 	return nil
 }
 
-// moveAll moves what comes from a queue, in order, up to the marker.
-func (m *mover) moveAll(ctx context.Context, fail context.CancelCauseFunc, q *oldQueue, mark string) error {
-	silent := time.NewTimer(silentFor)
-	defer silent.Stop()
+// moveAll moves what comes from a queue, in order, up to the marker, or until the queue is silent for too
+// long. last is when it was alive last.
+func (m *mover) moveAll(ctx context.Context, fail context.CancelCauseFunc, q *oldQueue, mark string, last time.Time) error {
+	q.current.Store(true)
+	defer q.current.Store(false)
+	look := time.NewTicker(5 * pollEvery)
+	defer look.Stop()
 	for {
-		silent.Reset(silentFor)
 		select {
-		case <-silent.C:
-			return fmt.Errorf("the queue %s gives nothing: another consumer has it, or it has no leader", q.name)
-		case d, ok := <-q.consumer.Deliveries:
-			if !ok {
-				return fmt.Errorf("consuming the queue %s: %w", q.name, q.consumer.EndCause())
+		case d, ok := <-q.intake.received:
+			last = time.Now()
+			if ok && m.moveOne(ctx, fail, q, &d) == mark {
+				return nil
 			}
-			m.received.Add(1)
-			q.consumer.Track(&d)
-			queue, copied, wanted := m.o.Copy(&d, time.Now(), m.r.To)
-			if wanted {
-				m.send(ctx, fail, queue, copied, func(err error) {
-					if err == nil {
-						m.moved.Add(1)
-					} else {
-						m.refuse(&d, err)
-					}
-					m.acknowledge(q, &d, fail)
-				})
+			if ok {
 				continue
 			}
-			m.acknowledge(q, &d, fail)
-			if d.Headers[markerHeader] == mark {
+			if err := m.resume(ctx, q); err != nil || q.left != nil {
+				return err
+			}
+		case <-look.C:
+			if err := q.silence(time.Since(last)); err != nil && len(q.intake.received) == 0 {
+				q.left = err
 				return nil
 			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// silence returns why a queue is left for later that has been silent for so long, nil if it is not yet.
+func (q *oldQueue) silence(silent time.Duration) error {
+	if unmarked := q.unmarked.Load(); unmarked != nil && silent > unmarkedFor {
+		return fmt.Errorf("it takes nothing in: %w", *unmarked)
+	}
+	if silent > silentFor {
+		return errors.New("it gives nothing: another consumer has it, or it has no leader")
+	}
+	return nil
+}
+
+// resume goes on after the deliveries of a queue have ended.
+func (m *mover) resume(ctx context.Context, q *oldQueue) error {
+	if q.intake.over.Load() {
+		return m.reopen(ctx, q)
+	}
+	cause := fmt.Errorf("consuming the queue %s: %w", q.name, q.consumer.EndCause())
+	if m.conn.IsClosed() {
+		return cause
+	}
+	q.left = cause
+	return nil
+}
+
+// moveOne moves a message. It returns the mark if that is a marker.
+func (m *mover) moveOne(ctx context.Context, fail context.CancelCauseFunc, q *oldQueue, d *amqp.Delivery) string {
+	m.received.Add(1)
+	c := q.consumer
+	c.Track(d)
+	done := func() {
+		if _, err := c.Ack(d, true); err != nil {
+			fail(err)
+			return
+		}
+		m.received.Add(-1)
+		m.bytes.used.Add(-int64(len(d.Body)))
+		q.held.Add(-1)
+	}
+	queue, copied, wanted := m.o.Copy(d, time.Now(), m.r.To)
+	if !wanted {
+		done()
+		mark, _ := d.Headers[markerHeader].(string)
+		return mark
+	}
+	if m.silent[queue] != nil {
+		queue = topology.RequestQueue // an instance takes it there, and tries again
+	}
+	if err := m.silent[queue]; err != nil {
+		m.refuse(d, err)
+		done()
+		return ""
+	}
+	m.send(ctx, fail, queue, copied, func(err error) {
+		switch {
+		case err == nil:
+			m.moved.Add(1)
+		case errors.Is(err, publish.ErrReturned) && queue != topology.RequestQueue:
+			fail(fmt.Errorf("sending to the queue %s: %w", queue, err)) // another attempt finds out why
+			return
+		default:
+			m.refuse(d, err)
+		}
+		done()
+	})
+	return ""
 }
 
 // send sends a message to a queue, and calls decided when the broker has it, or has refused it for good.
@@ -285,8 +318,7 @@ func (m *mover) send(ctx context.Context, fail context.CancelCauseFunc, queue st
 	}
 	m.copies.Publish(&publish.Message{Key: queue, Mandatory: true, Publishing: message, Settled: func(err error) {
 		<-m.unsettled
-		var rejected *publish.RejectedError
-		if err != nil && !errors.As(err, &rejected) && !errors.Is(err, publish.ErrRefused) {
+		if errors.Is(err, publish.ErrUnconfirmed) || errors.Is(err, publish.ErrLost) {
 			fail(fmt.Errorf("sending to the queue %s: %w", queue, err))
 			return
 		}
@@ -300,68 +332,4 @@ func (m *mover) refuse(d *amqp.Delivery, err error) {
 	if queue, reply, ok := m.o.Refusal(d); ok {
 		m.copies.Publish(&publish.Message{Key: queue, Publishing: reply, Settled: func(error) {}})
 	}
-}
-
-func (m *mover) acknowledge(q *oldQueue, d *amqp.Delivery, fail context.CancelCauseFunc) {
-	if _, err := q.consumer.Ack(d, true); err != nil {
-		fail(err)
-		return
-	}
-	m.received.Add(-1)
-}
-
-// clear moves what still comes to the old queues, and deletes them when they may be deleted.
-func (m *mover) clear(ctx context.Context) error {
-	for first := true; ; first = false {
-		mayClear, err := m.mayClear(ctx)
-		if err != nil {
-			return err
-		}
-		if first || mayClear {
-			if err := m.sweep(ctx, mayClear); err != nil {
-				return err
-			}
-		}
-		if mayClear {
-			return m.o.Records.Finish(ctx, m.record())
-		}
-		if err := wait.For(ctx, lookEvery); err != nil {
-			return err
-		}
-	}
-}
-
-func (m *mover) mayClear(ctx context.Context) (bool, error) {
-	_, r, err := m.o.Records.Look(ctx)
-	if err != nil {
-		return false, err
-	}
-	return r != nil && r.Number == m.r.Number && r.MayClear, nil
-}
-
-// sweep moves what is in the old queues, and deletes them if last is true.
-func (m *mover) sweep(ctx context.Context, last bool) error {
-	defer m.close()
-	if err := m.openQueues(ctx); err != nil {
-		return err
-	}
-	if err := topology.Unbind(m.openChannel, m.r.From, 0); err != nil { // an instance that was frozen may have bound them again
-		return err
-	}
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-	if err := m.empty(ctx, fail); err != nil || !last {
-		return err
-	}
-	channel, err := m.conn.Channel()
-	if err != nil {
-		return err
-	}
-	for _, q := range m.queues {
-		if _, err := channel.QueueDelete(q.name, false, false, false); err != nil {
-			return fmt.Errorf("deleting the queue %s: %w", q.name, err)
-		}
-		m.cleared.Add(1)
-	}
-	return nil
 }

@@ -26,9 +26,9 @@ func DeclareQueues(open func() (Channel, error), g partition.Generation, log *za
 }
 
 // Bind binds the partition queues of a generation to the direct exchange, in order, after those that are
-// bound. If the broker lacks the exchange, it does nothing.
-func Bind(open func() (Channel, error), g partition.Generation) error {
-	err := New(Options{Open: open, First: g.First, Partitions: g.Partitions}).bindQueues(nil)
+// bound, except those of the partitions that are down. If the broker lacks the exchange, it does nothing.
+func Bind(open func() (Channel, error), g partition.Generation, down []int) error {
+	err := New(Options{Open: open, First: g.First, Partitions: g.Partitions}).bindQueues(down)
 	if broker.IsCode(err, amqp.NotFound) {
 		return nil
 	}
@@ -38,21 +38,28 @@ func Bind(open func() (Channel, error), g partition.Generation) error {
 // Unbind unbinds the queues of the partitions of a generation from the direct exchange, beginning with
 // the last one, except those of so many first ones. The requests that went to an unbound queue go to
 // those of earlier partitions, and all others where they went before. If no queue is left, they go to the
-// shared queue.
+// shared queue. A queue whose node is down gets no requests, and is left out.
 func Unbind(open func() (Channel, error), g partition.Generation, except int) error {
 	channel, err := open()
 	if err != nil {
 		return err
 	}
-	defer channel.Close()
-	for p := g.End() - 1; p >= g.First+except; p-- {
-		err := channel.QueueUnbind(PartitionQueue(p), weight, DirectExchange, nil)
-		if broker.IsCode(err, amqp.NotFound) {
-			return nil // there is no such exchange
-		}
-		if err != nil {
+	defer func() { channel.Close() }()
+	err = awaitChannel(channel)
+	if broker.IsCode(err, amqp.NotFound) {
+		return nil // there is no such exchange
+	}
+	for p := g.End() - 1; err == nil && p >= g.First+except; p-- {
+		err = channel.QueueUnbind(PartitionQueue(p), weight, DirectExchange, nil)
+		switch {
+		case broker.IsCode(err, amqp.NotFound): // the broker has closed the channel
+			channel.Close()
+			if channel, err = open(); err != nil {
+				return err
+			}
+		case err != nil:
 			return fmt.Errorf("unbinding the queue %s: %w", PartitionQueue(p), err)
 		}
 	}
-	return nil
+	return err
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // Names that callers and subscribers know.
@@ -59,6 +61,16 @@ const unlimitedDeliveries = 1 << 30
 // PartitionQueue returns the name of a partition's queue.
 func PartitionQueue(partition int) string {
 	return fmt.Sprintf("%s/%04d", RequestQueue, partition)
+}
+
+// QueuesOf returns the names of the partition queues of generations.
+func QueuesOf(generations ...partition.Generation) (queues []string) {
+	for _, g := range generations {
+		for p := g.First; p < g.End(); p++ {
+			queues = append(queues, PartitionQueue(p))
+		}
+	}
+	return queues
 }
 
 // PartitionArguments returns the arguments with which partition queues of a type are

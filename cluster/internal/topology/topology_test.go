@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cluster/partition"
 )
 
 // A fakeBroker records the methods that are called on its channels.
@@ -311,6 +312,25 @@ func TestDeclare(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestUnbind: a queue whose node is down keeps no other one bound.
+func TestUnbind(t *testing.T) {
+	missing := &amqp.Error{Code: amqp.NotFound}
+	find := "look for glotpod.ident"
+	b := &fakeBroker{exchange: true, errs: map[string]error{"unbind glotpod.rpc/ident/0006 from glotpod.ident by 1": missing}}
+	g := partition.Generation{First: 4, Partitions: 4}
+	if err := Unbind(b.channel, g, 1); err != nil {
+		t.Fatal(err)
+	}
+	calls := b.take()
+	if calls = calls[1:]; len(calls) != 3 || !strings.Contains(calls[0], "/0007 ") || !strings.Contains(calls[2], "/0005 ") {
+		t.Errorf("%q", calls)
+	}
+	b = &fakeBroker{errs: map[string]error{find: missing}}
+	if err := Unbind(b.channel, g, 0); err != nil || len(b.take()) != 1 {
+		t.Errorf("without the exchange: %v", err)
+	}
 }
 
 func TestPartitionArguments(t *testing.T) {

@@ -27,10 +27,11 @@ those of a caller that waits for its replies stay in order.
 The instances do the work. The command begins it and shows how far it is. It can be
 interrupted: run it again to see the rest. If an instance, RabbitMQ or the database
 fails, another instance goes on. It is refused unless all instances reply and have the
-version of this program. If it cannot go on in the first seconds, the old partitions
-stay, and the command says why. Afterwards, the settings cluster.partitions and
-cluster.queue_type do not count any more, partitions that were moved are where the hash
-ring assigns them to, and programs that do not know this command cannot be started.
+version of this program, and all queues take messages in. If it cannot go on in the
+first seconds, the old partitions stay, and the command says why. Afterwards, the
+settings cluster.partitions and cluster.queue_type do not count any more, partitions
+that were moved are where the hash ring assigns them to, and programs that do not know
+this command cannot be started.
 
 The keys of the JSON document are phase ("done", or "planned" after --dry-run), from and
 to (each with first, partitions and queue_type), moved (requests that went to the new
@@ -59,9 +60,11 @@ type repartition struct {
 	abort      bool
 	asJSON     bool
 
-	records records
-	users   *store.Store
-	conn    *amqp.Connection
+	settings *config.Config
+	name     string // of the command
+	records  records
+	users    *store.Store
+	conn     *amqp.Connection
 }
 
 // records are what the command uses of the record of repartitions.
@@ -116,6 +119,7 @@ func (r *repartition) checkArguments() error {
 func (r *repartition) runWith(ctx context.Context, c *config.Config, name string) (err error) {
 	opening, cancel := context.WithTimeout(ctx, connect.Timeout)
 	defer cancel()
+	r.settings, r.name = c, name
 	options := connect.Store(c, zap.NewNop())
 	options.Name, options.MaxConnections = name, 2
 	if r.users, err = store.Open(opening, options); err != nil {
@@ -151,11 +155,11 @@ func (r *repartition) carryOut(ctx context.Context) (*partition.Repartition, err
 		return r.watch(ctx, latest.Number)
 	}
 	planned, err := r.plan(ctx, present)
-	if err != nil || r.dryRun {
-		return planned, err
-	}
-	if err := cluster.DeclareQueues(r.conn, planned.To, zap.NewNop()); err != nil {
+	if err != nil {
 		return nil, err
+	}
+	if err := r.prepare(ctx, planned); err != nil || r.dryRun {
+		return planned, err
 	}
 	if err := r.records.Begin(ctx, planned.To); err != nil {
 		return nil, err
@@ -168,6 +172,25 @@ func (r *repartition) carryOut(ctx context.Context) (*partition.Repartition, err
 		return nil, err
 	}
 	return r.watch(ctx, latest.Number)
+}
+
+// prepare declares the new queues, unless it is a dry run, and checks that requests can be moved: nobody waits
+// for that.
+func (r *repartition) prepare(ctx context.Context, planned *partition.Repartition) error {
+	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
+	defer cancel()
+	generations := []partition.Generation{planned.From}
+	if !r.dryRun {
+		if err := cluster.DeclareQueues(r.conn, planned.To, zap.NewNop()); err != nil {
+			return err
+		}
+		generations = append(generations, planned.To)
+	}
+	conn, err := connect.Dial(ctx, r.settings, r.name, r.env.Version)
+	if err != nil {
+		return err
+	}
+	return cluster.CheckQueues(ctx, conn, generations...)
 }
 
 func (r *repartition) giveUp(ctx context.Context, latest *partition.Repartition) error {
@@ -260,9 +283,6 @@ func (r *repartition) watch(ctx context.Context, number int) (*partition.Reparti
 		case latest == nil || latest.Number != number || latest.Phase == partition.Done:
 			return latest, nil
 		case latest.Phase == partition.GivenUp:
-			if err := cluster.DeleteQueues(r.conn, latest.To); err != nil {
-				fmt.Fprintln(r.env.Stderr, err) // they are empty, and of no use
-			}
 			return nil, fmt.Errorf("the repartition was given up, and the old partitions go on: %s", latest.Note)
 		case latest.Phase != reported || progress.Due():
 			reported = latest.Phase
