@@ -102,6 +102,7 @@
 //	cluster.settleEvery = 10 * time.Millisecond                              hardly delays the start
 //	cluster.settleFor = 3 * time.Second                                      a cluster without trouble hands over the first partitions in less
 //	cluster.sharedLostEvery = 10 * time.Second                               each attempt to consume the shared queue again may fail
+//	cluster.sharedPrefetchTimes = 16                                         a backlog of 4,096 small requests takes a few MB, and a second to carry out
 //	cluster.silentAfter = time.Second                                        a queue confirms within milliseconds; what waits uses up the limits on requests in flight
 //	cluster.slowConsume = 10 * time.Second                                   a queue without a leader takes that long; less is usual
 //	cluster.stuckAfter = 10 * time.Second                                    longer than any pause of a broker in good health
@@ -158,6 +159,8 @@
 //	cluster/internal/coordinate.maxInputs = 10_000                           some seconds of messages in a cluster of 1,000 members
 //	cluster/internal/coordinate.releaseTimeout = 5 * time.Second             as the store's limit on a change of the epoch table
 //	cluster/internal/coordinate.surveyTimeout = 5 * time.Second              the ownership core asks again
+//	cluster/internal/fairqueue.asksFor = time.Second                         a caller with one request at a time asks again sooner, unless it has little to ask
+//	cluster/internal/fairqueue.shares = 4                                    a quarter of 256 fills group commits, and another caller waits for a fourth of the time
 //	cluster/internal/metrics.maxCallers = 32                                 more services than call; each makes a series of the metric
 //	cluster/internal/metrics.meterMemory = 0.7                               a rate follows the load within some seconds and does not jump
 //	cluster/internal/metrics.trafficEvery = 10 * time.Second                 the resolution of the status page

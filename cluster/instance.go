@@ -53,7 +53,7 @@ type Options struct {
 	// callers get them, also those whose login is not known.
 	TokenReaders []string
 
-	Prefetch int                 // requests received from the shared queue that are not yet acknowledged
+	Prefetch int                 // requests from the shared queue that are carried out at the same time
 	Mailbox  int                 // requests that wait for one user, except those from the partition's queue
 	Limits   msgpack.Limits      // of a request's body
 	InFlight int64               // bytes of the bodies of all requests in flight

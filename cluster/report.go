@@ -106,6 +106,7 @@ var (
 	blockedDesc     = describe("broker_blocked", "1 while RabbitMQ blocks publishing because it is short of memory or disk space, else 0.")
 	sharedDesc      = describe("shared_queue_consumed", "1 while this instance consumes the shared queue, else 0.")
 	askingDesc      = describe("asks_for_all_requests", "1 while the instance asks RabbitMQ for all requests of the shared queue, because there are many; 0 while it asks for its share.")
+	turnsDesc       = describe("requests_waiting_for_turn", "Requests of the shared queue that wait because their caller has as many under way as it may have.")
 	reachableDesc   = describe("database_reachable", "1 while the database answers, can be written to and accepts new connections, else 0.")
 	membersDesc     = describe("members", "Members of the cluster, including this instance, by their state as this instance knows it.", "state")
 	partitionsDesc  = describe("partitions", "Partitions of the cluster.")
@@ -131,7 +132,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var descriptions = []*prometheus.Desc{
-	readyDesc, stateDesc, connectedDesc, blockedDesc, sharedDesc, askingDesc, reachableDesc, membersDesc, partitionsDesc, ownedDesc, assignedDesc,
+	readyDesc, stateDesc, connectedDesc, blockedDesc, sharedDesc, askingDesc, turnsDesc, reachableDesc, membersDesc, partitionsDesc, ownedDesc, assignedDesc,
 	unsettledDesc, epochDesc, actorsDesc, waitingDesc, longestDesc, cachedUsersDesc, cachedBytesDesc, cachedReadsDesc, trustedDesc,
 	heldBackDesc, pendingDesc, behindDesc, suspicionsDesc,
 }
@@ -216,6 +217,7 @@ func (i *Instance) collectMembership(to chan<- prometheus.Metric) {
 func (i *Instance) collectSession(s *session, gauge func(*prometheus.Desc, float64, ...string)) {
 	var load actor.Load
 	var backlog notify.Backlog
+	var turns int
 	if s != nil {
 		for _, x := range s.slots {
 			if p := x.serving.Load(); p != nil {
@@ -223,7 +225,9 @@ func (i *Instance) collectSession(s *session, gauge func(*prometheus.Desc, float
 			}
 		}
 		backlog = s.notifier.Backlog()
+		turns = s.turns.Waiting()
 	}
+	gauge(turnsDesc, float64(turns))
 	gauge(actorsDesc, float64(load.Actors))
 	gauge(waitingDesc, float64(load.Waiting))
 	gauge(longestDesc, float64(load.Longest))

@@ -39,6 +39,7 @@ type request struct {
 
 	expiration expiration
 	caller     string // the caller's login at the broker, "" if it is not known
+	sender     sender // it waits for its turn, if it came by the shared queue
 
 	writeID     actor.RequestID // the request id, if it is a write
 	writeIDMade bool            // writeID was made here: another delivery of the request gets another one
@@ -75,6 +76,7 @@ func (r *request) complete(outcome string, duration time.Duration) {
 	s.bodies.Release(s.bodies.Weight(r.delivery.Body)) // as consume.Receive and relayConsumer.accepting have acquired it
 	if isShared(r) {
 		s.prefer.End()
+		s.turns.Done(r.sender, time.Now())
 	}
 	r.consumer.Requests.Done()
 }

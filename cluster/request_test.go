@@ -29,6 +29,7 @@ func (s *testSession) take(queue string, d amqp.Delivery) (*request, *fakeChanne
 	consumer.Track(&r.delivery)
 	s.session.bodies.Acquire(s.t.Context(), s.session.bodies.Weight(r.delivery.Body))
 	r.start()
+	s.session.turns.Add(r.sender, r, r.received)
 	return r, c
 }
 

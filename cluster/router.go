@@ -33,8 +33,60 @@ func (s *session) receive(ctx context.Context, consumer *consume.Consumer, from 
 		r.expiration = expirationOf(&r.delivery, r.received)
 		r.caller = callerOf(seal.Sealer(s.o.Secret), &r.delivery)
 		r.start()
-		r.route()
+		admit(r)
 	})
+}
+
+// admit has a request routed: at once, or when it is the turn of its caller.
+func admit(r *request) {
+	if !isShared(r) {
+		r.route()
+		return
+	}
+	r.sender = senderOf(r)
+	switch atOnce, closed := r.session.turns.Add(r.sender, r, r.received); {
+	case atOnce:
+		r.route()
+	case closed:
+		putBack(r)
+	}
+}
+
+// limitTurns sets how many requests of the shared queue may be under way. At least as many again may
+// wait for their turn.
+func limitTurns(s *session) {
+	s.turns.SetLimit(min(s.prefer.UnderWay(s.o.Prefetch), (sharedPrefetch(s.o.Prefetch)+1)/2))
+}
+
+// A sender is a caller whose requests wait for their turn. The broker has compared login with that of
+// the connection. Without a login, the caller is what it calls itself, or has its replies sent to.
+type sender struct{ login, name string }
+
+func senderOf(r *request) sender {
+	if r.caller != "" {
+		return sender{login: r.caller}
+	}
+	return sender{name: cmp.Or(r.delivery.AppId, r.delivery.ReplyTo)}
+}
+
+// putBack gives a request that was not begun back to the broker, which delivers it to another
+// instance.
+func putBack(r *request) {
+	if r.session.ctx.Err() != nil {
+		r.leave()
+		return
+	}
+	r.completed.Do(func() {
+		r.consumer.Requeue(&r.delivery) // fails only if the channel is closed, which has the same effect
+		r.complete(metrics.OutcomeRequeued, 0)
+	})
+}
+
+// putBackAll gives requests that were not begun back to the broker.
+func putBackAll(waiting []*request) {
+	for _, r := range waiting {
+		putBack(r)
+	}
 }
 
 // route has a request carried out and replied to, or forwards it. It does not wait until

@@ -532,3 +532,92 @@ func TestCopyRequest(t *testing.T) {
 		}
 	})
 }
+
+// TestTurns has one caller send more requests than may be under way, none of which is completed.
+func TestTurns(t *testing.T) {
+	const flooded, other = 1, 2 // users
+	// flood returns the limit, after three requests more than that were sent. They are completed when
+	// release is closed.
+	flood := func(s *testSession, d func(tag uint64) amqp.Delivery) (limit uint64, release chan struct{}) {
+		release = make(chan struct{})
+		s.store.find = func(l *actor.Lookup) (*actor.User, error) {
+			if id, _ := l.ByIDAlone(); id == flooded {
+				<-release
+			}
+			return &actor.User{ID: other, Name: "Ada"}, nil
+		}
+		s.startShared()
+		limit = uint64(s.session.o.Prefetch)
+		for tag := range limit + 3 {
+			s.shared.deliveries <- d(tag + 1)
+		}
+		synctest.Wait()
+		if n := s.session.turns.Waiting(); n != 3 {
+			s.t.Errorf("%d requests wait, want 3", n)
+		}
+		return limit, release
+	}
+	usual := func(tag uint64) amqp.Delivery { return get(tag, flooded) }
+
+	for name, from := range map[string]func(d *amqp.Delivery, name string){
+		"login":       func(d *amqp.Delivery, name string) { d.UserId, d.AppId = name, "same" },
+		"app_id":      func(d *amqp.Delivery, name string) { d.AppId = name },
+		"reply_queue": func(d *amqp.Delivery, name string) { d.ReplyTo = name },
+	} {
+		bubble(t, "another_"+name+"_does_not_wait_for_them", new(fakeStore), func(t *testing.T, s *testSession) {
+			limit, release := flood(s, func(tag uint64) amqp.Delivery {
+				d := get(tag, flooded)
+				from(&d, "one")
+				return d
+			})
+			defer close(release)
+			for n := range uint64(10) {
+				d := get(limit+4+n, other)
+				from(&d, "two")
+				s.shared.deliveries <- d
+				synctest.Wait()
+				if replies := uint64(len(s.shared.sent())); replies != n+1 {
+					t.Fatalf("%d of %d requests of the other caller have got a reply", replies, n+1)
+				}
+			}
+		})
+	}
+
+	bubble(t, "when_the_instance_stops_those_not_begun_are_put_back", new(fakeStore), func(t *testing.T, s *testSession) {
+		limit, release := flood(s, usual)
+		drained := make(chan struct{})
+		go func() { defer close(drained); s.session.drainShared() }()
+		synctest.Wait()
+		if got, want := s.shared.nacks(), []uint64{limit + 1, limit + 2, limit + 3}; !slices.Equal(got, want) {
+			t.Errorf("%v were put back, want %v", got, want)
+		}
+		close(release)
+		<-drained
+		if n := len(s.shared.sent()); uint64(n) != limit {
+			t.Errorf("%d requests have got a reply, want %d", n, limit)
+		}
+	})
+
+	bubble(t, "when_the_session_is_lost_none_is_left_in_flight", new(fakeStore), func(t *testing.T, s *testSession) {
+		_, release := flood(s, usual)
+		s.session.fail(errDown)
+		putBackAll(s.session.turns.Close())
+		close(release)
+		synctest.Wait()
+		if got := s.inFlight(); got != [2]float64{} {
+			t.Errorf("in flight are %v", got)
+		}
+		if n := len(s.shared.sent()) + len(s.shared.nacks()); n > 0 {
+			t.Errorf("%d replies or rejections were sent", n)
+		}
+	})
+
+	bubble(t, "the_next_one_begins_when_one_is_complete", new(fakeStore), func(t *testing.T, s *testSession) {
+		limit, release := flood(s, usual)
+		close(release)
+		synctest.Wait()
+		if n := len(s.shared.sent()); uint64(n) != limit+3 {
+			t.Errorf("%d requests have got a reply, want %d", n, limit+3)
+		}
+	})
+}

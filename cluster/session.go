@@ -14,6 +14,7 @@ import (
 	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/coordinate"
+	"github.com/glotpod/ident/cluster/internal/fairqueue"
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/notify"
 	"github.com/glotpod/ident/cluster/internal/readlease"
@@ -44,9 +45,10 @@ type session struct {
 	conn        *amqp.Connection // the consuming one
 	forwarding  *amqp.Connection
 
-	shared    *consume.Keeper               // of the shared queue
-	prefer    *consume.Preference           // for its requests
-	relayed   atomic.Pointer[relayConsumer] // nil: nothing is relayed to this instance
+	shared    *consume.Keeper                    // of the shared queue
+	prefer    *consume.Preference                // for its requests
+	turns     *fairqueue.Queue[sender, *request] // of their callers
+	relayed   atomic.Pointer[relayConsumer]      // nil: nothing is relayed to this instance
 	replies   *broker.ReplyChecker
 	sizes     *sizes.Checker // of messages
 	notifier  *notify.Notifier
@@ -119,6 +121,7 @@ func (s *session) failWhenLost(closed <-chan *amqp.Error) {
 func (s *session) run(ctx context.Context, onServing func()) error {
 	s.running.Go(func() { s.notifier.Run(s.ctx) })
 	s.running.Go(func() { s.acks.Run(s.ctx) })
+	s.running.Go(func() { s.turns.Run(s.ctx) })
 	s.running.Go(func() { s.repairer.Run(s.ctx) })
 	s.running.Go(func() { s.reads.Run(s.ctx) })
 	s.heartbeat.note()
@@ -172,10 +175,11 @@ const sharedLostEvery = 10 * time.Second
 // newSharedKeeper returns what consumes the shared queue.
 func newSharedKeeper(s *session) *consume.Keeper {
 	lost := throttle.New(s.o.Log, zap.ErrorLevel, "shared queue not consumed", sharedLostEvery)
-	bodies := s.o.Prefetch // the prefetch count because of the size of the bodies
+	bodies := sharedPrefetch(s.o.Prefetch) // the prefetch count because of the size of the bodies
 	return consume.NewKeeper(consume.KeeperOptions{
 		Open: func() (*consume.Consumer, error) {
 			priority, prefetch := s.prefer.Consumer()
+			limitTurns(s)
 			consumer, err := consume.Open(consume.Over(s.conn), RequestQueue, min(prefetch, bodies))
 			if err != nil {
 				return nil, err
@@ -270,11 +274,14 @@ func (s *session) finish(generationEnds bool) {
 }
 
 // drainShared stops receiving requests from the shared queue, and waits until those that
-// were received are complete and acknowledged, or the session has ended.
+// were begun are complete and acknowledged, or the session has ended. Other instances get those that
+// were not begun.
 func (s *session) drainShared() {
 	drained := make(chan struct{})
 	s.running.Go(func() {
 		defer close(drained)
+		s.shared.Stop()
+		putBackAll(s.turns.Close())
 		s.shared.Drain()
 	})
 	select {
@@ -288,6 +295,7 @@ func (s *session) drainShared() {
 func (s *session) close() {
 	s.fail(errSessionClosed)
 	closeAll(time.Now().Add(closeTimeout), s.conn, s.forwarding)
+	putBackAll(s.turns.Close())
 	s.coordinator.Detach(s) // which abandons the partitions
 	s.o.Store.SetNotificationSink(nil)
 	s.o.Store.SetNotificationCheck(nil)

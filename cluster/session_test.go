@@ -74,6 +74,7 @@ func newTestSession(t *testing.T, store *fakeStore) *testSession {
 	s.ended.Go(func() { s.session.notifier.Run(s.session.ctx) })
 	s.ended.Go(func() { s.session.acks.Run(s.session.ctx) })
 	s.ended.Go(func() { s.session.reads.Run(s.session.ctx) })
+	s.ended.Go(func() { s.session.turns.Run(s.session.ctx) })
 	return s
 }
 
@@ -106,6 +107,7 @@ func (s *testSession) opened() int {
 // end closes everything, and waits for all goroutines. It is deferred by each test.
 func (s *testSession) end() {
 	s.session.fail(errSessionClosed)
+	putBackAll(s.session.turns.Close())
 	for p := range s.session.slots {
 		s.session.Abandon(p)
 	}

@@ -176,6 +176,7 @@ func checkPreference(s *session, now time.Time, cpu float64) {
 	if s.prefer.Tick(now, len(status.Ring), cpu, able) {
 		s.running.Go(s.shared.Replace) // it waits for the broker
 	}
+	limitTurns(s)
 }
 
 // checkHealth ends the session if its own heartbeats do not come back: then the other

@@ -87,20 +87,22 @@ func (k *Keeper) Err() error {
 	return k.err
 }
 
-// Drain stops receiving requests, and returns when those that were received are complete
-// and acknowledged, or the connection is closed. It does nothing before Start.
-func (k *Keeper) Drain() {
+// Stop stops receiving requests. It does nothing before Start.
+func (k *Keeper) Stop() {
 	k.mu.Lock()
 	started, consumer := k.started, k.current
 	k.stop()
 	k.mu.Unlock()
-	if !started {
-		return
-	}
-	if consumer != nil {
+	if started && consumer != nil {
 		consumer.Cancel() // on an error the channel is lost: the requests are delivered again
 		<-k.ended
 	}
+}
+
+// Drain stops receiving requests, and returns when those that were received are complete
+// and acknowledged, or the connection is closed. It does nothing before Start.
+func (k *Keeper) Drain() {
+	k.Stop()
 	k.retired.Wait()
 }
 

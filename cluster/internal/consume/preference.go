@@ -79,6 +79,17 @@ func (p *Preference) Consumer() (priority, prefetch int) {
 	return 0, p.usual
 }
 
+// UnderWay returns how many requests of the queue the instance should carry out at the same time: each,
+// or as many for each instance while it asks for all, since the instances share the work then.
+func (p *Preference) UnderWay(each int) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.prefetch > 0 {
+		return each * p.instances
+	}
+	return each
+}
+
 // AsksForAll reports whether the instance asks for all requests.
 func (p *Preference) AsksForAll() bool {
 	priority, _ := p.Consumer()

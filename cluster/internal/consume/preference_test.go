@@ -142,11 +142,17 @@ func TestPreference(t *testing.T) {
 		if got := s.first().prefetch; got < 120 || got > 150 {
 			t.Errorf("its prefetch count is %d", got)
 		}
+		if got := s.first().UnderWay(256); got != 3*256 {
+			t.Errorf("it may have %d requests under way, want as many as three instances", got)
+		}
 	})
 
 	t.Run("each_gets_its_share_of_a_low_load", func(t *testing.T) {
 		for name, s := range map[string]*sharing{"few_in_flight": share(3, latency/20), "low_rate": share(3, 50*latency)} {
 			s.run(10*time.Second, 7)
+			if got := s.first().UnderWay(256); got != 256 {
+				t.Errorf("%s: an instance may have %d requests under way, want 256", name, got)
+			}
 			if got := s.received(); got[0]-got[2] > 1 || s.asking() != 0 {
 				t.Errorf("%s: they received %v; %d ask for all", name, got, s.asking())
 			}
