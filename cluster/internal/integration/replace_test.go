@@ -35,7 +35,7 @@ func TestReplaceSharedQueue(t *testing.T) {
 	for range 8 {
 		calls.Go(func() {
 			for ctx.Err() == nil {
-				call, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				call, cancel := context.WithTimeout(t.Context(), time.Minute)
 				reply, err := client.Call(call, "patch", "", patchBody(1))
 				if code := actor.ErrorCode(reply); err != nil || code != "" {
 					t.Errorf("a request has the reply %q, %v", code, err)
