@@ -14,18 +14,18 @@ import (
 // the settings file that environ names. It reads that file, the files that settings name,
 // and nothing else. The error is an [*Error] or joins several.
 func Load(environ []string) (*Config, error) {
-	return load(environ, "")
+	return load(environ)
 }
 
 // LoadClient is Load for a program that only sends requests to the service. It leaves
-// Config.Database zero: these settings are not required, not checked, and their files are
-// not read.
+// Config.Database and Config.HTTP zero: these settings are not required, not checked, and
+// their files are not read.
 func LoadClient(environ []string) (*Config, error) {
-	return load(environ, "database.")
+	return load(environ, "database.", "http.")
 }
 
-// load is Load without the settings whose names start with skipped. "" skips none.
-func load(environ []string, skipped string) (*Config, error) {
+// load is Load without the settings of the skipped sections.
+func load(environ []string, skipped ...string) (*Config, error) {
 	c := new(Config)
 	l := loader{settings: c.settings(), given: make(map[string]given)}
 	if path := lookup(environ, SettingsVariable); path != "" {
@@ -34,9 +34,9 @@ func load(environ []string, skipped string) (*Config, error) {
 		}
 	}
 	l.readEnviron(environ)
-	if skipped != "" {
-		l.settings = slices.DeleteFunc(l.settings, func(s setting) bool { return strings.HasPrefix(s.name, skipped) })
-	}
+	l.settings = slices.DeleteFunc(l.settings, func(s setting) bool {
+		return slices.ContainsFunc(skipped, func(section string) bool { return strings.HasPrefix(s.name, section) })
+	})
 	l.openSecretFiles()
 	l.assign()
 	l.check(c)

@@ -344,12 +344,12 @@ func TestTOMLForms(t *testing.T) {
 }
 
 func TestLoadClient(t *testing.T) {
-	path := write(t, "[database]\nencryption_key_file = '/nowhere'\npostgres.port = 'abc'\n[amqp]\nport = 5000")
+	path := write(t, "[database]\nencryption_key_file = '/nowhere'\npostgres.port = 'abc'\n[http]\nadmin_token_file = '/nowhere'\nssl_cert = '/nowhere'\n[amqp]\nport = 5000")
 	c, err := config.LoadClient([]string{config.SettingsVariable + "=" + path, "GLOTPOD_IDENT__DATABASE__POSTGRES__SSLMODE=abc"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.AMQP.Port != 5000 || !reflect.DeepEqual(c.Database, config.Database{}) {
+	if c.AMQP.Port != 5000 || !reflect.DeepEqual(c.Database, config.Database{}) || c.HTTP != (config.HTTP{}) {
 		t.Errorf("got %+v", c)
 	}
 	if _, err := config.LoadClient([]string{"GLOTPOD_IDENT__DATABASE__ENCRYPTION_KEYS=x"}); err == nil {

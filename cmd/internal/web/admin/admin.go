@@ -42,7 +42,7 @@ import (
 const (
 	// maxActions bounds the actions that run at the same time. Each has a connection to
 	// the broker.
-	maxActions = 4
+	maxActions = 8
 
 	// maxRequestBytes is far more than an instance's name for each instance.
 	maxRequestBytes = 16 << 10

@@ -201,12 +201,12 @@ func TestGuard(t *testing.T) {
 	var g guard
 	now := time.Unix(1_000_000_000, 0)
 	for n := range maxFailures {
-		if err := g.check(guesser, "guess", token, now); err != errToken {
+		if err := g.check(guesser, "guess", token, now); !errors.Is(err, errToken) {
 			t.Fatalf("guess %d: %v", n, err)
 		}
 	}
 	for remote, want := range map[string]error{guesser: errGuesses, sameNetwork: errGuesses, other: nil} {
-		if err := g.check(remote, token, token, now.Add(failuresFor-1)); err != want {
+		if err := g.check(remote, token, token, now.Add(failuresFor-1)); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", remote, err, want)
 		}
 	}

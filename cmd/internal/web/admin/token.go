@@ -40,14 +40,11 @@ func (h *Handler) authorize(r *http.Request) (status int, err error) {
 	if !bearer {
 		given = ""
 	}
-	switch err := h.guard.check(r.RemoteAddr, given, token, time.Now()); err {
-	case nil:
-		return 0, nil
-	case errGuesses:
+	err = h.guard.check(r.RemoteAddr, given, token, time.Now())
+	if errors.Is(err, errGuesses) {
 		return http.StatusTooManyRequests, err
-	default:
-		return http.StatusUnauthorized, err
 	}
+	return http.StatusUnauthorized, err
 }
 
 // A guard compares tokens, and limits how often an address may guess.
