@@ -172,6 +172,7 @@ func testHTTPTLS(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
 	client := http.Client{Timeout: harness.Timeout, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	defer client.CloseIdleConnections()
 	for _, path := range []string{"/", "/status.json", "/metrics", "/readyz"} {
 		response, err := client.Get(v.URL + path)
 		if err != nil {
@@ -182,7 +183,12 @@ func testHTTPTLS(t *testing.T) {
 			t.Errorf("%s: %d", path, response.StatusCode)
 		}
 	}
-	if response, err := http.Get(strings.Replace(v.URL, "https:", "http:", 1) + "/livez"); err != nil || response.StatusCode != http.StatusBadRequest {
-		t.Errorf("without TLS: %v, %v", response, err)
+	response, err := http.Get(strings.Replace(v.URL, "https:", "http:", 1) + "/livez")
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusBadRequest {
+		t.Errorf("without TLS: %d", response.StatusCode)
 	}
 }
