@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/glotpod/ident/cluster/wait"
 	"github.com/glotpod/ident/cmd/internal/cli"
 	"github.com/glotpod/ident/cmd/internal/operate"
 )
@@ -28,11 +29,15 @@ type fakeOperator struct {
 	print string // before the end
 	err   error
 	ctx   context.Context
+	takes time.Duration // after print
 }
 
 func (o *fakeOperator) note(ctx context.Context, out io.Writer, format string, args ...any) error {
 	o.asked, o.ctx = append(o.asked, fmt.Sprintf(format, args...)), ctx
 	io.WriteString(out, o.print)
+	if err := wait.For(ctx, o.takes); err != nil {
+		return err
+	}
 	return o.err
 }
 
@@ -192,6 +197,37 @@ func TestFailures(t *testing.T) {
 	}
 	if w := s.post("/admin/undrain", "{}", token); w.Code != http.StatusServiceUnavailable {
 		t.Errorf("beside %d actions: %d %s", maxActions, w.Code, w.Body)
+	}
+}
+
+// TestSlowAction: an action may take longer than the server's timeouts, and its progress is
+// sent at once.
+func TestSlowAction(t *testing.T) {
+	const timeout = 500 * time.Millisecond
+	s := newSite()
+	s.operator.print, s.operator.takes = "half\n", 2*timeout
+	server := httptest.NewUnstartedServer(s)
+	server.Config.ReadTimeout, server.Config.WriteTimeout = timeout, timeout
+	server.Start()
+	defer server.Close()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+"/admin/undrain", strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Authorization", "Bearer "+token)
+	response, err := server.Client().Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	first := make([]byte, len(`{"progress":"half"}`))
+	if _, err := io.ReadFull(response.Body, first); err != nil || string(first) != `{"progress":"half"}` || s.count(t, "undrain", outcomeDone) != 0 {
+		t.Errorf("at first: %s %v", first, err)
+	}
+	rest, err := io.ReadAll(response.Body)
+	if err != nil || strings.TrimSpace(string(rest)) != `{"done":true}` {
+		t.Errorf("then: %s %v", rest, err)
 	}
 }
 
