@@ -2,6 +2,7 @@ package repartition
 
 import (
 	"slices"
+	"strconv"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -155,6 +156,10 @@ func (s *server) route(exchange, key string) *queue {
 }
 
 func (s *server) enqueue(q *queue, exchange, key string, p amqp.Publishing) {
+	if len(q.consumers) > 0 && q.kind != "" && q.consumers[0].channel.closed {
+		user, _ := strconv.Atoi(key)
+		s.w.exempt[user] = true // the broker activates no other consumer yet
+	}
 	s.seq++
 	q.messages = append(q.messages, message{s.seq, amqp.Delivery{
 		Headers: p.Headers, Exchange: exchange, RoutingKey: key, MessageId: p.MessageId, Type: p.Type, Body: p.Body, ReplyTo: p.ReplyTo,

@@ -42,6 +42,10 @@ func (ch *channel) closeLocked(cause *amqp.Error, lost bool) {
 	for _, c := range ch.consumers {
 		close(c.deliveries)
 		if s := ch.conn.server; lost && c.queue.kind == topology.Quorum && len(c.unacked) > 0 && s.returns > 0 {
+			s.w.exemptUsersLocked(c.queue.name)
+			for _, m := range c.unacked {
+				s.w.exempt[int(userOf(&m.d))] = true
+			}
 			time.AfterFunc(s.returns, func() {
 				s.w.mu.Lock()
 				defer s.w.mu.Unlock()

@@ -14,8 +14,13 @@ import (
 const leftEvery = 5 * time.Second
 
 // clear moves what still comes to the old queues, and deletes them when they may be deleted. Queues that are
-// not available are tried again until they are.
+// not available are tried again until they are. Then they are kept for a while: the broker may have kept
+// messages to them meanwhile, and puts these into them a moment later.
 func (m *mover) clear(ctx context.Context) error {
+	keep := m.r.Note != "" // queues were not available in an earlier attempt
+	if keep {
+		m.setNote("%s", m.r.Note)
+	}
 	for first := true; ; first = false {
 		mayClear, err := m.mayClear(ctx)
 		if err != nil {
@@ -23,16 +28,18 @@ func (m *mover) clear(ctx context.Context) error {
 		}
 		pause := lookEvery
 		if first || mayClear {
-			left, err := m.sweep(ctx, mayClear)
-			if err != nil {
+			last := mayClear && !keep
+			left, err := m.sweep(ctx, last)
+			switch keep = len(left) > 0; {
+			case err != nil:
 				return err
-			}
-			if mayClear && len(left) == 0 {
-				return m.o.Records.Finish(ctx, m.record())
-			}
-			if len(left) > 0 {
+			case keep:
+				m.setNote(notAvailable, strings.Join(left, ", "))
 				pause = leftEvery
-				m.setNote("not available are %s", strings.Join(left, ", "))
+			case last:
+				return m.o.Records.Finish(ctx, m.record())
+			case mayClear:
+				pause = leftEvery
 			}
 		}
 		if err := wait.For(ctx, pause); err != nil {
@@ -40,6 +47,9 @@ func (m *mover) clear(ctx context.Context) error {
 		}
 	}
 }
+
+// notAvailable is a note. While there is one, no queue is deleted.
+const notAvailable = "not available are %s"
 
 func (m *mover) mayClear(ctx context.Context) (bool, error) {
 	_, r, err := m.o.Records.Look(ctx)
@@ -68,11 +78,9 @@ func (m *mover) sweep(ctx context.Context, last bool) (left []string, err error)
 	if err != nil {
 		return nil, err
 	}
+	left = m.left()
 	for _, q := range m.queues {
-		switch {
-		case q.left != nil:
-			left = append(left, fmt.Sprintf("%s (%v)", q.name, q.left))
-		case last:
+		if q.left == nil && last {
 			if _, err := channel.QueueDelete(q.name, false, false, false); err != nil {
 				return nil, fmt.Errorf("deleting the queue %s: %w", q.name, err)
 			}
@@ -82,4 +90,14 @@ func (m *mover) sweep(ctx context.Context, last bool) (left []string, err error)
 		m.cleared.Store(int64(m.r.From.Partitions - len(left)))
 	}
 	return left, nil
+}
+
+// left returns the old queues that are left for later, with the reasons.
+func (m *mover) left() (left []string) {
+	for _, q := range m.queues {
+		if q.left != nil {
+			left = append(left, fmt.Sprintf("%s (%v)", q.name, q.left))
+		}
+	}
+	return left
 }

@@ -52,7 +52,8 @@
 //   - An old queue is deleted only after its marker was received, that is, when the broker has given
 //     back what former consumers had received. RabbitMQ 4.3 activates no other consumer of a quorum queue
 //     for up to a minute after it has lost one that had not acknowledged everything; the queue is
-//     left then, and emptied later.
+//     left then, and emptied later. A queue that was not available is kept for five seconds more after it
+//     was emptied: the broker may have kept messages for it in the channels of their senders.
 //   - The bodies in memory are bounded by bytes. One larger body is moved alone.
 //
 // # What it leaves to others

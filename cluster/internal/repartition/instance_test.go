@@ -4,9 +4,12 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"testing"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest"
 
 	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/generation"
@@ -61,27 +64,31 @@ func (i *instance) crash() {
 	defer i.w.mu.Unlock()
 	i.crashed = true
 	i.stop()
-	i.dropLocked()
+	i.dropLocked(false)
 }
 
-func (i *instance) dropLocked() {
+// dropLocked has the broker drop the connections of an instance, or lose them with a node.
+func (i *instance) dropLocked(lost bool) {
 	for c := range i.w.server.conns {
 		if c.owner == i.name {
-			c.dropLocked(true)
+			c.dropLocked(lost)
 		}
 	}
 }
+
+// dropAfter is when the broker drops the connections of a frozen instance.
+const dropAfter = 2500 * time.Millisecond
 
 // freeze freezes an instance. The broker drops its connections after a while.
 func (i *instance) freeze(d time.Duration) {
 	i.w.mu.Lock()
 	defer i.w.mu.Unlock()
 	i.frozen = true
-	if d > 2500*time.Millisecond {
-		time.AfterFunc(2500*time.Millisecond, func() {
+	if d > dropAfter {
+		time.AfterFunc(dropAfter, func() {
 			i.w.mu.Lock()
 			defer i.w.mu.Unlock()
-			i.dropLocked()
+			i.dropLocked(false)
 		})
 	}
 	time.AfterFunc(d, func() {
@@ -89,6 +96,14 @@ func (i *instance) freeze(d time.Duration) {
 		defer i.w.mu.Unlock()
 		i.frozen = false
 	})
+}
+
+// cutOff has the node of the broker be lost to which an instance is connected.
+func (i *instance) cutOff(d time.Duration) {
+	i.freeze(d)
+	i.w.mu.Lock()
+	defer i.w.mu.Unlock()
+	i.dropLocked(true)
 }
 
 func (i *instance) nextMember() ownership.Member {
@@ -262,4 +277,32 @@ func (s *store) Release(_ context.Context, leases []partition.Lease) error {
 		s.w.data.release(s.owner, l)
 	}
 	return nil
+}
+
+func (w *world) options(i *instance) Options {
+	return Options{
+		Name: i.name, Store: &store{w: w, owner: i.name}, Records: &records{w.data, i.name}, NextMember: i.nextMember,
+		Dial: func(context.Context, string) (Connection, error) {
+			if err := w.call(i.name); err != nil {
+				return nil, err
+			}
+			return w.server.dial(i.name), nil
+		},
+		DropsWithin: 4 * time.Second, Copy: w.copyOf, Refusal: w.refuse, Bytes: w.bytes, Log: logOf(w.t),
+	}
+}
+
+func sorted(instances map[string]*instance) (names []string) {
+	for name := range instances {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func logOf(t *testing.T) *zap.Logger {
+	if testing.Verbose() {
+		return zaptest.NewLogger(t)
+	}
+	return zap.NewNop()
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -128,6 +129,9 @@ func (m *mover) move(ctx context.Context) (err error) {
 	}
 	if err := wait.For(ctx, time.Until(m.writeFrom)); err != nil {
 		return err
+	}
+	if left := m.left(); len(left) > 0 {
+		m.setNote(notAvailable, strings.Join(left, ", "))
 	}
 	return m.o.Records.BeginGeneration(ctx, m.record())
 }

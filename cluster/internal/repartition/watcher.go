@@ -54,7 +54,7 @@ type Records interface {
 	// be deleted after keep.
 	EndGeneration(ctx context.Context, a partition.Attempt, held []partition.Lease, keep time.Duration) error
 
-	// BeginGeneration begins the new generation.
+	// BeginGeneration begins the new generation. The note stays until another attempt has one.
 	BeginGeneration(context.Context, partition.Attempt) error
 
 	// Finish ends the repartition.

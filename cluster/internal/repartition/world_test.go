@@ -1,7 +1,6 @@
 package repartition
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -12,8 +11,6 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest"
 
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/partition"
@@ -46,8 +43,7 @@ type world struct {
 	longest map[int]time.Duration      // by user: of a request
 	lost    []string                   // requests in queues that were deleted
 	refused int                        // requests that got an error reply from a mover
-	served  time.Time                  // when a request was carried out last
-	silence time.Duration              // the longest time in which none was
+	pauses  []time.Duration            // while no generation was served
 	onPhase func(partition.Phase)      // called when a repartition has got into a phase
 }
 
@@ -73,6 +69,7 @@ func newWorld(t *testing.T, seed uint64, from partition.Generation, instances in
 	for user := 1; user <= users; user++ {
 		w.ending.Go(func() { w.send(user) })
 	}
+	w.ending.Go(w.watchOwners)
 	return w
 }
 
@@ -118,6 +115,10 @@ func (w *world) affect(name string, change func(*queue)) {
 	q := w.server.queues[name]
 	change(q)
 	q.dispatchLocked()
+	w.exemptUsersLocked(name)
+}
+
+func (w *world) exemptUsersLocked(name string) {
 	for user := 1; user <= users; user++ {
 		for _, g := range w.data.generations() {
 			if topology.PartitionQueue(g.First+partition.Of(int64(user), g.Partitions)) == name {
@@ -211,10 +212,6 @@ func (w *world) applyLocked(id string, first int, l partition.Lease) {
 		return
 	}
 	w.applied[id] = l
-	if !w.served.IsZero() {
-		w.silence = max(w.silence, time.Since(w.served))
-	}
-	w.served = time.Now()
 	var user, number int
 	fmt.Sscan(id, &user, &number)
 	last := w.owner[user]
@@ -223,6 +220,46 @@ func (w *world) applyLocked(id string, first int, l partition.Lease) {
 	}
 	w.owner[user], w.first[user] = l, first
 	w.order[user] = append(w.order[user], number)
+}
+
+// watchOwners checks that while a generation is served, each partition has an owner that lives, or gets one
+// within two seconds, or as much after a frozen one is noticed.
+func (w *world) watchOwners() {
+	owned := make(map[int]time.Time)
+	var since time.Time // no generation is served
+	for {
+		select {
+		case <-w.end:
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+		w.mu.Lock()
+		g, now := w.data.present, time.Now()
+		switch switching := w.data.r.IsSwitching(); {
+		case switching && since.IsZero():
+			since = now
+		case !switching && !since.IsZero():
+			w.pauses = append(w.pauses, now.Sub(since))
+			since = time.Time{}
+			clear(owned)
+		}
+		for p := g.First; p < g.End() && since.IsZero(); p++ {
+			l := w.data.leases[p]
+			i := w.instances[l.Holder.Name]
+			limit := 2 * time.Second
+			if i != nil && i.frozen {
+				limit += dropAfter
+			}
+			if i != nil && !i.frozen && !i.crashed && !l.released && i.member == l.Holder || owned[p].IsZero() {
+				owned[p] = now
+			}
+			if now.Sub(owned[p]) > limit {
+				w.t.Errorf("partition %d has had no owner since %v", p, owned[p])
+				owned[p] = now
+			}
+		}
+		w.mu.Unlock()
+	}
 }
 
 // copyOf returns the copy of a request, as the router does.
@@ -319,32 +356,4 @@ func (w *world) pause() (longest time.Duration) {
 		}
 	}
 	return longest
-}
-
-func (w *world) options(i *instance) Options {
-	return Options{
-		Name: i.name, Store: &store{w: w, owner: i.name}, Records: &records{w.data, i.name}, NextMember: i.nextMember,
-		Dial: func(context.Context, string) (Connection, error) {
-			if err := w.call(i.name); err != nil {
-				return nil, err
-			}
-			return w.server.dial(i.name), nil
-		},
-		DropsWithin: 4 * time.Second, Copy: w.copyOf, Refusal: w.refuse, Bytes: w.bytes, Log: logOf(w.t),
-	}
-}
-
-func sorted(instances map[string]*instance) (names []string) {
-	for name := range instances {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
-
-func logOf(t *testing.T) *zap.Logger {
-	if testing.Verbose() {
-		return zaptest.NewLogger(t)
-	}
-	return zap.NewNop()
 }

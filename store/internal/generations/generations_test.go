@@ -115,9 +115,12 @@ func TestRepartition(t *testing.T) {
 	third.Moved = 3
 	c.must(c.Yield(ctx, third), nil)
 	third = c.start()
-	third.Moved = 2
+	third.Moved, third.Note = 2, "a queue is left"
 	c.must(c.BeginGeneration(ctx, second), partition.ErrSuperseded)
 	c.must(c.BeginGeneration(ctx, third), nil)
+	if _, r := c.look(); r.Note != third.Note {
+		t.Errorf("the note is %q", r.Note)
+	}
 	c.expect(4, 7, partition.Clearing)
 	c.must(c.begin(9, "classic"), generations.ErrUnderWay)
 	third.Moved = 1

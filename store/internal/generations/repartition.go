@@ -177,7 +177,7 @@ func (t *Table) BeginGeneration(ctx context.Context, a partition.Attempt) error 
 				generate_series(last.partition + 1, $1::int - 1) AS p`, to.First, int64(changelog.MaxEpoch))
 		batch.Queue("INSERT INTO ident_partitions (partition, epoch, released, first) SELECT p, 0, true, $1::int FROM generate_series($1::int, $1::int + $2::int - 1) AS p", to.First, to.Partitions)
 		batch.Queue("UPDATE ident_cluster SET first = $1, partitions = $2, queue_type = $3, rebound_at = now()", to.First, to.Partitions, to.QueueType)
-		batch.Queue("UPDATE ident_repartition SET phase = 'clearing', moved = moved + $3, note = '' WHERE number = $1 AND attempt = $2", a.Number, a.Attempt, a.Moved)
+		batch.Queue("UPDATE ident_repartition SET phase = 'clearing', moved = moved + $3, note = $4 WHERE number = $1 AND attempt = $2", a.Number, a.Attempt, a.Moved, a.Note)
 		postgres.QueueWAL(batch)
 		return tx.SendBatch(ctx, batch).Close()
 	})
