@@ -278,7 +278,8 @@
 //     the requests under way. Why not refuse what is too much: callers of the service before
 //     this one know no such error, and a long queue after an outage would be refused too. Cost:
 //     what the broker has not delivered yet is in one order, so a backlog of one caller of more than
-//     4,096 requests for each instance keeps the others waiting until it is shorter.
+//     2,048 requests for each instance keeps the others waiting until it is shorter. A caller beside which
+//     another one asks now and then has a quarter of the limit too, so its requests share fewer commits.
 //   - The prefetch count of a queue follows the size of its bodies, by consumers that follow
 //     one another. Why not the protocol's prefetch size: RabbitMQ has none. Why not a low
 //     count from the start: it would slow small requests down, which are usual. Cost: the

@@ -99,10 +99,10 @@
 //	cluster.relayPrefetch = 16                                               more gain little; a message of a hostile client may be as large as the broker accepts
 //	cluster.relayReopenAfter = time.Second                                   a queue that cannot be consumed must not loop
 //	cluster.requeueDelay = time.Second                                       a request that cannot be replied to must not loop
+//	cluster.senderGroups = 32                                                two callers seldom share a group, and one with many names leaves a thirtieth to each other
 //	cluster.settleEvery = 10 * time.Millisecond                              hardly delays the start
 //	cluster.settleFor = 3 * time.Second                                      a cluster without trouble hands over the first partitions in less
 //	cluster.sharedLostEvery = 10 * time.Second                               each attempt to consume the shared queue again may fail
-//	cluster.sharedPrefetchTimes = 16                                         a backlog of 4,096 small requests takes a few MB, and a second to carry out
 //	cluster.silentAfter = time.Second                                        a queue confirms within milliseconds; what waits uses up the limits on requests in flight
 //	cluster.slowConsume = 10 * time.Second                                   a queue without a leader takes that long; less is usual
 //	cluster.stuckAfter = 10 * time.Second                                    longer than any pause of a broker in good health
@@ -142,8 +142,10 @@
 //	cluster/internal/consume.ackShare = 4                                    a quarter of the prefetch count may wait; the rest is for requests in flight
 //	cluster/internal/consume.busyAbove = 0.7                                 above it, a request waits for a processor longer than batches save
 //	cluster/internal/consume.busyFor = time.Minute                           an instance that was busy is likely to be so again
+//	cluster/internal/consume.crowdedFor = 10 * time.Second                   each change of the prefetch count replaces a consumer
 //	cluster/internal/consume.firstReopenPause = 100 * time.Millisecond       a queue that was deleted is declared again soon
 //	cluster/internal/consume.longestReopenPause = 5 * time.Second            bounds how long a queue that is back goes unused
+//	cluster/internal/consume.headerOverhead = 32                             a string and an interface value take that, with their share of a map
 //	cluster/internal/consume.lossDelay = 100 * time.Millisecond              the loss of a channel is known within that time
 //	cluster/internal/consume.lowTicks = 3                                    a pause of two seconds is no reason to share
 //	cluster/internal/consume.maxIdle = 16                                    as many partitions as an instance takes over at once when it joins
@@ -154,6 +156,8 @@
 //	cluster/internal/consume.preferredInFlight = 24                          with fewer requests hardly two share a message
 //	cluster/internal/consume.preferredRate = 500                             with fewer requests the cost of each does not matter
 //	cluster/internal/consume.raiseEvery = 10 * time.Second                   large requests come in series; each change cancels a consumer
+//	cluster/internal/consume.roomTimes = 8                                   a backlog of 2,048 small requests takes a few MB, and half a second to carry out
+//	cluster/internal/consume.usualHeaders = 1 << 10                          more than a trace and the broker's own headers take
 //	cluster/internal/coordinate.claimTimeout = 8 * time.Second               a claim may wait for a write transaction to be ended, within the store's own limits
 //	cluster/internal/coordinate.handOverRetryEvery = 200 * time.Millisecond  the next owner waits for this
 //	cluster/internal/coordinate.maxInputs = 10_000                           some seconds of messages in a cluster of 1,000 members

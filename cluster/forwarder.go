@@ -213,6 +213,7 @@ func (f *forwarder) newForward(r *request, partition int, newUser, mark int64) *
 		Publishing: amqp.Publishing{
 			Type:          operationName(d),
 			MessageId:     d.MessageId,
+			AppId:         d.AppId,
 			ReplyTo:       replyTo,
 			CorrelationId: d.CorrelationId,
 			Expiration:    r.expiration.rest(),

@@ -206,6 +206,7 @@ func (c *relayConsumer) accept(from ownership.Member, q *relay.Request) {
 			Type: q.Operation, MessageId: q.MessageID, ReplyTo: q.ReplyTo, CorrelationId: q.CorrelationID,
 			Expiration: q.Expiration, Redelivered: q.Redelivered, Headers: tracing.Headers(q.TraceParent, q.TraceState), Body: q.Body,
 		},
+		size:    len(q.Body),
 		caller:  q.Caller,
 		writeID: q.RequestID,
 	}
@@ -250,7 +251,7 @@ func (c *relayConsumer) accepting(from ownership.Member, q *relay.Request) (p *s
 	if p == nil || !p.senders.Accept(from, q) {
 		return nil, relay.Refused
 	}
-	if !s.bodies.TryAcquire(q.Body) {
+	if !s.bodies.TryAcquire(len(q.Body)) {
 		p.senders.Refuse(from, q)
 		return nil, relay.Busy
 	}

@@ -35,6 +35,7 @@ type request struct {
 	relayed  *relayedFrom      // another instance has relayed the request; nil: it came by one of the queues for callers
 	delivery amqp.Delivery
 	received time.Time
+	size     int           // as the budget counts it
 	trace    *requestTrace // nil: no tracing
 
 	expiration expiration
@@ -59,7 +60,7 @@ func (r *request) start() {
 		s.running.Go(s.shared.Replace)
 	}
 	s.metrics.InFlight.Inc()
-	s.metrics.Bytes.Add(float64(len(r.delivery.Body)))
+	s.metrics.Bytes.Add(float64(r.size))
 	if s.o.Tracer != nil {
 		r.trace = traceRequest(s.o.Tracer, r)
 	}
@@ -72,8 +73,8 @@ func (r *request) complete(outcome string, duration time.Duration) {
 	s.metrics.Completed(r.operation(), r.way(), outcome, r.caller, duration)
 	r.trace.end(outcome)
 	s.metrics.InFlight.Dec()
-	s.metrics.Bytes.Sub(float64(len(r.delivery.Body)))
-	s.bodies.Release(s.bodies.Weight(r.delivery.Body)) // as consume.Receive and relayConsumer.accepting have acquired it
+	s.metrics.Bytes.Sub(float64(r.size))
+	s.bodies.Release(s.bodies.Weight(r.size)) // as consume.Receive and relayConsumer.accepting have acquired it
 	if isShared(r) {
 		s.prefer.End()
 		s.turns.Done(r.sender, time.Now())

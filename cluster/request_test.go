@@ -25,9 +25,9 @@ func (s *testSession) take(queue string, d amqp.Delivery) (*request, *fakeChanne
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	r := &request{session: s.session, consumer: consumer, delivery: d, received: time.Now(), expiration: expirationOf(&d, time.Now())}
+	r := &request{session: s.session, consumer: consumer, delivery: d, received: time.Now(), size: consume.Size(&d), expiration: expirationOf(&d, time.Now())}
 	consumer.Track(&r.delivery)
-	s.session.bodies.Acquire(s.t.Context(), s.session.bodies.Weight(r.delivery.Body))
+	s.session.bodies.Acquire(s.t.Context(), s.session.bodies.Weight(r.size))
 	r.start()
 	s.session.turns.Add(r.sender, r, r.received)
 	return r, c

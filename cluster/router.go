@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"hash/maphash"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,7 +31,7 @@ func (s *session) receive(ctx context.Context, consumer *consume.Consumer, from 
 		prefetch = s.channels.Prefetch()
 	}
 	return consumer.Receive(ctx, s.bodies, prefetch, func(d amqp.Delivery, received time.Time) {
-		r := &request{session: s, from: from, consumer: consumer, delivery: d, received: received}
+		r := &request{session: s, from: from, consumer: consumer, delivery: d, received: received, size: consume.Size(&d)}
 		r.expiration = expirationOf(&r.delivery, r.received)
 		r.caller = callerOf(seal.Sealer(s.o.Secret), &r.delivery)
 		r.start()
@@ -52,21 +54,31 @@ func admit(r *request) {
 	}
 }
 
-// limitTurns sets how many requests of the shared queue may be under way. At least as many again may
-// wait for their turn.
+// limitTurns sets how many requests of the shared queue may be under way. While several callers ask, at
+// least as many again can wait for their turn.
 func limitTurns(s *session) {
-	s.turns.SetLimit(min(s.prefer.UnderWay(s.o.Prefetch), (sharedPrefetch(s.o.Prefetch)+1)/2))
+	s.turns.SetLimit(min(s.prefer.UnderWay(s.o.Prefetch), (consume.RoomFor(s.o.Prefetch)+1)/2))
 }
 
-// A sender is a caller whose requests wait for their turn. The broker has compared login with that of
-// the connection. Without a login, the caller is what it calls itself, or has its replies sent to.
-type sender struct{ login, name string }
+// A sender is one or several callers whose requests wait for their turn together. The broker has compared
+// login with that of the connection. Anyone may use any number of other names, so callers without a
+// login are divided into a fixed number of groups by a hash of what they call themselves, or where their
+// replies go. This is stochastic fairness queueing, after McKenney (1990).
+type sender struct {
+	login string
+	group uint64
+}
+
+// senderGroups is the number of groups of callers without a login.
+const senderGroups = 32
+
+var senderSeed = maphash.MakeSeed()
 
 func senderOf(r *request) sender {
 	if r.caller != "" {
 		return sender{login: r.caller}
 	}
-	return sender{name: cmp.Or(r.delivery.AppId, r.delivery.ReplyTo)}
+	return sender{group: maphash.String(senderSeed, cmp.Or(r.delivery.AppId, r.delivery.ReplyTo)) % senderGroups}
 }
 
 // putBack gives a request that was not begun back to the broker, which delivers it to another
@@ -82,8 +94,9 @@ func putBack(r *request) {
 	})
 }
 
-// putBackAll gives requests that were not begun back to the broker.
+// putBackAll gives requests that were not begun back to the broker, in the order in which they came.
 func putBackAll(waiting []*request) {
+	slices.SortFunc(waiting, func(a, b *request) int { return cmp.Compare(a.delivery.DeliveryTag, b.delivery.DeliveryTag) })
 	for _, r := range waiting {
 		putBack(r)
 	}

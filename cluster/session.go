@@ -175,7 +175,7 @@ const sharedLostEvery = 10 * time.Second
 // newSharedKeeper returns what consumes the shared queue.
 func newSharedKeeper(s *session) *consume.Keeper {
 	lost := throttle.New(s.o.Log, zap.ErrorLevel, "shared queue not consumed", sharedLostEvery)
-	bodies := sharedPrefetch(s.o.Prefetch) // the prefetch count because of the size of the bodies
+	bodies := consume.RoomFor(s.o.Prefetch) // the prefetch count because of the size of the bodies
 	return consume.NewKeeper(consume.KeeperOptions{
 		Open: func() (*consume.Consumer, error) {
 			priority, prefetch := s.prefer.Consumer()

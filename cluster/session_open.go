@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"sync"
 	"time"
@@ -48,10 +47,6 @@ const (
 	// partitionPrefetchShare is how many times less the prefetch count of a partition
 	// queue is than that of the shared queue.
 	partitionPrefetchShare = 8
-
-	// sharedPrefetchTimes is how many times more requests the broker delivers from the shared queue than
-	// are under way at the same time. The others wait for the turn of their caller.
-	sharedPrefetchTimes = 16
 
 	// droppedReplyEvery is how often dropped replies are logged at most.
 	droppedReplyEvery = 10 * time.Second
@@ -107,9 +102,6 @@ func openSession(ctx context.Context, i *Instance, number int64) (_ *session, er
 	s.running.Go(func() { consumeRelayed(s) })
 	return s, nil
 }
-
-// sharedPrefetch returns the prefetch count of the shared queue with so many requests under way.
-func sharedPrefetch(underWay int) int { return min(sharedPrefetchTimes*underWay, math.MaxUint16) }
 
 // dialBoth opens the connections without which there is no session, at the same time. The
 // broker keeps what the consumers of a frozen instance have received until it drops the
@@ -177,7 +169,7 @@ func newSession(i *Instance, conn, forwarding *amqp.Connection, number int64) *s
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.sizes = sizes.NewChecker(s.ctx, publish.Over(conn), s.metrics.TooLarge, o.Log)
-	s.prefer = consume.NewPreference(sharedPrefetch(o.Prefetch), time.Now())
+	s.prefer = consume.NewPreference(o.Prefetch, time.Now())
 	s.turns = fairqueue.New[sender](o.Prefetch, (*request).route)
 	s.shared = newSharedKeeper(s)
 	s.reads = readlease.NewRenewer(o.Store.EndedLeases, s.slots.servedLeases, func(l partition.Lease) { onLeaseEnded(s, l) })

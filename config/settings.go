@@ -101,7 +101,7 @@ func (c *Config) amqpSettings() []setting {
 		{name: "amqp.ssl_server_name", kind: anyText(&mq.SSLServerName), computed: "the host in `amqp.host`",
 			help: "The name that the broker's certificate must contain."},
 		{name: "amqp.prefetch", initial: "256", kind: number{&mq.Prefetch, 1, 65535},
-			help: "The maximum number of requests from the shared queue that an instance carries out at the same time, and of which one caller may have a quarter while others ask too. An instance that takes all requests of the queue may have as many for each instance. Sixteen times as many are received, so that the requests of one caller do not keep those of others waiting; more wait in the broker. The prefetch count of each partition queue is an eighth of it."},
+			help: "The maximum number of requests from the shared queue that an instance carries out at the same time, and of which one caller may have a quarter while others ask too. An instance that takes all requests of the queue may have as many for each instance. While several callers ask for more than that, eight times as many are received, so that callers can take turns; more wait in the broker. The prefetch count of each partition queue is an eighth of it."},
 	}
 }
 
@@ -144,7 +144,7 @@ func (c *Config) limitSettings() []setting {
 		{name: "limits.values", initial: "100000", kind: number{&c.Limits.Values, 100, 10_000_000},
 			help: "The maximum number of values in a request's body."},
 		{name: "limits.in_flight_bytes", initial: "33554432", kind: number{&c.Limits.InFlightBytes, 1 << 20, 16 << 30},
-			help: "The maximum size in bytes of the bodies of all requests in progress. In the worst case a request needs about ten times the size of its body in memory. In addition, as many bytes wait, and at least one body for each queue; more wait in the broker, which then sends fewer requests ahead than `amqp.prefetch` says."},
+			help: "The maximum size in bytes of the bodies and headers of all requests in progress. In the worst case a request needs about ten times the size of its body in memory. In addition, as many bytes wait, and at least one request for each queue; more wait in the broker, which then sends fewer requests ahead than `amqp.prefetch` says."},
 	}
 }
 

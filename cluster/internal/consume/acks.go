@@ -28,6 +28,8 @@ type acks struct {
 
 	mu      sync.Mutex          // guards the following fields; held while acknowledgements are sent
 	open    map[uint64]struct{} // tags of deliveries that are in flight
+	first   uint64              // all tags before it are settled or wait
+	last    uint64              // the last tag
 	waiting []uint64            // tags of deliveries that are to be acknowledged
 }
 
@@ -42,6 +44,7 @@ func (a *acks) track(tag uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.open[tag] = struct{}{}
+	a.last = tag
 	if a.fullLocked() {
 		a.flushLocked() // on an error the channel is closed
 	}
@@ -94,11 +97,12 @@ func (a *acks) flushLocked() error {
 		return nil
 	}
 	slices.Sort(a.waiting)
-	together := len(a.waiting)
-	for tag := range a.open {
-		n, _ := slices.BinarySearch(a.waiting, tag)
-		together = min(together, n)
+	for ; a.first <= a.last; a.first++ {
+		if _, ok := a.open[a.first]; ok {
+			break
+		}
 	}
+	together, _ := slices.BinarySearch(a.waiting, a.first)
 	var err error
 	if together > 0 {
 		err = a.send(a.waiting[together-1], together > 1)

@@ -158,8 +158,16 @@ func (k *Keeper) consume() error {
 		k.o.OnFound()
 	}
 	if k.o.Receive(consumer) {
-		consumer.Requests.Wait()
-		consumer.Close() // before the next one starts, so that what was not accepted comes first
+		completed := make(chan struct{})
+		k.retired.Go(func() {
+			defer close(completed)
+			consumer.Requests.Wait()
+			consumer.Close() // before the next one starts, so that what was not accepted comes first
+		})
+		select {
+		case <-completed:
+		case <-k.ctx.Done(): // there is no next one
+		}
 		k.retire(consumer)
 		return errNextConsumer
 	}

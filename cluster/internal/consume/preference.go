@@ -1,6 +1,7 @@
 package consume
 
 import (
+	"math"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -26,6 +27,11 @@ const (
 	// all requests for busyFor after that, or after a failure.
 	busyAbove = 0.7
 	busyFor   = time.Minute
+
+	// roomTimes is how many times the usual prefetch count an instance has while several callers ask, and
+	// crowdedFor is how long it keeps that after its requests have last filled the usual one.
+	roomTimes  = 8
+	crowdedFor = 10 * time.Second
 )
 
 // A Preference decides whether an instance asks the broker for all requests of a queue that
@@ -39,18 +45,23 @@ const (
 // requests, and the others soon ask for their share again. They get what the first one has no
 // room for, and may then ask for all of that.
 //
+// While several callers ask and the requests in flight fill the usual prefetch count, it is eight times
+// as large, so that the instance sees the requests of all callers and can let them take turns.
+//
 // An instance that asks for all has a prefetch count of half more than it usually has
 // in flight. So it keeps few more requests from the others if it freezes.
 //
 // Each instance decides alone, and a wrong decision costs speed only. A Preference is safe
 // for concurrent use.
 type Preference struct {
-	usual    int // the prefetch count while it asks for its share
+	usual    int // the prefetch count while it asks for its share, and few callers ask
 	priority int // while it asks for all
 
 	mu        sync.Mutex // guards the following fields
 	instances int        // that share the requests
 	prefetch  int        // while the instance asks for all; 0: it asks for its share
+	crowded   time.Time  // several callers have filled the usual prefetch count
+	wide      bool       // because of that, the prefetch count is larger
 	unfit     time.Time  // it was busy, not ready, or failed to carry out a request
 
 	inFlight int
@@ -76,8 +87,20 @@ func (p *Preference) Consumer() (priority, prefetch int) {
 	if p.prefetch > 0 {
 		return p.priority, p.prefetch
 	}
-	return 0, p.usual
+	return 0, p.mostLocked()
 }
+
+// mostLocked returns the largest prefetch count that the instance should have.
+func (p *Preference) mostLocked() int {
+	if p.wide {
+		return RoomFor(p.usual)
+	}
+	return p.usual
+}
+
+// RoomFor returns the prefetch count of an instance with so many requests under way, while several
+// callers ask.
+func RoomFor(underWay int) int { return min(roomTimes*underWay, math.MaxUint16) }
 
 // UnderWay returns how many requests of the queue the instance should carry out at the same time: each,
 // or as many for each instance while it asks for all, since the instances share the work then.
@@ -147,14 +170,17 @@ func (p *Preference) shareLocked() (changed bool) {
 
 // prefetchFor returns the prefetch count of an instance that gets all requests.
 func (p *Preference) prefetchFor(inFlight int) int {
+	if p.wide {
+		return p.mostLocked()
+	}
 	return min(p.usual, max(preferredInFlight, inFlight*3/2))
 }
 
 // Tick is called about once per second. instances is the number of those that share the
-// requests. cpu is the share of the processors that this process has used since the last tick.
+// requests, callers that of those that have sent some lately. cpu is the share of the processors that this process has used since the last tick.
 // able is false if the instance should not get more requests than others. Tick returns true if
 // another consumer is needed.
-func (p *Preference) Tick(now time.Time, instances int, cpu float64, able bool) (changed bool) {
+func (p *Preference) Tick(now time.Time, instances, callers int, cpu float64, able bool) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	perSecond, peak := float64(p.received)/now.Sub(p.ticked).Seconds(), p.peak
@@ -163,6 +189,17 @@ func (p *Preference) Tick(now time.Time, instances int, cpu float64, able bool) 
 	if cpu > busyAbove || !able {
 		p.unfit = now
 	}
+	if callers > 1 && peak >= p.usual*3/4 {
+		p.crowded = now
+	}
+	wasWide := p.wide
+	p.wide = !p.crowded.IsZero() && now.Sub(p.crowded) < crowdedFor
+	return p.tickLocked(now, perSecond, peak) || p.wide != wasWide
+}
+
+// tickLocked decides whether an instance goes on to ask for all. It returns true if another consumer is
+// needed.
+func (p *Preference) tickLocked(now time.Time, perSecond float64, peak int) (changed bool) {
 	if p.prefetch == 0 {
 		return false
 	}
@@ -176,7 +213,7 @@ func (p *Preference) Tick(now time.Time, instances int, cpu float64, able bool) 
 	p.low = 0
 	// The broker counts requests, too, whose acknowledgements wait for others.
 	isFull, isEmpty := peak >= p.prefetch*3/4 && p.prefetch < p.usual, peak*3 < p.prefetch
-	if !isFull && !isEmpty {
+	if tooLarge := p.prefetch > p.mostLocked(); !p.wide && !isFull && !isEmpty && !tooLarge {
 		return false
 	}
 	before := p.prefetch

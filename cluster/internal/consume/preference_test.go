@@ -11,6 +11,7 @@ type sharing struct {
 	now       time.Time
 	latency   time.Duration // of a request
 	instances []*sharer
+	callers   int
 	changes   int // of consumers
 }
 
@@ -99,7 +100,7 @@ func (s *sharing) tick() {
 		}
 	}
 	for _, x := range s.instances {
-		if !x.frozen && !x.gone && x.Tick(s.now, present, x.cpu, true) {
+		if !x.frozen && !x.gone && x.Tick(s.now, present, max(1, s.callers), x.cpu, true) {
 			s.changes++
 			x.consume()
 		}
@@ -258,6 +259,35 @@ func TestPreference(t *testing.T) {
 			}
 			if n := s.changes - before; n > 15 {
 				t.Errorf("%d instances changed their consumers %d times in a minute", instances, n)
+			}
+		}
+	})
+
+	t.Run("an_instance_has_room_for_several_callers_who_ask_for_much", func(t *testing.T) {
+		for _, instances := range []int{1, 3} {
+			s := share(instances, latency)
+			s.run(5*time.Second, 1000)
+			if got := s.first().prefetch; got > 256 {
+				t.Errorf("of %d, one caller: the prefetch count is %d", instances, got)
+			}
+			s.callers = 2
+			s.run(2*time.Second, 1000)
+			s.run(time.Second, 1000)
+			if got := s.first().prefetch; got != 8*256 {
+				t.Errorf("of %d, two callers: the prefetch count is %d", instances, got)
+			}
+			s.callers = 1
+			s.run(crowdedFor+2*time.Second, 1000)
+			for _, x := range s.instances {
+				if x.prefetch > 256 {
+					t.Errorf("of %d, one caller again: a prefetch count is %d", instances, x.prefetch)
+				}
+			}
+			s.run(2*time.Second, 20)
+			s.callers = 2
+			s.run(3*time.Second, 20)
+			if got := s.first().prefetch; got > 256 {
+				t.Errorf("of %d, two callers who ask for little: the prefetch count is %d", instances, got)
 			}
 		}
 	})

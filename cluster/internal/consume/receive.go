@@ -18,7 +18,7 @@ type reception struct {
 	full     int // the usual prefetch count
 	accept   func(d amqp.Delivery, received time.Time)
 
-	largest int       // bytes of the largest body since then
+	largest int       // bytes of the largest message since then
 	since   time.Time // unless the prefetch count is the usual one
 
 	next int  // the prefetch count of the next consumer; 0: none is wanted
@@ -43,17 +43,17 @@ func (c *Consumer) Receive(ctx context.Context, b *Budget, full int, accept func
 	r := &reception{consumer: c, budget: b, full: full, accept: accept, since: time.Now()}
 	defer r.cancelling.Wait()
 	for d := range c.Deliveries {
-		received := time.Now()
+		received, size := time.Now(), Size(&d)
 		c.Track(&d)
 		if c.idle.prefetch < full {
-			r.maybeRaise(len(d.Body), received)
+			r.maybeRaise(size, received)
 		}
 		switch {
 		case ctx.Err() != nil:
 			return r.next
-		case b.isSmall(d.Body) && b.inFlight.TryAcquire(b.Weight(d.Body)):
+		case b.isSmall(size) && b.TryAcquire(size):
 			accept(d, received)
-		case !r.wait(ctx, waitingDelivery{d, received}):
+		case !r.wait(ctx, waitingDelivery{d, received, size}):
 			return r.next
 		}
 		if r.over {
@@ -69,6 +69,7 @@ func (c *Consumer) Receive(ctx context.Context, b *Budget, full int, accept func
 type waitingDelivery struct {
 	delivery amqp.Delivery
 	received time.Time
+	size     int
 }
 
 // wait accepts a delivery, and those that come in the meantime, when the budget allows it.
@@ -78,10 +79,10 @@ func (r *reception) wait(ctx context.Context, first waitingDelivery) bool {
 	var waiting []waitingDelivery
 	defer func() {
 		for _, w := range waiting {
-			r.budget.waiting.Add(-int64(len(w.delivery.Body)))
+			r.budget.waiting.Add(-int64(w.size))
 		}
 	}()
-	if r.mayWait(first.delivery.Body) {
+	if r.mayWait(first.size) {
 		waiting = append(waiting, first)
 	}
 	deliveries := r.consumer.Deliveries
@@ -101,8 +102,8 @@ func (r *reception) wait(ctx context.Context, first waitingDelivery) bool {
 					continue
 				}
 				r.consumer.Track(&d)
-				if !r.over && r.mayWait(d.Body) {
-					waiting = append(waiting, waitingDelivery{d, time.Now()})
+				if size := Size(&d); !r.over && r.mayWait(size) {
+					waiting = append(waiting, waitingDelivery{d, time.Now(), size})
 				}
 			}
 		}
@@ -115,24 +116,23 @@ func (r *reception) wait(ctx context.Context, first waitingDelivery) bool {
 // acceptWaiting accepts a delivery when the budget allows it. It returns false if ctx was
 // done first.
 func (r *reception) acceptWaiting(ctx context.Context, w waitingDelivery) bool {
-	body := w.delivery.Body
-	if r.budget.Acquire(ctx, r.budget.Weight(body)) != nil {
+	if r.budget.Acquire(ctx, r.budget.Weight(w.size)) != nil {
 		return false
 	}
-	r.budget.waiting.Add(-int64(len(body)))
+	r.budget.waiting.Add(-int64(w.size))
 	r.accept(w.delivery, w.received)
 	return true
 }
 
-// mayWait reports whether a delivery with this body may wait. If it may not, neither it nor
+// mayWait reports whether a delivery of this size may wait. If it may not, neither it nor
 // any later one is accepted. With a prefetch count of one, or if the consumer was cancelled
 // already, each may.
-func (r *reception) mayWait(body []byte) bool {
-	r.largest = max(r.largest, len(body))
-	if r.budget.waiting.Add(int64(len(body))) <= r.budget.size || r.consumer.idle.prefetch == 1 || r.next > 0 {
+func (r *reception) mayWait(size int) bool {
+	r.largest = max(r.largest, size)
+	if r.budget.waiting.Add(int64(size)) <= r.budget.size || r.consumer.idle.prefetch == 1 || r.next > 0 {
 		return true
 	}
-	r.budget.waiting.Add(-int64(len(body)))
+	r.budget.waiting.Add(-int64(size))
 	// The consumer is not cancelled: the next one would get later deliveries before the
 	// broker has those back that are not accepted.
 	r.over = true
@@ -148,8 +148,8 @@ func discard(deliveries <-chan amqp.Delivery) {
 
 // maybeRaise cancels the consumer if the bodies have been so small for a while that it may
 // have twice the prefetch count.
-func (r *reception) maybeRaise(body int, now time.Time) {
-	r.largest = max(r.largest, body)
+func (r *reception) maybeRaise(size int, now time.Time) {
+	r.largest = max(r.largest, size)
 	if now.Sub(r.since) < raiseEvery || r.next > 0 {
 		return
 	}

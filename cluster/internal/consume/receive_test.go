@@ -2,6 +2,7 @@ package consume
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -69,7 +70,7 @@ func testLargeBodies(t *testing.T, queueType string) {
 					c.Cancel()
 				}
 				held.Add(-size)
-				b.Release(b.Weight(d.Body))
+				b.Release(b.Weight(Size(&d)))
 				c.Ack(&d, true)
 				c.Requests.Done()
 			}()
@@ -140,4 +141,26 @@ func (c *cancelledChannel) Cancel(tag string, noWait bool) error {
 		return nil
 	}
 	return c.Channel.Cancel(tag, noWait)
+}
+
+func TestSize(t *testing.T) {
+	long := strings.Repeat("x", 2000)
+	for name, d := range map[string]amqp.Delivery{
+		"body":           {Body: []byte(long)},
+		"header":         {Headers: amqp.Table{"h": long}},
+		"bytes":          {Headers: amqp.Table{"h": []byte(long)}},
+		"name_of_header": {Headers: amqp.Table{long: nil}},
+		"table":          {Headers: amqp.Table{"h": amqp.Table{"h": long}}},
+		"array":          {Headers: amqp.Table{"h": []any{amqp.Table{"h": []any{long}}}}},
+		"many_values":    {Headers: amqp.Table{"h": make([]any, 63)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if n := Size(&d); n < 2000 || n > 2200 {
+				t.Errorf("it counts %d bytes", n)
+			}
+		})
+	}
+	if n := Size(&amqp.Delivery{Headers: amqp.Table{"x-delivery-count": int64(1)}}); n != 0 {
+		t.Errorf("an empty message that is delivered again counts %d bytes", n)
+	}
 }

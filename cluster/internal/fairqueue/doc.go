@@ -3,9 +3,11 @@
 //
 // A [Queue] has the requests of each caller wait in an order of their own, and starts them in
 // turn, one of each caller at a time. This is fair queueing, after Nagle (RFC 970, 1985). It
-// refuses nothing and drops nothing. While only one caller asks, it has all to itself.
+// refuses nothing and drops nothing. While only one caller asks, it has all to itself. The number of
+// callers should be bounded: each may have a request under way.
 //
 // The broker delivers the requests of all callers in one order, so the queue knows only those
-// that the broker has delivered. The prefetch count must therefore be larger than the number of
-// requests under way: what lies between is the backlog of one caller that others do not notice.
+// that the broker has delivered. While several callers ask, the prefetch count must therefore be larger
+// than the number of requests under way: what lies between is the backlog of one caller that others do
+// not notice.
 package fairqueue

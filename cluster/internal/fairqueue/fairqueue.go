@@ -70,7 +70,7 @@ func (q *Queue[C, T]) Add(from C, request T, at time.Time) (atOnce, closed bool)
 	}
 	c.asked = at
 	q.forgetLocked(at)
-	if len(c.waiting) == 0 && q.starting != c && q.mayStartLocked(c) {
+	if len(c.waiting) == 0 && q.starting != c && q.mayStartLocked(c) && !slices.ContainsFunc(q.turns, q.mayStartLocked) {
 		c.underWay++
 		q.underWay++
 		return true, false
@@ -105,6 +105,13 @@ func (q *Queue[C, T]) SetLimit(limit int) {
 	defer q.mu.Unlock()
 	q.limit = limit
 	q.wake.Notify()
+}
+
+// Callers returns how many callers ask.
+func (q *Queue[C, T]) Callers() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.callers)
 }
 
 // Waiting returns how many requests wait.
@@ -172,7 +179,7 @@ func (q *Queue[C, T]) mayStartLocked(c *caller[T]) bool {
 	case len(q.callers) == 1:
 		return q.underWay < q.limit
 	}
-	return q.underWay < q.limit && c.underWay < q.limit/shares
+	return q.underWay < q.limit && c.underWay < max(1, q.limit/shares)
 }
 
 // forgetLocked forgets the callers that do not ask any more, once in asksFor.

@@ -98,7 +98,7 @@ func New() *Metrics {
 		Help: "Requests completed here, by the caller's login at RabbitMQ: empty if the request does not tell it in the property user_id, other for all beyond 32 logins. A forwarded request counts where it is carried out.",
 	}, []string{"caller"}))
 	m.InFlight = m.gauge("requests_in_flight", "Requests that were received and are not complete.")
-	m.Bytes = m.gauge("request_bytes_in_flight", "Bytes of the bodies of the requests in flight; limits.in_flight_bytes is the limit.")
+	m.Bytes = m.gauge("request_bytes_in_flight", "Bytes of the bodies and headers of the requests in flight; limits.in_flight_bytes is the limit.")
 	m.Overloads = register(m, prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: Prefix + "overloads_total",
 		Help: "Writes put into a partition's queue because too many requests wait for the same user (mailbox_full), and requests refused because the broker does not confirm requests forwarded to the partition (partition_stuck).",
