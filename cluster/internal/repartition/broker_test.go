@@ -21,6 +21,7 @@ type server struct {
 	swaps   []time.Time // when requests of a user may have gone to another queue, but not to one that is moved later
 	conns   map[*conn]bool
 	seq     int64
+	alarm   bool          // it blocks publishing
 	returns time.Duration // after which a quorum queue gives back what a lost consumer had
 }
 
@@ -77,10 +78,17 @@ func (c *conn) open() (*channel, error) {
 	return ch, nil
 }
 
-func (c *conn) OpenConsuming() (consume.Channel, error)               { return c.open() }
-func (c *conn) OpenPublishing() (publish.Channel, error)              { return c.open() }
-func (c *conn) OpenDeclaring() (DeclaringChannel, error)              { return c.open() }
-func (c *conn) NotifyBlocked(b chan amqp.Blocking) chan amqp.Blocking { return b }
+func (c *conn) OpenConsuming() (consume.Channel, error)  { return c.open() }
+func (c *conn) OpenPublishing() (publish.Channel, error) { return c.open() }
+func (c *conn) OpenDeclaring() (DeclaringChannel, error) { return c.open() }
+func (c *conn) NotifyBlocked(b chan amqp.Blocking) chan amqp.Blocking {
+	c.server.w.mu.Lock()
+	defer c.server.w.mu.Unlock()
+	if c.server.alarm {
+		b <- amqp.Blocking{Active: true}
+	}
+	return b
+}
 
 func (c *conn) IsClosed() bool {
 	c.server.w.mu.Lock()

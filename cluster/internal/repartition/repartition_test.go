@@ -98,6 +98,14 @@ func TestRepartition(t *testing.T) {
 			w.want(partition.GivenUp, w.repartition(quorum(4, 8)), 9*time.Second)
 		})
 	})
+	t.Run("an_alarm_before", func(t *testing.T) {
+		inWorld(t, quorum(0, 4), func(t *testing.T, w *world) {
+			w.mu.Lock()
+			w.server.alarm = true
+			w.mu.Unlock()
+			w.want(partition.GivenUp, w.repartition(quorum(4, 8)), 2*time.Second)
+		})
+	})
 	t.Run("an_old_queue_is_full", func(t *testing.T) {
 		inWorld(t, classic(0, 4), func(t *testing.T, w *world) {
 			w.at(partition.Moving, func() { w.outage(topology.PartitionQueue(2), 30*time.Second, func(q *queue, on bool) { q.full = on }) })
