@@ -2,14 +2,17 @@ package web
 
 import (
 	"container/list"
+	"context"
+	"crypto/tls"
 	"net"
+	"net/http"
 	"sync"
 )
 
 // A limitListener limits the number of open connections. To accept one more, it closes
 // the oldest. So a client that opens many connections, or keeps them open, does not
 // prevent others from connecting: a probe is answered long before its connection is the
-// oldest.
+// oldest. Connections that are kept do not count.
 type limitListener struct {
 	net.Listener
 	limit int // at least 1
@@ -48,11 +51,34 @@ type limitConn struct {
 
 // Close closes the connection. It may be called more than once.
 func (c *limitConn) Close() error {
+	c.keep()
+	return c.Conn.Close()
+}
+
+// keep has the listener not close the connection.
+func (c *limitConn) keep() {
 	c.listener.mu.Lock()
+	defer c.listener.mu.Unlock()
 	if c.element != nil {
 		c.listener.open.Remove(c.element)
 		c.element = nil
 	}
-	c.listener.mu.Unlock()
-	return c.Conn.Close()
+}
+
+// connKey is the key of the connection in the context of a request.
+type connKey struct{}
+
+// withConn returns the context for the requests of a connection.
+func withConn(ctx context.Context, conn net.Conn) context.Context {
+	if secure, ok := conn.(*tls.Conn); ok {
+		conn = secure.NetConn()
+	}
+	return context.WithValue(ctx, connKey{}, conn)
+}
+
+// keepConn has the listener not close the connection of a request.
+func keepConn(r *http.Request) {
+	if c, ok := r.Context().Value(connKey{}).(*limitConn); ok {
+		c.keep()
+	}
 }

@@ -84,7 +84,7 @@ func Listen(o Options) (*Server, error) {
 	}
 	s.watcher, s.listeners = o.Watcher, make(chan struct{}, maxListeners)
 	if o.AdminToken != nil {
-		s.admin = admin.New(admin.Options{Token: o.AdminToken, Operator: o.Operator, Metrics: o.Metrics, Done: o.Watcher.Done(), Log: o.Log})
+		s.admin = admin.New(admin.Options{Token: o.AdminToken, Keep: keepConn, Operator: o.Operator, Metrics: o.Metrics, Done: o.Watcher.Done(), Log: o.Log})
 	}
 	s.http = &http.Server{
 		Handler:           s.routes(o.Metrics, o.Pprof),
@@ -93,6 +93,7 @@ func Listen(o Options) (*Server, error) {
 		WriteTimeout:      requestTimeout,
 		IdleTimeout:       30 * time.Second,
 		MaxHeaderBytes:    16 << 10,
+		ConnContext:       withConn,
 		ErrorLog:          log.New(serverLog{o.Log}, "", 0),
 	}
 	go func() {

@@ -101,6 +101,7 @@ func TestPageOperates(t *testing.T) {
 	press("button[value=abort]")
 	press("#confirm-yes")
 	b.ExpectText(t, "operate-error", "no repartition is under way")
+	testLostReplies(t, b, press)
 	testActsOverHTTP(t, v, tokenFile)
 	press("button[value=abort]")
 	press("#confirm-yes")
@@ -109,10 +110,29 @@ func TestPageOperates(t *testing.T) {
 	b.Screenshot(t, "operate-refused")
 }
 
+// testLostReplies has replies not arrive: the page says that the action may go on, not that it is
+// not done.
+func testLostReplies(t *testing.T, b *harness.Browser, press func(string)) {
+	t.Helper()
+	b.Eval(t, `(window.realFetch = window.fetch, true)`)
+	for reason, fetch := range map[string]string{
+		"(cut)":          `new Response(new ReadableStream({start: (c) => c.error(new TypeError("cut"))}), {headers: {"Content-Type": "application/x-ndjson"}})`,
+		"the status 502": `new Response("<p>Bad gateway</p>", {status: 502, headers: {"Content-Type": "text/html"}})`,
+		"(unreachable)":  `Promise.reject(new TypeError("unreachable"))`,
+	} {
+		b.Eval(t, `(window.fetch = async () => `+fetch+`, true)`)
+		press("button[value=abort]")
+		press("#confirm-yes")
+		b.ExpectText(t, "operate-error", reason)
+		b.ExpectTrue(t, "the page says that the action may go on", `/^T.*may go on/.test(document.getElementById("operate-error").textContent)`)
+	}
+	b.Eval(t, `(window.fetch = window.realFetch, true)`)
+}
+
 // testActsOverHTTP acts with the token of the file, and with that which replaces it.
 func testActsOverHTTP(t *testing.T, v *harness.Instance, tokenFile string) {
 	t.Helper()
-	if status, reply := act(t, v, adminToken, "drain", `{"instances": ["ident-9"]}`); status != http.StatusConflict || !strings.Contains(reply, "ident-0, ident-1") {
+	if status, reply := act(t, v, adminToken, "drain", `{"instances": ["ident-9"]}`); status != http.StatusNotFound || !strings.Contains(reply, "ident-0, ident-1") {
 		t.Errorf("of an unknown instance: %d %s", status, reply)
 	}
 	if status, reply := act(t, v, adminToken, "drain", `{"instances": ["ident-0", "ident-1"]}`); status != http.StatusConflict || !strings.Contains(reply, "no instance would remain") {

@@ -5,10 +5,9 @@
 //
 //   - Nothing is done without the token, which is in the header Authorization and in a file.
 //     It is compared in constant time, and is in no URL, log line or reply.
-//   - A request of another web page does nothing: a browser adds no such header by itself, and
-//     no reply allows another origin to.
-//   - After [maxFailures] wrong tokens within a minute, an address is refused for the rest of
-//     it, whatever its token.
+//   - A request of another web page does nothing: a browser adds no such header by itself, no
+//     reply allows another origin to, and a request from another origin is refused first.
+//   - Wrong tokens, from wherever they come, do not keep out a client that has the right one.
 //   - Each action is logged, with the address that it came from, before it begins and after
 //     its end.
 //
@@ -18,7 +17,7 @@
 // as the action goes on: {"progress": "…"}, and at the end {"done": true} or {"error": "…",
 // "exit_status": n}, where n is that of the command. If there is an error before any
 // progress, the status of the reply is not 200. If the client leaves, the action ends as an
-// interrupted command does.
+// interrupted command does. The server closes no connection with an action to accept others.
 package admin
 
 import (
@@ -40,8 +39,8 @@ import (
 )
 
 const (
-	// maxActions bounds the actions that run at the same time. Each has a connection to
-	// the broker.
+	// maxActions bounds the actions that run at the same time, as far as [needsSlot] says.
+	// Each has a connection to the broker.
 	maxActions = 8
 
 	// maxRequestBytes is far more than an instance's name for each instance.
@@ -63,6 +62,9 @@ type Options struct {
 	// Token returns the token of operators.
 	Token func() (string, error)
 
+	// Keep has the server not close the connection of a request to accept others.
+	Keep func(*http.Request)
+
 	Operator Operator
 	Metrics  prometheus.Registerer
 	Done     <-chan struct{} // closed when actions are to end
@@ -73,8 +75,8 @@ type Options struct {
 type Handler struct {
 	o        Options
 	mux      *http.ServeMux
-	guard    guard
-	actions  chan struct{}          // has one element for each action that runs
+	handler  http.Handler           // mux, for requests of this origin alone
+	actions  chan struct{}          // has one element for each action that has a slot
 	requests *prometheus.CounterVec // by action and outcome
 	refused  *throttle.Logger
 	unusable *throttle.Logger
@@ -102,7 +104,12 @@ func New(o Options) *Handler {
 		unusable: throttle.New(o.Log, zapcore.WarnLevel, "operator's token not read again", refusedLogInterval),
 	}
 	o.Metrics.MustRegister(h.requests)
-	handle(h, "check", func(context.Context, struct{}, io.Writer) error { return nil })
+	sameOrigin := http.NewCrossOriginProtection()
+	sameOrigin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		writeError(w, http.StatusForbidden, errOrigin, cli.StatusUsage)
+	}))
+	h.handler = sameOrigin.Handler(h.mux)
+	handle(h, "check", check)
 	handle(h, "drain", func(ctx context.Context, r drainRequest, out io.Writer) error {
 		return o.Operator.Drain(ctx, r.Instances, r.All, out)
 	})
@@ -123,11 +130,29 @@ type (
 	}
 )
 
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.handler.ServeHTTP(w, r) }
 
-var errTooMany = errors.New("too many actions run already")
+var (
+	errTooMany = errors.New("too many actions run already")
+	errOrigin  = errors.New("requests of other web pages are refused")
+)
 
-// handle serves an action. check is one that does nothing.
+// check is an action that does nothing.
+func check(context.Context, struct{}, io.Writer) error { return nil }
+
+// needsSlot reports whether a request counts as one of maxActions. The token can be checked,
+// and a repartition that others wait for be aborted, beside any number of actions.
+func needsSlot(request any) bool {
+	switch r := request.(type) {
+	case struct{}:
+		return false
+	case operate.RepartitionRequest:
+		return !r.Abort
+	}
+	return true
+}
+
+// handle serves an action.
 func handle[T any](h *Handler, action string, run func(context.Context, T, io.Writer) error) {
 	h.mux.HandleFunc("POST /admin/"+action, func(w http.ResponseWriter, r *http.Request) {
 		var request T
@@ -135,24 +160,28 @@ func handle[T any](h *Handler, action string, run func(context.Context, T, io.Wr
 			writeError(w, status, err, cli.StatusUsage)
 			return
 		}
-		select {
-		case h.actions <- struct{}{}:
-			defer func() { <-h.actions }()
-		default:
-			writeError(w, http.StatusServiceUnavailable, errTooMany, cli.StatusFailure)
-			return
+		if needsSlot(request) {
+			select {
+			case h.actions <- struct{}{}:
+				defer func() { <-h.actions }()
+			default:
+				writeError(w, http.StatusServiceUnavailable, errTooMany, cli.StatusFailure)
+				return
+			}
 		}
-		log := h.o.Log.With(zap.String("action", action), zap.String("remote", r.RemoteAddr), zap.Any("request", request))
+		h.o.Keep(r)
+		// The level is one that log.level hardly ever hides.
+		log := h.o.Log.With(zap.String("action", action), zap.String("remote", r.RemoteAddr), zap.Any("request", request)).Warn
 		if action == "check" {
-			log = log.WithOptions(zap.IncreaseLevel(zapcore.WarnLevel))
+			log = func(string, ...zap.Field) {}
 		}
-		log.Info("operator's action begins")
+		log("operator's action begins")
 		outcome := outcomeDone
 		err := h.stream(w, r, func(ctx context.Context, out io.Writer) error { return run(ctx, request, out) })
 		if err != nil {
 			outcome = outcomeFailed
 		}
-		log.Info("operator's action ended", zap.Error(err))
+		log("operator's action ended", zap.Error(err))
 		h.requests.WithLabelValues(action, outcome).Inc()
 	})
 }
@@ -162,7 +191,6 @@ func (h *Handler) accept(w http.ResponseWriter, r *http.Request, action string, 
 	if status, err := h.authorize(r); err != nil {
 		h.requests.WithLabelValues(action, outcomeRefused).Inc()
 		h.refused.Log(1, zap.String("action", action), zap.String("remote", r.RemoteAddr), zap.Error(err))
-		w.Header().Set("WWW-Authenticate", "Bearer")
 		return status, err
 	}
 	status = http.StatusUnsupportedMediaType
@@ -171,8 +199,10 @@ func (h *Handler) accept(w http.ResponseWriter, r *http.Request, action string, 
 		status = http.StatusBadRequest
 		decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBytes))
 		decoder.DisallowUnknownFields()
-		if err = decoder.Decode(into); err == nil && decoder.More() {
-			err = errors.New("more than one JSON object")
+		if err = decoder.Decode(into); err == nil {
+			if _, end := decoder.Token(); !errors.Is(end, io.EOF) {
+				err = errors.New("more than one JSON object")
+			}
 		}
 	}
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/wait"
 	"github.com/glotpod/ident/cmd/internal/cli"
 	"github.com/glotpod/ident/cmd/internal/operate"
@@ -59,11 +60,13 @@ type site struct {
 	operator fakeOperator
 	logged   *observer.ObservedLogs
 	token    string
+	kept     int // connections
+	done     chan struct{}
 }
 
 func newSite() *site {
-	core, logged := observer.New(zap.InfoLevel)
-	s := &site{logged: logged, token: token}
+	core, logged := observer.New(zap.WarnLevel)
+	s := &site{logged: logged, token: token, done: make(chan struct{})}
 	s.Handler = New(Options{
 		Token: func() (string, error) {
 			if s.token == "" {
@@ -71,7 +74,7 @@ func newSite() *site {
 			}
 			return s.token, nil
 		},
-		Operator: &s.operator, Metrics: prometheus.NewRegistry(), Done: make(chan struct{}), Log: zap.New(core),
+		Keep: func(*http.Request) { s.kept++ }, Operator: &s.operator, Metrics: prometheus.NewRegistry(), Done: s.done, Log: zap.New(core),
 	})
 	return s
 }
@@ -127,6 +130,9 @@ func TestActions(t *testing.T) {
 	if n := s.count(t, "drain", outcomeDone); n != 2 {
 		t.Errorf("%v drains were counted", n)
 	}
+	if s.kept != 5 {
+		t.Errorf("%d connections are kept", s.kept)
+	}
 }
 
 // TestRefused: nothing is done for a request that is not as it must be.
@@ -154,14 +160,21 @@ func TestRefused(t *testing.T) {
 		"unknown action": {404, func() *httptest.ResponseRecorder { return s.post("/admin/stop", body, token) }},
 		"no JSON":        {400, func() *httptest.ResponseRecorder { return s.post(path, "{", token) }},
 		"unknown key":    {400, func() *httptest.ResponseRecorder { return s.post(path, `{"instance": "a"}`, token) }},
-		"two objects":    {400, func() *httptest.ResponseRecorder { return s.post(path, body+body, token) }},
+		"of another page": {403, func() *httptest.ResponseRecorder {
+			return s.post(path, body, token, func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", "cross-site") })
+		}},
+		"not the end": {400, func() *httptest.ResponseRecorder { return s.post(path, body+" ]", token) }},
+		"two objects": {400, func() *httptest.ResponseRecorder { return s.post(path, body+body, token) }},
 		"too large": {400, func() *httptest.ResponseRecorder {
 			return s.post(path, `{"instances": ["`+strings.Repeat("a", maxRequestBytes)+`"]}`, token)
 		}},
 	} {
 		w := test.send()
-		if w.Code != test.status || len(s.operator.asked) > 0 {
+		if w.Code != test.status || len(s.operator.asked)+s.kept > 0 {
 			t.Errorf("%s: %d %s, asked for %v", name, w.Code, w.Body, s.operator.asked)
+		}
+		if challenged := w.Header().Get("WWW-Authenticate") != ""; challenged != (w.Code == http.StatusUnauthorized) {
+			t.Errorf("%s: %v", name, w.Header())
 		}
 	}
 	for _, entry := range s.logged.All() {
@@ -173,7 +186,7 @@ func TestRefused(t *testing.T) {
 		t.Errorf("%v wrong tokens were counted", n)
 	}
 	s.token = ""
-	if w := s.post(path, body, ""); w.Code != http.StatusServiceUnavailable || len(s.operator.asked) > 0 {
+	if w := s.post(path, body, ""); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" || len(s.operator.asked) > 0 {
 		t.Errorf("without a token in the file: %d %s", w.Code, w.Body)
 	}
 }
@@ -184,6 +197,10 @@ func TestFailures(t *testing.T) {
 	if w := s.post("/admin/undrain", "{}", token); w.Code != http.StatusConflict || w.Body.String() != `{"error":"refused","exit_status":1}`+"\n" {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
+	s.operator.err = fmt.Errorf("%w: x", membership.ErrNoInstance)
+	if w := s.post("/admin/undrain", "{}", token); w.Code != http.StatusNotFound {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
 	s.operator.err = cli.WithStatus(cli.StatusNoReply, errors.New("late"))
 	if w := s.post("/admin/undrain", "{}", token); w.Code != http.StatusGatewayTimeout {
 		t.Errorf("%d %s", w.Code, w.Body)
@@ -192,11 +209,34 @@ func TestFailures(t *testing.T) {
 	if w := s.post("/admin/undrain", "{}", token); w.Code != http.StatusOK || !strings.HasSuffix(w.Body.String(), `{"error":"late","exit_status":3}`+"\n") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
+}
+
+// TestSlots: beside as many actions as may run, a token can be checked and a repartition be aborted.
+func TestSlots(t *testing.T) {
+	s := newSite()
 	for range maxActions {
 		s.actions <- struct{}{}
 	}
-	if w := s.post("/admin/undrain", "{}", token); w.Code != http.StatusServiceUnavailable {
-		t.Errorf("beside %d actions: %d %s", maxActions, w.Code, w.Body)
+	for _, test := range []struct {
+		path, body string
+		status     int
+	}{
+		{"/admin/undrain", "{}", 503}, {"/admin/repartition", `{"partitions": 6}`, 503},
+		{"/admin/repartition", `{"abort": true}`, 200}, {"/admin/check", "{}", 200},
+	} {
+		if w := s.post(test.path, test.body, token); w.Code != test.status {
+			t.Errorf("%s %s: %d %s", test.path, test.body, w.Code, w.Body)
+		}
+	}
+}
+
+// TestStopping: an action ends when the instance stops, and the reply says so.
+func TestStopping(t *testing.T) {
+	s := newSite()
+	s.operator.takes = time.Hour
+	close(s.done)
+	if w := s.post("/admin/undrain", "{}", token); w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "stopping") {
+		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
 
@@ -231,31 +271,19 @@ func TestSlowAction(t *testing.T) {
 	}
 }
 
-// TestGuard: an address that guesses is refused for a while, and no other one is.
-func TestGuard(t *testing.T) {
-	const guesser, sameNetwork, other = "[2001:db8::1]:1", "[2001:db8::2]:2", "10.0.0.1:3"
-	var g guard
-	now := time.Unix(1_000_000_000, 0)
-	for n := range maxFailures {
-		if err := g.check(guesser, "guess", token, now); !errors.Is(err, errToken) {
-			t.Fatalf("guess %d: %v", n, err)
+// TestWrongTokens: requests with wrong tokens, or with none, do not keep out a client with the
+// right one.
+func TestWrongTokens(t *testing.T) {
+	s := newSite()
+	for n := range 1100 {
+		from := func(r *http.Request) { r.RemoteAddr = fmt.Sprintf("10.0.%d.%d:1", n/256, n%256) }
+		s.post("/admin/check", "{}", "guess", from)
+		s.post("/admin/check", "{}", "guess")
+		s.post("/admin/check", "{}", "", func(r *http.Request) { r.Header.Del("Authorization") })
+	}
+	for _, remote := range []string{"192.0.2.1:1234", "10.0.0.1:1", "10.9.9.9:1"} {
+		if w := s.post("/admin/check", "{}", token, func(r *http.Request) { r.RemoteAddr = remote }); w.Code != http.StatusOK {
+			t.Errorf("%s: %d %s", remote, w.Code, w.Body)
 		}
-	}
-	for remote, want := range map[string]error{guesser: errGuesses, sameNetwork: errGuesses, other: nil} {
-		if err := g.check(remote, token, token, now.Add(failuresFor-1)); !errors.Is(err, want) {
-			t.Errorf("%s: %v, want %v", remote, err, want)
-		}
-	}
-	if err := g.check(guesser, token, token, now.Add(failuresFor)); err != nil {
-		t.Errorf("after a while: %v", err)
-	}
-	for n := range 2 * maxAddresses {
-		g.check(fmt.Sprintf("10.0.%d.%d:1", n/256, n%256), "guess", token, now)
-	}
-	if len(g.failures) > maxAddresses {
-		t.Errorf("%d addresses are remembered", len(g.failures))
-	}
-	if err := g.check("10.1.0.1:1", token, token, now.Add(failuresFor)); err != nil {
-		t.Errorf("when all failures are old: %v", err)
 	}
 }

@@ -4,15 +4,24 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"time"
 
+	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cmd/internal/cli"
 )
 
-// writeTimeout bounds the writing of one line of a reply.
-const writeTimeout = 10 * time.Second
+const (
+	// writeTimeout bounds the writing of one line of a reply.
+	writeTimeout = 10 * time.Second
+
+	// retryAfter is in how many seconds an instance may be able to act.
+	retryAfter = "5"
+)
+
+var errStopping = errors.New("this instance is stopping, and does not wait for the end of the action")
 
 // A reply is one line of the reply to an action.
 type reply struct {
@@ -27,17 +36,21 @@ type reply struct {
 func (h *Handler) stream(w http.ResponseWriter, r *http.Request, run func(context.Context, io.Writer) error) error {
 	controller := http.NewResponseController(w)
 	controller.SetReadDeadline(time.Time{}) // the deadline would cancel the request
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
+	w.Header().Set("Connection", "close")   // the listener does not count it any more
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
 	go func() {
 		select {
 		case <-h.o.Done:
-			cancel()
+			cancel(errStopping)
 		case <-ctx.Done():
 		}
 	}()
 	out := &lineWriter{w: w, controller: controller}
 	err := run(ctx, out)
+	if err != nil && errors.Is(context.Cause(ctx), errStopping) {
+		err = cli.WithStatus(cli.StatusUnreachable, errStopping)
+	}
 	switch {
 	case err == nil:
 		out.send(reply{Done: true})
@@ -45,14 +58,17 @@ func (h *Handler) stream(w http.ResponseWriter, r *http.Request, run func(contex
 		out.send(reply{Error: err.Error(), Status: cli.StatusOf(err)})
 	default:
 		controller.SetWriteDeadline(time.Now().Add(writeTimeout))
-		writeError(w, httpStatus(cli.StatusOf(err)), err, cli.StatusOf(err))
+		writeError(w, httpStatus(err), err, cli.StatusOf(err))
 	}
 	return err
 }
 
-// httpStatus returns the HTTP status for the exit status of a command.
-func httpStatus(exit int) int {
-	switch exit {
+// httpStatus returns the HTTP status for the error of a command.
+func httpStatus(err error) int {
+	if errors.Is(err, membership.ErrNoInstance) {
+		return http.StatusNotFound
+	}
+	switch cli.StatusOf(err) {
 	case cli.StatusUsage:
 		return http.StatusBadRequest
 	case cli.StatusNoReply:
@@ -67,6 +83,12 @@ func httpStatus(exit int) int {
 // writeError replies with an error.
 func writeError(w http.ResponseWriter, status int, err error, exit int) {
 	w.Header().Set("Content-Type", "application/json")
+	switch status {
+	case http.StatusUnauthorized:
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	case http.StatusServiceUnavailable:
+		w.Header().Set("Retry-After", retryAfter)
+	}
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(reply{Error: err.Error(), Status: exit}) // an error means that the client has left
 }

@@ -1,22 +1,36 @@
 let operatorToken = null; // kept in memory alone
 
+// An OutcomeUnknown is the error that an action may go on, although its end was not seen.
+class OutcomeUnknown extends Error {}
+
+// orUnknown returns what a promise about the connection returns, or throws an OutcomeUnknown.
+const orUnknown = (promise) => promise.catch((error) => {
+  throw new OutcomeUnknown(`the connection was lost, and the action may go on (${error.message})`);
+});
+
+// describeFailure says why an action is not done, or that this is not known.
+const describeFailure = (error) => (error instanceof OutcomeUnknown ? error.message : `not done: ${error.message}`);
+
 // act asks this instance for an action and calls onProgress with each line about it. It
 // throws an error with the reason if the action is refused or fails.
 async function act(action, request, onProgress = () => {}) {
-  const response = await fetch(`admin/${action}`, {
+  const response = await orUnknown(fetch(`admin/${action}`, {
     method: "POST",
     headers: { Authorization: `Bearer ${operatorToken}`, "Content-Type": "application/json" },
     body: JSON.stringify(request),
     cache: "no-store",
     credentials: "omit",
     redirect: "error",
-  });
+  }));
   if (response.status === 401) lock();
+  if (!/^application\/(json|x-ndjson)\b/.test(response.headers.get("Content-Type"))) {
+    throw new OutcomeUnknown(`the reply is not from this instance and has the status ${response.status}; the action may go on`);
+  }
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let last = {};
   let rest = "";
   for (let ended = false; !ended;) {
-    const { value = "", done } = await reader.read();
+    const { value = "", done } = await orUnknown(reader.read());
     ended = done;
     const lines = (rest + value).split("\n");
     rest = lines.pop();
@@ -26,7 +40,7 @@ async function act(action, request, onProgress = () => {}) {
     }
   }
   if (last.error) throw new Error(last.error);
-  if (!last.done) throw new Error("the connection was lost; the action may go on");
+  if (!last.done) throw new OutcomeUnknown("the connection was lost, and the action may go on");
 }
 
 function lock() {
@@ -46,7 +60,8 @@ async function attempt(f) {
   try {
     await f();
   } catch (error) {
-    showRefusal(`Not done: ${error.message}.`);
+    const text = describeFailure(error);
+    showRefusal(`${text[0].toUpperCase()}${text.slice(1)}.`);
   }
 }
 
@@ -103,7 +118,7 @@ async function carryOut(title, action, request) {
     await act(action, request, logLine);
     logLine(`${title}: done`);
   } catch (error) {
-    logLine(`${title}: not done: ${error.message}`);
+    logLine(`${title}: ${describeFailure(error)}`);
     throw error;
   }
 }
