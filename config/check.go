@@ -32,6 +32,7 @@ func (l *loader) check(c *Config) {
 		}
 	}
 	l.checkPair("database.postgres.sslcert", pg.SSLCert, "database.postgres.sslkey", pg.SSLKey)
+	_, c.Tracing.SampleGiven = l.given["tracing.sample"]
 	l.checkPair("http.ssl_cert", c.HTTP.SSLCert, "http.ssl_key", c.HTTP.SSLKey)
 	if err := c.HTTP.readAdminToken(); err != nil {
 		l.refuse("http.admin_token_file", err)

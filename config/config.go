@@ -145,8 +145,9 @@ type HTTP struct {
 
 // Tracing has the settings of tracing.
 type Tracing struct {
-	Endpoint string  // the URL of an OTLP collector, or "" for none
-	Sample   float64 // fraction of the requests without a traceparent, 0 to 1
+	Endpoint    string  // the URL of an OTLP collector, or "" for that of the OTEL_ variables, if any
+	Sample      float64 // fraction of the requests without a traceparent, 0 to 1
+	SampleGiven bool    // Sample is not the default
 }
 
 // Log has the settings of the log.

@@ -180,7 +180,7 @@ func wantEverything(t *testing.T) *config.Config {
 	c.Access.Tokens = []string{"glotpod-auth", "b c"}
 	c.Audit.Keep = 0
 	c.HTTP.Listen = ""
-	c.Tracing = config.Tracing{Endpoint: "https://otel.example:4318", Sample: 1}
+	c.Tracing = config.Tracing{Endpoint: "https://otel.example:4318", Sample: 1, SampleGiven: true}
 	c.Log = config.Log{Level: "debug", Format: "console"}
 	c.Shutdown.Grace = 10 * time.Minute
 	return c

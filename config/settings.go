@@ -174,9 +174,9 @@ func (c *Config) otherSettings() []setting {
 
 		{name: "tracing.endpoint",
 			kind: text{&c.Tracing.Endpoint, "an http or https URL without a user or a query, or empty for none", isCollectorURL},
-			help: "The OpenTelemetry collector that gets the spans by OTLP over HTTP, as in `http://localhost:4318`; `/v1/traces` is appended. If it is empty, nothing is traced, and the caller's `traceparent` is passed on unchanged if it is well-formed."},
+			help: "The OpenTelemetry collector that gets the spans by OTLP over HTTP, as in `http://localhost:4318`; `/v1/traces` is appended. If it is empty, the `OTEL_…` variables say whether traces are sent: see deploy/guide/observe.md. Without both, nothing is traced, and the caller's `traceparent` is passed on unchanged if it is well-formed."},
 		{name: "tracing.sample", initial: "0.1", kind: fraction{&c.Tracing.Sample},
-			help: "The fraction of requests without a `traceparent` that are traced. For all other requests the caller decides."},
+			help: "The fraction of requests without a `traceparent` that are traced. For all other requests the caller decides. If it is not set, `OTEL_TRACES_SAMPLER` takes its place."},
 
 		{name: "log.level", initial: "info", kind: oneOf(&c.Log.Level, "debug", "info", "warn", "error"),
 			help: "The lowest level of messages that are logged."},

@@ -1,5 +1,5 @@
 // Package serve is the command serve, which runs an instance: its database, its HTTP
-// server, its tracing and its log.
+// server and its log.
 package serve
 
 import (
@@ -23,6 +23,7 @@ import (
 	"github.com/glotpod/ident/cmd/internal/clusterview"
 	"github.com/glotpod/ident/cmd/internal/connect"
 	"github.com/glotpod/ident/cmd/internal/operate"
+	"github.com/glotpod/ident/cmd/internal/telemetry"
 	"github.com/glotpod/ident/cmd/internal/web"
 	"github.com/glotpod/ident/config"
 	"github.com/glotpod/ident/store"
@@ -66,11 +67,17 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger, version strin
 		return err
 	}
 	defer server.Close()
-	tracing, err := openTracing(c, log, version)
+	sending, err := telemetry.Open(telemetry.Options{
+		Tracing:  c.Tracing,
+		Instance: c.Cluster.Instance,
+		Version:  version,
+		Metrics:  registry,
+		Log:      log,
+	})
 	if err != nil {
 		return err
 	}
-	defer tracing.close()
+	defer sending.Close()
 
 	defer runtime.KeepAlive(make([]byte, heapFloor))
 	registered, err := register(ctx, c, log, version)
@@ -112,7 +119,7 @@ func serve(ctx context.Context, c *config.Config, log *zap.Logger, version strin
 		Insist:       c.AMQP.Insist,
 		Grace:        c.Shutdown.Grace,
 		Log:          log,
-		Tracer:       tracing.tracer,
+		Tracer:       sending.Tracer,
 	})
 	registry.MustRegister(users, instance)
 	server.SetInstance(instance)
