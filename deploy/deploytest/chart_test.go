@@ -218,7 +218,9 @@ func TestNetworkPolicyPorts(t *testing.T) {
 	out := mustRun(t, exec.Command(tool(t, "helm"), "template", "ident", chart, "--set", key,
 		"--set", "settings.amqp.port=5673", "--set", `settings.amqp.host=a\, b:5674\,[::1]:5675`,
 		"--set", "settings.database.postgres.port=6432", "--set", `settings.database.postgres.host=::1\,a:6433`,
-		"--set", "settings.tracing.endpoint=http://[::1]:4318/x", "--set", "networkPolicy.ports={5432}"))
+		"--set", "settings.tracing.endpoint=http://[::1]:4318/x", "--set", "networkPolicy.ports={5432}",
+		"--set", "env[0].name=OTEL_EXPORTER_OTLP_METRICS_ENDPOINT,env[0].value=https://collector/x", "--set", "env[1].name=OTEL_SERVICE_NAME,env[1].value=http://name:1",
+		"--set", "env[2].name=OTEL_EXPORTER_OTLP_ENDPOINT,env[2].value=http://$(HOST):4319"))
 	var policy struct {
 		Spec struct {
 			Egress []struct{ Ports []struct{ Port int } }
@@ -231,7 +233,7 @@ func TestNetworkPolicyPorts(t *testing.T) {
 			ports = append(ports, p.Port)
 		}
 	}
-	want := []int{53, 53, 5432, 5673, 5674, 5675, 6432, 6433, 4318}
+	want := []int{53, 53, 5432, 5673, 5674, 5675, 6432, 6433, 4318, 443, 4319}
 	if len(ports) != len(want) {
 		t.Fatalf("ports %v, want %v", ports, want)
 	}
