@@ -168,7 +168,7 @@ func (c *Config) otherSettings() []setting {
 		{name: "http.ssl_key", kind: anyText(&c.HTTP.SSLKey),
 			help: "A PEM file with the key of `http.ssl_cert`."},
 		{name: "http.admin_token_file", kind: fileOf{&c.HTTP.AdminTokenFile},
-			help: "A file with a token of 16 characters or more. Who has it may drain and undrain instances and change the partitions, on the status page and at `/admin/`. Without it there are no such actions. It is read again when it changes. See deploy/guide/security.md."},
+			help: "A file with a token of 16 characters or more. An operator who has the token may drain and undrain instances and change the partitions, on the status page and at `/admin/`. Without the setting there are no such actions. The file is read again when it changes. See deploy/guide/security.md."},
 		{name: "http.pprof", initial: "false", kind: flag{&c.HTTP.Pprof},
 			help: "Whether to serve `/debug/pprof` too: profiles of the running program, without authentication."},
 

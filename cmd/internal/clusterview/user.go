@@ -22,7 +22,7 @@ import (
 type UserView struct {
 	UserID    int64       `json:"user_id"`
 	Partition int         `json:"partition"`
-	Owner     string      `json:"owner"` // of the partition; "": none has replied
+	Owner     string      `json:"owner"` // of the partition; "": it did not reply or there is none, and all below except Queue is unknown
 	Epoch     int64       `json:"epoch"`
 	Phase     string      `json:"phase"`
 	Queue     queueLength `json:"queue"` // of the partition
@@ -85,7 +85,7 @@ func (v *UserView) explain() (all []string) {
 	}
 	switch {
 	case v.Owner == "":
-		add("No instance that replied owns partition %d. Writes for the user wait in its queue until one does.", v.Partition)
+		add("The owner of partition %d did not reply, as one of an older version does not, or no instance owns it. If none does, writes for the user wait in its queue.", v.Partition)
 		return all
 	case v.Phase != ownership.PhaseOwned:
 		add("Partition %d is %s at %s. Writes for the user wait in its queue until that is over.", v.Partition, v.Phase, v.Owner)
@@ -130,15 +130,15 @@ func seconds(s float64) string {
 
 // Print prints the view for people.
 func (v *UserView) Print(w io.Writer) error {
-	owner := "none"
+	owner, cached := "no reply", "unknown"
 	if v.Owner != "" {
-		owner = fmt.Sprintf("%s (%s)", v.Owner, v.Phase)
+		owner, cached = fmt.Sprintf("%s (%s)", v.Owner, v.Phase), strconv.FormatBool(v.Cached)
 	}
 	table := cli.NewTable(w, "user", strconv.FormatInt(v.UserID, 10))
 	table.Row("partition", strconv.Itoa(v.Partition))
 	table.Row("owner", owner)
 	table.Row("queue", v.Queue.text("none", " ready"))
-	table.Row("cached", strconv.FormatBool(v.Cached))
+	table.Row("cached", cached)
 	if err := table.Flush(); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package clusterview
 import (
 	"math"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -232,15 +233,16 @@ func TestQuantile(t *testing.T) {
 // TestUserView: the sentences say where the requests of a user are.
 func TestUserView(t *testing.T) {
 	ready, none := 2, 0
+	const noOwner = "The owner of partition 3 did not reply, as one of an older version does not, or no instance owns it. If none does, writes for the user wait in its queue."
 	owned := UserView{Partition: 3, Owner: "a", Phase: "owned", Queue: queueLength{MessagesReady: &none}}
 	for name, test := range map[string]struct {
 		change func(*UserView)
 		want   []string
 	}{
 		"idle":     {func(*UserView) {}, []string{"No request for the user is in progress at a."}},
-		"no owner": {func(v *UserView) { v.Owner = "" }, []string{"No instance that replied owns partition 3. Writes for the user wait in its queue until one does."}},
+		"no owner": {func(v *UserView) { v.Owner = "" }, []string{noOwner}},
 		"no queue": {func(v *UserView) { v.Owner, v.Queue.MessagesReady = "", nil },
-			[]string{"The broker does not have the queue of partition 3.", "No instance that replied owns partition 3. Writes for the user wait in its queue until one does."}},
+			[]string{"The broker does not have the queue of partition 3.", noOwner}},
 		"moving": {func(v *UserView) { v.Phase, v.Queue.MessagesReady = "starting", &ready },
 			[]string{"Partition 3 is starting at a. Writes for the user wait in its queue until that is over.", "No request for the user is in progress at a.",
 				"2 requests wait in the partition's queue, perhaps for other users."}},
@@ -261,5 +263,9 @@ func TestUserView(t *testing.T) {
 		if got := v.explain(); !reflect.DeepEqual(got, test.want) {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
 		}
+	}
+	var printed strings.Builder
+	if err := (&UserView{Partition: 3, Explained: []string{noOwner}}).Print(&printed); err != nil || regexp.MustCompile(`true|false`).MatchString(printed.String()) {
+		t.Errorf("without a reply of the owner: %s %v", printed.String(), err)
 	}
 }

@@ -27,8 +27,11 @@ const (
 	// idleTimeout is how long the connection stays open without a survey.
 	idleTimeout = 10 * time.Second
 
-	// maxQuestions bounds those that ask what users wait for. A view waits for them.
-	maxQuestions = 2
+	// maxQuestions bounds the questions what users wait for within questionInterval. Each has a
+	// connection to the broker. questionWait bounds the wait of others.
+	maxQuestions     = 4
+	questionInterval = 500 * time.Millisecond
+	questionWait     = time.Second
 
 	// maxChanges is how many of the latest changes a view has.
 	maxChanges = 50
@@ -36,14 +39,14 @@ const (
 
 var errWatcherClosed = errors.New("the instance is stopping")
 
-// A Watcher surveys the cluster for the status page, when somebody asks for a view. It
+// A Watcher surveys the cluster for the status page, when a client asks for a view. It
 // has a connection of its own to the broker, so that a problem with a survey affects no
-// request. The connection is open only while views are asked for.
+// request. The connection is open only while clients ask for views.
 type Watcher struct {
 	observer string
 	broker   broker.Options
 
-	questions chan struct{}   // has one element for each caller of User
+	questions chan struct{}   // has one element for each call of User, and for questionInterval after it
 	ctx       context.Context // done when the watcher is closed
 	cancel    context.CancelFunc
 
@@ -126,34 +129,30 @@ func (w *Watcher) connectLocked(ctx context.Context) error {
 	return nil
 }
 
-// ErrBusy means that too many ask at the same time what users wait for.
+// ErrBusy means that there are too many questions what users wait for.
 var ErrBusy = errors.New("too many ask what users wait for; try again")
 
-// User returns in JSON what a user waits for, as a [UserView].
+// User returns in JSON what a user waits for, as a [UserView]. It does not use the connection
+// of the surveys, so that a slow reply or a client that leaves does not disturb them.
 func (w *Watcher) User(ctx context.Context, userID int64) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, surveyTimeout)
+	defer cancel()
+	defer context.AfterFunc(w.ctx, cancel)()
 	select {
 	case w.questions <- struct{}{}:
-		defer func() { <-w.questions }()
-	default:
+		defer time.AfterFunc(questionInterval, func() { <-w.questions })
+	case <-time.After(questionWait):
 		return nil, ErrBusy
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	switch {
-	case ctx.Err() != nil:
+	case <-ctx.Done():
 		return nil, ctx.Err()
-	case w.ctx.Err() != nil:
-		return nil, errWatcherClosed
 	}
-	ctx, cancel := context.WithTimeout(w.ctx, surveyTimeout)
-	defer cancel()
-	if err := w.connectLocked(ctx); err != nil {
+	conn, err := connect.DialWith(ctx, w.broker)
+	if err != nil {
 		return nil, err
 	}
-	w.idle.Reset(idleTimeout)
-	v, err := SurveyUser(ctx, w.conn, userID, instanceTimeout)
+	defer connect.Close(conn)
+	v, err := SurveyUser(ctx, conn, userID, instanceTimeout)
 	if err != nil {
-		w.disconnectLocked()
 		return nil, err
 	}
 	return json.Marshal(v)

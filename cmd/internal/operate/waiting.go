@@ -19,7 +19,8 @@ the user. Requests that other instances forward at this time are not in it.
 
 The keys of the JSON document are user_id, partition, owner, epoch, phase, queue, cached,
 in_progress, waiting, writes, mailbox (how many may wait), oldest_seconds, commit,
-notifications and explained (the same in sentences).
+notifications and explained (the same in sentences). If owner is empty, the owner did not
+reply or there is none, and all from epoch to notifications except queue is unknown.
 
 Exit status: 0 if the owner of the partition has replied, 1 if no instance is alive, 3 if
 the owner did not reply in time.`

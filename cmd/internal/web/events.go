@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/glotpod/ident/cmd/internal/clusterview"
 )
 
 const (
@@ -34,7 +36,12 @@ func (s *Server) serveUser(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	document, err := s.watcher.User(r.Context(), id)
-	writeDocument(w, document, err, http.StatusServiceUnavailable)
+	status := http.StatusServiceUnavailable
+	if errors.Is(err, clusterview.ErrBusy) {
+		status = http.StatusTooManyRequests
+		w.Header().Set("Retry-After", "1")
+	}
+	writeDocument(w, document, err, status)
 }
 
 var errUserID = errors.New("the id of a user is a whole number from 1")

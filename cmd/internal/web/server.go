@@ -1,6 +1,6 @@
 // Package web serves the probes, metrics, profiles, events and the status page of an
 // instance over HTTP. Only the requests of package admin, which need a token, change
-// anything. No response contains data of a user.
+// anything. No response contains data of a user, except whether a user id has requests just now.
 package web
 
 import (

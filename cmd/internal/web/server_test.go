@@ -5,10 +5,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"github.com/glotpod/ident/cluster/broker"
+	"github.com/glotpod/ident/cmd/internal/clusterview"
 )
 
 // A fakeInstance has fixed states.
@@ -99,4 +104,23 @@ func TestPage(t *testing.T) {
 			t.Errorf("status %d", w.Code)
 		}
 	})
+}
+
+// TestUserBusy: a client that asks too often about users is told when to ask again.
+func TestUserBusy(t *testing.T) {
+	s := &Server{log: zap.NewNop(), watcher: clusterview.NewWatcher("a", broker.Options{Addresses: []string{"127.0.0.1:1"}})}
+	defer s.watcher.Close()
+	var busy atomic.Int32
+	var all sync.WaitGroup
+	for range 40 {
+		all.Go(func() {
+			if w := get(s, "/users/7"); w.Code == http.StatusTooManyRequests && w.Header().Get("Retry-After") == "1" {
+				busy.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if busy.Load() == 0 {
+		t.Error("all were asked")
+	}
 }

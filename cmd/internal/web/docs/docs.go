@@ -101,7 +101,10 @@ func New(style string) http.Handler {
 		serve(name, func() (*page, error) { return render(name) })
 	}
 	serve("{$}", contents)
-	mux.Handle("GET /docs", http.RedirectHandler("docs/", http.StatusMovedPermanently))
+	mux.HandleFunc("GET /docs", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Location", "docs/") // http.Redirect makes it absolute, which a proxy's prefix breaks
+		w.WriteHeader(http.StatusMovedPermanently)
+	})
 	return mux
 }
 

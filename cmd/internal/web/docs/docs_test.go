@@ -102,7 +102,7 @@ func TestPage(t *testing.T) {
 			t.Errorf("there is no %s", want)
 		}
 	}
-	if status, _, header := get(t, h, "/docs"); status != http.StatusMovedPermanently || header.Get("Location") != "/docs/" {
+	if status, _, header := get(t, h, "/docs"); status != http.StatusMovedPermanently || header.Get("Location") != "docs/" {
 		t.Errorf("/docs: %d %v", status, header)
 	}
 	for _, name := range []string{"/docs/README.md", "/docs/cluster", "/docs/cluster/doc.go", "/docs/x/HOW.md"} {

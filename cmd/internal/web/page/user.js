@@ -4,8 +4,8 @@ function showUser(sentences) {
 
 // userSentences says in sentences what a user waits for.
 function userSentences(u) {
-  const owner = u.owner === "" ? "owned by no instance that replied" : `owned by ${u.owner} (${u.phase})`;
-  return [`User ${u.user_id}: partition ${u.partition}, ${owner}, ${u.cached ? "cached" : "not cached"}.`, ...u.explained];
+  const owner = u.owner === "" ? "whose owner did not reply" : `owned by ${u.owner} (${u.phase}), ${u.cached ? "cached" : "not cached"}`;
+  return [`User ${u.user_id}: partition ${u.partition}, ${owner}.`, ...u.explained];
 }
 
 byId("user-form").addEventListener("submit", async (event) => {
