@@ -1,4 +1,5 @@
-// Calls the identity service from TypeScript and JavaScript, with amqplib and @msgpack/msgpack.
+// Calls the identity service from TypeScript and JavaScript, with amqplib and @msgpack/msgpack. To compile it,
+// @types/node and the options of tsconfig.json beside it are needed too.
 //
 //   const users = new Client({ urls: ["amqp://glotpod-api:password@rabbitmq/%2F"], name: "api" });
 //   const user = await users.call("get", { email: "ada@example.org" });
