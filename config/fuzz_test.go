@@ -36,7 +36,7 @@ func FuzzLoad(f *testing.F) {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for _, load := range []func([]string) (*config.Config, error){config.Load, config.LoadClient} {
+		for _, load := range []func([]string) (*config.Config, error){config.Load, config.LoadCommand, config.LoadClient} {
 			c, err := load([]string{config.SettingsVariable + "=" + path})
 			if (c == nil) == (err == nil) {
 				t.Fatalf("got %v, %v", c, err)

@@ -17,6 +17,12 @@ func Load(environ []string) (*Config, error) {
 	return load(environ)
 }
 
+// LoadCommand is Load for a program that serves nothing over HTTP. It leaves Config.HTTP zero:
+// these settings are not checked, and their files are not read.
+func LoadCommand(environ []string) (*Config, error) {
+	return load(environ, "http.")
+}
+
 // LoadClient is Load for a program that only sends requests to the service. It leaves
 // Config.Database and Config.HTTP zero: these settings are not required, not checked, and
 // their files are not read.

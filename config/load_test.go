@@ -343,6 +343,16 @@ func TestTOMLForms(t *testing.T) {
 	}
 }
 
+func TestLoadCommand(t *testing.T) {
+	c, err := config.LoadCommand([]string{keyVariable, "GLOTPOD_IDENT__HTTP__ADMIN_TOKEN_FILE=/nowhere", "GLOTPOD_IDENT__HTTP__SSL_CERT=/nowhere"})
+	if err != nil || len(c.Database.EncryptionKeys) != 1 || c.HTTP != (config.HTTP{}) {
+		t.Errorf("got %+v, %v", c, err)
+	}
+	if _, err := config.LoadCommand(nil); err == nil {
+		t.Error("no key is needed")
+	}
+}
+
 func TestLoadClient(t *testing.T) {
 	path := write(t, "[database]\nencryption_key_file = '/nowhere'\npostgres.port = 'abc'\n[http]\nadmin_token_file = '/nowhere'\nssl_cert = '/nowhere'\n[amqp]\nport = 5000")
 	c, err := config.LoadClient([]string{config.SettingsVariable + "=" + path, "GLOTPOD_IDENT__DATABASE__POSTGRES__SSLMODE=abc"})

@@ -98,7 +98,7 @@ func (r *repartition) run(ctx context.Context, name string) error {
 	if err := r.checkArguments(); err != nil {
 		return err
 	}
-	c, err := config.Load(r.env.Environ)
+	c, err := config.LoadCommand(r.env.Environ)
 	if err != nil {
 		return err
 	}

@@ -85,7 +85,7 @@ func runExport(ctx context.Context, env *cli.Env, o exportOptions) error {
 		}
 		o.output = path
 	}
-	c, err := config.Load(env.Environ)
+	c, err := config.LoadCommand(env.Environ)
 	if err != nil {
 		return err
 	}

@@ -65,7 +65,7 @@ func NewImport(env *cli.Env) *cobra.Command {
 }
 
 func runImport(ctx context.Context, env *cli.Env, path string, o store.ImportOptions, asJSON bool) error {
-	c, err := config.Load(env.Environ)
+	c, err := config.LoadCommand(env.Environ)
 	if err != nil {
 		return err
 	}

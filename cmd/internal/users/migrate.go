@@ -52,7 +52,7 @@ type applied struct {
 }
 
 func runMigrate(ctx context.Context, env *cli.Env, check, asJSON bool) error {
-	c, err := config.Load(env.Environ)
+	c, err := config.LoadCommand(env.Environ)
 	if err != nil {
 		return err
 	}

@@ -57,7 +57,7 @@ func runRekey(ctx context.Context, env *cli.Env, o store.RekeyOptions, asJSON bo
 	case o.Batch < 1 || o.Batch > 10_000:
 		return cli.Usagef("--batch must be 1 to 10000, not %d", o.Batch)
 	}
-	c, err := config.Load(env.Environ)
+	c, err := config.LoadCommand(env.Environ)
 	if err != nil {
 		return err
 	}

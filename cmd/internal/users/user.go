@@ -104,7 +104,7 @@ func withUser(env *cli.Env, do func(ctx context.Context, conn *pgx.Conn, c *conf
 		if err != nil {
 			return err
 		}
-		c, err := config.Load(env.Environ)
+		c, err := config.LoadCommand(env.Environ)
 		if err != nil {
 			return err
 		}
