@@ -26,6 +26,9 @@ shared queue and reply to the requests that any instance can serve.
 The key of the JSON document is instances. Each of these has instance, state (as in
 "glotpod-ident status --json") and partitions (how many the instance has).
 
+If no instance would remain that takes partitions, it is refused. If others are drained
+at the same time so that none remains, the named instances are undrained again.
+
 Exit status: 0 if the instances have no partitions, 1 if an instance does not exist or
 no instance would remain that takes partitions, 3 if they did not hand over all
 partitions in time.`
@@ -215,10 +218,32 @@ func requestDrain(ctx context.Context, conn *amqp.Connection, names []string, dr
 			return noInstanceError(reports, name)
 		}
 	}
-	remains := func(r membership.Report) bool { return takesPartitions(r) && !slices.Contains(names, r.Name) }
-	if !all && complete && !slices.ContainsFunc(reports, remains) {
-		return refuse("no instance would remain that takes partitions, and most requests would wait; --all drains them all the same")
+	if !all && !anyRemains(reports, names) {
+		return refuse("no instance that replied would remain and take partitions, and most requests would wait, unless all are to be drained (--all)")
 	}
+	if err := requestEach(ctx, conn, names, drain); err != nil || all {
+		return err
+	}
+	// Others may have been drained since the first look. Of two operators, each looks again after
+	// its own request, so that at least one sees the request of the other.
+	if reports, _, err = askReplying(ctx, conn); err != nil || anyRemains(reports, names) {
+		return err
+	}
+	if err := requestEach(ctx, conn, names, false); err != nil {
+		return fmt.Errorf("no other instance that replied takes partitions any more, and those named are not undrained: %w", err)
+	}
+	return refuse("no other instance that replied takes partitions any more; those named are undrained again")
+}
+
+// anyRemains reports whether one of the instances takes partitions that is not named.
+func anyRemains(reports []membership.Report, names []string) bool {
+	return slices.ContainsFunc(reports, func(r membership.Report) bool {
+		return takesPartitions(r) && !slices.Contains(names, r.Name)
+	})
+}
+
+// requestEach asks each instance to drain, or to stop draining.
+func requestEach(ctx context.Context, conn *amqp.Connection, names []string, drain bool) error {
 	for _, name := range names {
 		if err := ask(ctx, func(ctx context.Context) error { return membership.RequestDrain(ctx, conn, name, drain) }); err != nil {
 			return err

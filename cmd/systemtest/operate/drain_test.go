@@ -15,6 +15,7 @@ func TestDrain(t *testing.T) {
 	t.Parallel()
 	t.Run("waits_until_empty", testDrainWaitsUntilEmpty)
 	t.Run("failures", testDrainFailures)
+	t.Run("two_operators", testDrainTwoOperators)
 	t.Run("real_instances", testDrainRealInstances)
 }
 
@@ -98,6 +99,38 @@ func testDrainFailures(t *testing.T) {
 	s.settings["amqp.port"] = harness.FreePort(t)
 	if status, _, stderr := s.run(t, "drain", "web-1"); status != 129 || stderr == "" {
 		t.Errorf("where no broker is, drain ended with %d: %s", status, stderr)
+	}
+}
+
+// testDrainTwoOperators has another operator drain the only other instance at the same time.
+func testDrainTwoOperators(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	a, b := s.play(t, "web-1", "web-2"), s.play(t, "web-2", "web-1")
+	a.mu.Lock()
+	a.drain = func(report *membership.Report, yes bool) {
+		report.State = "ready"
+		if yes {
+			report.State = "draining"
+			b.mu.Lock()
+			b.report.State = "draining"
+			b.mu.Unlock()
+		}
+	}
+	a.mu.Unlock()
+	if status, stdout, stderr := s.run(t, "drain", "web-1"); status != 1 || stdout != "" || !strings.Contains(stderr, "undrained again") {
+		t.Errorf("drain ended with %d: %s", status, stdout+stderr)
+	}
+	a.mu.Lock()
+	if a.report.State != "ready" {
+		t.Errorf("afterwards, it is %s", a.report.State)
+	}
+	a.mu.Unlock()
+	b.mu.Lock()
+	b.silent = true
+	b.mu.Unlock()
+	if status, stdout, stderr := s.run(t, "drain", "web-1"); status != 1 || stdout != "" || !strings.Contains(stderr, "--all") {
+		t.Errorf("beside one that does not reply, drain ended with %d: %s", status, stdout+stderr)
 	}
 }
 
