@@ -3,6 +3,8 @@ package doctor
 import (
 	"crypto/tls"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
 
@@ -16,6 +18,14 @@ import (
 var wrongSettings = map[string]func(s *site){
 	"settings":         func(s *site) { s.set("amqp.port", "none") },
 	"settings-warning": func(s *site) { s.set("database.encryption_key", firstKey[:len(firstKey)-2]+"J=") },
+	"http-plain": func(s *site) {
+		file := filepath.Join(s.t.TempDir(), "token")
+		if err := os.WriteFile(file, []byte("correct-horse-battery-staple"), 0o600); err != nil {
+			s.t.Fatal(err)
+		}
+		s.set("http.listen", "0.0.0.0:8470")
+		s.set("http.admin_token_file", file)
+	},
 }
 
 // brokerDamages do something to the broker, or to what leads there, so that there is a finding.

@@ -185,7 +185,7 @@ func checkDatabaseTLS(c *config.Config, host *pgx.ConnConfig, conn *pgx.Conn, r 
 	encrypted, ok := conn.PgConn().Conn().(*tls.Conn)
 	address := addressOf(host)
 	if ok {
-		checkCertificate("database", address, encrypted.ConnectionState().PeerCertificates[0], time.Now(), r)
+		checkCertificate("database", "of "+address, encrypted.ConnectionState().PeerCertificates[0], time.Now(), r)
 	}
 	if !isLocal(host.Host) && mode != "verify-full" && mode != "verify-ca" {
 		r.add("database-unverified", "the connection to %s is not sure to lead to PostgreSQL (sslmode %s)", address, mode)

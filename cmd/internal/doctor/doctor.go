@@ -102,7 +102,8 @@ func examine(ctx context.Context, environ []string, o options) *report {
 	for _, w := range c.Warnings {
 		r.add("settings-warning", "%v", w)
 	}
-	checkInstanceCertificates(c, r)
+	checkInstanceCertificates(c, time.Now(), r)
+	checkAdminToken(&c.HTTP, r)
 
 	o.present = presentParameters(ctx, c, o)
 	broker := examineBroker(ctx, c, o, r)

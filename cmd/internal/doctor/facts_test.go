@@ -88,7 +88,7 @@ var facts = map[string]func(*config.Config, *brokerFacts, *databaseFacts){
 	"broker-silent": nil, // tested by TestSilentBroker
 
 	// Tested by TestCertificates.
-	"client-certificate": nil, "broker-certificate-soon": nil, "database-certificate": nil, "database-certificate-soon": nil,
+	"client-certificate": nil, "client-certificate-soon": nil, "http-certificate": nil, "http-certificate-soon": nil, "broker-certificate-soon": nil, "database-certificate": nil, "database-certificate-soon": nil,
 }
 
 // check runs all checks on facts.
@@ -168,24 +168,55 @@ func TestCertificates(t *testing.T) {
 	} {
 		for _, prefix := range []string{"broker", "database"} {
 			r := newReport()
-			checkCertificate(prefix, "host:1", &x509.Certificate{NotAfter: now.Add(left)}, now, r)
+			checkCertificate(prefix, "of host:1", &x509.Certificate{NotAfter: now.Add(left)}, now, r)
 			if got := strings.Join(r.ids(), ","); want == "" && got != "" || want != "" && got != prefix+want {
 				t.Errorf("%s: %q", left, got)
 			}
 		}
 	}
-	t.Run("client", func(t *testing.T) {
+	t.Run("in_files", func(t *testing.T) {
 		c := settings(t, firstKey)
 		c.AMQP.SSLCert, c.AMQP.SSLKey = testservers.NewAuthority(t).Issue(t, "client")
-		r := newReport()
-		checkInstanceCertificates(c, r)
-		wantFinding(t, r, "client-certificate")
+		c.HTTP.SSLCert, c.HTTP.SSLKey = testservers.NewAuthority(t).Issue(t, "server")
+		pair, err := tls.LoadX509KeyPair(c.AMQP.SSLCert, c.AMQP.SSLKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for left, suffix := range map[time.Duration]string{-72 * time.Hour: "", 6 * day: "", 20 * day: "-soon"} {
+			r := newReport()
+			checkInstanceCertificates(c, pair.Leaf.NotAfter.Add(-left), r)
+			wantFinding(t, r, "client-certificate"+suffix)
+			wantFinding(t, r, "http-certificate"+suffix)
+			if text := r.Findings[0].Seen; strings.Contains(text, "more days") != (left > 0) {
+				t.Errorf("%s: %s", left, text)
+			}
+		}
 	})
 	t.Run("of_another_authority", func(t *testing.T) {
 		if !isTLSError(&tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}) {
 			t.Error("no TLS error")
 		}
 	})
+}
+
+// TestAdminToken: a token that a network can see is noticed.
+func TestAdminToken(t *testing.T) {
+	for name, test := range map[string]struct {
+		http config.HTTP
+		want int
+	}{
+		"plain":        {config.HTTP{Listen: "0.0.0.0:8470", AdminTokenFile: "t"}, 1},
+		"all":          {config.HTTP{Listen: ":8470", AdminTokenFile: "t"}, 1},
+		"loopback":     {config.HTTP{Listen: "127.0.0.1:8470", AdminTokenFile: "t"}, 0},
+		"TLS":          {config.HTTP{Listen: "0.0.0.0:8470", AdminTokenFile: "t", SSLCert: "c"}, 0},
+		"no token":     {config.HTTP{Listen: "0.0.0.0:8470"}, 0},
+		"no listening": {config.HTTP{AdminTokenFile: "t"}, 0},
+	} {
+		r := newReport()
+		if checkAdminToken(&test.http, r); len(r.Findings) != test.want {
+			t.Errorf("%s: %v", name, r.ids())
+		}
+	}
 }
 
 // TestSilentBroker suspends a queue, as a node without a majority of the others does.

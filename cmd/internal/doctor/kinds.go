@@ -8,9 +8,13 @@ type kind struct {
 
 // kinds has the kinds of findings by their id, which stays the same in later versions.
 var kinds = map[string]kind{
-	"settings":           {problem, "Correct the setting. glotpod-ident settings describes all of them."},
-	"settings-warning":   {advice, "Write the setting as the message says."},
-	"client-certificate": {problem, "Renew the certificate. Its file is read for each new connection, so no restart is needed."},
+	"settings":                {problem, "Correct the setting. glotpod-ident settings describes all of them."},
+	"settings-warning":        {advice, "Write the setting as the message says."},
+	"client-certificate":      {problem, "Renew the certificate. Its file is read for each new connection, so no restart is needed."},
+	"client-certificate-soon": {advice, "Renew the certificate in time. Its file is read for each new connection, so no restart is needed."},
+	"http-certificate":        {problem, "Renew the certificate of http.listen. Its file is read again when it changes, so no restart is needed."},
+	"http-certificate-soon":   {advice, "Renew the certificate of http.listen in time. Its file is read again when it changes, so no restart is needed."},
+	"http-plain":              {advice, "Set http.ssl_cert and http.ssl_key, or have http.listen take connections from a proxy with TLS alone, so that nobody on the network can read the token."},
 
 	// Reaching the servers.
 	"broker-name":               {problem, "Correct amqp.host, or the name server of this machine."},

@@ -22,31 +22,44 @@ const (
 	day = 24 * time.Hour
 )
 
-// checkCertificate checks for how long a certificate of a server is valid. prefix begins the ids
-// of the findings.
-func checkCertificate(prefix, address string, certificate *x509.Certificate, now time.Time, r *report) {
-	left := certificate.NotAfter.Sub(now)
+// checkCertificate checks for how long a certificate is valid. prefix begins the ids of the
+// findings; where says which certificate it is.
+func checkCertificate(prefix, where string, certificate *x509.Certificate, now time.Time, r *report) {
+	left, until := certificate.NotAfter.Sub(now), certificate.NotAfter.UTC().Format(time.DateTime)
 	id := prefix + "-certificate"
 	switch {
 	case left >= certificateSoon:
 		return
+	case left <= 0:
+		r.add(id, "the certificate %s was valid until %s", where, until)
+		return
 	case left >= certificateUrgent:
 		id += "-soon"
 	}
-	r.add(id, "the certificate of %s is valid for %d more days, until %s", address, int(left/day), certificate.NotAfter.UTC().Format(time.DateTime))
+	r.add(id, "the certificate %s is valid for %d more days, until %s", where, int(left/day), until)
 }
 
 // checkInstanceCertificates checks for how long the certificates of the instances are valid.
-func checkInstanceCertificates(c *config.Config, r *report) {
+func checkInstanceCertificates(c *config.Config, now time.Time, r *report) {
 	pg := c.Database.Postgres
-	for _, file := range [][2]string{{c.AMQP.SSLCert, c.AMQP.SSLKey}, {pg.SSLCert, pg.SSLKey}, {c.HTTP.SSLCert, c.HTTP.SSLKey}} {
-		pair, err := tls.LoadX509KeyPair(file[0], file[1])
+	for _, files := range []struct{ prefix, cert, key string }{
+		{"client", c.AMQP.SSLCert, c.AMQP.SSLKey}, {"client", pg.SSLCert, pg.SSLKey}, {"http", c.HTTP.SSLCert, c.HTTP.SSLKey},
+	} {
+		pair, err := tls.LoadX509KeyPair(files.cert, files.key)
 		if err != nil {
 			continue // there is none: the settings were checked
 		}
-		if left := time.Until(pair.Leaf.NotAfter); left < certificateUrgent {
-			r.add("client-certificate", "the certificate in %s is valid for %d more days", file[0], int(left/day))
-		}
+		checkCertificate(files.prefix, "in "+files.cert, pair.Leaf, now, r)
+	}
+}
+
+// checkAdminToken checks that nobody can read the token of operators on the network.
+func checkAdminToken(c *config.HTTP, r *report) {
+	if c.Listen == "" || c.AdminTokenFile == "" || c.SSLCert != "" {
+		return
+	}
+	if host, _, _ := net.SplitHostPort(c.Listen); !isLocal(host) { // the settings were checked
+		r.add("http-plain", "%s takes the token of operators without encryption", c.Listen)
 	}
 }
 
@@ -101,6 +114,6 @@ func reach(ctx context.Context, address string, config *tls.Config, r *report) b
 		r.add(id, "no TLS with RabbitMQ at %s: %v", address, err)
 		return false
 	}
-	checkCertificate("broker", address, client.ConnectionState().PeerCertificates[0], time.Now(), r)
+	checkCertificate("broker", "of "+address, client.ConnectionState().PeerCertificates[0], time.Now(), r)
 	return true
 }
