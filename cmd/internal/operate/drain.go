@@ -219,7 +219,7 @@ func requestDrain(ctx context.Context, conn *amqp.Connection, names []string, dr
 		}
 	}
 	if !all && !anyRemains(reports, names) {
-		return refuse("no instance that replied would remain and take partitions, and most requests would wait, unless all are to be drained (--all)")
+		return refuse("no instance would remain that takes partitions, as far as they reply, and most requests would wait; with all, or --all, they are drained all the same")
 	}
 	if err := requestEach(ctx, conn, names, drain); err != nil || all {
 		return err
