@@ -273,7 +273,7 @@ func checkGeneration(ctx context.Context, i *Instance, conn *amqp.Connection) er
 	if g := *i.generation.Load(); err == nil && (g != present || r.IsSwitching()) {
 		i.look()
 		open, _ := topology.Over(conn, broker.Options{})
-		err = errors.Join(errGenerationEnds, topology.Unbind(open, g, 0))
+		err = errors.Join(errGenerationEnds, topology.Unbind(open, g))
 	}
 	return err
 }

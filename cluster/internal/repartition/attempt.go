@@ -65,6 +65,7 @@ type attempt struct {
 	r *partition.Repartition
 	n int64 // the number of the attempt
 
+	phase partition.Phase // in which the attempt is
 	begun time.Time
 
 	moved   atomic.Int64 // requests that were moved and are not recorded yet
@@ -78,7 +79,8 @@ func carryOn(ctx context.Context, o *Options, r *partition.Repartition) error {
 	if err != nil || !ok {
 		return err
 	}
-	a := &attempt{o: o, r: r, n: number, begun: time.Now()}
+	a := &attempt{o: o, r: r, n: number, phase: r.Phase, begun: time.Now()}
+	a.note.Store(&r.Note)
 	o.Log.Info("carrying a repartition on", zap.String("phase", string(r.Phase)), zap.Stringer("from", r.From), zap.Stringer("to", r.To), zap.Int64("attempt", number))
 	limited, cancel := context.WithCancelCause(ctx)
 	renewed := make(chan struct{})
@@ -99,11 +101,12 @@ func carryOn(ctx context.Context, o *Options, r *partition.Repartition) error {
 func (a *attempt) run(ctx context.Context) error {
 	b := &mover{attempt: a}
 	defer b.close()
-	switch a.r.Phase {
+	switch a.phase {
 	case partition.Stopping:
 		if err := b.stop(ctx); err != nil {
 			return fmt.Errorf("ending the old generation: %w", err)
 		}
+		a.phase = partition.Moving
 		fallthrough
 	case partition.Moving:
 		if err := b.move(ctx); err != nil {
@@ -157,7 +160,7 @@ func (a *attempt) end(ctx context.Context, err error) {
 	var silent topology.SilentError
 	switch {
 	case err == nil || errors.Is(err, partition.ErrSuperseded):
-	case a.r.Phase == partition.Stopping && (a.r.Age+time.Since(a.begun) > giveUpAfter || errors.As(err, &behind) || errors.As(err, &setup) || errors.As(err, &silent) || errors.Is(err, topology.ErrBlocked)):
+	case a.phase == partition.Stopping && (a.r.Age+time.Since(a.begun) > giveUpAfter || errors.As(err, &behind) || errors.As(err, &setup) || errors.As(err, &silent) || errors.Is(err, topology.ErrBlocked)):
 		a.o.Log.Error("repartition given up; the old generation goes on", zap.Error(err))
 		a.logEnd(a.o.Records.GiveUp(ctx, a.r.Number, err.Error()))
 		return

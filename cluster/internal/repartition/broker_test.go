@@ -22,6 +22,7 @@ type server struct {
 	conns   map[*conn]bool
 	seq     int64
 	alarm   bool          // it blocks publishing
+	limited bool          // it makes no more queues
 	returns time.Duration // after which a quorum queue gives back what a lost consumer had
 }
 

@@ -120,10 +120,20 @@ func (ch *channel) Consume(name, tag string, _, exclusive, _, _ bool, _ amqp.Tab
 	return c.deliveries, err
 }
 
-func (ch *channel) Cancel(string, bool) error                        { return errors.ErrUnsupported }
-func (ch *channel) Nack(uint64, bool, bool) error                    { return errors.ErrUnsupported }
-func (ch *channel) Confirm(bool) error                               { return nil }
-func (ch *channel) NotifyReturn(r chan amqp.Return) chan amqp.Return { ch.returns = r; return r }
+func (ch *channel) Cancel(string, bool) error     { return errors.ErrUnsupported }
+func (ch *channel) Nack(uint64, bool, bool) error { return errors.ErrUnsupported }
+func (ch *channel) Confirm(bool) error            { return nil }
+
+func (ch *channel) NotifyReturn(r chan amqp.Return) chan amqp.Return {
+	ch.conn.server.w.mu.Lock()
+	defer ch.conn.server.w.mu.Unlock()
+	if ch.closed {
+		close(r)
+		return r
+	}
+	ch.returns = r
+	return r
+}
 
 func (ch *channel) PublishWithContext(context.Context, string, string, bool, bool, amqp.Publishing) error {
 	return errors.ErrUnsupported
@@ -182,6 +192,9 @@ func (ch *channel) Publish(exchange, key string, mandatory bool, p amqp.Publishi
 	if ch.closed {
 		return nil, amqp.ErrClosed
 	}
+	if p.Headers[markerHeader] != nil && p.Expiration != "" {
+		w.t.Errorf("a marker expires after %s ms: it is lost if it takes longer to empty other queues", p.Expiration)
+	}
 	c, before := &confirmation{done: make(chan struct{})}, ch.last
 	ch.last = c.done
 	go func() {
@@ -222,14 +235,21 @@ func (ch *channel) Publish(exchange, key string, mandatory bool, p amqp.Publishi
 
 func (ch *channel) QueueDeclare(name string, _, _, exclusive, _ bool, args amqp.Table) (amqp.Queue, error) {
 	return amqp.Queue{Name: name}, ch.slow(func(s *server) error {
+		if s.queues[name] == nil && s.limited {
+			return ch.refuse(amqp.PreconditionFailed)
+		}
 		if s.queues[name] == nil {
 			q := &queue{name: name}
 			if q.kind, _ = args["x-queue-type"].(string); exclusive {
 				q.owner = ch.conn
 			}
 			s.queues[name] = q
+			return nil
 		}
-		return ch.check(name)
+		if err := ch.check(name); err != nil || args["x-expires"] == nil {
+			return err
+		}
+		return ch.refuse(amqp.PreconditionFailed) // it was declared without that
 	})
 }
 
@@ -265,11 +285,14 @@ func (ch *channel) QueueUnbind(name, _, _ string, _ amqp.Table) error {
 	})
 }
 
-func (ch *channel) QueueDelete(name string, _, _, _ bool) (int, error) {
+func (ch *channel) QueueDelete(name string, _, ifEmpty, _ bool) (int, error) {
 	return 0, ch.slow(func(s *server) error {
 		q, err := ch.find(name)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
+		case ifEmpty && len(q.messages) > 0:
+			return ch.refuse(amqp.PreconditionFailed)
 		}
 		for _, m := range q.messages {
 			if m.d.Headers["ident-probe"] == nil {

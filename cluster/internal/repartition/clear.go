@@ -6,21 +6,28 @@ import (
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/wait"
 )
 
-// leftEvery is how often it is tried to empty queues that were left for later.
-const leftEvery = 5 * time.Second
+const (
+	// leftEvery is how often it is tried to empty queues that were left for later.
+	leftEvery = 5 * time.Second
+
+	// keptFor is how long a queue that was not available is kept after it was emptied. RabbitMQ may have kept
+	// messages to it in the channels of their senders. After some refusals it sends them again only when a timer
+	// of 10 s ends.
+	keptFor = 12 * time.Second
+)
 
 // clear moves what still comes to the old queues, and deletes them when they may be deleted. Queues that are
 // not available are tried again until they are. Then they are kept for a while: the broker may have kept
 // messages to them meanwhile, and puts these into them a moment later.
 func (m *mover) clear(ctx context.Context) error {
-	keep := m.r.Note != "" // queues were not available in an earlier attempt
-	if keep {
-		m.setNote("%s", m.r.Note)
-	}
+	unavailable := m.r.Note != "" // queues were so in an earlier attempt
+	var keptUntil time.Time
 	for first := true; ; first = false {
 		mayClear, err := m.mayClear(ctx)
 		if err != nil {
@@ -28,16 +35,19 @@ func (m *mover) clear(ctx context.Context) error {
 		}
 		pause := lookEvery
 		if first || mayClear {
-			last := mayClear && !keep
+			last := mayClear && !unavailable && time.Now().After(keptUntil)
 			left, err := m.sweep(ctx, last)
-			switch keep = len(left) > 0; {
+			switch {
 			case err != nil:
 				return err
-			case keep:
+			case len(left) > 0:
+				unavailable, pause = true, leftEvery
 				m.setNote(notAvailable, strings.Join(left, ", "))
-				pause = leftEvery
 			case last:
 				return m.o.Records.Finish(ctx, m.record())
+			case unavailable:
+				unavailable, keptUntil = false, time.Now().Add(keptFor)
+				fallthrough
 			case mayClear:
 				pause = leftEvery
 			}
@@ -66,7 +76,7 @@ func (m *mover) sweep(ctx context.Context, last bool) (left []string, err error)
 	if err := m.open(ctx); err != nil {
 		return nil, err
 	}
-	if err := topology.Unbind(m.openChannel, m.r.From, 0); err != nil { // an instance that was frozen may have bound them again
+	if err := topology.Unbind(m.openChannel, m.r.From); err != nil { // an instance that was frozen may have bound them again
 		return nil, err
 	}
 	ctx, fail := context.WithCancelCause(ctx)
@@ -81,8 +91,13 @@ func (m *mover) sweep(ctx context.Context, last bool) (left []string, err error)
 	left = m.left()
 	for _, q := range m.queues {
 		if q.left == nil && last {
-			if _, err := channel.QueueDelete(q.name, false, false, false); err != nil {
+			// RabbitMQ has no such condition for quorum queues.
+			n, err := channel.QueueDelete(q.name, false, m.r.From.QueueType == topology.Classic, false)
+			if err != nil {
 				return nil, fmt.Errorf("deleting the queue %s: %w", q.name, err)
+			}
+			if n > 0 {
+				m.o.Log.Error("messages were deleted with an old queue", zap.String("queue", q.name), zap.Int("messages", n))
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -82,8 +83,14 @@ func (m *mover) within(ctx context.Context, limit time.Duration, f func() error)
 }
 
 // isMissing reports whether the broker has no such queue. It returns false if the queue's node is down,
-// which the broker does not find either. A queue of that name is made for a moment if there is none.
+// which the broker does not find either. A queue of that name is made for a moment if there is none. It has an
+// argument that no other has: so the broker refuses to make it if the node is back.
 func (m *mover) isMissing(ctx context.Context, queue string, durable, exclusive bool, args amqp.Table) (missing bool, err error) {
+	args = maps.Clone(args)
+	if args == nil {
+		args = make(amqp.Table)
+	}
+	args["x-expires"] = time.Minute.Milliseconds()
 	err = m.within(ctx, callFor, func() error {
 		channel, err := m.conn.OpenDeclaring()
 		if err != nil {
@@ -99,14 +106,26 @@ func (m *mover) isMissing(ctx context.Context, queue string, durable, exclusive 
 	switch {
 	case err == nil:
 		return true, nil
-	case errors.Is(err, errHangs) || isRefused(err):
+	case errors.Is(err, errHangs) || broker.IsCode(err, amqp.NotFound) || broker.IsCode(err, amqp.ResourceLocked):
+		return false, nil
+	case broker.IsCode(err, amqp.PreconditionFailed):
+		if found := m.look(ctx, queue); broker.IsCode(found, amqp.NotFound) {
+			return false, topology.QueueLimitError(m.r.From.Partitions+m.r.To.Partitions, err)
+		}
 		return false, nil
 	}
-	return false, err
+	return false, fmt.Errorf("looking for the queue %s: %w", queue, err)
 }
 
-// isRefused reports whether the broker has closed a channel because of what was asked for on it. The
-// connection goes on.
-func isRefused(err error) bool {
-	return broker.IsCode(err, amqp.NotFound) || broker.IsCode(err, amqp.ResourceLocked) || broker.IsCode(err, amqp.PreconditionFailed) || broker.IsCode(err, amqp.AccessRefused)
+// look returns the broker's error if it does not find a queue.
+func (m *mover) look(ctx context.Context, queue string) error {
+	return m.within(ctx, callFor, func() error {
+		channel, err := m.conn.OpenDeclaring()
+		if err != nil {
+			return err
+		}
+		defer channel.Close()
+		_, err = channel.QueueDeclarePassive(queue, false, true, true, false, nil)
+		return err
+	})
 }

@@ -13,17 +13,18 @@
 //	          stop in time, waits until the broker has dropped their connections, and consumes all old
 //	          queues, without carrying anything out. When all changes are notified, it ends the old
 //	          generation in the database.
-//	moving    The mover unbinds the old queues but the first one, which gets all direct requests then. It
-//	          moves each request of the old queues, in order, to the new queue of its user. Then it binds the new
-//	          queues, unbinds the first old one, moves what has come to that, and begins the new
-//	          generation in the database.
+//	moving    The mover unbinds the old queues but the first one that is available, which gets all direct
+//	          requests then. It moves each request of the old queues, in order, to the new queue of its
+//	          user. Then it binds the new queues, unbinds that old one, moves what has come to it, and
+//	          begins the new generation in the database.
 //	clearing  The instances begin sessions in the new generation. One of them moves what still comes
 //	          to the old queues, and deletes these.
 //
 // # Queues that are not available
 //
 // A queue may have no leader, its node may be down, or it may take nothing in. An attempt that fails for
-// this reason is followed by one that finds out by probes which queues these are. An old one is
+// this reason is followed by one that finds out by probes which queues these are. If no queue at all takes a
+// probe, the broker or the network is at fault, and the attempt fails. An old one is
 // left: the new generation begins without it, and what is in it is moved in the phase clearing, when the
 // queue is back. Until then it is not deleted. What would go to a new queue that is not available goes to the
 // shared queue, as it is not served either. While the broker blocks all publishing, nothing can be moved, and no
@@ -32,8 +33,9 @@
 // # What it promises
 //
 //   - A request waits meanwhile, in the shared queue or in that of a partition. It is moved with a
-//     confirmation of the copy, so none is lost. A request that is moved twice, because the mover died
-//     in between, has the same request id.
+//     confirmation of the copy, so none is lost. If the queue refuses the copy, the caller gets an error
+//     reply. A request that is moved twice, because the mover died in between, has the same request id if its
+//     caller has given it one.
 //   - No request of the new queues is carried out before all requests of the old queues are moved, and
 //     those of one user are moved in the order in which the broker has put them into queues. So a
 //     caller that waits for its replies finds its requests in order. Two direct requests that are sent
@@ -52,8 +54,8 @@
 //   - An old queue is deleted only after its marker was received, that is, when the broker has given
 //     back what former consumers had received. RabbitMQ 4.3 activates no other consumer of a quorum queue
 //     for up to a minute after it has lost one that had not acknowledged everything; the queue is
-//     left then, and emptied later. A queue that was not available is kept for five seconds more after it
-//     was emptied: the broker may have kept messages for it in the channels of their senders.
+//     left then, and emptied later. A queue that was not available is kept for twelve seconds more after
+//     it was emptied: the broker may have kept messages for it in the channels of their senders.
 //   - The bodies in memory are bounded by bytes. One larger body is moved alone.
 //
 // # What it leaves to others

@@ -127,7 +127,7 @@ func (i *instance) work(ctx context.Context, g partition.Generation) {
 	}
 	if err != nil || !w.data.isPresent(i.name, g) {
 		if err == nil {
-			topology.Unbind(func() (topology.Channel, error) { return conn.open() }, g, 0)
+			topology.Unbind(func() (topology.Channel, error) { return conn.open() }, g)
 		}
 		return
 	}

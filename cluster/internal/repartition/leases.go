@@ -229,15 +229,7 @@ func (m *mover) awaitGone(ctx context.Context, members map[ownership.Member]bool
 // While the node is down to which the member was connected, that is not known.
 func (m *mover) isGone(ctx context.Context, member ownership.Member) (bool, error) {
 	queue := membership.QueueOf(member)
-	err := m.within(ctx, callFor, func() error {
-		channel, err := m.conn.OpenDeclaring()
-		if err != nil {
-			return err
-		}
-		defer channel.Close()
-		_, err = channel.QueueDeclarePassive(queue, false, true, true, false, nil)
-		return err
-	})
+	err := m.look(ctx, queue)
 	switch {
 	case broker.IsCode(err, amqp.NotFound):
 		return m.isMissing(ctx, queue, false, true, nil)

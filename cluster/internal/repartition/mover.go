@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
 
+	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/publish"
 	"github.com/glotpod/ident/cluster/internal/topology"
 	"github.com/glotpod/ident/cluster/partition"
@@ -51,6 +53,7 @@ type mover struct {
 
 	running sync.WaitGroup
 	cancel  context.CancelFunc // ends the publisher
+	keep    func() bool        // has the connection of the publisher stay open after the attempt's context is done
 }
 
 // connect connects to the broker.
@@ -58,14 +61,18 @@ func (m *mover) connect(ctx context.Context) (err error) {
 	if m.conn != nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, connectFor)
+	dialing, cancel := context.WithTimeout(ctx, connectFor)
 	defer cancel()
-	if m.conn, err = m.o.Dial(ctx, "repartition"); err != nil {
+	if m.conn, err = m.o.Dial(dialing, "repartition"); err != nil {
 		return err
 	}
-	if m.publishing, err = m.o.Dial(ctx, "repartition, copies"); err != nil {
+	copying, err := m.o.Dial(dialing, "repartition, copies")
+	if err != nil {
 		return err
 	}
+	m.publishing = copying
+	// While the broker blocks publishing, sending a copy ends in no other way.
+	m.keep = context.AfterFunc(ctx, func() { copying.CloseDeadline(time.Now().Add(closeTimeout)) })
 	running, stop := context.WithCancel(context.Background())
 	m.cancel = stop
 	copies := publish.New(publish.Options{Open: m.publishing.OpenPublishing, Timeout: confirmFor})
@@ -78,6 +85,7 @@ func (m *mover) connect(ctx context.Context) (err error) {
 func (m *mover) close() {
 	if m.cancel != nil {
 		m.cancel()
+		m.keep()
 	}
 	for _, conn := range []Connection{m.conn, m.publishing} {
 		if conn != nil {
@@ -109,8 +117,9 @@ func (m *mover) move(ctx context.Context) (err error) {
 	}
 	down := m.declareMissing(ctx)
 	// From the last one on: so requests of a user that come meanwhile go to the queue of an earlier
-	// partition, which is moved later. In the end all go to the queue of the first partition.
-	if err := topology.Unbind(m.openChannel, m.r.From, 1); err != nil {
+	// partition, which is moved later. In the end all go to the queue of the first partition that is available,
+	// or to the shared queue if there is none.
+	if err := topology.Unbind(m.openChannel, m.r.From, m.firstAvailable()...); err != nil {
 		return err
 	}
 	ctx, fail := context.WithCancelCause(ctx)
@@ -121,7 +130,7 @@ func (m *mover) move(ctx context.Context) (err error) {
 	if err := topology.Bind(m.openChannel, m.r.To, down); err != nil {
 		return err
 	}
-	if err := topology.Unbind(m.openChannel, m.r.From, 0); err != nil {
+	if err := topology.Unbind(m.openChannel, m.r.From); err != nil {
 		return err
 	}
 	if err := m.empty(ctx, fail); err != nil { // what has come meanwhile
@@ -130,10 +139,21 @@ func (m *mover) move(ctx context.Context) (err error) {
 	if err := wait.For(ctx, time.Until(m.writeFrom)); err != nil {
 		return err
 	}
+	m.setNote("")
 	if left := m.left(); len(left) > 0 {
 		m.setNote(notAvailable, strings.Join(left, ", "))
 	}
 	return m.o.Records.BeginGeneration(ctx, m.record())
+}
+
+// firstAvailable returns the first old partition, from 0 on, whose queue is consumed, if there is one.
+func (m *mover) firstAvailable() []int {
+	for _, q := range slices.Backward(m.queues) {
+		if q.left == nil {
+			return []int{q.partition}
+		}
+	}
+	return nil
 }
 
 // declareMissing declares queues of the new generation that were deleted. It returns the partitions, from
@@ -188,6 +208,7 @@ func (m *mover) empty(ctx context.Context, fail context.CancelCauseFunc) error {
 		}
 		marker := topology.NewProbe()
 		marker.Headers[markerHeader] = mark
+		marker.Expiration = "" // emptying the queues before may take long
 		q.unmarked.Store(nil)
 		m.send(ctx, fail, q.name, marker, func(err error) {
 			if err != nil {
@@ -203,7 +224,7 @@ func (m *mover) empty(ctx context.Context, fail context.CancelCauseFunc) error {
 		if err := m.moveAll(ctx, fail, q, mark, marked); err != nil {
 			return err
 		}
-		if q.left != nil && m.r.Phase != partition.Clearing { // else the note says so
+		if q.left != nil && m.phase != partition.Clearing { // else the note says so
 			m.o.Log.Warn("requests are left in an old queue that is not available; they are moved later", zap.String("queue", q.name), zap.Error(q.left))
 		}
 	}
@@ -276,13 +297,13 @@ func (m *mover) moveOne(ctx context.Context, fail context.CancelCauseFunc, q *ol
 	c := q.consumer
 	c.Track(d)
 	done := func() {
+		q.held.Add(-1) // there is room for what the broker sends then
+		m.bytes.used.Add(-int64(consume.Size(d)))
 		if _, err := c.Ack(d, true); err != nil {
 			fail(err)
 			return
 		}
 		m.received.Add(-1)
-		m.bytes.used.Add(-int64(len(d.Body)))
-		q.held.Add(-1)
 	}
 	queue, copied, wanted := m.o.Copy(d, time.Now(), m.r.To)
 	if !wanted {

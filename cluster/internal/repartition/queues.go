@@ -41,11 +41,12 @@ const (
 
 // An oldQueue is a queue of the old generation that the mover consumes.
 type oldQueue struct {
-	name     string
-	prefetch int
-	consumer *consume.Consumer
-	unmarked atomic.Pointer[error] // why the queue has not taken the marker; nil: it has
-	left     error                 // why it is to be emptied later; nil: it is available
+	name      string
+	partition int // from 0 on
+	prefetch  int
+	consumer  *consume.Consumer
+	unmarked  atomic.Pointer[error] // why the queue has not taken the marker; nil: it has
+	left      error                 // why it is to be emptied later; nil: it is available
 
 	intake  *intake      // of the consumer
 	current atomic.Bool  // it is being emptied
@@ -69,7 +70,8 @@ func (m *mover) openQueues(ctx context.Context) error {
 	opening.SetLimit(openAtOnce)
 	for i := range queues {
 		opening.Go(func() error {
-			q := &oldQueue{name: topology.PartitionQueue(m.r.From.End() - 1 - i), prefetch: max(1, min(maxUnconfirmed, inFlight/m.r.From.Partitions))}
+			n := m.r.From.Partitions - 1 - i
+			q := &oldQueue{name: topology.PartitionQueue(m.r.From.First + n), partition: n, prefetch: max(1, min(maxUnconfirmed, inFlight/m.r.From.Partitions))}
 			err := m.openQueue(limited, q)
 			if errors.Is(err, errMissing) {
 				return nil
@@ -108,7 +110,7 @@ func (m *mover) openQueue(ctx context.Context, q *oldQueue) error {
 			}
 			q.left = err
 			return nil
-		case errors.Is(err, errHangs), busy && time.Since(begun) > consumeFor && m.r.Phase != partition.Stopping:
+		case errors.Is(err, errHangs), busy && time.Since(begun) > consumeFor && m.phase != partition.Stopping:
 			q.left = err
 			return nil
 		case !busy || time.Since(begun) > consumeFor:
@@ -146,7 +148,7 @@ func (m *mover) receive(q *oldQueue, in *intake, deliveries <-chan amqp.Delivery
 	for d := range deliveries {
 		switch {
 		case in.over.Load():
-		case m.bytes.take(len(d.Body), q.current.Load() && q.held.Load() == 0):
+		case m.bytes.take(consume.Size(&d), q.current.Load() && q.held.Load() == 0):
 			q.held.Add(1)
 			in.received <- d // has room for as many as the broker sends
 		default:
@@ -176,7 +178,7 @@ func (b *memory) take(bytes int, must bool) bool {
 
 // reopen consumes a queue again of which deliveries were dropped, with fewer at a time.
 func (m *mover) reopen(ctx context.Context, q *oldQueue) error {
-	for q.held.Load() > 0 {
+	for m.received.Load() > 0 {
 		if wait.For(ctx, time.Millisecond) != nil {
 			return context.Cause(ctx)
 		}

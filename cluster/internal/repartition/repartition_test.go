@@ -3,6 +3,8 @@ package repartition
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -70,7 +72,7 @@ func TestRepartition(t *testing.T) {
 		inWorld(t, classic(0, 4), func(t *testing.T, w *world) {
 			w.at(partition.Moving, func() {
 				w.outage(topology.PartitionQueue(2), 30*time.Second, func(q *queue, on bool) { q.hung = on })
-				time.Sleep(4 * time.Second)
+				time.Sleep(10 * time.Second)
 				w.mu.Lock()
 				defer w.mu.Unlock()
 				if w.server.queues[topology.PartitionQueue(2)] == nil {
@@ -83,6 +85,18 @@ func TestRepartition(t *testing.T) {
 	t.Run("the_node_of_an_old_queue_stops", func(t *testing.T) {
 		inWorld(t, classic(0, 4), func(t *testing.T, w *world) {
 			w.at(partition.Moving, func() { w.outage(topology.PartitionQueue(2), 30*time.Second, func(q *queue, on bool) { q.stop(on) }) })
+			w.want(partition.Done, w.repartition(quorum(4, 8)), 10*time.Second)
+		})
+	})
+	t.Run("the_node_of_the_first_old_queue_stops", func(t *testing.T) {
+		inWorld(t, classic(0, 4), func(t *testing.T, w *world) {
+			first := topology.PartitionQueue(0)
+			w.at(partition.Stopping, func() { w.outage(first, 15*time.Second, func(q *queue, on bool) { q.stop(on) }) })
+			w.onCopy = func() {
+				if w.data.r.Phase == partition.Moving && slices.Contains(w.server.bound, first) {
+					t.Error("direct requests go to the queue that is not available")
+				}
+			}
 			w.want(partition.Done, w.repartition(quorum(4, 8)), 10*time.Second)
 		})
 	})
@@ -149,6 +163,78 @@ func TestIsGone(t *testing.T) {
 		w.instances["i1"].crash()
 		if gone, err := m.isGone(t.Context(), member); !gone || err != nil || w.server.queues[membership.QueueOf(member)] != nil {
 			t.Errorf("it is over: %v, %v, %v", gone, err, w.server.queues[membership.QueueOf(member)])
+		}
+		w.finish()
+	})
+}
+
+// TestIsMissing: a queue that is back when that is found out is not made anew, and keeps what is in it.
+func TestIsMissing(t *testing.T) {
+	inWorld(t, classic(0, 1), func(t *testing.T, w *world) {
+		m := &mover{attempt: &attempt{r: &partition.Repartition{}}, conn: w.server.dial("mover")}
+		defer m.close()
+		for _, name := range []string{topology.RequestQueue, topology.PartitionQueue(0), topology.PartitionQueue(9)} {
+			exists := w.server.queues[name] != nil
+			if missing, err := m.isMissing(t.Context(), name, true, false, topology.PartitionArguments(topology.Classic)); missing == exists || err != nil {
+				t.Errorf("%s exists is %v: %v, %v", name, exists, missing, err)
+			}
+			if (w.server.queues[name] != nil) != exists {
+				t.Errorf("%s existed: %v", name, exists)
+			}
+		}
+		w.server.limited = true
+		if _, err := m.isMissing(t.Context(), topology.PartitionQueue(9), true, false, nil); err == nil || !strings.Contains(err.Error(), "max-queues") {
+			t.Errorf("the broker makes no more queues: %v", err)
+		}
+		w.server.limited = false
+		w.finish()
+	})
+}
+
+// TestFindSilent: queues are silent if others are not; else the broker or the connection is at fault.
+func TestFindSilent(t *testing.T) {
+	inWorld(t, classic(0, 3), func(t *testing.T, w *world) {
+		queues := append(topology.QueuesOf(classic(0, 3)), topology.RequestQueue)
+		hang := func(on bool, names ...string) {
+			for _, name := range names {
+				w.affect(name, func(q *queue) { q.hung = on })
+			}
+		}
+		hang(true, queues[1])
+		if silent, err := ProberOver(w.server.dial("probes")).FindSilent(t.Context(), queues); err != nil || len(silent) != 1 || silent[queues[1]] == nil {
+			t.Errorf("one hangs: %v, %v", silent, err)
+		}
+		for _, after := range []time.Duration{0, 500 * time.Millisecond, 3 * time.Second} {
+			conn := w.server.dial("probes")
+			time.AfterFunc(after, func() { conn.CloseDeadline(time.Time{}) })
+			if silent, err := ProberOver(conn).FindSilent(t.Context(), queues); err == nil {
+				t.Errorf("the connection is lost after %v: %v", after, silent)
+			}
+		}
+		hang(true, queues...)
+		if silent, err := ProberOver(w.server.dial("probes")).FindSilent(t.Context(), queues); err == nil {
+			t.Errorf("all hang: %v", silent)
+		}
+		hang(false, queues...)
+		w.finish()
+	})
+}
+
+// TestEnd: an attempt that has ended the old generation and fails then says why, and leaves the rest to another.
+func TestEnd(t *testing.T) {
+	inWorld(t, classic(0, 1), func(t *testing.T, w *world) {
+		w.data.begin(quorum(1, 1))
+		begun := *w.data.r
+		begun.Age = time.Minute
+		w.data.r.Phase, w.data.r.Attempt, w.data.until = partition.Moving, 1, time.Now().Add(2*time.Second)
+		o := w.options(w.instances["i1"])
+		a := &attempt{o: &o, r: &begun, n: 1, phase: partition.Moving, begun: time.Now()}
+		a.end(t.Context(), errHangs)
+		w.mu.Lock()
+		note, until := w.data.r.Note, w.data.until
+		w.mu.Unlock()
+		if note != errHangs.Error() || until.After(time.Now()) {
+			t.Errorf("the note is %q, and another attempt can begin in %v", note, time.Until(until))
 		}
 		w.finish()
 	})

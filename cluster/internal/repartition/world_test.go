@@ -45,6 +45,7 @@ type world struct {
 	refused int                        // requests that got an error reply from a mover
 	pauses  []time.Duration            // while no generation was served
 	onPhase func(partition.Phase)      // called when a repartition has got into a phase
+	onCopy  func()                     // called when a request is moved
 }
 
 const users = 10
@@ -54,7 +55,7 @@ func newWorld(t *testing.T, seed uint64, from partition.Generation, instances in
 		t: t, random: rand.New(rand.NewPCG(seed, 7)), end: make(chan struct{}), instances: make(map[string]*instance), bytes: 2500, body: 10, slow: 2 * time.Millisecond,
 		sent: make(map[int]int), waiting: make(map[string]chan struct{}), applied: make(map[string]partition.Lease), order: make(map[int][]int),
 		owner: make(map[int]partition.Lease), first: make(map[int]int), exempt: make(map[int]bool), sentAt: make(map[string]time.Time),
-		longest: make(map[int]time.Duration), onPhase: func(partition.Phase) {},
+		longest: make(map[int]time.Duration), onPhase: func(partition.Phase) {}, onCopy: func() {},
 	}
 	w.server = &server{w: w, queues: make(map[string]*queue), conns: make(map[*conn]bool)}
 	w.server.queues[topology.RequestQueue] = &queue{name: topology.RequestQueue}
@@ -267,6 +268,9 @@ func (w *world) copyOf(d *amqp.Delivery, _ time.Time, to partition.Generation) (
 	if topology.IsProbe(d) {
 		return "", amqp.Publishing{}, false
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.onCopy()
 	return queueOf(d, to), amqp.Publishing{MessageId: d.MessageId, Type: d.Type, Headers: amqp.Table{}, Body: d.Body}, true
 }
 

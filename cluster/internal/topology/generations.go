@@ -2,6 +2,7 @@ package topology
 
 import (
 	"fmt"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -36,10 +37,10 @@ func Bind(open func() (Channel, error), g partition.Generation, down []int) erro
 }
 
 // Unbind unbinds the queues of the partitions of a generation from the direct exchange, beginning with
-// the last one, except those of so many first ones. The requests that went to an unbound queue go to
+// the last one, except those of the partitions keep, from 0 on. The requests that went to an unbound queue go to
 // those of earlier partitions, and all others where they went before. If no queue is left, they go to the
 // shared queue. A queue whose node is down gets no requests, and is left out.
-func Unbind(open func() (Channel, error), g partition.Generation, except int) error {
+func Unbind(open func() (Channel, error), g partition.Generation, keep ...int) error {
 	channel, err := open()
 	if err != nil {
 		return err
@@ -49,7 +50,10 @@ func Unbind(open func() (Channel, error), g partition.Generation, except int) er
 	if broker.IsCode(err, amqp.NotFound) {
 		return nil // there is no such exchange
 	}
-	for p := g.End() - 1; err == nil && p >= g.First+except; p-- {
+	for p := g.End() - 1; err == nil && p >= g.First; p-- {
+		if slices.Contains(keep, p-g.First) {
+			continue
+		}
 		err = channel.QueueUnbind(PartitionQueue(p), weight, DirectExchange, nil)
 		switch {
 		case broker.IsCode(err, amqp.NotFound): // the broker has closed the channel

@@ -314,7 +314,7 @@ func TestDeclare(t *testing.T) {
 	})
 }
 
-// TestUnbind: a queue whose node is down keeps no other one bound.
+// TestUnbind: a queue whose node is down keeps no other one bound, and one stays bound that is named.
 func TestUnbind(t *testing.T) {
 	missing := &amqp.Error{Code: amqp.NotFound}
 	find := "look for glotpod.ident"
@@ -324,11 +324,11 @@ func TestUnbind(t *testing.T) {
 		t.Fatal(err)
 	}
 	calls := b.take()
-	if calls = calls[1:]; len(calls) != 3 || !strings.Contains(calls[0], "/0007 ") || !strings.Contains(calls[2], "/0005 ") {
+	if calls = calls[1:]; len(calls) != 3 || !strings.Contains(calls[0], "/0007 ") || !strings.Contains(calls[2], "/0004 ") {
 		t.Errorf("%q", calls)
 	}
 	b = &fakeBroker{errs: map[string]error{find: missing}}
-	if err := Unbind(b.channel, g, 0); err != nil || len(b.take()) != 1 {
+	if err := Unbind(b.channel, g); err != nil || len(b.take()) != 1 {
 		t.Errorf("without the exchange: %v", err)
 	}
 }
