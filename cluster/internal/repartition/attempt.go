@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -164,6 +165,7 @@ func (a *attempt) end(ctx context.Context, err error) {
 		a.o.Log.Error("repartition given up; the old generation goes on", zap.Error(err))
 		a.logEnd(a.o.Records.GiveUp(ctx, a.r.Number, err.Error()))
 		return
+	case strings.HasPrefix(record.Note, notAvailable): // the next attempt must know of these queues
 	default:
 		record.Note = err.Error()
 	}

@@ -26,7 +26,7 @@ const (
 // not available are tried again until they are. Then they are kept for a while: the broker may have kept
 // messages to them meanwhile, and puts these into them a moment later.
 func (m *mover) clear(ctx context.Context) error {
-	unavailable := m.r.Note != "" // queues were so in an earlier attempt
+	unavailable := strings.HasPrefix(m.r.Note, notAvailable) // queues were so in an earlier attempt
 	var keptUntil time.Time
 	for first := true; ; first = false {
 		mayClear, err := m.mayClear(ctx)
@@ -42,7 +42,7 @@ func (m *mover) clear(ctx context.Context) error {
 				return err
 			case len(left) > 0:
 				unavailable, pause = true, leftEvery
-				m.setNote(notAvailable, strings.Join(left, ", "))
+				m.setNote(notAvailable+"%s", strings.Join(left, ", "))
 			case last:
 				return m.o.Records.Finish(ctx, m.record())
 			case unavailable:
@@ -58,8 +58,9 @@ func (m *mover) clear(ctx context.Context) error {
 	}
 }
 
-// notAvailable is a note. While there is one, no queue is deleted.
-const notAvailable = "not available are %s"
+// notAvailable begins a note with queues. The attempt that finds them available again keeps the old queues
+// for a while.
+const notAvailable = "not available are "
 
 func (m *mover) mayClear(ctx context.Context) (bool, error) {
 	_, r, err := m.o.Records.Look(ctx)

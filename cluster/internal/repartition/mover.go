@@ -141,7 +141,7 @@ func (m *mover) move(ctx context.Context) (err error) {
 	}
 	m.setNote("")
 	if left := m.left(); len(left) > 0 {
-		m.setNote(notAvailable, strings.Join(left, ", "))
+		m.setNote(notAvailable+"%s", strings.Join(left, ", "))
 	}
 	return m.o.Records.BeginGeneration(ctx, m.record())
 }
