@@ -219,6 +219,7 @@
 //	cluster/internal/repartition.giveUpAfter = 10 * time.Second              all requests wait meanwhile; longer than a frozen instance needs to be dropped
 //	cluster/internal/repartition.goneFor = 6 * time.Second                   as consumeFor
 //	cluster/internal/repartition.inFlight = 256                              many messages share a round trip, and few bodies are in memory
+//	cluster/internal/repartition.keptFor = 12 * time.Second                  RabbitMQ's timer for messages to a queue without a leader has 10 s
 //	cluster/internal/repartition.leftEvery = 5 * time.Second                 nobody waits for it, and each time takes three connections
 //	cluster/internal/repartition.lookEvery = time.Second                     one look at a row; the command wakes all instances that it reaches
 //	cluster/internal/repartition.lookTimeout = 5 * time.Second               as for a ping of the database

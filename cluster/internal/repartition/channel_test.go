@@ -215,7 +215,8 @@ func (ch *channel) Publish(exchange, key string, mandatory bool, p amqp.Publishi
 		}
 		returns, closed := ch.returns, ch.closed
 		accepted := !closed && q != nil && !q.down && ch.conn.server.queues[q.name] == q
-		if accepted && !q.full {
+		full := q != nil && q.full
+		if accepted && !full {
 			ch.conn.server.enqueue(q, exchange, key, p)
 		}
 		w.mu.Unlock()
@@ -228,7 +229,7 @@ func (ch *channel) Publish(exchange, key string, mandatory bool, p amqp.Publishi
 				returns <- amqp.Return{Headers: p.Headers}
 			}()
 		}
-		c.acked = accepted && !q.full || !accepted && mandatory
+		c.acked = accepted && !full || !accepted && mandatory
 	}()
 	return c, nil
 }

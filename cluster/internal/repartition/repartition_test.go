@@ -3,6 +3,7 @@ package repartition
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -284,9 +285,9 @@ func (q *queue) stop(on bool) {
 
 // TestHistories: the same with up to two random faults at random times.
 func TestHistories(t *testing.T) {
-	histories := 12
-	if testing.Short() {
-		histories = 10
+	histories := 4
+	if os.Getenv("GLOTPOD_IDENT_TEST_LONG") != "" {
+		histories = 100
 	}
 	for seed := range uint64(histories) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

@@ -184,20 +184,24 @@ func (c *directCaller) call(operation string, args any, change ...func(m *amqp.P
 	if err := c.ch.Publish(exchange, key, false, false, m); err != nil {
 		c.t.Fatal(err)
 	}
-	select {
-	case d, ok := <-c.replies:
-		if !ok {
-			c.t.Fatalf("%s %v: the channel was closed", operation, args)
+	for timeout := time.After(harness.Timeout); ; {
+		select {
+		case d, ok := <-c.replies:
+			if !ok {
+				c.t.Fatalf("%s %v: the channel was closed", operation, args)
+			}
+			if d.CorrelationId != m.CorrelationId {
+				continue // a reply that came twice
+			}
+			tree, _, err := msgp.ReadIntfBytes(d.Body)
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			return harness.Normalize(tree).(dict)
+		case <-timeout:
+			c.t.Fatalf("%s %v got no reply", operation, args)
 		}
-		tree, _, err := msgp.ReadIntfBytes(d.Body)
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		return harness.Normalize(tree).(dict)
-	case <-time.After(harness.Timeout):
-		c.t.Fatalf("%s %v got no reply", operation, args)
 	}
-	return nil
 }
 
 func direct(id any) func(m *amqp.Publishing, exchange, key *string) {
