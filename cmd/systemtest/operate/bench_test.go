@@ -57,7 +57,7 @@ func testBenchOfLocalCluster(t *testing.T) {
 	cases := []string{"get-direct", "patch-direct", "patch"}
 	p := harness.LaunchBench(t, append(harness.Settings{}.Environ(), "TMPDIR="+folder), "--local", "1,2",
 		"--partitions", "4", "--save", file, "--duration", "500ms", "--cases", strings.Join(cases, ","))
-	if status := p.AwaitExit(t, devTimeout); status != 0 {
+	if status := p.AwaitExit(t, 3*devTimeout); status != 0 {
 		t.Fatalf("status %d: %s", status, p.Stderr.String())
 	}
 	checkNothingLeft(t, folder)
