@@ -30,8 +30,8 @@ func (s *session) receive(ctx context.Context, consumer *consume.Consumer, from 
 	if from != nil {
 		prefetch = s.channels.Prefetch()
 	}
-	return consumer.Receive(ctx, s.bodies, prefetch, func(d amqp.Delivery, received time.Time) {
-		r := &request{session: s, from: from, consumer: consumer, delivery: d, received: received, size: consume.Size(&d)}
+	return consumer.Receive(ctx, s.bodies, prefetch, func(d amqp.Delivery, received time.Time, size int) {
+		r := &request{session: s, from: from, consumer: consumer, delivery: d, received: received, size: size}
 		r.expiration = expirationOf(&r.delivery, r.received)
 		r.caller = callerOf(seal.Sealer(s.o.Secret), &r.delivery)
 		r.start()

@@ -177,9 +177,9 @@ func (p *Preference) prefetchFor(inFlight int) int {
 }
 
 // Tick is called about once per second. instances is the number of those that share the
-// requests, callers that of those that have sent some lately. cpu is the share of the processors that this process has used since the last tick.
-// able is false if the instance should not get more requests than others. Tick returns true if
-// another consumer is needed.
+// requests, callers that of those that have sent some lately. cpu is the share of the processors
+// that this process has used since the last tick. able is false if the instance should not get
+// more requests than others. Tick returns true if another consumer is needed.
 func (p *Preference) Tick(now time.Time, instances, callers int, cpu float64, able bool) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -213,7 +213,8 @@ func (p *Preference) tickLocked(now time.Time, perSecond float64, peak int) (cha
 	p.low = 0
 	// The broker counts requests, too, whose acknowledgements wait for others.
 	isFull, isEmpty := peak >= p.prefetch*3/4 && p.prefetch < p.usual, peak*3 < p.prefetch
-	if tooLarge := p.prefetch > p.mostLocked(); !p.wide && !isFull && !isEmpty && !tooLarge {
+	wasWide := p.prefetch > p.usual
+	if !p.wide && !wasWide && !isFull && !isEmpty {
 		return false
 	}
 	before := p.prefetch

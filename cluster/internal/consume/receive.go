@@ -16,7 +16,7 @@ type reception struct {
 	consumer *Consumer
 	budget   *Budget
 	full     int // the usual prefetch count
-	accept   func(d amqp.Delivery, received time.Time)
+	accept   func(d amqp.Delivery, received time.Time, size int)
 
 	largest int       // bytes of the largest message since then
 	since   time.Time // unless the prefetch count is the usual one
@@ -28,7 +28,7 @@ type reception struct {
 }
 
 // Receive passes the deliveries of the consumer to accept, in order, when the budget allows
-// it. Each is to be released to the budget. Receive returns when the consumer has ended and
+// it, with its [Size]. Each is to be released to the budget. Receive returns when the consumer has ended and
 // its deliveries are accepted, or ctx is done.
 //
 // full is the usual prefetch count. If too many bytes wait for the budget, Receive accepts
@@ -37,7 +37,7 @@ type reception struct {
 // is closed. When the bodies have been small for a while, Receive cancels a consumer with a
 // lower prefetch count, accepts all of its deliveries, and returns a higher count. Otherwise
 // it returns 0.
-func (c *Consumer) Receive(ctx context.Context, b *Budget, full int, accept func(d amqp.Delivery, received time.Time)) (next int) {
+func (c *Consumer) Receive(ctx context.Context, b *Budget, full int, accept func(d amqp.Delivery, received time.Time, size int)) (next int) {
 	b.prefetch.Add(int64(full))
 	defer b.prefetch.Add(-int64(full))
 	r := &reception{consumer: c, budget: b, full: full, accept: accept, since: time.Now()}
@@ -52,7 +52,7 @@ func (c *Consumer) Receive(ctx context.Context, b *Budget, full int, accept func
 		case ctx.Err() != nil:
 			return r.next
 		case b.isSmall(size) && b.TryAcquire(size):
-			accept(d, received)
+			accept(d, received, size)
 		case !r.wait(ctx, waitingDelivery{d, received, size}):
 			return r.next
 		}
@@ -120,7 +120,7 @@ func (r *reception) acceptWaiting(ctx context.Context, w waitingDelivery) bool {
 		return false
 	}
 	r.budget.waiting.Add(-int64(w.size))
-	r.accept(w.delivery, w.received)
+	r.accept(w.delivery, w.received, w.size)
 	return true
 }
 

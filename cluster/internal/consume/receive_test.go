@@ -54,7 +54,7 @@ func testLargeBodies(t *testing.T, queueType string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		current = c.Receive(t.Context(), b, prefetch, func(d amqp.Delivery, _ time.Time) {
+		current = c.Receive(t.Context(), b, prefetch, func(d amqp.Delivery, _ time.Time, bytes int) {
 			c.Requests.Add(1)
 			peak.Store(max(peak.Load(), held.Add(size)+b.waiting.Load()))
 			if want := fmt.Sprint(next.Add(1) - 1); d.MessageId != want {
@@ -70,7 +70,7 @@ func testLargeBodies(t *testing.T, queueType string) {
 					c.Cancel()
 				}
 				held.Add(-size)
-				b.Release(b.Weight(Size(&d)))
+				b.Release(b.Weight(bytes))
 				c.Ack(&d, true)
 				c.Requests.Done()
 			}()
