@@ -346,10 +346,10 @@ func DeclareQueues(conn *amqp.Connection, g partition.Generation, log *zap.Logge
 	return topology.DeclareQueues(open, g, log)
 }
 
-// CheckQueues returns an error if one of the partition queues of these generations, or the shared queue, takes
+// CheckQueues returns an error if one of the partition queues of a generation, or the shared queue, takes
 // nothing in. It closes the connection.
-func CheckQueues(ctx context.Context, conn *amqp.Connection, generations ...partition.Generation) error {
-	silent, err := repartition.ProberOver(repartition.Over(conn)).FindSilent(ctx, append(topology.QueuesOf(generations...), RequestQueue))
+func CheckQueues(ctx context.Context, conn *amqp.Connection, g partition.Generation) error {
+	silent, err := repartition.ProberOver(repartition.Over(conn)).FindSilent(ctx, append(topology.QueuesOf(g), RequestQueue))
 	if err == nil && len(silent) > 0 {
 		err = silent
 	}

@@ -85,7 +85,7 @@ func (m *mover) sweep(ctx context.Context, last bool) (left []string, err error)
 	if err := m.empty(ctx, fail); err != nil {
 		return nil, err
 	}
-	channel, err := m.conn.OpenDeclaring()
+	channel, err := m.broker.conn.OpenDeclaring()
 	if err != nil {
 		return nil, err
 	}

@@ -7,12 +7,8 @@ import (
 	"sync"
 	"time"
 
-	amqp "github.com/rabbitmq/amqp091-go"
-
-	"github.com/glotpod/ident/cluster/broker"
 	"github.com/glotpod/ident/cluster/internal/generation"
 	"github.com/glotpod/ident/cluster/internal/topology"
-	"github.com/glotpod/ident/cluster/membership"
 	"github.com/glotpod/ident/cluster/ownership"
 	"github.com/glotpod/ident/cluster/partition"
 	"github.com/glotpod/ident/cluster/wait"
@@ -138,7 +134,7 @@ func (m *mover) awaitReleases(ctx context.Context, view generation.Store) (holde
 			if holders[row.Holder] = false; row.Released {
 				continue
 			}
-			if holders[row.Holder], err = m.isGone(ctx, row.Holder); err != nil {
+			if holders[row.Holder], err = m.broker.isGone(ctx, row.Holder); err != nil {
 				return nil, err
 			}
 			if !holders[row.Holder] {
@@ -205,7 +201,7 @@ func (m *mover) awaitGone(ctx context.Context, members map[ownership.Member]bool
 			if gone {
 				continue
 			}
-			if gone, err := m.isGone(ctx, member); err != nil {
+			if gone, err := m.broker.isGone(ctx, member); err != nil {
 				return err
 			} else if members[member] = gone; !gone {
 				left, waiting = member, true
@@ -223,20 +219,6 @@ func (m *mover) awaitGone(ctx context.Context, members map[ownership.Member]bool
 			return err
 		}
 	}
-}
-
-// isGone reports whether the broker has no exclusive queue of a member: it has dropped the connection.
-// While the node is down to which the member was connected, that is not known.
-func (m *mover) isGone(ctx context.Context, member ownership.Member) (bool, error) {
-	queue := membership.QueueOf(member)
-	err := m.look(ctx, queue)
-	switch {
-	case broker.IsCode(err, amqp.NotFound):
-		return m.isMissing(ctx, queue, false, true, nil)
-	case err == nil || broker.IsCode(err, amqp.ResourceLocked) || errors.Is(err, errHangs):
-		return false, nil
-	}
-	return false, fmt.Errorf("looking for the queue of %s: %w", member, err)
 }
 
 // notify sends the notifications that are left in the log of the old generation, until end has ended that.

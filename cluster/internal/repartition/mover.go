@@ -40,7 +40,7 @@ const (
 // A mover is an attempt with connections to the broker.
 type mover struct {
 	*attempt
-	conn       Connection // consumes the old queues
+	broker     *declarer  // its connection consumes the old queues
 	publishing Connection // sends the copies
 
 	silent    topology.SilentError // the queues that took nothing in when that was tried
@@ -58,14 +58,16 @@ type mover struct {
 
 // connect connects to the broker.
 func (m *mover) connect(ctx context.Context) (err error) {
-	if m.conn != nil {
+	if m.broker != nil {
 		return nil
 	}
 	dialing, cancel := context.WithTimeout(ctx, connectFor)
 	defer cancel()
-	if m.conn, err = m.o.Dial(dialing, "repartition"); err != nil {
+	conn, err := m.o.Dial(dialing, "repartition")
+	if err != nil {
 		return err
 	}
+	m.broker = &declarer{conn: conn, queues: m.r.From.Partitions + m.r.To.Partitions}
 	copying, err := m.o.Dial(dialing, "repartition, copies")
 	if err != nil {
 		return err
@@ -87,13 +89,14 @@ func (m *mover) close() {
 		m.cancel()
 		m.keep()
 	}
-	for _, conn := range []Connection{m.conn, m.publishing} {
-		if conn != nil {
-			conn.CloseDeadline(time.Now().Add(closeTimeout))
-		}
+	if m.publishing != nil {
+		m.publishing.CloseDeadline(time.Now().Add(closeTimeout))
+	}
+	if m.broker != nil {
+		m.broker.close()
 	}
 	m.running.Wait()
-	m.conn, m.publishing, m.queues, m.silent = nil, nil, nil, nil
+	m.broker, m.publishing, m.queues, m.silent = nil, nil, nil, nil
 }
 
 // findSilent finds out which queues take nothing in: of the old generation, of the new one, and the shared one.
@@ -161,7 +164,7 @@ func (m *mover) firstAvailable() []int {
 func (m *mover) declareMissing(ctx context.Context) (down []int) {
 	for n := range m.r.To.Partitions {
 		queue := topology.PartitionQueue(m.r.To.First + n)
-		if errors.Is(m.silent[queue], publish.ErrReturned) && m.within(ctx, callFor, func() error { return m.declare(queue) }) == nil {
+		if errors.Is(m.silent[queue], publish.ErrReturned) && m.broker.declare(ctx, queue, m.r.To) == nil {
 			delete(m.silent, queue)
 		}
 		if m.silent[queue] != nil {
@@ -169,16 +172,6 @@ func (m *mover) declareMissing(ctx context.Context) (down []int) {
 		}
 	}
 	return down
-}
-
-func (m *mover) declare(queue string) error {
-	channel, err := m.conn.OpenDeclaring()
-	if err != nil {
-		return err
-	}
-	defer channel.Close()
-	_, err = channel.QueueDeclare(queue, true, false, false, false, topology.PartitionArguments(m.r.To.QueueType))
-	return err
 }
 
 // open connects, finds out which queues are available, and consumes the old ones.
@@ -192,7 +185,7 @@ func (m *mover) open(ctx context.Context) (err error) {
 	return m.openQueues(ctx)
 }
 
-func (m *mover) openChannel() (topology.Channel, error) { return m.conn.OpenDeclaring() }
+func (m *mover) openChannel() (topology.Channel, error) { return m.broker.conn.OpenDeclaring() }
 
 // markerHeader identifies a marker. A marker is put at the end of a queue: when the mover receives it, it
 // is the only consumer, and has received all that was in the queue. Others take it for a probe.
@@ -284,7 +277,7 @@ func (m *mover) resume(ctx context.Context, q *oldQueue) error {
 		return m.reopen(ctx, q)
 	}
 	cause := fmt.Errorf("consuming the queue %s: %w", q.name, q.consumer.EndCause())
-	if m.conn.IsClosed() {
+	if m.broker.conn.IsClosed() {
 		return cause
 	}
 	q.left = cause

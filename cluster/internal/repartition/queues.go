@@ -101,7 +101,7 @@ func (m *mover) openQueue(ctx context.Context, q *oldQueue) error {
 		case err == nil:
 			return nil
 		case broker.IsCode(err, amqp.NotFound):
-			missing, missErr := m.isMissing(ctx, q.name, true, false, topology.PartitionArguments(m.r.From.QueueType))
+			missing, missErr := m.broker.isMissing(ctx, q.name, true, false, topology.PartitionArguments(m.r.From.QueueType))
 			if missErr != nil {
 				return missErr
 			}
@@ -124,8 +124,8 @@ func (m *mover) openQueue(ctx context.Context, q *oldQueue) error {
 
 func (m *mover) consume(ctx context.Context, q *oldQueue) error {
 	started := make(chan *consume.Consumer, 1)
-	err := m.within(ctx, callFor, func() error {
-		c, err := consume.Open(m.conn.OpenConsuming, q.name, q.prefetch)
+	err := m.broker.within(ctx, callFor, func() error {
+		c, err := consume.Open(m.broker.conn.OpenConsuming, q.name, q.prefetch)
 		if err == nil {
 			err = c.Start(m.r.From.QueueType == topology.Classic)
 		}
@@ -184,7 +184,7 @@ func (m *mover) reopen(ctx context.Context, q *oldQueue) error {
 		}
 	}
 	c := q.consumer
-	if err := m.within(ctx, callFor, func() error { c.Close(); return nil }); err != nil {
+	if err := m.broker.within(ctx, callFor, func() error { c.Close(); return nil }); err != nil {
 		q.left = err
 		return nil
 	}

@@ -148,21 +148,21 @@ func TestRepartition(t *testing.T) {
 // TestIsGone: a member is gone if its queue is, but not while the queue's node is down or does not respond.
 func TestIsGone(t *testing.T) {
 	inWorld(t, classic(0, 1), func(t *testing.T, w *world) {
-		m := &mover{attempt: &attempt{r: &partition.Repartition{}}, conn: w.server.dial("mover")}
-		defer m.close()
+		b := &declarer{conn: w.server.dial("mover")}
+		defer b.close()
 		member := w.instances["i1"].member
 		for when, set := range map[string]func(q *queue, on bool){
 			"it is connected": func(*queue, bool) {}, "the node is down": func(q *queue, on bool) { q.down = on },
 			"the node does not respond": func(q *queue, on bool) { q.hung = on },
 		} {
 			w.affect(membership.QueueOf(member), func(q *queue) { set(q, true) })
-			if gone, err := m.isGone(t.Context(), member); gone || err != nil {
+			if gone, err := b.isGone(t.Context(), member); gone || err != nil {
 				t.Errorf("%s: %v, %v", when, gone, err)
 			}
 			w.affect(membership.QueueOf(member), func(q *queue) { set(q, false) })
 		}
 		w.instances["i1"].crash()
-		if gone, err := m.isGone(t.Context(), member); !gone || err != nil || w.server.queues[membership.QueueOf(member)] != nil {
+		if gone, err := b.isGone(t.Context(), member); !gone || err != nil || w.server.queues[membership.QueueOf(member)] != nil {
 			t.Errorf("it is over: %v, %v, %v", gone, err, w.server.queues[membership.QueueOf(member)])
 		}
 		w.finish()
@@ -172,11 +172,11 @@ func TestIsGone(t *testing.T) {
 // TestIsMissing: a queue that is back when that is found out is not made anew, and keeps what is in it.
 func TestIsMissing(t *testing.T) {
 	inWorld(t, classic(0, 1), func(t *testing.T, w *world) {
-		m := &mover{attempt: &attempt{r: &partition.Repartition{}}, conn: w.server.dial("mover")}
-		defer m.close()
+		b := &declarer{conn: w.server.dial("mover")}
+		defer b.close()
 		for _, name := range []string{topology.RequestQueue, topology.PartitionQueue(0), topology.PartitionQueue(9)} {
 			exists := w.server.queues[name] != nil
-			if missing, err := m.isMissing(t.Context(), name, true, false, topology.PartitionArguments(topology.Classic)); missing == exists || err != nil {
+			if missing, err := b.isMissing(t.Context(), name, true, false, topology.PartitionArguments(topology.Classic)); missing == exists || err != nil {
 				t.Errorf("%s exists is %v: %v, %v", name, exists, missing, err)
 			}
 			if (w.server.queues[name] != nil) != exists {
@@ -184,7 +184,7 @@ func TestIsMissing(t *testing.T) {
 			}
 		}
 		w.server.limited = true
-		if _, err := m.isMissing(t.Context(), topology.PartitionQueue(9), true, false, nil); err == nil || !strings.Contains(err.Error(), "max-queues") {
+		if _, err := b.isMissing(t.Context(), topology.PartitionQueue(9), true, false, nil); err == nil || !strings.Contains(err.Error(), "max-queues") {
 			t.Errorf("the broker makes no more queues: %v", err)
 		}
 		w.server.limited = false

@@ -21,8 +21,9 @@ import (
 )
 
 const repartitionAbout = `Changes the number of partitions, or the type of their queues, while the service runs.
-All requests wait for about two seconds. None fails, is lost or is carried out twice, and
-those of a caller that waits for its replies stay in order.
+All requests wait meanwhile, usually for one to three seconds. None is lost or carried
+out twice, and those of a caller that waits for its replies stay in order. None fails,
+except those that need a queue which is not available.
 
 The instances do the work. The command begins it and shows how far it is. It can be
 interrupted: run it again to see the rest. If an instance, RabbitMQ or the database
@@ -174,23 +175,27 @@ func (r *repartition) carryOut(ctx context.Context) (*partition.Repartition, err
 	return r.watch(ctx, latest.Number)
 }
 
-// prepare declares the new queues, unless it is a dry run, and checks that requests can be moved: nobody waits
-// for that.
+// prepare checks that requests can be moved, and declares the new queues unless it is a dry run: nobody
+// waits for that. A queue of the present partitions that takes nothing in leaves no new queues behind.
 func (r *repartition) prepare(ctx context.Context, planned *partition.Repartition) error {
 	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
 	defer cancel()
-	generations := []partition.Generation{planned.From}
-	if !r.dryRun {
-		if err := cluster.DeclareQueues(r.conn, planned.To, zap.NewNop()); err != nil {
-			return err
-		}
-		generations = append(generations, planned.To)
+	if err := r.probe(ctx, planned.From); err != nil || r.dryRun {
+		return err
 	}
+	if err := cluster.DeclareQueues(r.conn, planned.To, zap.NewNop()); err != nil {
+		return err
+	}
+	return r.probe(ctx, planned.To)
+}
+
+// probe checks that the queues of a generation take messages in.
+func (r *repartition) probe(ctx context.Context, g partition.Generation) error {
 	conn, err := connect.Dial(ctx, r.settings, r.name, r.env.Version)
 	if err != nil {
 		return err
 	}
-	return cluster.CheckQueues(ctx, conn, generations...)
+	return cluster.CheckQueues(ctx, conn, g)
 }
 
 func (r *repartition) giveUp(ctx context.Context, latest *partition.Repartition) error {
@@ -334,7 +339,7 @@ func (r *repartition) print(p *partition.Repartition, took time.Duration) error 
 	case p.Phase == planned:
 		_, err = fmt.Fprintf(r.env.Stdout, `%s become %s.
 The queues %s to %s are made, and %s to %s are emptied and deleted.
-All requests wait for about two seconds meanwhile. Nothing was changed.
+All requests wait meanwhile, usually for one to three seconds. Nothing was changed.
 `, p.From, p.To, cluster.PartitionQueue(p.To.First), cluster.PartitionQueue(p.To.End()-1),
 			cluster.PartitionQueue(p.From.First), cluster.PartitionQueue(p.From.End()-1))
 	default:
