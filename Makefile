@@ -5,9 +5,10 @@ GO ?= go
 PACKAGES ?= ./store ./...
 TESTFLAGS ?=
 
-# Package ownership decides in one goroutine, so the race detector finds nothing there, and its
-# simulation takes ten times as long.
-ONE_GOROUTINE = /cluster/ownership
+# Which packages are tested without the race detector. Package ownership decides in one goroutine, so
+# there is nothing to find, and its simulation takes ten times as long. The system tests start hundreds
+# of processes, each of which takes several times as long; test-long and chaos run them with it.
+WITHOUT_RACE ?= /cluster/ownership\|/cmd/systemtest/
 TIMEOUT ?= 40m
 
 # Many tests wait for servers, so one package more than there are cores is tested at a time.
@@ -50,12 +51,13 @@ build: ## build the three programs into bin/, and their manual pages into bin/ma
 test: ## check the source and run all tests (TESTFLAGS='-run Patch', PACKAGES=./store)
 	@deploy/install-dependencies.sh test
 	@$(MAKE) --no-print-directory check bin/with-servers
-	$(GO) list $(PACKAGES) | { grep $(ONE_GOROUTINE) || true; } | xargs -r $(GO) test -vet=off -timeout $(TIMEOUT) $(TESTFLAGS)
-	$(GO) list $(PACKAGES) | { grep -v $(ONE_GOROUTINE) || true; } | \
+	$(GO) list $(PACKAGES) | { grep -v '$(WITHOUT_RACE)' || true; } | \
 		xargs -r bin/with-servers $(GO) test -race -vet=off -p $(PARALLEL) -timeout $(TIMEOUT) $(TESTFLAGS)
+	$(GO) list $(PACKAGES) | { grep '$(WITHOUT_RACE)' || true; } | \
+		xargs -r bin/with-servers $(GO) test -vet=off -p $(PARALLEL) -timeout $(TIMEOUT) $(TESTFLAGS)
 
 test-long: ## run all tests in their long form: more seeds, longer chaos, more samples
-	@GLOTPOD_IDENT_TEST_LONG=1 $(MAKE) --no-print-directory test TIMEOUT=3h
+	@GLOTPOD_IDENT_TEST_LONG=1 $(MAKE) --no-print-directory test TIMEOUT=3h WITHOUT_RACE=/cluster/ownership
 
 engines: ## put other RabbitMQs and PostgreSQLs into bin/engines (ENGINES=forky)
 	@deploy/install-dependencies.sh engines

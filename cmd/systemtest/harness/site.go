@@ -186,17 +186,40 @@ type Instance struct {
 
 var instances atomic.Int64
 
-// Serve starts an instance and returns when it is ready. When the test ends, Serve stops
-// the instance if it still runs, and fails unless its status is 0.
+// Serve starts an instance and returns when it is ready. Until then it starts the instance
+// again if a server was out of reach, as Kubernetes does: other tests keep the servers busy.
+// When the test ends, Serve stops the instance if it still runs, and fails unless its status is
+// 0.
 func (s *Site) Serve(t *testing.T, changed ...Settings) *Instance {
 	t.Helper()
 	name := Settings{"cluster.instance": fmt.Sprintf("acceptance-%d", instances.Add(1))}
-	return s.Adopt(t, Launch(t, s.Settings.With(name).With(changed...).Environ(), "serve"))
+	settings := s.Settings.With(name).With(changed...)
+	for started := time.Now(); ; {
+		v := s.instance(t, Launch(t, settings.Environ(), "serve"))
+		switch status := v.awaitReady(t); {
+		case status < 0:
+			return v
+		case status != unreachable || time.Since(started) > Timeout:
+			t.Fatalf("the instance ended with %d", status)
+		}
+		t.Log("an instance found a server out of reach, and starts again")
+	}
 }
+
+// unreachable is the status of an instance that found a server out of reach.
+const unreachable = 129
 
 // Adopt returns the instance that a process is once it is ready, and stops it when the
 // test ends, as [Site.Serve] does.
 func (s *Site) Adopt(t *testing.T, p *Process) *Instance {
+	t.Helper()
+	v := s.instance(t, p)
+	v.AwaitReady(t)
+	return v
+}
+
+// instance returns the instance that a process is, and stops it when the test ends.
+func (s *Site) instance(t *testing.T, p *Process) *Instance {
 	t.Helper()
 	v := &Instance{Process: p}
 	t.Cleanup(func() {
@@ -204,16 +227,25 @@ func (s *Site) Adopt(t *testing.T, p *Process) *Instance {
 			v.Stop(t)
 		}
 	})
-	v.AwaitReady(t)
 	return v
 }
 
 func (v *Instance) AwaitReady(t *testing.T) {
 	t.Helper()
+	if status := v.awaitReady(t); status >= 0 {
+		t.Fatalf("the instance ended with %d", status)
+	}
+}
+
+// awaitReady returns the status of the instance if it ended before it was ready, else -1.
+func (v *Instance) awaitReady(t *testing.T) (status int) {
+	t.Helper()
+	status = -1
 	Eventually(t, "the instance is ready", func() bool {
 		select {
 		case <-v.Done:
-			t.Fatalf("the instance ended with %d", v.Cmd.ProcessState.ExitCode())
+			status, v.awaited = v.Cmd.ProcessState.ExitCode(), true
+			return true
 		default:
 		}
 		if v.URL == "" {
@@ -221,6 +253,7 @@ func (v *Instance) AwaitReady(t *testing.T) {
 		}
 		return v.URL != "" && v.Probe("/readyz") == http.StatusOK
 	})
+	return status
 }
 
 // listenURL returns the address in the log of an instance.
