@@ -1,6 +1,9 @@
 package actor
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // A Code is the error code in an error reply. Codes are part of the wire contract.
 type Code string
@@ -22,9 +25,11 @@ const (
 // stored. A refused write is recorded under its request id, and a replay gets
 // the same refusal. Only InvocationFailed is not recorded.
 type Refusal struct {
-	Code      Code
-	Message   string
-	Retryable bool // the same request may succeed later
+	Code    Code
+	Message string
+
+	// RetryAfter is how long to wait before the same request may succeed. 0: never.
+	RetryAfter time.Duration
 }
 
 func (r *Refusal) Error() string { return string(r.Code) + ": " + r.Message }
@@ -39,10 +44,10 @@ func wrongType(field, want string) *Refusal {
 
 func missing(field string) *Refusal { return refuse(BadRequest, "%s is missing", field) }
 
-// InternalError returns a retryable refusal with the code InvocationFailed. The details
-// of the failure belong in the log, not in the message.
+// InternalError returns a refusal with the code InvocationFailed, after which the same request may
+// succeed a moment later. The details of the failure belong in the log, not in the message.
 func InternalError(message string) *Refusal {
-	return &Refusal{Code: InvocationFailed, Message: message, Retryable: true}
+	return &Refusal{Code: InvocationFailed, Message: message, RetryAfter: 100 * time.Millisecond}
 }
 
 var (
@@ -56,6 +61,9 @@ var (
 	// dropped, or the users were divided into another number of partitions since, or the
 	// database has an earlier state than the position, or another version has returned it.
 	ChangesMissing = refuse(PositionGone, "the log does not have all changes since this position: list all users, and go on from the after of the first page")
+
+	// QueueUnavailable refuses a request that the queue of the user's partition does not take in.
+	QueueUnavailable = &Refusal{Code: InvocationFailed, Message: "the queue of the user's partition takes nothing in", RetryAfter: time.Second}
 
 	// RequestIDReused refuses a request if another request had the same request id.
 	RequestIDReused = refuse(BadRequest, "another request was made under this message_id or correlation_id")

@@ -154,15 +154,28 @@ func appendTree(b []byte, tree any) (_ []byte, err error) {
 
 // ErrorReply encodes an error reply.
 func ErrorReply(r *Refusal) []byte {
-	b := append(make([]byte, 0, 64+len(r.Message)), errorHead...)
+	b := make([]byte, 0, 80+len(r.Message))
+	members := uint32(3)
+	if r.RetryAfter > 0 {
+		members = 4
+	}
+	b = msgp.AppendString(msgp.AppendMapHeader(b, members), "error")
 	b = msgp.AppendString(b, string(r.Code))
 	b = msgp.AppendString(msgp.AppendString(b, "message"), r.Message)
-	return msgp.AppendBool(msgp.AppendString(b, "retryable"), r.Retryable)
+	b = msgp.AppendBool(msgp.AppendString(b, "retryable"), r.RetryAfter > 0)
+	if r.RetryAfter > 0 {
+		b = msgp.AppendInt64(msgp.AppendString(b, "retry_after_ms"), r.RetryAfter.Milliseconds())
+	}
+	return b
 }
 
 // ErrorCode returns the code of an error reply, "" for any other reply.
 func ErrorCode(reply []byte) Code {
-	rest, ok := bytes.CutPrefix(reply, errorHead)
+	_, rest, err := msgp.ReadMapHeaderBytes(reply)
+	if err != nil {
+		return ""
+	}
+	rest, ok := bytes.CutPrefix(rest, errorKey)
 	if !ok {
 		return ""
 	}
@@ -173,7 +186,7 @@ func ErrorCode(reply []byte) Code {
 	return Code(code)
 }
 
-var errorHead = msgp.AppendString(msgp.AppendMapHeader(nil, 3), "error")
+var errorKey = msgp.AppendString(nil, "error")
 
 func userIDReply(id int64) []byte {
 	b := msgp.AppendMapHeader(appendResult(make([]byte, 0, 32)), 1)

@@ -156,7 +156,7 @@ func (r *request) replyError(err error) {
 		r.leave()
 	case errors.Is(err, errPartitionOverdue):
 		r.session.metrics.Overloads.WithLabelValues(metrics.OverloadPartition).Inc()
-		r.reply(actor.ErrorReply(actor.InternalError("the queue of the user's partition takes nothing in")))
+		r.reply(actor.ErrorReply(actor.QueueUnavailable))
 	default:
 		if r.session.prefer.NoteFailure(time.Now()) {
 			r.session.running.Go(r.session.shared.Replace)

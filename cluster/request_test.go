@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -157,8 +158,9 @@ func TestReply(t *testing.T) {
 	bubble(t, "an_overdue_partition_is_an_error_of_its_own", &fakeStore{}, func(t *testing.T, s *testSession) {
 		r, c := s.take(RequestQueue, get(1, 1))
 		r.replyError(errPartitionOverdue)
-		if message := decode(t, s.oneReply(c))["message"]; message != "the queue of the user's partition takes nothing in" {
-			t.Errorf("the message is %q", message)
+		want := map[string]any{"error": "invocation_failed", "message": "the queue of the user's partition takes nothing in", "retryable": true, "retry_after_ms": int64(1000)}
+		if reply := decode(t, s.oneReply(c)); !maps.Equal(reply, want) {
+			t.Errorf("the reply is %v", reply)
 		}
 		if n := valueOf(s.session.metrics.Overloads.WithLabelValues(metrics.OverloadPartition)); n != 1 {
 			t.Errorf("%v overloads were counted", n)

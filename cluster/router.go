@@ -349,7 +349,7 @@ func copiedHeaders(sealer seal.Sealer, d *amqp.Delivery, replyTo string) amqp.Ta
 func refusalOf(d *amqp.Delivery) (queue string, reply amqp.Publishing, ok bool) {
 	reply = amqp.Publishing{
 		CorrelationId: d.CorrelationId, ContentType: "application/msgpack",
-		Body: actor.ErrorReply(actor.InternalError("the queue of the user's partition takes nothing in")),
+		Body: actor.ErrorReply(actor.QueueUnavailable),
 	}
 	return d.ReplyTo, reply, d.ReplyTo != "" && broker.CheckReplyTo(d.ReplyTo) == nil
 }
