@@ -225,9 +225,11 @@ func TestFindSilent(t *testing.T) {
 func TestEnd(t *testing.T) {
 	inWorld(t, classic(0, 1), func(t *testing.T, w *world) {
 		w.data.begin(quorum(1, 1))
+		w.mu.Lock()
 		begun := *w.data.r
 		begun.Age = time.Minute
 		w.data.r.Phase, w.data.r.Attempt, w.data.until = partition.Moving, 1, time.Now().Add(2*time.Second)
+		w.mu.Unlock()
 		o := w.options(w.instances["i1"])
 		a := &attempt{o: &o, r: &begun, n: 1, phase: partition.Moving, begun: time.Now()}
 		a.end(t.Context(), errHangs)
