@@ -1,14 +1,15 @@
 # `make help` lists the targets.
 
 GO ?= go
-# A package that takes long is tested first, so that nothing waits for it alone at the end.
-PACKAGES ?= ./store ./...
+# Packages that take long are tested first, so that nothing waits for one alone at the end.
+PACKAGES ?= ./store ./cmd/systemtest/faults ./...
 TESTFLAGS ?=
 
 # Which packages are tested without the race detector. Package ownership decides in one goroutine, so
-# there is nothing to find, and its simulation takes ten times as long. The system tests start hundreds
-# of processes, each of which takes several times as long; test-long and chaos run them with it.
-WITHOUT_RACE ?= /cluster/ownership\|/cmd/systemtest/
+# there is nothing to find, and its simulation takes ten times as long. The model test of repartitions
+# and the system tests, with hundreds of processes, take several times as long with it: test-long and
+# chaos run them so.
+WITHOUT_RACE ?= /cluster/ownership\|/cluster/internal/repartition\|/cmd/systemtest/
 TIMEOUT ?= 40m
 
 # Many tests wait for servers, so one package more than there are cores is tested at a time.
