@@ -203,16 +203,20 @@ func (s *site) testSilent(t *testing.T) {
 	s.declare(t, "healthy", "quorum", nil)
 	x, _ := s.open(t)
 	s.do(t, "suspend", "silent")
-	for range 2 {
+	for unconfirmed := 0; unconfirmed < 2; {
 		begun := time.Now()
 		stuck := x.send("", "silent", 1)
 		for range 100 {
 			x.expect("to another queue", x.send("", "healthy", 1), nil)
 		}
-		x.expect("to the silent queue", stuck, publish.ErrUnconfirmed)
-		if took := time.Since(begun); took < timeout {
-			t.Errorf("it was given up after %v", took)
+		err := <-stuck
+		if unconfirmed == 1 && errors.Is(err, publish.ErrLost) {
+			continue // the channel was replaced late, for the message before
 		}
+		if took := time.Since(begun); !errors.Is(err, publish.ErrUnconfirmed) || took < timeout {
+			t.Fatalf("to the silent queue: %v after %v", err, took)
+		}
+		unconfirmed++
 	}
 	s.do(t, "resume", "silent")
 	x.expect("to the queue that is back", x.send("", "silent", 1), nil)
