@@ -79,9 +79,10 @@ func testCreateIDsAreUsed(t *testing.T) {
 		if step.users >= 0 && users != step.users {
 			t.Errorf("%s: there are %d more users", step.name, users)
 		}
-		// What each instance has drawn ahead for the next creates is not used if there are none.
+		// What each instance has drawn ahead for the next creates is not used if there are none for a
+		// second, as on a busy machine.
 		t.Logf("%s: %d ids were drawn for %d users", step.name, drawn, users)
-		if drawn > users+2*inFlight {
+		if drawn > users+users/2+2*inFlight {
 			t.Errorf("%s: %d ids were drawn for %d users", step.name, drawn, users)
 		}
 	}
