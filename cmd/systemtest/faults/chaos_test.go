@@ -105,7 +105,7 @@ func (f *fleet) spareQueues() map[string]bool {
 		f.t.Fatal(err)
 	}
 	for _, n := range numbers {
-		spare[fmt.Sprintf("%s/%04d", harness.RequestQueue, n)] = true
+		spare[partitionQueue(n)] = true
 	}
 	for _, name := range f.partitionQueues() {
 		delete(spare, name)
@@ -118,7 +118,7 @@ func (f *fleet) partitionQueues() (names []string) {
 	f.t.Helper()
 	first, partitions := f.site.Count(f.t, "SELECT first FROM ident_cluster"), f.site.Count(f.t, "SELECT partitions FROM ident_cluster")
 	for partition := first; partition < first+partitions; partition++ {
-		names = append(names, fmt.Sprintf("%s/%04d", harness.RequestQueue, partition))
+		names = append(names, partitionQueue(partition))
 	}
 	return names
 }
