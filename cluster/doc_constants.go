@@ -196,7 +196,7 @@
 //	cluster/internal/relay.firstPause = time.Second                          an instance that was frozen or full is likely to be so again
 //	cluster/internal/relay.flushEvery = 5 * time.Millisecond                 short beside a hand-over
 //	cluster/internal/relay.flushFor = 200 * time.Millisecond                 requests wait meanwhile; the queue was being consumed a moment before
-//	cluster/internal/relay.gatherFor = time.Millisecond                      callers send their next requests together after a group commit
+//	cluster/internal/relay.gatherAtMost = 5 * time.Millisecond               callers send their next requests together after a group commit; a loaded broker confirms in about that time
 //	cluster/internal/relay.laneIdleFor = time.Minute                         opening a channel again takes milliseconds
 //	cluster/internal/relay.longestPause = 30 * time.Second                   the same after many faults in a row
 //	cluster/internal/relay.maxBatch = 64                                     more gain little
@@ -300,7 +300,7 @@
 //	store.maxPrepared = 4                                                    as many connections as read and write at the same time usually
 //	store.prepareTimeout = 5 * time.Second                                   preparing is optional
 //	store/archive.maxSequence = 1 << 53                                      leaves more numbers than a user can have changes
-//	store/internal/batch.gatherFor = time.Millisecond                        callers send their next requests together after a group
+//	store/internal/batch.gatherAtMost = 10 * time.Millisecond                half of the time of a request under full load, and little for a caller that waits for a slow database
 //	store/internal/batch.overlapAfter = 25 * time.Millisecond                a slow group must not delay the next one longer
 //	store/internal/changelog.MaxEpoch = 1<<(63-EpochBits) - 2                a lease each minute for 15 years
 //	store/internal/changelog.day = 24 * time.Hour                            the log has a table for each

@@ -17,9 +17,10 @@ const (
 	maxBatch      = 64
 	maxBatchBytes = 128 << 10
 
-	// gatherFor is how long a lane waits for more requests, if its last message had several. A lane
-	// with one request at a time never waits.
-	gatherFor = time.Millisecond
+	// gatherAtMost bounds how long a lane waits for more requests. It waits as long as its last
+	// message was on the way, if that had several requests: long if the broker is loaded, so that
+	// messages become large and cost it less. A lane with one request at a time never waits.
+	gatherAtMost = 5 * time.Millisecond
 
 	// laneIdleFor is how long a lane is kept over which nothing is sent.
 	laneIdleFor = time.Minute
@@ -35,6 +36,8 @@ type lane struct {
 	sending bool      // a message is being sent, and is not confirmed
 	used    time.Time // when something was sent last
 	last    int       // how many requests the last message had
+
+	took time.Duration // until the last message was confirmed
 
 	relayed int // requests that are not complete
 }
@@ -56,7 +59,7 @@ func (l *lane) kickLocked(r *Relay) {
 	case l.sending || r.closed:
 	case l.last > 1 && len(l.waiting.requests) < l.last:
 		l.sending = true
-		time.AfterFunc(gatherFor, func() { l.send(r) })
+		time.AfterFunc(min(l.took, gatherAtMost), func() { l.send(r) })
 	default:
 		l.sending = true
 		go l.send(r)
@@ -113,6 +116,7 @@ func (l *lane) settled(r *Relay, err error) {
 	defer r.mu.Unlock()
 	if err == nil {
 		l.sending = false
+		l.took = time.Since(l.used)
 		if !l.waiting.isEmpty() {
 			l.kickLocked(r)
 		}

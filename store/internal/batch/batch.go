@@ -2,14 +2,15 @@
 // wait for its result; a few workers process the items that have arrived, as a group.
 //
 // While one group is being processed, the next one fills. So a group is as large as the
-// load makes it, and an item never waits for a group to become larger. It waits for the
-// group before it (see [Config.OneAtATime]).
+// load makes it. With [Config.OneAtATime], an item waits for the group before it, and
+// shortly for other items that are likely to come.
 package batch
 
 import (
 	"context"
 	"errors"
 	"runtime"
+	"time"
 )
 
 // ErrClosed is the error of an item that was submitted too late to be processed.
@@ -104,10 +105,10 @@ func (b *Batcher[T]) Work() {
 		case first := <-b.queue:
 			leave := b.gate.enter(b.config.Closing)
 			runtime.Gosched() // let goroutines that are about to submit do so first
-			b.gate.gather(len(b.queue)+1, b.config.Closing)
 			group := b.fill(first)
-			b.gate.note(len(group))
+			begun := time.Now()
 			b.config.Process(group)
+			b.gate.note(len(group), time.Since(begun))
 			leave()
 		case <-b.config.Closing:
 			b.discardAll()
@@ -127,8 +128,10 @@ func (b *Batcher[T]) discardAll() {
 	}
 }
 
-// fill makes a group of first and the items that are in the queue.
+// fill makes a group of first and the items that are in the queue. If that pays, it waits for
+// more items first.
 func (b *Batcher[T]) fill(first T) []T {
+	b.gate.gather(func() int { return 1 + len(b.queue) }, b.config.Closing)
 	group, weight := []T{first}, 0
 	for next := first; ; {
 		if b.config.Weight != nil {

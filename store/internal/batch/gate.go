@@ -9,31 +9,54 @@ import (
 // one may be processed beside it.
 type groupGate struct {
 	token chan struct{} // holds one value while the gate is free
-	last  atomic.Int64  // how many items the last group had
+	usual atomic.Int64  // the number of items of the largest recent group
+	took  atomic.Int64  // how long the last group was processed, in nanoseconds
 }
 
-// gatherFor is how long a worker waits for more items if the last group had more than there are.
-const gatherFor = time.Millisecond
+const (
+	// enoughItems is how many items a worker waits for at most. Each group costs the
+	// database as much as about ten items; for larger groups that is little.
+	enoughItems = 32
 
-// gather waits shortly if more items are likely to come: goroutines that submit one item after
-// another do so together after a group. It does not wait if the last group had one item.
-func (g *groupGate) gather(items int, closing <-chan struct{}) {
-	if g == nil || int64(items) >= g.last.Load() {
+	// gatherAtMost bounds how long a worker waits for items.
+	gatherAtMost = 10 * time.Millisecond
+)
+
+// gather waits shortly if it pays to wait for more items. Goroutines submit one
+// item after another, so as many as were in a recent group are likely to come soon. An item
+// waits for at most twice the time that the last group took: long if the database is
+// loaded, so that groups become large and cost it less, and shortly if it is not. It does not
+// wait if the recent groups had one item.
+func (g *groupGate) gather(count func() int, closing <-chan struct{}) {
+	if g == nil {
 		return
 	}
-	timer := time.NewTimer(gatherFor)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-closing:
+	enough, atMost := int(min(g.usual.Load(), enoughItems)), min(2*time.Duration(g.took.Load()), gatherAtMost)
+	if count() >= enough {
+		return
+	}
+	// To look again and again costs less than to be woken by each item.
+	const looks = 8
+	ticker := time.NewTicker(max(atMost/looks, time.Microsecond))
+	defer ticker.Stop()
+	for i := 0; i < looks && count() < enough; i++ {
+		select {
+		case <-ticker.C:
+		case <-closing:
+			return
+		}
 	}
 }
 
-// note notes how many items a group has.
-func (g *groupGate) note(items int) {
-	if g != nil {
-		g.last.Store(int64(items))
+// note notes how many items a group had, and how long it was processed. A smaller group than
+// usual counts for an eighth of the difference to none.
+func (g *groupGate) note(items int, took time.Duration) {
+	if g == nil {
+		return
 	}
+	usual := g.usual.Load()
+	g.usual.Store(max(int64(items), usual-(usual+7)/8))
+	g.took.Store(int64(took))
 }
 
 // overlapAfter bounds how long a worker waits for the group of another one.

@@ -49,26 +49,66 @@ func TestGroupGate(t *testing.T) {
 			}
 		})
 	})
-	t.Run("waits shortly for as many as in the last group", func(t *testing.T) {
+	t.Run("waits for as many as in a recent group", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			gate := newGroupGate()
+			const took = 4 * time.Millisecond
 			for _, c := range []struct {
 				last, items int
-				want        time.Duration
-			}{{0, 1, 0}, {1, 1, 0}, {2, 1, gatherFor}, {20, 19, gatherFor}, {20, 20, 0}, {20, 25, 0}} {
-				gate.note(c.last)
+				took, want  time.Duration
+			}{
+				{1, 1, took, 0},
+				{2, 1, took, 2 * took},
+				{20, 19, took, 2 * took},
+				{20, 20, took, 0},
+				{20, 25, took, 0},
+				{100, enoughItems, took, 0},
+				{2, 1, time.Second, gatherAtMost},
+			} {
+				gate := newGroupGate()
+				gate.note(c.last, c.took)
 				begun := time.Now()
-				gate.gather(c.items, nil)
+				gate.gather(func() int { return c.items }, nil)
 				if waited := time.Since(begun); waited != c.want {
-					t.Errorf("with %d items after a group of %d it waited for %v", c.items, c.last, waited)
+					t.Errorf("with %d items after a group of %d that took %v it waited for %v", c.items, c.last, c.took, waited)
 				}
 			}
+		})
+	})
+	t.Run("waits no longer when the items have come", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			gate := newGroupGate()
+			gate.note(5, 4*time.Millisecond)
+			begun, items := time.Now(), 1
+			gate.gather(func() int { items++; return items }, nil)
+			if waited := time.Since(begun); waited == 0 || waited > 4*time.Millisecond || items != 5 {
+				t.Errorf("it waited for %v and saw %d items", waited, items)
+			}
+		})
+	})
+	t.Run("waits no longer for a large group that was long ago", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			gate := newGroupGate()
+			gate.note(100, time.Millisecond)
+			for range 50 {
+				gate.note(1, time.Millisecond)
+			}
+			begun := time.Now()
+			gate.gather(func() int { return 1 }, nil)
+			if waited := time.Since(begun); waited != 0 {
+				t.Errorf("it waited for %v", waited)
+			}
+		})
+	})
+	t.Run("does not wait when closing", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			gate := newGroupGate()
+			gate.note(5, time.Millisecond)
 			closing := make(chan struct{})
 			close(closing)
 			begun := time.Now()
-			gate.gather(1, closing)
+			gate.gather(func() int { return 1 }, closing)
 			if waited := time.Since(begun); waited != 0 {
-				t.Errorf("while closing it waited for %v", waited)
+				t.Errorf("it waited for %v", waited)
 			}
 		})
 	})
