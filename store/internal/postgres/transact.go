@@ -21,17 +21,25 @@ const (
 // Retry calls try until it succeeds or fails with an error of class Failed. It returns
 // the last error when ctx is done or 30 s have passed. Each attempt has AttemptTimeout.
 func (p *Pool) Retry(ctx context.Context, try func(ctx context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, retryTimeout)
+	begun := time.Now()
+	err := attemptOnce(ctx, try)
+	if err == nil || Classify(err) == Failed {
+		return err // nearly always, so that the first attempt has one context only
+	}
+	ctx, cancel := context.WithDeadline(ctx, begun.Add(retryTimeout))
 	defer cancel()
-	backoff := wait.Backoff{First: 50 * time.Millisecond, Longest: time.Second}
-	for {
-		attempt, cancel := context.WithTimeout(ctx, AttemptTimeout)
-		err := try(attempt)
-		cancel()
-		if err == nil || Classify(err) == Failed || backoff.Wait(ctx) != nil {
-			return err
+	for backoff := (wait.Backoff{First: 50 * time.Millisecond, Longest: time.Second}); backoff.Wait(ctx) == nil; {
+		if err = attemptOnce(ctx, try); err == nil || Classify(err) == Failed {
+			break
 		}
 	}
+	return err
+}
+
+func attemptOnce(ctx context.Context, try func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, AttemptTimeout)
+	defer cancel()
+	return try(ctx)
 }
 
 // Transact passes a connection of the pool to run, which begins and ends a transaction
