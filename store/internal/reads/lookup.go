@@ -2,8 +2,8 @@
 //
 // # Design decisions and what they cost
 //
-//   - Look-ups that arrive at the same moment share a round trip. None waits for others to
-//     arrive.
+//   - Look-ups that arrive at the same moment share a round trip. The price is that a look-up
+//     waits for the round trip before it, and shortly for others that are likely to come.
 //   - A look-up with several keys reads the user by the first key alone, and compares the
 //     others in this process. So each statement needs one index, and at most one row per
 //     look-up is read in vain.
