@@ -152,7 +152,8 @@ func postgresArguments(data string, port int, durable bool) []string {
 		"max_connections=200",
 	}
 	if !durable {
-		settings = append(settings, "fsync=off", "full_page_writes=off", "log_checkpoints=off")
+		// A server that is killed leaves nothing outside its folder.
+		settings = append(settings, "fsync=off", "full_page_writes=off", "log_checkpoints=off", "dynamic_shared_memory_type=mmap")
 	}
 	args := []string{"-D", data}
 	for _, s := range settings {
