@@ -105,7 +105,7 @@ func (a *attempt) run(ctx context.Context) error {
 	switch a.phase {
 	case partition.Stopping:
 		if err := b.stop(ctx); err != nil {
-			return fmt.Errorf("ending the old generation: %w", err)
+			return fmt.Errorf("taking over the old generation: %w", err)
 		}
 		a.phase = partition.Moving
 		fallthrough
