@@ -129,22 +129,43 @@ func (b *Batcher[T]) discardAll() {
 }
 
 // fill makes a group of first and the items that are in the queue. If that pays, it waits for
-// more items first.
+// more items.
 func (b *Batcher[T]) fill(first T) []T {
-	b.gate.gather(func() int { return 1 + len(b.queue) }, b.config.Closing)
-	group, weight := []T{first}, 0
-	for next := first; ; {
-		if b.config.Weight != nil {
-			weight += b.config.Weight(next)
-		}
-		if len(group) == b.config.MaxItems || weight > b.config.MaxWeight {
-			return group
-		}
+	g := &group[T]{config: &b.config}
+	g.add(first)
+	b.gate.gather(func(items int) bool {
+		g.addFrom(b.queue)
+		return len(g.items) >= items || g.isHeavy()
+	}, b.config.Closing)
+	g.addFrom(b.queue)
+	return g.items
+}
+
+// A group is filled with items.
+type group[T any] struct {
+	config *Config[T]
+	items  []T
+	weight int
+}
+
+func (g *group[T]) add(item T) {
+	g.items = append(g.items, item)
+	if g.config.Weight != nil {
+		g.weight += g.config.Weight(item)
+	}
+}
+
+// addFrom adds the items that are in the queue, as far as they fit.
+func (g *group[T]) addFrom(queue <-chan T) {
+	for len(g.items) < g.config.MaxItems && g.weight <= g.config.MaxWeight {
 		select {
-		case next = <-b.queue:
-			group = append(group, next)
+		case item := <-queue:
+			g.add(item)
 		default:
-			return group
+			return
 		}
 	}
 }
+
+// isHeavy reports whether the group is large enough by its weight. One item may be.
+func (g *group[T]) isHeavy() bool { return g.weight > g.config.MaxWeight/4 }

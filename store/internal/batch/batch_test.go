@@ -94,6 +94,49 @@ func TestBatcher(t *testing.T) {
 	}
 }
 
+// TestGather submits items together, and then some of them together and one a little later.
+func TestGather(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		weight int
+		want   []int // the sizes of groups
+	}{
+		{"waits for an item that is likely to come", 1, []int{1, 3, 3}},
+		{"does not wait if the group is heavy", 13, []int{1, 3, 2, 1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := start(t, func(config *Config[*item]) {
+					config.OneAtATime = true
+					config.Weight, config.MaxWeight = func(i *item) int { return i.weight }, 100
+				})
+				var submitting sync.WaitGroup
+				submit := func(delay time.Duration) {
+					submitting.Go(func() {
+						time.Sleep(delay)
+						if _, err := h.submit(t.Context(), c.weight); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				submit(0)
+				for range 3 {
+					submit(time.Millisecond)
+				}
+				submitting.Wait()
+				submit(0)
+				submit(0)
+				submit(gatherAtMost / 2)
+				submitting.Wait()
+				h.close()
+				if !slices.Equal(h.groups, c.want) {
+					t.Errorf("groups of %v, want %v", h.groups, c.want)
+				}
+			})
+		})
+	}
+}
+
 func TestSubmit(t *testing.T) {
 	t.Run("returns when its context is done", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {

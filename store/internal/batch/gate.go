@@ -26,20 +26,21 @@ const (
 // item after another, so as many as were in a recent group are likely to come soon. An item
 // waits for at most twice the time that the last group took: long if the database is
 // loaded, so that groups become large and cost it less, and shortly if it is not. It does not
-// wait if the recent groups had one item.
-func (g *groupGate) gather(count func() int, closing <-chan struct{}) {
+// wait if the recent groups had one item, or once isEnough reports that the group has so many
+// items or is large otherwise.
+func (g *groupGate) gather(isEnough func(items int) bool, closing <-chan struct{}) {
 	if g == nil {
 		return
 	}
 	enough, atMost := int(min(g.usual.Load(), enoughItems)), min(2*time.Duration(g.took.Load()), gatherAtMost)
-	if count() >= enough {
+	if isEnough(enough) {
 		return
 	}
 	// To look again and again costs less than to be woken by each item.
 	const looks = 8
 	ticker := time.NewTicker(max(atMost/looks, time.Microsecond))
 	defer ticker.Stop()
-	for i := 0; i < looks && count() < enough; i++ {
+	for i := 0; i < looks && !isEnough(enough); i++ {
 		select {
 		case <-ticker.C:
 		case <-closing:

@@ -67,7 +67,7 @@ func TestGroupGate(t *testing.T) {
 				gate := newGroupGate()
 				gate.note(c.last, c.took)
 				begun := time.Now()
-				gate.gather(func() int { return c.items }, nil)
+				gate.gather(func(enough int) bool { return c.items >= enough }, nil)
 				if waited := time.Since(begun); waited != c.want {
 					t.Errorf("with %d items after a group of %d that took %v it waited for %v", c.items, c.last, c.took, waited)
 				}
@@ -79,7 +79,7 @@ func TestGroupGate(t *testing.T) {
 			gate := newGroupGate()
 			gate.note(5, 4*time.Millisecond)
 			begun, items := time.Now(), 1
-			gate.gather(func() int { items++; return items }, nil)
+			gate.gather(func(enough int) bool { items++; return items >= enough }, nil)
 			if waited := time.Since(begun); waited == 0 || waited > 4*time.Millisecond || items != 5 {
 				t.Errorf("it waited for %v and saw %d items", waited, items)
 			}
@@ -93,7 +93,7 @@ func TestGroupGate(t *testing.T) {
 				gate.note(1, time.Millisecond)
 			}
 			begun := time.Now()
-			gate.gather(func() int { return 1 }, nil)
+			gate.gather(func(enough int) bool { return enough <= 1 }, nil)
 			if waited := time.Since(begun); waited != 0 {
 				t.Errorf("it waited for %v", waited)
 			}
@@ -106,7 +106,7 @@ func TestGroupGate(t *testing.T) {
 			closing := make(chan struct{})
 			close(closing)
 			begun := time.Now()
-			gate.gather(func() int { return 1 }, closing)
+			gate.gather(func(enough int) bool { return enough <= 1 }, closing)
 			if waited := time.Since(begun); waited != 0 {
 				t.Errorf("it waited for %v", waited)
 			}
