@@ -14,19 +14,22 @@ const (
 	// misses few of them.
 	reservedFor = time.Second
 
-	// maxReservedIDs bounds the reserved ids. A group has no more creates.
+	// maxReservedIDs bounds the reserved ids: as many as a group can use.
 	maxReservedIDs = maxGroup
 )
 
 // reservedIDs are user ids for the next creates, which then need no round trip for an id.
-// Transactions with creates draw them, so that there is one for each of their creates: that
-// many are likely to follow soon. Creates that were refused or were replays return theirs. A
-// create that does not follow another one soon draws no id, since it would not be used.
+// Transactions with creates draw them, so that there are as many as this instance needed since
+// the last such transaction: that many are likely to be needed soon. An instance may need
+// more than it commits, since it also needs those of the creates that it passes to others.
+// Creates that were refused or were replays return theirs. A create that does not follow
+// another one soon draws no id, since it would not be used.
 type reservedIDs struct {
-	mu         sync.Mutex // guards the following fields
-	ids        []reservedID
-	lastCreate time.Time // when the last create was planned
-	taken      int64     // ids up to this one were found to be taken, wherever they come from
+	mu     sync.Mutex // guards the following fields
+	ids    []reservedID
+	needed int       // how many ids were taken, or were missing, since ids were drawn
+	drawn  time.Time // when a transaction with creates was planned last
+	taken  int64     // ids up to this one were found to be taken, wherever they come from
 }
 
 type reservedID struct {
@@ -72,6 +75,7 @@ func (r *reservedIDs) isTaken(id int64) bool {
 func (r *reservedIDs) take() (id int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.needed++
 	r.dropExpired()
 	if len(r.ids) == 0 {
 		return 0
@@ -89,33 +93,26 @@ func (r *reservedIDs) dropExpired() {
 	}
 }
 
-// missing records the creates of a transaction. It returns how many ids the transaction is to
-// draw, so that there is one for each create that is likely to follow.
-func (r *reservedIDs) missing(creates int) int {
-	if creates == 0 {
-		return 0
-	}
+// missing returns how many ids a transaction with creates is to draw.
+func (r *reservedIDs) missing() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	last := r.lastCreate
-	r.lastCreate = time.Now()
-	if creates == 1 && r.lastCreate.Sub(last) >= reservedFor {
+	needed, last := min(r.needed, maxReservedIDs), r.drawn
+	r.needed, r.drawn = 0, time.Now()
+	if needed == 1 && r.drawn.Sub(last) >= reservedFor {
 		return 0
 	}
 	r.dropExpired()
-	return max(0, creates-len(r.ids))
+	return max(0, needed-len(r.ids))
 }
 
 // queue draws ids if the preconditions of the group's transaction hold. The ids may be put when
 // the transaction is committed.
 func (r *reservedIDs) queue(statements *pgx.Batch, group []*pending, ids *[]int64) {
-	creates := 0
-	for _, p := range group {
-		if p.first().IsCreate() {
-			creates++
-		}
+	if !slices.ContainsFunc(group, func(p *pending) bool { return p.first().IsCreate() }) {
+		return
 	}
-	if n := r.missing(creates); n > 0 {
+	if n := r.missing(); n > 0 {
 		statements.Queue(nextIDs+" WHERE "+preconditionsHold, n).Query(func(rows pgx.Rows) (err error) {
 			*ids, err = pgx.CollectRows(rows, pgx.RowTo[int64])
 			return err

@@ -70,24 +70,41 @@ func TestReservedIDs(t *testing.T) {
 			t.Errorf("there were %d", n)
 		}
 	})
-	bubble("are_as_many_as_the_creates_of_a_group", func(t *testing.T, r *reservedIDs) {
-		if n := r.missing(1); n != 0 {
+	bubble("are_as_many_as_were_needed_lately", func(t *testing.T, r *reservedIDs) {
+		take := func(n int) {
+			for range n {
+				r.take()
+			}
+		}
+		take(1)
+		if n := r.missing(); n != 0 {
 			t.Errorf("a create alone has drawn %d", n)
 		}
-		if n := r.missing(1); n != 1 {
+		take(1)
+		if n := r.missing(); n != 1 {
 			t.Errorf("the next one has drawn %d", n)
 		}
+		if n := r.missing(); n != 0 {
+			t.Errorf("a create of another instance has drawn %d", n)
+		}
+		take(3)
 		r.put([]int64{1})
-		if n := r.missing(3); n != 2 {
+		if n := r.missing(); n != 2 {
 			t.Errorf("three have drawn %d beside the one that was there", n)
 		}
-		r.put([]int64{2, 3})
-		if n := r.missing(2); n != 0 {
-			t.Errorf("two have drawn %d though three were there", n)
+		r.put([]int64{2, 3, 4, 5})
+		take(2)
+		if n := r.missing(); n != 0 {
+			t.Errorf("two have drawn %d though three are left", n)
 		}
 		time.Sleep(reservedFor + 1)
-		if n := r.missing(2); n != 2 {
+		take(2)
+		if n := r.missing(); n != 2 {
 			t.Errorf("two have drawn %d, the others having expired", n)
+		}
+		take(2 * maxReservedIDs)
+		if n := r.missing(); n != maxReservedIDs {
+			t.Errorf("very many have drawn %d", n)
 		}
 	})
 }
