@@ -300,7 +300,7 @@
 //	store.maxPrepared = 4                                                    as many connections as read and write at the same time usually
 //	store.prepareTimeout = 5 * time.Second                                   preparing is optional
 //	store/archive.maxSequence = 1 << 53                                      leaves more numbers than a user can have changes
-//	store/internal/batch.gatherAtMost = 10 * time.Millisecond                half of the time of a request under full load, and little for a caller that waits for a slow database
+//	store/internal/batch.gatherAtMost = 8 * time.Millisecond                 a small part of the time of a request under full load
 //	store/internal/batch.overlapAfter = 25 * time.Millisecond                a slow group must not delay the next one longer
 //	store/internal/changelog.MaxEpoch = 1<<(63-EpochBits) - 2                a lease each minute for 15 years
 //	store/internal/changelog.day = 24 * time.Hour                            the log has a table for each

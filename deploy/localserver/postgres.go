@@ -152,7 +152,7 @@ func postgresArguments(data string, port int, durable bool) []string {
 		"max_connections=200",
 	}
 	if !durable {
-		// A server that is killed leaves nothing outside its folder.
+		// A server that is killed leaves no file in /dev/shm.
 		settings = append(settings, "fsync=off", "full_page_writes=off", "log_checkpoints=off", "dynamic_shared_memory_type=mmap")
 	}
 	args := []string{"-D", data}

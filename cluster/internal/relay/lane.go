@@ -17,9 +17,9 @@ const (
 	maxBatch      = 64
 	maxBatchBytes = 128 << 10
 
-	// gatherAtMost bounds how long a lane waits for more requests. It waits as long as its last
-	// message was on the way, if that had several requests: long if the broker is loaded, so that
-	// messages become large and cost it less. A lane with one request at a time never waits.
+	// gatherAtMost bounds how long a lane waits for as many requests as its last message had. It
+	// waits as long as that message was on the way: long if the broker is loaded, so that messages
+	// become large and cost it less. A lane with one request at a time never waits.
 	gatherAtMost = 5 * time.Millisecond
 
 	// laneIdleFor is how long a lane is kept over which nothing is sent.
@@ -33,11 +33,12 @@ type lane struct {
 	stop      context.CancelFunc // ends the publisher
 
 	waiting message   // is sent when the lane is idle
-	sending bool      // a message is being sent, and is not confirmed
-	used    time.Time // when something was sent last
-	last    int       // how many requests the last message had
+	sending bool      // a message is being sent, and is not confirmed; or requests are gathered for it
+	used    time.Time // when sending was set, or the message was sent
 
-	took time.Duration // until the last message was confirmed
+	gathering *time.Timer   // sends the message when it fires; nil: no requests are gathered
+	last      int           // how many requests the last message with requests had
+	took      time.Duration // how long that message was on the way
 
 	relayed int // requests that are not complete
 }
@@ -55,14 +56,22 @@ func (r *Relay) laneLocked(to partition.Member) *lane {
 
 // kickLocked has what waits sent, unless the lane is busy.
 func (l *lane) kickLocked(r *Relay) {
+	requests := len(l.waiting.requests)
 	switch {
-	case l.sending || r.closed:
-	case l.last > 1 && len(l.waiting.requests) < l.last:
-		l.sending = true
-		time.AfterFunc(min(l.took, gatherAtMost), func() { l.send(r) })
+	case r.closed:
+	case l.gathering != nil:
+		if requests >= l.last && l.gathering.Stop() {
+			l.gathering = nil
+			go l.send(r)
+		}
+	case l.sending:
 	default:
-		l.sending = true
-		go l.send(r)
+		l.sending, l.used = true, time.Now()
+		if 0 < requests && requests < l.last {
+			l.gathering = time.AfterFunc(min(l.took, gatherAtMost), func() { l.send(r) })
+		} else {
+			go l.send(r)
+		}
 	}
 }
 
@@ -70,8 +79,7 @@ func (l *lane) kickLocked(r *Relay) {
 func (l *lane) send(r *Relay) {
 	r.mu.Lock()
 	m := l.takeLocked(r.o.Self)
-	l.sending = !m.isEmpty()
-	l.used = time.Now()
+	l.gathering, l.sending, l.used = nil, !m.isEmpty(), time.Now()
 	if len(m.requests) > 0 {
 		l.last = len(m.requests)
 	}
@@ -91,7 +99,7 @@ func (l *lane) send(r *Relay) {
 			Headers:      amqp.Table{},
 			Body:         r.o.Sealer.Message(m.encode()),
 		},
-		Settled: func(err error) { l.settled(r, err) },
+		Settled: func(err error) { l.settled(r, len(m.requests) > 0, err) },
 	})
 }
 
@@ -111,12 +119,14 @@ func (l *lane) takeLocked(self partition.Member) message {
 }
 
 // settled sends the next message. If the last one did not arrive, the instance is gone.
-func (l *lane) settled(r *Relay, err error) {
+func (l *lane) settled(r *Relay, hadRequests bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err == nil {
 		l.sending = false
-		l.took = time.Since(l.used)
+		if hadRequests {
+			l.took = time.Since(l.used)
+		}
 		if !l.waiting.isEmpty() {
 			l.kickLocked(r)
 		}

@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"runtime"
-	"time"
 )
 
 // ErrClosed is the error of an item that was submitted too late to be processed.
@@ -100,18 +99,19 @@ func Submit[T, R any](ctx context.Context, b *Batcher[T], item T, results <-chan
 // Work processes groups until Config.Closing is closed. Then it discards the items that
 // still wait. Several goroutines may call it at the same time.
 func (b *Batcher[T]) Work() {
+	defer b.discardAll()
 	for {
+		leave, ok := b.gate.enter(b.config.Closing)
+		if !ok {
+			return
+		}
 		select {
 		case first := <-b.queue:
-			leave := b.gate.enter(b.config.Closing)
 			runtime.Gosched() // let goroutines that are about to submit do so first
 			group := b.fill(first)
-			begun := time.Now()
-			b.config.Process(group)
-			b.gate.note(len(group), time.Since(begun))
-			leave()
+			b.gate.process(len(group), func() { b.config.Process(group) }, leave)
 		case <-b.config.Closing:
-			b.discardAll()
+			leave()
 			return
 		}
 	}
@@ -167,5 +167,5 @@ func (g *group[T]) addFrom(queue <-chan T) {
 	}
 }
 
-// isHeavy reports whether the group is large enough by its weight. One item may be.
+// isHeavy reports whether the group is large enough by its weight, perhaps with one item.
 func (g *group[T]) isHeavy() bool { return g.weight > g.config.MaxWeight/4 }

@@ -20,6 +20,7 @@ type item struct {
 // an item is the size of its group.
 type harness struct {
 	*Batcher[*item]
+	mu               sync.Mutex // guards the following field
 	groups           []int
 	closing, stopped chan struct{}
 	working          sync.WaitGroup
@@ -33,7 +34,9 @@ func start(t *testing.T, change func(*Config[*item])) *harness {
 	config := Config[*item]{
 		MaxItems: 10,
 		Process: func(group []*item) {
+			h.mu.Lock()
 			h.groups = append(h.groups, len(group))
+			h.mu.Unlock()
 			time.Sleep(time.Second)
 			for _, i := range group {
 				i.result <- len(group)
@@ -110,6 +113,7 @@ func TestGather(t *testing.T) {
 					config.OneAtATime = true
 					config.Weight, config.MaxWeight = func(i *item) int { return i.weight }, 100
 				})
+				h.working.Go(h.Work) // a second worker must not keep an item for itself
 				var submitting sync.WaitGroup
 				submit := func(delay time.Duration) {
 					submitting.Go(func() {

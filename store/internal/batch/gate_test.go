@@ -7,32 +7,47 @@ import (
 )
 
 func TestGroupGate(t *testing.T) {
-	t.Run("one at a time", func(t *testing.T) {
+	t.Run("one at a time, and another one beside a slow one", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			gate := newGroupGate()
-			leaveFirst := gate.enter(nil)
 			begun := time.Now()
-			time.AfterFunc(overlapAfter/2, leaveFirst)
-			leaveSecond := gate.enter(nil)
-			if waited := time.Since(begun); waited != overlapAfter/2 {
+			entered := func() (leave func()) {
+				leave, ok := gate.enter(nil)
+				if !ok {
+					t.Error("the gate was not entered")
+				}
+				return leave
+			}
+			leave := entered()
+			go func() {
+				time.Sleep(time.Second) // no group yet
+				gate.process(1, func() { time.Sleep(overlapAfter / 2) }, leave)
+			}()
+			leave = entered()
+			if waited := time.Since(begun); waited != time.Second+overlapAfter/2 {
 				t.Errorf("the second one entered after %v", waited)
 			}
-			leaveThird := gate.enter(nil) // beside the second
-			if waited := time.Since(begun); waited != overlapAfter/2+overlapAfter {
+			begun = time.Now()
+			go gate.process(1, func() { time.Sleep(time.Second) }, leave)
+			leave = entered()
+			if waited := time.Since(begun); waited != overlapAfter {
 				t.Errorf("the third one entered after %v", waited)
 			}
-			leaveThird()
-			begun = time.Now()
-			leaveFourth := gate.enter(nil)
+			gate.usual.Store(9)
+			gate.gather(func(int) bool { return false }, nil)
 			if waited := time.Since(begun); waited != overlapAfter {
-				t.Errorf("the fourth one entered after %v, while the second one is inside", waited)
+				t.Errorf("beside a slow group, items were waited for until %v", waited)
 			}
-			leaveFourth()
-			leaveSecond()
+			leave()
+			leave() // as after overlapAfter
+			time.Sleep(time.Second)
 			begun = time.Now()
-			gate.enter(nil)()
+			entered()
 			if waited := time.Since(begun); waited != 0 {
 				t.Errorf("the gate is free, and entering took %v", waited)
+			}
+			if len(gate.token) != 0 {
+				t.Error("the gate is free for another one")
 			}
 		})
 	})
@@ -42,16 +57,14 @@ func TestGroupGate(t *testing.T) {
 			gate.enter(nil)
 			closing := make(chan struct{})
 			close(closing)
-			begun := time.Now()
-			gate.enter(closing)()
-			if waited := time.Since(begun); waited != 0 {
-				t.Errorf("entering took %v", waited)
+			if _, ok := gate.enter(closing); ok {
+				t.Error("the gate was entered twice")
 			}
 		})
 	})
 	t.Run("waits for as many as in a recent group", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			const took = 4 * time.Millisecond
+			const took = 3 * time.Millisecond
 			for _, c := range []struct {
 				last, items int
 				took, want  time.Duration
@@ -65,7 +78,7 @@ func TestGroupGate(t *testing.T) {
 				{2, 1, time.Second, gatherAtMost},
 			} {
 				gate := newGroupGate()
-				gate.note(c.last, c.took)
+				processGroup(gate, c.last, c.took)
 				begun := time.Now()
 				gate.gather(func(enough int) bool { return c.items >= enough }, nil)
 				if waited := time.Since(begun); waited != c.want {
@@ -77,7 +90,7 @@ func TestGroupGate(t *testing.T) {
 	t.Run("waits no longer when the items have come", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			gate := newGroupGate()
-			gate.note(5, 4*time.Millisecond)
+			processGroup(gate, 5, 4*time.Millisecond)
 			begun, items := time.Now(), 1
 			gate.gather(func(enough int) bool { items++; return items >= enough }, nil)
 			if waited := time.Since(begun); waited == 0 || waited > 4*time.Millisecond || items != 5 {
@@ -88,9 +101,9 @@ func TestGroupGate(t *testing.T) {
 	t.Run("waits no longer for a large group that was long ago", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			gate := newGroupGate()
-			gate.note(100, time.Millisecond)
+			processGroup(gate, 100, time.Millisecond)
 			for range 50 {
-				gate.note(1, time.Millisecond)
+				processGroup(gate, 1, time.Millisecond)
 			}
 			begun := time.Now()
 			gate.gather(func(enough int) bool { return enough <= 1 }, nil)
@@ -102,7 +115,7 @@ func TestGroupGate(t *testing.T) {
 	t.Run("does not wait when closing", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			gate := newGroupGate()
-			gate.note(5, time.Millisecond)
+			processGroup(gate, 5, time.Millisecond)
 			closing := make(chan struct{})
 			close(closing)
 			begun := time.Now()
@@ -112,4 +125,8 @@ func TestGroupGate(t *testing.T) {
 			}
 		})
 	})
+}
+
+func processGroup(gate *groupGate, items int, took time.Duration) {
+	gate.process(items, func() { time.Sleep(took) }, func() {})
 }

@@ -20,15 +20,15 @@ const (
 
 // reservedIDs are user ids for the next creates, which then need no round trip for an id.
 // Transactions with creates draw them, so that there are as many as this instance needed since
-// the last such transaction: that many are likely to be needed soon. An instance may need
+// the last such transaction, or in a second: that many are likely to be needed soon. An instance may need
 // more than it commits, since it also needs those of the creates that it passes to others.
 // Creates that were refused or were replays return theirs. A create that does not follow
 // another one soon draws no id, since it would not be used.
 type reservedIDs struct {
 	mu     sync.Mutex // guards the following fields
 	ids    []reservedID
-	needed int       // how many ids were taken, or were missing, since ids were drawn
-	drawn  time.Time // when a transaction with creates was planned last
+	needed int       // how many ids were taken or missing since a time, but for the first one after a pause
+	since  time.Time // when that counting began
 	taken  int64     // ids up to this one were found to be taken, wherever they come from
 }
 
@@ -75,7 +75,11 @@ func (r *reservedIDs) isTaken(id int64) bool {
 func (r *reservedIDs) take() (id int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.needed++
+	if now := time.Now(); now.Sub(r.since) >= reservedFor {
+		r.needed, r.since = 0, now
+	} else {
+		r.needed++
+	}
 	r.dropExpired()
 	if len(r.ids) == 0 {
 		return 0
@@ -97,11 +101,8 @@ func (r *reservedIDs) dropExpired() {
 func (r *reservedIDs) missing() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	needed, last := min(r.needed, maxReservedIDs), r.drawn
-	r.needed, r.drawn = 0, time.Now()
-	if needed == 1 && r.drawn.Sub(last) >= reservedFor {
-		return 0
-	}
+	needed := min(r.needed, maxReservedIDs)
+	r.needed, r.since = 0, time.Now()
 	r.dropExpired()
 	return max(0, needed-len(r.ids))
 }

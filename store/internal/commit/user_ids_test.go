@@ -98,10 +98,18 @@ func TestReservedIDs(t *testing.T) {
 			t.Errorf("two have drawn %d though three are left", n)
 		}
 		time.Sleep(reservedFor + 1)
-		take(2)
+		take(3)
 		if n := r.missing(); n != 2 {
-			t.Errorf("two have drawn %d, the others having expired", n)
+			t.Errorf("three after a pause have drawn %d, the others having expired", n)
 		}
+		for range 5 {
+			take(1)
+			time.Sleep(reservedFor)
+		}
+		if n := r.missing(); n != 0 {
+			t.Errorf("a create every second has drawn %d", n)
+		}
+		take(1)
 		take(2 * maxReservedIDs)
 		if n := r.missing(); n != maxReservedIDs {
 			t.Errorf("very many have drawn %d", n)

@@ -24,7 +24,7 @@ func (p *Pool) Retry(ctx context.Context, try func(ctx context.Context) error) e
 	begun := time.Now()
 	err := attemptOnce(ctx, try)
 	if err == nil || Classify(err) == Failed {
-		return err // nearly always, so that the first attempt has one context only
+		return err // nearly always, and with one context only
 	}
 	ctx, cancel := context.WithDeadline(ctx, begun.Add(retryTimeout))
 	defer cancel()
