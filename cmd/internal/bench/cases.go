@@ -106,7 +106,7 @@ func allCases() []benchCase {
 		{name: "get", plain: true, next: (*userPool).get,
 			targets: []target{latencyTarget(1.5, echoSide), rateTarget(0.8, echoSide), scaleTarget(0.8)}},
 		{name: "get-direct", direct: true, next: (*userPool).get,
-			targets: []target{latencyTarget(1.15, directEchoSide), rateTarget(0.9, directEchoSide)}},
+			targets: []target{latencyTarget(1.5, echoSide), rateTarget(0.8, spreadEchoSide)}},
 		{name: "get-client", client: true, next: (*userPool).get, targets: []target{rateTarget(0.95, rawSide).with(1)}},
 		{name: "get-email", next: (*userPool).getByEmail,
 			targets: []target{latencyTarget(1.7, echoSide), rateTarget(0.7, echoSide), scaleTarget(0.8)}},
