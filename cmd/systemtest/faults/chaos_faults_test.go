@@ -30,9 +30,14 @@ func (c *calamity) killAll() *fault {
 		return nil
 	}
 	all := slices.Clone(c.members)
+	var names []string
+	for _, m := range all {
+		names = append(names, m.name)
+	}
 	return &fault{
-		name:  "kill all",
-		lasts: c.between(0, 2*time.Second),
+		name:    "kill all",
+		lasts:   c.between(0, 2*time.Second),
+		strikes: names,
 		begin: func() {
 			for _, m := range all {
 				m.kill()
