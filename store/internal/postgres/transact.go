@@ -22,24 +22,24 @@ const (
 // the last error when ctx is done or 30 s have passed. Each attempt has AttemptTimeout.
 func (p *Pool) Retry(ctx context.Context, try func(ctx context.Context) error) error {
 	begun := time.Now()
-	err := attemptOnce(ctx, try)
-	if err == nil || Classify(err) == Failed {
+	again, err := attempt(ctx, try)
+	if !again {
 		return err // nearly always, and with one context only
 	}
 	ctx, cancel := context.WithDeadline(ctx, begun.Add(retryTimeout))
 	defer cancel()
-	for backoff := (wait.Backoff{First: 50 * time.Millisecond, Longest: time.Second}); backoff.Wait(ctx) == nil; {
-		if err = attemptOnce(ctx, try); err == nil || Classify(err) == Failed {
-			break
-		}
+	for backoff := (wait.Backoff{First: 50 * time.Millisecond, Longest: time.Second}); again && backoff.Wait(ctx) == nil; {
+		again, err = attempt(ctx, try)
 	}
 	return err
 }
 
-func attemptOnce(ctx context.Context, try func(ctx context.Context) error) error {
+// attempt calls try once. It reports whether another attempt may succeed.
+func attempt(ctx context.Context, try func(ctx context.Context) error) (again bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, AttemptTimeout)
 	defer cancel()
-	return try(ctx)
+	err = try(ctx)
+	return err != nil && Classify(err) != Failed, err
 }
 
 // Transact passes a connection of the pool to run, which begins and ends a transaction
