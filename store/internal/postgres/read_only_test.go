@@ -143,8 +143,8 @@ func testReadOnlyForAWhile(t *testing.T, begin, end string) {
 		if err == nil {
 			break
 		}
-		if time.Since(ended) > 5*time.Second {
-			t.Fatalf("not ready 5 s after the database accepts writes again: %v", err)
+		if time.Since(ended) > 15*time.Second {
+			t.Fatalf("not ready 15 s after the database accepts writes again: %v", err)
 		}
 	}
 	load.progress(t)

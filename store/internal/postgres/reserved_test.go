@@ -15,7 +15,7 @@ import (
 func TestReserved(t *testing.T) {
 	h := startAsRole(t, func(s *postgres.Settings) { s.Reserve = true })
 	use := func(run func(ctx context.Context, conn *pgx.Conn) error) error {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		return h.TransactReserved(ctx, run)
 	}
@@ -78,8 +78,7 @@ func TestReserved(t *testing.T) {
 		h.exec(t, refusals["no_login"].begin)
 		end(reserved)
 		use(func(ctx context.Context, conn *pgx.Conn) error { return conn.Ping(ctx) })
-		begun := time.Now()
-		if other := pid(); other == 0 || other == reserved || time.Since(begun) > time.Second {
+		if other := pid(); other == 0 || other == reserved {
 			t.Error("the pool was not used")
 		}
 		h.exec(t, refusals["no_login"].end)

@@ -130,14 +130,14 @@ func TestSeveralServers(t *testing.T) {
 			t.Errorf("port %d", got)
 		}
 		start := time.Now()
-		for range 3 { // the silent server is not asked again
+		for range 12 { // the silent server is not asked again
 			conn, err := pool.Connect(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
 			postgres.CloseConn(conn)
 		}
-		if took := time.Since(start); took > 4*time.Second {
+		if took := time.Since(start); took > 12*time.Second {
 			t.Errorf("took %v", took)
 		}
 	})
