@@ -99,7 +99,7 @@
 //	cluster.relayPrefetch = 16                                               more gain little; a message of a hostile client may be as large as the broker accepts
 //	cluster.relayReopenAfter = time.Second                                   a queue that cannot be consumed must not loop
 //	cluster.requeueDelay = time.Second                                       a request that cannot be replied to must not loop
-//	cluster.senderGroups = 32                                                two callers seldom share a group, and one with many names leaves a thirtieth to each other
+//	cluster.senderGroups = 128                                               two callers seldom share a group, and one with many names leaves a 129th to each other
 //	cluster.settleEvery = 10 * time.Millisecond                              hardly delays the start
 //	cluster.settleFor = 3 * time.Second                                      a cluster without trouble hands over the first partitions in less
 //	cluster.sharedLostEvery = 10 * time.Second                               each attempt to consume the shared queue again may fail

@@ -70,7 +70,7 @@ type sender struct {
 }
 
 // senderGroups is the number of groups of callers without a login.
-const senderGroups = 32
+const senderGroups = 128
 
 var senderSeed = maphash.MakeSeed()
 
@@ -78,8 +78,10 @@ func senderOf(r *request) sender {
 	if r.caller != "" {
 		return sender{login: r.caller}
 	}
-	return sender{group: maphash.String(senderSeed, cmp.Or(r.delivery.AppId, r.delivery.ReplyTo)) % senderGroups}
+	return sender{group: groupOf(cmp.Or(r.delivery.AppId, r.delivery.ReplyTo))}
 }
+
+func groupOf(name string) uint64 { return maphash.String(senderSeed, name) % senderGroups }
 
 // putBack gives a request that was not begun back to the broker, which delivers it to another
 // instance.

@@ -558,6 +558,10 @@ func TestTurns(t *testing.T) {
 		return limit, release
 	}
 	usual := func(tag uint64) amqp.Delivery { return get(tag, flooded) }
+	one, two := "one", "two"
+	for groupOf(one) == groupOf(two) { // as happens once in a while
+		two += "'"
+	}
 
 	for name, from := range map[string]func(d *amqp.Delivery, name string){
 		"login":       func(d *amqp.Delivery, name string) { d.UserId, d.AppId = name, "same" },
@@ -567,13 +571,13 @@ func TestTurns(t *testing.T) {
 		bubble(t, "another_"+name+"_does_not_wait_for_them", new(fakeStore), func(t *testing.T, s *testSession) {
 			limit, release := flood(s, func(tag uint64) amqp.Delivery {
 				d := get(tag, flooded)
-				from(&d, "one")
+				from(&d, one)
 				return d
 			})
 			defer close(release)
 			for n := range uint64(10) {
 				d := get(limit+4+n, other)
-				from(&d, "two")
+				from(&d, two)
 				s.shared.deliveries <- d
 				synctest.Wait()
 				if replies := uint64(len(s.shared.sent())); replies != n+1 {
