@@ -257,7 +257,7 @@ func (c *fakePublishChannel) NotifyClose(closing chan *amqp.Error) chan *amqp.Er
 	return closing
 }
 
-func (c *fakePublishChannel) Qos(int, int, bool) error {
+func (c *fakePublishChannel) Ping(int) error {
 	if c.rejects {
 		c.closeFor(&amqp.Error{Code: amqp.PreconditionFailed})
 	}

@@ -12,7 +12,10 @@ type Channel interface {
 	Publish(exchange, key string, mandatory bool, m amqp.Publishing) (Confirmation, error)
 	NotifyReturn(chan amqp.Return) chan amqp.Return
 	NotifyClose(chan *amqp.Error) chan *amqp.Error
-	Qos(prefetchCount, prefetchSize int, global bool) error
+	// Ping publishes a message of so many bytes to no queue. It returns nil when the broker has handled
+	// that and all earlier messages of the channel, and an error if the channel is closed.
+	Ping(bytes int) error
+
 	IsClosed() bool
 	Close() error
 }
@@ -44,6 +47,24 @@ func (c channel) Publish(exchange, key string, mandatory bool, m amqp.Publishing
 		return nil, err
 	}
 	return confirmation, nil
+}
+
+// nowhere is the routing key of pings. No queue has this name, since RabbitMQ reserves the prefix.
+const nowhere = "amq.glotpod.ident.nowhere"
+
+// Ping does not call a method that has a reply: if the broker closes the channel at that moment, the
+// client library may send the method after it has agreed to that, and then the broker closes the connection.
+// The library sends no message then.
+func (c channel) Ping(bytes int) error {
+	confirmation, err := c.Publish("", nowhere, false, amqp.Publishing{Body: make([]byte, bytes)})
+	if err != nil {
+		return err
+	}
+	<-confirmation.Done()
+	if !confirmation.Acked() {
+		return ErrLost
+	}
+	return nil
 }
 
 // A line is a channel that messages are published on.
@@ -97,8 +118,3 @@ func (l *line) awaitReturns() {
 	case <-l.drained:
 	}
 }
-
-// ping returns nil when the broker has handled all messages that were published on the
-// channel, and an error if it has closed the channel. Setting the prefetch count changes
-// nothing, since nothing is consumed.
-func (l *line) ping() error { return l.channel.Qos(1, 0, false) }

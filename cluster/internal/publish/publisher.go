@@ -264,7 +264,7 @@ func (p *Publisher) replace() error {
 	defer p.publishing.Unlock()
 	old := p.line
 	pinged := make(chan error, 1)
-	go func() { pinged <- old.ping() }() // it ends with the connection
+	go func() { pinged <- old.channel.Ping(0) }() // it ends with the connection
 	for waiting := true; waiting; {
 		select {
 		case err := <-pinged:
@@ -324,7 +324,7 @@ func (p *Publisher) sendAgain() (rejected *Message) {
 	for _, m := range p.inOrder(func(m *Message) bool { return m.line.channel.IsClosed() }) {
 		p.moveTo(p.line, m)
 		p.send(m)
-		if p.line.ping() != nil {
+		if p.line.channel.Ping(0) != nil {
 			return m
 		}
 	}

@@ -28,7 +28,7 @@ func (c *fakeConnection) open() (publish.Channel, error) {
 // A fakeChannel stands for a channel of a fakeConnection.
 type fakeChannel struct {
 	lostBy        *amqp.Error   // closes the channel when messages were sent again
-	pinging       chan struct{} // received from when Qos begins, and when it ends; nil: it is not
+	pinging       chan struct{} // received from when Ping begins, and when it ends; nil: it is not
 	closed        bool
 	returns       chan amqp.Return
 	closing       chan *amqp.Error
@@ -55,7 +55,7 @@ func (c *fakeChannel) NotifyClose(closing chan *amqp.Error) chan *amqp.Error {
 	return closing
 }
 
-func (c *fakeChannel) Qos(int, int, bool) error {
+func (c *fakeChannel) Ping(int) error {
 	if c.pinging != nil {
 		<-c.pinging
 		<-c.pinging

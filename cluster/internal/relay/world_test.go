@@ -360,8 +360,8 @@ func (c *channel) NotifyClose(closed chan *amqp.Error) chan *amqp.Error {
 	return closed
 }
 
-func (c *channel) Qos(int, int, bool) error { return nil }
-func (c *channel) IsClosed() bool           { return false }
+func (c *channel) Ping(int) error { return nil }
+func (c *channel) IsClosed() bool { return false }
 
 func (c *channel) Close() error {
 	c.once.Do(func() {

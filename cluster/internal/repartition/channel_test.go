@@ -102,6 +102,8 @@ func (ch *channel) Qos(prefetch, _ int, _ bool) error {
 	return ch.fast(func(*server) error { ch.prefetch = prefetch; return nil })
 }
 
+func (ch *channel) Ping(int) error { return ch.fast(func(*server) error { return nil }) }
+
 func (ch *channel) Consume(name, tag string, _, exclusive, _, _ bool, _ amqp.Table) (<-chan amqp.Delivery, error) {
 	c := &consumer{channel: ch, tag: tag, prefetch: ch.prefetch, exclusive: exclusive, unacked: make(map[uint64]message), deliveries: make(chan amqp.Delivery, 10000)}
 	err := ch.slow(func(*server) error {

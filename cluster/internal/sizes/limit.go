@@ -18,10 +18,6 @@ import (
 // measures its limit.
 const measureTimeout = 2 * time.Second
 
-// nowhere is the routing key of the messages that measure the limit: no queue has this
-// name, so the broker drops them.
-const nowhere = "glotpod.ident.nowhere"
-
 // A Limit finds out how large the messages are that the broker accepts. It is safe for
 // concurrent use.
 type Limit struct {
@@ -140,13 +136,11 @@ func (l *Limit) try(size int) (accepted bool, err error) {
 		return false, err
 	}
 	defer channel.Close() // an error means that it is closed already
-	closed := channel.NotifyClose(make(chan *amqp.Error, 1))
-	_, err = channel.Publish("", nowhere, false, amqp.Publishing{Body: make([]byte, size)})
-	if err == nil {
-		// The broker answers after it has handled the message.
-		err = channel.Qos(1, 0, false)
+	if err := channel.Confirm(false); err != nil {
+		return false, err
 	}
-	if err == nil {
+	closed := channel.NotifyClose(make(chan *amqp.Error, 1))
+	if err = channel.Ping(size); err == nil {
 		return true, nil
 	}
 	select {

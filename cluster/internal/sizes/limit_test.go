@@ -29,7 +29,6 @@ type fakeChannel struct {
 	publish.Channel // the other methods are not called
 	broker          *fakeBroker
 	closing         chan *amqp.Error
-	size            int64
 }
 
 func (c *fakeChannel) NotifyClose(closing chan *amqp.Error) chan *amqp.Error {
@@ -37,17 +36,14 @@ func (c *fakeChannel) NotifyClose(closing chan *amqp.Error) chan *amqp.Error {
 	return closing
 }
 
-func (c *fakeChannel) Publish(_, _ string, _ bool, m amqp.Publishing) (publish.Confirmation, error) {
-	c.broker.asked.Add(1)
-	c.size = int64(len(m.Body))
-	return nil, nil
-}
+func (c *fakeChannel) Confirm(bool) error { return nil }
 
-func (c *fakeChannel) Qos(int, int, bool) error {
+func (c *fakeChannel) Ping(bytes int) error {
+	c.broker.asked.Add(1)
 	if c.broker.silent.Load() {
 		time.Sleep(time.Minute)
 	}
-	if c.size > c.broker.max.Load() {
+	if int64(bytes) > c.broker.max.Load() {
 		c.closing <- &amqp.Error{Code: amqp.PreconditionFailed}
 		return amqp.ErrClosed
 	}
