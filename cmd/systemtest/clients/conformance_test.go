@@ -21,7 +21,21 @@ import (
 	"github.com/glotpod/ident/deploy/testservers"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(floodVariable); spec != "" {
+		var f flood
+		err := json.Unmarshal([]byte(spec), &f)
+		if err == nil {
+			err = f.send()
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	harness.Main(m)
+}
 
 type dict = map[string]any
 

@@ -16,11 +16,10 @@ import (
 )
 
 // dial returns a client, or the error of its first connection.
-func dial(ctx context.Context, t *testing.T, address string) (*client.Client, error) {
-	t.Helper()
+func dial(ctx context.Context, address string) (*client.Client, error) {
 	u, err := url.Parse(address)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	password, _ := u.User.Password()
 	vhost, _ := url.PathUnescape(u.EscapedPath()[1:])
@@ -40,7 +39,7 @@ func TestGo(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), timeout(s))
 		defer cancel()
 		if clients[s.At] == nil {
-			c, err := dial(ctx, t, addresses[s.At])
+			c, err := dial(ctx, addresses[s.At])
 			if err != nil {
 				return dict{"failure": "no_reply"}
 			}

@@ -64,7 +64,7 @@ func BenchmarkHandOver(b *testing.B) {
 		b.Run(h.name, func(b *testing.B) {
 			var s handOverSummary
 			for b.Loop() {
-				asTest(b, func(t *testing.T) {
+				harness.AsTest(b, func(t *testing.T) {
 					s.add(h.happen(newHandOverSite(t, database)))
 				})
 			}
@@ -73,16 +73,6 @@ func BenchmarkHandOver(b *testing.B) {
 		})
 	}
 	fmt.Println(tables.String()) // b.Log would show but ten lines
-}
-
-// asTest runs a part of a benchmark as a test, which is what sites and callers
-// are made for.
-func asTest(b *testing.B, f func(t *testing.T)) {
-	b.Helper()
-	all := func(string, string) (bool, error) { return true, nil }
-	if !testing.RunTests(all, []testing.InternalTest{{Name: b.Name(), F: f}}) {
-		b.FailNow()
-	}
 }
 
 // A handOverSite is a cluster under a steady load.

@@ -38,7 +38,7 @@ const (
 func BenchmarkMemory(b *testing.B) {
 	b.Run("million", func(b *testing.B) {
 		for b.Loop() {
-			asTest(b, func(t *testing.T) {
+			harness.AsTest(b, func(t *testing.T) {
 				s := newMemorySite(t, harness.Settings{
 					"actor.idle":       memoryIdle.String(),
 					"actor.warm_users": strconv.Itoa(memoryUsers),
@@ -71,7 +71,7 @@ func BenchmarkMemory(b *testing.B) {
 	})
 	b.Run("steady", func(b *testing.B) {
 		for b.Loop() {
-			asTest(b, func(t *testing.T) {
+			harness.AsTest(b, func(t *testing.T) {
 				s := newMemorySite(t, nil)
 				begun := time.Now()
 				var early, late int64 // the most in the third and the last fifth

@@ -168,7 +168,7 @@ func BenchmarkRollout(b *testing.B) {
 			var usual, changed []time.Duration
 			failed, requests := 0, 0
 			for b.Loop() {
-				asTest(b, func(t *testing.T) {
+				harness.AsTest(b, func(t *testing.T) {
 					s := harness.NewEmptySite(t)
 					s.UsePostgres(t, database)
 					s.Settings["log.level"] = "info"

@@ -29,3 +29,12 @@ func Main(m *testing.M) {
 	}
 	testservers.Main(m)
 }
+
+// AsTest runs a part of a benchmark as a test, which is what sites and callers are made for.
+func AsTest(b *testing.B, f func(t *testing.T)) {
+	b.Helper()
+	all := func(string, string) (bool, error) { return true, nil }
+	if !testing.RunTests(all, []testing.InternalTest{{Name: b.Name(), F: f}}) {
+		b.FailNow()
+	}
+}
