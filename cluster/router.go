@@ -46,11 +46,14 @@ func admit(r *request) {
 		return
 	}
 	r.sender = senderOf(r)
-	switch atOnce, closed := r.session.turns.Add(r.sender, r, r.received); {
+	s := r.session
+	switch atOnce, closed := s.turns.Add(r.sender, r, r.received); {
 	case atOnce:
 		r.route()
 	case closed:
 		putBack(r)
+	case s.prefer.NoteWaiting(r.received, s.turns.Callers()):
+		s.running.Go(s.shared.Replace)
 	}
 }
 

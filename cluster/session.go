@@ -179,8 +179,10 @@ func newSharedKeeper(s *session) *consume.Keeper {
 	return consume.NewKeeper(consume.KeeperOptions{
 		Open: func() (*consume.Consumer, error) {
 			priority, prefetch := s.prefer.Consumer()
+			prefetch = min(prefetch, bodies)
+			s.turns.SetRoom(prefetch)
 			limitTurns(s)
-			consumer, err := consume.Open(consume.Over(s.conn), RequestQueue, min(prefetch, bodies))
+			consumer, err := consume.Open(consume.Over(s.conn), RequestQueue, prefetch)
 			if err != nil {
 				return nil, err
 			}

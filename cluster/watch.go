@@ -173,7 +173,7 @@ func checkPreference(s *session, now time.Time, cpu float64) {
 		return
 	}
 	able := s.ready() == nil && !s.blocked.any()
-	if s.prefer.Tick(now, len(status.Ring), s.turns.Callers(), cpu, able) {
+	if s.prefer.Tick(now, len(status.Ring), cpu, able) {
 		s.running.Go(s.shared.Replace) // it waits for the broker
 	}
 	limitTurns(s)

@@ -152,6 +152,25 @@ func (p *Preference) End() {
 	p.inFlight--
 }
 
+// NoteWaiting notes that a request waits for its turn. callers is the number of those that have sent
+// requests lately. NoteWaiting returns true if another consumer is needed.
+func (p *Preference) NoteWaiting(now time.Time, callers int) (changed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if callers < 2 || p.inFlight < p.usual*3/4 {
+		return false
+	}
+	p.crowded = now
+	if p.wide {
+		return false
+	}
+	p.wide = true
+	if p.prefetch > 0 {
+		p.prefetch = p.mostLocked()
+	}
+	return true
+}
+
 // NoteFailure notes that the instance could not carry out a request. It returns true if another
 // consumer is needed: an instance that fails at once has always room for more requests.
 func (p *Preference) NoteFailure(now time.Time) (changed bool) {
@@ -176,11 +195,10 @@ func (p *Preference) prefetchFor(inFlight int) int {
 	return min(p.usual, max(preferredInFlight, inFlight*3/2))
 }
 
-// Tick is called about once per second. instances is the number of those that share the
-// requests, callers that of those that have sent some lately. cpu is the share of the processors
+// Tick is called about once per second. instances is the number of those that share the requests. cpu is the share of the processors
 // that this process has used since the last tick. able is false if the instance should not get
 // more requests than others. Tick returns true if another consumer is needed.
-func (p *Preference) Tick(now time.Time, instances, callers int, cpu float64, able bool) (changed bool) {
+func (p *Preference) Tick(now time.Time, instances int, cpu float64, able bool) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	perSecond, peak := float64(p.received)/now.Sub(p.ticked).Seconds(), p.peak
@@ -188,9 +206,6 @@ func (p *Preference) Tick(now time.Time, instances, callers int, cpu float64, ab
 	p.instances = max(1, instances)
 	if cpu > busyAbove || !able {
 		p.unfit = now
-	}
-	if callers > 1 && peak >= p.usual*3/4 {
-		p.crowded = now
 	}
 	wasWide := p.wide
 	p.wide = !p.crowded.IsZero() && now.Sub(p.crowded) < crowdedFor

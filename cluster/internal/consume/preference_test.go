@@ -82,6 +82,10 @@ func (s *sharing) run(d time.Duration, inFlight int) {
 				s.changes++
 				x.consume()
 			}
+			if x.NoteWaiting(s.now, s.callers) {
+				s.changes++
+				x.consume()
+			}
 			if x.frozen {
 				flying-- // its caller sends it again
 			}
@@ -100,7 +104,7 @@ func (s *sharing) tick() {
 		}
 	}
 	for _, x := range s.instances {
-		if !x.frozen && !x.gone && x.Tick(s.now, present, max(1, s.callers), x.cpu, true) {
+		if !x.frozen && !x.gone && x.Tick(s.now, present, x.cpu, true) {
 			s.changes++
 			x.consume()
 		}

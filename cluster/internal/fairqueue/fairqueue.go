@@ -19,6 +19,18 @@ const (
 	// With the usual limit of 256 that is enough for group commits, and a request of another caller
 	// waits for a fourth of what it would wait for without.
 	shares = 4
+
+	// floodShares is the same for a caller that floods, while one asks that has no requests waiting. What
+	// a flood has under way is what a request of the other caller waits for, at the broker too, since
+	// the replies of a group commit and the requests that follow them come all at once.
+	floodShares = 16
+
+	// A caller is judged each time that judgeAfter times its share was completed for it. It floods if its
+	// requests under way and waiting were half more than its share on average, now and the last time, and
+	// have not become less by a twentieth of what was completed. A caller whose backlog is left from a
+	// pause works it off, and needs its share for that.
+	judgeAfter = 8
+	shrinksBy  = 20
 )
 
 // A Queue bounds the number of requests under way, and decides which one starts next. Callers are
@@ -30,6 +42,7 @@ type Queue[C comparable, T any] struct {
 
 	mu       sync.Mutex // guards the following fields
 	limit    int
+	room     int
 	callers  map[C]*caller[T]
 	turns    []*caller[T] // with requests that wait; the first one that has a free share is next
 	starting *caller[T]   // of the request that Run starts now; nil: none
@@ -44,6 +57,15 @@ type caller[T any] struct {
 	waiting  []T
 	underWay int
 	asked    time.Time // the last time
+
+	floods bool
+
+	// For judging it:
+	completed int           // requests since the last time
+	elapsed   time.Duration // since then
+	sum       float64       // of its requests here, multiplied by for how long there were so many
+	counted   time.Time     // up to when
+	before    int           // how many there were on average until the last time
 }
 
 // New returns a queue with at most limit requests under way. If there are more callers, they may
@@ -69,6 +91,7 @@ func (q *Queue[C, T]) Add(from C, request T, at time.Time) (atOnce, closed bool)
 		q.callers[from] = c
 	}
 	c.asked = at
+	c.count(at)
 	q.forgetLocked(at)
 	if len(c.waiting) == 0 && q.starting != c && q.mayStartLocked(c) && !slices.ContainsFunc(q.turns, q.mayStartLocked) {
 		c.underWay++
@@ -91,8 +114,11 @@ func (q *Queue[C, T]) Done(from C, at time.Time) {
 	if q.closed {
 		return
 	}
-	q.callers[from].underWay--
+	c := q.callers[from]
+	c.count(at)
+	c.underWay--
 	q.underWay--
+	q.judgeLocked(c)
 	q.forgetLocked(at)
 	if q.waiting > 0 {
 		q.wake.Notify()
@@ -105,6 +131,14 @@ func (q *Queue[C, T]) SetLimit(limit int) {
 	defer q.mu.Unlock()
 	q.limit = limit
 	q.wake.Notify()
+}
+
+// SetRoom changes how many requests may be under way or waiting, since the broker does not deliver more.
+// It is 0 at first.
+func (q *Queue[C, T]) SetRoom(room int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.room = room
 }
 
 // Callers returns how many callers ask.
@@ -178,8 +212,38 @@ func (q *Queue[C, T]) mayStartLocked(c *caller[T]) bool {
 		return q.underWay < 2*q.limit
 	case len(q.callers) == 1:
 		return q.underWay < q.limit
+	case c.floods && len(q.turns) < len(q.callers):
+		return q.underWay < q.limit && c.underWay < q.limit/floodShares
 	}
-	return q.underWay < q.limit && c.underWay < max(1, q.limit/shares)
+	return q.underWay < q.limit && c.underWay < q.limit/shares
+}
+
+// judgeLocked decides whether a caller floods, when one of its requests is complete. No caller does if the
+// room is almost taken: the broker may then have more requests, which nobody can pass, and which are to
+// be worked off fast.
+func (q *Queue[C, T]) judgeLocked(c *caller[T]) {
+	share := max(1, q.limit/shares)
+	c.completed++
+	switch {
+	case q.underWay+q.waiting > q.room*3/4:
+		c.before, c.floods = 0, false
+	case c.completed < judgeAfter*share || c.elapsed == 0:
+		return
+	default:
+		now := int(c.sum / c.elapsed.Seconds())
+		c.floods = min(c.before, now) >= 3*share/2 && c.before-now < c.completed/shrinksBy
+		c.before = now
+	}
+	c.completed, c.elapsed, c.sum = 0, 0, 0
+}
+
+// count counts the requests of a caller up to a time, and is called before their number changes.
+func (c *caller[T]) count(at time.Time) {
+	if since := at.Sub(c.counted); !c.counted.IsZero() && since > 0 {
+		c.elapsed += since
+		c.sum += since.Seconds() * float64(c.underWay+len(c.waiting))
+	}
+	c.counted = at
 }
 
 // forgetLocked forgets the callers that do not ask any more, once in asksFor.
