@@ -56,7 +56,9 @@ func (r *rollout) names() (names []string) {
 // program of "" is this one.
 func (r *rollout) start(name, program string) {
 	env := r.Settings.With(harness.Settings{"cluster.instance": name}).Environ()
-	r.instances[name] = r.Adopt(r.t, harness.LaunchProgram(r.t, cmp.Or(program, r.self()), env, "serve"))
+	r.instances[name] = r.ServeBy(r.t, func() *harness.Process {
+		return harness.LaunchProgram(r.t, cmp.Or(program, r.self()), env, "serve")
+	})
 }
 
 // migrateBy runs the migrate of a program.

@@ -186,16 +186,22 @@ type Instance struct {
 
 var instances atomic.Int64
 
-// Serve starts an instance and returns when it is ready. Until then it starts the instance
-// again if a server was out of reach, as Kubernetes does: other tests keep the servers busy.
-// When the test ends, Serve stops the instance if it still runs, and fails unless its status is
-// 0.
+// Serve starts an instance, as [Site.ServeBy] does.
 func (s *Site) Serve(t *testing.T, changed ...Settings) *Instance {
 	t.Helper()
 	name := Settings{"cluster.instance": fmt.Sprintf("acceptance-%d", instances.Add(1))}
 	settings := s.Settings.With(name).With(changed...)
+	return s.ServeBy(t, func() *Process { return Launch(t, settings.Environ(), "serve") })
+}
+
+// ServeBy starts an instance by launch and returns when it is ready. Until then it starts the instance
+// again if a server was out of reach, as Kubernetes does: other tests keep the servers busy.
+// When the test ends, the instance is stopped if it still runs, and the test fails unless its status is
+// 0.
+func (s *Site) ServeBy(t *testing.T, launch func() *Process) *Instance {
+	t.Helper()
 	for started := time.Now(); ; {
-		v := s.instance(t, Launch(t, settings.Environ(), "serve"))
+		v := s.instance(t, launch())
 		switch status := v.awaitReady(t); {
 		case status < 0:
 			return v
@@ -210,7 +216,7 @@ func (s *Site) Serve(t *testing.T, changed ...Settings) *Instance {
 const unreachable = 129
 
 // Adopt returns the instance that a process is once it is ready, and stops it when the
-// test ends, as [Site.Serve] does.
+// test ends, as [Site.ServeBy] does.
 func (s *Site) Adopt(t *testing.T, p *Process) *Instance {
 	t.Helper()
 	v := s.instance(t, p)

@@ -26,15 +26,17 @@ func TestTelemetry(t *testing.T) {
 func testTelemetryEnvironment(t *testing.T) {
 	t.Parallel()
 	s, collector := harness.NewSite(t), harness.NewCollector(t)
-	v := s.Adopt(t, launchWith(t, s,
-		"OTEL_EXPORTER_OTLP_ENDPOINT="+collector.URL,
-		"OTEL_EXPORTER_OTLP_HEADERS=x-login=who%20asks",
-		"OTEL_EXPORTER_OTLP_COMPRESSION=none",
-		"OTEL_METRIC_EXPORT_INTERVAL=3600000", // so metrics come when the instance ends
-		"OTEL_TRACES_SAMPLER=always_on",
-		"OTEL_SERVICE_NAME=identity",
-		"OTEL_RESOURCE_ATTRIBUTES=deployment.environment.name=test,service.name=other",
-	))
+	v := s.ServeBy(t, func() *harness.Process {
+		return launchWith(t, s,
+			"OTEL_EXPORTER_OTLP_ENDPOINT="+collector.URL,
+			"OTEL_EXPORTER_OTLP_HEADERS=x-login=who%20asks",
+			"OTEL_EXPORTER_OTLP_COMPRESSION=none",
+			"OTEL_METRIC_EXPORT_INTERVAL=3600000", // so metrics come when the instance ends
+			"OTEL_TRACES_SAMPLER=always_on",
+			"OTEL_SERVICE_NAME=identity",
+			"OTEL_RESOURCE_ATTRIBUTES=deployment.environment.name=test,service.name=other",
+		)
+	})
 	c := s.NewCaller(t)
 	for range 20 { // each is traced; by default few would be
 		c.Create(t, harness.NewUser())
