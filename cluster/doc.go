@@ -276,7 +276,9 @@
 //     counts by as much.
 //   - The callers of the shared queue take turns: while several ask, none has more than a quarter of
 //     the requests under way, and one that floods a sixteenth. Why not always a sixteenth: 16 requests
-//     share fewer commits than 64, so a busy caller beside another one would have half the rate. Why not refuse what is too much: callers of the service before
+//     share fewer commits than 64, so a busy caller beside another one would have half the rate, and
+//     would not work off what a pause has left. A caller that has 96 or more in an instance all the time pays
+//     this price while another one asks. Why not refuse what is too much: callers of the service before
 //     this one know no such error, and a long queue after an outage would be refused too. Cost:
 //     what the broker has not delivered yet is in one order, so a backlog of one caller of more than
 //     2,048 requests for each instance keeps the others waiting until it is shorter. A caller beside which

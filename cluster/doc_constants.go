@@ -99,7 +99,7 @@
 //	cluster.relayPrefetch = 16                                               more gain little; a message of a hostile client may be as large as the broker accepts
 //	cluster.relayReopenAfter = time.Second                                   a queue that cannot be consumed must not loop
 //	cluster.requeueDelay = time.Second                                       a request that cannot be replied to must not loop
-//	cluster.senderGroups = 128                                               two callers seldom share a group, and one with many names leaves a 129th to each other
+//	cluster.senderGroups = 128                                               two callers seldom share a group, and one with many names leaves a 129th to each of the others
 //	cluster.settleEvery = 10 * time.Millisecond                              hardly delays the start
 //	cluster.settleFor = 3 * time.Second                                      a cluster without trouble hands over the first partitions in less
 //	cluster.sharedLostEvery = 10 * time.Second                               each attempt to consume the shared queue again may fail
@@ -164,10 +164,7 @@
 //	cluster/internal/coordinate.releaseTimeout = 5 * time.Second             as the store's limit on a change of the epoch table
 //	cluster/internal/coordinate.surveyTimeout = 5 * time.Second              the ownership core asks again
 //	cluster/internal/fairqueue.asksFor = time.Second                         a caller with one request at a time asks again sooner, unless it has little to ask
-//	cluster/internal/fairqueue.floodShares = 16                              a request of another caller takes a third of the time that it takes beside a quarter
-//	cluster/internal/fairqueue.judgeAfter = 8                                eight group commits; a tenth of a second at 5,000 requests per second
-//	cluster/internal/fairqueue.shares = 4                                    a quarter of 256 fills group commits, and another caller waits for a fourth of the time
-//	cluster/internal/fairqueue.shrinksBy = 20                                with nine tenths of what can be carried out coming in, a backlog shrinks by twice that
+//	cluster/internal/fairqueue.sparedFor = time.Minute                       long enough to work off what came in while the caller counted as a flood
 //	cluster/internal/metrics.maxCallers = 32                                 more services than call; each makes a series of the metric
 //	cluster/internal/metrics.meterMemory = 0.7                               a rate follows the load within some seconds and does not jump
 //	cluster/internal/metrics.trafficEvery = 10 * time.Second                 the resolution of the status page

@@ -46,13 +46,15 @@ func admit(r *request) {
 		return
 	}
 	r.sender = senderOf(r)
-	s := r.session
-	switch atOnce, closed := s.turns.Add(r.sender, r, r.received); {
+	s, now := r.session, time.Now() // it may have waited for room for its body since it was received
+	switch atOnce, closed := s.turns.Add(r.sender, r, now); {
 	case atOnce:
 		r.route()
 	case closed:
 		putBack(r)
-	case s.prefer.NoteWaiting(r.received, s.turns.Callers()):
+	}
+	// While the connection is blocked, a consumer cannot be replaced.
+	if !s.blocked.consuming.Load() && s.prefer.NoteCallers(now, s.turns.Callers()) {
 		s.running.Go(s.shared.Replace)
 	}
 }

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -546,6 +547,7 @@ func TestTurns(t *testing.T) {
 			}
 			return &actor.User{ID: other, Name: "Ada"}, nil
 		}
+		s.session.blocked.consuming.Store(true) // so that the consumer is not replaced
 		s.startShared()
 		limit = uint64(s.session.o.Prefetch)
 		for tag := range limit + 3 {
@@ -586,6 +588,30 @@ func TestTurns(t *testing.T) {
 			}
 		})
 	}
+
+	// What the broker has not delivered is in one order.
+	bubble(t, "the_instance_takes_room_for_many_callers_before_one_waits", new(fakeStore), func(t *testing.T, s *testSession) {
+		release := make(chan struct{})
+		defer close(release)
+		s.store.find = func(*actor.Lookup) (*actor.User, error) {
+			<-release
+			return nil, nil
+		}
+		s.startShared()
+		usual := s.session.o.Prefetch
+		for tag := range uint64(usual * 3 / 4) {
+			d := get(tag+1, flooded)
+			d.UserId = fmt.Sprint("login ", tag%5)
+			s.shared.deliveries <- d
+		}
+		synctest.Wait()
+		if n := s.session.turns.Waiting(); n != 0 {
+			t.Errorf("%d requests wait", n)
+		}
+		if _, room := s.session.prefer.Consumer(); room != 8*usual {
+			t.Errorf("the instance has room for %d requests, want %d", room, 8*usual)
+		}
+	})
 
 	bubble(t, "when_the_instance_stops_those_not_begun_are_put_back", new(fakeStore), func(t *testing.T, s *testSession) {
 		limit, release := flood(s, usual)

@@ -152,9 +152,9 @@ func (p *Preference) End() {
 	p.inFlight--
 }
 
-// NoteWaiting notes that a request waits for its turn. callers is the number of those that have sent
-// requests lately. NoteWaiting returns true if another consumer is needed.
-func (p *Preference) NoteWaiting(now time.Time, callers int) (changed bool) {
+// NoteCallers notes how many callers have sent requests lately. It is called after each request, and
+// returns true if another consumer is needed.
+func (p *Preference) NoteCallers(now time.Time, callers int) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if callers < 2 || p.inFlight < p.usual*3/4 {

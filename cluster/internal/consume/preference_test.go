@@ -82,7 +82,7 @@ func (s *sharing) run(d time.Duration, inFlight int) {
 				s.changes++
 				x.consume()
 			}
-			if x.NoteWaiting(s.now, s.callers) {
+			if x.NoteCallers(s.now, s.callers) {
 				s.changes++
 				x.consume()
 			}

@@ -2,6 +2,7 @@ package fairqueue
 
 import (
 	"context"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -20,17 +21,21 @@ const (
 	// waits for a fourth of what it would wait for without.
 	shares = 4
 
-	// floodShares is the same for a caller that floods, while one asks that has no requests waiting. What
-	// a flood has under way is what a request of the other caller waits for, at the broker too, since
-	// the replies of a group commit and the requests that follow them come all at once.
+	// floodShares is the part for a caller that floods, while another one asks that does not. A request of
+	// the other caller waits for what the flood has under way. It waits at the broker too, since the
+	// replies of a group commit and the requests that follow them come all at once.
 	floodShares = 16
 
-	// A caller is judged each time that judgeAfter times its share was completed for it. It floods if its
-	// requests under way and waiting were half more than its share on average, now and the last time, and
-	// have not become less by a twentieth of what was completed. A caller whose backlog is left from a
-	// pause works it off, and needs its share for that.
-	judgeAfter = 8
-	shrinksBy  = 20
+	// A caller is judged each time that judgeAfter times its share of its requests are complete. It floods if
+	// it had one and a half times its share or more under way and waiting on average, now and the last time,
+	// and about as many both times: the difference is less than a steady part of what was completed. A
+	// caller whose backlog is left from a pause works it off, and needs its share for that.
+	judgeAfter = 16
+	steady     = 0.1
+
+	// If a caller that floods fills the room, it does not wait for replies before it sends more. It may be
+	// one that could have everything carried out with its share. It does not flood for sparedFor.
+	sparedFor = time.Minute
 )
 
 // A Queue bounds the number of requests under way, and decides which one starts next. Callers are
@@ -48,6 +53,7 @@ type Queue[C comparable, T any] struct {
 	starting *caller[T]   // of the request that Run starts now; nil: none
 	underWay int
 	waiting  int
+	floods   int       // how many callers flood
 	forgot   time.Time // when callers were forgotten last
 	closed   bool
 }
@@ -59,13 +65,14 @@ type caller[T any] struct {
 	asked    time.Time // the last time
 
 	floods bool
+	spared time.Time // it does not flood before
 
 	// For judging it:
-	completed int           // requests since the last time
-	elapsed   time.Duration // since then
-	sum       float64       // of its requests here, multiplied by for how long there were so many
-	counted   time.Time     // up to when
-	before    int           // how many there were on average until the last time
+	completed int       // requests since the last time
+	elapsed   float64   // seconds since then
+	sum       float64   // of its requests here, times the seconds for which there were so many
+	counted   time.Time // up to when
+	before    float64   // how many there were on average until the last time
 }
 
 // New returns a queue with at most limit requests under way. If there are more callers, they may
@@ -90,8 +97,8 @@ func (q *Queue[C, T]) Add(from C, request T, at time.Time) (atOnce, closed bool)
 		c = new(caller[T])
 		q.callers[from] = c
 	}
-	c.asked = at
 	c.count(at)
+	c.asked = at
 	q.forgetLocked(at)
 	if len(c.waiting) == 0 && q.starting != c && q.mayStartLocked(c) && !slices.ContainsFunc(q.turns, q.mayStartLocked) {
 		c.underWay++
@@ -116,9 +123,10 @@ func (q *Queue[C, T]) Done(from C, at time.Time) {
 	}
 	c := q.callers[from]
 	c.count(at)
+	c.asked = at
 	c.underWay--
 	q.underWay--
-	q.judgeLocked(c)
+	q.judgeLocked(c, at)
 	q.forgetLocked(at)
 	if q.waiting > 0 {
 		q.wake.Notify()
@@ -212,36 +220,62 @@ func (q *Queue[C, T]) mayStartLocked(c *caller[T]) bool {
 		return q.underWay < 2*q.limit
 	case len(q.callers) == 1:
 		return q.underWay < q.limit
-	case c.floods && len(q.turns) < len(q.callers):
+	case c.floods && q.floods < len(q.callers):
 		return q.underWay < q.limit && c.underWay < q.limit/floodShares
 	}
 	return q.underWay < q.limit && c.underWay < q.limit/shares
 }
 
 // judgeLocked decides whether a caller floods, when one of its requests is complete. No caller does if the
-// room is almost taken: the broker may then have more requests, which nobody can pass, and which are to
-// be worked off fast.
-func (q *Queue[C, T]) judgeLocked(c *caller[T]) {
-	share := max(1, q.limit/shares)
+// room is taken, of which a quarter may be requests whose acknowledgements wait: the broker may then have
+// more requests. Those of other callers cannot overtake them, so they are to be carried out fast.
+func (q *Queue[C, T]) judgeLocked(c *caller[T], at time.Time) {
 	c.completed++
-	switch {
-	case q.underWay+q.waiting > q.room*3/4:
-		c.before, c.floods = 0, false
-	case c.completed < judgeAfter*share || c.elapsed == 0:
+	if c.underWay+len(c.waiting) == 0 {
+		q.setFloodsLocked(c, false)
+		c.completed, c.elapsed, c.sum, c.before = 0, 0, 0, 0
 		return
-	default:
-		now := int(c.sum / c.elapsed.Seconds())
-		c.floods = min(c.before, now) >= 3*share/2 && c.before-now < c.completed/shrinksBy
-		c.before = now
 	}
-	c.completed, c.elapsed, c.sum = 0, 0, 0
+	full := q.underWay+q.waiting > q.room*3/4
+	share := max(1, q.limit/shares)
+	if !full && c.completed < judgeAfter*share || c.elapsed == 0 {
+		return
+	}
+	now := c.sum / c.elapsed
+	grown, completed := now-c.before, float64(c.completed)
+	switch {
+	case full:
+		if c.floods {
+			c.spared = at.Add(sparedFor)
+		}
+		q.setFloodsLocked(c, false)
+	case c.floods:
+		q.setFloodsLocked(c, now >= float64(share) && grown > -steady*completed)
+	default:
+		q.setFloodsLocked(c, min(c.before, now) >= 1.5*float64(share) && math.Abs(grown) < steady*completed && !at.Before(c.spared))
+	}
+	c.completed, c.elapsed, c.sum, c.before = 0, 0, 0, now
+}
+
+func (q *Queue[C, T]) setFloodsLocked(c *caller[T], floods bool) {
+	switch {
+	case floods && !c.floods:
+		q.floods++
+	case !floods && c.floods:
+		q.floods--
+	}
+	c.floods = floods
 }
 
 // count counts the requests of a caller up to a time, and is called before their number changes.
 func (c *caller[T]) count(at time.Time) {
-	if since := at.Sub(c.counted); !c.counted.IsZero() && since > 0 {
+	switch since := at.Sub(c.counted).Seconds(); {
+	case c.counted.IsZero():
+	case since <= 0:
+		return
+	default:
 		c.elapsed += since
-		c.sum += since.Seconds() * float64(c.underWay+len(c.waiting))
+		c.sum += since * float64(c.underWay+len(c.waiting))
 	}
 	c.counted = at
 }

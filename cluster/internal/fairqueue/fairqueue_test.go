@@ -111,7 +111,7 @@ func (m *model) check(*rapid.T) {
 		case len(m.underWay) >= m.limit:
 		case !others:
 			m.Fatalf("caller %s waits with %d under way, and is the only one that asks; the limit is %d", name, own, m.limit)
-		case own < m.limit/shares && !m.queue.callers[name].floods:
+		case own < m.limit/floodShares || own < m.limit/shares && !m.queue.callers[name].floods:
 			m.Fatalf("caller %s waits with %d under way, less than its share of %d", name, own, m.limit)
 		}
 	}
@@ -141,6 +141,14 @@ func TestModel(t *testing.T) {
 				m.limit = rapid.IntRange(1, 12).Draw(t, "limit")
 				m.queue.SetLimit(m.limit)
 				m.most = max(m.most, m.limit)
+			},
+			"flood": func(*rapid.T) {
+				for _, name := range []string{"a", "b", "c"} {
+					if c := m.queue.callers[name]; c != nil {
+						m.queue.setFloodsLocked(c, rapid.Bool().Draw(t, name))
+						m.queue.wake.Notify()
+					}
+				}
 			},
 			"": m.check,
 		})

@@ -72,6 +72,19 @@ func TestFlood(t *testing.T) {
 			s.add("flood", s.complete("flood"))
 		}
 	}
+	again := func(t *testing.T, phase int) {
+		s := newService(t, limit, room)
+		s.add("other", 1)
+		s.add("flood", 100)
+		flood(s, 3*judgeAfter+phase, "other")
+		for len(s.underWay) > 0 {
+			s.complete("")
+			s.add("other", 0)
+		}
+		s.add("other", 1)
+		s.add("flood", 100)
+		s.want("when it begins again", "flood", share)
+	}
 	t.Run("has_a_small_share_while_another_caller_asks", func(t *testing.T) {
 		s := newService(t, limit, room)
 		s.add("other", 1)
@@ -104,17 +117,19 @@ func TestFlood(t *testing.T) {
 		s.want("in the end", "second", share)
 	})
 	t.Run("has_its_share_again_when_nothing_waits", func(t *testing.T) {
+		for phase := range 60 {
+			again(t, phase)
+		}
+	})
+	t.Run("is_none_with_little_more_than_its_share", func(t *testing.T) {
 		s := newService(t, limit, room)
 		s.add("other", 1)
-		s.add("flood", 100)
-		flood(s, 3*judgeAfter, "other")
-		for len(s.underWay) > 0 {
-			s.complete("")
-			s.add("other", 0)
+		s.add("busy", share*5/4)
+		for range 100 * judgeAfter {
+			s.add("other", 1)
+			s.add("busy", s.complete("busy"))
+			s.want("all the time", "busy", share)
 		}
-		s.add("other", 1)
-		s.add("flood", 100)
-		s.want("when it begins again", "flood", share)
 	})
 	// It has come in a pause. What comes now is three quarters of what can be carried out.
 	t.Run("a_backlog_that_shrinks_is_no_flood", func(t *testing.T) {
@@ -134,5 +149,33 @@ func TestFlood(t *testing.T) {
 		s.add("flood", room-1)
 		flood(s, 3*judgeAfter, "other")
 		s.want("in the end", "flood", share)
+	})
+	// The callers do not wait for replies. For half a second, everything takes twice as long. Without room,
+	// nobody counts as a flood.
+	t.Run("a_busy_caller_recovers_from_a_pause", func(t *testing.T) {
+		backlog := func(t *testing.T, room int, rate float64) (most, until int) {
+			s := newService(t, limit, room)
+			coming := 0.0
+			for step := range 20_000 { // each of 10 ms
+				s.add("other", 1)
+				for coming += rate * share; coming >= 1; coming-- {
+					s.add("busy", 1)
+				}
+				if step < 1000 || step >= 1050 || step%2 == 0 {
+					s.complete("")
+				}
+				if n := s.Waiting(); n > share {
+					most, until = max(most, n), step
+				}
+			}
+			return most, until
+		}
+		for _, rate := range []float64{0.3, 0.7, 0.9, 0.96, 0.98} { // of what its share can do
+			most, until := backlog(t, room, rate)
+			usualMost, usual := backlog(t, 0, rate)
+			if most > usualMost+room || until > 1050+4*max(usual-1050, 0) {
+				t.Errorf("with %v of what it could have, up to %d requests wait, until step %d, instead of %d until step %d", rate, most, until, usualMost, usual)
+			}
+		}
 	})
 }

@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"errors"
 	"fmt"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -13,7 +14,8 @@ type Channel interface {
 	NotifyReturn(chan amqp.Return) chan amqp.Return
 	NotifyClose(chan *amqp.Error) chan *amqp.Error
 	// Ping publishes a message of so many bytes to no queue. It returns nil when the broker has handled
-	// that and all earlier messages of the channel, and an error if the channel is closed.
+	// that and all earlier messages of the channel, and an error if the channel is closed. The channel
+	// must be in confirm mode.
 	Ping(bytes int) error
 
 	IsClosed() bool
@@ -46,6 +48,9 @@ func (c channel) Publish(exchange, key string, mandatory bool, m amqp.Publishing
 	if err != nil {
 		return nil, err
 	}
+	if confirmation == nil {
+		return nil, errors.New("the channel is not in confirm mode")
+	}
 	return confirmation, nil
 }
 
@@ -53,8 +58,8 @@ func (c channel) Publish(exchange, key string, mandatory bool, m amqp.Publishing
 const nowhere = "amq.glotpod.ident.nowhere"
 
 // Ping does not call a method that has a reply: if the broker closes the channel at that moment, the
-// client library may send the method after it has agreed to that, and then the broker closes the connection.
-// The library sends no message then.
+// client library may send the method after it has confirmed the close (channel.close-ok), and then the broker
+// closes the connection. Before it sends a message, the library makes sure that the channel is open.
 func (c channel) Ping(bytes int) error {
 	confirmation, err := c.Publish("", nowhere, false, amqp.Publishing{Body: make([]byte, bytes)})
 	if err != nil {

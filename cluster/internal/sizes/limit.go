@@ -2,7 +2,6 @@ package sizes
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/bits"
 	"sync"
@@ -148,7 +147,7 @@ func (l *Limit) try(size int) (accepted bool, err error) {
 		if cause != nil && cause.Code == amqp.PreconditionFailed {
 			return false, nil
 		}
-		return false, errors.Join(err, publish.ErrLost)
+		return false, err
 	case <-time.After(measureTimeout):
 		return false, err
 	}

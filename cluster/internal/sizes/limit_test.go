@@ -29,6 +29,7 @@ type fakeChannel struct {
 	publish.Channel // the other methods are not called
 	broker          *fakeBroker
 	closing         chan *amqp.Error
+	confirms        bool
 }
 
 func (c *fakeChannel) NotifyClose(closing chan *amqp.Error) chan *amqp.Error {
@@ -36,9 +37,15 @@ func (c *fakeChannel) NotifyClose(closing chan *amqp.Error) chan *amqp.Error {
 	return closing
 }
 
-func (c *fakeChannel) Confirm(bool) error { return nil }
+func (c *fakeChannel) Confirm(bool) error {
+	c.confirms = true
+	return nil
+}
 
 func (c *fakeChannel) Ping(bytes int) error {
+	if !c.confirms {
+		return errors.New("the channel is not in confirm mode")
+	}
 	c.broker.asked.Add(1)
 	if c.broker.silent.Load() {
 		time.Sleep(time.Minute)
