@@ -152,8 +152,8 @@ func (p *Preference) End() {
 	p.inFlight--
 }
 
-// NoteCallers notes how many callers have sent requests lately. It is called after each request, and
-// returns true if another consumer is needed.
+// NoteCallers notes how many callers have sent requests lately. It is called after Begin for each request,
+// and returns true if another consumer is needed.
 func (p *Preference) NoteCallers(now time.Time, callers int) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -195,9 +195,9 @@ func (p *Preference) prefetchFor(inFlight int) int {
 	return min(p.usual, max(preferredInFlight, inFlight*3/2))
 }
 
-// Tick is called about once per second. instances is the number of those that share the requests. cpu is the share of the processors
-// that this process has used since the last tick. able is false if the instance should not get
-// more requests than others. Tick returns true if another consumer is needed.
+// Tick is called about once per second. instances is the number of those that share the requests. cpu
+// is the share of the processors that this process has used since the last tick. able is false if the
+// instance should not get more requests than others. Tick returns true if another consumer is needed.
 func (p *Preference) Tick(now time.Time, instances int, cpu float64, able bool) (changed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

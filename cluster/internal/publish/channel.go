@@ -13,6 +13,7 @@ type Channel interface {
 	Publish(exchange, key string, mandatory bool, m amqp.Publishing) (Confirmation, error)
 	NotifyReturn(chan amqp.Return) chan amqp.Return
 	NotifyClose(chan *amqp.Error) chan *amqp.Error
+
 	// Ping publishes a message of so many bytes to no queue. It returns nil when the broker has handled
 	// that and all earlier messages of the channel, and an error if the channel is closed. The channel
 	// must be in confirm mode.
