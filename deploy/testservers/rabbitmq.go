@@ -76,6 +76,35 @@ type Queue struct {
 	Arguments  map[string]any `json:"arguments"`
 }
 
+// A Login is a user of the broker.
+type Login struct {
+	Name     string
+	Password string
+	URL      string // to connect to the virtual host
+}
+
+// NewLogin makes a user of the broker with permissions in the virtual host, as
+// [localserver.Management.Permit] has them. kind is part of the name. The user is deleted when the test
+// ends.
+func (b *Broker) NewLogin(t testing.TB, kind, configure, write, read string) Login {
+	t.Helper()
+	l := Login{Name: kind + "-of-" + b.VHost, Password: "s3cret-password"}
+	if err := b.Management.CreateUser(t.Context(), l.Name, l.Password); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Management.DeleteUser(context.Background(), l.Name) })
+	if err := b.Management.Permit(t.Context(), l.Name, b.VHost, configure, write, read); err != nil {
+		t.Fatal(err)
+	}
+	address, err := url.Parse(b.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	address.User = url.UserPassword(l.Name, l.Password)
+	l.URL = address.String()
+	return l
+}
+
 // Queues lists the queues of the virtual host.
 func (b *Broker) Queues(t testing.TB) []Queue {
 	t.Helper()

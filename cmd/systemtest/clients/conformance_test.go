@@ -6,11 +6,9 @@ package clients
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"net"
-	"net/url"
 	"os"
 	"reflect"
 	"strings"
@@ -23,16 +21,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if spec := os.Getenv(floodVariable); spec != "" {
-		var f flood
-		err := json.Unmarshal([]byte(spec), &f)
-		if err == nil {
-			err = f.send()
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
+		playFlood(spec) // exits
 	}
 	harness.Main(m)
 }
@@ -78,7 +67,7 @@ func newBrokers(t *testing.T) brokers {
 	site := harness.NewSite(t)
 	site.Serve(t)
 	empty := testservers.RabbitMQ(t)
-	return brokers{"": site.AMQPURL, "empty": empty.URL(), "script": startScript(t), "denied": deniedURL(t, empty),
+	return brokers{"": site.AMQPURL, "empty": empty.URL(), "script": startScript(t), "denied": empty.NewLogin(t, "denied", "^$", "^$", "^$").URL,
 		"silent": silentURL(t), "down": "amqp://guest:guest@127.0.0.1:" + harness.FreePort(t) + "/%2F"}
 }
 
@@ -92,25 +81,6 @@ func silentURL(t *testing.T) string {
 	}
 	t.Cleanup(func() { l.Close() })
 	return "amqp://guest:guest@" + l.Addr().String() + "/%2F"
-}
-
-// deniedURL returns the URL of a login that may not write to any exchange.
-func deniedURL(t *testing.T, b *testservers.Broker) string {
-	t.Helper()
-	m, login, password := b.Management, "denied-of-"+b.VHost, "s3cret-password"
-	if err := m.CreateUser(t.Context(), login, password); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { m.DeleteUser(context.Background(), login) })
-	if err := m.Permit(t.Context(), login, b.VHost, "^$", "^$", "^$"); err != nil {
-		t.Fatal(err)
-	}
-	address, err := url.Parse(b.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	address.User = url.UserPassword(login, password)
-	return address.String()
 }
 
 // decode decodes JSON, integers as int64.

@@ -1,19 +1,17 @@
 package clients
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net/url"
 	"os"
-	"os/exec"
+	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -47,7 +45,7 @@ func BenchmarkOverload(b *testing.B) {
 					}
 					for range max(3, b.N) {
 						alone = append(alone, s.ask(t, inFlight, 2*time.Second)...)
-						begun, stop := time.Now(), s.flood(t, flood{URL: s.url(t, "flood"), UnderWay: load.underWay, Users: hot})
+						begun, stop := time.Now(), s.flood(t, flood{URL: s.login(t, "flood").URL, UnderWay: load.underWay, Users: hot})
 						s.ask(t, inFlight, 2*time.Second) // until the service has noticed it
 						beside = append(beside, s.ask(t, inFlight, 4*time.Second)...)
 						carriedOut, elapsed = carriedOut+stop(), elapsed+time.Since(begun).Seconds()
@@ -83,7 +81,7 @@ func newOverloadSite(t *testing.T, database *localserver.Postgres) *overloadSite
 		"cluster.partitions": "64", "cluster.queue_type": "classic", "log.level": "info"})
 	s.Serve(t)
 	var err error
-	if s.caller, err = dial(t.Context(), s.url(t, "caller")); err != nil {
+	if s.caller, err = dial(t.Context(), s.login(t, "caller").URL); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.caller.Close)
@@ -97,23 +95,10 @@ func newOverloadSite(t *testing.T, database *localserver.Postgres) *overloadSite
 	return s
 }
 
-// url returns the URL of a login that may do everything. Callers with the same login take turns as one.
-func (s *overloadSite) url(t *testing.T, name string) string {
+// login returns a login that may do everything. Callers with the same login take turns as one.
+func (s *overloadSite) login(t *testing.T, kind string) testservers.Login {
 	t.Helper()
-	m, login, password := s.broker.Management, name+"-of-"+s.broker.VHost, "s3cret-password"
-	if err := m.CreateUser(t.Context(), login, password); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { m.DeleteUser(context.Background(), login) })
-	if err := m.Permit(t.Context(), login, s.broker.VHost, ".*", ".*", ".*"); err != nil {
-		t.Fatal(err)
-	}
-	address, err := url.Parse(s.broker.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	address.User = url.UserPassword(login, password)
-	return address.String()
+	return s.broker.NewLogin(t, kind, ".*", ".*", ".*")
 }
 
 // ask has requests under way for a time, and returns how long each took.
@@ -167,32 +152,36 @@ func (s *overloadSite) flood(t *testing.T, f flood) (stop func() float64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), floodVariable+"="+string(spec))
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	p := harness.LaunchProgram(t, self, append(os.Environ(), floodVariable+"="+string(spec)))
 	return func() float64 {
-		in.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Fatal(err)
-		}
-		carriedOut, err := strconv.ParseFloat(strings.TrimSpace(out.String()), 64)
-		if err != nil {
-			t.Fatal(err)
+		p.Terminate(t)
+		status, stdout, stderr := p.AwaitOutput(t)
+		carriedOut, err := strconv.ParseFloat(strings.TrimSpace(stdout), 64)
+		if status != 0 || err != nil {
+			t.Fatalf("status %d, %s%s", status, stdout, stderr)
 		}
 		return carriedOut
 	}
 }
 
-// send sends the flood until standard input ends, and prints how many requests were carried out.
+// playFlood sends a flood, and exits.
+func playFlood(spec string) {
+	var f flood
+	err := json.Unmarshal([]byte(spec), &f)
+	if err == nil {
+		err = f.send()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// send sends the flood until SIGTERM comes, and prints how many requests were carried out.
 func (f *flood) send() (err error) {
+	terminated, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
 	var carriedOut atomic.Int64
 	var c *client.Client
 	for n := range f.UnderWay {
@@ -209,7 +198,7 @@ func (f *flood) send() (err error) {
 			}
 		}(c)
 	}
-	io.Copy(io.Discard, os.Stdin)
+	<-terminated.Done()
 	fmt.Println(carriedOut.Load())
 	return nil
 }

@@ -2,7 +2,6 @@ package contract
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -56,11 +55,12 @@ func grants(t *testing.T) map[string]*grant {
 
 // A brokerUser is a user of the broker, with everything that the broker has sent it.
 type brokerUser struct {
-	t     *testing.T
-	login string
-	url   string
-	tap   *tap
-	conn  *amqp.Connection
+	t        *testing.T
+	login    string
+	password string
+	url      string
+	tap      *tap
+	conn     *amqp.Connection
 }
 
 // A tap records what its connections receive.
@@ -92,26 +92,13 @@ func (c tapped) Read(b []byte) (int, error) {
 // newBrokerUser makes a user of a kind.
 func newBrokerUser(t *testing.T, broker *testservers.Broker, kind string, may *grant) *brokerUser {
 	t.Helper()
-	m := broker.Management
-	login, password := kind+"-of-"+broker.VHost, "s3cret-password"
-	if err := m.CreateUser(t.Context(), login, password); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { m.DeleteUser(context.Background(), login) })
-	if err := m.Permit(t.Context(), login, broker.VHost, may.configure, may.write, may.read); err != nil {
-		t.Fatal(err)
-	}
+	login := broker.NewLogin(t, kind, may.configure, may.write, may.read)
 	topic := map[string]string{"exchange": "amq.topic", "write": may.topicWrite, "read": may.topicRead}
-	path := "/api/topic-permissions/" + url.PathEscape(broker.VHost) + "/" + url.PathEscape(login)
-	if err := m.Call(t.Context(), http.MethodPut, path, topic, nil); err != nil {
+	path := "/api/topic-permissions/" + url.PathEscape(broker.VHost) + "/" + url.PathEscape(login.Name)
+	if err := broker.Management.Call(t.Context(), http.MethodPut, path, topic, nil); err != nil {
 		t.Fatal(err)
 	}
-	address, err := url.Parse(broker.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	address.User = url.UserPassword(login, password)
-	return &brokerUser{t: t, login: login, url: address.String(), tap: new(tap)}
+	return &brokerUser{t: t, login: login.Name, password: login.Password, url: login.URL, tap: new(tap)}
 }
 
 // channel opens a channel over the user's connection.
@@ -221,7 +208,7 @@ func TestAccess(t *testing.T) {
 		users[kind] = newBrokerUser(t, broker, kind, may)
 	}
 	s.AMQPURL = broker.URL()
-	s.Settings = s.Settings.With(harness.Settings{"amqp.vhost": broker.VHost, "amqp.login": users["glotpod-ident"].login, "amqp.password": "s3cret-password",
+	s.Settings = s.Settings.With(harness.Settings{"amqp.vhost": broker.VHost, "amqp.login": users["glotpod-ident"].login, "amqp.password": users["glotpod-ident"].password,
 		"access.tokens": "another, " + users["glotpod-auth"].login})
 	instances := []*harness.Instance{s.Serve(t), s.Serve(t)}
 	auth, api := users["glotpod-auth"].caller(), users["glotpod-api"].caller()
