@@ -67,12 +67,16 @@ type caller[T any] struct {
 	floods bool
 	spared time.Time // it does not flood before
 
-	// For judging it:
-	completed int       // requests since the last time
-	elapsed   float64   // seconds since then
-	sum       float64   // of its requests here, times the seconds for which there were so many
-	counted   time.Time // up to when
-	before    float64   // how many there were on average until the last time
+	counted time.Time // up to when its requests here are counted
+	period  period    // since it was judged
+	before  float64   // how many requests were here on average until it was judged
+}
+
+// A period is what a caller is judged by.
+type period struct {
+	completed int     // requests
+	seconds   float64 // how long it has been
+	sum       float64 // of the requests here, times the seconds for which there were so many
 }
 
 // New returns a queue with at most limit requests under way. If there are more callers, they may
@@ -94,7 +98,7 @@ func (q *Queue[C, T]) Add(from C, request T, at time.Time) (atOnce, closed bool)
 	}
 	c := q.callers[from]
 	if c == nil {
-		c = new(caller[T])
+		c = &caller[T]{counted: at}
 		q.callers[from] = c
 	}
 	c.count(at)
@@ -218,31 +222,33 @@ func (q *Queue[C, T]) mayStartLocked(c *caller[T]) bool {
 	switch {
 	case c.underWay == 0:
 		return q.underWay < 2*q.limit
+	case q.underWay >= q.limit:
+		return false
 	case len(q.callers) == 1:
-		return q.underWay < q.limit
+		return true
 	case c.floods && q.floods < len(q.callers):
-		return q.underWay < q.limit && c.underWay < q.limit/floodShares
+		return c.underWay < q.limit/floodShares
 	}
-	return q.underWay < q.limit && c.underWay < q.limit/shares
+	return c.underWay < q.limit/shares
 }
 
 // judgeLocked decides whether a caller floods, when one of its requests is complete. No caller does if the
 // room is taken, of which a quarter may be requests whose acknowledgements wait: the broker may then have
 // more requests. Those of other callers cannot overtake them, so they are to be carried out fast.
 func (q *Queue[C, T]) judgeLocked(c *caller[T], at time.Time) {
-	c.completed++
+	c.period.completed++
 	if c.underWay+len(c.waiting) == 0 {
 		q.setFloodsLocked(c, false)
-		c.completed, c.elapsed, c.sum, c.before = 0, 0, 0, 0
+		c.period, c.before = period{}, 0
 		return
 	}
 	full := q.underWay+q.waiting > q.room*3/4
 	share := max(1, q.limit/shares)
-	if !full && c.completed < judgeAfter*share || c.elapsed == 0 {
+	if !full && c.period.completed < judgeAfter*share || c.period.seconds == 0 {
 		return
 	}
-	now := c.sum / c.elapsed
-	grown, completed := now-c.before, float64(c.completed)
+	now := c.period.sum / c.period.seconds
+	grown, completed := now-c.before, float64(c.period.completed)
 	switch {
 	case full:
 		if c.floods {
@@ -254,7 +260,7 @@ func (q *Queue[C, T]) judgeLocked(c *caller[T], at time.Time) {
 	default:
 		q.setFloodsLocked(c, min(c.before, now) >= 1.5*float64(share) && math.Abs(grown) < steady*completed && !at.Before(c.spared))
 	}
-	c.completed, c.elapsed, c.sum, c.before = 0, 0, 0, now
+	c.period, c.before = period{}, now
 }
 
 func (q *Queue[C, T]) setFloodsLocked(c *caller[T], floods bool) {
@@ -269,15 +275,11 @@ func (q *Queue[C, T]) setFloodsLocked(c *caller[T], floods bool) {
 
 // count counts the requests of a caller up to a time, and is called before their number changes.
 func (c *caller[T]) count(at time.Time) {
-	switch since := at.Sub(c.counted).Seconds(); {
-	case c.counted.IsZero():
-	case since <= 0:
-		return
-	default:
-		c.elapsed += since
-		c.sum += since * float64(c.underWay+len(c.waiting))
+	if since := at.Sub(c.counted).Seconds(); since > 0 {
+		c.period.seconds += since
+		c.period.sum += since * float64(c.underWay+len(c.waiting))
+		c.counted = at
 	}
-	c.counted = at
 }
 
 // forgetLocked forgets the callers that do not ask any more, once in asksFor.

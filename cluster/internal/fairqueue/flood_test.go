@@ -72,19 +72,6 @@ func TestFlood(t *testing.T) {
 			s.add("flood", s.complete("flood"))
 		}
 	}
-	again := func(t *testing.T, phase int) {
-		s := newService(t, limit, room)
-		s.add("other", 1)
-		s.add("flood", 100)
-		flood(s, 3*judgeAfter+phase, "other")
-		for len(s.underWay) > 0 {
-			s.complete("")
-			s.add("other", 0)
-		}
-		s.add("other", 1)
-		s.add("flood", 100)
-		s.want("when it begins again", "flood", share)
-	}
 	t.Run("has_a_small_share_while_another_caller_asks", func(t *testing.T) {
 		s := newService(t, limit, room)
 		s.add("other", 1)
@@ -118,7 +105,17 @@ func TestFlood(t *testing.T) {
 	})
 	t.Run("has_its_share_again_when_nothing_waits", func(t *testing.T) {
 		for phase := range 60 {
-			again(t, phase)
+			s := newService(t, limit, room)
+			s.add("other", 1)
+			s.add("flood", 100)
+			flood(s, 3*judgeAfter+phase, "other")
+			for len(s.underWay) > 0 {
+				s.complete("")
+				s.add("other", 0)
+			}
+			s.add("other", 1)
+			s.add("flood", 100)
+			s.want("when it begins again", "flood", share)
 		}
 	})
 	t.Run("is_none_with_little_more_than_its_share", func(t *testing.T) {
