@@ -184,10 +184,10 @@ func (i *instance) accept(from partition.Member, q *Request) {
 		outcome = *w.outcome
 	}
 	w.mu.Unlock()
-	go func() {
+	w.ending.Go(func() {
 		time.Sleep(w.upTo(10*time.Millisecond) + slow)
 		i.relay.Report(from, q.Number, outcome)
-	}()
+	})
 }
 
 // take has an instance serve the partition from now on, and consume the queue.

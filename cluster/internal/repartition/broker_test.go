@@ -104,6 +104,15 @@ func (c *conn) CloseDeadline(time.Time) error {
 	return nil
 }
 
+// close ends all connections.
+func (s *server) close() {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	for c := range s.conns {
+		c.dropLocked(false)
+	}
+}
+
 // dropLocked ends a connection. A quorum queue may keep what a lost consumer has not acknowledged.
 func (c *conn) dropLocked(lost bool) {
 	if c.closed {

@@ -142,7 +142,7 @@ func (ch *channel) PublishWithContext(context.Context, string, string, bool, boo
 }
 
 func (ch *channel) Ack(tag uint64, multiple bool) error {
-	go ch.slow(func(*server) error {
+	acknowledge := func(*server) error {
 		for _, c := range ch.consumers {
 			for t := range c.unacked {
 				if t == tag || multiple && t < tag {
@@ -152,7 +152,8 @@ func (ch *channel) Ack(tag uint64, multiple bool) error {
 			c.queue.dispatchLocked()
 		}
 		return nil
-	})
+	}
+	ch.conn.server.w.calls.Go(func() { ch.slow(acknowledge) })
 	return ch.fast(func(*server) error { return nil })
 }
 
@@ -199,7 +200,7 @@ func (ch *channel) Publish(exchange, key string, mandatory bool, p amqp.Publishi
 	}
 	c, before := &confirmation{done: make(chan struct{})}, ch.last
 	ch.last = c.done
-	go func() {
+	w.calls.Go(func() {
 		<-before
 		defer close(c.done)
 		if w.call(ch.conn.owner) != nil {
@@ -232,7 +233,7 @@ func (ch *channel) Publish(exchange, key string, mandatory bool, p amqp.Publishi
 			}()
 		}
 		c.acked = accepted && !full || !accepted && mandatory
-	}()
+	})
 	return c, nil
 }
 

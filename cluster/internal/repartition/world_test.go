@@ -23,7 +23,8 @@ type world struct {
 	server *server
 	data   *database
 	ending sync.WaitGroup
-	end    chan struct{} // closed when callers send nothing more
+	end    chan struct{}  // closed when callers send nothing more
+	calls  sync.WaitGroup // those that nobody waits for
 
 	mu        sync.Mutex // guards the following fields, and those of server and data
 	random    *rand.Rand
@@ -329,6 +330,8 @@ func (w *world) finish() {
 	for _, i := range instances {
 		i.running.Wait()
 	}
+	w.server.close()
+	w.calls.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.lost) > 0 {
