@@ -106,6 +106,7 @@ var (
 	blockedDesc     = describe("broker_blocked", "1 while RabbitMQ blocks publishing because it is short of memory or disk space, else 0.")
 	sharedDesc      = describe("shared_queue_consumed", "1 while this instance consumes the shared queue, else 0.")
 	askingDesc      = describe("asks_for_all_requests", "1 while the instance asks RabbitMQ for all requests of the shared queue, because there are many; 0 while it asks for its share.")
+	floodsDesc      = describe("flooding_callers", "Callers that have their share of the requests under way or more all the time. They are held back while others ask often.")
 	turnsDesc       = describe("requests_waiting_for_turn", "Requests of the shared queue that wait for the turn of their caller.")
 	reachableDesc   = describe("database_reachable", "1 while the database answers, can be written to and accepts new connections, else 0.")
 	membersDesc     = describe("members", "Members of the cluster, including this instance, by their state as this instance knows it.", "state")
@@ -132,7 +133,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var descriptions = []*prometheus.Desc{
-	readyDesc, stateDesc, connectedDesc, blockedDesc, sharedDesc, askingDesc, turnsDesc, reachableDesc, membersDesc, partitionsDesc, ownedDesc, assignedDesc,
+	readyDesc, stateDesc, connectedDesc, blockedDesc, sharedDesc, askingDesc, turnsDesc, floodsDesc, reachableDesc, membersDesc, partitionsDesc, ownedDesc, assignedDesc,
 	unsettledDesc, epochDesc, actorsDesc, waitingDesc, longestDesc, cachedUsersDesc, cachedBytesDesc, cachedReadsDesc, trustedDesc,
 	heldBackDesc, pendingDesc, behindDesc, suspicionsDesc,
 }
@@ -217,7 +218,7 @@ func (i *Instance) collectMembership(to chan<- prometheus.Metric) {
 func (i *Instance) collectSession(s *session, gauge func(*prometheus.Desc, float64, ...string)) {
 	var load actor.Load
 	var backlog notify.Backlog
-	var turns int
+	var turns, floods int
 	if s != nil {
 		for _, x := range s.slots {
 			if p := x.serving.Load(); p != nil {
@@ -225,9 +226,10 @@ func (i *Instance) collectSession(s *session, gauge func(*prometheus.Desc, float
 			}
 		}
 		backlog = s.notifier.Backlog()
-		turns = s.turns.Waiting()
+		turns, floods = s.turns.Waiting(), s.turns.Floods()
 	}
 	gauge(turnsDesc, float64(turns))
+	gauge(floodsDesc, float64(floods))
 	gauge(actorsDesc, float64(load.Actors))
 	gauge(waitingDesc, float64(load.Waiting))
 	gauge(longestDesc, float64(load.Longest))

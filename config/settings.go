@@ -101,7 +101,7 @@ func (c *Config) amqpSettings() []setting {
 		{name: "amqp.ssl_server_name", kind: anyText(&mq.SSLServerName), computed: "the host in `amqp.host`",
 			help: "The name that the broker's certificate must contain."},
 		{name: "amqp.prefetch", initial: "256", kind: number{&mq.Prefetch, 1, 65535},
-			help: "The maximum number of requests from the shared queue that an instance carries out at the same time, and of which one caller may have a quarter while others ask too, and a sixteenth if it floods. An instance that takes all requests of the queue may have as many for each instance. While several callers ask for more than that, eight times as many are received, so that callers can take turns; more wait in the broker. The prefetch count of each partition queue is an eighth of it."},
+			help: "The maximum number of requests from the shared queue that an instance carries out at the same time, and of which one caller may have a quarter while others ask too, and a sixteenth, with pauses, if it floods. An instance that takes all requests of the queue may have as many for each instance. While several callers ask for more than that, eight times as many are received, so that callers can take turns; more wait in the broker. The prefetch count of each partition queue is an eighth of it."},
 	}
 }
 

@@ -4,8 +4,8 @@
 // A [Queue] has the requests of each caller wait in an order of their own, and starts them in
 // turn, one of each caller at a time. This is fair queueing, after Nagle (RFC 970, 1985). It
 // refuses nothing and drops nothing. While only one caller asks, it has all to itself. While several ask,
-// each has a share. A caller that floods has a smaller one: it has much more than its share in the queue all
-// the time, and sends a request for each reply that it gets. The number of
+// each has a share. A caller that floods, by having its share or more in the queue all the time, is held
+// back: it has a smaller share, and rests after each burst. The number of
 // callers should be bounded: each may have a request under way.
 //
 // The broker delivers the requests of all callers in one order, so the queue knows only those

@@ -2,7 +2,6 @@ package fairqueue
 
 import (
 	"context"
-	"math"
 	"slices"
 	"sync"
 	"time"
@@ -20,22 +19,6 @@ const (
 	// With the usual limit of 256 that is enough for group commits, and a request of another caller
 	// waits for a fourth of what it would wait for without.
 	shares = 4
-
-	// floodShares is the part for a caller that floods, while another one asks that does not. A request of
-	// the other caller waits for what the flood has under way. It waits at the broker too, since the
-	// replies of a group commit and the requests that follow them come all at once.
-	floodShares = 16
-
-	// A caller is judged each time that judgeAfter times its share of its requests are complete. It floods if
-	// it had one and a half times its share or more under way and waiting on average, now and the last time,
-	// and about as many both times: the difference is less than a steady part of what was completed. A
-	// caller whose backlog is left from a pause works it off, and needs its share for that.
-	judgeAfter = 16
-	steady     = 0.1
-
-	// If a caller that floods fills the room, it does not wait for replies before it sends more. It may be
-	// one that could have everything carried out with its share. It does not flood for sparedFor.
-	sparedFor = time.Minute
 )
 
 // A Queue bounds the number of requests under way, and decides which one starts next. Callers are
@@ -54,6 +37,8 @@ type Queue[C comparable, T any] struct {
 	underWay int
 	waiting  int
 	floods   int       // how many callers flood
+	calm     time.Time // when a request of a caller that does not flood came or was completed last
+	pressing bool      // such requests come often
 	forgot   time.Time // when callers were forgotten last
 	closed   bool
 }
@@ -64,19 +49,7 @@ type caller[T any] struct {
 	underWay int
 	asked    time.Time // the last time
 
-	floods bool
-	spared time.Time // it does not flood before
-
-	counted time.Time // up to when its requests here are counted
-	period  period    // since it was judged
-	before  float64   // how many requests were here on average until it was judged
-}
-
-// A period is what a caller is judged by.
-type period struct {
-	completed int     // requests
-	seconds   float64 // how long it has been
-	sum       float64 // of the requests here, times the seconds for which there were so many
+	flood
 }
 
 // New returns a queue with at most limit requests under way. If there are more callers, they may
@@ -98,15 +71,17 @@ func (q *Queue[C, T]) Add(from C, request T, at time.Time) (atOnce, closed bool)
 	}
 	c := q.callers[from]
 	if c == nil {
-		c = &caller[T]{counted: at}
+		c = &caller[T]{flood: flood{counted: at}}
 		q.callers[from] = c
 	}
-	c.count(at)
-	c.asked = at
+	if !c.floods {
+		q.pressing = at.Sub(q.calm) < often
+	}
+	q.noteLocked(c, at)
 	q.forgetLocked(at)
-	if len(c.waiting) == 0 && q.starting != c && q.mayStartLocked(c) && !slices.ContainsFunc(q.turns, q.mayStartLocked) {
-		c.underWay++
-		q.underWay++
+	mayStart := func(c *caller[T]) bool { return q.mayStartLocked(c, at) }
+	if len(c.waiting) == 0 && q.starting != c && mayStart(c) && !slices.ContainsFunc(q.turns, mayStart) {
+		q.startLocked(c, at)
 		return true, false
 	}
 	c.waiting = append(c.waiting, request)
@@ -126,14 +101,23 @@ func (q *Queue[C, T]) Done(from C, at time.Time) {
 		return
 	}
 	c := q.callers[from]
-	c.count(at)
-	c.asked = at
+	q.noteLocked(c, at)
 	c.underWay--
 	q.underWay--
+	q.restLocked(c, at)
 	q.judgeLocked(c, at)
 	q.forgetLocked(at)
 	if q.waiting > 0 {
 		q.wake.Notify()
+	}
+}
+
+// noteLocked notes that a request of a caller has come, or is complete.
+func (q *Queue[C, T]) noteLocked(c *caller[T], at time.Time) {
+	c.count(at, c.underWay+len(c.waiting))
+	c.asked = at
+	if !c.floods {
+		q.calm = at
 	}
 }
 
@@ -186,18 +170,18 @@ func (q *Queue[C, T]) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		for request, ok := q.next(); ok; request, ok = q.next() {
+		for request, ok := q.next(time.Now()); ok; request, ok = q.next(time.Now()) {
 			q.start(request)
 		}
 	}
 }
 
 // next returns the next request that may start. It is under way then.
-func (q *Queue[C, T]) next() (request T, ok bool) {
+func (q *Queue[C, T]) next(at time.Time) (request T, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.starting = nil
-	i := slices.IndexFunc(q.turns, q.mayStartLocked)
+	i := slices.IndexFunc(q.turns, func(c *caller[T]) bool { return q.mayStartLocked(c, at) })
 	if i < 0 {
 		return request, false
 	}
@@ -210,76 +194,37 @@ func (q *Queue[C, T]) next() (request T, ok bool) {
 		q.turns = append(q.turns, c)
 	}
 	q.waiting--
-	c.underWay++
-	q.underWay++
+	q.startLocked(c, at)
 	q.starting = c
 	return request, true
 }
 
+// startLocked notes that a request of a caller is under way from now on.
+func (q *Queue[C, T]) startLocked(c *caller[T], at time.Time) {
+	if c.underWay == 0 || c.burst.Before(c.rests) {
+		c.burst = at
+	}
+	c.underWay++
+	q.underWay++
+}
+
 // mayStartLocked reports whether a caller may have one more request under way. One that has none may
 // also exceed the limit, so that requests which take long do not keep all other callers waiting.
-func (q *Queue[C, T]) mayStartLocked(c *caller[T]) bool {
+func (q *Queue[C, T]) mayStartLocked(c *caller[T], at time.Time) bool {
+	held := q.isHeldLocked(c, at)
 	switch {
+	case held && at.Before(c.rests):
+		return false
 	case c.underWay == 0:
 		return q.underWay < 2*q.limit
 	case q.underWay >= q.limit:
 		return false
 	case len(q.callers) == 1:
 		return true
-	case c.floods && q.floods < len(q.callers):
+	case held:
 		return c.underWay < q.limit/floodShares
 	}
 	return c.underWay < q.limit/shares
-}
-
-// judgeLocked decides whether a caller floods, when one of its requests is complete. No caller does if the
-// room is taken, of which a quarter may be requests whose acknowledgements wait: the broker may then have
-// more requests. Those of other callers cannot overtake them, so they are to be carried out fast.
-func (q *Queue[C, T]) judgeLocked(c *caller[T], at time.Time) {
-	c.period.completed++
-	if c.underWay+len(c.waiting) == 0 {
-		q.setFloodsLocked(c, false)
-		c.period, c.before = period{}, 0
-		return
-	}
-	full := q.underWay+q.waiting > q.room*3/4
-	share := max(1, q.limit/shares)
-	if !full && c.period.completed < judgeAfter*share || c.period.seconds == 0 {
-		return
-	}
-	now := c.period.sum / c.period.seconds
-	grown, completed := now-c.before, float64(c.period.completed)
-	switch {
-	case full:
-		if c.floods {
-			c.spared = at.Add(sparedFor)
-		}
-		q.setFloodsLocked(c, false)
-	case c.floods:
-		q.setFloodsLocked(c, now >= float64(share) && grown > -steady*completed)
-	default:
-		q.setFloodsLocked(c, min(c.before, now) >= 1.5*float64(share) && math.Abs(grown) < steady*completed && !at.Before(c.spared))
-	}
-	c.period, c.before = period{}, now
-}
-
-func (q *Queue[C, T]) setFloodsLocked(c *caller[T], floods bool) {
-	switch {
-	case floods && !c.floods:
-		q.floods++
-	case !floods && c.floods:
-		q.floods--
-	}
-	c.floods = floods
-}
-
-// count counts the requests of a caller up to a time, and is called before their number changes.
-func (c *caller[T]) count(at time.Time) {
-	if since := at.Sub(c.counted).Seconds(); since > 0 {
-		c.period.seconds += since
-		c.period.sum += since * float64(c.underWay+len(c.waiting))
-		c.counted = at
-	}
 }
 
 // forgetLocked forgets the callers that do not ask any more, once in asksFor.
@@ -290,6 +235,7 @@ func (q *Queue[C, T]) forgetLocked(at time.Time) {
 	q.forgot = at
 	for from, c := range q.callers {
 		if c.underWay == 0 && len(c.waiting) == 0 && at.Sub(c.asked) >= asksFor {
+			q.setFloodsLocked(c, false)
 			delete(q.callers, from)
 		}
 	}

@@ -69,7 +69,7 @@ func (m *model) next(*rapid.T) {
 		m.pending = nil
 		m.begin(r)
 	}
-	if r, ok := m.queue.next(); ok {
+	if r, ok := m.queue.next(m.now); ok {
 		m.pending = &r
 	}
 }
@@ -105,13 +105,18 @@ func (m *model) check(*rapid.T) {
 		for other, at := range m.asked {
 			others = others || other != name && (m.now.Sub(at) <= 2*asksFor || m.count(other) > 0 || m.added[other] > m.started[other])
 		}
+		c := m.queue.callers[name]
 		switch own := m.count(name); {
+		case c.floods && others && m.now.Before(c.rests):
+			if rest := c.rests.Sub(m.now); rest > restAtMost {
+				m.Fatalf("caller %s rests for %v", name, rest)
+			}
 		case own == 0 && len(m.underWay) < 2*m.limit:
 			m.Fatalf("caller %s waits and has nothing under way; all together have %d, with a limit of %d", name, len(m.underWay), m.limit)
 		case len(m.underWay) >= m.limit:
 		case !others:
 			m.Fatalf("caller %s waits with %d under way, and is the only one that asks; the limit is %d", name, own, m.limit)
-		case own < m.limit/floodShares || own < m.limit/shares && !m.queue.callers[name].floods:
+		case own < m.limit/floodShares || own < m.limit/shares && !c.floods:
 			m.Fatalf("caller %s waits with %d under way, less than its share of %d", name, own, m.limit)
 		}
 	}
@@ -156,8 +161,11 @@ func TestModel(t *testing.T) {
 		for range 10_000 {
 			for m.next(nil); m.pending != nil; m.next(nil) {
 			}
-			if len(m.underWay) == 0 {
+			if len(m.underWay) == 0 && m.queue.Waiting() == 0 {
 				break
+			}
+			if m.now = m.now.Add(restAtMost); len(m.underWay) == 0 {
+				continue
 			}
 			m.done(t)
 		}

@@ -1,6 +1,7 @@
 package fairqueue
 
 import (
+	"maps"
 	"testing"
 	"time"
 )
@@ -25,7 +26,7 @@ func (s *service) add(caller string, requests int) {
 			s.underWay = append(s.underWay, caller)
 		}
 	}
-	for request, ok := s.next(); ok; request, ok = s.next() {
+	for request, ok := s.next(s.now); ok; request, ok = s.next(s.now) {
 		s.underWay = append(s.underWay, request)
 	}
 }
@@ -72,13 +73,51 @@ func TestFlood(t *testing.T) {
 			s.add("flood", s.complete("flood"))
 		}
 	}
-	t.Run("has_a_small_share_while_another_caller_asks", func(t *testing.T) {
+	// underWay counts in how many of the next 90 rounds the flood has so many requests under way.
+	underWay := func(s *service, others ...string) map[int]int {
+		rounds := make(map[int]int)
+		for range 90 {
+			flood(s, 1, others...)
+			rounds[s.of("flood")]++
+		}
+		return rounds
+	}
+	t.Run("has_a_small_share_and_rests_while_another_caller_asks", func(t *testing.T) {
 		s := newService(t, limit, room)
 		s.add("other", 1)
 		s.add("flood", 100)
 		s.want("at first", "flood", share)
 		flood(s, 3*judgeAfter, "other")
-		s.want("in the end", "flood", floodShare)
+		if got, want := underWay(s, "other"), map[int]int{floodShare: 10, 0: 80}; !maps.Equal(got, want) {
+			t.Errorf("in the end, so many are under way in so many rounds: %v, want %v", got, want)
+		}
+	})
+	t.Run("rests_less_with_less_than_twice_its_share", func(t *testing.T) {
+		s := newService(t, limit, room)
+		s.add("other", 1)
+		s.add("flood", share*3/2+floodShare)
+		flood(s, 3*judgeAfter, "other")
+		if got, want := underWay(s, "other"), map[int]int{floodShare: 18, 0: 72}; !maps.Equal(got, want) {
+			t.Errorf("in the end, so many are under way in so many rounds: %v, want %v", got, want)
+		}
+	})
+	t.Run("has_its_share_while_others_ask_once_in_a_while", func(t *testing.T) {
+		s := newService(t, limit, room)
+		s.add("other", 1)
+		s.add("flood", 100)
+		for range 10 {
+			flood(s, 1, "other")
+			s.want("when the other caller asks", "flood", share)
+			flood(s, 30)
+			s.want("after that", "flood", share)
+		}
+		if !s.Precedes("other") || s.Precedes("flood") {
+			t.Error("the other caller has to wait for the flood")
+		}
+		flood(s, 2, "other")
+		if rounds := underWay(s, "other"); rounds[0] == 0 || rounds[share] > 0 {
+			t.Errorf("when the other caller asks often, so many are under way in so many rounds: %v", rounds)
+		}
 	})
 	t.Run("has_all_while_it_is_alone", func(t *testing.T) {
 		s := newService(t, limit, room)
@@ -103,29 +142,64 @@ func TestFlood(t *testing.T) {
 		s.want("in the end", "flood", share)
 		s.want("in the end", "second", share)
 	})
-	t.Run("has_its_share_again_when_nothing_waits", func(t *testing.T) {
-		for phase := range 60 {
-			s := newService(t, limit, room)
-			s.add("other", 1)
-			s.add("flood", 100)
-			flood(s, 3*judgeAfter+phase, "other")
-			for len(s.underWay) > 0 {
-				s.complete("")
-				s.add("other", 0)
-			}
-			s.add("other", 1)
-			s.add("flood", 100)
-			s.want("when it begins again", "flood", share)
-		}
-	})
-	t.Run("is_none_with_little_more_than_its_share", func(t *testing.T) {
+	t.Run("has_its_share_again_after_a_pause", func(t *testing.T) {
 		s := newService(t, limit, room)
 		s.add("other", 1)
-		s.add("busy", share*5/4)
+		s.add("flood", 100)
+		flood(s, 4*judgeAfter, "other")
+		for len(s.underWay) > 0 || s.Waiting() > 0 {
+			s.complete("")
+			s.add("other", 0)
+		}
+		s.now = s.now.Add(2 * asksFor)
+		s.add("other", 1)
+		s.add("flood", 100)
+		s.want("when it begins again", "flood", share)
+	})
+	t.Run("is_none_with_less_than_its_share", func(t *testing.T) {
+		s := newService(t, limit, room)
+		s.add("other", 1)
+		s.add("busy", share-1)
 		for range 100 * judgeAfter {
 			s.add("other", 1)
 			s.add("busy", s.complete("busy"))
-			s.want("all the time", "busy", share)
+			s.want("all the time", "busy", share-1)
+		}
+	})
+	// What it sends is a sixteenth of what its share can do, and more than a flood has.
+	t.Run("that_does_not_wait_for_replies_is_spared_longer_each_time", func(t *testing.T) {
+		s := newService(t, limit, room)
+		s.add("other", 1)
+		s.add("busy", 100)
+		var spared []time.Duration
+		last := s.now
+		for range 3000 {
+			before := s.callers["busy"].floods
+			s.add("other", 1)
+			switch completed := s.complete("busy"); {
+			case before:
+				s.add("busy", share/16)
+			case s.Waiting() <= 100:
+				s.add("busy", completed)
+			}
+			switch floods := s.callers["busy"].floods; {
+			case floods && !before:
+				spared = append(spared, s.now.Sub(last))
+				last = s.now
+			case before && !floods:
+				if held := s.now.Sub(last); held > 5*time.Second {
+					t.Errorf("it was held back for %v", held)
+				}
+				last = s.now
+			}
+		}
+		if len(spared) < 4 {
+			t.Fatalf("it was spared %d times", len(spared)-1)
+		}
+		for i, d := range spared[1:] {
+			if want := sparedFor << i; d < want || d > want+want/2 {
+				t.Errorf("number %d, it was spared for %v, want %v", i, d, want)
+			}
 		}
 	})
 	// It has come in a pause. What comes now is three quarters of what can be carried out.
