@@ -32,6 +32,9 @@ type Write struct {
 	// version. Of writes that are committed together, only the first one's Cached counts.
 	Cached *User
 
+	// AtOnce says that the write does not wait for other writes that may come and share its transaction.
+	AtOnce bool
+
 	// Caller is the caller's login at the broker, "" if it is not known.
 	Caller string
 

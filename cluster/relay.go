@@ -53,7 +53,7 @@ func (x *forwardedWrite) Request() *relay.Request {
 	parent, state := tracing.Of(headers)
 	q := &relay.Request{
 		Operation: operationName(d), MessageID: d.MessageId, ReplyTo: d.ReplyTo, CorrelationID: d.CorrelationId,
-		Expiration: r.expiration.rest(), RequestID: r.writeID, NewUser: x.newUser, Redelivered: d.Redelivered, Urgent: r.writeIDMade,
+		Expiration: r.expiration.rest(), RequestID: r.writeID, NewUser: x.newUser, Redelivered: d.Redelivered, Urgent: r.writeIDMade, AtOnce: x.write.AtOnce,
 		Caller: r.caller, TraceParent: parent, TraceState: state, Body: d.Body,
 	}
 	if !r.firstReceived.IsZero() {
@@ -225,7 +225,7 @@ func (c *relayConsumer) accept(from ownership.Member, q *relay.Request) {
 		return
 	}
 	w.FirstReceived, w.Expires, w.TraceParent = r.firstReceived, r.expiration.at, tracing.Parent(&r.delivery)
-	w.Caller, w.HidesTokens = r.caller, hidesTokens(r)
+	w.Caller, w.HidesTokens, w.AtOnce = r.caller, hidesTokens(r), q.AtOnce
 	r.trace.attach(w)
 	if w.IsCreate() {
 		w.UserID = q.NewUser

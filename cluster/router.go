@@ -41,11 +41,11 @@ func (s *session) receive(ctx context.Context, consumer *consume.Consumer, from 
 
 // admit has a request routed: at once, or when it is the turn of its caller.
 func admit(r *request) {
+	r.sender = senderOf(r)
 	if !isShared(r) {
 		r.route()
 		return
 	}
-	r.sender = senderOf(r)
 	s, now := r.session, time.Now() // it may have waited for room for its body since it was received
 	switch atOnce, closed := s.turns.Add(r.sender, r, now); {
 	case atOnce:
@@ -168,7 +168,7 @@ func (r *request) route() {
 		w.FirstReceived = r.firstReceived
 		w.TraceParent = tracing.Parent(d)
 		w.Expires = r.expiration.at
-		w.Caller, w.HidesTokens = r.caller, hidesTokens(r)
+		w.Caller, w.HidesTokens, w.AtOnce = r.caller, hidesTokens(r), s.turns.Precedes(r.sender)
 		r.trace.attach(w)
 		r.write(w)
 	}

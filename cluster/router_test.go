@@ -613,6 +613,51 @@ func TestTurns(t *testing.T) {
 		}
 	})
 
+	bubble(t, "writes_of_others_are_committed_at_once_while_a_caller_floods", new(fakeStore), func(t *testing.T, s *testSession) {
+		var atOnce []bool
+		s.store.commit = func(_ partition.Lease, writes []*actor.Write) ([]actor.Outcome, error) {
+			atOnce = append(atOnce, writes[0].AtOnce) // writes of one user, one after another
+			return []actor.Outcome{{UserID: other, Applied: true}}, nil
+		}
+		s.store.find = func(l *actor.Lookup) (*actor.User, error) {
+			time.Sleep(10 * time.Millisecond)
+			return &actor.User{ID: flooded, Name: "Ada"}, nil
+		}
+		s.serve(partition.Of(other, s.session.o.Partitions))
+		s.startShared()
+		s.session.turns.SetRoom(8 * s.session.o.Prefetch)
+		tag := uint64(0)
+		send := func(d amqp.Delivery, login string) {
+			tag++
+			d.DeliveryTag, d.UserId = tag, login
+			s.shared.deliveries <- d
+			synctest.Wait()
+		}
+		direct := patch(0, other)
+		direct.Type, direct.Exchange, direct.RoutingKey = direct.RoutingKey, topology.DirectExchange, fmt.Sprint(other)
+		ask := func() []bool {
+			atOnce = nil
+			send(patch(0, other), "caller")
+			send(direct, "another")
+			send(patch(0, other), "flood")
+			time.Sleep(time.Second)
+			synctest.Wait()
+			return atOnce
+		}
+		if got := ask(); !slices.Equal(got, []bool{false, false, false}) {
+			t.Errorf("before, at once or not: %v", got)
+		}
+		for range 60 {
+			for int(tag)-len(s.shared.sent()) < s.session.o.Prefetch/2 {
+				send(get(0, flooded), "flood")
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if got := ask(); !slices.Equal(got, []bool{true, true, false}) {
+			t.Errorf("while a caller floods, at once or not: %v", got)
+		}
+	})
+
 	bubble(t, "when_the_instance_stops_those_not_begun_are_put_back", new(fakeStore), func(t *testing.T, s *testSession) {
 		limit, release := flood(s, usual)
 		drained := make(chan struct{})

@@ -38,6 +38,7 @@ type lane struct {
 
 	gathering *time.Timer   // sends the message when it fires; nil: no requests are gathered
 	last      int           // how many requests the last message with requests had
+	atOnce    bool          // a request that waits is sent at once
 	took      time.Duration // how long that message was on the way
 
 	relayed int // requests that are not complete
@@ -60,14 +61,14 @@ func (l *lane) kickLocked(r *Relay) {
 	switch {
 	case r.closed:
 	case l.gathering != nil:
-		if requests >= l.last && l.gathering.Stop() {
+		if (requests >= l.last || l.atOnce) && l.gathering.Stop() {
 			l.gathering = nil
 			go l.send(r)
 		}
 	case l.sending:
 	default:
 		l.sending, l.used = true, time.Now()
-		if 0 < requests && requests < l.last {
+		if 0 < requests && requests < l.last && !l.atOnce {
 			l.gathering = time.AfterFunc(min(l.took, gatherAtMost), func() { l.send(r) })
 		} else {
 			go l.send(r)
@@ -107,7 +108,7 @@ func (l *lane) send(r *Relay) {
 func (l *lane) takeLocked(self partition.Member) message {
 	m := l.waiting
 	m.from = self
-	l.waiting = message{}
+	l.waiting, l.atOnce = message{}, false
 	size := 0
 	for i, q := range m.requests {
 		if size += q.size(); i == maxBatch || i > 0 && size > maxBatchBytes {

@@ -171,7 +171,7 @@ func (r *Relay) relayLocked(t *route, f Forward) {
 	r.sent[x.number] = x
 	t.relayed = append(t.relayed, x)
 	l.relayed++
-	l.waiting.requests = append(l.waiting.requests, data)
+	l.waiting.requests, l.atOnce = append(l.waiting.requests, data), l.atOnce || data.AtOnce
 	l.kickLocked(r)
 	r.checkLaterLocked()
 }

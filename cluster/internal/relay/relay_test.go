@@ -163,6 +163,30 @@ func TestRelay(t *testing.T) {
 			t.Errorf("20 requests were sent in batches of %v", w.batches)
 		}
 	})
+	in("a busy lane does not gather beside a request that is to be sent at once", func(t *testing.T, w *world) {
+		w.take(member(w, 1))
+		send(w, member(w, 0), 0, 3)
+		late := func(atOnce bool) time.Duration {
+			for i := range 20 {
+				member(w, 0).relay.Forward(0, &write{member(w, 0), 1, 10 + i}, false)
+			}
+			time.Sleep(time.Second)
+			w.mu.Lock()
+			w.batches, w.atOnce = nil, atOnce
+			w.mu.Unlock()
+			begun := time.Now()
+			member(w, 0).relay.Forward(0, &write{member(w, 0), 1, 100}, false)
+			for sent := 0; sent == 0; time.Sleep(time.Microsecond) {
+				w.mu.Lock()
+				sent = len(w.batches)
+				w.mu.Unlock()
+			}
+			return time.Since(begun)
+		}
+		if alone, beside := late(true), late(false); alone > 10*time.Microsecond || beside < 3*alone {
+			t.Errorf("it was sent after %v, another one after %v", alone, beside)
+		}
+	})
 	in("an instance without a queue costs nothing but the way through the partition's queue", func(t *testing.T, w *world) {
 		w.take(member(w, 1))
 		send(w, member(w, 0), 0, 3)
@@ -258,7 +282,7 @@ func TestWire(t *testing.T) {
 		from: partition.Member{Name: "a", Incarnation: partition.Incarnation{Start: 1, Session: 2}},
 		requests: []*Request{{
 			Number: 1, Partition: 2, Ask: 3, Operation: "rpc.user.patch", MessageID: "m", ReplyTo: "r", CorrelationID: "c", Expiration: "5",
-			RequestID: actor.RequestID{1, 2}, NewUser: 7, FirstReceived: 8, Redelivered: true, Urgent: true, Caller: "l", TraceParent: "p", TraceState: "s", Body: []byte("body"),
+			RequestID: actor.RequestID{1, 2}, NewUser: 7, FirstReceived: 8, Redelivered: true, Urgent: true, AtOnce: true, Caller: "l", TraceParent: "p", TraceState: "s", Body: []byte("body"),
 		}, {Body: []byte{}}},
 		report:  Report{Done: []int64{1, 2}, Returned: []int64{5}, Refused: []int64{3}, Busy: []int64{6}, Working: []int64{4}},
 		answers: []Answer{{Partition: 1, Ask: 2}},

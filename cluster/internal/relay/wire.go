@@ -12,7 +12,7 @@ import (
 
 // wireVersion is the first value of each message. An instance ignores messages of other
 // versions, so that requests go through the queues.
-const wireVersion = 2
+const wireVersion = 3
 
 // A Request is a relayed request.
 type Request struct {
@@ -31,6 +31,7 @@ type Request struct {
 	FirstReceived int64  // when the first instance received it, in Unix milliseconds; 0: not known
 	Redelivered   bool   // to the sender: the reply queue may be gone
 	Urgent        bool   // the sender must learn at once that it is complete
+	AtOnce        bool   // it waits for no other requests that may come
 	Caller        string // the login of the caller, "" if it is not known
 	TraceParent   string
 	TraceState    string
@@ -115,6 +116,7 @@ func (r *Request) append(b []byte) []byte {
 	b = msgp.AppendInt64(b, r.FirstReceived)
 	b = msgp.AppendBool(b, r.Redelivered)
 	b = msgp.AppendBool(b, r.Urgent)
+	b = msgp.AppendBool(b, r.AtOnce)
 	return msgp.AppendBytes(b, r.Body)
 }
 
@@ -193,7 +195,7 @@ func (d *decoder) request() *Request {
 		d.err = errMalformed
 	}
 	copy(r.RequestID[:], id)
-	r.NewUser, r.FirstReceived, r.Redelivered, r.Urgent = d.int64(), d.int64(), d.bool(), d.bool()
+	r.NewUser, r.FirstReceived, r.Redelivered, r.Urgent, r.AtOnce = d.int64(), d.int64(), d.bool(), d.bool(), d.bool()
 	r.Body = bytes.Clone(d.bytes()) // it may live longer than the others
 	return r
 }

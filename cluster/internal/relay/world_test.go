@@ -37,7 +37,8 @@ type world struct {
 	done      map[[2]int]int
 	completed map[[2]int]int // how often each request was completed by its router
 	batches   []int
-	relayed   int // requests that were carried out without the queue
+	atOnce    bool // what is relayed is sent at once
+	relayed   int  // requests that were carried out without the queue
 }
 
 // An item of the partition's queue is a write or an ask.
@@ -65,7 +66,9 @@ type write struct {
 }
 
 func (w *write) Request() *Request {
-	return &Request{Body: fmt.Appendf(nil, "%d %d", w.user, w.number)}
+	w.from.world.mu.Lock()
+	defer w.from.world.mu.Unlock()
+	return &Request{AtOnce: w.from.world.atOnce, Body: fmt.Appendf(nil, "%d %d", w.user, w.number)}
 }
 
 func (w *write) Complete() {

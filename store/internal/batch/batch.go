@@ -28,6 +28,10 @@ type Config[T any] struct {
 	// was processed.
 	Discard func(T)
 
+	// AtOnce reports whether an item does not wait for others that may come. A group with one
+	// that does not is processed at once. nil: all wait.
+	AtOnce func(T) bool
+
 	// OneAtATime makes a worker wait for the group of another worker, for overlapAfter
 	// at most. So items that arrive meanwhile make one group instead of several small
 	// ones, each of which would cost the database as much as a large one.
@@ -135,7 +139,7 @@ func (b *Batcher[T]) fill(first T) []T {
 	g.add(first)
 	b.gate.gather(func(items int) bool {
 		g.addFrom(b.queue)
-		return len(g.items) >= items || g.isHeavy()
+		return len(g.items) >= items || g.atOnce || g.isHeavy()
 	}, b.config.Closing)
 	g.addFrom(b.queue)
 	return g.items
@@ -146,12 +150,16 @@ type group[T any] struct {
 	config *Config[T]
 	items  []T
 	weight int
+	atOnce bool
 }
 
 func (g *group[T]) add(item T) {
 	g.items = append(g.items, item)
 	if g.config.Weight != nil {
 		g.weight += g.config.Weight(item)
+	}
+	if g.config.AtOnce != nil {
+		g.atOnce = g.atOnce || g.config.AtOnce(item)
 	}
 }
 

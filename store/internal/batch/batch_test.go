@@ -102,16 +102,20 @@ func TestGather(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		weight int
+		atOnce bool
 		want   []int // the sizes of groups
 	}{
-		{"waits for an item that is likely to come", 1, []int{1, 3, 3}},
-		{"does not wait if the group is heavy", 13, []int{1, 3, 2, 1}},
+		{"waits for an item that is likely to come", 1, false, []int{1, 3, 3}},
+		{"does not wait if the group is heavy", 13, false, []int{1, 3, 2, 1}},
+		{"does not wait if an item does not", 1, true, []int{1, 3, 2, 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := start(t, func(config *Config[*item]) {
 					config.OneAtATime = true
 					config.Weight, config.MaxWeight = func(i *item) int { return i.weight }, 100
+					var seen int
+					config.AtOnce = func(*item) bool { seen++; return c.atOnce && seen == 5 }
 				})
 				h.working.Go(h.Work) // a second worker must not keep an item for itself
 				var submitting sync.WaitGroup

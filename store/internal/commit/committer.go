@@ -137,6 +137,7 @@ func New(config Config) *Committer {
 		Weight:     (*pending).weight,
 		MaxWeight:  maxGroupBytes,
 		Process:    c.commitGroup,
+		AtOnce:     (*pending).atOnce,
 		Discard:    func(p *pending) { p.complete(nil, batch.ErrClosed) },
 		OneAtATime: true,
 		MustFinish: true,

@@ -3,6 +3,7 @@ package commit
 import (
 	"context"
 	"crypto/rand"
+	"slices"
 	"time"
 
 	"github.com/glotpod/ident/actor"
@@ -91,6 +92,10 @@ func (p *pending) weight() (n int) {
 		n += max(w.Size, maxGroupBytes/maxGroup)
 	}
 	return n
+}
+
+func (p *pending) atOnce() bool {
+	return slices.ContainsFunc(p.writes, func(w *actor.Write) bool { return w.AtOnce })
 }
 
 // beginAttempt resets the result of the attempt before.
