@@ -90,3 +90,29 @@ func TestAcks(t *testing.T) {
 		}
 	})
 }
+
+// TestAcksCost has the newest of many deliveries be complete, one after another. The broker goes through the
+// others for each acknowledgement.
+func TestAcksCost(t *testing.T) {
+	for prefetch, want := range map[int]int{256: 63, 2048: 12} { // how many wait at most
+		m := ackModel{unacked: make(map[uint64]bool), finished: make(map[uint64]bool)}
+		a := newAcks(prefetch, m.ack)
+		inFlight := min(prefetch*3/4, 1000)
+		most := 0
+		for tag := range uint64(inFlight + 200) {
+			m.unacked[tag] = true
+			a.track(tag)
+			if tag < uint64(inFlight) {
+				continue
+			}
+			m.finished[tag] = true
+			if _, err := a.add(tag, false); err != nil {
+				t.Fatal(err)
+			}
+			most = max(most, len(a.waiting))
+		}
+		if most != want {
+			t.Errorf("with a prefetch count of %d and %d deliveries in flight, up to %d acknowledgements wait, want %d", prefetch, inFlight, most, want)
+		}
+	}
+}

@@ -131,7 +131,7 @@ func (q *Queue[C, T]) judgeLocked(c *caller[T], at time.Time) {
 	}
 	now := c.period.sum / c.period.seconds
 	grown, change := now-c.before, steady*float64(c.period.completed)
-	if grown > change {
+	if grown > max(change, c.before/10) {
 		c.grew++
 	} else {
 		c.grew = 0
