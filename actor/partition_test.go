@@ -17,7 +17,7 @@ func TestCacheUpdates(t *testing.T) {
 	t.Run("after_a_write", testCacheAfterWrite)
 	t.Run("after_distrust", testCacheAfterDistrust)
 	t.Run("after_drain", testCacheAfterDrain)
-	t.Run("user_given_to_a_write", testCachedUserOfWrite)
+	t.Run("user_given_to_a_write", func(t *testing.T) { synctest.Test(t, testCachedUserOfWrite) })
 }
 
 func testCacheAfterWrite(t *testing.T) {
@@ -136,6 +136,7 @@ func testCachedUserOfWrite(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait() // the actor, which knows what it has written, ends
 	}
 	write(5) // the user is not cached yet
 	write(6)
