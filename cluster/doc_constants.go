@@ -164,7 +164,7 @@
 //	cluster/internal/coordinate.releaseTimeout = 5 * time.Second             as the store's limit on a change of the epoch table
 //	cluster/internal/coordinate.surveyTimeout = 5 * time.Second              the ownership core asks again
 //	cluster/internal/fairqueue.asksFor = time.Second                         a caller with one request at a time asks again sooner, unless it has little to ask
-//	cluster/internal/fairqueue.sparedFor = 2 * time.Second                   long enough to work off what came in while the caller was held back
+//	cluster/internal/fairqueue.sparedFor = 10 * time.Second                  long enough to work off what came in while the caller was held back
 //	cluster/internal/metrics.maxCallers = 32                                 more services than call; each makes a series of the metric
 //	cluster/internal/metrics.meterMemory = 0.7                               a rate follows the load within some seconds and does not jump
 //	cluster/internal/metrics.trafficEvery = 10 * time.Second                 the resolution of the status page

@@ -106,7 +106,7 @@ var (
 	blockedDesc     = describe("broker_blocked", "1 while RabbitMQ blocks publishing because it is short of memory or disk space, else 0.")
 	sharedDesc      = describe("shared_queue_consumed", "1 while this instance consumes the shared queue, else 0.")
 	askingDesc      = describe("asks_for_all_requests", "1 while the instance asks RabbitMQ for all requests of the shared queue, because there are many; 0 while it asks for its share.")
-	floodsDesc      = describe("flooding_callers", "Callers that have their share of the requests under way or more all the time. They are held back while others ask often.")
+	floodsDesc      = describe("flooding_callers", "Callers that have their share of the requests or more here all the time, under way or waiting. They are held back while others ask often.")
 	turnsDesc       = describe("requests_waiting_for_turn", "Requests of the shared queue that wait for the turn of their caller.")
 	reachableDesc   = describe("database_reachable", "1 while the database answers, can be written to and accepts new connections, else 0.")
 	membersDesc     = describe("members", "Members of the cluster, including this instance, by their state as this instance knows it.", "state")

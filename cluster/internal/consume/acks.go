@@ -20,8 +20,8 @@ const (
 	// quarter. So most of it remains for requests that are in flight.
 	ackShare = 4
 
-	// scanAtMost bounds the number of acknowledgements that wait, times the number of deliveries in flight.
-	// For an acknowledgement that is not that of the oldest delivery, RabbitMQ goes through all that are older. It
+	// scanAtMost bounds the number of acknowledgements that wait, but for those of the oldest deliveries, times the
+	// number of deliveries in flight. For an acknowledgement that is not that of the oldest delivery, RabbitMQ goes through all that are older. It
 	// delivers nothing on the channel meanwhile: with 30 acknowledgements and 1,000 deliveries, for 5 ms.
 	// A prefetch count of 256 never leads to so many.
 	scanAtMost = 12288
@@ -37,6 +37,7 @@ type acks struct {
 	first   uint64              // all tags before it are settled or wait
 	last    uint64              // the last tag
 	waiting []uint64            // tags of deliveries that are to be acknowledged
+	costly  int                 // how many of them were behind one in flight when they came
 }
 
 func newAcks(prefetch int, send func(tag uint64, multiple bool) error) *acks {
@@ -67,7 +68,10 @@ func (a *acks) add(tag uint64, urgent bool) (first bool, err error) {
 	defer a.mu.Unlock()
 	delete(a.open, tag)
 	a.waiting = append(a.waiting, tag)
-	if urgent || len(a.waiting)*len(a.open) > scanAtMost || len(a.waiting) >= a.prefetch/ackShare || a.fullLocked() {
+	if a.advanceLocked(); a.first < tag {
+		a.costly++
+	}
+	if urgent || a.costly*len(a.open) > scanAtMost || len(a.waiting) >= a.prefetch/ackShare || a.fullLocked() {
 		return false, a.flushLocked()
 	}
 	return len(a.waiting) == 1, nil
@@ -103,11 +107,7 @@ func (a *acks) flushLocked() error {
 		return nil
 	}
 	slices.Sort(a.waiting)
-	for ; a.first <= a.last; a.first++ {
-		if _, ok := a.open[a.first]; ok {
-			break
-		}
-	}
+	a.advanceLocked()
 	together, _ := slices.BinarySearch(a.waiting, a.first)
 	var err error
 	if together > 0 {
@@ -118,8 +118,17 @@ func (a *acks) flushLocked() error {
 			err = a.send(tag, false)
 		}
 	}
-	a.waiting = a.waiting[:0]
+	a.waiting, a.costly = a.waiting[:0], 0
 	return err
+}
+
+// advanceLocked looks for the first delivery that is in flight.
+func (a *acks) advanceLocked() {
+	for ; a.first <= a.last; a.first++ {
+		if _, ok := a.open[a.first]; ok {
+			return
+		}
+	}
 }
 
 // An AckFlusher sends the acknowledgements of consumers that have waited for others for

@@ -116,3 +116,19 @@ func TestAcksCost(t *testing.T) {
 		}
 	}
 }
+
+// TestAcksInOrder has the oldest of many deliveries be complete: their acknowledgements cost little.
+func TestAcksInOrder(t *testing.T) {
+	m := ackModel{unacked: make(map[uint64]bool), finished: make(map[uint64]bool)}
+	a := newAcks(2048, m.ack)
+	for tag := range uint64(1200) {
+		m.unacked[tag] = true
+		a.track(tag)
+	}
+	for tag := range uint64(200) {
+		m.finished[tag] = true
+		if _, err := a.add(tag, false); err != nil || len(a.waiting) != int(tag)+1 {
+			t.Fatalf("%d of %d acknowledgements wait: %v", len(a.waiting), tag+1, err)
+		}
+	}
+}

@@ -36,10 +36,11 @@ type Queue[C comparable, T any] struct {
 	starting *caller[T]   // of the request that Run starts now; nil: none
 	underWay int
 	waiting  int
-	floods   int       // how many callers flood
-	calm     time.Time // when a request of a caller that does not flood came or was completed last
-	pressing bool      // such requests come often
-	forgot   time.Time // when callers were forgotten last
+	floods   int         // how many callers flood
+	calm     time.Time   // when a request came, or was completed, of a caller that has little here
+	pressing bool        // such requests come often
+	released *time.Timer // wakes the queue when they do not any more
+	forgot   time.Time   // when callers were forgotten last
 	closed   bool
 }
 
@@ -74,7 +75,7 @@ func (q *Queue[C, T]) Add(from C, request T, at time.Time) (atOnce, closed bool)
 		c = &caller[T]{flood: flood{counted: at}}
 		q.callers[from] = c
 	}
-	if !c.floods {
+	if q.isCalmLocked(c) {
 		q.pressing = at.Sub(q.calm) < often
 	}
 	q.noteLocked(c, at)
@@ -116,9 +117,7 @@ func (q *Queue[C, T]) Done(from C, at time.Time) {
 func (q *Queue[C, T]) noteLocked(c *caller[T], at time.Time) {
 	c.count(at, c.underWay+len(c.waiting))
 	c.asked = at
-	if !c.floods {
-		q.calm = at
-	}
+	q.noteCalmLocked(c, at)
 }
 
 // SetLimit changes the limit. If more requests are under way, none starts until enough are complete.
@@ -201,8 +200,8 @@ func (q *Queue[C, T]) next(at time.Time) (request T, ok bool) {
 
 // startLocked notes that a request of a caller is under way from now on.
 func (q *Queue[C, T]) startLocked(c *caller[T], at time.Time) {
-	if c.underWay == 0 || c.burst.Before(c.rests) {
-		c.burst = at
+	if c.underWay == 0 || c.burstBegan.Before(c.restsUntil) {
+		c.burstBegan = at
 	}
 	c.underWay++
 	q.underWay++
@@ -213,7 +212,7 @@ func (q *Queue[C, T]) startLocked(c *caller[T], at time.Time) {
 func (q *Queue[C, T]) mayStartLocked(c *caller[T], at time.Time) bool {
 	held := q.isHeldLocked(c, at)
 	switch {
-	case held && at.Before(c.rests):
+	case held && at.Before(c.restsUntil):
 		return false
 	case c.underWay == 0:
 		return q.underWay < 2*q.limit
@@ -235,7 +234,7 @@ func (q *Queue[C, T]) forgetLocked(at time.Time) {
 	q.forgot = at
 	for from, c := range q.callers {
 		if c.underWay == 0 && len(c.waiting) == 0 && at.Sub(c.asked) >= asksFor {
-			q.setFloodsLocked(c, false)
+			q.setFloodLocked(c, false)
 			delete(q.callers, from)
 		}
 	}

@@ -95,6 +95,15 @@ func (m *model) check(*rapid.T) {
 	m.queue.mu.Unlock()
 	for m.next(nil); m.pending != nil; m.next(nil) {
 	}
+	floods := 0
+	for _, c := range m.queue.callers {
+		if c.isFlood {
+			floods++
+		}
+	}
+	if m.queue.floods != floods {
+		m.Fatalf("%d callers flood according to the queue, in fact %d", m.queue.floods, floods)
+	}
 	waiting := 0
 	for name, n := range m.added {
 		if n == m.started[name] {
@@ -107,8 +116,8 @@ func (m *model) check(*rapid.T) {
 		}
 		c := m.queue.callers[name]
 		switch own := m.count(name); {
-		case c.floods && others && m.now.Before(c.rests):
-			if rest := c.rests.Sub(m.now); rest > restAtMost {
+		case c.isFlood && others && m.now.Before(c.restsUntil):
+			if rest := c.restsUntil.Sub(m.now); rest > restAtMost {
 				m.Fatalf("caller %s rests for %v", name, rest)
 			}
 		case own == 0 && len(m.underWay) < 2*m.limit:
@@ -116,7 +125,7 @@ func (m *model) check(*rapid.T) {
 		case len(m.underWay) >= m.limit:
 		case !others:
 			m.Fatalf("caller %s waits with %d under way, and is the only one that asks; the limit is %d", name, own, m.limit)
-		case own < m.limit/floodShares || own < m.limit/shares && !c.floods:
+		case own < m.limit/floodShares || own < m.limit/shares && !c.isFlood:
 			m.Fatalf("caller %s waits with %d under way, less than its share of %d", name, own, m.limit)
 		}
 	}
@@ -150,7 +159,7 @@ func TestModel(t *testing.T) {
 			"flood": func(*rapid.T) {
 				for _, name := range []string{"a", "b", "c"} {
 					if c := m.queue.callers[name]; c != nil {
-						m.queue.setFloodsLocked(c, rapid.Bool().Draw(t, name))
+						m.queue.setFloodLocked(c, rapid.Bool().Draw(t, name))
 						m.queue.wake.Notify()
 					}
 				}

@@ -3,15 +3,18 @@ package fairqueue
 import "time"
 
 const (
-	// A caller is judged each time that judgeAfter times what it may have under way is complete. It floods if
-	// it had its share or more under way and waiting on average, now and the last time, if they have not
-	// become fewer by a steady part of what was completed or more, nor more by that and half of them.
-	// A caller whose backlog is left from a pause works it off, and needs its share for that.
-	judgeAfter = 16
-	steady     = 0.1
+	// A caller is judged each time that judgeAfter times what it may have under way is complete, and if it
+	// floods, after judgeWithin at the latest. It floods if it had its share or more under way and waiting on
+	// average, now and the last time, and is steady: it has not fewer by more than a tenth of what was
+	// completed, and not more by that and by more than a half. A caller whose backlog is left from a pause works
+	// it off, and needs its share for that.
+	judgeAfter  = 16
+	judgeWithin = asksFor / 2
+	steady      = 0.1
 
-	// A caller that floods is held back while others ask again less than often after a reply or a
-	// request. Nobody would gain if it were held back for a caller that asks once in a while.
+	// A caller that floods is held back while others that have little here ask often: each time within
+	// this time after a request or a reply. Nobody would gain if it were held back for a caller that asks
+	// once in a while.
 	often = asksFor / 4
 
 	// floodShares is the part of the limit that a caller may have under way while it is held back. A request
@@ -19,32 +22,35 @@ const (
 	// commit and the requests that follow them come all at once.
 	floodShares = 16
 
-	// A caller that is held back rests after each of these bursts: for restTimes the time that the burst took, but
-	// restAtMost, if it has twice its share or more, and for less if it has less. Its requests would
-	// otherwise use all processors, also those of the broker and the database, and the requests of others would
-	// wait everywhere.
+	// A caller that is held back rests after each of these bursts: for restTimes the time that the burst took
+	// if it has twice its share or more, and for less if it has less. Its requests would otherwise use all
+	// processors, also those of the broker and the database, and the requests of others would wait
+	// everywhere. It rests for restAtMost at most, and no longer than the bursts of all that it has
+	// here would take restsInAll: its own requests must not expire.
 	restTimes  = 8
 	restAtMost = asksFor / 10
+	restsInAll = asksFor
 
-	// If the backlog of a caller that floods has grown openAfter times in succession when it is judged, it
-	// does not wait for replies before it sends more. It may be one that could have everything carried out
-	// with its share. So it does not flood for sparedFor, and twice as long each time, up to
-	// sparedAtMost.
+	// If the backlog of a caller that floods has grown openAfter times in succession when it is judged, by a
+	// tenth or more, it does not wait for replies before it sends more. It may be one that could have everything
+	// carried out with its share. So it does not flood for sparedFor, and twice as long each time, up to
+	// sparedAtMost. The same holds if it has most of the room.
 	openAfter    = 3
-	sparedFor    = 2 * time.Second
-	sparedAtMost = 1800 * sparedFor
+	sparedFor    = 10 * time.Second
+	sparedAtMost = 360 * sparedFor
 )
 
 // A flood is what is known about whether a caller floods.
 type flood struct {
-	floods bool          // it is held back while others ask often
-	grew   int           // how many times in succession its backlog had grown when it was judged
-	spared time.Time     // it does not flood before
-	spare  time.Duration // how long it was spared the last time
+	isFlood     bool          // it is held back while others ask often
+	grew        int           // how many times in succession its backlog had grown when it was judged
+	flooded     float64       // how many requests were here on average when it was found out
+	sparedUntil time.Time     // it does not flood before
+	sparedLast  time.Duration // how long it was spared the last time
 
-	burst time.Time // when its present burst began
-	rests time.Time // until then it rests
-	wake  *time.Timer
+	burstBegan time.Time
+	restsUntil time.Time
+	rested     *time.Timer // wakes the queue after a rest
 
 	counted time.Time // up to when its requests here are counted
 	period  period    // since it was judged
@@ -67,51 +73,84 @@ func (f *flood) count(at time.Time, here int) {
 	}
 }
 
-// spareFrom has the caller not flood for a while.
-func (f *flood) spareFrom(at time.Time) {
-	f.spare = min(max(2*f.spare, sparedFor), sparedAtMost)
-	f.spared = at.Add(f.spare)
+// average returns how many requests of the caller were here lately, on average.
+func (f *flood) average() float64 {
+	if f.period.seconds < often.Seconds() {
+		return f.before
+	}
+	return f.period.sum / f.period.seconds
 }
 
-// Precedes reports whether a caller floods, and this one does not: its requests should not wait for others.
+// spare has the caller not flood for a while.
+func (f *flood) spare(at time.Time) {
+	f.sparedLast = min(max(2*f.sparedLast, sparedFor), sparedAtMost)
+	f.sparedUntil = at.Add(f.sparedLast)
+}
+
+// Precedes reports whether another caller floods, while this one has little here: its requests should not wait
+// for others.
 func (q *Queue[C, T]) Precedes(from C) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.floods == 0 {
-		return false
-	}
 	c := q.callers[from]
-	return c == nil || !c.floods
+	return q.floods > 0 && c != nil && q.isCalmLocked(c)
 }
 
 // Floods returns how many callers flood.
 func (q *Queue[C, T]) Floods() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.forgetLocked(time.Now())
 	return q.floods
 }
 
-// isHeldLocked reports whether a caller floods, and is held back because others ask that do not.
+// isCalmLocked reports whether a caller does not flood, and has at most half its share here, now and on average.
+func (q *Queue[C, T]) isCalmLocked(c *caller[T]) bool {
+	here := max(float64(c.underWay+len(c.waiting)), c.average())
+	return !c.isFlood && here <= max(1, float64(q.shareLocked())/2)
+}
+
+// isHeldLocked reports whether a caller floods, and is held back because others ask.
 func (q *Queue[C, T]) isHeldLocked(c *caller[T], at time.Time) bool {
-	return c.floods && q.pressing && at.Sub(q.calm) < often
+	return c.isFlood && q.pressing && at.Sub(q.calm) < often
+}
+
+// noteCalmLocked notes that a request of a caller came, or is complete, if the caller has little here. When
+// such callers ask no more, those that flood may have more under way.
+func (q *Queue[C, T]) noteCalmLocked(c *caller[T], at time.Time) {
+	if !q.isCalmLocked(c) {
+		return
+	}
+	q.calm = at
+	switch {
+	case q.floods == 0:
+	case q.released == nil:
+		q.released = time.AfterFunc(often, q.wake.Notify)
+	default:
+		q.released.Reset(often)
+	}
 }
 
 // shareLocked returns how many requests a caller may have under way while others ask.
 func (q *Queue[C, T]) shareLocked() int { return max(1, q.limit/shares) }
 
+// slotsLocked returns how many requests a caller may have under way while it is held back.
+func (q *Queue[C, T]) slotsLocked() int { return max(1, q.limit/floodShares) }
+
 // restLocked has a caller rest that is held back, when a request of its burst is complete.
 func (q *Queue[C, T]) restLocked(c *caller[T], at time.Time) {
-	excess := float64(c.underWay+len(c.waiting))/float64(q.shareLocked()) - 1
-	rest := time.Duration(min(restTimes*min(excess, 1)*float64(at.Sub(c.burst)), float64(restAtMost)))
-	if rest <= 0 || !q.isHeldLocked(c, at) {
-		c.burst = at
+	here := float64(c.underWay + len(c.waiting))
+	excess := min(here/float64(q.shareLocked())-1, 1)
+	rest := time.Duration(min(restTimes*excess*float64(at.Sub(c.burstBegan)), float64(restAtMost), float64(restsInAll)*float64(q.slotsLocked())/here))
+	if excess <= 0 || !q.isHeldLocked(c, at) {
+		c.burstBegan = at
 		return
 	}
-	c.rests = at.Add(rest)
-	if c.wake == nil {
-		c.wake = time.AfterFunc(rest, q.wake.Notify)
+	c.restsUntil = at.Add(rest)
+	if c.rested == nil {
+		c.rested = time.AfterFunc(rest, q.wake.Notify)
 	} else {
-		c.wake.Reset(rest)
+		c.rested.Reset(rest)
 	}
 }
 
@@ -122,11 +161,12 @@ func (q *Queue[C, T]) judgeLocked(c *caller[T], at time.Time) {
 	c.period.completed++
 	full := q.underWay+q.waiting > q.room*3/4
 	share := q.shareLocked()
-	enough := judgeAfter * share
+	mayHave := share
 	if q.isHeldLocked(c, at) {
-		enough = judgeAfter * max(1, q.limit/floodShares)
+		mayHave = q.slotsLocked()
 	}
-	if !full && c.period.completed < enough || c.period.seconds == 0 {
+	isOver := c.period.completed >= judgeAfter*mayHave || c.isFlood && c.period.seconds >= judgeWithin.Seconds()
+	if !full && !isOver || c.period.seconds == 0 {
 		return
 	}
 	now := c.period.sum / c.period.seconds
@@ -137,26 +177,30 @@ func (q *Queue[C, T]) judgeLocked(c *caller[T], at time.Time) {
 		c.grew = 0
 	}
 	switch {
-	case c.floods && (full || c.grew == openAfter):
-		c.spareFrom(at)
-		q.setFloodsLocked(c, false)
-	case c.floods:
-		q.setFloodsLocked(c, now >= float64(share) && grown > -change)
+	case c.isFlood && (c.grew == openAfter || full && c.underWay+len(c.waiting) > q.room/2):
+		c.spare(at)
+		q.setFloodLocked(c, false)
+	case full:
+		q.setFloodLocked(c, false)
+	case c.isFlood:
+		q.setFloodLocked(c, now >= float64(share))
 	default:
 		isSteady := -change < grown && grown < max(change, c.before/2)
-		q.setFloodsLocked(c, !full && isSteady && min(c.before, now) >= float64(share) && !at.Before(c.spared))
+		isSpared := at.Before(c.sparedUntil) || c.sparedLast > 0 && now > 2*c.flooded // it works its backlog off
+		if q.setFloodLocked(c, isSteady && min(c.before, now) >= float64(share) && !isSpared); c.isFlood {
+			c.flooded = now
+		}
 	}
 	c.period, c.before = period{}, now
 }
 
-func (q *Queue[C, T]) setFloodsLocked(c *caller[T], floods bool) {
+func (q *Queue[C, T]) setFloodLocked(c *caller[T], isFlood bool) {
 	switch {
-	case floods && !c.floods:
+	case isFlood && !c.isFlood:
 		q.floods++
 		c.grew = 0
-		q.calm, q.pressing = time.Time{}, false // it may have been this caller that asked
-	case !floods && c.floods:
+	case !isFlood && c.isFlood:
 		q.floods--
 	}
-	c.floods = floods
+	c.isFlood = isFlood
 }

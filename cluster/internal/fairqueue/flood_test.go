@@ -1,8 +1,11 @@
 package fairqueue
 
 import (
+	"context"
 	"maps"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -85,7 +88,7 @@ func TestFlood(t *testing.T) {
 	t.Run("has_a_small_share_and_rests_while_another_caller_asks", func(t *testing.T) {
 		s := newService(t, limit, room)
 		s.add("other", 1)
-		s.add("flood", 100)
+		s.add("flood", 2*share+2*floodShare)
 		s.want("at first", "flood", share)
 		flood(s, 3*judgeAfter, "other")
 		if got, want := underWay(s, "other"), map[int]int{floodShare: 10, 0: 80}; !maps.Equal(got, want) {
@@ -166,28 +169,28 @@ func TestFlood(t *testing.T) {
 			s.want("all the time", "busy", share-1)
 		}
 	})
-	// What it sends is a sixteenth of what its share can do, and more than a flood has.
+	// What it sends is a quarter of what its share can do, and more than a caller gets that is held back.
 	t.Run("that_does_not_wait_for_replies_is_spared_longer_each_time", func(t *testing.T) {
 		s := newService(t, limit, room)
 		s.add("other", 1)
 		s.add("busy", 100)
 		var spared []time.Duration
 		last := s.now
-		for range 3000 {
-			before := s.callers["busy"].floods
+		for range 15_000 {
+			before := s.callers["busy"].isFlood
 			s.add("other", 1)
 			switch completed := s.complete("busy"); {
 			case before:
-				s.add("busy", share/16)
+				s.add("busy", share/4)
 			case s.Waiting() <= 100:
 				s.add("busy", completed)
 			}
-			switch floods := s.callers["busy"].floods; {
+			switch floods := s.callers["busy"].isFlood; {
 			case floods && !before:
 				spared = append(spared, s.now.Sub(last))
 				last = s.now
 			case before && !floods:
-				if held := s.now.Sub(last); held > 5*time.Second {
+				if held := s.now.Sub(last); held > 3*judgeWithin {
 					t.Errorf("it was held back for %v", held)
 				}
 				last = s.now
@@ -221,6 +224,44 @@ func TestFlood(t *testing.T) {
 		flood(s, 3*judgeAfter, "other")
 		s.want("in the end", "flood", share)
 	})
+	// Each request takes 150 ms, so a caller that waits for no replies has its share here at 420 per second.
+	t.Run("a_caller_of_a_slow_service_waits_little_longer", func(t *testing.T) {
+		wait := func(room int) (longest time.Duration, held bool) {
+			s := newService(t, 256, room)
+			var sent []time.Time
+			var started [][]string // in each step of 10 ms
+			coming := 0.0
+			for step := range 10_000 {
+				s.now = s.now.Add(10 * time.Millisecond)
+				if step >= 15 {
+					for _, from := range started[step-15] {
+						if s.Done(from, s.now); from == "busy" {
+							held = held || s.callers["busy"].isFlood
+							longest = max(longest, s.now.Sub(sent[0]))
+							sent = sent[1:]
+						}
+					}
+				}
+				s.add("other", 1)
+				if step%500 == 0 {
+					coming += 50
+				}
+				for coming += 4.1; coming >= 1; coming-- {
+					sent = append(sent, s.now)
+					s.add("busy", 1)
+				}
+				started = append(started, s.underWay)
+				s.underWay = nil
+			}
+			return longest, held
+		}
+		longest, held := wait(2048)
+		usual, _ := wait(0)
+		t.Log(longest, usual)
+		if !held || longest > usual+2*time.Second {
+			t.Errorf("a request took up to %v, and %v if nobody floods", longest, usual)
+		}
+	})
 	// The callers do not wait for replies. For half a second, everything takes twice as long. Without room,
 	// nobody counts as a flood.
 	t.Run("a_busy_caller_recovers_from_a_pause", func(t *testing.T) {
@@ -248,5 +289,99 @@ func TestFlood(t *testing.T) {
 				t.Errorf("with %v of what it could have, up to %d requests wait, until step %d, instead of %d until step %d", rate, most, until, usualMost, usual)
 			}
 		}
+	})
+}
+
+// TestWakes has the queue run by itself: what is held back goes on when its time has come, though nobody asks.
+func TestWakes(t *testing.T) {
+	const limit, requests = 64, 40
+	// run has a flood, and another caller that asks every 20 ms until the flood is held back for a while and stop
+	// returns true. Each request of the flood takes as long as takes returns. run returns how many of them
+	// begin in the second after that, and when the first one does.
+	run := func(t *testing.T, takes func(held bool) time.Duration, stop func(underWay, slow int) bool) (began int, first time.Duration) {
+		completed := make(chan string, 2*requests)
+		var q *Queue[string, string]
+		underWay, slow, asked, held, counting := 0, 0, 0, false, false
+		var stopped time.Time
+		begin := func(from string) {
+			took := time.Millisecond
+			if from == "flood" {
+				underWay++
+				if took = takes(held); held {
+					slow++
+				}
+				if counting {
+					if began++; began == 1 {
+						first = time.Since(stopped)
+					}
+				}
+			}
+			time.AfterFunc(took, func() { completed <- from })
+		}
+		started := make(chan string, 2*requests)
+		q = New[string](limit, func(from string) { started <- from })
+		q.SetRoom(8 * limit)
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { q.Run(ctx) })
+		defer running.Wait()
+		defer cancel()
+		add := func(from string) {
+			if atOnce, _ := q.Add(from, from, time.Now()); atOnce {
+				begin(from)
+			}
+		}
+		for range requests {
+			add("flood")
+		}
+		asks := time.NewTicker(20 * time.Millisecond)
+		defer asks.Stop()
+		var end <-chan time.Time
+		for {
+			select {
+			case from := <-started:
+				begin(from)
+			case from := <-completed:
+				q.Done(from, time.Now())
+				if from == "flood" {
+					underWay--
+					add("flood")
+				}
+			case <-asks.C:
+				if held = q.Floods() > 0; held {
+					asked++
+				}
+				if asked > 10 && stop(underWay, slow) {
+					asks.Stop()
+					counting, stopped, end = true, time.Now(), time.After(time.Second)
+					continue
+				}
+				add("other")
+			case <-end:
+				return began, first
+			}
+		}
+	}
+	t.Run("a_caller_goes_on_after_a_rest", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			began, first := run(t, func(bool) time.Duration { return 10 * time.Millisecond }, func(underWay, _ int) bool { return underWay == 0 })
+			if most := int(time.Second / (10 * time.Millisecond) * limit / shares); began < most/2 || first > restAtMost {
+				t.Errorf("after %v the first of %d requests has begun in a second in which nobody else asks; %d are possible", first, began, most)
+			}
+		})
+	})
+	t.Run("a_caller_has_its_share_when_others_ask_no_more", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			takes := func(held bool) time.Duration {
+				if held {
+					return time.Minute
+				}
+				return 10 * time.Millisecond
+			}
+			began, _ := run(t, takes, func(underWay, slow int) bool { return underWay == slow && slow == limit/floodShares })
+			if want := limit/shares - limit/floodShares; began != want {
+				t.Errorf("%d requests have begun in a second in which nobody else asks, beside those that take long, want %d", began, want)
+			}
+		})
 	})
 }

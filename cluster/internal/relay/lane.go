@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -108,7 +109,7 @@ func (l *lane) send(r *Relay) {
 func (l *lane) takeLocked(self partition.Member) message {
 	m := l.waiting
 	m.from = self
-	l.waiting, l.atOnce = message{}, false
+	l.waiting = message{}
 	size := 0
 	for i, q := range m.requests {
 		if size += q.size(); i == maxBatch || i > 0 && size > maxBatchBytes {
@@ -116,6 +117,7 @@ func (l *lane) takeLocked(self partition.Member) message {
 			break
 		}
 	}
+	l.atOnce = slices.ContainsFunc(l.waiting.requests, func(q *Request) bool { return q.AtOnce })
 	return m
 }
 
