@@ -9,6 +9,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/glotpod/ident/actor"
+	"github.com/glotpod/ident/cluster/internal/consume"
 	"github.com/glotpod/ident/cluster/internal/metrics"
 	"github.com/glotpod/ident/cluster/internal/seal"
 	"github.com/glotpod/ident/cluster/ownership"
@@ -429,6 +430,39 @@ func TestTokenReaders(t *testing.T) {
 			s.channel().deliveries <- d
 			if shows(t, s.oneReply(s.channel())) {
 				t.Error("the token is shown")
+			}
+		})
+	}
+}
+
+// TestRelayed has an instance carry out what it would send to another one.
+func TestRelayed(t *testing.T) {
+	const user = 2
+	for name, atOnce := range map[string]bool{"a_write_to_be_committed_at_once": true, "a_write_that_may_wait_for_others": false} {
+		var committed []*actor.Write
+		store := &fakeStore{commit: func(_ partition.Lease, writes []*actor.Write) ([]actor.Outcome, error) {
+			committed = append(committed, writes...)
+			return []actor.Outcome{{UserID: user, Applied: true}}, nil
+		}}
+		bubble(t, name, store, func(t *testing.T, s *testSession) {
+			number := partition.Of(user, s.session.o.Partitions)
+			p := s.serve(number)
+			sent := &forwardedWrite{
+				request: &request{session: s.session, delivery: forwarded(patch(1, user)), writeID: actor.NewRequestID(), caller: "login"},
+				write:   &actor.Write{AtOnce: atOnce}, partition: number,
+			}
+			sent.request.delivery.ReplyTo = "" // there is no consumer to send a reply by
+			q := sent.Request()
+			q.Number, q.Partition, q.Ask = 1, number, 1
+			from := ownership.Member{Name: "another"}
+			p.senders.Answer(from, 1)
+			(&relayConsumer{session: s.session, consumer: new(consume.Consumer)}).accept(from, q)
+			synctest.Wait()
+			if len(committed) != 1 {
+				t.Fatalf("%d writes were committed", len(committed))
+			}
+			if w := committed[0]; w.AtOnce != atOnce || w.Caller != "login" || w.RequestID != sent.request.writeID || w.UserID != user {
+				t.Errorf("committed was %+v", w)
 			}
 		})
 	}
