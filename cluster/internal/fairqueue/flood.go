@@ -34,7 +34,8 @@ const (
 	// If the backlog of a caller that floods has grown openAfter times in succession when it is judged, by a
 	// tenth or more, it does not wait for replies before it sends more. It may be one that could have everything
 	// carried out with its share. So it does not flood for sparedFor, and twice as long each time, up to
-	// sparedAtMost. The same holds if it has most of the room.
+	// sparedAtMost; and for up to three times as long again while it has the backlog that this has
+	// left. The same holds if it has most of the room.
 	openAfter    = 3
 	sparedFor    = 10 * time.Second
 	sparedAtMost = 360 * sparedFor
@@ -161,8 +162,8 @@ func (q *Queue[C, T]) judgeLocked(c *caller[T], at time.Time) {
 	c.period.completed++
 	full := q.underWay+q.waiting > q.room*3/4
 	share := q.shareLocked()
-	mayHave := share
-	if q.isHeldLocked(c, at) {
+	held, mayHave := q.isHeldLocked(c, at), share
+	if held {
 		mayHave = q.slotsLocked()
 	}
 	isOver := c.period.completed >= judgeAfter*mayHave || c.isFlood && c.period.seconds >= judgeWithin.Seconds()
@@ -171,13 +172,13 @@ func (q *Queue[C, T]) judgeLocked(c *caller[T], at time.Time) {
 	}
 	now := c.period.sum / c.period.seconds
 	grown, change := now-c.before, steady*float64(c.period.completed)
-	if grown > max(change, c.before/10) {
+	if held && grown > max(change, c.before/10) {
 		c.grew++
 	} else {
 		c.grew = 0
 	}
 	switch {
-	case c.isFlood && (c.grew == openAfter || full && c.underWay+len(c.waiting) > q.room/2):
+	case held && (c.grew == openAfter || full && q.room > q.limit && c.underWay+len(c.waiting) > q.room/2):
 		c.spare(at)
 		q.setFloodLocked(c, false)
 	case full:
@@ -186,7 +187,10 @@ func (q *Queue[C, T]) judgeLocked(c *caller[T], at time.Time) {
 		q.setFloodLocked(c, now >= float64(share))
 	default:
 		isSteady := -change < grown && grown < max(change, c.before/2)
-		isSpared := at.Before(c.sparedUntil) || c.sparedLast > 0 && now > 2*c.flooded // it works its backlog off
+		isSpared := at.Before(c.sparedUntil)
+		if now > 2*c.flooded {
+			isSpared = at.Before(c.sparedUntil.Add(3 * c.sparedLast)) // it works its backlog off
+		}
 		if q.setFloodLocked(c, isSteady && min(c.before, now) >= float64(share) && !isSpared); c.isFlood {
 			c.flooded = now
 		}
