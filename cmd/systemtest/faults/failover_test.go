@@ -98,6 +98,7 @@ func checkSaid(t *testing.T, all ...*harness.Instance) {
 	t.Helper()
 	found := 0
 	for _, v := range all {
+		v.AwaitReady(t) // all partitions are claimed again, those without requests perhaps later
 		if strings.Contains(v.Fetch(t, "/metrics"), "\nglotpod_ident_database_lost_commits_total 1\n") {
 			found++
 			if n := strings.Count(v.Process.Stderr.String(), `"database has lost commits"`); n != 1 {
