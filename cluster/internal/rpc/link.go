@@ -155,6 +155,9 @@ func (l *Link) Send(ctx context.Context, m *Message) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
 	}
 	p := &pending{message: m, deadline: earlier(ctx, m.Deadline), replied: make(chan reply, 1)}
+	if err := ctx.Err(); err != nil {
+		return nil, p.noReply(err)
+	}
 	if err := l.register(p); err != nil {
 		return nil, err
 	}
@@ -281,7 +284,11 @@ func (l *Link) publishOne(p *pending) {
 	m.ReplyTo = ReplyQueue
 	m.CorrelationId = strconv.FormatUint(p.id, 36)
 	if !p.deadline.IsZero() {
-		m.Expiration = strconv.FormatInt(max(1, time.Until(p.deadline).Milliseconds()), 10)
+		left := time.Until(p.deadline)
+		if left <= 0 {
+			return
+		}
+		m.Expiration = strconv.FormatInt(max(1, left.Milliseconds()), 10)
 	}
 	p.sent.Add(1)
 	l.channel.Publish(p.message.Exchange, p.message.Key, true, false, m) // an error means that the channel is lost

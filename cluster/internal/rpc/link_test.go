@@ -148,6 +148,32 @@ func TestSend(t *testing.T) {
 		sending.Wait()
 	})
 
+	withLink(t, "sends_nothing_when_its_time_is_over", func(t *testing.T, l *Link, channel *fakeChannel) {
+		cancelled, cancel := context.WithCancel(t.Context())
+		cancel()
+		expired, cancel := context.WithTimeout(t.Context(), -time.Second)
+		defer cancel()
+		late := message("")
+		late.Deadline = time.Now()
+		for range 100 { // whether the sender is ready before that is noticed differs
+			for _, send := range []func() ([]byte, error){
+				func() ([]byte, error) { return l.Send(cancelled, message("")) },
+				func() ([]byte, error) { return l.Send(expired, message("")) },
+				func() ([]byte, error) { return l.Send(t.Context(), late) },
+			} {
+				synctest.Wait() // the sender is ready
+				if _, err := send(); !errors.Is(err, ErrNotSent) {
+					t.Fatalf("the error is %v", err)
+				}
+			}
+		}
+		l.publishOne(&pending{message: late, deadline: late.Deadline}) // as if Send had not returned yet
+		synctest.Wait()
+		if n := len(channel.requests); n > 0 {
+			t.Errorf("%d requests were sent", n)
+		}
+	})
+
 	withLink(t, "that_no_queue_takes_is_an_error", func(t *testing.T, l *Link, channel *fakeChannel) {
 		go func() { channel.returns <- amqp.Return{CorrelationId: (<-channel.requests).message.CorrelationId} }()
 		if _, err := l.Send(t.Context(), message("")); !errors.Is(err, ErrUnroutable) {
