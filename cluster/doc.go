@@ -279,7 +279,7 @@
 //     under way, and rests after each of these bursts for eight times as long as it took. With that, the 99th
 //     percentile of the others is about twice as high as without the flood; without the rest
 //     it is five times as high, since the small groups of requests keep all processors busy. Why not
-//     hold everybody back who has more than others: a caller that does not wait for replies would never
+//     hold back each caller that has more than others: one that does not wait for replies would never
 //     work off what a pause has left. Cost: a caller that has twice its quarter or more in an instance all the
 //     time has a tenth of its rate while another one asks often, and one that does not wait for replies may
 //     wait some seconds longer, once, if it has its quarter because the database is slow. Why not refuse what is too much: callers of

@@ -40,7 +40,7 @@ type request struct {
 
 	expiration expiration
 	caller     string // the caller's login at the broker, "" if it is not known
-	sender     sender // who takes turns for requests of the shared queue; unset if the request was relayed
+	sender     sender // the caller or group of callers that takes turns; unset if the request was relayed
 
 	writeID     actor.RequestID // the request id, if it is a write
 	writeIDMade bool            // writeID was made here: another delivery of the request gets another one
