@@ -282,9 +282,9 @@
 //     hold back each caller that has more than others: one that does not wait for replies would never
 //     work off what a pause has left. Cost: a caller that has twice its quarter or more in an instance all the
 //     time has a tenth of its rate while another one asks often, and one that does not wait for replies may
-//     wait some seconds longer, once, if it has its quarter because the database is slow. Why not refuse what is too much: callers of
-//     the service before this one know no such error, and a long queue after an outage would be refused
-//     too. Cost: what the broker has not delivered yet is in one order, so a backlog of one caller of more than
+//     wait some seconds longer, once, if it has its quarter because the database is slow. Why not refuse
+//     what is too much: callers of the service before this one know no such error, and a long queue after
+//     an outage would be refused too. Cost: what the broker has not delivered yet is in one order, so a backlog of one caller of more than
 //     2,048 requests for each instance keeps the others waiting until it is shorter. A caller beside which
 //     another one asks now and then has a quarter of the limit too, so its requests share fewer commits.
 //   - The prefetch count of a queue follows the size of its bodies, by consumers that follow

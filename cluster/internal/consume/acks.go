@@ -20,9 +20,9 @@ const (
 	// quarter. So most of it remains for requests that are in flight.
 	ackShare = 4
 
-	// scanAtMost bounds the number of acknowledgements that wait, but for those of the oldest deliveries, times the
-	// number of deliveries in flight. For an acknowledgement that is not that of the oldest delivery, RabbitMQ goes through all that are older. It
-	// delivers nothing on the channel meanwhile: with 30 acknowledgements and 1,000 deliveries, for 5 ms.
+	// scanAtMost bounds the number of acknowledgements that wait, but for those of the oldest deliveries,
+	// times the number of deliveries in flight. For an acknowledgement that is not that of the oldest
+	// delivery, RabbitMQ goes through all that are older. It delivers nothing on the channel meanwhile: with 30 acknowledgements and 1,000 deliveries, for 5 ms.
 	// A prefetch count of 256 never leads to so many.
 	scanAtMost = 12288
 )

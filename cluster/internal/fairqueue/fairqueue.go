@@ -53,6 +53,9 @@ type caller[T any] struct {
 	flood
 }
 
+// here returns how many requests of the caller are under way or wait.
+func (c *caller[T]) here() int { return c.underWay + len(c.waiting) }
+
 // New returns a queue with at most limit requests under way. If there are more callers, they may
 // have one request each beyond that, up to twice the limit. Run calls start for each request that had
 // to wait. start must not block.
@@ -115,7 +118,7 @@ func (q *Queue[C, T]) Done(from C, at time.Time) {
 
 // noteLocked notes that a request of a caller has come, or is complete.
 func (q *Queue[C, T]) noteLocked(c *caller[T], at time.Time) {
-	c.count(at, c.underWay+len(c.waiting))
+	c.count(at, c.here())
 	c.asked = at
 	q.noteCalmLocked(c, at)
 }
@@ -221,9 +224,9 @@ func (q *Queue[C, T]) mayStartLocked(c *caller[T], at time.Time) bool {
 	case len(q.callers) == 1:
 		return true
 	case held:
-		return c.underWay < q.limit/floodShares
+		return c.underWay < q.slotsLocked()
 	}
-	return c.underWay < q.limit/shares
+	return c.underWay < q.shareLocked()
 }
 
 // forgetLocked forgets the callers that do not ask any more, once in asksFor.

@@ -5,9 +5,9 @@ import "time"
 const (
 	// A caller is judged each time that judgeAfter times what it may have under way is complete, and if it
 	// floods, after judgeWithin at the latest. It floods if it had its share or more under way and waiting on
-	// average, now and the last time, and is steady: it has not fewer by more than a tenth of what was
-	// completed, and not more by that and by more than a half. A caller whose backlog is left from a pause works
-	// it off, and needs its share for that.
+	// average, now and the last time, and is steady. That is, its average has not fallen by a tenth of
+	// what was completed or more, and has grown by less than that or by less than a half. A caller
+	// whose backlog is left from a pause works it off, and needs its share for that.
 	judgeAfter  = 16
 	judgeWithin = asksFor / 2
 	steady      = 0.1
@@ -65,6 +65,9 @@ type period struct {
 	sum       float64 // of the requests here, times the seconds for which there were so many
 }
 
+// average returns how many requests were here on average. The period must not be empty.
+func (p *period) average() float64 { return p.sum / p.seconds }
+
 // count counts the requests of a caller up to a time, and is called before their number changes.
 func (f *flood) count(at time.Time, here int) {
 	if since := at.Sub(f.counted).Seconds(); since > 0 {
@@ -79,7 +82,7 @@ func (f *flood) average() float64 {
 	if f.period.seconds < often.Seconds() {
 		return f.before
 	}
-	return f.period.sum / f.period.seconds
+	return f.period.average()
 }
 
 // spare has the caller not flood for a while.
@@ -107,7 +110,7 @@ func (q *Queue[C, T]) Floods() int {
 
 // isCalmLocked reports whether a caller does not flood, and has at most half its share here, now and on average.
 func (q *Queue[C, T]) isCalmLocked(c *caller[T]) bool {
-	here := max(float64(c.underWay+len(c.waiting)), c.average())
+	here := max(float64(c.here()), c.average())
 	return !c.isFlood && here <= max(1, float64(q.shareLocked())/2)
 }
 
@@ -123,12 +126,8 @@ func (q *Queue[C, T]) noteCalmLocked(c *caller[T], at time.Time) {
 		return
 	}
 	q.calm = at
-	switch {
-	case q.floods == 0:
-	case q.released == nil:
-		q.released = time.AfterFunc(often, q.wake.Notify)
-	default:
-		q.released.Reset(often)
+	if q.floods > 0 {
+		q.wakeAfter(&q.released, often)
 	}
 }
 
@@ -140,7 +139,7 @@ func (q *Queue[C, T]) slotsLocked() int { return max(1, q.limit/floodShares) }
 
 // restLocked has a caller rest that is held back, when a request of its burst is complete.
 func (q *Queue[C, T]) restLocked(c *caller[T], at time.Time) {
-	here := float64(c.underWay + len(c.waiting))
+	here := float64(c.here())
 	excess := min(here/float64(q.shareLocked())-1, 1)
 	rest := time.Duration(min(restTimes*excess*float64(at.Sub(c.burstBegan)), float64(restAtMost), float64(restsInAll)*float64(q.slotsLocked())/here))
 	if excess <= 0 || !q.isHeldLocked(c, at) {
@@ -148,10 +147,15 @@ func (q *Queue[C, T]) restLocked(c *caller[T], at time.Time) {
 		return
 	}
 	c.restsUntil = at.Add(rest)
-	if c.rested == nil {
-		c.rested = time.AfterFunc(rest, q.wake.Notify)
+	q.wakeAfter(&c.rested, rest)
+}
+
+// wakeAfter wakes the queue after d, by a timer that is made the first time.
+func (q *Queue[C, T]) wakeAfter(timer **time.Timer, d time.Duration) {
+	if *timer == nil {
+		*timer = time.AfterFunc(d, q.wake.Notify)
 	} else {
-		c.rested.Reset(rest)
+		(*timer).Reset(d)
 	}
 }
 
@@ -170,7 +174,7 @@ func (q *Queue[C, T]) judgeLocked(c *caller[T], at time.Time) {
 	if !full && !isOver || c.period.seconds == 0 {
 		return
 	}
-	now := c.period.sum / c.period.seconds
+	now := c.period.average()
 	grown, change := now-c.before, steady*float64(c.period.completed)
 	if held && grown > max(change, c.before/10) {
 		c.grew++
@@ -178,7 +182,7 @@ func (q *Queue[C, T]) judgeLocked(c *caller[T], at time.Time) {
 		c.grew = 0
 	}
 	switch {
-	case held && (c.grew == openAfter || full && q.room > q.limit && c.underWay+len(c.waiting) > q.room/2):
+	case held && (c.grew == openAfter || full && q.room > q.limit && c.here() > q.room/2):
 		c.spare(at)
 		q.setFloodLocked(c, false)
 	case full:

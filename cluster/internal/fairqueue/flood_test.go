@@ -85,25 +85,24 @@ func TestFlood(t *testing.T) {
 		}
 		return rounds
 	}
-	t.Run("has_a_small_share_and_rests_while_another_caller_asks", func(t *testing.T) {
-		s := newService(t, limit, room)
-		s.add("other", 1)
-		s.add("flood", 2*share+2*floodShare)
-		s.want("at first", "flood", share)
-		flood(s, 3*judgeAfter, "other")
-		if got, want := underWay(s, "other"), map[int]int{floodShare: 10, 0: 80}; !maps.Equal(got, want) {
-			t.Errorf("in the end, so many are under way in so many rounds: %v, want %v", got, want)
-		}
-	})
-	t.Run("rests_less_with_less_than_twice_its_share", func(t *testing.T) {
-		s := newService(t, limit, room)
-		s.add("other", 1)
-		s.add("flood", share*3/2+floodShare)
-		flood(s, 3*judgeAfter, "other")
-		if got, want := underWay(s, "other"), map[int]int{floodShare: 18, 0: 72}; !maps.Equal(got, want) {
-			t.Errorf("in the end, so many are under way in so many rounds: %v, want %v", got, want)
-		}
-	})
+	for name, c := range map[string]struct {
+		requests int
+		want     map[int]int
+	}{
+		"has_a_small_share_and_rests_while_another_caller_asks": {2*share + 2*floodShare, map[int]int{floodShare: 10, 0: 80}},
+		"rests_less_with_less_than_twice_its_share":             {share*3/2 + floodShare, map[int]int{floodShare: 18, 0: 72}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newService(t, limit, room)
+			s.add("other", 1)
+			s.add("flood", c.requests)
+			s.want("at first", "flood", share)
+			flood(s, 3*judgeAfter, "other")
+			if got := underWay(s, "other"); !maps.Equal(got, c.want) {
+				t.Errorf("in the end, so many are under way in so many rounds: %v, want %v", got, c.want)
+			}
+		})
+	}
 	t.Run("has_its_share_while_others_ask_once_in_a_while", func(t *testing.T) {
 		s := newService(t, limit, room)
 		s.add("other", 1)
